@@ -5,12 +5,22 @@ import tseslint from "typescript-eslint";
 const maxLength = { "max-len": ["error", { code: 120, ignoreUrls: true }] };
 
 export default tseslint.config(
-  { ignores: ["dist/", "node_modules/", "runs/", "test/golden/", "src/files/numeric/kernels-wasm.ts"] },
+  {
+    ignores: [
+      "dist/",
+      "api-docs/",
+      "examples/build/",
+      "node_modules/",
+      "runs/",
+      "test/golden/",
+      "src/files/numeric/kernels-wasm.ts",
+    ],
+  },
   eslint.configs.recommended,
   ...tseslint.configs.recommended,
   { rules: maxLength },
   {
-    files: ["src/**/*.ts", "test/**/*.ts", "bench/**/*.ts"],
+    files: ["src/**/*.ts", "test/**/*.ts", "bench/**/*.ts", "examples/**/*.ts"],
     extends: [...tseslint.configs.recommendedTypeChecked],
     languageOptions: { parserOptions: { project: "./tsconfig.test.json", tsconfigRootDir: import.meta.dirname } },
     rules: {

@@ -1,6 +1,9 @@
 /**
- * Writes BYTES bytes to FILE and flushes them: what the conversion benchmark compares with. `node bench/convert-raw.mjs
- * FILE BYTES HOW`, HOW being direct (O_DIRECT, 3 writes of 8 MiB under way) or cached (the same through the page cache,
+ * Writes BYTES bytes to FILE and flushes them; the conversion benchmark (`convert.mjs`) compares its speed with this.
+ *
+ *   node bench/convert-raw.mjs FILE BYTES HOW
+ *
+ * HOW is `direct` (O_DIRECT, with 3 writes of 8 MiB in flight) or `cached` (the same writes through the page cache,
  * flushed every 256 MiB).
  */
 import { constants, open } from "node:fs/promises";

@@ -1,6 +1,6 @@
 /**
- * Writes the dense model that the conversion benchmark starts from: Llama-shaped, 542M parameters, bfloat16, seeded;
- * and a LoRA adapter of it.
+ * Writes the dense model that the conversion benchmark (`convert.mjs`) starts from, and a LoRA adapter for it. The
+ * model has the shape of Llama, 542M parameters in bfloat16, and random weights from a seed.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

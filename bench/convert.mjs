@@ -1,11 +1,12 @@
 /**
  * The conversion benchmark: `npm run bench:convert -- [options]`.
  *
- * Upcycles a Llama-shaped model of 542M bfloat16 parameters by the command line, in turns with writing as many bytes
- * raw and flushed (the faster of O_DIRECT and the page cache, by median; dd beside them), each in a process of its own;
- * and again with a LoRA adapter of rank 16 on every linear module merged in, against the conversion without. Wall time
- * is from start to end of the process; memory is the largest resident set that the system saw. Prints a table and
- * writes bench/results/DATE-convert.json.
+ * It upcycles a Llama-shaped model of 542M bfloat16 parameters by the command line. Each conversion takes turns with
+ * writing as many bytes raw and flushed, every measurement in a process of its own. The conversion is compared with
+ * the faster of O_DIRECT and the page cache, by median; dd is measured too. A second comparison converts with a LoRA
+ * adapter of rank 16 on every linear module merged in, and without. Wall time is from the start to the end of the
+ * process; memory is the largest resident set that the system saw. The benchmark prints a table and writes
+ * bench/results/DATE-convert.json.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";

@@ -1,11 +1,11 @@
 /**
- * Feeds damaged and absurd safetensors headers, shard indexes, configs and torch archives to their readers: `node
- * bench/fuzz.mjs [--cases 1000000] [--seed N] [--out FILE]` (after npm run build).
+ * Feeds damaged and absurd safetensors headers, shard indexes, configs and torch archives to their readers:
+ * `node bench/fuzz.mjs [--cases 1000000] [--seed N] [--out FILE]` (after npm run build).
  *
- * Every case must end as a value that is true to the bytes, or as an inputError of one line; in time, and without
- * memory that the input does not account for (the process runs with a heap of 256 MB, and its resident set is watched).
- * The first case that does not is printed and ends the run with code 1. Cases are a function of seed and number. Writes
- * bench/results/DATE-fuzz.json.
+ * Every case must end either with a value that the bytes really say, or with an inputError of one line. It must end in
+ * time, and may not use more memory than its input explains (the process has a heap of 256 MB, and its resident set is
+ * watched). The first case that fails is printed and ends the run with code 1. Each case is a function of the seed and
+ * its number. The script writes bench/results/DATE-fuzz.json.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";

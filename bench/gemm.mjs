@@ -1,10 +1,12 @@
 /**
- * The bound of a training step: node bench/gemm.mjs SIZE ROUNDS THREADS -> one JSON line, for what `measured` of
- * sizes.mjs knows.
+ * Measures the lower bound of a training step's time, that of its matrix products alone:
  *
- * Runs the step's graph once with onnxruntime's profiler, takes every matrix product that it executed with the shapes
- * it had (rows of each expert included), puts them into one ONNX graph without anything else, and runs that in
- * onnxruntime. What the step takes beyond this time is everything that is no matrix product.
+ *   node bench/gemm.mjs SIZE ROUNDS THREADS
+ *
+ * SIZE is a name that `measured` in `sizes.mjs` takes. The script runs the step's graph once with onnxruntime's
+ * profiler, collects every matrix product that was executed with its shapes (the rows of each expert included), puts
+ * the products into one ONNX graph without anything else, and times that graph in onnxruntime. It prints one JSON line.
+ * The rest of a step's time is everything that is not a matrix product.
  */
 import { mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

@@ -1,8 +1,13 @@
-// Prompt and generation speed beside Hugging Face transformers, same model, ids and threads, greedy:
-//   node bench/generate.mjs [--python PATH] [--threads 2] [--prompt 256] [--new 64] [--batch 1,8] [--rounds 5] [--write
-//   FILE]
-// Without --python only Upcycle is measured. Medians over rounds; transformers' eager loop with its own cache, no
-// compilation of either counted.
+/**
+ * Compares the speed of reading a prompt and of generating tokens with Hugging Face transformers, with the same model,
+ * token ids and number of threads, and greedy decoding:
+ *
+ *   node bench/generate.mjs [--python PATH] [--threads 2] [--prompt 256] [--new 64] [--batch 1,8] [--rounds 5]
+ *     [--write FILE]
+ *
+ * Without --python only Upcycle is measured. Times are medians over the rounds. transformers runs its eager loop with
+ * its own cache; compilation is counted for neither.
+ */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";

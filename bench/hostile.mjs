@@ -1,18 +1,23 @@
 /**
- * Replays hostile and clumsy inputs against the built command line: `node bench/hostile.mjs [--only TEXT] [--jobs 2]
- * [--full] [--list] [--cli FILE] [--patience 1] [--keep] [--out FILE]` (after npm run build).
+ * Replays hostile and clumsy inputs against the built command line (after npm run build):
  *
- * Every case runs one command in a folder of its own, and must end in time and in bounded memory, with the exit code
- * that the case names (2 bad input, 1 a run that had to stop, 0, or 128 and a signal's number), without a stack or
- * "internal error", with no raw control characters and no line of more than 2,000 characters on either stream (model
- * text and JSON on stdout aside), and without a change to any file that was there. A failure is one line: exactly one
- * line of stderr begins with "upcycle: " and it is the last; lines before it may be warnings, continued lines and
- * progress, which `hostile/judge.mjs` lists; and it leaves nothing behind that was not there before. Cases are in
- * hostile/cases-*.mjs; the runner makes their inputs and servers in a temporary folder and on 127.0.0.1, and removes
- * them. Prints each failure as it comes, then how many of each kind failed; ends with 1 if any did. Linux alone. Writes
- * bench/results/DATE-hostile.json. Where every file meets every kind of strangeness a part of the pairs is run, and all
- * with `--full` (some 2,000 cases, an hour). `--only` runs all cases whose name has TEXT in it, `--cli` tries another
- * build, `--patience` stretches all time limits on a slow machine, `--keep` leaves the folders of failed cases.
+ *   node bench/hostile.mjs [--only TEXT] [--jobs 2] [--full] [--list] [--cli FILE] [--patience 1] [--keep] [--out FILE]
+ *
+ * Every case runs one command in a folder of its own. The command must end in time and in bounded memory, with the
+ * exit code that the case names: 2 for bad input, 1 for a run that had to stop, 0, or 128 and a signal's number. It
+ * may print no stack, no "internal error", no raw control characters and no line of more than 2,000 characters on
+ * either stream (the text of a model and JSON on stdout excepted), and may change no file that was there before. A
+ * command that fails says so in exactly one line of stderr that begins with "upcycle: ", which is the last; lines
+ * before it may be warnings, continued lines and progress, which `hostile/judge.mjs` lists. It leaves no file behind
+ * that was not there.
+ *
+ * The cases are in hostile/cases-*.mjs. The runner makes their inputs in a temporary folder and their servers on
+ * 127.0.0.1, and removes them. It prints each failure as it comes, then how many of each kind failed, and ends with 1
+ * if there were any. It runs on Linux alone, and writes bench/results/DATE-hostile.json.
+ *
+ * Some cases are pairs of a file and a kind of strange content. A part of these pairs is run, and all of them with
+ * `--full` (some 2,000 cases, an hour). `--only` runs the cases whose names contain TEXT, `--cli` tries another build,
+ * `--patience` multiplies all time limits on a slow machine, `--keep` leaves the folders of failed cases.
  */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, realpathSync, writeFileSync } from "node:fs";

@@ -1,9 +1,13 @@
 /**
- * Do intervals say the truth? node bench/laws-coverage.mjs [--studies 200] [--level 0.9] [--noise 0.005] [--loss
- * mse|huber|lad] [--bootstrap 0] [--out FILE]. Simulates studies of the upcycling law (published coefficients, 4 x 4 x
- * 4 grid of N, D1, D2), fits each, and counts how often profile-likelihood intervals hold the true parameters and the
- * true loss at a larger place that no study saw; with --bootstrap, the same for percentile intervals. Takes about 30 ms
- * a study, several seconds more with a bootstrap.
+ * Measures the coverage of the intervals that a fit states, that is how often they contain the truth:
+ *
+ *   node bench/laws-coverage.mjs [--studies 200] [--level 0.9] [--noise 0.005] [--loss mse|huber|lad] [--bootstrap 0]
+ *     [--out FILE]
+ *
+ * The script simulates studies of the upcycling law (published coefficients, a 4 x 4 x 4 grid of N, D1, D2) and fits
+ * each. It counts how often profile-likelihood intervals contain the true parameters, and the true loss of a larger
+ * model and more tokens than any study had; with --bootstrap it counts the same for percentile intervals. A study takes
+ * about 30 ms, and several seconds more with a bootstrap.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";

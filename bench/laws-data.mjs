@@ -1,5 +1,7 @@
-// Points that the benchmarks of scaling laws fit. The shared data set where it is present, else points simulated to
-// look like it.
+/**
+ * The points that the benchmarks of scaling laws fit: those of the shared data set if it is present, else points that
+ * are simulated to look like it.
+ */
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { randomStream } from "../dist/base/random.js";

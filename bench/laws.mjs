@@ -1,9 +1,11 @@
 /**
- * How fast scaling laws are fitted: `npm run bench:laws [-- --python PYTHON] [--threads 2] [--out FILE]`. The
- * Chinchilla law on 240 points by Huber's loss (delta 1e-3): variable projection with BFGS on one thread; all 4,500
- * starts of Hoffmann et al.; 4,000 bootstrap draws. Where the Python has scipy, the same work there (same starts and
- * objective, analytic gradients, L-BFGS-B with its default tolerances for the grid, BFGS for the draws; a part of it,
- * scaled up) stands beside. Prints a table and writes bench/results/DATE-laws.json.
+ * Measures how fast scaling laws are fitted: `npm run bench:laws [-- --python PYTHON] [--threads 2] [--out FILE]`.
+ *
+ * The Chinchilla law is fitted to 240 points by Huber's loss (delta 1e-3) in three ways: variable projection with BFGS
+ * on one thread; all 4,500 starts of Hoffmann et al.; 4,000 bootstrap draws. If the Python has scipy, it does the same
+ * work for comparison: the same starts and objective with analytic gradients, L-BFGS-B with its default tolerances for
+ * the starts, BFGS for the draws. It does a part of the work, and the time is scaled up. The benchmark prints a table
+ * and writes bench/results/DATE-laws.json.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";

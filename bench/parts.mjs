@@ -1,8 +1,10 @@
 /**
- * Parts of a training step in more than one form, each alone in onnxruntime, and AdamW: what the choices of the
- * lowering rest on.
+ * Times parts of a training step, each in several forms and alone in onnxruntime, and AdamW. The lowering uses the form
+ * that is fastest here.
+ *
  *   npm run build && node bench/parts.mjs [--threads 2] [--rounds 30] [--out FILE]
- * Milliseconds are medians. Writes results/DATE-parts.json.
+ *
+ * Milliseconds are medians. The benchmark writes bench/results/DATE-parts.json.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus, loadavg, platform, release } from "node:os";

@@ -1,8 +1,9 @@
 /**
- * How long a plan takes once the process is up: `npm run bench:plan [-- --out FILE]`. For each model the first plan of
- * a fresh process (what a command line pays) and the median of 20 more (what a slider pays): losses with 500 draws of
- * the coefficients, crossings, layouts of three models, sensitivity. Prints a table and writes
- * bench/results/DATE-plan.json.
+ * Measures how long a plan takes after the process has started: `npm run bench:plan [-- --out FILE]`.
+ *
+ * For each model it times the first plan of a fresh process, as a command needs it, and takes the median of 20 more, as
+ * a slider of the page needs them. A plan computes losses with 500 draws of the coefficients, D*, layouts of three
+ * models, and the sensitivity to each assumption. The benchmark prints a table and writes bench/results/DATE-plan.json.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";

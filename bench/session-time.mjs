@@ -1,4 +1,4 @@
-/** Graphs alone in onnxruntime, timed. */
+/** Times ONNX graphs, each alone in an onnxruntime session: the clock of `gemm.mjs` and `parts.mjs`. */
 import { performance } from "node:perf_hooks";
 import * as ort from "onnxruntime-node";
 

@@ -1,4 +1,4 @@
-// Reference sizes of the training benchmark: fp32, AdamW, batch 8 x sequence 256.
+/** The reference sizes of the training benchmark: float32, AdamW, batches of 8 sequences of 256 tokens. */
 import { plainAttention, plainRope } from "../dist/model/decoder/plain.js";
 import { plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../dist/model/decoder/types.js";
 

@@ -1,11 +1,12 @@
 /**
- * Kills conversions at random moments, again and again: `node bench/soak-convert.mjs [--kills 200] [--out FILE]` (after
- * npm run build).
+ * Kills conversions at random moments and checks that the same command resumes each to the right bytes:
+ * `node bench/soak-convert.mjs [--kills 200] [--out FILE]` (after npm run build).
  *
  * A child process converts a small model in many chunks and prints a line after each. It is killed (SIGKILL) after a
- * random number of lines and some milliseconds, or while it starts; the same conversion is begun again, on another
- * number of threads, until it ends. After every kill the folder must be absent, or complete with the right bytes; at
- * the end too, with nothing beside it. Writes bench/results/DATE-soak-convert.json.
+ * random number of lines and some milliseconds, or while it starts. The same conversion is then started again with
+ * another number of threads, until one finishes. After every kill the model folder must either be absent or be complete
+ * with the right bytes. At the end it must be complete, and no other file may be left beside it. The script writes
+ * bench/results/DATE-soak-convert.json.
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";

@@ -1,7 +1,13 @@
-// A thousand steps: does memory grow, are losses the same twice, and the same after kills?
-//   node bench/soak-train.mjs [--steps 1000] [--threads 1] [--kills 3] [--write FILE]
-// Three trainings of one tiny mixture of experts with one seed, each in processes of its own: one whole, one again, one
-// killed (SIGKILL) here and there and gone on with. Exit code 1 where losses differ or memory grows.
+/**
+ * Checks over a thousand steps that memory does not grow, and that losses are the same when a training is repeated and
+ * when it is killed and resumed:
+ *
+ *   node bench/soak-train.mjs [--steps 1000] [--threads 1] [--kills 3] [--write FILE]
+ *
+ * A tiny mixture of experts is trained three times with one seed, each time in processes of its own: twice without an
+ * interruption, and once killed (SIGKILL) several times and resumed. The exit code is 1 if losses differ or memory
+ * grows.
+ */
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";

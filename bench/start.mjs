@@ -1,4 +1,4 @@
-/** Where every engine of the training benchmark starts: the same weights and the same tokens. */
+/** The first weights and the tokens of the training benchmark: every engine that is measured starts from these. */
 import { randomStream } from "../dist/base/random.js";
 import { writeTensorFile } from "../dist/files/io/tensor-file.js";
 import { slotsOf } from "../dist/model/tensors/slots.js";

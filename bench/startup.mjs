@@ -1,11 +1,15 @@
 /**
- * How long it takes until a training can make its first step, at the reference sizes: `npm run build && node
- * bench/startup.mjs [--out FILE] [--rounds 5]`. Each round in a process of its own: spec -> graph, backward pass and
- * proof (`program`), ONNX bytes and onnxruntime's session (`session`); then the whole again as a caller pays it
- * (`open`: program, worker thread, state, session). Each size without the cache of lowered graphs (`off`), with an
- * empty one (`cold`: what filling it costs) and with a filled one (`warm`), in a temporary folder; `session` and `open`
- * compile different graphs (`open` takes embedding rows apart), so both are cold in a cold round. Prints a table and
- * writes bench/results/DATE-startup.json.
+ * Measures how long it takes until a training can make its first step, at the reference sizes:
+ *
+ *   npm run build && node bench/startup.mjs [--out FILE] [--rounds 5]
+ *
+ * Each round runs in a process of its own. It times two parts, `program` (from the decoder description to a verified
+ * graph with its backward pass) and `session` (ONNX bytes and onnxruntime's session), and then the whole as a caller
+ * waits for it, `open` (program, worker thread, state, session). Each size is measured without the cache of lowered
+ * graphs (`off`), with an empty one (`cold`, which includes filling it) and with a filled one (`warm`), in a temporary
+ * folder. `session` and `open` compile different graphs, because `open` computes embedding gradients outside the graph;
+ * so in a cold round neither finds the other's. The benchmark prints a table and writes
+ * bench/results/DATE-startup.json.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";

@@ -1,7 +1,10 @@
 /**
- * What it costs that a tokenizer runs in a process of its own: the texts that come along, encoded there and by the
- * library in this process, in turns; and opening with a first short text. Medians of ROUNDS (5) and the ratio; prints
- * JSON. `node bench/tokenizer.mjs [ROUNDS]`, after a build.
+ * Measures what it costs that every tokenizer runs in a process of its own: `node bench/tokenizer.mjs [ROUNDS]` (after
+ * npm run build).
+ *
+ * The corpora that the package includes are encoded in turns by such a process and by the library in this process. The
+ * script also times opening a tokenizer and encoding a first short text. It prints medians of ROUNDS rounds (5 if not
+ * given) and their ratio as JSON.
  */
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { cpus, loadavg, tmpdir } from "node:os";

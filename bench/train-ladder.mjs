@@ -1,8 +1,11 @@
 /**
- * How a training step's cost grows with the length of sequences, the number of experts and the size of the model:
+ * Measures how the cost of a training step grows with the length of sequences, the number of experts and the size of
+ * the model:
+ *
  *   npm run build && node bench/train-ladder.mjs [--steps 6] [--threads 2] [--only sequence,experts,size] [--out FILE]
- * Every measurement in a process of its own, `--rounds` of them, the fastest counts. Writes
- * results/DATE-train-ladder.json.
+ *
+ * Every measurement runs in a process of its own, `--rounds` times, and the fastest counts. The benchmark writes
+ * bench/results/DATE-train-ladder.json.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";

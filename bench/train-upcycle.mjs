@@ -1,5 +1,8 @@
-// One measurement of the embedded engine: node bench/train-upcycle.mjs SIZE STEPS THREADS [LEARNING_RATE] -> one JSON
-// line.
+/**
+ * Makes one measurement of the embedded engine for `train.mjs`, and prints it as one JSON line:
+ *
+ *   node bench/train-upcycle.mjs SIZE STEPS THREADS [LEARNING_RATE]
+ */
 import { performance } from "node:perf_hooks";
 import { onnxruntimeBackend } from "../dist/engine/onnxruntime/backend.js";
 import { trainProgram } from "../dist/graph/programs/programs.js";

@@ -1,9 +1,10 @@
 /**
  * The training benchmark: `npm run bench:train -- [options]`.
  *
- * Measures the embedded engine on the sizes of `sizes.mjs` and, where a Python with PyTorch is found, PyTorch on the
- * same weights and tokens in turns with it, each measurement in a process of its own; and the step's matrix products
- * alone (`gemm.mjs`), which bound it. Prints a table and writes bench/results/DATE-train.json.
+ * It measures the embedded engine on the sizes of `sizes.mjs`. If a Python with PyTorch is found, PyTorch is measured
+ * on the same weights and tokens, in turns with our engine. Every measurement runs in a process of its own. The step's
+ * matrix products alone (`gemm.mjs`) are measured as a lower bound. The benchmark prints a table and writes
+ * bench/results/DATE-train.json.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";

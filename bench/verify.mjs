@@ -1,11 +1,11 @@
 /**
- * Memory and time of proving a conversion: one layer of a 70B-shaped model (hidden 8192, FFN 28672, 64 heads on 8) and
- * its E8G1T2 child, verified with weights streamed; and the 542M model whose conversion ends with a report. Peak memory
- * is the process's own (maxRSS).
+ * Measures memory and time of proving a conversion, in two cases: one layer of a 70B-shaped model (hidden 8192, FFN
+ * 28672, 64 query heads on 8 key and value heads) and its E8G1T2 child, verified with streamed weights; and the 542M
+ * model, whose conversion ends with a report. Peak memory is that of the process itself (maxRSS).
  *
  *   npm run build && node bench/verify.mjs [--cases 70b,542m] [--dir FOLDER]
  *
- * Needs about 14 GB of free disk; what it makes it removes. Prints JSON.
+ * The script needs about 14 GB of free disk and removes what it has made. It prints JSON.
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";

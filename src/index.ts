@@ -21,10 +21,10 @@
 // Errors.
 export { UpcycleError, exitCodes, type Failure, type FailureKind } from "./base/errors.js";
 
-// Long operations are async generators of typed events; this runs one to its end.
+// Long operations are async generators of typed events; `resultOf` runs one to its end.
 export { resultOf } from "./base/events.js";
 
-// What a decoder is: the description that everything else interprets.
+// The description of a decoder, which everything else interprets.
 export { configFromSpec, specFromConfig, stringifyConfig, type ConfigDtype } from "./model/decoder/config.js";
 export {
   families,
@@ -44,7 +44,7 @@ export {
 export { slotsOf, type Slot, type SlotAt, type SlotPart } from "./model/tensors/slots.js";
 export { namedSlots, tensorNames, type NamedSlot } from "./model/tensors/names.js";
 
-// What it costs.
+// The cost of a decoder: parameters and FLOPs.
 export { forwardFlopsPerToken, trainFlopsPerToken } from "./model/cost/flops.js";
 export { countParams, type ParamCount } from "./model/cost/params.js";
 
@@ -75,7 +75,7 @@ export type { HubLimits } from "./files/hub/limits.js";
 export { isHubReference } from "./files/hub/reference.js";
 export { hubSettings, type HubSettings } from "./files/hub/settings.js";
 
-// Upcycling: a recipe, a plan as data, a folder.
+// Upcycling: a recipe becomes a plan as data, and the plan becomes a model folder.
 export {
   parseRecipeName,
   recipeName,
@@ -138,7 +138,7 @@ export {
   type TensorDiff,
 } from "./surgery/convert/diff.js";
 
-// Training and studies: async generators of events, each folder goes on where it was stopped.
+// Training and studies: async generators of events; each run folder resumes where it was stopped.
 export {
   jsonSchema,
   parseStudyConfig,

@@ -1,4 +1,4 @@
-/** Checked access, for places that a mistake in the code alone could leave empty: it says so instead of `undefined`. */
+/** Checked access, for places that only a mistake in the code could leave empty: it throws where there is nothing. */
 
 /** Element `index` of an array or typed array. Throws RangeError where there is none. */
 export function at<T>(values: ArrayLike<T>, index: number): T {

@@ -10,18 +10,24 @@ import { visibleLine } from "./shown.js";
  */
 export type FailureKind = "input" | "stopped" | "interrupted";
 
+/** The exit code of the command line for each kind of failure. */
 export const exitCodes: Readonly<Record<FailureKind, number>> = { input: 2, stopped: 1, interrupted: 130 };
 
+/** What an `UpcycleError` is made of. */
 export interface Failure {
   readonly kind: FailureKind;
   /** What was found and what was expected, without a trailing full stop. */
   readonly message: string;
-  /** File, tensor, key or line. */
+  /** The file, tensor, key or line that the message is about. */
   readonly where?: string;
   /** What the user can do about it. */
   readonly hint?: string;
 }
 
+/**
+ * A failure that a caller can cause or meet: bad input, a run that had to stop, a request to stop. `message`, `where`
+ * and `hint` mean what they mean in `Failure`.
+ */
 export class UpcycleError extends Error {
   readonly kind: FailureKind;
   readonly where: string | undefined;
@@ -35,36 +41,39 @@ export class UpcycleError extends Error {
     this.hint = failure.hint;
   }
 
+  /** The exit code with which the command line ends after this error. */
   get exitCode(): number {
     return exitCodes[this.kind];
   }
 
   /**
-   * One line: `where: message; hint`. Each is cut for itself, so that a name without end leaves room for what is wrong
-   * with it.
+   * One line: `where: message; hint`. Each of the three is cut on its own, so that an endless name leaves room for what
+   * is wrong with it.
    */
   get line(): string {
-    const place = this.where === undefined ? "" : `${visibleLine(this.where, mostOfPart)}: `;
+    const place = this.where === undefined ? "" : `${visibleLine(this.where, longestPart)}: `;
     const help = this.hint === undefined ? "" : `; ${oneLine(this.hint)}`;
     return `${place}${oneLine(this.message)}${help}`;
   }
 
-  /** As it is shown. */
+  /** The lines in which the command line shows the error. */
   get lines(): readonly string[] {
     return [this.line];
   }
 }
 
-/** A word without end in a place, message or hint. */
-const mostOfPart = 1200;
+/** Most characters of a place, message or hint: each may quote an endless word of a file. */
+const longestPart = 1200;
 
-/** Messages of libraries may have several lines. */
-const oneLine = (text: string): string => visibleLine(text.replace(/\s*\n\s*/g, " "), mostOfPart);
+/** Messages of libraries may have several lines, which are joined here. */
+const oneLine = (text: string): string => visibleLine(text.replace(/\s*\n\s*/g, " "), longestPart);
 
-/** Problems that are shown. */
+/** Most problems of one file that are shown. */
 const mostProblems = 50;
 
-/** Several things wrong with one file. As one line it is the first of them, which says how many others there are. */
+/**
+ * Several things are wrong with one file. As one line it is the first of them, which says how many others there are.
+ */
 export class FileProblems extends UpcycleError {
   readonly file: string;
   readonly problems: readonly UpcycleError[];
@@ -83,34 +92,36 @@ export class FileProblems extends UpcycleError {
     this.problems = problems;
   }
 
-  /** How many, and each on a line of its own. */
+  /** The number of problems, then each problem on a line of its own. */
   override get lines(): readonly string[] {
     const more = this.problems.length - mostProblems;
     return [
-      `${visibleLine(this.file, mostOfPart)}: ${this.problems.length} problems`,
+      `${visibleLine(this.file, longestPart)}: ${this.problems.length} problems`,
       ...this.problems.slice(0, mostProblems).map(({ line }) => `  ${line}`),
       ...(more > 0 ? [`  and ${more} more`] : []),
     ];
   }
 }
 
-/** Bad input: exit code 2. */
-export function inputError(
-  message: string,
-  extra: { where?: string; hint?: string; cause?: unknown } = {},
-): UpcycleError {
-  return new UpcycleError({ kind: "input", message, where: extra.where, hint: extra.hint }, { cause: extra.cause });
+interface ErrorDetails {
+  readonly where?: string;
+  readonly hint?: string;
+  readonly cause?: unknown;
 }
 
-/** A run that had to stop: exit code 1. */
-export function stopError(
-  message: string,
-  extra: { where?: string; hint?: string; cause?: unknown } = {},
-): UpcycleError {
-  return new UpcycleError({ kind: "stopped", message, where: extra.where, hint: extra.hint }, { cause: extra.cause });
+function failureOf(kind: FailureKind, message: string, { where, hint, cause }: ErrorDetails): UpcycleError {
+  return new UpcycleError({ kind, message, where, hint }, { cause });
 }
 
-/** The user asked to stop and everything is saved. */
+/** The error of bad input, which ends a command with exit code 2. */
+export const inputError = (message: string, details: ErrorDetails = {}): UpcycleError =>
+  failureOf("input", message, details);
+
+/** The error of a run that had to stop, which ends a command with exit code 1. */
+export const stopError = (message: string, details: ErrorDetails = {}): UpcycleError =>
+  failureOf("stopped", message, details);
+
+/** The error of a command that was asked to stop and has saved everything. */
 export function interruptedError(message: string, extra: { where?: string; hint?: string } = {}): UpcycleError {
   return new UpcycleError({ kind: "interrupted", message, where: extra.where, hint: extra.hint });
 }
@@ -119,18 +130,20 @@ export function interruptedError(message: string, extra: { where?: string; hint?
 export interface SentError {
   readonly message: string;
   readonly stack: string | undefined;
-  /** Set for an UpcycleError. */
+  /** The kind of an `UpcycleError`; undefined for any other error. */
   readonly kind: FailureKind | undefined;
   readonly where: string | undefined;
   readonly hint: string | undefined;
 }
 
+/** An error as plain data that a message between threads can carry. */
 export function sentError(error: unknown): SentError {
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
-  const known = error instanceof UpcycleError ? error : undefined;
-  return { message, stack, kind: known?.kind, where: known?.where, hint: known?.hint };
+  const failure = error instanceof UpcycleError ? error : undefined;
+  return { message, stack, kind: failure?.kind, where: failure?.where, hint: failure?.hint };
 }
 
+/** The error that `sentError` took apart in another thread, with that thread's stack. */
 export function receivedError({ kind, message, where, hint, stack }: SentError): Error {
   const error =
     kind === undefined

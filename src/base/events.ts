@@ -1,4 +1,4 @@
-/** Long operations are async generators: they yield what happens and return what they made. */
+/** Long operations are async generators: they yield events while they work and return their result. */
 
 /**
  * Runs an operation to its end and returns its result; `onEvent` hears what it yields. Throws what the operation
@@ -28,28 +28,32 @@ export async function* eventsOf<E, R>(
   const leaving = new AbortController();
   const events: E[] = [];
   let wake = (): void => undefined;
-  let ended = false;
   const tell = (event: E): void => {
     events.push(event);
     wake();
   };
   const running = work(tell, signal === undefined ? leaving.signal : AbortSignal.any([signal, leaving.signal]));
-  const end = running.then(
-    () => undefined,
-    () => undefined,
-  );
-  void end.then(() => {
-    ended = true;
+  let isOver = false;
+  const end = settled(running).then(() => {
+    isOver = true;
     wake();
   });
   try {
     for (;;) {
       for (const event of events.splice(0)) yield event;
-      if (ended) return await running;
+      if (isOver) return await running;
       if (events.length === 0) await new Promise<void>((resolve) => (wake = resolve));
     }
   } finally {
     leaving.abort();
     await end;
   }
+}
+
+/** Fulfilled once `work` has ended, whether well or not. */
+function settled(work: Promise<unknown>): Promise<void> {
+  return work.then(
+    () => undefined,
+    () => undefined,
+  );
 }

@@ -3,14 +3,14 @@
  * NaN among them gives NaN.
  */
 
-/** Infinity of none. */
+/** The smallest of the values; Infinity where there are none. */
 export function smallestOf(values: Iterable<number>): number {
   let least = Infinity;
   for (const value of values) least = Math.min(least, value);
   return least;
 }
 
-/** -Infinity of none. */
+/** The largest of the values; -Infinity where there are none. */
 export function largestOf(values: Iterable<number>): number {
   let most = -Infinity;
   for (const value of values) most = Math.max(most, value);

@@ -3,11 +3,11 @@
  * thousands; a number that is not finite prints as "n/a", because result files may hold the losses of a run that
  * diverged.
  */
+import { largestOf } from "./extremes.js";
 import { visibleLine } from "./shown.js";
 import { beginning, displayWidth, padded } from "./width.js";
 
-import { largestOf } from "./extremes.js";
-
+/** What stands in place of a number that is not finite, or that there is none. */
 export const notAvailable = "n/a";
 
 /**
@@ -23,12 +23,12 @@ export function significant(value: number, digits = 3): string {
   return value.toFixed(decimals);
 }
 
-/** `decimals` digits after the point: 3.412. */
+/** A number with `decimals` digits after the point: 3.412. */
 export function fixed(value: number, decimals = 3): string {
   return Number.isFinite(value) ? value.toFixed(decimals) : notAvailable;
 }
 
-/** Rounded to an integer, commas between thousands: 3,724. */
+/** A number rounded to an integer, with commas between thousands: 3,724. */
 export function grouped(value: number): string {
   if (!Number.isFinite(value)) return notAvailable;
   const digits = Math.abs(Math.round(value)).toString();
@@ -54,23 +54,23 @@ export function compact(value: number, digits = 3): string {
   return scaled(value, ["", "K", "M", "B", "T"], digits, "");
 }
 
-/** 4.6 GB, decimal units. */
+/** An amount of bytes in decimal units: 4.6 GB. */
 export function bytes(value: number, digits = 2): string {
   return scaled(value, ["B", "kB", "MB", "GB", "TB", "PB"], digits, " ");
 }
 
-/** 1.23 PFLOP: an amount of arithmetic, not a speed. */
+/** An amount of arithmetic, not a speed: 1.23 PFLOP. */
 export function flops(value: number, digits = 3): string {
   return scaled(value, ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP", "YFLOP"], digits, " ");
 }
 
-/** 3,724 tok/s; below 100 with two significant digits. */
+/** A speed, below 100 with two significant digits: 3,724 tok/s. */
 export function rate(perSecond: number, unit = "tok"): string {
   if (!Number.isFinite(perSecond)) return notAvailable;
   return `${perSecond >= 100 ? grouped(perSecond) : significant(perSecond, 2)} ${unit}/s`;
 }
 
-/** 0.42 s, 42 s, 3 min 20 s, 2 h 05 min, 3 d 4 h: two units at most. */
+/** A time of so many seconds in two units at most: 0.42 s, 42 s, 3 min 20 s, 2 h 05 min, 3 d 4 h. */
 export function duration(seconds: number): string {
   if (!Number.isFinite(seconds)) return notAvailable;
   if (seconds < 9.95) return `${significant(seconds, 2)} s`;
@@ -99,11 +99,11 @@ export function meanWithSpread(values: readonly number[], decimals = 3): string 
 }
 
 /**
- * A line broken to lines of at most `width` columns, indented like the first and those after it by two more.
- * `longWords` that do not fit are cut, or kept as they are, so that a path can still be copied.
+ * A line broken into lines of at most `width` columns. The first keeps its indentation, the others get two columns
+ * more. Words that are too long are cut, or kept whole (`longWords`), so that a path can still be copied.
  */
 export function folded(line: string, width: number, longWords: "cut" | "keep" = "cut"): string[] {
-  const indent = /^ */.exec(line)![0];
+  const indent = " ".repeat(line.search(/[^ ]|$/));
   const parts = wrap(line.slice(indent.length), width - indent.length - 2, longWords);
   return parts.map((part, i) => (i === 0 ? `${indent}${part}` : `${indent}  ${part}`));
 }
@@ -114,27 +114,28 @@ export function labelled(label: string, text: string, width: number, columns: nu
 }
 
 /**
- * Breaks `text` at spaces into lines of at most `width` columns, made visible first; words longer than a line are cut.
+ * Breaks `text`, made visible first, at spaces into lines of at most `width` columns. Words that are longer than a line
+ * are cut, or kept whole (`longWords`).
  */
 export function wrap(text: string, width: number, longWords: "cut" | "keep" = "cut"): readonly string[] {
   const lines: string[] = [];
   const words = visibleLine(text).split(" ");
   let line = "";
-  let used = 0;
+  let columns = 0;
   for (const word of longWords === "cut" ? words.flatMap((word) => cutWord(word, Math.max(1, width))) : words) {
     const size = displayWidth(word);
-    if (line === "") [line, used] = [word, size];
-    else if (used + 1 + size <= width) [line, used] = [`${line} ${word}`, used + 1 + size];
+    if (line === "") [line, columns] = [word, size];
+    else if (columns + 1 + size <= width) [line, columns] = [`${line} ${word}`, columns + 1 + size];
     else {
       lines.push(line.trimEnd());
-      [line, used] = [word, size];
+      [line, columns] = [word, size];
     }
   }
   lines.push(line);
   return lines;
 }
 
-/** Behind one of the signs that names are put together with, where there is one. */
+/** A word cut into parts of at most `width` columns, behind one of its `seams` where a part has one. */
 function cutWord(word: string, width: number): readonly string[] {
   const parts: string[] = [];
   let rest = word;
@@ -148,19 +149,27 @@ function cutWord(word: string, width: number): readonly string[] {
   return rest === "" ? parts : [...parts, rest];
 }
 
+/** The side of its column on which a cell's text stands. */
 export type Alignment = "left" | "right";
+/** Rows of cells, or of a cell's lines. */
 type Rows = readonly (readonly string[])[];
 
+/** Columns of the terminal between two columns of a table. */
 const columnGap = 2;
-/** Characters of one cell: a shape or a name without end must not fill a screen. */
-const mostOfCell = 1000;
-/** Signs that names are put together with, behind which they may be broken. */
+/** Most characters of one cell: an endless shape or name must not fill a screen. */
+const longestCell = 1000;
+/** Places in a name, behind a separator, at which it may be broken. */
 const seams = /(?<=[/._\-,:+\\ ])/;
-/**
- * A column of words is made as narrow as its longest part of a name, and for the sake of one without end no wider than
- * this.
- */
+/** A column of names is made as narrow as the longest part between two seams, and where that part is endless, this. */
 const widestPart = 24;
+
+/** A column of a table on its way to a width that fits. */
+interface FittedColumn {
+  readonly alignment: Alignment;
+  /** No narrower: the widest part that must not be broken. */
+  readonly least: number;
+  width: number;
+}
 
 /**
  * Rows as aligned columns, no line wider than `maxWidth`: the first row is the heading, in which `\n` breaks a cell,
@@ -170,69 +179,74 @@ const widestPart = 24;
 export function table(rows: Rows, alignment: readonly Alignment[], maxWidth = 80): readonly string[] {
   const linesOf = (text: string, index: number): readonly string[] => (index === 0 ? text.split("\n") : [text]);
   const cells = rows.map((row, index) =>
-    alignment.map((_, column) => linesOf(row[column] ?? "", index).map((line) => visibleLine(line, mostOfCell))),
+    alignment.map((_, column) => linesOf(row[column] ?? "", index).map((line) => visibleLine(line, longestCell))),
   );
-  const widths = fitWidths(cells, alignment, maxWidth);
-  if (widths === null) return listed(rows, maxWidth);
-  const lines: string[] = [];
-  cells.forEach((row, index) => {
-    const wrapped = row.map((cell, column) => cell.flatMap((line) => wrap(line, widths[column]!)));
-    const height = Math.max(...wrapped.map((cell) => cell.length));
-    for (let line = 0; line < height; line++) {
-      const parts = wrapped.map((cell, column) => padded(cell[line] ?? "", widths[column]!, alignment[column]));
-      lines.push(parts.join(" ".repeat(columnGap)).trimEnd());
-    }
-    if (index === 0) lines.push(widths.map((width) => "-".repeat(width)).join(" ".repeat(columnGap)));
-  });
-  return lines;
+  const columns = fittedColumns(cells, alignment, maxWidth);
+  if (columns === null) return rowsAsLists(rows, maxWidth);
+  const [heading, ...others] = cells;
+  if (heading === undefined) return [];
+  const rule = columns.map(({ width }) => "-".repeat(width)).join(" ".repeat(columnGap));
+  return [...rowLines(heading, columns), rule, ...others.flatMap((row) => rowLines(row, columns))];
+}
+
+/** One row of a table: each cell wrapped to its column's width. */
+function rowLines(row: Rows, columns: readonly FittedColumn[]): string[] {
+  const blocks = columns.map(({ width }, column) => (row[column] ?? []).flatMap((line) => wrap(line, width)));
+  const height = Math.max(...blocks.map((block) => block.length));
+  return Array.from({ length: height }, (_, line) =>
+    columns
+      .map(({ width, alignment }, column) => padded(blocks[column]?.[line] ?? "", width, alignment))
+      .join(" ".repeat(columnGap))
+      .trimEnd(),
+  );
 }
 
 /**
- * Natural column widths, narrowed one column of the terminal at a time where the table is too wide; null where it
- * cannot fit.
+ * The columns with their natural widths, narrowed one column of the terminal at a time where the table is too wide;
+ * null where it cannot fit.
  */
-function fitWidths(cells: readonly Rows[], alignment: readonly Alignment[], maxWidth: number): number[] | null {
+function fittedColumns(
+  cells: readonly Rows[],
+  alignment: readonly Alignment[],
+  maxWidth: number,
+): FittedColumn[] | null {
   const widest = (column: number, parts: (line: string) => readonly string[]): number => {
     let width = 1;
     for (const row of cells)
-      for (const part of row[column]!.flatMap(parts)) width = Math.max(width, displayWidth(part));
+      for (const part of (row[column] ?? []).flatMap(parts)) width = Math.max(width, displayWidth(part));
     return width;
   };
   const widths = alignment.map((_, column) => widest(column, (line) => [line]));
   let excess = widths.reduce((sum, width) => sum + width, 0) + columnGap * (widths.length - 1) - maxWidth;
-  if (excess <= 0) return widths;
-  const least = alignment.map((side, column) =>
-    side === "left"
-      ? Math.min(
-          widestPart,
-          widest(column, (line) => line.split(seams)),
-        )
-      : widest(column, (line) => line.split(" ")),
-  );
+  const leastOf = (side: Alignment, column: number): number => {
+    if (side === "right") return widest(column, (line) => line.split(" "));
+    const longest = widest(column, (line) => line.split(seams));
+    return Math.min(widestPart, longest);
+  };
+  const columns = widths.map((width, column): FittedColumn => {
+    const side = alignment[column] ?? "left";
+    return { alignment: side, width, least: excess <= 0 ? width : leastOf(side, column) };
+  });
   for (; excess > 0; excess--) {
-    const column = widestColumn(widths, least, alignment, "left") ?? widestColumn(widths, least, alignment, "right");
+    const column = widestColumn(columns, "left") ?? widestColumn(columns, "right");
     if (column === null) return null;
-    widths[column]! -= 1;
+    column.width -= 1;
   }
-  return widths;
+  return columns;
 }
 
-function widestColumn(
-  widths: readonly number[],
-  least: readonly number[],
-  alignment: readonly Alignment[],
-  side: Alignment,
-): number | null {
-  let widest: number | null = null;
-  widths.forEach((width, column) => {
-    if (alignment[column] !== side || width <= least[column]!) return;
-    if (widest === null || width > widths[widest]!) widest = column;
-  });
+/** The first of the widest columns of one side that can still be made narrower. */
+function widestColumn(columns: readonly FittedColumn[], side: Alignment): FittedColumn | null {
+  let widest: FittedColumn | null = null;
+  for (const column of columns) {
+    if (column.alignment !== side || column.width <= column.least) continue;
+    if (widest === null || column.width > widest.width) widest = column;
+  }
   return widest;
 }
 
 /** Each row's first cell, and below it the others with their headings. */
-function listed([heading = [], ...rows]: Rows, maxWidth: number): string[] {
+function rowsAsLists([heading = [], ...rows]: Rows, maxWidth: number): string[] {
   const names = heading.map((name) => name.trim().replaceAll("\n", " "));
   const width = Math.max(...names.slice(1).map(displayWidth)) + 2 * columnGap;
   return rows.flatMap((row) => [

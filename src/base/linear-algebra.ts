@@ -1,4 +1,8 @@
-/** Small dense linear algebra: symmetric positive systems of at most a few tens of unknowns, row-major. */
+/**
+ * Small dense linear algebra: systems of at most a few tens of unknowns. `n` is the number of unknowns; matrices are
+ * [n, n], row-major, and vectors are [n].
+ */
+import { at } from "./at.js";
 
 /**
  * Cholesky factor L of a symmetric matrix (a = L L^T), in the lower triangle of `out`. False where `a` is not positive
@@ -6,9 +10,10 @@
  */
 export function cholesky(a: Float64Array, n: number, out: Float64Array): boolean {
   for (let j = 0; j < n; j++) {
-    let diagonal = a[j * n + j]!;
+    const entry = a[j * n + j]!;
+    let diagonal = entry;
     for (let k = 0; k < j; k++) diagonal -= out[j * n + k]! ** 2;
-    if (!(diagonal > 1e-15 * a[j * n + j]!)) return false;
+    if (!(diagonal > 1e-15 * entry)) return false;
     const root = Math.sqrt(diagonal);
     out[j * n + j] = root;
     for (let i = j + 1; i < n; i++) {
@@ -34,7 +39,7 @@ export function choleskySolve(factor: Float64Array, n: number, b: Float64Array, 
   }
 }
 
-/** Inverse of a symmetric positive definite matrix, or null where it is not. */
+/** Inverse of a symmetric positive definite matrix; null where the matrix is not positive definite. */
 export function inverse(a: Float64Array, n: number): Float64Array | null {
   const factor = new Float64Array(n * n);
   if (!cholesky(a, n, factor)) return null;
@@ -44,7 +49,7 @@ export function inverse(a: Float64Array, n: number): Float64Array | null {
     unit.fill(0);
     unit[j] = 1;
     choleskySolve(factor, n, unit, unit);
-    for (let i = 0; i < n; i++) out[i * n + j] = unit[i]!;
+    for (const [i, value] of unit.entries()) out[i * n + j] = value;
   }
   return out;
 }
@@ -56,13 +61,12 @@ export function solve(a: Float64Array, n: number, b: Float64Array): Float64Array
   const m = a.slice();
   const x = b.slice();
   for (let j = 0; j < n; j++) {
-    let pivot = j;
-    for (let i = j + 1; i < n; i++) if (Math.abs(m[i * n + j]!) > Math.abs(m[pivot * n + j]!)) pivot = i;
+    const pivot = pivotRow(m, n, j);
     const head = m[pivot * n + j]!;
     if (!(Math.abs(head) > 1e-300)) return null;
     if (pivot !== j) {
-      for (let k = 0; k < n; k++) [m[j * n + k], m[pivot * n + k]] = [m[pivot * n + k]!, m[j * n + k]!];
-      [x[j], x[pivot]] = [x[pivot]!, x[j]!];
+      for (let k = 0; k < n; k++) swap(m, j * n + k, pivot * n + k);
+      swap(x, j, pivot);
     }
     for (let i = j + 1; i < n; i++) {
       const factor = m[i * n + j]! / head;
@@ -79,41 +83,69 @@ export function solve(a: Float64Array, n: number, b: Float64Array): Float64Array
   return x.every(Number.isFinite) ? x : null;
 }
 
+/** The row from `j` on whose entry of column `j` is largest in size. */
+function pivotRow(m: Float64Array, n: number, j: number): number {
+  let pivot = j;
+  let largest = Math.abs(m[j * n + j]!);
+  for (let i = j + 1; i < n; i++) {
+    const size = Math.abs(m[i * n + j]!);
+    if (size > largest) [pivot, largest] = [i, size];
+  }
+  return pivot;
+}
+
+function swap(values: Float64Array, i: number, j: number): void {
+  const first = values[i]!;
+  values[i] = values[j]!;
+  values[j] = first;
+}
+
 interface NonNegative {
+  /** The unknowns [k], none of them negative. */
   readonly x: Float64Array;
   /** x^T G x - 2 b^T x: the residual sum of squares less the constant y^T y. */
   readonly value: number;
 }
 
 /**
- * Nonnegative least squares from the Gram matrix G = X^T X and b = X^T y: the best over all sets of positive unknowns,
- * each solved on its own. Exact, and quick for the few columns a law has (2^k small systems).
+ * Nonnegative least squares from the Gram matrix G = X^T X [k, k] and b = X^T y [k]: the best over all sets of positive
+ * unknowns, each solved on its own. Exact, and quick for the few columns a law has (2^k small systems).
  */
 export function nonNegative(gram: Float64Array, b: Float64Array, k: number): NonNegative {
   let best: NonNegative = { x: new Float64Array(k), value: 0 };
-  for (let set = 1; set < 1 << k; set++) {
-    const members: number[] = [];
-    for (let j = 0; j < k; j++) if (set & (1 << j)) members.push(j);
-    const size = members.length;
-    const sub = new Float64Array(size * size);
-    const right = new Float64Array(size);
-    members.forEach((row, i) => {
-      members.forEach((column, j) => (sub[i * size + j] = gram[row * k + column]!));
-      right[i] = b[row]!;
-    });
-    const factor = new Float64Array(size * size);
-    if (!cholesky(sub, size, factor)) continue;
-    const solution = new Float64Array(size);
-    choleskySolve(factor, size, right, solution);
-    if (solution.some((value) => !(value > 0))) continue;
-    // At the solution G x = b, so x^T G x - 2 b^T x = -b^T x.
-    let value = 0;
-    for (let i = 0; i < size; i++) value -= right[i]! * solution[i]!;
-    if (value < best.value) {
-      const x = new Float64Array(k);
-      members.forEach((column, i) => (x[column] = solution[i]!));
-      best = { x, value };
-    }
+  for (let bits = 1; bits < 1 << k; bits++) {
+    const candidate = positiveSolution(gram, b, k, bits);
+    if (candidate !== null && candidate.value < best.value) best = candidate;
   }
   return best;
+}
+
+/**
+ * The solution whose unknowns of the set `bits` (bit j: unknown j) are free and all others 0; null where the system is
+ * singular or one of the free unknowns is not positive.
+ */
+function positiveSolution(gram: Float64Array, b: Float64Array, k: number, bits: number): NonNegative | null {
+  const members: number[] = [];
+  for (let j = 0; j < k; j++) if (bits & (1 << j)) members.push(j);
+  const size = members.length;
+  const matrix = new Float64Array(size * size);
+  const right = new Float64Array(size);
+  for (const [i, row] of members.entries()) {
+    for (const [j, column] of members.entries()) matrix[i * size + j] = at(gram, row * k + column);
+    right[i] = at(b, row);
+  }
+  const factor = new Float64Array(size * size);
+  if (!cholesky(matrix, size, factor)) return null;
+  const solution = new Float64Array(size);
+  choleskySolve(factor, size, right, solution);
+  const x = new Float64Array(k);
+  // At the solution G x = b, so x^T G x - 2 b^T x = -b^T x.
+  let value = 0;
+  for (const [i, column] of members.entries()) {
+    const unknown = at(solution, i);
+    if (!(unknown > 0)) return null;
+    value -= at(right, i) * unknown;
+    x[column] = unknown;
+  }
+  return { x, value };
 }

@@ -1,4 +1,4 @@
-/** Foreign words in Markdown: names of folders, what a model says of itself. */
+/** Words that are not ours in Markdown: names of folders, what a model says of itself. */
 
 /**
  * The text as it reads, on one line: nothing in it is markup, HTML, a link or the end of a block, and nothing of it is
@@ -10,7 +10,7 @@ export function markdownText(text: string): string {
   return line.replace(/[\\`*[\]<>~#&$]|(?<![\p{L}\p{N}])_|_(?![\p{L}\p{N}])/gu, "\\$&");
 }
 
-/** Without line ends, control characters, characters of no width and changes of direction. */
+/** The text with one space in place of line ends, control characters, characters of no width and direction marks. */
 export function oneLine(text: string): string {
   return text.replace(/[\s\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]+/gu, " ").trim();
 }

@@ -1,4 +1,4 @@
-/** Arithmetic mean, summed in order; NaN of nothing. */
+/** Arithmetic mean of numbers, summed in their order; NaN where there are none. */
 export function meanOf(values: ArrayLike<number>): number {
   let sum = 0;
   for (let i = 0; i < values.length; i++) sum += values[i] ?? NaN;

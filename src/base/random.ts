@@ -68,43 +68,36 @@ export interface RandomStream {
   permutation(out: Int32Array | Uint32Array): void;
 }
 
+/** 2^32: the words of a block are whole numbers below it. */
+const wordRange = 0x100000000;
+
 /** The stream called `name` of seed `seed`; equal arguments give equal numbers, everywhere and always. */
 export function randomStream(seed: number | string, name: string): RandomStream {
   const [key0, key1] = hash64(`${seed}\u0000${name}`);
   const words = new Uint32Array(4);
-  const block = (index: number): void => philox(index >>> 0, Math.floor(index / 0x100000000), key0, key1, words);
+  const block = (index: number): void => philox(index >>> 0, Math.floor(index / wordRange), key0, key1, words);
   const uniformAt = (index: number): number => {
     block(Math.floor(index / 4));
-    return words[index % 4]! / 0x100000000;
+    return words[index % 4]! / wordRange;
   };
-  // Box-Muller: words (0, 1) of a block give normals 2i, words (2, 3) give 2i + 1 as cosine parts of two draws;
-  // both cosine and sine are used, so one block gives four normals.
   const four = new Float64Array(4);
-  const fillFour = (index: number): void => {
-    block(index);
-    for (let half = 0; half < 2; half++) {
-      const radius = Math.sqrt(-2 * Math.log((words[2 * half]! + 0.5) / 0x100000000));
-      const angle = (2 * Math.PI * words[2 * half + 1]!) / 0x100000000;
-      four[2 * half] = radius * Math.cos(angle);
-      four[2 * half + 1] = radius * Math.sin(angle);
-    }
-  };
   return {
     uniformAt,
     normals(out, start, mean = 0, std = 1) {
-      let loaded = -1;
+      let current = -1;
       for (let i = 0; i < out.length; i++) {
         const index = start + i;
-        const at = Math.floor(index / 4);
-        if (at !== loaded) {
-          fillFour(at);
-          loaded = at;
+        const blockIndex = Math.floor(index / 4);
+        if (blockIndex !== current) {
+          block(blockIndex);
+          boxMuller(words, four);
+          current = blockIndex;
         }
         out[i] = mean + std * four[index % 4]!;
       }
     },
     uniforms(out, low, high) {
-      const step = (high - low) / 0x100000000;
+      const step = (high - low) / wordRange;
       for (let i = 0; i < out.length; i += 4) {
         block(i / 4);
         for (let j = 0; j < 4 && i + j < out.length; j++) out[i + j] = low + step * words[j]!;
@@ -120,4 +113,17 @@ export function randomStream(seed: number | string, name: string): RandomStream 
       }
     },
   };
+}
+
+/**
+ * Box-Muller: words 0 and 1 of a block give two normals, as cosine and sine parts of one draw, words 2 and 3 the other
+ * two.
+ */
+function boxMuller(words: Uint32Array, out: Float64Array): void {
+  for (let half = 0; half < 2; half++) {
+    const radius = Math.sqrt(-2 * Math.log((words[2 * half]! + 0.5) / wordRange));
+    const angle = (2 * Math.PI * words[2 * half + 1]!) / wordRange;
+    out[2 * half] = radius * Math.cos(angle);
+    out[2 * half + 1] = radius * Math.sin(angle);
+  }
 }

@@ -1,6 +1,6 @@
 /** Shapes of tensors. */
 
-/** How many elements a tensor of this shape has; 1 for a scalar. */
+/** The number of elements of a tensor of this shape; 1 for a scalar. */
 export function elements(shape: readonly number[]): number {
   return shape.reduce((a, b) => a * b, 1);
 }

@@ -1,9 +1,9 @@
-/** Words of a suggested command, so that it can be copied into a shell whatever a path is called. */
+/** Words of a suggested command, quoted so that it can be copied into a shell whatever a path is called. */
 
-/** Nothing in these means anything to a shell; `~` and `=` do at the beginning of a word. */
+/** No character of such a word means anything to a shell; `~` and `=` would at its beginning. */
 const harmless = /^(?![~=])[\w./:=,@%~+-]+$/;
 
-/** An argument, quoted where it has to be. */
+/** An argument as bash, zsh and ksh take it, quoted only where it has to be. */
 export function shellWord(text: string): string {
   if (harmless.test(text)) return text;
   // What cannot be seen would not survive being shown, so it is spelled out: $'...' of bash, zsh and ksh.
@@ -11,7 +11,7 @@ export function shellWord(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** A path as an argument: one that begins with a dash would be taken for an option. */
+/** A path as an argument; one that begins with a dash, which would be taken for an option, gets `./` in front. */
 export const shellPath = (path: string): string => shellWord(path.startsWith("-") ? `./${path}` : path);
 
 function spelled(character: string): string {

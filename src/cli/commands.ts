@@ -1,22 +1,34 @@
 /** The commands, as far as they are known before their code is loaded. */
 import { Command } from "commander";
 
-export interface Face {
-  /** As in the command's own usage. */
+/** What the help of the whole program says of a command, and how its code is loaded. */
+export interface CommandEntry {
+  /** The arguments as the command's own usage has them. */
   readonly arguments: string;
   readonly description: string;
   readonly load: () => Promise<Command>;
 }
 
 /**
- * In the order of the help. What the help of the whole program says of a command stands here too (a test compares), so
- * that it, `--version` and a mistyped name wait for no command's code, and a command for its own alone.
+ * All commands in the order of the help. Arguments and descriptions are those of the commands themselves, which a test
+ * compares. So the help, `--version` and a mistyped name wait for no command's code, and a command waits for its own
+ * code alone.
  */
-export const faces: Readonly<Record<string, Face>> = {
+export const commandEntries: Readonly<Record<string, CommandEntry>> = {
+  demo: {
+    arguments: "",
+    description: "upcycle the small model that comes along, prove it, let both write: a few seconds",
+    load: async () => (await import("./demo.js")).demoCommand(),
+  },
   quickstart: {
     arguments: "",
     description: "the main job on text that comes along: train a dense model, upcycle it, train on, report",
     load: async () => (await import("./study.js")).quickstartCommand(),
+  },
+  init: {
+    arguments: "[file]",
+    description: "write a commented recipe to start from: a study, a training or a conversion",
+    load: async () => (await import("./init.js")).initCommand(),
   },
   study: {
     arguments: "<file>",
@@ -93,10 +105,25 @@ export const faces: Readonly<Record<string, Face>> = {
     description: "say which GPUs can be used, what is missing, and the line that installs it",
     load: async () => (await import("./doctor.js")).doctorCommand(),
   },
+  completion: {
+    arguments: "<shell>",
+    description: "print a script that completes commands, options and files in a shell",
+    load: async () => (await import("./completion.js")).completionCommand(commandEntries),
+  },
 };
 
-/** What the help of the whole program and its suggestions need of a command. */
-export function stub(name: string, { arguments: words, description }: Face): Command {
+/** The names of all commands. */
+export const commandNames: readonly string[] = Object.keys(commandEntries);
+
+/** The command of this name; undefined where there is none. */
+export const commandNamed = (name: string): CommandEntry | undefined =>
+  Object.hasOwn(commandEntries, name) ? commandEntries[name] : undefined;
+
+/** Stubs of all commands, in the order of the help. */
+export const stubs = (): Command[] => Object.entries(commandEntries).map(([name, entry]) => stub(name, entry));
+
+/** A command that has what the help of the whole program and its suggestions need, and does nothing. */
+export function stub(name: string, { arguments: words, description }: CommandEntry): Command {
   const command = new Command(name).description(description).option("--json");
   return words === "" ? command : command.arguments(words);
 }

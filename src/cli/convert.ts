@@ -1,4 +1,4 @@
-/** `upcycle convert` */
+/** `upcycle convert`: a mixture-of-experts model out of dense models, or out of a smaller mixture. */
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { bytes, compact, duration, folded } from "../base/format.js";
@@ -20,8 +20,9 @@ import { askedModel, fetchedSource, modelSource, orAdapted } from "./model-folde
 import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson } from "./options.js";
 import { withDevice } from "./device.js";
-import { askedOfFlags, withRecipe, type AskedConversion, type RecipeFlags } from "./recipe-options.js";
+import { requestedConversion, withRecipe, type RequestedConversion, type RecipeFlags } from "./recipe-options.js";
 import { verifyLine } from "./reproduce.js";
+import { resolvedBy } from "./settings.js";
 import { textHelp } from "./verify.js";
 import {
   carryOut,
@@ -33,7 +34,7 @@ import {
   requireBeforehand,
   type DtypeName,
   type MakeFlags,
-  type Shown,
+  type ResultView,
 } from "./workflow.js";
 
 interface ConvertFlags extends MakeFlags, RecipeFlags {
@@ -44,9 +45,10 @@ interface ConvertFlags extends MakeFlags, RecipeFlags {
   readonly report: boolean;
 }
 
-/** Computing beside writing; more threads only wait for the disk. */
+/** One thread computes while another writes; more threads only wait for the disk. */
 const defaultConvertThreads = Math.min(2, defaultThreads());
 
+/** The command with its options and its help. */
 export function convertCommand(): Command {
   const command = new Command("convert")
     .description("upcycle a dense model folder into a mixture-of-experts model folder")
@@ -81,11 +83,29 @@ export function convertCommand(): Command {
     .option("--text <file>", textHelp, collect)
     .option("--no-report", "do not measure how much of the parent's function was kept")
     .action(execute);
+  resolvedBy(command, settings);
   return withExample(
     withJson(withDevice(command)),
     "upcycle convert models/dense --recipe E8G1T2 --out models/moe",
     "An interrupted conversion goes on when the same command is given again.",
   );
+}
+
+/** The recipe as flags and file make it, with its defaults. */
+async function settings(
+  [model]: readonly (string | undefined)[],
+  flags: ConvertFlags,
+  command: Command,
+): Promise<Record<string, unknown>> {
+  const options = { threads: threadsOf(flags) };
+  if (flags.expertMultiply !== undefined) return { options };
+  const { models, recipe, dtype } = await requestedConversion(model, flags, command);
+  return {
+    options,
+    models: models.map((one) => foldersOf(one).join("+")),
+    recipe: { name: recipeName(recipe), ...recipe },
+    dtype,
+  };
 }
 
 /** A dry run leaves nothing half done, so that Ctrl-C simply ends it, even in the midst of a computation. */
@@ -94,41 +114,41 @@ function contextOf({ json, dryRun }: ConvertFlags): ContextOptions {
 }
 
 /**
- * Each model's folders, one after the other, the base first. A name of a mergekit file that is no folder says so before
- * it is fetched.
+ * The folders of all models, fetched one after the other, the base first. Where a name of a mergekit file is no folder,
+ * a note says so before it is fetched.
  */
 async function fetchedSources(
-  [base, ...others]: AskedConversion["models"],
+  [base, ...others]: RequestedConversion["models"],
   fromFile: boolean,
   part: FetchedPart,
   json: boolean | undefined,
 ): Promise<{ readonly source: ModelSource; readonly parents: readonly ModelSource[] }> {
-  const fetched = async (model: ModelSource): Promise<ModelSource> => {
+  const fetchOne = async (model: ModelSource): Promise<ModelSource> => {
     for (const one of foldersOf(model)) {
       if (fromFile && isHubReference(one))
         openContext({ json }).terminal.note(`${one.slice(5)}: no such folder, so taken as ${one}`);
     }
     return fetchedSource(model, json, part);
   };
-  const source = await fetched(base);
+  const source = await fetchOne(base);
   const parents: ModelSource[] = [];
-  for (const other of others) parents.push(await fetched(other));
+  for (const other of others) parents.push(await fetchOne(other));
   return { source, parents };
 }
 
-async function execute(given: string | undefined, flags: ConvertFlags, command: Command): Promise<void> {
+async function execute(model: string | undefined, flags: ConvertFlags, command: Command): Promise<void> {
   const { expertMultiply, topk } = flags;
-  if (expertMultiply !== undefined) return multiply(given, { ...flags, expertMultiply }, command);
+  if (expertMultiply !== undefined) return multiply(model, { ...flags, expertMultiply }, command);
   if (topk !== undefined)
     throw inputError("goes with --expert-multiply; a recipe's T says how many experts a token gets", {
       where: "--topk",
     });
-  const { models, recipe, dtype } = await askedOfFlags(given, flags, command);
-  requireNamedOut(flags, command);
+  const { models, recipe, dtype } = await requestedConversion(model, flags, command);
+  requireOutFlag(flags, command);
   const acceptFinished = flags.report && !hasPrompts(recipe);
   await requireBeforehand(models, flags, acceptFinished);
   const part = flags.dryRun === true && recipe.scaling !== "calibrated" ? "headers" : "all";
-  const sources = await fetchedSources(models, given === undefined, part, flags.json);
+  const sources = await fetchedSources(models, model === undefined, part, flags.json);
   const context = openContext(contextOf(flags));
   const surgery = upcycling({
     ...sources,
@@ -137,40 +157,44 @@ async function execute(given: string | undefined, flags: ConvertFlags, command: 
     routerDtype: dtypeOf(flags.routerDtype),
     maxShardBytes: flags.shardSize,
   });
-  const shown: Shown<ConversionPlan, ConversionDetails> = {
-    facts,
-    planLines: (planned) => [
-      ...explainPlan(planned.plan, surgery.sources.map(sourceName)),
-      ...adapterLines(planned),
-      sizeLine(planned),
-    ],
-    madeLines: (result, columns) => report(result, models[0], columns),
-  };
-  await carryOut(surgery, flags, { threads: threadsOf(flags), report: flags.report, acceptFinished }, shown, context);
+  const view = conversionResultView(models[0], surgery.sources.map(sourceName));
+  await carryOut(surgery, flags, { threads: threadsOf(flags), report: flags.report, acceptFinished }, view, context);
 }
 
-function requireNamedOut({ out, dryRun }: ConvertFlags, command: Command): void {
+/** `base` is the model as the user named it, `names` those of all parents, the base first. */
+function conversionResultView(
+  base: ModelSource,
+  names: readonly string[],
+): ResultView<ConversionPlan, ConversionDetails> {
+  return {
+    facts,
+    planLines: (planned) => [...explainPlan(planned.plan, names), ...adapterLines(planned), sizeLine(planned)],
+    madeLines: (result, columns) => madeLines(result, base, columns),
+  };
+}
+
+function requireOutFlag({ out, dryRun }: ConvertFlags, command: Command): void {
   if (out === undefined && dryRun !== true) command.error("error: required option '--out <dir>' not specified");
 }
 
-/** `--expert-multiply`. */
+/** Carries out `upcycle convert MODEL --expert-multiply M`. */
 async function multiply(
-  given: string | undefined,
+  model: string | undefined,
   flags: ConvertFlags & { readonly expertMultiply: number },
   command: Command,
 ): Promise<void> {
   const recipe = multiplyRecipe(flags);
-  if (given === undefined) return command.error("error: missing required argument 'model'");
-  requireNamedOut(flags, command);
-  await requireBeforehand([await askedModel(given)], flags);
+  if (model === undefined) return command.error("error: missing required argument 'model'");
+  requireOutFlag(flags, command);
+  await requireBeforehand([await askedModel(model)], flags);
   const context = openContext(contextOf(flags));
-  const source = await modelSource(given, flags.json, flags.dryRun === true ? "headers" : "all");
+  const source = await modelSource(model, flags.json, flags.dryRun === true ? "headers" : "all");
   await runMultiply(source, recipe, flags, context);
 }
 
 /**
- * Sums over threads differ in their last bits. So prompts are read on one thread unless said otherwise: the model's
- * bytes must not depend on the machine.
+ * Sums over several threads differ in their last bits, and a model's bytes must not depend on the machine. So prompts
+ * are read on one thread unless `--threads` says otherwise.
  */
 function threadsOf({ threads }: ConvertFlags): WorkflowThreads {
   const all = threads ?? defaultThreads();
@@ -196,7 +220,7 @@ function facts({ plan, dtype, routerDtype, weightBytes, adapters, warnings }: Co
   };
 }
 
-function report(
+function madeLines(
   { made, proof }: WorkflowResult<ConversionPlan, ConversionDetails>,
   source: ModelSource,
   columns: number,
@@ -214,14 +238,16 @@ function report(
   ];
 }
 
-/** What is merged into which parent. */
+/** One line for each adapter, which says into which parent it is merged. */
 function adapterLines({ adapters }: ConversionPlan): string[] {
   return adapters.flatMap((words, parent) =>
     words === null ? [] : [`${adapters.length === 1 ? "adapter" : `adapter of parent ${parent}`}: ${words}`],
   );
 }
 
-/** Matrix products of one token's forward pass, attention's scores left out: they depend on the context. */
+/**
+ * FLOPs of the matrix products of one token's forward pass, without attention's scores, which depend on the context.
+ */
 function flopsOf(spec: DecoderSpec): number {
   const { total, attention } = forwardFlops(spec, 1, "causal");
   return total - attention;

@@ -21,16 +21,17 @@ interface DiffFlags extends CommonFlags {
   readonly exitCode?: boolean;
 }
 
-/** Rows of each list that are shown without --all. */
-const shown = 20;
+/** The most rows of each list that are shown without --all. */
+const mostRows = 20;
 
+/** The command with its options and its help. */
 export function diffCommand(): Command {
   const command = new Command("diff")
     .description("compare two models tensor by tensor, and their configs")
     .argument("<a>", `model folder, ${orAdapted}`)
     .argument("<b>", "model to compare it with")
     .option("--tensors", "a line for every tensor, not for all layers' (and experts') together")
-    .option("--all", `show every difference, not the ${shown} largest`)
+    .option("--all", `show every difference, not the ${mostRows} largest`)
     .option("--exit-code", "exit with 1 if there is any difference")
     .action(execute);
   const remarks = [
@@ -44,30 +45,32 @@ export function diffCommand(): Command {
 async function execute(a: string, b: string, flags: DiffFlags): Promise<void> {
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
   const [sourceA, sourceB] = [await modelSource(a, flags.json), await modelSource(b, flags.json)];
-  const found = await diffCheckpoints(sourceA, sourceB, {
+  const diff = await diffCheckpoints(sourceA, sourceB, {
     signal,
     onProgress: (done, total, name) =>
       terminal.progress(`${percent(done / total, 3)}  ${done} of ${total} tensors  comparing`, name),
   });
-  if (json) terminal.json(found);
+  if (json) terminal.json(diff);
   else {
-    const most = flags.all === true ? Infinity : shown;
-    terminal.out(diffLines(found, { each: flags.tensors === true, most, columns: terminal.columns }));
+    const most = flags.all === true ? Infinity : mostRows;
+    terminal.out(diffLines(diff, { each: flags.tensors === true, most, columns: terminal.columns }));
   }
-  if (flags.exitCode === true && !found.equal)
+  if (flags.exitCode === true && !diff.equal)
     throw stopError("the models differ", { where: `${shownModel(sourceA)}, ${shownModel(sourceB)}` });
 }
 
+/** How a difference is shown. */
 interface DiffView {
-  /** Tensor by tensor. */
+  /** Whether each tensor has a row, instead of all layers' together. */
   readonly each: boolean;
+  /** The most rows of each list. */
   readonly most: number;
   readonly columns: number;
 }
 
-function diffLines(found: CheckpointDiff, view: DiffView): string[] {
-  const { tensors, onlyA, onlyB, config } = found;
-  if (found.equal) return [`no difference: ${tensors.length} tensors and the config are equal`];
+function diffLines(diff: CheckpointDiff, view: DiffView): string[] {
+  const { tensors, onlyA, onlyB, config } = diff;
+  if (diff.equal) return [`no difference: ${tensors.length} tensors and the config are equal`];
   const equal = tensors.filter((one) => one.equal).length;
   return [
     `tensors in both: ${tensors.length}, ${equal} of them equal to the last bit`,
@@ -125,7 +128,7 @@ function values({ difference }: Pick<TensorDiff, "difference">): string[] {
   ];
 }
 
-/** `all 24`, or `3 of 24, layers 0-2`. */
+/** How many tensors of a group differ, and in which layers: `all 24`, or `3 of 24, layers 0-2`. */
 function differing(group: DiffGroup): string {
   if (group.of === 1) return "1 of 1";
   return group.tensors === group.of ? `all ${group.of}` : `${group.tensors} of ${group.of}, ${layerWords(group)}`;
@@ -133,10 +136,11 @@ function differing(group: DiffGroup): string {
 
 function layerWords({ layers }: NameGroup): string {
   const words = layers.map(([first, last]) => (first === last ? String(first) : `${first}-${last}`)).join(", ");
-  return `${layers.length === 1 && layers[0]![0] === layers[0]![1] ? "layer" : "layers"} ${words}`;
+  const isOneLayer = layers.length === 1 && layers.every(([first, last]) => first === last);
+  return `${isOneLayer ? "layer" : "layers"} ${words}`;
 }
 
-/** How many tensors one model alone has, and which. */
+/** How many tensors only one of the models has, and which. */
 function only(title: string, names: readonly string[], { each, most, columns }: DiffView): string[] {
   if (names.length === 0) return [];
   const groups = groupNames(names);

@@ -1,9 +1,15 @@
-/** `upcycle export-onnx` */
+/** `upcycle export-onnx`: a model as an ONNX file. */
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { resultOf } from "../base/events.js";
 import { bytes, compact, duration, percent, wrap } from "../base/format.js";
-import { exportOnnx, requireOnnxPlace, type ExportKind, type WeightPlace } from "../surgery/convert/export-onnx.js";
+import {
+  exportOnnx,
+  requireOnnxPlace,
+  type Exported,
+  type ExportKind,
+  type WeightPlace,
+} from "../surgery/convert/export-onnx.js";
 import type { NamedPort } from "../graph/programs/export.js";
 import { openContext, shownPath } from "./context.js";
 import { modelSource, orAdapted } from "./model-folder.js";
@@ -22,6 +28,7 @@ interface ExportFlags extends CommonFlags {
   readonly overwrite?: boolean;
 }
 
+/** The command with its options and its help. */
 export function exportOnnxCommand(): Command {
   const command = new Command("export-onnx")
     .description("write a model's graph and weights as an ONNX file, for onnxruntime anywhere")
@@ -67,25 +74,30 @@ async function execute(name: string, flags: ExportFlags): Promise<void> {
   await requireOnnxPlace(out, overwrite);
   const source = await modelSource(name, flags.json);
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "removing what was begun" });
-  const made = await resultOf(exportOnnx({ source, out, graph, weights, overwrite, signal }), ({ done, total }) =>
+  const result = await resultOf(exportOnnx({ source, out, graph, weights, overwrite, signal }), ({ done, total }) =>
     terminal.progress(`${percent(done / total, 3)} of ${bytes(total, 3)}  writing`),
   );
-  if (json) return terminal.json({ ...made, graph });
+  if (json) return terminal.json({ ...result, graph });
   terminal.settle();
-  const shown = (ports: readonly NamedPort[]): string =>
-    ports.map(({ name: port, shape }) => `${port} [${shape.join(", ")}]`).join(", ");
-  const gradients = made.outputs.filter(({ name: port }) => port.startsWith("gradient."));
-  const others = made.outputs.filter((port) => !gradients.includes(port));
-  const more = gradients.length === 0 ? "" : ` and ${gradients.length} gradients`;
-  terminal.out([
-    `${compact(made.parameters)} parameters, ${bytes(made.bytes, 3)}, written in ${duration(made.seconds)}`,
-    ...wrap(`inputs: ${shown(made.inputs)}`, terminal.columns),
-    ...wrap(`outputs: ${shown(others)}${more}`, terminal.columns),
-    ...(made.data === null ? [] : [`weights: ${shownPath(made.data)} (keep it beside the model)`]),
-    `model: ${shownPath(made.out)}`,
-  ]);
+  terminal.out(resultLines(result, terminal.columns));
 }
 
+function resultLines(result: Exported, columns: number): string[] {
+  const portWords = (ports: readonly NamedPort[]): string =>
+    ports.map(({ name, shape }) => `${name} [${shape.join(", ")}]`).join(", ");
+  const gradients = result.outputs.filter(({ name }) => name.startsWith("gradient."));
+  const others = result.outputs.filter((port) => !gradients.includes(port));
+  const more = gradients.length === 0 ? "" : ` and ${gradients.length} gradients`;
+  return [
+    `${compact(result.parameters)} parameters, ${bytes(result.bytes, 3)}, written in ${duration(result.seconds)}`,
+    ...wrap(`inputs: ${portWords(result.inputs)}`, columns),
+    ...wrap(`outputs: ${portWords(others)}${more}`, columns),
+    ...(result.data === null ? [] : [`weights: ${shownPath(result.data)} (keep it beside the model)`]),
+    `model: ${shownPath(result.out)}`,
+  ];
+}
+
+/** The graph that the flags ask for. Throws inputError for flags that do not go together. */
 function kindOf({ batch, sequence, rows, loss = false, training = false, auxLoss, zLoss }: ExportFlags): ExportKind {
   if (!training) {
     const stray = auxLoss !== undefined ? "--aux-loss" : zLoss !== undefined ? "--z-loss" : undefined;

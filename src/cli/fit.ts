@@ -1,11 +1,12 @@
-/** `upcycle fit` */
+/** `upcycle fit`: a scaling law fitted to losses of trained models. */
 import { Command } from "commander";
+import { valueAt } from "../base/at.js";
 import { inputError } from "../base/errors.js";
+import { largestOf, smallestOf } from "../base/extremes.js";
 import { compact, duration, labelled, significant, table } from "../base/format.js";
-import { nearest } from "../base/schemas/index.js";
 import { toolVersion } from "../surgery/convert/version.js";
 import { parseMapping } from "../laws/points/columns.js";
-import { runFit, type FitProgress, type FitReport, type PredictAt } from "../laws/points/fit.js";
+import { runFit, type FitProgress, type FitReport, type FitRequest, type PredictAt } from "../laws/points/fit.js";
 import { readPoints, type Dropped, type ReadPoints } from "../laws/points/points.js";
 import { writeFileAtomic } from "../files/io/atomic.js";
 import { isOwnPage, requireFilePlace } from "../files/io/named-file.js";
@@ -13,12 +14,14 @@ import { inputName } from "../files/io/streams.js";
 import { laws, lawById, lawOf, type LawName } from "../laws/fitting/catalogue.js";
 import { defaultDelta, lossNames, type LossName } from "../laws/solvers/loss.js";
 import { renderLawHtml } from "../report/laws/law-page.js";
-import { chartAssets, commandLine } from "./assets.js";
+import { chartAssets } from "../study/chart-assets.js";
+import { commandLine } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
 import { orStandardInput, reading } from "./input.js";
 import {
   collect,
   defaultThreads,
+  didYouMean,
   mostThreads,
   oneOf,
   realNumber,
@@ -48,9 +51,10 @@ interface FitFlags extends CommonFlags {
 }
 
 const labelWidth = 12;
-/** Milliseconds of work without a word. */
+/** Milliseconds of work after which progress is shown. */
 const patience = 1000;
 
+/** The command with its options and its help. */
 export function fitCommand(): Command {
   const command = new Command("fit")
     .description("fit a scaling law to losses of trained models")
@@ -84,63 +88,79 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
   const { terminal, json } = openContext({ json: flags.json });
   if (flags.html !== undefined) await requireFilePlace(flags.html, "page of this command", isOwnPage);
   const mapping = flags.columns === undefined ? new Map<string, string>() : parseMapping(flags.columns);
-  const name = lawName(flags.law, [...mapping.keys()], numbers(flags.start, "--start"));
-  const law = lawOf(name);
+  const columns = [...mapping.keys()];
+  const law = lawName(flags.law, columns, numbers(flags.start, "--start"));
+  const form = lawOf(law);
   const compare = (flags.compare ?? "")
     .split(",")
     .filter((text) => text !== "")
-    .map((text) => lawName(text, [...mapping.keys()], {}));
-  if (flags.draws === true && (flags.bootstrap === 0 || flags.json !== true))
+    .map((text) => lawName(text, columns, {}));
+  requireDrawsPlace(flags);
+  const options = { mapping, cluster: flags.cluster, maxLoss: flags.maxLoss, compare: compare.map(lawOf) };
+  const pointTable = await reading(file, flags.json, () => readPoints(file, form, options));
+  const name = shownPath(inputName(file));
+  const start = performance.now();
+  const report = await runFit(requestOf(flags, { law, compare, pointTable, name }), (state) => {
+    if (performance.now() - start > patience) terminal.progress(progressLine(state));
+  });
+  terminal.settle();
+  if (flags.html !== undefined) await writePage(flags.html, report, pointTable, name);
+  if (json)
+    return terminal.json({
+      ...summary(report, pointTable),
+      ...(flags.draws === true && { draws: drawLists(report.draws) }),
+    });
+  const seconds = (performance.now() - start) / 1000;
+  terminal.out(describe(report, pointTable, name, seconds, terminal.columns));
+  if (flags.html !== undefined) terminal.out(`report: ${shownPath(flags.html)}`);
+}
+
+function requireDrawsPlace({ draws, bootstrap, json }: FitFlags): void {
+  if (draws === true && (bootstrap === 0 || json !== true))
     throw inputError("needs --bootstrap and --json", {
       where: "--draws",
       hint: "for example --bootstrap 400 --draws --json",
     });
-  const options = { mapping, cluster: flags.cluster, maxLoss: flags.maxLoss, compare: compare.map(lawOf) };
-  const read = await reading(file, flags.json, () => readPoints(file, law, options));
-  const shown = shownPath(inputName(file));
-  const started = performance.now();
-  const report = await runFit(
-    {
-      law: name,
-      points: read.points,
-      where: shown,
-      stated: read.stated,
-      lines: read.lines,
-      loss: { name: flags.loss, delta: flags.loss === "huber" ? flags.delta : 0 },
-      starts: flags.grid === true ? "grid" : "projection",
-      bootstrap: flags.bootstrap,
-      profile: flags.profile === true,
-      level: flags.level,
-      seed: flags.seed,
-      threads: flags.threads ?? defaultThreads(),
-      compare,
-      predict: (flags.predict ?? []).map(placeOf),
-    },
-    (state) => {
-      if (performance.now() - started > patience) terminal.progress(progressLine(state));
-    },
-  );
-  terminal.settle();
-  if (flags.html !== undefined) await writePage(flags.html, report, read, shown);
-  if (json) {
-    terminal.json({ ...asJson(report, read), ...(flags.draws === true && { draws: listed(report.draws) }) });
-    return;
-  }
-  const seconds = (performance.now() - started) / 1000;
-  terminal.out(describe(report, read, shown, seconds, terminal.columns));
-  if (flags.html !== undefined) terminal.out(`report: ${shownPath(flags.html)}`);
 }
 
-async function writePage(path: string, report: FitReport, read: ReadPoints, file: string): Promise<void> {
+/** What is fitted, to which points. */
+interface FitSubject {
+  readonly law: LawName;
+  readonly compare: readonly LawName[];
+  readonly pointTable: ReadPoints;
+  /** Name of the table in messages. */
+  readonly name: string;
+}
+
+function requestOf(flags: FitFlags, { law, compare, pointTable, name }: FitSubject): FitRequest {
+  return {
+    law,
+    compare,
+    points: pointTable.points,
+    where: name,
+    stated: pointTable.stated,
+    lines: pointTable.lines,
+    loss: { name: flags.loss, delta: flags.loss === "huber" ? flags.delta : 0 },
+    starts: flags.grid === true ? "grid" : "projection",
+    bootstrap: flags.bootstrap,
+    profile: flags.profile === true,
+    level: flags.level,
+    seed: flags.seed,
+    threads: flags.threads ?? defaultThreads(),
+    predict: (flags.predict ?? []).map(placeOf),
+  };
+}
+
+async function writePage(path: string, report: FitReport, pointTable: ReadPoints, file: string): Promise<void> {
   const page = renderLawHtml(
     {
       ...report,
-      points: read.points,
-      rows: read.rows,
-      columns: read.columns,
+      points: pointTable.points,
+      rows: pointTable.rows,
+      columns: pointTable.columns,
       file,
       version: toolVersion,
-      leftOut: read.dropped.length === 0 ? "" : reasons(read.dropped),
+      leftOut: pointTable.dropped.length === 0 ? "" : reasons(pointTable.dropped),
       warnings: remarks(report),
       command: commandLine(),
     },
@@ -149,21 +169,19 @@ async function writePage(path: string, report: FitReport, read: ReadPoints, file
   await writeFileAtomic(path, page);
 }
 
-/** A law of the catalogue, or a formula. Throws inputError for anything else. */
-function lawName(text: string, mapped: readonly string[], start: Readonly<Record<string, number>>): LawName {
+/** A law of the catalogue, or a formula over these columns. Throws inputError for anything else. */
+function lawName(text: string, columns: readonly string[], start: Readonly<Record<string, number>>): LawName {
   if (lawById(text) !== undefined) return { id: text };
-  if (/[-+*/^=()]\s*[\w(]/.test(text) && !/^[a-z]+(-[a-z]+)*$/.test(text))
-    return { formula: text, columns: mapped.filter((name) => name !== "loss"), start };
+  const isFormula = /[-+*/^=()]\s*[\w(]/.test(text) && !/^[a-z]+(-[a-z]+)*$/.test(text);
+  if (isFormula) return { formula: text, columns: columns.filter((name) => name !== "loss"), start };
   const names = laws.map(({ id }) => id);
-  const meant = nearest(text, names);
   throw inputError(`"${text}" is not a law`, {
     where: "--law",
-    hint:
-      meant === undefined ? `laws: ${names.join(", ")}; or a formula such as "A*N^-a + E"` : `did you mean ${meant}?`,
+    hint: didYouMean(text, names) ?? `laws: ${names.join(", ")}; or a formula such as "A*N^-a + E"`,
   });
 }
 
-/** `N=7e10,D=1e12`, of a law over groups with `group=dense`. Throws inputError naming the option. */
+/** A place as `N=7e10,D=1e12`, and with `group=dense` for a law over groups. Throws inputError naming the option. */
 function placeOf(text: string): PredictAt {
   const [, group] = /(?:^|,)\s*group\s*=\s*([^,]*)/.exec(text) ?? [];
   return {
@@ -172,7 +190,7 @@ function placeOf(text: string): PredictAt {
   };
 }
 
-/** `A=400,alpha=0.3`. Throws inputError naming the option. */
+/** Numbers by name as `A=400,alpha=0.3`. Throws inputError naming the option. */
 function numbers(text: string | undefined, option: string): Readonly<Record<string, number>> {
   const pairs = (text ?? "").split(",").filter((part) => part.trim() !== "");
   return Object.fromEntries(
@@ -188,7 +206,8 @@ function progressLine({ what, done, total }: FitProgress): string {
   return `${what}  ${done}/${total}`;
 }
 
-function asJson(report: FitReport, { points, columns: from, dropped, rows }: ReadPoints): Record<string, unknown> {
+/** The keys of `--json`, apart from draws. */
+function summary(report: FitReport, { points, columns: from, dropped, rows }: ReadPoints): Record<string, unknown> {
   const { fit, profiles, bootstrap, quality, predictions, notes, warnings, comparison } = report;
   const names = fit.law.parameters.map(({ name }) => name);
   const intervals = Object.fromEntries(
@@ -221,10 +240,10 @@ function asJson(report: FitReport, { points, columns: from, dropped, rows }: Rea
   };
 }
 
-/** Most draws that are written: a plan needs no more. */
+/** The most draws that are written: a plan needs no more. */
 const mostDraws = 1000;
 
-function listed(draws: FitReport["draws"]): Record<string, number[]> {
+function drawLists(draws: FitReport["draws"]): Record<string, number[]> {
   return Object.fromEntries(Object.entries(draws).map(([name, values]) => [name, [...values.subarray(0, mostDraws)]]));
 }
 
@@ -232,72 +251,66 @@ function listed(draws: FitReport["draws"]): Record<string, number[]> {
 function ranges({ columns: values }: ReadPoints["points"]): Record<string, [number, number]> {
   return Object.fromEntries(
     Object.entries(values).map(([name, column]) => {
-      const known = column.filter(Number.isFinite);
-      return [
-        name,
-        [known.reduce((a, b) => Math.min(a, b), Infinity), known.reduce((a, b) => Math.max(a, b), -Infinity)],
-      ];
+      const finite = column.filter(Number.isFinite);
+      return [name, [smallestOf(finite), largestOf(finite)]];
     }),
   );
 }
 
-function describe(report: FitReport, read: ReadPoints, file: string, seconds: number, columns: number): string[] {
-  const { fit, quality, predictions, comparison } = report;
-  const { law, loss, starts } = fit;
+/** The report for people. */
+function describe(report: FitReport, pointTable: ReadPoints, file: string, seconds: number, columns: number): string[] {
   const row = (label: string, text: string): string[] => labelled(label, text, labelWidth, columns);
-  const lines = [
-    ...row("law", `${law.id}: ${law.formula}`),
-    ...row("source", law.source),
-    ...row(
-      "points",
-      `${read.points.n} of ${read.rows} in ` +
-        `${file}${read.dropped.length === 0 ? "" : `; left out: ${reasons(read.dropped)}`}`,
-    ),
-    ...row(
-      "columns",
-      Object.entries(read.columns)
-        .map(([name, from]) => (name === from ? name : `${name} = ${from}`))
-        .join(", "),
-    ),
-    ...row(
-      "loss",
-      `${loss.name}${loss.name === "huber" ? ` with delta ${loss.delta}` : ""} of ln-residuals, summed: ` +
-        `${fit.objective.toPrecision(10)}`,
-    ),
-    ...row(
+  const warnings = remarks(report);
+  return [
+    ...fitFacts(report, pointTable, file, seconds).flatMap(([label, text]) => row(label, text)),
+    "",
+    ...parameterTable(report, columns),
+    ...report.predictions.flatMap((prediction) => ["", ...row("prediction", predictionWords(prediction))]),
+    ...(report.comparison.length === 0 ? [] : ["", ...comparisonTable(report, columns)]),
+    ...(warnings.length === 0 ? [] : [""]),
+    ...warnings.flatMap((text) => row("warning", text)),
+  ];
+}
+
+/** What was fitted to what, and how well, as labels and texts. */
+function fitFacts(
+  { fit, quality }: FitReport,
+  pointTable: ReadPoints,
+  file: string,
+  seconds: number,
+): readonly (readonly [label: string, text: string])[] {
+  const { law, loss, starts } = fit;
+  const leftOut = pointTable.dropped.length === 0 ? "" : `; left out: ${reasons(pointTable.dropped)}`;
+  const columns = Object.entries(pointTable.columns).map(([name, from]) =>
+    name === from ? name : `${name} = ${from}`,
+  );
+  const lossWords = `${loss.name}${loss.name === "huber" ? ` with delta ${loss.delta}` : ""}`;
+  return [
+    ["law", `${law.id}: ${law.formula}`],
+    ["source", law.source],
+    ["points", `${pointTable.points.n} of ${pointTable.rows} in ${file}${leftOut}`],
+    ["columns", columns.join(", ")],
+    ["loss", `${lossWords} of ln-residuals, summed: ${fit.objective.toPrecision(10)}`],
+    [
       "fit",
       `${statusWords(fit.status)}; ${starts.atOptimum} of ${starts.tried} starts ended here; gradient ` +
         `${significant(fit.gradientNorm, 2)}; ${duration(seconds)}`,
-    ),
-    ...row(
+    ],
+    [
       "residuals",
       `RMSE ${significant(quality.rmse)} nats, of ln L ${significant(quality.logRmse)}; R2 ${quality.r2.toFixed(5)}`,
-    ),
-    "",
-    ...parameterTable(report, columns),
+    ],
   ];
-  for (const { at, group, loss: value, profile, bootstrap } of predictions) {
-    const place =
-      (group === null ? "" : `${group}, `) +
-      Object.entries(at)
-        .map(([name, size]) => `${name} = ${compact(size)}`)
-        .join(", ");
-    const ranges = [
-      ...(bootstrap === null ? [] : [`${range(bootstrap.low, bootstrap.high)} by bootstrap`]),
-      ...(profile === null ? [] : [`${range(profile.low, profile.high)} by profile`]),
-    ];
-    lines.push(
-      "",
-      ...row(
-        "prediction",
-        `L = ${value.toFixed(4)} nats at ${place}${ranges.length === 0 ? "" : `; ${ranges.join(", ")}`}`,
-      ),
-    );
-  }
-  if (comparison.length > 0) lines.push("", ...comparisonTable(report, columns));
-  if (remarks(report).length > 0) lines.push("");
-  for (const text of remarks(report)) lines.push(...row("warning", text));
-  return lines;
+}
+
+function predictionWords({ at, group, loss, profile, bootstrap }: FitReport["predictions"][number]): string {
+  const sizes = Object.entries(at).map(([name, size]) => `${name} = ${compact(size)}`);
+  const place = `${group === null ? "" : `${group}, `}${sizes.join(", ")}`;
+  const intervals = [
+    ...(bootstrap === null ? [] : [`${range(bootstrap.low, bootstrap.high)} by bootstrap`]),
+    ...(profile === null ? [] : [`${range(profile.low, profile.high)} by profile`]),
+  ];
+  return `L = ${loss.toFixed(4)} nats at ${place}${intervals.length === 0 ? "" : `; ${intervals.join(", ")}`}`;
 }
 
 /** Everything a reader should be careful about, a sentence each. */
@@ -312,16 +325,22 @@ function remarks({ notes, warnings, predictions }: FitReport): string[] {
 const statusWords = (status: FitReport["fit"]["status"]): string =>
   ({ converged: "converged", "at-bound": "at a bound", "iteration-limit": "NOT converged" })[status];
 
-/** Reasons with how many rows each, and the first lines. */
+/** The most lines of a reason that are named. */
+const mostLines = 5;
+
+/** Why rows were left out: each reason with the first lines that it is about. */
 function reasons(dropped: readonly Dropped[]): string {
-  const lines = new Map<string, number[]>();
-  for (const { line, reason } of dropped) lines.set(reason, [...(lines.get(reason) ?? []), line]);
-  return [...lines]
-    .map(
-      ([reason, at]) =>
-        `${reason} (line${at.length === 1 ? "" : "s"} ${at.slice(0, 5).join(", ")}${at.length > 5 ? ", ..." : ""})`,
-    )
-    .join("; ");
+  const linesOf = new Map<string, number[]>();
+  for (const { line, reason } of dropped) {
+    const lines = linesOf.get(reason);
+    if (lines === undefined) linesOf.set(reason, [line]);
+    else lines.push(line);
+  }
+  const words = [...linesOf].map(([reason, lines]) => {
+    const more = lines.length > mostLines ? ", ..." : "";
+    return `${reason} (line${lines.length === 1 ? "" : "s"} ${lines.slice(0, mostLines).join(", ")}${more})`;
+  });
+  return words.join("; ");
 }
 
 function parameterTable({ fit, profiles, bootstrap }: FitReport, columns: number): readonly string[] {
@@ -336,14 +355,14 @@ function parameterTable({ fit, profiles, bootstrap }: FitReport, columns: number
     ...(withBootstrap || withProfile ? [] : ["meaning"]),
   ];
   const rows = fit.law.parameters.map(({ name, meaning }) => {
-    const [drawn, found] = [bootstrap[name], profiles[name]];
+    const [byBootstrap, byProfile] = [bootstrap[name], profiles[name]];
     return [
       name,
-      digits(fit.params[name]!),
-      ...(drawn === undefined ? [] : [range(drawn.low, drawn.high), significant(drawn.standardError)]),
-      ...(found === undefined
+      digits(valueAt(fit.params, name)),
+      ...(byBootstrap === undefined
         ? []
-        : [`${found.lowOpen ? "open" : digits(found.low, 4)} .. ${found.highOpen ? "open" : digits(found.high, 4)}`]),
+        : [range(byBootstrap.low, byBootstrap.high), significant(byBootstrap.standardError)]),
+      ...(byProfile === undefined ? [] : [profileRange(byProfile)]),
       ...(withBootstrap || withProfile ? [] : [meaning]),
     ];
   });
@@ -371,6 +390,8 @@ function comparisonTable({ comparison }: FitReport, columns: number): readonly s
   );
 }
 
-/** Six significant digits: an exponent printed with two moves predictions by percents. */
+/** A number with six significant digits: an exponent that is printed with two changes predictions by percents. */
 const digits = (value: number, count = 6): string => significant(value, count);
 const range = (low: number, high: number): string => `${digits(low, 4)} .. ${digits(high, 4)}`;
+const profileRange = ({ low, high, lowOpen, highOpen }: FitReport["profiles"][string]): string =>
+  `${lowOpen ? "open" : digits(low, 4)} .. ${highOpen ? "open" : digits(high, 4)}`;

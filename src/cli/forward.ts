@@ -1,4 +1,4 @@
-/** `upcycle forward` */
+/** `upcycle forward`: logits of token ids. Letters of shapes: `B` sequences, `T` tokens of each, `V` vocabulary. */
 import { Command } from "commander";
 import { readInputIds, requireLogitsPlace, writeLogits } from "../evals/forward.js";
 import { openModel } from "../evals/model.js";
@@ -12,6 +12,7 @@ interface ForwardFlags extends CommonFlags, DeviceFlags {
   readonly output: string;
 }
 
+/** The command with its options and its help. */
 export function forwardCommand(): Command {
   const command = new Command("forward")
     .description("compute the logits of given token ids, file to file")
@@ -33,9 +34,9 @@ async function execute(name: string, { inputIds, output, threads, device, json: 
   const backend = await chosenBackend(device, terminal);
   const model = await openModel(source, backend, threads ?? defaultThreads());
   try {
-    const started = performance.now();
+    const start = performance.now();
     const { shape } = await writeLogits(model, input, output, signal);
-    const seconds = (performance.now() - started) / 1000;
+    const seconds = (performance.now() - start) / 1000;
     if (json) terminal.json({ output, shape, seconds });
     else terminal.out(`logits: ${shownPath(output)} [${shape.join(", ")}]`);
   } finally {

@@ -1,5 +1,6 @@
-/** `upcycle generate` */
+/** `upcycle generate`: texts that follow prompts. */
 import { Command } from "commander";
+import { at } from "../base/at.js";
 import { inputError, interruptedError } from "../base/errors.js";
 import { rate } from "../base/format.js";
 import { modelFolderOf } from "../files/checkpoint/model-source.js";
@@ -8,7 +9,7 @@ import { generateBatch } from "../evals/generate.js";
 import { openModel, type TextModel } from "../evals/model.js";
 import { inputName } from "../files/io/streams.js";
 import { openTokenizer, type TextTokenizer } from "../text/tokenizer/load.js";
-import { textStream } from "../text/tokenizer/stream.js";
+import { textStream, type TextStream } from "../text/tokenizer/stream.js";
 import { openContext, type CommandContext } from "./context.js";
 import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
 import { inputText, orStandardInput } from "./input.js";
@@ -35,6 +36,7 @@ interface GenerateFlags extends CommonFlags, DeviceFlags {
   readonly seed: number;
 }
 
+/** The command with its options and its help. */
 export function generateCommand(): Command {
   const command = new Command("generate")
     .description("let a model go on from a prompt, or from several at once")
@@ -63,14 +65,14 @@ async function execute(name: string, flags: GenerateFlags): Promise<void> {
   const prompts = await promptsOf(flags);
   const source = await modelSource(name, flags.json);
   const context = openContext({ json: flags.json, stopping: "" });
-  // The tokenizer's process starts while the model is opened. A failure of its own is met when it is needed.
+  // The tokenizer's process starts while the model is opened. Where it fails, `await opening` throws.
   const opening = openTokenizer(modelFolderOf(source), { signal: context.signal });
   opening.catch(() => undefined);
   try {
     const backend = await chosenBackend(flags.device, context.terminal);
     const model = await openModel(source, backend, flags.threads ?? defaultThreads());
     try {
-      await goOn(model, await opening, prompts, flags, context);
+      await continueTexts(model, await opening, prompts, flags, context);
     } finally {
       await model.close();
     }
@@ -83,12 +85,12 @@ async function execute(name: string, flags: GenerateFlags): Promise<void> {
 }
 
 async function promptsOf({ prompt = [], promptFile, prompts, json }: GenerateFlags): Promise<readonly string[]> {
-  const texts = { "--prompt": prompt[0], "--prompt-file": promptFile, "--prompts": prompts };
-  const given = Object.entries(texts).flatMap(([name, text]) => (text === undefined ? [] : [name]));
-  if (given.length > 1) {
-    throw inputError("prompts are given twice", { where: given.join(", "), hint: "leave all but one of them out" });
+  const sources = { "--prompt": prompt[0], "--prompt-file": promptFile, "--prompts": prompts };
+  const options = Object.entries(sources).flatMap(([name, text]) => (text === undefined ? [] : [name]));
+  if (options.length > 1) {
+    throw inputError("prompts are given twice", { where: options.join(", "), hint: "leave all but one of them out" });
   }
-  if (given.length === 0) {
+  if (options.length === 0) {
     const hint = `give --prompt TEXT, --prompt-file FILE (${orStandardInput}), or --prompts FILE with one per line`;
     throw inputError("no prompt is given", { where: "--prompt", hint });
   }
@@ -105,78 +107,95 @@ async function promptsOf({ prompt = [], promptFile, prompts, json }: GenerateFla
   return lines;
 }
 
-interface Written {
+/** A prompt and the text that follows it. */
+interface GrowingText {
   readonly prompt: string;
+  readonly ids: Int32Array;
+  readonly stream: TextStream;
   text: string;
   tokens: number;
 }
 
-/** One prompt: it and what follows on stdout as it comes. Several, and JSON: all at the end. */
-async function goOn(
+/** One prompt and its text go to stdout as they come. Several texts, and JSON, are shown at the end. */
+async function continueTexts(
   model: TextModel,
   tokenizer: TextTokenizer,
   prompts: readonly string[],
   flags: GenerateFlags,
-  { terminal, json, signal }: CommandContext,
+  context: CommandContext,
 ): Promise<void> {
-  const { maxNewTokens, temperature, topK, topP, seed } = flags;
+  const { terminal, json, signal } = context;
+  const texts = await Promise.all(prompts.map((prompt) => beginText(tokenizer, prompt)));
   const stop = [...model.spec.tokens.eos, ...(tokenizer.eosId === undefined ? [] : [tokenizer.eosId])];
-  const ids = await Promise.all(prompts.map((prompt) => tokenizer.encode(prompt, { addSpecialTokens: true })));
-  const streams = ids.map((each) => textStream(tokenizer, each));
-  const written = prompts.map((prompt): Written => ({ prompt, text: "", tokens: 0 }));
-  const streaming = !json && prompts.length === 1;
-  let timings: Timings | undefined;
-  const show = (row: number, piece: string): void => {
-    written[row]!.text += piece;
-    if (streaming && piece !== "") terminal.write(piece);
-  };
-  if (streaming) terminal.write(prompts[0]!);
-  const started = performance.now();
-  const total = (): number => written.reduce((sum, { tokens }) => sum + tokens, 0);
-  try {
-    const settings = {
-      maxNewTokens,
-      temperature,
-      topK,
-      topP,
-      seed,
-      stop,
-      signal,
-      onTimings: (found: Timings) => (timings = found),
-    };
-    for await (const { row, id } of generateBatch(model, ids, settings)) {
-      written[row]!.tokens += 1;
-      show(row, await streams[row]!.push(id));
-      if (!streaming && !json) terminal.progress(`${total()} tokens in ${prompts.length} texts`);
-    }
-    for (const [row, stream] of streams.entries()) show(row, await stream.end());
-  } finally {
-    // Whatever happened, an error or the shell's next prompt begins on a line of its own.
-    if (streaming) terminal.write("\n");
-  }
-  const showAll = (): void => {
-    if (!streaming && !json) for (const { prompt, text } of written) terminal.write(`${prompt}${text}\n\n`);
-  };
-  if (signal.aborted) {
-    showAll();
-    throw interruptedError(`stopped after ${total()} tokens`);
-  }
-  const speeds = speedsOf(timings, total(), performance.now() - started);
-  if (json)
-    return terminal.json(
-      prompts.length === 1 ? { ...written[0], ...speeds } : { texts: written, tokens: total(), ...speeds },
-    );
-  showAll();
-  const read = speeds.promptTokensPerSecond === null ? "" : `, prompt read at ${rate(speeds.promptTokensPerSecond)}`;
-  terminal.note(`${total()} tokens, ${rate(speeds.tokensPerSecond)}${read}`);
+  const start = performance.now();
+  const timings = await growTexts(model, texts, { ...flags, stop }, context);
+  const tokens = tokensOf(texts);
+  const areShown = isStreamed(texts, context);
+  if (!areShown && !json) for (const { prompt, text } of texts) terminal.write(`${prompt}${text}\n\n`);
+  if (signal.aborted) throw interruptedError(`stopped after ${tokens} tokens`);
+  const speeds = speedsOf(timings, tokens, performance.now() - start);
+  if (json) return terminal.json(summary(texts, speeds));
+  const { tokensPerSecond, promptTokensPerSecond } = speeds;
+  const promptWords = promptTokensPerSecond === null ? "" : `, prompt read at ${rate(promptTokensPerSecond)}`;
+  terminal.note(`${tokens} tokens, ${rate(tokensPerSecond)}${promptWords}`);
 }
 
-/** Compiling is left out where the engine counted; a text of one token is all prompt. */
-function speedsOf(
-  timings: Timings | undefined,
-  tokens: number,
-  ms: number,
-): { readonly tokensPerSecond: number; readonly promptTokensPerSecond: number | null } {
+async function beginText(tokenizer: TextTokenizer, prompt: string): Promise<GrowingText> {
+  const ids = await tokenizer.encode(prompt, { addSpecialTokens: true });
+  return { prompt, ids, stream: textStream(tokenizer, ids), text: "", tokens: 0 };
+}
+
+/** Whether a text is shown while it grows. */
+const isStreamed = (texts: readonly GrowingText[], { json }: CommandContext): boolean => !json && texts.length === 1;
+
+const tokensOf = (texts: readonly GrowingText[]): number => texts.reduce((sum, { tokens }) => sum + tokens, 0);
+
+/** Adds tokens to the texts until each has ended, and returns the engine's timings, if it has counted any. */
+async function growTexts(
+  model: TextModel,
+  texts: readonly GrowingText[],
+  { maxNewTokens, temperature, topK, topP, seed, stop }: GenerateFlags & { readonly stop: readonly number[] },
+  context: CommandContext,
+): Promise<Timings | undefined> {
+  const { terminal, json, signal } = context;
+  const streamed = isStreamed(texts, context);
+  let timings: Timings | undefined;
+  const onTimings = (latest: Timings): void => void (timings = latest);
+  const add = (text: GrowingText, piece: string): void => {
+    text.text += piece;
+    if (streamed && piece !== "") terminal.write(piece);
+  };
+  const prompts = texts.map(({ ids }) => ids);
+  if (streamed) terminal.write(at(texts, 0).prompt);
+  try {
+    const settings = { maxNewTokens, temperature, topK, topP, seed, stop, signal, onTimings };
+    for await (const { row, id } of generateBatch(model, prompts, settings)) {
+      const text = at(texts, row);
+      text.tokens += 1;
+      add(text, await text.stream.push(id));
+      if (!streamed && !json) terminal.progress(`${tokensOf(texts)} tokens in ${texts.length} texts`);
+    }
+    for (const text of texts) add(text, await text.stream.end());
+  } finally {
+    // Whatever happened, an error or the shell's next prompt begins on a line of its own.
+    if (streamed) terminal.write("\n");
+  }
+  return timings;
+}
+
+interface Speeds {
+  readonly tokensPerSecond: number;
+  readonly promptTokensPerSecond: number | null;
+}
+
+/** The keys of `--json`, for one text or for several. */
+function summary(texts: readonly GrowingText[], speeds: Speeds): Record<string, unknown> {
+  const results = texts.map(({ prompt, text, tokens }) => ({ prompt, text, tokens }));
+  return results.length === 1 ? { ...results[0], ...speeds } : { texts: results, tokens: tokensOf(texts), ...speeds };
+}
+
+/** Where the engine has counted, compiling is left out; a text of one token is all prompt. */
+function speedsOf(timings: Timings | undefined, tokens: number, ms: number): Speeds {
   if (timings === undefined) return { tokensPerSecond: (tokens / ms) * 1000, promptTokensPerSecond: null };
   const { promptTokens, promptMs, newTokens, newMs } = timings;
   return {

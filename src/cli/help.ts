@@ -4,11 +4,12 @@ import { folded, wrap } from "../base/format.js";
 import { displayWidth } from "../base/width.js";
 import { resultColumns } from "./terminal.js";
 
-/** With less room beside its name an option is explained below it. */
+/** An option whose name leaves fewer columns than this beside it is explained below its name. */
 const leastBeside = 30;
 
 const helpColumns = (): number => resultColumns(process.stdout);
 
+/** Makes a command's help as wide as the terminal, with long lines folded. */
 export function withHelp(command: Command): Command {
   return command.configureHelp({
     helpWidth: helpColumns(),
@@ -20,8 +21,8 @@ export function withHelp(command: Command): Command {
       }
       return [`  ${term}`, ...wrap(description, width - 6).map((line) => `      ${line}`)].join("\n");
     },
-    formatHelp(shown, helper) {
-      return helpLines(Help.prototype.formatHelp.call(this, shown, helper));
+    formatHelp(helpedCommand, helper) {
+      return helpLines(Help.prototype.formatHelp.call(this, helpedCommand, helper));
     },
   });
 }

@@ -1,4 +1,4 @@
-/** `upcycle inspect` */
+/** `upcycle inspect`: what a model folder holds. */
 import { Command } from "commander";
 import { bytes, compact, flops, grouped, labelled, table } from "../base/format.js";
 import { inspectModel, type LayerGroup, type ModelFacts, type StoredFormat } from "../surgery/convert/inspect.js";
@@ -14,9 +14,10 @@ interface InspectFlags extends CommonFlags {
 }
 
 const labelWidth = 13;
-/** Names of unused tensors that are listed. */
+/** The most names of unused tensors that are listed. */
 const mostNames = 20;
 
+/** The command with its options and its help. */
 export function inspectCommand(): Command {
   const command = new Command("inspect")
     .description("say what a model folder holds; reads no weights")
@@ -31,68 +32,77 @@ async function execute(name: string, flags: InspectFlags): Promise<void> {
   const { terminal, json } = openContext({ json: flags.json });
   const { tensors, ...facts } = await inspectModel(source);
   if (json) {
-    terminal.json({ ...recorded(facts), ...(flags.tensors === true ? { tensors } : {}) });
+    terminal.json({ ...recordOf(facts), ...(flags.tensors === true ? { tensors } : {}) });
     return;
   }
   const { columns } = terminal;
   for (const [label, text] of describe(facts)) terminal.out(labelled(label, text, labelWidth, columns));
   if (flags.tensors !== true) return;
-  const adapted = new Set(facts.adapter?.changed);
+  terminal.out("");
+  terminal.out(tensorTable(tensors, new Set(facts.adapter?.changed), columns));
+}
+
+/** `adapted` are the names of the tensors that the model's adapter changes. */
+function tensorTable(tensors: ModelFacts["tensors"], adapted: ReadonlySet<string>, columns: number): readonly string[] {
   const rows = tensors.map(({ name, dtype, scales, shape, bytes: size }) => [
     name,
     `${dtype}${scales === undefined ? "" : `, scales ${scales.per}`}${adapted.has(name) ? " + LoRA" : ""}`,
     `[${shape.join(", ")}]`,
     bytes(size),
   ]);
-  terminal.out("");
-  terminal.out(table([["tensor", "dtype", "shape", "size"], ...rows], ["left", "left", "left", "right"], columns));
+  return table([["tensor", "dtype", "shape", "size"], ...rows], ["left", "left", "left", "right"], columns);
 }
 
 /** The facts with the names that files use for parts of a decoder. */
-function recorded(facts: Omit<ModelFacts, "tensors">): Record<string, unknown> {
+function recordOf(facts: Omit<ModelFacts, "tensors">): Record<string, unknown> {
   const layers = facts.layers.map((group) => ({ ...group, layer: layerRecord(group.layer) }));
   return { ...facts, spec: decoderRecord(facts.spec), layers };
 }
 
-function describe(facts: Omit<ModelFacts, "tensors">): [string, string][] {
-  const {
-    spec,
-    params,
-    flopsPerToken: { sequence, forward, train },
-    weightFiles,
-    unused,
-    upcycle,
-  } = facts;
-  const pickled = weightFiles.some((file) => file.endsWith(".bin")) ? " of torch.save" : "";
-  const files = `${weightFiles.length === 1 ? "1 file" : `${weightFiles.length} files`}${pickled}`;
+type LabelledText = [label: string, text: string];
+
+/** The facts for people, a label and a text each. */
+function describe(facts: Omit<ModelFacts, "tensors">): LabelledText[] {
+  const { spec, params, unused, upcycle } = facts;
+  const { sequence, forward, train } = facts.flopsPerToken;
+  const adapterWords: LabelledText[] = facts.adapter === null ? [] : [["adapter", facts.adapter.words]];
+  const unusedTensors: LabelledText[] = unused.length === 0 ? [] : [["unused", unusedWords(unused)]];
+  const origin: LabelledText[] = upcycle === null ? [] : [["upcycled", originWords(upcycle)]];
   return [
     ["model", shownPath(facts.dir)],
-    ...(facts.adapter === null ? [] : [["adapter", facts.adapter.words] as [string, string]]),
+    ...adapterWords,
     ["family", spec.family],
     ["shape", shape(spec)],
     ["attention", attention(spec)],
-    ...facts.layers.map((group): [string, string] => [layerNames(group), layer(group)]),
+    ...facts.layers.map((group): LabelledText => [layerNames(group), layer(group)]),
     ["parameters", `${compact(params.total)} (${grouped(params.total)}), ${compact(params.active)} active per token`],
-    ["on disk", `${bytes(facts.bytesOnDisk, 3)} in ${files}, ${stored(facts.formats)}`],
+    ["on disk", `${bytes(facts.bytesOnDisk, 3)} in ${fileWords(facts.weightFiles)}, ${formatWords(facts.formats)}`],
     ["FLOPs", `${flops(forward)} per token forward, ${flops(train)} in training, at sequence ${grouped(sequence)}`],
-    ...(unused.length === 0 ? [] : [["unused", unusedWords(unused)] as [string, string]]),
-    ...facts.notes.map((note): [string, string] => ["note", note]),
-    ...(upcycle === null ? [] : [["upcycled", record(upcycle)] as [string, string]]),
+    ...unusedTensors,
+    ...facts.notes.map((note): LabelledText => ["note", note]),
+    ...origin,
   ];
 }
 
+/** The number of weight files in words, and that they are pickles where any is. */
+function fileWords(files: readonly string[]): string {
+  const format = files.some((file) => file.endsWith(".bin")) ? " of torch.save" : "";
+  return `${files.length === 1 ? "1 file" : `${files.length} files`}${format}`;
+}
+
 /**
- * Names beyond the first are counted alone: a file may hold any number of tensors, and `--tensors` and `--json` list
- * them.
+ * Names beyond the first ones are only counted: a file may hold any number of tensors, which `--tensors` and `--json`
+ * list.
  */
 function unusedWords(names: readonly string[]): string {
   const more = names.length - mostNames;
   return `${names.length} tensors: ${names.slice(0, mostNames).join(", ")}${more > 0 ? `, and ${more} more` : ""}`;
 }
 
-/** `F32`; or every format with its size, and what it is read as. */
-function stored(formats: readonly StoredFormat[]): string {
-  if (formats.length === 1 && formats[0]!.scales === null && formats[0]!.readAs === null) return formats[0]!.dtype;
+/** The one plain format of all tensors, such as `F32`; else every format with its size and what it is read as. */
+function formatWords(formats: readonly StoredFormat[]): string {
+  const [first, ...others] = formats;
+  if (first !== undefined && others.length === 0 && first.scales === null && first.readAs === null) return first.dtype;
   const parts = formats.map(
     ({ dtype, scales, readAs, bytes: size }) =>
       `${bytes(size, 3)} ` +
@@ -151,7 +161,8 @@ function routerWords(router: RouterSpec): string {
   );
 }
 
-function record({ name, parent, recipe, expected }: UpcycleRecord): string {
+/** What the record of an upcycled model says of its origin. */
+function originWords({ name, parent, recipe, expected }: UpcycleRecord): string {
   return (
     `${name} from ${parent.name} (${parent.family}), ${recipe.order}, scaling ${recipe.scaling}, router std ` +
     (`${recipe.routerStd}, seed ${recipe.seed}; ${expected.exactAtStart ? "exact" : "not exact"} at the start: ` +

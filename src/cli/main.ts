@@ -5,14 +5,14 @@ import { UpcycleError, inputError } from "../base/errors.js";
 import { mostQuoted, visibleLine } from "../base/shown.js";
 import { toolVersion } from "../surgery/convert/version.js";
 import { nearest } from "../base/schemas/nearest.js";
-import { faces, stub } from "./commands.js";
+import { commandNamed, commandNames, stubs, type CommandEntry } from "./commands.js";
 import { helpText, withHelp } from "./help.js";
 import { limitError, requireAddresses } from "../files/io/limits.js";
 import "../files/io/few-files.js";
 import { stoppedExitCode, withstandHangups } from "./signals.js";
 import { ReaderGone, quietBrokenPipe, settleAll, showError } from "./terminal.js";
 
-/** The program with the command that the arguments name; where they name none, with what can be said of all. */
+/** The program with the command that the arguments name; where they name none, with stubs of all commands. */
 export async function buildProgram(args: readonly string[]): Promise<Command> {
   const program = new Command("upcycle")
     .description("Turn trained dense language models into mixtures of experts, train them, and see what it bought.")
@@ -20,62 +20,75 @@ export async function buildProgram(args: readonly string[]): Promise<Command> {
     .option("--debug", "show the stacks of errors; before or after the command")
     .enablePositionalOptions()
     .addHelpText("after", () =>
-      helpText(["upcycle COMMAND --help shows a command's options and an example."], ["upcycle quickstart"]),
+      helpText(["upcycle COMMAND --help shows a command's options and an example."], ["upcycle demo"]),
     );
   // The program's own options take no values, so the first word is the command.
-  const named = args.find((arg) => !arg.startsWith("-")) ?? "";
-  // `upcycle help COMMAND` shows the help of one that it names next.
-  const wanted = named === "help" ? (args[args.indexOf(named) + 1] ?? "") : named;
-  const loaded = Object.hasOwn(faces, wanted)
-    ? [await faces[wanted]!.load()]
-    : Object.entries(faces).map(([name, face]) => stub(name, face));
-  for (const command of loaded) program.addCommand(command.addOption(new Option("--debug").hideHelp()));
+  const firstWord = args.find((arg) => !arg.startsWith("-")) ?? "";
+  // `upcycle help COMMAND` shows the help of the command behind it.
+  const name = firstWord === "help" ? (args[args.indexOf(firstWord) + 1] ?? "") : firstWord;
+  const entry = commandNamed(name);
+  const commands = entry === undefined ? stubs() : [await loadedCommand(entry)];
+  for (const command of commands) program.addCommand(command.addOption(new Option("--debug").hideHelp()));
   // Commander prints an error in two lines and more; `main` prints it in one.
-  for (const command of [program, ...loaded])
+  for (const command of [program, ...commands])
     withHelp(command)
       .exitOverride()
       .configureOutput({ outputError: () => undefined });
   return program;
 }
 
+/** A command with the options that all have. */
+async function loadedCommand({ load }: CommandEntry): Promise<Command> {
+  const { withPrintSettings } = await import("./settings.js");
+  return withPrintSettings(await load());
+}
+
+/** Runs the command line `upcycle ARGS` and returns its exit code; errors go to stderr, in one line each. */
 export async function main(args: readonly string[]): Promise<number> {
-  const debug = args.includes("--debug");
-  let program: Command | undefined;
   try {
     requireAddresses();
-    program = await buildProgram(args);
-    requireNamed(args);
-    if (args.every((arg) => arg === "--debug")) {
-      program.outputHelp();
-      return 0;
-    }
-    await program.parseAsync([...args], { from: "user" });
+    await run(await buildProgram(args), args);
     return 0;
   } catch (error) {
-    // --help, --version; and help that was shown instead of a line about what is wrong.
-    if (error instanceof CommanderError && (error.exitCode === 0 || error.code === "commander.help"))
-      return error.exitCode === 0 ? 0 : 2;
-    if (error instanceof ReaderGone) return stoppedExitCode() ?? 0;
-    const { lines, exitCode, stack } = describe(error, args);
-    const [first = "", ...more] = lines;
-    showError([`upcycle: ${first}`, ...more, ...(debug ? (stack ?? "").split("\n") : [])], process.stderr);
-    return exitCode;
+    return failed(error, args);
   } finally {
     settleAll(process.stderr);
   }
 }
 
+async function run(program: Command, args: readonly string[]): Promise<void> {
+  const words = args.filter((arg) => arg !== "--debug");
+  const [first, second] = words;
+  const isProgramHelp = words.length === 0 || (first === "help" && second === "help");
+  if (isProgramHelp) return program.outputHelp();
+  requireCommand(words);
+  await program.parseAsync([...args], { from: "user" });
+}
+
 /** Commander shows the whole help where a command is missing or not there; one line says which it is. */
-function requireNamed(args: readonly string[]): void {
-  const [first, second = ""] = args.filter((arg) => arg !== "--debug");
+function requireCommand([first, second = ""]: readonly string[]): void {
   if (first === "--") throw inputError('no command before "--"', { hint: "see upcycle --help" });
-  if (first !== "help" || second === "" || second.startsWith("-") || Object.hasOwn(faces, second)) return;
-  const meant = nearest(second, Object.keys(faces));
+  if (first !== "help" || second === "" || second.startsWith("-") || commandNamed(second) !== undefined) return;
+  const similar = nearest(second, commandNames);
   throw inputError(`there is no command "${visibleLine(second, mostQuoted)}" to help with`, {
-    hint: meant === undefined ? "see upcycle --help" : `did you mean ${meant}?`,
+    hint: similar === undefined ? "see upcycle --help" : `did you mean ${similar}?`,
   });
 }
 
+/** Says what went wrong, if anything did, and returns the exit code. */
+function failed(error: unknown, args: readonly string[]): number {
+  // Commander throws after --help and --version, and after help that it shows instead of a line about what is wrong.
+  if (error instanceof CommanderError && error.exitCode === 0) return 0;
+  if (error instanceof CommanderError && error.code === "commander.help") return 2;
+  if (error instanceof ReaderGone) return stoppedExitCode() ?? 0;
+  const { lines, exitCode, stack } = describe(error, args);
+  const [first = "", ...more] = lines;
+  const trace = args.includes("--debug") ? (stack ?? "").split("\n") : [];
+  showError([`upcycle: ${first}`, ...more, ...trace], process.stderr);
+  return exitCode;
+}
+
+/** What is said of an error. */
 interface Description {
   readonly lines: readonly string[];
   readonly exitCode: number;
@@ -83,19 +96,19 @@ interface Description {
 }
 
 function describe(error: unknown, args: readonly string[]): Description {
-  const stopped = stoppedExitCode();
+  const signalExitCode = stoppedExitCode();
   if (error instanceof UpcycleError) {
-    if (error.kind !== "interrupted" || stopped === null) return error;
-    return { lines: error.lines, exitCode: stopped, stack: error.stack };
+    if (error.kind !== "interrupted" || signalExitCode === null) return error;
+    return { lines: error.lines, exitCode: signalExitCode, stack: error.stack };
   }
   const limit = limitError(error);
   if (limit !== null) return { lines: [limit.line], exitCode: limit.exitCode, stack: limit.stack };
   if (error instanceof CommanderError) return { lines: [usageLine(error, args)], exitCode: 2, stack: error.stack };
-  // Node asks for it where anything is relative, modules of its own too.
+  // Node asks for the working folder wherever a path is relative, in modules of its own too.
   if (error instanceof Error && /\buv_cwd\b/.test(error.message))
     return { lines: ["the working folder is gone; change to one that is there"], exitCode: 2, stack: error.stack };
-  const aborted = (error as { name?: unknown } | null)?.name === "AbortError";
-  if (aborted && stopped !== null) return { lines: ["stopped"], exitCode: stopped };
+  const isAbort = (error as { name?: unknown } | null)?.name === "AbortError";
+  if (isAbort && signalExitCode !== null) return { lines: ["stopped"], exitCode: signalExitCode };
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   const line = `internal error: ${message.replace(/\s*\n\s*/g, " ")}; this is a defect, --debug shows where`;
   return { lines: [line], exitCode: 1, stack };
@@ -103,15 +116,15 @@ function describe(error: unknown, args: readonly string[]): Description {
 
 /** Commander's message as one line, with its own suggestion or where to look. */
 function usageLine({ message }: CommanderError, args: readonly string[]): string {
-  const words = args.flatMap((arg) => [arg, arg.split("=", 1)[0]!]).filter((word) => word.length > mostQuoted);
-  const [first = "", suggestion] = words
+  const longWords = args.flatMap((arg) => [arg, ...arg.split("=", 1)]).filter((word) => word.length > mostQuoted);
+  const [first = "", suggestion] = longWords
     .reduce((text, word) => text.replaceAll(word, visibleLine(word, mostQuoted)), message)
     .replace(/^error: /, "")
     .replace(/\.$/, "")
     .split("\n");
-  const meant = /^\(Did you mean (.*)\?\)$/.exec(suggestion ?? "")?.[1];
-  if (meant !== undefined) return `${first}; did you mean ${meant}?`;
-  const command = args.find((arg) => Object.hasOwn(faces, arg));
+  const similar = /^\(Did you mean (.*)\?\)$/.exec(suggestion ?? "")?.[1];
+  if (similar !== undefined) return `${first}; did you mean ${similar}?`;
+  const command = args.find((arg) => commandNamed(arg) !== undefined);
   return `${first}; see upcycle ${command === undefined ? "" : `${command} `}--help`;
 }
 

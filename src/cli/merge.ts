@@ -1,12 +1,11 @@
-/** `upcycle merge` */
+/** `upcycle merge`: a dense model out of the experts of a mixture. */
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
-import { bytes, compact, duration, folded } from "../base/format.js";
+import { bytes, compact } from "../base/format.js";
 import { merging, type MergingPlan } from "../surgery/convert/merge.js";
 import { countParams } from "../model/cost/params.js";
 import { sizeLimits } from "../files/io/open.js";
 import { readJson } from "../files/io/ranges.js";
-import type { WorkflowResult } from "../surgery/convert/workflow.js";
 import type { MergeChoice } from "../surgery/planning/merge.js";
 import { openContext, shownPath } from "./context.js";
 import { askedModel, modelSource, orAdapted } from "./model-folder.js";
@@ -14,11 +13,11 @@ import { byteSize, oneOf, wholeNumber, withExample, withJson } from "./options.j
 import { withDevice } from "./device.js";
 import {
   carryOut,
-  countedFiles,
   dtypeName,
   dtypeChoices,
   dtypeOf,
   requireBeforehand,
+  resultView,
   type MakeFlags,
 } from "./workflow.js";
 
@@ -27,6 +26,7 @@ interface MergeFlags extends MakeFlags {
   readonly weights?: string;
 }
 
+/** The command with its options and its help. */
 export function mergeCommand(): Command {
   const command = new Command("merge")
     .description("average the experts of a mixture, or pick one, into a dense model folder")
@@ -66,9 +66,10 @@ async function execute(model: string, flags: MergeFlags, command: Command): Prom
     report: false,
     doing: "merging",
   };
-  await carryOut(surgery, flags, running, { facts, planLines, madeLines }, context);
+  await carryOut(surgery, flags, running, resultView(facts, lines), context);
 }
 
+/** What the flags say of the experts: one of them, or weights for all. */
 async function choiceOf({ expert, weights }: MergeFlags): Promise<MergeChoice> {
   if (expert !== undefined) {
     if (weights !== undefined)
@@ -79,11 +80,12 @@ async function choiceOf({ expert, weights }: MergeFlags): Promise<MergeChoice> {
     return { kind: "expert", index: expert };
   }
   if (weights === undefined || weights === "uniform") return { kind: "mean", weights: null };
-  const read: unknown = await readJson(weights, sizeLimits.settings);
+  const data: unknown = await readJson(weights, sizeLimits.settings);
   const isList = (value: unknown): value is number[] =>
     Array.isArray(value) && value.every((entry) => typeof entry === "number");
-  if (isList(read) || (Array.isArray(read) && read.every((entry) => entry === null || isList(entry))))
-    return { kind: "mean", weights: read };
+  const isListOfLists = (value: unknown): value is (number[] | null)[] =>
+    Array.isArray(value) && value.every((entry) => entry === null || isList(entry));
+  if (isList(data) || isListOfLists(data)) return { kind: "mean", weights: data };
   throw inputError("is not a list of numbers, nor one such list (or null) for each layer", {
     where: shownPath(weights),
   });
@@ -113,17 +115,5 @@ function lines({ plan, dtype, weightBytes }: MergingPlan): string[] {
     `${source.family} to ${target.family}: ${how}`,
     `function: ${kept}`,
     `${params}; ${bytes(weightBytes, 3)} as ${dtypeName(dtype)}`,
-  ];
-}
-
-function planLines(planned: MergingPlan): string[] {
-  return [...lines(planned), ...planned.warnings.map((warning) => `warning: ${warning}`)];
-}
-
-function madeLines({ made }: WorkflowResult<MergingPlan, unknown>, columns: number): string[] {
-  return [
-    ...lines(made).flatMap((line) => folded(line, columns)),
-    `${countedFiles(made.weightFiles)} written in ${duration(made.seconds)}`,
-    `model: ${shownPath(made.dir)}`,
   ];
 }

@@ -1,27 +1,31 @@
 /**
- * Where a command accepts a model: a folder, or `hf://org/name[@revision]`, which becomes a folder of the Hub's cache;
- * with `+` and an adapter of either kind behind it, the model with that adapter merged in. Every command but `plan`,
- * which reads no weights, takes what `modelSource` gives.
+ * Turns a command's argument into a model: a folder, or `hf://org/name[@revision]`, which becomes a folder of the Hub's
+ * cache; with `+` and an adapter of either kind behind it, the model with that adapter merged in. Every command opens
+ * what `modelSource` gives, except `plan`, which reads no weights.
  */
 import { resolve } from "node:path";
 import { inputError } from "../base/errors.js";
 import { bytes, duration, percent } from "../base/format.js";
 import { foldersOf, type ModelSource } from "../files/checkpoint/model-source.js";
+
 import { isHubReference, parseHubReference } from "../files/hub/reference.js";
 import type { FetchedPart, HubEvent } from "../files/hub/fetch.js";
 import { exists, previousName } from "../files/io/atomic.js";
+
 import { openContext, shownPath } from "./context.js";
 import { namedModel } from "./model-words.js";
 import { onStopAsked } from "./signals.js";
 import type { Terminal } from "./terminal.js";
 
-/** For the help of arguments. */
+/** Words for the help of an argument that may be a model of the Hub. */
 export const orHub = "or hf://org/name[@revision]";
+/** Words for the help of an argument that may be a model of the Hub, or a model with an adapter. */
 export const orAdapted = `${orHub}; +ADAPTER behind it merges a LoRA adapter in`;
 
 /**
- * The folder itself, or the downloaded one (`part` of it: a folder of headers has no weights to read), with progress on
- * the terminal. Ctrl-C keeps what has come. Throws like `fetchModel`.
+ * The folder itself, or the folder into which the model is downloaded, with progress on the terminal. `part` says what
+ * is downloaded: a folder of headers has no weights to read. Ctrl-C keeps what has come. Throws like `fetchModel`, and
+ * inputError for a word that is likely meant to be a model of the Hub.
  */
 export async function modelFolder(
   model: string,
@@ -49,7 +53,7 @@ export async function modelFolder(
   }
 }
 
-/** What is likely meant by a word that is no folder. What is wrong with any other is said where it is opened. */
+/** Says what a word that is no folder likely means. What is wrong with any other folder is said where it is opened. */
 async function requireModel(model: string): Promise<void> {
   if (model === "") throw inputError("the model's name is empty", { hint: "is a variable of the shell not set?" });
   if (/^hf:/i.test(model)) parseHubReference(model);
@@ -58,7 +62,7 @@ async function requireModel(model: string): Promise<void> {
   throw inputError("no such folder", { where: model, hint: `a model of the Hub is written hf://${model}` });
 }
 
-/** A name of the Hub as a reference to it, or null. */
+/** A model's name on the Hub as a reference, `hf://` in front; null for what cannot be such a name. */
 export function hubReference(name: string): string | null {
   const reference = isHubReference(name) ? name : `hf://${name}`;
   try {
@@ -70,20 +74,20 @@ export function hubReference(name: string): string | null {
 }
 
 /**
- * Of a command's argument: a folder, `hf://org/name[@revision]`, or either with `+` and an adapter, where the `hf://`
- * of the second may be left out.
+ * The model that a command's argument names, still to be fetched: a folder, `hf://org/name[@revision]`, or either with
+ * `+` and an adapter, whose `hf://` may be left out behind a model of the Hub. Throws like `namedModel`.
  */
 export async function askedModel(words: string): Promise<ModelSource> {
-  const found = await namedModel(words, async (name, model) => {
+  const source = await namedModel(words, async (name, model) => {
     if (isHubReference(name) || (model !== null && isHubReference(model) && !(await exists(name))))
       return hubReference(name);
     return (await exists(name)) ? name : null;
   });
-  // What is wrong with it is said where it is opened or fetched.
-  return found ?? words;
+  // What is wrong with a word that names nothing is said where it is opened or fetched.
+  return source ?? words;
 }
 
-/** Of a command's argument, for `openCheckpoint`. Throws like `askedModel` and `fetchModel`. */
+/** The model that a command's argument names, for `openCheckpoint`. Throws like `askedModel` and `fetchModel`. */
 export async function modelSource(
   words: string,
   json: boolean | undefined,
@@ -93,29 +97,29 @@ export async function modelSource(
 }
 
 /**
- * Folders of a model and its adapter by their names, downloaded where they have to be. An adapter is small and comes as
- * a whole.
+ * A model whose names are replaced by folders, downloaded where they have to be. Of the model only `part` is fetched;
+ * an adapter is small and always comes as a whole. Throws like `fetchModel`.
  */
 export async function fetchedSource(
-  named: ModelSource,
+  source: ModelSource,
   json: boolean | undefined,
   part: FetchedPart = "all",
 ): Promise<ModelSource> {
-  if (typeof named === "string") return modelFolder(named, json, part);
+  if (typeof source === "string") return modelFolder(source, json, part);
   return {
-    model: await modelFolder(named.model, json, part),
-    adapter: await modelFolder(named.adapter, json, "adapter"),
+    model: await modelFolder(source.model, json, part),
+    adapter: await modelFolder(source.adapter, json, "adapter"),
   };
 }
 
-/** As a command takes it. */
+/** A model as a command takes it. */
 export function shownModel(source: ModelSource): string {
   return foldersOf(source)
     .map((one) => (isHubReference(one) ? one : shownPath(one)))
     .join("+");
 }
 
-/** Shows how far a download is; speed and time left are judged by what came in this call. */
+/** Shows how far a download is. Speed and time left are judged by the bytes that this call has brought. */
 export function downloadView(model: string, terminal: Terminal, now: () => number): (event: HubEvent) => void {
   let first: { readonly at: number; readonly done: number } | undefined;
   return (event) => {
@@ -133,8 +137,9 @@ export function downloadView(model: string, terminal: Terminal, now: () => numbe
         const { done, total, file } = event;
         if (total === 0 || done === total) break;
         first ??= { at: now(), done };
-        const speed = ((done - first.done) / (now() - first.at)) * 1000;
-        const pace = speed > 0 ? `  ${bytes(speed)}/s  ETA ${duration((total - done) / speed)}` : "";
+        const bytesPerSecond = ((done - first.done) / (now() - first.at)) * 1000;
+        const pace =
+          bytesPerSecond > 0 ? `  ${bytes(bytesPerSecond)}/s  ETA ${duration((total - done) / bytesPerSecond)}` : "";
         terminal.progress(`${percent(done / total, 3)} of ${bytes(total)}${pace}  downloading`, file);
         break;
       }

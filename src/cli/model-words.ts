@@ -1,44 +1,46 @@
 /**
- * `model+adapter`, as mergekit writes a model with a LoRA adapter: which `+` parts the two is found out by what there
- * is, since paths may hold one.
+ * Reads `model+adapter`, as mergekit writes a model with a LoRA adapter. Paths may hold a `+` too, so which one
+ * separates the two is decided by what exists.
  */
 import { inputError } from "../base/errors.js";
 import type { ModelSource } from "../files/checkpoint/model-source.js";
 
 /**
- * What a name stands for, or null: a folder as it is found, or a reference of the Hub. `model`: that of which an
- * adapter is looked for.
+ * Finds what a name stands for: a folder, or a reference to the Hub; null for nothing. `model` is set where the name is
+ * that of an adapter of this model.
  */
 export type FindModel = (name: string, model: string | null) => Promise<string | null>;
 
 /**
- * Folders or `hf://` references. A name that stands for something as it is wins; else the one `+` with a model before
- * and an adapter behind it. Null: none of its beginnings is a model. Throws `input` where an adapter is not found, or
- * where several of its `+` would do.
+ * The model that `words` name, as folders or `hf://` references. If the words as a whole stand for something, that is
+ * the model; else they are divided at the one `+` with a model before it and an adapter behind it. Null: no part before
+ * a `+` is a model. Throws inputError, with the place `where`, for an adapter that does not exist, and where several
+ * `+` would do.
  */
 export async function namedModel(words: string, find: FindModel, where?: string): Promise<ModelSource | null> {
   const whole = await find(words, null);
   if (whole !== null) return whole;
-  const found: ModelSource[] = [];
-  let lost: string | null = null;
-  for (let at = words.indexOf("+"); at >= 0; at = words.indexOf("+", at + 1)) {
-    const model = await find(words.slice(0, at), null);
+  const readings: ModelSource[] = [];
+  let missingAdapter: string | null = null;
+  for (let plus = words.indexOf("+"); plus >= 0; plus = words.indexOf("+", plus + 1)) {
+    const model = await find(words.slice(0, plus), null);
     if (model === null) continue;
-    const adapter = await find(words.slice(at + 1), model);
-    if (adapter === null) lost = words.slice(at + 1);
-    else found.push({ model, adapter });
+    const adapter = await find(words.slice(plus + 1), model);
+    if (adapter === null) missingAdapter = words.slice(plus + 1);
+    else readings.push({ model, adapter });
   }
-  if (found.length > 1) {
-    throw inputError(`"${words}" can be read as a model and its adapter in ${found.length} ways`, {
+  const [reading = null, ...others] = readings;
+  if (others.length > 0) {
+    throw inputError(`"${words}" can be read as a model and its adapter in ${readings.length} ways`, {
       where,
       hint: "rename a folder, so that one + has a model before it and an adapter behind it",
     });
   }
-  if (found[0] === undefined && lost !== null) {
-    throw inputError(`no such adapter: "${lost}"`, {
+  if (reading === null && missingAdapter !== null) {
+    throw inputError(`no such adapter: "${missingAdapter}"`, {
       where,
       hint: "behind the + stands the folder of a LoRA adapter, or one of the Hub: org/name or org/name@revision",
     });
   }
-  return found[0] ?? null;
+  return reading;
 }

@@ -1,15 +1,14 @@
 /** `upcycle convert MOE --expert-multiply M`: a mixture of more experts out of a mixture. */
 import { inputError } from "../base/errors.js";
-import { bytes, compact, duration, folded } from "../base/format.js";
+import { bytes, compact } from "../base/format.js";
 import type { ModelSource } from "../files/checkpoint/model-source.js";
 import { multiplying, type MultiplyingPlan } from "../surgery/convert/multiply.js";
-import type { WorkflowResult } from "../surgery/convert/workflow.js";
 import { countParams } from "../model/cost/params.js";
 import { explainExpectation } from "../surgery/planning/explain.js";
 import type { MultiplyRecipe } from "../surgery/planning/multiply.js";
-import { shownPath, type CommandContext } from "./context.js";
+import type { CommandContext } from "./context.js";
 import { defaultThreads } from "./options.js";
-import { carryOut, countedFiles, dtypeName, dtypeOf, proofLines, type MakeFlags } from "./workflow.js";
+import { carryOut, dtypeName, dtypeOf, resultView, type MakeFlags } from "./workflow.js";
 
 /** The flags of `convert` that mean something with `--expert-multiply`. */
 export interface MultiplyFlags extends MakeFlags {
@@ -20,7 +19,7 @@ export interface MultiplyFlags extends MakeFlags {
   readonly report: boolean;
 }
 
-/** Options of `convert` that mean something here. */
+/** Options of `convert` that mean something with `--expert-multiply`. */
 const meaningful: ReadonlySet<string> = new Set([
   "expertMultiply",
   "topk",
@@ -56,7 +55,7 @@ export function multiplyRecipe(flags: MultiplyFlags & { readonly expertMultiply:
   };
 }
 
-/** Makes the larger model, or shows the plan; `--out` is there unless it is a dry run. */
+/** Makes the larger model, or shows the plan in a dry run; every other run needs `--out`. */
 export async function runMultiply(
   source: ModelSource,
   recipe: MultiplyRecipe,
@@ -68,7 +67,7 @@ export async function runMultiply(
   const measuring = threads ?? defaultThreads();
   const surgery = multiplying({ source, recipe, dtype: dtypeOf(flags.dtype), maxShardBytes: shardSize });
   const running = { threads: { prompts: writing, calibration: measuring, writing, proof: measuring }, report };
-  await carryOut(surgery, flags, running, { facts, planLines, madeLines }, context);
+  await carryOut(surgery, flags, running, resultView(facts, lines), context);
 }
 
 function facts({ plan, dtype, weightBytes, warnings }: MultiplyingPlan): Record<string, unknown> {
@@ -92,17 +91,4 @@ function lines({ plan, dtype, weightBytes }: MultiplyingPlan): string[] {
     `parameters: ${compact(total)}, ${compact(active)} active (of ${compact(countParams(plan.source).total)}); ` +
     `${bytes(weightBytes, 3)} as ${dtypeName(dtype)}`;
   return [plan.how, size, explainExpectation(plan.expected)];
-}
-
-function planLines(planned: MultiplyingPlan): string[] {
-  return [...lines(planned), ...planned.warnings.map((warning) => `warning: ${warning}`)];
-}
-
-function madeLines({ made, proof }: WorkflowResult<MultiplyingPlan, unknown>, columns: number): string[] {
-  return [
-    ...lines(made).flatMap((line) => folded(line, columns)),
-    `${countedFiles(made.weightFiles)} written in ${duration(made.seconds)}`,
-    ...proofLines(proof, columns),
-    `model: ${shownPath(made.dir)}`,
-  ];
 }

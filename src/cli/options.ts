@@ -12,6 +12,7 @@ export interface CommonFlags {
   readonly json?: boolean;
 }
 
+/** Adds `--threads`; `otherwise` says in the help what the default is. */
 export function withThreads(command: Command, otherwise = "all cores"): Command {
   return command.option(
     "--threads <n>",
@@ -20,29 +21,30 @@ export function withThreads(command: Command, otherwise = "all cores"): Command 
   );
 }
 
+/** Adds `--json`. */
 export function withJson(command: Command): Command {
   return command.option("--json", "print the result as JSON on stdout, nothing else");
 }
 
-/** Every help ends with a command line that works, after `remarks`, a paragraph each. */
+/** Ends a command's help with `remarks`, a paragraph each, and with a command line that works. */
 export function withExample(command: Command, example: string, ...remarks: readonly string[]): Command {
   return command.addHelpText("after", () => helpText(remarks, [example]));
 }
 
 /**
- * Each thread of the engine takes memory and waits for the others: far more of them than processors do no work but
- * that.
+ * The most threads that an engine may have here. Each takes memory and waits for the others, so that far more threads
+ * than processors would do nothing but wait.
  */
 export const mostThreads = (): number => Math.max(64, 8 * availableParallelism());
 
-/** Those that a file asks for. Throws inputError for more than this machine can use. */
+/** The number of threads that a file asks for. Throws inputError for more than this machine can use. */
 export function threadsOfFile(threads: number | undefined, file: string): number | undefined {
   if (threads === undefined || threads <= mostThreads()) return threads;
   const message = `expected a whole number from 1 to ${mostThreads()} on this machine, found ${threads}`;
   throw inputError(message, { where: `${file} (threads)`, hint: "--threads goes before it" });
 }
 
-/** Threads to use where the user names none: one for each core. */
+/** The number of threads where the user names none: one for each core. */
 export function defaultThreads(): number {
   return Math.max(1, cpus().length);
 }
@@ -90,6 +92,12 @@ export function quantity(option: string, low: number, high = 1e18): (text: strin
   };
 }
 
+/** The known word that a mistyped one was probably meant to be, as the question `did you mean WORD?`. */
+export function didYouMean(word: string, knownWords: readonly string[]): string | undefined {
+  const similar = nearest(word, knownWords);
+  return similar === undefined ? undefined : `did you mean ${similar}?`;
+}
+
 function range(low: number, high: number): string {
   if (low === -Infinity && high === Infinity) return "between -1.7e308 and 1.7e308";
   return high === Infinity || high === Number.MAX_SAFE_INTEGER ? `from ${low}` : `from ${low} to ${high}`;
@@ -98,12 +106,11 @@ function range(low: number, high: number): string {
 /** One of a few words from the command line. Throws inputError naming the option and the valid words. */
 export function oneOf<T extends string>(option: string, words: readonly T[]): (text: string) => T {
   return (text) => {
-    const found = words.find((word) => word === text);
-    if (found !== undefined) return found;
-    const meant = nearest(text, words);
+    const word = words.find((known) => known === text);
+    if (word !== undefined) return word;
     throw inputError(`"${visibleLine(text, mostQuoted)}" is not one of ${words.join(", ")}`, {
       where: option,
-      hint: meant && `did you mean ${meant}?`,
+      hint: didYouMean(text, words),
     });
   };
 }
@@ -135,7 +142,7 @@ export function byteSize(option: string): (text: string) => number {
   };
 }
 
-/** For options that may be given several times: all values, in order. */
+/** Collects all values of an option that may be given several times, in order. */
 export function collect(value: string, before: readonly string[] | undefined): readonly string[] {
   return [...(before ?? []), value];
 }

@@ -1,13 +1,14 @@
-/** `upcycle perplexity` */
+/** `upcycle perplexity`: a model's perplexity on a text. */
 import { Command } from "commander";
 import { interruptedError } from "../base/errors.js";
+import { resultOf } from "../base/events.js";
 import { percent, rate } from "../base/format.js";
 import { modelFolderOf } from "../files/checkpoint/model-source.js";
 import { openModel } from "../evals/model.js";
 import { slidingPerplexity } from "../evals/perplexity.js";
 import { utf8Length } from "../text/tokens/split.js";
 import { withTokenizer } from "../text/tokenizer/load.js";
-import { openContext } from "./context.js";
+import { openContext, type CommandContext } from "./context.js";
 import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
 import { inputText, orStandardInput } from "./input.js";
 import { modelSource, orAdapted } from "./model-folder.js";
@@ -18,9 +19,10 @@ interface PerplexityFlags extends CommonFlags, DeviceFlags {
   readonly sequence?: number;
 }
 
-/** Windows are no longer than this unless asked for, however many positions a model has. */
+/** Without `--sequence` a window has at most so many tokens, however many positions the model has. */
 const LONGEST_DEFAULT = 1024;
 
+/** The command with its options and its help. */
 export function perplexityCommand(): Command {
   const command = new Command("perplexity")
     .description("measure a model's perplexity on long text, by a window that slides in strides")
@@ -46,7 +48,8 @@ export function perplexityCommand(): Command {
 async function execute(name: string, file: string, flags: PerplexityFlags): Promise<void> {
   const text = await inputText(file, flags.json);
   const source = await modelSource(name, flags.json);
-  const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
+  const context = openContext({ json: flags.json, stopping: "" });
+  const { terminal, signal } = context;
   const tokens = await withTokenizer(modelFolderOf(source), { signal }, (tokenizer) =>
     tokenizer.encode(text, { addSpecialTokens: true }),
   );
@@ -55,37 +58,45 @@ async function execute(name: string, file: string, flags: PerplexityFlags): Prom
   try {
     const sequence = flags.sequence ?? Math.min(model.spec.maxPositions, LONGEST_DEFAULT);
     const stride = flags.stride ?? Math.max(1, Math.floor(sequence / 2));
-    const started = performance.now();
-    const windows = slidingPerplexity(model, tokens, { sequence, stride, signal });
-    let next = await windows.next();
-    for (; next.done !== true; next = await windows.next()) {
+    const start = performance.now();
+    const result = await resultOf(slidingPerplexity(model, tokens, { sequence, stride, signal }), (state) =>
       terminal.progress(
-        `${percent(next.value.tokens / (tokens.length - 1), 3)} of ${tokens.length} tokens  perplexity ` +
-          `${Math.exp(next.value.loss).toPrecision(5)}`,
-      );
-    }
-    const { loss, tokens: predicted } = next.value;
-    if (signal.aborted) throw interruptedError(`stopped after ${predicted} tokens`);
-    const tokensPerSecond = (predicted / (performance.now() - started)) * 1000;
-    const bitsPerByte = (loss * predicted) / Math.LN2 / utf8Length(text);
-    if (json)
-      terminal.json({
-        perplexity: Math.exp(loss),
-        loss,
-        bitsPerByte,
-        tokens: predicted,
-        sequence,
-        stride,
-        tokensPerSecond,
-      });
-    else {
-      terminal.out(
-        `perplexity ${Math.exp(loss).toPrecision(6)}, loss ${loss.toFixed(4)} nats per token, ` +
-          `${bitsPerByte.toFixed(4)} bits per byte`,
-      );
-      terminal.note(`${predicted} tokens, windows of ${sequence}, stride ${stride}, ${rate(tokensPerSecond)}`);
-    }
+        `${percent(state.tokens / (tokens.length - 1), 3)} of ${tokens.length} tokens  perplexity ` +
+          `${Math.exp(state.loss).toPrecision(5)}`,
+      ),
+    );
+    if (signal.aborted) throw interruptedError(`stopped after ${result.tokens} tokens`);
+    show(context, {
+      perplexity: Math.exp(result.loss),
+      loss: result.loss,
+      bitsPerByte: (result.loss * result.tokens) / Math.LN2 / utf8Length(text),
+      tokens: result.tokens,
+      sequence,
+      stride,
+      tokensPerSecond: (result.tokens / (performance.now() - start)) * 1000,
+    });
   } finally {
     await model.close();
   }
+}
+
+/** The keys of `--json`. */
+interface PerplexityResult {
+  readonly perplexity: number;
+  readonly loss: number;
+  readonly bitsPerByte: number;
+  readonly tokens: number;
+  readonly sequence: number;
+  readonly stride: number;
+  readonly tokensPerSecond: number;
+}
+
+function show({ terminal, json }: CommandContext, result: PerplexityResult): void {
+  if (json) return terminal.json(result);
+  const { perplexity, loss, bitsPerByte, tokens, sequence, stride, tokensPerSecond } = result;
+  terminal.out(
+    `perplexity ${perplexity.toPrecision(6)}, loss ${loss.toFixed(4)} nats per token, ` +
+      `${bitsPerByte.toFixed(4)} bits per byte`,
+  );
+  terminal.note(`${tokens} tokens, windows of ${sequence}, stride ${stride}, ${rate(tokensPerSecond)}`);
 }

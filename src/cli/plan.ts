@@ -1,10 +1,11 @@
-/** `upcycle plan` */
+/** `upcycle plan`: predicted losses, cost and layout of upcycling. */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
+import { at, entryOf } from "../base/at.js";
 import { inputError } from "../base/errors.js";
 import { grouped } from "../base/format.js";
-import { nearest, parseHardware, type HardwareTable } from "../base/schemas/index.js";
+import { parseHardware, type HardwareTable } from "../base/schemas/index.js";
 import { toolVersion } from "../surgery/convert/version.js";
 import { isHubReference } from "../files/hub/reference.js";
 import { writeFileAtomic } from "../files/io/atomic.js";
@@ -21,6 +22,7 @@ import {
 } from "../laws/planner/coefficients.js";
 import { gpuOf, type Gpu } from "../laws/planner/hardware.js";
 import { makePlan } from "../laws/planner/plan.js";
+import type { PlanBudget } from "../laws/planner/arms.js";
 import type { PlanRequest } from "../laws/planner/plan-types.js";
 import { parseShape, presets, shapeOfSize, shapeSpec } from "../laws/planner/shape.js";
 import { defaultSpeed } from "../laws/planner/speed.js";
@@ -28,11 +30,21 @@ import { renderPlanHtml } from "../report/plan/plan-page.js";
 import { planText } from "../report/plan/plan-terminal.js";
 import { specFromConfig } from "../model/decoder/config.js";
 import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
-import { parseRecipeName, recipeDefaults, checkRecipe } from "../surgery/planning/recipe.js";
-import { chartAssets, commandLine, plannerBundle } from "./assets.js";
+import { parseRecipeName, recipeDefaults, checkRecipe, type RecipeShape } from "../surgery/planning/recipe.js";
+import { chartAssets } from "../study/chart-assets.js";
+import { commandLine, plannerBundle } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
 import { askedModel, modelFolder, orHub, shownModel } from "./model-folder.js";
-import { collect, quantity, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
+import {
+  collect,
+  didYouMean,
+  quantity,
+  realNumber,
+  wholeNumber,
+  withExample,
+  withJson,
+  type CommonFlags,
+} from "./options.js";
 
 interface PlanFlags extends CommonFlags {
   readonly preset?: string;
@@ -63,6 +75,7 @@ interface PlanFlags extends CommonFlags {
   readonly html?: string;
 }
 
+/** The command with its options and its help. */
 export function planCommand(): Command {
   const command = new Command("plan")
     .description("predict losses, cost and layout of upcycling a dense model")
@@ -128,36 +141,20 @@ async function execute(model: string | undefined, flags: PlanFlags): Promise<voi
   if (flags.html !== undefined) terminal.out(["", `report: ${shownPath(flags.html)}`]);
 }
 
+/** The request that the command line makes. Throws inputError. */
 async function requestOf(model: string | undefined, flags: PlanFlags): Promise<PlanRequest> {
-  const budget = {
-    tokens: flags.tokens ?? null,
-    gpuHours: flags.gpuHours ?? null,
-    money: flags.money ?? null,
-    days: flags.days ?? null,
-  };
   const dense = await denseModel(model, flags);
   if (dense.seen === null)
     throw inputError(`how many tokens has ${dense.name} seen?`, { where: "--d1", hint: "give for example --d1 2T" });
-  if (Object.values(budget).every((value) => value === null)) {
-    throw inputError("no budget", {
-      where: "upcycle plan",
-      hint: "give at least one of --tokens, --gpu-hours, --money, --days",
-    });
-  }
+  const budget = budgetOf(flags);
   const table = await hardwareTable(flags.hardware);
   const gpu = gpuNamed(table, flags.gpu);
-  const recipes = flags.recipe.split(",").map((name) => {
-    const shape = parseRecipeName(name);
-    checkRecipe({ ...recipeDefaults, ...shape, allowUnevenTopK: flags.allowUnevenTopk === true });
-    return shape;
-  });
-  const [denseMfu, moeMfu] = flags.mfu === undefined ? [null, null] : shares(flags.mfu);
   return {
     name: dense.name,
     spec: dense.spec,
     size: flags.n ?? null,
     seen: dense.seen,
-    recipes,
+    recipes: recipesOf(flags),
     budget,
     gpu: flags.price === undefined ? gpu : { ...gpu, price: flags.price },
     currency: table.currency,
@@ -165,7 +162,7 @@ async function requestOf(model: string | undefined, flags: PlanFlags): Promise<P
     sequence: flags.sequence,
     batchTokens: flags.batch ?? null,
     speed: defaultSpeed,
-    mfu: { dense: denseMfu, moe: moeMfu },
+    mfu: flags.mfu === undefined ? { dense: null, moe: null } : sharesOfPeak(flags.mfu),
     coefficients: await coefficientsOf(flags),
     parentPeak: flags.parentLr ?? null,
     draws: flags.draws,
@@ -174,107 +171,117 @@ async function requestOf(model: string | undefined, flags: PlanFlags): Promise<P
   };
 }
 
+function budgetOf(flags: PlanFlags): PlanBudget {
+  const { tokens = null, gpuHours = null, money = null, days = null } = flags;
+  if (tokens === null && gpuHours === null && money === null && days === null) {
+    throw inputError("no budget", {
+      where: "upcycle plan",
+      hint: "give at least one of --tokens, --gpu-hours, --money, --days",
+    });
+  }
+  return { tokens, gpuHours, money, days };
+}
+
+function recipesOf({ recipe, allowUnevenTopk }: PlanFlags): RecipeShape[] {
+  return recipe.split(",").map((name) => {
+    const shape = parseRecipeName(name);
+    checkRecipe({ ...recipeDefaults, ...shape, allowUnevenTopK: allowUnevenTopk === true });
+    return shape;
+  });
+}
+
 interface DenseModel {
   readonly name: string;
   readonly spec: DecoderSpec;
+  /** Tokens that it was trained on; null: not known. */
   readonly seen: number | null;
 }
 
+/** The dense model that a plan starts from. Throws inputError unless the command line says exactly one. */
 async function denseModel(
   model: string | undefined,
   { preset, size, shape, d1, json }: PlanFlags,
 ): Promise<DenseModel> {
-  const given = [model, preset, size, shape].filter((value) => value !== undefined).length;
-  if (given !== 1) {
-    throw inputError(given === 0 ? "no model" : "more than one model", {
+  const count = [model, preset, size, shape].filter((value) => value !== undefined).length;
+  if (count !== 1) {
+    throw inputError(count === 0 ? "no model" : "more than one model", {
       where: "upcycle plan",
       hint: "give one of: a folder, --preset, --size, --shape",
     });
   }
   const seen = d1 ?? null;
-  if (model !== undefined) {
-    const named = await askedModel(model);
-    if (typeof named !== "string")
-      throw inputError("a plan reads config.json alone, in which an adapter changes nothing", {
-        where: shownModel(named),
-        hint: `leave it out: ${shownModel(named.model)}`,
-      });
-    const file = join(await modelFolder(named, json, "config"), "config.json");
-    const spec = specFromConfig(await readJson(file, sizeLimits.settings), shownPath(file));
-    if (isMoe(spec))
-      throw inputError("this model is already a mixture of experts", {
-        where: isHubReference(model) ? model : shownPath(model),
-        hint: "a plan starts from a dense model",
-      });
-    return { name: isHubReference(model) ? model.slice("hf://".length) : shownPath(model), spec, seen };
-  }
-  if (preset !== undefined) {
-    const found = presets.find(({ id }) => id === preset);
-    const names = presets.map(({ id }) => id);
-    const meant = nearest(preset, names);
-    if (found === undefined)
-      throw inputError(`"${preset}" is no preset`, {
-        where: "--preset",
-        hint: meant === undefined ? `presets: ${names.join(", ")}` : `did you mean ${meant}?`,
-      });
-    return { name: found.id, spec: shapeSpec(found.shape), seen: seen ?? found.seen };
-  }
+  if (model !== undefined) return modelOfFolder(model, seen, json);
+  if (preset !== undefined) return modelOfPreset(preset, seen);
   if (shape !== undefined) return { name: "your shape", spec: shapeSpec(parseShape(shape, "--shape")), seen };
-  const wanted = quantity("--size", 1e7, 1e13)(String(size));
-  return { name: `a usual shape of ${String(size)}`, spec: shapeSpec(shapeOfSize(wanted)), seen };
+  const params = quantity("--size", 1e7, 1e13)(String(size));
+  return { name: `a usual shape of ${String(size)}`, spec: shapeSpec(shapeOfSize(params)), seen };
 }
 
-async function hardwareTable(own: string | undefined): Promise<HardwareTable> {
+async function modelOfFolder(model: string, seen: number | null, json: boolean | undefined): Promise<DenseModel> {
+  const source = await askedModel(model);
+  if (typeof source !== "string")
+    throw inputError("a plan reads config.json alone, in which an adapter changes nothing", {
+      where: shownModel(source),
+      hint: `leave it out: ${shownModel(source.model)}`,
+    });
+  const file = join(await modelFolder(source, json, "config"), "config.json");
+  const spec = specFromConfig(await readJson(file, sizeLimits.settings), shownPath(file));
+  if (isMoe(spec))
+    throw inputError("this model is already a mixture of experts", {
+      where: isHubReference(model) ? model : shownPath(model),
+      hint: "a plan starts from a dense model",
+    });
+  return { name: isHubReference(model) ? model.slice("hf://".length) : shownPath(model), spec, seen };
+}
+
+function modelOfPreset(id: string, seen: number | null): DenseModel {
+  const preset = presets.find((one) => one.id === id);
+  if (preset !== undefined) return { name: preset.id, spec: shapeSpec(preset.shape), seen: seen ?? preset.seen };
+  const names = presets.map((one) => one.id);
+  throw inputError(`"${id}" is no preset`, {
+    where: "--preset",
+    hint: didYouMean(id, names) ?? `presets: ${names.join(", ")}`,
+  });
+}
+
+/** The built-in table of GPUs, with the user's file laid over it. */
+async function hardwareTable(userFile: string | undefined): Promise<HardwareTable> {
   const builtIn = fileURLToPath(new URL("../../recipes/hardware.yaml", import.meta.url));
   const files = [{ text: await readText(builtIn), file: "hardware.yaml" }];
-  if (own !== undefined) files.push({ text: await readText(own, sizeLimits.yaml), file: shownPath(own) });
+  if (userFile !== undefined)
+    files.push({ text: await readText(userFile, sizeLimits.yaml), file: shownPath(userFile) });
   return parseHardware(files);
 }
 
 function gpuNamed({ gpus }: HardwareTable, name: string): Gpu {
   const row = Object.hasOwn(gpus, name) ? gpus[name] : undefined;
+  if (row !== undefined) return gpuOf(name, { ...row, peakTflops: row.peakTflops, sources: row.sources ?? {} });
   const names = Object.keys(gpus);
-  const meant = nearest(name, names);
-  if (row === undefined)
-    throw inputError(`"${name}" is not in the table of GPUs`, {
-      where: "--gpu",
-      hint:
-        `${meant === undefined ? "" : `did you mean ${meant}? `}known: ${names.join(", ")}; add yours with ` +
-        "--hardware",
-    });
-  return gpuOf(name, {
-    ...row,
-    peakTflops: row.peakTflops,
-    sources: row.sources ?? {},
+  const question = didYouMean(name, names);
+  throw inputError(`"${name}" is not in the table of GPUs`, {
+    where: "--gpu",
+    hint: `${question === undefined ? "" : `${question} `}known: ${names.join(", ")}; add yours with --hardware`,
   });
 }
 
-function shares(text: string): [number, number] {
+/** `0.45`, or `0.45,0.35`: shares of the GPU's peak that dense models and mixtures reach. */
+function sharesOfPeak(text: string): PlanRequest["mfu"] {
   const parts = text.split(",");
   if (parts.length > 2) throw inputError(`"${text}" is not one or two numbers`, { where: "--mfu" });
-  const [dense, moe = dense] = parts.map(realNumber("--mfu", 0.001, 1));
-  return [dense!, moe!];
+  const shares = parts.map(realNumber("--mfu", 0.001, 1));
+  return { dense: at(shares, 0), moe: at(shares, shares.length - 1) };
 }
 
+/** The coefficients that the plan predicts with: published ones, or the user's own fits. Throws inputError. */
 async function coefficientsOf({ coefficients = [], fittedRecipe }: PlanFlags): Promise<Coefficients> {
   if (coefficients.length === 0) return publishedCoefficients();
   const recipe = fittedRecipe === undefined ? null : fittedRecipe.toUpperCase();
   if (recipe !== null) parseRecipeName(recipe);
-  const named = new Map<string, FitDocument>();
-  for (const text of coefficients) {
-    const kind = armKinds.find((name) => text.startsWith(`${name}=`));
-    const file = kind === undefined ? text : text.slice(kind.length + 1);
-    const key = kind ?? "shared";
-    if (named.has(key))
-      throw inputError(`coefficients for ${key === "shared" ? "all kinds of models" : key} are given twice`, {
-        where: "--coefficients",
-      });
-    named.set(key, await fitDocument(file));
-  }
-  const shared = named.get("shared");
-  if (shared !== undefined && named.size === 1 && shared.law === "upcycling-shared")
+  const fits = await fitsOf(coefficients);
+  const shared = fits.get("shared");
+  if (shared !== undefined && fits.size === 1 && shared.law === "upcycling-shared")
     return fittedCoefficients({ shared }, recipe);
-  const missing = armKinds.filter((kind) => !named.has(kind));
+  const missing = armKinds.filter((kind) => !fits.has(kind));
   if (shared !== undefined || missing.length > 0) {
     throw inputError(
       shared === undefined
@@ -288,56 +295,58 @@ async function coefficientsOf({ coefficients = [], fittedRecipe }: PlanFlags): P
       },
     );
   }
-  return fittedCoefficients(
-    Object.fromEntries(armKinds.map((kind) => [kind, named.get(kind)!])) as Record<ArmKind, FitDocument>,
-    recipe,
-  );
+  const byKind = Object.fromEntries(armKinds.map((kind) => [kind, entryOf(fits, kind)]));
+  return fittedCoefficients(byKind as Record<ArmKind, FitDocument>, recipe);
+}
+
+/** The fits that `FILE` (for all kinds of models) and `KIND=FILE` name, by kind. */
+async function fitsOf(words: readonly string[]): Promise<ReadonlyMap<ArmKind | "shared", FitDocument>> {
+  const fits = new Map<ArmKind | "shared", FitDocument>();
+  for (const text of words) {
+    const kind = armKinds.find((name) => text.startsWith(`${name}=`));
+    const file = kind === undefined ? text : text.slice(kind.length + 1);
+    const key = kind ?? "shared";
+    if (fits.has(key))
+      throw inputError(`coefficients for ${key === "shared" ? "all kinds of models" : key} are given twice`, {
+        where: "--coefficients",
+      });
+    fits.set(key, await fitDocument(file));
+  }
+  return fits;
 }
 
 /** The output of `upcycle fit --json`, checked as far as it is read. Throws inputError. */
 async function fitDocument(path: string): Promise<FitDocument> {
   const file = shownPath(path);
   const data = (await readJson(path)) as Partial<FitDocument> | null;
-  const refuse = (what: string): never => {
-    throw inputError(what, { where: file, hint: "expected what upcycle fit --json prints" });
-  };
-  if (
-    typeof data !== "object" ||
-    data === null ||
-    typeof data.law !== "string" ||
-    typeof data.params !== "object" ||
-    data.params === null
-  )
-    refuse("this is not the output of upcycle fit --json");
+  const problem = fitProblem(data);
+  if (problem !== null) throw inputError(problem, { where: file, hint: "expected what upcycle fit --json prints" });
   const { law, params, status, draws, ranges } = data as FitDocument;
-  if (!Object.values(params).every((value) => typeof value === "number")) refuse("a parameter is no number");
-  if (
-    draws != null &&
-    !(
-      typeof draws === "object" &&
-      Object.values(draws).every(
-        (values) => Array.isArray(values) && values.every((value) => typeof value === "number"),
-      )
-    )
-  )
-    refuse("draws are not lists of numbers");
-  if (
-    ranges != null &&
-    !(
-      typeof ranges === "object" &&
-      Object.values(ranges).every(
-        (pair) => Array.isArray(pair) && pair.length === 2 && pair.every((value) => typeof value === "number"),
-      )
-    )
-  )
-    refuse("ranges are not pairs of numbers");
-  if (status === "iteration-limit") refuse("this fit did not converge");
-  const whole = draws != null && Object.keys(params).every((name) => (draws[name]?.length ?? 0) > 1);
-  return { file, law, params, status, ...(whole && { draws }), ...(ranges != null && { ranges }) };
+  const isDrawn = draws != null && Object.keys(params).every((name) => (draws[name]?.length ?? 0) > 1);
+  return { file, law, params, status, ...(isDrawn && { draws }), ...(ranges != null && { ranges }) };
 }
 
+/** Why data cannot be the fit that a plan needs; null where it can. */
+function fitProblem(data: Partial<FitDocument> | null): string | null {
+  if (!isRecord(data) || typeof data.law !== "string" || !isRecord(data.params))
+    return "this is not the output of upcycle fit --json";
+  const { params, status, draws, ranges } = data;
+  if (!Object.values(params).every(isNumber)) return "a parameter is no number";
+  if (draws != null && !isRecordOf(draws, isNumbers)) return "draws are not lists of numbers";
+  if (ranges != null && !isRecordOf(ranges, (pair) => isNumbers(pair) && pair.length === 2))
+    return "ranges are not pairs of numbers";
+  return status === "iteration-limit" ? "this fit did not converge" : null;
+}
+
+const isNumber = (value: unknown): value is number => typeof value === "number";
+const isNumbers = (value: unknown): value is number[] => Array.isArray(value) && value.every(isNumber);
+const isRecord = <T extends object>(value: T | null | undefined): value is T =>
+  typeof value === "object" && value !== null;
+const isRecordOf = (record: object, isValue: (value: unknown) => boolean): boolean =>
+  typeof record === "object" && Object.values(record).every(isValue);
+
 function shapeWords({ hidden, layers, attn, vocab, tiedHead }: DecoderSpec): string {
-  const ffn = layers[0]!.ffn;
+  const { ffn } = at(layers, 0);
   return (
     `hidden ${grouped(hidden)}, ${layers.length} layers, ${attn.heads} heads of ${attn.headDim} (${attn.kvHeads} ` +
     `key-value), FFN ${grouped(ffn.ffnDim)}, vocabulary ${grouped(vocab)} (${tiedHead ? "tied" : "own"} head)`

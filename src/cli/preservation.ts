@@ -19,19 +19,19 @@ export function preservationView(terminal: Terminal): (event: PreservationEvent)
 }
 
 /** What was measured, line by line, and what it means. */
-export function preservationLines(found: PreservationReport, columns: number): string[] {
-  const worst = worstLayer(found.layers);
+export function preservationLines(report: PreservationReport, columns: number): string[] {
+  const worst = worstLayer(report.layers);
   return [
-    `largest logit difference  ${significant(found.maxAbsLogitDiff)}, ${significant(found.relative)} of the ` +
+    `largest logit difference  ${significant(report.maxAbsLogitDiff)}, ${significant(report.relative)} of the ` +
       "largest logit",
-    `largest logit             ${significant(found.maxAbsLogit)}`,
-    `mean logit difference     ${significant(found.meanAbsLogitDiff)}`,
-    `KL divergence             ${significant(found.klDivergence)} nats`,
-    `same likeliest token      ${found.topAgreement === 1 ? "always" : percent(found.topAgreement, 4)}`,
+    `largest logit             ${significant(report.maxAbsLogit)}`,
+    `mean logit difference     ${significant(report.meanAbsLogitDiff)}`,
+    `KL divergence             ${significant(report.klDivergence)} nats`,
+    `same likeliest token      ${report.topAgreement === 1 ? "always" : percent(report.topAgreement, 4)}`,
     ...(worst === null
       ? []
       : [`FFN error                 ${significant(worst.relative)} at most (layer ${worst.layer})`]),
     "",
-    ...wrap(found.verdict.words, columns),
+    ...wrap(report.verdict.words, columns),
   ];
 }

@@ -1,39 +1,40 @@
-/** Events of trainings and studies as lines for a terminal. */
+/** Events of trainings, studies and conversions as lines for a terminal. */
 import { bytes, duration, percent, rate } from "../base/format.js";
+import { meanOf } from "../base/mean.js";
 import type { MakeEvent, PlannedModel } from "../surgery/convert/make.js";
 import type { StudyEvent } from "../study/run.js";
+import { TimeLeft } from "../study/time-left.js";
 import type { TrainEvent } from "../train/run.js";
 import type { Terminal } from "./terminal.js";
 
 /** What trainings do on Ctrl-C. */
 export const savingWords = "finishing the step in hand and saving";
 
-/** Smooths the speed over the last steps, so that the line does not flicker. */
-const RECENT = 8;
+/** The speed is that of so many last steps, so that the line does not flicker. */
+const RECENT_STEPS = 8;
 
-/** Shows one training's events. `name` says which; `overall` adds the state of a larger whole. */
+/** Shows one training's events. `name` says which training; `overall` adds the state of a larger whole. */
 export function trainingView(terminal: Terminal, name: string): (event: TrainEvent, overall?: string) => void {
   let steps = 0;
-  let perStep = 0;
-  let recent: number[] = [];
+  let tokensPerStep = 0;
+  let recentMs: number[] = [];
   return (event, overall = "") => {
     switch (event.type) {
       case "open":
-        steps = event.steps;
-        perStep = event.tokensPerStep;
-        recent = [];
+        ({ steps, tokensPerStep } = event);
+        recentMs = [];
         terminal.note(
           event.step === 0
-            ? `${name}: ${steps} steps of ${perStep} tokens`
+            ? `${name}: ${steps} steps of ${tokensPerStep} tokens`
             : `${name}: going on after step ${event.step} of ${steps}`,
         );
         break;
       case "step": {
-        recent = [...recent.slice(1 - RECENT), event.ms];
-        const ms = recent.reduce((a, b) => a + b, 0) / recent.length;
+        recentMs = [...recentMs.slice(1 - RECENT_STEPS), event.ms];
+        const ms = meanOf(recentMs);
         const eta = ((steps - event.step) * ms) / 1000;
         terminal.progress(
-          `step ${event.step}/${steps}  ETA ${duration(eta)}${overall}  ${rate((perStep / ms) * 1000)}  loss ` +
+          `step ${event.step}/${steps}  ETA ${duration(eta)}${overall}  ${rate((tokensPerStep / ms) * 1000)}  loss ` +
             `${event.loss.toFixed(3)}`,
           name,
         );
@@ -50,10 +51,12 @@ export function trainingView(terminal: Terminal, name: string): (event: TrainEve
 }
 
 /** Shows a study's events, with the time left for the whole, judged by the FLOPs still to do. */
-export function studyView(terminal: Terminal, now: () => number): (event: StudyEvent) => void {
+export function studyView(terminal: Terminal, threads: number, now: () => number): (event: StudyEvent) => void {
   let run = "";
   let view = trainingView(terminal, "");
-  let first: { at: number; done: number } | undefined;
+  const timeLeft = new TimeLeft(threads);
+  let began: number | undefined;
+  let done = 0;
   return (event) => {
     switch (event.type) {
       case "phase":
@@ -67,20 +70,22 @@ export function studyView(terminal: Terminal, now: () => number): (event: StudyE
           run = event.run;
           view = trainingView(terminal, run);
         }
-        first ??= { at: now(), done: event.done };
-        const worked = event.done - first.done;
-        const left = worked > 0 ? duration((((event.total - event.done) / worked) * (now() - first.at)) / 1000) : "?";
-        view(event.event, `  study ${Math.floor((100 * event.done) / event.total)} %, ${left} left`);
+        began ??= now();
+        if (event.event.type === "step") timeLeft.add(event.done - done, event.event.ms);
+        done = event.done;
+        const percentage = Math.floor((100 * event.done) / event.total);
+        const left = duration(timeLeft.seconds(event.total - done, now() - began));
+        view(event.event, `  study ${percentage} %, ${left} left`);
         break;
       }
     }
   };
 }
 
-/** Before this a speed says nothing yet. */
+/** Milliseconds before which a speed says nothing yet. */
 const paceAfterMs = 1000;
 
-/** Shows a conversion or a merge: its warnings, then how far it is. */
+/** Shows a conversion or a merge: first its warnings, then how far it is. */
 export function conversionView(
   terminal: Terminal,
   doing = "converting",

@@ -28,7 +28,7 @@ import { askedModel, hubReference } from "./model-folder.js";
 import { namedModel } from "./model-words.js";
 import { oneOf, realNumber, wholeNumber } from "./options.js";
 
-/** Keys as in recipe files, apart from a few shorter ones. */
+/** The flags that say a recipe, under the keys of recipe files, apart from a few shorter ones. */
 export interface RecipeFlags extends Partial<Omit<RecipeConfig, "recipe" | "allowUnevenTopK" | "auxLossCoef">> {
   readonly recipe?: string;
   readonly mergekit?: string;
@@ -37,6 +37,7 @@ export interface RecipeFlags extends Partial<Omit<RecipeConfig, "recipe" | "allo
   readonly auxLoss?: number;
 }
 
+/** Adds the options that say a recipe. */
 export function withRecipe(command: Command): Command {
   return command
     .option(
@@ -98,29 +99,39 @@ export function withRecipe(command: Command): Command {
     .option("--allow-uneven-topk", "accept a T that is not a multiple of G");
 }
 
-/** Models by name, the base first, and the recipe. */
-export interface AskedConversion {
+/**
+ * What the command line asks `convert` for: models by name, the base first, a recipe, and a precision if a file has
+ * one.
+ */
+export interface RequestedConversion {
   readonly models: readonly [ModelSource, ...ModelSource[]];
   readonly recipe: UpcycleRecipe;
   readonly dtype?: MergekitConfig["dtype"];
 }
 
 /**
- * What the flags ask for; those that are given come before a file's keys. Throws `input` for a file or a recipe that
- * cannot be used.
+ * What the command line asks for; flags come before a file's keys. Throws inputError for a file or a recipe that cannot
+ * be used.
  */
-export async function askedOfFlags(
+export async function requestedConversion(
   model: string | undefined,
   flags: RecipeFlags,
   command: Command,
-): Promise<AskedConversion> {
+): Promise<RequestedConversion> {
+  const { recipe, mergekit, others } = flags;
+  if (mergekit !== undefined) return mergekitConversion(model, { ...flags, mergekit });
+  if (others !== undefined) throw inputError("--others is about several models, which only --mergekit names");
+  if (model === undefined) return command.error("error: missing required argument 'model'");
+  if (recipe === undefined) return command.error("error: required option '--recipe <name>' not specified");
+  return { models: [await askedModel(model)], recipe: await recipeOfFlags({ ...flags, recipe }) };
+}
+
+/** What a file of mergekit-moe asks for. */
+async function mergekitConversion(
+  model: string | undefined,
+  flags: RecipeFlags & { readonly mergekit: string },
+): Promise<RequestedConversion> {
   const { recipe, mergekit, others, experts, shared } = flags;
-  if (mergekit === undefined) {
-    if (others !== undefined) throw inputError("--others is about several models, which only --mergekit names");
-    if (model === undefined) return command.error("error: missing required argument 'model'");
-    if (recipe === undefined) return command.error("error: required option '--recipe <name>' not specified");
-    return { models: [await askedModel(model)], recipe: await recipeOfFlags({ ...flags, recipe }) };
-  }
   if (model !== undefined || recipe !== undefined) {
     throw inputError(
       "--mergekit says which models become experts, " +
@@ -132,84 +143,72 @@ export async function askedOfFlags(
     throw inputError(`${experts === undefined ? "--shared" : "--experts"} does not go with --mergekit`);
   const file = shownPath(mergekit);
   const config = parseMergekitConfig(await readText(mergekit, sizeLimits.yaml), file);
-  const plan = mergekitPlan(config, file, { ...given(flags), others });
-  const [base, ...more] = await Promise.all(plan.models.map((name) => modelBeside(mergekit, name)));
+  const plan = mergekitPlan(config, file, { ...recipeKeysOf(flags), others });
+  const [base, ...more] = await Promise.all(plan.models.map((name) => modelOfFile(mergekit, name)));
   if (base === undefined) throw inputError("names no model", { where: file });
   return { models: [base, ...more], recipe: plan.recipe, dtype: config.dtype };
 }
 
 /**
- * A model of a mergekit file, or `model+lora`: folders beside the file or here; what is none, as `hf://`. Throws
- * `input` for a path that leads nowhere.
+ * A model that a mergekit file names, or `model+lora`: a folder as seen from the file or from here, else a model of the
+ * Hub. Throws inputError for a path that leads nowhere.
  */
-async function modelBeside(file: string, name: string): Promise<ModelSource> {
-  const found = await namedModel(
-    name,
-    async (one) => {
-      if (isHubReference(one)) return hubReference(one);
-      for (const path of [resolve(dirname(file), one), resolve(one)])
-        if (one !== "" && (await exists(path))) return path;
-      return isAbsolute(one) || /^[.~]|[\\]/.test(one) ? null : hubReference(one);
-    },
-    shownPath(file),
-  );
-  if (found !== null) return found;
+async function modelOfFile(file: string, name: string): Promise<ModelSource> {
+  const source = await namedModel(name, (word) => folderOrReference(file, word), shownPath(file));
+  if (source !== null) return source;
   throw inputError(`no such folder: ${name}`, {
     where: shownPath(file),
     hint: "write a folder, as seen from this file or from here, or a model of the Hub such as org/name",
   });
 }
 
+async function folderOrReference(file: string, word: string): Promise<string | null> {
+  if (isHubReference(word)) return hubReference(word);
+  for (const path of [resolve(dirname(file), word), resolve(word)])
+    if (word !== "" && (await exists(path))) return path;
+  const isPath = isAbsolute(word) || /^[.~]|[\\]/.test(word);
+  return isPath ? null : hubReference(word);
+}
+
 async function recipeOfFlags(flags: RecipeFlags & { readonly recipe: string }): Promise<UpcycleRecipe> {
   const { recipe } = flags;
   const isFile = /\.ya?ml$/i.test(recipe);
-  const file = isFile
+  const fileKeys = isFile
     ? parseRecipeConfig(await readText(recipe, sizeLimits.yaml), shownPath(recipe))
     : { recipe, router: undefined };
-  const said = given(flags);
-  // The order that a flag says leaves what else a file says about the router.
+  const flagKeys = recipeKeysOf(flags);
+  // --router sets the order alone: what else a file says about the router stays.
   const router =
-    typeof said.router === "string" && typeof file.router === "object"
-      ? { router: { ...file.router, order: said.router } }
+    typeof flagKeys.router === "string" && typeof fileKeys.router === "object"
+      ? { router: { ...fileKeys.router, order: flagKeys.router } }
       : {};
-  return recipeFromConfig({ ...file, ...said, ...router });
+  return recipeFromConfig({ ...fileKeys, ...flagKeys, ...router });
 }
 
-/** The keys that were said. */
-function given({ allowUnevenTopk, auxLoss, ...all }: RecipeFlags): Partial<Omit<RecipeConfig, "recipe">> {
-  const {
-    target,
-    router,
-    scaling,
-    routerStd,
-    seed,
-    experts,
-    noise,
-    noiseFraction,
-    drop,
-    permute,
-    shared,
-    layers,
-    pad,
-    correctionBias,
-  } = all;
-  const said = {
-    target,
-    router,
-    scaling,
-    routerStd,
-    seed,
-    experts,
-    noise,
-    noiseFraction,
-    drop,
-    permute,
-    shared,
-    layers,
-    pad,
-    correctionBias,
-    allowUnevenTopK: allowUnevenTopk,
-    auxLossCoef: auxLoss,
-  };
-  return Object.fromEntries(Object.entries(said).filter(([, value]) => value !== undefined));
+/** Flags that have the name of their key in recipe files. */
+const sameNames = [
+  "target",
+  "router",
+  "scaling",
+  "routerStd",
+  "seed",
+  "experts",
+  "noise",
+  "noiseFraction",
+  "drop",
+  "permute",
+  "shared",
+  "layers",
+  "pad",
+  "correctionBias",
+] as const satisfies readonly (keyof RecipeFlags & keyof RecipeConfig)[];
+
+/** The keys of a recipe file that the command line sets. */
+function recipeKeysOf(flags: RecipeFlags): Partial<Omit<RecipeConfig, "recipe">> {
+  const keys: readonly (readonly [key: keyof RecipeConfig, value: unknown])[] = [
+    ...sameNames.map((name) => [name, flags[name]] as const),
+    ["allowUnevenTopK", flags.allowUnevenTopk],
+    ["auxLossCoef", flags.auxLoss],
+  ];
+  return Object.fromEntries(keys.filter(([, value]) => value !== undefined));
 }

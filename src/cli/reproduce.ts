@@ -1,4 +1,4 @@
-/** The commands that make a study's numbers again, as a user would type them. */
+/** The commands that reproduce a study's numbers, as a user would type them. */
 import { shellPath, shellWord } from "../base/shell.js";
 import type { ModelSource } from "../files/checkpoint/open.js";
 import { recipeDefaults, recipeName, type UpcycleRecipe } from "../surgery/planning/recipe.js";
@@ -6,7 +6,7 @@ import { noiseWords } from "../surgery/planning/recipe-config.js";
 import { shownPath } from "./context.js";
 import { shownModel } from "./model-folder.js";
 
-/** `upcycle convert` with everything said. */
+/** `upcycle convert` with every setting of the recipe. */
 export function convertLine(parent: ModelSource, recipe: UpcycleRecipe, out: string): string {
   const {
     target,
@@ -25,7 +25,7 @@ export function convertLine(parent: ModelSource, recipe: UpcycleRecipe, out: str
     auxLossCoef,
     correctionBias,
   } = recipe;
-  const flag = (said: boolean, words: string): string[] => (said ? [words] : []);
+  const flag = (isNeeded: boolean, words: string): string[] => (isNeeded ? [words] : []);
   return [
     `upcycle convert ${shellPath(shownModel(parent))} --recipe ${recipeName(recipe)}`,
     ...(target === null ? [] : [`--target ${shellWord(target)}`]),
@@ -46,12 +46,12 @@ export function convertLine(parent: ModelSource, recipe: UpcycleRecipe, out: str
   ].join(" ");
 }
 
-/** `upcycle verify` of a conversion. */
+/** `upcycle verify` of a conversion: the parent, then the model that was made of it. */
 export function verifyLine(parent: ModelSource, child: string): string {
   return `upcycle verify ${shellPath(shownModel(parent))} ${shellPath(shownPath(child))}`;
 }
 
-/** `device`: further flags that say what computes. */
+/** The command of a study with its folder and its threads. `device`: further flags that say what computes. */
 export function studyLine(command: string, dir: string, threads: number, device = ""): string {
   return `${command} --out ${shellPath(shownPath(dir))} --threads ${threads}${device}`;
 }

@@ -7,10 +7,12 @@ import { constants } from "node:os";
 import { basename } from "node:path";
 import { isatty } from "node:tty";
 
+/** The signals that ask a command to stop. */
 export const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+/** The name of a signal that asks a command to stop. */
 export type StopSignal = (typeof stopSignals)[number];
 
-/** What a shell reports of a process that a signal has ended: 130, 143, 129. */
+/** The exit code that a shell reports of a process that a signal has ended: 130, 143, 129. */
 export const exitCodeOf = (name: StopSignal): number => 128 + constants.signals[name];
 
 /**
@@ -20,13 +22,20 @@ export const exitCodeOf = (name: StopSignal): number => 128 + constants.signals[
  */
 const COPIES_MS = 500;
 
-/** Which signals of one process mean what; apart from the process, so that it can be tested. */
+interface ReceivedSignal {
+  readonly name: StopSignal;
+  /** Milliseconds, by the clock of `StopRequests`. */
+  readonly at: number;
+}
+
+/** Decides what each signal that one process receives means. It is apart from the process, so that it can be tested. */
 export class StopRequests {
-  private first: { readonly name: StopSignal; readonly at: number } | null = null;
-  private readonly asked = new Set<() => void>();
+  private first: ReceivedSignal | null = null;
+  private readonly callbacks = new Set<() => void>();
 
   /**
    * `end` ends the process at once by the default of the signal: while an engine computes, `process.exit` is a crash.
+   * `now` is a clock in milliseconds.
    */
   constructor(
     private readonly end: (name: StopSignal) => void,
@@ -38,28 +47,30 @@ export class StopRequests {
     return this.first === null ? null : exitCodeOf(this.first.name);
   }
 
-  /** Calls `ask` on the first signal, at once if it has come already. Returns what takes it back. */
+  /** Calls `ask` on the first signal, at once if it has come already. Returns a function that takes `ask` back. */
   onFirst(ask: () => void): () => void {
-    this.asked.add(ask);
+    this.callbacks.add(ask);
     if (this.first !== null) ask();
-    return () => void this.asked.delete(ask);
+    return () => void this.callbacks.delete(ask);
   }
 
+  /** How many callbacks wait for a signal. */
   get listeners(): number {
-    return this.asked.size;
+    return this.callbacks.size;
   }
 
+  /** Takes a signal: the first one calls all callbacks, a second one that is no copy of it ends the process. */
   receive(name: StopSignal): void {
     if (this.first !== null) {
       if (!isCopy(this.first, name, this.now())) this.end(name);
       return;
     }
     this.first = { name, at: this.now() };
-    for (const ask of this.asked) ask();
+    for (const ask of this.callbacks) ask();
   }
 }
 
-function isCopy(first: { readonly name: StopSignal; readonly at: number }, name: StopSignal, now: number): boolean {
+function isCopy(first: ReceivedSignal, name: StopSignal, now: number): boolean {
   return now - first.at < COPIES_MS && (first.name === name || (first.name !== "SIGINT" && name !== "SIGINT"));
 }
 
@@ -67,15 +78,16 @@ const listeners = new Map<StopSignal, () => void>();
 
 const requests = new StopRequests(
   (name) => {
-    process.off(name, listeners.get(name)!);
+    const listener = listeners.get(name);
+    if (listener !== undefined) process.off(name, listener);
     process.kill(process.pid, name);
   },
   () => performance.now(),
 );
 
 /**
- * Calls `ask` when the process is asked to stop, at once if it has been; a second signal ends the process. Returns what
- * takes it back: while nobody listens a signal ends the process by its default.
+ * Calls `ask` when the process is asked to stop, at once if it has been; a second signal ends the process. Returns a
+ * function that takes `ask` back: while nobody listens a signal ends the process by its default.
  */
 export function onStopAsked(ask: () => void): () => void {
   const forget = requests.onFirst(ask);
@@ -99,8 +111,8 @@ export const stoppedExitCode = (): number | null => requests.exitCode;
 let hangupIgnored = false;
 
 /**
- * Whatever ends the process later: what a terminal that goes away does to it, and that `nohup` holds. Called once,
- * first of all.
+ * Prepares the process for a terminal that goes away: SIGHUP is ignored where the command was started by `nohup`, and
+ * at the end Node does not abort for want of the terminal. This is called once, before anything else.
  */
 export function withstandHangups(): void {
   if (startedByNohup(process.env, fileAtStdin)) {
@@ -109,8 +121,8 @@ export function withstandHangups(): void {
   }
   const terminals = [0, 1, 2].filter((descriptor) => isatty(descriptor));
   process.on("exit", () => {
-    // Node gives terminals their settings back at its end, and aborts where one is gone. A file that is not the one of
-    // its beginning it leaves alone.
+    // At its end Node gives each terminal its settings back, and aborts where a terminal is gone. It leaves a
+    // descriptor alone behind which another file lies than at the beginning.
     for (const descriptor of terminals) if (!isatty(descriptor)) replaceByNothing(descriptor);
   });
 }
@@ -125,14 +137,14 @@ function replaceByNothing(descriptor: number): void {
     closeSync(descriptor);
     openSync("/dev/null", "r+");
   } catch {
-    // Closed is as good.
+    // A descriptor that is closed is as good.
   }
 }
 
 /**
- * `nohup` ignores SIGHUP, but Node takes every signal's default back when it starts, so only the traces of nohup are
- * left: shells name the command they run in the variable `_`, and a terminal as standard input has become /dev/null
- * opened for writing.
+ * Whether `nohup` has started this process. It ignores SIGHUP, but Node restores every signal's default when it starts,
+ * so only the traces of nohup are left: shells name the command they run in the variable `_`, and a terminal as
+ * standard input has become /dev/null opened for writing.
  */
 export function startedByNohup(
   env: Readonly<Record<string, string | undefined>>,
@@ -143,7 +155,7 @@ export function startedByNohup(
   return stdin !== null && stdin.path === "/dev/null" && stdin.writeOnly;
 }
 
-/** What standard input is, on Linux; null where nobody can tell. */
+/** The file that is standard input, on Linux; null where nobody can tell. */
 function fileAtStdin(): OpenFile | null {
   if (process.platform !== "linux") return null;
   try {

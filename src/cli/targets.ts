@@ -1,12 +1,13 @@
-/** `upcycle targets` */
+/** `upcycle targets`: the families that an upcycled model can be written as. */
 import { Command } from "commander";
 import { labelled, table, wrap } from "../base/format.js";
-import { openCheckpoint } from "../files/checkpoint/open.js";
 import type { RouterOrder } from "../model/decoder/types.js";
+import type { ExpectedPreservation } from "../surgery/planning/expectation.js";
 import { parseRecipeName, recipeName, upcycleRecipe } from "../surgery/planning/recipe.js";
 import { programs, type Support } from "../surgery/planning/serving.js";
 import { neverTargets, surveyRecipe, type TargetVerdict } from "../surgery/planning/survey.js";
 import { openContext } from "./context.js";
+import { decoderOf } from "./decoder-of.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import { withExample, withJson, type CommonFlags } from "./options.js";
 
@@ -17,6 +18,7 @@ interface TargetsFlags extends CommonFlags {
 const labelWidth = 18;
 const orders: readonly RouterOrder[] = ["topk-softmax", "softmax-topk"];
 
+/** The command with its options and its help. */
 export function targetsCommand(): Command {
   const command = new Command("targets")
     .description("say which MoE families can hold an upcycled model, exactly or not, and which programs run it")
@@ -30,23 +32,17 @@ async function execute(name: string, flags: TargetsFlags): Promise<void> {
   const source = await modelSource(name, flags.json, "headers");
   const { terminal, json } = openContext({ json: flags.json });
   const shape = parseRecipeName(flags.recipe);
-  const checkpoint = await openCheckpoint(source);
-  await checkpoint.close();
-  const { spec } = checkpoint;
+  const spec = await decoderOf(source);
   const verdicts = orders.flatMap((order) => surveyRecipe(spec, upcycleRecipe(recipeName(shape), { order })));
   if (json) {
     terminal.json({ family: spec.family, recipe: recipeName(shape), targets: verdicts, never: neverTargets });
     return;
   }
   terminal.out(`${spec.family} with ${recipeName(shape)}`);
-  for (const order of orders)
-    terminal.out(
-      section(
-        verdicts.filter((verdict) => verdict.order === order),
-        order,
-        terminal.columns,
-      ),
-    );
+  for (const order of orders) {
+    const ofOrder = verdicts.filter((verdict) => verdict.order === order);
+    terminal.out(section(ofOrder, order, terminal.columns));
+  }
   terminal.out("");
   terminal.out("read, run and trained, but never targets");
   for (const [family, why] of Object.entries(neverTargets))
@@ -60,33 +56,38 @@ const meanings: Readonly<Record<RouterOrder, string>> = {
 
 const marks: Readonly<Record<Support, string>> = { same: "yes", other: "WRONG", no: "no", unknown: "untested" };
 
+const functionWords: Readonly<Record<ExpectedPreservation["kind"], string>> = {
+  exact: "exact",
+  "constant-router": "exact *",
+  approximate: "approximate",
+};
+
+/** The verdicts on all families for one router order. */
 function section(verdicts: readonly TargetVerdict[], order: RouterOrder, columns: number): string[] {
-  const held = verdicts.filter(({ obstacle }) => obstacle === null);
-  const rows = held.map(({ family, expected, serving }) => [
+  const targets = verdicts.flatMap(({ family, expected, serving }) =>
+    expected === null ? [] : [{ family, kind: expected.kind, serving }],
+  );
+  const rows = targets.map(({ family, kind, serving }) => [
     family,
-    expected!.kind === "exact" ? "exact" : expected!.kind === "constant-router" ? "exact *" : "approximate",
+    functionWords[kind],
     ...serving.map(({ support }) => marks[support]),
   ]);
-  const notes = held.flatMap(({ family, serving }) =>
+  const notes = targets.flatMap(({ family, serving }) =>
     serving.flatMap(({ program, support, note }) =>
       note === null || support === "no" ? [] : [`${family} in ${program}: ${note}`],
     ),
   );
+  const heading = ["target", "function", ...programs];
+  const alignment = heading.map(() => "left" as const);
   return [
     "",
     `${order}: ${meanings[order]}`,
-    ...(rows.length === 0
-      ? []
-      : table(
-          [["target", "function", ...programs], ...rows],
-          ["left", "left", "left", "left", "left", "left"],
-          columns,
-        )),
-    ...(held.some(({ expected }) => expected!.kind === "constant-router")
+    ...(rows.length === 0 ? [] : table([heading, ...rows], alignment, columns)),
+    ...(targets.some(({ kind }) => kind === "constant-router")
       ? ["  * while all router logits are equal; otherwise approximate"]
       : []),
     ...notes.flatMap((note) => wrap(note, columns - 4).map((line, i) => `${i === 0 ? "  " : "    "}${line}`)),
-    ...(held.length < verdicts.length ? ["", "cannot hold it"] : []),
+    ...(targets.length < verdicts.length ? ["", "cannot hold it"] : []),
     ...verdicts.flatMap(({ family, obstacle }) =>
       obstacle === null ? [] : labelled(`  ${family}`, obstacle, labelWidth, columns),
     ),

@@ -1,8 +1,10 @@
-/** `upcycle train` */
+/** `upcycle train`: the training that a train file describes. */
 import { join } from "node:path";
 import { Command } from "commander";
+import { at } from "../base/at.js";
+import { resultOf } from "../base/events.js";
 import { bytes, duration, rate } from "../base/format.js";
-import { parseTrainConfig } from "../base/schemas/index.js";
+import { parseTrainConfig, type TrainConfig } from "../base/schemas/index.js";
 import { trainedFiles } from "../surgery/convert/trained-card.js";
 import { sizeLimits } from "../files/io/open.js";
 import { readText } from "../files/io/ranges.js";
@@ -14,48 +16,66 @@ import { chosenBackend, withPrecision, type PrecisionFlags } from "./device.js";
 import { modelSource } from "./model-folder.js";
 import { defaultThreads, threadsOfFile, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { savingWords, trainingView } from "./progress.js";
+import { resolvedBy } from "./settings.js";
 
 interface TrainFlags extends CommonFlags, PrecisionFlags {
   readonly out?: string;
 }
 
+/** The command with its options and its help. */
 export function trainCommand(): Command {
   const command = new Command("train")
     .description("train a new model, or an existing one further, on text")
     .argument("<file>", "train file (YAML; see recipes/train.yaml)")
     .option("--out <dir>", "run folder (default: the file's); the same folder goes on where it was stopped")
     .action(execute);
+  resolvedBy(command, async ([file = ""], flags: TrainFlags) => {
+    const config = await readConfig(file);
+    return { options: { out: flags.out ?? config.out, threads: threadsFor(file, flags, config) }, file: config };
+  });
   return withExample(
     withJson(withThreads(withPrecision(command), "the file's, else all cores")),
     "upcycle train recipes/train.yaml --out runs/small",
   );
 }
 
+const readConfig = async (file: string): Promise<TrainConfig> =>
+  parseTrainConfig(await readText(file, sizeLimits.yaml), shownPath(file));
+
+const threadsFor = (file: string, flags: TrainFlags, config: Pick<TrainConfig, "threads">): number =>
+  flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? defaultThreads();
+
 async function execute(file: string, flags: TrainFlags): Promise<void> {
-  const said = parseTrainConfig(await readText(file, sizeLimits.yaml), shownPath(file));
-  const config = typeof said.model === "string" ? { ...said, model: await modelSource(said.model, flags.json) } : said;
+  const fileConfig = await readConfig(file);
+  const { model } = fileConfig;
+  const config =
+    typeof model === "string" ? { ...fileConfig, model: await modelSource(model, flags.json) } : fileConfig;
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
   const dir = flags.out ?? config.out;
-  const threads = flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? defaultThreads();
+  const threads = threadsFor(file, flags, config);
   const view = trainingView(terminal, "train");
   const backend = await chosenBackend(flags.device, terminal, flags.precision);
-  const events = trainFromConfig({ config, dir, threads, signal, backend, describe: trainedFiles });
-  for (;;) {
-    const next = await events.next();
-    if (next.done === true) {
-      if (json) terminal.json(summary(next.value, dir));
-      else terminal.out(show(next.value, dir));
-      return;
-    }
-    const event = next.value;
+  const training = trainFromConfig({
+    config,
+    dir,
+    threads,
+    signal,
+    backend,
+    describe: trainedFiles,
+  });
+  const result = await resultOf(training, (event) => {
     if (event.type === "phase") terminal.note(event.label);
     else if (event.type === "note") terminal.note(`  ${event.text}`);
     else view(event);
-  }
+  });
+  if (json) terminal.json(summary(result, dir));
+  else terminal.out(resultLines(result, dir));
 }
 
+/** The measurement with the lowest held-out loss. */
 const lowest = ({ metrics }: RunResult): EvalRecord => metrics.evals.reduce((a, b) => (b.loss < a.loss ? b : a));
 
+/** The keys of `--json`. */
 function summary(result: RunResult, dir: string): Record<string, unknown> {
   const { steps, evals } = result.metrics;
   const best = lowest(result);
@@ -74,18 +94,18 @@ function summary(result: RunResult, dir: string): Record<string, unknown> {
   };
 }
 
-function show(result: RunResult, dir: string): string[] {
+function resultLines(result: RunResult, dir: string): string[] {
   const { steps, evals } = result.metrics;
   const best = lowest(result);
   const seconds = steps.reduce((sum, { ms }) => sum + ms / 1000, 0);
   const memory = result.peakRssBytes === 0 ? "" : `, peak memory ${bytes(result.peakRssBytes)}`;
   const speed = `${rate(result.tokensPerSecond)}${memory}`;
-  const ended = result.metrics.done?.reason === "time" ? " (its time budget)" : "";
+  const reason = result.metrics.done?.reason === "time" ? " (its time budget)" : "";
   return [
     ...(result.found ? ["already finished, nothing was trained"] : []),
-    `held-out loss ${evals[0]!.loss.toFixed(4)} -> ${result.finalLoss.toFixed(4)}`,
-    `${steps.length} steps ${result.found ? "took" : "in"} ${duration(seconds)}${ended}, ${speed}`,
-    // The weights that went in are not kept a second time.
+    `held-out loss ${at(evals, 0).loss.toFixed(4)} -> ${result.finalLoss.toFixed(4)}`,
+    `${steps.length} steps ${result.found ? "took" : "in"} ${duration(seconds)}${reason}, ${speed}`,
+    // Where no step made the model better, there is no best checkpoint: the weights of the beginning are not copied.
     ...(best.step === 0
       ? []
       : [`best: ${shownPath(join(dir, "best"))} (held-out loss ${best.loss.toFixed(4)} after step ${best.step})`]),

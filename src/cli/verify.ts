@@ -3,13 +3,14 @@ import { Command } from "commander";
 import { inputError, stopError } from "../base/errors.js";
 import { compact, significant, table } from "../base/format.js";
 import { shellPath } from "../base/shell.js";
-import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
+import type { ModelSource } from "../files/checkpoint/open.js";
 import { readRecord, type UpcycleRecord } from "../surgery/convert/record.js";
 import { countParams } from "../model/cost/params.js";
 import { measurePreservation } from "../evals/preservation.js";
 import type { PreservationReport } from "../model/results/preservation.js";
 import { isMoe } from "../model/decoder/types.js";
 import { openContext } from "./context.js";
+import { decoderOf } from "./decoder-of.js";
 import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
 import { modelSource, orAdapted, shownModel } from "./model-folder.js";
 import {
@@ -33,6 +34,7 @@ interface VerifyFlags extends CommonFlags, DeviceFlags {
   readonly tolerance?: number;
 }
 
+/** Words for the help of `--text`. */
 export const textHelp =
   "text to measure on: .txt, .jsonl, .jsonl.gz or a folder; may be given again " +
   "(default: built-in text, or random ids for a model without tokenizer)";
@@ -43,6 +45,7 @@ const remark =
   ("Exit code 1: the models differ by more than --tolerance; without it, by more than rounding although the " +
     "child's upcycle.json promises the parent's function.");
 
+/** The command with its options and its help. */
 export function verifyCommand(): Command {
   const command = new Command("verify")
     .description("measure how far an MoE model's function is from its dense parent's")
@@ -74,7 +77,7 @@ async function execute(denseName: string, moeName: string, flags: VerifyFlags): 
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
   await requireOrder(dense, moe);
   const { text, tokens, sequence, memory, tolerance } = flags;
-  const found = await measurePreservation({
+  const report = await measurePreservation({
     parent: dense,
     child: moe,
     text,
@@ -86,30 +89,20 @@ async function execute(denseName: string, moeName: string, flags: VerifyFlags): 
     backend: await chosenBackend(flags.device, terminal),
     onEvent: preservationView(terminal),
   });
-  // What a record promises is said of the weights as they were written, not of an adapter on them.
+  // A record promises something of the weights as they were written, not of a model that an adapter has changed.
   const record = typeof moe === "string" ? await readRecord(moe) : null;
-  if (json) terminal.json(summary(found));
-  else
-    terminal.out([
-      ...(await modelLines(dense, moe, found, terminal.columns)),
-      "",
-      ...preservationLines(found, terminal.columns),
-    ]);
-  requirePreserved(found, record, tolerance, shownModel(moe));
+  const { columns } = terminal;
+  if (json) terminal.json(summary(report));
+  else terminal.out([...(await modelLines(dense, moe, report, columns)), "", ...preservationLines(report, columns)]);
+  requirePreserved(report, record, tolerance, shownModel(moe));
 }
 
 /**
- * Throws inputError for a mixture in the place of the parent and a dense model in that of the child: they were given
- * the wrong way round.
+ * Throws inputError where a mixture stands in the place of the parent and a dense model in that of the child: the two
+ * are the wrong way round.
  */
 async function requireOrder(dense: ModelSource, moe: ModelSource): Promise<void> {
-  const isMixture = async (source: ModelSource): Promise<boolean> => {
-    const checkpoint = await openCheckpoint(source);
-    await checkpoint.close();
-    const { spec } = checkpoint;
-    return isMoe(spec);
-  };
-  if (!(await isMixture(dense)) || (await isMixture(moe))) return;
+  if (!isMoe(await decoderOf(dense)) || isMoe(await decoderOf(moe))) return;
   throw inputError(`this model is a mixture of experts, and ${shownModel(moe)} is dense: the parent comes first`, {
     where: shownModel(dense),
     hint: `swap them: upcycle verify ${shellPath(shownModel(moe))} ${shellPath(shownModel(dense))}`,
@@ -123,7 +116,7 @@ function requirePreserved(
   tolerance: number | undefined,
   where: string,
 ): void {
-  // Written so that a NaN fails.
+  // A NaN is not within any limit.
   const within = (limit: number): boolean => relative <= limit;
   if (tolerance !== undefined) {
     if (!within(tolerance))
@@ -143,55 +136,43 @@ function requirePreserved(
   }
 }
 
-function summary(found: PreservationReport): Record<string, unknown> {
-  const {
-    parentLoss: denseLoss,
-    childLoss: moeLoss,
-    maxAbsLogitDiff,
-    meanAbsLogitDiff,
-    maxAbsLogit,
-    relative,
-    tokens,
-    source,
-    ...rest
-  } = found;
-  const { klDivergence, topAgreement, sequence, streamed, precision, layers, verdict } = rest;
+/** The keys of `--json`, which call the parent dense and the child MoE. */
+function summary(report: PreservationReport): Record<string, unknown> {
   return {
-    maxAbsLogitDiff,
-    meanAbsLogitDiff,
-    denseLoss,
-    moeLoss,
-    maxAbsLogit,
-    relative,
-    tokens,
-    source,
-    sequence,
-    klDivergence,
-    topAgreement,
-    streamed,
-    precision,
-    layers,
-    verdict,
+    maxAbsLogitDiff: report.maxAbsLogitDiff,
+    meanAbsLogitDiff: report.meanAbsLogitDiff,
+    denseLoss: report.parentLoss,
+    moeLoss: report.childLoss,
+    maxAbsLogit: report.maxAbsLogit,
+    relative: report.relative,
+    tokens: report.tokens,
+    source: report.source,
+    sequence: report.sequence,
+    klDivergence: report.klDivergence,
+    topAgreement: report.topAgreement,
+    streamed: report.streamed,
+    precision: report.precision,
+    layers: report.layers,
+    verdict: report.verdict,
   };
 }
 
+/** A table of both models: family, parameters and loss. */
 async function modelLines(
   dense: ModelSource,
   moe: ModelSource,
-  found: PreservationReport,
+  { parentLoss, childLoss }: PreservationReport,
   columns: number,
 ): Promise<readonly string[]> {
   const row = async (source: ModelSource, loss: number): Promise<string[]> => {
-    const checkpoint = await openCheckpoint(source);
-    await checkpoint.close();
-    const { spec } = checkpoint;
+    const spec = await decoderOf(source);
     const { total, active } = countParams(spec);
     return [isMoe(spec) ? "MoE" : "dense", spec.family, compact(total), compact(active), loss.toFixed(5)];
   };
   const rows = [
     ["", "family", "parameters", "active", "loss"],
-    await row(dense, found.parentLoss),
-    await row(moe, found.childLoss),
+    await row(dense, parentLoss),
+    await row(moe, childLoss),
   ];
   return table(rows, ["left", "left", "right", "right", "right"], columns);
 }

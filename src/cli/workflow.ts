@@ -1,4 +1,7 @@
-/** What `convert`, `merge` and `convert --expert-multiply` share: refusals beforehand, the workflow, what is shown. */
+/**
+ * What `convert`, `merge` and `convert --expert-multiply` share: refusals before anything slow starts, the workflow,
+ * and how its result is shown.
+ */
 import { stat } from "node:fs/promises";
 import { inputError } from "../base/errors.js";
 import { resultOf } from "../base/events.js";
@@ -18,7 +21,7 @@ import {
   type WorkflowResult,
   type WorkflowThreads,
 } from "../surgery/convert/workflow.js";
-import type { CommandContext } from "./context.js";
+import { shownPath, type CommandContext } from "./context.js";
 import { chosenBackend, type DeviceFlags } from "./device.js";
 import type { CommonFlags } from "./options.js";
 import { preservationLines, preservationView } from "./preservation.js";
@@ -39,7 +42,7 @@ export const dtypeOf = (name: DtypeName | undefined): WriteDtype | undefined => 
 /** The name of a precision, as `--dtype` takes it. */
 export const dtypeName = (dtype: WriteDtype): string => dtypeWords[dtype];
 
-/** Flags that every command that makes a model folder has. */
+/** Flags of every command that makes a model folder. */
 export interface MakeFlags extends CommonFlags, DeviceFlags {
   readonly out?: string;
   readonly dtype?: DtypeName;
@@ -50,8 +53,9 @@ export interface MakeFlags extends CommonFlags, DeviceFlags {
 }
 
 /**
- * Refuses what can be refused before any of the models, by the names that were given, is fetched or read. With
- * `acceptFinished` a result of the same conversion that was not measured will do. Throws inputError.
+ * Refuses an output folder or a text file that cannot be used, before any of the models, which are still names, is
+ * fetched or read. With `acceptFinished` a result of the same conversion that was not measured will do. Throws
+ * inputError.
  */
 export async function requireBeforehand(
   models: readonly ModelSource[],
@@ -66,30 +70,47 @@ export async function requireBeforehand(
 /** How a command runs its surgery. */
 interface Running {
   readonly threads: WorkflowThreads;
-  /** Measure what of the parent's function was kept. */
+  /** Whether to measure how much of the parent's function is kept. */
   readonly report: boolean;
   /** A result of the same conversion that was not measured will do. */
   readonly acceptFinished?: boolean;
-  /** `merging`, for the line of progress; `converting` if left out. */
+  /** The word for the work in the line of progress, such as `merging`; `converting` if left out. */
   readonly doing?: string;
 }
 
 /** How a command shows what was planned and made. */
-export interface Shown<Planned extends PlannedModel, Details> {
-  /** Keys of the JSON. */
+export interface ResultView<Planned extends PlannedModel, Details> {
+  /** The keys of the JSON that say what was planned. */
   readonly facts: (planned: Planned) => Record<string, unknown>;
   /** The plan for people, before lines are folded. */
   readonly planLines: (planned: Planned) => readonly string[];
-  /** What was made, for people. */
+  /** What was made, for people, in lines of at most so many columns. */
   readonly madeLines: (result: WorkflowResult<Planned, Details>, columns: number) => readonly string[];
 }
 
-/** Carries out a surgery, or plans it for a dry run, and shows what came of it. */
+/** A view that says the same `lines` of a plan and of the model that was made of it. */
+export function resultView<Planned extends PlannedModel, Details>(
+  facts: (planned: Planned) => Record<string, unknown>,
+  lines: (planned: Planned) => readonly string[],
+): ResultView<Planned, Details> {
+  return {
+    facts,
+    planLines: (planned) => [...lines(planned), ...planned.warnings.map((warning) => `warning: ${warning}`)],
+    madeLines: ({ made, proof }, columns) => [
+      ...lines(made).flatMap((line) => folded(line, columns)),
+      `${countedFiles(made.weightFiles)} written in ${duration(made.seconds)}`,
+      ...proofLines(proof, columns),
+      `model: ${shownPath(made.dir)}`,
+    ],
+  };
+}
+
+/** Carries out a surgery, or plans it for a dry run, and shows the result. */
 export async function carryOut<Planned extends PlannedModel, Details>(
   surgery: Surgery<Planned, Details>,
   flags: MakeFlags,
   { threads, report, acceptFinished, doing }: Running,
-  { facts, planLines, madeLines }: Shown<Planned, Details>,
+  { facts, planLines, madeLines }: ResultView<Planned, Details>,
   { terminal, json, signal }: CommandContext,
 ): Promise<void> {
   const { text, overwrite, shardSize } = flags;
@@ -101,7 +122,7 @@ export async function carryOut<Planned extends PlannedModel, Details>(
     const lines = [...planLines(planned), "dry run: nothing was written"];
     return terminal.out(lines.flatMap((line) => folded(line, terminal.columns)));
   }
-  const out = requireGiven(flags.out);
+  const out = requireOutFlag(flags.out);
   const options = { ...tools, out, overwrite, report, acceptFinished, maxShardBytes: shardSize };
   const result = await resultOf(makeByWorkflow(surgery, options), view);
   const { made, proof } = result;
@@ -110,26 +131,27 @@ export async function carryOut<Planned extends PlannedModel, Details>(
   terminal.json({ dryRun: false, model: dir, weightFiles, seconds, ...facts(made), ...proof });
 }
 
-/** Commands ask for `--out` before anything else; this is for those that forget to. */
-function requireGiven(out: string | undefined): string {
+/** Commands ask for `--out` before anything else, so this refuses only where one has forgotten to. */
+function requireOutFlag(out: string | undefined): string {
   if (out === undefined) throw inputError("is needed unless it is a dry run", { where: "--out" });
   return out;
 }
 
-/** `3 weight files`. */
+/** A number of weight files in words: `3 weight files`. */
 export const countedFiles = ({ length }: readonly string[]): string =>
   length === 1 ? "1 weight file" : `${length} weight files`;
 
-/** What was measured, and how long that took; nothing where nothing could be measured or nobody asked. */
+/** What was measured, and how long that took; no lines where nothing was measured. */
 export function proofLines(proof: Proof | null, columns: number): string[] {
   if (proof === null || proof.preservation === null) return [];
   const { preservation, reportSeconds } = proof;
   return ["", ...preservationLines(preservation, columns), `measured in ${duration(reportSeconds)}`, ""];
 }
 
-function workflowView(terminal: Terminal, doing?: string): (event: WorkflowEvent) => void {
-  const ofMaking = conversionView(terminal, doing);
-  const ofProof = preservationView(terminal);
+/** Shows a workflow's events: measurements on text, the writing, the proof. */
+export function workflowView(terminal: Terminal, doing?: string): (event: WorkflowEvent) => void {
+  const showConversion = conversionView(terminal, doing);
+  const showProof = preservationView(terminal);
   return (event) => {
     switch (event.type) {
       case "prompts":
@@ -143,13 +165,13 @@ function workflowView(terminal: Terminal, doing?: string): (event: WorkflowEvent
         terminal.note(`calibrated on ${event.tokens} tokens of ${event.source}`);
         break;
       case "proof":
-        ofProof(event.event);
+        showProof(event.event);
         break;
       case "unproven":
         terminal.note(`warning: the model is complete, but it could not be measured: ${event.why}`);
         break;
       default:
-        ofMaking(event);
+        showConversion(event);
     }
   };
 }

@@ -1,14 +1,19 @@
-/** Two models too large to hold, compared layer by layer: weights pass by, activations of both stay. */
+/**
+ * Two models too large to hold, compared layer by layer: weights pass by, activations of both stay. `a` and `b` are the
+ * residual streams [tokens, hidden size] of parent and child.
+ */
+import { at } from "../base/at.js";
 import { isParallel, type BatchShape } from "../graph/nn/decoder.js";
 import type { FunctionComparison, LayerError } from "../model/results/preservation.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
 import { evalBatches } from "../text/tokens/batches.js";
 import { requireOneVocabulary } from "./compare.js";
 import { comparer, type Comparer } from "./logit-meter.js";
-import { plus, throughLayer, vocabularyPieces, type StreamedModel } from "./streamed-model.js";
+import { plus, throughLayer, vocabularyRuns, type StreamedModel } from "./streamed-model.js";
 
+/** How two models differ, as a whole and layer by layer. */
 export interface StreamedComparison extends FunctionComparison {
-  /** Null where the two do not have layers that correspond. */
+  /** What each layer of the child does to the parent's activations; null where the models' layers do not correspond. */
   readonly layers: readonly LayerError[] | null;
 }
 
@@ -36,14 +41,9 @@ export async function compareStreamed(
   const matched = sameLayers(parent.spec, child.spec);
   const errors = matched ? parent.spec.layers.map(() => layerMeter()) : null;
   const compared = comparer(parent.spec.vocab);
-  const batch = sequencesAtOnce(
-    parent.spec,
-    child.spec,
-    sequence,
-    Math.min(limitTokens, tokens.length - 1),
-    activationBytes,
-  );
-  const passes = Math.ceil(Math.min(limitTokens, tokens.length - 1) / (batch * sequence));
+  const predicted = Math.min(limitTokens, tokens.length - 1);
+  const batch = sequencesAtOnce(parent.spec, child.spec, sequence, predicted, activationBytes);
+  const passes = Math.ceil(predicted / (batch * sequence));
   const layers = Math.max(parent.spec.layers.length, child.spec.layers.length);
   let pass = 0;
   for (const { inputs, targets, count } of evalBatches(tokens, { batch, sequence, limitTokens })) {
@@ -56,7 +56,7 @@ export async function compareStreamed(
         if (layer < parent.spec.layers.length) a = await throughLayer(parent, layer, a, shape);
         if (layer < child.spec.layers.length) b = await throughLayer(child, layer, b, shape);
       } else {
-        [a, b] = await bothThroughLayer(parent, child, layer, a, b, shape, errors[layer]!);
+        [a, b] = await bothThroughLayer(parent, child, layer, a, b, shape, at(errors, layer));
       }
       onProgress?.(pass * layers + layer + 1, passes * layers);
     }
@@ -103,8 +103,8 @@ async function onBoth(
   inputA: Float32Array,
 ): Promise<[Float32Array, Float32Array]> {
   if (inputA.every((value, i) => value === inputB[i])) {
-    // Equal so far: half the work, and models that are equal give equal bits, which other numbers of rows do not
-    // promise.
+    // The models are equal so far, so one pass serves both. Two passes might also give other bits, because products may
+    // depend on the number of rows.
     const y = await child.ffn(layer, inputB);
     return [y, y];
   }
@@ -129,12 +129,13 @@ async function compareHeads(
 ): Promise<void> {
   const [hiddenA, hiddenB] = [await parent.final(a), await child.final(b)];
   const meter = compared.open(targets);
-  for (const [first, count] of vocabularyPieces(parent.spec)) {
+  for (const [first, count] of vocabularyRuns(parent.spec)) {
     meter.add(await parent.head(hiddenA, first, count), await child.head(hiddenB, first, count), first, count);
   }
   meter.close();
 }
 
+/** Adds up how one layer's outputs differ. */
 interface LayerMeter {
   add(parent: Float32Array, child: Float32Array): void;
   result(): Omit<LayerError, "layer">;
@@ -163,7 +164,7 @@ function layerMeter(): LayerMeter {
   };
 }
 
-/** Nothing against nothing is no difference. */
+/** A difference relative to a size; two zeros do not differ. */
 const ratio = (difference: number, of: number): number => (difference === 0 ? 0 : difference / of);
 
 /**
@@ -183,6 +184,7 @@ function floatsPerToken(parent: DecoderSpec, child: DecoderSpec): number {
   return 2 * Math.max(width(parent), 2 * width(child)) + 16 * Math.max(parent.hidden, child.hidden);
 }
 
+/** As many sequences as activations of this size in memory allow, at least one. */
 function sequencesAtOnce(
   parent: DecoderSpec,
   child: DecoderSpec,
@@ -190,6 +192,6 @@ function sequencesAtOnce(
   tokens: number,
   bytes: number,
 ): number {
-  const wanted = Math.ceil(tokens / sequence);
-  return Math.max(1, Math.min(wanted, Math.floor(bytes / (4 * floatsPerToken(parent, child) * sequence))));
+  const sequences = Math.ceil(tokens / sequence);
+  return Math.max(1, Math.min(sequences, Math.floor(bytes / (4 * floatsPerToken(parent, child) * sequence))));
 }

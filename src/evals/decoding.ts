@@ -1,21 +1,28 @@
-/** Several texts that grow token by token: what is known of them lies in the model's cache of keys and values. */
+/**
+ * Several texts that grow token by token: keys and values of their tokens lie in the model's cache.
+ *
+ * Letters: B rows (texts), V vocabulary.
+ */
+import { at } from "../base/at.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
 import type { TextModel } from "./model.js";
 
+/** How many tokens were computed, and how long that took in milliseconds. */
 export interface Timings {
   readonly promptTokens: number;
   readonly promptMs: number;
-  /** Tokens computed one by one, and their time. */
+  /** Tokens computed one by one. */
   readonly newTokens: number;
   readonly newMs: number;
 }
 
+/** Texts as far as they have grown. */
 export interface Decoding {
-  /** Logits [B, V] of each row's next token; only rows that have one in `ids`, or in the prompts, are of use. */
+  /** Logits [B, V] of each row's next token; only rows that had a token in `next`, or in the prompts, are of use. */
   readonly logits: Float32Array;
   readonly timings: Timings;
   /**
-   * Goes on with one token in each row; null where a row has ended. Once the signal is aborted, logits are of no use.
+   * Continues each row with one token; null where a row has ended. Once the signal is aborted, logits are of no use.
    */
   next(ids: readonly (number | null)[]): Promise<Decoding>;
 }
@@ -28,8 +35,9 @@ const SMALLEST_CACHE = 64;
 
 /**
  * Reads the prompts, all rows side by side; shorter ones are filled up behind their end, where causal attention never
- * sees it. A row may have no token. No text may come to more tokens than the model has positions. One decoding at a
- * time: the model has one cache. Once `signal` is aborted, what has not been read of the prompts is left, and logits
+ * sees it. A row may have no token. No text may come to more tokens than the model has positions. `expected` is how
+ * many new tokens the cache gets room for at the start. Only one decoding may run at a time, because the model has one
+ * cache. Once `signal` is aborted, what has not been read of the prompts is left, and logits
  * are of no use.
  */
 export async function startDecoding(
@@ -50,7 +58,9 @@ export async function startDecoding(
   return decodingOf(model, texts, room, logits, signal, { promptTokens, promptMs: ms, newTokens: 0, newMs: 0 });
 }
 
+/** Sizes of the cache and of the tables of positions. */
 interface Room {
+  /** Keys of each row that the cache has room for. */
   readonly capacity: number;
   /** Length of the rope tables. */
   readonly positions: number;
@@ -90,8 +100,8 @@ async function readAll(
     const tokens = Math.min(PIECE, room.capacity, Math.ceil(left / STEP) * STEP);
     const counts = Int32Array.from(texts, ({ length }) => Math.min(tokens, Math.max(0, length - first)));
     const ids = new Int32Array(batch * tokens);
-    texts.forEach((text, row) => ids.set(text.slice(first, first + counts[row]!), row * tokens));
-    const found = await model.extend(
+    texts.forEach((text, row) => ids.set(text.slice(first, first + at(counts, row)), row * tokens));
+    const extended = await model.extend(
       { batch, tokens, capacity: first === 0 ? 0 : room.capacity, positions: room.positions },
       {
         ids,
@@ -100,9 +110,10 @@ async function readAll(
         capacity: room.capacity,
       },
     );
-    ms += found.ms;
+    ms += extended.ms;
     counts.forEach((count, row) => {
-      if (count > 0) logits.set(found.logits.subarray(row * spec.vocab, (row + 1) * spec.vocab), row * spec.vocab);
+      const start = row * spec.vocab;
+      if (count > 0) logits.set(extended.logits.subarray(start, start + spec.vocab), start);
     });
   }
   return { logits, room, ms };
@@ -121,12 +132,12 @@ function decodingOf(
     timings,
     async next(ids) {
       const lengths = Int32Array.from(texts, ({ length }) => length);
-      ids.forEach((id, row) => id !== null && texts[row]!.push(id));
+      for (const [row, id] of ids.entries()) if (id !== null) at(texts, row).push(id);
       const added = ids.filter((id) => id !== null).length;
       const needed = Math.max(...texts.map(({ length }) => length));
       const grown = needed <= room.capacity ? room : roomFor(model.spec, needed);
       // Keys that were turned at the old frequencies are of no use at the new ones.
-      const found =
+      const extended =
         grown.positions !== room.positions && hasLongRope(model.spec)
           ? await readAll(model, texts, needed, signal)
           : await model.extend(
@@ -138,10 +149,10 @@ function decodingOf(
                 capacity: grown.capacity,
               },
             );
-      return decodingOf(model, texts, grown, found.logits, signal, {
+      return decodingOf(model, texts, grown, extended.logits, signal, {
         ...timings,
         newTokens: timings.newTokens + added,
-        newMs: timings.newMs + found.ms,
+        newMs: timings.newMs + extended.ms,
       });
     },
   };

@@ -1,4 +1,8 @@
-/** `upcycle forward`: logits of given token ids, file to file. */
+/**
+ * `upcycle forward`: logits of the token ids of one file, written to another.
+ *
+ * Letters: B batch, T tokens of a sequence, V vocabulary.
+ */
 import { rename, rm } from "node:fs/promises";
 import { inputError, interruptedError } from "../base/errors.js";
 import { planHeader } from "../files/formats/safetensors.js";
@@ -9,7 +13,9 @@ import { requireFreeSpace } from "../files/io/space.js";
 import { openTensorFile, writeTensorFile } from "../files/io/tensor-file.js";
 import type { RunnableModel } from "./model.js";
 
+/** Sequences of one length. */
 export interface InputIds {
+  /** [B * T] */
   readonly ids: Int32Array;
   readonly batch: number;
   readonly sequence: number;
@@ -22,22 +28,23 @@ export interface InputIds {
 export async function readInputIds(path: string): Promise<InputIds> {
   const file = await openTensorFile(path);
   try {
-    const found = file.tensors.get("input_ids");
-    if (found === undefined) {
+    const header = file.tensors.get("input_ids");
+    if (header === undefined) {
       throw inputError(`no tensor input_ids, found ${[...file.tensors.keys()].join(", ") || "none"}`, { where: path });
     }
-    const { dtype, shape } = found;
-    if (shape.length !== 2 || shape.some((size) => size === 0)) {
+    const { dtype, shape } = header;
+    const [batch, sequence, ...more] = shape;
+    if (batch === undefined || sequence === undefined || more.length > 0 || batch * sequence === 0) {
       throw inputError(`input_ids has shape [${shape.join(", ")}], expected [batch, sequence]`, { where: path });
     }
-    const bytes = await file.read("input_ids");
-    if (dtype === "I32") return { ids: new Int32Array(bytes.buffer), batch: shape[0]!, sequence: shape[1]! };
+    const { buffer } = await file.read("input_ids");
+    if (dtype === "I32") return { ids: new Int32Array(buffer), batch, sequence };
     if (dtype !== "I64") throw inputError(`input_ids has dtype ${dtype}, expected I32 or I64`, { where: path });
-    const ids = Int32Array.from(new BigInt64Array(bytes.buffer), (id) => {
+    const ids = Int32Array.from(new BigInt64Array(buffer), (id) => {
       if (id < 0n || id > 0x7fffffffn) throw inputError(`input_ids holds ${id}, which is no token id`, { where: path });
       return Number(id);
     });
-    return { ids, batch: shape[0]!, sequence: shape[1]! };
+    return { ids, batch, sequence };
   } finally {
     await file.close();
   }

@@ -1,22 +1,24 @@
 /** Text from a model, token by token. */
 import { inputError } from "../base/errors.js";
-import { randomStream, type RandomStream } from "../base/random.js";
+import { randomStream } from "../base/random.js";
 import { sampleToken, type SampleSettings } from "../text/tokens/sample.js";
 import { startDecoding, type Decoding, type Timings } from "./decoding.js";
 import { requireIds, type TextModel } from "./model.js";
 
+/** How tokens are chosen, and when texts end. */
 export interface GenerateSettings extends SampleSettings {
-  /** Per text. */
+  /** Most new tokens of each text. */
   readonly maxNewTokens: number;
   readonly seed: number;
   /** Ids that end a text. */
   readonly stop: readonly number[];
   /** Ends the texts at the next token, or the next 512 of a prompt. */
   readonly signal?: AbortSignal | undefined;
-  /** Told how long prompts and tokens have taken so far, compiling left out, after every token. */
+  /** Called after every token with how long prompts and tokens have taken so far, compiling left out. */
   readonly onTimings?: ((timings: Timings) => void) | undefined;
 }
 
+/** A new token of one of the texts. */
 export interface GeneratedToken {
   /** Index of the prompt that it continues. */
   readonly row: number;
@@ -38,8 +40,8 @@ export async function* generate(
 }
 
 /**
- * Goes on from several prompts at once, of any lengths; tokens come as they are chosen, row by row. Keys and values of
- * what has been seen are kept. A text longer than the model's positions slides its window, and is then computed anew
+ * Continues several prompts at once, of any lengths; tokens come as they are chosen, row by row. Keys and values of the
+ * tokens so far are kept. A text longer than the model's positions slides its window, and is then computed anew
  * for every token. Row 0 draws the same numbers as a prompt on its own. Throws inputError for no prompt, an empty one
  * and unknown ids.
  */
@@ -58,31 +60,33 @@ export async function* generateBatch(
   const { maxPositions, vocab } = model.spec;
   const { maxNewTokens, stop, signal, seed } = settings;
   const stopped = (): boolean => signal?.aborted === true;
-  const texts = prompts.map((prompt) => Array.from(prompt));
-  const streams = prompts.map((_, row): RandomStream => randomStream(seed, row === 0 ? "generate" : `generate/${row}`));
-  const going = new Set(prompts.keys());
+  const rows = prompts.map((prompt, row) => ({
+    text: Array.from(prompt),
+    stream: randomStream(seed, row === 0 ? "generate" : `generate/${row}`),
+  }));
+  const open = new Set(prompts.keys());
   let decoding: Decoding | undefined;
-  for (let i = 0; i < maxNewTokens && going.size > 0; i++) {
-    const chosen: (number | null)[] = texts.map(() => null);
-    for (const [row, text] of texts.entries()) {
+  for (let i = 0; i < maxNewTokens && open.size > 0; i++) {
+    const chosen: (number | null)[] = rows.map(() => null);
+    for (const [row, { text, stream }] of rows.entries()) {
       if (stopped()) return;
-      if (!going.has(row)) continue;
+      if (!open.has(row)) continue;
       let logits: Float32Array;
       if (text.length > maxPositions) logits = await slidingLogits(model, text);
       else {
         decoding ??= await startDecoding(
           model,
-          texts.map((t) => (t.length > maxPositions ? [] : t)),
+          rows.map(({ text: tokens }) => (tokens.length > maxPositions ? [] : tokens)),
           Math.min(maxNewTokens, EXPECTED_TOKENS),
           signal,
         );
         if (stopped()) return;
         logits = decoding.logits.subarray(row * vocab, (row + 1) * vocab);
       }
-      const next = sampleToken(logits, settings, streams[row]!.uniformAt(i));
+      const next = sampleToken(logits, settings, stream.uniformAt(i));
       if (decoding !== undefined) settings.onTimings?.(decoding.timings);
       if (stop.includes(next)) {
-        going.delete(row);
+        open.delete(row);
         continue;
       }
       text.push(next);
@@ -101,11 +105,11 @@ export async function* generateBatch(
  */
 async function slidingLogits(model: TextModel, text: readonly number[]): Promise<Float32Array> {
   const longest = model.spec.maxPositions;
-  const seen = text.slice(-longest);
+  const context = text.slice(-longest);
   let sequence = FIRST_CONTEXT;
-  while (sequence < seen.length) sequence *= 2;
+  while (sequence < context.length) sequence *= 2;
   sequence = Math.min(sequence, longest);
   const ids = new Int32Array(sequence);
-  ids.set(seen);
-  return model.logits(ids, { batch: 1, sequence }, Int32Array.of(seen.length - 1));
+  ids.set(context);
+  return model.logits(ids, { batch: 1, sequence }, Int32Array.of(context.length - 1));
 }

@@ -1,4 +1,9 @@
-/** A model folder opened for running: its weights in a forward runtime. */
+/**
+ * A model folder opened for running: its weights in a forward runtime.
+ *
+ * Letters: B batch, S sequence, V vocabulary.
+ */
+import { at } from "../base/at.js";
 import { inputError } from "../base/errors.js";
 import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
 import type { FloatDtype } from "../files/numeric/dtype.js";
@@ -14,10 +19,12 @@ import type { CachedShape } from "../graph/nn/cached.js";
 import type { Backend, Extended, ExtendFeeds } from "../engine/runtime/runtime.js";
 import { slotsOf } from "../model/tensors/slots.js";
 
+/** A model that gives logits, wherever its weights are. */
 export interface RunnableModel {
+  /** The model's folder. */
   readonly dir: string;
   readonly spec: DecoderSpec;
-  /** What most of the weights are stored in. */
+  /** The precision that most of the weights are stored in. */
   readonly precision: FloatDtype;
   /** Logits [rows or B*S, V] for ids [B*S]; `rows` picks positions of the flattened batch. */
   logits(
@@ -32,7 +39,7 @@ export interface RunnableModel {
 export interface TextModel extends RunnableModel {
   /** New tokens behind the model's one cache of keys and values; see `ForwardRuntime.extend`. */
   extend(shape: CachedShape, feeds: ExtendFeeds): Promise<Extended>;
-  /** Mean loss over the targets that are not negative, ids and targets [B*S]. */
+  /** Mean loss in nats over the targets that are not negative, ids and targets [B*S]. */
   loss(
     ids: Int32Array,
     targets: Int32Array,
@@ -40,6 +47,10 @@ export interface TextModel extends RunnableModel {
   ): Promise<number>;
 }
 
+/**
+ * Opens a model with its weights in memory, as float32; `threads` are the backend's. Throws inputError if the folder is
+ * no supported model. `logits`, `extend` and `loss` reject with inputError for an id outside the vocabulary.
+ */
 export async function openModel(source: ModelSource, backend: Backend, threads: number): Promise<TextModel> {
   const checkpoint = await openCheckpoint(source);
   try {
@@ -76,7 +87,7 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
         const name = `loss ${batch}x${sequence}`;
         const program = programs.get(name) ?? meanLossProgram(spec, { batch, sequence });
         programs.set(name, program);
-        return (await runtime.run(name, program, [ids, targets]))[0]!;
+        return at(await runtime.run(name, program, [ids, targets]), 0);
       },
       close: () => runtime.close(),
     };

@@ -3,6 +3,7 @@ import { inputError } from "../base/errors.js";
 import { IGNORED_TARGET } from "../text/tokens/batches.js";
 import type { TextModel } from "./model.js";
 
+/** Sizes of the sliding window. */
 export interface PerplexitySettings {
   /** Tokens that the model sees at once. */
   readonly sequence: number;
@@ -11,6 +12,7 @@ export interface PerplexitySettings {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** The loss over the windows so far. */
 export interface Perplexity {
   /** Mean loss per predicted token, in nats; its exponential is the perplexity. */
   readonly loss: number;
@@ -46,7 +48,8 @@ export async function* slidingPerplexity(
     const ids = new Int32Array(sequence);
     const targets = new Int32Array(sequence).fill(IGNORED_TARGET);
     ids.set(tokens.subarray(begin, end));
-    for (let at = done; at < end; at++) targets[at - begin - 1] = tokens[at]!;
+    // Position p predicts token p + 1; those that an earlier window has predicted are ignored.
+    targets.set(tokens.subarray(done, end), done - begin - 1);
     const loss = await model.loss(ids, targets, { batch: 1, sequence });
     sum += loss * (end - done);
     counted += end - done;

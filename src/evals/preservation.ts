@@ -1,4 +1,4 @@
-/** How much of a parent's function a child has kept: opens both, finds text, compares, judges. */
+/** How much of a parent's function a child preserves: opens both, finds text, compares, judges. */
 import { totalmem } from "node:os";
 import { modelFolderOf, type ModelSource } from "../files/checkpoint/model-source.js";
 import { countParams } from "../model/cost/params.js";
@@ -15,8 +15,9 @@ import { openModel, type RunnableModel } from "./model.js";
 import { sampleTokens } from "./sample-tokens.js";
 import { openStreamedModel } from "./streamed-model.js";
 
+/** What is compared, on what, and with which means. */
 export interface PreservationOptions {
-  /** With an adapter: what is compared with is the model that has it merged in, in float32. */
+  /** Where it has an adapter, the child is compared with the model that has it merged in, in float32. */
   readonly parent: ModelSource;
   readonly child: ModelSource;
   /** Text files or folders; none: built-in text, or random ids for a parent without tokenizer. */
@@ -36,12 +37,14 @@ export interface PreservationOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What a measurement tells while it runs. */
 export type PreservationEvent =
+  /** Before the comparison: predicted tokens, and what they are in words. */
   | { readonly type: "measuring"; readonly tokens: number; readonly source: string; readonly streamed: boolean }
   /** Layers done of all layers of all passes. */
   | { readonly type: "progress"; readonly done: number; readonly total: number };
 
-const defaultTokens = { held: 4096, streamed: 512 };
+const defaultTokens = { inMemory: 4096, streamed: 512 };
 const defaultSequence = 256;
 /** Layers are compared on this many tokens where the whole models are compared on more. */
 const layerTokens = 256;
@@ -51,8 +54,9 @@ const overhead = 700e6;
 const leastActivations = 128e6;
 
 /**
- * Throws inputError for folders or text that cannot be used, models of different vocabularies, and fewer than two
- * tokens.
+ * Compares a child with its parent on text: losses in nats, differences of logits, and each layer's FFN where layers
+ * correspond. Throws inputError for folders or text that cannot be used, models of different vocabularies, and fewer
+ * than two tokens.
  */
 export async function measurePreservation(options: PreservationOptions): Promise<PreservationReport> {
   const { backend, threads, signal, onEvent, memory = totalmem() / 2 } = options;
@@ -60,8 +64,8 @@ export async function measurePreservation(options: PreservationOptions): Promise
     [options.parent, options.child],
     (source) => openStreamedModel(source, backend, { threads, signal }),
     async (parent, child) => {
-      const held = fits(parent, child, memory);
-      const limitTokens = options.tokens ?? (held ? defaultTokens.held : defaultTokens.streamed);
+      const inMemory = fits(parent, child, memory);
+      const limitTokens = options.tokens ?? (inMemory ? defaultTokens.inMemory : defaultTokens.streamed);
       // One more than is predicted: nothing predicts the first.
       const { tokens, source } = await sampleTokens({
         dir: modelFolderOf(options.parent),
@@ -76,7 +80,7 @@ export async function measurePreservation(options: PreservationOptions): Promise
         child.spec.maxPositions,
         tokens.length - 1,
       );
-      onEvent?.({ type: "measuring", tokens: Math.min(limitTokens, tokens.length - 1), source, streamed: !held });
+      onEvent?.({ type: "measuring", tokens: Math.min(limitTokens, tokens.length - 1), source, streamed: !inMemory });
       const stream = (most: number): Promise<StreamedComparison> =>
         compareStreamed(parent, child, tokens, {
           sequence,
@@ -84,12 +88,12 @@ export async function measurePreservation(options: PreservationOptions): Promise
           activationBytes: Math.max(leastActivations, (memory - overhead) / 2),
           onProgress: (done, total) => onEvent?.({ type: "progress", done, total }),
         });
-      const streamed = await stream(held ? layerTokens : Infinity);
-      const compared = held ? await compareHeld(options, tokens, sequence, limitTokens) : streamed;
+      const streamed = await stream(inMemory ? layerTokens : Infinity);
+      const compared = inMemory ? await compareInMemory(options, tokens, sequence, limitTokens) : streamed;
       return reportOf(compared, streamed.layers, {
         source,
         sequence,
-        streamed: !held,
+        streamed: !inMemory,
         precision: { parent: parent.precision, child: child.precision },
       });
     },
@@ -101,7 +105,7 @@ function fits(parent: RunnableModel, child: RunnableModel, memory: number): bool
   return 4 * (countParams(parent.spec).total + countParams(child.spec).total) + overhead <= memory;
 }
 
-async function compareHeld(
+async function compareInMemory(
   { parent, child, backend, threads, signal }: PreservationOptions,
   tokens: Int32Array,
   sequence: number,
@@ -134,12 +138,12 @@ async function withModels<M extends RunnableModel, R>(
 }
 
 function reportOf(
-  found: FunctionComparison,
+  compared: FunctionComparison,
   layers: readonly LayerError[] | null,
   how: Pick<PreservationReport, "source" | "sequence" | "streamed" | "precision">,
 ): PreservationReport {
   const { tokens, parentLoss, childLoss, maxAbsLogitDiff, meanAbsLogitDiff, maxAbsLogit, klDivergence, topAgreement } =
-    found;
+    compared;
   // Two models whose logits are all zero agree.
   const relative = maxAbsLogitDiff === 0 ? 0 : maxAbsLogitDiff / maxAbsLogit;
   return {

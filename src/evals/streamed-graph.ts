@@ -1,9 +1,11 @@
 /**
- * Evaluates a part of a decoder node by node, so that no more than a piece of one weight is ever in memory as float32:
- * matrix products read their weight in runs of rows, routed experts one after the other. Everything else is one small
- * compiled graph a node.
+ * Evaluates a block of a decoder node by node, so that only some rows of one weight are ever in memory as float32:
+ * matrix products read their weight some rows at a time, routed experts one after the other. Everything else is one
+ * small compiled graph a node.
+ *
+ * Letters: N tokens or routed rows, A and B sizes of a row before and behind a product.
  */
-import { at } from "../base/at.js";
+import { at, entryOf } from "../base/at.js";
 import {
   elements,
   lastSize,
@@ -18,46 +20,56 @@ import {
 import { GraphBuilder } from "../graph/ir/builder.js";
 import type { DecoderBlock } from "../graph/nn/blockwise.js";
 import type { ArrayData, OperationRuntime } from "../engine/runtime/runtime.js";
-import { openPieces, rowsAtOnce, streamedWeights, type PieceReader, type WeightSource } from "./weight-pieces.js";
+import {
+  openRowReader,
+  rowsAtOnce,
+  streamedWeights,
+  type RowReader,
+  type WeightSizes,
+  type WeightSource,
+} from "./weight-rows.js";
 
 interface StreamSettings {
   readonly weights: WeightSource;
   readonly operations: OperationRuntime;
-  /** Most elements of a weight in one piece. */
-  readonly pieceElements?: number | undefined;
-  /** Asked between two pieces; throws to stop. */
+  /** Most elements of a weight that are read at once. */
+  readonly weightElements?: number | undefined;
+  /** Called between two reads; throws to stop. */
   readonly checkpoint?: (() => void) | undefined;
 }
 
-/** 64 MB of float32; two are in memory, one being read while the other is used. */
-export const pieceElements = 1 << 24;
+/** Elements of a weight that are read at once: 64 MB of float32, twice, as the next ones are read meanwhile. */
+export const defaultWeightElements = 1 << 24;
 
-type Settings = Required<Pick<StreamSettings, "pieceElements">> & StreamSettings & { readonly pieces: PieceReader };
+interface Settings extends StreamSettings {
+  readonly weightElements: number;
+  readonly reader: RowReader;
+}
 
-/** The part's one output. `activations` stand in the order of its first inputs. */
+/** The block's one output. `activations` stand in the order of its first inputs. */
 export async function evaluateStreamed(
-  part: DecoderBlock,
+  block: DecoderBlock,
   activations: readonly ArrayData[],
   stream: StreamSettings,
 ): Promise<Float32Array> {
-  const { graph, params } = part;
+  const { graph, params } = block;
   const keys = new Map<ValueId, string>();
-  const known = new Map<ValueId, ArrayData>();
+  const computed = new Map<ValueId, ArrayData>();
   graph.inputs.forEach((id, i) => {
     const activation = activations[i];
     if (activation === undefined) keys.set(id, at(params, i - activations.length));
-    else known.set(id, activation);
+    else computed.set(id, activation);
   });
-  const sized = { ...stream, pieceElements: stream.pieceElements ?? pieceElements };
-  const settings = { ...sized, pieces: openPieces(graph, keys, known, sized) };
+  const sized = { ...stream, weightElements: stream.weightElements ?? defaultWeightElements };
+  const settings = { ...sized, reader: openRowReader(graph, keys, computed, sized) };
   const lastUse = lastUses(graph);
   for (const [index, node] of graph.nodes.entries()) {
     settings.checkpoint?.();
-    const outputs = await evaluateNode(node, graph, keys, known, settings);
-    node.out.forEach((id, i) => known.set(id, at(outputs, i)));
-    for (const id of node.in) if (lastUse.get(id) === index) known.delete(id);
+    const outputs = await evaluateNode(node, graph, keys, computed, settings);
+    node.out.forEach((id, i) => computed.set(id, at(outputs, i)));
+    for (const id of node.in) if (lastUse.get(id) === index) computed.delete(id);
   }
-  return known.get(at(graph.outputs, 0)) as Float32Array;
+  return computed.get(at(graph.outputs, 0)) as Float32Array;
 }
 
 /** For each value the node that reads it last; outputs are never done with. */
@@ -72,33 +84,33 @@ async function evaluateNode(
   node: Node,
   graph: Graph,
   keys: ReadonlyMap<ValueId, string>,
-  known: ReadonlyMap<ValueId, ArrayData>,
+  computed: ReadonlyMap<ValueId, ArrayData>,
   settings: Settings,
 ): Promise<readonly ArrayData[]> {
   const streamed = streamedWeights(node, graph, keys);
   if (streamed !== null) {
-    const x = known.get(node.in[0]) as Float32Array;
-    if (streamed.counts === null)
-      return [
-        await linear(x, matrixSizes(typeOf(graph, node.in[0]))[0], at(streamed.keys, 0), streamed.shape, settings),
-      ];
-    return [await grouped(x, known.get(streamed.counts) as Int32Array, streamed.keys, streamed.shape, settings)];
+    const [input] = node.in;
+    const x = computed.get(input) as Float32Array;
+    if (streamed.counts !== null)
+      return [await grouped(x, computed.get(streamed.counts) as Int32Array, streamed.keys, streamed, settings)];
+    const [rows] = matrixSizes(typeOf(graph, input));
+    return [await linear(x, rows, at(streamed.keys, 0), streamed, settings)];
   }
   switch (node.prim) {
     case "constant":
       return [constant(node.attrs)];
     case "reshape":
-      return [known.get(node.in[0])!];
+      return [entryOf(computed, node.in[0])];
     case "embedding": {
-      const [table, ids] = node.in as [ValueId, ValueId];
+      const [table, ids] = node.in;
       const key = keys.get(table);
       if (key !== undefined)
-        return [await gather(key, lastSize(typeOf(graph, table)), known.get(ids) as Int32Array, settings)];
+        return [await gather(key, lastSize(typeOf(graph, table)), computed.get(ids) as Int32Array, settings)];
       break;
     }
     default:
   }
-  return alone(node, graph, keys, known, settings);
+  return alone(node, graph, keys, computed, settings);
 }
 
 function constant({ dtype, shape, values }: PrimAttrs["constant"]): ArrayData {
@@ -121,29 +133,32 @@ async function gather(key: string, width: number, ids: Int32Array, { weights }: 
     );
   }
   const out = new Float32Array(ids.length * width);
-  ids.forEach((id, i) => out.set(rows.get(id)!, i * width));
+  ids.forEach((id, i) => out.set(entryOf(rows, id), i * width));
   return out;
 }
 
-/** x [N, A] times a stored weight [B, A], transposed, a run of the weight's rows at a time. */
+/** x [N, A] times a stored weight [B, A], transposed, some of the weight's rows at a time. */
 async function linear(
   x: Float32Array,
   rows: number,
   key: string,
-  weight: readonly number[],
+  weight: WeightSizes,
   settings: Settings,
 ): Promise<Float32Array> {
-  const [size, width] = weight as [number, number];
-  const step = rowsAtOnce(weight, settings.pieceElements);
-  const out = step === size ? null : new Float32Array(rows * size);
-  for (let start = 0; start < size; start += step) {
+  const { size, width } = weight;
+  const step = rowsAtOnce(weight, settings.weightElements);
+  const productWith = async (start: number, count: number): Promise<Float32Array> => {
     settings.checkpoint?.();
+    return product(x, rows, await settings.reader.take(key, start), count, width, settings);
+  };
+  if (step === size) return productWith(0, size);
+  const out = new Float32Array(rows * size);
+  for (let start = 0; start < size; start += step) {
     const count = Math.min(step, size - start);
-    const y = await product(x, rows, await settings.pieces.take(key, start), count, width, settings);
-    if (out === null) return y;
+    const y = await productWith(start, count);
     for (let row = 0; row < rows; row++) out.set(y.subarray(row * count, (row + 1) * count), row * size + start);
   }
-  return out!;
+  return out;
 }
 
 /** x [N, A] times w [B, A], transposed. `w` is given away. */
@@ -166,10 +181,10 @@ async function grouped(
   x: Float32Array,
   counts: Int32Array,
   keys: readonly string[],
-  weight: readonly number[],
+  weight: WeightSizes,
   settings: Settings,
 ): Promise<Float32Array> {
-  const [size, width] = weight as [number, number];
+  const { size, width } = weight;
   const out = new Float32Array((x.length / width) * size);
   let done = 0;
   for (const [expert, key] of keys.entries()) {
@@ -191,17 +206,17 @@ const roundedUp = (count: number): number =>
 /** A type without the value's name. */
 const pickType = ({ dtype, shape }: ValueType): ValueType => ({ dtype, shape });
 
-/** One node as a graph of its own; the parameters it reads are read whole. */
+/** Evaluates one node as a graph of its own; the parameters that it needs are read whole. */
 async function alone(
   node: Node,
   whole: Graph,
   keys: ReadonlyMap<ValueId, string>,
-  known: ReadonlyMap<ValueId, ArrayData>,
+  computed: ReadonlyMap<ValueId, ArrayData>,
   { operations, weights }: Settings,
 ): Promise<readonly ArrayData[]> {
   const inputs = [...new Set(node.in)];
   const renamed = new Map([...inputs, ...node.out].map((id, i) => [id, i]));
-  const now = (id: ValueId): ValueId => renamed.get(id)!;
+  const now = (id: ValueId): ValueId => entryOf(renamed, id);
   const graph: Graph = {
     values: [...renamed.keys()].map((id) => pickType(typeOf(whole, id))),
     nodes: [{ ...node, in: node.in.map(now), out: node.out.map(now) } as unknown as Node],
@@ -209,7 +224,7 @@ async function alone(
     outputs: node.out.map(now),
   };
   const feeds = await Promise.all(
-    inputs.map(async (id) => known.get(id) ?? (await weights.readFloat32(keys.get(id)!))),
+    inputs.map(async (id) => computed.get(id) ?? (await weights.readFloat32(entryOf(keys, id)))),
   );
   return operations.run(JSON.stringify(graph), graph, feeds);
 }

@@ -1,12 +1,17 @@
-/** A model folder run with its weights on disk: activations stay, weights pass by, a piece of one matrix at a time. */
+/**
+ * A model folder run with its weights on disk: activations stay, weights pass by, some rows of one matrix at a time.
+ *
+ * Letters: N tokens (= batch x sequence), H hidden size.
+ */
 import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
 import { isParallel, type BatchShape } from "../graph/nn/decoder.js";
-import { blockwiseDecoder } from "../graph/nn/blockwise.js";
+import { blockwiseDecoder, type DecoderBlock } from "../graph/nn/blockwise.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
 import type { ArrayData, Backend } from "../engine/runtime/runtime.js";
 import { requireIds, type RunnableModel } from "./model.js";
-import { evaluateStreamed, pieceElements as defaultPiece } from "./streamed-graph.js";
+import { defaultWeightElements, evaluateStreamed } from "./streamed-graph.js";
 
+/** A model whose weights stay on disk, run as a whole or layer by layer. */
 export interface StreamedModel extends RunnableModel {
   /** ids [N] -> residual stream [N, H]. Throws inputError for an id outside the vocabulary. */
   embed(ids: Int32Array, shape: BatchShape): Promise<Float32Array>;
@@ -16,6 +21,7 @@ export interface StreamedModel extends RunnableModel {
   ffn(layer: number, x: Float32Array): Promise<Float32Array>;
   /** What one layer's FFN reads of x [rows, H], behind its norm. */
   ffnInput(layer: number, x: Float32Array): Promise<Float32Array>;
+  /** x [rows, H] -> what the head reads [rows, H]. */
   final(x: Float32Array): Promise<Float32Array>;
   /** Logits [rows, count] of tokens `first` to `first + count` of the vocabulary, for hidden states from `final`. */
   head(hidden: Float32Array, first: number, count: number): Promise<Float32Array>;
@@ -23,19 +29,19 @@ export interface StreamedModel extends RunnableModel {
 
 interface StreamedOptions {
   readonly threads: number;
-  /** Stops between two pieces of weights with the signal's reason. */
+  /** Stops between two reads of weights with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
   /** Most elements of a weight in memory at once, as float32; 2^24 when left out. */
-  readonly pieceElements?: number | undefined;
+  readonly weightElements?: number | undefined;
 }
 
-/** Throws inputError if the folder is no supported model. */
+/** Opens a model without reading its weights. Throws inputError if the folder is no supported model. */
 export async function openStreamedModel(
   source: ModelSource,
   backend: Backend,
   options: StreamedOptions,
 ): Promise<StreamedModel> {
-  const { threads, signal, pieceElements = defaultPiece } = options;
+  const { threads, signal, weightElements = defaultWeightElements } = options;
   const checkpoint = await openCheckpoint(source);
   let operations;
   try {
@@ -47,15 +53,15 @@ export async function openStreamedModel(
   const runtime = operations;
   const { dir, spec } = checkpoint;
   const { hidden: width, vocab } = spec;
-  const parts = blockwiseDecoder(spec);
+  const blocks = blockwiseDecoder(spec);
   const stream = {
     weights: checkpoint,
     operations: runtime,
-    pieceElements,
+    weightElements,
     checkpoint: () => signal?.throwIfAborted(),
   };
-  const run = (part: ReturnType<typeof parts.final>, ...activations: ArrayData[]): Promise<Float32Array> =>
-    evaluateStreamed(part, activations, stream);
+  const run = (block: DecoderBlock, ...activations: ArrayData[]): Promise<Float32Array> =>
+    evaluateStreamed(block, activations, stream);
   const rowsOf = (x: Float32Array): number => x.length / width;
   const model: StreamedModel = {
     dir,
@@ -63,13 +69,13 @@ export async function openStreamedModel(
     precision: checkpoint.dtype,
     embed(ids, shape) {
       requireIds(ids, vocab, dir);
-      return run(parts.embedding(shape), ids);
+      return run(blocks.embedding(shape), ids);
     },
-    attention: (layer, x, shape) => run(parts.attention(layer, shape), x),
-    ffn: (layer, x) => run(parts.ffn(layer, rowsOf(x)), x),
-    // Where there is no norm the part has no nodes, and its input is its output.
-    ffnInput: async (layer, x) => (await run(parts.ffnInput(layer, rowsOf(x)), x)) ?? x,
-    final: (x) => run(parts.final(rowsOf(x)), x),
+    attention: (layer, x, shape) => run(blocks.attention(layer, shape), x),
+    ffn: (layer, x) => run(blocks.ffn(layer, rowsOf(x)), x),
+    // Where there is no norm the block has no nodes, and its input is its output.
+    ffnInput: async (layer, x) => (await run(blocks.ffnInput(layer, rowsOf(x)), x)) ?? x,
+    final: (x) => run(blocks.final(rowsOf(x)), x),
     async head(hidden, first, count) {
       const weights = await checkpoint.readRows(
         spec.tiedHead ? "embed" : "head",
@@ -77,7 +83,7 @@ export async function openStreamedModel(
         count,
         runtime.memory(4 * count * width),
       );
-      const { graph } = parts.head(rowsOf(hidden), count);
+      const { graph } = blocks.head(rowsOf(hidden), count);
       const [logits] = await runtime.run(`head ${rowsOf(hidden)} ${count}`, graph, [hidden, weights], [1]);
       return logits as Float32Array;
     },
@@ -87,7 +93,7 @@ export async function openStreamedModel(
       const hidden = await model.final(x);
       const chosen = rows === undefined ? hidden : pickRows(hidden, rows, width);
       const out = new Float32Array(rowsOf(chosen) * vocab);
-      for (const [first, count] of vocabularyPieces(spec, pieceElements))
+      for (const [first, count] of vocabularyRuns(spec, weightElements))
         putColumns(out, await model.head(chosen, first, count), vocab, first, count);
       return out;
     },
@@ -110,16 +116,17 @@ export async function throughLayer(
   return plus(attended, await model.ffn(layer, isParallel(model.spec) ? x : attended));
 }
 
+/** Sum of two arrays of one length. */
 export function plus(a: Float32Array, b: Float32Array): Float32Array {
   return a.map((value, i) => value + b[i]!);
 }
 
-/** [first token, count] of the pieces in which the head is applied. */
-export function* vocabularyPieces(
+/** [first token, count] of the runs of the vocabulary for which the head is applied at once. */
+export function* vocabularyRuns(
   { vocab, hidden }: DecoderSpec,
-  most: number = defaultPiece,
+  mostElements: number = defaultWeightElements,
 ): Generator<readonly [number, number]> {
-  const step = Math.max(1, Math.floor(most / hidden));
+  const step = Math.max(1, Math.floor(mostElements / hidden));
   for (let first = 0; first < vocab; first += step) yield [first, Math.min(step, vocab - first)];
 }
 
@@ -129,7 +136,8 @@ function pickRows(x: Float32Array, rows: Int32Array, width: number): Float32Arra
   return out;
 }
 
-function putColumns(out: Float32Array, piece: Float32Array, vocab: number, first: number, count: number): void {
-  for (let row = 0; row * count < piece.length; row++)
-    out.set(piece.subarray(row * count, (row + 1) * count), row * vocab + first);
+/** Puts logits [rows, count] of a run of the vocabulary into those of the whole [rows, vocab]. */
+function putColumns(out: Float32Array, run: Float32Array, vocab: number, first: number, count: number): void {
+  for (let row = 0; row * count < run.length; row++)
+    out.set(run.subarray(row * count, (row + 1) * count), row * vocab + first);
 }

@@ -1,10 +1,10 @@
-/** What the numbers were measured on. */
+/** The machine and the programs that a study's numbers were measured with. */
 import { arch, cpus, platform, release } from "node:os";
 import { toolVersion } from "../surgery/convert/version.js";
 import { onnxruntimeVersion } from "../engine/onnxruntime/session.js";
 import type { StudyResult } from "../model/results/result.js";
 
-/** What the machine and the programs are that a study runs on. */
+/** The versions of the programs, the platform and the processor, for the result. */
 export function environment(threads: number): StudyResult["environment"] {
   return {
     upcycle: toolVersion,

@@ -1,4 +1,5 @@
 /** What a study will run, decided before anything runs: arms with their shapes, costs and folders. */
+import { valueAt } from "../base/at.js";
 import { countParams } from "../model/cost/params.js";
 import { trainFlopsPerToken } from "../model/cost/flops.js";
 import type { StudyArm, TrainingBlock } from "../base/schemas/index.js";
@@ -17,12 +18,13 @@ export interface PlannedArm {
   readonly kind: StudyArm["kind"];
   readonly spec: DecoderSpec;
   readonly params: ParamTotals;
-  /** Forward and backward. */
+  /** FLOPs of the forward and the backward pass. */
   readonly flopsPerToken: number;
+  /** `E8G1T2`, also for an arm from scratch that has the shape of an upcycled one; null for a dense shape. */
   readonly recipeName: string | null;
-  /** With the study's seed filled in. */
+  /** The recipe with one of the study's seeds filled in; null for an arm that is not upcycled. */
   readonly recipe: ((seed: number) => UpcycleRecipe) | null;
-  /** In words, for the report. */
+  /** Router order, scaling and deviation in words, for the report; null for a dense shape. */
   readonly router: string | null;
 }
 
@@ -34,7 +36,7 @@ export const tokensOf = (block: TrainingBlock): number => block.steps * block.ba
  */
 export function planArms(config: StudyRequest, parent: DecoderSpec): PlannedArm[] {
   return Object.entries(config.arms).map(([id, arm]) => {
-    const shape = arm.kind === "scratch" ? config.arms[arm.like]! : arm;
+    const shape = arm.kind === "scratch" ? valueAt(config.arms, arm.like) : arm;
     const recipe = shape.kind === "upcycled" ? recipeOf(shape) : null;
     const spec = recipe === null ? parent : planUpcycle(parent, recipe(0)).target;
     if (isMoe(spec)) checkRouting(spec, config.continue, `arm ${id}, continue`);

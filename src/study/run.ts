@@ -1,13 +1,18 @@
 /**
- * A study: one parent, several arms, several seeds; the same further tokens for all.
+ * A study: one parent, several arms, several seeds, and the same further tokens for all. Its steps are:
  *
- *   1 read and split text 2 tokenizer 3 parent (train or open) 4 per seed and arm: convert, measure preservation, train
- *   5 result.json, report.html
+ *   1. read and split the text;
+ *   2. learn the tokenizer, or take the parent's;
+ *   3. train the parent, or open it;
+ *   4. for each seed and arm: convert, measure what was preserved, train;
+ *   5. write result.json.
  *
- * Every part lands in the run folder when it is finished, so the same command resumes where the last one was stopped.
+ * Every finished part lies in the run folder, so the same command resumes where the last one was stopped.
  */
 import { join } from "node:path";
+import { at } from "../base/at.js";
 import { interruptedError } from "../base/errors.js";
+import { duration, flops } from "../base/format.js";
 import type { ModelSource } from "../files/checkpoint/open.js";
 import { writeJson } from "../files/io/atomic.js";
 import { makeFolders } from "../files/io/folders.js";
@@ -15,7 +20,9 @@ import { withFsErrors } from "../files/io/fs-errors.js";
 import { lockFolder } from "../files/io/lock.js";
 import { readJson } from "../files/io/ranges.js";
 import { findings } from "../report/study/findings.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
 import type { ArmResult, ArmRun, StudyResult } from "../model/results/result.js";
+import { newModelSpec } from "../train/init.js";
 import { describeText, type TrainingData } from "../train/training-data.js";
 import { readCorpus, type Corpus } from "../train/text.js";
 import { environment } from "./environment.js";
@@ -23,29 +30,32 @@ import { claimStudyFolder, isStudyComplete, requireSpace, resultFile } from "./f
 import { FlopMeter } from "./meter.js";
 import { prepareParentData } from "./parent.js";
 import { planArms, type PlannedArm } from "./plan.js";
+import { guessedSeconds } from "./time-left.js";
 import { makeParent, runArm } from "./trainings.js";
 import type { StudyEvent, StudyOptions } from "./types.js";
 
 export type { StudyEvent, StudyOptions, StudyRequest } from "./types.js";
 
 /**
- * Runs or resumes a study. Throws inputError for a folder that holds another study, for text, a parent or a
- * recipe that cannot be used; stopError and interruptedError like `trainRun`.
+ * Runs or resumes a study, yields its events and returns its result, which is also written as `result.json`. A finished
+ * study is only read. Throws inputError for a folder that holds another study, and for text, a parent or a recipe that
+ * cannot be used; stopError and interruptedError like `trainRun`.
  */
 export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEvent, StudyResult> {
-  const started = Date.now();
+  const start = Date.now();
   await withFsErrors(options.dir, "create run folder", () => makeFolders(options.dir));
   const release = await lockFolder(options.dir);
   try {
-    return yield* lockedStudy(options, started);
+    return yield* lockedStudy(options, start);
   } finally {
     await release();
   }
 }
 
-async function* lockedStudy(options: StudyOptions, started: number): AsyncGenerator<StudyEvent, StudyResult> {
+/** The study in a folder that no other process uses; `start` is when the command began, in milliseconds. */
+async function* lockedStudy(options: StudyOptions, start: number): AsyncGenerator<StudyEvent, StudyResult> {
   const record = await claimStudyFolder(options);
-  const seconds = (): number => record.seconds + (Date.now() - started) / 1000;
+  const seconds = (): number => record.seconds + (Date.now() - start) / 1000;
   const remember = (finished?: true): Promise<void> =>
     writeJson(join(options.dir, "study.json"), { ...record, finished, seconds: seconds() });
   if (record.finished === true && (await isStudyComplete(options))) {
@@ -59,20 +69,24 @@ async function* lockedStudy(options: StudyOptions, started: number): AsyncGenera
   } catch (cause) {
     // A stopped command's time counts too, but failing to note it must not hide why it stopped.
     await remember().catch(() => undefined);
-    // Between two trainings there is nothing to save: what was finished is there.
-    const asked = options.signal?.aborted === true && cause === options.signal.reason;
-    throw asked
+    // Between two trainings there is nothing to save: every finished part is on disk.
+    const isStopRequest = options.signal?.aborted === true && cause === options.signal.reason;
+    throw isStopRequest
       ? interruptedError("stopped", { where: options.dir, hint: "run the same command again to go on" })
       : cause;
   }
 }
 
+/** Reads the text, trains the parent and all arms, and writes the result; finished parts are read from the folder. */
 async function* measureStudy(
   options: StudyOptions,
   startedAt: string,
   seconds: () => number,
 ): AsyncGenerator<StudyEvent, StudyResult> {
   const { config, dir, signal } = options;
+  // The shape of a new parent is known before its tokenizer: what cannot be made is refused now, the rest foretold.
+  const early = config.model === undefined ? null : newModelSpec(config.model, config.tokenizer!.vocab, 0);
+  if (early !== null) yield workNote(options, early, planArms(config, early));
   yield { type: "phase", label: "reading text" };
   const corpus = await readCorpus(config.text, signal);
   yield { type: "phase", label: config.parent === undefined ? "learning the tokenizer" : "opening the parent" };
@@ -82,13 +96,15 @@ async function* measureStudy(
   yield { type: "note", text: describeText(data) };
 
   await requireSpace(options, data, arms);
-  const meter = new FlopMeter(config, data, arms);
+  const meter = new FlopMeter(config, data.spec, arms);
+  if (early === null) yield workNote(options, data.spec, arms);
   const parent = yield* makeParent(options, data, meter);
-  const runs = new Map<string, ArmRun[]>(arms.map(({ id }) => [id, []]));
+  const runs = arms.map((): ArmRun[] => []);
   for (const seed of config.seeds) {
-    for (const arm of arms) runs.get(arm.id)!.push(yield* runArm(options, data, parent.source, arm, seed, meter));
+    for (const [i, arm] of arms.entries())
+      at(runs, i).push(yield* runArm(options, data, parent.source, arm, seed, meter));
   }
-  const found: Omit<StudyResult, "findings"> = {
+  const measurements: Omit<StudyResult, "findings"> = {
     version: 1,
     name: config.name,
     startedAt,
@@ -96,18 +112,29 @@ async function* measureStudy(
     environment: environment(options.threads),
     text: textFacts(corpus, data, config.evaluation.tokens),
     parent: parent.result,
-    arms: arms.map((arm): ArmResult => {
-      const { id, label, kind, params, flopsPerToken, router, recipeName } = arm;
-      return { id, label, kind, params, flopsPerToken, router, recipe: recipeName, runs: runs.get(id)! };
-    }),
+    arms: arms.map((arm, i) => armResult(arm, at(runs, i))),
     commands: [options.command, ...conversionCommands(options, parent.source, arms)],
     seeds: config.seeds,
   };
-  const result: StudyResult = { ...found, findings: findings(found) };
+  const result: StudyResult = { ...measurements, findings: findings(measurements) };
   await writeJson(join(dir, resultFile), result);
   return result;
 }
 
+/** How much there is to train, and about how long it may take, before a step says how fast this machine is. */
+function workNote({ config, threads }: StudyOptions, parent: DecoderSpec, arms: readonly PlannedArm[]): StudyEvent {
+  const { total } = new FlopMeter(config, parent, arms);
+  const trainings = arms.length * config.seeds.length + (config.pretrain === undefined ? 0 : 1);
+  const time = duration(guessedSeconds(total, threads));
+  return { type: "phase", label: `${trainings} trainings of ${flops(total)} in all: about ${time}, as a first guess` };
+}
+
+function armResult(arm: PlannedArm, runs: readonly ArmRun[]): ArmResult {
+  const { id, label, kind, params, flopsPerToken, router, recipeName } = arm;
+  return { id, label, kind, params, flopsPerToken, router, recipe: recipeName, runs };
+}
+
+/** The commands that make the start of every upcycled arm, for each seed. */
 function conversionCommands(
   { config, dir, conversionCommands: commandsOf }: StudyOptions,
   parent: ModelSource,

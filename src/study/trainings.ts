@@ -1,5 +1,6 @@
 /** The trainings of a study: its parent, and one arm with one seed. */
 import { join, relative } from "node:path";
+import { at } from "../base/at.js";
 import { resultOf } from "../base/events.js";
 import { foldersOf } from "../files/checkpoint/model-source.js";
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../files/checkpoint/open.js";
@@ -15,6 +16,7 @@ import { exists, writeJson } from "../files/io/atomic.js";
 import { readJson } from "../files/io/ranges.js";
 import type { ArmRun, LossPoint, Preservation, StudyResult } from "../model/results/result.js";
 import { isMoe } from "../model/decoder/types.js";
+import type { UpcycleRecipe } from "../surgery/planning/recipe.js";
 import { freshTensor } from "../train/init.js";
 import { trainRun, type RunOptions, type RunResult } from "../train/run.js";
 import { similarityTo } from "../train/similarity.js";
@@ -48,8 +50,10 @@ export async function* makeParent(
     const path = foldersOf(config.parent).join("+");
     return { source: config.parent, result: { ...base, label: path, path, tokens: null, loss, points: [] } };
   }
-  const block = config.pretrain!;
-  const seed = config.seeds[0]!;
+  const block = config.pretrain;
+  if (block === undefined)
+    throw new Error("a study without a parent needs a pretrain block, which its schema asks for");
+  const seed = at(config.seeds, 0);
   const flopsPerToken = trainFlopsPerToken(data.spec, block.sequence);
   const run = trainRun({
     ...commonOptions(options, data),
@@ -105,7 +109,7 @@ function commonOptions(
   };
 }
 
-/** Converts if the arm is upcycled, measures what was preserved, trains. */
+/** Converts the parent and measures what was preserved if the arm is upcycled; then trains the arm with one seed. */
 export async function* runArm(
   options: StudyOptions,
   data: TrainingData,
@@ -118,17 +122,8 @@ export async function* runArm(
   const name = `${arm.label}, seed ${seed}`;
   const path = armPath(arm.id, seed);
   const start = join(dir, path, "start");
-  let preservation: Preservation | null = null;
-  if (arm.recipe !== null) {
-    if (!(await exists(start))) {
-      yield { type: "phase", label: `${name}: converting` };
-      const recipe = arm.recipe(seed);
-      await resultOf(convertCheckpoint({ source: dense, recipe, out: start, dtype: "F32", signal: options.signal }));
-    }
-    yield { type: "phase", label: `${name}: measuring preservation` };
-    preservation = await measurePreservation(options, data, dense, start, join(dir, path, "preservation.json"));
-    yield { type: "note", text: preservationNote(name, preservation) };
-  }
+  const preservation =
+    arm.recipe === null ? null : yield* makeStart(options, data, dense, { name, path, recipe: arm.recipe(seed) });
   const source = arm.kind === "scratch" ? null : await openCheckpoint(arm.kind === "dense" ? dense : start);
   let parent: Checkpoint | null = null;
   try {
@@ -160,6 +155,33 @@ export async function* runArm(
   }
 }
 
+/** An upcycled arm with one seed. */
+interface UpcycledRun {
+  readonly name: string;
+  /** Its folder within the study's. */
+  readonly path: string;
+  readonly recipe: UpcycleRecipe;
+}
+
+/** Makes the model that an upcycled arm starts from, unless it is there, and measures what it has preserved. */
+async function* makeStart(
+  options: StudyOptions,
+  data: TrainingData,
+  dense: ModelSource,
+  { name, path, recipe }: UpcycledRun,
+): AsyncGenerator<StudyEvent, Preservation> {
+  const { dir, signal } = options;
+  const start = join(dir, path, "start");
+  if (!(await exists(start))) {
+    yield { type: "phase", label: `${name}: converting` };
+    await resultOf(convertCheckpoint({ source: dense, recipe, out: start, dtype: "F32", signal }));
+  }
+  yield { type: "phase", label: `${name}: measuring preservation` };
+  const preservation = await measurePreservation(options, data, dense, start, join(dir, path, "preservation.json"));
+  yield { type: "note", text: preservationNote(name, preservation) };
+  return preservation;
+}
+
 function armRun(
   seed: number,
   path: string,
@@ -187,6 +209,7 @@ function pointsOf(result: RunResult, flopsPerToken: number): LossPoint[] {
   return result.metrics.evals.map(({ step, tokens, loss }) => ({ step, tokens, loss, flops: tokens * flopsPerToken }));
 }
 
+/** The measurement that `file` holds; where there is none, it is made and written. */
 async function measurePreservation(
   options: StudyOptions,
   data: TrainingData,
@@ -200,13 +223,13 @@ async function measurePreservation(
   const child = await openModel(childDir, backend, threads);
   try {
     const limitTokens = Math.min(PRESERVATION_TOKENS, config.evaluation.tokens);
-    const measured = await compareModels(parent, child, data.tokens.heldOut, {
+    const comparison = await compareModels(parent, child, data.tokens.heldOut, {
       sequence: config.continue.sequence,
       limitTokens,
       signal,
     });
-    await writeJson(file, measured);
-    return measured;
+    await writeJson(file, comparison);
+    return comparison;
   } finally {
     await parent.close();
     await child.close();

@@ -4,8 +4,9 @@
 export interface Change {
   /** Names from the outside in, with dots. */
   readonly key: string;
-  /** undefined: not there. */
+  /** The old value; undefined where the setting is new. */
   readonly was: unknown;
+  /** The new value; undefined where the setting is gone. */
   readonly is: unknown;
 }
 
@@ -22,8 +23,9 @@ export function changesBetween(was: Data, is: Data, within = ""): Change[] {
   });
 }
 
-/** More are counted. */
+/** Changes that are named; more are counted. */
 const most = 4;
+/** Characters of a value that are shown. */
 const longest = 60;
 
 /** "a was 1 and is 2, b is new (3)". */

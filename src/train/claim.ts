@@ -1,4 +1,4 @@
-/** The run folder: made, or proved to hold this very run. */
+/** Claiming a run folder: a new one is made, an existing one is proved to hold this very run. */
 import { join } from "node:path";
 import { inputError, type UpcycleError } from "../base/errors.js";
 import type { TrainingBlock } from "../base/schemas/index.js";
@@ -19,19 +19,19 @@ type Training = Omit<TrainingBlock, "budget">;
 /** `run.json`: what this run is. */
 interface RunRecord extends Readonly<Record<string, unknown>> {
   readonly training: Training;
-  /** What its sources contained; absent in runs of old. */
+  /** What its sources contained; absent in runs of earlier versions. */
   readonly sources?: Sources;
 }
 
 /** Name of the record of what a run is. */
 export const runFile = "run.json";
 
-/** What the folder says of its run, or null. */
+/** What the folder says of its run, or null without a record. Throws inputError for a file that is no record. */
 export async function readRunRecord(dir: string): Promise<RunRecord | null> {
   const path = join(dir, runFile);
   if (!(await exists(path))) return null;
-  const found = (await readJson(path)) as Partial<RunRecord> | null;
-  if (typeof found?.training === "object") return found as RunRecord;
+  const record = (await readJson(path)) as Partial<RunRecord> | null;
+  if (typeof record?.training === "object") return record as RunRecord;
   const hint = "choose another folder, or remove this one to start again";
   throw inputError("this is not the record of a run", { where: path, hint });
 }
@@ -40,8 +40,8 @@ export async function readRunRecord(dir: string): Promise<RunRecord | null> {
 export async function claimRunFolder(options: RunOptions): Promise<void> {
   const { dir, spec, block } = options;
   if (await exists(join(dir, runFile))) return;
-  // Two checkpoints are on disk while one replaces the other, each with weights, two moments and perhaps averages; and
-  // two models more.
+  // Two checkpoints are on disk while one replaces the other, each with weights, two moments and perhaps averages. Two
+  // models without state come on top.
   const weights = 4 * slotsOf(spec).reduce((sum, { shape }) => sum + elements(shape), 0);
   await requireFreeSpace(dir, (block.average === undefined ? 8 : 10) * weights);
   await withFsErrors(dir, "create run folder", () => makeFolders(dir));
@@ -55,17 +55,18 @@ export async function claimRunFolder(options: RunOptions): Promise<void> {
 export async function requireSameRun(options: RunOptions, done: number): Promise<void> {
   const { dir } = options;
   const path = join(dir, runFile);
-  const [found, wanted] = [(await readRunRecord(dir))!, recordOf(options)];
-  const changes = changesBetween(fixed(found), fixed(wanted));
-  // A shape follows from the model's settings.
+  const [saved, current] = [await readRunRecord(dir), recordOf(options)];
+  if (saved === null) throw new Error(`${path} is gone, although this run has claimed the folder`);
+  const changes = changesBetween(fixed(saved), fixed(current));
+  // Where the model's settings differ, its shape differs with them and need not be named.
   const model = changes.some(({ key }) => /^model\b/.test(key));
   const others = changes
     .filter(({ key }) => !(model && key.startsWith("spec.")))
     .map((change) => ({ ...change, key: change.key.replace("evaluationTokens", "evaluation.tokens") }));
   if (others.length > 0) throw otherRun(`this folder holds another run: ${changeWords(others)}`, path);
-  requireSamePast(found.training, wanted.training, { done, key: "training", where: path });
-  requireSameSources(found.sources, wanted.sources, "run");
-  if (changesBetween(found, wanted).length > 0) await writeJson(path, wanted);
+  requireSamePast(saved.training, current.training, { done, key: "training", where: path });
+  requireSameSources(saved.sources, current.sources, "run");
+  if (changesBetween(saved, current).length > 0) await writeJson(path, current);
 }
 
 function recordOf(options: RunOptions): RunRecord {
@@ -83,6 +84,7 @@ function fixed(record: RunRecord): Readonly<Record<string, unknown>> {
   return { ...record, sources: undefined, training };
 }
 
+/** What of a run is done, and where its settings stand. */
 interface Past {
   /** Steps that are saved. */
   readonly done: number;
@@ -98,9 +100,9 @@ interface Past {
 export function requireSamePast(was: Training, is: Training, { done, key, where }: Past): void {
   const changes = changesBetween({ steps: was.steps, lr: was.lr }, { steps: is.steps, lr: is.lr }, key);
   if (changes.length === 0) return;
-  const said = changeWords(changes);
+  const differences = changeWords(changes);
   if (is.steps < done || (is.steps === done && was.steps !== done)) {
-    throw otherRun(`${done} steps are done, so the run cannot end after ${is.steps}: ${said}`, where);
+    throw otherRun(`${done} steps are done, so the run cannot end after ${is.steps}: ${differences}`, where);
   }
   const step = firstDifference(was, is, done);
   if (step === null) return;
@@ -112,7 +114,10 @@ export function requireSamePast(was: Training, is: Training, { done, key, where 
       `or put it back, or choose another folder ${schedules}`
     : "put it back to go on, or choose another folder";
   const rates = `step ${step} would have had another learning rate (${rate(was)} then, ${rate(is)} now)`;
-  throw inputError(`${said}; of the ${done} steps that are done, ${rates}, so this is another run`, { where, hint });
+  throw inputError(`${differences}; of the ${done} steps that are done, ${rates}, so this is another run`, {
+    where,
+    hint,
+  });
 }
 
 const otherRun = (message: string, where: string): UpcycleError =>

@@ -3,6 +3,7 @@
  * weight, its order and its own held-out loss.
  */
 import { basename } from "node:path";
+import { at } from "../base/at.js";
 import { compact, percent, table } from "../base/format.js";
 import { inputError } from "../base/errors.js";
 import type { MixPartConfig, TrainingBlock, TrainTextConfig } from "../base/schemas/index.js";
@@ -14,6 +15,7 @@ import { splitDocuments } from "../text/tokens/split.js";
 import type { TextTokenizer } from "../text/tokenizer/load.js";
 import { encodeDocuments, SPLIT_SEED } from "./text.js";
 
+/** What a data mix says of a part. */
 interface PartBase {
   readonly name: string;
   readonly weight: number;
@@ -26,8 +28,10 @@ interface TextPart extends PartBase {
   readonly heldOut: readonly CorpusDocument[];
 }
 
+/** Tokens that were prepared. */
 interface TokenPart extends PartBase {
   readonly kind: "tokens";
+  /** Path of the file. */
   readonly where: string;
   readonly data: IndexedTokens;
   /** First token that is held out, at the start of a document where there are several. */
@@ -52,7 +56,7 @@ interface TokenizedPart extends PartBase {
 export async function readDataMix({ mix = [], heldOut }: TrainTextConfig, signal?: AbortSignal): Promise<CorpusPart[]> {
   const parts: CorpusPart[] = [];
   for (const config of mix) {
-    const name = config.name ?? config.builtin ?? basename(indexedPrefix(config.path!));
+    const name = nameOf(config);
     if (parts.some((part) => part.name === name)) {
       throw inputError(`two parts of the data mix are called "${name}"`, {
         where: "text.mix",
@@ -73,6 +77,17 @@ export async function readDataMix({ mix = [], heldOut }: TrainTextConfig, signal
   });
 }
 
+/** What a part is called: by its configuration, else after its text. */
+function nameOf({ name, builtin, path }: MixPartConfig): string {
+  return name ?? builtin ?? basename(indexedPrefix(pathOf(path)));
+}
+
+/** The path of a part that has no built-in text. The schema proves that it has one of the two. */
+function pathOf(path: string | undefined): string {
+  if (path === undefined) throw new Error("a part of a data mix has neither a path nor a built-in text");
+  return path;
+}
+
 async function readPart(
   { path, builtin, field, weight }: MixPartConfig,
   name: string,
@@ -84,7 +99,8 @@ async function readPart(
     return { kind: "tokens", name, weight, where: path, data, cut: heldOutFrom(data.documents, heldOut) };
   }
   const documents: CorpusDocument[] = [];
-  for await (const document of readDocuments(builtin === undefined ? { path: path!, field } : { builtin })) {
+  const source = builtin === undefined ? { path: pathOf(path), field } : { builtin };
+  for await (const document of readDocuments(source)) {
     signal?.throwIfAborted();
     documents.push(document);
   }
@@ -92,16 +108,16 @@ async function readPart(
 }
 
 /**
- * The last documents are held out, at most the given share of the tokens but one document at least; a single document
- * is cut.
+ * First token that is held out, from the bounds of the documents in tokens: the last documents are, at most the given
+ * share of the tokens but one document at least; a single document is cut.
  */
 export function heldOutFrom(documents: Float64Array, fraction: number): number {
-  const total = documents.at(-1)!;
-  if (documents.length === 2) return Math.floor(total * (1 - fraction));
-  const wanted = total * (1 - fraction);
+  const total = at(documents, documents.length - 1);
+  const trainedShare = total * (1 - fraction);
+  if (documents.length === 2) return Math.floor(trainedShare);
   let bound = documents.length - 2;
-  while (bound > 1 && documents[bound - 1]! >= wanted) bound--;
-  return documents[bound]!;
+  while (bound > 1 && at(documents, bound - 1) >= trainedShare) bound--;
+  return at(documents, bound);
 }
 
 /** All texts that a tokenizer may learn from. Throws inputError where a part is tokenized already. */
@@ -115,7 +131,10 @@ export function learnableTexts(parts: readonly CorpusPart[]): readonly CorpusDoc
   });
 }
 
-/** Text gets the token `end` behind every document. Throws inputError for tokens that the tokenizer does not have. */
+/**
+ * Tokenizes every part; text gets the token `end` behind every document. Throws inputError for tokens that the
+ * tokenizer does not have.
+ */
 export async function tokenizeDataMix(
   parts: readonly CorpusPart[],
   tokenizer: TextTokenizer,
@@ -154,11 +173,12 @@ export async function tokenizeDataMix(
 }
 
 /**
- * Documents that do not end in the end-of-text token run into each other: prepared without --append-eod, or by another
- * tokenizer.
+ * A warning where no document ends in the end-of-text token, so that documents run into each other: they were prepared
+ * without --append-eod, or by another tokenizer.
  */
 function endWarning(name: string, tokens: TokenRow, documents: Float64Array, end: number): string | null {
-  for (let i = 1; i < documents.length; i++) if (documents[i]! > 0 && tokens[documents[i]! - 1] === end) return null;
+  const ends = documents.subarray(1).some((bound) => bound > 0 && tokens[bound - 1] === end);
+  if (ends) return null;
   return (
     `${name}: no document ends with the tokenizer's end-of-text token ${end}; was it prepared with this ` +
     "tokenizer and --append-eod?"
@@ -198,8 +218,9 @@ export function describeDataMix(
 ): string[] {
   const shareOf = shares(parts);
   const rows = parts.map(({ name, train, heldOut }, i) => {
-    const epochs = (shareOf[i]! * steps * batch * accumulate) / windowCount(train.length, sequence);
-    return [name, percent(shareOf[i]!), compact(train.length), compact(heldOut.length), epochs.toFixed(2)];
+    const share = at(shareOf, i);
+    const epochs = (share * steps * batch * accumulate) / windowCount(train.length, sequence);
+    return [name, percent(share), compact(train.length), compact(heldOut.length), epochs.toFixed(2)];
   });
   const warnings = parts.flatMap(({ warning }) => (warning === null ? [] : [`warning: ${warning}`]));
   const head = ["part", "share", "training tokens", "held out", "epochs"];

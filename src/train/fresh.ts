@@ -1,4 +1,4 @@
-/** A run folder that is new to us: what is in it by the names that a run gives is somebody else's. */
+/** Checks of a folder before a run: files that no run has made are neither replaced nor added to. */
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
 import { exists } from "../files/io/atomic.js";
@@ -21,13 +21,13 @@ export async function requireRunFolder(dir: string): Promise<void> {
 
 /** Throws inputError if the folder, which has no `mark` of ours, holds something by one of these names. */
 export async function requireUnclaimed(dir: string, names: readonly string[], mark: string): Promise<void> {
-  const taken: string[] = [];
+  const strangers: string[] = [];
   await withFsErrors(dir, "look up folder", async () => {
-    for (const name of names) if ((await entryAt(join(dir, name))) !== null) taken.push(name);
+    for (const name of names) if ((await entryAt(join(dir, name))) !== null) strangers.push(name);
   });
-  if (taken.length === 0) return;
+  if (strangers.length === 0) return;
   throw inputError(
-    `the folder has no ${mark}, but holds ${someOf(taken)}, which would be replaced or taken for this one's`,
+    `the folder has no ${mark}, but holds ${someOf(strangers)}, which would be replaced or taken for this one's`,
     {
       where: dir,
       hint: "choose another folder, or move that away first",

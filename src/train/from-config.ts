@@ -76,55 +76,33 @@ export async function* trainFromConfig(options: TrainFileOptions): AsyncGenerato
     return yield* prepareAndTrain(options);
   } catch (cause) {
     // Reading much text takes minutes, and until the first step there is nothing to save.
-    const asked = options.signal?.aborted === true && cause === options.signal.reason;
-    throw asked ? interruptedError("stopped before the training began", { where: options.dir }) : cause;
+    const stopped = options.signal?.aborted === true && cause === options.signal.reason;
+    throw stopped ? interruptedError("stopped before the training began", { where: options.dir }) : cause;
   }
 }
 
 async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<TrainFileEvent, RunResult> {
   const { config, dir, backend, threads, signal } = options;
-  const { model, tokenizer, training, seed } = config;
-  // `trainRun` refuses a folder that holds another run, so a tokenizer beside a `run.json` is this run's own. Asked
-  // first, because a folder that cannot be used should be known before minutes of reading.
+  const { model, tokenizer, seed } = config;
+  // `trainRun` refuses a folder that holds another run, so a tokenizer beside a `run.json` is this run's own. The
+  // folder is checked here too, because one that cannot be used should be known before minutes of reading.
   const before = await readRunRecord(dir);
-  const reuse = before !== null;
   await requireRunFolder(dir);
-  const isNew = typeof model === "object" && !("adapter" in model);
-  const sources = await sourcesOf({ model: isNew ? null : model, text: config.text, signal });
-  // Where the settings differ as well, that is what there is to say, and `trainRun` says it.
-  const same =
-    changesBetween({ model: before?.["model"], text: before?.["text"] }, { model, text: config.text }).length === 0;
-  if (before !== null && same) requireSameSources(before.sources, sources, "run");
+  const sources = await sourcesOf({ model: isNewModel(model) ? null : model, text: config.text, signal });
+  // Where the settings differ as well, `trainRun` names those.
+  if (before !== null && sameInputs(before, config)) requireSameSources(before.sources, sources, "run");
   yield { type: "phase", label: "reading text" };
   const text = await readText(config.text, signal);
-  yield {
-    type: "phase",
-    label: !isNew ? "opening the model" : reuse ? "opening the tokenizer" : "learning the tokenizer",
-  };
-  const base = isNew
-    ? await newBase({
-        model,
-        tokenizer: tokenizer!,
-        corpus: { split: { train: text.learnable() } },
-        dir,
-        reuse,
-        signal,
-      })
+  yield { type: "phase", label: openingLabel(model, before !== null) };
+  const base = isNewModel(model)
+    ? await learnBase(model, options, text, before !== null)
     : await openBase(model, signal);
   const { spec } = base;
-  const tokenize = async (): Promise<{ readonly block: TrainingBlock; readonly tokenized: TokenizedText }> => {
-    signal?.throwIfAborted();
-    const block = withSteps(training, trainFlopsPerToken(spec, training.sequence));
-    checkRouting(spec, block);
-    return { block, tokenized: await text.tokenize(base, block) };
-  };
-  const {
-    block,
-    tokenized: { train, heldOut, end, notes },
-  } = await tokenize().finally(() => base.tokenizer.close());
+  const { block, tokenized } = await tokenize(base, text, options).finally(() => base.tokenizer.close());
   signal?.throwIfAborted();
+  const { train, heldOut, end, notes } = tokenized;
   for (const note of [...notes, ...describeFrozen(spec, block)]) yield { type: "note", text: note };
-  const source = isNew ? null : await openCheckpoint(model);
+  const source = isNewModel(model) ? null : await openCheckpoint(model);
   try {
     return yield* trainRun({
       dir,
@@ -149,6 +127,43 @@ async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<Train
   }
 }
 
+/** Whether a train file describes a new model instead of naming one. */
+const isNewModel = (model: TrainRequest["model"]): model is ModelConfig =>
+  typeof model === "object" && !("adapter" in model);
+
+/** Whether a saved run was begun with this model and this text. */
+const sameInputs = (saved: Readonly<Record<string, unknown>>, { model, text }: TrainRequest): boolean =>
+  changesBetween({ model: saved["model"], text: saved["text"] }, { model, text }).length === 0;
+
+function openingLabel(model: TrainRequest["model"], resumes: boolean): string {
+  if (!isNewModel(model)) return "opening the model";
+  return resumes ? "opening the tokenizer" : "learning the tokenizer";
+}
+
+/** Shape of a new model, and its tokenizer. The schema proves that a file with a new model has a tokenizer block. */
+async function learnBase(
+  model: ModelConfig,
+  { config: { tokenizer }, dir, signal }: TrainFileOptions,
+  text: ReadText,
+  reuse: boolean,
+): Promise<ModelBase> {
+  if (tokenizer === undefined) throw new Error("a new model needs a tokenizer block");
+  return newBase({ model, tokenizer, corpus: { split: { train: text.learnable() } }, dir, reuse, signal });
+}
+
+/** The training in whole steps, and the text as tokens; what does not fit the model is refused before tokenizing. */
+async function tokenize(
+  base: ModelBase,
+  text: ReadText,
+  { config: { training }, signal }: TrainFileOptions,
+): Promise<{ readonly block: TrainingBlock; readonly tokenized: TokenizedText }> {
+  signal?.throwIfAborted();
+  const block = withSteps(training, trainFlopsPerToken(base.spec, training.sequence));
+  checkRouting(base.spec, block);
+  return { block, tokenized: await text.tokenize(base, block) };
+}
+
+/** A text as tokens, and what there is to say of it. */
 type TokenizedText = RunText & { readonly end: number; readonly notes: readonly string[] };
 
 /** Text that is read but not yet tokenized: one stream, or the parts of a data mix. */
@@ -192,11 +207,11 @@ async function readText(config: TrainTextConfig, signal: AbortSignal | undefined
 function describeFrozen(spec: DecoderSpec, block: TrainingBlock): string[] {
   const { frozen } = planParameters(spec, block);
   const slots = slotsOf(spec).filter(({ at }) => !isBuffer(at));
-  const still = slots.filter(({ key }) => frozen.has(key)).length;
-  if (still === 0) return [];
+  const count = slots.filter(({ key }) => frozen.has(key)).length;
+  if (count === 0) return [];
   const sum = (some: readonly Slot[]): number => some.reduce((total, { shape }) => total + elements(shape), 0);
   return [
     `training ${compact(sum(slots.filter(({ key }) => !frozen.has(key))))} of ${compact(sum(slots))} ` +
-      `parameters, ${still} tensors are frozen`,
+      `parameters, ${count} tensors are frozen`,
   ];
 }

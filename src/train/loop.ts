@@ -1,11 +1,12 @@
 /** The loop of a training run: step, log, measure, save. */
 import { join } from "node:path";
+import { at } from "../base/at.js";
 import { interruptedError, stopError } from "../base/errors.js";
 import type { TrainingBlock } from "../base/schemas/index.js";
 import type { JsonlWriter } from "../files/io/jsonl.js";
 import { timeBudget } from "../engine/optimizer/budget.js";
 import { correctionKeys, movedBias } from "../engine/routing/routing.js";
-import type { TrainRuntime } from "../engine/runtime/runtime.js";
+import type { StepMetrics, StepSettings, TrainRuntime } from "../engine/runtime/runtime.js";
 import { learningRateAt } from "../engine/optimizer/schedule.js";
 import { openBatches, type BatchReader } from "../text/tokens/batches.js";
 import { openMix } from "../text/tokens/mix.js";
@@ -20,10 +21,13 @@ export const tokensPerStep = ({ batch, sequence, accumulate }: TrainingBlock): n
 
 /** How far a training has come; the loop changes it. */
 export interface LoopState {
+  /** Steps so far. */
   step: number;
+  /** Lowest held-out loss so far; null before the first measurement. */
   best: number | null;
+  /** Milliseconds spent training so far. */
   ms: number;
-  /** Over all processes that have worked on this run. */
+  /** Largest resident memory in bytes of all processes that have worked on this run. */
   peakRss: number;
   /** Step of the checkpoint in `last/`. */
   saved: number;
@@ -47,36 +51,7 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
   const order = { batch: block.batch, sequence: block.sequence, seed: options.seed };
   const { train } = options.text;
   const micro = ArrayBuffer.isView(train) ? openBatches(train, order) : openMix(train, order);
-  // A checkpoint replaces the one before it, so weights that give no finite loss must not become one.
-  const requireFiniteLoss = async (): Promise<void> => {
-    if (state.measured === state.step) return;
-    const { inputs, targets } = micro.at(state.step * block.accumulate);
-    const { loss } = await runtime.evaluate({ ids: inputs, targets });
-    if (!Number.isFinite(loss)) throw diverged(`the loss after step ${state.step} is ${loss}`, options, state);
-  };
-  const save = async (): Promise<TrainEvent> => {
-    await requireFiniteLoss();
-    await log.sync();
-    state.peakRss = Math.max(state.peakRss, await runtime.peakMemory());
-    await saveState({
-      dir: join(dir, "last"),
-      spec: options.spec,
-      runtime,
-      carry: options.carry,
-      lineage: options.lineage,
-      texts: options.texts,
-      layout: engine.layout,
-      progress: {
-        step: state.step,
-        bestLoss: state.best,
-        ms: state.ms,
-        peakRssBytes: state.peakRss,
-        guard: block.guard === undefined ? undefined : state.guard,
-      },
-    });
-    state.saved = state.step;
-    return { type: "save", step: state.step, dir: join(dir, "last") };
-  };
+  const save = (): Promise<TrainEvent> => saveCheckpoint(options, engine, micro, state);
   if (state.step === 0) yield await evaluate(options, engine, state);
   while (state.step < block.steps && state.ms < timeLimit) {
     if (signal?.aborted === true) {
@@ -96,6 +71,47 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
   }
 }
 
+/**
+ * Saves `last/`. A checkpoint replaces the one before it, so weights that give no finite loss are refused: throws
+ * stopError. Changes `state`.
+ */
+async function saveCheckpoint(
+  options: RunOptions,
+  engine: Engine,
+  micro: BatchReader,
+  state: LoopState,
+): Promise<TrainEvent> {
+  const { spec, block, carry, lineage, texts } = options;
+  const { runtime, log, layout } = engine;
+  const dir = join(options.dir, "last");
+  await requireFiniteLoss(options, runtime, micro, state);
+  await log.sync();
+  state.peakRss = Math.max(state.peakRss, await runtime.peakMemory());
+  const progress = {
+    step: state.step,
+    bestLoss: state.best,
+    ms: state.ms,
+    peakRssBytes: state.peakRss,
+    guard: block.guard === undefined ? undefined : state.guard,
+  };
+  await saveState({ dir, spec, runtime, carry, lineage, texts, layout, progress });
+  state.saved = state.step;
+  return { type: "save", step: state.step, dir };
+}
+
+async function requireFiniteLoss(
+  options: RunOptions,
+  runtime: TrainRuntime,
+  micro: BatchReader,
+  state: LoopState,
+): Promise<void> {
+  if (state.measured === state.step) return;
+  const { inputs, targets } = micro.at(state.step * options.block.accumulate);
+  const { loss } = await runtime.evaluate({ ids: inputs, targets });
+  if (!Number.isFinite(loss)) throw diverged(`the loss after step ${state.step} is ${loss}`, options, state);
+}
+
+/** One optimizer step and what the log says of it. Changes `state`. */
 async function oneStep(
   options: RunOptions,
   runtime: TrainRuntime,
@@ -109,43 +125,13 @@ async function oneStep(
     const { inputs, targets } = micro.at(state.step * block.accumulate + i);
     return { ids: inputs, targets };
   });
-  const { beta1, beta2, eps, weightDecay, clip, momentum = 0.95, nesterov = true, muonScale = "rms" } = block.optimizer;
-  const { guard, average, routing } = block;
-  const learningRate = learningRateAt(block.lr, block.steps, step);
-  const { loss, balanceLoss, zLoss, gradNorm, applied, spike, counts, kept, entropy } = await runtime.step(batches, {
-    learningRate,
-    beta1,
-    beta2,
-    eps,
-    weightDecay,
-    decayOn: "matrices",
-    clipNorm: clip,
-    update: guard === undefined ? step : state.guard.updates + 1,
-    muon: block.optimizer.method === "muon" ? { momentum, nesterov, scale: muonScale } : undefined,
-    averageDecay: average?.decay,
-    draw: routing?.jitter === undefined ? undefined : { seed: options.seed, step, jitter: routing.jitter },
-    limits: guard === undefined ? undefined : guardLimits(state.guard, guard),
-  });
-  if (guard !== undefined) state.guard = afterStep(state.guard, guard, { loss, gradNorm, applied });
-  if (guard !== undefined && spike !== null && state.guard.skipped >= guard.patience) {
-    const kept = state.saved > 0 ? `the last checkpoint (step ${state.saved}) is kept; ` : "";
-    throw stopError(
-      `${state.guard.skipped} steps in a row were skipped as spikes, the last with loss ${loss} and gradient ` +
-        `norm ${gradNorm}`,
-      {
-        where: options.dir,
-        hint: `${kept}look at the data, lower the learning rate, or raise guard.deviations or guard.patience`,
-      },
-    );
-  }
-  if (!applied && spike === null) {
-    throw diverged(
-      `step ${step}: loss ${loss}, gradient norm ${gradNorm}; neither may be NaN or infinite`,
-      options,
-      state,
-    );
-  }
-  if (applied && routing?.bias !== undefined) await moveBiases(options, runtime, counts, routing.bias);
+  const settings = stepSettings(options, state, step);
+  const metrics = await runtime.step(batches, settings);
+  const { loss, balanceLoss, zLoss, gradNorm, applied, spike, counts, kept, entropy } = metrics;
+  if (block.guard !== undefined) state.guard = afterStep(state.guard, block.guard, { loss, gradNorm, applied });
+  requireProgress(options, state, step, metrics);
+  const biasRate = block.routing?.bias;
+  if (applied && biasRate !== undefined) await moveBiases(options, runtime, counts, biasRate);
   const ms = performance.now() - started;
   state.step = step;
   state.ms += ms;
@@ -157,11 +143,49 @@ async function oneStep(
     balanceLoss,
     zLoss,
     gradNorm,
-    learningRate,
+    learningRate: settings.learningRate,
     ms,
     ...trainedRouting({ counts, kept, entropy }, step % block.evalEvery === 0),
     ...(spike === null ? {} : { skipped: spike }),
   };
+}
+
+/** How the optimizer moves in step number `step`. */
+function stepSettings({ block, seed }: RunOptions, state: LoopState, step: number): StepSettings {
+  const { guard, average, routing, optimizer } = block;
+  const { beta1, beta2, eps, weightDecay, clip, momentum = 0.95, nesterov = true, muonScale = "rms" } = optimizer;
+  return {
+    learningRate: learningRateAt(block.lr, block.steps, step),
+    beta1,
+    beta2,
+    eps,
+    weightDecay,
+    decayOn: "matrices",
+    clipNorm: clip,
+    update: guard === undefined ? step : state.guard.updates + 1,
+    muon: optimizer.method === "muon" ? { momentum, nesterov, scale: muonScale } : undefined,
+    averageDecay: average?.decay,
+    draw: routing?.jitter === undefined ? undefined : { seed, step, jitter: routing.jitter },
+    limits: guard === undefined ? undefined : guardLimits(state.guard, guard),
+  };
+}
+
+/** Throws stopError where too many steps in a row were spikes, and for numbers that are not finite. */
+function requireProgress(options: RunOptions, state: LoopState, step: number, metrics: StepMetrics): void {
+  const { guard } = options.block;
+  const { loss, gradNorm, applied, spike } = metrics;
+  const { skipped } = state.guard;
+  if (guard !== undefined && spike !== null && skipped >= guard.patience) {
+    const checkpoint = state.saved > 0 ? `the last checkpoint (step ${state.saved}) is kept; ` : "";
+    const last = `the last with loss ${loss} and gradient norm ${gradNorm}`;
+    throw stopError(`${skipped} steps in a row were skipped as spikes, ${last}`, {
+      where: options.dir,
+      hint: `${checkpoint}look at the data, lower the learning rate, or raise guard.deviations or guard.patience`,
+    });
+  }
+  if (applied || spike !== null) return;
+  const numbers = `step ${step}: loss ${loss}, gradient norm ${gradNorm}; neither may be NaN or infinite`;
+  throw diverged(numbers, options, state);
 }
 
 /** The biases lie with the weights, so that checkpoints hold them and evaluation routes by them. */
@@ -172,7 +196,7 @@ async function moveBiases(
   rate: number,
 ): Promise<void> {
   for (const [i, key] of correctionKeys(spec).entries())
-    await runtime.write("weight", key, movedBias(await runtime.read("weight", key), counts[i]!, rate));
+    await runtime.write("weight", key, movedBias(await runtime.read("weight", key), at(counts, i), rate));
 }
 
 /** Held-out loss, expert load and similarity; keeps the best weights. */
@@ -219,10 +243,11 @@ function saveModel(
   return saveState({ dir: join(dir, name), spec, runtime, carry, lineage, texts, layout, progress: null, averaged });
 }
 
+/** The error for numbers that are no longer finite. */
 function diverged(message: string, { dir, block }: RunOptions, { saved }: LoopState): Error {
-  const kept = saved > 0 ? `the last good checkpoint (step ${saved}) is kept; ` : "";
+  const checkpoint = saved > 0 ? `the last good checkpoint (step ${saved}) is kept; ` : "";
   return stopError(message, {
     where: dir,
-    hint: `${kept}lower the learning rate (peak ${block.lr.peak}) or lengthen the warm-up`,
+    hint: `${checkpoint}lower the learning rate (peak ${block.lr.peak}) or lengthen the warm-up`,
   });
 }

@@ -1,4 +1,5 @@
 /** Held-out loss and expert load of the current weights. */
+import { at } from "../base/at.js";
 import type { LossMetrics, TrainRuntime } from "../engine/runtime/runtime.js";
 import { deadShare } from "../model/results/result.js";
 import type { RoutingRecord, TrainedRouting } from "./records.js";
@@ -35,15 +36,15 @@ export async function measureAll(
   let load: number[][] = [];
   let entropy: number[] = [];
   for (const [i, share] of shares(text).entries()) {
-    const { name, tokens } = text[i]!;
-    const found = await measure(runtime, tokens, {
+    const { name, tokens } = at(text, i);
+    const measured = await measure(runtime, tokens, {
       ...settings,
       limitTokens: Math.max(1, Math.round(settings.limitTokens * share)),
     });
-    parts[name] = found.loss;
-    loss += share * found.loss;
-    load = found.load.map((layer, l) => layer.map((value, e) => share * value + (load[l]?.[e] ?? 0)));
-    entropy = found.entropy.map((value, l) => share * value + (entropy[l] ?? 0));
+    parts[name] = measured.loss;
+    loss += share * measured.loss;
+    load = measured.load.map((layer, l) => layer.map((value, e) => share * value + (load[l]?.[e] ?? 0)));
+    entropy = measured.entropy.map((value, l) => share * value + (entropy[l] ?? 0));
   }
   return { loss, load, entropy, parts };
 }
@@ -98,10 +99,11 @@ export function trainedRouting(
   const { routing } = routingRecord({ load, entropy: [...entropy] });
   if (routing === undefined) return {};
   const sum = (layer: readonly number[]): number => layer.reduce((a, b) => a + b, 0);
-  const dropped = kept.length === 0 ? {} : { dropped: kept.map((layer, l) => 1 - sum(layer) / sum(counts[l]!)) };
+  const dropped = kept.length === 0 ? {} : { dropped: kept.map((layer, l) => 1 - sum(layer) / sum(at(counts, l))) };
   return { routing: { ...routing, ...dropped, ...(withLoad ? { load } : {}) } };
 }
 
+/** Each count's share of all; NaN where there are none. */
 function fractions(counts: readonly number[]): number[] {
   const total = counts.reduce((a, b) => a + b, 0);
   return counts.map((count) => count / total);

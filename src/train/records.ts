@@ -6,15 +6,19 @@ import { readJsonl } from "../files/io/jsonl.js";
 /** One training step in the log. */
 export interface StepRecord {
   readonly type: "step";
-  /** Updates done, 1 for the first. */
+  /** Number of the step, 1 for the first. */
   readonly step: number;
+  /** Tokens that this and all earlier steps have seen. */
   readonly tokens: number;
+  /** Mean next-token cross entropy in nats over the step's micro-batches. */
   readonly loss: number;
+  /** Load-balancing loss and router z-loss before their coefficients; null for a dense model. */
   readonly balanceLoss: number | null;
   readonly zLoss: number | null;
+  /** Norm of the gradient before clipping. */
   readonly gradNorm: number;
   readonly learningRate: number;
-  /** Routing of the step's micro-batches; absent in logs of old and for dense models. */
+  /** Routing of the step's micro-batches; absent in logs of earlier versions and for dense models. */
   readonly routing?: TrainedRouting;
   /** What made the spike guard skip this step; absent where it was applied. */
   readonly skipped?: "loss" | "gradient";
@@ -25,20 +29,25 @@ export interface StepRecord {
 /** One held-out measurement in the log. */
 export interface EvalRecord {
   readonly type: "eval";
+  /** Steps so far. */
   readonly step: number;
+  /** Tokens that they have seen. */
   readonly tokens: number;
+  /** Mean next-token cross entropy in nats on held-out text. */
   readonly loss: number;
   /** Loss of each part of a data mix, by name; `loss` is their weighted mean. */
   readonly parts?: Readonly<Record<string, number>>;
   /** Fractions of all assignments per expert, by MoE layer. */
   readonly load: readonly (readonly number[])[];
-  /** By MoE layer, over the held-out text; absent in logs of old and for dense models. */
+  /** Routing of the held-out text; absent in logs of earlier versions and for dense models. */
   readonly routing?: RoutingRecord;
   /** Mean expert-to-dense cosine similarity, by MoE layer; empty without a parent. */
   readonly similarity: readonly number[];
 }
 
-/** What the load does not show at a glance, by MoE layer; in training of the choices before any is dropped. */
+/**
+ * What the load does not show at a glance, by MoE layer. In training it counts the choices before a capacity drops any.
+ */
 export interface RoutingRecord {
   /** Mean entropy of the router's softmax, in nats. */
   readonly entropy: readonly number[];
@@ -53,22 +62,23 @@ export interface TrainedRouting extends RoutingRecord {
   /** Share of the choices that a capacity has dropped, by MoE layer; absent without one. */
   readonly dropped?: readonly number[];
   /**
-   * Fractions of all choices per expert, by MoE layer, those that were dropped included; at steps that are measured on
-   * held-out text too.
+   * Fractions of all choices per expert, by MoE layer, those that were dropped included; only at steps that are
+   * measured on held-out text too.
    */
   readonly load?: readonly (readonly number[])[];
 }
 
-/** From here on steps beyond `step` that stand above are void: the run resumed from its last checkpoint. */
+/** Says that the run resumed from its checkpoint at `step`: records of later steps above this line are void. */
 interface ResumeRecord {
   readonly type: "resume";
   readonly step: number;
 }
 
+/** The end of a run. */
 interface DoneRecord {
   readonly type: "done";
   readonly step: number;
-  /** Why it ended: the schedule was over, or the time budget. Absent in logs of old. */
+  /** Why it ended: the schedule was over, or the time budget. Absent in logs of earlier versions. */
   readonly reason?: "steps" | "time";
   readonly peakRssBytes: number;
 }
@@ -130,5 +140,6 @@ export function tokensPerSecond(steps: readonly StepRecord[], tokensPerStep: num
     .slice(steps.length > 4 ? 2 : 0)
     .map(({ ms }) => ms)
     .sort((a, b) => a - b);
-  return times.length === 0 ? 0 : (tokensPerStep / times[times.length >> 1]!) * 1000;
+  const median = times[times.length >> 1];
+  return median === undefined ? 0 : (tokensPerStep / median) * 1000;
 }

@@ -12,8 +12,8 @@ import { join } from "node:path";
 import { openJsonl } from "../files/io/jsonl.js";
 import { lockFolder } from "../files/io/lock.js";
 import { timeBudget } from "../engine/optimizer/budget.js";
-import { planParameters } from "../engine/optimizer/groups.js";
-import { trainProgram } from "../graph/programs/programs.js";
+import { planParameters, type ParameterPlan } from "../engine/optimizer/groups.js";
+import { trainProgram, type TrainProgram } from "../graph/programs/programs.js";
 import { checkRouting, routingSettings } from "../engine/routing/routing.js";
 import type { TrainRuntime } from "../engine/runtime/runtime.js";
 import { slotsOf } from "../model/tensors/slots.js";
@@ -22,7 +22,7 @@ import { requireRunFolder } from "./fresh.js";
 import { freshGuard } from "./guard.js";
 import { tokensPerStep, trainLoop, type LoopState } from "./loop.js";
 import { metricsFile, readMetrics, tokensPerSecond, type RunMetrics } from "./records.js";
-import { loadState, savedProgress, stateLayout, type StateLayout } from "./saved.js";
+import { loadState, savedProgress, stateLayout, type Progress, type StateLayout } from "./saved.js";
 import type { RunOptions, RunResult, TrainEvent } from "./types.js";
 
 export type { RunOptions, RunResult, TrainEvent } from "./types.js";
@@ -46,6 +46,7 @@ export async function* trainRun(options: RunOptions): AsyncGenerator<TrainEvent,
   }
 }
 
+/** A run in a folder that is its own and locked. */
 async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult> {
   const { dir, spec, block } = options;
   const last = join(dir, "last");
@@ -63,40 +64,21 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   yield { type: "open", step: start, steps: block.steps, tokensPerStep: tokensPerStep(block) };
 
   const plan = planParameters(spec, block);
-  const { frozen, tuning } = plan;
   const average = block.average !== undefined;
   const layout = stateLayout(plan, { dtype: block.checkpoints === "bfloat16" ? "BF16" : "F32", average });
-  const documentEnd = block.resetAttention === true ? options.documentEnd : undefined;
-  const shape = {
-    batch: block.batch,
-    sequence: block.sequence,
-    documentEnd,
-    auxCoef: block.auxLoss,
-    zCoef: block.zLoss,
-    frozen,
-    routing: routingSettings(block),
-  };
   const log = await openJsonl(join(dir, metricsFile));
   try {
-    const runtime = await options.backend.openTrain(trainProgram(spec, shape), {
+    const runtime = await options.backend.openTrain(programOf(options, plan), {
       threads: options.threads,
       accumulate: block.accumulate > 1,
-      tuning,
+      tuning: plan.tuning,
       average,
     });
     try {
       if (progress === null) await writeInitial(options, layout, runtime);
       else await loadState(last, spec, layout, runtime);
       await log.append({ type: "resume", step: start });
-      const state: LoopState = {
-        step: start,
-        best: progress?.bestLoss ?? null,
-        ms: progress?.ms ?? 0,
-        peakRss: progress?.peakRssBytes ?? 0,
-        saved: start,
-        measured: null,
-        guard: progress?.guard ?? freshGuard,
-      };
+      const state = stateOf(progress);
       yield* trainLoop(options, { runtime, log, layout }, state);
       await log.append({
         type: "done",
@@ -116,6 +98,34 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   return result;
 }
 
+/** Where the loop begins or resumes. */
+function stateOf(progress: Progress | null): LoopState {
+  const step = progress?.step ?? 0;
+  return {
+    step,
+    best: progress?.bestLoss ?? null,
+    ms: progress?.ms ?? 0,
+    peakRss: progress?.peakRssBytes ?? 0,
+    saved: step,
+    measured: null,
+    guard: progress?.guard ?? freshGuard,
+  };
+}
+
+/** The graph of one micro-batch. */
+function programOf({ spec, block, documentEnd }: RunOptions, { frozen }: ParameterPlan): TrainProgram {
+  return trainProgram(spec, {
+    batch: block.batch,
+    sequence: block.sequence,
+    documentEnd: block.resetAttention === true ? documentEnd : undefined,
+    auxCoef: block.auxLoss,
+    zCoef: block.zLoss,
+    frozen,
+    routing: routingSettings(block),
+  });
+}
+
+/** Gives a runtime the first weights, and averages that begin there. */
 async function writeInitial({ spec, initial }: RunOptions, layout: StateLayout, runtime: TrainRuntime): Promise<void> {
   for (const slot of slotsOf(spec)) {
     const data = await initial(slot);

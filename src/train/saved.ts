@@ -13,8 +13,8 @@ import type { StateKind, TrainRuntime } from "../engine/runtime/runtime.js";
 import { slotsOf } from "../model/tensors/slots.js";
 import type { GuardState } from "./guard.js";
 
-/** Beside the weights in `last/`. */
-interface Progress {
+/** How far a run is: `training.json` beside the weights in `last/`. */
+export interface Progress {
   /** Updates done. */
   readonly step: number;
   readonly bestLoss: number | null;
@@ -37,6 +37,7 @@ export interface StateLayout {
   readonly kinds: (key: string) => readonly StateKind[];
 }
 
+/** State in the order of the file that holds it. */
 const kindOrder = ["weight", "moment1", "moment2", "average"] as const satisfies readonly StateKind[];
 
 /** What an exact resume needs for each parameter. */
@@ -58,6 +59,7 @@ export function stateLayout(
 
 const bytesOf = (data: Float32Array): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 
+/** What is saved, and where. */
 interface SaveOptions {
   readonly dir: string;
   readonly spec: DecoderSpec;
@@ -68,9 +70,9 @@ interface SaveOptions {
   readonly lineage: unknown;
   /** Texts of further files, such as the model's card. */
   readonly texts?: Readonly<Record<string, string>> | undefined;
-  /** Null: weights only. */
+  /** Null: the weights are saved without the state of the training. */
   readonly progress: Progress | null;
-  /** The model is made of these instead of the weights; where a parameter has no average, of its weight. */
+  /** Whether the model is made of averages; a parameter without an average is saved with its weight. */
   readonly averaged?: boolean;
 }
 
@@ -117,19 +119,14 @@ export async function savedProgress(dir: string): Promise<Progress | null> {
   const path = join(dir, progressFile);
   if (!(await exists(path))) return null;
   const value = (await readJson(path)) as Partial<Progress> | null;
-  if (!Number.isInteger(value?.step) || typeof value?.ms !== "number") {
+  const { step, ms, bestLoss = null, peakRssBytes = 0, guard } = value ?? {};
+  if (step === undefined || !Number.isInteger(step) || typeof ms !== "number") {
     throw inputError("this is not the progress of a run", {
       where: path,
       hint: "remove the run folder to start again",
     });
   }
-  return {
-    step: value.step!,
-    ms: value.ms,
-    bestLoss: value.bestLoss ?? null,
-    peakRssBytes: value.peakRssBytes ?? 0,
-    guard: value.guard,
-  };
+  return { step, ms, bestLoss, peakRssBytes, guard };
 }
 
 /** Loads weights and moments into a runtime. */

@@ -1,4 +1,5 @@
 /** Expert-to-dense cosine similarity: how far experts have moved from the parts of the parent's FFN they came from. */
+import { at, entryOf } from "../base/at.js";
 import { inputError } from "../base/errors.js";
 import type { Checkpoint } from "../files/checkpoint/open.js";
 import { cosineSimilarity, arithmeticMean } from "../files/numeric/similarity.js";
@@ -25,11 +26,11 @@ export async function similarityTo(
   const whole = new Map<string, Float32Array>();
   for (const origin of origins)
     if (!whole.has(nameOf(origin)))
-      whole.set(nameOf(origin), await parents[origin.source]!.readFloat32(origin.from.key));
+      whole.set(nameOf(origin), await at(parents, origin.source).readFloat32(origin.from.key));
   return async (read) => {
     const byLayer = new Map<number, number[]>();
     for (const origin of origins) {
-      const cosine = cosineSimilarity(await read(origin.key), originValues(whole.get(nameOf(origin))!, origin));
+      const cosine = cosineSimilarity(await read(origin.key), originValues(entryOf(whole, nameOf(origin)), origin));
       byLayer.set(origin.layer, [...(byLayer.get(origin.layer) ?? []), cosine]);
     }
     return [...byLayer.values()].map(arithmeticMean);

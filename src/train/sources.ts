@@ -16,7 +16,7 @@ import type { RunText, Sources } from "./types.js";
 
 /** The model and the text whose files are looked at. */
 interface SourceOptions {
-  /** Null: a new one. */
+  /** Null: the training makes a new model. */
   readonly model: ModelSource | null;
   readonly text: TrainTextConfig;
   readonly signal?: AbortSignal | undefined;
@@ -62,7 +62,7 @@ async function textFiles({ files = [], mix = [] }: TrainTextConfig): Promise<str
 
 const tokensKey = "tokens";
 
-/** The tokens themselves: what a training sees of text, tokenizer and split, whichever of them changed. */
+/** Hash of the tokens, which changes with text, tokenizer or split. */
 export function textHash({ train, heldOut }: RunText): Sources {
   const hash = createHash("sha256");
   for (const rows of [train, heldOut]) {
@@ -74,20 +74,22 @@ export function textHash({ train, heldOut }: RunText): Sources {
   return { [tokensKey]: hash.digest("hex").slice(0, 16) };
 }
 
+function changeOf(before: string | undefined, after: string | undefined): string {
+  if (after === undefined) return "the file is gone";
+  return before === undefined ? "the file is new" : `the file had ${before}, and has ${after}`;
+}
+
 /**
- * Throws inputError that names the first source that changed. Work of old has no `was` and passes; of sources that are
- * not looked at yet nothing is said.
+ * Throws inputError that names the first source that changed. Work that an earlier version began has no `was` and
+ * passes, as do sources whose `is` is not known yet.
  */
 export function requireSameSources(was: Sources | undefined, is: Sources | undefined, work: "run" | "study"): void {
   if (was === undefined || is === undefined) return;
   const hint = `put it back to go on, or begin a ${work} of its own in another folder`;
   const paths = [...new Set([...Object.keys(was), ...Object.keys(is)])].filter((path) => path !== tokensKey);
-  const changed = paths.filter((path) => was[path] !== is[path]);
-  const [first, ...others] = changed;
+  const [first, ...others] = paths.filter((path) => was[path] !== is[path]);
   if (first !== undefined) {
-    const [before, after] = [was[first], is[first]];
-    const both = `the file had ${before}, and has ${after}`;
-    const what = after === undefined ? "the file is gone" : before === undefined ? "the file is new" : both;
+    const what = changeOf(was[first], is[first]);
     const more = others.length === 0 ? "" : ` (and ${others.length} more ${others.length === 1 ? "file" : "files"})`;
     throw inputError(`changed since this ${work} began: ${what}${more}`, { where: first, hint });
   }

@@ -38,7 +38,7 @@ export async function readCorpus(text: TextConfig, signal?: AbortSignal): Promis
     ...(text.builtin ?? []).map((builtin) => ({ builtin, name: builtin })),
     ...(text.files ?? []).map((path) => ({ path, field: text.field, name: basename(path) })),
   ];
-  const facts: { name: string; documents: number; bytes: number }[] = [];
+  const summaries: { name: string; documents: number; bytes: number }[] = [];
   const documents: CorpusDocument[] = [];
   for (const source of sources) {
     const first = documents.length;
@@ -48,9 +48,9 @@ export async function readCorpus(text: TextConfig, signal?: AbortSignal): Promis
       documents.push(document);
       bytes += utf8Length(document.text);
     }
-    facts.push({ name: source.name, documents: documents.length - first, bytes });
+    summaries.push({ name: source.name, documents: documents.length - first, bytes });
   }
-  return { sources: facts, split: splitDocuments(documents, { seed: SPLIT_SEED, heldOut: text.heldOut }) };
+  return { sources: summaries, split: splitDocuments(documents, { seed: SPLIT_SEED, heldOut: text.heldOut }) };
 }
 
 /** The token that ends a document. Throws inputError if the tokenizer has no such token. */

@@ -15,7 +15,7 @@ import {
   wrap,
 } from "../../src/base/format.js";
 
-describe("numbers", () => {
+describe("a number as text", () => {
   it.each([
     [significant(0), "0"],
     [significant(1234.4), "1234"],
@@ -48,9 +48,9 @@ describe("numbers", () => {
     [duration(7500), "2 h 05 min"],
     [duration(3599.6), "1 h 00 min"],
     [duration(273_600), "3 d 4 h"],
-  ])("%s is %s", (found, expected) => expect(found).toBe(expected));
+  ])("%s is %s", (text, expectedText) => expect(text).toBe(expectedText));
 
-  it("says how far the seeds lie from their mean", () => {
+  it("with its spread is the mean and how far the furthest seed lies from it", () => {
     expect(meanWithSpread([3.4, 3.42])).toBe("3.410 ± 0.010");
     expect(meanWithSpread([3, 3, 3.3], 2)).toBe("3.10 ± 0.20");
     expect(meanWithSpread([3.4])).toBe("3.400");
@@ -58,14 +58,14 @@ describe("numbers", () => {
   });
 });
 
-describe("folded", () => {
+describe("a folded line", () => {
   it("indents what goes on, within the width", () => {
     expect(folded("one two three", 9)).toEqual(["one two", "  three"]);
     expect(folded("one two", 9)).toEqual(["one two"]);
   });
 });
 
-describe("wrap", () => {
+describe("wrapped text", () => {
   it("breaks at spaces and cuts words that are longer than a line", () => {
     expect(wrap("one two three", 8)).toEqual(["one two", "three"]);
     expect(wrap("abcdefgh ij", 3)).toEqual(["abc", "def", "gh", "ij"]);
@@ -85,7 +85,7 @@ describe("wrap", () => {
   });
 });
 
-describe("table", () => {
+describe("a table", () => {
   it("aligns columns under a ruled heading", () => {
     const text = table(
       [

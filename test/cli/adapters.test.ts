@@ -2,6 +2,7 @@
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
+import { at, entryOf } from "../../src/base/at.js";
 import { randomStream } from "../../src/base/random.js";
 import { encodeSafetensors } from "../../src/files/formats/safetensors.js";
 import { weightHashes } from "../surgery/convert/hashes.js";
@@ -39,7 +40,7 @@ function writeAdapter(dir: string, modules: readonly string[]): void {
     join(dir, "adapter_model.safetensors"),
     new Map(
       modules.flatMap((module) => {
-        const [out, width] = model.get(`model.layers.0.${module}.weight`)!.shape as [number, number];
+        const [out, width] = entryOf(model, `model.layers.0.${module}.weight`).shape as [number, number];
         return (
           [
             ["lora_A", [2, width]],
@@ -61,19 +62,16 @@ function mergeByHand(dir: string): void {
   const [model, adapter] = [tensorsOf(path), tensorsOf(join(lora, "adapter_model.safetensors"))];
   rmSync(path);
   for (const [name, tensor] of model) {
-    const factors = ["lora_A", "lora_B"].map((which) =>
+    const [loraA, loraB] = ["lora_A", "lora_B"].map((which) =>
       adapter.get(`base_model.model.${name.replace(/weight$/, `${which}.weight`)}`),
     );
-    if (factors[0] === undefined) continue;
-    const [w, a, b] = [tensor, ...factors].map((one) => floats(one!.bytes)) as [
-      Float32Array,
-      Float32Array,
-      Float32Array,
-    ];
+    if (loraA === undefined || loraB === undefined) continue;
+    const [w, a, b] = [floats(tensor.bytes), floats(loraA.bytes), floats(loraB.bytes)];
     const [rows, columns] = tensor.shape as [number, number];
     for (let i = 0; i < rows; i++)
       for (let j = 0; j < columns; j++)
-        w[i * columns + j] = w[i * columns + j]! + factor * (b[2 * i]! * a[j]! + b[2 * i + 1]! * a[columns + j]!);
+        w[i * columns + j] =
+          at(w, i * columns + j) + factor * (at(b, 2 * i) * at(a, j) + at(b, 2 * i + 1) * at(a, columns + j));
     model.set(name, { ...tensor, bytes: bytesOf(w) });
   }
   writeTensors(path, model);
@@ -92,8 +90,8 @@ beforeAll(async () => {
   );
 });
 
-/** What a command says of the three models, times left out. */
-async function said(
+/** What a command reports of the three models, times left out. */
+async function reports(
   command: string,
   ...args: readonly string[]
 ): Promise<{ adapted: unknown; byHand: unknown; bare: unknown }> {
@@ -110,14 +108,14 @@ async function said(
 }
 
 describe("a model with its adapter computes what the merged model computes", () => {
-  it("in perplexity", async () => {
-    const { adapted, byHand, bare } = await said("perplexity", text, "--sequence", "32", "--threads", "1");
+  it("in perplexity: the loss, and so the perplexity, of a text", async () => {
+    const { adapted, byHand, bare } = await reports("perplexity", text, "--sequence", "32", "--threads", "1");
     expect(adapted).toEqual(byHand);
     expect((adapted as { loss: number }).loss).not.toBeCloseTo((bare as { loss: number }).loss, 3);
   });
 
-  it("in generate", async () => {
-    const { adapted, byHand, bare } = await said(
+  it("in generate: the same text from the same draws", async () => {
+    const { adapted, byHand, bare } = await reports(
       "generate",
       "--prompt",
       "the whale",
@@ -136,7 +134,7 @@ describe("a model with its adapter computes what the merged model computes", () 
     const logits = async (model: string, name: string): Promise<Uint8Array> => {
       const output = join(root, `${name}.safetensors`);
       await upcycleJson("forward", model, "--input-ids", input, "--output", output, "--threads", "1");
-      return tensorsOf(output).get("logits")!.bytes;
+      return entryOf(tensorsOf(output), "logits").bytes;
     };
     const [adapted, byHand, bare] = [
       await logits(words, "adapted"),
@@ -147,7 +145,7 @@ describe("a model with its adapter computes what the merged model computes", () 
     expect(adapted).not.toEqual(bare);
   });
 
-  it("in export-onnx", async () => {
+  it("in export-onnx: the file, to the last byte", async () => {
     const exported = async (model: string, name: string): Promise<Buffer> => {
       const out = join(root, `${name}.onnx`);
       await upcycleJson("export-onnx", model, "--out", out, "--sequence", "8");
@@ -162,7 +160,7 @@ describe("a model with its adapter computes what the merged model computes", () 
     expect(adapted.equals(bare)).toBe(false);
   });
 
-  it("in diff, and verify", async () => {
+  it("in diff and verify: no difference, but from the model without it", async () => {
     expect(await upcycle("diff", words, merged, "--exit-code")).toMatchObject({
       code: 0,
       stdout: expect.stringMatching(/^no difference: /) as string,
@@ -207,7 +205,7 @@ describe("a model with its adapter computes what the merged model computes", () 
     await expect(run(base, "train-adapted")).rejects.toThrow("this folder holds another run: model was");
   });
 
-  it("as the parent of a study", async () => {
+  it("as the parent of a study: every loss", async () => {
     interface Result {
       parent: Record<string, unknown>;
       arms: { id: string; runs: { preservation: unknown; points: unknown }[] }[];
@@ -232,11 +230,11 @@ describe("a model with its adapter computes what the merged model computes", () 
       return (await upcycleJson("study", file, "--out", join(root, out))) as unknown as Result;
     };
     const [adapted, byHand] = [await run(words, "study-adapted"), await run(merged, "study-by-hand")];
-    const measured = ({ parent, arms }: Result): unknown => [
+    const losses = ({ parent, arms }: Result): unknown => [
       parent.loss,
       arms.map(({ id, runs }) => [id, runs.map(({ preservation, points }) => [preservation, points])]),
     ];
-    expect(measured(adapted)).toEqual(measured(byHand));
+    expect(losses(adapted)).toEqual(losses(byHand));
     expect(adapted.parent).toMatchObject({ label: words, path: words });
     expect(adapted.commands.slice(1)).toEqual([
       expect.stringContaining(`upcycle convert ${words} --recipe E2G2T2 `),
@@ -254,8 +252,8 @@ describe("a mixture with an adapter", () => {
   beforeAll(() => upcycleJson("convert", base, "--recipe", "E4G1T2", "--no-report", "--out", moe));
 
   it("is measured as such: what upcycle.json promises is said of the mixture alone", async () => {
-    const found = await upcycleJson("verify", base, adapted, "--tokens", "64", "--threads", "1");
-    expect(found.relative).toBeGreaterThan(1e-3);
+    const report = await upcycleJson("verify", base, adapted, "--tokens", "64", "--threads", "1");
+    expect(report.relative).toBeGreaterThan(1e-3);
     expect(
       (await upcycleJson("verify", `${base}+${attention}`, adapted, "--tokens", "64", "--threads", "1")).relative,
     ).toBeLessThanOrEqual(1e-5);
@@ -277,7 +275,7 @@ describe("a mixture with an adapter", () => {
     });
   });
 
-  it("has its experts multiplied", async () => {
+  it("has its experts multiplied with the adapter merged in", async () => {
     const out = join(root, "multiplied");
     const { preservation } = (await upcycleJson(
       "convert",
@@ -298,7 +296,7 @@ describe("a mixture with an adapter", () => {
   });
 });
 
-describe("inspect and targets", () => {
+describe("inspect and targets of a model with an adapter", () => {
   it("say what is merged into what", async () => {
     const { stdout } = await upcycle("inspect", words, "--tensors");
     expect(stdout).toMatch(/^adapter +lora, LoRA of rank 2 merged into 4 matrices$/m);
@@ -316,19 +314,19 @@ describe("inspect and targets", () => {
   });
 });
 
-describe("in one line and with exit code 2", () => {
+describe("an adapter that cannot be merged is refused in one line and with exit code 2", () => {
   const train = (model: string): string =>
     writeTrainFile(root, "refused.yaml", { model, tokenizer: undefined, out: join(root, "never") });
   const study = (parent: string): string => {
     const file = join(root, "refused-study.yaml");
-    const continued = { steps: 1, batch: 1, sequence: 16, lr: { peak: 0.001 } };
+    const block = { steps: 1, batch: 1, sequence: 16, lr: { peak: 0.001 } };
     writeFileSync(
       file,
       JSON.stringify({
         name: "never",
         parent,
         text: { files: [text], heldOut: 0.1 },
-        continue: continued,
+        continue: block,
         arms: { dense: { kind: "dense" } },
       }),
     );
@@ -360,15 +358,18 @@ describe("in one line and with exit code 2", () => {
       .split("\n")
       .filter((line) => line.startsWith("upcycle: "));
     expect(lines).toHaveLength(1);
-    return lines[0]!;
+    return lines.join("\n");
   }
 
-  it.each(Object.keys(takers))("%s refuses an adapter that is not there, and one of another model", async (name) => {
-    expect(await refusal(takers[name]!(`${base}+${join(root, "nowhere")}`))).toContain(
-      `no such adapter: "${join(root, "nowhere")}"`,
-    );
-    expect(await refusal(takers[name]!(`${base}+${adapterDir("phi3")}`))).toContain("is this adapter of another model");
-  });
+  it.each(Object.entries(takers))(
+    "%s refuses an adapter that is not there, and one of another model",
+    async (_, taker) => {
+      expect(await refusal(taker(`${base}+${join(root, "nowhere")}`))).toContain(
+        `no such adapter: "${join(root, "nowhere")}"`,
+      );
+      expect(await refusal(taker(`${base}+${adapterDir("phi3")}`))).toContain("is this adapter of another model");
+    },
+  );
 
   it("an adapter without its file of weights, a model where an adapter should stand, and an adapter alone", async () => {
     const bare = join(root, "bare-adapter");

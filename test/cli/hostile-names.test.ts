@@ -17,16 +17,16 @@ describe("hostile names", () => {
       const empty = { dtype: "F32", shape: [0, ...Array.from({ length: 100_000 }, () => 1)], data_offsets: [0, 0] };
       header[hostile] = empty;
     });
-    const [shown, json] = await Promise.all([
+    const [text, json] = await Promise.all([
       upcycle("inspect", "--tensors", dir),
       upcycle("inspect", "--tensors", dir, "--json"),
     ]);
-    expect([shown.code, json.code]).toEqual([0, 0]);
-    for (const { stdout, stderr } of [shown, json]) expect(stdout + stderr).not.toMatch(steering);
-    expect(shown.stdout).not.toMatch(/^model: forged/m);
-    expect(shown.stdout).toContain("\\u001b[2J");
-    expect(shown.stdout).toMatch(/more\s+characters\]/);
-    expect(shown.stdout.length).toBeLessThan(20_000);
+    expect([text.code, json.code]).toEqual([0, 0]);
+    for (const { stdout, stderr } of [text, json]) expect(stdout + stderr).not.toMatch(steering);
+    expect(text.stdout).not.toMatch(/^model: forged/m);
+    expect(text.stdout).toContain("\\u001b[2J");
+    expect(text.stdout).toMatch(/more\s+characters\]/);
+    expect(text.stdout.length).toBeLessThan(20_000);
     expect((JSON.parse(json.stdout) as { tensors: { name: string }[] }).tensors.map(({ name }) => name)).toContain(
       hostile,
     );

@@ -1,6 +1,7 @@
 import { cpSync, mkdtempSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { valueAt } from "../../src/base/at.js";
 import { commit, fakeHub, type FakeHub } from "../files/hub/server.js";
 import { temporaryFolder } from "../files/io/temporary.js";
 import { weightHashes } from "../surgery/convert/hashes.js";
@@ -13,7 +14,9 @@ const llama = golden("dense/llama");
 const lora = adapterDir("llama");
 const filesOf = (dir: string, ...names: string[]): Record<string, Uint8Array> =>
   Object.fromEntries(names.map((name) => [name, new Uint8Array(readFileSync(join(dir, name)))]));
-const file = (name: string): Uint8Array => filesOf(llama, name)[name]!;
+const file = (name: string): Uint8Array => valueAt(filesOf(llama, name), name);
+/** The last byte that a header `range: bytes=8-LAST` asks for. */
+const lastByteOf = (header: string | undefined): number => Number(/bytes=8-(\d+)$/.exec(header ?? "")?.[1]);
 let hub: FakeHub;
 const card = (license: string): Uint8Array => new TextEncoder().encode(`---\nlicense: ${license}\n---\nHello\n`);
 /** Requests for bytes of the model's weights. */
@@ -43,18 +46,18 @@ describe("hf:// where a model folder could stand", () => {
     const running = start(["convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "never")]);
     await running.saw("downloading");
     running.process.kill("SIGINT");
-    const stopped = await running.outcome;
-    expect(stopped.stderr).toMatch(
+    const interrupted = await running.outcome;
+    expect(interrupted.stderr).toMatch(
       /^hf:\/\/org\/tiny: commit 0123456789ab\n[^\n]*downloading .*\nupcycle: hf:\/\/org\/tiny: download stopped; run the same command to go on\n$/s,
     );
-    expect(stopped.code).toBe(130);
+    expect(interrupted.code).toBe(130);
     hub.trouble.slow = false;
     const facts = await upcycleJson("inspect", "hf://org/tiny@v1");
     expect(facts).toMatchObject({ spec: { family: "llama" }, weightFiles: ["model.safetensors"] });
-    const made = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "moe"));
-    expect(made.code, made.stderr).toBe(0);
-    expect(made.stdout).toContain("The two models compute the same function");
-    const unmeasured = await upcycle(
+    const conversion = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "moe"));
+    expect(conversion.code, conversion.stderr).toBe(0);
+    expect(conversion.stdout).toContain("The two models compute the same function");
+    const withoutReport = await upcycle(
       "convert",
       "hf://org/tiny",
       "--recipe",
@@ -63,7 +66,7 @@ describe("hf:// where a model folder could stand", () => {
       "--out",
       join(root, "unmeasured"),
     );
-    expect(unmeasured.stdout).toContain("upcycle verify hf://org/tiny ");
+    expect(withoutReport.stdout).toContain("upcycle verify hf://org/tiny ");
     expect(readdirSync(join(root, "moe"))).toContain("model.safetensors");
     expect(JSON.parse(readFileSync(join(root, "moe", "upcycle.json"), "utf8"))).toMatchObject({
       parent: { name: "org/tiny" },
@@ -90,13 +93,13 @@ describe("hf:// where a model folder could stand", () => {
     expect(more).toEqual([]);
     expect(length).toContain("bytes=0-7");
     const { length: size } = file("model.safetensors");
-    expect(Number(/bytes=8-(\d+)$/.exec(header!)![1])).toBeLessThan(size / 2);
+    expect(lastByteOf(header)).toBeLessThan(size / 2);
     hub.requests.length = 0;
     const verdicts = await upcycleJson("targets", "hf://org/tiny");
     expect(verdicts).toEqual(await upcycleJson("targets", llama));
-    const shown = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--dry-run");
-    expect(shown.code, shown.stderr).toBe(0);
-    expect(shown.stdout).toBe((await upcycle("convert", llama, "--recipe", "E4G1T2", "--dry-run")).stdout);
+    const dryRun = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--dry-run");
+    expect(dryRun.code, dryRun.stderr).toBe(0);
+    expect(dryRun.stdout).toBe((await upcycle("convert", llama, "--recipe", "E4G1T2", "--dry-run")).stdout);
     // Headers once fetched are kept; none of this is taken for the model.
     expect(bodies()).toEqual([]);
     const copy = join(root, "copy");
@@ -118,8 +121,8 @@ describe("hf:// where a model folder could stand", () => {
       expect([code, stderr.replace(/^.*(measuring|writing|comparing).*\n/, "")], args[0]).toEqual([2, line]);
     }
     expect(readdirSync(root).filter((name) => name.includes("zeros"))).toEqual([]);
-    const made = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "whole"));
-    expect(made.stdout, made.stderr).toContain("The two models compute the same function");
+    const conversion = await upcycle("convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "whole"));
+    expect(conversion.stdout, conversion.stderr).toContain("The two models compute the same function");
     expect((await upcycleJson("inspect", "hf://org/tiny")).dir).toBe(
       join(cache, "models--org--tiny", "snapshots", commit),
     );
@@ -129,8 +132,8 @@ describe("hf:// where a model folder could stand", () => {
     vi.stubEnv("HF_HUB_CACHE", mkdtempSync(join(root, "cache-")));
     vi.stubEnv("HF_TOKEN", "hf_secretOfTheUser");
     vi.stubEnv("HF_HUB_DOWNLOAD_TIMEOUT", "0.5");
-    const isTree = (url: string): boolean => url.includes("/tree/");
-    hub.trouble.instead = ({ url }) => isTree(url!);
+    const isTree = (url: string | undefined): boolean => url?.includes("/tree/") === true;
+    hub.trouble.instead = ({ url }) => isTree(url);
     const first = start(["convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "never"), "--debug"]);
     await first.saw("trying again: 2 of 5");
     const second = await upcycle("inspect", "hf://org/tiny", "--debug");
@@ -140,23 +143,23 @@ describe("hf:// where a model folder could stand", () => {
     ]);
     first.process.kill("SIGINT");
     const { host } = new URL(hub.endpoint);
-    const stopped = await first.outcome;
-    expect([stopped.code, stopped.stderr]).toEqual([
+    const interrupted = await first.outcome;
+    expect([interrupted.code, interrupted.stderr]).toEqual([
       130,
       expect.stringContaining(`\nno answer from ${host} for 0.50 s, trying again: 2 of 5\n`) as string,
     ]);
     hub.trouble.instead = ({ url }, response) => {
-      if (isTree(url!)) response.writeHead(200, { link: '<http://localhost:1/x>; rel="next"' }).end("[]");
-      return isTree(url!);
+      if (isTree(url)) response.writeHead(200, { link: '<http://localhost:1/x>; rel="next"' }).end("[]");
+      return isTree(url);
     };
-    const refused = await upcycle("inspect", "hf://org/tiny", "--debug");
-    expect([refused.code, refused.stderr]).toEqual([
+    const linked = await upcycle("inspect", "hf://org/tiny", "--debug");
+    expect([linked.code, linked.stderr]).toEqual([
       1,
       expect.stringContaining(
         `${host} continues its list of files at another address (http://localhost:1), which is not followed`,
       ) as string,
     ]);
-    for (const { stderr } of [stopped, second, refused]) expect(stderr).not.toContain("secret");
+    for (const { stderr } of [interrupted, second, linked]) expect(stderr).not.toContain("secret");
     vi.stubEnv("HF_TOKEN", "");
     vi.stubEnv("HF_HUB_DOWNLOAD_TIMEOUT", "");
     hub.trouble.instead = undefined;
@@ -178,7 +181,7 @@ describe("hf:// where a model folder could stand", () => {
 describe("hf://org/model+org/adapter", () => {
   it("is converted to the bytes that the two folders are converted to", async () => {
     vi.stubEnv("HF_HUB_CACHE", mkdtempSync(join(root, "cache-")));
-    const made = await upcycle(
+    const conversion = await upcycle(
       "convert",
       "hf://org/tiny+org/lora@v1",
       "--recipe",
@@ -186,17 +189,17 @@ describe("hf://org/model+org/adapter", () => {
       "--out",
       join(root, "adapted"),
     );
-    expect(made.code, made.stderr).toBe(0);
-    expect(made.stderr).toContain("hf://org/lora@v1: commit 0123456789ab");
-    expect(made.stdout).toContain("adapter: org/lora, LoRA of ranks 2 to 4 merged into 8 matrices");
-    expect(made.stdout).toContain("The two models compute the same function");
+    expect(conversion.code, conversion.stderr).toBe(0);
+    expect(conversion.stderr).toContain("hf://org/lora@v1: commit 0123456789ab");
+    expect(conversion.stdout).toContain("adapter: org/lora, LoRA of ranks 2 to 4 merged into 8 matrices");
+    expect(conversion.stdout).toContain("The two models compute the same function");
     expect(JSON.parse(readFileSync(join(root, "adapted", "upcycle.json"), "utf8"))).toMatchObject({
       parent: { name: "org/tiny+org/lora" },
     });
     expect(readFileSync(join(root, "adapted", "README.md"), "utf8")).toContain(
       "licence: mit, as the adapter's README.md says",
     );
-    const unmeasured = await upcycle(
+    const withoutReport = await upcycle(
       "convert",
       "hf://org/tiny+org/lora@v1",
       "--recipe",
@@ -205,7 +208,7 @@ describe("hf://org/model+org/adapter", () => {
       "--out",
       join(root, "adapted-unmeasured"),
     );
-    expect(unmeasured.stdout).toContain("upcycle verify hf://org/tiny+hf://org/lora@v1 ");
+    expect(withoutReport.stdout).toContain("upcycle verify hf://org/tiny+hf://org/lora@v1 ");
     for (const [model, out] of [
       [`${llama}+${lora}`, "adapted-here"],
       [llama, "bare"],
@@ -231,9 +234,9 @@ describe("hf://org/model+org/adapter", () => {
       words: "org/lora, LoRA of ranks 2 to 4 merged into 8 matrices",
     });
     expect(await upcycleJson("targets", there)).toEqual(await upcycleJson("targets", here));
-    const shown = await upcycle("convert", there, "--recipe", "E4G1T2", "--dry-run");
-    expect(shown.stdout, shown.stderr).toContain("adapter: org/lora, LoRA of ranks");
-    expect(shown.stdout).toBe(
+    const dryRun = await upcycle("convert", there, "--recipe", "E4G1T2", "--dry-run");
+    expect(dryRun.stdout, dryRun.stderr).toContain("adapter: org/lora, LoRA of ranks");
+    expect(dryRun.stdout).toBe(
       (await upcycle("convert", here, "--recipe", "E4G1T2", "--dry-run")).stdout.replace(
         "adapter: llama,",
         "adapter: org/lora,",
@@ -242,7 +245,7 @@ describe("hf://org/model+org/adapter", () => {
     const [length, header, ...more] = bodies();
     expect(more).toEqual([]);
     expect(length).toContain("bytes=0-7");
-    expect(Number(/bytes=8-(\d+)$/.exec(header!)![1])).toBeLessThan(file("model.safetensors").length / 2);
+    expect(lastByteOf(header)).toBeLessThan(file("model.safetensors").length / 2);
     expect(
       hub.requests.some(
         (request) => request.startsWith("GET /org/lora/resolve/") && request.includes("adapter_model.safetensors"),

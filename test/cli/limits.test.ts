@@ -40,12 +40,12 @@ describe.skipIf(!haveLimits)("with 64 files open at most", () => {
   it("convert writes and reads more shards than that, measures, and makes the same bytes", () => {
     const [few, many] = [join(root, "few"), join(root, "many")];
     const options = ["convert", llama, "--recipe", "E16G1T2", "--shard-size", "10KB", "--threads", "8"];
-    const made = limited("ulimit -n 64", ...options, "--out", few);
-    expect({ code: made.code, stderr: made.stderr }).toMatchObject({
+    const conversion = limited("ulimit -n 64", ...options, "--out", few);
+    expect({ code: conversion.code, stderr: conversion.stderr }).toMatchObject({
       code: 0,
       stderr: expect.not.stringMatching(/EMFILE|warning|internal/) as string,
     });
-    expect(made.stdout).toContain("same function");
+    expect(conversion.stdout).toContain("same function");
     expect(limited("true", ...options, "--no-report", "--out", many).code).toBe(0);
     const shards = readdirSync(many).filter((name) => name.endsWith(".safetensors"));
     expect(shards.length).toBeGreaterThan(64);

@@ -5,12 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
-import { faces, stub } from "../../src/cli/commands.js";
+import { commandEntries, commandNames, stub } from "../../src/cli/commands.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 
-/** Modules of ours and packages that `upcycle ...args` loads, from the coverage that V8 takes. */
-function loaded(...args: string[]): { readonly ours: string[]; readonly packages: string[] } {
+/** The toolkit's modules and the packages that `upcycle ...args` loads, from the coverage that V8 takes. */
+function loadedBy(...args: string[]): { readonly ours: string[]; readonly packages: string[] } {
   const dir = mkdtempSync(join(tmpdir(), "upcycle-loading-"));
   try {
     execFileSync(process.execPath, [join(root, "dist/cli/main.js"), ...args], {
@@ -33,13 +33,13 @@ function loaded(...args: string[]): { readonly ours: string[]; readonly packages
   }
 }
 
-describe("starting", () => {
+describe("starting the command line", () => {
   it.each([["--version"], ["--help"], ["help"]])(
     "with %s loads no command, and of packages the parser of arguments alone",
     (arg) => {
-      const { ours, packages } = loaded(arg);
+      const { ours, packages } = loadedBy(arg);
       expect(packages).toEqual(["commander", "is-fullwidth-code-point"]);
-      // What makes limits of the system one line has to be there before anything else is.
+      // Limits of the system are reported in one line, so the code that does so is loaded before anything else.
       const others = ours.filter((file) => !/^(base|cli)\//.test(file)).sort();
       expect(others).toEqual([
         "files/io/few-files.js",
@@ -58,20 +58,19 @@ describe("starting", () => {
   );
 
   it("with the help of one command loads no other's code, and no engine", () => {
-    const { ours, packages } = loaded("inspect", "--help");
-    const others = Object.keys(faces)
-      .filter((name) => name !== "inspect")
-      .map((name) => `cli/${name}.js`);
+    const { ours, packages } = loadedBy("inspect", "--help");
+    const others = commandNames.filter((name) => name !== "inspect").map((name) => `cli/${name}.js`);
     expect(ours).toContain("cli/inspect.js");
-    expect(ours.filter((file) => others.includes(file) || /^(ort|train|study|laws|plan)\//.test(file))).toEqual([]);
+    const isFar = (file: string): boolean => /^(engine\/onnxruntime|train|study|laws)\//.test(file);
+    expect(ours.filter((file) => others.includes(file) || isFar(file))).toEqual([]);
     expect(packages).not.toContain("onnxruntime-node");
   });
 });
 
 describe("what the program's help says of a command", () => {
-  it.each(Object.entries(faces))("is what %s says of itself", async (name, face) => {
-    const [said, command] = [stub(name, face), await face.load()];
-    expect([said.name(), said.description(), said.usage()]).toEqual([
+  it.each(Object.entries(commandEntries))("is what %s says of itself", async (name, entry) => {
+    const [listed, command] = [stub(name, entry), await entry.load()];
+    expect([listed.name(), listed.description(), listed.usage()]).toEqual([
       command.name(),
       command.description(),
       command.usage(),

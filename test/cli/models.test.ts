@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, statSync, readdirSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { describe, expect, it } from "vitest";
+import { entryOf, valueAt } from "../../src/base/at.js";
 import { temporaryFolder } from "../files/io/temporary.js";
 import { golden, readTensors } from "../support/golden.js";
 import { copyModel, editHeader, upcycle, upcycleJson } from "./upcycle.js";
@@ -12,7 +13,7 @@ describe("convert, inspect and verify", () => {
   const moe = join(dir, "moe");
 
   it("make an MoE, describe it and find the parent's function in it", async () => {
-    const made = await upcycle(
+    const conversion = await upcycle(
       "convert",
       llama,
       "--recipe",
@@ -23,12 +24,12 @@ describe("convert, inspect and verify", () => {
       moe,
       "--no-report",
     );
-    expect(made.code).toBe(0);
-    expect(made.stdout.trimEnd().split("\n").slice(-2)).toEqual([
+    expect(conversion.code).toBe(0);
+    expect(conversion.stdout.trimEnd().split("\n").slice(-2)).toEqual([
       `to measure: upcycle verify ${relative(process.cwd(), llama)} ${moe}`,
       `model: ${moe}`,
     ]);
-    expect(made.stdout).toContain("kept exactly");
+    expect(conversion.stdout).toContain("kept exactly");
 
     const facts = await upcycleJson("inspect", moe);
     expect(facts).toMatchObject({
@@ -41,8 +42,8 @@ describe("convert, inspect and verify", () => {
     });
     expect(facts).not.toHaveProperty("tensors");
 
-    const found = await upcycleJson("verify", llama, moe, "--tokens", "200", "--sequence", "32", "--threads", "1");
-    expect(Object.keys(found)).toEqual([
+    const report = await upcycleJson("verify", llama, moe, "--tokens", "200", "--sequence", "32", "--threads", "1");
+    expect(Object.keys(report)).toEqual([
       "maxAbsLogitDiff",
       "meanAbsLogitDiff",
       "denseLoss",
@@ -59,21 +60,21 @@ describe("convert, inspect and verify", () => {
       "layers",
       "verdict",
     ]);
-    expect(found).toMatchObject({ tokens: 200, source: "random token ids (the model has no tokenizer.json)" });
-    expect(found.relative).toBeLessThanOrEqual(1e-5);
-    expect(found.moeLoss).toBeCloseTo(found.denseLoss as number, 5);
+    expect(report).toMatchObject({ tokens: 200, source: "random token ids (the model has no tokenizer.json)" });
+    expect(report.relative).toBeLessThanOrEqual(1e-5);
+    expect(report.moeLoss).toBeCloseTo(report.denseLoss as number, 5);
   });
 
   it("end with a report, in the folder, in the card and on the screen", async () => {
     const out = join(dir, "proven");
-    const made = await upcycle("convert", llama, "--recipe", "E4G1T2", "--out", out, "--threads", "1");
-    expect(made.code).toBe(0);
-    expect(made.stdout).toContain("The two models compute the same function, up to rounding.");
-    expect(made.stderr).toContain(
+    const conversion = await upcycle("convert", llama, "--recipe", "E4G1T2", "--out", out, "--threads", "1");
+    expect(conversion.code).toBe(0);
+    expect(conversion.stdout).toContain("The two models compute the same function, up to rounding.");
+    expect(conversion.stderr).toContain(
       "measuring on 256 tokens of random token ids (the model has no tokenizer.json), weights streamed from disk",
     );
-    expect(made.stdout).not.toContain("to measure:");
-    expect(Math.max(...made.stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
+    expect(conversion.stdout).not.toContain("to measure:");
+    expect(Math.max(...conversion.stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
     const report = JSON.parse(readFileSync(join(out, "preservation.json"), "utf8")) as Record<string, unknown>;
     expect(report).toMatchObject({ version: 1, tokens: 256, streamed: true, verdict: { kind: "same" } });
     expect(readFileSync(join(out, "README.md"), "utf8")).toContain("Measured on 256 tokens of random token ids");
@@ -106,9 +107,9 @@ describe("convert, inspect and verify", () => {
     const source = copyModel(llama, join(dir, "broken-tokenizer"));
     writeFileSync(join(source, "tokenizer.json"), "{}");
     const out = join(dir, "unmeasured");
-    const made = await upcycle("convert", source, "--recipe", "E2G1T1", "--out", out, "--json");
-    expect(made.code).toBe(0);
-    expect(JSON.parse(made.stdout)).toMatchObject({ model: out, preservation: null });
+    const conversion = await upcycle("convert", source, "--recipe", "E2G1T1", "--out", out, "--json");
+    expect(conversion.code).toBe(0);
+    expect(JSON.parse(conversion.stdout)).toMatchObject({ model: out, preservation: null });
     expect((await upcycle("inspect", out)).code).toBe(0);
     const missing = await upcycle(
       "convert",
@@ -166,18 +167,18 @@ describe("convert, inspect and verify", () => {
 
   it("verify streams what does not fit, and fails where a promise or a tolerance is not kept", async () => {
     const options = ["--tokens", "64", "--threads", "1"];
-    const found = await upcycleJson("verify", llama, moe, ...options, "--memory", "1MB");
-    expect(found).toMatchObject({
+    const report = await upcycleJson("verify", llama, moe, ...options, "--memory", "1MB");
+    expect(report).toMatchObject({
       streamed: true,
       precision: { parent: "F32", child: "F32" },
       verdict: { tolerance: 1e-5 },
     });
-    expect((found.layers as { relative: number }[]).map(({ relative }) => relative <= 1e-6)).toEqual([true, true]);
+    expect((report.layers as { relative: number }[]).map(({ relative }) => relative <= 1e-6)).toEqual([true, true]);
     // Another model's child: the record promises its own parent's function.
-    const broken = await upcycle("verify", golden("dense/llama_tied"), moe, ...options);
-    expect(broken.code).toBe(1);
-    expect(broken.stdout).toContain("do not compute the same function");
-    expect(broken.stderr).toMatch(
+    const otherParent = await upcycle("verify", golden("dense/llama_tied"), moe, ...options);
+    expect(otherParent.code).toBe(1);
+    expect(otherParent.stdout).toContain("do not compute the same function");
+    expect(otherParent.stderr).toMatch(
       /moe: the logits differ by .* of the largest, but upcycle.json promises the function of llama; is this the parent/,
     );
     expect((await upcycle("verify", golden("dense/llama_tied"), moe, ...options, "--tolerance", "1e9")).code).toBe(0);
@@ -204,7 +205,7 @@ describe("convert, inspect and verify", () => {
       "--dtype",
       "bfloat16",
     ];
-    const sharded = join(dir, "sharded");
+    const shardDir = join(dir, "sharded");
     const dry = await upcycleJson(...options, "--dry-run");
     expect(dry).toMatchObject({
       dryRun: true,
@@ -213,14 +214,14 @@ describe("convert, inspect and verify", () => {
       recipe: { target: "qwen2_moe", seed: 7 },
       expected: { exactAtStart: true },
     });
-    const made = await upcycleJson(...options, "--out", sharded, "--shard-size", "40KB");
-    expect(made).toMatchObject({ dryRun: false, model: sharded, params: dry.params });
-    expect((made.weightFiles as string[]).length).toBeGreaterThan(1);
-    const again = await upcycle(...options, "--out", sharded);
+    const conversion = await upcycleJson(...options, "--out", shardDir, "--shard-size", "40KB");
+    expect(conversion).toMatchObject({ dryRun: false, model: shardDir, params: dry.params });
+    expect((conversion.weightFiles as string[]).length).toBeGreaterThan(1);
+    const again = await upcycle(...options, "--out", shardDir);
     expect(again.stderr).toMatch(/folder exists and is not empty/);
     expect(again.code).toBe(2);
-    expect((await upcycle(...options, "--out", sharded, "--overwrite")).code).toBe(0);
-    expect(readdirSync(sharded)).toContain("model.safetensors");
+    expect((await upcycle(...options, "--out", shardDir, "--overwrite")).code).toBe(0);
+    expect(readdirSync(shardDir)).toContain("model.safetensors");
   });
 
   it("list tensors for people and for programs", async () => {
@@ -239,7 +240,7 @@ describe("convert, inspect and verify", () => {
   });
 });
 
-describe("forward", () => {
+describe("upcycle forward", () => {
   it.each(["dense/qwen3", "moe/mixtral"])("writes the logits that transformers computes for %s", async (name) => {
     const expected = golden(name, "expected.safetensors");
     const output = join(dir, `${name.replace("/", "-")}.safetensors`);
@@ -254,29 +255,30 @@ describe("forward", () => {
       "1",
     );
     expect(shape).toEqual([2, 24, 96]);
-    const [want, found] = [readTensors(expected).get("logits")!, readTensors(output).get("logits")!];
-    expect(found.shape).toEqual(want.shape);
-    expect(Math.max(...want.data.map((value, i) => Math.abs(value - found.data[i]!)))).toBeLessThanOrEqual(1e-4);
+    const [reference, logits] = [expected, output].map((path) => entryOf(readTensors(path), "logits"));
+    expect(logits?.shape).toEqual(reference?.shape);
+    const differences = reference?.data.map((value, i) => Math.abs(value - (logits?.data[i] ?? NaN))) ?? [NaN];
+    expect(Math.max(...differences)).toBeLessThanOrEqual(1e-4);
   });
 });
 
-describe("export-onnx", () => {
+describe("upcycle export-onnx", () => {
   it("writes a file, says what goes in and comes out, and refuses what does not go together", async () => {
     const out = join(dir, "exported.onnx");
     const options = ["export-onnx", golden("moe/mixtral"), "--out", out, "--batch", "2", "--sequence", "8"];
-    const made = await upcycle(...options);
-    expect(made.code, made.stderr).toBe(0);
-    expect(made.stdout).toMatch(
+    const outcome = await upcycle(...options);
+    expect(outcome.code, outcome.stderr).toBe(0);
+    expect(outcome.stdout).toMatch(
       /^\S+ parameters, \S+ [kM]B, written in .*\ninputs: ids \[2, 8\]\noutputs: logits \[2, 8, 96\]\nmodel: .*exported\.onnx\n$/,
     );
     expect(readFileSync(out).subarray(0, 2)).toEqual(Buffer.from([8, 9]));
-    const found = await upcycleJson(...options, "--training", "--overwrite", "--weights", "beside");
-    expect(found).toMatchObject({
+    const training = await upcycleJson(...options, "--training", "--overwrite", "--weights", "beside");
+    expect(training).toMatchObject({
       out,
       data: `${out}.data`,
       graph: { kind: "training", batch: 2, sequence: 8, zCoef: 0 },
     });
-    expect((found.outputs as { name: string }[]).map(({ name }) => name).slice(0, 5)).toEqual([
+    expect((training.outputs as { name: string }[]).map(({ name }) => name).slice(0, 5)).toEqual([
       "loss",
       "balance_loss",
       "z_loss",
@@ -302,7 +304,7 @@ describe("export-onnx", () => {
 
 describe("a model that cannot be used is one line and exit 2", () => {
   const weights = "model.safetensors";
-  const damaged = (name: string, damage: (folder: string) => void): string => {
+  const damagedCopy = (name: string, damage: (folder: string) => void): string => {
     const folder = copyModel(llama, join(dir, name));
     damage(folder);
     return folder;
@@ -314,9 +316,9 @@ describe("a model that cannot be used is one line and exit 2", () => {
     [
       "missing tensor",
       () =>
-        damaged("missing", (folder) =>
+        damagedCopy("missing", (folder) =>
           editHeader(join(folder, weights), (header) => {
-            header["model.other.weight"] = header["model.norm.weight"]!;
+            header["model.other.weight"] = valueAt(header, "model.norm.weight");
             delete header["model.norm.weight"];
           }),
         ),
@@ -326,7 +328,7 @@ describe("a model that cannot be used is one line and exit 2", () => {
     [
       "truncated file",
       () =>
-        damaged("short", (folder) =>
+        damagedCopy("short", (folder) =>
           writeFileSync(join(folder, weights), readFileSync(join(folder, weights)).subarray(0, 90_000)),
         ),
       "/model.safetensors: tensor model.layers.1.self_attn.k_proj.weight: data ends at byte 88576, but the " +
@@ -335,13 +337,13 @@ describe("a model that cannot be used is one line and exit 2", () => {
     [
       "wrong dtype",
       () =>
-        damaged("dtype", (folder) =>
-          editHeader(join(folder, weights), (header) => (header["model.norm.weight"]!.dtype = "I32")),
+        damagedCopy("dtype", (folder) =>
+          editHeader(join(folder, weights), (header) => void (valueAt(header, "model.norm.weight").dtype = "I32")),
         ),
       "/model.safetensors: tensor model.norm.weight is stored as I32, expected F32, BF16, F16, F64, F8_E4M3 or " +
         "F8_E5M2; use the unquantized model it was made from",
     ],
-  ])("%s", async (_, make, line) => {
+  ])("named in the line: %s", async (_, make, line) => {
     const folder = make();
     for (const command of [
       ["inspect", folder],
@@ -392,7 +394,7 @@ describe("a model that cannot be used is one line and exit 2", () => {
       ["verify", llama, llama, "--text", join(dir, "none.txt")],
       `${llama}: the folder has no tokenizer.json`,
     ],
-  ])("%s", async (_, args, line) => {
+  ])("named in the line: %s", async (_, args, line) => {
     const { code, stdout, stderr } = await upcycle(...args, ...(args[0] === "verify" ? ["--json"] : []));
     expect([code, stdout]).toEqual([2, ""]);
     expect(stderr.startsWith(`upcycle: ${line}`), stderr).toBe(true);

@@ -19,7 +19,7 @@ beforeAll(() => {
 });
 afterAll(() => vi.unstubAllEnvs());
 
-const kept = (): void => {
+const expectFilesKept = (): void => {
   expect(readFileSync(join(home, "thesis.txt"), "utf8")).toBe("years");
   expect(readFileSync(join(home, ".ssh", "id_rsa"), "utf8")).toBe("key");
   expect(readdirSync(root).filter((name) => name.startsWith("."))).toEqual([]);
@@ -36,17 +36,17 @@ describe("a folder of the user's is kept, and named before anything is fetched o
       `upcycle: ${home}: the folder is not replaced, because it holds what is no file of a model: .ssh and ` +
       "thesis.txt; choose another folder, or move that away first\n";
     expect(await upcycle(...args, "--out", home, "--overwrite")).toEqual({ code: 2, stdout: "", stderr: line });
-    kept();
+    expectFilesKept();
   });
 
-  it("without --overwrite too", async () => {
+  it("by convert without --overwrite too", async () => {
     const { code, stderr } = await upcycle("convert", "hf://org/model", "--recipe", "E2G1T1", "--out", home);
     expect([code, stderr]).toEqual([
       2,
       `upcycle: ${home}: folder exists and is not empty (2 entries, such as .ssh); choose another folder, or ` +
         "replace this one (--overwrite)\n",
     ]);
-    kept();
+    expectFilesKept();
   });
 });
 
@@ -96,9 +96,9 @@ describe("what else can be known beforehand is said before anything is fetched",
       `${join(home, "thesis.txt")}: file exists and is no page of this command, so it is not replaced; choose ` +
         "another name, or move it away first",
     ],
-  ])("%j", async (args, line) => {
+  ])("refused: upcycle %j", async (args, line) => {
     expect(await upcycle(...args)).toEqual({ code: 2, stdout: "", stderr: `upcycle: ${line}\n` });
-    kept();
+    expectFilesKept();
   });
 });
 

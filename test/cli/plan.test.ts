@@ -15,12 +15,11 @@ const file = (name: string, content: unknown): string => {
   return path;
 };
 const plan = ["plan", "--preset", "llama-2-7b", "--gpus", "64", "--money", "50K"];
-const fitOf = (id: string, more: object = {}): object => ({
-  law: publishedById(id)!.law,
-  params: publishedById(id)!.params,
-  status: "converged",
-  ...more,
-});
+const fitOf = (id: string, more: object = {}): object => {
+  const { law, params } = publishedById(id) ?? {};
+  expect(law, id).toBeDefined();
+  return { law, params, status: "converged", ...more };
+};
 
 describe("upcycle plan", () => {
   it("answers on one page of 80 columns", async () => {
@@ -100,17 +99,17 @@ describe("upcycle plan", () => {
       "currency: EUR\ngpus:\n  h100-sxm: { pricePerHour: 4 }\n  toy:\n    { peakTflops: { bf16: 10 }, " +
         "memoryGB: 100, hbmTBs: 1, intraGBs: 50, interGBs: 10, gpusPerNode: 4, pricePerHour: 0.1 }\n",
     );
-    const [changed, added, priced] = await Promise.all([
+    const [withOwnFigure, withToyGpu, withPrice] = await Promise.all([
       upcycleJson(...plan, "--hardware", own),
       upcycleJson(...plan, "--hardware", own, "--gpu", "toy"),
       upcycleJson(...plan, "--price", "5"),
     ]);
-    expect(changed).toMatchObject({
+    expect(withOwnFigure).toMatchObject({
       currency: "EUR",
       gpu: { price: 4, peak: 989.4e12, sources: { price: own, peak: expect.stringContaining("H100") } },
     });
-    expect(added).toMatchObject({ gpu: { name: "toy", title: "toy", peak: 1e13, perNode: 4 } });
-    expect(priced).toMatchObject({ gpu: { price: 5 } });
+    expect(withToyGpu).toMatchObject({ gpu: { name: "toy", title: "toy", peak: 1e13, perNode: 4 } });
+    expect(withPrice).toMatchObject({ gpu: { price: 5 } });
   });
 
   it("takes the user's own fits", async () => {
@@ -130,11 +129,11 @@ describe("upcycle plan", () => {
       "--fitted-recipe",
       "E8G8T8",
     );
-    const published = await upcycleJson(...plan);
+    const reference = await upcycleJson(...plan);
     expect(own).toMatchObject({
       coefficients: { published: false, uncertainty: "none", ranges: { size: [1e8, 1e9], tokens: [1e9, 1e11] } },
       main: "E8G8T8",
-      parentLoss: published.parentLoss,
+      parentLoss: reference.parentLoss,
     });
     expect((own.notes as { text: string }[]).map(({ text }) => text)).toContainEqual(
       expect.stringContaining("No intervals: the fits carry no draws"),
@@ -143,7 +142,7 @@ describe("upcycle plan", () => {
 
   const shared = file("shared.json", { law: "upcycling-shared", params: { A: 1 } });
   const lone = file("lone.json", fitOf("liew-dense"));
-  const unfinished = file("unfinished.json", fitOf("liew-dense", { status: "iteration-limit" }));
+  const unconverged = file("unfinished.json", fitOf("liew-dense", { status: "iteration-limit" }));
   const bad = file("bad.yaml", "gpus:\n  h100-sxm: { pricePerHou: 4 }\n");
   const partial = file("partial.yaml", "gpus:\n  toy: { memoryGB: 80 }\n");
   mkdirSync(join(dir, "empty"));
@@ -261,8 +260,8 @@ describe("upcycle plan", () => {
     ],
     [
       "a fit that did not converge",
-      [...plan, "--coefficients", `dense=${unfinished}`],
-      `${unfinished}: this fit did not converge; expected what upcycle fit --json prints`,
+      [...plan, "--coefficients", `dense=${unconverged}`],
+      `${unconverged}: this fit did not converge; expected what upcycle fit --json prints`,
     ],
     [
       "something else than a fit",

@@ -77,7 +77,7 @@ describe("signals that ask to stop", () => {
   });
 });
 
-describe("nohup is known", () => {
+describe("a command that nohup started is known", () => {
   const nothing = (): null => null;
   it.each([
     ["by the shell's name for the command", { _: "/usr/bin/nohup" }, nothing, true],
@@ -124,9 +124,9 @@ describe.skipIf(process.platform === "win32")("a training", () => {
       env: { ...process.env, _: "" },
       stdio: ["ignore", "pipe", "ignore"],
     });
-    let seen = "";
+    let output = "";
     await new Promise<void>((resolve) =>
-      terminal.stdout.on("data", (text: Buffer) => (seen += text.toString()).includes("/100000  ETA") && resolve()),
+      terminal.stdout.on("data", (text: Buffer) => (output += text.toString()).includes("/100000  ETA") && resolve()),
     );
     const training = Number(readFileSync(join(run, ".lock"), "utf8"));
     terminal.kill("SIGKILL");

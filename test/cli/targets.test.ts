@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { golden } from "../support/golden.js";
 import { upcycle, upcycleJson } from "./upcycle.js";
 
-describe("targets", () => {
+describe("upcycle targets", () => {
   it("lists what holds a model, what runs it, and why the others do not, in 80 columns", async () => {
     const { code, stdout } = await upcycle("targets", golden("dense/llama"));
     expect(code).toBe(0);
@@ -14,7 +14,7 @@ describe("targets", () => {
     for (const line of stdout.split("\n")) expect(line.length).toBeLessThanOrEqual(80);
   });
 
-  it("as JSON", async () => {
+  it("gives as JSON what each family computes, or why it cannot hold the model", async () => {
     const { targets, ...rest } = await upcycleJson("targets", golden("dense/qwen3"), "--recipe", "E8G2T4");
     expect(rest).toMatchObject({ family: "qwen3", recipe: "E8G2T4", never: { olmoe: expect.any(String) } });
     expect(targets).toContainEqual(

@@ -2,6 +2,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
+/** Keys of the train file that differ from the tiny one. */
 export interface TinyChanges {
   readonly training?: Readonly<Record<string, unknown>>;
   readonly [key: string]: unknown;

@@ -97,11 +97,11 @@ describe("train, then use what was trained", () => {
     const { evals, model } = await upcycleJson("train", file, "--out", join(dir, "further"));
     expect(model).toBe(join(dir, "further", "last"));
     const before = await upcycleJson("train", join(dir, "train.yaml"));
-    expect((evals as { loss: number }[])[0]!.loss).toBe(before.finalLoss);
+    expect((evals as { loss: number }[])[0]?.loss).toBe(before.finalLoss);
     expect(existsSync(join(dir, "unused"))).toBe(false);
   });
 
-  it("trains on a mixture", async () => {
+  it("trains on a data mix, whose held-out loss is the weighted mean of its parts'", async () => {
     const mix = [
       { path: join(dir, "text.txt"), weight: 3 },
       { builtin: "moby-dick", weight: 1 },
@@ -119,8 +119,9 @@ describe("train, then use what was trained", () => {
       /\n {2}part +share +training tokens +held out +epochs\n {2}-.*\n {2}text.txt +75 % .*\n {2}moby-dick +25 % /,
     );
     const { evals } = await upcycleJson("train", file);
-    const { loss, parts } = (evals as { loss: number; parts: Record<string, number> }[]).at(-1)!;
-    expect(loss).toBeCloseTo(0.75 * parts["text.txt"]! + 0.25 * parts["moby-dick"]!, 12);
+    const end = (evals as { loss: number; parts: Record<string, number> }[]).at(-1);
+    const part = (name: string): number => end?.parts[name] ?? NaN;
+    expect(end?.loss).toBeCloseTo(0.75 * part("text.txt") + 0.25 * part("moby-dick"), 12);
   });
 
   it("refuses a folder that holds another run", async () => {
@@ -137,7 +138,7 @@ describe("train, then use what was trained", () => {
   it("measures an upcycled model on text and generates from it", async () => {
     const moe = join(dir, "moe");
     await upcycleJson("convert", last, "--recipe", "E2G2T2", "--out", moe);
-    const found = await upcycleJson(
+    const report = await upcycleJson(
       "verify",
       last,
       moe,
@@ -148,8 +149,8 @@ describe("train, then use what was trained", () => {
       "--threads",
       "1",
     );
-    expect(found).toMatchObject({ tokens: 128, source: "text.txt" });
-    expect(found.relative).toBeLessThanOrEqual(1e-5);
+    expect(report).toMatchObject({ tokens: 128, source: "text.txt" });
+    expect(report.relative).toBeLessThanOrEqual(1e-5);
     expect(await upcycleJson("verify", last, moe, "--tokens", "64", "--threads", "1")).toMatchObject({
       source: "State of the Union addresses",
     });
@@ -166,10 +167,10 @@ describe("train, then use what was trained", () => {
       "--threads",
       "1",
     ];
-    const written = await upcycleJson(...options);
-    expect(Object.keys(written)).toEqual(["prompt", "text", "tokens", "tokensPerSecond", "promptTokensPerSecond"]);
-    const streamed = await upcycle(...options);
-    expect(streamed).toMatchObject({ code: 0, stdout: `the whale 🐋${written.text as string}\n` });
+    const json = await upcycleJson(...options);
+    expect(Object.keys(json)).toEqual(["prompt", "text", "tokens", "tokensPerSecond", "promptTokensPerSecond"]);
+    const plain = await upcycle(...options);
+    expect(plain).toMatchObject({ code: 0, stdout: `the whale 🐋${json.text as string}\n` });
     expect((await upcycle("generate", moe, "--prompt", "", "--json")).stderr).toBe(
       "upcycle: the prompt has no tokens; give some text to go on from\n",
     );
@@ -215,7 +216,8 @@ describe("train, then use what was trained", () => {
     const texts = several.texts as { prompt: string; text: string; tokens: number }[];
     expect(texts.map(({ prompt }) => prompt)).toEqual(["the whale", "ship and sea and wind"]);
     for (const { prompt, text } of texts) expect((await upcycleJson(...options, "--prompt", prompt)).text).toBe(text);
-    const { stdout } = await upcycle(...options, "--prompt", texts[0]!.prompt, "--prompt", texts[1]!.prompt);
+    const prompts = texts.flatMap(({ prompt }) => ["--prompt", prompt]);
+    const { stdout } = await upcycle(...options, ...prompts);
     expect(stdout).toBe(texts.map(({ prompt, text }) => `${prompt}${text}\n\n`).join(""));
     expect((await upcycle("generate", last)).stderr).toBe(
       "upcycle: --prompt: no prompt is given; give --prompt TEXT, --prompt-file FILE (- for standard input), " +
@@ -250,8 +252,8 @@ describe("train, then use what was trained", () => {
     expect(await measuring("-")).toBe(await measuring(join(dir, "text.txt")));
   });
 
-  it("measures perplexity on long text", async () => {
-    const found = await upcycleJson(
+  it("measures perplexity on text of several windows", async () => {
+    const result = await upcycleJson(
       "perplexity",
       last,
       join(dir, "text.txt"),
@@ -262,7 +264,7 @@ describe("train, then use what was trained", () => {
       "--threads",
       "1",
     );
-    expect(Object.keys(found)).toEqual([
+    expect(Object.keys(result)).toEqual([
       "perplexity",
       "loss",
       "bitsPerByte",
@@ -271,9 +273,9 @@ describe("train, then use what was trained", () => {
       "stride",
       "tokensPerSecond",
     ]);
-    expect(found.perplexity).toBeCloseTo(Math.exp(found.loss as number), 9);
-    expect(found.bitsPerByte).toBeCloseTo(
-      ((found.loss as number) * (found.tokens as number)) / Math.LN2 / readFileSync(join(dir, "text.txt")).length,
+    expect(result.perplexity).toBeCloseTo(Math.exp(result.loss as number), 9);
+    expect(result.bitsPerByte).toBeCloseTo(
+      ((result.loss as number) * (result.tokens as number)) / Math.LN2 / readFileSync(join(dir, "text.txt")).length,
       9,
     );
     const { code, stdout } = await upcycle(
@@ -289,8 +291,8 @@ describe("train, then use what was trained", () => {
     );
     expect([code, stdout]).toEqual([
       0,
-      `perplexity ${(found.perplexity as number).toPrecision(6)}, loss ${(found.loss as number).toFixed(4)} ` +
-        `nats per token, ${(found.bitsPerByte as number).toFixed(4)} bits per byte\n`,
+      `perplexity ${(result.perplexity as number).toPrecision(6)}, loss ${(result.loss as number).toFixed(4)} ` +
+        `nats per token, ${(result.bitsPerByte as number).toFixed(4)} bits per byte\n`,
     ]);
     expect((await upcycle("perplexity", last, join(dir, "text.txt"), "--sequence", "65")).stderr).toMatch(
       /: a window of 65 tokens, expected 2 to the model's 64 positions\n$/,
@@ -319,7 +321,7 @@ describe("a train file that cannot be run is one line and exit 2", () => {
       `${join(dir, "none.txt")}: cannot read text: no such file or folder`,
     ],
     ["long sequence", { training: { sequence: 65 } }, "FILE:"],
-  ])("%s", async (name, changes, line) => {
+  ])("named in the line: %s", async (name, changes, line) => {
     const file = writeTrainFile(dir, "bad.yaml", { out: join(dir, "bad", name), ...changes });
     const { code, stdout, stderr } = await upcycle("train", file, "--json");
     expect([code, stdout]).toEqual([2, ""]);
@@ -327,7 +329,7 @@ describe("a train file that cannot be run is one line and exit 2", () => {
     expect(stderr.startsWith(`upcycle: ${line.replace("FILE", file)}`), stderr).toBe(true);
   });
 
-  it("missing file", async () => {
+  it("says of a train file that is not there that it is not", async () => {
     expect(await upcycle("train", join(dir, "none.yaml"))).toEqual({
       code: 2,
       stdout: "",
@@ -366,10 +368,10 @@ describe("a run that has to stop", () => {
       expect(await whole).toMatchObject({ code: 0, stderr: "" });
 
       const folder = join(dir, "stopped");
-      const killed = start(["train", file, "--out", folder]);
-      await killed.saw("step 300/1200  held-out");
-      killed.process.kill("SIGKILL");
-      expect((await killed.outcome).code).toBeNull();
+      const first = start(["train", file, "--out", folder]);
+      await first.saw("step 300/1200  held-out");
+      first.process.kill("SIGKILL");
+      expect((await first.outcome).code).toBeNull();
 
       let before = 0;
       for (const [name, expected] of [
@@ -377,10 +379,10 @@ describe("a run that has to stop", () => {
         ["SIGHUP", 129],
         ["SIGTERM", 143],
       ] as const) {
-        const stopped = start(["train", file, "--out", folder]);
-        await stopped.saw("/1200  ETA");
-        stopped.process.kill(name);
-        const { code, stdout, stderr } = await stopped.outcome;
+        const next = start(["train", file, "--out", folder]);
+        await next.saw("/1200  ETA");
+        next.process.kill(name);
+        const { code, stdout, stderr } = await next.outcome;
         expect([code, stdout], name).toEqual([expected, ""]);
         expect(stderr.trimEnd().split("\n").slice(-2)).toEqual([
           "stopping: finishing the step in hand and saving (once more to stop at once)",
@@ -458,7 +460,7 @@ describe("a run that has to stop", () => {
 
     it("ends quietly when the reader of its output has gone", async () => {
       const { process: child, outcome } = generating();
-      child.stdout!.once("data", () => child.stdout!.destroy());
+      child.stdout?.once("data", () => child.stdout?.destroy());
       const { code, stderr } = await outcome;
       expect([code, stderr]).toEqual([0, ""]);
     });

@@ -6,12 +6,14 @@ import { fileURLToPath } from "node:url";
 
 const main = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
 
+/** How a command ended. */
 export interface Outcome {
   readonly code: number | null;
   readonly stdout: string;
   readonly stderr: string;
 }
 
+/** A command that runs. */
 export interface Running {
   readonly process: ChildProcess;
   readonly outcome: Promise<Outcome>;
@@ -20,8 +22,8 @@ export interface Running {
 }
 
 /**
- * `input`: what the command finds on its standard input; nothing, if left out. It has no shell's name for the command,
- * so that tests begun by `nohup` are not taken for it.
+ * Starts the command line. `input` is its standard input, empty if left out. The variable in which shells name their
+ * command is empty, so that tests that `nohup` has started do not count as such a command.
  */
 export function start(
   args: readonly string[],
@@ -69,6 +71,7 @@ export async function shell(line: string, ...args: readonly string[]): Promise<O
   return { code, ...output };
 }
 
+/** Runs the command line to its end. */
 export const upcycle = (...args: readonly string[]): Promise<Outcome> => start(args).outcome;
 
 /** The JSON document that a command printed; fails with its errors where it did not succeed. */

@@ -6,7 +6,9 @@ import { upcycle } from "./upcycle.js";
 const mostThreads = Math.max(64, 8 * availableParallelism());
 
 const commands = [
+  "demo",
   "quickstart",
+  "init",
   "study",
   "train",
   "convert",
@@ -22,15 +24,16 @@ const commands = [
   "plan",
   "targets",
   "doctor",
+  "completion",
 ];
 
-describe("help", () => {
-  it("is what upcycle alone shows", async () => {
-    const [alone, asked, debug] = await Promise.all([upcycle(), upcycle("--help"), upcycle("--debug")]);
+describe("the help", () => {
+  it("of the program is shown by upcycle alone, by --help, --debug, help and help help", async () => {
+    const alone = await upcycle();
     expect(alone.code).toBe(0);
     expect(alone.stdout).toContain("Usage: upcycle [options] [command]");
-    expect(asked).toEqual(alone);
-    expect(debug).toEqual(alone);
+    for (const args of [["--help"], ["--debug"], ["help"], ["help", "help"], ["--debug", "help", "help"]])
+      expect(await upcycle(...args), args.join(" ")).toEqual(alone);
     expect(alone.stdout.match(/--debug/g)).toHaveLength(1);
     for (const command of commands) expect(alone.stdout).toMatch(new RegExp(`^  ${command} `, "m"));
   });
@@ -46,7 +49,11 @@ describe("help", () => {
     expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
   });
 
-  it("prints the version", async () => {
+  it("of a command is shown by help COMMAND too", async () => {
+    expect(await upcycle("help", "merge")).toEqual(await upcycle("merge", "--help"));
+  });
+
+  it("is not needed for the version, which --version prints", async () => {
     expect(await upcycle("--version")).toEqual({
       code: 0,
       stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/),
@@ -80,6 +87,8 @@ describe("a wrong command line", () => {
       ["plan", "--preset", "llama-2-7b", "--tokens", "1B", "--gpu", "__proto__"],
       /^upcycle: --gpu: "__proto__" is not in the table of GPUs/,
     ],
+    [["completion", "tcsh"], 'shell: "tcsh" is not one of bash, zsh, fish; did you mean bash?'],
+    [["init", "--kind", "stdy"], '--kind: "stdy" is not one of study, train, convert; did you mean study?'],
     [["--"], 'no command before "--"; see upcycle --help'],
     [["help", "nothing"], 'there is no command "nothing" to help with; see upcycle --help'],
     [

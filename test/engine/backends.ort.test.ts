@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { at, entryOf, valueAt } from "../../src/base/at.js";
 import { GraphBuilder } from "../../src/graph/ir/builder.js";
 import { referenceBackend } from "../../src/engine/interpreter/backend.js";
 import { planParameters, type ParameterSettings } from "../../src/engine/optimizer/groups.js";
@@ -52,7 +53,7 @@ const muon = { momentum: 0.95, nesterov: true, scale: "rms" } as const;
 const gentle = (update: number): StepSettings => adamw(update, { learningRate: 1e-4, eps: 1e-6 });
 const scenarios: Readonly<Record<string, Scenario>> = {
   "a dense model": { model: "train/llama", settings: (update) => adamw(update, { eps: 1e-6 }) },
-  "a mixture of experts": { model: "train/mixtral", settings: gentle },
+  "an MoE": { model: "train/mixtral", settings: gentle },
   "decay on all, no clipping": {
     model: "train/qwen3_moe",
     settings: (update) => ({ ...gentle(update), decayOn: "all", clipNorm: null }),
@@ -122,7 +123,7 @@ async function play(backend: Backend, scenario: Scenario) {
   const parts = scenario.parts ?? 1;
   const size = run.batch / parts;
   for (const { key } of program.trained)
-    if (scenario.options?.average === true) await runtime.write("average", key, run.weights.get(key)!);
+    if (scenario.options?.average === true) await runtime.write("average", key, entryOf(run.weights, key));
   const steps: StepMetrics[] = [];
   for (let step = 0; step < 3; step++) {
     steps.push(
@@ -146,30 +147,36 @@ const near = (a: number | null, b: number | null, tolerance = 1e-5): void => {
 
 const oracle = new Map<string, ReturnType<typeof play>>();
 
+/** State that must exist. */
+function present(data: Float32Array | null): Float32Array {
+  if (data === null) throw new Error("this state does not exist");
+  return data;
+}
+
 describe.each(backends)("$name", (backend) => {
   describe("trains as the reference does", () => {
     it.each(Object.keys(scenarios))("%s", async (name) => {
-      const scenario = scenarios[name]!;
-      const expected = await (oracle.get(name) ?? oracle.set(name, play(referenceBackend, scenario)).get(name)!);
-      const found = backend === referenceBackend ? expected : await play(backend, scenario);
+      const scenario = valueAt(scenarios, name);
+      const expected = await (oracle.get(name) ?? entryOf(oracle.set(name, play(referenceBackend, scenario)), name));
+      const results = backend === referenceBackend ? expected : await play(backend, scenario);
       for (const part of ["steps", "evaluations"] as const) {
-        expect(found[part].length).toBe(expected[part].length);
-        found[part].forEach((one, i) => {
-          const other = expected[part][i]!;
+        expect(results[part].length).toBe(expected[part].length);
+        results[part].forEach((one, i) => {
+          const other = at(expected[part], i);
           for (const loss of ["loss", "balanceLoss", "zLoss"] as const) near(one[loss], other[loss]);
-          one.entropy.forEach((value, layer) => near(value, other.entropy[layer]!));
+          one.entropy.forEach((value, layer) => near(value, at(other.entropy, layer)));
           expect(one.counts).toEqual(other.counts);
         });
       }
-      found.steps.forEach(({ gradNorm, applied, spike }, i) => {
-        near(gradNorm, expected.steps[i]!.gradNorm, 1e-4);
+      results.steps.forEach(({ gradNorm, applied, spike }, i) => {
+        near(gradNorm, at(expected.steps, i).gradNorm, 1e-4);
         expect({ applied, spike }).toEqual({ applied: true, spike: null });
       });
-      expect([...found.state].filter(([, data]) => data === null).map(([key]) => key)).toEqual(
+      expect([...results.state].filter(([, data]) => data === null).map(([key]) => key)).toEqual(
         [...expected.state].filter(([, data]) => data === null).map(([key]) => key),
       );
       for (const [key, data] of expected.state)
-        if (data !== null) expect(relativeError(found.state.get(key)!, data), key).toBeLessThan(1e-4);
+        if (data !== null) expect(relativeError(present(entryOf(results.state, key)), data), key).toBeLessThan(1e-4);
     });
   });
 
@@ -225,7 +232,7 @@ describe.each(backends)("$name", (backend) => {
       const state = await stateOf(runtime, program);
       const copy = await backend.openTrain(program, { threads, accumulate: false, average: true });
       for (const { key } of program.params)
-        for (const kind of kinds) await copy.write(kind, key, state.get(`${kind} ${key}`)!);
+        for (const kind of kinds) await copy.write(kind, key, present(entryOf(state, `${kind} ${key}`)));
       const settings = { ...adamw(2), averageDecay: 0.9 };
       near(
         (await copy.step([run.batchAt(1)], settings)).loss,
@@ -245,7 +252,7 @@ describe.each(backends)("$name", (backend) => {
     it("refuses what it does not have, naming it, and goes on", async () => {
       const { run, runtime } = await open();
       const batch = run.batchAt(0);
-      const asked = (changes: Partial<StepSettings>) => runtime.step([batch], { ...adamw(1), ...changes });
+      const stepWith = (changes: Partial<StepSettings>) => runtime.step([batch], { ...adamw(1), ...changes });
       await expect(runtime.read("weight", "nothing")).rejects.toThrow("no parameter nothing");
       await expect(runtime.write("weight", "embed", new Float32Array(2))).rejects.toThrow(
         /embed has \d+ elements, got 2/,
@@ -254,10 +261,10 @@ describe.each(backends)("$name", (backend) => {
       await expect(runtime.evaluate(batch, "average")).rejects.toThrow("this run keeps no averages");
       await expect(runtime.step([batch, batch], adamw(1))).rejects.toThrow("without gradient accumulation");
       await expect(runtime.step([], adamw(1))).rejects.toThrow("at least one micro-batch");
-      await expect(asked({ averageDecay: 0.9 })).rejects.toThrow("this run keeps no averages");
-      expect((await asked({})).applied).toBe(true);
+      await expect(stepWith({ averageDecay: 0.9 })).rejects.toThrow("this run keeps no averages");
+      expect((await stepWith({})).applied).toBe(true);
       await runtime.close();
-      await expect(asked({})).rejects.toThrow("the runtime is closed");
+      await expect(stepWith({})).rejects.toThrow("the runtime is closed");
       await runtime.close();
     });
 
@@ -298,11 +305,11 @@ describe.each(backends)("$name", (backend) => {
         for (const [key, data] of weights) await other.write(key, data);
         const oracles = await other.run("whole", whole, [joined]);
         await other.close();
-        expected.forEach((value, i) => expect(Math.abs(value - oracles[i]!)).toBeLessThan(1e-5));
+        expected.forEach((value, i) => expect(Math.abs(value - at(oracles, i))).toBeLessThan(1e-5));
         const check = (logits: Float32Array, row: number, position: number): void => {
-          const at = (row * length + position) * spec.vocab;
+          const start = (row * length + position) * spec.vocab;
           for (let i = 0; i < spec.vocab; i++)
-            expect(Math.abs(logits[row * spec.vocab + i]! - expected[at + i]!)).toBeLessThan(1e-5);
+            expect(Math.abs(at(logits, row * spec.vocab + i) - at(expected, start + i))).toBeLessThan(1e-5);
         };
         const extend = async (
           tokens: number,
@@ -312,7 +319,7 @@ describe.each(backends)("$name", (backend) => {
           room: number,
         ): Promise<void> => {
           const feed = new Int32Array(2 * tokens);
-          rows.forEach((row, r) => feed.set(row.subarray(lengths[r], lengths[r]! + counts[r]!), r * tokens));
+          rows.forEach((row, r) => feed.set(row.subarray(lengths[r], at(lengths, r) + at(counts, r)), r * tokens));
           const shape = { batch: 2, tokens, capacity, positions: 32 };
           const feeds = {
             ids: feed,
@@ -322,7 +329,7 @@ describe.each(backends)("$name", (backend) => {
           };
           const { logits, ms } = await runtime.extend(`${tokens} ${capacity}`, extendProgram(spec, shape), feeds);
           expect(ms).toBeGreaterThanOrEqual(0);
-          counts.forEach((count, r) => count > 0 && check(logits, r, lengths[r]! + count - 1));
+          counts.forEach((count, r) => count > 0 && check(logits, r, at(lengths, r) + count - 1));
         };
         await expect(extend(1, 8, [0, 0], [1, 1], 8)).rejects.toThrow("there is no past to go on from");
         // Prompts of 5 and 3 tokens, then one at a time; one row stops for a step; the cache grows and is cut again.

@@ -15,7 +15,7 @@ import { inThread } from "../support/backend.js";
 import { golden } from "../support/golden.js";
 
 const root = temporaryFolder();
-let made = 0;
+let folders = 0;
 const tokens = Int32Array.from({ length: 101 }, (_, i) => (i * 37 + 11) % 96);
 
 async function upcycled(
@@ -23,7 +23,7 @@ async function upcycled(
   recipe: string,
   options: RecipeOptions & { readonly dtype?: "BF16" | "F16" } = {},
 ): Promise<string> {
-  const out = join(root, `m${made++}`);
+  const out = join(root, `m${folders++}`);
   await resultOf(
     convertCheckpoint({
       source: golden(parent),
@@ -39,18 +39,18 @@ async function streamed(
   parent: string,
   child: string,
   activationBytes = 1e9,
-  seen?: string[],
+  progress?: string[],
 ): Promise<StreamedComparison> {
   const [a, b] = [
-    await openStreamedModel(parent, inThread, { threads: 1, pieceElements: 500 }),
-    await openStreamedModel(child, inThread, { threads: 1, pieceElements: 500 }),
+    await openStreamedModel(parent, inThread, { threads: 1, weightElements: 500 }),
+    await openStreamedModel(child, inThread, { threads: 1, weightElements: 500 }),
   ];
   try {
     return await compareStreamed(a, b, tokens, {
       sequence: 20,
       limitTokens: 90,
       activationBytes,
-      onProgress: (done, total) => seen?.push(`${done}/${total}`),
+      onProgress: (done, total) => progress?.push(`${done}/${total}`),
     });
   } finally {
     await a.close();
@@ -64,11 +64,11 @@ describe("compareStreamed", () => {
     async (other) => {
       const parent = golden("dense/qwen2");
       const models = [await openModel(parent, inThread, 1), await openModel(golden(other), inThread, 1)] as const;
-      const held = await compareModels(...models, tokens, { sequence: 20, limitTokens: 90 });
+      const inMemory = await compareModels(...models, tokens, { sequence: 20, limitTokens: 90 });
       await Promise.all(models.map((model) => model.close()));
       for (const bytes of [1e9, 1]) {
-        const found = await streamed(parent, golden(other), bytes);
-        expect(found.tokens).toBe(90);
+        const comparison = await streamed(parent, golden(other), bytes);
+        expect(comparison.tokens).toBe(90);
         for (const key of [
           "parentLoss",
           "childLoss",
@@ -77,21 +77,21 @@ describe("compareStreamed", () => {
           "maxAbsLogitDiff",
           "maxAbsLogit",
         ] as const) {
-          expect(Math.abs(found[key] - held[key]), key).toBeLessThanOrEqual(1e-5 * held.maxAbsLogit);
+          expect(Math.abs(comparison[key] - inMemory[key]), key).toBeLessThanOrEqual(1e-5 * inMemory.maxAbsLogit);
         }
-        expect(found.topAgreement).toBe(held.topAgreement);
+        expect(comparison.topAgreement).toBe(inMemory.topAgreement);
         // A parallel block's FFN reads another place of the residual stream: there is nothing to compare.
-        expect(found.layers === null).toBe(other === "dense/gpt_neox");
+        expect(comparison.layers === null).toBe(other === "dense/gpt_neox");
       }
     },
   );
 
   it("finds nothing between a model and itself, and says how far it is", async () => {
-    const seen: string[] = [];
-    const found = await streamed(golden("moe/mixtral"), golden("moe/mixtral"), 1, seen);
-    expect(found).toMatchObject({ maxAbsLogitDiff: 0, meanAbsLogitDiff: 0, klDivergence: 0, topAgreement: 1 });
-    expect(found.layers).toEqual([0, 1].map((layer) => ({ layer, relative: 0, largest: 0 })));
-    expect(seen).toEqual(Array.from({ length: 10 }, (_, i) => `${i + 1}/10`));
+    const progress: string[] = [];
+    const comparison = await streamed(golden("moe/mixtral"), golden("moe/mixtral"), 1, progress);
+    expect(comparison).toMatchObject({ maxAbsLogitDiff: 0, meanAbsLogitDiff: 0, klDivergence: 0, topAgreement: 1 });
+    expect(comparison.layers).toEqual([0, 1].map((layer) => ({ layer, relative: 0, largest: 0 })));
+    expect(progress).toEqual(Array.from({ length: 10 }, (_, i) => `${i + 1}/10`));
   });
 
   it("measures each layer's error on the parent's own activations", async () => {
@@ -107,7 +107,7 @@ describe("compareStreamed", () => {
     }
   });
 
-  it("refuses another vocabulary", async () => {
+  it("refuses a child with a vocabulary of another size", async () => {
     const model = await openStreamedModel(golden("dense/llama"), inThread, { threads: 1 });
     const other = { ...model, dir: "other", spec: { ...model.spec, vocab: 97 } };
     const error: unknown = await compareStreamed(model, other, tokens, {
@@ -126,24 +126,24 @@ describe("measurePreservation", () => {
 
   it("holds what fits and streams what does not, with the same result", async () => {
     const child = await upcycled("dense/qwen3", "E4G1T2");
-    const [held, passing] = [
+    const [inMemory, passing] = [
       await measure(golden("dense/qwen3"), child),
       await measure(golden("dense/qwen3"), child, { memory: 0 }),
     ];
-    expect([held.streamed, passing.streamed]).toEqual([false, true]);
-    expect(held).toMatchObject({
+    expect([inMemory.streamed, passing.streamed]).toEqual([false, true]);
+    expect(inMemory).toMatchObject({
       version: 1,
       tokens: 60,
       sequence: 20,
       precision: { parent: "F32", child: "F32" },
       source: "random token ids (the model has no tokenizer.json)",
     });
-    expect(held.relative).toBeLessThanOrEqual(1e-5);
+    expect(inMemory.relative).toBeLessThanOrEqual(1e-5);
     expect(passing.relative).toBeLessThanOrEqual(1e-5);
-    expect(passing.parentLoss).toBeCloseTo(held.parentLoss, 5);
-    expect(passing.childLoss).toBeCloseTo(held.childLoss, 5);
-    expect(passing.layers!.length).toBe(held.layers!.length);
-    expect(["identical", "same"]).toContain(held.verdict.kind);
+    expect(passing.parentLoss).toBeCloseTo(inMemory.parentLoss, 5);
+    expect(passing.childLoss).toBeCloseTo(inMemory.childLoss, 5);
+    expect(passing.layers!.length).toBe(inMemory.layers!.length);
+    expect(["identical", "same"]).toContain(inMemory.verdict.kind);
   });
 
   it("tells rounding to bfloat16 from another function", async () => {
@@ -160,7 +160,7 @@ describe("measurePreservation", () => {
     expect(wrong.verdict.kind).toBe("different");
   });
 
-  it("stops when asked to", async () => {
+  it("stops between two reads of weights when its signal is aborted", async () => {
     const signal = AbortSignal.abort(new Error("enough"));
     await expect(measure(golden("dense/llama"), golden("dense/llama"), { signal })).rejects.toThrow("enough");
   });

@@ -1,6 +1,7 @@
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { at } from "../../src/base/at.js";
 import { startDecoding } from "../../src/evals/decoding.js";
 import { generateBatch } from "../../src/evals/generate.js";
 import { openModel, type TextModel } from "../../src/evals/model.js";
@@ -23,12 +24,12 @@ async function whole(model: TextModel, texts: readonly (readonly number[])[]): P
   return out;
 }
 
-function expectRows(found: Float32Array, expected: readonly Float32Array[], vocab: number, where: string): void {
-  expected.forEach((logits, row) => {
-    const scale = Math.max(...logits.map(Math.abs));
-    logits.forEach((value, i) => {
-      if (!(Math.abs(found[row * vocab + i]! - value) <= 2e-5 * scale))
-        throw new Error(`${where}, row ${row}, token ${i}: ${found[row * vocab + i]} for ${value}`);
+function expectRows(logits: Float32Array, expected: readonly Float32Array[], vocab: number, where: string): void {
+  expected.forEach((expectedRow, row) => {
+    const scale = Math.max(...expectedRow.map(Math.abs));
+    expectedRow.forEach((value, i) => {
+      if (!(Math.abs(at(logits, row * vocab + i) - value) <= 2e-5 * scale))
+        throw new Error(`${where}, row ${row}, token ${i}: ${logits[row * vocab + i]} for ${value}`);
     });
   });
 }
@@ -49,7 +50,7 @@ describe("behind a cache", () => {
     expectRows(decoding.logits, await whole(model, texts), vocab, "prompts");
     for (let step = 0; step < 5; step++) {
       const ids = texts.map((_, row) => token(100 + step + row, vocab));
-      ids.forEach((id, row) => texts[row]!.push(id));
+      ids.forEach((id, row) => at(texts, row).push(id));
       decoding = await decoding.next(ids);
       expectRows(decoding.logits, await whole(model, texts), vocab, `step ${step}`);
     }
@@ -71,10 +72,10 @@ describe("behind a cache", () => {
     const decoding = await startDecoding(model, texts, 10);
     expectRows(decoding.logits, await whole(model, texts), vocab, "prompts");
     const next = await decoding.next([1, null, 2]);
-    const longer = [[...texts[0]!, 1], texts[1]!, [...texts[2]!, 2]];
+    const longer = [[...at(texts, 0), 1], at(texts, 1), [...at(texts, 2), 2]];
     const expected = await whole(model, longer);
-    expectRows(next.logits.subarray(0, vocab), [expected[0]!], vocab, "row 0");
-    expectRows(next.logits.subarray(2 * vocab), [expected[2]!], vocab, "row 2");
+    expectRows(next.logits.subarray(0, vocab), [at(expected, 0)], vocab, "row 0");
+    expectRows(next.logits.subarray(2 * vocab), [at(expected, 2)], vocab, "row 2");
     await model.close();
   });
 
@@ -91,7 +92,7 @@ describe("behind a cache", () => {
     let pieces = 0;
     const watched: TextModel = {
       ...model,
-      extend: (...asked) => (++pieces === 2 && controller.abort(), model.extend(...asked)),
+      extend: (...request) => (++pieces === 2 && controller.abort(), model.extend(...request)),
     };
     const prompt = text(2000, 0, model.spec.vocab);
     const settings = { temperature: 0, maxNewTokens: 5, seed: 0, stop: [], signal: controller.signal };
@@ -125,13 +126,13 @@ describe("behind a cache", () => {
     });
     writeFileSync(path, JSON.stringify(config));
     const model = await openModel(dir, inThread, 1);
-    expect(model.spec.layers[0]!.rope!.scaling.kind).toBe("longrope");
+    expect(at(model.spec.layers, 0).rope!.scaling.kind).toBe("longrope");
     const { vocab } = model.spec;
     const texts = [text(37, 0, vocab)];
     let decoding = await startDecoding(model, texts, 0);
     for (let step = 0; step < 6; step++) {
-      expectRows(decoding.logits, await whole(model, texts), vocab, `${texts[0]!.length} tokens`);
-      texts[0]!.push(step);
+      expectRows(decoding.logits, await whole(model, texts), vocab, `${at(texts, 0).length} tokens`);
+      at(texts, 0).push(step);
       decoding = await decoding.next([step]);
     }
     await model.close();
@@ -154,16 +155,16 @@ describe("perplexity by a sliding window", () => {
       const { vocab } = model.spec;
       const ids = Int32Array.from(text(length, 0, vocab));
       let sum = 0;
-      for (let at = 1; at < length; at++) {
+      for (let position = 1; position < length; position++) {
         // The first window that holds the token begins at the first multiple of the stride at most sequence - 1 before
         // it.
-        const begin = Math.max(0, Math.ceil((at - sequence + 1) / stride) * stride);
-        const [logits] = await whole(model, [[...ids.subarray(begin, at)]]);
+        const begin = Math.max(0, Math.ceil((position - sequence + 1) / stride) * stride);
+        const [logits] = await whole(model, [[...ids.subarray(begin, position)]]);
         const largest = Math.max(...logits!);
         sum +=
           largest +
           Math.log(logits!.reduce((total, value) => total + Math.exp(value - largest), 0)) -
-          logits![ids[at]!]!;
+          at(logits!, at(ids, position));
       }
       const windows = slidingPerplexity(model, ids, { sequence, stride });
       let next = await windows.next();

@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { at, entryOf } from "../../src/base/at.js";
 import { UpcycleError } from "../../src/base/errors.js";
 import { readInputIds, writeLogits } from "../../src/evals/forward.js";
 import { openModel } from "../../src/evals/model.js";
@@ -11,7 +12,7 @@ import { inThread } from "../support/backend.js";
 import { golden, readTensors } from "../support/golden.js";
 
 const root = temporaryFolder();
-let made = 0;
+let folders = 0;
 
 /** A safetensors file of the given tensors. */
 function file(...tensors: [name: string, dtype: Dtype, shape: number[], data: ArrayBufferView][]): string {
@@ -19,8 +20,8 @@ function file(...tensors: [name: string, dtype: Dtype, shape: number[], data: Ar
   const bytes = new Uint8Array(plan.fileBytes);
   bytes.set(plan.bytes);
   for (const [name, , , data] of tensors)
-    bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), plan.tensors.get(name)!.begin);
-  const path = join(root, `in${made++}.safetensors`);
+    bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), entryOf(plan.tensors, name).begin);
+  const path = join(root, `in${folders++}.safetensors`);
   writeFileSync(path, bytes);
   return path;
 }
@@ -43,11 +44,11 @@ describe("forward", () => {
       const out = join(root, `${name.replace("/", "-")}.safetensors`);
       expect(await writeLogits(model, input, out)).toEqual({ shape: [2, 24, 96] });
       await model.close();
-      const { shape, data } = readTensors(out).get("logits")!;
+      const { shape, data } = entryOf(readTensors(out), "logits");
       expect(shape).toEqual([2, 24, 96]);
-      const wanted = readTensors(golden(name, "expected.safetensors")).get("logits")!.data;
+      const expectedLogits = entryOf(readTensors(golden(name, "expected.safetensors")), "logits").data;
       let worst = 0;
-      wanted.forEach((value, i) => (worst = Math.max(worst, Math.abs(value - data[i]!))));
+      expectedLogits.forEach((value, i) => (worst = Math.max(worst, Math.abs(value - at(data, i)))));
       expect(worst).toBeLessThan(1e-4);
       expect(readdirSync(root).filter((entry) => entry.includes("partial"))).toEqual([]);
     },
@@ -118,8 +119,8 @@ describe("forward", () => {
       await model.logits(ids.slice(24), { batch: 1, sequence: 24 }),
       await model.logits(ids.slice(0, 7), { batch: 1, sequence: 7 }),
     ];
-    alone.forEach((value, i) => expect(Math.abs(value - together[24 * 96 + i]!)).toBeLessThan(1e-5));
-    short.forEach((value, i) => expect(Math.abs(value - together[i]!)).toBeLessThan(1e-5));
+    alone.forEach((value, i) => expect(Math.abs(value - at(together, 24 * 96 + i))).toBeLessThan(1e-5));
+    short.forEach((value, i) => expect(Math.abs(value - at(together, i))).toBeLessThan(1e-5));
     // The same call twice, and two calls at once: the same bits.
     const [again, twice] = await Promise.all([
       model.logits(ids, { batch: 2, sequence: 24 }),

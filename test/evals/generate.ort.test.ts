@@ -1,6 +1,7 @@
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { at } from "../../src/base/at.js";
 import { generate, generateBatch, type GenerateSettings } from "../../src/evals/generate.js";
 import { openModel, type TextModel } from "../../src/evals/model.js";
 import { argmax } from "../../src/text/tokens/sample.js";
@@ -25,8 +26,8 @@ async function collect(from: TextModel, start: Int32Array, settings: GenerateSet
 async function chain(from: TextModel, start: Int32Array, count: number, window = Infinity): Promise<number[]> {
   const text = Array.from(start);
   for (let i = 0; i < count; i++) {
-    const seen = Int32Array.from(text.slice(-window));
-    const logits = await from.logits(seen, { batch: 1, sequence: seen.length });
+    const context = Int32Array.from(text.slice(-window));
+    const logits = await from.logits(context, { batch: 1, sequence: context.length });
     text.push(argmax(logits.subarray(-from.spec.vocab)));
   }
   return text.slice(start.length);
@@ -61,15 +62,15 @@ describe("generation", () => {
   it("gives each of several prompts the text that it has alone, however long it is and whenever it ends", async () => {
     const prompts = [prompt, Int32Array.from({ length: 70 }, (_, i) => (i * 7) % 96), Int32Array.of(9)];
     const alone = await Promise.all(prompts.map((text) => chain(model, text, 45)));
-    const stop = [alone[2]![20]!];
+    const stop = [at(at(alone, 2), 20)];
     const ended = (text: readonly number[]): readonly number[] =>
-      text.includes(stop[0]!) ? text.slice(0, text.indexOf(stop[0]!)) : text;
+      text.includes(at(stop, 0)) ? text.slice(0, text.indexOf(at(stop, 0))) : text;
     for (const [settings, expected] of [
       [greedy, alone],
       [{ ...greedy, stop }, alone.map(ended)],
     ] as const) {
       const out: number[][] = prompts.map(() => []);
-      for await (const { row, id } of generateBatch(model, prompts, settings)) out[row]!.push(id);
+      for await (const { row, id } of generateBatch(model, prompts, settings)) at(out, row).push(id);
       expect(out).toEqual(expected);
     }
   });
@@ -89,7 +90,8 @@ describe("generation", () => {
       Int32Array.from({ length: 20 }, (_, i) => (i * 11) % 96),
     ];
     const out: number[][] = prompts.map(() => []);
-    for await (const { row, id } of generateBatch(short, prompts, { ...greedy, maxNewTokens: 12 })) out[row]!.push(id);
+    for await (const { row, id } of generateBatch(short, prompts, { ...greedy, maxNewTokens: 12 }))
+      at(out, row).push(id);
     expect(out).toEqual(await Promise.all(prompts.map((text) => chain(short, text, 12, 24))));
     await short.close();
   });
@@ -106,14 +108,14 @@ describe("generation", () => {
 
   it("stops at a stop token, at a signal, and at nothing to say", async () => {
     const text = await chain(model, prompt, 10);
-    const first = text.indexOf(text[4]!);
-    expect(await collect(model, prompt, { ...greedy, stop: [text[4]!] })).toEqual(text.slice(0, first));
+    const first = text.indexOf(at(text, 4));
+    expect(await collect(model, prompt, { ...greedy, stop: [at(text, 4)] })).toEqual(text.slice(0, first));
     expect(await collect(model, prompt, { ...greedy, maxNewTokens: 0 })).toEqual([]);
     const controller = new AbortController();
-    const seen: number[] = [];
+    const ids: number[] = [];
     for await (const id of generate(model, prompt, { ...greedy, signal: controller.signal }))
-      if (seen.push(id) === 3) controller.abort();
-    expect(seen).toEqual(text.slice(0, 3));
+      if (ids.push(id) === 3) controller.abort();
+    expect(ids).toEqual(text.slice(0, 3));
   });
 
   it("refuses an empty prompt and unknown ids", async () => {

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
+import { at } from "../../src/base/at.js";
 import { comparer } from "../../src/evals/logit-meter.js";
 
 const logSumExp = (x: readonly number[]): number => {
@@ -37,31 +38,31 @@ it("gives what the definitions give, however the vocabulary is cut", () => {
         meter.add(piece("a"), piece("b"), first, count);
       }
       meter.close();
-      const found = compared.result();
-      const differences = counted.flatMap(({ a, b }) => a.map((value, i) => Math.abs(value - b[i]!)));
-      expect(found.tokens).toBe(counted.length);
-      expect(found.maxAbsLogitDiff).toBeCloseTo(Math.max(...differences), 10);
-      expect(found.meanAbsLogitDiff).toBeCloseTo(mean(differences), 8);
-      expect(found.maxAbsLogit).toBe(Math.max(...counted.flatMap(({ a }) => a.map(Math.abs))));
-      expect(found.parentLoss).toBeCloseTo(mean(counted.map(({ a, target }) => logSumExp(a) - a[target]!)), 8);
-      expect(found.childLoss).toBeCloseTo(mean(counted.map(({ b, target }) => logSumExp(b) - b[target]!)), 8);
+      const comparison = compared.result();
+      const differences = counted.flatMap(({ a, b }) => a.map((value, i) => Math.abs(value - at(b, i))));
+      expect(comparison.tokens).toBe(counted.length);
+      expect(comparison.maxAbsLogitDiff).toBeCloseTo(Math.max(...differences), 10);
+      expect(comparison.meanAbsLogitDiff).toBeCloseTo(mean(differences), 8);
+      expect(comparison.maxAbsLogit).toBe(Math.max(...counted.flatMap(({ a }) => a.map(Math.abs))));
+      expect(comparison.parentLoss).toBeCloseTo(mean(counted.map(({ a, target }) => logSumExp(a) - at(a, target))), 8);
+      expect(comparison.childLoss).toBeCloseTo(mean(counted.map(({ b, target }) => logSumExp(b) - at(b, target))), 8);
       const divergence = counted.map(({ a, b }) =>
-        a.reduce((sum, x, i) => sum + Math.exp(x - logSumExp(a)) * (x - logSumExp(a) - b[i]! + logSumExp(b)), 0),
+        a.reduce((sum, x, i) => sum + Math.exp(x - logSumExp(a)) * (x - logSumExp(a) - at(b, i) + logSumExp(b)), 0),
       );
-      expect(found.klDivergence).toBeCloseTo(mean(divergence), 7);
+      expect(comparison.klDivergence).toBeCloseTo(mean(divergence), 7);
       const best = (x: readonly number[]): number => x.indexOf(Math.max(...x));
-      expect(found.topAgreement).toBeCloseTo(mean(counted.map(({ a, b }) => Number(best(a) === best(b)))), 10);
+      expect(comparison.topAgreement).toBeCloseTo(mean(counted.map(({ a, b }) => Number(best(a) === best(b)))), 10);
     }),
   );
 });
 
 it("keeps a NaN and an infinity, wherever they stand", () => {
   for (const bad of [NaN, Infinity]) {
-    for (const at of [0, 1, 2]) {
+    for (const place of [0, 1, 2]) {
       const compared = comparer(3);
       const meter = compared.open(Int32Array.of(0));
       const child = Float32Array.of(1, 2, 3);
-      child[at] = bad;
+      child[place] = bad;
       meter.add(Float32Array.of(1, 2, 3), child, 0, 3);
       meter.close();
       expect(Number.isFinite(compared.result().maxAbsLogitDiff)).toBe(false);

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
+import { at } from "../../src/base/at.js";
 import { UpcycleError } from "../../src/base/errors.js";
 import { openCheckpoint } from "../../src/files/checkpoint/open.js";
 import { resultOf } from "../../src/base/events.js";
@@ -15,8 +16,8 @@ import type { MoeFfn } from "../../src/model/decoder/types.js";
 
 const golden = (name: string): string => fileURLToPath(new URL(`../golden/${name}`, import.meta.url));
 const root = mkdtempSync(join(tmpdir(), "upcycle-multiply-"));
-let made = 0;
-const fresh = (): string => join(root, `out${made++}`);
+let folders = 0;
+const fresh = (): string => join(root, `out${folders++}`);
 afterAll(() => rmSync(root, { recursive: true }));
 const times = (copies: number, changes: Partial<MultiplyRecipe> = {}): MultiplyRecipe => ({
   copies,
@@ -32,14 +33,14 @@ async function relative(
 ): Promise<{ relative: number; kind: string; family: string }> {
   const out = fresh();
   const { plan } = await resultOf(multiplyExperts({ source: golden(`moe/${name}`), recipe, out }));
-  const found = await measurePreservation({
+  const report = await measurePreservation({
     parent: golden(`moe/${name}`),
     child: out,
     threads: 1,
     tokens: 48,
     backend: inThread,
   });
-  return { relative: found.relative, kind: plan.expected.kind, family: plan.target.family };
+  return { relative: report.relative, kind: plan.expected.kind, family: plan.target.family };
 }
 
 async function lineOf(promise: Promise<unknown>): Promise<string> {
@@ -66,16 +67,16 @@ describe("copies of experts", () => {
     ["granitemoe", 3, "granitemoe"],
     ["flex_olmo", 2, "flex_olmo"],
   ] as const)("of a %s, %i of each, keep its logits, and its family", async (name, copies, family) => {
-    const found = await relative(name, times(copies));
-    expect(found).toMatchObject({ kind: "exact", family });
-    expect(found.relative).toBeLessThan(1e-5);
+    const report = await relative(name, times(copies));
+    expect(report).toMatchObject({ kind: "exact", family });
+    expect(report.relative).toBeLessThan(1e-5);
   });
 
   it("are not exact with fewer chosen, or with noise on the router, and the plan says so", async () => {
     for (const changes of [{ topK: 2 }, { routerStd: 0.5 }]) {
-      const found = await relative("mixtral", times(2, changes));
-      expect(found.kind).toBe("approximate");
-      expect(found.relative).toBeGreaterThan(1e-4);
+      const report = await relative("mixtral", times(2, changes));
+      expect(report.kind).toBe("approximate");
+      expect(report.relative).toBeGreaterThan(1e-4);
     }
     const { plan } = await planMultiplying({ source: golden("moe/mixtral"), recipe: times(2, { topK: 2 }) });
     expect(plan.expected.why).toMatch(
@@ -93,15 +94,15 @@ describe("copies of experts", () => {
       }),
     );
     const [before, after] = [await openCheckpoint(golden("moe/mixtral")), await openCheckpoint(out)];
-    const { experts, topK } = before.spec.layers[0]!.ffn as MoeFfn;
+    const { experts, topK } = at(before.spec.layers, 0).ffn as MoeFfn;
     expect(after.spec).toEqual(plan.target);
-    expect(after.spec.layers[0]!.ffn).toMatchObject({ experts: 2 * experts, topK: 2 * topK });
+    expect(at(after.spec.layers, 0).ffn).toMatchObject({ experts: 2 * experts, topK: 2 * topK });
     expect((await after.readBytes(`layers.0.experts.${experts + 1}.up`)).bytes).toEqual(
       (await before.readBytes("layers.0.experts.1.up")).bytes,
     );
     const [rows, wide] = [await before.readFloat32("layers.0.router"), await after.readFloat32("layers.0.router")];
     expect(wide.subarray(0, rows.length)).toEqual(rows);
-    const noise = rows.map((value, i) => wide[rows.length + i]! - value);
+    const noise = rows.map((value, i) => at(wide, rows.length + i) - value);
     expect(Math.sqrt(noise.reduce((sum, value) => sum + value ** 2, 0) / noise.length)).toBeCloseTo(0.01, 2);
     expect(noise.every((value) => value !== 0)).toBe(true);
     expect(readFileSync(join(out, "README.md"), "utf8")).toBe(card);

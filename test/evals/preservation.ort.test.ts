@@ -1,6 +1,7 @@
 /** The promise of the toolkit: an upcycled model computes its parent's function, measured, not derived. */
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { at, entryOf } from "../../src/base/at.js";
 import { randomStream } from "../../src/base/random.js";
 import { openCheckpoint } from "../../src/files/checkpoint/open.js";
 import { resultOf } from "../../src/base/events.js";
@@ -23,10 +24,10 @@ const EXACT = 1e-5;
 const exactFor = (target: string): number => (target === "lfm2_moe" ? 1e-4 : EXACT);
 const parents = ["dense/llama", "dense/llama_tied", "dense/mistral", "dense/qwen2", "dense/qwen3"] as const;
 const root = temporaryFolder();
-let made = 0;
+let folders = 0;
 
 const tokensOf = (name: string): Int32Array =>
-  Int32Array.from(readTensors(golden(name, "expected.safetensors")).get("input_ids")!.data);
+  Int32Array.from(entryOf(readTensors(golden(name, "expected.safetensors")), "input_ids").data);
 
 interface Measured extends Preservation {
   /** Largest logit difference over largest logit. */
@@ -34,14 +35,14 @@ interface Measured extends Preservation {
 }
 
 async function measure(name: string, recipe: string, options: RecipeOptions = {}): Promise<Measured> {
-  const out = join(root, `m${made++}`);
+  const out = join(root, `m${folders++}`);
   await resultOf(convertCheckpoint({ source: golden(name), recipe: upcycleRecipe(recipe, options), out }));
   const parent = await openModel(golden(name), inThread, 1);
   const child = await openModel(out, inThread, 1);
-  const found = await compareModels(parent, child, tokensOf(name), { sequence: 24, limitTokens: 1000 });
+  const comparison = await compareModels(parent, child, tokensOf(name), { sequence: 24, limitTokens: 1000 });
   await parent.close();
   await child.close();
-  return { ...found, error: found.maxAbsLogitDiff / found.maxAbsLogit };
+  return { ...comparison, error: comparison.maxAbsLogitDiff / comparison.maxAbsLogit };
 }
 
 const targetsOf = async (name: string, order: "topk-softmax" | "softmax-topk") => {
@@ -145,14 +146,14 @@ it("equal router rows give equal bits, for any number of tokens, experts and thr
 describe("compareModels", () => {
   it("of a model with itself is zero, its loss transformers' loss", async () => {
     const model = await openModel(golden("moe/mixtral"), inThread, 1);
-    const { data, shape } = readTensors(golden("moe/mixtral", "expected.safetensors")).get("input_ids")!;
+    const { data, shape } = entryOf(readTensors(golden("moe/mixtral", "expected.safetensors")), "input_ids");
     const tokens = Int32Array.from(data).subarray(0, shape[1]);
-    const found = await compareModels(model, model, tokens, { sequence: 23, limitTokens: 1000 });
-    expect(found).toMatchObject({ tokens: 23, maxAbsLogitDiff: 0, meanAbsLogitDiff: 0 });
-    expect(found.childLoss).toBe(found.parentLoss);
+    const comparison = await compareModels(model, model, tokens, { sequence: 23, limitTokens: 1000 });
+    expect(comparison).toMatchObject({ tokens: 23, maxAbsLogitDiff: 0, meanAbsLogitDiff: 0 });
+    expect(comparison.childLoss).toBe(comparison.parentLoss);
     const alone = await meanLoss(model, tokens, { sequence: 23, limitTokens: 1000 });
     expect(alone.tokens).toBe(23);
-    expect(Math.abs(alone.loss - found.parentLoss)).toBeLessThan(1e-6);
+    expect(Math.abs(alone.loss - comparison.parentLoss)).toBeLessThan(1e-6);
     const short = await meanLoss(model, tokens, { sequence: 5, limitTokens: 7 });
     expect(short.tokens).toBe(7);
     await model.close();
@@ -164,31 +165,31 @@ describe("compareModels", () => {
       await openModel(golden("dense/qwen3"), inThread, 1),
     ];
     const tokens = tokensOf("dense/llama").subarray(0, 13);
-    const found = await compareModels(a, b, tokens, { sequence: 6, limitTokens: 12 });
+    const comparison = await compareModels(a, b, tokens, { sequence: 6, limitTokens: 12 });
     const differences: number[] = [];
     const loss = { parent: 0, child: 0 };
     let largest = 0;
     for (const start of [0, 6]) {
       const ids = tokens.slice(start, start + 6);
       const [x, y] = [await a.logits(ids, { batch: 1, sequence: 6 }), await b.logits(ids, { batch: 1, sequence: 6 })];
-      x.forEach((value, i) => differences.push(Math.abs(value - y[i]!)));
+      x.forEach((value, i) => differences.push(Math.abs(value - at(y, i))));
       largest = Math.max(largest, ...x.map(Math.abs));
       for (let row = 0; row < 6; row++) {
-        const target = tokens[start + row + 1]!;
+        const target = at(tokens, start + row + 1);
         const of = (logits: Float32Array): number => {
           const all = Array.from(logits.subarray(row * 96, (row + 1) * 96));
-          return Math.log(all.reduce((sum, v) => sum + Math.exp(v), 0)) - all[target]!;
+          return Math.log(all.reduce((sum, v) => sum + Math.exp(v), 0)) - at(all, target);
         };
         loss.parent += of(x) / 12;
         loss.child += of(y) / 12;
       }
     }
-    expect(found.tokens).toBe(12);
-    expect(found.maxAbsLogitDiff).toBeCloseTo(Math.max(...differences), 5);
-    expect(found.meanAbsLogitDiff).toBeCloseTo(differences.reduce((s, d) => s + d) / differences.length, 5);
-    expect(found.maxAbsLogit).toBeCloseTo(largest, 5);
-    expect(found.parentLoss).toBeCloseTo(loss.parent, 5);
-    expect(found.childLoss).toBeCloseTo(loss.child, 5);
+    expect(comparison.tokens).toBe(12);
+    expect(comparison.maxAbsLogitDiff).toBeCloseTo(Math.max(...differences), 5);
+    expect(comparison.meanAbsLogitDiff).toBeCloseTo(differences.reduce((s, d) => s + d) / differences.length, 5);
+    expect(comparison.maxAbsLogit).toBeCloseTo(largest, 5);
+    expect(comparison.parentLoss).toBeCloseTo(loss.parent, 5);
+    expect(comparison.childLoss).toBeCloseTo(loss.child, 5);
     await a.close();
     await b.close();
   });

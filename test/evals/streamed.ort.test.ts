@@ -1,5 +1,6 @@
 /** Weights that pass by give the logits of weights that stay. */
 import { describe, expect, it } from "vitest";
+import { at, entryOf } from "../../src/base/at.js";
 import { UpcycleError } from "../../src/base/errors.js";
 import { openModel } from "../../src/evals/model.js";
 import { openStreamedModel } from "../../src/evals/streamed-model.js";
@@ -9,21 +10,21 @@ import { golden, goldenModels, readTensors } from "../support/golden.js";
 describe.each(goldenModels)("%s", (name) => {
   it("streamed in small pieces computes transformers' logits, and those of the whole model", async () => {
     const expected = readTensors(golden(name, "expected.safetensors"));
-    const { data, shape } = expected.get("input_ids")!;
+    const { data, shape } = entryOf(expected, "input_ids");
     const [batch, sequence] = shape as [number, number];
     const ids = Int32Array.from(data);
     // Fewer elements than any matrix has: every one is read in several pieces.
-    const streamed = await openStreamedModel(golden(name), inThread, { threads: 1, pieceElements: 300 });
+    const streamed = await openStreamedModel(golden(name), inThread, { threads: 1, weightElements: 300 });
     const whole = await openModel(golden(name), inThread, 1);
-    const [found, other] = [
+    const [logits, other] = [
       await streamed.logits(ids, { batch, sequence }),
       await whole.logits(ids, { batch, sequence }),
     ];
-    const wanted = expected.get("logits")!.data;
-    const scale = Math.max(...wanted.map(Math.abs));
-    expect(found.length).toBe(wanted.length);
-    expect(Math.max(...found.map((value, i) => Math.abs(value - wanted[i]!)))).toBeLessThanOrEqual(1e-4);
-    expect(Math.max(...found.map((value, i) => Math.abs(value - other[i]!))) / scale).toBeLessThanOrEqual(1e-5);
+    const expectedLogits = entryOf(expected, "logits").data;
+    const scale = Math.max(...expectedLogits.map(Math.abs));
+    expect(logits.length).toBe(expectedLogits.length);
+    expect(Math.max(...logits.map((value, i) => Math.abs(value - at(expectedLogits, i))))).toBeLessThanOrEqual(1e-4);
+    expect(Math.max(...logits.map((value, i) => Math.abs(value - at(other, i)))) / scale).toBeLessThanOrEqual(1e-5);
 
     const rows = Int32Array.of(3, batch * sequence - 1);
     const picked = await streamed.logits(ids, { batch, sequence }, rows);
@@ -31,7 +32,9 @@ describe.each(goldenModels)("%s", (name) => {
     rows.forEach((row, i) =>
       expect(
         Math.max(
-          ...picked.subarray(i * vocab, (i + 1) * vocab).map((value, j) => Math.abs(value - found[row * vocab + j]!)),
+          ...picked
+            .subarray(i * vocab, (i + 1) * vocab)
+            .map((value, j) => Math.abs(value - at(logits, row * vocab + j))),
         ),
       ).toBeLessThanOrEqual(1e-5 * scale),
     );

@@ -2,6 +2,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { entryOf } from "../../src/base/at.js";
 import { openCheckpoint } from "../../src/files/checkpoint/open.js";
 import { resultOf } from "../../src/base/events.js";
 import { convertCheckpoint } from "../../src/surgery/convert/convert.js";
@@ -17,7 +18,7 @@ import { golden, readTensors } from "../support/golden.js";
 const EXACT = 1e-5;
 const root = temporaryFolder();
 const parents = readdirSync(golden("dense")).map((name) => `dense/${name}`);
-let made = 0;
+let folders = 0;
 
 /** What the compatibility notes call exact, beside our own format; a family may hold more. */
 const promised: Readonly<Record<string, readonly string[]>> = {
@@ -36,7 +37,7 @@ const promised: Readonly<Record<string, readonly string[]>> = {
 };
 
 describe.each(parents)("%s", (name) => {
-  const ids = Int32Array.from(readTensors(golden(name, "expected.safetensors")).get("input_ids")!.data);
+  const ids = Int32Array.from(entryOf(readTensors(golden(name, "expected.safetensors")), "input_ids").data);
 
   it.each([
     ["E8G2T4", "topk-softmax", 0.5],
@@ -53,7 +54,7 @@ describe.each(parents)("%s", (name) => {
     if (order === "topk-softmax") expect(families).toEqual(expect.arrayContaining([...(promised[name] ?? [])]));
     const parent = await openModel(golden(name), inThread, 1);
     for (const target of families) {
-      const out = join(root, `m${made++}`);
+      const out = join(root, `m${folders++}`);
       await resultOf(
         convertCheckpoint({
           source: golden(name),

@@ -7,13 +7,18 @@ import { lawById } from "../../src/laws/fitting/catalogue.js";
 import { lossFunctions, type LossFunction } from "../../src/laws/forms/evaluate.js";
 import { publishedById } from "../../src/laws/forms/published.js";
 import { placesOf, predict, type Law, type Params, type Places, type Points } from "../../src/laws/forms/types.js";
+import { at, valueAt } from "../../src/base/at.js";
+import { present } from "../support/present.js";
 
 const folder = fileURLToPath(new URL("../../../shared/data/scaling-laws/", import.meta.url));
 
 export const haveData = existsSync(folder);
 export const dataFile = (...names: readonly string[]): string => folder + names.join("/");
 
-export const law = (id: string): Law => lawById(id)!;
+export const law = (id: string): Law => present(lawById(id));
+
+/** Published parameters by their id. */
+export const publishedParams = (id: string): Params => present(publishedById(id)).params;
 
 /** The law with these parameters as a function of the named columns, in their order. */
 export function lossFunction(of: Law, params: Params, names: readonly string[], group?: string): LossFunction {
@@ -27,17 +32,17 @@ export const spaced = (low: number, high: number, steps: number): number[] =>
 export function gridOf(values: Readonly<Record<string, readonly number[]>>): Places {
   const names = Object.keys(values);
   const rows = names.reduce<number[][]>(
-    (found, name) => found.flatMap((row) => values[name]!.map((value) => [...row, value])),
+    (combinations, name) => combinations.flatMap((row) => valueAt(values, name).map((value) => [...row, value])),
     [[]],
   );
-  return placesOf(Object.fromEntries(names.map((name, j) => [name, rows.map((row) => row[j]!)])));
+  return placesOf(Object.fromEntries(names.map((name, j) => [name, rows.map((row) => at(row, j))])));
 }
 
 /** What the law predicts at the places, with normal noise of standard deviation `noise` on ln L. */
 export function simulated(from: Law, params: Params, places: Places, noise = 0, seed = 0): Points {
   const deviates = new Float64Array(places.n);
   randomStream(seed, "noise").normals(deviates, 0, 0, noise);
-  return { ...places, loss: predict(from, params, places).map((value, i) => value * Math.exp(deviates[i]!)) };
+  return { ...places, loss: predict(from, params, places).map((value, i) => value * Math.exp(at(deviates, i))) };
 }
 
 /** The reference's grid for the upcycling law: N 0.11-1.1B, D1 2-74B, D2 0.9-37B. */
@@ -50,7 +55,7 @@ export const upcyclingGrid = gridOf({
 /** Parameters of upcycling-shared as in Table 2 of Liew et al. */
 export const table2 = Object.fromEntries([
   ...(["dense", "moe", "upcycled"] as const).flatMap((group) =>
-    Object.entries(publishedById(`liew-${group}`)!.params)
+    Object.entries(publishedParams(`liew-${group}`))
       .filter(([name]) => name !== "E")
       .map(([name, value]) => [`${group}.${name}`, value]),
   ),
@@ -86,20 +91,23 @@ export function chinchillaPoints(): Points {
     const N = Number(row["Model Size"]);
     return { N, D: Number(row["Training FLOP"]) / (6 * N), loss: Number(row.loss) };
   });
-  const fifth = rows.map(({ loss }) => loss).sort((a, b) => b - a)[4]!;
+  const fifth = at(
+    rows.map(({ loss }) => loss).sort((a, b) => b - a),
+    4,
+  );
   return pointsOf(
     rows.filter(({ loss }) => loss < fifth),
     ["N", "D"],
   );
 }
 
-export function gemstones(set: string): Points {
-  const rows = readFileSync(dataFile("gemstones", `${set}.jsonl`), "utf8")
+export function gemstones(name: string): Points {
+  const rows = readFileSync(dataFile("gemstones", `${name}.jsonl`), "utf8")
     .trim()
     .split("\n")
     .map((line) => {
       const row = JSON.parse(line) as Record<string, number>;
-      return { N: row.params_active_precise!, D: row.tokens!, loss: row.final_loss! };
+      return { N: valueAt(row, "params_active_precise"), D: valueAt(row, "tokens"), loss: valueAt(row, "final_loss") };
     });
   return pointsOf(rows, ["N", "D"]);
 }
@@ -108,7 +116,7 @@ export function gemstones(set: string): Points {
 export function routed(router: string): Points {
   const last = new Map<string, Record<string, string>>();
   for (const row of csv(gunzipSync(readFileSync(dataFile("clark-routed", "curves.csv.gz"))).toString())) {
-    const id = row.hyper_id!;
+    const id = valueAt(row, "hyper_id");
     if (Number(row.step) >= Number(last.get(id)?.step ?? -1)) last.set(id, row);
   }
   const rows = [...last.values()].filter(
@@ -133,7 +141,7 @@ function csv(text: string): Record<string, string>[] {
     .trim()
     .split("\n")
     .map((line) => line.split(","));
-  return lines.map((cells) => Object.fromEntries(cells.map((cell, j) => [head![j]!, cell])));
+  return lines.map((cells) => Object.fromEntries(cells.map((cell, j) => [at(present(head), j), cell])));
 }
 
 function pointsOf<K extends string>(

@@ -1,18 +1,21 @@
 import { describe, expect, it } from "vitest";
 import { fitLaw } from "../../src/laws/fitting/fit.js";
 import type { Loss } from "../../src/laws/solvers/loss.js";
-import { published, publishedById } from "../../src/laws/forms/published.js";
+import { published } from "../../src/laws/forms/published.js";
 import {
   chinchillaPoints,
   gemstones,
   gridOf,
   haveData,
   law,
+  publishedParams,
   routed,
   simulated,
   spaced,
   upcyclingGrid,
 } from "./data.js";
+import { valueAt } from "../../src/base/at.js";
+import { present } from "../support/present.js";
 
 const huber = (delta: number): Loss => ({ name: "huber", delta });
 const lad: Loss = { name: "lad", delta: 0 };
@@ -21,7 +24,7 @@ const mse: Loss = { name: "mse", delta: 0 };
 describe.skipIf(!haveData)("Chinchilla on the 240 points of Epoch", () => {
   const points = haveData
     ? chinchillaPoints()
-    : simulated(law("chinchilla"), publishedById("hoffmann")!.params, gridOf({ N: [1e8, 1e9], D: [1e9, 1e10] }));
+    : simulated(law("chinchilla"), publishedParams("hoffmann"), gridOf({ N: [1e8, 1e9], D: [1e9, 1e10] }));
 
   it("reaches the true minimum of Huber's loss", () => {
     expect(points.n).toBe(240);
@@ -29,11 +32,11 @@ describe.skipIf(!haveData)("Chinchilla on the 240 points of Epoch", () => {
       loss: huber(1e-3),
     });
     expect(objective).toBeLessThanOrEqual(0.00101827401781);
-    expect(Math.abs(params.A! - 477.826)).toBeLessThanOrEqual(0.01);
-    expect(Math.abs(params.B! - 2143.42)).toBeLessThanOrEqual(0.1);
-    expect(Math.abs(params.E! - 1.817218)).toBeLessThanOrEqual(1e-5);
-    expect(Math.abs(params.alpha! - 0.34731)).toBeLessThanOrEqual(1e-5);
-    expect(Math.abs(params.beta! - 0.367172)).toBeLessThanOrEqual(1e-5);
+    expect(Math.abs(valueAt(params, "A") - 477.826)).toBeLessThanOrEqual(0.01);
+    expect(Math.abs(valueAt(params, "B") - 2143.42)).toBeLessThanOrEqual(0.1);
+    expect(Math.abs(valueAt(params, "E") - 1.817218)).toBeLessThanOrEqual(1e-5);
+    expect(Math.abs(valueAt(params, "alpha") - 0.34731)).toBeLessThanOrEqual(1e-5);
+    expect(Math.abs(valueAt(params, "beta") - 0.367172)).toBeLessThanOrEqual(1e-5);
     expect(status).toBe("converged");
     expect(gradientNorm).toBeLessThan(1e-5);
     expect(starts.share).toBe(1);
@@ -42,10 +45,10 @@ describe.skipIf(!haveData)("Chinchilla on the 240 points of Epoch", () => {
   it("reaches the published values as the minimum of sum |r|", () => {
     const { params, objective, status, gradientNorm } = fitLaw(law("chinchilla"), points, { loss: lad });
     expect(objective).toBeLessThanOrEqual(1.1294948);
-    expect(Math.abs(params.A! - 482.006)).toBeLessThanOrEqual(0.05);
-    expect(Math.abs(params.B! - 2085.44)).toBeLessThanOrEqual(0.3);
-    expect(Math.abs(params.alpha! - 0.347813)).toBeLessThanOrEqual(1e-5);
-    expect(Math.abs(params.beta! - 0.365854)).toBeLessThanOrEqual(1e-5);
+    expect(Math.abs(valueAt(params, "A") - 482.006)).toBeLessThanOrEqual(0.05);
+    expect(Math.abs(valueAt(params, "B") - 2085.44)).toBeLessThanOrEqual(0.3);
+    expect(Math.abs(valueAt(params, "alpha") - 0.347813)).toBeLessThanOrEqual(1e-5);
+    expect(Math.abs(valueAt(params, "beta") - 0.365854)).toBeLessThanOrEqual(1e-5);
     // The multipliers of the points it passes through prove it optimal.
     expect([status, gradientNorm < 1e-9]).toEqual(["converged", true]);
   });
@@ -56,11 +59,11 @@ describe.skipIf(!haveData)("Chinchilla on the 240 points of Epoch", () => {
     [mse, [593.3, 4875.6, 1.8646, 0.3603, 0.4059]],
   ])("depends on the loss as known: %j", (loss, [A, B, E, alpha, beta]) => {
     const { params } = fitLaw(law("chinchilla"), points, { loss });
-    expect(params.A).toBeCloseTo(A!, 1);
-    expect(params.B).toBeCloseTo(B!, 0);
-    expect(params.E).toBeCloseTo(E!, 4);
-    expect(params.alpha).toBeCloseTo(alpha!, 4);
-    expect(params.beta).toBeCloseTo(beta!, 4);
+    expect(params.A).toBeCloseTo(present(A), 1);
+    expect(params.B).toBeCloseTo(present(B), 0);
+    expect(params.E).toBeCloseTo(present(E), 4);
+    expect(params.alpha).toBeCloseTo(present(alpha), 4);
+    expect(params.beta).toBeCloseTo(present(beta), 4);
   });
 });
 
@@ -71,8 +74,8 @@ describe.skipIf(!haveData)("Gemstones", () => {
     ["hot_sampled_like_chinchilla", 24, 2.25719e-5, 5e-11],
     ["hot", 220, 2.075052e-4, 5e-11],
     ["cool_end", 199, 2.047791e-4, 5e-11],
-  ])("%s: at most the best minimum known", (set, n, best, digits) => {
-    const points = gemstones(set);
+  ])("%s: the minimum is at most the best one published", (name, n, best, digits) => {
+    const points = gemstones(name);
     expect(points.n).toBe(n);
     const { objective, status } = fitLaw(law("chinchilla"), points, { loss: huber(1e-4) });
     expect(objective).toBeLessThanOrEqual(best + digits);
@@ -89,17 +92,17 @@ describe.skipIf(!haveData)("routed language models", () => {
     const points = routed(router);
     const { params, objective } = fitLaw(law("clark"), points, { loss: mse });
     expect(points.n).toBe(n);
-    const near = (name: string, wanted: number, tolerance: number): void =>
-      expect(Math.abs(params[name]! - wanted), name).toBeLessThanOrEqual(tolerance);
-    const theirs = publishedById(`clark-${router.toLowerCase()}`)!.params;
+    const near = (name: string, expected: number, tolerance: number): void =>
+      expect(Math.abs(valueAt(params, name) - expected), name).toBeLessThanOrEqual(tolerance);
+    const theirs = publishedParams(`clark-${router.toLowerCase()}`);
     for (const [name, ours, tolerance] of [
       ["a", a, 0.002],
       ["b", b, 0.012],
       ["c", c, 0.0015],
       ["d", d, 0.01],
     ] as const) {
-      near(name, theirs[name]!, tolerance);
-      near(name, ours!, 1e-4);
+      near(name, valueAt(theirs, name), tolerance);
+      near(name, present(ours), 1e-4);
     }
     expect(Math.sqrt(objective / n) / Math.LN10).toBeCloseTo(rmse, 5);
   });
@@ -113,20 +116,20 @@ describe("noiseless points give back the law they are from", () => {
     S: [0, 0.5, 0.75, 0.9, 0.95],
     E: [1, 2, 4, 8, 16, 32, 64],
   };
-  const cases = published.flatMap((set) =>
-    [huber(1e-3), lad, mse].map((loss) => [set.id, loss.name, set, loss] as const),
+  const cases = published.flatMap((coefficients) =>
+    [huber(1e-3), lad, mse].map((loss) => [coefficients.id, loss.name, coefficients, loss] as const),
   );
 
-  it.each(cases)("%s by %s", (_, __, { law: id, params }, loss) => {
+  it.each(cases)("%s: a fit by %s finds the parameters", (_, __, { law: id, params }, loss) => {
     const form = law(id);
     const places =
       id === "upcycling"
         ? upcyclingGrid
-        : gridOf(Object.fromEntries(form.columns.map(({ name }) => [name, values[name]!])));
-    const found = fitLaw(form, simulated(form, params, places), { loss });
+        : gridOf(Object.fromEntries(form.columns.map(({ name }) => [name, valueAt(values, name)])));
+    const fit = fitLaw(form, simulated(form, params, places), { loss });
     for (const { name } of form.parameters)
-      expect(Math.abs(found.params[name]! / params[name]! - 1), name).toBeLessThan(1e-10);
-    expect(found.status).toBe("converged");
+      expect(Math.abs(valueAt(fit.params, name) / valueAt(params, name) - 1), name).toBeLessThan(1e-10);
+    expect(fit.status).toBe("converged");
   });
 });
 
@@ -135,7 +138,7 @@ describe("a fit that is no proper optimum", () => {
     // Losses too low for any irreducible part: E falls as far as it may.
     const points = simulated(
       law("joint"),
-      publishedById("liew-dense")!.params,
+      publishedParams("liew-dense"),
       gridOf({ D: spaced(1e9, 1e11, 4), N: spaced(1e8, 1e9, 4) }),
     );
     const { status, atBound, params } = fitLaw(
@@ -150,7 +153,7 @@ describe("a fit that is no proper optimum", () => {
   it("stops at the limit of iterations and says so", () => {
     const points = simulated(
       law("chinchilla"),
-      publishedById("hoffmann")!.params,
+      publishedParams("hoffmann"),
       gridOf({ N: spaced(1e8, 1e10, 4), D: spaced(1e9, 1e11, 4) }),
       0.01,
     );

@@ -4,7 +4,9 @@ import { laws } from "../../src/laws/fitting/catalogue.js";
 import { effectiveExperts } from "../../src/laws/forms/effective-experts.js";
 import { published, publishedById } from "../../src/laws/forms/published.js";
 import { naturalOf, placesOf, predict, type Law } from "../../src/laws/forms/types.js";
-import { dataFile, gridOf, haveData, law, simulated, spaced } from "./data.js";
+import { dataFile, gridOf, haveData, law, publishedParams, simulated, spaced } from "./data.js";
+import { at as elementAt, valueAt } from "../../src/base/at.js";
+import { present } from "../support/present.js";
 
 const values: Record<string, number[]> = {
   N: spaced(1e8, 2e9, 3),
@@ -15,7 +17,8 @@ const values: Record<string, number[]> = {
   G: [1, 4, 16],
   S: [0, 0.5, 0.9],
 };
-const placesFor = ({ columns }: Law) => gridOf(Object.fromEntries(columns.map(({ name }) => [name, values[name]!])));
+const placesFor = ({ columns }: Law) =>
+  gridOf(Object.fromEntries(columns.map(({ name }) => [name, valueAt(values, name)])));
 const plain: Record<string, Record<string, number>> = {
   kaplan: { Nc: 6e13, alphaN: 0.08, Dc: 2e13, alphaD: 0.1 },
   "upcycling-data": { A: 12, alpha1: 0.05, alpha2: 0.1, alpha3: 8e-4, E: 1.2 },
@@ -24,20 +27,22 @@ const plain: Record<string, Record<string, number>> = {
   "upcycling-total": { A: 12, alpha: 0.12, B: 8, beta: 0.11, E: 0.3 },
 };
 const paramsFor = ({ id }: Law): Record<string, number> => ({
-  ...(plain[id] ?? published.find((set) => set.law === id)!.params),
+  ...(plain[id] ?? present(published.find((coefficients) => coefficients.law === id)).params),
 });
 
 // A law over groups is made of these; shared.test.ts holds it to them.
-describe.each(laws.filter(({ groups }) => groups === undefined).map((known) => [known.id, known] as const))(
+describe.each(laws.filter(({ groups }) => groups === undefined).map((form) => [form.id, form] as const))(
   "%s",
-  (_, known) => {
-    const params = paramsFor(known);
-    const places = placesFor(known);
-    const bound = known.bind({ ...places, loss: predict(known, params, places) });
-    const theta = bound.internal(naturalOf(known, params));
+  (_, form) => {
+    const params = paramsFor(form);
+    const places = placesFor(form);
+    const bound = form.bind({ ...places, loss: predict(form, params, places) });
+    const theta = bound.internal(naturalOf(form, params));
 
     it("goes to internal parameters and back", () => {
-      bound.natural(theta).forEach((value, j) => expect(value / params[known.parameters[j]!.name]!).toBeCloseTo(1, 10));
+      bound
+        .natural(theta)
+        .forEach((value, j) => expect(value / valueAt(params, elementAt(form.parameters, j).name)).toBeCloseTo(1, 10));
     });
 
     it("has the gradient of its prediction", () => {
@@ -50,14 +55,15 @@ describe.each(laws.filter(({ groups }) => groups === undefined).map((known) => [
       const pulled = new Float64Array(p);
       bound.pullback(slopes, pulled);
       for (let j = 0; j < p; j++) {
-        const moved = theta.slice();
-        moved[j]! += 1e-6;
-        bound.evaluate(moved, above);
-        moved[j]! -= 2e-6;
-        bound.evaluate(moved, below);
-        for (let i = 0; i < n; i++) expect(jacobian[j * n + i]).toBeCloseTo((above[i]! - below[i]!) / 2e-6, 7);
+        const near = theta.slice();
+        near[j]! += 1e-6;
+        bound.evaluate(near, above);
+        near[j]! -= 2e-6;
+        bound.evaluate(near, below);
+        for (let i = 0; i < n; i++)
+          expect(jacobian[j * n + i]).toBeCloseTo((elementAt(above, i) - elementAt(below, i)) / 2e-6, 7);
         expect(pulled[j]).toBeCloseTo(
-          slopes.reduce((sum, slope, i) => sum + slope * jacobian[j * n + i]!, 0),
+          slopes.reduce((sum, slope, i) => sum + slope * elementAt(jacobian, j * n + i), 0),
           10,
         );
       }
@@ -65,51 +71,62 @@ describe.each(laws.filter(({ groups }) => groups === undefined).map((known) => [
 
     it("has coordinates with their gradients", () => {
       const gradient = new Float64Array(bound.p);
-      known.parameters.forEach(({ name, role }, j) => {
+      form.parameters.forEach(({ name, role }, j) => {
         const at = bound.coordinate(j);
-        expect(at.at(theta, gradient)).toBeCloseTo(role === "coefficient" ? Math.log(params[name]!) : params[name]!, 9);
-        const moved = theta.slice();
+        expect(at.at(theta, gradient)).toBeCloseTo(
+          role === "coefficient" ? Math.log(valueAt(params, name)) : valueAt(params, name),
+          9,
+        );
+        const near = theta.slice();
         const k = gradient.findIndex((slope) => slope !== 0);
-        moved[k]! += 1e-6;
-        expect((at.at(moved, null) - at.at(theta, null)) / 1e-6).toBeCloseTo(gradient[k]!, 4);
+        near[k]! += 1e-6;
+        expect((at.at(near, null) - at.at(theta, null)) / 1e-6).toBeCloseTo(elementAt(gradient, k), 4);
       });
     });
 
     it("predicts the same wherever it is centred", () => {
-      const elsewhere = known.bind(simulated(known, params, placesFor({ ...known, columns: known.columns })));
-      const one = placesOf(Object.fromEntries(known.columns.map(({ name }) => [name, [values[name]![1]! * 0.9]])));
+      const elsewhere = form.bind(simulated(form, params, placesFor({ ...form, columns: form.columns })));
+      const one = placesOf(
+        Object.fromEntries(form.columns.map(({ name }) => [name, [elementAt(valueAt(values, name), 1) * 0.9]])),
+      );
       const out = new Float64Array(1);
-      elsewhere.at(one).evaluate(elsewhere.internal(naturalOf(known, params)), out);
-      expect(Math.exp(out[0]!)).toBeCloseTo(predict(known, params, one)[0]!, 10);
+      elsewhere.at(one).evaluate(elsewhere.internal(naturalOf(form, params)), out);
+      expect(Math.exp(elementAt(out, 0))).toBeCloseTo(elementAt(predict(form, params, one), 0), 10);
     });
 
-    it("says what it is", () => {
-      expect(known.formula).toMatch(/^L|^log10 L/);
-      expect(known.source).toMatch(/arXiv|our definition/);
-      for (const { name, meaning, unit } of [...known.columns, ...known.parameters])
+    it("has words for itself, its columns and its parameters", () => {
+      expect(form.formula).toMatch(/^L|^log10 L/);
+      expect(form.source).toMatch(/arXiv|our definition/);
+      for (const { name, meaning, unit } of [...form.columns, ...form.parameters])
         expect([name, meaning, unit]).not.toContain("");
-      for (const { name } of known.parameters) expect(known.formula).toContain(name);
+      for (const { name } of form.parameters) expect(form.formula).toContain(name);
     });
   },
 );
 
 describe("published coefficients", () => {
-  it.each(published.map((set) => [set.id, set] as const))("%s fit their law", (_, { law: id, params }) => {
-    expect(Object.keys(params).sort()).toEqual(
-      law(id)
-        .parameters.map(({ name }) => name)
-        .sort(),
-    );
-  });
+  it.each(published.map((coefficients) => [coefficients.id, coefficients] as const))(
+    "%s fit their law",
+    (_, { law: id, params }) => {
+      expect(Object.keys(params).sort()).toEqual(
+        law(id)
+          .parameters.map(({ name }) => name)
+          .sort(),
+      );
+    },
+  );
 
   it("of Table 2 give the reference's predictions", () => {
     const at = (id: string, columns: Record<string, number>): number => {
-      const { law: form, params } = publishedById(id)!;
-      return predict(
-        law(form),
-        params,
-        placesOf(Object.fromEntries(Object.entries(columns).map(([name, value]) => [name, [value]]))),
-      )[0]!;
+      const { law: form, params } = present(publishedById(id));
+      return elementAt(
+        predict(
+          law(form),
+          params,
+          placesOf(Object.fromEntries(Object.entries(columns).map(([name, value]) => [name, [value]]))),
+        ),
+        0,
+      );
     };
     expect(at("liew-upcycled", { N: 1e9, D1: 5e10, D2: 1e10 })).toBeCloseTo(2.2577, 4);
     expect(at("liew-dense", { N: 1e9, D: 5e10 })).toBeCloseTo(2.2868, 4);
@@ -125,17 +142,17 @@ describe("published coefficients", () => {
       vectors: Record<string, number>[];
     };
     expect(vectors).toHaveLength(36);
-    const column = (name: string): number[] => vectors.map((vector) => vector[name]!);
+    const column = (name: string): number[] => vectors.map((vector) => valueAt(vector, name));
     const places = placesOf({ N: column("N"), D1: column("D1"), D2: column("D2") });
-    const close = (found: Float64Array, name: string): void =>
-      found.forEach((value, i) => expect(value).toBeCloseTo(vectors[i]![name]!, 12));
-    close(predict(law("upcycling"), publishedById("liew-upcycled")!.params, places), "upcycled");
+    const close = (actual: Float64Array, name: string): void =>
+      actual.forEach((value, i) => expect(value).toBeCloseTo(valueAt(elementAt(vectors, i), name), 12));
+    close(predict(law("upcycling"), publishedParams("liew-upcycled"), places), "upcycled");
     close(
-      predict(law("joint"), publishedById("liew-dense")!.params, placesOf({ N: column("N"), D: column("D1") })),
+      predict(law("joint"), publishedParams("liew-dense"), placesOf({ N: column("N"), D: column("D1") })),
       "dense_at_D1",
     );
     close(
-      predict(law("joint"), publishedById("liew-moe")!.params, placesOf({ N: column("N"), D: column("D2") })),
+      predict(law("joint"), publishedParams("liew-moe"), placesOf({ N: column("N"), D: column("D2") })),
       "moe_scratch_at_D2",
     );
   });
@@ -145,21 +162,22 @@ describe("published coefficients", () => {
     [8, 21.833, -0.1676, 119.9126, -0.2338],
     [32, 16.5424, -0.1557, 234.6726, -0.2652],
   ])("of Ludziejewski give Table 4 at %i experts within 0.3 %%", (experts, m, mu, n, nu) => {
-    const { a, alpha, delta, gamma, b, beta, omega, zeta, Es, Em } = publishedById("ludziejewski")!.params;
-    const { logEhat } = effectiveExperts(experts, Es!, Em!);
-    const close = (found: number, wanted: number): void => expect(Math.abs(found / wanted - 1)).toBeLessThan(3e-3);
-    close(a! * Math.exp(delta! * logEhat), m);
-    close(alpha! + gamma! * logEhat, mu);
-    close(b! * Math.exp(omega! * logEhat), n);
-    close(beta! + zeta! * logEhat, nu);
+    const { a, alpha, delta, gamma, b, beta, omega, zeta, Es, Em } = publishedParams("ludziejewski");
+    const { logEhat } = effectiveExperts(experts, present(Es), present(Em));
+    const close = (actual: number, expected: number): void =>
+      expect(Math.abs(actual / expected - 1)).toBeLessThan(3e-3);
+    close(present(a) * Math.exp(present(delta) * logEhat), m);
+    close(present(alpha) + present(gamma) * logEhat, mu);
+    close(present(b) * Math.exp(present(omega) * logEhat), n);
+    close(present(beta) + present(zeta) * logEhat, nu);
     // The law itself, through two predictions that differ only in N.
-    const { params } = publishedById("ludziejewski")!;
+    const { params } = present(publishedById("ludziejewski"));
     const [one, other] = predict(
       law("ludziejewski"),
       params,
       placesOf({ N: [1e8, 1e9], D: [1e10, 1e10], E: [experts, experts] }),
     );
-    close(one! - other!, m * (1e8 ** mu - 1e9 ** mu));
+    close(present(one) - present(other), m * (1e8 ** mu - 1e9 ** mu));
   });
 
   it("know that one expert counts as Es and many as Em", () => {

@@ -7,15 +7,16 @@ import { errorFunction, logLikelihood, quantile, studentQuantile } from "../../s
 import { fitLaw, problemOf } from "../../src/laws/fitting/fit.js";
 import { extrapolationWarnings, identificationWarnings } from "../../src/laws/fitting/identification.js";
 import { profileParameter, profilePrediction } from "../../src/laws/fitting/profile.js";
-import { publishedById } from "../../src/laws/forms/published.js";
 import { placesOf, predict } from "../../src/laws/forms/types.js";
-import { chinchillaPoints, gridOf, haveData, law, simulated, spaced, upcyclingGrid } from "./data.js";
+import { chinchillaPoints, gridOf, haveData, law, publishedParams, simulated, spaced, upcyclingGrid } from "./data.js";
+import { at, valueAt } from "../../src/base/at.js";
+import { present } from "../support/present.js";
 
 const mse = { name: "mse", delta: 0 } as const;
-const truth = publishedById("liew-upcycled")!.params;
+const truth = publishedParams("liew-upcycled");
 
 describe("distributions", () => {
-  it("have known values", () => {
+  it("have the values of tables", () => {
     expect(errorFunction(0.5)).toBeCloseTo(0.5204998778130465, 14);
     expect(errorFunction(3.5)).toBeCloseTo(0.9999992569016276, 14);
     expect(studentQuantile(0.975, 10)).toBeCloseTo(2.2281388519649385, 9);
@@ -64,18 +65,18 @@ describe("deviances", () => {
 describe("profiles", () => {
   it("are symmetric where noise is so small that the law is linear", () => {
     const places = gridOf({ N: spaced(1e8, 1e10, 5), D: spaced(1e9, 1e11, 5) });
-    const points = simulated(law("chinchilla"), publishedById("hoffmann")!.params, places, 1e-5, 3);
+    const points = simulated(law("chinchilla"), publishedParams("hoffmann"), places, 1e-5, 3);
     const fit = fitLaw(law("chinchilla"), points, { loss: mse });
     const problem = problemOf(fit.bound, points, mse);
     const { low, high } = profileParameter(fit, problem, 3, { level: 0.95 });
-    expect((high - fit.params.alpha!) / (fit.params.alpha! - low)).toBeCloseTo(1, 2);
+    expect((high - valueAt(fit.params, "alpha")) / (valueAt(fit.params, "alpha") - low)).toBeCloseTo(1, 2);
   });
 
   it.each([mse, { name: "huber", delta: 1e-3 } as const])(
     "cover the truth as often as they say (upcycling law, 0.5 %% noise, 20 studies, %j)",
     (loss) => {
-      const held = placesOf({ N: [7e9], D1: [3e11], D2: [1e11] });
-      const wanted = predict(law("upcycling"), truth, held)[0]!;
+      const place = placesOf({ N: [7e9], D1: [3e11], D2: [1e11] });
+      const trueLoss = at(predict(law("upcycling"), truth, place), 0);
       const covered: Record<string, number> = {};
       const studies = 20;
       for (let seed = 0; seed < studies; seed++) {
@@ -87,9 +88,9 @@ describe("profiles", () => {
           covered[name] = (covered[name] ?? 0) + Number(inside);
         };
         law("upcycling").parameters.forEach(({ name }, j) =>
-          count(name, truth[name]!, profileParameter(fit, problem, j, { level: 0.9 })),
+          count(name, valueAt(truth, name), profileParameter(fit, problem, j, { level: 0.9 })),
         );
-        count("prediction", wanted, profilePrediction(fit, problem, held, { level: 0.9 }));
+        count("prediction", trueLoss, profilePrediction(fit, problem, place, { level: 0.9 }));
       }
       // 15 of 20 or fewer would happen in 4 % of cases at 90 % coverage; the seeds are fixed.
       for (const [name, hits] of Object.entries(covered)) expect(hits / studies, name).toBeGreaterThanOrEqual(0.8);
@@ -101,8 +102,8 @@ describe("profiles", () => {
     const fit = fitLaw(law("upcycling"), points, { loss: mse });
     const problem = problemOf(fit.bound, points, mse);
     const profile = Object.fromEntries(["E"].map((name) => [name, profileParameter(fit, problem, 6, { level: 0.9 })]));
-    expect(profile.E!.lowOpen).toBe(true);
-    expect(profile.E!.low).toBeLessThan(1e-3);
+    expect(valueAt(profile, "E").lowOpen).toBe(true);
+    expect(valueAt(profile, "E").low).toBeLessThan(1e-3);
     const warnings = identificationWarnings(fit, problem, { profile });
     expect(warnings.map(({ kind, parameters }) => `${kind} ${parameters.join()}`)).toContain("open-interval E");
   });
@@ -110,10 +111,10 @@ describe("profiles", () => {
   it("warn of a straight bottom that many parameters share", () => {
     // Four losses at every place, none near another: their median is a whole range.
     const places = gridOf({ N: spaced(1e8, 1e10, 4), D: spaced(1e9, 1e11, 4), H: [1, 2, 3, 4] });
-    const points = simulated(law("chinchilla"), publishedById("hoffmann")!.params, places);
+    const points = simulated(law("chinchilla"), publishedParams("hoffmann"), places);
     const spread = {
       ...points,
-      loss: points.loss.map((value, i) => value * (1 + 0.02 * (points.columns.H![i]! - 2.5))),
+      loss: points.loss.map((value, i) => value * (1 + 0.02 * (at(valueAt(points.columns, "H"), i) - 2.5))),
     };
     const fit = fitLaw(law("chinchilla"), spread);
     const kinds = identificationWarnings(fit, problemOf(fit.bound, spread, fit.loss)).map(({ kind }) => kind);
@@ -122,12 +123,12 @@ describe("profiles", () => {
 
   it("and bootstrap agree where residuals are alike", () => {
     const places = gridOf({ N: spaced(1e8, 1e10, 6), D: spaced(1e9, 1e11, 6) });
-    const points = simulated(law("chinchilla"), publishedById("hoffmann")!.params, places, 0.002, 5);
+    const points = simulated(law("chinchilla"), publishedParams("hoffmann"), places, 0.002, 5);
     const fit = fitLaw(law("chinchilla"), points, { loss: mse });
     const problem = problemOf(fit.bound, points, mse);
     const draws = naturalDraws(fit.bound, bootstrapDraws(problem, fit.theta, undefined, { seed: 1, from: 0, to: 400 }));
     [2, 3, 4].forEach((j) => {
-      const [one, other] = [profileParameter(fit, problem, j, { level: 0.9 }), summarise(draws[j]!, 0.9)];
+      const [one, other] = [profileParameter(fit, problem, j, { level: 0.9 }), summarise(at(draws, j), 0.9)];
       expect((one.high - one.low) / (other.high - other.low)).toBeGreaterThan(0.75);
       expect((one.high - one.low) / (other.high - other.low)).toBeLessThan(1.5);
     });
@@ -136,7 +137,7 @@ describe("profiles", () => {
 
 describe("bootstrap", () => {
   const places = gridOf({ N: spaced(1e8, 1e10, 5), D: spaced(1e9, 1e11, 5) });
-  const points = simulated(law("chinchilla"), publishedById("hoffmann")!.params, places, 0.005, 7);
+  const points = simulated(law("chinchilla"), publishedParams("hoffmann"), places, 0.005, 7);
   const fit = fitLaw(law("chinchilla"), points);
   const problem = problemOf(fit.bound, points, fit.loss);
 
@@ -151,8 +152,11 @@ describe("bootstrap", () => {
     // Every point five times over, as five checkpoints of a run that say the same thing.
     const rows = Array.from({ length: 5 * points.n }, (_, i) => i % points.n);
     const copied = {
-      ...placesOf({ N: rows.map((i) => points.columns.N![i]!), D: rows.map((i) => points.columns.D![i]!) }),
-      loss: Float64Array.from(rows, (i) => points.loss[i]!),
+      ...placesOf({
+        N: rows.map((i) => at(valueAt(points.columns, "N"), i)),
+        D: rows.map((i) => at(valueAt(points.columns, "D"), i)),
+      }),
+      loss: Float64Array.from(rows, (i) => at(points.loss, i)),
     };
     const runs = rows.map(String);
     const again = fitLaw(law("chinchilla"), copied);
@@ -162,7 +166,7 @@ describe("bootstrap", () => {
         from: 0,
         to: 200,
       });
-      return summarise(naturalDraws(again.bound, draws)[4]!, 0.9).standardError;
+      return summarise(at(naturalDraws(again.bound, draws), 4), 0.9).standardError;
     };
     expect(spread(runs) / spread(undefined)).toBeGreaterThan(1.6);
   });
@@ -182,8 +186,8 @@ describe("bootstrap", () => {
       beta: [0.0206, 0.331, 0.415],
     };
     law("chinchilla").parameters.forEach(({ name }, j) => {
-      const { low, high, standardError } = summarise(draws[j]!, 0.95);
-      const [error, from, to] = theirs[name]!;
+      const { low, high, standardError } = summarise(at(draws, j), 0.95);
+      const [error, from, to] = valueAt(theirs, name);
       expect(Math.abs(standardError / error - 1), name).toBeLessThanOrEqual(name === "B" ? 0.2 : 0.08);
       expect((Math.min(high, to) - Math.max(low, from)) / (to - from), name).toBeGreaterThanOrEqual(0.9);
     });
@@ -207,26 +211,26 @@ describe("comparing laws", () => {
       "upcycling-additive",
       "upcycling-total",
     ].map(of);
-    for (const other of [without!, additive!, total!]) {
-      expect(full!.aic).toBeLessThan(other.aic);
-      expect(full!.bic).toBeLessThan(other.bic);
+    for (const other of [present(without), present(additive), present(total)]) {
+      expect(present(full).aic).toBeLessThan(other.aic);
+      expect(present(full).bic).toBeLessThan(other.bic);
     }
-    expect(full!.heldOut!.rmse).toBeLessThan(total!.heldOut!.rmse);
-    expect(full!.k).toBe(8);
+    expect(present(present(full).heldOut).rmse).toBeLessThan(present(present(total).heldOut).rmse);
+    expect(present(full).k).toBe(8);
   });
 
   it("holds out the largest scales", () => {
-    const found = heldOutLargest(law("upcycling"), points, { loss: mse })!;
-    expect(found.n + found.fitted).toBe(64);
-    expect(found.n).toBeGreaterThanOrEqual(12);
-    expect(found.rmse).toBeLessThan(0.01);
+    const heldOut = present(heldOutLargest(law("upcycling"), points, { loss: mse }));
+    expect(heldOut.n + heldOut.fitted).toBe(64);
+    expect(heldOut.n).toBeGreaterThanOrEqual(12);
+    expect(heldOut.rmse).toBeLessThan(0.01);
     expect(heldOutLargest(law("upcycling"), { ...points, n: 8, loss: points.loss.slice(0, 8) })).toBeNull();
   });
 
   it("says how far a prediction lies beyond the points", () => {
     const [warning, ...others] = extrapolationWarnings(points, placesOf({ N: [7e10], D1: [3e10], D2: [1e10] }));
     expect(others).toEqual([]);
-    expect(warning!.text).toBe(
+    expect(present(warning).text).toBe(
       "N = 70.0B lies a factor of 64 above the largest fitted (1.10B): this prediction extrapolates.",
     );
   });

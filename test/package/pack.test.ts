@@ -56,6 +56,9 @@ describe("the packed package", () => {
         join("dist", "index.d.ts"),
         join("dist", "cli", "main.js"),
         join("recipes", "quickstart.yaml"),
+        join("docs", "usage.md"),
+        join("texts", "sotu.jsonl.gz"),
+        join("models", "tiny", "model.safetensors"),
       ]),
     );
     expect(
@@ -73,6 +76,15 @@ describe("the packed package", () => {
       dir: model,
       spec: { family: "mixtral" },
     });
+  });
+
+  it("shows what it does on the model and the text that come along", () => {
+    const main = join(installed, "dist", "cli", "main.js");
+    const { preservation } = JSON.parse(node(main, "demo", "--json")) as { preservation: { relative: number } };
+    expect(preservation.relative).toBeLessThan(1e-5);
+    expect(node(main, "init")).toContain("wrote study.yaml");
+    const schema = /\$schema=(\S+)/.exec(readFileSync(join(project, "study.yaml"), "utf8"))![1]!;
+    expect(existsSync(join(project, schema))).toBe(true);
   });
 
   it("is a library whose first example works", () => {

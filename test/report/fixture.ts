@@ -1,6 +1,7 @@
 /**
  * A made-up study with plausible curves: four arms, two seeds each, of a small parent. Numbers are drawn, not measured.
  */
+import { at } from "../../src/base/at.js";
 import { randomStream } from "../../src/base/random.js";
 import { findings } from "../../src/report/study/findings.js";
 import type { ArmResult, ArmRun, LossPoint, StudyResult } from "../../src/model/results/result.js";
@@ -11,7 +12,8 @@ const tokensPerStep = 8192;
 const moeLayers = 4;
 const parentLoss = 4.1183;
 
-interface ArmPlan {
+/** What the curves of one arm are drawn from. */
+interface ArmSketch {
   readonly id: string;
   readonly label: string;
   readonly kind: ArmResult["kind"];
@@ -25,7 +27,8 @@ interface ArmPlan {
   readonly peakRssBytes: number;
 }
 
-export const armPlans: readonly ArmPlan[] = [
+/** The arms of `study`. */
+const armSketches: readonly ArmSketch[] = [
   {
     id: "dense",
     label: "Continued dense",
@@ -80,38 +83,39 @@ export const armPlans: readonly ArmPlan[] = [
   },
 ];
 
-function lossCurve(plan: ArmPlan, seed: number): LossPoint[] {
+function lossCurve(sketch: ArmSketch, seed: number): LossPoint[] {
   const noise = new Float64Array(steps / everySteps + 2);
-  randomStream(seed, `fixture/${plan.id}`).normals(noise, 0, 0, 0.007);
+  randomStream(seed, `fixture/${sketch.id}`).normals(noise, 0, 0, 0.007);
   const points: LossPoint[] = [];
   for (let step = 0; step <= steps; step += everySteps) {
     const part = step / steps;
-    const fall = plan.kind === "scratch" ? 1 - (1 + part * 60) ** -0.9 : part ** 0.55;
+    const fall = sketch.kind === "scratch" ? 1 - (1 + part * 60) ** -0.9 : part ** 0.55;
     // Re-warming the learning rate lifts the loss of a trained parent for a short while.
-    const rewarm = plan.kind === "scratch" ? 0 : 0.06 * Math.sin(Math.PI * Math.min(1, part * 4)) * Math.exp(-6 * part);
-    const wiggle = step === 0 ? 0 : noise[0]! + 0.6 * noise[1 + step / everySteps]!;
+    const rewarm =
+      sketch.kind === "scratch" ? 0 : 0.06 * Math.sin(Math.PI * Math.min(1, part * 4)) * Math.exp(-6 * part);
+    const wiggle = step === 0 ? 0 : at(noise, 0) + 0.6 * at(noise, 1 + step / everySteps);
     const tokens = step * tokensPerStep;
     points.push({
       step,
       tokens,
-      flops: tokens * plan.flopsPerToken,
-      loss: plan.start + (plan.end - plan.start) * fall + rewarm + wiggle,
+      flops: tokens * sketch.flopsPerToken,
+      loss: sketch.start + (sketch.end - sketch.start) * fall + rewarm + wiggle,
     });
   }
   return points;
 }
 
-function expertLoad(plan: ArmPlan, seed: number): ArmRun["load"] {
-  if (plan.experts === 0) return [];
-  const lean = new Float64Array(moeLayers * plan.experts);
-  randomStream(seed, `fixture/load/${plan.id}`).normals(lean, 0);
+function expertLoad(sketch: ArmSketch, seed: number): ArmRun["load"] {
+  if (sketch.experts === 0) return [];
+  const lean = new Float64Array(moeLayers * sketch.experts);
+  randomStream(seed, `fixture/load/${sketch.id}`).normals(lean, 0);
   return checkpoints().map((step) => ({
     step,
     layers: Array.from({ length: moeLayers }, (_, layer) => {
       const strength = 0.25 + 0.75 * Math.exp(-step / 120) * (1 + layer / moeLayers);
-      const weights = Array.from({ length: plan.experts }, (_, expert) => {
+      const weights = Array.from({ length: sketch.experts }, (_, expert) => {
         const drift = Math.sin(step / 90 + expert * 2.4 + layer) * 0.12;
-        return Math.exp(strength * lean[layer * plan.experts + expert]! + drift);
+        return Math.exp(strength * at(lean, layer * sketch.experts + expert) + drift);
       });
       const total = weights.reduce((sum, weight) => sum + weight, 0);
       return weights.map((weight) => weight / total);
@@ -119,14 +123,14 @@ function expertLoad(plan: ArmPlan, seed: number): ArmRun["load"] {
   }));
 }
 
-function similarity(plan: ArmPlan): ArmRun["similarity"] {
-  if (plan.kind !== "upcycled") return [];
-  const speed = plan.id === "fine" ? 0.14 : 0.09;
+function similarity(sketch: ArmSketch): ArmRun["similarity"] {
+  if (sketch.kind !== "upcycled") return [];
+  const distance = sketch.id === "fine" ? 0.14 : 0.09;
   return checkpoints().map((step) => ({
     step,
     layers: Array.from(
       { length: moeLayers },
-      (_, layer) => 1 - speed * (1 + layer * 0.35) * (1 - Math.exp(-step / 260)),
+      (_, layer) => 1 - distance * (1 + layer * 0.35) * (1 - Math.exp(-step / 260)),
     ),
   }));
 }
@@ -135,14 +139,14 @@ function checkpoints(): number[] {
   return Array.from({ length: steps / 50 + 1 }, (_, i) => i * 50);
 }
 
-function armRun(plan: ArmPlan, seed: number): ArmRun {
-  const points = lossCurve(plan, seed);
-  const tiny = plan.id === "fine" ? 4.1e-5 : 1.3e-5;
+function armRun(sketch: ArmSketch, seed: number): ArmRun {
+  const points = lossCurve(sketch, seed);
+  const tiny = sketch.id === "fine" ? 4.1e-5 : 1.3e-5;
   return {
     seed,
-    path: `runs/${plan.id}-seed${seed}`,
+    path: `runs/${sketch.id}-seed${seed}`,
     preservation:
-      plan.kind === "upcycled"
+      sketch.kind === "upcycled"
         ? {
             tokens: 16_384,
             parentLoss,
@@ -153,24 +157,24 @@ function armRun(plan: ArmPlan, seed: number): ArmRun {
           }
         : null,
     points,
-    finalLoss: points.at(-1)!.loss,
-    tokensPerSecond: plan.tokensPerSecond * (1 + 0.01 * seed),
-    peakRssBytes: plan.peakRssBytes,
-    load: expertLoad(plan, seed),
-    similarity: similarity(plan),
+    finalLoss: at(points, points.length - 1).loss,
+    tokensPerSecond: sketch.tokensPerSecond * (1 + 0.01 * seed),
+    peakRssBytes: sketch.peakRssBytes,
+    load: expertLoad(sketch, seed),
+    similarity: similarity(sketch),
   };
 }
 
-export function arm(plan: ArmPlan, seeds: readonly number[] = [1, 2]): ArmResult {
+function arm(sketch: ArmSketch): ArmResult {
   return {
-    id: plan.id,
-    label: plan.label,
-    kind: plan.kind,
-    recipe: plan.recipe,
-    router: plan.recipe === null ? null : "softmax, then top k; calibrated scale; router std 0.02",
-    params: plan.params,
-    flopsPerToken: plan.flopsPerToken,
-    runs: seeds.map((seed) => armRun(plan, seed)),
+    id: sketch.id,
+    label: sketch.label,
+    kind: sketch.kind,
+    recipe: sketch.recipe,
+    router: sketch.recipe === null ? null : "softmax, then top k; calibrated scale; router std 0.02",
+    params: sketch.params,
+    flopsPerToken: sketch.flopsPerToken,
+    runs: [1, 2].map((seed) => armRun(sketch, seed)),
   };
 }
 
@@ -184,7 +188,7 @@ function parentPoints(): LossPoint[] {
 
 /** The study with `changes` on top; findings are computed anew from the changed numbers. */
 export function study(changes: Partial<Omit<StudyResult, "findings">> = {}): StudyResult {
-  const bare: Omit<StudyResult, "findings"> = {
+  const measurements: Omit<StudyResult, "findings"> = {
     version: 1,
     name: "Does upcycling a small Llama pay off?",
     startedAt: "2026-03-14T09:26:53.000Z",
@@ -218,7 +222,7 @@ export function study(changes: Partial<Omit<StudyResult, "findings">> = {}): Stu
       loss: parentLoss,
       points: parentPoints(),
     },
-    arms: armPlans.map((plan) => arm(plan)),
+    arms: armSketches.map(arm),
     commands: [
       "npm ci",
       "node dist/cli/main.js study recipes/quickstart.yaml --seeds 1,2 --out runs/quickstart",
@@ -227,7 +231,7 @@ export function study(changes: Partial<Omit<StudyResult, "findings">> = {}): Stu
     seeds: [1, 2],
     ...changes,
   };
-  return { ...bare, findings: findings(bare) };
+  return { ...measurements, findings: findings(measurements) };
 }
 
 /** An arm whose loss falls in a straight line, for tests that want round numbers: one run per list of losses. */
@@ -250,7 +254,7 @@ export function plainArm(
       path: `${id}-${index + 1}`,
       preservation: null,
       points: values.map((loss, step) => ({ step, tokens: step * 100, flops: step * 100 * flopsPerToken, loss })),
-      finalLoss: values.at(-1)!,
+      finalLoss: values.at(-1) ?? NaN,
       tokensPerSecond: 1000,
       peakRssBytes: 1e9,
       load: [],

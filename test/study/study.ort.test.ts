@@ -2,7 +2,9 @@
 import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
+import { at, entryOf, valueAt } from "../../src/base/at.js";
 import { UpcycleError } from "../../src/base/errors.js";
+import { resultOf } from "../../src/base/events.js";
 import { randomStream } from "../../src/base/random.js";
 import { openCheckpoint } from "../../src/files/checkpoint/open.js";
 import { parseStudyConfig, type StudyConfig } from "../../src/base/schemas/index.js";
@@ -27,8 +29,8 @@ const words = vocabulary.split(" ");
 /** Sixty documents of sentences that repeat enough for a small model to learn something. */
 function writeCorpus(): void {
   const stream = randomStream(2, "corpus");
-  let drawn = 0;
-  const word = (): string => words[Math.floor(stream.uniformAt(drawn++) ** 2 * words.length)]!;
+  let index = 0;
+  const word = (): string => at(words, Math.floor(stream.uniformAt(index++) ** 2 * words.length));
   const sentence = (): string => `${Array.from({ length: 8 }, word).join(" ")}.`;
   const lines = Array.from({ length: 60 }, () =>
     JSON.stringify({ text: Array.from({ length: 6 }, sentence).join(" ") }),
@@ -65,23 +67,12 @@ interface Options {
   readonly signal?: AbortSignal;
 }
 
-async function run(
-  { config: chosen = config(), dir, signal }: Options,
+function run(
+  { config: study = config(), dir, signal }: Options,
   onEvent?: (event: StudyEvent) => void,
 ): Promise<StudyResult> {
-  const events = runStudy({
-    config: chosen,
-    dir,
-    backend: inThread,
-    threads: 1,
-    command: "upcycle study tiny.yaml",
-    signal,
-  });
-  for (;;) {
-    const next = await events.next();
-    if (next.done === true) return next.value;
-    onEvent?.(next.value);
-  }
+  const command = "upcycle study tiny.yaml";
+  return resultOf(runStudy({ config: study, dir, backend: inThread, threads: 1, command, signal }), onEvent);
 }
 
 async function failure(promise: Promise<unknown>): Promise<UpcycleError> {
@@ -91,6 +82,11 @@ async function failure(promise: Promise<unknown>): Promise<UpcycleError> {
   );
   if (!(error instanceof UpcycleError)) throw new Error(`expected an UpcycleError, got ${String(error)}`);
   return error;
+}
+
+/** For values that a test has to have: throws, so that the test fails. */
+function fail(): never {
+  throw new Error("there is no such value");
 }
 
 /** A result without what depends on the clock and the machine. Findings are words about the same numbers. */
@@ -116,7 +112,13 @@ beforeAll(async () => {
   result = await run({ dir: whole }, (event) => void events.push(event));
 });
 
-const arm = (id: string): StudyResult["arms"][number] => result.arms.find((found) => found.id === id)!;
+type ArmResult = StudyResult["arms"][number];
+
+const armOf = ({ arms }: StudyResult, id: string): ArmResult => entryOf(new Map(arms.map((one) => [one.id, one])), id);
+const arm = (id: string): ArmResult => armOf(result, id);
+const firstRun = ({ runs }: ArmResult): ArmResult["runs"][number] => at(runs, 0);
+const lastPoint = ({ points }: { readonly points: ArmResult["runs"][number]["points"] }): (typeof points)[number] =>
+  at(points, points.length - 1);
 
 describe("a study's result", () => {
   it("is what result.json says, and can be drawn", async () => {
@@ -156,8 +158,8 @@ describe("a study's result", () => {
     const { parent } = result;
     expect(parent).toMatchObject({ path: "parent/last", tokens: 12 * 64, label: "dense parent, trained here" });
     expect(parent.points.map(({ step }) => step)).toEqual([0, 3, 6, 9, 12]);
-    expect(parent.points.at(-1)!.loss).toBe(parent.loss);
-    expect(parent.loss).toBeLessThan(parent.points[0]!.loss - 0.2);
+    expect(lastPoint(parent).loss).toBe(parent.loss);
+    expect(parent.loss).toBeLessThan(at(parent.points, 0).loss - 0.2);
     const checkpoint = await openCheckpoint(join(whole, parent.path));
     const { total, active } = countParams(checkpoint.spec);
     expect(parent.params).toEqual({ total, active });
@@ -183,7 +185,7 @@ describe("a study's result", () => {
           [6, 384],
         ]);
         expect(points.map(({ flops }) => flops)).toEqual([0, 192 * flopsPerToken, 384 * flopsPerToken]);
-        expect(finalLoss).toBe(points.at(-1)!.loss);
+        expect(finalLoss).toBe(lastPoint({ points }).loss);
         expect(tokensPerSecond).toBeGreaterThan(0);
         expect(peakRssBytes).toBeGreaterThan(1e7);
         const checkpoint = await openCheckpoint(join(whole, path, "last"));
@@ -194,7 +196,7 @@ describe("a study's result", () => {
         await checkpoint.close();
         expect(existsSync(join(whole, path, "last/tokenizer.json"))).toBe(true);
       }
-      expect(runs[0]!.points, id).not.toEqual(runs[1]!.points);
+      expect(at(runs, 0).points, id).not.toEqual(at(runs, 1).points);
     }
     expect(arm("fine").params.total).toBeGreaterThan(arm("dense").params.total);
     expect(arm("scratch").params).toEqual(arm("coarse").params);
@@ -203,23 +205,25 @@ describe("a study's result", () => {
   it("starts upcycled arms at the parent's loss, and scratch far from it", () => {
     for (const id of ["dense", "coarse", "fine", "soft"]) {
       for (const { points } of arm(id).runs)
-        expect(Math.abs(points[0]!.loss - result.parent.loss), id).toBeLessThan(1e-4);
+        expect(Math.abs(at(points, 0).loss - result.parent.loss), id).toBeLessThan(1e-4);
     }
-    for (const { points } of arm("scratch").runs) expect(points[0]!.loss).toBeGreaterThan(result.parent.loss + 0.2);
+    for (const { points } of arm("scratch").runs) expect(at(points, 0).loss).toBeGreaterThan(result.parent.loss + 0.2);
   });
 
   it("measures preservation, expert load and similarity where there is something to measure", () => {
     for (const id of ["coarse", "fine", "soft"]) {
       for (const { preservation, load, similarity } of arm(id).runs) {
-        expect(preservation!.tokens).toBe(200);
-        expect(preservation!.maxAbsLogitDiff / preservation!.maxAbsLogit, id).toBeLessThanOrEqual(1e-5);
+        const { tokens, maxAbsLogitDiff, maxAbsLogit } = preservation ?? fail();
+        expect(tokens).toBe(200);
+        expect(maxAbsLogitDiff / maxAbsLogit, id).toBeLessThanOrEqual(1e-5);
         expect(load.map(({ step }) => step)).toEqual([0, 3, 6]);
         for (const { layers } of load) {
           expect(layers.length).toBe(2);
           for (const layer of layers) expect(layer.reduce((a, b) => a + b)).toBeCloseTo(1, 9);
         }
-        expect(similarity[0]!.layers.every((cosine) => cosine > 1 - 1e-6)).toBe(true);
-        expect(similarity.at(-1)!.layers.every((cosine) => cosine < 1 - 1e-6 && cosine > 0.5)).toBe(true);
+        const [start, ...later] = similarity.map(({ layers }) => layers);
+        expect(start?.every((cosine) => cosine > 1 - 1e-6)).toBe(true);
+        expect(later.at(-1)?.every((cosine) => cosine < 1 - 1e-6 && cosine > 0.5)).toBe(true);
       }
     }
     for (const { preservation, similarity, load } of arm("scratch").runs)
@@ -229,34 +233,61 @@ describe("a study's result", () => {
   });
 
   it("counts its progress from nothing to everything", () => {
-    const trained = events.filter((event) => event.type === "train");
+    const trainings = events.filter((event) => event.type === "train");
     let last = 0;
-    for (const { done, total } of trained) {
+    for (const { done, total } of trainings) {
       expect(done).toBeGreaterThanOrEqual(last);
       expect(done).toBeLessThanOrEqual(total * (1 + 1e-12));
       last = done;
     }
-    expect(last / trained[0]!.total).toBeCloseTo(1, 12);
-    expect(new Set(trained.map(({ run: name }) => name)).size).toBe(11);
+    expect(last / at(trainings, 0).total).toBeCloseTo(1, 12);
+    expect(new Set(trainings.map(({ run: name }) => name)).size).toBe(11);
+  });
+});
+
+describe("a study that begins", () => {
+  const begun = (text: string): ReturnType<typeof runStudy> =>
+    runStudy({
+      config: config(text),
+      dir: join(root, `begun-${config(text).name}`),
+      backend: inThread,
+      threads: 2,
+      command: "upcycle study tiny.yaml",
+    });
+
+  it("says how much there is to train, and about how long, before it reads text", async () => {
+    const events = begun(yaml());
+    expect((await events.next()).value).toEqual({
+      type: "phase",
+      label: expect.stringMatching(/^11 trainings of [\d.]+ [kMG]FLOP in all: about [\d.]+ s, as a first guess$/),
+    });
+    expect((await events.next()).value).toEqual({ type: "phase", label: "reading text" });
+    await events.return(undefined as never);
+  });
+
+  it("refuses a recipe that the new parent cannot be turned into before it reads text", async () => {
+    const events = begun(yaml().replace("name: tiny", "name: uneven").replace("recipe: E4G4T4", "recipe: E4G7T7"));
+    await expect(events.next()).rejects.toThrow("is not divisible by G = 7");
   });
 });
 
 describe("a study's folder", () => {
   it("is read by upcycle fit: a point for each finished model", async () => {
-    const { points } = await readPoints(whole, lawById("upcycling-shared")!, { mapping: new Map() });
-    const seen = result.parent.tokens!;
-    expect(points.group!.filter((name) => name === "upcycled")).toHaveLength(6);
+    const { points } = await readPoints(whole, lawById("upcycling-shared") ?? fail(), { mapping: new Map() });
+    const groups = points.group ?? [];
+    expect(groups.filter((name) => name === "upcycled")).toHaveLength(6);
     expect([...points.loss].sort()).toEqual(
       [result.parent.loss, ...result.arms.flatMap(({ runs }) => runs.map(({ finalLoss }) => finalLoss))].sort(),
     );
-    points.group!.forEach((name, i) => {
-      const { N, D, D1, D2 } = points.columns;
-      expect(N![i]).toBe(result.parent.params.total);
-      if (name === "upcycled") expect([D1![i], D2![i]]).toEqual([seen, result.arms[1]!.runs[0]!.points.at(-1)!.tokens]);
-      else expect(D![i]).toBeGreaterThan(0);
-    });
+    const furtherTokens = lastPoint(firstRun(at(result.arms, 1))).tokens;
+    for (const [i, name] of groups.entries()) {
+      const value = (column: string): number => at(valueAt(points.columns, column), i);
+      expect(value("N")).toBe(result.parent.params.total);
+      if (name === "upcycled") expect([value("D1"), value("D2")]).toEqual([result.parent.tokens, furtherTokens]);
+      else expect(value("D")).toBeGreaterThan(0);
+    }
     // The law of one size over the parent, the dense arms and those from scratch.
-    const found = await upcycleJson(
+    const fit = await upcycleJson(
       "fit",
       whole,
       "--law",
@@ -268,20 +299,17 @@ describe("a study's folder", () => {
       "--loss",
       "mse",
     );
-    expect(found).toMatchObject({ n: 5, rows: 5, dropped: [], status: "converged" });
-    const refused = await upcycle("fit", whole, "--law", "upcycling");
-    expect([refused.code, refused.stderr]).toEqual([
-      2,
-      expect.stringMatching(/whole: 6 points for a law with 7 parameters/),
-    ]);
+    expect(fit).toMatchObject({ n: 5, rows: 5, dropped: [], status: "converged" });
+    const { code, stderr } = await upcycle("fit", whole, "--law", "upcycling");
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/whole: 6 points for a law with 7 parameters/)]);
   });
 });
 
 describe("the same command again", () => {
   it("on a finished study trains nothing and finds the same", async () => {
-    const seen: StudyEvent[] = [];
-    expect(await run({ dir: whole }, (event) => void seen.push(event))).toEqual(result);
-    expect(seen).toEqual([{ type: "phase", label: "already finished, nothing was trained" }]);
+    const heard: StudyEvent[] = [];
+    expect(await run({ dir: whole }, (event) => void heard.push(event))).toEqual(result);
+    expect(heard).toEqual([{ type: "phase", label: "already finished, nothing was trained" }]);
   });
 
   it("after being stopped, here and there, ends with the same result", async () => {
@@ -289,24 +317,24 @@ describe("the same command again", () => {
     const stops = [5, 9, 23, 40];
     for (const stop of stops) {
       const controller = new AbortController();
-      let seen = 0;
+      let count = 0;
       const error = await failure(
         run(
           { dir, signal: controller.signal },
-          (event) => void (event.type === "train" && ++seen === stop && controller.abort()),
+          (event) => void (event.type === "train" && ++count === stop && controller.abort()),
         ),
       );
       expect(error.kind).toBe("interrupted");
     }
     const { seconds } = JSON.parse(readFileSync(join(dir, "study.json"), "utf8")) as { seconds: number };
     expect(seconds).toBeGreaterThan(0.05);
-    const found = await run({ dir });
-    expect(timeless(found)).toEqual(timeless(result));
-    expect(found.seconds).toBeGreaterThan(seconds);
+    const resumed = await run({ dir });
+    expect(timeless(resumed)).toEqual(timeless(result));
+    expect(resumed.seconds).toBeGreaterThan(seconds);
   });
 
   it("takes no folder that holds something by the names it gives", async () => {
-    for (const [name, said] of [
+    for (const [name, message] of [
       ["parent", "holds parent, which would be replaced"],
       ["result.json", "holds result.json"],
       ["study.json", "this is not the record of a study"],
@@ -314,7 +342,7 @@ describe("the same command again", () => {
       const dir = join(root, `taken-${name}`);
       mkdirSync(dir);
       writeFileSync(join(dir, name), "{}");
-      expect((await failure(run({ dir }))).line).toContain(said);
+      expect((await failure(run({ dir }))).line).toContain(message);
       expect(readdirSync(dir)).toEqual([name]);
       expect(readFileSync(join(dir, name), "utf8")).toBe("{}");
     }
@@ -323,15 +351,15 @@ describe("the same command again", () => {
   it.each(["reading text", "learning the tokenizer"])("stopped while %s, ends before any training", async (label) => {
     const dir = join(root, `early-${label}`);
     const controller = new AbortController();
-    const seen: string[] = [];
+    const heard: string[] = [];
     const error = await failure(
       run({ dir, signal: controller.signal }, (event) => {
-        seen.push(event.type === "phase" ? event.label : event.type);
+        heard.push(event.type === "phase" ? event.label : event.type);
         if (event.type === "phase" && event.label === label) controller.abort();
       }),
     );
     expect([error.kind, error.where, error.hint]).toEqual(["interrupted", dir, "run the same command again to go on"]);
-    expect(seen.at(-1)).toBe(label);
+    expect(heard.at(-1)).toBe(label);
     expect(existsSync(join(dir, "tokenizer"))).toBe(false);
   });
 
@@ -375,18 +403,18 @@ describe("a study whose rates do not depend on its length", () => {
   it("resumes when its trainings are to be longer, in finished, begun and new arms, to the same result", async () => {
     const dir = join(root, "longer");
     const controller = new AbortController();
-    let measured = 0;
+    let steps = 0;
     const watch = (event: StudyEvent): void =>
       void (
         event.type === "train" &&
         event.run.startsWith("whole") &&
         event.event.type === "step" &&
-        ++measured === 2 &&
+        ++steps === 2 &&
         controller.abort()
       );
     await failure(run({ dir, config: steady(3), signal: controller.signal }, watch));
-    const found = await run({ dir, config: steady(6) });
-    expect(timeless(found)).toEqual(timeless(await run({ dir: join(root, "straight"), config: steady(6) })));
+    const resumed = await run({ dir, config: steady(6) });
+    expect(timeless(resumed)).toEqual(timeless(await run({ dir: join(root, "straight"), config: steady(6) })));
   });
 });
 
@@ -415,19 +443,20 @@ ${more}`);
 
   it("is measured as it is and upcycled with its own tokenizer, on the user's text", async () => {
     const parent = join(whole, "parent/last");
-    const found = await run({ dir: join(root, "own"), config: own(parent) });
-    expect(found.parent).toMatchObject({ path: parent, tokens: null, points: [] });
-    expect(found.text).toMatchObject({ vocab: 300, sources: [{ name: "own.txt" }] });
-    expect(found.arms.map(({ id, runs }) => [id, runs.length])).toEqual([
+    const study = await run({ dir: join(root, "own"), config: own(parent) });
+    expect(study.parent).toMatchObject({ path: parent, tokens: null, points: [] });
+    expect(study.text).toMatchObject({ vocab: 300, sources: [{ name: "own.txt" }] });
+    expect(study.arms.map(({ id, runs }) => [id, runs.length])).toEqual([
       ["dense", 1],
       ["coarse", 1],
     ]);
-    for (const { runs } of found.arms)
-      expect(Math.abs(runs[0]!.points[0]!.loss - found.parent.loss)).toBeLessThan(1e-4);
-    const { maxAbsLogitDiff, maxAbsLogit } = found.arms[1]!.runs[0]!.preservation!;
+    for (const one of study.arms)
+      expect(Math.abs(at(firstRun(one).points, 0).loss - study.parent.loss)).toBeLessThan(1e-4);
+    const { preservation, path } = firstRun(armOf(study, "coarse"));
+    const { maxAbsLogitDiff, maxAbsLogit } = preservation ?? fail();
     expect(maxAbsLogitDiff / maxAbsLogit).toBeLessThanOrEqual(1e-5);
     // Nothing is written into the user's folder, and its tokenizer goes along.
-    expect(readFileSync(join(root, "own", found.arms[1]!.runs[0]!.path, "last/tokenizer.json"))).toEqual(
+    expect(readFileSync(join(root, "own", path, "last/tokenizer.json"))).toEqual(
       readFileSync(join(parent, "tokenizer.json")),
     );
     expect(existsSync(join(root, "own", "parent"))).toBe(false);
@@ -435,20 +464,20 @@ ${more}`);
 
   it("trains mixtures with the routing that the study asks for, and the dense model without", async () => {
     const parent = join(whole, "parent/last");
-    const asked = (arms: string): StudyConfig => {
+    const routed = (arms: string): StudyConfig => {
       const { continue: block, ...rest } = own(parent, arms);
       return { ...rest, continue: { ...block, routing: { bias: 0.01, capacity: { factor: 1, drop: "probs" } } } };
     };
-    const refused = await failure(run({ dir: join(root, "no-bias"), config: asked("") }));
+    const error = await failure(run({ dir: join(root, "no-bias"), config: routed("") }));
     const noBias =
       "arm coarse, continue.routing.bias: routers of the family mixtral have no bias to balance experts with; " +
       "make it with upcycle convert --correction-bias";
-    expect(refused.line.slice(0, noBias.length)).toBe(noBias);
+    expect(error.line.slice(0, noBias.length)).toBe(noBias);
     const dir = join(root, "routed");
-    const biased = asked("  biased: {kind: upcycled, recipe: E4G1T2, correctionBias: true}");
-    const arms = Object.fromEntries(Object.entries(biased.arms).filter(([id]) => id !== "coarse"));
-    const found = await run({ dir, config: { ...biased, arms } });
-    const of = (id: string): string => join(dir, found.arms.find((one) => one.id === id)!.runs[0]!.path);
+    const withBias = routed("  biased: {kind: upcycled, recipe: E4G1T2, correctionBias: true}");
+    const arms = Object.fromEntries(Object.entries(withBias.arms).filter(([id]) => id !== "coarse"));
+    const study = await run({ dir, config: { ...withBias, arms } });
+    const of = (id: string): string => join(dir, firstRun(armOf(study, id)).path);
     const trainingOf = (id: string): unknown =>
       (JSON.parse(readFileSync(join(of(id), "run.json"), "utf8")) as { training: { routing?: unknown } }).training
         .routing;
@@ -469,13 +498,13 @@ ${more}`);
       .replace("sequence: 512", "sequence: 16")
       .replace("warmup: 100, decay: 400", "warmup: 1, decay: 1")
       .replace("tokens: 100000", "tokens: 100");
-    const found = await run({ dir: join(root, "own-parent"), config: parseStudyConfig(recipe, "own-parent.yaml") });
-    expect(found.arms.map(({ id, runs }) => [id, runs.length, runs[0]!.points.map(({ step }) => step)])).toEqual([
+    const study = await run({ dir: join(root, "own-parent"), config: parseStudyConfig(recipe, "own-parent.yaml") });
+    expect(study.arms.map((one) => [one.id, one.runs.length, firstRun(one).points.map(({ step }) => step)])).toEqual([
       ["dense", 1, [0, 2]],
       ["top2", 1, [0, 2]],
       ["paper", 1, [0, 2]],
     ]);
-    expect(found.arms[1]!.runs[0]!.preservation!.maxAbsLogitDiff).toBeLessThan(1e-5);
+    expect(firstRun(armOf(study, "top2")).preservation?.maxAbsLogitDiff).toBeLessThan(1e-5);
   });
 
   it("that was changed in place is named when the study goes on, a copy of it is not", async () => {
@@ -511,13 +540,13 @@ ${more}`);
   });
 
   it("is refused, in one line, if it is no dense model, has no tokenizer, or cannot be cut so", async () => {
-    const lines = [];
-    for (const [index, chosen] of [
-      own(join(whole, arm("coarse").runs[0]!.path, "last")),
+    const lines: string[] = [];
+    for (const [index, study] of [
+      own(join(whole, firstRun(arm("coarse")).path, "last")),
       own(join(root, "nothing")),
       own(join(whole, "parent/last"), "  odd: {kind: upcycled, recipe: E2G3T3}"),
     ].entries()) {
-      const error = await failure(run({ dir: join(root, `refused${index}`), config: chosen }));
+      const error = await failure(run({ dir: join(root, `refused${index}`), config: study }));
       expect(error.exitCode).toBe(2);
       lines.push(error.line.replaceAll(root, "ROOT"));
     }

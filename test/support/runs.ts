@@ -1,7 +1,8 @@
 /** Tiny training runs. */
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { UpcycleError } from "../../src/base/errors.js";
 import { randomStream } from "../../src/base/random.js";
 import type { TrainingBlock } from "../../src/base/schemas/index.js";
 import { plainAttention, plainRope } from "../../src/model/decoder/plain.js";
@@ -112,6 +113,35 @@ export async function finish(
     await onEvent?.(next.value);
   }
 }
+
+/** The error that a promise is rejected with; it must be one that users are shown. */
+export async function failure(promise: Promise<unknown>): Promise<UpcycleError> {
+  const error: unknown = await promise.then(
+    () => "no error",
+    (cause: unknown) => cause,
+  );
+  if (!(error instanceof UpcycleError)) throw new Error(`expected an UpcycleError, got ${String(error)}`);
+  return error;
+}
+
+/** Runs until so many steps are done, then stops the run by its signal. */
+export async function stopAfter(options: RunOptions, step: number): Promise<void> {
+  const controller = new AbortController();
+  const stopped = await failure(
+    finish({ ...options, signal: controller.signal }, (event) => {
+      if (event.type === "step" && event.step === step) controller.abort();
+    }),
+  );
+  if (stopped.kind !== "interrupted") throw stopped;
+}
+
+/** Number of the step that a run's last checkpoint holds. */
+export function savedStep(dir: string): number {
+  return (JSON.parse(readFileSync(join(dir, "last/training.json"), "utf8")) as { step: number }).step;
+}
+
+/** Names in a folder that begin with a dot, such as what was not finished. */
+export const hiddenEntries = (dir: string): string[] => readdirSync(dir).filter((name) => name.startsWith("."));
 
 /** What a run leaves behind that must not depend on when it was stopped: metrics without times, weights, moments. */
 export async function remains(dir: string): Promise<{ metrics: unknown; files: Record<string, string> }> {

@@ -1,6 +1,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { at } from "../../src/base/at.js";
 import { UpcycleError } from "../../src/base/errors.js";
 import type { MixPartConfig } from "../../src/base/schemas/index.js";
 import type { TextTokenizer } from "../../src/text/tokenizer/load.js";
@@ -45,7 +46,7 @@ async function failure(promise: Promise<unknown>): Promise<string> {
 
 const texts = Array.from({ length: 20 }, (_, i) => `document ${"abcdefghijklmnopqrstuvwxyz"[i]}`);
 
-describe("a mixture", () => {
+describe("a data mix", () => {
   it("never trains on what another part holds out", async () => {
     const parts = await read(
       part({ path: lines("a.jsonl", texts) }),
@@ -56,9 +57,10 @@ describe("a mixture", () => {
       String.fromCharCode(...Array.from(tokens))
         .split("\n")
         .filter((text) => text !== "");
-    const held = new Set([...documents(a!.heldOut), ...documents(b!.heldOut)]);
-    expect(held.size).toBeGreaterThan(4);
-    for (const text of [...documents(a!.train), ...documents(b!.train)]) expect(held.has(text), text).toBe(false);
+    const heldOutTexts = new Set([...documents(a!.heldOut), ...documents(b!.heldOut)]);
+    expect(heldOutTexts.size).toBeGreaterThan(4);
+    for (const text of [...documents(a!.train), ...documents(b!.train)])
+      expect(heldOutTexts.has(text), text).toBe(false);
     expect(documents(a!.train).length + documents(a!.heldOut).length).toBeLessThan(20);
     expect(learnableTexts(parts).map(({ text }) => text)).toEqual([...documents(a!.train), ...documents(b!.train)]);
   });
@@ -90,7 +92,7 @@ describe("a mixture", () => {
     );
     writeIndexed(prefix, [[[1, 2, 3]], [[4, 127, 5]]]);
     const tokenized = await tokenizeDataMix(await read(part({ path: `${prefix}.idx` })), tokenizer, 10);
-    expect(tokenized[0]!.warning).toBe(
+    expect(at(tokenized, 0).warning).toBe(
       "foreign: no document ends with the tokenizer's end-of-text token 10; was it prepared with this " +
         "tokenizer and --append-eod?",
     );
@@ -102,10 +104,13 @@ describe("a mixture", () => {
       'text.mix: two parts of the data mix are called "d.jsonl"; give them names of their own',
     );
     const parts = await read(part({ path }));
-    const held = parts.flatMap((found) => (found.kind === "text" ? found.heldOut.map(({ text }) => text) : []));
+    const heldOutTexts = parts.flatMap((part) => (part.kind === "text" ? part.heldOut.map(({ text }) => text) : []));
     expect(
       await failure(
-        read(part({ path }), part({ path: lines("e.jsonl", [...held, held[0]!]), name: "e", heldOut: 0.01 })),
+        read(
+          part({ path }),
+          part({ path: lines("e.jsonl", [...heldOutTexts, at(heldOutTexts, 0)]), name: "e", heldOut: 0.01 }),
+        ),
       ),
     ).toMatch(/^e: (every document of this part is held out|too little text)/);
   });
@@ -128,7 +133,7 @@ describe("a mixture", () => {
     expect(() => requireEnoughOfEach(parts, { sequence: 161 })).toThrow(
       "too little text: 161 training tokens, one sequence needs 162",
     );
-    expect(() => requireEnoughOfEach([{ ...parts[0]!, heldOut: row(1) }], { sequence: 2 })).toThrow(
+    expect(() => requireEnoughOfEach([{ ...at(parts, 0), heldOut: row(1) }], { sequence: 2 })).toThrow(
       "1 held-out tokens",
     );
   });

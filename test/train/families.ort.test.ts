@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { at, entryOf } from "../../src/base/at.js";
 import { openCheckpoint } from "../../src/files/checkpoint/open.js";
 import { randomStream } from "../../src/base/random.js";
 import { prune } from "../../src/graph/ir/passes.js";
@@ -24,11 +25,11 @@ describe("every family learns", () => {
   it.each(goldenModels)("%s: the loss falls, buffers keep every bit and have no moments", async (name) => {
     const checkpoint = await openCheckpoint(golden(name));
     const { spec } = checkpoint;
-    const { data, shape } = readTensors(golden(name, "expected.safetensors")).get("input_ids")!;
+    const { data, shape } = entryOf(readTensors(golden(name, "expected.safetensors")), "input_ids");
     const [batch, sequence] = shape as [number, number];
     const { frozen } = planParameters(spec, {});
     const buffers = slotsOf(spec)
-      .filter(({ at }) => isBuffer(at))
+      .filter((slot) => isBuffer(slot.at))
       .map(({ key }) => key);
     expect([...frozen]).toEqual(buffers);
     const program = trainProgram(spec, { batch, sequence, auxCoef: spec.auxLossCoef, zCoef: 1e-3, frozen });
@@ -40,7 +41,7 @@ describe("every family learns", () => {
       expect(Number.isFinite(gradNorm) && gradNorm > 0).toBe(true);
       losses.push(loss);
     }
-    expect(losses.at(-1)! - losses[0]!).toBeLessThan(-0.05);
+    expect(at(losses, losses.length - 1) - at(losses, 0)).toBeLessThan(-0.05);
     for (const { key } of program.params) {
       const same = (await runtime.read("weight", key)).join() === (await checkpoint.readFloat32(key)).join();
       expect([key, same]).toEqual([key, buffers.includes(key)]);
@@ -55,7 +56,7 @@ describe("every family learns", () => {
 const norm = (x: Float64Array): number => Math.sqrt(x.reduce((sum, value) => sum + value * value, 0));
 /** Key without layer and expert. */
 const partOf = (key: string): string => key.replace(/[0-9]+/g, "*");
-const dot = (x: Float64Array, y: Float64Array): number => x.reduce((sum, value, i) => sum + value * y[i]!, 0);
+const dot = (x: Float64Array, y: Float64Array): number => x.reduce((sum, value, i) => sum + value * at(y, i), 0);
 
 describe("gradients of every family", () => {
   const [tokens, step, auxCoef, zCoef] = [8, 1e-5, 0.02, 1e-3];
@@ -71,7 +72,7 @@ describe("gradients of every family", () => {
       for (const { key } of params) weights.push(await checkpoint.readFloat32(key));
       await checkpoint.close();
       const { ids, targets } = shifted(
-        readTensors(golden(name, "expected.safetensors")).get("input_ids")!.data.subarray(0, tokens),
+        entryOf(readTensors(golden(name, "expected.safetensors")), "input_ids").data.subarray(0, tokens),
         tokens,
       );
       const feeds = [ids, targets, ...weights];
@@ -83,31 +84,33 @@ describe("gradients of every family", () => {
         [outputs.balance, auxCoef],
         [outputs.z, zCoef],
       ].filter((part): part is [number, number] => part[0] !== null);
-      const forward = prune({ ...graph, outputs: losses.map(([index]) => graph.outputs[index]!) });
+      const forward = prune({ ...graph, outputs: losses.map(([index]) => at(graph.outputs, index)) });
       const lossWith = (position: number, data: Float64Array): number =>
         evaluate(forward, exact.with(position, data)).reduce(
-          (sum, { data: [value] }, i) => sum + value! * losses[i]![1],
+          (sum, { data: [value] }, i) => sum + value! * at(losses, i)[1],
           0,
         );
       const moved = new Set<string>();
       trained.forEach(({ key }, i) => {
-        const gradient = expected[i]!.data;
+        const gradient = at(expected, i).data;
         const size = norm(gradient);
         // Experts without a token have no gradient.
         if (size > 1e-9) moved.add(partOf(key));
-        expect(norm(gradient.map((g, at) => actual[i]!.data[at]! - g)), key).toBeLessThan(1e-4 * size + 1e-9);
+        expect(norm(gradient.map((g, place) => at(at(actual, i).data, place) - g)), key).toBeLessThan(
+          1e-4 * size + 1e-9,
+        );
         const random = new Float64Array(gradient.length);
         randomStream(1, key).normals(random, 0);
         const length = norm(random);
         // Along the gradient, so that the slope is not small by chance, and across it.
-        const direction = gradient.map((g, at) => (size === 0 ? 0 : g / size) + random[at]! / length);
+        const direction = gradient.map((g, place) => (size === 0 ? 0 : g / size) + at(random, place) / length);
         const position = 2 + params.findIndex((param) => param.key === key);
-        const at = (by: number): number =>
+        const lossAt = (by: number): number =>
           lossWith(
             position,
-            exact[position]!.map((w, n) => w + by * direction[n]!),
+            at(exact, position).map((w, n) => w + by * at(direction, n)),
           );
-        const numeric = (at(step) - at(-step)) / (2 * step);
+        const numeric = (lossAt(step) - lossAt(-step)) / (2 * step);
         const slope = dot(gradient, direction);
         expect(Math.abs(numeric - slope), key).toBeLessThan(1e-4 * Math.abs(slope) + 1e-9);
       });

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { at } from "../../src/base/at.js";
 import type { LossMetrics, TrainRuntime } from "../../src/engine/runtime/runtime.js";
 import { measureAll, routingRecord } from "../../src/train/measure.js";
 
@@ -8,17 +9,17 @@ const settings = { batch: 1, sequence: 4, limitTokens: 8 };
 const runtime = {
   evaluate: ({ ids }: { readonly ids: Int32Array }): Promise<LossMetrics> =>
     Promise.resolve({
-      loss: ids[0]!,
+      loss: at(ids, 0),
       balanceLoss: null,
       zLoss: null,
-      counts: [[ids[0]!, 4 - ids[0]!, 0]],
+      counts: [[at(ids, 0), 4 - at(ids, 0), 0]],
       kept: [],
-      entropy: [ids[0]! / 10],
+      entropy: [at(ids, 0) / 10],
     }),
 } as unknown as TrainRuntime;
 
 describe("measuring", () => {
-  it("averages over batches, and over the parts of a mixture by their shares", async () => {
+  it("averages over batches, and over the parts of a data mix by their shares", async () => {
     const row = (first: number): Int32Array => Int32Array.from({ length: 9 }, (_, i) => (i < 4 ? first : first + 1));
     expect(await measureAll(runtime, row(1), settings)).toEqual({
       loss: 1.5,

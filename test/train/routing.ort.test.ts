@@ -1,6 +1,7 @@
 /** Routing in training, of whole runs. */
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { at } from "../../src/base/at.js";
 import { openCheckpoint } from "../../src/files/checkpoint/open.js";
 import { meanLoss } from "../../src/evals/compare.js";
 import { openModel } from "../../src/evals/model.js";
@@ -25,8 +26,8 @@ import { adamw } from "../support/programs.js";
 import { block, changedBackend, denseSpec, finish, moeSpec, remains, runOptions, text } from "../support/runs.js";
 
 const root = temporaryFolder();
-let made = 0;
-const fresh = (): string => join(root, `run${made++}`);
+let folders = 0;
+const fresh = (): string => join(root, `run${folders++}`);
 
 const routed = (router: RouterSpec, topK = 2): DecoderSpec => ({
   ...moeSpec,
@@ -77,22 +78,22 @@ describe.each(runs.map(([name, routing, spec, more = {}]) => [name, routing, spe
     it("a run learns, logs its routing, and goes on exactly", async () => {
       const [one, two] = [fresh(), fresh()];
       const { metrics } = await finish(runOptions(one, options));
-      expect(metrics.evals.at(-1)!.loss).toBeLessThan(metrics.evals[0]!.loss);
-      for (const { step, routing: found } of metrics.steps) {
-        expect([found!.entropy.length, found!.maxViolation.length, found!.dead.length]).toEqual([2, 2, 2]);
-        for (const entropy of found!.entropy) expect(entropy).toBeGreaterThan(0);
-        expect(found!.load === undefined).toBe(step % 4 !== 0);
-        for (const [l, layer] of (found!.load ?? []).entries()) {
+      expect(at(metrics.evals, metrics.evals.length - 1).loss).toBeLessThan(at(metrics.evals, 0).loss);
+      for (const { step, routing: record } of metrics.steps) {
+        expect([record!.entropy.length, record!.maxViolation.length, record!.dead.length]).toEqual([2, 2, 2]);
+        for (const entropy of record!.entropy) expect(entropy).toBeGreaterThan(0);
+        expect(record!.load === undefined).toBe(step % 4 !== 0);
+        for (const [l, layer] of (record!.load ?? []).entries()) {
           expect(layer.reduce((a, b) => a + b)).toBeCloseTo(1, 12);
-          expect(Math.max(...layer) * 4 - 1).toBeCloseTo(found!.maxViolation[l]!, 12);
+          expect(Math.max(...layer) * 4 - 1).toBeCloseTo(at(record!.maxViolation, l), 12);
         }
-        expect(found!.dropped?.length).toBe(routing.capacity === undefined ? undefined : 2);
-        for (const share of found!.dropped ?? []) expect(share >= 0 && share < 1).toBe(true);
+        expect(record!.dropped?.length).toBe(routing.capacity === undefined ? undefined : 2);
+        for (const share of record!.dropped ?? []) expect(share >= 0 && share < 1).toBe(true);
       }
       // Four experts have room for three quarters of the choices.
       if (routing.capacity?.factor === 0.75)
-        for (const { routing: found } of metrics.steps)
-          for (const share of found!.dropped!) expect(share).toBeGreaterThanOrEqual(0.25);
+        for (const { routing: record } of metrics.steps)
+          for (const share of record!.dropped!) expect(share).toBeGreaterThanOrEqual(0.25);
       const controller = new AbortController();
       const stopped = finish(
         runOptions(two, { ...options, signal: controller.signal }),
@@ -111,13 +112,13 @@ describe("the expert bias", () => {
       "goes by it",
     async () => {
       const dir = fresh();
-      const wanted = [new Float32Array(4), new Float32Array(4)];
+      const expectedBias = [new Float32Array(4), new Float32Array(4)];
       const backend = changedBackend((runtime) => ({
         async step(batches, settings) {
           const metrics = await runtime.step(batches, settings);
           metrics.counts.forEach((counts, l) => {
             const mean = counts.reduce((a, b) => a + b) / 4;
-            counts.forEach((count, e) => (wanted[l]![e]! += count < mean ? 0.05 : count > mean ? -0.05 : 0));
+            counts.forEach((count, e) => (at(expectedBias, l)[e]! += count < mean ? 0.05 : count > mean ? -0.05 : 0));
           });
           return metrics;
         },
@@ -126,7 +127,7 @@ describe("the expert bias", () => {
         runOptions(dir, { spec: corrected, backend, block: { ...block, routing: { bias: 0.05 } } }),
       );
       const checkpoint = await openCheckpoint(join(dir, "last"));
-      for (const [l, bias] of wanted.entries()) {
+      for (const [l, bias] of expectedBias.entries()) {
         expect(await checkpoint.readFloat32(`layers.${l}.routerCorrection`)).toEqual(bias);
         expect(bias.some((value) => value !== 0)).toBe(true);
       }
@@ -134,7 +135,7 @@ describe("the expert bias", () => {
       // The last held-out loss is that of the saved model, bias and all.
       const model = await openModel(join(dir, "last"), inThread, 1);
       const measured = await meanLoss(model, text(150, "held-out"), { sequence: 16, limitTokens: 100 });
-      expect(Math.abs(measured.loss - metrics.evals.at(-1)!.loss)).toBeLessThan(1e-5);
+      expect(Math.abs(measured.loss - at(metrics.evals, metrics.evals.length - 1).loss)).toBeLessThan(1e-5);
       await model.close();
     },
   );
@@ -153,7 +154,7 @@ describe("the expert bias", () => {
           block: { ...block, steps: 30, evalEvery: 30, saveEvery: 30, auxLoss: 0, routing },
         }),
       );
-      const last = metrics.steps.slice(-5).flatMap(({ routing: found }) => found!.maxViolation);
+      const last = metrics.steps.slice(-5).flatMap(({ routing: record }) => record!.maxViolation);
       return last.reduce((a, b) => a + b, 0) / last.length;
     };
     expect(await violation(undefined)).toBeGreaterThan(0.95);
@@ -184,8 +185,8 @@ describe("the expert bias", () => {
 
 describe("shares over several micro-batches", () => {
   const sequence = 16;
-  const { at } = openBatches(text(800, "train"), { batch: 2, sequence, seed: 4 });
-  const micro = (i: number): MicroBatch => ({ ids: at(i).inputs, targets: at(i).targets });
+  const batches = openBatches(text(800, "train"), { batch: 2, sequence, seed: 4 });
+  const micro = (i: number): MicroBatch => ({ ids: batches.at(i).inputs, targets: batches.at(i).targets });
   const join2 = (a: Int32Array, b: Int32Array): Int32Array => Int32Array.of(...a, ...b);
 
   async function open(
@@ -233,7 +234,7 @@ describe("shares over several micro-batches", () => {
     }
     for (const { key } of slotsOf(spec)) {
       const [x, y] = [await whole.read("weight", key), await parts.read("weight", key)];
-      x.forEach((value, i) => expect(Math.abs(value - y[i]!), `${key}[${i}]`).toBeLessThan(1e-5));
+      x.forEach((value, i) => expect(Math.abs(value - at(y, i)), `${key}[${i}]`).toBeLessThan(1e-5));
     }
     await whole.close();
     await parts.close();
@@ -270,7 +271,7 @@ it("evaluation knows no jitter, no capacity and no Sinkhorn", async () => {
     }),
   );
   expect(changed.metrics.evals[0]).toEqual(plain.metrics.evals[0]);
-  expect(changed.metrics.steps[0]!.loss).not.toBe(plain.metrics.steps[0]!.loss);
+  expect(at(changed.metrics.steps, 0).loss).not.toBe(at(plain.metrics.steps, 0).loss);
 });
 
 it("is refused for a dense model before a folder is made", async () => {

@@ -15,9 +15,10 @@ const saysNothing = (value: unknown): boolean =>
   value === null ||
   value === false ||
   (typeof value === "object" && Object.keys(value).length === 0);
-const refused = (why: string): z.ZodType => z.unknown().refine(saysNothing, `${why}; ${mergeHint}`).optional();
-/** About training, or said by the tensors themselves. */
-const ignored = z.unknown().optional();
+/** A key that is refused where it says anything. */
+const refuse = (why: string): z.ZodType => z.unknown().refine(saysNothing, `${why}; ${mergeHint}`).optional();
+/** A key that is about training, or that the tensors themselves say. */
+const anything = z.unknown().optional();
 
 /**
  * Initial weights that leave the model's own as they are. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA do not, and PEFT does
@@ -44,14 +45,14 @@ const shape = {
       (how) => how == null || additive.includes(how),
       `an initialization that changes the model's own weights (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA); ${mergeHint}`,
     ),
-  use_dora: refused("DoRA rescales the merged weights"),
-  modules_to_save: refused("modules that were trained as a whole are not taken over"),
-  lora_bias: refused("biases of lora_B are not merged here"),
-  use_qalora: refused("QALoRA pools its inputs"),
-  alora_invocation_tokens: refused("an activated LoRA has no merged weights"),
-  trainable_token_indices: refused("single trained tokens are not taken over"),
-  target_parameters: refused("parameters outside linear modules are not merged here"),
-  layer_replication: refused("replicated layers make another model"),
+  use_dora: refuse("DoRA rescales the merged weights"),
+  modules_to_save: refuse("modules that were trained as a whole are not taken over"),
+  lora_bias: refuse("biases of lora_B are not merged here"),
+  use_qalora: refuse("QALoRA pools its inputs"),
+  alora_invocation_tokens: refuse("an activated LoRA has no merged weights"),
+  trainable_token_indices: refuse("single trained tokens are not taken over"),
+  target_parameters: refuse("parameters outside linear modules are not merged here"),
+  layer_replication: refuse("replicated layers make another model"),
   ...Object.fromEntries(
     [
       "task_type",
@@ -72,13 +73,14 @@ const shape = {
       "runtime_config",
       "ephemeral_gpu_offload",
       "ensure_weight_tying",
-    ].map((key) => [key, ignored]),
+    ].map((key) => [key, anything]),
   ),
 } as const;
 
-const known = z.looseObject(shape);
+const looseSchema = z.looseObject(shape);
 
-export const adapterSchema = known
+/** Schema of `adapter_config.json`. Every problem says what to do about it. */
+export const adapterSchema = looseSchema
   .superRefine((config, context) => {
     for (const [key, value] of Object.entries(config)) {
       if (Object.hasOwn(shape, key) || saysNothing(value)) continue;
@@ -101,12 +103,13 @@ export const adapterSchema = known
   })
   .describe("A LoRA adapter of PEFT.");
 
+/** What `adapter_config.json` says of the ranks and factors of a LoRA adapter, under PEFT's own keys. */
 export type AdapterConfig = Pick<
-  z.output<typeof known>,
+  z.output<typeof looseSchema>,
   "r" | "lora_alpha" | "use_rslora" | "rank_pattern" | "alpha_pattern"
 >;
 
-/** Reads such a file. Throws `input` with one line that names file, line and key. */
+/** Reads an `adapter_config.json`. Throws inputError with one line that names file, line and key. */
 export function parseAdapterConfig(text: string, file: string): AdapterConfig {
   return parseConfig(adapterSchema, text, file);
 }
@@ -116,19 +119,23 @@ export function parseAdapterConfig(text: string, file: string): AdapterConfig {
  * 2312.03732, section 4).
  */
 export function rankAndScale(
-  { r, lora_alpha: alpha, use_rslora: stabilized, rank_pattern: ranks, alpha_pattern: alphas }: AdapterConfig,
+  { r, lora_alpha: alpha, use_rslora: isRankStabilized, rank_pattern: ranks, alpha_pattern: alphas }: AdapterConfig,
   module: string,
 ): { readonly rank: number; readonly scale: number } {
-  const rank = patterned(ranks, module) ?? r;
-  return { rank, scale: (patterned(alphas, module) ?? alpha) / (stabilized === true ? Math.sqrt(rank) : rank) };
+  const rank = valueOfPattern(ranks, module) ?? r;
+  const divisor = isRankStabilized === true ? Math.sqrt(rank) : rank;
+  return { rank, scale: (valueOfPattern(alphas, module) ?? alpha) / divisor };
 }
 
-/** Of the first pattern that fits the end of the module's path, behind a dot or all of it. */
-function patterned(patterns: Readonly<Record<string, number>> | null | undefined, module: string): number | undefined {
-  return Object.entries(patterns ?? {}).find(([pattern]) => matcherOf(pattern)!.test(module))?.[1];
+/** The value of the first pattern that fits the end of the module's path, behind a dot, or the whole path. */
+function valueOfPattern(
+  patterns: Readonly<Record<string, number>> | null | undefined,
+  module: string,
+): number | undefined {
+  return Object.entries(patterns ?? {}).find(([pattern]) => matcherOf(pattern)?.test(module) === true)?.[1];
 }
 
-/** `re.match(rf"(.*\.)?({pattern})$", module)`; null for what is no regular expression. */
+/** PEFT's `re.match(rf"(.*\.)?({pattern})$", module)` as an expression; null where `pattern` is none. */
 function matcherOf(pattern: string): RegExp | null {
   try {
     return new RegExp(`^(.*\\.)?(${pattern})$`);

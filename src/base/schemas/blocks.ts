@@ -4,11 +4,12 @@ import { z } from "zod";
 const positiveInt = z.int().min(1);
 /** Ten times as many as the deepest networks that were trained; each takes some thirty nodes of the graph. */
 const mostLayers = 1000;
-/** Some ten times those of the largest models that were trained. */
-const [mostHidden, mostInner, mostHeads] = [2 ** 18, 2 ** 20, 2 ** 14];
-/** What config.json holds. */
-const largestSize = 2 ** 31 - 1;
+/** Some ten times the sizes of the largest models that were trained. */
+const [mostHidden, mostFfnDim, mostHeads] = [2 ** 18, 2 ** 20, 2 ** 14];
+/** The largest number of positions that programs read from config.json: an int32. */
+const mostPositions = 2 ** 31 - 1;
 
+/** Names of the texts that come with the toolkit. */
 export const builtinTexts = ["sotu", "moby-dick"] as const;
 
 const heldOutSchema = z
@@ -41,6 +42,7 @@ const textShape = {
   heldOut: heldOutSchema,
 };
 
+/** The text of a study. */
 export const textSchema = z
   .strictObject(textShape)
   .superRefine(({ builtin, files }, context) => {
@@ -76,12 +78,12 @@ const mixPartSchema = z
       context.addIssue({
         code: "custom",
         path: [],
-        message: 'a part of the mixture has one source: give either "path" or "builtin"',
+        message: 'a part of the data mix has one source: give either "path" or "builtin"',
       });
     }
   });
 
-/** Text of a train file: one stream, or a mixture. */
+/** The text of a train file: one stream, or a data mix. */
 export const trainTextSchema = z
   .strictObject({
     ...textShape,
@@ -100,6 +102,7 @@ export const trainTextSchema = z
   })
   .describe("What is trained and evaluated on.");
 
+/** The tokenizer that a new model gets. */
 export const tokenizerSchema = z
   .strictObject({
     vocab: z
@@ -110,6 +113,7 @@ export const tokenizerSchema = z
   })
   .describe("A byte-pair tokenizer learnt from the training text; a model folder brings its own.");
 
+/** The shape of a new model. */
 export const modelSchema = z
   .strictObject({
     // Not qwen2: transformers opens its own tokenizer class for that family, whatever tokenizer.json says.
@@ -118,12 +122,15 @@ export const modelSchema = z
     layers: positiveInt.max(mostLayers).describe("Number of blocks."),
     heads: positiveInt.max(mostHeads).describe("Query heads."),
     kvHeads: positiveInt.max(mostHeads).optional().describe("Key and value heads; as many as heads if left out."),
-    inner: positiveInt.max(mostInner).describe("FFN hidden size; the recipe's G must divide it."),
+    inner: positiveInt.max(mostFfnDim).describe("FFN hidden size; the recipe's G must divide it."),
     headDim: positiveInt.max(mostHidden).optional().describe("Size of one head; hidden / heads if left out."),
     tiedHead: z.boolean().default(true).describe("Use the embedding matrix as output head."),
     ropeTheta: z.number().gt(0).default(10000).describe("Base of the rotary frequencies."),
     normEps: z.number().gt(0).max(0.1).default(1e-5).describe("Epsilon of the RMS norms."),
-    maxPositions: positiveInt.max(largestSize).default(2048).describe("Longest sequence that the model is meant for."),
+    maxPositions: positiveInt
+      .max(mostPositions)
+      .default(2048)
+      .describe("Longest sequence that the model is meant for."),
     initStd: z.number().gt(0).max(1).default(0.02).describe("Standard deviation of fresh weights."),
   })
   .superRefine(({ hidden, heads, kvHeads = heads, headDim }, context) => {
@@ -135,6 +142,7 @@ export const modelSchema = z
   })
   .describe("A new dense model, trained from scratch.");
 
+/** How much text held-out losses are measured on. */
 export const evaluationSchema = z
   .strictObject({
     tokens: positiveInt
@@ -143,10 +151,16 @@ export const evaluationSchema = z
   })
   .describe("How the held-out loss is measured; how often is evalEvery of the training block.");
 
+/** The number of threads that a file asks for. */
 export const threadsSchema = positiveInt.max(1024).optional().describe("Threads of the engine; all cores if left out.");
 
+/** The text of a study, checked; see `textSchema`. */
 export type TextConfig = z.infer<typeof textSchema>;
+/** The text of a train file, checked; see `trainTextSchema`. */
 export type TrainTextConfig = z.infer<typeof trainTextSchema>;
+/** One part of a data mix: a text and its weight. */
 export type MixPartConfig = z.infer<typeof mixPartSchema>;
+/** The tokenizer that a new model gets, checked; see `tokenizerSchema`. */
 export type TokenizerConfig = z.infer<typeof tokenizerSchema>;
+/** The shape of a new dense model as study and train files describe it, checked; sizes are numbers of elements. */
 export type ModelConfig = z.infer<typeof modelSchema>;

@@ -38,6 +38,7 @@ const gpuSchema = z
   })
   .describe("One kind of GPU.");
 
+/** A user's table of GPUs, in which any figure may be left out that the built-in table has. */
 export const hardwareSchema = z
   .strictObject({
     currency: z.string().min(1).max(8).optional().describe("Of all prices, for people."),
@@ -47,53 +48,69 @@ export const hardwareSchema = z
   })
   .describe("Hardware table of upcycle plan.");
 
-export type GpuEntry = z.infer<typeof gpuSchema> & { readonly title: string };
+type GpuRow = z.infer<typeof gpuSchema>;
+
+/** One kind of GPU with all its figures, in the units of the file. */
+export type GpuEntry = GpuRow & { readonly title: string };
+/** A table of GPUs by name. */
 export interface HardwareTable {
+  /** Currency of all prices. */
   readonly currency: string;
   readonly gpus: Readonly<Record<string, GpuEntry>>;
 }
 
+interface NamedText {
+  readonly text: string;
+  readonly file: string;
+}
+
+/** Figures of one kind of GPU from several files, and the last file that had any. */
+interface MergedRow {
+  readonly figures: Partial<GpuRow>;
+  readonly from: NamedText;
+}
+
 /**
- * The built-in table with the user's laid over it. Throws `input`, naming the line, or the figure that a new GPU lacks.
+ * The tables of several files, each laid over those before it. Throws inputError, naming the line, or the figure that a
+ * new GPU lacks.
  */
-export function parseHardware(files: readonly { readonly text: string; readonly file: string }[]): HardwareTable {
+export function parseHardware(files: readonly NamedText[]): HardwareTable {
   let currency = "USD";
-  const rows: Record<string, Partial<z.infer<typeof gpuSchema>>> = {};
-  const from: Record<string, { text: string; file: string }> = {};
-  for (const { text, file } of files) {
-    const table = parseConfig(hardwareSchema, text, file);
+  const rows: Record<string, MergedRow> = {};
+  for (const from of files) {
+    const table = parseConfig(hardwareSchema, from.text, from.file);
     currency = table.currency ?? currency;
     for (const [name, row] of Object.entries(table.gpus)) {
-      // A user's figure has no source but the user.
-      rows[name] = {
-        ...rows[name],
-        ...row,
-        ...(rows[name] !== undefined && {
-          sources: { ...rows[name].sources, ...changedSources(row, file), ...row.sources },
-        }),
-      };
-      from[name] = { text, file };
+      rows[name] = { figures: laidOver(rows[name]?.figures, row, from.file), from };
     }
   }
-  const gpus = Object.entries(rows).map(([name, row]): [string, GpuEntry] => {
-    const whole = gpuSchema.safeParse(row);
-    // Parsed again where something is missing, for the words and the line of the error.
-    if (!whole.success)
-      parseConfig(z.object({ gpus: z.record(z.string(), gpuSchema) }), from[name]!.text, from[name]!.file);
-    return [name, { ...(row as z.infer<typeof gpuSchema>), title: row.title ?? name }];
-  });
+  const gpus = Object.entries(rows).map(([name, row]): [string, GpuEntry] => [name, gpuEntry(name, row)]);
   return { currency, gpus: Object.fromEntries(gpus) };
 }
 
-function changedSources(row: Partial<z.infer<typeof gpuSchema>>, file: string): Record<string, string> {
-  const of: Record<string, readonly (keyof typeof row)[]> = {
+/** A user's figure has no source but the user's file, unless the file names one. */
+function laidOver(below: Partial<GpuRow> | undefined, row: Partial<GpuRow>, file: string): Partial<GpuRow> {
+  if (below === undefined) return row;
+  return { ...below, ...row, sources: { ...below.sources, ...changedSources(row, file), ...row.sources } };
+}
+
+function gpuEntry(name: string, { figures, from }: MergedRow): GpuEntry {
+  // Where a figure is missing its file is parsed again, for the words and the line of the error.
+  if (!gpuSchema.safeParse(figures).success)
+    parseConfig(z.object({ gpus: z.record(z.string(), gpuSchema) }), from.text, from.file);
+  return { ...(figures as GpuRow), title: figures.title ?? name };
+}
+
+/** `file` as the source of every figure that `row` sets, under the key of `sources` that is about it. */
+function changedSources(row: Partial<GpuRow>, file: string): Record<string, string> {
+  const figuresOf: Record<string, readonly (keyof GpuRow)[]> = {
     peak: ["peakTflops"],
     memory: ["memoryGB", "hbmTBs"],
     links: ["intraGBs", "interGBs", "gpusPerNode"],
     price: ["pricePerHour"],
   };
   return Object.fromEntries(
-    Object.entries(of)
+    Object.entries(figuresOf)
       .filter(([, keys]) => keys.some((key) => row[key] !== undefined))
       .map(([name]) => [name, file]),
   );

@@ -1,4 +1,4 @@
-/** Everything that other rooms need of the YAML files. */
+/** Everything that other rooms need to read the YAML files that users write. */
 export type { MixPartConfig, ModelConfig, TextConfig, TokenizerConfig, TrainTextConfig } from "./blocks.js";
 export {
   scheduleProblem,

@@ -20,14 +20,14 @@ export interface JsonSchema {
   readonly description?: string;
 }
 
-/** What a user may write: keys with a default are optional. */
+/** The JSON Schema (draft 2020-12) of what a user may write: keys with a default are optional. */
 export function jsonSchema(schema: z.ZodType): JsonSchema {
   return z.toJSONSchema(schema, { io: "input" }) as JsonSchema;
 }
 
 /**
- * The schemas that apply at `path`, following the data through choices: of a choice by a constant key (`kind`) only the
- * chosen branch is kept, if the data chooses one.
+ * The schemas that apply at `path`. Where a constant key (`kind`) decides between branches, only the branch that the
+ * data names is followed, if it names one.
  */
 export function schemasAt(root: JsonSchema, path: readonly PropertyKey[], data: unknown): JsonSchema[] {
   let here = branches(root, data);
@@ -36,8 +36,8 @@ export function schemasAt(root: JsonSchema, path: readonly PropertyKey[], data: 
     value = child(value, step);
     here = here
       .flatMap((node): JsonSchema[] => {
-        const named = node.properties?.[String(step)];
-        if (named !== undefined) return [named];
+        const property = node.properties?.[String(step)];
+        if (property !== undefined) return [property];
         if (typeof step === "number" && node.items !== undefined) return [node.items];
         return typeof node.additionalProperties === "object" ? [node.additionalProperties] : [];
       })
@@ -46,7 +46,7 @@ export function schemasAt(root: JsonSchema, path: readonly PropertyKey[], data: 
   return here;
 }
 
-/** `data[step]`, or undefined. */
+/** `data[step]`; undefined where there is no such value or `data` is no object. */
 export function child(data: unknown, step: PropertyKey): unknown {
   return typeof data === "object" && data !== null ? (data as Record<PropertyKey, unknown>)[step] : undefined;
 }
@@ -56,8 +56,8 @@ function branches(node: JsonSchema, data: unknown): JsonSchema[] {
   if (choices === undefined) return [node];
   const fits = ([key, property]: [string, JsonSchema]): boolean =>
     property.const === undefined || property.const === child(data, key);
-  const chosen = choices.filter((choice) => Object.entries(choice.properties ?? {}).every(fits));
-  return (chosen.length > 0 ? chosen : choices).flatMap((choice) => branches(choice, data));
+  const fitting = choices.filter((choice) => Object.entries(choice.properties ?? {}).every(fits));
+  return (fitting.length > 0 ? fitting : choices).flatMap((choice) => branches(choice, data));
 }
 
 /** The fixed values that a schema accepts; empty if it is not a choice of words. */
@@ -65,7 +65,7 @@ export function wordsOf(nodes: readonly JsonSchema[]): unknown[] {
   return nodes.flatMap((node) => node.enum ?? (node.const === undefined ? [] : [node.const]));
 }
 
-/** `a whole number of at least 1`, `one of "a", "b"`, `a block of keys`: what a schema accepts, in words. */
+/** What a schema accepts, in words: `a whole number of at least 1`, `one of "a", "b"`, `a block of keys`. */
 export function describeExpected(nodes: readonly JsonSchema[]): string {
   const words = wordsOf(nodes);
   if (words.length === 1) return JSON.stringify(words[0]);

@@ -5,7 +5,7 @@
 import { z } from "zod";
 import { parseConfig } from "./validate.js";
 
-/** A key of mergekit's whose use we refuse; empty it says nothing. */
+/** A key of mergekit's that is refused unless its value is empty and so says nothing. */
 const absent = (why: string): z.ZodOptional<z.ZodUnknown> =>
   z
     .unknown()
@@ -38,8 +38,10 @@ const expertSchema = z.strictObject({
   residual_scale: z.number().nullish().describe("Factor on its down matrix."),
 });
 
+/** mergekit's ways to make the rows of a router (`gate_mode`). */
 export const mergekitGates = ["hidden", "cheap_embed", "random", "uniform_random"] as const;
 
+/** Schema of a file of `mergekit-moe`. */
 export const mergekitSchema = z
   .strictObject({
     base_model: modelSchema,
@@ -62,21 +64,25 @@ export const mergekitSchema = z
   })
   .describe("A mixture of several dense models, as mergekit-moe describes it.");
 
+/** A file of `mergekit-moe`, checked, under mergekit's own keys. */
 export type MergekitConfig = z.output<typeof mergekitSchema>;
 
-/** Reads such a file. Throws `input` with one line that names file, line and key. */
+/**
+ * Reads a file of `mergekit-moe`; `file` is its name in errors. Throws inputError with one line that names file, line
+ * and key.
+ */
 export function parseMergekitConfig(text: string, file: string): MergekitConfig {
   return parseConfig(mergekitSchema, text, file);
 }
 
-/** `name` or `name@revision`, and behind a `+` the same of an adapter. */
-export function modelWords(said: MergekitConfig["base_model"]): string {
-  if (typeof said === "string") return said;
-  const { model, lora } = said;
+/** A model as one word: `name` or `name@revision`, and behind a `+` the same of its adapter. */
+export function modelWords(reference: MergekitConfig["base_model"]): string {
+  if (typeof reference === "string") return reference;
+  const { model, lora } = reference;
   return lora == null ? pathWords(model) : `${pathWords(model)}+${pathWords(lora)}`;
 }
 
-function pathWords(said: z.output<typeof modelPath>): string {
-  if (typeof said === "string") return said;
-  return said.revision == null ? said.path : `${said.path}@${said.revision}`;
+function pathWords(reference: z.output<typeof modelPath>): string {
+  if (typeof reference === "string") return reference;
+  return reference.revision == null ? reference.path : `${reference.path}@${reference.revision}`;
 }

@@ -1,5 +1,5 @@
 /**
- * What a recipe says, as keys of YAML files: of a recipe file for `upcycle convert`, and of the upcycled arms of a
+ * The keys that say a recipe in YAML files: in a recipe file for `upcycle convert`, and in the upcycled arms of a
  * study.
  */
 import { z } from "zod";
@@ -7,6 +7,7 @@ import { parseConfig } from "./validate.js";
 
 const share = z.number().min(0).max(1);
 
+/** Keys of a recipe file that an upcycled arm of a study has too. */
 export const recipeKeys = {
   recipe: z
     .string()
@@ -78,7 +79,7 @@ export const recipeKeys = {
 
 const texts = z.union([z.string(), z.array(z.string())]);
 
-/** The router in full: what its rows start from, too. */
+/** The router as a block of keys, which also says what its rows start from. */
 const routerSchema = z.strictObject({
   order: recipeKeys.router,
   init: z
@@ -103,6 +104,7 @@ const routerSchema = z.strictObject({
     .describe("For each copy: a text, several, or positive and negative ones. Of hidden and cheap_embed."),
 });
 
+/** Schema of a recipe file. */
 export const recipeConfigSchema = z
   .strictObject({
     ...recipeKeys,
@@ -114,9 +116,10 @@ export const recipeConfigSchema = z
   })
   .describe("How a dense model is turned into a mixture of experts.");
 
+/** A recipe file, checked. */
 export type RecipeConfig = z.output<typeof recipeConfigSchema>;
 
-/** Reads a recipe file. Throws `input` with one line that names file, line and key. */
+/** Reads a recipe file. Throws inputError with one line that names file, line and key. */
 export function parseRecipeConfig(text: string, file: string): RecipeConfig {
   return parseConfig(recipeConfigSchema, text, file);
 }

@@ -34,6 +34,9 @@ const scratchArm = z
 
 const armSchema = z.discriminatedUnion("kind", [denseArm, upcycledArm, scratchArm]);
 
+type Refuse = (path: string[], message: string) => void;
+
+/** Schema of a study file. `jsonSchema` makes the JSON Schema of it that editors read. */
 export const studySchema = z
   .strictObject({
     name: z
@@ -66,21 +69,14 @@ export const studySchema = z
       .describe("Name of the arm (lower case, digits, dashes, underscores) to what it is."),
   })
   .superRefine((study, context) => {
-    const refuse = (path: string[], message: string): void => context.addIssue({ code: "custom", path, message });
+    const refuse: Refuse = (path, message) => context.addIssue({ code: "custom", path, message });
     checkParent(study, refuse);
     if (Object.keys(study.arms).length === 0) refuse(["arms"], "arms is empty, expected at least one arm");
     if (new Set(study.seeds).size < study.seeds.length) refuse(["seeds"], "seeds has the same seed twice");
-    for (const [id, arm] of Object.entries(study.arms)) {
-      if (arm.kind !== "scratch") continue;
-      const like = study.arms[arm.like];
-      if (like === undefined) refuse(["arms", id, "like"], `there is no arm "${arm.like}"`);
-      else if (like.kind === "scratch") refuse(["arms", id, "like"], `arm "${arm.like}" is itself a scratch arm`);
-    }
+    checkScratchArms(study.arms, refuse);
     if (study.pretrain?.routing !== undefined)
       refuse(["pretrain", "routing"], "the parent is dense, it has no routers; remove routing");
-    const dense = (arm: StudyArm | undefined): boolean =>
-      arm?.kind === "dense" || (arm?.kind === "scratch" && dense(study.arms[arm.like]));
-    if (study.continue.routing !== undefined && Object.values(study.arms).every(dense))
+    if (study.continue.routing !== undefined && Object.values(study.arms).every((arm) => isDense(arm, study.arms)))
       refuse(["continue", "routing"], "no arm is a mixture of experts; remove routing");
     for (const block of ["pretrain", "continue"] as const) {
       const sequence = study[block]?.sequence ?? 0;
@@ -93,10 +89,32 @@ export const studySchema = z
     }
   });
 
-type Keys = Partial<Record<"parent" | "model" | "tokenizer" | "pretrain", unknown>>;
+type Arms = Readonly<Record<string, StudyArm>>;
+
+/** A scratch arm has the shape of another arm, which is none itself. */
+function checkScratchArms(arms: Arms, refuse: Refuse): void {
+  for (const [id, arm] of Object.entries(arms)) {
+    if (arm.kind !== "scratch") continue;
+    const like = armNamed(arms, arm.like);
+    if (like === undefined) refuse(["arms", id, "like"], `there is no arm "${arm.like}"`);
+    else if (like.kind === "scratch") refuse(["arms", id, "like"], `arm "${arm.like}" is itself a scratch arm`);
+  }
+}
+
+/** Whether an arm trains a dense model. Scratch arms that are like each other in a circle are refused elsewhere. */
+function isDense(arm: StudyArm | undefined, arms: Arms, depth = 0): boolean {
+  if (arm?.kind !== "scratch") return arm?.kind === "dense";
+  return depth < Object.keys(arms).length && isDense(armNamed(arms, arm.like), arms, depth + 1);
+}
+
+/** Names such as `constructor` are no arms, although every object has something under them. */
+const armNamed = (arms: Arms, name: string): StudyArm | undefined =>
+  Object.hasOwn(arms, name) ? arms[name] : undefined;
+
+type ParentKeys = Partial<Record<"parent" | "model" | "tokenizer" | "pretrain", unknown>>;
 
 /** A parent is either a folder, or a model block with its tokenizer and its training. */
-function checkParent(study: Keys, refuse: (path: string[], message: string) => void): void {
+function checkParent(study: ParentKeys, refuse: Refuse): void {
   if (study.parent === undefined && study.model === undefined) {
     refuse([], 'there is no parent: give "parent" (a model folder) or "model" with "tokenizer" and "pretrain"');
   }
@@ -108,10 +126,15 @@ function checkParent(study: Keys, refuse: (path: string[], message: string) => v
   }
 }
 
+/** A study file, checked, with its defaults filled in. */
 export type StudyConfig = z.infer<typeof studySchema>;
+/** One arm of a study file: the dense parent trained further, an upcycled model, or one trained from scratch. */
 export type StudyArm = z.infer<typeof armSchema>;
 
-/** Reads a study file. Throws `input` with one line that names file, line and key. */
+/**
+ * Reads the text of a study file; `file` is its name in errors. Throws inputError with one line for each problem, which
+ * names file, line and key.
+ */
 export function parseStudyConfig(text: string, file: string): StudyConfig {
   return parseConfig(studySchema, text, file);
 }

@@ -4,6 +4,7 @@ import { evaluationSchema, modelSchema, threadsSchema, tokenizerSchema, trainTex
 import { budgetedTrainingSchema } from "./training.js";
 import { parseConfig } from "./validate.js";
 
+/** Schema of a train file. `jsonSchema` makes the JSON Schema of it that editors read. */
 export const trainSchema = z
   .strictObject({
     out: z.string().min(1).describe("Folder that the trained model is written to."),
@@ -35,9 +36,13 @@ export const trainSchema = z
     }
   });
 
+/** A train file, checked, with its defaults filled in. */
 export type TrainConfig = z.infer<typeof trainSchema>;
 
-/** Reads a train file. Throws `input` with one line that names file, line and key. */
+/**
+ * Reads the text of a train file; `file` is its name in errors. Throws inputError with one line for each problem, which
+ * names file, line and key.
+ */
 export function parseTrainConfig(text: string, file: string): TrainConfig {
   return parseConfig(trainSchema, text, file);
 }

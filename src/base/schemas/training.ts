@@ -226,7 +226,7 @@ const trainingShape = {
 
 type Refuse = (path: string[], message: string) => void;
 
-/** Settings of routing that contradict each other. */
+/** Refuses settings of routing that contradict each other. */
 function checkRouting(
   { auxLoss, routing }: { readonly auxLoss: number; readonly routing?: RoutingConfig | undefined },
   refuse: Refuse,
@@ -251,6 +251,7 @@ function checkDecay({ schedule, decay }: LearningRate, refuse: Refuse): void {
     refuse(["lr", "decay"], `decay belongs to schedule wsd, the schedule is ${schedule}`);
 }
 
+/** The training block of a study file, whose length is given in steps. */
 export const trainingSchema = z
   .strictObject({ steps: positiveInt.describe("Optimizer steps."), ...trainingShape })
   .superRefine(({ steps, lr, ...rest }, context) => {
@@ -300,21 +301,27 @@ export const budgetedTrainingSchema = z
 
 /** Why a schedule does not fit into its steps, or null. */
 export function scheduleProblem(
-  { warmup, decay, steps: own }: LearningRate,
-  trained: number,
+  { warmup, decay, steps: scheduleSteps }: LearningRate,
+  trainingSteps: number,
 ): { readonly key: "warmup" | "decay"; readonly message: string } | null {
-  const steps = own ?? trained;
+  const steps = scheduleSteps ?? trainingSteps;
   if (warmup > steps) return { key: "warmup", message: `warmup ${warmup} is longer than steps ${steps}` };
   if (decay !== undefined && warmup + decay > steps)
     return { key: "decay", message: `warmup ${warmup} and decay ${decay} are longer than steps ${steps}` };
   return null;
 }
 
+/** The learning-rate schedule of a training block. */
 export type LearningRate = z.infer<typeof lrSchema>;
-/** A training whose length is known. */
+/** A training block whose number of steps is known, whether the file gave it or a budget was turned into it. */
 export type TrainingBlock = z.infer<typeof trainingSchema> & { readonly budget?: Budget | undefined };
+/** The training block of a train file, whose number of steps may still have to be found from its budget. */
 export type BudgetedBlock = z.infer<typeof budgetedTrainingSchema>;
+/** Where a training stops besides its steps: a time such as `90m`, tokens, matrix FLOPs. */
 export type Budget = z.infer<typeof budgetSchema>;
+/** Settings of the spike guard. */
 export type GuardConfig = z.infer<typeof guardSchema>;
+/** Settings of routing in training. */
 export type RoutingConfig = z.infer<typeof routingSchema>;
+/** Settings of the router, the experts and the rest of a model apart. */
 export type ParameterGroups = z.infer<typeof groupsSchema>;

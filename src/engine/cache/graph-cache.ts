@@ -17,7 +17,7 @@ import { readWhole } from "../../files/io/open.js";
 const MOST_BYTES = 512 * 1024 ** 2;
 /** A larger file holds data rather than structure. */
 const MOST_BYTES_EACH = 64 * 1024 ** 2;
-/** Of a writer that was killed: nothing takes as long to write. */
+/** Age of a partial file whose writer must have been killed: nothing takes as long to write. */
 const ABANDONED_MS = 3_600_000;
 const BEGINNING = Buffer.from("upcycle graph ");
 const MAGIC = Buffer.concat([BEGINNING, Buffer.from("2\n")]);
@@ -50,11 +50,11 @@ export function graphKey(content: unknown): string {
   return createHash("sha256").update(loweringCode()).update(serialize(content)).digest("hex");
 }
 
-let known: string | undefined;
+let codeHash: string | undefined;
 
 /** A hash of the code that lowers graphs: a version number would not change with every change of it. */
 function loweringCode(): string {
-  if (known !== undefined) return known;
+  if (codeHash !== undefined) return codeHash;
   const hash = createHash("sha256");
   const folder = fileURLToPath(new URL("../../graph/onnx/", import.meta.url));
   for (const name of readdirSync(folder)
@@ -64,7 +64,7 @@ function loweringCode(): string {
       .update(name)
       .update("\n")
       .update(readFileSync(join(folder, name)));
-  return (known = hash.digest("hex"));
+  return (codeHash = hash.digest("hex"));
 }
 
 const digest = (key: string, parts: readonly Uint8Array[]): Buffer =>
@@ -93,8 +93,10 @@ async function isOurs(path: string): Promise<boolean> {
   }
 }
 
-let written = 0;
+/** Number of the next partial file of this thread. */
+let nextPartial = 0;
 
+/** The cache of lowered graphs in a folder, which is made when the first one is written. */
 export function graphCache(folder: string, mostBytes = MOST_BYTES): GraphCache {
   const place = (key: string): string => join(folder, `${key}${SUFFIX}`);
   return {
@@ -122,7 +124,7 @@ export function graphCache(folder: string, mostBytes = MOST_BYTES): GraphCache {
       // Threads of a process share its id but not this counter.
       const partial = join(
         folder,
-        `.${key}${PARTIAL}${process.pid}-${written++}-${Math.random().toString(36).slice(2)}`,
+        `.${key}${PARTIAL}${process.pid}-${nextPartial++}-${Math.random().toString(36).slice(2)}`,
       );
       try {
         await makeFolders(folder);
@@ -133,30 +135,39 @@ export function graphCache(folder: string, mostBytes = MOST_BYTES): GraphCache {
           await handle.close();
         }
         await rename(partial, place(key));
-        await prune();
+        await prune(folder, mostBytes);
       } catch {
         // A full disk or a folder that cannot be written.
         await rm(partial, { force: true }).catch(() => undefined);
       }
     },
   };
+}
 
-  async function prune(): Promise<void> {
-    const names = (await readdir(folder)).filter((name) => name.endsWith(SUFFIX) || partialName.test(name));
-    const files = await Promise.all(
-      names.map(async (name) => {
-        const found = await lstat(join(folder, name)).catch(() => null);
-        return found?.isFile() !== true ? [] : [{ name, bytes: found.size, at: found.mtimeMs }];
-      }),
-    );
-    let bytes = 0;
-    for (const file of files.flat().sort((a, b) => b.at - a.at)) {
-      const partial = !file.name.endsWith(SUFFIX);
-      if (!partial) bytes += file.bytes;
-      if (partial ? file.at >= Date.now() - ABANDONED_MS : bytes <= mostBytes) continue;
-      if (await isOurs(join(folder, file.name)))
-        await rm(join(folder, file.name), { force: true }).catch(() => undefined);
-      else if (!partial) bytes -= file.bytes;
-    }
+/** Files of the cache, whole or being written, with their sizes and the times of their last use. */
+async function cacheFiles(
+  folder: string,
+): Promise<readonly { readonly name: string; readonly bytes: number; readonly usedMs: number }[]> {
+  const names = (await readdir(folder)).filter((name) => name.endsWith(SUFFIX) || partialName.test(name));
+  const files = await Promise.all(
+    names.map(async (name) => {
+      const entry = await lstat(join(folder, name)).catch(() => null);
+      return entry?.isFile() !== true ? [] : [{ name, bytes: entry.size, usedMs: entry.mtimeMs }];
+    }),
+  );
+  return files.flat();
+}
+
+/** Removes the least recently used files beyond the limit, and partial files of writers that were killed. */
+async function prune(folder: string, mostBytes: number): Promise<void> {
+  let bytes = 0;
+  const files = await cacheFiles(folder);
+  for (const file of files.toSorted((a, b) => b.usedMs - a.usedMs)) {
+    const partial = !file.name.endsWith(SUFFIX);
+    if (!partial) bytes += file.bytes;
+    if (partial ? file.usedMs >= Date.now() - ABANDONED_MS : bytes <= mostBytes) continue;
+    const path = join(folder, file.name);
+    if (await isOurs(path)) await rm(path, { force: true }).catch(() => undefined);
+    else if (!partial) bytes -= file.bytes;
   }
 }

@@ -3,11 +3,12 @@
  * oracle of other backends, and the least that one has to do. State and arithmetic are float64, float32 crosses the
  * interface. Written for clarity, for models of a few thousand parameters.
  */
+import { at } from "../../base/at.js";
 import { append, cacheFor, extendInputs, type Cache } from "../runtime/cache.js";
 import type { ParamInfo } from "../../graph/programs/programs.js";
 import type { ArrayData, Backend, ForwardRuntime, OperationRuntime } from "../runtime/runtime.js";
 import { compiler, Gate } from "./run.js";
-import { openTrainRuntime } from "./train-runtime.js";
+import { openReferenceTraining } from "./train-runtime.js";
 
 function openForwardRuntime(): ForwardRuntime {
   const weights = new Map<string, Float64Array>();
@@ -22,7 +23,10 @@ function openForwardRuntime(): ForwardRuntime {
   return {
     write: (key, data) => gate.pass(() => void weights.set(key, Float64Array.from(data))),
     run: (name, { graph, params }, feeds) =>
-      gate.pass(() => Float32Array.from(graphs(name, graph)([...feeds, ...paramsOf(params)])[0]!.data)),
+      gate.pass(() => {
+        const outputs = graphs(name, graph)([...feeds, ...paramsOf(params)]);
+        return Float32Array.from(at(outputs, 0).data);
+      }),
     extend: (name, program, feeds) =>
       gate.pass(() => {
         const graph = graphs(name, program.graph);
@@ -30,7 +34,7 @@ function openForwardRuntime(): ForwardRuntime {
         const past = cacheFor(Float64Array, cache, program, feeds.capacity);
         cache = past;
         const ints = extendInputs(program, feeds, past.capacity);
-        const [logits, ...present] = graph([
+        const outputs = graph([
           ...ints,
           ...(program.shape.capacity === 0 ? [] : past.data),
           ...paramsOf(program.params),
@@ -38,10 +42,10 @@ function openForwardRuntime(): ForwardRuntime {
         append(
           past,
           program,
-          present.map(({ data }) => data),
+          outputs.slice(1).map(({ data }) => data),
           feeds,
         );
-        return { logits: Float32Array.from(logits!.data), ms: performance.now() - started };
+        return { logits: Float32Array.from(at(outputs, 0).data), ms: performance.now() - started };
       }),
     close: () => gate.close(),
   };
@@ -64,9 +68,10 @@ function openOperationRuntime(): OperationRuntime {
   };
 }
 
+/** The backend that evaluates graphs in float64, in the caller's thread. */
 export const referenceBackend: Backend = {
   name: "reference",
-  openTrain: (program, options) => Promise.resolve().then(() => openTrainRuntime(program, options)),
+  openTrain: (program, options) => Promise.resolve().then(() => openReferenceTraining(program, options)),
   openForward: () => Promise.resolve(openForwardRuntime()),
   openOperations: () => Promise.resolve(openOperationRuntime()),
 };

@@ -7,6 +7,7 @@ import type { Tensor } from "../../graph/ir/reference-values.js";
 
 type Feed = Float64Array | Float32Array | Int32Array;
 
+/** Runs a graph on feeds in the order of its inputs. */
 export type Run = (feeds: readonly Feed[]) => Tensor[];
 
 /** Proves a graph once; each run gives its outputs in float64. A feed that does not fit its input throws. */
@@ -29,10 +30,10 @@ export function compile(graph: Graph): Run {
 
 /** Graphs compiled once per name. */
 export function compiler(): (name: string, graph: Graph) => Run {
-  const known = new Map<string, Run>();
+  const runs = new Map<string, Run>();
   return (name, graph) => {
-    const run = known.get(name) ?? compile(graph);
-    known.set(name, run);
+    const run = runs.get(name) ?? compile(graph);
+    runs.set(name, run);
     return run;
   };
 }
@@ -47,6 +48,7 @@ export class Gate {
     return work();
   }
 
+  /** Refuses every further call. */
   close(): Promise<void> {
     this.closed = true;
     return Promise.resolve();

@@ -1,10 +1,11 @@
 /** A training run in float64. */
 import { at } from "../../base/at.js";
-import { elements } from "../../graph/ir/ir.js";
+import { elements, matrixSizes } from "../../graph/ir/ir.js";
+import { zip } from "../../graph/ir/reference-values.js";
 import { averageLosses, clipFactor, judge, readLosses } from "../runtime/metrics.js";
 import { MUON_EPS, muonScale, newtonSchulz } from "../optimizer/muon.js";
 import type { ParamInfo, TrainProgram } from "../../graph/programs/programs.js";
-import { stepFeeds } from "../routing/routing-feeds.js";
+import { stepFeeds, type RunAhead } from "../routing/routing-feeds.js";
 import type { MicroBatch, StateKind, StepSettings, TrainOptions, TrainRuntime } from "../runtime/runtime.js";
 import {
   averagesMissing,
@@ -20,13 +21,29 @@ import {
 } from "../optimizer/state.js";
 import { compile, compiler, Gate } from "./run.js";
 
+/** What is kept of a parameter between steps, where it is. */
 const kinds: readonly StateKind[] = ["weight", "moment1", "moment2", "average"];
+
+/** y becomes a y + b x, element by element. */
+function blend(y: Float64Array, a: number, x: Float64Array, b: number): void {
+  y.set(zip(y, x, (before, value) => a * before + b * value));
+}
+
+/** Mean of arrays of one length, of which there is at least one. */
+function meanOf(parts: readonly Float64Array[]): Float64Array {
+  const sum = parts.reduce((total, part) => zip(total, part, (a, b) => a + b));
+  return sum.map((x) => x / parts.length);
+}
 
 /** Norm of all numbers together. */
 const normOf = (parts: readonly Float64Array[]): number =>
   Math.sqrt(parts.reduce((total, part) => part.reduce((sum, x) => sum + x * x, total), 0));
 
-export function openTrainRuntime(program: TrainProgram, options: TrainOptions): TrainRuntime {
+/**
+ * Opens a training run by the reference evaluation; weights are to be written before the first step. Throws an Error
+ * for Muon on anything but a matrix.
+ */
+export function openReferenceTraining(program: TrainProgram, options: TrainOptions): TrainRuntime {
   checkTuning(program, options);
   const frozen = frozenOf(program);
   const keeping = { ...options, frozen };
@@ -56,15 +73,17 @@ export function openTrainRuntime(program: TrainProgram, options: TrainOptions): 
   ];
 
   /** What a matrix moves by at rate 1, as torch.optim.Muon has it. */
-  const muonDirection = ({ key, shape }: ParamInfo, gradient: Float64Array, { muon }: StepSettings): Float64Array => {
-    const { momentum, nesterov, scale } = muon!;
-    const [rows, columns] = shape as [number, number];
-    const m = view("moment1", key);
-    gradient.forEach((g, i) => (m[i] = momentum * m[i]! + (1 - momentum) * g));
-    const u = nesterov ? gradient.map((g, i) => (1 - momentum) * g + momentum * m[i]!) : m;
+  const muonDirection = (param: ParamInfo, gradient: Float64Array, { muon }: StepSettings): Float64Array => {
+    if (muon === undefined) throw new Error(`${param.key} takes Muon, but the step has no settings for it`);
+    const { momentum, nesterov, scale } = muon;
+    const [rows, columns] = matrixSizes(param);
+    const m = view("moment1", param.key);
+    blend(m, momentum, gradient, 1 - momentum);
+    const u = nesterov ? zip(gradient, m, (g, average) => (1 - momentum) * g + momentum * average) : m;
     const norm = Math.max(normOf([u]), MUON_EPS);
-    const [direction] = graphs(`${rows}x${columns}`, newtonSchulz(rows, columns))([u.map((x) => x / norm)]);
-    return direction!.data.map((x) => x * muonScale(scale, rows, columns));
+    const iteration = graphs(`${rows}x${columns}`, newtonSchulz(rows, columns));
+    const direction = at(iteration([u.map((x) => x / norm)]), 0);
+    return direction.data.map((x) => x * muonScale(scale, rows, columns));
   };
 
   /** What a parameter moves by at rate 1 (Loshchilov & Hutter 2019, algorithm 2). */
@@ -74,11 +93,32 @@ export function openTrainRuntime(program: TrainProgram, options: TrainOptions): 
     { beta1, beta2, eps, update }: StepSettings,
   ): Float64Array => {
     const [m, v] = [view("moment1", key), view("moment2", key)];
-    return gradient.map((g, i) => {
-      m[i] = beta1 * m[i]! + (1 - beta1) * g;
-      v[i] = beta2 * v[i]! + (1 - beta2) * g * g;
-      return m[i] / (1 - beta1 ** update) / (Math.sqrt(v[i] / (1 - beta2 ** update)) + eps);
-    });
+    blend(m, beta1, gradient, 1 - beta1);
+    blend(
+      v,
+      beta2,
+      gradient.map((g) => g * g),
+      1 - beta2,
+    );
+    const [bias1, bias2] = [1 - beta1 ** update, 1 - beta2 ** update];
+    return zip(m, v, (mean, square) => mean / bias1 / (Math.sqrt(square / bias2) + eps));
+  };
+
+  /** One parameter's update, from its clipped gradient. */
+  const move = (param: ParamInfo, gradient: Float64Array, settings: StepSettings): void => {
+    const { rate, decay } = ratesOf(options, param, settings);
+    const directionOf = usesMuon(options, param.key) ? muonDirection : adamwDirection;
+    const weight = view("weight", param.key);
+    blend(weight, 1 - rate * decay, directionOf(param, gradient, settings), -rate);
+    const { averageDecay } = settings;
+    if (averageDecay !== undefined) blend(view("average", param.key), averageDecay, weight, 1 - averageDecay);
+  };
+
+  /** Counts of a micro-batch that are wanted before its step. */
+  const ahead: RunAhead = (batch, routing) => {
+    if (program.shares === null) throw new Error("the program shares no counts between micro-batches");
+    const outputs = graphs("shares", program.shares.graph)(feeds(batch, "weight", routing));
+    return Promise.resolve(outputs.map(({ data }) => Array.from(data)));
   };
 
   let peakRss = 0;
@@ -86,11 +126,7 @@ export function openTrainRuntime(program: TrainProgram, options: TrainOptions): 
     step: (batches, settings) =>
       gate.pass(async () => {
         checkStep(options, batches, settings);
-        const shares = (batch: MicroBatch, routing: readonly Float32Array[]) =>
-          graphs("shares", program.shares!.graph)(feeds(batch, "weight", routing));
-        const routing = await stepFeeds(program, batches, settings.draw, (batch, own) =>
-          Promise.resolve(shares(batch, own).map(({ data }) => Array.from(data))),
-        );
+        const routing = await stepFeeds(program, batches, settings.draw, ahead);
         const results = batches.map((batch, micro) => {
           const outputs = run(feeds(batch, "weight", routing.next(micro)));
           routing.done((index) => Array.from(at(outputs, index).data));
@@ -99,31 +135,20 @@ export function openTrainRuntime(program: TrainProgram, options: TrainOptions): 
         const losses = averageLosses(
           results.map((outputs) => readLosses(program.outputs, (index) => Array.from(at(outputs, index).data))),
         );
-        const gradients = program.trained.map((_, i) => {
-          const [first, ...others] = results.map((outputs) => at(outputs, program.gradients + i).data);
-          // There is a result for each micro-batch, and a step has at least one.
-          return first!.map((g, place) => others.reduce((sum, other) => sum + other[place]!, g) / batches.length);
-        });
+        const gradients = program.trained.map((_, i) =>
+          meanOf(results.map((outputs) => at(outputs, program.gradients + i).data)),
+        );
         peakRss = Math.max(peakRss, process.memoryUsage.rss());
         const gradNorm = normOf(gradients);
         const verdict = judge(losses, gradNorm, settings.limits);
         const clip = clipFactor(gradNorm, settings.clipNorm);
-        if (verdict.applied) {
-          program.trained.forEach((param, i) => {
-            const { rate, decay } = ratesOf(options, param, settings);
-            const direction = (usesMuon(options, param.key) ? muonDirection : adamwDirection)(
+        if (verdict.applied)
+          for (const [i, param] of program.trained.entries())
+            move(
               param,
               at(gradients, i).map((g) => g * clip),
               settings,
             );
-            const weight = view("weight", param.key);
-            direction.forEach((d, j) => (weight[j] = weight[j]! * (1 - rate * decay) - rate * d));
-            const { averageDecay: keep } = settings;
-            if (keep === undefined) return;
-            const average = view("average", param.key);
-            weight.forEach((w, j) => (average[j] = keep * average[j]! + (1 - keep) * w));
-          });
-        }
         return { ...losses, gradNorm, ...verdict };
       }),
     evaluate: (batch, kind = "weight") =>

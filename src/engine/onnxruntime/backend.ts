@@ -1,12 +1,13 @@
 /** The onnxruntime backend: each runtime lives in a worker thread of its own. */
 import { Worker } from "node:worker_threads";
+import { at } from "../../base/at.js";
 import { receivedError } from "../../base/errors.js";
 import { limitError, moduleArguments, requireThreadRoom } from "../../files/io/limits.js";
-import type { ExtendProgram, LogitsProgram, TrainProgram } from "../../graph/programs/programs.js";
+import type { TrainProgram } from "../../graph/programs/programs.js";
 import type { Backend, ForwardRuntime, OperationRuntime, TrainRuntime } from "../runtime/runtime.js";
 import type { Call, Reply } from "./worker.js";
 
-/** One feed at work and one being made, and another size of each. */
+/** Buffers that are kept for later feeds: one at work and one being filled, of two sizes each. */
 const mostSpare = 4;
 
 /** Calls methods of the runtime hosted by `worker.ts`. */
@@ -48,6 +49,7 @@ class Remote {
     this.waiting.clear();
   }
 
+  /** Calls a method of the runtime; arguments are copied to its thread. */
   call<T>(method: string, ...args: readonly unknown[]): Promise<T> {
     return this.send(method, args, []);
   }
@@ -58,9 +60,11 @@ class Remote {
     this.spare.splice(0, this.spare.length - mostSpare);
   }
 
+  /** At least so many bytes, such as have come back from the thread. */
   memory(bytes: number): ArrayBuffer {
     const place = this.spare.findIndex(({ byteLength }) => byteLength >= bytes);
-    return place < 0 ? new ArrayBuffer(bytes) : this.spare.splice(place, 1)[0]!;
+    const [buffer = new ArrayBuffer(bytes)] = place < 0 ? [] : this.spare.splice(place, 1);
+    return buffer;
   }
 
   /** Buffers in `given` move to the thread instead of being copied, and serve `memory` when they are back. */
@@ -95,6 +99,7 @@ class Remote {
   }
 }
 
+/** The backend that runs on onnxruntime, on CPUs. */
 export const onnxruntimeBackend: Backend = {
   name: "onnxruntime",
   async openTrain(program: TrainProgram, options): Promise<TrainRuntime> {
@@ -112,20 +117,17 @@ export const onnxruntimeBackend: Backend = {
   async openForward(options): Promise<ForwardRuntime> {
     const remote = new Remote();
     await remote.open("openForward", options);
-    const known = new Set<string>();
+    const sentNames = new Set<string>();
+    /** The worker keeps programs by name, so each is sent only once. */
+    const once = <P>(name: string, program: P): P | null => {
+      if (sentNames.has(name)) return null;
+      sentNames.add(name);
+      return program;
+    };
     return {
       write: (key, data) => remote.call("write", key, data),
-      run(name: string, program: LogitsProgram, feeds) {
-        // The worker keeps programs by name; send each only once.
-        const sent = known.has(name) ? null : program;
-        known.add(name);
-        return remote.call("run", name, sent, feeds);
-      },
-      extend(name: string, program: ExtendProgram, feeds) {
-        const sent = known.has(name) ? null : program;
-        known.add(name);
-        return remote.call("extend", name, sent, feeds);
-      },
+      run: (name, program, feeds) => remote.call("run", name, once(name, program), feeds),
+      extend: (name, program, feeds) => remote.call("extend", name, once(name, program), feeds),
       close: () => remote.end(),
     };
   },
@@ -137,7 +139,7 @@ export const onnxruntimeBackend: Backend = {
         remote.send(
           "run",
           [name, graph, feeds],
-          given.map((i) => feeds[i]!.buffer as ArrayBuffer),
+          given.map((i) => at(feeds, i).buffer as ArrayBuffer),
         ),
       memory: (bytes) => remote.memory(bytes),
       close: () => remote.end(),

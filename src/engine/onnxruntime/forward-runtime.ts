@@ -1,7 +1,8 @@
 /** Forward graphs over one set of weights, in this thread. */
 import { totalmem } from "node:os";
 import type * as ort from "onnxruntime-node";
-import type { ValueId } from "../../graph/ir/ir.js";
+import { at, entryOf } from "../../base/at.js";
+import { elements, matrixSizes, type ValueId } from "../../graph/ir/ir.js";
 import { transposable } from "../../graph/onnx/lower.js";
 import type { ExtendProgram, LogitsProgram, ParamInfo } from "../../graph/programs/programs.js";
 import { append, cacheFor, cacheShape, extendInputs, type Cache } from "../runtime/cache.js";
@@ -20,9 +21,9 @@ interface Weight {
 }
 
 /** A program, and what is made of it when it first runs. */
-interface Known<P extends LogitsProgram | ExtendProgram> {
+interface OpenProgram<P extends LogitsProgram | ExtendProgram> {
   readonly program: P;
-  /** Of its parameters, those that it reads transposed. */
+  /** Keys of the parameters that it reads transposed. */
   readonly transposed: ReadonlySet<string>;
   readonly ids: ReadonlyMap<string, ValueId>;
   // A promise, so that two calls at once compile once.
@@ -31,77 +32,82 @@ interface Known<P extends LogitsProgram | ExtendProgram> {
   bound?: readonly ort.Tensor[] | undefined;
 }
 
+/** Opens a runtime without weights; every weight of a program is to be written before it runs. */
 export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
   const weights = new Map<string, Weight>();
-  const programs = new Map<string, Known<LogitsProgram>>();
-  const extensions = new Map<string, Known<ExtendProgram>>();
+  const programs = new Map<string, OpenProgram<LogitsProgram>>();
+  const extensions = new Map<string, OpenProgram<ExtendProgram>>();
   /** The one program that holds packed weights. */
-  let packed: Known<ExtendProgram> | undefined;
+  let packed: OpenProgram<ExtendProgram> | undefined;
   let cache: Cache<Float32Array> | undefined;
 
-  const known = <P extends LogitsProgram | ExtendProgram>(
-    among: Map<string, Known<P>>,
+  const programOf = <P extends LogitsProgram | ExtendProgram>(
+    among: Map<string, OpenProgram<P>>,
     name: string,
     program: P,
-  ): Known<P> => {
-    const found = among.get(name);
-    if (found !== undefined) return found;
+  ): OpenProgram<P> => {
+    const existing = among.get(name);
+    if (existing !== undefined) return existing;
     const { graph, params } = program;
-    const ids = new Map(params.map(({ key }, i) => [key, graph.inputs[graph.inputs.length - params.length + i]!]));
+    const ids = new Map(params.map(({ key }, i) => [key, at(graph.inputs, graph.inputs.length - params.length + i)]));
     const free = transposable(graph);
-    const made: Known<P> = {
+    const opened: OpenProgram<P> = {
       program,
       ids,
       transposed: new Set([...ids].flatMap(([key, id]) => (free.has(id) ? [key] : []))),
     };
-    among.set(name, made);
-    return made;
+    among.set(name, opened);
+    return opened;
   };
   /** A weight the way a program reads it. It is in memory in one way only: all programs of a model read it alike. */
-  const held = ({ key, shape }: ParamInfo, transposed: boolean): Float32Array => {
+  const weightFor = ({ key, shape }: ParamInfo, transposed: boolean): Float32Array => {
     const weight = weights.get(key);
     if (weight === undefined) throw new Error(`weight ${key} was never written`);
     if (weight.transposed === transposed) return weight.data;
-    const [rows, columns] = shape as [number, number];
+    const [rows, columns] = matrixSizes({ shape });
     const data = transposed ? transpose(weight.data, rows, columns) : transpose(weight.data, columns, rows);
     weights.set(key, { data, transposed });
     return data;
   };
+  /** Closes the session that holds packed weights. */
   const unpack = async (): Promise<void> => {
     const session = packed?.session;
     if (packed !== undefined) [packed.session, packed.bound, packed] = [undefined, undefined, undefined];
     await (await session?.catch(() => null))?.close();
   };
-  const opened = async (
-    of: Known<LogitsProgram | ExtendProgram>,
+  /** A program's session, and the parameters that it is fed. */
+  const sessionOf = async (
+    open: OpenProgram<LogitsProgram | ExtendProgram>,
     stored: readonly ParamInfo[] = [],
   ): Promise<readonly [Session, readonly ort.Tensor[]]> => {
-    const { program, ids, transposed } = of;
+    const { program, ids, transposed } = open;
     const inside = new Set(stored.map(({ key }) => key));
-    of.session ??= openSession(program.graph, {
-      // Reading prompts and going on from them are sessions that take turns.
+    open.session ??= openSession(program.graph, {
+      // Sessions that read prompts and sessions that continue them take turns.
       ...options,
       spin: "run",
-      transposed: new Set([...transposed].map((key) => ids.get(key)!)),
-      stored: new Map(stored.map((param) => [ids.get(param.key)!, held(param, transposed.has(param.key))])),
+      transposed: new Set([...transposed].map((key) => entryOf(ids, key))),
+      stored: new Map(stored.map((param) => [entryOf(ids, param.key), weightFor(param, transposed.has(param.key))])),
     });
-    of.bound ??= program.params
+    open.bound ??= program.params
       .filter(({ key }) => !inside.has(key))
       .map((param) => {
         const { key, shape } = param;
-        return tensor(held(param, transposed.has(key)), transposed.has(key) ? shape.toReversed() : shape);
+        return tensor(weightFor(param, transposed.has(key)), transposed.has(key) ? shape.toReversed() : shape);
       });
-    return [await of.session, of.bound];
+    return [await open.session, open.bound];
   };
-  const packing = async (of: Known<ExtendProgram>): Promise<readonly [Session, readonly ort.Tensor[]]> => {
+  /** The same for new tokens: a program of single tokens stores its weights where memory allows. */
+  const packedSessionOf = async (
+    open: OpenProgram<ExtendProgram>,
+  ): Promise<readonly [Session, readonly ort.Tensor[]]> => {
+    const { shape, params } = open.program;
     const bytes = [...weights.values()].reduce((sum, { data }) => sum + data.byteLength, 0);
-    if (of.program.shape.tokens > 1 || bytes > totalmem() * PACKED_SHARE) return opened(of);
-    if (packed !== of) await unpack();
-    packed = of;
-    return opened(
-      of,
-      of.program.params.filter(({ key, shape }) => of.transposed.has(key) || shape.reduce((a, b) => a * b, 1) <= SMALL),
-    );
+    if (shape.tokens > 1 || bytes > totalmem() * PACKED_SHARE) return sessionOf(open);
+    if (packed !== open) await unpack();
+    packed = open;
+    const worthStoring = params.filter((param) => open.transposed.has(param.key) || elements(param.shape) <= SMALL);
+    return sessionOf(open, worthStoring);
   };
 
   return {
@@ -111,25 +117,25 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
       await unpack();
     },
     async run(name: string, program: LogitsProgram, feeds: readonly Int32Array[]) {
-      const [session, params] = await opened(known(programs, name, program));
-      const [logits] = await session.run([...feeds.map(intTensor), ...params], []);
-      return floats(logits!);
+      const [session, params] = await sessionOf(programOf(programs, name, program));
+      const outputs = await session.run([...feeds.map((feed) => intTensor(feed)), ...params], []);
+      return floats(at(outputs, 0));
     },
-    async extend(name: string, given: ExtendProgram, feeds: ExtendFeeds) {
-      const of = known(extensions, name, given);
-      const { program } = of;
-      const [session, params] = await packing(of);
+    async extend(name: string, sent: ExtendProgram, feeds: ExtendFeeds) {
+      const open = programOf(extensions, name, sent);
+      const { program } = open;
+      const [session, params] = await packedSessionOf(open);
       const started = performance.now();
       const past = cacheFor(Float32Array, cache, program, feeds.capacity);
       cache = past;
-      const ints = extendInputs(program, feeds, past.capacity).map(intTensor);
+      const ints = extendInputs(program, feeds, past.capacity).map((feed) => intTensor(feed));
       const cached =
         program.shape.capacity === 0
           ? []
           : past.data.map((data, i): ort.Tensor => tensor(data, cacheShape(program, i, past.capacity)));
-      const [logits, ...present] = await session.run([...ints, ...cached, ...params], []);
-      append(past, program, present.map(floats), feeds);
-      return { logits: floats(logits!), ms: performance.now() - started };
+      const outputs = await session.run([...ints, ...cached, ...params], []);
+      append(past, program, outputs.slice(1).map(floats), feeds);
+      return { logits: floats(at(outputs, 0)), ms: performance.now() - started };
     },
     async close() {
       for (const { session } of [...programs.values(), ...extensions.values()])

@@ -4,9 +4,10 @@ import { typeOf, type Graph } from "../../graph/ir/ir.js";
 import type { ArrayData, BackendOptions, OperationRuntime } from "../runtime/runtime.js";
 import { openSession, shapedTensor, type Session } from "./session.js";
 
-/** Operations that are worth several threads; a pool for each of the others would cost more than it saves. */
+/** Primitives that are worth several threads; a pool for each of the others would cost more than it saves. */
 const heavy: ReadonlySet<string> = new Set(["matmul", "attention"]);
 
+/** Opens a runtime that compiles each graph when it first runs. */
 export function openOperationRuntime({ threads }: BackendOptions): OperationRuntime {
   // Promises, so that two calls at once compile a graph once.
   const sessions = new Map<string, Promise<Session>>();

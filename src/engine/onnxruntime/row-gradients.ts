@@ -1,6 +1,8 @@
 /**
  * Gradients of embeddings by hand. As ONNX operators a table's gradient is zeros [V, H] and a copy of them with rows
  * added by one thread; here the graph gives the rows [N, H] and ids, and they are added to the gradient's own memory.
+ *
+ * Letters: N tokens, H hidden size, V vocabulary.
  */
 import type { Graph, ValueId } from "../../graph/ir/ir.js";
 import { prune } from "../../graph/ir/passes.js";
@@ -61,8 +63,8 @@ export function takeRowGradients(graph: Graph, first: number): WithRowGradients 
 /** table[ids[i]] += rows[i], rows one after the other. */
 export function addRows(table: Float32Array, ids: Int32Array, rows: Float32Array): void {
   const width = rows.length / ids.length;
-  for (let row = 0; row < ids.length; row++) {
-    let to = ids[row]! * width;
+  ids.forEach((id, row) => {
+    let to = id * width;
     for (let from = row * width; from < (row + 1) * width; from++) table[to++]! += rows[from]!;
-  }
+  });
 }

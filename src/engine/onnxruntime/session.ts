@@ -5,6 +5,7 @@ import type { Graph, ValueId } from "../../graph/ir/ir.js";
 import { lower, type LowerOptions, type OnnxProgram } from "../../graph/onnx/lower.js";
 import { graphCache, graphCacheFolder, graphKey } from "../cache/graph-cache.js";
 
+/** Version of the onnxruntime that this package runs on. */
 export const onnxruntimeVersion: string = ort.env.versions.node ?? "unknown";
 
 /**
@@ -20,33 +21,28 @@ export interface Session {
   close(): Promise<void>;
 }
 
+/** A float32 tensor over `data`, which is not copied. */
 export function tensor(data: Float32Array, shape: readonly number[]): ort.Tensor {
   return new ort.Tensor("float32", data, shape);
 }
 
-export function intTensor(data: Int32Array): ort.Tensor {
-  return new ort.Tensor(
-    "int64",
-    BigInt64Array.from(data, (value) => BigInt(value)),
-    [data.length],
-  );
+/** An int64 tensor of these integers, with one axis unless `shape` says otherwise. */
+export function intTensor(data: Int32Array, shape: readonly number[] = [data.length]): ort.Tensor {
+  const wide = BigInt64Array.from(data, (value) => BigInt(value));
+  return new ort.Tensor("int64", wide, shape);
 }
 
-/** Integers become int64. */
+/** A tensor of this shape: integers become int64. */
 export function shapedTensor(data: Int32Array | Float32Array, shape: readonly number[]): ort.Tensor {
-  return data instanceof Float32Array
-    ? tensor(data, shape)
-    : new ort.Tensor(
-        "int64",
-        BigInt64Array.from(data, (value) => BigInt(value)),
-        shape,
-      );
+  return data instanceof Float32Array ? tensor(data, shape) : intTensor(data, shape);
 }
 
+/** The elements of a tensor of any type, as a list. */
 export function numbers(value: ort.Tensor): number[] {
   return Array.from(value.data as ArrayLike<number | bigint>, Number);
 }
 
+/** The elements of a float32 tensor, in place. */
 export function floats(value: ort.Tensor): Float32Array {
   return value.data as Float32Array;
 }
@@ -89,7 +85,7 @@ export async function openSession(graph: Graph, options: SessionOptions): Promis
     enableMemPattern: false,
     enableCpuMemArena: arena,
     logSeverityLevel: 3,
-    // Only bytes are taken.
+    // onnxruntime takes the data of tensors as bytes alone.
     externalData: [...stored].map(([id, { buffer, byteOffset, byteLength }]) => ({
       path: `${id}`,
       data: new Uint8Array(buffer, byteOffset, byteLength),
@@ -111,6 +107,7 @@ export async function openSession(graph: Graph, options: SessionOptions): Promis
   };
 }
 
+/** What a session needs of a lowered graph. */
 type Opened = Pick<OnnxProgram, "bytes" | "inputs" | "outputs">;
 
 /** A graph lowered, or as the cache keeps it. Where weights are stored, their places belong to the program. */
@@ -119,13 +116,12 @@ async function lowered(graph: Graph, options: Pick<LowerOptions, "transposed" | 
   if (folder === null) return lower(graph, options);
   const cache = graphCache(folder);
   const key = graphKey([graph, options]);
-  const kept = await cache.read(key);
-  if (kept !== undefined) {
-    const end = kept.indexOf(10);
-    return {
-      ...(JSON.parse(new TextDecoder().decode(kept.subarray(0, end))) as Omit<Opened, "bytes">),
-      bytes: kept.subarray(end + 1),
-    };
+  const cached = await cache.read(key);
+  if (cached !== undefined) {
+    // A line of names, then the model.
+    const end = cached.indexOf(10);
+    const names = JSON.parse(new TextDecoder().decode(cached.subarray(0, end))) as Omit<Opened, "bytes">;
+    return { ...names, bytes: cached.subarray(end + 1) };
   }
   const { bytes, inputs, outputs } = lower(graph, options);
   await cache.write(key, [new TextEncoder().encode(`${JSON.stringify({ inputs, outputs })}\n`), bytes]);

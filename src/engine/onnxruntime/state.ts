@@ -2,7 +2,7 @@
  * Weights, moments and gradients of a training run, in WebAssembly memories: onnxruntime reads weights from and writes
  * gradients into the same bytes on which the optimizer kernels work, so nothing is copied in a step.
  */
-import { elements } from "../../graph/ir/ir.js";
+import { elements, matrixSizes } from "../../graph/ir/ir.js";
 import { kernelMemory, type Kernels } from "../../files/numeric/kernels.js";
 import type { ParamInfo } from "../../graph/programs/programs.js";
 import { MUON_EPS, muonScale } from "../optimizer/muon.js";
@@ -16,23 +16,29 @@ import {
   type StateOptions,
 } from "../optimizer/state.js";
 
-export type RegionKind = StateKind | "gradient" | "accumulated";
+/** What a backend keeps of a parameter, an array of its size each. */
+export type ArrayKind = StateKind | "gradient" | "accumulated";
 
-/** Regions of one parameter, each `padded` floats long; byte offsets into its arena. */
-interface Region {
+/** Where gradients lie: those of the last micro-batch, or the sums over several. */
+type GradientKind = "gradient" | "accumulated";
+
+/** One parameter's arrays, each `padded` floats long; byte offsets into the memory that holds them. */
+interface ParamArrays {
   readonly key: string;
   readonly arena: Arena;
+  /** Floats that are the parameter's own. */
   readonly count: number;
   readonly padded: number;
   readonly shape: readonly number[];
-  readonly offsets: Readonly<Partial<Record<RegionKind, number>>>;
+  readonly offsets: Readonly<Partial<Record<ArrayKind, number>>>;
 }
 
-/** A region that is trained. */
-interface TrainedRegion extends Region {
-  readonly offsets: Region["offsets"] & Readonly<Record<"weight" | "moment1" | "gradient", number>>;
+/** The arrays of a parameter that is trained. */
+interface TrainedArrays extends ParamArrays {
+  readonly offsets: ParamArrays["offsets"] & Readonly<Record<"weight" | "moment1" | "gradient", number>>;
 }
 
+/** A WebAssembly memory and the kernels that work on it. */
 interface Arena {
   readonly buffer: ArrayBuffer;
   readonly kernels: Kernels;
@@ -48,6 +54,7 @@ interface ArenaOptions extends StateOptions {
   readonly arenaBytes?: number;
 }
 
+/** Arrays in the order in which a memory holds them. */
 const order = [
   "weight",
   "moment1",
@@ -55,34 +62,53 @@ const order = [
   "average",
   "gradient",
   "accumulated",
-] as const satisfies readonly RegionKind[];
+] as const satisfies readonly ArrayKind[];
 
-/** Whether a parameter has a region of this kind. */
-function keeps(options: ArenaOptions, key: string, kind: RegionKind): boolean {
+/** Whether a parameter has an array of this kind. */
+function hasArray(options: ArenaOptions, key: string, kind: ArrayKind): boolean {
   if (kind === "gradient" || kind === "accumulated")
     return options.frozen?.has(key) !== true && (kind === "gradient" || options.accumulate);
   return keepsState(options, key, kind);
 }
 
-interface Planned {
+/** A parameter that waits for its place in a memory. */
+interface WaitingParam {
   readonly param: ParamInfo;
   readonly padded: number;
-  readonly kinds: readonly RegionKind[];
+  readonly kinds: readonly ArrayKind[];
 }
 
+/** A parameter with the offsets of its arrays, as they are given out. */
+interface PlacedParam extends WaitingParam {
+  readonly offsets: Partial<Record<ArrayKind, number>>;
+}
+
+const isTrained = (arrays: ParamArrays): arrays is TrainedArrays => arrays.offsets.gradient !== undefined;
+
+/** Byte offset of an array that the run must have been opened with. Throws an Error where it has none. */
+function offsetOf({ key, offsets }: ParamArrays, kind: ArrayKind): number {
+  const offset = offsets[kind];
+  if (offset === undefined) throw missingState(key, kind, offsets.gradient === undefined);
+  return offset;
+}
+
+/**
+ * Weights of all parameters, with moments, gradients and averages of those that are trained.
+ * Throws an Error for a parameter whose arrays exceed one memory.
+ */
 export class TrainState {
-  private readonly regions = new Map<string, Region>();
-  private readonly trained: TrainedRegion[];
+  private readonly arrays = new Map<string, ParamArrays>();
+  private readonly trained: readonly TrainedArrays[];
 
   constructor(
     readonly params: readonly ParamInfo[],
     private readonly options: ArenaOptions,
   ) {
     const { arenaBytes = ARENA_BYTES } = options;
-    let waiting: Planned[] = [];
+    let waiting: WaitingParam[] = [];
     let floats = 0;
     for (const param of params) {
-      const kinds = order.filter((kind) => keeps(options, param.key, kind));
+      const kinds = order.filter((kind) => hasArray(options, param.key, kind));
       const padded = Math.ceil(elements(param.shape) / ALIGN) * ALIGN;
       const size = padded * kinds.length;
       if (size * 4 > arenaBytes) throw new Error(`parameter ${param.key} alone exceeds one WebAssembly memory`);
@@ -94,87 +120,89 @@ export class TrainState {
       floats += size;
     }
     this.allocate(waiting, floats);
-    this.trained = [...this.regions.values()].filter(
-      (region): region is TrainedRegion => region.offsets.gradient !== undefined,
-    );
+    this.trained = [...this.arrays.values()].filter(isTrained);
   }
 
-  /** One memory; regions of one kind lie together. */
-  private allocate(planned: readonly Planned[], floats: number): void {
+  /** Gives parameters one memory, in which the arrays of one kind lie together. */
+  private allocate(waiting: readonly WaitingParam[], floats: number): void {
     const arena = kernelMemory(floats * 4);
-    const offsets = planned.map((): Partial<Record<RegionKind, number>> => ({}));
-    let at = 0;
+    const placed = waiting.map((each): PlacedParam => ({ ...each, offsets: {} }));
+    let next = 0;
     for (const kind of order) {
-      planned.forEach(({ padded, kinds }, i) => {
-        if (!kinds.includes(kind)) return;
-        offsets[i]![kind] = at;
-        at += padded * 4;
-      });
+      for (const { kinds, padded, offsets } of placed) {
+        if (!kinds.includes(kind)) continue;
+        offsets[kind] = next;
+        next += padded * 4;
+      }
     }
-    planned.forEach(({ param: { key, shape }, padded }, i) => {
-      this.regions.set(key, { key, arena, count: elements(shape), padded, shape, offsets: offsets[i]! });
-    });
+    for (const { param, padded, offsets } of placed) {
+      const { key, shape } = param;
+      this.arrays.set(key, { key, arena, count: elements(shape), padded, shape, offsets });
+    }
   }
 
-  view(kind: RegionKind, key: string): Float32Array {
-    const region = this.regions.get(key);
-    if (region === undefined) throw unknownParameter(key);
+  /** A parameter's array, in place. Throws an Error for an unknown parameter and for an array that this run lacks. */
+  view(kind: ArrayKind, key: string): Float32Array {
+    const arrays = this.arrays.get(key);
+    if (arrays === undefined) throw unknownParameter(key);
     if (kind === "accumulated" && !this.options.accumulate)
       throw new Error("this state was opened without accumulation");
-    const offset = region.offsets[kind];
-    if (offset === undefined) throw missingState(key, kind, region.offsets.gradient === undefined);
-    return new Float32Array(region.arena.buffer, offset, region.count);
+    return new Float32Array(arrays.arena.buffer, offsetOf(arrays, kind), arrays.count);
   }
 
   /** accumulated += gradient */
   addGradients(): void {
-    for (const { arena, padded, offsets } of this.trained)
-      arena.kernels.add(offsets.accumulated!, offsets.gradient, padded);
+    for (const arrays of this.trained) {
+      const { arena, padded, offsets } = arrays;
+      arena.kernels.add(offsetOf(arrays, "accumulated"), offsets.gradient, padded);
+    }
   }
 
   /** Norm over all trained parameters of `where`, times `scale`. */
-  gradientNorm(where: "gradient" | "accumulated", scale: number): number {
+  gradientNorm(where: GradientKind, scale: number): number {
     let sum = 0;
-    for (const { arena, padded, offsets } of this.trained) sum += arena.kernels.sumSquares(offsets[where]!, padded);
+    for (const arrays of this.trained) sum += arrays.arena.kernels.sumSquares(offsetOf(arrays, where), arrays.padded);
     return Math.sqrt(sum) * scale;
   }
 
   /**
-   * One update from the gradients in `where`, each first multiplied by `scale`; `orthogonalize` is for parameters of
-   * Muon.
+   * One update from the gradients in `where`, each first multiplied by `scale`. Throws an Error where a parameter takes
+   * Muon and `settings` has none, or nothing orthogonalizes.
    */
   async update(
-    where: "gradient" | "accumulated",
+    where: GradientKind,
     scale: number,
-    o: StepSettings,
+    settings: StepSettings,
     orthogonalize?: Orthogonalize,
   ): Promise<void> {
-    for (const region of this.trained) {
-      if (usesMuon(this.options, region.key)) await this.updateMuon(region, where, scale, o, orthogonalize!);
-      else this.updateAdamW(region, where, scale, o);
-      const { arena, padded, offsets } = region;
-      if (o.averageDecay !== undefined)
-        arena.kernels.blend(offsets.average!, offsets.weight, padded, o.averageDecay, 1 - o.averageDecay);
+    for (const arrays of this.trained) {
+      if (usesMuon(this.options, arrays.key)) await this.updateMuon(arrays, where, scale, settings, orthogonalize);
+      else this.updateAdamW(arrays, where, scale, settings);
+      const { arena, padded, offsets } = arrays;
+      const { averageDecay: decay } = settings;
+      if (decay !== undefined)
+        arena.kernels.blend(offsetOf(arrays, "average"), offsets.weight, padded, decay, 1 - decay);
     }
   }
 
-  private updateAdamW(region: TrainedRegion, where: "gradient" | "accumulated", scale: number, o: StepSettings): void {
-    const { arena, padded, offsets } = region;
-    const { rate, decay } = ratesOf(this.options, region, o);
+  private updateAdamW(arrays: TrainedArrays, where: GradientKind, scale: number, settings: StepSettings): void {
+    const { arena, padded, offsets } = arrays;
+    const { beta1, beta2, eps, update } = settings;
+    const { rate, decay } = ratesOf(this.options, arrays, settings);
     arena.kernels.adamw(
       offsets.weight,
       offsets.moment1,
-      offsets.moment2!,
-      offsets[where]!,
+      offsetOf(arrays, "moment2"),
+      offsetOf(arrays, where),
       padded,
       scale,
-      o.beta1,
-      1 - o.beta1,
-      o.beta2,
-      1 - o.beta2,
-      rate / (1 - o.beta1 ** o.update),
-      1 / Math.sqrt(1 - o.beta2 ** o.update),
-      o.eps,
+      beta1,
+      1 - beta1,
+      beta2,
+      1 - beta2,
+      rate / (1 - beta1 ** update),
+      1 / Math.sqrt(1 - beta2 ** update),
+      eps,
       1 - rate * decay,
     );
   }
@@ -184,30 +212,29 @@ export class TrainState {
    * rate factor NS(u / |u|).
    */
   private async updateMuon(
-    region: TrainedRegion,
-    where: "gradient" | "accumulated",
-    scale: number,
-    o: StepSettings,
-    orthogonalize: Orthogonalize,
+    arrays: TrainedArrays,
+    where: GradientKind,
+    gradientScale: number,
+    settings: StepSettings,
+    orthogonalize: Orthogonalize | undefined,
   ): Promise<void> {
-    const {
-      arena: { kernels, buffer },
-      count,
-      padded,
-      shape,
-      offsets,
-    } = region;
-    const { momentum, nesterov, scale: kind } = o.muon!;
-    const { rate, decay } = ratesOf(this.options, region, o);
-    const scratch = offsets[where]!;
-    kernels.blend(offsets.moment1, scratch, padded, momentum, (1 - momentum) * scale);
-    kernels.blend(scratch, offsets.moment1, padded, nesterov ? (1 - momentum) * scale : 0, nesterov ? momentum : 1);
-    const norm = Math.max(Math.sqrt(kernels.sumSquares(scratch, padded)), MUON_EPS);
-    kernels.blend(scratch, scratch, padded, 1 / norm, 0);
-    const [rows, columns] = shape as [number, number];
-    const view = new Float32Array(buffer, scratch, count);
+    if (settings.muon === undefined || orthogonalize === undefined)
+      throw new Error(`${arrays.key} takes Muon, but the update has no settings for it`);
+    const { count, padded, offsets } = arrays;
+    const { kernels, buffer } = arrays.arena;
+    const { momentum, nesterov, scale } = settings.muon;
+    const { rate, decay } = ratesOf(this.options, arrays, settings);
+    const [rows, columns] = matrixSizes(arrays);
+    const fresh = (1 - momentum) * gradientScale;
+    // The gradient is not needed any more, so its array takes the direction.
+    const direction = offsetOf(arrays, where);
+    kernels.blend(offsets.moment1, direction, padded, momentum, fresh);
+    kernels.blend(direction, offsets.moment1, padded, nesterov ? fresh : 0, nesterov ? momentum : 1);
+    const norm = Math.max(Math.sqrt(kernels.sumSquares(direction, padded)), MUON_EPS);
+    kernels.blend(direction, direction, padded, 1 / norm, 0);
+    const view = new Float32Array(buffer, direction, count);
     view.set(await orthogonalize(view, rows, columns));
-    kernels.blend(offsets.weight, scratch, padded, 1 - rate * decay, -rate * muonScale(kind, rows, columns));
+    kernels.blend(offsets.weight, direction, padded, 1 - rate * decay, -rate * muonScale(scale, rows, columns));
   }
 }
 

@@ -19,8 +19,9 @@ import type {
 } from "../runtime/runtime.js";
 import { addRows, takeRowGradients } from "./row-gradients.js";
 import { floats, intTensor, numbers, openSession, tensor, type Session } from "./session.js";
-import { TrainState, type Orthogonalize, type RegionKind } from "./state.js";
+import { TrainState, type Orthogonalize, type ArrayKind } from "./state.js";
 
+/** Opens a training run; weights are to be written before the first step. Throws for Muon on anything but a matrix. */
 export async function openTrainRuntime(program: TrainProgram, options: TrainOptions): Promise<TrainRuntime> {
   checkTuning(program, options);
   const frozen = frozenOf(program);
@@ -34,7 +35,7 @@ export async function openTrainRuntime(program: TrainProgram, options: TrainOpti
   const { graph, gradients: rowGradients } = takeRowGradients(program.graph, program.gradients);
   const session = await openSession(graph, options);
   let evaluation: Promise<Session> | undefined;
-  const bind = (kind: RegionKind, params: readonly ParamInfo[]): ort.Tensor[] =>
+  const bind = (kind: ArrayKind, params: readonly ParamInfo[]): ort.Tensor[] =>
     params.map(({ key, shape }) => tensor(state.view(kind, key), shape));
   const weights = bind("weight", program.params);
   const gradients = bind("gradient", program.trained);
@@ -69,7 +70,8 @@ export async function openTrainRuntime(program: TrainProgram, options: TrainOpti
   ];
   let shares: Promise<Session> | undefined;
   const ahead: RunAhead = async (batch, routing) => {
-    shares ??= openSession(program.shares!.graph, options);
+    if (program.shares === null) throw new Error("the program shares no counts between micro-batches");
+    shares ??= openSession(program.shares.graph, options);
     return (await (await shares).run(feed(batch, weights, routing), [])).map(numbers);
   };
 
@@ -99,9 +101,10 @@ export async function openTrainRuntime(program: TrainProgram, options: TrainOpti
       return { ...losses, gradNorm, ...verdict };
     },
     async evaluate(batch: MicroBatch, kind: "weight" | "average" = "weight"): Promise<LossMetrics> {
-      if (kind === "average" && averages === null) throw averagesMissing();
+      const params = kind === "average" ? averages : weights;
+      if (params === null) throw averagesMissing();
       evaluation ??= openSession(program.evaluation.graph, options);
-      const results = await (await evaluation).run(feed(batch, kind === "average" ? averages! : weights), []);
+      const results = await (await evaluation).run(feed(batch, params), []);
       return readLosses(program.evaluation.outputs, (index) => numbers(at(results, index)));
     },
     read: (kind: StateKind, key: string) => Promise.resolve(state.view(kind, key).slice()),
@@ -132,7 +135,8 @@ function openOrthogonalizer(options: BackendOptions): { readonly run: Orthogonal
       const session = sessions.get(name) ?? openSession(newtonSchulz(rows, columns), options);
       sessions.set(name, session);
       const [result] = await (await session).run([tensor(x, [rows, columns])], []);
-      return floats(result!);
+      if (result === undefined) throw new Error(`the iteration of a matrix ${name} gave nothing`);
+      return floats(result);
     },
     async close() {
       for (const session of sessions.values()) await (await session.catch(() => null))?.close();

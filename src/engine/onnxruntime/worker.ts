@@ -2,6 +2,7 @@
  * Hosts one runtime in a worker thread: onnxruntime's run() blocks the thread that calls it. Messages are method calls.
  */
 import { parentPort } from "node:worker_threads";
+import { valueAt } from "../../base/at.js";
 import { sentError, type SentError } from "../../base/errors.js";
 import { limitError } from "../../files/io/limits.js";
 import type { ForwardRuntime, OperationRuntime, TrainRuntime } from "../runtime/runtime.js";
@@ -9,6 +10,7 @@ import { openForwardRuntime } from "./forward-runtime.js";
 import { openOperationRuntime } from "./operation-runtime.js";
 import { openTrainRuntime } from "./train-runtime.js";
 
+/** A method call on its way to the thread. */
 export interface Call {
   readonly id: number;
   readonly method: string;
@@ -17,6 +19,7 @@ export interface Call {
   readonly given: ArrayBuffer[];
 }
 
+/** What a call gave, or how it failed, on its way back. */
 export interface Reply {
   readonly id: number;
   readonly result?: unknown;
@@ -40,12 +43,14 @@ async function answer({ method, args }: Call): Promise<unknown> {
     return undefined;
   }
   if (runtime === undefined) throw new Error(`${method} before open`);
-  return (runtime as unknown as Record<string, (...args: readonly unknown[]) => Promise<unknown>>)[method]!(...args);
+  const methods = runtime as unknown as Readonly<Record<string, (...args: readonly unknown[]) => Promise<unknown>>>;
+  return valueAt(methods, method)(...args);
 }
 
-parentPort?.on("message", (call: Call) => {
+const port = parentPort;
+port?.on("message", (call: Call) => {
   const reply = (outcome: Pick<Reply, "result" | "error">): void =>
-    parentPort!.postMessage({ id: call.id, ...outcome, returned: call.given } satisfies Reply, call.given);
+    port.postMessage({ id: call.id, ...outcome, returned: call.given } satisfies Reply, call.given);
   answer(call).then(
     (result) => reply({ result }),
     (error: unknown) => reply({ error: sentError(limitError(error) ?? error) }),

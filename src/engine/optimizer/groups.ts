@@ -8,6 +8,7 @@ import type { ParamTuning } from "../runtime/runtime.js";
 
 type ParamGroup = keyof ParameterGroups;
 
+/** What a training's block says of its parameters. */
 export interface ParameterSettings {
   readonly groups?: ParameterGroups | undefined;
   /** Slot keys, `*` stands for any text. */
@@ -15,20 +16,27 @@ export interface ParameterSettings {
   readonly optimizer?: { readonly method?: "adamw" | "muon" | undefined } | undefined;
 }
 
+/** Which parameters are trained, and how. */
 export interface ParameterPlan {
   /** Keys that get no gradient: frozen ones, and state that moves by a rule of its own. */
   readonly frozen: ReadonlySet<string>;
-  /** For every other key that differs from the common settings. */
+  /** How every other parameter departs from the common settings, by key, where it does. */
   readonly tuning: Readonly<Record<string, ParamTuning>>;
 }
 
-/** Routed experts and routers are what upcycling adds; a shared expert sees every token, as a dense FFN does. */
+/**
+ * The group of a parameter. Routed experts and routers are what upcycling adds; a shared expert sees every token, as a
+ * dense FFN does, so it belongs to the rest.
+ */
 export function groupOf({ at }: Slot): ParamGroup {
   if (at.expert !== undefined) return "experts";
   return at.part.startsWith("router") || at.part === "sharedRouter" ? "router" : "rest";
 }
 
-/** Throws inputError for a pattern that names no parameter, and where nothing is left to train. */
+/**
+ * Decides for every parameter whether and how it is trained. Throws inputError for a pattern that names no parameter,
+ * and where nothing is left to train.
+ */
 export function planParameters(
   spec: DecoderSpec,
   { groups = {}, freeze = [], optimizer }: ParameterSettings,
@@ -39,38 +47,35 @@ export function planParameters(
   );
   for (const pattern of freeze) {
     const matches = patternTest(pattern);
-    const found = slots.filter(({ key }) => matches(key));
-    if (found.length === 0) {
-      const hint =
-        `names look like ${["embed", "layers.0.q", slots.at(-1)!.key].join(", ")}; upcycle inspect shows a ` +
-        "model's shape";
+    const matching = slots.filter(({ key }) => matches(key));
+    if (matching.length === 0) {
+      const examples = ["embed", "layers.0.q", ...slots.slice(-1).map(({ key }) => key)].join(", ");
+      const hint = `names look like ${examples}; upcycle inspect shows a model's shape`;
       throw inputError(`freeze "${pattern}" names no parameter of this model`, { where: "training.freeze", hint });
     }
-    for (const { key } of found) frozen.add(key);
+    for (const { key } of matching) frozen.add(key);
   }
   const trained = slots.filter(({ key }) => !frozen.has(key));
   if (trained.length === 0)
     throw inputError("every parameter is frozen, nothing is left to train", { where: "training" });
+  const usesMuon = (slot: Slot): boolean => optimizer?.method === "muon" && takesMuon(slot);
   const tuning = Object.fromEntries(
     trained.flatMap((slot): [string, ParamTuning][] => {
-      const settings = groups[groupOf(slot)];
-      const muon = optimizer?.method === "muon" && takesMuon(slot);
-      if (settings?.lr === undefined && settings?.weightDecay === undefined && !muon) return [];
-      return [
-        [
-          slot.key,
-          {
-            rate: settings?.lr ?? 1,
-            decay: settings?.weightDecay ?? null,
-            ...(muon ? { method: "muon" as const } : {}),
-          },
-        ],
-      ];
+      const own = tuningOf(groups[groupOf(slot)], usesMuon(slot));
+      return own === null ? [] : [[slot.key, own]];
     }),
   );
   return { frozen, tuning };
 }
 
+/** How a parameter of a group departs from the common settings; null where it does not. */
+function tuningOf(group: ParameterGroups[ParamGroup], muon: boolean): ParamTuning | null {
+  if (group?.lr === undefined && group?.weightDecay === undefined && !muon) return null;
+  const common = { rate: group?.lr ?? 1, decay: group?.weightDecay ?? null };
+  return muon ? { ...common, method: "muon" } : common;
+}
+
+/** Whether a key matches a pattern in which `*` stands for any text. */
 function patternTest(pattern: string): (key: string) => boolean {
   const expression = new RegExp(`^${pattern.replace(/\./g, "\\.").replace(/\*+/g, ".*")}$`);
   return (key) => expression.test(key);

@@ -9,6 +9,7 @@ import { verify } from "../../graph/ir/passes.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import type { MuonScale } from "../runtime/runtime.js";
 
+/** Coefficients of the quintic x <- A x + B x³ + C x⁵. */
 const [A, B, C] = [3.4445, -4.775, 2.0315];
 const STEPS = 5;
 /** Smallest norm that a matrix is divided by. */
@@ -45,11 +46,12 @@ export function muonScale(scale: MuonScale, rows: number, columns: number): numb
   return scale === "rms" ? 0.2 * Math.sqrt(Math.max(rows, columns)) : Math.sqrt(Math.max(1, rows / columns));
 }
 
+/** Matrices whose rows stand for themselves: they are looked up or compared one by one. */
 const vectorLike = new Set<string>(["embed", "positions", "head", "router", "sharedRouter"]);
 
 /**
- * Hidden matrices. Embeddings, head and routers, whose rows are looked up or compared one by one, stay with AdamW, as
- * do norms and biases.
+ * Whether Muon moves a parameter: it does so for hidden matrices. Embeddings, head and routers stay with AdamW, as do
+ * norms and biases.
  */
 export function takesMuon({ at, shape }: Slot): boolean {
   return shape.length === 2 && !vectorLike.has(at.part);

@@ -1,6 +1,8 @@
 /** Learning-rate schedules: a pure function of the step. */
 
+/** A learning-rate schedule. */
 export interface Schedule {
+  /** Largest learning rate. */
   readonly peak: number;
   readonly schedule: "constant" | "linear" | "cosine" | "wsd";
   /** Steps over which the rate rises in a line from 0 to the peak. */
@@ -41,6 +43,7 @@ export function learningRateAt(lr: Schedule, trained: number, step: number): num
   }
 }
 
+/** A training's schedule and its number of steps. */
 interface ScheduledSteps {
   readonly lr: Schedule;
   readonly steps: number;

@@ -5,6 +5,7 @@
 import type { ParamInfo, TrainProgram } from "../../graph/programs/programs.js";
 import type { AdamW, MicroBatch, ParamTuning, StateKind, StepSettings, TrainOptions } from "../runtime/runtime.js";
 
+/** What decides which state a parameter has. */
 export interface StateOptions extends Pick<TrainOptions, "tuning" | "average"> {
   /** Keys that have weights only. */
   readonly frozen?: ReadonlySet<string> | undefined;
@@ -12,6 +13,7 @@ export interface StateOptions extends Pick<TrainOptions, "tuning" | "average"> {
 
 const tuningOf = ({ tuning }: Pick<StateOptions, "tuning">, key: string): ParamTuning | undefined => tuning?.[key];
 
+/** Whether a parameter is moved by Muon. */
 export const usesMuon = (options: Pick<StateOptions, "tuning">, key: string): boolean =>
   tuningOf(options, key)?.method === "muon";
 
@@ -33,25 +35,28 @@ export function frozenOf({ params, trained }: Pick<TrainProgram, "params" | "tra
 export function ratesOf(
   options: StateOptions,
   { key, shape }: ParamInfo,
-  o: AdamW,
+  settings: AdamW,
 ): { readonly rate: number; readonly decay: number } {
   const tuning = tuningOf(options, key);
   return {
-    rate: o.learningRate * (tuning?.rate ?? 1),
-    decay: o.decayOn === "all" || shape.length > 1 ? (tuning?.decay ?? o.weightDecay) : 0,
+    rate: settings.learningRate * (tuning?.rate ?? 1),
+    decay: settings.decayOn === "all" || shape.length > 1 ? (tuning?.decay ?? settings.weightDecay) : 0,
   };
 }
 
+/** The error for a key that the program does not have. */
 export const unknownParameter = (key: string): Error => new Error(`no parameter ${key}`);
 
+/** The error for state that a parameter of this run does not have. */
 export const missingState = (key: string, kind: string, frozen: boolean): Error =>
   new Error(`${key} has no ${kind}: ${frozen ? "it is frozen" : "this run keeps none"}`);
 
+/** Throws an Error for data of another length than the parameter's. */
 export function checkLength(key: string, expected: number, data: Float32Array): void {
   if (data.length !== expected) throw new Error(`${key} has ${expected} elements, got ${data.length}`);
 }
 
-/** Throws for settings that ask for state which a run so opened does not have. */
+/** Throws an Error for a step that asks for what this run was not opened with. */
 export function checkStep(options: TrainOptions, batches: readonly MicroBatch[], settings: StepSettings): void {
   if (batches.length === 0) throw new Error("a step takes at least one micro-batch, got none");
   if (batches.length > 1 && !options.accumulate)
@@ -61,9 +66,10 @@ export function checkStep(options: TrainOptions, batches: readonly MicroBatch[],
     throw new Error("parameters of this run take Muon, but the step has no settings for it");
 }
 
+/** The error for averages in a run that was opened without them. */
 export const averagesMissing = (): Error => new Error("this run keeps no averages");
 
-/** Throws for a tuning that a parameter cannot follow. */
+/** Throws an Error for a tuning that a parameter cannot follow. */
 export function checkTuning({ params }: Pick<TrainProgram, "params">, options: TrainOptions): void {
   for (const { key, shape } of params)
     if (usesMuon(options, key) && shape.length !== 2) throw new Error(`Muon takes matrices, ${key} is [${shape}]`);

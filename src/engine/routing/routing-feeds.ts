@@ -2,22 +2,24 @@
  * What a training graph's routers are fed with during a step: drawn numbers, and counts of the step's other
  * micro-batches. The same for every backend.
  */
+import { at } from "../../base/at.js";
 import type { TrainProgram } from "../../graph/programs/programs.js";
-import { elsewhereOf, routingFeeds } from "./routing.js";
+import { elsewhereOf, routingFeeds, type Counts } from "./routing.js";
 import type { Draw, MicroBatch } from "../runtime/runtime.js";
 
+/** The numbers that a step's micro-batches are fed with, one micro-batch after the other. */
 interface StepFeeds {
-  /** Of micro-batch `micro`, in the order of the program's feeds. */
+  /** Numbers for micro-batch `micro`, in the order of the program's feeds. */
   next(micro: number): Float32Array[];
   /**
-   * To be told the outputs of each micro-batch before the next one is asked for; `read` gives the numbers of the
-   * graph's output at an index.
+   * Takes the outputs of a micro-batch; to be called before the next one's numbers are asked for. `read` gives the
+   * numbers of the graph's output at an index.
    */
   done(read: (index: number) => readonly number[]): void;
 }
 
 /** Runs `shares.graph` on a micro-batch with its feeds: the numbers of each output. */
-export type RunAhead = (batch: MicroBatch, feeds: readonly Float32Array[]) => Promise<readonly (readonly number[])[]>;
+export type RunAhead = (batch: MicroBatch, feeds: readonly Float32Array[]) => Promise<Counts>;
 
 /** Feeds of one step. Where shares must be known ahead, runs every micro-batch forward up to its last router. */
 export async function stepFeeds(
@@ -27,11 +29,11 @@ export async function stepFeeds(
   ahead: RunAhead,
 ): Promise<StepFeeds> {
   const empty = feeds.flatMap(({ kind, shape }) =>
-    kind === "elsewhere" ? [new Array<number>(shape[0]!).fill(0)] : [],
+    kind === "elsewhere" ? [new Array<number>(at(shape, 0)).fill(0)] : [],
   );
-  const tokens = batches[0]!.ids.length;
-  const before: (readonly (readonly number[])[])[] = [];
-  let all: (readonly (readonly number[])[])[] | null = null;
+  const tokens = at(batches, 0).ids.length;
+  const before: Counts[] = [];
+  let all: Counts[] | null = null;
   if (shares?.ahead === true) {
     all = [];
     for (const [micro, batch] of batches.entries())

@@ -1,7 +1,8 @@
 /**
- * Routing in training, beside the graph: its settings and whom they fit, the numbers that are fed for it, and the
- * expert bias.
+ * Routing in training, beside the graph: its settings and the models that they fit, the numbers that are fed for it,
+ * and the expert bias.
  */
+import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { randomStream } from "../../base/random.js";
 import type { RoutingConfig } from "../../base/schemas/index.js";
@@ -10,7 +11,10 @@ import type { DecoderSpec, MoeFfn } from "../../model/decoder/types.js";
 import { slotKey } from "../../model/tensors/slots.js";
 import type { Draw } from "../runtime/runtime.js";
 
-/** What a block says of routing, for the graph. Over one micro-batch a step's shares are the micro-batch's own. */
+/**
+ * What a training's block says of routing, for the graph. Over one micro-batch a step's shares are the micro-batch's
+ * own.
+ */
 export function routingSettings({
   routing,
   accumulate,
@@ -78,43 +82,57 @@ function checkSinkhorn(moe: readonly MoeFfn[], where: string): void {
   }
 }
 
-/** Counts of other micro-batches, by MoE layer, and the tokens of all that count, this one's included. */
+/** How often each expert was chosen, by MoE layer. */
+export type Counts = readonly (readonly number[])[];
+
+/** Counts of other micro-batches, and the tokens of all that count, this one's included. */
 export interface Elsewhere {
-  readonly counts: readonly (readonly number[])[];
+  readonly counts: Counts;
   readonly tokens: number;
 }
 
-/** The numbers for one micro-batch. What jitter draws is a function of seed, step, micro-batch and layer alone. */
+/**
+ * The numbers for one micro-batch. What jitter draws is a function of seed, step, micro-batch and layer alone.
+ * Throws an Error for a program that wants numbers which are not there.
+ */
 export function routingFeeds(
   feeds: readonly RoutingFeed[],
   draw: Draw | undefined,
   micro: number,
   elsewhere: Elsewhere | null,
 ): Float32Array[] {
+  const others = (): Elsewhere => {
+    if (elsewhere === null) throw new Error("this program takes counts of other micro-batches and was given none");
+    return elsewhere;
+  };
   return feeds.map((feed) => {
     switch (feed.kind) {
-      case "jitter": {
-        if (draw === undefined) throw new Error("this program draws random numbers and was given no seed");
-        const out = new Float32Array(feed.elements);
-        randomStream(draw.seed, `router jitter ${draw.step} ${micro} ${feed.layer}`).uniforms(
-          out,
-          1 - draw.jitter,
-          1 + draw.jitter,
-        );
-        return out;
-      }
+      case "jitter":
+        return jitterFactors(feed, draw, micro);
       case "elsewhere":
-        return Float32Array.from(elsewhere!.counts[feed.index]!);
+        return Float32Array.from(at(others().counts, feed.index));
       case "perToken":
-        return Float32Array.of(1 / elsewhere!.tokens);
+        return Float32Array.of(1 / others().tokens);
     }
   });
 }
 
-type Counts = readonly (readonly number[])[];
+/** Factors uniform from 1 - jitter to 1 + jitter. */
+function jitterFactors(
+  { elements, layer }: Extract<RoutingFeed, { kind: "jitter" }>,
+  draw: Draw | undefined,
+  micro: number,
+): Float32Array {
+  if (draw === undefined) throw new Error("this program draws random numbers and was given no seed");
+  const { seed, step, jitter } = draw;
+  const factors = new Float32Array(elements);
+  randomStream(seed, `router jitter ${step} ${micro} ${layer}`).uniforms(factors, 1 - jitter, 1 + jitter);
+  return factors;
+}
 
+/** a plus b, or minus it. */
 const plus = (a: Counts, b: Counts, sign: 1 | -1 = 1): number[][] =>
-  a.map((layer, l) => layer.map((count, e) => count + sign * b[l]![e]!));
+  a.map((layer, l) => layer.map((count, e) => count + sign * at(at(b, l), e)));
 
 /**
  * What the others have counted, for micro-batch number `micro`. `before` are the counts of the micro-batches up to it
@@ -132,7 +150,7 @@ export function elsewhereOf(
   const parts = all ?? before;
   const total = parts.reduce<Counts>((sum, part) => plus(sum, part), empty);
   if (all === null) return { counts: total, tokens: tokens * (micro + 1) };
-  return { counts: plus(total, all[micro]!, -1), tokens: tokens * all.length };
+  return { counts: plus(total, at(all, micro), -1), tokens: tokens * all.length };
 }
 
 /** Keys of the correction biases, one for each MoE layer. */
@@ -148,5 +166,5 @@ export function correctionKeys(spec: DecoderSpec): string[] {
  */
 export function movedBias(bias: Float32Array, counts: readonly number[], rate: number): Float32Array {
   const mean = counts.reduce((a, b) => a + b, 0) / counts.length;
-  return bias.map((value, e) => value + rate * Math.sign(mean - counts[e]!));
+  return bias.map((value, e) => value + rate * Math.sign(mean - at(counts, e)));
 }

@@ -1,7 +1,10 @@
 /**
  * The cache of keys and values that backends keep for generation: those of past tokens, by layer, [B, kvHeads, C, size]
  * as the graph reads them.
+ *
+ * Letters: B rows of a batch, T new tokens in each, C keys that a cache has room for.
  */
+import { at } from "../../base/at.js";
 import type { ExtendProgram } from "../../graph/programs/programs.js";
 import type { ExtendFeeds } from "./runtime.js";
 
@@ -9,6 +12,7 @@ type Floats = Float32Array | Float64Array;
 /** The precision that a backend keeps its cache in. */
 type FloatsOf<A extends Floats> = new (length: number) => A;
 
+/** Keys and values of a batch's past tokens. */
 export interface Cache<A extends Floats> {
   readonly capacity: number;
   /** k and v of layer 0, k and v of layer 1, ... */
@@ -38,12 +42,12 @@ function moved<A extends Floats>(
   capacity: number,
 ): Cache<A> {
   const target = emptyCache(Type, sizes, batch, capacity);
-  const kept = Math.min(cache.capacity, capacity);
+  const keys = Math.min(cache.capacity, capacity);
   cache.data.forEach((from, i) => {
     const size = sizeOf(sizes, i);
     for (let head = 0; head < batch * sizes.kvHeads; head++) {
       const start = head * cache.capacity * size;
-      target.data[i]!.set(from.subarray(start, start + kept * size), head * capacity * size);
+      at(target.data, i).set(from.subarray(start, start + keys * size), head * capacity * size);
     }
   });
   return target;
@@ -74,8 +78,12 @@ export function extendInputs(
   { ids, lengths, counts }: ExtendFeeds,
   room: number,
 ): Int32Array[] {
-  if (counts.some((count, row) => lengths[row]! + count > room)) throw new Error(`the cache has room for ${room} keys`);
-  const positions = Int32Array.from(ids, (_, i) => Math.min(lengths[Math.floor(i / tokens)]! + (i % tokens), most - 1));
+  if (counts.some((count, row) => at(lengths, row) + count > room))
+    throw new Error(`the cache has room for ${room} keys`);
+  const positions = Int32Array.from(ids, (_, i) => {
+    const past = at(lengths, Math.floor(i / tokens));
+    return Math.min(past + (i % tokens), most - 1);
+  });
   const rows = Int32Array.from(counts, (count, row) => row * tokens + Math.max(0, count - 1));
   return [ids, positions, ...(capacity === 0 ? [] : [lengths]), rows];
 }
@@ -92,21 +100,17 @@ export function append<A extends Floats>(
   present: readonly A[],
   { lengths, counts }: Pick<ExtendFeeds, "lengths" | "counts">,
 ): void {
-  const {
-    kvHeads,
-    shape: { tokens },
-  } = program;
+  const { kvHeads, shape } = program;
   present.forEach((from, i) => {
     const size = sizeOf(program, i);
-    const to = cache.data[i]!;
+    const to = at(cache.data, i);
     counts.forEach((count, row) => {
+      const past = at(lengths, row);
       for (let token = 0; token < count; token++) {
         for (let head = 0; head < kvHeads; head++) {
-          const start = ((row * tokens + token) * kvHeads + head) * size;
-          to.set(
-            from.subarray(start, start + size),
-            ((row * kvHeads + head) * cache.capacity + lengths[row]! + token) * size,
-          );
+          const start = ((row * shape.tokens + token) * kvHeads + head) * size;
+          const place = (row * kvHeads + head) * cache.capacity + past + token;
+          to.set(from.subarray(start, start + size), place * size);
         }
       }
     });

@@ -3,7 +3,7 @@ import { at } from "../../base/at.js";
 import type { LossOutputs } from "../../graph/programs/programs.js";
 import type { LossMetrics, StepMetrics, StepSettings } from "./runtime.js";
 
-/** As torch.nn.utils.clip_grad_norm_ has it. */
+/** What torch.nn.utils.clip_grad_norm_ adds to the norm, so that it can be divided by. */
 const CLIP_EPS = 1e-6;
 
 /** `read` gives the numbers of the graph's output at an index. */

@@ -5,6 +5,7 @@
 import type { Graph } from "../../graph/ir/ir.js";
 import type { ExtendProgram, LogitsProgram, TrainProgram } from "../../graph/programs/programs.js";
 
+/** Sequences that go through the network at once. */
 export interface MicroBatch {
   /** [batch * sequence] */
   readonly ids: Int32Array;
@@ -41,10 +42,11 @@ export interface ParamTuning {
 export interface Muon {
   readonly momentum: number;
   readonly nesterov: boolean;
-  /** See `muonScale`. */
+  /** The rule for a matrix's factor on the learning rate, see `muonScale`. */
   readonly scale: MuonScale;
 }
 
+/** Factor of a matrix's size on Muon's learning rate, see `muonScale`. */
 export type MuonScale = "rms" | "spectral";
 
 /** What a step's random numbers are a function of, with micro-batch and layer. */
@@ -63,17 +65,19 @@ export interface StepSettings extends AdamW {
    * `average`.
    */
   readonly averageDecay?: number | undefined;
-  /** For programs that feed on random numbers. */
+  /** What random numbers are drawn from; programs with jitter need it. */
   readonly draw?: Draw | undefined;
-  /** Above these the step is a spike: weights, moments and averages stay as they are. */
+  /** A step above one of these is a spike: weights, moments and averages stay as they are. */
   readonly limits?: { readonly loss: number; readonly gradNorm: number } | undefined;
 }
 
+/** Losses and routing of one batch, or of a step's micro-batches together. */
 export interface LossMetrics {
   /** Mean next-token cross entropy in nats. */
   readonly loss: number;
   /** Load-balancing loss before its coefficient, or null for a dense model. */
   readonly balanceLoss: number | null;
+  /** Router z-loss before its coefficient, or null for a dense model. */
   readonly zLoss: number | null;
   /** How often each expert was chosen, by MoE layer. */
   readonly counts: readonly (readonly number[])[];
@@ -83,30 +87,38 @@ export interface LossMetrics {
   readonly entropy: readonly number[];
 }
 
+/** Losses and routing of a step, and what became of its update. */
 export interface StepMetrics extends LossMetrics {
-  /** Before clipping. */
+  /** Norm of the mean gradient over all trained parameters, before clipping. */
   readonly gradNorm: number;
   /** False if loss or gradient was not finite, or a spike: then no weight was touched. */
   readonly applied: boolean;
-  /** What exceeded its limit. */
+  /** What exceeded its limit; null where nothing did. */
   readonly spike: "loss" | "gradient" | null;
 }
 
+/** What a run keeps of a parameter: its weights, the optimizer's moments, the running average. */
 export type StateKind = "weight" | "moment1" | "moment2" | "average";
 
+/** An open training run: a backend that owns weights and optimizer state. */
 export interface TrainRuntime {
   /** One update from the mean gradient of the micro-batches. */
   step(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics>;
   /** Losses of one batch with the current weights, or with their averages. */
   evaluate(batch: MicroBatch, weights?: "weight" | "average"): Promise<LossMetrics>;
-  /** Moments and averages exist only for parameters that are trained, the second moment only for AdamW. */
+  /**
+   * A copy of a parameter's state. Moments and averages exist only for parameters that are trained, the second moment
+   * only for AdamW; rejects for others.
+   */
   read(kind: StateKind, key: string): Promise<Float32Array>;
+  /** Replaces a parameter's state; rejects for state that does not exist and for another number of elements. */
   write(kind: StateKind, key: string, data: Float32Array): Promise<void>;
   /** Largest resident memory of the process right after a step of this runtime, in bytes. */
   peakMemory(): Promise<number>;
   close(): Promise<void>;
 }
 
+/** New tokens of each row of a batch, and where they stand. Letters: B rows, T new tokens. */
 export interface ExtendFeeds {
   /** [B*T]; what is not needed at a row's end is filled with any id. */
   readonly ids: Int32Array;
@@ -121,12 +133,16 @@ export interface ExtendFeeds {
   readonly capacity: number;
 }
 
+/** What a run of new tokens gives. */
 export interface Extended {
+  /** Logits [B, V] of each row's next token. */
   readonly logits: Float32Array;
   readonly ms: number;
 }
 
+/** Forward graphs over one set of weights, which the runtime owns. */
 export interface ForwardRuntime {
+  /** Sets a weight, by slot key. */
   write(key: string, data: Float32Array): Promise<void>;
   /** Programs are compiled once per `name`. Returns the program's single output. */
   run(name: string, program: LogitsProgram, feeds: readonly Int32Array[]): Promise<Float32Array>;
@@ -146,7 +162,7 @@ export type ArrayData = Float32Array | Int32Array;
 export interface OperationRuntime {
   /**
    * Graphs are compiled once per `name`. Feeds in the order of the graph's inputs, outputs in that of its outputs.
-   * Feeds at the places named in `given` belong to the runtime from then on; they lie in `memory`.
+   * Feeds at the places named in `given` must lie in what `memory` gave, and belong to the runtime from then on.
    */
   run(
     name: string,
@@ -154,24 +170,27 @@ export interface OperationRuntime {
     feeds: readonly ArrayData[],
     given?: readonly number[],
   ): Promise<readonly ArrayData[]>;
-  /** At least so many bytes, for a feed to give away; what was given comes round again. Holds anything. */
+  /** At least so many bytes of any content, for a feed to give away; buffers that were given away are used again. */
   memory(bytes: number): ArrayBuffer;
   close(): Promise<void>;
 }
 
+/** How a backend is opened. */
 export interface BackendOptions {
   readonly threads: number;
 }
 
+/** How a training run is opened. */
 export interface TrainOptions extends BackendOptions {
   /** Steps may have several micro-batches. */
   readonly accumulate: boolean;
-  /** By parameter key; what is left out follows the common settings. */
+  /** Tuning by parameter key; parameters that are left out follow the common settings. */
   readonly tuning?: Readonly<Record<string, ParamTuning>> | undefined;
   /** Keep a running average of every trained parameter. */
   readonly average?: boolean | undefined;
 }
 
+/** What runs graphs: it opens runtimes, each with weights and state of its own. */
 export interface Backend {
   readonly name: string;
   openTrain(program: TrainProgram, options: TrainOptions): Promise<TrainRuntime>;

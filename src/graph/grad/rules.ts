@@ -33,6 +33,7 @@ function unbroadcast(b: GraphBuilder, x: ValueId, shape: readonly number[]): Val
   return b.shape(summed).join() === shape.join() ? summed : b.reshape(summed, shape);
 }
 
+/** The rule of each primitive, or why it has none. */
 export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   constant: "no inputs",
   add: (b, node, [d]) => node.in.map((id) => unbroadcast(b, d, b.shape(id))),
@@ -60,8 +61,8 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   reshape: (b, node, [d]) => [b.reshape(d, b.shape(node.in[0]))],
   reduceSum: (b, node, [d]) => {
     const shape = b.shape(node.in[0]);
-    const kept = shape.map((size, axis) => (node.attrs.axes.includes(axis) ? 1 : size));
-    return [b.mul(b.reshape(d, kept), b.constant([1], shape))];
+    const keptAxes = shape.map((size, axis) => (node.attrs.axes.includes(axis) ? 1 : size));
+    return [b.mul(b.reshape(d, keptAxes), b.constant([1], shape))];
   },
   softmax: (b, node, [d]) => [b.op("softmaxGrad", [node.out[0], d], {})],
   softmaxGrad: "second derivative",

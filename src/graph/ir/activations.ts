@@ -1,7 +1,7 @@
 /** Activations and their slopes in float64, for the reference evaluation. */
 import type { ActivationKind } from "./ir.js";
+import { sigmoid } from "./reference-values.js";
 
-const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 const ROOT_2_OVER_PI = Math.sqrt(2 / Math.PI);
 const CUBIC = 0.044715;
 
@@ -34,6 +34,7 @@ interface Activation {
   readonly slope: (x: number) => number;
 }
 
+/** Value and derivative of each activation at a point. */
 export const activations: Readonly<Record<ActivationKind, Activation>> = {
   silu: { value: (x) => x * sigmoid(x), slope: (x) => sigmoid(x) * (1 + x * (1 - sigmoid(x))) },
   gelu: { value: (x) => x * cumulative(x), slope: (x) => cumulative(x) + x * normal(x) },

@@ -13,6 +13,8 @@
  * rows, D head size.
  */
 
+import type { ActivationKind } from "../../model/decoder/types.js";
+
 /** Element types: float32, or integers for indices and counts. */
 export type DType = "f32" | "int";
 
@@ -82,18 +84,15 @@ export interface RopeAttrs {
 }
 
 /**
- * `gelu` is x * Phi(x); `geluTanh` its tanh approximation (Hendrycks & Gimpel 2016); `relu2` is relu(x)^2 (So et al.
- * 2021).
- */
-export type ActivationKind = "silu" | "gelu" | "geluTanh" | "relu" | "relu2";
-
-/**
  * From logits to weights, see `RouterSpec`: scores -> choice by score + correction within the best groups -> weights =
  * scores of the chosen, renormalised by max(sum + plus, atLeast), times scaling.
  */
 export interface RouteRule {
   readonly score: "softmax" | "sigmoid" | "sparsemixer";
-  /** Of `sparsemixer`. */
+  /**
+   * Only `sparsemixer` reads it: experts whose logit l lies below the largest, m, by more than 2 * jitter * max(|l|, m)
+   * are left out of the softmax.
+   */
   readonly jitter: number;
   readonly renormalise: { readonly plus: number; readonly atLeast: number } | null;
   readonly groups: { readonly count: number; readonly kept: number } | null;
@@ -126,6 +125,10 @@ export interface PrimAttrs {
   scale: { readonly by: number };
   sigmoid: None;
   tanh: None;
+  /**
+   * `silu` is x * sigmoid(x); `gelu` x * Phi(x); `geluTanh` its tanh approximation (Hendrycks & Gimpel 2016); `relu2`
+   * relu(x)^2 (So et al. 2021).
+   */
   activation: { readonly kind: ActivationKind };
   /** (x, dy) -> dx */
   activationGrad: { readonly kind: ActivationKind };
@@ -386,4 +389,5 @@ export function lastSize({ shape }: Pick<ValueType, "shape">): number {
   return size;
 }
 
+export type { ActivationKind } from "../../model/decoder/types.js";
 export { elements } from "../../base/shapes.js";

@@ -1,4 +1,5 @@
 /** Graph -> graph: checks and clean-up that keep the meaning. */
+import { at } from "../../base/at.js";
 import { typeOf, type Graph, type Node, type ValueId } from "./ir.js";
 import { inferShapes } from "./shapes.js";
 
@@ -21,8 +22,7 @@ export function verify(graph: Graph): void {
     if (types.length !== node.out.length)
       throw new Error(`${where}: ${node.out.length} outputs, the rule gives ${types.length}`);
     types.forEach((type, i) => {
-      // There are as many outputs as types.
-      const id = node.out[i]!;
+      const id = at(node.out, i);
       const value = graph.values[id];
       if (value === undefined) throw new Error(`${where}: output %${id} has no type`);
       if (value.dtype !== type.dtype || value.shape.join() !== type.shape.join()) {
@@ -40,13 +40,13 @@ export function verify(graph: Graph): void {
 /** Drops nodes that no output needs. Inputs stay, so that feeds keep their meaning. */
 export function prune(graph: Graph): Graph {
   const needed = new Set<ValueId>(graph.outputs);
-  const kept: Node[] = [];
-  for (const node of [...graph.nodes].reverse()) {
+  const live: Node[] = [];
+  for (const node of graph.nodes.toReversed()) {
     if (!node.out.some((id) => needed.has(id))) continue;
     for (const id of node.in) needed.add(id);
-    kept.push(node);
+    live.push(node);
   }
-  return { ...graph, nodes: kept.reverse() };
+  return { ...graph, nodes: live.reverse() };
 }
 
 /** One line per node: `%7: f32[8,16] = matmul(%3, %x) {transB}`. */

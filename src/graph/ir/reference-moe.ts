@@ -1,23 +1,35 @@
-/** Reference evaluation of expert primitives (see `reference.ts`). */
-import { elements, matrixSizes, type PrimAttrs, type PrimInputs, type ValueType } from "./ir.js";
-import { matmulInto, type Tensor } from "./reference-values.js";
+/**
+ * Reference evaluation of expert primitives (see `reference.ts`).
+ *
+ * Letters: N tokens, E experts, K experts per token, R = N*K routed rows, A and B sizes of a row before and behind a
+ * product.
+ */
+import { at } from "../../base/at.js";
+import { elements, lastSize, type PrimAttrs, type PrimInputs, type ValueType } from "./ir.js";
+import { addScaled } from "../../base/vectors.js";
+import { addProduct, cutRows, type Tensor } from "./reference-values.js";
 
+/** Order, inverse and counts of the primitive `expertSort`, from experts [N, K]. */
 export function expertSort(experts: Float64Array, count: number): Float64Array[] {
-  const slots = Array.from(experts.keys()).sort((a, b) => experts[a]! - experts[b]! || a - b);
+  const slots = Array.from(experts.keys()).sort((a, b) => at(experts, a) - at(experts, b) || a - b);
   const inverse = new Float64Array(experts.length);
-  slots.forEach((slot, place) => (inverse[slot] = place));
+  for (const [place, slot] of slots.entries()) inverse[slot] = place;
   return [Float64Array.from(slots), inverse, expertCounts(experts, count, 1)];
 }
 
+/** How often each expert stands in each of `blocks` equal runs of experts [N, K]: [blocks, E]. */
 export function expertCounts(experts: Float64Array, count: number, blocks: number): Float64Array {
   const counts = new Float64Array(blocks * count);
   const size = experts.length / blocks;
-  experts.forEach((expert, slot) => {
-    if (expert < count) counts[Math.floor(slot / size) * count + expert]!++;
-  });
+  for (const [slot, expert] of experts.entries()) {
+    if (expert >= count) continue;
+    const place = Math.floor(slot / size) * count + expert;
+    counts[place] = at(counts, place) + 1;
+  }
   return counts;
 }
 
+/** Experts [N, K] with `attrs.experts` in the place of each choice that its expert has no room for. */
 export function expertCapacity(
   weights: Float64Array,
   experts: Float64Array,
@@ -27,68 +39,65 @@ export function expertCapacity(
   for (let expert = 0; expert < attrs.experts; expert++) {
     const slots = Array.from(experts.keys()).filter((slot) => experts[slot] === expert);
     // The sort is stable: equal weights stay in the order of their slots.
-    if (attrs.by === "weight") slots.sort((a, b) => weights[b]! - weights[a]!);
+    if (attrs.by === "weight") slots.sort((a, b) => at(weights, b) - at(weights, a));
     for (const slot of slots.slice(0, attrs.rows)) out[slot] = expert;
   }
   return out;
 }
 
+/** The rows [R, A] of each expert as one view, in the order of the experts; nobody's rows are left out. */
+function expertRows(x: Tensor, counts: Tensor): Float64Array[] {
+  const width = lastSize(x);
+  let start = 0;
+  return Array.from(counts.data, (rows) => {
+    const end = start + rows * width;
+    const own = x.data.subarray(start, end);
+    start = end;
+    return own;
+  });
+}
+
+/** Rows of each expert times its weight: [R, B], zeros for nobody's rows. */
 export function groupedMatmul(
-  inputs: PrimInputs<Tensor>["groupedMatmul"],
+  [x, counts, ...weights]: PrimInputs<Tensor>["groupedMatmul"],
   transB: boolean,
   type: ValueType,
 ): Float64Array {
-  const [x, counts, ...weights] = inputs;
-  const [inner, outer] = [matrixSizes(x)[1], matrixSizes(type)[1]];
+  const [k, n] = [lastSize(x), lastSize(type)];
   const out = new Float64Array(elements(type.shape));
-  let row = 0;
-  weights.forEach((weight, expert) => {
-    const rows = counts.data[expert]!;
-    matmulInto(out, x.data, weight.data, rows, inner, outer, false, transB, { out: row * outer, a: row * inner, b: 0 });
-    row += rows;
-  });
+  const outs = expertRows({ ...type, data: out }, counts);
+  for (const [expert, rows] of expertRows(x, counts).entries())
+    addProduct(at(outs, expert), rows, at(weights, expert).data, { m: rows.length / k, k, n, transB });
   return out;
 }
 
-export function groupedMatmulGradW(x: Tensor, dy: Tensor, counts: Tensor, types: readonly ValueType[]): Float64Array[] {
-  const [inner, outer] = [matrixSizes(x)[1], matrixSizes(dy)[1]];
-  let row = 0;
-  return types.map((type, expert) => {
-    const out = new Float64Array(elements(type.shape));
-    const rows = counts.data[expert]!;
-    // dyᵀ [outer, rows] times x [rows, inner]
-    matmulInto(
-      out,
-      dy.data.subarray(row * outer, (row + rows) * outer),
-      x.data.subarray(row * inner),
-      outer,
-      rows,
-      inner,
-      true,
-      false,
-    );
-    row += rows;
+/** dy_eᵀ x_e [B, A] of each expert, from x [R, A] and dy [R, B]. */
+export function groupedMatmulGradW(x: Tensor, dy: Tensor, counts: Tensor): Float64Array[] {
+  const [n, m] = [lastSize(x), lastSize(dy)];
+  const gradients = expertRows(dy, counts);
+  return expertRows(x, counts).map((rows, expert) => {
+    const out = new Float64Array(m * n);
+    addProduct(out, at(gradients, expert), rows, { m, k: rows.length / n, n, transA: true });
     return out;
   });
 }
 
-export function groupedBias(inputs: PrimInputs<Tensor>["groupedBias"]): Float64Array {
-  const [y, counts, ...biases] = inputs;
-  const out = y.data.slice();
-  let at = 0;
-  biases.forEach((bias, expert) => {
-    for (const end = at + counts.data[expert]! * bias.data.length; at < end; at++)
-      out[at]! += bias.data[at % bias.data.length]!;
-  });
-  return out;
+/** y [R, B] with each expert's bias [B] added to its rows. */
+export function groupedBias([y, counts, ...biases]: PrimInputs<Tensor>["groupedBias"]): Float64Array {
+  const data = y.data.slice();
+  for (const [expert, rows] of expertRows({ ...y, data }, counts).entries()) {
+    const bias = at(biases, expert).data;
+    for (const row of cutRows(rows, bias.length)) addScaled(row, 1, bias);
+  }
+  return data;
 }
 
-export function groupedBiasGrad(dy: Tensor, counts: Tensor, types: readonly ValueType[]): Float64Array[] {
-  let at = 0;
-  return types.map(({ shape }, expert) => {
-    const width = elements(shape);
-    const out = new Float64Array(width);
-    for (const end = at + counts.data[expert]! * width; at < end; at++) out[at % width]! += dy.data[at]!;
-    return out;
+/** Sum [B] over the rows of each expert, from dy [R, B]. */
+export function groupedBiasGrad(dy: Tensor, counts: Tensor): Float64Array[] {
+  const width = lastSize(dy);
+  return expertRows(dy, counts).map((rows) => {
+    const sum = new Float64Array(width);
+    for (const row of cutRows(rows, width)) addScaled(sum, 1, row);
+    return sum;
   });
 }

@@ -1,39 +1,46 @@
-/** Reference evaluation of routing (see `reference.ts`). */
+/**
+ * Reference evaluation of routing (see `reference.ts`).
+ *
+ * Letters: N tokens, E experts, K experts per token.
+ */
+import { at } from "../../base/at.js";
 import { matrixSizes, SINKHORN_EPS, type PrimAttrs, type RouteRule } from "./ir.js";
-import { softmaxRow, type Tensor } from "./reference-values.js";
+import { addScaled, dot } from "../../base/vectors.js";
+import { mapRows, rowViews, sigmoid, softmax, softmaxGrad, zip, type Tensor } from "./reference-values.js";
 
 /** Indices of the `count` largest, largest first, ties to the lowest index (the sort is stable). */
-function best(values: readonly number[], count: number): number[] {
-  return values
-    .map((_, i) => i)
-    .sort((a, b) => values[b]! - values[a]!)
+function best(values: Float64Array, count: number): number[] {
+  return Array.from(values.keys())
+    .sort((a, b) => at(values, b) - at(values, a))
     .slice(0, count);
 }
+
+/** The values at `places`. */
+const pick = (values: Float64Array, places: readonly number[]): Float64Array =>
+  Float64Array.from(places, (place) => at(values, place));
+
+const sum = (values: Float64Array): number => values.reduce((total, value) => total + value, 0);
 
 /**
  * Choices outside the best groups become -Infinity. A group is worth the sum of its two best (modeling_deepseek_v3.py).
  */
-function limitToGroups(choice: number[], { count, kept }: NonNullable<RouteRule["groups"]>): number[] {
+function limitToGroups(choice: Float64Array, { count, kept }: NonNullable<RouteRule["groups"]>): Float64Array {
   const size = choice.length / count;
-  const worth = Array.from({ length: count }, (_, group) => {
-    const own = choice.slice(group * size, (group + 1) * size);
-    return best(own, 2).reduce((sum, i) => sum + own[i]!, 0);
+  const worth = Float64Array.from({ length: count }, (_, group) => {
+    const own = choice.subarray(group * size, (group + 1) * size);
+    return sum(pick(own, best(own, 2)));
   });
   const open = new Set(best(worth, kept));
   return choice.map((value, expert) => (open.has(Math.floor(expert / size)) ? value : -Infinity));
 }
 
 /** Scores of one token's experts. */
-function scoresOf(logits: Float64Array, rule: RouteRule): Float64Array {
-  if (rule.score === "sigmoid") return logits.map((logit) => 1 / (1 + Math.exp(-logit)));
-  const scores = new Float64Array(logits.length);
-  softmaxRow(logits, 0, logits.length, scores);
-  return scores;
-}
+const scoresOf = (logits: Float64Array, { score }: RouteRule): Float64Array =>
+  score === "sigmoid" ? logits.map(sigmoid) : softmax(logits);
 
 /**
- * Sparsemixer's probabilities [E] of the `index`-th choice: softmax over the logits that are near the largest one that
- * is not yet taken (modeling_phimoe.py, sparsemixer, in evaluation mode).
+ * Sparsemixer's probabilities [E] of the choice behind those of `taken`: softmax over the logits that are near the
+ * largest one that is not yet taken (modeling_phimoe.py, sparsemixer, in evaluation mode).
  */
 function sparsemixerRow(logits: Float64Array, taken: readonly number[], jitter: number): Float64Array {
   const max = logits.reduce((top, logit, e) => (taken.includes(e) ? top : Math.max(top, logit)), -Infinity);
@@ -41,123 +48,135 @@ function sparsemixerRow(logits: Float64Array, taken: readonly number[], jitter: 
     if (taken.includes(e)) return -Infinity;
     return (max - logit) / Math.max(Math.abs(logit), max) > 2 * jitter ? -Infinity : logit;
   });
-  const out = new Float64Array(logits.length);
-  softmaxRow(near, 0, near.length, out);
-  return out;
+  return softmax(near);
 }
 
-const divisorOf = (kept: readonly number[], { renormalise }: RouteRule): number =>
-  renormalise === null
-    ? 1
-    : Math.max(
-        kept.reduce((sum, score) => sum + score, renormalise.plus),
-        renormalise.atLeast,
-      );
-
-export function routeTopK(logits: Tensor, correction: Tensor | null, k: number, rule: RouteRule): Float64Array[] {
-  const [tokens, experts] = matrixSizes(logits);
-  const weights = new Float64Array(tokens * k);
-  const chosen = new Float64Array(tokens * k);
-  for (let token = 0; token < tokens; token++) {
-    const own = logits.data.subarray(token * experts, (token + 1) * experts);
-    if (rule.score === "sparsemixer") {
-      const top = best([...own], k);
-      chosen.set(top, token * k);
-      weights.set(
-        top.map((expert, i) => rule.scaling * sparsemixerRow(own, top.slice(0, i), rule.jitter)[expert]!),
-        token * k,
-      );
-      continue;
-    }
-    const scores = scoresOf(own, rule);
-    const corrected = Array.from(scores, (score, e) => score + (correction?.data[e] ?? 0));
-    const top = best(rule.groups === null ? corrected : limitToGroups(corrected, rule.groups), k);
-    const kept = top.map((expert) => scores[expert]!);
-    chosen.set(top, token * k);
-    weights.set(
-      kept.map((score) => (rule.scaling * score) / divisorOf(kept, rule)),
-      token * k,
-    );
-  }
-  return [weights, chosen];
+/** What the scores of the chosen experts are divided by. */
+function divisorOf(chosenScores: Float64Array, { renormalise }: RouteRule): number {
+  if (renormalise === null) return 1;
+  const total = chosenScores.reduce((partial, score) => partial + score, renormalise.plus);
+  return Math.max(total, renormalise.atLeast);
 }
 
+/** Weights of experts chosen by their scores, from those scores. */
+function weightsOf(chosenScores: Float64Array, rule: RouteRule): Float64Array {
+  const divisor = divisorOf(chosenScores, rule);
+  return chosenScores.map((score) => (rule.scaling * score) / divisor);
+}
+
+/** One token's experts, best first, and their weights. */
+interface Choice {
+  readonly experts: readonly number[];
+  readonly weights: Float64Array;
+}
+
+function sparsemixerChoice(logits: Float64Array, k: number, { scaling, jitter }: RouteRule): Choice {
+  const experts = best(logits, k);
+  const weights = Float64Array.from(
+    experts,
+    (expert, i) => scaling * at(sparsemixerRow(logits, experts.slice(0, i), jitter), expert),
+  );
+  return { experts, weights };
+}
+
+function choose(logits: Float64Array, correction: Float64Array | undefined, k: number, rule: RouteRule): Choice {
+  if (rule.score === "sparsemixer") return sparsemixerChoice(logits, k, rule);
+  const scores = scoresOf(logits, rule);
+  const corrected = correction === undefined ? scores : zip(scores, correction, (score, shift) => score + shift);
+  const experts = best(rule.groups === null ? corrected : limitToGroups(corrected, rule.groups), k);
+  return { experts, weights: weightsOf(pick(scores, experts), rule) };
+}
+
+/** Weights and experts [N, K] of the primitive `routeTopK`. */
+export function routeTopK(logits: Tensor, correction: Tensor | undefined, k: number, rule: RouteRule): Float64Array[] {
+  const choices = rowViews(logits).map((row) => choose(row, correction?.data, k, rule));
+  return [
+    Float64Array.from(choices.flatMap(({ weights }) => [...weights])),
+    Float64Array.from(choices.flatMap(({ experts }) => experts)),
+  ];
+}
+
+/** Weights [N, K] of experts that were chosen elsewhere [N, K]. */
 export function routeWeights(logits: Tensor, chosen: Tensor, rule: RouteRule): Float64Array {
-  const [tokens, experts] = matrixSizes(logits);
-  const [, k] = matrixSizes(chosen);
-  const out = new Float64Array(chosen.data.length);
-  for (let token = 0; token < tokens; token++) {
-    const scores = scoresOf(logits.data.subarray(token * experts, (token + 1) * experts), rule);
-    const kept = Array.from(chosen.data.subarray(token * k, (token + 1) * k), (expert) => scores[expert]!);
-    out.set(
-      kept.map((score) => (rule.scaling * score) / divisorOf(kept, rule)),
-      token * k,
-    );
-  }
-  return out;
+  const rows = rowViews(logits);
+  return mapRows(chosen, (experts, token) =>
+    weightsOf(pick(scoresOf(at(rows, token), rule), Array.from(experts)), rule),
+  );
 }
 
-/** Rows are taken relative to their largest logit: what that changes, the row factors take up. */
+/** Column factors [E]. Rows are taken relative to their largest logit: what that changes, the row factors take up. */
 export function sinkhorn(logits: Tensor, { iterations, tolerance }: PrimAttrs["sinkhorn"]): Float64Array {
   const [tokens, experts] = matrixSizes(logits);
-  const cost = new Float64Array(logits.data.length);
-  for (let token = 0; token < tokens; token++) {
-    const own = logits.data.subarray(token * experts, (token + 1) * experts);
-    const max = own.reduce((a, b) => Math.max(a, b), -Infinity);
-    own.forEach((logit, e) => (cost[token * experts + e] = Math.exp(logit - max)));
-  }
+  const costs = rowViews(logits).map((row) => {
+    const max = row.reduce((a, b) => Math.max(a, b), -Infinity);
+    return row.map((logit) => Math.exp(logit - max));
+  });
   let column = new Float64Array(experts).fill(1);
   for (let i = 0; i < iterations; i++) {
     const sums = new Float64Array(experts);
-    for (let token = 0; token < tokens; token++) {
-      const own = cost.subarray(token * experts, (token + 1) * experts);
-      const row = 1 / (tokens * own.reduce((sum, value, e) => sum + value * column[e]!, 0));
-      own.forEach((value, e) => (sums[e]! += row * value));
-    }
-    const next = sums.map((sum) => 1 / (experts * (sum + SINKHORN_EPS)));
-    const moved = next.reduce((sum, value, e) => sum + Math.abs(value - column[e]!), 0) / experts;
+    for (const row of costs) addScaled(sums, 1 / (tokens * dot(row, column)), row);
+    const next = sums.map((mass) => 1 / (experts * (mass + SINKHORN_EPS)));
+    const distance = sum(zip(next, column, (a, b) => Math.abs(a - b))) / experts;
     column = next;
-    if (moved <= tolerance) break;
+    if (distance <= tolerance) break;
   }
   return column;
 }
 
+/** Gradient of the logits [N, E] of the primitive `routeTopKGrad`. */
 export function routeTopKGrad(logits: Tensor, chosen: Tensor, dweights: Tensor, rule: RouteRule): Float64Array {
-  const [tokens, experts] = matrixSizes(logits);
-  const [, k] = matrixSizes(chosen);
-  const out = new Float64Array(logits.data.length);
-  for (let token = 0; token < tokens; token++) {
-    const own = logits.data.subarray(token * experts, (token + 1) * experts);
-    const top = Array.from(chosen.data.subarray(token * k, (token + 1) * k));
-    const given = Array.from(dweights.data.subarray(token * k, (token + 1) * k), (d) => rule.scaling * d);
-    const dlogits = out.subarray(token * experts, (token + 1) * experts);
-    const throughSoftmax = (probabilities: Float64Array, dprobabilities: Float64Array): void => {
-      const dot = probabilities.reduce((sum, p, e) => sum + p * dprobabilities[e]!, 0);
-      probabilities.forEach((p, e) => (dlogits[e]! += p * (dprobabilities[e]! - dot)));
-    };
-    const spread = (values: readonly number[]): Float64Array => {
-      const wide = new Float64Array(experts);
-      top.forEach((expert, i) => (wide[expert] = values[i]!));
-      return wide;
-    };
-    if (rule.score === "sparsemixer") {
-      top.forEach((_, i) =>
-        throughSoftmax(
-          sparsemixerRow(own, top.slice(0, i), rule.jitter),
-          spread(given.map((d, j) => (i === j ? d : 0))),
-        ),
-      );
-      continue;
-    }
-    const scores = scoresOf(own, rule);
-    const kept = top.map((expert) => scores[expert]!);
-    const divisor = divisorOf(kept, rule);
-    // Where the floor holds, the divisor is a constant.
-    const moves = rule.renormalise !== null && divisor > rule.renormalise.atLeast;
-    const pull = moves ? given.reduce((sum, d, i) => sum + d * kept[i]!, 0) / divisor ** 2 : 0;
-    const dscores = spread(given.map((d) => d / divisor - pull));
-    if (rule.score === "softmax") throughSoftmax(scores, dscores);
-    else scores.forEach((score, e) => (dlogits[e] = dscores[e]! * score * (1 - score)));
+  const [choices, gradients] = [rowViews(chosen), rowViews(dweights)];
+  return mapRows(logits, (row, token) => {
+    const experts = Array.from(at(choices, token));
+    const dscaled = at(gradients, token).map((d) => rule.scaling * d);
+    return rule.score === "sparsemixer"
+      ? sparsemixerGrad(row, experts, dscaled, rule.jitter)
+      : scoreGrad(row, experts, dscaled, rule);
+  });
+}
+
+/** Values of chosen experts among zeros [E]. */
+function spread(experts: readonly number[], values: Float64Array, count: number): Float64Array {
+  const wide = new Float64Array(count);
+  for (const [i, expert] of experts.entries()) wide[expert] = at(values, i);
+  return wide;
+}
+
+/** Every choice has a softmax of its own; their gradients add up. */
+function sparsemixerGrad(
+  logits: Float64Array,
+  experts: readonly number[],
+  dweights: Float64Array,
+  jitter: number,
+): Float64Array {
+  const dlogits = new Float64Array(logits.length);
+  for (const [i, expert] of experts.entries()) {
+    const dprobabilities = new Float64Array(logits.length);
+    dprobabilities[expert] = at(dweights, i);
+    addScaled(dlogits, 1, softmaxGrad(sparsemixerRow(logits, experts.slice(0, i), jitter), dprobabilities));
   }
-  return out;
+  return dlogits;
+}
+
+/** One token's gradient through weights = chosen scores / divisor. */
+function scoreGrad(
+  logits: Float64Array,
+  experts: readonly number[],
+  dweights: Float64Array,
+  rule: RouteRule,
+): Float64Array {
+  const scores = scoresOf(logits, rule);
+  const chosenScores = pick(scores, experts);
+  const divisor = divisorOf(chosenScores, rule);
+  // Where the floor holds, the divisor is a constant.
+  const moves = rule.renormalise !== null && divisor > rule.renormalise.atLeast;
+  const pull = moves ? dot(dweights, chosenScores) / divisor ** 2 : 0;
+  const dscores = spread(
+    experts,
+    dweights.map((d) => d / divisor - pull),
+    scores.length,
+  );
+  return rule.score === "softmax"
+    ? softmaxGrad(scores, dscores)
+    : zip(dscores, scores, (d, score) => d * score * (1 - score));
 }

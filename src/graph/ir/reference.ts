@@ -1,10 +1,15 @@
 /**
  * Plain evaluation of a graph in float64: the meaning of every primitive, and the oracle that backends are tested
- * against. Written for clarity, not speed. Integers travel in Float64Arrays too.
+ * against. Written for clarity, not speed. Integers travel in Float64Arrays too. Attention, routing and experts have
+ * files of their own, `reference-*.ts`.
+ *
+ * Letters as in `ir.ts`.
  */
+import { at } from "../../base/at.js";
 import { activations } from "./activations.js";
 import {
   elements,
+  lastSize,
   matrixSizes,
   typeOf,
   type Graph,
@@ -29,17 +34,24 @@ import {
   groupedMatmulGradW,
 } from "./reference-moe.js";
 import { routeTopK, routeTopKGrad, routeWeights, sinkhorn } from "./reference-route.js";
+import { addScaled, dot } from "../../base/vectors.js";
 import {
+  addProduct,
   broadcastIndex,
-  eachRow,
-  logSumExpRow,
-  matmulInto,
+  broadcastTo,
+  cutRows,
+  logSumExp,
+  mapRows,
+  rowOf,
+  rowViews,
   sigmoid,
-  softmaxRow,
+  softmax,
+  softmaxGrad,
+  zip,
   type Tensor,
 } from "./reference-values.js";
 
-/** From a node, its inputs and the types of its outputs to what it gives, flat. */
+/** From a node, its inputs and the types of its outputs to the elements of its outputs. */
 type Evaluate<P extends Prim> = (
   node: NodeOf<P>,
   inputs: PrimInputs<Tensor>[P],
@@ -49,44 +61,43 @@ type Evaluate<P extends Prim> = (
 type One<T> = readonly [T];
 type Two<T> = readonly [T, T];
 
+/** A primitive of two values that broadcast. */
 function elementwise(f: (a: number, b: number) => number) {
-  return (_: unknown, [a, b]: Two<Tensor>, [out]: One<ValueType>): Float64Array[] => {
-    const ia = broadcastIndex(a.shape, out.shape);
-    const ib = broadcastIndex(b.shape, out.shape);
-    return [Float64Array.from(ia, (at, i) => f(a.data[at]!, b.data[ib[i]!]!))];
-  };
+  return (_: unknown, [a, b]: Two<Tensor>, [{ shape }]: One<ValueType>): Float64Array[] => [
+    zip(broadcastTo(a, shape), broadcastTo(b, shape), f),
+  ];
 }
 
+/** A primitive that works element by element. */
 function map(f: (x: number) => number) {
   return (_: unknown, [x]: One<Tensor>): Float64Array[] => [x.data.map(f)];
 }
 
+/** Turns the rotary elements of each head of x [N, heads*D] by the angles of its position. */
 function rope(attrs: RopeAttrs, x: Float64Array, cos: Float64Array, sin: Float64Array): Float64Array {
+  const { sequence, heads, headDim, offset, rotary, interleaved, inverse } = attrs;
+  const half = rotary / 2;
   const out = x.slice();
-  const half = attrs.rotary / 2;
-  const sign = attrs.inverse ? -1 : 1;
-  for (let row = 0; row < attrs.batch * attrs.sequence; row++) {
-    const position = row % attrs.sequence;
-    for (let head = 0; head < attrs.heads; head++) {
-      const start = (row * attrs.heads + head) * attrs.headDim + attrs.offset;
-      for (let i = 0; i < half; i++) {
-        const [a, b] = attrs.interleaved ? [start + 2 * i, start + 2 * i + 1] : [start + i, start + half + i];
-        const c = cos[position * half + i]!;
-        const s = sign * sin[position * half + i]!;
-        out[a] = x[a]! * c - x[b]! * s;
-        out[b] = x[b]! * c + x[a]! * s;
-      }
+  for (const [index, head] of cutRows(out, headDim).entries()) {
+    const position = Math.floor(index / heads) % sequence;
+    const turning = head.subarray(offset, offset + rotary);
+    const before = turning.slice();
+    for (let i = 0; i < half; i++) {
+      const [a, b] = interleaved ? [2 * i, 2 * i + 1] : [i, half + i];
+      const [xa, xb] = [before[a]!, before[b]!];
+      const c = cos[position * half + i]!;
+      const s = (inverse ? -1 : 1) * sin[position * half + i]!;
+      turning[a] = xa * c - xb * s;
+      turning[b] = xb * c + xa * s;
     }
   }
   return out;
 }
 
 const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
-  constant: ({ attrs }) => {
-    const size = elements(attrs.shape);
-    return [
-      attrs.values.length === size ? Float64Array.from(attrs.values) : new Float64Array(size).fill(attrs.values[0]!),
-    ];
+  constant: ({ attrs: { shape, values } }) => {
+    const size = elements(shape);
+    return [values.length === size ? Float64Array.from(values) : new Float64Array(size).fill(at(values, 0))];
   },
   add: elementwise((a, b) => a + b),
   sub: elementwise((a, b) => a - b),
@@ -96,174 +107,140 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
   tanh: map(Math.tanh),
   activation: ({ attrs }, [x]) => [x.data.map(activations[attrs.kind].value)],
   activationGrad: ({ attrs }, [x, dy]) => [
-    x.data.map((value, i) => activations[attrs.kind].slope(value) * dy.data[i]!),
+    zip(x.data, dy.data, (value, d) => activations[attrs.kind].slope(value) * d),
   ],
   clamp: ({ attrs }, [x]) => [x.data.map((value) => Math.min(attrs.high, Math.max(attrs.low, value)))],
-  clampGrad: ({ attrs }, [x, dy]) => [
-    x.data.map((value, i) => (value >= attrs.low && value <= attrs.high ? dy.data[i]! : 0)),
+  clampGrad: ({ attrs: { low, high } }, [x, dy]) => [
+    zip(x.data, dy.data, (value, d) => (value >= low && value <= high ? d : 0)),
   ],
-  layerNorm({ attrs }, [x]) {
-    const out = new Float64Array(x.data.length);
-    eachRow(x, (start, length) => out.set(standardised(x.data, start, length, attrs.eps).hat, start));
-    return [out];
-  },
+  layerNorm: ({ attrs }, [x]) => [mapRows(x, (row) => standardised(row, attrs.eps).hat)],
   layerNormGrad({ attrs }, [x, dy]) {
-    const dx = new Float64Array(x.data.length);
-    eachRow(x, (start, length) => {
-      const { hat, inverse } = standardised(x.data, start, length, attrs.eps);
-      let sum = 0;
-      let dot = 0;
-      for (let i = 0; i < length; i++) {
-        sum += dy.data[start + i]! / length;
-        dot += (dy.data[start + i]! * hat[i]!) / length;
-      }
-      for (let i = 0; i < length; i++) dx[start + i] = inverse * (dy.data[start + i]! - sum - hat[i]! * dot);
-    });
-    return [dx];
+    const gradients = rowViews(dy);
+    return [mapRows(x, (row, index) => layerNormGrad(row, at(gradients, index), attrs.eps))];
   },
   toFloat: map((x) => x),
   reshape: (_, [x]) => [x.data.slice()],
   reduceSum({ attrs }, [x]) {
-    const kept = x.shape.map((size, axis) => (attrs.axes.includes(axis) ? 1 : size));
-    const out = new Float64Array(elements(kept));
-    broadcastIndex(kept, x.shape).forEach((to, from) => (out[to]! += x.data[from]!));
+    const summedShape = x.shape.map((size, axis) => (attrs.axes.includes(axis) ? 1 : size));
+    const out = new Float64Array(elements(summedShape));
+    broadcastIndex(summedShape, x.shape).forEach((to, from) => (out[to]! += x.data[from]!));
     return [out];
   },
-  softmax(_, [x]) {
-    const out = new Float64Array(x.data.length);
-    eachRow(x, (start, length) => softmaxRow(x.data, start, length, out));
-    return [out];
-  },
+  softmax: (_, [x]) => [mapRows(x, softmax)],
   softmaxGrad(_, [y, dy]) {
-    const out = new Float64Array(y.data.length);
-    eachRow(y, (start, length) => {
-      let dot = 0;
-      for (let i = start; i < start + length; i++) dot += y.data[i]! * dy.data[i]!;
-      for (let i = start; i < start + length; i++) out[i] = y.data[i]! * (dy.data[i]! - dot);
-    });
-    return [out];
+    const gradients = rowViews(dy);
+    return [mapRows(y, (row, index) => softmaxGrad(row, at(gradients, index)))];
   },
-  logSumExp(_, [x], [type]) {
-    const out = new Float64Array(elements(type.shape));
-    eachRow(x, (start, length, row) => (out[row] = logSumExpRow(x.data, start, length)));
-    return [out];
-  },
-  matmul({ attrs }, [a, b], [type]) {
-    const out = new Float64Array(elements(type.shape));
+  logSumExp: (_, [x]) => [Float64Array.from(rowViews(x), logSumExp)],
+  matmul({ attrs: { transA, transB } }, [a, b], [type]) {
     const [[rows, columns], [m, n]] = [matrixSizes(a), matrixSizes(type)];
-    matmulInto(out, a.data, b.data, m, attrs.transA ? rows : columns, n, attrs.transA, attrs.transB);
+    const out = new Float64Array(m * n);
+    addProduct(out, a.data, b.data, { m, k: transA ? rows : columns, n, transA, transB });
     return [out];
   },
   embedding(_, [table, ids], [type]) {
-    const hidden = matrixSizes(type)[1];
+    const hidden = lastSize(type);
     const out = new Float64Array(elements(type.shape));
-    ids.data.forEach((id, row) => out.set(table.data.subarray(id * hidden, (id + 1) * hidden), row * hidden));
+    ids.data.forEach((id, row) => out.set(rowOf(table.data, id, hidden), row * hidden));
     return [out];
   },
   segmentIds: ({ attrs }, [ids]) => [segmentIds(attrs, attrs.end, ids.data)],
-  segmentPositions: ({ attrs }, [of]) => [segmentPositions(attrs, of.data)],
+  segmentPositions: ({ attrs }, [segments]) => [segmentPositions(attrs, segments.data)],
   embeddingGrad(_, [ids, dy], [type]) {
-    const hidden = matrixSizes(type)[1];
+    const hidden = lastSize(type);
     const out = new Float64Array(elements(type.shape));
-    ids.data.forEach((id, row) => {
-      for (let i = 0; i < hidden; i++) out[id * hidden + i]! += dy.data[row * hidden + i]!;
-    });
+    ids.data.forEach((id, row) => addScaled(rowOf(out, id, hidden), 1, rowOf(dy.data, row, hidden)));
     return [out];
   },
-  rmsNorm({ attrs }, [x, weight]) {
-    const out = new Float64Array(x.data.length);
-    eachRow(x, (start, length) => {
-      const r = rmsScale(x.data, start, length, attrs.eps);
-      for (let i = 0; i < length; i++) out[start + i] = x.data[start + i]! * r * weight.data[i]!;
-    });
-    return [out];
-  },
+  rmsNorm: ({ attrs }, [x, weight]) => [
+    mapRows(x, (row) => {
+      const inverse = inverseRms(row, attrs.eps);
+      return zip(row, weight.data, (value, factor) => value * inverse * factor);
+    }),
+  ],
   rmsNormGrad({ attrs }, [x, weight, dy]) {
-    const dx = new Float64Array(x.data.length);
+    const gradients = rowViews(dy);
     const dweight = new Float64Array(weight.data.length);
-    eachRow(x, (start, length) => {
-      const r = rmsScale(x.data, start, length, attrs.eps);
-      let mean = 0;
-      for (let i = 0; i < length; i++) {
-        const hat = x.data[start + i]! * r;
-        const gradient = dy.data[start + i]!;
-        dweight[i]! += gradient * hat;
-        mean += (gradient * weight.data[i]! * hat) / length;
-      }
-      for (let i = 0; i < length; i++) {
-        dx[start + i] = r * (dy.data[start + i]! * weight.data[i]! - x.data[start + i]! * r * mean);
-      }
+    const dx = mapRows(x, (row, index) => {
+      const gradient = at(gradients, index);
+      const inverse = inverseRms(row, attrs.eps);
+      const hat = row.map((value) => value * inverse);
+      addScaled(
+        dweight,
+        1,
+        zip(gradient, hat, (d, value) => d * value),
+      );
+      const dhat = zip(gradient, weight.data, (d, factor) => d * factor);
+      const mean = dot(dhat, hat) / row.length;
+      return zip(dhat, hat, (d, value) => inverse * (d - value * mean));
     });
     return [dx, dweight];
   },
   rope: ({ attrs }, [x, cos, sin]) => [rope(attrs, x.data, cos.data, sin.data)],
   joinHeads({ attrs: { heads } }, [own, shared], [type]) {
-    const [rows, ownSize] = matrixSizes(own);
-    const [a, b] = [ownSize / heads, matrixSizes(shared)[1]];
+    const [ownSize, sharedSize] = [lastSize(own) / heads, lastSize(shared)];
     const out = new Float64Array(elements(type.shape));
-    for (let row = 0; row < rows; row++) {
-      for (let head = 0; head < heads; head++) {
-        const [from, to] = [(row * heads + head) * a, (row * heads + head) * (a + b)];
-        out.set(own.data.subarray(from, from + a), to);
-        out.set(shared.data.subarray(row * b, (row + 1) * b), to + a);
-      }
+    const sharedRows = rowViews(shared);
+    const ownHeads = cutRows(own.data, ownSize);
+    for (const [place, head] of cutRows(out, ownSize + sharedSize).entries()) {
+      head.set(at(ownHeads, place));
+      head.set(at(sharedRows, Math.floor(place / heads)), ownSize);
     }
     return [out];
   },
   joinHeadsGrad({ attrs: { heads } }, [own, shared, dy]) {
-    const [rows, ownSize] = matrixSizes(own);
-    const [a, b] = [ownSize / heads, matrixSizes(shared)[1]];
-    const down = new Float64Array(own.data.length);
-    const dshared = new Float64Array(shared.data.length);
-    for (let row = 0; row < rows; row++) {
-      for (let head = 0; head < heads; head++) {
-        const [to, from] = [(row * heads + head) * a, (row * heads + head) * (a + b)];
-        down.set(dy.data.subarray(from, from + a), to);
-        for (let i = 0; i < b; i++) dshared[row * b + i]! += dy.data[from + a + i]!;
-      }
+    const [ownSize, sharedSize] = [lastSize(own) / heads, lastSize(shared)];
+    const [down, dshared] = [new Float64Array(own.data.length), new Float64Array(shared.data.length)];
+    for (const [place, head] of cutRows(dy.data, ownSize + sharedSize).entries()) {
+      down.set(head.subarray(0, ownSize), place * ownSize);
+      addScaled(rowOf(dshared, Math.floor(place / heads), sharedSize), 1, head.subarray(ownSize));
     }
     return [down, dshared];
   },
   attention: ({ attrs }, inputs) => [attention(attrs, inputs)],
   attentionGrad: ({ attrs }, inputs) => attentionGrad(attrs, inputs),
   cachedAttention: ({ attrs }, inputs) => [cachedAttention(attrs, inputs)],
-  swiglu: (_, [gate, up]) => [gate.data.map((g, i) => g * sigmoid(g) * up.data[i]!)],
+  swiglu: (_, [gate, up]) => [zip(gate.data, up.data, (g, u) => g * sigmoid(g) * u)],
   swigluGrad(_, [gate, up, dh]) {
-    const dgate = gate.data.map((g, i) => {
-      const s = sigmoid(g);
-      return dh.data[i]! * up.data[i]! * s * (1 + g * (1 - s));
-    });
-    const dup = gate.data.map((g, i) => dh.data[i]! * g * sigmoid(g));
-    return [dgate, dup];
+    const { value: silu, slope } = activations.silu;
+    const dgate = zip(
+      zip(dh.data, up.data, (d, u) => d * u),
+      gate.data,
+      (d, g) => d * slope(g),
+    );
+    return [dgate, zip(dh.data, gate.data, (d, g) => d * silu(g))];
   },
   headCrossEntropy({ attrs }, [x, head, targets]) {
-    const { logits, vocab, counted } = headLogits(x, head, targets, attrs.softcap);
+    const { logits, counted } = headLogits(x, head, targets, attrs.softcap);
     let loss = 0;
-    targets.data.forEach((target, row) => {
-      if (target >= 0) loss += (logSumExpRow(logits, row * vocab, vocab) - logits[row * vocab + target]!) / counted;
-    });
+    for (const [token, row] of logits.entries()) {
+      const target = at(targets.data, token);
+      if (target >= 0) loss += (logSumExp(row) - at(row, target)) / counted;
+    }
     return [Float64Array.of(loss)];
   },
-  headCrossEntropyGrad({ attrs }, [x, head, targets, dloss]) {
-    const { logits, vocab, counted } = headLogits(x, head, targets, attrs.softcap);
-    const dlogits = new Float64Array(logits.length);
-    targets.data.forEach((target, row) => {
-      if (target < 0) return;
-      softmaxRow(logits, row * vocab, vocab, dlogits);
-      dlogits[row * vocab + target]! -= 1;
-      for (let i = row * vocab; i < (row + 1) * vocab; i++) {
-        const slope = attrs.softcap === null ? 1 : 1 - (logits[i]! / attrs.softcap) ** 2;
-        dlogits[i]! *= (slope * dloss.data[0]!) / counted;
-      }
-    });
-    const [tokens, hidden] = matrixSizes(x);
-    const dx = new Float64Array(x.data.length);
-    const dhead = new Float64Array(head.data.length);
-    matmulInto(dx, dlogits, head.data, tokens, vocab, hidden, false, false);
-    matmulInto(dhead, dlogits, x.data, vocab, tokens, hidden, true, false);
+  headCrossEntropyGrad({ attrs: { softcap } }, [x, head, targets, dloss]) {
+    const { logits, counted } = headLogits(x, head, targets, softcap);
+    const [[tokens, hidden], [vocab]] = [matrixSizes(x), matrixSizes(head)];
+    const dlogits = new Float64Array(tokens * vocab);
+    const perToken = at(dloss.data, 0) / counted;
+    for (const [token, row] of logits.entries()) {
+      const target = at(targets.data, token);
+      if (target < 0) continue;
+      const gradient = softmax(row);
+      gradient[target] = at(gradient, target) - 1;
+      const slope = (logit: number): number => (softcap === null ? 1 : 1 - (logit / softcap) ** 2);
+      dlogits.set(
+        zip(gradient, row, (d, logit) => d * slope(logit) * perToken),
+        token * vocab,
+      );
+    }
+    const [dx, dhead] = [new Float64Array(x.data.length), new Float64Array(head.data.length)];
+    addProduct(dx, dlogits, head.data, { m: tokens, k: vocab, n: hidden });
+    addProduct(dhead, dlogits, x.data, { m: vocab, k: tokens, n: hidden, transA: true });
     return [dx, dhead];
   },
-  routeTopK: ({ attrs }, [logits, correction]) => routeTopK(logits, correction ?? null, attrs.k, attrs.rule),
+  routeTopK: ({ attrs }, [logits, correction]) => routeTopK(logits, correction, attrs.k, attrs.rule),
   routeTopKGrad: ({ attrs }, [logits, experts, dweights]) => [routeTopKGrad(logits, experts, dweights, attrs.rule)],
   routeWeights: ({ attrs }, [logits, experts]) => [routeWeights(logits, experts, attrs.rule)],
   sinkhorn: ({ attrs }, [logits]) => [sinkhorn(logits, attrs)],
@@ -271,72 +248,73 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
   expertCounts: ({ attrs }, [experts]) => [expertCounts(experts.data, attrs.experts, attrs.blocks)],
   expertSort: ({ attrs }, [experts]) => expertSort(experts.data, attrs.experts),
   dispatch({ attrs }, [x, order]) {
-    const hidden = matrixSizes(x)[1];
+    const hidden = lastSize(x);
     const out = new Float64Array(order.data.length * hidden);
-    order.data.forEach((slot, place) => {
-      const token = Math.floor(slot / attrs.k);
-      out.set(x.data.subarray(token * hidden, (token + 1) * hidden), place * hidden);
-    });
+    order.data.forEach((slot, place) => out.set(rowOf(x.data, Math.floor(slot / attrs.k), hidden), place * hidden));
     return [out];
   },
   combine({ attrs }, [y, , inverse], [type]) {
-    const hidden = matrixSizes(y)[1];
+    const hidden = lastSize(y);
     const out = new Float64Array(elements(type.shape));
-    inverse.data.forEach((place, slot) => {
-      const token = Math.floor(slot / attrs.k);
-      for (let i = 0; i < hidden; i++) out[token * hidden + i]! += y.data[place * hidden + i]!;
-    });
+    inverse.data.forEach((place, slot) =>
+      addScaled(rowOf(out, Math.floor(slot / attrs.k), hidden), 1, rowOf(y.data, place, hidden)),
+    );
     return [out];
   },
-  scaleRows(_, [y, weights, order]) {
-    const hidden = matrixSizes(y)[1];
-    return [y.data.map((value, i) => value * weights.data[order.data[Math.floor(i / hidden)]!]!)];
-  },
+  scaleRows: (_, [y, weights, order]) => [scaleRows(y, weights, order)],
   scaleRowsGrad(_, [y, weights, order, , dout]) {
-    const hidden = matrixSizes(y)[1];
-    const slotOf = (i: number): number => order.data[Math.floor(i / hidden)]!;
     const dweights = new Float64Array(weights.data.length);
-    dout.data.forEach((value, i) => (dweights[slotOf(i)]! += value * y.data[i]!));
-    return [dout.data.map((value, i) => value * weights.data[slotOf(i)]!), dweights];
+    const rows = rowViews(y);
+    for (const [place, gradient] of rowViews(dout).entries())
+      dweights[at(order.data, place)] = dot(gradient, at(rows, place));
+    return [scaleRows(dout, weights, order), dweights];
   },
   groupedMatmul: ({ attrs }, inputs, [type]) => [groupedMatmul(inputs, attrs.transB, type)],
   groupedBias: (_, inputs) => [groupedBias(inputs)],
-  groupedBiasGrad: (_, [dy, counts], types) => groupedBiasGrad(dy, counts, types),
-  groupedMatmulGradW: (_, [x, dy, counts], types) => groupedMatmulGradW(x, dy, counts, types),
+  groupedBiasGrad: (_, [dy, counts]) => groupedBiasGrad(dy, counts),
+  groupedMatmulGradW: (_, [x, dy, counts]) => groupedMatmulGradW(x, dy, counts),
 };
 
-function rmsScale(x: Float64Array, start: number, length: number, eps: number): number {
-  let square = 0;
-  for (let i = start; i < start + length; i++) square += x[i]! * x[i]!;
-  return 1 / Math.sqrt(square / length + eps);
-}
+/** 1 / sqrt(mean(x^2) + eps) of a row. */
+const inverseRms = (row: Float64Array, eps: number): number => 1 / Math.sqrt(dot(row, row) / row.length + eps);
 
-/** One row minus its mean, over its standard deviation. */
-function standardised(
-  x: Float64Array,
-  start: number,
-  length: number,
-  eps: number,
-): { hat: Float64Array; inverse: number } {
-  const row = x.subarray(start, start + length);
-  const mean = row.reduce((a, b) => a + b, 0) / length;
-  const variance = row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / length;
+/** A row minus its mean, over its standard deviation, and the inverse of that. */
+function standardised(row: Float64Array, eps: number): { readonly hat: Float64Array; readonly inverse: number } {
+  const mean = row.reduce((a, b) => a + b, 0) / row.length;
+  const variance = row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / row.length;
   const inverse = 1 / Math.sqrt(variance + eps);
   return { hat: row.map((value) => (value - mean) * inverse), inverse };
 }
 
+/** Gradient of a row in front of `layerNorm`, from that behind it. */
+function layerNormGrad(row: Float64Array, dy: Float64Array, eps: number): Float64Array {
+  const { hat, inverse } = standardised(row, eps);
+  const mean = dy.reduce((a, b) => a + b, 0) / row.length;
+  const slope = dot(dy, hat) / row.length;
+  return zip(dy, hat, (d, value) => inverse * (d - mean - value * slope));
+}
+
+/** y [R, H] with each row times the weight of its slot. */
+function scaleRows(y: Tensor, weights: Tensor, order: Tensor): Float64Array {
+  return mapRows(y, (row, place) => {
+    const weight = at(weights.data, at(order.data, place));
+    return row.map((value) => value * weight);
+  });
+}
+
+/** Logits of each token, a row [V] each, and how many targets count. */
 function headLogits(
   x: Tensor,
   head: Tensor,
   targets: Tensor,
   softcap: number | null,
-): { logits: Float64Array; vocab: number; counted: number } {
-  const [tokens, hidden] = matrixSizes(x);
-  const [vocab] = matrixSizes(head);
-  const logits = new Float64Array(tokens * vocab);
-  matmulInto(logits, x.data, head.data, tokens, hidden, vocab, false, true);
-  if (softcap !== null) logits.forEach((value, i) => (logits[i] = softcap * Math.tanh(value / softcap)));
-  return { logits, vocab, counted: Math.max(1, targets.data.filter((target) => target >= 0).length) };
+): { readonly logits: readonly Float64Array[]; readonly counted: number } {
+  const [[m, k], [n]] = [matrixSizes(x), matrixSizes(head)];
+  const raw = new Float64Array(m * n);
+  addProduct(raw, x.data, head.data, { m, k, n, transB: true });
+  const logits = softcap === null ? raw : raw.map((value) => softcap * Math.tanh(value / softcap));
+  const counted = Math.max(1, targets.data.filter((target) => target >= 0).length);
+  return { logits: cutRows(logits, n), counted };
 }
 
 /**
@@ -358,15 +336,10 @@ export function evaluate(graph: Graph, feeds: readonly Float64Array[]): Tensor[]
     return tensor;
   };
   put(graph.inputs, feeds);
-  for (const node of graph.nodes)
-    put(
-      node.out,
-      run(
-        node,
-        node.in.map(tensorOf),
-        node.out.map((id) => typeOf(graph, id)),
-      ),
-    );
+  for (const node of graph.nodes) {
+    const types = node.out.map((id) => typeOf(graph, id));
+    put(node.out, run(node, node.in.map(tensorOf), types));
+  }
   return graph.outputs.map(tensorOf);
 }
 

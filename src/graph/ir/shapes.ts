@@ -2,6 +2,7 @@
  * Shape rules: input types -> output types of every primitive, or an error that names the primitive. The file is long
  * because both of its tables have an entry for each primitive. Letters as in `ir.ts`.
  */
+import { at } from "../../base/at.js";
 import {
   attentionExtras,
   elements,
@@ -59,6 +60,7 @@ function vector({ shape }: ValueType, what: string): number {
   return size;
 }
 
+/** Shape of two values that broadcast as in NumPy. */
 export function broadcast(a: readonly number[], b: readonly number[]): number[] {
   const axes = Math.max(a.length, b.length);
   return Array.from({ length: axes }, (_, i) => {
@@ -295,8 +297,8 @@ const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
   },
   attentionGrad(attrs, inputs) {
     attentionShapes(attrs, inputs);
-    // The output's gradient comes last: there are at least q, k and v before it.
-    same(inputs.at(-1)!.shape, outputOf(attrs).shape, "dout");
+    const dout = at(inputs, inputs.length - 1);
+    same(dout.shape, outputOf(attrs).shape, "dout");
     return inputs.slice(0, attrs.sinks ? 4 : 3);
   },
   swiglu: (_, [gate, up]) => {

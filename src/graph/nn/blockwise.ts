@@ -5,6 +5,7 @@
  *
  * Letters: N tokens (= B batch x S sequence), H hidden, C columns of the head.
  */
+import { at, entryOf } from "../../base/at.js";
 import { GraphBuilder } from "../ir/builder.js";
 import type { DType, Graph, ValueId } from "../ir/ir.js";
 import { prune } from "../ir/passes.js";
@@ -17,6 +18,7 @@ import {
   ffnBranch,
   ffnInput,
   finalHidden,
+  headLogits,
   netContext,
   type BatchShape,
   type NetContext,
@@ -45,56 +47,53 @@ interface BlockwiseDecoder {
   head(rows: number, columns: number): DecoderBlock;
 }
 
+/** What a block takes: a name, an element type, sizes. */
+type BlockInput = readonly [name: string, dtype: DType, shape: readonly number[]];
+
 /** Builds the blocks of a decoder as they are asked for, each for its own number of tokens. */
 export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
-  const slots = new Map(slotsOf(spec).map((slot) => [slot.key, slot]));
+  const shapes = new Map(slotsOf(spec).map(({ key, shape }) => [key, shape]));
   const block = (
     shape: BatchShape,
-    inputs: readonly (readonly [string, DType, readonly number[]])[],
-    build: (ctx: NetContext, inputs: readonly ValueId[]) => ValueId,
+    input: BlockInput,
+    build: (ctx: NetContext, x: ValueId) => ValueId,
   ): DecoderBlock => {
     const b = new GraphBuilder();
-    const given = inputs.map(([name, dtype, size]) => b.input(name, dtype, size));
+    const x = b.input(...input);
     const params = new Map<string, ValueId>();
     const ctx = netContext(b, spec, shape, (key) => {
-      const known = params.get(key);
-      if (known !== undefined) return known;
-      const made = b.input(key, "f32", slots.get(key)!.shape);
-      params.set(key, made);
-      return made;
+      const existing = params.get(key);
+      if (existing !== undefined) return existing;
+      const id = b.input(key, "f32", entryOf(shapes, key));
+      params.set(key, id);
+      return id;
     });
-    const out = build(ctx, given);
+    const out = build(ctx, x);
     return { graph: prune(b.finish([out])), params: [...params.keys()] };
   };
-  const stream = (rows: number): readonly [string, DType, readonly number[]] => ["x", "f32", [rows, spec.hidden]];
+  const stream = (rows: number): BlockInput => ["x", "f32", [rows, spec.hidden]];
   const oneSequence = (rows: number): BatchShape => ({ batch: 1, sequence: rows });
+  /** What attention reads, where the FFN reads it too. */
+  const sharedInput = (ctx: NetContext, x: ValueId, layer: number): ValueId =>
+    spec.block === "parallel-shared" ? attentionInput(ctx, x, layer) : x;
   return {
-    embedding: (shape) =>
-      block(shape, [["ids", "int", [shape.batch * shape.sequence]]], (ctx, [ids]) => embedded(ctx, ids!)),
+    embedding: (shape) => block(shape, ["ids", "int", [shape.batch * shape.sequence]], embedded),
     attention: (layer, shape) =>
-      block(shape, [stream(shape.batch * shape.sequence)], (ctx, [x]) =>
-        ctx.b.add(x!, attentionBranch(ctx, attentionInput(ctx, x!, layer), spec.layers[layer]!, layer)),
-      ),
+      block(shape, stream(shape.batch * shape.sequence), (ctx, x) => {
+        const branch = attentionBranch(ctx, attentionInput(ctx, x, layer), at(spec.layers, layer), layer);
+        return ctx.b.add(x, branch);
+      }),
     ffn: (layer, rows) =>
-      block(oneSequence(rows), [stream(rows)], (ctx, [x]) =>
-        ffnBranch(
-          ctx,
-          x!,
-          spec.layers[layer]!,
-          layer,
-          spec.block === "parallel-shared" ? attentionInput(ctx, x!, layer) : x!,
-        ),
+      block(oneSequence(rows), stream(rows), (ctx, x) =>
+        ffnBranch(ctx, x, at(spec.layers, layer), layer, sharedInput(ctx, x, layer)),
       ),
     ffnInput: (layer, rows) =>
-      block(oneSequence(rows), [stream(rows)], (ctx, [x]) =>
-        ffnInput(ctx, x!, layer, spec.block === "parallel-shared" ? attentionInput(ctx, x!, layer) : x!),
-      ),
-    final: (rows) => block(oneSequence(rows), [stream(rows)], (ctx, [x]) => finalHidden(ctx, x!)),
+      block(oneSequence(rows), stream(rows), (ctx, x) => ffnInput(ctx, x, layer, sharedInput(ctx, x, layer))),
+    final: (rows) => block(oneSequence(rows), stream(rows), finalHidden),
     head: (rows, columns) =>
-      block(oneSequence(rows), [stream(rows), ["head", "f32", [columns, spec.hidden]]], ({ b }, [hidden, head]) => {
-        const raw = b.linear(hidden!, head!);
-        const cap = spec.logitSoftcap;
-        return cap === null ? raw : b.scale(b.op("tanh", [b.scale(raw, 1 / cap)], {}), cap);
+      block(oneSequence(rows), stream(rows), ({ b }, hidden) => {
+        const head = b.input("head", "f32", [columns, spec.hidden]);
+        return headLogits(b, spec, hidden, head);
       }),
   };
 }

@@ -1,7 +1,10 @@
 /**
  * DecoderSpec -> forward graph of new tokens behind a cache of keys and values. Rows of a batch may stand at different
- * positions. Letters: B rows, T new tokens in each, N = B * T, C keys that a cache has room for.
+ * positions.
+ *
+ * Letters: B rows, T new tokens in each, N = B * T, C keys that a cache has room for.
  */
+import { at, entryOf } from "../../base/at.js";
 import { GraphBuilder } from "../ir/builder.js";
 import type { ValueId } from "../ir/ir.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
@@ -18,7 +21,9 @@ import {
   type NetContext,
 } from "./decoder.js";
 
+/** Sizes of a batch of new tokens and of the caches that it runs behind. */
 export interface CachedShape {
+  /** B */
   readonly batch: number;
   /** T */
   readonly tokens: number;
@@ -28,6 +33,7 @@ export interface CachedShape {
   readonly positions: number;
 }
 
+/** Keys and values of one layer. */
 export interface KeyValue {
   readonly k: ValueId;
   readonly v: ValueId;
@@ -44,12 +50,13 @@ interface CachedDecoder {
   readonly params: readonly { readonly slot: Slot; readonly id: ValueId }[];
   /** [B, kvHeads, C, size] by layer; empty without a past. */
   readonly past: readonly KeyValue[];
-  /** Of the new tokens [N, kvHeads * size], by layer. */
+  /** Keys and values of the new tokens [N, kvHeads * size], by layer. */
   readonly present: readonly KeyValue[];
   readonly hidden: ValueId;
   readonly head: ValueId;
 }
 
+/** Builds the network of new tokens up to the last hidden states; logits are added by the caller. */
 export function buildCachedDecoder(
   spec: DecoderSpec,
   { batch, tokens, capacity, positions: tableLength }: CachedShape,
@@ -68,20 +75,18 @@ export function buildCachedDecoder(
   const params = slotsOf(spec).map((slot) => ({ slot, id: b.input(slot.key, "f32", slot.shape) }));
   const byKey = new Map(params.map(({ slot, id }) => [slot.key, id]));
   const present: KeyValue[] = [];
-  // One row of N tokens: whatever works token by token need not know about rows, and rope takes each token's own
-  // angles.
+  // The context has one row of N tokens: what works token by token need not know about rows, and rope takes each
+  // token's own angles.
   const ctx: NetContext = {
-    ...netContext(b, spec, { batch: 1, sequence: rows }, (key) => byKey.get(key)!),
+    ...netContext(b, spec, { batch: 1, sequence: rows }, (key) => entryOf(byKey, key)),
     positions,
     rope: ropeTablesOf(b, tableLength, positions),
     attend([q, k, v, ...sinks], attrs, layer) {
-      present[layer] = { k: k!, v: v! };
+      present[layer] = { k, v };
       const shape = { ...attrs, batch, sequence: tokens };
-      if (lengths === null) return b.op("attention", [q!, k!, v!, ...sinks], shape);
-      return b.op("cachedAttention", [q!, k!, v!, past[layer]!.k, past[layer]!.v, lengths, ...sinks], {
-        ...shape,
-        capacity,
-      });
+      if (lengths === null) return b.op("attention", [q, k, v, ...sinks], shape);
+      const { k: pastKeys, v: pastValues } = at(past, layer);
+      return b.op("cachedAttention", [q, k, v, pastKeys, pastValues, lengths, ...sinks], { ...shape, capacity });
     },
   };
   let x = embedded(ctx, ids);

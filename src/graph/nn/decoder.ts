@@ -2,12 +2,14 @@
  * DecoderSpec -> forward graph. One function a block; parameters are graph inputs named by slot key.
  *
  * ids [N] -> embedding -> per layer: attention and FFN with norms where the block has them -> norm -> head.
- * Letters: N tokens = B batch x S sequence, H hidden, V vocabulary, E experts, K top-k.
+ * Letters: N tokens = B batch x S sequence, H hidden, V vocabulary, D head size, E experts, K top-k, R = N*K routed
+ * rows.
  *
  * The file is long because the network reads from top to bottom in it: decoder, block, attention, FFN, router, experts.
  */
+import { at, entryOf } from "../../base/at.js";
 import { GraphBuilder } from "../ir/builder.js";
-import type { AttentionAttrs, RouteRule, ValueId } from "../ir/ir.js";
+import type { AttentionAttrs, PrimAttrs, PrimInputs, RouteRule, ValueId } from "../ir/ir.js";
 import type {
   ActivationKind,
   AttentionSpec,
@@ -23,6 +25,7 @@ import type {
 import { normPlaces, slotKey, slotsOf, type NormPart, type Slot, type SlotPart } from "../../model/tensors/slots.js";
 import { ropeTables } from "./rope.js";
 
+/** The values of one MoE layer's router in a graph. */
 export interface RouterValues {
   readonly layer: number;
   readonly experts: number;
@@ -59,6 +62,7 @@ export interface TrainingRouting {
   readonly capacity: { readonly factor: number; readonly by: "weight" | "position" } | null;
 }
 
+/** A network up to its last hidden states, in a graph that can still grow. */
 export interface Decoder {
   readonly builder: GraphBuilder;
   readonly ids: ValueId;
@@ -66,11 +70,12 @@ export interface Decoder {
   readonly params: readonly { readonly slot: Slot; readonly id: ValueId }[];
   /** Final normalised hidden states [N, H]. */
   readonly hidden: ValueId;
-  /** [V, H]: the embedding where tied. */
+  /** Shape [V, H]; the embedding where tied. */
   readonly head: ValueId;
   readonly routers: readonly RouterValues[];
 }
 
+/** Sizes of a batch, and what ends its documents. */
 export interface BatchShape {
   readonly batch: number;
   readonly sequence: number;
@@ -81,6 +86,7 @@ export interface BatchShape {
   readonly documentEnd?: number | undefined;
 }
 
+/** Angles of one kind of rope as values of the graph. */
 interface RopeTables {
   readonly cos: ValueId;
   readonly sin: ValueId;
@@ -103,7 +109,8 @@ export interface NetContext extends BatchShape {
   /** Position of each token [N], int; row by row from 0 if left out. */
   readonly positions?: ValueId | undefined;
   /** Attention in place of the plain one over `batch` x `sequence`; `attrs.window` is the layer's own. */
-  readonly attend?: ((inputs: readonly ValueId[], attrs: AttentionAttrs, layer: number) => ValueId) | undefined;
+  readonly attend?:
+    ((inputs: PrimInputs<ValueId>["attention"], attrs: AttentionAttrs, layer: number) => ValueId) | undefined;
 }
 
 type Context = NetContext;
@@ -131,16 +138,16 @@ export function ropeTablesOf(b: GraphBuilder, length: number, positions?: ValueI
   const tables = new Map<string, RopeTables>();
   return (settings) => {
     const key = JSON.stringify(settings);
-    const known = tables.get(key);
-    if (known !== undefined) return known;
+    const existing = tables.get(key);
+    if (existing !== undefined) return existing;
     const { cos, sin } = ropeTables(settings, length);
     const table = (values: Float32Array): ValueId => {
       const whole = b.constant(values, [length, settings.rotary / 2]);
       return positions === undefined ? whole : b.op("embedding", [whole, positions], {});
     };
-    const made = { cos: table(cos), sin: table(sin), perToken: positions !== undefined };
-    tables.set(key, made);
-    return made;
+    const ids = { cos: table(cos), sin: table(sin), perToken: positions !== undefined };
+    tables.set(key, ids);
+    return ids;
   };
 }
 
@@ -150,7 +157,11 @@ export function buildDecoder(spec: DecoderSpec, shape: BatchShape, routing: Trai
   const ids = b.input("ids", "int", [shape.batch * shape.sequence]);
   const params = slotsOf(spec).map((slot) => ({ slot, id: b.input(slot.key, "f32", slot.shape) }));
   const byKey = new Map(params.map(({ slot, id }) => [slot.key, id]));
-  const ctx = { ...netContext(b, spec, shape, (key) => byKey.get(key)!), ...apart(b, ids, shape), routing };
+  const ctx = {
+    ...netContext(b, spec, shape, (key) => entryOf(byKey, key)),
+    ...documentsApart(b, ids, shape),
+    routing,
+  };
   let x = embedded(ctx, ids);
   spec.layers.forEach((layer, index) => (x = block(ctx, x, layer, index)));
   return {
@@ -166,7 +177,7 @@ export function buildDecoder(spec: DecoderSpec, shape: BatchShape, routing: Trai
 /**
  * What keeps documents apart where the shape asks for it: each token's document, its position there, and its angles.
  */
-function apart(
+function documentsApart(
   b: GraphBuilder,
   ids: ValueId,
   { batch, sequence, documentEnd }: BatchShape,
@@ -178,11 +189,12 @@ function apart(
 }
 
 /** ids [N] -> residual stream [N, H]. */
-export function embedded({ b, spec, param, batch, sequence, positions: given }: Context, ids: ValueId): ValueId {
+export function embedded(ctx: Context, ids: ValueId): ValueId {
+  const { b, spec, param, batch, sequence } = ctx;
   const x = b.scale(b.op("embedding", [param("embed"), ids], {}), spec.multipliers.embedding);
   if (!spec.learnedPositions) return x;
   const positions =
-    given ??
+    ctx.positions ??
     b.constant(
       Int32Array.from({ length: batch * sequence }, (_, row) => row % sequence),
       [batch * sequence],
@@ -197,6 +209,17 @@ export function embedded({ b, spec, param, batch, sequence, positions: given }: 
  */
 export function finalHidden(ctx: Context, x: ValueId): ValueId {
   return ctx.b.scale(norm(ctx, x, "finalNorm"), ctx.spec.multipliers.logits);
+}
+
+/** Logits [N, C] of hidden states [N, H] by C rows of the head [C, H], behind the soft cap where there is one. */
+export function headLogits(
+  b: GraphBuilder,
+  { logitSoftcap: cap }: Pick<DecoderSpec, "logitSoftcap">,
+  hidden: ValueId,
+  head: ValueId,
+): ValueId {
+  const raw = b.linear(hidden, head);
+  return cap === null ? raw : b.scale(b.op("tanh", [b.scale(raw, 1 / cap)], {}), cap);
 }
 
 /** True if the FFN reads the residual stream in front of attention, not behind it. */
@@ -231,9 +254,11 @@ export function ffnBranch(ctx: Context, x: ValueId, layer: LayerSpec, index: num
 /** What the FFN and its router read; `normed` as in `ffnBranch`. */
 export function ffnInput(ctx: Context, x: ValueId, index: number, normed: ValueId): ValueId {
   const { before, beforeFfn } = normPlaces(ctx.spec.block);
-  return beforeFfn ? norm(ctx, x, "ffnNorm", index) : before ? normed : x;
+  if (beforeFfn) return norm(ctx, x, "ffnNorm", index);
+  return before ? normed : x;
 }
 
+/** What a branch adds to the residual stream: its output, normed where the block norms behind it, and scaled. */
 function added(ctx: Context, y: ValueId, part: NormPart, index: number): ValueId {
   const { after } = normPlaces(ctx.spec.block);
   return ctx.b.scale(after ? norm(ctx, y, part, index) : y, ctx.spec.multipliers.residual);
@@ -246,7 +271,7 @@ function norm({ b, spec, param }: Context, x: ValueId, part: NormPart, layer?: n
 
 /** A norm over the last axis with its weight and bias as the spec says. */
 function normalise(b: GraphBuilder, x: ValueId, spec: NormSpec, weight: ValueId | null, bias: ValueId | null): ValueId {
-  const size = b.shape(x).at(-1)!;
+  const size = at(b.shape(x).slice(-1), 0);
   const factor = weight !== null && spec.weight === "one-plus" ? b.add(weight, b.constant([1], [])) : weight;
   let y: ValueId;
   if (spec.kind === "rms") {
@@ -258,22 +283,24 @@ function normalise(b: GraphBuilder, x: ValueId, spec: NormSpec, weight: ValueId 
   return bias === null ? y : b.add(y, bias);
 }
 
+/** Attention over normed hidden states x [N, H], output projection included. */
 function attention(ctx: Context, x: ValueId, layer: LayerSpec, index: number): ValueId {
   const { b, spec, param, batch, sequence } = ctx;
   const { heads, kvHeads, headDim, outBias, scale, softcap, sinks, latent } = spec.attn;
   const { q, k, v } = latent === null ? projected(ctx, x, layer, index) : fromLatents(ctx, x, latent, layer, index);
   const { window } = layer;
   // A window that no query can leave is no window: the graph stays the same for short sequences.
-  const seen = window !== null && window < sequence ? window : null;
+  const limiting = window !== null && window < sequence ? window : null;
   const shape = { batch, sequence, heads, kvHeads, headDim, valueDim: latent?.valueDim ?? headDim };
   const segmentIds = ctx.segmentIds === undefined ? [] : [ctx.segmentIds];
-  const inputs = [q, k, v, ...(sinks ? [param("sinks", index)] : []), ...segmentIds];
+  const inputs: PrimInputs<ValueId>["attention"] = [q, k, v, ...(sinks ? [param("sinks", index)] : []), ...segmentIds];
   const attrs = { ...shape, scale, softcap, sinks, ...(segmentIds.length === 0 ? {} : { segmentIds: true }) };
   const mixed =
-    ctx.attend?.(inputs, { ...attrs, window }, index) ?? b.op("attention", inputs, { ...attrs, window: seen });
+    ctx.attend?.(inputs, { ...attrs, window }, index) ?? b.op("attention", inputs, { ...attrs, window: limiting });
   return b.linear(mixed, param("o", index), outBias ? param("oBias", index) : undefined);
 }
 
+/** Queries, keys and values [N, heads * D], ready for attention. */
 interface Attended {
   readonly q: ValueId;
   readonly k: ValueId;
@@ -352,6 +379,7 @@ function rotate(ctx: Context, y: ValueId, rope: Rope, heads: number, headDim: nu
   return ctx.b.op("rope", [y, cos, sin], { ...grid, heads, headDim, offset, rotary, interleaved, inverse: false });
 }
 
+/** The FFN of a layer, dense or of experts: x [N, H] -> [N, H]. */
 function ffn(ctx: Context, x: ValueId, { ffn: spec }: LayerSpec, layer: number): ValueId {
   if (spec.kind === "moe") return moe(ctx, x, spec, layer);
   const { b, param } = ctx;
@@ -364,6 +392,7 @@ function ffn(ctx: Context, x: ValueId, { ffn: spec }: LayerSpec, layer: number):
 }
 
 /** act(gate) * up; SiLU's has a primitive of its own. */
+/** A gated unit act(gate) * up. */
 function gated(b: GraphBuilder, gate: ValueId, up: ValueId, kind: ActivationKind): ValueId {
   return kind === "silu" ? b.op("swiglu", [gate, up], {}) : b.mul(b.op("activation", [gate], { kind }), up);
 }
@@ -387,47 +416,55 @@ export function routeRule({
   return { score, jitter, renormalise, groups, corrected, scaling };
 }
 
+/** A layer of routed experts, and its shared expert: x [N, H] -> [N, H]. */
 function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
-  const { b, param, routers } = ctx;
-  const { router } = ffn;
-  const { experts, topK } = ffn;
-  const jitter = ctx.routing?.jitter === true ? b.input(`jitter.${layer}`, "f32", b.shape(x)) : null;
+  const routed = routedExperts(ctx, x, ffn, layer, route(ctx, x, ffn, layer));
+  return ffn.shared === null ? routed : ctx.b.add(routed, sharedExpert(ctx, x, ffn, ffn.shared, layer));
+}
+
+/** Which experts serve each token and with which weights, and where the rows of each expert stand. */
+interface Routing {
+  /** [N, K] */
+  readonly weights: ValueId;
+  /** Order and inverse [R] and rows of each expert [E], see the primitive `expertSort`. */
+  readonly order: ValueId;
+  readonly inverse: ValueId;
+  readonly counts: ValueId;
+}
+
+/** Chooses each token's experts, and notes the router's values for losses and metrics. */
+function route(ctx: Context, x: ValueId, { router, experts, topK }: MoeFfn, layer: number): Routing {
+  const { b, param, routing } = ctx;
+  const jitter = routing?.jitter === true ? b.input(`jitter.${layer}`, "f32", b.shape(x)) : null;
   const read = jitter === null ? x : b.mul(x, jitter);
   const logits = b.linear(read, param("router", layer), router.bias ? param("routerBias", layer) : undefined);
   const rule = routeRule(router);
+  const correction = rule.corrected ? [param("routerCorrection", layer)] : [];
   const [weights, chosen] =
-    ctx.routing?.sinkhorn === true
+    routing?.sinkhorn === true
       ? balancedChoice(b, logits, topK, rule)
-      : (b.apply("routeTopK", rule.corrected ? [logits, param("routerCorrection", layer)] : [logits], {
-          k: topK,
-          rule,
-        }) as [ValueId, ValueId]);
-  const rows = expertRows(b.shape(chosen), experts, ctx.routing?.capacity);
-  const served =
-    rows === null
-      ? chosen
-      : b.op("expertCapacity", [weights, chosen], { experts, rows, by: ctx.routing!.capacity!.by });
-  const [order, inverse, counts] = b.apply("expertSort", [served], { experts, drops: rows !== null }) as [
-    ValueId,
-    ValueId,
-    ValueId,
-  ];
-  const wanted = rows === null ? counts : b.reshape(b.op("expertCounts", [chosen], { experts, blocks: 1 }), [experts]);
-  routers.push({
-    layer,
-    experts,
-    topK,
-    rule,
-    logits,
-    chosen,
-    jitter,
-    counts: wanted,
-    kept: ctx.routing?.capacity == null ? null : counts,
-  });
+      : b.apply("routeTopK", [logits, ...correction], { k: topK, rule });
+  const limit = capacityOf(b.matrix(chosen), experts, routing?.capacity ?? null);
+  const served = limit === null ? chosen : b.op("expertCapacity", [weights, chosen], limit);
+  const [order, inverse, counts] = b.apply("expertSort", [served], { experts, drops: limit !== null });
+  const allCounts =
+    limit === null ? counts : b.reshape(b.op("expertCounts", [chosen], { experts, blocks: 1 }), [experts]);
+  const kept = (routing?.capacity ?? null) === null ? null : counts;
+  ctx.routers.push({ layer, experts, topK, rule, logits, chosen, jitter, counts: allCounts, kept });
+  return { weights, order, inverse, counts };
+}
 
+/** What the routed experts of a layer make of x [N, H], weighted and summed for each token: [N, H]. */
+function routedExperts(
+  { b, spec, param }: Context,
+  x: ValueId,
+  ffn: MoeFfn,
+  layer: number,
+  { weights, order, inverse, counts }: Routing,
+): ValueId {
   const each = (part: SlotPart): ValueId[] =>
-    Array.from({ length: experts }, (_, expert) => param(part, layer, expert));
-  const dispatched = b.op("dispatch", [x, order, inverse], { k: topK });
+    Array.from({ length: ffn.experts }, (_, expert) => param(part, layer, expert));
+  const dispatched = b.op("dispatch", [x, order, inverse], { k: ffn.topK });
   const grouped = (input: ValueId, part: "gate" | "up" | "down"): ValueId => {
     const y = b.op("groupedMatmul", [input, counts, ...each(part)], { transB: true });
     return ffn.bias ? b.op("groupedBias", [y, counts, ...each(`${part}Bias`)], {}) : y;
@@ -438,16 +475,15 @@ function moe(ctx: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
     return ffn.clampedGlu === null ? gated(b, gate, up, ffn.activation) : clampedGlu(b, gate, up, ffn.clampedGlu);
   };
   const weightedRows = (y: ValueId): ValueId => b.op("scaleRows", [y, weights, order, inverse], {});
-  // The weights commute with the down projection, a bias apart: they go where rows are narrower.
-  const early = ffn.ffnDim < ctx.spec.hidden && !ffn.bias;
+  // The weights commute with the down projection unless that has a bias, so they go where rows are narrower.
+  const early = ffn.ffnDim < spec.hidden && !ffn.bias;
   const out = early ? grouped(weightedRows(inner()), "down") : weightedRows(grouped(inner(), "down"));
-  const routed = b.op("combine", [out, order, inverse], { k: ffn.topK });
-  return ffn.shared === null ? routed : b.add(routed, sharedExpert(ctx, x, ffn, layer));
+  return b.op("combine", [out, order, inverse], { k: ffn.topK });
 }
 
-/** Sinkhorn's iteration settles long before on the logits of a router; one that has not is cut off there. */
+/** Sinkhorn's iteration on a router's logits settles long before so many iterations; one that has not ends there. */
 const SINKHORN = { iterations: 32, tolerance: 1e-4 };
-/** For the choice alone: top k of what is given. */
+/** A rule for the choice alone: the top k by the values themselves. */
 const byLogit: RouteRule = {
   score: "softmax",
   jitter: 0,
@@ -465,25 +501,32 @@ function balancedChoice(b: GraphBuilder, logits: ValueId, k: number, rule: Route
 }
 
 /**
- * Choices that an expert takes at most, or null where that leaves all (megatron/core/transformer/moe/moe_utils.py,
+ * Attributes of the capacity's primitive, or null where every choice fits (megatron/core/transformer/moe/moe_utils.py,
  * get_capacity).
  */
-function expertRows(
-  [tokens, k]: readonly number[],
+function capacityOf(
+  [tokens, k]: readonly [number, number],
   experts: number,
-  capacity: TrainingRouting["capacity"] | undefined,
-): number | null {
-  if (capacity === null || capacity === undefined) return null;
+  capacity: TrainingRouting["capacity"],
+): PrimAttrs["expertCapacity"] | null {
+  if (capacity === null) return null;
   // No expert is chosen twice by a token.
-  const rows = Math.ceil(((tokens! * k!) / experts) * capacity.factor);
-  return rows >= tokens! ? null : rows;
+  const rows = Math.ceil(((tokens * k) / experts) * capacity.factor);
+  return rows >= tokens ? null : { experts, rows, by: capacity.by };
 }
 
-function sharedExpert({ b, param }: Context, x: ValueId, ffn: MoeFfn, layer: number): ValueId {
+/** What the expert that every token uses makes of x [N, H]. */
+function sharedExpert(
+  { b, param }: Context,
+  x: ValueId,
+  ffn: MoeFfn,
+  shared: NonNullable<MoeFfn["shared"]>,
+  layer: number,
+): ValueId {
   const up = b.linear(x, param("sharedUp", layer));
   const inner = ffn.gated
     ? gated(b, b.linear(x, param("sharedGate", layer)), up, ffn.activation)
     : b.op("activation", [up], { kind: ffn.activation });
   const out = b.linear(inner, param("sharedDown", layer));
-  return ffn.shared!.gated ? b.mul(out, b.op("sigmoid", [b.linear(x, param("sharedRouter", layer))], {})) : out;
+  return shared.gated ? b.mul(out, b.op("sigmoid", [b.linear(x, param("sharedRouter", layer))], {})) : out;
 }

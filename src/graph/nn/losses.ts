@@ -1,4 +1,9 @@
-/** Router losses over the MoE layers of a decoder, as scalars in its graph. */
+/**
+ * Router losses over the MoE layers of a decoder, as scalars in its graph.
+ *
+ * Letters: N tokens, E experts, K experts per token.
+ */
+import { at } from "../../base/at.js";
 import type { GraphBuilder } from "../ir/builder.js";
 import type { RouteRule, ValueId } from "../ir/ir.js";
 import type { RouterValues } from "./decoder.js";
@@ -15,10 +20,10 @@ export function balanceLoss(
   b: GraphBuilder,
   routers: readonly Pick<RouterValues, "experts" | "logits" | "counts">[],
 ): ValueId {
-  const { experts } = routers[0]!;
+  const { experts, logits: first } = at(routers, 0);
   if (routers.some((router) => router.experts !== experts))
     throw new Error("layers with different numbers of experts share no balance loss");
-  const tokens = b.matrix(routers[0]!.logits)[0] * routers.length;
+  const tokens = b.matrix(first)[0] * routers.length;
   const total = (parts: readonly ValueId[]): ValueId => b.scale(summed(b, parts), 1 / tokens);
   const share = total(routers.map(({ counts }) => b.op("toFloat", [counts], {})));
   const probability = total(
@@ -32,7 +37,7 @@ export function balanceLoss(
  * 2022, equation 5).
  */
 export function routerZLoss(b: GraphBuilder, routers: readonly Pick<RouterValues, "logits">[]): ValueId {
-  const tokens = b.matrix(routers[0]!.logits)[0] * routers.length;
+  const tokens = b.matrix(at(routers, 0).logits)[0] * routers.length;
   const parts = routers.map(({ logits }) => {
     const z = b.op("logSumExp", [logits], {});
     return b.op("reduceSum", [b.mul(z, z)], { axes: [0], keepDims: false });
@@ -40,10 +45,11 @@ export function routerZLoss(b: GraphBuilder, routers: readonly Pick<RouterValues
   return b.scale(summed(b, parts), 1 / tokens);
 }
 
+/** What a balance loss reads of a router. */
 type Balanced = Pick<RouterValues, "experts" | "topK" | "rule" | "logits" | "chosen" | "counts">;
 
 /** How often each expert was chosen elsewhere [E], and 1 / (all tokens counted, here and there). */
-export interface Elsewhere {
+export interface ElsewhereInputs {
   readonly counts: ValueId;
   readonly perToken: ValueId;
 }
@@ -98,7 +104,7 @@ function probabilities(b: GraphBuilder, { rule, logits, experts }: Balanced): Va
 export function layerBalanceLoss(
   b: GraphBuilder,
   routers: readonly Balanced[],
-  { blocks = 1, elsewhere }: { readonly blocks?: number; readonly elsewhere?: readonly Elsewhere[] | undefined },
+  { blocks = 1, elsewhere }: { readonly blocks?: number; readonly elsewhere?: readonly ElsewhereInputs[] | undefined },
 ): ValueId {
   return summed(
     b,

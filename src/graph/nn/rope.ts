@@ -1,4 +1,9 @@
-/** Rotary angles per position: cos and sin tables [S, rotary/2]. */
+/**
+ * Rotary angles per position: cos and sin tables [S, rotary/2].
+ *
+ * Letters: S positions.
+ */
+import { at } from "../../base/at.js";
 import type { Rope } from "../../model/decoder/types.js";
 
 /**
@@ -17,6 +22,21 @@ function yarnRamp(
   return { low, high: low === high ? high + 0.001 : high };
 }
 
+/**
+ * One frequency as in transformers' modeling_rope_utils.py, _compute_llama3_parameters: long waves are divided by the
+ * factor, short ones are kept, those between are blended.
+ */
+function llama3Frequency(
+  frequency: number,
+  { factor, lowFreqFactor, highFreqFactor, originalMaxPositions }: Extract<Rope["scaling"], { kind: "llama3" }>,
+): number {
+  const wavelength = (2 * Math.PI) / frequency;
+  if (wavelength < originalMaxPositions / highFreqFactor) return frequency;
+  if (wavelength > originalMaxPositions / lowFreqFactor) return frequency / factor;
+  const blend = (originalMaxPositions / wavelength - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
+  return ((1 - blend) * frequency) / factor + blend * frequency;
+}
+
 /** Inverse frequencies [rotary/2], in radians per position, for sequences of this length. */
 export function ropeFrequencies(rope: Rope, sequence: number): Float64Array {
   const base = Float64Array.from({ length: rope.rotary / 2 }, (_, i) => rope.theta ** ((-2 * i) / rope.rotary));
@@ -26,21 +46,8 @@ export function ropeFrequencies(rope: Rope, sequence: number): Float64Array {
       return base;
     case "linear":
       return base.map((frequency) => frequency / scaling.factor);
-    case "llama3": {
-      // As in transformers' modeling_rope_utils.py, _compute_llama3_parameters: long waves are divided by the factor,
-      // short ones are kept, those between are blended.
-      const longest = scaling.originalMaxPositions / scaling.lowFreqFactor;
-      const shortest = scaling.originalMaxPositions / scaling.highFreqFactor;
-      return base.map((frequency) => {
-        const wavelength = (2 * Math.PI) / frequency;
-        if (wavelength < shortest) return frequency;
-        if (wavelength > longest) return frequency / scaling.factor;
-        const blend =
-          (scaling.originalMaxPositions / wavelength - scaling.lowFreqFactor) /
-          (scaling.highFreqFactor - scaling.lowFreqFactor);
-        return ((1 - blend) * frequency) / scaling.factor + blend * frequency;
-      });
-    }
+    case "llama3":
+      return base.map((frequency) => llama3Frequency(frequency, scaling));
     case "yarn": {
       const { low, high } = yarnRamp(rope, scaling);
       return base.map((frequency, i) => {
@@ -50,7 +57,7 @@ export function ropeFrequencies(rope: Rope, sequence: number): Float64Array {
     }
     case "longrope": {
       const factors = sequence > scaling.originalMaxPositions ? scaling.long : scaling.short;
-      return base.map((frequency, i) => frequency / factors[i]!);
+      return base.map((frequency, i) => frequency / at(factors, i));
     }
   }
 }
@@ -62,11 +69,11 @@ export function ropeTables(rope: Rope, sequence: number): { cos: Float32Array; s
   const half = rope.rotary / 2;
   const cos = new Float32Array(sequence * half);
   const sin = new Float32Array(sequence * half);
-  for (let position = 0; position < sequence; position++) {
-    for (let i = 0; i < half; i++) {
-      cos[position * half + i] = factor * Math.cos(position * frequencies[i]!);
-      sin[position * half + i] = factor * Math.sin(position * frequencies[i]!);
+  frequencies.forEach((frequency, i) => {
+    for (let position = 0; position < sequence; position++) {
+      cos[position * half + i] = factor * Math.cos(position * frequency);
+      sin[position * half + i] = factor * Math.sin(position * frequency);
     }
-  }
+  });
   return { cos, sin };
 }

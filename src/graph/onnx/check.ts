@@ -1,4 +1,5 @@
-/** Onnx nodes before they are written: dead ones go, racy ones are refused. */
+/** Checks of ONNX nodes before they are written: dead nodes are dropped, racy ones are refused. */
+import { lastSize } from "../ir/ir.js";
 import type { OnnxNode, OnnxTensor } from "./proto.js";
 
 /**
@@ -7,13 +8,13 @@ import type { OnnxNode, OnnxTensor } from "./proto.js";
  */
 export function liveNodes(nodes: readonly OnnxNode[], outputs: readonly string[]): OnnxNode[] {
   const needed = new Set(outputs);
-  const kept: OnnxNode[] = [];
-  for (const node of [...nodes].reverse()) {
+  const live: OnnxNode[] = [];
+  for (const node of nodes.toReversed()) {
     if (!node.outputs.some((name) => needed.has(name))) continue;
     for (const name of node.inputs) needed.add(name);
-    kept.push(node);
+    live.push(node);
   }
-  return kept.reverse();
+  return live.reverse();
 }
 
 /**
@@ -30,7 +31,7 @@ export function refuseRaces(nodes: readonly OnnxNode[], initializers: readonly O
     const where = `ScatterND ${outputs[0]} with reduction ${reduction}`;
     if (indices === undefined || !ArrayBuffer.isView(indices.data))
       throw new Error(`${where}: its indices are computed and may repeat, which races; use ScatterElements`);
-    const width = indices.shape.at(-1)!;
+    const width = lastSize(indices);
     const rows = new Set<string>();
     for (let at = 0; at < indices.data.length; at += width) rows.add(indices.data.subarray(at, at + width).join());
     if (rows.size * width !== indices.data.length)

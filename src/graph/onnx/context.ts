@@ -18,12 +18,14 @@ import {
 } from "../ir/ir.js";
 import { Emitter } from "./emitter.js";
 
+/** A routed value as one tensor per expert. */
 interface ExpertBlocks {
   /** The counts [E] that cut the rows. */
   readonly counts: ValueId;
   readonly names: readonly string[];
 }
 
+/** State of one lowering; rules read and set the ONNX names of IR values through it. */
 export class Lowering {
   readonly emitter = new Emitter();
   private readonly whole = new Map<ValueId, string>();
@@ -55,6 +57,7 @@ export class Lowering {
     return this.uses.get(id) === 1;
   }
 
+  /** Whether an input comes with its axes exchanged. */
   isTransposed(id: ValueId): boolean {
     return this.transposed.has(id);
   }
@@ -74,6 +77,7 @@ export class Lowering {
     return typeOf(this.graph, id);
   }
 
+  /** Sizes of a value's axes. */
   shape(id: ValueId): readonly number[] {
     return this.type(id).shape;
   }
@@ -94,18 +98,20 @@ export class Lowering {
     return node?.prim === "constant" && node.attrs.values.length === 1 && node.attrs.values[0] === 1;
   }
 
+  /** Says which ONNX name holds a value. */
   set(id: ValueId, name: string): void {
     this.whole.set(id, name);
   }
 
+  /** Says which ONNX names hold a value expert by expert. */
   setBlocks(id: ValueId, blocks: ExpertBlocks): void {
     this.cut.set(id, [...(this.cut.get(id) ?? []), blocks]);
   }
 
   /** The value as one tensor. */
   get(id: ValueId): string {
-    const known = this.whole.get(id);
-    if (known !== undefined) return known;
+    const existing = this.whole.get(id);
+    if (existing !== undefined) return existing;
     const blocks = this.cut.get(id)?.[0];
     if (blocks === undefined) throw new Error(`value %${id} was never lowered`);
     const joined = this.emitter.op("Concat", blocks.names, { axis: 0 });
@@ -125,8 +131,8 @@ export class Lowering {
 
   /** The value cut into one tensor per expert, and a last one where rows may be nobody's. */
   blocks(id: ValueId, counts: ValueId): readonly string[] {
-    const known = this.cut.get(id)?.find((blocks) => blocks.counts === counts);
-    if (known !== undefined) return known.names;
+    const existing = this.cut.get(id)?.find((blocks) => blocks.counts === counts);
+    if (existing !== undefined) return existing.names;
     const names = this.cutRows(this.get(id), counts);
     this.setBlocks(id, { counts, names });
     return names;
@@ -141,18 +147,18 @@ export class Lowering {
 
   /** Counts by which all of these values are already cut and not joined, or null. */
   commonCounts(ids: readonly ValueId[]): ValueId | null {
-    const [first, ...rest] = ids.map((id) =>
+    const [first = [], ...rest] = ids.map((id) =>
       (this.whole.has(id) ? [] : (this.cut.get(id) ?? [])).map(({ counts }) => counts),
     );
-    return first!.find((counts) => rest.every((other) => other.includes(counts))) ?? null;
+    return first.find((counts) => rest.every((other) => other.includes(counts))) ?? null;
   }
 
   /** Computes once per key; later calls get the same name or names. A key always stands for the same kind. */
   remember<Names extends string | readonly string[]>(key: string, make: () => Names): Names {
-    const before = this.remembered.get(key);
-    if (before !== undefined) return before as Names;
-    const made = make();
-    this.remembered.set(key, made);
-    return made;
+    const existing = this.remembered.get(key);
+    if (existing !== undefined) return existing as Names;
+    const names = make();
+    this.remembered.set(key, names);
+    return names;
   }
 }

@@ -1,6 +1,16 @@
 /** Collects ONNX nodes and constants; names are generated, small constants are shared. */
 import type { Attribute, OnnxNode, OnnxTensor } from "./proto.js";
 
+/** Names of N outputs; of any number where N is not a literal. */
+type Names<N extends number> = N extends 1
+  ? [string]
+  : N extends 2
+    ? [string, string]
+    : N extends 3
+      ? [string, string, string]
+      : string[];
+
+/** The ONNX nodes and constants of one graph, in the order in which they are added. */
 export class Emitter {
   readonly nodes: OnnxNode[] = [];
   readonly initializers: OnnxTensor[] = [];
@@ -8,16 +18,16 @@ export class Emitter {
   private count = 0;
 
   /** Adds a node and returns its output names. */
-  emit(
+  emit<N extends number>(
     op: string,
     inputs: readonly string[],
-    attributes: Readonly<Record<string, Attribute>> = {},
-    outputs = 1,
+    attributes: Readonly<Record<string, Attribute>>,
+    outputs: N,
     domain?: string,
-  ): string[] {
+  ): Names<N> {
     const names = Array.from({ length: outputs }, () => this.fresh());
     this.nodes.push({ op, inputs, outputs: names, attributes, domain });
-    return names;
+    return names as Names<N>;
   }
 
   /** Adds a node with one output. */
@@ -27,8 +37,7 @@ export class Emitter {
     attributes: Readonly<Record<string, Attribute>> = {},
     domain?: string,
   ): string {
-    const name = this.fresh();
-    this.nodes.push({ op, inputs, outputs: [name], attributes, domain });
+    const [name] = this.emit(op, inputs, attributes, 1, domain);
     return name;
   }
 
@@ -39,16 +48,18 @@ export class Emitter {
     return this.op("FusedMatMul", [a, b], attributes, "com.microsoft");
   }
 
+  /** The same elements in another shape. */
   reshape(x: string, shape: readonly number[]): string {
     return this.op("Reshape", [x, this.ints(shape)]);
   }
 
+  /** Sums over `axes`, which stay with size 1 where `keepDims` says so. */
   sum(x: string, axes: readonly number[], keepDims: boolean): string {
-    // To ReduceSum no axes are all axes.
+    // ReduceSum takes an empty list of axes for all axes.
     return axes.length === 0 ? x : this.op("ReduceSum", [x, this.ints(axes)], { keepdims: Number(keepDims) });
   }
 
-  /** A float constant; one value with a larger shape is not expanded by the caller but kept as given. */
+  /** A float32 constant of as many values as `shape` has elements; a scalar where it is left out. */
   floats(values: ArrayLike<number>, shape: readonly number[] = []): string {
     return this.constant("float", Float32Array.from(values), shape);
   }
@@ -62,6 +73,7 @@ export class Emitter {
     );
   }
 
+  /** A scalar int64 constant. */
   int(value: number): string {
     return this.ints([value], []);
   }
@@ -72,8 +84,8 @@ export class Emitter {
 
   private constant(type: "float" | "int64", data: Float32Array | BigInt64Array, shape: readonly number[]): string {
     const key = data.length <= 64 ? `${type}|${shape.join()}|${data.join()}` : undefined;
-    const known = key === undefined ? undefined : this.shared.get(key);
-    if (known !== undefined) return known;
+    const existing = key === undefined ? undefined : this.shared.get(key);
+    if (existing !== undefined) return existing;
     const name = `c${this.count++}`;
     this.initializers.push({ name, type, shape, data });
     if (key !== undefined) this.shared.set(key, name);

@@ -4,11 +4,14 @@
  * are left as holes that whoever writes the file fills.
  */
 
+/** Element types of ONNX tensors that a graph has. */
 export type OnnxType = "float" | "int64" | "bool";
 const typeCode: Readonly<Record<OnnxType, number>> = { float: 1, int64: 7, bool: 9 };
 
+/** An attribute of a node: an integer, a string, integers, or a float, which has to be told from an integer. */
 export type Attribute = number | string | readonly number[] | { readonly float: number };
 
+/** One use of an operator; inputs and outputs by name. */
 export interface OnnxNode {
   readonly op: string;
   readonly domain?: string;
@@ -30,6 +33,7 @@ export interface LaterData {
   readonly bytes: number;
 }
 
+/** An initializer: a constant, or a weight that belongs to the model. */
 export interface OnnxTensor {
   readonly name: string;
   readonly type: OnnxType;
@@ -38,6 +42,7 @@ export interface OnnxTensor {
   readonly data: Float32Array | BigInt64Array | ExternalData | LaterData;
 }
 
+/** An input or output of the graph. */
 export interface OnnxValue {
   readonly name: string;
   readonly type: OnnxType;
@@ -159,8 +164,8 @@ class Writer {
     this.length = start - 1;
     this.varint(whole);
     this.length += size;
-    for (let i = before; i < this.holes.length; i++)
-      this.holes[i] = { ...this.holes[i]!, at: this.holes[i]!.at + shift };
+    const inside = this.holes.splice(before);
+    this.holes.push(...inside.map((hole) => ({ ...hole, at: hole.at + shift })));
   }
 
   finish(): EncodedModel {

@@ -5,9 +5,17 @@
  * Letters: B batch, S sequence, D head size, G query heads of a key head, L queries of a block, M keys it sees.
  */
 import { at } from "../../base/at.js";
-import type { AttentionAttrs, NodeOf, RopeAttrs, ValueId } from "../ir/ir.js";
+import {
+  attentionExtras,
+  type AttentionAttrs,
+  type NodeOf,
+  type PrimInputs,
+  type RopeAttrs,
+  type ValueId,
+} from "../ir/ir.js";
 import type { Lowering } from "./context.js";
 
+/** Rope on x [N, heads*D] by com.microsoft's operator. */
 function rope(ctx: Lowering, x: string, cos: string, sin: string, attrs: RopeAttrs): string {
   const e = ctx.emitter;
   const { batch, sequence, heads, headDim, offset, rotary } = attrs;
@@ -18,7 +26,7 @@ function rope(ctx: Lowering, x: string, cos: string, sin: string, attrs: RopeAtt
   const whole = { interleaved: Number(attrs.interleaved) };
   const attributes = rotary === headDim ? whole : { ...whole, rotary_embedding_dim: rotary, num_heads: heads };
   const [rotated] = e.emit("RotaryEmbedding", [rows, e.ints([0]), cos, signed], attributes, 1, "com.microsoft");
-  return e.reshape(rotated!, [batch * sequence, heads * headDim]);
+  return e.reshape(rotated, [batch * sequence, heads * headDim]);
 }
 
 /** The operator turns a head's first elements only, so those before the offset are taken away and put back. */
@@ -27,10 +35,7 @@ function ropeBehind(ctx: Lowering, x: string, cos: string, sin: string, attrs: R
   const { batch, sequence, heads, headDim, offset } = attrs;
   const rest = headDim - offset;
   const rows = batch * sequence * heads;
-  const [before, behind] = e.emit("Split", [e.reshape(x, [rows, headDim]), e.ints([offset, rest])], { axis: 1 }, 2) as [
-    string,
-    string,
-  ];
+  const [before, behind] = e.emit("Split", [e.reshape(x, [rows, headDim]), e.ints([offset, rest])], { axis: 1 }, 2);
   const rotated = rope(ctx, e.reshape(behind, [batch * sequence, heads * rest]), cos, sin, {
     ...attrs,
     headDim: rest,
@@ -56,6 +61,7 @@ interface QueryBlock {
 /** Shorter blocks skip more of the masked scores, but cost more nodes and copies. */
 const blockLength = (sequence: number): number => (sequence <= 1024 ? 128 : 256);
 
+/** All queries and keys as one block. */
 export const wholeBlock = (sequence: number): QueryBlock => ({ start: 0, length: sequence, from: 0, to: sequence });
 
 /**
@@ -78,6 +84,7 @@ export function queryBlocks({ sequence, window }: Pick<AttentionAttrs, "sequence
   });
 }
 
+/** What a block of queries has computed, by ONNX name. */
 interface BlockParts {
   readonly block: QueryBlock;
   /** [B, kvHeads, G*L, D] with G = heads / kvHeads query heads per key head and L the block's length. */
@@ -107,6 +114,7 @@ export function splitHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: n
   return e.reshape(transposed, [batch, kvHeads, group * sequence, headDim]);
 }
 
+/** [B, kvHeads, G*S, D] -> [N, kvHeads*G*D]: the way back of `splitHeads`. */
 export function mergeHeads(ctx: Lowering, x: string, a: AttentionAttrs, group: number, headDim: number): string {
   const e = ctx.emitter;
   const { batch, sequence, kvHeads } = a;
@@ -198,8 +206,8 @@ export function mask(
     for (let row = 0; row < group * length; row++) {
       const query = start + (row % length);
       for (let key = from; key < to; key++) {
-        const seen = key <= query && (window === null || key > query - window);
-        values[row * keys + key - from] = seen ? 0 : UNSEEN;
+        const visible = key <= query && (window === null || key > query - window);
+        values[row * keys + key - from] = visible ? 0 : UNSEEN;
       }
     }
     return ctx.emitter.floats(values, [group * length, keys]);
@@ -210,9 +218,9 @@ export function mask(
  * The mask of a block for each row of the batch [B, 1, G*L, M] where segment ids keep documents apart, else [G*L, M].
  * Layers share it.
  */
-function maskOf(ctx: Lowering, a: AttentionAttrs, block: QueryBlock, segmentIds: ValueId | undefined): string {
+function maskOf(ctx: Lowering, a: AttentionAttrs, block: QueryBlock, segmentIds: ValueId | null): string {
   const plain = mask(ctx, a, block);
-  if (segmentIds === undefined) return plain;
+  if (segmentIds === null) return plain;
   const { batch, sequence } = a;
   const group = a.heads / a.kvHeads;
   const { start, length, from, to } = block;
@@ -237,12 +245,12 @@ function maskOf(ctx: Lowering, a: AttentionAttrs, block: QueryBlock, segmentIds:
 function softmaxWithSink(
   ctx: Lowering,
   scores: string,
-  sinks: ValueId | undefined,
+  sinks: ValueId | null,
   a: AttentionAttrs,
   { length, from, to }: QueryBlock,
 ): readonly [string, string] {
   const e = ctx.emitter;
-  if (sinks === undefined) return [e.op("Softmax", [scores], { axis: -1 }), ""];
+  if (sinks === null) return [e.op("Softmax", [scores], { axis: -1 }), ""];
   const { batch, kvHeads, heads } = a;
   const group = heads / kvHeads;
   const open = e.reshape(ctx.get(sinks), [1, kvHeads, group, 1, 1]);
@@ -254,14 +262,18 @@ function softmaxWithSink(
   ]);
   const all = e.op("Softmax", [e.op("Concat", [scores, column], { axis: 3 })], { axis: -1 });
   const [probabilities, sink] = e.emit("Split", [all, e.ints([to - from, 1])], { axis: 3 }, 2);
-  return [probabilities!, sink!];
+  return [probabilities, sink];
 }
 
-function attentionParts(ctx: Lowering, inputs: readonly ValueId[], a: AttentionAttrs): readonly BlockParts[] {
+/** Attention's blocks with what each has computed; made once for the forward pass and its gradient. */
+function attentionParts(
+  ctx: Lowering,
+  inputs: PrimInputs<ValueId>["attention"],
+  a: AttentionAttrs,
+): readonly BlockParts[] {
   const e = ctx.emitter;
-  const [qId, kId, vId] = inputs as [ValueId, ValueId, ValueId];
-  const sinks = a.sinks ? inputs[3] : undefined;
-  const segmentIds = a.segmentIds === true ? inputs[a.sinks ? 4 : 3] : undefined;
+  const [qId, kId, vId] = inputs;
+  const { sinks, segmentIds } = attentionExtras(a, inputs);
   const key = `attention ${qId} ${kId} ${vId} ${sinks} ${segmentIds} ${JSON.stringify(a)}`;
   const blocks = queryBlocks(a);
   const fields = 7;
@@ -305,6 +317,7 @@ function attentionParts(ctx: Lowering, inputs: readonly ValueId[], a: AttentionA
 type AttentionPrims =
   "segmentIds" | "segmentPositions" | "rope" | "joinHeads" | "joinHeadsGrad" | "attention" | "attentionGrad";
 
+/** The lowering of rope, of attention and of what stands beside them. */
 export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, node: NodeOf<P>) => void } = {
   segmentIds(ctx, { in: [ids], out, attrs: { batch, sequence, end } }) {
     const e = ctx.emitter;
@@ -327,7 +340,7 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
     ctx.set(out[0], rope(ctx, ctx.get(x), ctx.get(cos), ctx.get(sin), attrs)),
   joinHeads(ctx, { in: [own, shared], out, attrs: { heads } }) {
     const e = ctx.emitter;
-    const [rows, columns] = ctx.shape(out[0]) as [number, number];
+    const [rows, columns] = ctx.matrix(out[0]);
     const b = ctx.width(shared);
     const each = e.reshape(ctx.get(own), [rows, heads, columns / heads - b]);
     const all = e.op("Expand", [e.reshape(ctx.get(shared), [rows, 1, b]), e.ints([rows, heads, b])]);
@@ -335,14 +348,9 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
   },
   joinHeadsGrad(ctx, { in: [own, shared, dy], out, attrs: { heads } }) {
     const e = ctx.emitter;
-    const [rows, columns] = ctx.shape(own) as [number, number];
+    const [rows, columns] = ctx.matrix(own);
     const [a, b] = [columns / heads, ctx.width(shared)];
-    const [each, all] = e.emit(
-      "Split",
-      [e.reshape(ctx.get(dy), [rows, heads, a + b]), e.ints([a, b])],
-      { axis: 2 },
-      2,
-    ) as [string, string];
+    const [each, all] = e.emit("Split", [e.reshape(ctx.get(dy), [rows, heads, a + b]), e.ints([a, b])], { axis: 2 }, 2);
     ctx.set(out[0], e.reshape(each, [rows, columns]));
     ctx.set(out[1], e.sum(all, [1], false));
   },
@@ -365,7 +373,7 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
     const blocks = parts.map(({ block }) => block);
     const douts = cutQueries(
       ctx,
-      splitHeads(ctx, ctx.get(inputs.at(-1)!), attrs, group, valueDim),
+      splitHeads(ctx, ctx.get(at(inputs, inputs.length - 1)), attrs, group, valueDim),
       attrs,
       valueDim,
       blocks,
@@ -388,52 +396,17 @@ export const attentionRules: { readonly [P in AttentionPrims]: (ctx: Lowering, n
         lost,
       };
     });
-    ctx.set(
-      out[0],
-      mergeHeads(
-        ctx,
-        joinQueries(
-          ctx,
-          gradients.map(({ dq }) => dq),
-          attrs,
-          headDim,
-          blocks,
-        ),
-        attrs,
-        group,
-        headDim,
-      ),
-    );
-    ctx.set(
-      out[1],
-      mergeHeads(
-        ctx,
-        sumOverBlocks(
-          ctx,
-          gradients.map(({ dk }) => dk),
-          blocks,
-        ),
-        attrs,
-        1,
-        headDim,
-      ),
-    );
-    ctx.set(
-      out[2],
-      mergeHeads(
-        ctx,
-        sumOverBlocks(
-          ctx,
-          gradients.map(({ dv }) => dv),
-          blocks,
-        ),
-        attrs,
-        1,
-        valueDim,
-      ),
-    );
-    if (!attrs.sinks) return;
+    const [dqs, dks, dvs] = [
+      gradients.map(({ dq }) => dq),
+      gradients.map(({ dk }) => dk),
+      gradients.map(({ dv }) => dv),
+    ] as const;
+    const [dq, dk, dv, dsinks] = out;
+    ctx.set(dq, mergeHeads(ctx, joinQueries(ctx, dqs, attrs, headDim, blocks), attrs, group, headDim));
+    ctx.set(dk, mergeHeads(ctx, sumOverBlocks(ctx, dks, blocks), attrs, 1, headDim));
+    ctx.set(dv, mergeHeads(ctx, sumOverBlocks(ctx, dvs, blocks), attrs, 1, valueDim));
+    if (dsinks === undefined) return;
     const all = gradients.map(({ lost }) => lost).reduce((a, b) => e.op("Add", [a, b]));
-    ctx.set(at(out, 3), e.reshape(e.op("Neg", [all]), [heads]));
+    ctx.set(dsinks, e.reshape(e.op("Neg", [all]), [heads]));
   },
 };

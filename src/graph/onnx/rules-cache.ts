@@ -1,9 +1,11 @@
 /**
  * Lowering of attention behind a cache: scores over the past and over the new tokens, one softmax, two weighted sums.
  * Caches are never transposed or copied.
+ *
+ * Letters: B rows of the batch, S new tokens in each, C keys that a cache has room for, G query heads of a key head.
  */
 import { at } from "../../base/at.js";
-import type { CachedAttentionAttrs, NodeOf } from "../ir/ir.js";
+import type { CachedAttentionAttrs, NodeOf, ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
 import { mask, mergeHeads, splitHeads, UNSEEN, wholeBlock } from "./rules-attention.js";
 
@@ -24,56 +26,56 @@ function maskOfPast(
       Array.from({ length: capacity }, (_, key) => key),
       [1, 1, 1, capacity],
     );
-    let seen = e.op("Less", [keys, length]);
+    let visible = e.op("Less", [keys, length]);
     if (window !== null) {
       const reach = Array.from({ length: group * sequence }, (_, row) => window - (row % sequence));
-      seen = e.op("And", [
-        seen,
+      visible = e.op("And", [
+        visible,
         e.op("Greater", [e.op("Add", [keys, e.ints(reach, [1, 1, group * sequence, 1])]), length]),
       ]);
     }
-    return e.op("Where", [seen, e.floats([0]), e.floats([UNSEEN])]);
+    return e.op("Where", [visible, e.floats([0]), e.floats([UNSEEN])]);
   });
 }
 
+/** The sinks [heads] as one more score of each query: [B, kvHeads, G*S, 1]. */
+function sinkScores(ctx: Lowering, sinks: ValueId, { batch, sequence, heads, kvHeads }: CachedAttentionAttrs): string {
+  const e = ctx.emitter;
+  const group = heads / kvHeads;
+  const open = e.reshape(ctx.get(sinks), [1, kvHeads, group, 1, 1]);
+  const perQuery = e.op("Expand", [open, e.ints([batch, kvHeads, group, sequence, 1])]);
+  return e.reshape(perQuery, [batch, kvHeads, group * sequence, 1]);
+}
+
+/** The lowering of `cachedAttention`. */
 export const cacheRules = {
-  cachedAttention(ctx: Lowering, { in: inputs, out, attrs }: NodeOf<"cachedAttention">): void {
+  cachedAttention(
+    ctx: Lowering,
+    { in: [q, k, v, pastKeys, pastValues, lengths, sinks], out, attrs }: NodeOf<"cachedAttention">,
+  ): void {
     const e = ctx.emitter;
-    const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity, scale, softcap, sinks } = attrs;
+    const { sequence, heads, kvHeads, headDim, valueDim, capacity, scale, softcap } = attrs;
     const group = heads / kvHeads;
-    const [q, k, v, pastK, pastV, lengths] = inputs.map((id) => ctx.get(id)) as [
-      string,
-      string,
-      string,
-      string,
-      string,
-      string,
-    ];
-    const queries = splitHeads(ctx, q, attrs, group, headDim);
+    const queries = splitHeads(ctx, ctx.get(q), attrs, group, headDim);
     const scores = (keys: string): string => {
       const raw = e.matmul(queries, keys, { transB: true, alpha: softcap === null ? scale : scale / softcap });
       return softcap === null ? raw : e.op("Mul", [e.op("Tanh", [raw]), e.floats([softcap])]);
     };
     const parts = [
-      e.op("Add", [scores(pastK), maskOfPast(ctx, lengths, attrs)]),
-      e.op("Add", [scores(splitHeads(ctx, k, attrs, 1, headDim)), mask(ctx, attrs, wholeBlock(sequence))]),
+      e.op("Add", [scores(ctx.get(pastKeys)), maskOfPast(ctx, ctx.get(lengths), attrs)]),
+      e.op("Add", [scores(splitHeads(ctx, ctx.get(k), attrs, 1, headDim)), mask(ctx, attrs, wholeBlock(sequence))]),
     ];
     const sizes = [capacity, sequence];
-    if (sinks) {
-      const open = e.reshape(ctx.get(at(inputs, 6)), [1, kvHeads, group, 1, 1]);
-      parts.push(
-        e.reshape(e.op("Expand", [open, e.ints([batch, kvHeads, group, sequence, 1])]), [
-          batch,
-          kvHeads,
-          group * sequence,
-          1,
-        ]),
-      );
+    if (sinks !== undefined) {
+      parts.push(sinkScores(ctx, sinks, attrs));
       sizes.push(1);
     }
     const all = e.op("Softmax", [e.op("Concat", parts, { axis: 3 })], { axis: -1 });
-    const [past, now] = e.emit("Split", [all, e.ints(sizes)], { axis: 3 }, sizes.length) as [string, string];
-    const mixed = e.op("Add", [e.matmul(past, pastV), e.matmul(now, splitHeads(ctx, v, attrs, 1, valueDim))]);
+    const probabilities = e.emit("Split", [all, e.ints(sizes)], { axis: 3 }, sizes.length);
+    const mixed = e.op("Add", [
+      e.matmul(at(probabilities, 0), ctx.get(pastValues)),
+      e.matmul(at(probabilities, 1), splitHeads(ctx, ctx.get(v), attrs, 1, valueDim)),
+    ]);
     ctx.set(out[0], mergeHeads(ctx, mixed, attrs, group, valueDim));
   },
 };

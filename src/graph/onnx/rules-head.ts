@@ -2,9 +2,11 @@
  * Lowering of the output head with its loss. Logits exist for one run of tokens at a time: [tokens, vocabulary] as a
  * whole may be larger than everything else in a step, and passes over it would leave the processor's cache. So the
  * gradients are made along with the loss, run by run.
+ *
+ * Letters: N tokens, n tokens of a run, H hidden size, V vocabulary.
  */
 import { at } from "../../base/at.js";
-import { elements, type NodeOf, type ValueId } from "../ir/ir.js";
+import { elements, type NodeOf, type PrimInputs, type ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
 import { transpose } from "./weight-gradient-product.js";
 
@@ -30,8 +32,10 @@ interface HeadParts {
   readonly dhead: string;
 }
 
-function headParts(ctx: Lowering, inputs: readonly ValueId[], softcap: number | null): HeadParts {
-  const [x, head, targets] = inputs as [ValueId, ValueId, ValueId];
+type HeadInputs = PrimInputs<ValueId>["headCrossEntropy"];
+
+/** The loss and, where the graph has a node that asks for them, its gradients; computed once for both nodes. */
+function headParts(ctx: Lowering, [x, head, targets]: HeadInputs, softcap: number | null): HeadParts {
   const [loss, dx, dhead] = ctx.remember<[string, string, string]>(`head ${x} ${head} ${targets} ${softcap}`, () => {
     const differentiated = ctx.graph.nodes.some(
       ({ prim, in: [a, b, c] }) => prim === "headCrossEntropyGrad" && a === x && b === head && c === targets,
@@ -44,7 +48,7 @@ function headParts(ctx: Lowering, inputs: readonly ValueId[], softcap: number | 
 
 function computeHead(
   ctx: Lowering,
-  [x, head, targets]: readonly [ValueId, ValueId, ValueId],
+  [x, head, targets]: HeadInputs,
   softcap: number | null,
   differentiated: boolean,
 ): HeadParts {
@@ -60,9 +64,8 @@ function computeHead(
    * Hidden states [n, H]; targets [n, 1], ignored ones replaced by 0; each row's share of the mean [n, 1], 0 for an
    * ignored target.
    */
-  const [rows, safe, shares] = [ctx.get(x), e.op("Max", [column, e.int(0)]), e.op("Div", [valid, counted])].map(
-    cut,
-  ) as [string[], string[], string[]];
+  const [rows, safe] = [cut(ctx.get(x)), cut(e.op("Max", [column, e.int(0)]))];
+  const shares = cut(e.op("Div", [valid, counted]));
   const dx: string[] = [];
   let [loss, dhead, before] = ["", "", ""];
   lengths.forEach((length, i) => {
@@ -86,9 +89,9 @@ function computeHead(
     });
     if (squashed !== "") dlogits = e.op("Sub", [dlogits, e.op("Mul", [dlogits, e.op("Mul", [squashed, squashed])])]);
     // The shares go onto [n, H] on both sides instead of onto [n, V].
-    const weighed = e.op("Mul", [own, at(shares, i)]);
+    const weighted = e.op("Mul", [own, at(shares, i)]);
     // [H, V], so that neither factor is a transposed one of many elements; transposed once, at the end.
-    const factors = [transpose(ctx, weighed), dlogits] as const;
+    const factors = [transpose(ctx, weighted), dlogits] as const;
     dhead = dhead === "" ? e.matmul(...factors) : e.op("Gemm", [...factors, dhead]);
     dx.push(e.op("Mul", [e.matmul(dlogits, ctx.get(head)), at(shares, i)]));
     const corner = (whole: string): string => e.op("Slice", [whole, e.ints([0, 0]), e.ints([1, 1])]);
@@ -103,11 +106,11 @@ function computeHead(
 
 type HeadPrims = "headCrossEntropy" | "headCrossEntropyGrad";
 
+/** The lowering of the output head with its loss, and of its gradient. */
 export const headRules: { readonly [P in HeadPrims]: (ctx: Lowering, node: NodeOf<P>) => void } = {
   headCrossEntropy: (ctx, { in: inputs, out, attrs }) => ctx.set(out[0], headParts(ctx, inputs, attrs.softcap).loss),
-  headCrossEntropyGrad(ctx, { in: inputs, out, attrs }) {
-    const { dx, dhead } = headParts(ctx, inputs, attrs.softcap);
-    const dloss = inputs[3];
+  headCrossEntropyGrad(ctx, { in: [x, head, targets, dloss], out, attrs }) {
+    const { dx, dhead } = headParts(ctx, [x, head, targets], attrs.softcap);
     // A total loss in which the cross entropy counts once is the rule.
     const times = (gradient: string): string =>
       ctx.isOne(dloss) ? gradient : ctx.emitter.op("Mul", [gradient, ctx.get(dloss)]);

@@ -2,6 +2,8 @@
  * Lowering of experts; routing is in `rules-route.ts`. Dispatch is gather-only: slots are sorted by expert, each expert
  * gathers the rows of its tokens, multiplies them by its own matrices, and the results are gathered back, so nothing is
  * scattered with duplicates. Rows that a capacity has dropped are a last block, of zeros.
+ *
+ * Letters: N tokens, K experts per token, E experts, R = N*K routed rows, R_e those of expert e, H hidden size.
  */
 import { at } from "../../base/at.js";
 import { elements, type NodeOf, type Prim, type ValueId } from "../ir/ir.js";
@@ -55,6 +57,7 @@ function zeroRows(ctx: Lowering, rows: string, width: number): string {
   });
 }
 
+/** The lowering of expert primitives. */
 export const moeRules: Rules = {
   expertSort(ctx, { in: [experts], out, attrs }) {
     const e = ctx.emitter;
@@ -64,8 +67,8 @@ export const moeRules: Rules = {
     // expert * rows + slot is unique, so the ascending order is the stable sort by expert.
     const key = e.op("Add", [e.op("Mul", [flat, e.int(rows)]), iota]);
     const [, order] = e.emit("TopK", [key, e.ints([rows])], { axis: 0, largest: 0, sorted: 1 }, 2);
-    ctx.set(out[0], order!);
-    ctx.set(out[1], e.op("ScatterElements", [iota, order!, iota], { axis: 0 }));
+    ctx.set(out[0], order);
+    ctx.set(out[1], e.op("ScatterElements", [iota, order, iota], { axis: 0 }));
     const ones = e.op("Expand", [e.ints([1]), e.ints([rows])]);
     const none = e.op("Expand", [e.ints([0]), e.ints([attrs.experts + Number(attrs.drops)])]);
     const counts = e.op("ScatterElements", [none, flat, ones], { axis: 0, reduction: "add" });
@@ -87,7 +90,7 @@ export const moeRules: Rules = {
   },
   combine(ctx, { in: [y, , inverse], out, attrs: { k } }) {
     const e = ctx.emitter;
-    const [tokens, hidden] = ctx.shape(out[0]) as [number, number];
+    const [tokens, hidden] = ctx.matrix(out[0]);
     const places = ctx.remember(`places ${inverse} ${k}`, () =>
       e.op("Transpose", [e.reshape(ctx.get(inverse), [tokens, k])], { perm: [1, 0] }),
     );
@@ -139,31 +142,26 @@ export const moeRules: Rules = {
       attrs.transB ? ctx.linear(x, weight) : ctx.emitter.matmul(x, ctx.get(weight));
     const names = weights.map((weight, expert) => times(at(rows, expert), weight));
     const rest = rows.slice(weights.length).map((nobodys) => zeroRows(ctx, nobodys, ctx.width(out[0])));
-    ctx.setBlocks(out[0], { counts: counts, names: [...names, ...rest] });
+    ctx.setBlocks(out[0], { counts, names: [...names, ...rest] });
   },
   groupedMatmulGradW(ctx, { in: [x, dy, counts], out }) {
     const [left, right] = [ctx.blocks(dy, counts), ctx.blocks(x, counts)];
-    const [[slots, p], [, q]] = [ctx.shape(dy), ctx.shape(x)] as [[number, number], [number, number]];
+    const [rows, width] = ctx.matrix(dy);
     const readers = ctx.graph.nodes.filter(
       ({ prim, in: [first] }) => prim === "groupedMatmulGradW" && first === x,
     ).length;
-    out.forEach((id, expert) => {
-      ctx.set(
-        id,
-        weightGradientProduct(
-          ctx,
-          { name: at(left, expert), width: p },
-          { name: at(right, expert), width: q },
-          slots / out.length,
-          readers,
-        ),
-      );
-    });
+    for (const [expert, id] of out.entries()) {
+      const [a, b] = [
+        { name: at(left, expert), width },
+        { name: at(right, expert), width: ctx.width(x) },
+      ];
+      ctx.set(id, weightGradientProduct(ctx, a, b, rows / out.length, readers));
+    }
   },
   groupedBias(ctx, { in: [y, counts, ...biases], out }) {
     const rows = ctx.blocks(y, counts);
     const names = biases.map((bias, expert) => ctx.emitter.op("Add", [at(rows, expert), ctx.get(bias)]));
-    ctx.setBlocks(out[0], { counts: counts, names: [...names, ...rows.slice(biases.length)] });
+    ctx.setBlocks(out[0], { counts, names: [...names, ...rows.slice(biases.length)] });
   },
   groupedBiasGrad(ctx, { in: [dy, counts], out }) {
     const rows = ctx.blocks(dy, counts);

@@ -1,4 +1,8 @@
-/** Lowering of routing: scores, choice and weights of each token's experts. */
+/**
+ * Lowering of routing: scores, choice and weights of each token's experts.
+ *
+ * Letters: N tokens, E experts, K experts per token.
+ */
 import { at } from "../../base/at.js";
 import { SINKHORN_EPS, type NodeOf, type PrimAttrs, type RouteRule, type ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
@@ -6,8 +10,8 @@ import type { Lowering } from "./context.js";
 /** Below every score and logit; its softmax underflows to 0. */
 const LOWEST = -1e30;
 
-/** Plain softmax and plain renormalisation: the weights are a softmax over the kept logits. */
-function isKeptSoftmax({ score, renormalise, groups, corrected, scaling }: RouteRule): boolean {
+/** Whether softmax and renormalisation are plain: the weights are then a softmax over the chosen logits. */
+function isChosenSoftmax({ score, renormalise, groups, corrected, scaling }: RouteRule): boolean {
   return (
     score === "softmax" &&
     renormalise !== null &&
@@ -19,8 +23,8 @@ function isKeptSoftmax({ score, renormalise, groups, corrected, scaling }: Route
   );
 }
 
-/** Softmax over the kept logits [N, K]. */
-function keptSoftmax(ctx: Lowering, logits: ValueId, experts: ValueId): string {
+/** Softmax over the logits of the chosen experts [N, K]. */
+function chosenSoftmax(ctx: Lowering, logits: ValueId, experts: ValueId): string {
   const e = ctx.emitter;
   return ctx.remember(`kept ${logits} ${experts}`, () =>
     e.op("Softmax", [e.op("GatherElements", [ctx.get(logits), ctx.get(experts)], { axis: -1 })], { axis: -1 }),
@@ -47,27 +51,27 @@ function limitToGroups(
   const size = experts / count;
   const grouped = e.reshape(choice, [tokens, count, size]);
   const [best] = e.emit("TopK", [grouped, e.ints([Math.min(2, size)])], { axis: -1, largest: 1, sorted: 1 }, 2);
-  const [, open] = e.emit("TopK", [e.sum(best!, [2], false), e.ints([kept])], { axis: -1, largest: 1, sorted: 1 }, 2);
+  const [, open] = e.emit("TopK", [e.sum(best, [2], false), e.ints([kept])], { axis: -1, largest: 1, sorted: 1 }, 2);
   const closed = e.op("Expand", [e.floats([LOWEST]), e.ints([tokens, count])]);
   const zeros = e.op("Expand", [e.floats([0]), e.ints([tokens, kept])]);
-  const penalty = e.op("ScatterElements", [closed, open!, zeros], { axis: -1 });
+  const penalty = e.op("ScatterElements", [closed, open, zeros], { axis: -1 });
   return e.reshape(e.op("Add", [grouped, e.reshape(penalty, [tokens, count, 1])]), [tokens, experts]);
 }
 
-/** Kept scores [N, K] and what they are divided by [N, 1], or "" where nothing is. */
-function keptScores(ctx: Lowering, logits: ValueId, experts: ValueId, rule: RouteRule): readonly [string, string] {
+/** Scores of the chosen experts [N, K] and what they are divided by [N, 1], or "" where nothing divides them. */
+function chosenScores(ctx: Lowering, logits: ValueId, experts: ValueId, rule: RouteRule): readonly [string, string] {
   const e = ctx.emitter;
-  const kept = ctx.remember(`kept scores ${logits} ${experts}`, () =>
+  const scores = ctx.remember(`kept scores ${logits} ${experts}`, () =>
     e.op("GatherElements", [scoresOf(ctx, logits, rule), ctx.get(experts)], { axis: -1 }),
   );
   const { renormalise } = rule;
-  if (renormalise === null) return [kept, ""];
+  if (renormalise === null) return [scores, ""];
   const divisor = ctx.remember(`divisor ${logits} ${experts}`, () => {
-    const sum = e.sum(kept, [1], true);
+    const sum = e.sum(scores, [1], true);
     const more = renormalise.plus === 0 ? sum : e.op("Add", [sum, e.floats([renormalise.plus])]);
     return renormalise.atLeast === 0 ? more : e.op("Max", [more, e.floats([renormalise.atLeast])]);
   });
-  return [kept, divisor];
+  return [scores, divisor];
 }
 
 function scaled(ctx: Lowering, x: string, by: number): string {
@@ -80,7 +84,7 @@ function scaled(ctx: Lowering, x: string, by: number): string {
  */
 function sparsemixer(ctx: Lowering, logits: ValueId, experts: ValueId, jitter: number): readonly [string, string] {
   const e = ctx.emitter;
-  const [tokens] = ctx.shape(logits) as [number];
+  const [tokens] = ctx.matrix(logits);
   const [first, second] = ctx.remember<[string, string]>(`sparsemixer ${logits} ${experts} ${jitter}`, () => {
     const x = ctx.get(logits);
     const size = e.op("Abs", [x]);
@@ -91,9 +95,9 @@ function sparsemixer(ctx: Lowering, logits: ValueId, experts: ValueId, jitter: n
       return e.op("Softmax", [e.op("Where", [far, lowest, open])], { axis: -1 });
     };
     const tops = e.op("GatherElements", [x, ctx.get(experts)], { axis: -1 });
-    const [max1, max2] = e.emit("Split", [tops, e.ints([1, 1])], { axis: 1 }, 2) as [string, string];
-    const [taken] = e.emit("Split", [ctx.get(experts), e.ints([1, 1])], { axis: 1 }, 2) as [string, string];
-    const rest = e.op("ScatterElements", [x, taken, e.op("Expand", [lowest, e.ints([tokens, 1])])], { axis: -1 });
+    const [max1, max2] = e.emit("Split", [tops, e.ints([1, 1])], { axis: 1 }, 2);
+    const [firstChoice] = e.emit("Split", [ctx.get(experts), e.ints([1, 1])], { axis: 1 }, 2);
+    const rest = e.op("ScatterElements", [x, firstChoice, e.op("Expand", [lowest, e.ints([tokens, 1])])], { axis: -1 });
     return [over(x, max1), over(rest, max2)];
   });
   return [first, second];
@@ -118,24 +122,41 @@ function keptChoices(
 ): string {
   const e = ctx.emitter;
   const none = e.op("Expand", [e.floats([-1]), e.ints([tokens, count])]);
-  const wanted = e.op("Transpose", [e.op("ScatterElements", [none, experts, weights], { axis: 1 })], { perm: [1, 0] });
-  const [, places] = e.emit("TopK", [wanted, e.ints([rows])], { axis: 1, largest: 1, sorted: 1 }, 2);
+  const weightOfToken = e.op("Transpose", [e.op("ScatterElements", [none, experts, weights], { axis: 1 })], {
+    perm: [1, 0],
+  });
+  const [, places] = e.emit("TopK", [weightOfToken, e.ints([rows])], { axis: 1, largest: 1, sorted: 1 }, 2);
   const zeros = e.op("Expand", [e.floats([0]), e.ints([count, tokens])]);
   const ones = e.op("Expand", [e.floats([1]), e.ints([count, rows])]);
-  const open = e.op("Transpose", [e.op("ScatterElements", [zeros, places!, ones], { axis: 1 })], { perm: [1, 0] });
+  const open = e.op("Transpose", [e.op("ScatterElements", [zeros, places, ones], { axis: 1 })], { perm: [1, 0] });
   return e.op("GatherElements", [open, experts], { axis: 1 });
+}
+
+/** Gradient of the chosen scores [N, K], from that of the weights before scaling. */
+function chosenScoresGrad(ctx: Lowering, logits: ValueId, experts: ValueId, rule: RouteRule, dweights: string): string {
+  const { renormalise } = rule;
+  const [scores, divisor] = chosenScores(ctx, logits, experts, rule);
+  if (renormalise === null) return dweights;
+  // d(s_i / D) = ds_i / D - s_i dD / D^2, and dD = sum of ds only where the floor does not hold.
+  const e = ctx.emitter;
+  const dot = e.sum(e.op("Mul", [dweights, scores]), [1], true);
+  let pull = e.op("Div", [dot, divisor]);
+  const floor = renormalise.atLeast;
+  if (floor !== 0) pull = e.op("Where", [e.op("Greater", [divisor, e.floats([floor])]), pull, e.floats([0])]);
+  return e.op("Div", [e.op("Sub", [dweights, pull]), divisor]);
 }
 
 type RoutePrims = "routeTopK" | "routeTopKGrad" | "routeWeights" | "sinkhorn" | "expertCapacity" | "expertCounts";
 
+/** The lowering of routing primitives. */
 export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: NodeOf<P>) => void } = {
   routeTopK(ctx, { in: [logits, correction], out, attrs: { k, rule } }) {
     const e = ctx.emitter;
-    const [tokens, count] = ctx.shape(logits) as [number, number];
-    const [weights, experts] = out as [ValueId, ValueId];
+    const [tokens, count] = ctx.matrix(logits);
+    const [weights, experts] = out;
     const top = (values: string): readonly [string, string] =>
-      e.emit("TopK", [values, e.ints([k])], { axis: -1, largest: 1, sorted: 1 }, 2) as [string, string];
-    if (isKeptSoftmax(rule)) {
+      e.emit("TopK", [values, e.ints([k])], { axis: -1, largest: 1, sorted: 1 }, 2);
+    if (isChosenSoftmax(rule)) {
       const [values, chosen] = top(ctx.get(logits));
       ctx.set(experts, chosen);
       ctx.set(
@@ -147,7 +168,7 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
     // Softmax keeps the order of the logits, and logits have fewer ties.
     const byLogit = rule.score !== "sigmoid" && !rule.corrected && rule.groups === null;
     let choice = byLogit ? ctx.get(logits) : scoresOf(ctx, logits, rule);
-    if (rule.corrected) choice = e.op("Add", [choice, ctx.get(correction!)]);
+    if (correction !== undefined) choice = e.op("Add", [choice, ctx.get(correction)]);
     if (rule.groups !== null) choice = limitToGroups(ctx, choice, tokens, count, rule.groups);
     ctx.set(experts, top(choice)[1]);
     if (rule.score === "sparsemixer") {
@@ -157,20 +178,20 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
       ctx.set(weights, scaled(ctx, e.op("Concat", own, { axis: 1 }), rule.scaling));
       return;
     }
-    const [kept, divisor] = keptScores(ctx, logits, experts, rule);
-    ctx.set(weights, scaled(ctx, divisor === "" ? kept : e.op("Div", [kept, divisor]), rule.scaling));
+    const [scores, divisor] = chosenScores(ctx, logits, experts, rule);
+    ctx.set(weights, scaled(ctx, divisor === "" ? scores : e.op("Div", [scores, divisor]), rule.scaling));
   },
   routeWeights(ctx, { in: [logits, experts], out, attrs: { rule } }) {
-    if (isKeptSoftmax(rule)) {
-      ctx.set(out[0], keptSoftmax(ctx, logits, experts));
+    if (isChosenSoftmax(rule)) {
+      ctx.set(out[0], chosenSoftmax(ctx, logits, experts));
       return;
     }
-    const [kept, divisor] = keptScores(ctx, logits, experts, rule);
-    ctx.set(out[0], scaled(ctx, divisor === "" ? kept : ctx.emitter.op("Div", [kept, divisor]), rule.scaling));
+    const [scores, divisor] = chosenScores(ctx, logits, experts, rule);
+    ctx.set(out[0], scaled(ctx, divisor === "" ? scores : ctx.emitter.op("Div", [scores, divisor]), rule.scaling));
   },
   sinkhorn(ctx, { in: [logits], out, attrs: { iterations, tolerance } }) {
     const e = ctx.emitter;
-    const [tokens, experts] = ctx.shape(logits) as [number, number];
+    const [tokens, experts] = ctx.matrix(logits);
     const x = ctx.get(logits);
     const cost = e.op("Exp", [e.op("Sub", [x, e.op("ReduceMax", [x, e.ints([1])], { keepdims: 1 })])]);
     let column = e.op("Expand", [e.floats([1]), e.ints([1, experts])]);
@@ -193,7 +214,7 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
   },
   expertCapacity(ctx, { in: [weights, experts], out, attrs }) {
     const e = ctx.emitter;
-    const [tokens, k] = ctx.shape(experts) as [number, number];
+    const [tokens, k] = ctx.matrix(experts);
     const rank = attrs.by === "weight" ? ctx.get(weights) : e.op("Expand", [e.floats([1]), e.ints([tokens, k])]);
     const keep = keptChoices(ctx, rank, ctx.get(experts), tokens, attrs);
     ctx.set(out[0], e.op("Where", [e.op("Greater", [keep, e.floats([0])]), ctx.get(experts), e.int(attrs.experts)]));
@@ -214,31 +235,21 @@ export const routeRules: { readonly [P in RoutePrims]: (ctx: Lowering, node: Nod
     const scatter = (indices: string, values: string): string =>
       e.op("ScatterElements", [zeros, indices, values], { axis: -1 });
     const chosen = ctx.get(experts);
-    if (isKeptSoftmax(rule)) {
-      ctx.set(out[0], scatter(chosen, throughSoftmax(ctx, keptSoftmax(ctx, logits, experts), ctx.get(dweights))));
+    if (isChosenSoftmax(rule)) {
+      ctx.set(out[0], scatter(chosen, throughSoftmax(ctx, chosenSoftmax(ctx, logits, experts), ctx.get(dweights))));
       return;
     }
-    const given = scaled(ctx, ctx.get(dweights), rule.scaling);
+    const dscaled = scaled(ctx, ctx.get(dweights), rule.scaling);
     if (rule.score === "sparsemixer") {
       const split = (x: string): string[] => e.emit("Split", [x, e.ints([1, 1])], { axis: 1 }, 2);
-      const [picks, parts] = [split(chosen), split(given)];
+      const [picks, parts] = [split(chosen), split(dscaled)];
       const each = sparsemixer(ctx, logits, experts, rule.jitter).map((y, i) =>
         throughSoftmax(ctx, y, scatter(at(picks, i), at(parts, i))),
       );
       ctx.set(out[0], e.op("Add", each));
       return;
     }
-    const [kept, divisor] = keptScores(ctx, logits, experts, rule);
-    let dkept = given;
-    if (divisor !== "") {
-      // d(s_i / D) = ds_i / D - s_i dD / D^2, and dD = sum of ds only where the floor does not hold.
-      const dot = e.sum(e.op("Mul", [given, kept]), [1], true);
-      let pull = e.op("Div", [dot, divisor]);
-      const floor = rule.renormalise!.atLeast;
-      if (floor !== 0) pull = e.op("Where", [e.op("Greater", [divisor, e.floats([floor])]), pull, e.floats([0])]);
-      dkept = e.op("Div", [e.op("Sub", [given, pull]), divisor]);
-    }
-    const dscores = scatter(chosen, dkept);
+    const dscores = scatter(chosen, chosenScoresGrad(ctx, logits, experts, rule, dscaled));
     const scores = scoresOf(ctx, logits, rule);
     if (rule.score === "softmax") ctx.set(out[0], throughSoftmax(ctx, scores, dscores));
     else ctx.set(out[0], e.op("Mul", [dscores, e.op("Sub", [scores, e.op("Mul", [scores, scores])])]));

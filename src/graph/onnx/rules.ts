@@ -5,7 +5,15 @@
  * experts and routing have files of their own, `rules-*.ts`.
  */
 import { at } from "../../base/at.js";
-import { elements, type ActivationKind, type Node, type NodeOf, type Prim, type ValueId } from "../ir/ir.js";
+import {
+  elements,
+  type ActivationKind,
+  type NodeOf,
+  type Prim,
+  type PrimInputs,
+  type PrimOutputs,
+  type ValueId,
+} from "../ir/ir.js";
 import type { Lowering } from "./context.js";
 import { attentionRules } from "./rules-attention.js";
 import { cacheRules } from "./rules-cache.js";
@@ -14,45 +22,45 @@ import { moeRules } from "./rules-moe.js";
 import { routeRules } from "./rules-route.js";
 import { weightGradientProduct, type Factor } from "./weight-gradient-product.js";
 
+/** Adds the ONNX nodes of one node of the graph and says which names hold its outputs. */
 export type LoweringRule<P extends Prim> = (ctx: Lowering, node: NodeOf<P>) => void;
 
+/** ONNX names of the outputs of an elementwise primitive, from those of its inputs. */
+type ElementwiseLowering<P extends Prim> = (
+  ctx: Lowering,
+  inputs: PrimInputs<string>[P],
+  node: NodeOf<P>,
+) => PrimOutputs<P, string>;
+
 /** An elementwise rule: works on blocks where all inputs are cut alike, else on whole tensors. */
-function elementwise<P extends Prim>(
-  lower: (ctx: Lowering, inputs: readonly string[], key: string, node: NodeOf<P>) => string[],
-): LoweringRule<P> {
+function elementwise<P extends Prim>(lower: ElementwiseLowering<P>): LoweringRule<P> {
+  /** A node has as many inputs as its primitive, and so have the names that stand for them. */
+  const lowerNamed = (ctx: Lowering, names: readonly string[], node: NodeOf<P>): readonly string[] =>
+    lower(ctx, names as unknown as PrimInputs<string>[P], node);
   return (ctx, node) => {
     const counts = ctx.commonCounts(node.in);
     if (counts === null) {
-      lower(
-        ctx,
-        node.in.map((id) => ctx.get(id)),
-        "",
-        node,
-      ).forEach((name, i) => ctx.set(node.out[i]!, name));
+      const inputs = node.in.map((id) => ctx.get(id));
+      for (const [i, name] of lowerNamed(ctx, inputs, node).entries()) ctx.set(at(node.out, i), name);
       return;
     }
     const cut = node.in.map((id) => ctx.blocks(id, counts));
-    const results = at(cut, 0).map((_, expert) =>
-      lower(
-        ctx,
-        cut.map((names) => at(names, expert)),
-        `#${expert}`,
-        node,
-      ),
-    );
-    node.out.forEach((id, i) => ctx.setBlocks(id, { counts, names: results.map((names) => at(names, i)) }));
+    const results = at(cut, 0).map((_, expert) => {
+      const inputs = cut.map((names) => at(names, expert));
+      return lowerNamed(ctx, inputs, node);
+    });
+    for (const [i, id] of node.out.entries()) {
+      ctx.setBlocks(id, { counts, names: results.map((names) => at(names, i)) });
+    }
   };
 }
 
+/** A rule for primitives that are one ONNX operator. */
 function simple(op: "Sub" | "Mul" | "Sigmoid" | "Tanh") {
-  return (ctx: Lowering, node: Node): void =>
-    ctx.set(
-      node.out[0],
-      ctx.emitter.op(
-        op,
-        node.in.map((id) => ctx.get(id)),
-      ),
-    );
+  return (ctx: Lowering, node: NodeOf<"sub" | "mul" | "sigmoid" | "tanh">): void => {
+    const inputs = node.in.map((id) => ctx.get(id));
+    ctx.set(node.out[0], ctx.emitter.op(op, inputs));
+  };
 }
 
 function sigmoidOf(ctx: Lowering, gate: string): string {
@@ -67,8 +75,8 @@ function swigluOf(ctx: Lowering, gate: string, up: string): string {
   return ctx.remember(`swiglu ${gate} ${up}`, () => ctx.emitter.op("Mul", [siluOf(ctx, gate), up]));
 }
 
-/** y and 1/rms of a normalisation. */
-function normalised(ctx: Lowering, x: ValueId, weight: ValueId, eps: number): string[] {
+/** x / rms(x) * weight, and 1/rms. */
+function normalised(ctx: Lowering, x: ValueId, weight: ValueId, eps: number): [string, string] {
   return ctx.remember(`rms ${x} ${weight} ${eps}`, () =>
     ctx.emitter.emit(
       "SimplifiedLayerNormalization",
@@ -80,7 +88,7 @@ function normalised(ctx: Lowering, x: ValueId, weight: ValueId, eps: number): st
 }
 
 /** (x - mean) / std, mean and 1 / std over the last axis. */
-function standardised(ctx: Lowering, x: ValueId, eps: number): string[] {
+function standardised(ctx: Lowering, x: ValueId, eps: number): [string, string, string] {
   const e = ctx.emitter;
   const hidden = ctx.width(x);
   return ctx.remember(`standardised ${x} ${eps}`, () => {
@@ -172,13 +180,14 @@ const addElements = elementwise<"add">((ctx, names) => [ctx.emitter.op("Add", na
  * Gemm: a pass over memory less. Null for other sums.
  */
 function productPlus(ctx: Lowering, { in: terms }: NodeOf<"add">): string | null {
-  for (const [product, other] of [terms, terms.toReversed()] as [ValueId, ValueId][]) {
-    const made = ctx.maker(product);
-    if (made?.prim !== "matmul" || !ctx.usedOnce(product)) continue;
+  const [left, right] = terms;
+  for (const [product, other] of [terms, [right, left] as const]) {
+    const maker = ctx.maker(product);
+    if (maker?.prim !== "matmul" || !ctx.usedOnce(product)) continue;
     const [shape, added] = [ctx.shape(product), ctx.shape(other)];
     if (added.length === 0 || !added.every((size, axis) => size === shape.at(axis - added.length))) continue;
-    const [a, b] = made.in as [ValueId, ValueId];
-    const { transA, transB } = made.attrs;
+    const [a, b] = maker.in;
+    const { transA, transB } = maker.attrs;
     return ctx.emitter.op("Gemm", [ctx.get(a), ctx.get(b), ctx.get(other)], {
       transA: Number(transA),
       transB: Number(transB && !ctx.isTransposed(b)),
@@ -187,6 +196,23 @@ function productPlus(ctx: Lowering, { in: terms }: NodeOf<"add">): string | null
   return null;
 }
 
+/** A product of matrices, by the way that is quickest for its factors. */
+function product(ctx: Lowering, { in: [a, b], attrs: { transA, transB } }: NodeOf<"matmul">): string {
+  const factor = (id: ValueId): Factor => ({ name: ctx.get(id), width: ctx.width(id) });
+  const [left, right] = [factor(a), factor(b)];
+  if (transA && !transB) return weightGradientProduct(ctx, left, right, ctx.matrix(a)[0], weightGradientsOf(ctx, b));
+  if (!transA && transB) return ctx.linear(left.name, b);
+  return ctx.emitter.matmul(left.name, right.name, { transA, transB });
+}
+
+/** How many products aᵀ b have this value as b. */
+function weightGradientsOf(ctx: Lowering, b: ValueId): number {
+  return ctx.graph.nodes.filter(
+    ({ prim, in: [, second], attrs }) => prim === "matmul" && second === b && attrs.transA && !attrs.transB,
+  ).length;
+}
+
+/** The lowering of each primitive. */
 export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   ...attentionRules,
   ...cacheRules,
@@ -213,10 +239,8 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
   mul: simple("Mul"),
   sigmoid: simple("Sigmoid"),
   tanh: simple("Tanh"),
-  activation: elementwise((ctx, [x], _, { attrs }) => [activation(ctx, attrs.kind, x!)]),
-  activationGrad: elementwise((ctx, [x, dy], _, { attrs }) => [
-    ctx.emitter.op("Mul", [slope(ctx, attrs.kind, x!), dy!]),
-  ]),
+  activation: elementwise((ctx, [x], { attrs }) => [activation(ctx, attrs.kind, x)]),
+  activationGrad: elementwise((ctx, [x, dy], { attrs }) => [ctx.emitter.op("Mul", [slope(ctx, attrs.kind, x), dy])]),
   clamp: (ctx, { in: [x], out, attrs }) => {
     const e = ctx.emitter;
     ctx.set(out[0], e.op("Clip", [ctx.get(x), e.floats([attrs.low]), e.floats([attrs.high])]));
@@ -227,7 +251,7 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
     const below = e.op("LessOrEqual", [ctx.get(x), e.floats([attrs.high])]);
     ctx.set(out[0], e.op("Where", [e.op("And", [above, below]), ctx.get(dy), e.floats([0])]));
   },
-  scale: elementwise((ctx, [x], _, { attrs }) => [ctx.emitter.op("Mul", [x!, ctx.emitter.floats([attrs.by])])]),
+  scale: elementwise((ctx, [x], { attrs }) => [ctx.emitter.op("Mul", [x, ctx.emitter.floats([attrs.by])])]),
   toFloat: (ctx, { in: [x], out }) => ctx.set(out[0], ctx.emitter.op("Cast", [ctx.get(x)], { to: 1 })),
   reshape: (ctx, { in: [x], out, attrs }) => ctx.set(out[0], ctx.emitter.reshape(ctx.get(x), attrs.shape)),
   reduceSum: (ctx, { in: [x], out, attrs }) => ctx.set(out[0], ctx.emitter.sum(ctx.get(x), attrs.axes, attrs.keepDims)),
@@ -249,42 +273,26 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
       ctx.remember(`logSumExp ${x}`, () => e.op("ReduceLogSumExp", [ctx.get(x), e.ints([-1])], { keepdims: 0 })),
     );
   },
-  matmul(ctx, { in: [a, b], out, attrs: { transA, transB } }) {
-    const factor = (id: ValueId): Factor => ({ name: ctx.get(id), width: ctx.width(id) });
-    const [left, right] = [factor(a), factor(b)];
-    const readers = transA
-      ? ctx.graph.nodes.filter(
-          ({ prim, in: [, second], attrs }) => prim === "matmul" && second === b && attrs.transA && !attrs.transB,
-        ).length
-      : 0;
-    ctx.set(
-      out[0],
-      transA && !transB
-        ? weightGradientProduct(ctx, left, right, ctx.matrix(a)[0], readers)
-        : !transA && transB
-          ? ctx.linear(left.name, b)
-          : ctx.emitter.matmul(left.name, right.name, { transA, transB }),
-    );
-  },
+  matmul: (ctx, node) => ctx.set(node.out[0], product(ctx, node)),
   embedding: (ctx, { in: [table, ids], out }) =>
     ctx.set(out[0], ctx.emitter.op("Gather", [ctx.get(table), ctx.get(ids)], { axis: 0 })),
   embeddingGrad(ctx, { in: [ids, dy], out, attrs }) {
     // ScatterElements adds duplicates one after another; ScatterND with a reduction is not safe with duplicates on
     // several threads.
     const e = ctx.emitter;
-    const [tokens, hidden] = ctx.shape(dy) as [number, number];
+    const [tokens, hidden] = ctx.matrix(dy);
     const zero = e.op("Expand", [e.floats([0]), e.ints([attrs.vocab, hidden])]);
     const index = e.op("Expand", [e.reshape(ctx.get(ids), [tokens, 1]), e.ints([tokens, hidden])]);
     ctx.set(out[0], e.op("ScatterElements", [zero, index, ctx.get(dy)], { axis: 0, reduction: "add" }));
   },
-  rmsNorm: (ctx, { in: [x, weight], out, attrs }) => ctx.set(out[0], normalised(ctx, x, weight, attrs.eps)[0]!),
+  rmsNorm: (ctx, { in: [x, weight], out, attrs }) => ctx.set(out[0], normalised(ctx, x, weight, attrs.eps)[0]),
   rmsNormGrad(ctx, { in: [x, weight, dy], out, attrs }) {
     // With p = dy x, both sums are products of p: of each row with the weight, and of the column of 1/rms with all
     // rows.
     const e = ctx.emitter;
     const hidden = ctx.width(x);
     const rows = elements(ctx.shape(x)) / hidden;
-    const inverse = normalised(ctx, x, weight, attrs.eps)[1]!;
+    const [, inverse] = normalised(ctx, x, weight, attrs.eps);
     const p = e.op("Mul", [ctx.get(dy), ctx.get(x)]);
     const dot = e.op("MatMul", [p, e.reshape(e.op("Mul", [ctx.get(weight), e.floats([1 / hidden])]), [hidden, 1])]);
     const along = e.op("Mul", [e.op("Mul", [e.op("Mul", [inverse, inverse]), inverse]), dot]);
@@ -292,21 +300,21 @@ export const loweringRules: { readonly [P in Prim]: LoweringRule<P> } = {
     ctx.set(out[0], e.op("Sub", [across, e.op("Mul", [ctx.get(x), along])]));
     ctx.set(out[1], e.reshape(e.op("MatMul", [e.reshape(inverse, [1, rows]), e.reshape(p, [rows, hidden])]), [hidden]));
   },
-  layerNorm: (ctx, { in: [x], out, attrs }) => ctx.set(out[0], standardised(ctx, x, attrs.eps)[0]!),
+  layerNorm: (ctx, { in: [x], out, attrs }) => ctx.set(out[0], standardised(ctx, x, attrs.eps)[0]),
   layerNormGrad(ctx, { in: [x, dy], out, attrs }) {
     const e = ctx.emitter;
-    const [hat, , inverse] = standardised(ctx, x, attrs.eps) as [string, string, string];
+    const [hat, , inverse] = standardised(ctx, x, attrs.eps);
     const mean = (y: string): string => e.op("ReduceMean", [y, e.ints([ctx.shape(x).length - 1])], { keepdims: 1 });
     const dx = ctx.get(dy);
     const dot = mean(e.op("Mul", [dx, hat]));
     ctx.set(out[0], e.op("Mul", [e.op("Sub", [e.op("Sub", [dx, mean(dx)]), e.op("Mul", [hat, dot])]), inverse]));
   },
-  swiglu: elementwise((ctx, [gate, up]) => [swigluOf(ctx, gate!, up!)]),
+  swiglu: elementwise((ctx, [gate, up]) => [swigluOf(ctx, gate, up)]),
   swigluGrad: elementwise((ctx, [gate, up, dh]) => {
     const e = ctx.emitter;
     // With h = silu(gate) up: up silu'(gate) = h + sigmoid(gate) (up - h), so that the gate itself need not be kept.
-    const h = swigluOf(ctx, gate!, up!);
-    const slopeTimesUp = e.op("Add", [h, e.op("Mul", [sigmoidOf(ctx, gate!), e.op("Sub", [up!, h])])]);
-    return [e.op("Mul", [dh!, slopeTimesUp]), e.op("Mul", [dh!, siluOf(ctx, gate!)])];
+    const h = swigluOf(ctx, gate, up);
+    const slopeTimesUp = e.op("Add", [h, e.op("Mul", [sigmoidOf(ctx, gate), e.op("Sub", [up, h])])]);
+    return [e.op("Mul", [dh, slopeTimesUp]), e.op("Mul", [dh, siluOf(ctx, gate)])];
   }),
 };

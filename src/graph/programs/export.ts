@@ -1,5 +1,10 @@
-/** A model as one graph for other programs: inputs and outputs with names that say what they are. */
-import type { Graph, ValueId } from "../ir/ir.js";
+/**
+ * A model as one graph for other programs: inputs and outputs with names that say what they are.
+ *
+ * Letters: B batch, S sequence, V vocabulary, E experts.
+ */
+import { at, entryOf } from "../../base/at.js";
+import { typeOf, type Graph, type ValueId } from "../ir/ir.js";
 import { prune, verify } from "../ir/passes.js";
 import { buildDecoder } from "../nn/decoder.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
@@ -12,6 +17,7 @@ interface ExportShape {
   readonly sequence: number;
 }
 
+/** What an exported forward graph gives, for a batch of fixed sizes. */
 export interface ForwardExport extends ExportShape {
   /** Logits of every position [B, S, V], or of the last one of each sequence [B, V]. */
   readonly rows: "all" | "last";
@@ -19,6 +25,7 @@ export interface ForwardExport extends ExportShape {
   readonly loss: boolean;
 }
 
+/** Which loss an exported training graph differentiates, for a batch of fixed sizes. */
 export interface TrainingExport extends ExportShape {
   /** Coefficient of the load-balancing loss in what is differentiated. */
   readonly auxCoef: number;
@@ -26,17 +33,19 @@ export interface TrainingExport extends ExportShape {
   readonly zCoef: number;
 }
 
+/** An input or output of an exported graph. */
 export interface NamedPort {
   readonly name: string;
   readonly shape: readonly number[];
 }
 
+/** A graph with names for its inputs and outputs. */
 export interface ExportedGraph {
   readonly graph: Graph;
   /** In the graph's order: what a run is fed, then all parameters, named by slot key. */
   readonly inputs: readonly NamedPort[];
   readonly outputs: readonly NamedPort[];
-  /** Where they stand among the graph's inputs, and what they are. */
+  /** The parameters, and which inputs of the graph they are. */
   readonly params: readonly (ParamInfo & { readonly id: ValueId })[];
 }
 
@@ -64,7 +73,7 @@ export function forwardExport(spec: DecoderSpec, { batch, sequence, rows, loss }
 }
 
 /**
- * `ids`, `targets` [B, S] -> `loss` [], of a mixture `balance_loss` (where its layers share one), `z_loss` [],
+ * `ids`, `targets` [B, S] -> `loss` [], of an MoE `balance_loss` (where its layers share one), `z_loss` [],
  * `expert_counts.LAYER` [E] and `router_entropy.LAYER` [], then `gradient.SLOT` of loss + auxCoef * balance_loss +
  * zCoef * z_loss, in the slot's shape.
  */
@@ -87,7 +96,7 @@ export function trainingExport(spec: DecoderSpec, { batch, sequence, auxCoef, zC
     graph,
     [batch, sequence],
     params,
-    graph.outputs.map((id, i) => ({ name: names.get(i)!, shape: graph.values[id]!.shape })),
+    graph.outputs.map((id, i) => ({ name: entryOf(names, i), shape: typeOf(graph, id).shape })),
   );
 }
 
@@ -105,6 +114,6 @@ function named(
       ...["ids", "targets"].slice(0, fed).map((name) => ({ name, shape: tokens })),
       ...params.map(({ key, shape }) => ({ name: key, shape })),
     ],
-    params: params.map((param, i) => ({ ...param, id: graph.inputs[fed + i]! })),
+    params: params.map((param, i) => ({ ...param, id: at(graph.inputs, fed + i) })),
   };
 }

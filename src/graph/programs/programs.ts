@@ -1,19 +1,23 @@
 /**
  * What a backend is asked to run: graphs whose inputs and outputs have meanings.
  * Parameters are inputs of the graph, named by slot key; a backend binds them to state that it owns.
+ *
+ * Letters: N tokens (= B batch x S sequence), T new tokens of a row, R chosen rows, V vocabulary, E experts.
  */
+import { at } from "../../base/at.js";
 import { backward } from "../grad/backward.js";
 import { elements, type Graph, type ValueId } from "../ir/ir.js";
 import { prune, verify } from "../ir/passes.js";
 import type { GraphBuilder } from "../ir/builder.js";
 import { buildCachedDecoder, type CachedShape, type KeyValue } from "../nn/cached.js";
-import { buildDecoder, type BatchShape, type Decoder } from "../nn/decoder.js";
+import { buildDecoder, headLogits, type BatchShape, type Decoder } from "../nn/decoder.js";
 import { routerEntropy } from "../nn/router-entropy.js";
-import { balanceLoss, layerBalanceLoss, routerZLoss, scoreCounts, type Elsewhere } from "../nn/losses.js";
+import { balanceLoss, layerBalanceLoss, routerZLoss, scoreCounts, type ElsewhereInputs } from "../nn/losses.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { isBuffer } from "../../model/tensors/slots.js";
 import { sharesBalance, type RoutingFeed, type RoutingSettings } from "./routing.js";
 
+/** A parameter: its slot key and its shape. */
 export interface ParamInfo {
   readonly key: string;
   readonly shape: readonly number[];
@@ -33,6 +37,7 @@ export interface LossOutputs {
   readonly entropy: readonly number[];
 }
 
+/** A graph that gives losses and routing metrics, without gradients. */
 export interface LossProgram {
   /** Inputs: ids [N], targets [N], then all parameters. */
   readonly graph: Graph;
@@ -40,6 +45,7 @@ export interface LossProgram {
   readonly outputs: LossOutputs;
 }
 
+/** A graph that gives losses, routing metrics and gradients of one micro-batch. */
 export interface TrainProgram extends LossProgram {
   /** Inputs between targets and parameters. */
   readonly feeds: readonly RoutingFeed[];
@@ -63,6 +69,7 @@ export interface TrainProgram extends LossProgram {
   readonly evaluation: LossProgram;
 }
 
+/** A graph with one output, made from token ids alone. */
 export interface LogitsProgram {
   /** Inputs: ids [N], then (if `picksRows`) rows [R], then all parameters. Output: logits [N or R, V]. */
   readonly graph: Graph;
@@ -82,48 +89,30 @@ interface TrainShape extends BatchShape {
   readonly frozen?: ReadonlySet<string> | undefined;
 }
 
+/** Losses and metrics of a network, in a graph that can still grow. */
 interface Built {
   readonly decoder: Decoder;
   readonly targets: ValueId;
   readonly ids: { readonly loss: ValueId; readonly balance: ValueId | null; readonly z: ValueId | null };
   readonly values: readonly ValueId[];
   readonly outputs: LossOutputs;
-  readonly feeds: readonly { readonly id: ValueId; readonly feed: RoutingFeed }[];
+  readonly feeds: readonly FeedInput[];
   /** Counts that shares over several micro-batches are made of. */
   readonly shares: readonly ValueId[];
 }
 
 const plainRouting: RoutingSettings = { balance: "model", jitter: false, sinkhorn: false, capacity: null };
 
+/** Builds a network with its losses; the graph's outputs are put in order here, its inputs by `close`. */
 function buildLosses(spec: DecoderSpec, shape: BatchShape, routing = plainRouting): Built {
   const decoder = buildDecoder(spec, shape, routing);
   const { builder: b, routers } = decoder;
   const targets = b.input("targets", "int", [shape.batch * shape.sequence]);
   const loss = b.op("headCrossEntropy", [decoder.hidden, decoder.head, targets], { softcap: spec.logitSoftcap });
   const moe = routers.length > 0;
-  const feeds: { id: ValueId; feed: RoutingFeed }[] = routers.flatMap(({ jitter, layer }) => {
-    if (jitter === null) return [];
-    return [
-      {
-        id: jitter,
-        feed: { kind: "jitter", layer, shape: b.shape(jitter), elements: elements(b.shape(jitter)) } as const,
-      },
-    ];
-  });
   const overStep = moe && (routing.balance === "global" || routing.balance === "running");
   const shares = overStep ? routers.map((router) => scoreCounts(b, router, 1)) : [];
-  let elsewhere: Elsewhere[] | undefined;
-  if (overStep) {
-    const perToken = b.input("shares.perToken", "f32", []);
-    elsewhere = routers.map(({ experts, layer }) => ({
-      counts: b.input(`shares.${layer}`, "f32", [experts]),
-      perToken,
-    }));
-    elsewhere.forEach(({ counts }, index) =>
-      feeds.push({ id: counts, feed: { kind: "elsewhere", index, shape: b.shape(counts) } }),
-    );
-    feeds.push({ id: perToken, feed: { kind: "perToken", shape: [] } });
-  }
+  const elsewhere = overStep ? elsewhereInputs(b, routers) : undefined;
   const balanced = (): ValueId =>
     routing.balance === "model"
       ? balanceLoss(b, routers)
@@ -132,17 +121,45 @@ function buildLosses(spec: DecoderSpec, shape: BatchShape, routing = plainRoutin
   const balance = moe && (routing.balance !== "model" || sharesBalance(spec)) ? balanced() : null;
   const z = moe ? routerZLoss(b, routers) : null;
   const values: ValueId[] = [];
-  const put = (ids: readonly (ValueId | null)[]): number[] =>
-    ids.flatMap((id) => (id === null ? [] : [values.push(id) - 1]));
+  const put = (id: ValueId): number => values.push(id) - 1;
+  const putAll = (ids: readonly (ValueId | null)[]): number[] => ids.flatMap((id) => (id === null ? [] : [put(id)]));
   const outputs: LossOutputs = {
-    loss: put([loss])[0]!,
-    balance: put([balance])[0] ?? null,
-    z: put([z])[0] ?? null,
-    counts: put(routers.map(({ counts }) => counts)),
-    kept: put(routers.map(({ kept }) => kept)),
-    entropy: put(routers.map(({ logits }) => routerEntropy(b, logits))),
+    loss: put(loss),
+    balance: balance === null ? null : put(balance),
+    z: z === null ? null : put(z),
+    counts: putAll(routers.map(({ counts }) => counts)),
+    kept: putAll(routers.map(({ kept }) => kept)),
+    entropy: putAll(routers.map(({ logits }) => routerEntropy(b, logits))),
   };
+  const feeds = [...jitterFeeds(b, routers), ...(elsewhere === undefined ? [] : elsewhereFeeds(b, elsewhere))];
   return { decoder, targets, values, outputs, ids: { loss, balance, z }, feeds, shares };
+}
+
+/** An input of the graph that is fed with numbers about routing. */
+interface FeedInput {
+  readonly id: ValueId;
+  readonly feed: RoutingFeed;
+}
+
+function jitterFeeds(b: GraphBuilder, routers: Decoder["routers"]): FeedInput[] {
+  return routers.flatMap(({ jitter, layer }): FeedInput[] => {
+    if (jitter === null) return [];
+    const shape = b.shape(jitter);
+    return [{ id: jitter, feed: { kind: "jitter", layer, shape, elements: elements(shape) } }];
+  });
+}
+
+/** Inputs for what a step's other micro-batches have counted, one for each MoE layer. */
+function elsewhereInputs(b: GraphBuilder, routers: Decoder["routers"]): ElsewhereInputs[] {
+  const perToken = b.input("shares.perToken", "f32", []);
+  return routers.map(({ experts, layer }) => ({ counts: b.input(`shares.${layer}`, "f32", [experts]), perToken }));
+}
+
+function elsewhereFeeds(b: GraphBuilder, elsewhere: readonly ElsewhereInputs[]): FeedInput[] {
+  const counts = elsewhere.map(({ counts: id }, index): FeedInput => {
+    return { id, feed: { kind: "elsewhere", index, shape: b.shape(id) } };
+  });
+  return [...counts, { id: at(elsewhere, 0).perToken, feed: { kind: "perToken", shape: [] } }];
 }
 
 const paramsOf = (decoder: Decoder): ParamInfo[] =>
@@ -156,6 +173,7 @@ function close(decoder: Decoder, feeds: readonly ValueId[], outputs: readonly Va
   return graph;
 }
 
+/** Forward pass and losses of one micro-batch. */
 export function lossProgram(spec: DecoderSpec, shape: BatchShape): LossProgram {
   const { decoder, targets, values, outputs } = buildLosses(spec, shape);
   return { graph: close(decoder, [decoder.ids, targets], values), params: paramsOf(decoder), outputs };
@@ -164,7 +182,7 @@ export function lossProgram(spec: DecoderSpec, shape: BatchShape): LossProgram {
 /** Inputs as of a loss program, the mean cross entropy as the only output. */
 export function meanLossProgram(spec: DecoderSpec, shape: BatchShape): LogitsProgram {
   const { graph, params, outputs } = lossProgram(spec, shape);
-  return { graph: prune({ ...graph, outputs: [graph.outputs[outputs.loss]!] }), params, picksRows: false };
+  return { graph: prune({ ...graph, outputs: [at(graph.outputs, outputs.loss)] }), params, picksRows: false };
 }
 
 /** Forward, backward and losses of one micro-batch as one graph. */
@@ -215,14 +233,14 @@ export function logitsProgram(spec: DecoderSpec, shape: BatchShape & { readonly 
 /** Logits of the hidden states [N, H], or of chosen rows of them. */
 export function logitsOf(
   b: GraphBuilder,
-  { logitSoftcap: cap }: DecoderSpec,
+  spec: DecoderSpec,
   { hidden, head }: Pick<Decoder, "hidden" | "head">,
   rows: ValueId | null,
 ): ValueId {
-  const raw = b.linear(rows === null ? hidden : b.op("embedding", [hidden, rows], {}), head);
-  return cap === null ? raw : b.scale(b.op("tanh", [b.scale(raw, 1 / cap)], {}), cap);
+  return headLogits(b, spec, rows === null ? hidden : b.op("embedding", [hidden, rows], {}), head);
 }
 
+/** A graph of new tokens behind a cache of keys and values. */
 export interface ExtendProgram {
   /**
    * Inputs: ids [B*T], positions [B*T], lengths [B] (only with a past), rows [B], past keys and values by layer (only

@@ -5,6 +5,7 @@ import type { TrainingRouting } from "../nn/decoder.js";
 /** What the shares of the load-balancing loss are taken over; see `docs/training.md`. */
 type BalanceOver = "model" | "layer" | "sequence" | "global" | "running";
 
+/** How routers work in a training graph, and what its balance loss is taken over. */
 export interface RoutingSettings extends TrainingRouting {
   readonly balance: BalanceOver;
 }
@@ -20,7 +21,7 @@ export function sharesBalance({ layers }: DecoderSpec): boolean {
 /** An input of a training graph beside tokens and parameters. */
 export type RoutingFeed =
   | { readonly kind: "jitter"; readonly layer: number; readonly elements: number; readonly shape: readonly number[] }
-  /** Of MoE layer number `index`, how often each expert was chosen in other micro-batches. */
+  /** How often each expert of MoE layer number `index` was chosen in other micro-batches. */
   | { readonly kind: "elsewhere"; readonly index: number; readonly shape: readonly number[] }
-  /** 1 / (tokens that the shares are taken over). */
+  /** The number 1 / (tokens that the shares are taken over). */
   | { readonly kind: "perToken"; readonly shape: readonly number[] };

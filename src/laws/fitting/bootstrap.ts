@@ -16,7 +16,7 @@ interface BootstrapOptions {
   readonly to: number;
 }
 
-/** Internal parameters of each draw, one after another. */
+/** Internal parameters of each draw, one after another: [(to - from) * p]. */
 export function bootstrapDraws(
   problem: Problem,
   optimum: Float64Array,
@@ -33,7 +33,7 @@ export function bootstrapDraws(
     weights.fill(0);
     for (let i = 0; i < groups.length; i++) {
       const group = at(groups, Math.floor(stream.uniformAt(draw * groups.length + i) * groups.length));
-      for (const row of group) weights[row]! += 1;
+      for (const row of group) weights[row] = at(weights, row) + 1;
     }
     out.set(fitFrom({ ...problem, weights }, optimum, null, drawLimits).theta, (draw - from) * p);
   }
@@ -50,6 +50,7 @@ function clusterRows(n: number, clusters: readonly string[] | undefined): readon
   return [...rows.values()];
 }
 
+/** A percentile interval with the standard deviation of the draws. */
 export interface BootstrapInterval {
   readonly level: number;
   readonly low: number;
@@ -59,13 +60,13 @@ export interface BootstrapInterval {
 
 /** Percentile interval and standard deviation of one number over draws. */
 export function summarise(values: Float64Array, level: number): BootstrapInterval {
-  const sorted = values.filter(Number.isFinite).sort();
-  const mean = sorted.reduce((sum, value) => sum + value, 0) / sorted.length;
-  const variance = sorted.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, sorted.length - 1);
+  const ascending = values.filter(Number.isFinite).sort();
+  const mean = ascending.reduce((sum, value) => sum + value, 0) / ascending.length;
+  const variance = ascending.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, ascending.length - 1);
   return {
     level,
-    low: quantile(sorted, (1 - level) / 2),
-    high: quantile(sorted, (1 + level) / 2),
+    low: quantile(ascending, (1 - level) / 2),
+    high: quantile(ascending, (1 + level) / 2),
     standardError: Math.sqrt(variance),
   };
 }
@@ -80,6 +81,7 @@ export function naturalDraws(bound: BoundLaw, draws: Float64Array): readonly Flo
   return columns;
 }
 
+/** How many independent units there are to draw: runs where they are named, else points. */
 export function clusterCount(points: Points): number {
   return points.cluster === undefined ? points.n : new Set(points.cluster).size;
 }

@@ -6,7 +6,7 @@ import { kaplan } from "../forms/kaplan.js";
 import { ludziejewski } from "../forms/ludziejewski.js";
 import { abnar, krajewski } from "../forms/moe.js";
 import {
-  upcycling,
+  upcyclingLaw,
   upcyclingAdditive,
   upcyclingData,
   upcyclingNoInteraction,
@@ -15,11 +15,12 @@ import {
 import { upcyclingShared } from "./shared.js";
 import type { Law } from "../forms/types.js";
 
+/** All laws, in the order in which they are listed to users. */
 export const laws: readonly Law[] = [
   chinchilla,
   joint,
   kaplan,
-  upcycling,
+  upcyclingLaw,
   upcyclingData,
   upcyclingNoInteraction,
   upcyclingAdditive,
@@ -36,6 +37,7 @@ export type LawName =
   | { readonly id: string }
   | { readonly formula: string; readonly columns: readonly string[]; readonly start: Readonly<Record<string, number>> };
 
+/** The law that a name stands for. Throws Error for an id that is not in the catalogue. */
 export function lawOf(name: LawName): Law {
   if ("formula" in name) return expressionLaw(name.formula, name.columns, name.start);
   const law = lawById(name.id);
@@ -43,6 +45,7 @@ export function lawOf(name: LawName): Law {
   return law;
 }
 
+/** The law with this id; undefined: there is none. */
 export function lawById(id: string): Law | undefined {
   return laws.find((law) => law.id === id);
 }

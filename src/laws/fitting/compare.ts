@@ -7,9 +7,11 @@ import { logLikelihood } from "./distributions.js";
 import { fitLaw, type Fit, type FitOptions } from "./fit.js";
 import { predict, type Law, type Places, type Points } from "../forms/types.js";
 
+/** Prediction of the largest scales from the smaller ones. */
 interface HeldOut {
   /** Points left out: those of the largest scales. */
   readonly n: number;
+  /** Points that were fitted. */
   readonly fitted: number;
   /** Root of the mean squared ln-residual of the points left out. */
   readonly rmse: number;
@@ -17,6 +19,7 @@ interface HeldOut {
   readonly bias: number;
 }
 
+/** How well a law describes its points, for its number of parameters. */
 export interface Criteria {
   readonly law: string;
   /** Parameters, the scale of the noise included. */
@@ -30,6 +33,7 @@ export interface Criteria {
   readonly heldOut: HeldOut | null;
 }
 
+/** Criteria of a fit; the law is fitted once more to the smaller scales. */
 export function criteria(fit: Fit, points: Points, options: FitOptions = {}): Criteria {
   const k = fit.law.parameters.length + 1;
   const value = logLikelihood(fit.loss, fit.objective, points.n);
@@ -54,15 +58,17 @@ export interface Quality {
   readonly r2: number;
 }
 
+/** Errors of a fit on its own points. */
 export function qualityOf({ residuals }: Fit, { loss, n }: Points): Quality {
   const mean = loss.reduce((sum, value) => sum + value, 0) / n;
   let [squares, absolute, logs, variance] = [0, 0, 0, 0];
-  for (let i = 0; i < n; i++) {
-    const error = loss[i]! * Math.expm1(residuals[i]!);
+  for (const [i, observed] of loss.entries()) {
+    const residual = at(residuals, i);
+    const error = observed * Math.expm1(residual);
     squares += error * error;
     absolute += Math.abs(error);
-    logs += residuals[i]! ** 2;
-    variance += (loss[i]! - mean) ** 2;
+    logs += residual ** 2;
+    variance += (observed - mean) ** 2;
   }
   return { rmse: Math.sqrt(squares / n), mae: absolute / n, logRmse: Math.sqrt(logs / n), r2: 1 - squares / variance };
 }
@@ -89,14 +95,14 @@ export function heldOutLargest(
   share = heldOutShare,
 ): HeldOut | null {
   const scale = scaleOf(points);
-  const sorted = scale.slice().sort();
-  const cut = at(sorted, Math.min(points.n - 1, Math.floor((1 - share) * points.n)));
-  const inside = Array.from({ length: points.n }, (_, i) => i).filter((i) => at(scale, i) < cut);
-  const outside = Array.from({ length: points.n }, (_, i) => i).filter((i) => at(scale, i) >= cut);
+  const smallestHeldOut = at(scale.toSorted(), Math.min(points.n - 1, Math.floor((1 - share) * points.n)));
+  const rows = [...scale.keys()];
+  const inside = rows.filter((i) => at(scale, i) < smallestHeldOut);
+  const outside = rows.filter((i) => at(scale, i) >= smallestHeldOut);
   if (inside.length <= law.parameters.length || outside.length === 0) return null;
   const fit = fitLaw(law, pick(points, inside), options);
-  const left = pick(points, outside);
-  const residuals = predict(law, fit.params, left).map((value, i) => Math.log(value / at(left.loss, i)));
+  const heldOut = pick(points, outside);
+  const residuals = predict(law, fit.params, heldOut).map((value, i) => Math.log(value / at(heldOut.loss, i)));
   const sum = residuals.reduce((total, r) => total + r, 0);
   const squares = residuals.reduce((total, r) => total + r * r, 0);
   return {
@@ -107,6 +113,7 @@ export function heldOutLargest(
   };
 }
 
+/** The points with these indices, in this order. */
 export function pick(points: Points, rows: readonly number[]): Points {
   const { columns, loss, cluster, group } = points;
   return {

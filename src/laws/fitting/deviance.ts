@@ -41,10 +41,10 @@ function steepness({ name, delta }: Loss, residuals: Float64Array, p: number): n
   const n = residuals.length;
   const sizes = residuals.map(Math.abs).sort();
   // A fit passes (nearly) through as many points as it has parameters: those say nothing about the density at zero.
-  const kept = sizes.subarray(Math.min(p, n - 2));
+  const others = sizes.subarray(Math.min(p, n - 2));
   // Hall and Sheather's bandwidth at the median, on the scale of probabilities.
   const half = Math.min(0.45, 0.9717 * n ** (-1 / 3));
-  const window = Math.max(quantile(kept, 2 * half), 1e-300);
+  const window = Math.max(quantile(others, 2 * half), 1e-300);
   const density = half / window;
   if (name === "lad") return 2 * density;
   const inside = delta >= window ? sizes.filter((size) => size <= delta).length / n : Math.min(1, 2 * delta * density);

@@ -1,7 +1,7 @@
 /** Fits a law to points: many starts, the best optimum, and how far it can be trusted to be one. */
-import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
-import { defaultLimits, type SolverLimits } from "../solvers/box.js";
+import { subtract } from "../../base/vectors.js";
+import { defaultLimits, isOnBound, type SolverLimits } from "../solvers/box.js";
 import { fitFrom, type LocalFit, type Problem } from "../solvers/local-fit.js";
 import { defaultDelta, type Loss } from "../solvers/loss.js";
 import { paramsOf, type BoundLaw, type Law, type Params, type Points } from "../forms/types.js";
@@ -12,8 +12,10 @@ import { paramsOf, type BoundLaw, type Law, type Params, type Points } from "../
  */
 type FitStatus = "converged" | "at-bound" | "iteration-limit";
 
+/** Where local fits start: `projection`, variable projection; `grid`, every combination of the law's grid. */
 export type StartMethod = "projection" | "grid";
 
+/** How a law is fitted. */
 export interface FitOptions {
   readonly loss?: Loss;
   /** Variable projection (default), or the law's full grid. */
@@ -23,6 +25,7 @@ export interface FitOptions {
   readonly limits?: SolverLimits;
 }
 
+/** A law fitted to points. */
 export interface Fit {
   readonly law: Law;
   readonly loss: Loss;
@@ -48,27 +51,32 @@ const defaultLoss: Loss = { name: "huber", delta: defaultDelta };
 /** Local fits tried from variable projection. */
 export const projectedStarts = 8;
 
+/** What the solvers are given: every point counts once unless weights say otherwise. */
 export function problemOf(bound: BoundLaw, points: Points, loss: Loss, weights?: Float64Array): Problem {
   return { bound, logLoss: points.loss.map(Math.log), weights: weights ?? new Float64Array(points.n).fill(1), loss };
 }
 
+/** Internal starting values by the method of the options, then the further ones. */
 export function startsOf(bound: BoundLaw, options: FitOptions): readonly Float64Array[] {
   const own = options.starts === "grid" ? bound.gridStarts() : bound.projectedStarts(projectedStarts);
   return [...own, ...(options.extraStarts ?? [])];
 }
 
-/** The best end is taken as far as rounding allows. */
+/** The best local fit is continued as far as rounding allows. */
 const finalLimits: SolverLimits = { ...defaultLimits, tolerance: 1e-16 };
 
 /** Two optima are one where their objectives agree to this part. */
 const sameOptimum = 1e-8;
 
-/** Fits on this thread. The points are taken as checked (`checkPoints`). */
+/**
+ * Fits a law on this thread. The points must have passed `checkPoints`. Throws inputError where no start leads to a
+ * finite fit.
+ */
 export function fitLaw(law: Law, points: Points, options: FitOptions = {}): Fit {
   const bound = law.bind(points);
   const problem = problemOf(bound, points, options.loss ?? defaultLoss);
-  const found = startsOf(bound, options).map((start) => fitFrom(problem, start, null, options.limits));
-  return bestOf(problem, points, found, options.limits);
+  const localFits = startsOf(bound, options).map((start) => fitFrom(problem, start, null, options.limits));
+  return bestOf(problem, points, localFits, options.limits);
 }
 
 /**
@@ -78,26 +86,24 @@ export function fitLaw(law: Law, points: Points, options: FitOptions = {}): Fit 
 export function bestOf(
   problem: Problem,
   points: Points,
-  found: readonly LocalFit[],
+  localFits: readonly LocalFit[],
   limits: SolverLimits = finalLimits,
 ): Fit {
   const { bound, loss, logLoss } = problem;
-  const usable = found.filter(({ objective }) => Number.isFinite(objective));
+  const usable = localFits.filter(({ objective }) => Number.isFinite(objective));
   if (usable.length === 0) {
-    const message = `the law ${bound.law.id} is finite at all points from none of ${found.length} starts`;
+    const message = `the law ${bound.law.id} is finite at all points from none of ${localFits.length} starts`;
     throw inputError(message, { hint: "look for absurd values and wrong units among the points" });
   }
   const first = usable.reduce((best, next) => (next.objective < best.objective ? next : best));
   const again = fitFrom(problem, first.theta, null, limits);
   const best = again.objective <= first.objective ? { ...again, converged: again.converged || first.converged } : first;
   const close = best.objective * (1 + sameOptimum) + points.n * (loss.name === "lad" ? 1e-14 : 1e-28);
-  const atOptimum = found.filter(({ objective }) => objective <= close).length;
-  const atBound = bound.law.parameters
-    .filter((_, j) => at(best.theta, j) <= at(bound.lower, j) || at(best.theta, j) >= at(bound.upper, j))
-    .map(({ name }) => name);
+  const atOptimum = localFits.filter(({ objective }) => objective <= close).length;
+  const atBound = bound.law.parameters.filter((_, j) => isOnBound(bound, best.theta, j)).map(({ name }) => name);
   const residuals = new Float64Array(points.n);
   bound.evaluate(best.theta, residuals);
-  for (let i = 0; i < residuals.length; i++) residuals[i]! -= logLoss[i]!;
+  subtract(residuals, residuals, logLoss);
   return {
     law: bound.law,
     loss,
@@ -108,8 +114,8 @@ export function bestOf(
     status: !best.converged ? "iteration-limit" : atBound.length > 0 ? "at-bound" : "converged",
     atBound,
     gradientNorm: best.gradientNorm,
-    starts: { tried: found.length, atOptimum, share: atOptimum / Math.max(1, found.length) },
-    evaluations: found.reduce((sum, { evaluations }) => sum + evaluations, again.evaluations),
+    starts: { tried: localFits.length, atOptimum, share: atOptimum / Math.max(1, localFits.length) },
+    evaluations: localFits.reduce((sum, { evaluations }) => sum + evaluations, again.evaluations),
     residuals,
   };
 }

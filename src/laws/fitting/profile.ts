@@ -12,6 +12,7 @@ import type { Fit } from "./fit.js";
 import { inverse } from "../../base/linear-algebra.js";
 import { fitFrom, type LocalFit, type Problem } from "../solvers/local-fit.js";
 import { Objective } from "../solvers/objective.js";
+import { zeros } from "../../base/vectors.js";
 import type { Functional, Places } from "../forms/types.js";
 
 interface ProfilePoint {
@@ -19,6 +20,7 @@ interface ProfilePoint {
   readonly deviance: number;
 }
 
+/** Interval and curve of one quantity, in the quantity's own units. */
 export interface Profile {
   readonly level: number;
   /** Ends of the interval; an open end holds the last value that could be reached. */
@@ -27,7 +29,7 @@ export interface Profile {
   /** No value on this side is rejected: the data do not bound the quantity there. */
   readonly lowOpen: boolean;
   readonly highOpen: boolean;
-  /** Values tried, ascending, the optimum among them. */
+  /** Values that were tried, ascending; the optimum is one of them. */
   readonly curve: readonly ProfilePoint[];
   readonly threshold: number;
 }
@@ -61,7 +63,7 @@ export function profile(
   const setup = setUp(fit, problem, quantity, level);
   const below = side(setup, -1, limit);
   const above = side(setup, 1, limit);
-  const curve = [...below.tried, { value: setup.center, deviance: 0 }, ...above.tried].sort(
+  const curve = [...below.points, { value: setup.center, deviance: 0 }, ...above.points].sort(
     (a, b) => a.value - b.value,
   );
   return {
@@ -81,17 +83,8 @@ function setUp(fit: Fit, problem: Problem, quantity: Functional, level: number):
   const { threshold, of: deviance } = devianceOf(loss, fit.objective, fit.residuals, p, level);
   const gradient = new Float64Array(p);
   const center = quantity.at(fit.theta, gradient);
-  const matrix = unscaledCurvature(
-    problem,
-    fit.theta,
-    new Objective(bound, logLoss, weights, loss.name, ladSmoothing(fit, loss.delta)),
-  );
-  const covariance = inverse(matrix, p);
-  let variance = 0;
-  for (let j = 0; j < p; j++)
-    for (let k = 0; k < p; k++)
-      variance +=
-        gradient[j]! * (covariance?.[j * p + k] ?? (j === k ? 1 / (matrix[j * p + j]! || 1) : 0)) * gradient[k]!;
+  const objective = new Objective(bound, logLoss, weights, loss.name, ladSmoothing(fit, loss.delta));
+  const variance = varianceAlong(gradient, unscaledCurvature(problem, fit.theta, objective));
   const curvature = 1 / Math.max(variance, 1e-300);
   // Rise of the deviance per unit of unscaled objective.
   const small = 1e-4 * fit.objective + 1e-300;
@@ -111,6 +104,21 @@ function setUp(fit: Fit, problem: Problem, quantity: Functional, level: number):
   };
 }
 
+/** g^T C^-1 g; where C is singular its diagonal alone stands for it. */
+function varianceAlong(gradient: Float64Array, curvature: Float64Array): number {
+  const p = gradient.length;
+  const covariance = inverse(curvature, p) ?? inverseDiagonal(curvature, p);
+  let variance = 0;
+  for (const [j, slope] of gradient.entries())
+    for (const [k, other] of gradient.entries()) variance += slope * elementAt(covariance, j * p + k) * other;
+  return variance;
+}
+
+/** A diagonal matrix of the reciprocals of another's diagonal; 1 for zeros. */
+function inverseDiagonal(matrix: Float64Array, p: number): Float64Array {
+  return matrix.map((value, i) => (i % (p + 1) === 0 ? 1 / (value || 1) : 0));
+}
+
 /** LAD has no curvature of its own; that of Huber's loss at the typical residual stands in for step sizes. */
 function ladSmoothing(fit: Fit, delta: number): number {
   if (fit.loss.name !== "lad") return delta;
@@ -120,18 +128,24 @@ function ladSmoothing(fit: Fit, delta: number): number {
 /** Gauss-Newton matrix of the unscaled objective (of half the squares for squared losses), a hair of damping added. */
 export function unscaledCurvature(problem: Problem, theta: Float64Array, objective: Objective): Float64Array {
   const { p } = problem.bound;
-  const matrix = new Float64Array(p * p);
+  const { values, rows } = zeros(p, p);
   objective.value(theta, new Float64Array(p));
-  objective.curvature(matrix);
-  let largest = 0;
-  for (let j = 0; j < p; j++) largest = Math.max(largest, matrix[j * p + j]!);
-  return matrix.map((value, at) => (value + (at % (p + 1) === 0 ? 1e-13 * largest : 0)) / objective.scale);
+  objective.curvature(rows);
+  const largest = rows.reduce((most, row, j) => Math.max(most, elementAt(row, j)), 0);
+  return values.map((value, i) => (value + (i % (p + 1) === 0 ? 1e-13 * largest : 0)) / objective.scale);
 }
 
+/** One end of an interval. */
 interface Side {
   readonly end: number;
   readonly open: boolean;
-  readonly tried: readonly ProfilePoint[];
+  readonly points: readonly ProfilePoint[];
+}
+
+/** A place on the way to an end: its distance from the optimum, and sqrt(deviance / threshold) there. */
+interface Reached {
+  readonly distance: number;
+  readonly root: number;
 }
 
 /**
@@ -143,26 +157,30 @@ function side(
   sign: 1 | -1,
   limit: number,
 ): Side {
-  const tried: ProfilePoint[] = [];
+  const points: ProfilePoint[] = [];
   let inside = { distance: 0, root: 0, theta: fit.theta };
-  let outside: { distance: number; root: number } | null = null;
+  let outside: Reached | null = null;
   let weight = 10 * curvature;
   let target = reach;
   let aim = 0;
   for (let fits = 0; fits < limit; fits++) {
-    const held: LocalFit = fitFrom(problem, inside.theta, { of: quantity, target: center + sign * target, weight });
-    const value = quantity.at(held.theta, null);
+    const constrained: LocalFit = fitFrom(problem, inside.theta, {
+      of: quantity,
+      target: center + sign * target,
+      weight,
+    });
+    const value = quantity.at(constrained.theta, null);
     const distance = sign * (value - center);
-    const root = Math.sqrt(deviance(held.objective) / threshold);
+    const root = Math.sqrt(deviance(constrained.objective) / threshold);
     if (!Number.isFinite(distance) || !Number.isFinite(root)) break;
-    tried.push({ value, deviance: root * root * threshold });
-    if (Math.abs(root - 1) < 2e-3) return { end: value, open: false, tried };
+    points.push({ value, deviance: root * root * threshold });
+    if (Math.abs(root - 1) < 2e-3) return { end: value, open: false, points };
     if (root > 1) outside = { distance, root };
-    else if (distance > inside.distance) inside = { distance, root, theta: held.theta };
+    else if (distance > inside.distance) inside = { distance, root, theta: constrained.theta };
     if (outside === null) {
       // Not moved although pulled: pull harder, and give up where nothing helps.
       const stuck = distance < 0.6 * target;
-      if (stuck && weight > 1e7 * curvature) return { end: center + sign * inside.distance, open: true, tried };
+      if (stuck && weight > 1e7 * curvature) return { end: center + sign * inside.distance, open: true, points };
       if (stuck) weight *= 100;
       else target *= Math.min(3, 1.05 / Math.max(root, 0.2));
     } else {
@@ -176,15 +194,15 @@ function side(
       if (width < 1e-4 * outside.distance) break;
     }
   }
-  if (outside === null) return { end: center + sign * inside.distance, open: true, tried };
+  if (outside === null) return { end: center + sign * inside.distance, open: true, points };
   const part = (1 - inside.root) / (outside.root - inside.root);
-  return { end: center + sign * (inside.distance + part * (outside.distance - inside.distance)), open: false, tried };
+  return { end: center + sign * (inside.distance + part * (outside.distance - inside.distance)), open: false, points };
 }
 
 /** Profile of natural parameter number j, in natural units. */
 export function profileParameter(fit: Fit, problem: Problem, j: number, options: ProfileOptions): Profile {
-  const found = profile(fit, problem, fit.bound.coordinate(j), options);
-  return elementAt(fit.law.parameters, j).role === "coefficient" ? mapped(found, Math.exp) : found;
+  const ownProfile = profile(fit, problem, fit.bound.coordinate(j), options);
+  return elementAt(fit.law.parameters, j).role === "coefficient" ? mapped(ownProfile, Math.exp) : ownProfile;
 }
 
 /** Profile of the loss predicted at one place. */
@@ -201,18 +219,19 @@ function logPrediction(fit: Fit, place: Places): Functional {
       evaluator.evaluate(theta, out);
       if (gradient !== null) {
         evaluator.jacobian(jacobian);
-        for (let j = 0; j < fit.bound.p; j++) gradient[j] = jacobian[j * evaluator.n]!;
+        for (let j = 0; j < fit.bound.p; j++) gradient[j] = elementAt(jacobian, j * evaluator.n);
       }
       return elementAt(out, 0);
     },
   };
 }
 
-function mapped(found: Profile, map: (value: number) => number): Profile {
+/** The profile with another scale of its quantity. */
+function mapped(original: Profile, map: (value: number) => number): Profile {
   return {
-    ...found,
-    low: map(found.low),
-    high: map(found.high),
-    curve: found.curve.map(({ value, deviance }) => ({ value: map(value), deviance })),
+    ...original,
+    low: map(original.low),
+    high: map(original.high),
+    curve: original.curve.map(({ value, deviance }) => ({ value: map(value), deviance })),
   };
 }

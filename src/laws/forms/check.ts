@@ -3,7 +3,7 @@ import { at, valueAt } from "../../base/at.js";
 import { largestOf, smallestOf } from "../../base/extremes.js";
 import { inputError } from "../../base/errors.js";
 import { compact, significant } from "../../base/format.js";
-import type { Law, Points } from "./types.js";
+import type { Column, Law, Points } from "./types.js";
 
 interface CheckOptions {
   /** File or other origin, for errors. */
@@ -28,40 +28,16 @@ const widestSpan = 1e8;
 export function checkPoints(
   law: Law,
   points: Points,
-  { where, stated = [], pointName = (i) => `point ${i + 1}` }: CheckOptions = {},
+  { where, stated: statedColumns = [], pointName = (i) => `point ${i + 1}` }: CheckOptions = {},
 ): readonly string[] {
-  const fail = (message: string, hint?: string): never => {
+  const fail: Fail = (message, hint) => {
     throw inputError(message, { where, hint });
   };
   const warnings: string[] = [];
   const p = law.parameters.length;
   checkGroups(law, points, pointName, fail);
-  for (const { name, meaning } of law.columns) {
-    const values =
-      points.columns[name] ??
-      fail(`the law ${law.id} needs a column ${name} (${meaning})`, `name it: --columns ${name}=YOUR_COLUMN`);
-    const wanted = countsFrom(name);
-    for (const i of rowsUsing(law, points, name)) {
-      const value = at(values, i);
-      if (!Number.isFinite(value)) fail(`${pointName(i)}: ${name} is ${value}`, "leave that row out, or correct it");
-      if (!(value > wanted.above))
-        fail(
-          `${pointName(i)}: ${name} is ${value}, expected more than ${wanted.above}`,
-          "leave that row out, or correct it",
-        );
-      if (wanted.below !== undefined && value >= wanted.below)
-        fail(`${pointName(i)}: ${name} is ${value}, expected less than ${wanted.below}`);
-    }
-  }
-  for (let i = 0; i < points.n; i++) {
-    const loss = points.loss[i]!;
-    if (!Number.isFinite(loss)) fail(`${pointName(i)}: loss is ${loss}`, "leave runs that diverged out");
-    if (loss <= 0)
-      fail(
-        `${pointName(i)}: loss is ${loss}`,
-        "a cross entropy is positive; is the column a logarithm or a difference?",
-      );
-  }
+  for (const column of law.columns) checkValues(law, points, column, pointName, fail);
+  checkLosses(points, pointName, fail);
   if (points.n <= p) {
     fail(
       `${points.n} point${points.n === 1 ? "" : "s"} for a law with ${p} parameters ` +
@@ -70,8 +46,47 @@ export function checkPoints(
     );
   }
   for (const { name } of law.columns)
-    checkColumn(law, points, name, { stated: stated.includes(name), pointName, fail, warnings });
-  const [low, high] = [smallestOf(points.loss), largestOf(points.loss)];
+    checkSpan(law, points, name, { isStated: statedColumns.includes(name), pointName, fail, warnings });
+  checkLossSpan(points, fail, warnings);
+  if (points.n < 3 * p)
+    warnings.push(`${points.n} points for ${p} parameters are few: intervals are wide and depend on every point.`);
+  return warnings;
+}
+
+type Fail = (message: string, hint?: string) => never;
+type PointName = (i: number) => string;
+
+/** The column is there, and its value at every point that uses it is a number the law can take. */
+function checkValues(law: Law, points: Points, { name, meaning }: Column, pointName: PointName, fail: Fail): void {
+  const values =
+    points.columns[name] ??
+    fail(`the law ${law.id} needs a column ${name} (${meaning})`, `name it: --columns ${name}=YOUR_COLUMN`);
+  const { above, below } = rangeOf(name);
+  for (const i of rowsUsing(law, points, name)) {
+    const value = at(values, i);
+    if (!Number.isFinite(value)) fail(`${pointName(i)}: ${name} is ${value}`, "leave that row out, or correct it");
+    if (!(value > above))
+      fail(`${pointName(i)}: ${name} is ${value}, expected more than ${above}`, "leave that row out, or correct it");
+    if (below !== undefined && value >= below)
+      fail(`${pointName(i)}: ${name} is ${value}, expected less than ${below}`);
+  }
+}
+
+/** Every loss is finite and positive. */
+function checkLosses({ loss: losses }: Points, pointName: PointName, fail: Fail): void {
+  for (const [i, loss] of losses.entries()) {
+    if (!Number.isFinite(loss)) fail(`${pointName(i)}: loss is ${loss}`, "leave runs that diverged out");
+    if (loss <= 0)
+      fail(
+        `${pointName(i)}: loss is ${loss}`,
+        "a cross entropy is positive; is the column a logarithm or a difference?",
+      );
+  }
+}
+
+/** Losses differ, and are of the size of cross entropies. */
+function checkLossSpan({ loss }: Points, fail: Fail, warnings: string[]): void {
+  const [low, high] = [smallestOf(loss), largestOf(loss)];
   if (high === low) fail(`every loss is ${low}`, "nothing depends on anything here; check the column");
   if (low > largestLoss)
     fail(
@@ -83,23 +98,22 @@ export function checkPoints(
       `Losses go up to ${significant(high)}: expected nats per token. Is a point a perplexity, or from a run ` +
         "that diverged?",
     );
-  if (points.n < 3 * p)
-    warnings.push(`${points.n} points for ${p} parameters are few: intervals are wide and depend on every point.`);
-  return warnings;
 }
 
-interface ColumnCheck {
-  readonly stated: boolean;
-  readonly pointName: (i: number) => string;
-  readonly fail: (message: string, hint?: string) => never;
+interface SpanCheck {
+  /** The user has stated the column's unit. */
+  readonly isStated: boolean;
+  readonly pointName: PointName;
+  readonly fail: Fail;
   readonly warnings: string[];
 }
 
-function checkColumn(law: Law, points: Points, name: string, { stated, pointName, fail, warnings }: ColumnCheck): void {
+/** A column's values differ, and counts are of a size that raw counts have. */
+function checkSpan(law: Law, points: Points, name: string, { isStated, pointName, fail, warnings }: SpanCheck): void {
   const rows = rowsUsing(law, points, name);
   const values = Float64Array.from(rows, (i) => at(valueAt(points.columns, name), i));
-  let [low, high] = [Infinity, -Infinity];
-  for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  const low = values.reduce((least, value) => Math.min(least, value), Infinity);
+  const high = values.reduce((most, value) => Math.max(most, value), -Infinity);
   if (high === low) {
     fail(
       `every point has ${name} = ${compact(low, 4)}, so nothing about ${name} can be learnt`,
@@ -107,13 +121,13 @@ function checkColumn(law: Law, points: Points, name: string, { stated, pointName
     );
   }
   if (!countColumns.has(name)) return;
-  if (!stated && high < smallestCount) {
+  if (!isStated && high < smallestCount) {
     fail(
       `${name} goes from ${significant(low)} to ${significant(high)}, expected raw counts`,
       `if it is in billions, write --columns ${name}=YOUR_COLUMN*1e9`,
     );
   }
-  if (!stated && low > largestCount)
+  if (!isStated && low > largestCount)
     fail(
       `${name} starts at ${significant(low)}, more than any model has seen`,
       `check its unit; --columns ${name}=YOUR_COLUMN*1e-9 scales it`,
@@ -133,12 +147,7 @@ function checkColumn(law: Law, points: Points, name: string, { stated, pointName
 }
 
 /** Every group has points, every point a known group, and each group more points than its law has columns. */
-function checkGroups(
-  law: Law,
-  points: Points,
-  pointName: (i: number) => string,
-  fail: (message: string, hint?: string) => never,
-): void {
+function checkGroups(law: Law, points: Points, pointName: PointName, fail: Fail): void {
   if (law.groups === undefined) return;
   const names = law.groups.map(({ name }) => name);
   const list = names.join(", ");
@@ -152,7 +161,7 @@ function checkGroups(
     if (!names.includes(name)) fail(`${pointName(i)}: group is "${name}", expected one of ${list}`);
   });
   for (const { name, columns } of law.groups) {
-    const count = group.filter((found) => found === name).length;
+    const count = group.filter((groupName) => groupName === name).length;
     if (count < 2 * columns.length + 2)
       fail(`${count} point${count === 1 ? "" : "s"} of group ${name}, expected at least ${2 * columns.length + 2}`);
   }
@@ -168,7 +177,8 @@ function rowsUsing(law: Law, points: Points, column: string): readonly number[] 
 
 const countColumns: ReadonlySet<string> = new Set(["N", "D", "D1", "D2"]);
 
-function countsFrom(name: string): { above: number; below?: number } {
+/** Values that a column can have. */
+function rangeOf(name: string): { readonly above: number; readonly below?: number } {
   return name === "S" ? { above: -1e-12, below: 1 } : { above: 0 };
 }
 

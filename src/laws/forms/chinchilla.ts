@@ -2,12 +2,15 @@
 import { powerSumLaw } from "./power-sum.js";
 import type { Column, Law, Parameter } from "./types.js";
 
+/** Size of the model. */
 export const columnN: Column = {
   name: "N",
   meaning: "parameters of the model (say which: total, active, without embeddings)",
   unit: "parameters",
 };
+/** Tokens of its training. */
 export const columnD: Column = { name: "D", meaning: "training tokens seen", unit: "tokens" };
+/** The irreducible loss. */
 export const irreducible: Parameter = {
   name: "E",
   meaning: "irreducible loss, left when size and data grow without limit",
@@ -24,6 +27,7 @@ const hoffmannGrid = {
   beta: [0, 0.5, 1, 1.5, 2],
 };
 
+/** The law with the letters of Hoffmann et al. */
 export const chinchilla: Law = powerSumLaw({
   id: "chinchilla",
   title: "Chinchilla",
@@ -45,6 +49,7 @@ export const chinchilla: Law = powerSumLaw({
   grid: hoffmannGrid,
 });
 
+/** The law with the letters of Liew et al. */
 export const joint: Law = powerSumLaw({
   id: "joint",
   title: "joint law of one architecture, dense or MoE",

@@ -3,14 +3,15 @@ import { at, valueAt } from "../../base/at.js";
 import { meanOf } from "../../base/mean.js";
 import { generalLaw, meanLog } from "./general.js";
 import { solve } from "../../base/linear-algebra.js";
+import { addScaled, zeros } from "../../base/vectors.js";
 import { product } from "./starts.js";
 import type { Law, Points } from "./types.js";
 import { effectiveExperts } from "./effective-experts.js";
 
 /**
- * Internal: a' = a + c m_E, b' = b + c m_N and d' = d + a m_N + b m_E + c m_N m_E are slopes and value in the middle of
- * the data, with m_N the mean of log10 N and m_E that of log10 E; then ln Es, and ln(Em / Es - 1), so that Em stays
- * above Es.
+ * Routed language models (Clark et al. 2022). Internal parameters: a' = a + c m_E, b' = b + c m_N and
+ * d' = d + a m_N + b m_E + c m_N m_E are slopes and value in the middle of the data, with m_N the mean of log10 N and
+ * m_E that of log10 E; then ln Es, and ln(Em / Es - 1), so that Em stays above Es.
  */
 export const clark: Law = generalLaw({
   id: "clark",
@@ -91,17 +92,18 @@ function linearStart(
     const u = Math.log10(at(valueAt(points.columns, "N"), i)) - mN;
     const v =
       effectiveExperts(at(valueAt(points.columns, "E"), i), start, start * (1 + ratio)).logEhat / Math.LN10 - mE;
-    return [u, v, u * v, 1];
+    return Float64Array.of(u, v, u * v, 1);
   });
   const logs = points.loss.map(Math.log10);
-  const gram = new Float64Array(16);
-  const right = new Float64Array(4);
-  rows.forEach((row, i) =>
-    row.forEach((value, j) => {
-      right[j]! += value * at(logs, i);
-      row.forEach((other, k) => (gram[j * 4 + k]! += value * other + (j === k ? 1e-12 : 0)));
-    }),
-  );
-  const [a = NaN, b = NaN, c = NaN, d = NaN] = solve(gram, 4, right) ?? [0, 0, 0, meanOf(logs)];
+  const gram = zeros(4, 4);
+  const products = new Float64Array(4);
+  for (const [i, row] of rows.entries()) {
+    addScaled(products, at(logs, i), row);
+    for (const [j, value] of row.entries()) {
+      const gramRow = at(gram.rows, j);
+      for (const [k, other] of row.entries()) gramRow[k] = at(gramRow, k) + (value * other + (j === k ? 1e-12 : 0));
+    }
+  }
+  const [a = NaN, b = NaN, c = NaN, d = NaN] = solve(gram.values, 4, products) ?? [0, 0, 0, meanOf(logs)];
   return Float64Array.of(a, b, c, d, Math.log(start), Math.log(ratio));
 }

@@ -1,7 +1,8 @@
 /**
- * Saturating number of experts (Clark et al. 2022, arXiv 2202.01169, section 4): 1 / Ehat = 1 / (E - 1 + 1 / (1/Es -
- * 1/Em)) + 1 / Em. One expert counts as Es, infinitely many as Em.
+ * The saturating number of experts (Clark et al. 2022, arXiv 2202.01169, section 4):
+ * 1 / Ehat = 1 / (E - 1 + 1 / (1/Es - 1/Em)) + 1 / Em. One expert counts as Es, infinitely many as Em.
  */
+
 interface EffectiveExperts {
   readonly logEhat: number;
   /** d ln Ehat / d ln Es and d ln Ehat / d ln Em. */
@@ -9,6 +10,7 @@ interface EffectiveExperts {
   readonly dLogMax: number;
 }
 
+/** ln Ehat for a number of experts, with its derivatives. `start` is Es, `max` is Em. */
 export function effectiveExperts(experts: number, start: number, max: number): EffectiveExperts {
   const q = 1 / start - 1 / max;
   const x = experts - 1 + 1 / q;

@@ -28,24 +28,24 @@ export function checkFinite(formula: Formula, points: readonly Point[], starts: 
   if (starts.some((start) => points.every((point) => usable(point, start)))) return;
   const point = points.find((one) => !starts.some((start) => usable(one, start)));
   const law = `the law ${quoted(formula.text)}`;
-  const tried = `for any of ${starts.length} starts`;
+  const startCount = `for any of ${starts.length} starts`;
   if (point === undefined) {
-    const message = `${law} is not positive at all points at once ${tried}`;
+    const message = `${law} is not positive at all points at once ${startCount}`;
     throw inputError(message, { hint: "say with --start where the search begins" });
   }
   const part = nowhereFinite(formula, point, starts);
   const place = Object.entries(point)
     .map(([name, value]) => `${name} = ${compact(value)}`)
     .join(", ");
-  if (part === null) throw inputError(`${law} is not positive at ${place} ${tried}`, { hint });
-  throw inputError(`in ${law}: ${quoted(textOf(part))} is not a finite number at ${place} ${tried}`, { hint });
+  if (part === null) throw inputError(`${law} is not positive at ${place} ${startCount}`, { hint });
+  throw inputError(`in ${law}: ${quoted(textOf(part))} is not a finite number at ${place} ${startCount}`, { hint });
 }
 
-type Seen = (part: Expression, value: number) => void;
+type Visit = (part: Expression, value: number) => void;
 
-function valueAt(formula: Formula, point: Point, start: Float64Array, seen: Seen = () => undefined): number {
+function valueAt(formula: Formula, point: Point, start: Float64Array, visit: Visit = () => undefined): number {
   const { expression, parameters } = formula;
-  return valueOf(expression, (name) => point[name] ?? at(start, parameters.indexOf(name)), seen);
+  return valueOf(expression, (name) => point[name] ?? at(start, parameters.indexOf(name)), visit);
 }
 
 /** The innermost part that is finite at this point from no start. */

@@ -5,6 +5,7 @@
 import { at as elementAt } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 
+/** A formula as a tree. */
 export type Expression =
   | { readonly kind: "number"; readonly value: number }
   | { readonly kind: "name"; readonly name: string }
@@ -15,11 +16,12 @@ type Operator = "+" | "-" | "*" | "/" | "^";
 type FunctionName = "ln" | "log10" | "exp" | "sqrt";
 
 const functionNames: readonly string[] = ["ln", "log10", "exp", "sqrt"];
+/** Levels of parentheses, signs and powers inside each other. */
 const deepest = 200;
 /** No law that anybody fits comes near; a chain of sums this long still fits on the stack. */
 const longest = 4000;
 
-/** Throws inputError saying where and what was expected. */
+/** The tree of a formula. Throws inputError saying what was expected and what stands there instead. */
 export function parseExpression(text: string): Expression {
   if (text.length > longest) throw inputError(`the law has ${text.length} characters, limit ${longest}`);
   const tokens = [
@@ -39,8 +41,8 @@ export function parseExpression(text: string): Expression {
   let depth = 0;
   const fail = (expected: string): never => {
     const token = tokens[at];
-    const found = token === undefined ? "the end" : `"${token.number ?? token.name ?? token.sign}"`;
-    throw inputError(`in the law ${quoted(text)}: expected ${expected}, found ${found}`, {
+    const actual = token === undefined ? "the end" : `"${token.number ?? token.name ?? token.sign}"`;
+    throw inputError(`in the law ${quoted(text)}: expected ${expected}, found ${actual}`, {
       hint: "write for example A*N^-alpha + B*D^-beta + E",
     });
   };
@@ -110,9 +112,9 @@ export function parseExpression(text: string): Expression {
     if (!takes(")")) fail('")"');
     return inner;
   };
-  const parsed = sum();
+  const whole = sum();
   if (at < tokens.length) fail("an operator (+ - * / ^)");
-  return parsed;
+  return whole;
 }
 
 /** A formula in quotes, cut where it is too long for a message. */
@@ -174,26 +176,26 @@ export function namesIn(expression: Expression): {
   return { all: [...all], powers };
 }
 
-/** The value with the given numbers for names; `seen` is told the value of every part, inner ones first. */
+/** The value with the given numbers for names; `visit` is called with the value of every part, inner ones first. */
 export function valueOf(
   expression: Expression,
-  named: (name: string) => number,
-  seen: (part: Expression, value: number) => void,
+  numberFor: (name: string) => number,
+  visit: (part: Expression, value: number) => void,
 ): number {
-  const known = (value: number): number => {
-    seen(expression, value);
+  const visited = (value: number): number => {
+    visit(expression, value);
     return value;
   };
   switch (expression.kind) {
     case "number":
-      return known(expression.value);
+      return visited(expression.value);
     case "name":
-      return known(named(expression.name));
+      return visited(numberFor(expression.name));
     case "call":
-      return known(functions[expression.name](valueOf(expression.of, named, seen))[0]);
+      return visited(functions[expression.name](valueOf(expression.of, numberFor, visit))[0]);
     case "binary": {
-      const left = valueOf(expression.left, named, seen);
-      return known(operators[expression.op](left, valueOf(expression.right, named, seen))[0]);
+      const left = valueOf(expression.left, numberFor, visit);
+      return visited(operators[expression.op](left, valueOf(expression.right, numberFor, visit))[0]);
     }
   }
 }
@@ -204,7 +206,10 @@ interface Dual {
   readonly slopes: Float64Array;
 }
 
-/** Evaluates with the given numbers: parameters carry derivatives (index into `slopes`), columns do not. */
+/**
+ * A function of parameters [p] and columns that evaluates the formula: parameters carry derivatives, at their index in
+ * `slopes`, columns do not. Every call returns the same object with new numbers.
+ */
 export function compileExpression(
   expression: Expression,
   parameters: readonly string[],
@@ -237,10 +242,8 @@ export function compileExpression(
       };
     }
     case "binary": {
-      const [left, right] = [
-        compileExpression(expression.left, parameters, columns),
-        compileExpression(expression.right, parameters, columns),
-      ];
+      const left = compileExpression(expression.left, parameters, columns);
+      const right = compileExpression(expression.right, parameters, columns);
       const apply = operators[expression.op];
       return (theta, row) => {
         const a = left(theta, row);
@@ -248,8 +251,10 @@ export function compileExpression(
         const [value, da, db] = apply(a.value, b.value);
         out.value = value;
         // A side without derivatives may have an infinite slope, as ln of a negative base: 0 times it must stay 0.
-        for (let j = 0; j < p; j++)
-          out.slopes[j] = (a.slopes[j] === 0 ? 0 : da * a.slopes[j]!) + (b.slopes[j] === 0 ? 0 : db * b.slopes[j]!);
+        for (let j = 0; j < p; j++) {
+          const [sa, sb] = [a.slopes[j]!, b.slopes[j]!];
+          out.slopes[j] = (sa === 0 ? 0 : da * sa) + (sb === 0 ? 0 : db * sb);
+        }
         return out;
       };
     }

@@ -1,9 +1,11 @@
 /** Laws that are no plain sums of powers: they bring their own evaluation; this adds what all share. */
 import { at, valueAt } from "../../base/at.js";
 import { meanOf } from "../../base/mean.js";
+import { multiply, zeros } from "../../base/vectors.js";
 import { finishStarts } from "./starts.js";
 import type { BoundLaw, Evaluator, Functional, Law, Places, Points } from "./types.js";
 
+/** A law by its own evaluation at one place. Vectors over parameters are [p]. */
 interface GeneralLaw extends Omit<Law, "bind"> {
   /** What the internal parameters are centred on. */
   center(points: Points): readonly number[];
@@ -17,6 +19,7 @@ interface GeneralLaw extends Omit<Law, "bind"> {
   candidates(points: Points, center: readonly number[]): readonly Float64Array[];
 }
 
+/** The law of a definition. */
 export function generalLaw(definition: GeneralLaw): Law {
   const { id, title, formula, source, columns, parameters, note } = definition;
   const law: Law = {
@@ -33,27 +36,22 @@ export function generalLaw(definition: GeneralLaw): Law {
 }
 
 function evaluator(definition: GeneralLaw, center: readonly number[], places: Places, p: number): Evaluator {
-  const rows = Array.from({ length: places.n }, (_, row) => definition.place(center, places, row));
-  const n = rows.length;
+  const predictors = Array.from({ length: places.n }, (_, row) => definition.place(center, places, row));
+  const n = predictors.length;
   const slopes = new Float64Array(p);
-  const all = new Float64Array(n * p);
+  /** Derivatives by all parameters at the last evaluated ones: a row per parameter, a column per place. */
+  const jacobian = zeros(p, n);
   return {
     n,
     evaluate(theta, out) {
-      for (let i = 0; i < n; i++) {
+      for (const [i, predict] of predictors.entries()) {
         slopes.fill(0);
-        out[i] = rows[i]!(theta, slopes);
-        for (let j = 0; j < p; j++) all[j * n + i] = slopes[j]!;
+        out[i] = predict(theta, slopes);
+        for (let j = 0; j < p; j++) jacobian.values[j * n + i] = slopes[j]!;
       }
     },
-    pullback(weights, gradient) {
-      for (let j = 0; j < p; j++) {
-        let sum = 0;
-        for (let i = 0; i < n; i++) sum += weights[i]! * all[j * n + i]!;
-        gradient[j] = sum;
-      }
-    },
-    jacobian: (out) => out.set(all),
+    pullback: (weights, gradient) => multiply(gradient, jacobian.rows, weights),
+    jacobian: (out) => out.set(jacobian.values),
   };
 }
 
@@ -103,13 +101,13 @@ function numericFunctional(value: (theta: Float64Array) => number): Functional {
   return {
     at(theta, gradient) {
       if (gradient !== null) {
-        const moved = theta.slice();
-        for (let k = 0; k < theta.length; k++) {
-          moved[k] = theta[k]! + step;
-          const above = value(moved);
-          moved[k] = theta[k]! - step;
-          gradient[k] = (above - value(moved)) / (2 * step);
-          moved[k] = theta[k]!;
+        const near = theta.slice();
+        for (const [k, own] of theta.entries()) {
+          near[k] = own + step;
+          const above = value(near);
+          near[k] = own - step;
+          gradient[k] = (above - value(near)) / (2 * step);
+          near[k] = own;
         }
       }
       return value(theta);
@@ -117,6 +115,7 @@ function numericFunctional(value: (theta: Float64Array) => number): Functional {
   };
 }
 
+/** Mean of a column's ln. */
 export function meanLog(points: Points, column: string): number {
   return meanOf(valueAt(points.columns, column).map(Math.log));
 }

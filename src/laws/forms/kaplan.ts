@@ -7,9 +7,9 @@ import type { Law } from "./types.js";
 import { columnD } from "./chinchilla.js";
 
 /**
- * Internal: t_N = (alphaN / alphaD)(ln Nc - mean ln N) and t_D = ln Dc - mean ln D, each term's logarithm in the middle
- * of the data; rho = alphaN / alphaD and alphaD as logarithms. Then ln L = alphaD lse(t_N - rho u, t_D - v) with u, v
- * the centred logs.
+ * Kaplan's law (Kaplan et al. 2020). Internal parameters: t_N = (alphaN / alphaD)(ln Nc - mean ln N) and
+ * t_D = ln Dc - mean ln D, each term's logarithm in the middle of the data; rho = alphaN / alphaD and alphaD as
+ * logarithms. Then ln L = alphaD lse(t_N - rho u, t_D - v) with u, v the centred logs.
  */
 export const kaplan: Law = generalLaw({
   id: "kaplan",

@@ -7,8 +7,9 @@ import { columnD } from "./chinchilla.js";
 import { effectiveExperts } from "./effective-experts.js";
 
 /**
- * Internal: ln a' = ln a + delta m_E + alpha m_N + gamma m_N m_E (the size term in the middle of the data), alpha' =
- * alpha + gamma m_E, delta' = delta + gamma m_N, gamma, likewise for the data term; ln c; ln Es and ln(Em / Es - 1).
+ * Joint law of MoE models (Ludziejewski et al. 2025). Internal parameters: ln a' = ln a + delta m_E + alpha m_N +
+ * gamma m_N m_E (the size term in the middle of the data), alpha' = alpha + gamma m_E, delta' = delta + gamma m_N,
+ * gamma, likewise for the data term; ln c; ln Es and ln(Em / Es - 1).
  */
 export const ludziejewski: Law = generalLaw({
   id: "ludziejewski",

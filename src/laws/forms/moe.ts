@@ -3,6 +3,7 @@ import { powerSumLaw } from "./power-sum.js";
 import type { Law } from "./types.js";
 import { columnD } from "./chinchilla.js";
 
+/** Fine-grained MoE models (Krajewski et al. 2024). */
 export const krajewski: Law = powerSumLaw({
   id: "krajewski",
   title: "fine-grained MoE",
@@ -36,6 +37,7 @@ export const krajewski: Law = powerSumLaw({
   ],
 });
 
+/** Sparsity and active parameters (Abnar et al. 2025). */
 export const abnar: Law = powerSumLaw({
   id: "abnar",
   title: "sparsity and active parameters",

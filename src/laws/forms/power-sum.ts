@@ -13,16 +13,19 @@
  * product s_k p_k = s_k p_k' - sum_(S_j contains S_k) s_j p_j m.
  */
 import { at, entryOf, valueAt } from "../../base/at.js";
+import { dot } from "../../base/vectors.js";
+import { PowerSumEvaluator, type TermData } from "./power-sum-evaluator.js";
 import { finishStarts, product, projectStarts } from "./starts.js";
-import type { BoundLaw, Column, Evaluator, Functional, Law, Parameter, Places, Points } from "./types.js";
+import type { BoundLaw, Column, Functional, Law, Parameter, Places, Points } from "./types.js";
 
-/** One exponent of a term: contributes sign * p * product of ln of `logs`. At most two logs. */
+/** One exponent of a term: it contributes sign * p * the product of the ln of `logs`. There are at most two logs. */
 export interface Power {
   readonly exponent: string;
   readonly sign: 1 | -1;
   readonly logs: readonly string[];
 }
 
+/** One term: a coefficient times powers. */
 export interface PowerTerm {
   readonly coefficient: string;
   readonly powers: readonly Power[];
@@ -30,6 +33,7 @@ export interface PowerTerm {
   readonly groups?: readonly string[];
 }
 
+/** The definition of a law that is a sum of powers. */
 export interface PowerSum {
   readonly id: string;
   readonly title: string;
@@ -53,40 +57,34 @@ export interface PowerSum {
   readonly projectedStarts?: (points: Points, bound: BoundLaw, count: number) => readonly Float64Array[];
 }
 
-/** A term laid out for evaluation: parameter indices, and one centred product of logs per exponent. */
-interface TermData {
-  readonly coefficient: number;
-  /** The coefficient stands for itself, not for its logarithm. */
-  readonly plain: boolean;
-  readonly exponents: readonly number[];
-  readonly rows: Int32Array;
-  /** Per exponent: sign * product of centred logs, one value per row of `rows`. */
-  readonly features: readonly Float64Array[];
-  readonly values: Float64Array;
-}
-
 /** Means of logs, by term: what the internal parameters are centred on. */
 type Means = readonly Readonly<Record<string, number>>[];
 
+/** Index of each parameter by its name. */
+type ParameterIndex = ReadonlyMap<string, number>;
+
+/** The law of a definition. */
 export function powerSumLaw(sum: PowerSum): Law {
   const law: Law = { ...sum, bind: (points) => bindPowerSum(law, sum, points) };
   return law;
 }
 
+function indexOf(parameters: readonly Parameter[]): ParameterIndex {
+  return new Map(parameters.map(({ name }, j) => [name, j]));
+}
+
 function logReader({ derived = {} }: PowerSum, places: Places): (name: string, row: number) => number {
   return (name, row) => {
-    const column = (wanted: string): number => places.columns[wanted]?.[row] ?? NaN;
-    const value = derived[name] === undefined ? column(name) : derived[name](column);
-    return Math.log(value);
+    const column = (columnName: string): number => places.columns[columnName]?.[row] ?? NaN;
+    const derive = derived[name];
+    return Math.log(derive === undefined ? column(name) : derive(column));
   };
 }
 
 function rowsOf(term: PowerTerm, places: Places): Int32Array {
-  const rows: number[] = [];
-  for (let i = 0; i < places.n; i++) {
-    if (term.groups === undefined || term.groups.includes(places.group?.[i] ?? "")) rows.push(i);
-  }
-  return Int32Array.from(rows);
+  const rows = Int32Array.from({ length: places.n }, (_, i) => i);
+  const { groups } = term;
+  return groups === undefined ? rows : rows.filter((i) => groups.includes(places.group?.[i] ?? ""));
 }
 
 function meansOf(sum: PowerSum, places: Places): Means {
@@ -102,214 +100,206 @@ function meansOf(sum: PowerSum, places: Places): Means {
 
 function layOut(sum: PowerSum, places: Places, means: Means): TermData[] {
   const log = logReader(sum, places);
-  const index = new Map(sum.parameters.map(({ name }, j) => [name, j]));
+  const index = indexOf(sum.parameters);
   return sum.terms.map((term, k) => {
     const rows = rowsOf(term, places);
+    const coefficient = entryOf(index, term.coefficient);
     const centred = (name: string, row: number): number => log(name, row) - valueAt(at(means, k), name);
     return {
-      coefficient: entryOf(index, term.coefficient),
-      plain: at(sum.parameters, entryOf(index, term.coefficient)).role === "constant",
-      exponents: term.powers.map(({ exponent }) => entryOf(index, exponent)),
+      coefficient,
+      isConstant: at(sum.parameters, coefficient).role === "constant",
       rows,
-      features: term.powers.map(({ sign, logs }) =>
-        Float64Array.from([...rows], (row) => logs.reduce<number>((value, name) => value * centred(name, row), sign)),
-      ),
-      // Of a constant: its slope.
-      values: new Float64Array(rows.length).fill(1),
+      powers: term.powers.map(({ exponent, sign, logs }) => ({
+        parameter: entryOf(index, exponent),
+        feature: Float64Array.from(rows, (row) =>
+          logs.reduce<number>((value, name) => value * centred(name, row), sign),
+        ),
+      })),
     };
   });
 }
 
-function evaluator(n: number, terms: readonly TermData[]): Evaluator {
-  const total = new Float64Array(n);
-  const scaled = new Float64Array(n);
-  return {
-    n,
-    evaluate(theta, out) {
-      total.fill(0);
-      for (const { coefficient, plain, exponents, rows, features, values } of terms) {
-        const start = at(theta, coefficient);
-        if (plain) {
-          for (let i = 0; i < rows.length; i++) total[rows[i]!]! += start;
-          continue;
-        }
-        for (let j = 0; j < exponents.length; j++) {
-          const power = theta[at(exponents, j)]!;
-          const feature = features[j]!;
-          if (j === 0) for (let i = 0; i < values.length; i++) values[i] = start + power * feature[i]!;
-          else for (let i = 0; i < values.length; i++) values[i]! += power * feature[i]!;
-        }
-        for (let i = 0; i < values.length; i++) {
-          const value = Math.exp(values[i]!);
-          values[i] = value;
-          total[rows[i]!]! += value;
+/**
+ * The change between internal and natural parameters. Coefficients are logarithms here; in these terms both directions
+ * are linear. Vectors are [p].
+ */
+class Centring {
+  private readonly index: ParameterIndex;
+
+  constructor(
+    private readonly sum: PowerSum,
+    private readonly means: Means,
+  ) {
+    this.index = indexOf(sum.parameters);
+  }
+
+  isLog(j: number): boolean {
+    return at(this.sum.parameters, j).role === "coefficient";
+  }
+
+  isConstant(j: number): boolean {
+    return at(this.sum.parameters, j).role === "constant";
+  }
+
+  fromLogs(logs: Float64Array): Float64Array {
+    const theta = logs.slice();
+    this.shift(theta, logs, 1);
+    return theta;
+  }
+
+  toLogs(theta: Float64Array): Float64Array {
+    // The exponents first: a product's own exponent is not moved, a lower one only by products.
+    const shifted = theta.slice();
+    this.shift(shifted, theta, -1);
+    const exponents = theta.map((value, j) => (this.isLog(j) ? value : at(shifted, j)));
+    const out = exponents.slice();
+    this.shift(out, exponents, -1);
+    return out.map((value, j) => (this.isLog(j) ? value : at(exponents, j)));
+  }
+
+  /** Adds (direction 1) or takes away what centring moves from products into lower exponents and coefficients. */
+  private shift(from: Float64Array, exponents: Float64Array, direction: 1 | -1): void {
+    const add = (name: string, amount: number): void => {
+      const j = entryOf(this.index, name);
+      from[j] = at(from, j) + amount;
+    };
+    for (const [k, { coefficient, powers }] of this.sum.terms.entries()) {
+      const means = at(this.means, k);
+      for (const { exponent, sign, logs } of powers) {
+        const power = sign * at(exponents, entryOf(this.index, exponent));
+        add(coefficient, direction * power * productOf(means, logs));
+        if (logs.length < 2) continue;
+        for (const lower of powers) {
+          const [own] = lower.logs;
+          if (own === undefined || lower.logs.length !== 1 || !logs.includes(own)) continue;
+          const others = logs.filter((name) => name !== own);
+          add(lower.exponent, (direction * power * productOf(means, others)) / lower.sign);
         }
       }
-      for (let i = 0; i < n; i++) out[i] = Math.log(total[i]!);
-    },
-    pullback(slopes, gradient) {
-      gradient.fill(0);
-      for (let i = 0; i < n; i++) scaled[i] = slopes[i]! / total[i]!;
-      for (const { coefficient, exponents, rows, features, values } of terms) {
-        let sum = 0;
-        for (let i = 0; i < values.length; i++) sum += scaled[rows[i]!]! * values[i]!;
-        gradient[coefficient]! += sum;
-        for (let j = 0; j < exponents.length; j++) {
-          const feature = features[j]!;
-          sum = 0;
-          for (let i = 0; i < values.length; i++) sum += scaled[rows[i]!]! * values[i]! * feature[i]!;
-          gradient[at(exponents, j)]! += sum;
-        }
-      }
-    },
-    jacobian(out) {
-      out.fill(0);
-      for (const { coefficient, exponents, rows, features, values } of terms) {
-        for (let i = 0; i < values.length; i++) {
-          const row = rows[i]!;
-          const share = values[i]! / total[row]!;
-          out[coefficient * n + row]! += share;
-          for (let j = 0; j < exponents.length; j++) out[at(exponents, j) * n + row]! += share * features[j]![i]!;
-        }
-      }
-    },
-  };
+    }
+  }
+}
+
+function productOf(means: Readonly<Record<string, number>>, names: readonly string[]): number {
+  return names.reduce((value, name) => value * valueAt(means, name), 1);
 }
 
 function bindPowerSum(law: Law, sum: PowerSum, points: Points): BoundLaw {
   const means = meansOf(sum, points);
-  const index = new Map(sum.parameters.map(({ name }, j) => [name, j]));
+  const centring = new Centring(sum, means);
   const terms = layOut(sum, points, means);
-  const p = sum.parameters.length;
-  const meanOf = (k: number, logs: readonly string[]): number =>
-    logs.reduce((value, name) => value * valueAt(at(means, k), name), 1);
-
-  /** Adds (direction 1) or takes away what centring moves from products into lower exponents and coefficients. */
-  const shift = (from: Float64Array, exponents: Float64Array, direction: 1 | -1): void => {
-    sum.terms.forEach((term, k) => {
-      for (const { exponent, sign, logs } of term.powers) {
-        const power = sign * at(exponents, entryOf(index, exponent));
-        from[entryOf(index, term.coefficient)]! += direction * power * meanOf(k, logs);
-        if (logs.length < 2) continue;
-        for (const lower of term.powers) {
-          const [kept] = lower.logs;
-          if (lower.logs.length !== 1 || !logs.includes(kept!)) continue;
-          from[entryOf(index, lower.exponent)]! +=
-            (direction *
-              power *
-              meanOf(
-                k,
-                logs.filter((name) => name !== kept),
-              )) /
-            lower.sign;
-        }
-      }
-    });
-  };
-  const isLog = sum.parameters.map(({ role }) => role === "coefficient");
-  const isConstant = sum.parameters.map(({ role }) => role === "constant");
-  const logged = (natural: Float64Array): Float64Array =>
-    natural.map((value, j) => (isLog[j] ? Math.log(value) : value));
-  const fromLogs = (logs: Float64Array): Float64Array => {
-    const theta = logs.slice();
-    shift(theta, logs, 1);
-    return theta;
-  };
-  /** Natural parameters with coefficients still as logarithms: linear in theta. */
-  const naturalLogs = (theta: Float64Array): Float64Array => {
-    // The exponents first: a product's own exponent is not moved, a lower one only by products.
-    const moved = theta.slice();
-    shift(moved, theta, -1);
-    const exponents = theta.map((value, j) => (isLog[j] ? value : at(moved, j)));
-    const out = exponents.slice();
-    shift(out, exponents, -1);
-    return out.map((value, j) => (isLog[j] ? value : at(exponents, j)));
-  };
-  const natural = (theta: Float64Array): Float64Array =>
-    naturalLogs(theta).map((value, j) => (isLog[j] ? Math.exp(value) : value));
-  const coordinate = (j: number): Functional => {
-    const slopes = Float64Array.from({ length: p }, (_, k) =>
-      at(naturalLogs(Float64Array.from({ length: p }, (__, i) => (i === k ? 1 : 0))), j),
-    );
-    return {
-      at(theta, gradient) {
-        gradient?.set(slopes);
-        let value = 0;
-        for (let k = 0; k < p; k++) value += slopes[k]! * theta[k]!;
-        return value;
-      },
-    };
-  };
-
-  const logLoss = points.loss.map(Math.log);
-  const [low, high] = [
-    logLoss.reduce((a, b) => Math.min(a, b), Infinity),
-    logLoss.reduce((a, b) => Math.max(a, b), -Infinity),
-  ];
-  const lower = Float64Array.from(sum.parameters, ({ name }, j) =>
-    isLog[j] ? low - smallestShare : isConstant[j] ? 0 : (sum.bounds?.[name]?.[0] ?? 0),
-  );
-  const upper = Float64Array.from(sum.parameters, ({ name }, j) =>
-    isLog[j] ? high + 40 : isConstant[j] ? 10 * Math.exp(high) : (sum.bounds?.[name]?.[1] ?? 5),
-  );
+  const evaluator = new PowerSumEvaluator(points.n, terms);
   const bound: BoundLaw = {
     law,
-    p,
-    lower,
-    upper,
-    natural,
-    coordinate,
-    ...evaluator(points.n, terms),
-    internal: (values) => fromLogs(logged(values)),
-    at: (places) => evaluator(places.n, layOut(sum, places, means)),
-    projectedStarts: (count) => {
-      if (sum.projectedStarts !== undefined) return finishStarts(sum.projectedStarts(points, bound, count), bound);
-      const exponents = sum.parameters.filter((_, j) => !isLog[j] && !isConstant[j]).map(({ name }) => name);
-      const scan = exponents.map((name) => sum.scan?.[name] ?? defaultScan(exponents.length));
-      const found = projectStarts(
-        {
-          n: points.n,
-          p,
-          loss: points.loss,
-          terms,
-          nonlinear: exponents.map((name) => entryOf(index, name)),
-          linear: sum.terms.map(({ coefficient }) => entryOf(index, coefficient)),
-          scan,
-        },
-        count,
-      );
-      return finishStarts(found, bound);
-    },
-    gridStarts: () => {
-      if (sum.grid !== undefined) {
-        const lists = sum.parameters.map(({ name }) => valueAt(sum.grid!, name));
-        return finishStarts(
-          product(lists).map((values) =>
-            fromLogs(Float64Array.from(values, (value, j) => (isConstant[j] ? Math.exp(value) : value))),
-          ),
-          bound,
-        );
-      }
-      if (sum.projectedStarts !== undefined) return bound.projectedStarts(Infinity);
-      const middle = logLoss.reduce((a, b) => a + b, 0) / points.n;
-      const lists = sum.parameters.map(({ name }, j) =>
-        isLog[j]
-          ? [middle - 2.5, middle - 0.7]
-          : isConstant[j]
-            ? [Math.exp(middle - 2.5), Math.exp(middle - 0.7)]
-            : (sum.scan?.[name]?.filter((_, i) => i % 2 === 0) ?? [0.05, 0.2, 0.6]),
-      );
-      return finishStarts(
-        product(lists).map((values) => Float64Array.from(values)),
+    p: sum.parameters.length,
+    n: points.n,
+    ...boxOf(sum, points),
+    evaluate: (theta, out) => evaluator.evaluate(theta, out),
+    pullback: (slopes, gradient) => evaluator.pullback(slopes, gradient),
+    jacobian: (out) => evaluator.jacobian(out),
+    natural: (theta) => centring.toLogs(theta).map((value, j) => (centring.isLog(j) ? Math.exp(value) : value)),
+    internal: (natural) => centring.fromLogs(natural.map((value, j) => (centring.isLog(j) ? Math.log(value) : value))),
+    coordinate: (j) => linearFunctional(slopesOfCoordinate(centring, sum.parameters.length, j)),
+    at: (places) => new PowerSumEvaluator(places.n, layOut(sum, places, means)),
+    projectedStarts: (count) =>
+      finishStarts(
+        sum.projectedStarts?.(points, bound, count) ?? projectedOver(sum, centring, points, terms, count),
         bound,
-      );
-    },
+      ),
+    gridStarts: () => gridStarts(sum, centring, points, bound),
   };
   return bound;
 }
 
 /** A term may shrink to e^-16, a ten-millionth, of the smallest loss before it counts as vanished. */
 const smallestShare = 16;
+
+/** Bounds of the internal parameters. */
+function boxOf(sum: PowerSum, { loss }: Points): Pick<BoundLaw, "lower" | "upper"> {
+  const logLoss = loss.map(Math.log);
+  const low = logLoss.reduce((a, b) => Math.min(a, b), Infinity);
+  const high = logLoss.reduce((a, b) => Math.max(a, b), -Infinity);
+  const bounds = sum.parameters.map(({ name, role }): readonly [number, number] => {
+    switch (role) {
+      case "coefficient":
+        return [low - smallestShare, high + 40];
+      case "constant":
+        return [0, 10 * Math.exp(high)];
+      default:
+        return sum.bounds?.[name] ?? [0, 5];
+    }
+  });
+  return {
+    lower: Float64Array.from(bounds, ([lower]) => lower),
+    upper: Float64Array.from(bounds, ([, upper]) => upper),
+  };
+}
+
+/** Slopes [p] of natural parameter number j, a coefficient as its logarithm, which is linear in the internal ones. */
+function slopesOfCoordinate(centring: Centring, p: number, j: number): Float64Array {
+  return Float64Array.from({ length: p }, (_, k) => {
+    const unit = new Float64Array(p);
+    unit[k] = 1;
+    return at(centring.toLogs(unit), j);
+  });
+}
+
+function linearFunctional(slopes: Float64Array): Functional {
+  return {
+    at(theta, gradient) {
+      gradient?.set(slopes);
+      return dot(slopes, theta);
+    },
+  };
+}
+
+/** Starts by variable projection over all exponents at once. */
+function projectedOver(
+  sum: PowerSum,
+  centring: Centring,
+  points: Points,
+  terms: readonly TermData[],
+  count: number,
+): readonly Float64Array[] {
+  const exponents = [...sum.parameters.keys()].filter((j) => !centring.isLog(j) && !centring.isConstant(j));
+  return projectStarts(
+    {
+      p: sum.parameters.length,
+      loss: points.loss,
+      terms,
+      exponents,
+      scan: exponents.map((j) => sum.scan?.[at(sum.parameters, j).name] ?? defaultScan(exponents.length)),
+    },
+    count,
+  );
+}
+
+function gridStarts(sum: PowerSum, centring: Centring, points: Points, bound: BoundLaw): readonly Float64Array[] {
+  const { grid, parameters } = sum;
+  if (grid !== undefined) {
+    const natural = product(parameters.map(({ name }) => valueAt(grid, name)));
+    const starts = natural.map((values) =>
+      centring.fromLogs(Float64Array.from(values, (value, j) => (centring.isConstant(j) ? Math.exp(value) : value))),
+    );
+    return finishStarts(starts, bound);
+  }
+  if (sum.projectedStarts !== undefined) return bound.projectedStarts(Infinity);
+  const middle = points.loss.reduce((total, loss) => total + Math.log(loss), 0) / points.n;
+  const lists = parameters.map(({ name, role }) => {
+    switch (role) {
+      case "coefficient":
+        return [middle - 2.5, middle - 0.7];
+      case "constant":
+        return [Math.exp(middle - 2.5), Math.exp(middle - 0.7)];
+      default:
+        return sum.scan?.[name]?.filter((_, i) => i % 2 === 0) ?? [0.05, 0.2, 0.6];
+    }
+  });
+  return finishStarts(
+    product(lists).map((values) => Float64Array.from(values)),
+    bound,
+  );
+}
 
 /** Exponents tried where the law names none: from nearly flat to steep, equally spaced in their logarithms. */
 function defaultScan(exponents: number): readonly number[] {

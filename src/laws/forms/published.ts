@@ -4,6 +4,7 @@
  */
 import type { Params } from "./types.js";
 
+/** Coefficients of one law. */
 interface PublishedCoefficients {
   readonly id: string;
   /** A law of the catalogue. */
@@ -20,6 +21,7 @@ interface PublishedCoefficients {
 
 const liew = "Liew, Kato, Takase 2025 (arXiv 2502.03009), Table 2, from an extract in notes about the paper";
 
+/** All of them. */
 export const published: readonly PublishedCoefficients[] = [
   {
     id: "liew-dense",
@@ -122,6 +124,7 @@ export const published: readonly PublishedCoefficients[] = [
   })),
 ];
 
+/** The coefficients called `id`; undefined: there are none. */
 export function publishedById(id: string): PublishedCoefficients | undefined {
-  return published.find((set) => set.id === id);
+  return published.find((coefficients) => coefficients.id === id);
 }

@@ -5,6 +5,8 @@
  */
 import { at } from "../../base/at.js";
 import { nonNegative } from "../../base/linear-algebra.js";
+import { addScaled, dot, zeros } from "../../base/vectors.js";
+import type { TermData } from "./power-sum-evaluator.js";
 import type { BoundLaw } from "./types.js";
 
 /** All combinations, the last list fastest. */
@@ -23,64 +25,67 @@ export function finishStarts(starts: readonly Float64Array[], { lower, upper }: 
 }
 
 interface Projection {
-  readonly n: number;
+  /** Number of parameters. */
   readonly p: number;
+  /** Observed losses [n]. */
   readonly loss: Float64Array;
-  readonly terms: readonly {
-    readonly exponents: readonly number[];
-    readonly plain: boolean;
-    readonly rows: Int32Array;
-    readonly features: readonly Float64Array[];
-  }[];
-  /** Parameter indices of the exponents, and the values to try for each. */
-  readonly nonlinear: readonly number[];
+  readonly terms: readonly TermData[];
+  /** Indices of the exponents among the parameters, and the values to try for each. */
+  readonly exponents: readonly number[];
   readonly scan: readonly (readonly number[])[];
-  /** Parameter index of each term's coefficient. */
-  readonly linear: readonly number[];
 }
 
 /** The `count` best combinations of exponents with their coefficients, as internal parameters. */
-export function projectStarts(
-  { n, p, loss, terms, nonlinear, scan, linear }: Projection,
-  count: number,
-): Float64Array[] {
-  const k = terms.length;
+export function projectStarts({ p, loss, terms, exponents, scan }: Projection, count: number): Float64Array[] {
   const inverseLoss = loss.map((value) => 1 / value);
-  const columns = terms.map(() => new Float64Array(n));
-  const gram = new Float64Array(k * k);
-  const right = new Float64Array(k);
+  const { rows: columns } = zeros(terms.length, loss.length);
   const theta = new Float64Array(p);
   const best: { value: number; theta: Float64Array }[] = [];
   for (const combination of product(scan)) {
-    combination.forEach((value, j) => (theta[at(nonlinear, j)] = value));
-    terms.forEach(({ exponents, rows, features }, t) => {
-      const column = at(columns, t).fill(0);
-      for (let i = 0; i < rows.length; i++) {
-        let z = 0;
-        for (let j = 0; j < exponents.length; j++) z += theta[at(exponents, j)]! * features[j]![i]!;
-        column[rows[i]!] = Math.exp(z) * inverseLoss[rows[i]!]!;
-      }
-    });
-    for (let a = 0; a < k; a++) {
-      for (let b = a; b < k; b++) {
-        let sum = 0;
-        for (let i = 0; i < n; i++) sum += columns[a]![i]! * columns[b]![i]!;
-        gram[a * k + b] = gram[b * k + a] = sum;
-      }
-      // The aim is 1 everywhere: prediction over observation.
-      right[a] = columns[a]!.reduce((sum, value) => sum + value, 0);
-    }
-    const { x, value } = nonNegative(gram, right, k);
+    for (const [i, j] of exponents.entries()) theta[j] = at(combination, i);
+    for (const [t, term] of terms.entries()) fillColumn(at(columns, t), term, theta, inverseLoss);
+    const { x, value } = bestCoefficients(columns);
     if (best.length === count && value >= at(best, count - 1).value) continue;
-    const start = theta.slice();
-    // A vanished term starts at a hundredth of the largest, from where it can still grow.
-    const floor = 0.01 * Math.max(...x);
-    linear.forEach(
-      (j, t) => (start[j] = at(terms, t).plain ? Math.max(at(x, t), floor) : Math.log(Math.max(at(x, t), floor))),
-    );
-    best.push({ value, theta: start });
+    best.push({ value, theta: withCoefficients(theta, terms, x) });
     best.sort((one, other) => one.value - other.value);
     best.length = Math.min(best.length, count);
   }
-  return best.map((found) => found.theta);
+  return best.map((start) => start.theta);
+}
+
+/** Writes a term with coefficient 1 over the observed losses. */
+function fillColumn(
+  column: Float64Array,
+  { rows, powers }: TermData,
+  theta: Float64Array,
+  inverseLoss: Float64Array,
+): void {
+  column.fill(0);
+  const logs = new Float64Array(rows.length);
+  for (const { parameter, feature } of powers) addScaled(logs, at(theta, parameter), feature);
+  for (let i = 0; i < rows.length; i++) {
+    const row = rows[i]!;
+    column[row] = Math.exp(logs[i]!) * inverseLoss[row]!;
+  }
+}
+
+/** Coefficients of the columns that come closest to 1 everywhere: prediction over observation. */
+function bestCoefficients(columns: readonly Float64Array[]): ReturnType<typeof nonNegative> {
+  const k = columns.length;
+  const gram = new Float64Array(k * k);
+  for (const [a, column] of columns.entries())
+    for (const [b, other] of columns.entries()) if (b >= a) gram[a * k + b] = gram[b * k + a] = dot(column, other);
+  const sums = Float64Array.from(columns, (column) => column.reduce((sum, value) => sum + value, 0));
+  return nonNegative(gram, sums, k);
+}
+
+function withCoefficients(theta: Float64Array, terms: readonly TermData[], x: Float64Array): Float64Array {
+  const start = theta.slice();
+  // A vanished term starts at a hundredth of the largest, from where it can still grow.
+  const floor = 0.01 * Math.max(...x);
+  for (const [t, { coefficient, isConstant }] of terms.entries()) {
+    const size = Math.max(at(x, t), floor);
+    start[coefficient] = isConstant ? size : Math.log(size);
+  }
+  return start;
 }

@@ -3,7 +3,9 @@
  * works on ln L and on INTERNAL parameters, chosen so that the problem is well scaled (logarithms of coefficients, logs
  * of columns centred on the data); people see NATURAL parameters, those of the printed formula.
  */
+import { at } from "../../base/at.js";
 
+/** A quantity that a law predicts from. */
 export interface Column {
   readonly name: string;
   readonly meaning: string;
@@ -16,6 +18,7 @@ export interface Column {
  */
 type ParameterRole = "coefficient" | "constant" | "exponent" | "shape";
 
+/** A number that a fit finds. */
 export interface Parameter {
   readonly name: string;
   readonly meaning: string;
@@ -37,6 +40,7 @@ export interface Points {
 /** Columns to predict for; `group` as in `Points`. */
 export type Places = Pick<Points, "n" | "columns" | "group">;
 
+/** A scaling law: its formula in words, and how it is bound to points. */
 export interface Law {
   /** As on the command line: `chinchilla`. */
   readonly id: string;
@@ -72,6 +76,7 @@ export interface Functional {
   at(theta: Float64Array, gradient: Float64Array | null): number;
 }
 
+/** A law on the points it is fitted to. */
 export interface BoundLaw extends Evaluator {
   readonly law: Law;
   /** Number of internal parameters, which is that of natural ones, in the same order. */
@@ -79,7 +84,9 @@ export interface BoundLaw extends Evaluator {
   /** Box of the internal parameters: wide; a fit that ends on it has not identified the parameter. */
   readonly lower: Float64Array;
   readonly upper: Float64Array;
+  /** Natural parameters [p] of internal ones. */
   natural(theta: Float64Array): Float64Array;
+  /** Internal parameters [p] of natural ones. */
   internal(natural: Float64Array): Float64Array;
   /** Natural parameter number j as profiles follow it: coefficients as their logarithm, all others as they are. */
   coordinate(j: number): Functional;
@@ -94,14 +101,17 @@ export interface BoundLaw extends Evaluator {
 /** Natural parameters by name. */
 export type Params = Readonly<Record<string, number>>;
 
+/** Natural parameters [p] by their names. */
 export function paramsOf(law: Law, natural: ArrayLike<number>): Params {
   return Object.fromEntries(law.parameters.map(({ name }, j) => [name, at(natural, j)]));
 }
 
+/** Natural parameters [p] in the law's order; NaN for names that are missing. */
 export function naturalOf(law: Law, params: Params): Float64Array {
   return Float64Array.from(law.parameters, ({ name }) => params[name] ?? NaN);
 }
 
+/** Places from columns of equal length. */
 export function placesOf(columns: Readonly<Record<string, ArrayLike<number>>>, group?: readonly string[]): Places {
   const n = Object.values(columns)[0]?.length ?? 0;
   return {
@@ -111,7 +121,7 @@ export function placesOf(columns: Readonly<Record<string, ArrayLike<number>>>, g
   };
 }
 
-/** Losses the law predicts with these natural parameters. */
+/** Losses [n] in nats per token that the law predicts with these natural parameters. */
 export function predict(law: Law, params: Params, places: Places): Float64Array {
   // A law bound to the places themselves: centring changes the internal parameters, never the prediction.
   const bound = law.bind({ ...places, loss: new Float64Array(places.n).fill(1) });
@@ -119,4 +129,3 @@ export function predict(law: Law, params: Params, places: Places): Float64Array 
   bound.evaluate(bound.internal(naturalOf(law, params)), out);
   return out.map(Math.exp);
 }
-import { at } from "../../base/at.js";

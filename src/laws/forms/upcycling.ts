@@ -40,7 +40,8 @@ const constantTerm: PowerTerm = { coefficient: "E", powers: [] };
 const interactionBounds = { alpha3: [-0.5, 0.5] } as const;
 const interactionScan = { alpha3: [-0.01, 0, 0.01] } as const;
 
-export const upcycling: Law = powerSumLaw({
+/** The upcycling law, with the interaction of the parent's tokens and the later ones. */
+export const upcyclingLaw: Law = powerSumLaw({
   id: "upcycling",
   title: "upcycling",
   formula: "L(D1, D2, N) = A D1^-alpha1 D2^(-alpha2 + alpha3 ln D1) + B N^-beta + E",
@@ -57,6 +58,7 @@ export const upcycling: Law = powerSumLaw({
   note: "for one MoE architecture; at small D2 it predicts a loss above the parent's, where it does not hold",
 });
 
+/** The upcycling law for one model size. */
 export const upcyclingData: Law = powerSumLaw({
   id: "upcycling-data",
   title: "upcycling, data only",
@@ -70,6 +72,7 @@ export const upcyclingData: Law = powerSumLaw({
   note: "for one model size",
 });
 
+/** The upcycling law without its interaction. */
 export const upcyclingNoInteraction: Law = powerSumLaw({
   id: "upcycling-no-interaction",
   title: "upcycling without interaction",
@@ -80,6 +83,7 @@ export const upcyclingNoInteraction: Law = powerSumLaw({
   terms: [{ coefficient: "A", powers: [fall("alpha1", "D1"), fall("alpha2", "D2")] }, sizeTerm, constantTerm],
 });
 
+/** Both stages of training as terms of their own. */
 export const upcyclingAdditive: Law = powerSumLaw({
   id: "upcycling-additive",
   title: "upcycling, additive",
@@ -103,6 +107,7 @@ export const upcyclingAdditive: Law = powerSumLaw({
   ],
 });
 
+/** All tokens count alike. */
 export const upcyclingTotal: Law = powerSumLaw({
   id: "upcycling-total",
   title: "upcycling, all tokens alike",

@@ -2,8 +2,12 @@
 import type { Curves } from "./coefficients.js";
 import type { Gpu } from "./hardware.js";
 
+/**
+ * `dense`: the parent trained on. `upcycled`: the mixture made of it. `scratch`: such a mixture from random weights.
+ */
 export type ArmId = "dense" | "upcycled" | "scratch";
 
+/** What may be spent. Limits that are null do not bind; of several the smallest one binds. */
 export interface PlanBudget {
   /** D2. */
   readonly tokens: number | null;
@@ -18,6 +22,7 @@ export function upcycledLoss(curves: Curves, size: number, seen: number, tokens:
   return Math.min(curves.upcycled(size, seen, tokens), curves.dense(size, seen));
 }
 
+/** Loss in nats per token of an arm after `tokens` further tokens; `size` is N, `seen` is D1. */
 export function lossOf(id: ArmId, curves: Curves, size: number, seen: number, tokens: number): number {
   switch (id) {
     case "dense":

@@ -2,17 +2,19 @@
  * The three laws of a plan: dense models, mixtures from scratch, upcycled ones; where they are from, what is known of
  * their error, and over which sizes and tokens they were fitted.
  */
-import { at as elementAt } from "../../base/at.js";
+import { at as elementAt, entryOf } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { randomStream } from "../../base/random.js";
-import { lawById } from "../fitting/catalogue.js";
+import { lawById, lawOf } from "../fitting/catalogue.js";
 import { lossFunctions } from "../forms/evaluate.js";
 import { publishedById } from "../forms/published.js";
 import type { Params } from "../forms/types.js";
 
+/** The three kinds of models that a plan needs laws of. */
 export const armKinds = ["dense", "scratch", "upcycled"] as const;
 export type ArmKind = (typeof armKinds)[number];
 
+/** The law of one kind of models, with its parameters. */
 export interface ArmLaw {
   /** Id in the catalogue. */
   readonly law: string;
@@ -30,6 +32,7 @@ type Uncertainty =
   | { readonly kind: "draws"; readonly draws: Readonly<Record<ArmKind, Readonly<Record<string, readonly number[]>>>> }
   | { readonly kind: "none" };
 
+/** The three laws, and what is known about them. */
 export interface Coefficients {
   readonly name: string;
   /** Where they are from, in a sentence. */
@@ -60,31 +63,39 @@ export interface Curves {
  * 368B tokens, from notes about the paper; its mixtures have 8 experts of which 2 are chosen.
  */
 export function publishedCoefficients(): Coefficients {
-  const arm = (id: string): ArmLaw => ({ law: publishedById(id)!.law, params: publishedById(id)!.params });
-  const half = (id: string): Params => publishedById(id)!.rounding!;
+  const of = (id: string): { readonly arm: ArmLaw; readonly half: Params } => {
+    const coefficients = publishedById(id);
+    if (coefficients?.rounding === undefined) throw new Error(`no published coefficients ${id} with their rounding`);
+    const { law, params, rounding } = coefficients;
+    return { arm: { law, params }, half: rounding };
+  };
+  const [dense, scratch, upcycled] = [of("liew-dense"), of("liew-moe"), of("liew-upcycled")];
   return {
     name: "liew",
     published: true,
     source:
       "PUBLISHED coefficients, not measured on your data: Liew, Kato, Takase 2025 (arXiv 2502.03009), Table 2, " +
       "from an extract in notes about the paper",
-    arms: { dense: arm("liew-dense"), scratch: arm("liew-moe"), upcycled: arm("liew-upcycled") },
+    arms: { dense: dense.arm, scratch: scratch.arm, upcycled: upcycled.arm },
     uncertainty: {
       kind: "rounding",
-      half: { dense: half("liew-dense"), scratch: half("liew-moe"), upcycled: half("liew-upcycled") },
+      half: { dense: dense.half, scratch: scratch.half, upcycled: upcycled.half },
     },
     ranges: { size: [1e8, 7e9], tokens: [1e9, 3.68e11] },
     recipe: "E8G1T2",
   };
 }
 
+/** Losses by the laws as they are. Each law must be one of the catalogue. */
 export function curvesOf(arms: Coefficients["arms"]): Curves {
   return curveMaker(arms)(mapArms((kind) => arms[kind].params));
 }
 
-function curveMaker(arms: Coefficients["arms"]): (params: Readonly<Record<ArmKind, Params>>) => Curves {
+type ArmParams = Readonly<Record<ArmKind, Params>>;
+
+function curveMaker(arms: Coefficients["arms"]): (params: ArmParams) => Curves {
   const of = (kind: ArmKind, ...names: readonly string[]): ReturnType<typeof lossFunctions> =>
-    lossFunctions(lawById(arms[kind].law)!, names, arms[kind].group);
+    lossFunctions(lawOf({ id: arms[kind].law }), names, arms[kind].group);
   const [dense, scratch, upcycled] = [of("dense", "N", "D"), of("scratch", "N", "D"), of("upcycled", "N", "D1", "D2")];
   return (params) => ({
     dense: dense(params.dense),
@@ -94,58 +105,55 @@ function curveMaker(arms: Coefficients["arms"]): (params: Readonly<Record<ArmKin
 }
 
 /**
- * Curves under the known uncertainty, the same for a seed. Empty where none is known. E, which the published laws
- * share, is drawn once.
+ * At most `count` sets of curves under the known uncertainty, the same for a seed; empty where the uncertainty is not
+ * known. E, which the published laws share, is drawn once.
  */
 export function curveDraws({ arms, uncertainty }: Coefficients, count: number, seed: number): readonly Curves[] {
   const make = curveMaker(arms);
   switch (uncertainty.kind) {
     case "none":
       return [];
-    case "rounding": {
-      const stream = randomStream(seed, "rounding");
-      // E is one number in all three laws, so it has one deviation.
-      const names = [
-        ...new Set(
-          armKinds.flatMap((kind) =>
-            Object.keys(arms[kind].params).map((name) => (name === "E" ? name : `${kind}.${name}`)),
-          ),
-        ),
-      ];
-      const tables = mapArms((kind) =>
-        Object.entries(arms[kind].params).map(([name, value]) => ({
-          name,
-          value,
-          half: uncertainty.half[kind][name] ?? 0,
-          at: names.indexOf(name === "E" ? name : `${kind}.${name}`),
-        })),
-      );
-      return Array.from({ length: count }, (_, draw) =>
-        make(
-          mapArms((kind) => {
-            const params: Record<string, number> = {};
-            for (const { name, value, half, at } of tables[kind])
-              params[name] = value + (2 * stream.uniformAt(draw * names.length + at) - 1) * half;
-            return params;
-          }),
-        ),
-      );
-    }
-    case "draws": {
-      const { draws } = uncertainty;
-      const most = Math.min(
-        ...armKinds.map((kind) => Math.min(...Object.values(draws[kind]).map((values) => values.length))),
-        count,
-      );
-      return Array.from({ length: most }, (_, draw) =>
-        make(
-          mapArms((kind) =>
-            Object.fromEntries(Object.entries(draws[kind]).map(([name, values]) => [name, elementAt(values, draw)])),
-          ),
-        ),
-      );
-    }
+    case "rounding":
+      return roundingDraws(arms, uncertainty.half, count, seed).map(make);
+    case "draws":
+      return bootstrapParams(uncertainty.draws, count).map(make);
   }
+}
+
+/** Parameters drawn evenly from the numbers that round to the printed ones; `half` is half a unit in the last place. */
+function roundingDraws(arms: Coefficients["arms"], half: ArmParams, count: number, seed: number): ArmParams[] {
+  const stream = randomStream(seed, "rounding");
+  // E is one number in all three laws, so it has one deviation.
+  const deviationName = (kind: ArmKind, name: string): string => (name === "E" ? name : `${kind}.${name}`);
+  const names = new Set(
+    armKinds.flatMap((kind) => Object.keys(arms[kind].params).map((name) => deviationName(kind, name))),
+  );
+  const positions = new Map([...names].map((name, i) => [name, i]));
+  const tables = mapArms((kind) =>
+    Object.entries(arms[kind].params).map(([name, value]) => ({
+      name,
+      value,
+      half: half[kind][name] ?? 0,
+      position: entryOf(positions, deviationName(kind, name)),
+    })),
+  );
+  return Array.from({ length: count }, (_, draw) => {
+    const drawn = (row: (typeof tables)["dense"][number]): [string, number] => {
+      const deviation = 2 * stream.uniformAt(draw * positions.size + row.position) - 1;
+      return [row.name, row.value + deviation * row.half];
+    };
+    return mapArms((kind) => Object.fromEntries(tables[kind].map(drawn)));
+  });
+}
+
+/** Parameters of the first draws, as many as every arm has. */
+function bootstrapParams(draws: Extract<Uncertainty, { kind: "draws" }>["draws"], count: number): ArmParams[] {
+  const lengths = armKinds.flatMap((kind) => Object.values(draws[kind]).map((values) => values.length));
+  return Array.from({ length: Math.min(...lengths, count) }, (_, draw) =>
+    mapArms((kind) =>
+      Object.fromEntries(Object.entries(draws[kind]).map(([name, values]) => [name, elementAt(values, draw)])),
+    ),
+  );
 }
 
 function mapArms<T>(make: (kind: ArmKind) => T): Record<ArmKind, T> {
@@ -177,53 +185,64 @@ export function fittedCoefficients(
   documents: { readonly shared: FitDocument } | Readonly<Record<ArmKind, FitDocument>>,
   recipe: string | null,
 ): Coefficients {
-  const of = (kind: ArmKind): FitDocument => ("shared" in documents ? documents.shared : documents[kind]);
-  const arms = mapArms((kind): ArmLaw => {
-    const { law: id, params, file } = of(kind);
-    const law = lawById(id);
-    if (law === undefined)
-      throw inputError(`"${id}" is not a law that a plan can use`, {
-        where: file,
-        hint: "fit dense and from-scratch models with joint or chinchilla, upcycled ones with upcycling",
-      });
-    const group = law.groups === undefined ? undefined : groupOf[kind];
-    const known = law.groups?.find(({ name }) => name === group)?.columns ?? law.columns.map(({ name }) => name);
-    const wanted = columnsOf[kind];
-    if ([...known].sort().join() !== [...wanted].sort().join()) {
-      throw inputError(`the law ${id} is in ${known.join(", ")}, but ${kind} models need one in ${wanted.join(", ")}`, {
+  const byKind = mapArms((kind) => ("shared" in documents ? documents.shared : documents[kind]));
+  const all = Object.values(byKind);
+  const files = [...new Set(all.map(({ file }) => file))].join(", ");
+  return {
+    name: files,
+    published: false,
+    source: `your own fits: ${files}`,
+    arms: mapArms((kind) => armLawOf(kind, byKind[kind])),
+    recipe,
+    uncertainty: uncertaintyOf(byKind),
+    ranges: { size: spanOf(all, ["N"]), tokens: spanOf(all, ["D", "D1", "D2"]) },
+  };
+}
+
+/** The law of one kind of model. Throws inputError where it is about other columns, or a parameter is missing. */
+function armLawOf(kind: ArmKind, { law: id, params, file }: FitDocument): ArmLaw {
+  const law = lawById(id);
+  if (law === undefined)
+    throw inputError(`"${id}" is not a law that a plan can use`, {
+      where: file,
+      hint: "fit dense and from-scratch models with joint or chinchilla, upcycled ones with upcycling",
+    });
+  const group = law.groups === undefined ? undefined : groupOf[kind];
+  const columns = law.groups?.find(({ name }) => name === group)?.columns ?? law.columns.map(({ name }) => name);
+  const expectedColumns = columnsOf[kind];
+  if (columns.toSorted().join() !== expectedColumns.toSorted().join()) {
+    throw inputError(
+      `the law ${id} is in ${columns.join(", ")}, but ${kind} models need one in ${expectedColumns.join(", ")}`,
+      {
         where: file,
         hint: kind === "upcycled" ? "use upcycling or one of its variants in N, D1, D2" : "use joint or chinchilla",
-      });
-    }
-    for (const { name } of law.parameters) {
-      if (!Number.isFinite(params[name]))
-        throw inputError(`parameter ${name} of ${id} is ${params[name] ?? "missing"}`, {
-          where: file,
-          hint: "expected the output of upcycle fit --json",
-        });
-    }
-    return { law: id, params, ...(group !== undefined && { group }) };
-  });
-  const drawn = armKinds.every((kind) => of(kind).draws !== undefined);
-  const span = (names: readonly string[]): readonly [number, number] | null => {
-    const found = armKinds.flatMap((kind) =>
-      names.flatMap((name) => {
-        const range = of(kind).ranges?.[name];
-        return range === undefined ? [] : [range];
-      }),
+      },
     );
-    return found.length === 0
-      ? null
-      : [Math.min(...found.map(([low]) => low)), Math.max(...found.map(([, high]) => high))];
-  };
-  const files = [...new Set(armKinds.map((kind) => of(kind).file))];
-  return {
-    name: files.join(", "),
-    published: false,
-    source: `your own fits: ${files.join(", ")}`,
-    arms,
-    recipe,
-    uncertainty: drawn ? { kind: "draws", draws: mapArms((kind) => of(kind).draws!) } : { kind: "none" },
-    ranges: { size: span(["N"]), tokens: span(["D", "D1", "D2"]) },
-  };
+  }
+  for (const { name } of law.parameters) {
+    if (!Number.isFinite(params[name]))
+      throw inputError(`parameter ${name} of ${id} is ${params[name] ?? "missing"}`, {
+        where: file,
+        hint: "expected the output of upcycle fit --json",
+      });
+  }
+  return { law: id, params, ...(group !== undefined && { group }) };
+}
+
+/** Draws where every fit carries them. */
+function uncertaintyOf({ dense, scratch, upcycled }: Readonly<Record<ArmKind, FitDocument>>): Uncertainty {
+  if (dense.draws === undefined || scratch.draws === undefined || upcycled.draws === undefined) return { kind: "none" };
+  return { kind: "draws", draws: { dense: dense.draws, scratch: scratch.draws, upcycled: upcycled.draws } };
+}
+
+/** Smallest and largest value of these columns in any of the fits; null where no fit says. */
+function spanOf(documents: readonly FitDocument[], names: readonly string[]): readonly [number, number] | null {
+  const ranges = documents.flatMap((document) =>
+    names.flatMap((name) => {
+      const range = document.ranges?.[name];
+      return range === undefined ? [] : [range];
+    }),
+  );
+  if (ranges.length === 0) return null;
+  return [Math.min(...ranges.map(([low]) => low)), Math.max(...ranges.map(([, high]) => high))];
 }

@@ -20,6 +20,7 @@ interface Crossing {
   readonly to: "behind" | "ahead";
 }
 
+/** Where a mixture from scratch catches up with an upcycled one. */
 export interface CatchUp {
   /**
    * `at`: from `tokens` on scratch is ahead. `always-ahead`: upcycled never falls behind. `never-ahead`: no D2 at which
@@ -44,18 +45,18 @@ const scans = { fine: { steps: scan(10), tolerance: 1e-10 }, coarse: { steps: sc
 /** Sign changes of `lead`, smallest first. */
 export function crossings(lead: (tokens: number) => number, detail: keyof typeof scans = "fine"): Crossing[] {
   const { steps, tolerance } = scans[detail];
-  const found: Crossing[] = [];
+  const changes: Crossing[] = [];
   let before = lead(at(steps, 0));
   for (let i = 1; i < steps.length; i++) {
     const here = lead(at(steps, i));
     if (before > 0 !== here > 0)
-      found.push({
+      changes.push({
         tokens: root(lead, at(steps, i - 1), at(steps, i), before, tolerance),
         to: here > 0 ? "ahead" : "behind",
       });
     before = here;
   }
-  return found;
+  return changes;
 }
 
 /** Bisection in the logarithm. */
@@ -76,17 +77,20 @@ interface CatchUpOptions {
   /** Tokens the mixture from scratch gets for the parent's training: 0 (sunk) or D1 / r. */
   readonly credit: number;
   /** Largest number of tokens the laws were fitted on. */
-  readonly fitted: number;
+  readonly largestFitted: number;
   readonly detail?: keyof typeof scans;
 }
 
-export function catchUp(curves: Curves, { size, seen, credit, fitted, detail }: CatchUpOptions): CatchUp {
+/**
+ * D* for a parent of `size` parameters that has seen D1 tokens. `credit` says which of the definitions above is meant.
+ */
+export function catchUp(curves: Curves, { size, seen, credit, largestFitted, detail }: CatchUpOptions): CatchUp {
   const lead = (tokens: number): number => curves.scratch(size, credit + tokens) - curves.upcycled(size, seen, tokens);
   const all = crossings(lead, detail);
   const startsAhead = lead(lowest) > 0;
   const overtaking = all.find(({ to }) => to === "ahead");
   const falling = all.find(({ to }) => to === "behind");
-  const artefact = overtaking !== undefined && overtaking.tokens > fitted ? overtaking.tokens : null;
+  const artefact = overtaking !== undefined && overtaking.tokens > largestFitted ? overtaking.tokens : null;
   if (startsAhead || (overtaking !== undefined && artefact === null)) {
     return falling === undefined
       ? { outcome: "always-ahead", tokens: null, artefact: null }

@@ -2,6 +2,7 @@
  * What a plan knows of a GPU and its cluster. The figures come from a YAML table that users can edit
  * (`base/schemas/hardware.ts`).
  */
+import { valueAt } from "../../base/at.js";
 
 /** One row of the table, in the units of data sheets. */
 interface GpuRow {
@@ -35,6 +36,9 @@ export interface Gpu {
   readonly sources: Readonly<Record<string, string>>;
 }
 
+/**
+ * A row of the table in bytes, seconds and FLOP. Its `peakTflops` must have an entry `bf16`, which the schema asks for.
+ */
 export function gpuOf(name: string, row: GpuRow): Gpu {
   return {
     name,
@@ -49,4 +53,3 @@ export function gpuOf(name: string, row: GpuRow): Gpu {
     sources: row.sources,
   };
 }
-import { valueAt } from "../../base/at.js";

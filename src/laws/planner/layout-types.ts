@@ -6,6 +6,7 @@ import type { ForwardFlops, Recompute } from "../../model/cost/flops.js";
 import type { DecoderSpec, MoeFfn } from "../../model/decoder/types.js";
 import type { Gpu } from "./hardware.js";
 
+/** How a training is spread over GPUs: degrees of parallelism and micro-batches. */
 export interface ParallelLayout {
   /**
    * Tensor, pipeline, virtual pipeline (chunks per stage), context, expert, expert-tensor, data, expert-data parallel
@@ -40,6 +41,7 @@ export interface GpuBytes {
   readonly total: number;
 }
 
+/** What the speed model assumes about a cluster; each is a share between 0 and 1. */
 export interface SpeedModel {
   /** Share of peak that very large matrix products reach. */
   readonly matrices: number;
@@ -51,6 +53,7 @@ export interface SpeedModel {
   readonly rest: number;
 }
 
+/** Seconds of one optimizer step, by what they are spent on. */
 export interface StepSeconds {
   readonly compute: number;
   /** Part of `compute` that is recomputation. */
@@ -67,6 +70,7 @@ export interface StepSeconds {
   readonly total: number;
 }
 
+/** A layout with its bytes and its speed. */
 export interface CostedLayout {
   readonly layout: ParallelLayout;
   readonly bytes: GpuBytes;
@@ -77,6 +81,7 @@ export interface CostedLayout {
   readonly mfu: number;
 }
 
+/** What is to be trained, and on what. */
 export interface LayoutRequest {
   readonly spec: DecoderSpec;
   readonly gpu: Gpu;
@@ -87,6 +92,7 @@ export interface LayoutRequest {
   readonly speed: SpeedModel;
 }
 
+/** The fastest layout that fits, and how the search went. */
 export interface LayoutResult {
   /** Null: nothing fits. */
   readonly best: CostedLayout | null;
@@ -100,8 +106,8 @@ export interface LayoutResult {
 /** What all layouts of one request share. */
 export interface LayoutSums {
   readonly flops: ForwardFlops;
-  /** Prefix sums over layers of parameters cut by TP, of those every rank has whole, of routed experts. */
-  readonly cut: Float64Array;
+  /** Prefix sums over layers of parameters split by TP, of those every rank has whole, of routed experts. */
+  readonly split: Float64Array;
   readonly whole: Float64Array;
   readonly experts: Float64Array;
   readonly moe: MoeFfn | null;

@@ -22,21 +22,22 @@ import type {
 } from "./layout-types.js";
 import { stepSeconds } from "./speed.js";
 
-/** CUDA context, communication buffers and workspace, and a part of the memory for fragmentation. Ours. */
+/** Bytes for CUDA context, communication buffers, workspace and fragmentation. This is our own estimate. */
 export const reserved = (memory: number): number => 3e9 + 0.04 * memory;
-/** Tokens of the busiest expert-parallel rank over the mean, for memory. Ours. */
+/** Tokens of the busiest expert-parallel rank over the mean, for memory. This is our own estimate. */
 const busiestRank = 1.25;
 /** Context parallelism below this does not pay. */
 const contextFrom = 8192;
 
+/** The fastest layout that fits into memory. */
 export function bestLayout(request: LayoutRequest): LayoutResult {
   const prepared = prepare(request);
   const { memory } = request.gpu;
   const [one, other] = [new Float64Array(6), new Float64Array(6)];
   let best: CostedLayout | null = null;
-  let [tried, fitting, leastBytes] = [0, 0, Infinity];
+  let [triedCount, fitting, leastBytes] = [0, 0, Infinity];
   for (const base of candidates(request, prepared)) {
-    tried += 1;
+    triedCount += 1;
     // Recomputing is never faster: the first that fits is the best of its layout.
     for (const recompute of recomputes) {
       const layout: ParallelLayout = { ...base, recompute };
@@ -52,7 +53,7 @@ export function bestLayout(request: LayoutRequest): LayoutResult {
       break;
     }
   }
-  return { best, tried, fitting, leastBytes };
+  return { best, tried: triedCount, fitting, leastBytes };
 }
 
 const recomputes: readonly Recompute[] = ["none", "selective", "full"];
@@ -65,19 +66,24 @@ export function fewestGpus(request: LayoutRequest): number | null {
   return null;
 }
 
+/** Sums over layers that every layout of a request is costed from. */
 function prepare({ spec, sequence }: LayoutRequest): LayoutSums {
   const count = spec.layers.length;
-  const [cut, whole, experts] = [new Float64Array(count + 1), new Float64Array(count + 1), new Float64Array(count + 1)];
+  const [split, whole, experts] = [
+    new Float64Array(count + 1),
+    new Float64Array(count + 1),
+    new Float64Array(count + 1),
+  ];
   spec.layers.forEach((layer, i) => {
     const parts = layerParams(spec, layer);
-    cut[i + 1] = at(cut, i) + parts.attention + parts.ffn + parts.shared;
+    split[i + 1] = at(split, i) + parts.attention + parts.ffn + parts.shared;
     whole[i + 1] = at(whole, i) + parts.norms + parts.router;
     experts[i + 1] = at(experts, i) + parts.experts;
   });
   const mixtures = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []));
   return {
     flops: forwardFlops(spec, sequence, "causal"),
-    cut,
+    split,
     whole,
     experts,
     moe: mixtures[0] ?? null,
@@ -87,9 +93,11 @@ function prepare({ spec, sequence }: LayoutRequest): LayoutSums {
   };
 }
 
+/** Powers of two up to `most`, at least 1. */
 const powers = (most: number): number[] =>
   Array.from({ length: Math.floor(Math.log2(Math.max(1, most))) + 1 }, (_, i) => 2 ** i);
 
+/** Every combination of degrees that divides what it cuts and can be the fastest. */
 function* candidates(
   { spec, gpu, gpus, sequence, batchTokens }: LayoutRequest,
   { moe }: LayoutSums,
@@ -144,6 +152,7 @@ function fullest(
   return at(spare, TOTAL) > at(out, TOTAL) ? spare : out;
 }
 
+/** Writes the bytes of one GPU of pipeline stage `index`. */
 function stageBytes(
   { spec, gpu, sequence }: LayoutRequest,
   prepared: LayoutSums,
@@ -163,7 +172,7 @@ function stageBytes(
   const matrices = (first ? 1 : 0) + (last && (pp > 1 || !spec.tiedHead) ? 1 : 0);
   const positions = first && spec.learnedPositions ? spec.maxPositions * spec.hidden : 0;
   const plain =
-    (at(prepared.cut, to) - at(prepared.cut, from) + matrices * prepared.embedding) / tp +
+    (at(prepared.split, to) - at(prepared.split, from) + matrices * prepared.embedding) / tp +
     at(prepared.whole, to) -
     at(prepared.whole, from) +
     positions +
@@ -204,14 +213,15 @@ function bytesFrom(sums: Float64Array, memory: number): GpuBytes {
   };
 }
 
+/** Prefix sums over layers of saved activations, in bytes per token. */
 function activationSums(
   spec: DecoderSpec,
   { activations }: LayoutSums,
   { tp, etp, recompute }: ParallelLayout,
 ): Float64Array {
   const key = (tp * 1024 + etp) * 4 + recomputes.indexOf(recompute);
-  const known = activations.get(key);
-  if (known !== undefined) return known;
+  const earlier = activations.get(key);
+  if (earlier !== undefined) return earlier;
   const sums = new Float64Array(spec.layers.length + 1);
   spec.layers.forEach((layer, i) => {
     sums[i + 1] =
@@ -222,12 +232,13 @@ function activationSums(
   return sums;
 }
 
-/** With full recomputation one block at a time has everything. */
+/** Bytes per token of the one block that is computed again, which then has all its activations. */
 function workingSet(spec: DecoderSpec, { tp, etp }: ParallelLayout): number {
-  const last = spec.layers.at(-1)!;
+  const last = at(spec.layers, spec.layers.length - 1);
   return blockActivationBytes(spec, last, "none", { tensor: tp, expertTensor: etp, imbalance: busiestRank });
 }
 
+/** A layout with its bytes, costed in seconds. */
 function timed(request: LayoutRequest, prepared: LayoutSums, layout: ParallelLayout, bytes: GpuBytes): CostedLayout {
   const { gpu, gpus, sequence } = request;
   const tokensPerStep = layout.microBatches * layout.microBatch * layout.dp * sequence;

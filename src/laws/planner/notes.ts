@@ -1,14 +1,16 @@
 /** What a reader of a plan must know before believing it, one sentence each. */
 import { compact, fixed, percent } from "../../base/format.js";
-import type { PlanResults } from "./plan-types.js";
+import type { PlanResults, RecipePlan } from "./plan-types.js";
 import { recipeEvidence } from "./training.js";
 
+/** One thing a reader must know, with its kind for those who look for it. */
 export interface Note {
   readonly kind:
     "clamped" | "extrapolation" | "second-crossing" | "recipe" | "uncertainty" | "layout" | "coefficients" | "shape";
   readonly text: string;
 }
 
+/** All notes of a plan, those about the coefficients first. */
 export function notesOf(plan: PlanResults): readonly Note[] {
   return [
     ...coefficientNotes(plan),
@@ -44,7 +46,9 @@ function coefficientNotes({ coefficients, level, draws }: PlanResults): Note[] {
 }
 
 function clampNotes({ arms, validFrom, parentLoss }: PlanResults): Note[] {
-  const clamped = arms.find(({ unclamped }) => unclamped !== null);
+  const clamped = arms.flatMap(({ tokens, unclamped }) =>
+    tokens === null || unclamped === null ? [] : [{ tokens, unclamped }],
+  )[0];
   if (clamped === undefined) return [];
   const from =
     validFrom === null ? "It never passes the parent." : `It passes the parent at ${compact(validFrom)} tokens.`;
@@ -52,13 +56,14 @@ function clampNotes({ arms, validFrom, parentLoss }: PlanResults): Note[] {
     {
       kind: "clamped",
       text:
-        `At ${compact(clamped.tokens!)} further tokens the upcycled law says ${fixed(clamped.unclamped!, 4)}, ` +
+        `At ${compact(clamped.tokens)} further tokens the upcycled law says ${fixed(clamped.unclamped, 4)}, ` +
         `worse than the parent itself (${fixed(parentLoss, 4)}): it does not hold there, and the parent's loss ` +
         `stands instead. ${from}`,
     },
   ];
 }
 
+/** Sizes and token counts beyond those that the laws were fitted on. */
 function rangeNotes({ coefficients: { ranges, published }, size, seen, arms }: PlanResults): Note[] {
   const notes: Note[] = [];
   const whose = published ? "The published fit used" : "Your fit used";
@@ -88,37 +93,48 @@ function rangeNotes({ coefficients: { ranges, published }, size, seen, arms }: P
   return notes;
 }
 
-function crossingNotes({ recipes, arms, main, validFrom, coefficients }: PlanResults): Note[] {
-  const first = recipes.find(({ name }) => name === main);
-  if (first === undefined) return [];
+/** What is odd about D* of the main recipe, or about a budget beyond it. */
+function crossingNotes(plan: PlanResults): Note[] {
+  const main = plan.recipes.find(({ name }) => name === plan.main);
+  if (main === undefined) return [];
+  return [...artefactNotes(main), ...(main.sunk.tokens === null ? [] : catchUpNotes(plan, main.sunk.tokens))];
+}
+
+/** Crossings that are found but not believed. */
+function artefactNotes({ sunk, chargedTokens, chargedFlops }: RecipePlan): Note[] {
   const notes: Note[] = [];
-  if (first.sunk.outcome === "at" && first.sunk.artefact !== null) {
+  if (sunk.outcome === "at" && sunk.artefact !== null) {
     notes.push({
       kind: "second-crossing",
       text:
-        `The curves cross a second time at ${compact(first.sunk.artefact)} tokens, where upcycled would ` +
+        `The curves cross a second time at ${compact(sunk.artefact)} tokens, where upcycled would ` +
         "overtake: an artefact of the laws' different limits, far beyond any data. D* is the first crossing.",
     });
   }
-  const charged = [first.chargedTokens, first.chargedFlops].find(
-    ({ outcome, artefact }) => outcome === "never-ahead" && artefact !== null,
+  const [artefact] = [chargedTokens, chargedFlops].flatMap((charged) =>
+    charged.outcome === "never-ahead" && charged.artefact !== null ? [charged.artefact] : [],
   );
-  if (charged !== undefined) {
+  if (artefact !== undefined) {
     notes.push({
       kind: "second-crossing",
       text:
-        `With the parent's tokens charged, upcycled overtakes only at ${compact(charged.artefact!)} tokens, the ` +
+        `With the parent's tokens charged, upcycled overtakes only at ${compact(artefact)} tokens, the ` +
         "same artefact: reported as none.",
     });
   }
-  const star = first.sunk.tokens;
+  return notes;
+}
+
+/** What limits how far D*, `star` tokens, can be believed, and whether the budget is beyond it. */
+function catchUpNotes({ arms, main, validFrom, coefficients }: PlanResults, star: number): Note[] {
+  const notes: Note[] = [];
   const limit = coefficients.ranges.tokens?.[1];
-  if (star !== null && limit !== undefined && star > limit)
+  if (limit !== undefined && star > limit)
     notes.push({
       kind: "extrapolation",
       text: `D* = ${compact(star)} lies beyond the fitted tokens (${compact(limit)}).`,
     });
-  if (star !== null && validFrom !== null && star < validFrom) {
+  if (validFrom !== null && star < validFrom) {
     notes.push({
       kind: "clamped",
       text:
@@ -127,7 +143,7 @@ function crossingNotes({ recipes, arms, main, validFrom, coefficients }: PlanRes
     });
   }
   const scratch = arms.find(({ id, recipe }) => id === "scratch" && recipe === main);
-  if (star !== null && scratch?.tokens != null && scratch.tokens > star) {
+  if (scratch?.tokens != null && scratch.tokens > star) {
     notes.push({
       kind: "second-crossing",
       text:
@@ -141,7 +157,7 @@ function crossingNotes({ recipes, arms, main, validFrom, coefficients }: PlanRes
 function recipeNotes({ recipes, coefficients }: PlanResults): Note[] {
   const others = recipes.filter(({ name }) => name !== coefficients.recipe).map(({ name }) => name);
   if (others.length === 0) return [];
-  const fitted =
+  const about =
     coefficients.recipe === null
       ? "mixtures of a recipe that the fit does not name"
       : `${coefficients.recipe} (${coefficients.recipe === "E8G1T2" ? "8 experts, 2 chosen" : "your fit's"})`;
@@ -149,7 +165,7 @@ function recipeNotes({ recipes, coefficients }: PlanResults): Note[] {
     {
       kind: "recipe",
       text:
-        `The laws are of ${fitted}; for ${others.join(", ")} the same curve is shown, marked ~, so losses do not ` +
+        `The laws are of ${about}; for ${others.join(", ")} the same curve is shown, marked ~, so losses do not ` +
         `rank recipes; only cost and memory do. Measured elsewhere: ${recipeEvidence.join("; ")}.`,
     },
   ];

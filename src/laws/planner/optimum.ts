@@ -2,6 +2,7 @@
 import { at as elementAt } from "../../base/at.js";
 import type { ArmLaw, Curves } from "./coefficients.js";
 
+/** The best split of a compute between size and upcycled tokens. */
 export interface Optimum {
   /** Parameters of the dense parent. */
   readonly size: number;
@@ -65,9 +66,9 @@ function lowestOf(f: (x: number) => number, low: number, high: number, out: (x: 
   let [a, b] = [elementAt(grid, Math.max(0, best - 1)), elementAt(grid, Math.min(count, best + 1))];
   const golden = (Math.sqrt(5) - 1) / 2;
   for (let i = 0; i < 60; i++) {
-    const [left, right] = [b - golden * (b - a), a + golden * (b - a)];
-    if (f(left) < f(right)) b = right;
-    else a = left;
+    const [lower, upper] = [b - golden * (b - a), a + golden * (b - a)];
+    if (f(lower) < f(upper)) b = upper;
+    else a = lower;
   }
   return out((a + b) / 2);
 }

@@ -11,6 +11,7 @@ import type { LayoutResult, SpeedModel } from "./layout-types.js";
 import type { Optimum } from "./optimum.js";
 import type { Advice } from "./training.js";
 
+/** Everything a plan depends on. */
 export interface PlanRequest {
   readonly name: string;
   readonly spec: DecoderSpec;
@@ -38,6 +39,7 @@ export interface PlanRequest {
   readonly level: number;
 }
 
+/** Ends of a confidence interval. */
 export interface Interval {
   readonly low: number;
   readonly high: number;
@@ -55,6 +57,7 @@ export interface ModelPlan {
   readonly mfu: number | null;
 }
 
+/** What one arm reaches and costs under the budget. */
 export interface ArmPlan {
   readonly id: ArmId;
   /** Recipe of the mixture; null for the dense model. */
@@ -76,6 +79,7 @@ export interface ArmPlan {
   readonly compute: number | null;
 }
 
+/** D* and the compute-optimal split of one recipe's mixture. */
 export interface RecipePlan {
   readonly name: string;
   /** FLOPs per token over the dense model's: r. */

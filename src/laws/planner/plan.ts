@@ -8,7 +8,7 @@ import { forwardFlops } from "../../model/cost/flops.js";
 import { quantile } from "../fitting/distributions.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { checkRecipe, recipeDefaults, recipeName, type RecipeShape } from "../../surgery/planning/recipe.js";
-import { curveDraws, curvesOf } from "./coefficients.js";
+import { curveDraws, curvesOf, type Curves } from "./coefficients.js";
 import { catchUp, crossings, validFrom } from "./crossing.js";
 import { bestLayout, fewestGpus } from "./layout.js";
 import { notesOf, type Note } from "./notes.js";
@@ -25,38 +25,48 @@ export interface Plan extends PlanResults {
   readonly sensitivity: readonly Variation[];
 }
 
-/** Throws inputError for recipes that make no sense for the model. */
+/** The mixture of one recipe. */
+type MixturePlan = ModelPlan & { readonly recipe: RecipeShape };
+
+/**
+ * Computes a plan. Losses are in nats per token, memory in bytes, times in seconds, money in the request's currency.
+ * Throws inputError for recipes that make no sense for the model.
+ */
 export function makePlan(request: PlanRequest): Plan {
   const { spec, seen, gpu, gpus, sequence, coefficients, level, budget } = request;
   const dense = countParams(spec);
   const size = request.size ?? dense.total;
   for (const recipe of request.recipes) checkRecipe({ ...recipeDefaults, ...recipe, allowUnevenTopK: true });
-  const specs = [spec, ...request.recipes.map((recipe) => mixtureOf(spec, recipe))];
-  const batchTokens = request.batchTokens ?? batchFor(roughTokens(request, specs[1] ?? spec));
-  const models = specs.map((one, i) =>
-    modelPlan(request, one, i === 0 ? null : at(request.recipes, i - 1), batchTokens),
-  );
+  const mixtureSpecs = request.recipes.map((recipe) => ({ recipe, spec: mixtureOf(spec, recipe) }));
+  const batchTokens = request.batchTokens ?? batchFor(roughTokens(request, mixtureSpecs[0]?.spec ?? spec));
+  const denseModel = modelPlan(request, spec, null, batchTokens);
+  const mixtures = mixtureSpecs.map((mixture): MixturePlan => ({
+    ...modelPlan(request, mixture.spec, mixture.recipe, batchTokens),
+    recipe: mixture.recipe,
+  }));
+  const models = [denseModel, ...mixtures];
   const curves = curvesOf(coefficients.arms);
   const draws = curveDraws(coefficients, request.draws, request.seed);
   const context: PlanContext = { request, size, curves, draws, models };
-  const arms = models.flatMap((model, i) =>
-    i === 0
-      ? [armPlan(context, "dense", model)]
-      : [armPlan(context, "upcycled", model), armPlan(context, "scratch", model)],
-  );
-  const fitted = coefficients.ranges.tokens?.[1] ?? Infinity;
-  const sunkInterval = sunkIntervalOf(context, fitted);
-  const recipes = models.slice(1).map((model) => recipePlan(context, model, fitted, sunkInterval));
-  const first = request.recipes.find((recipe) => recipeName(recipe) === coefficients.recipe) ?? request.recipes[0];
-  const mainName = first === undefined ? null : recipeName(first);
-  const main = arms.find(({ id, recipe }) => id === "upcycled" && recipe === mainName);
-  const total = seen + (main?.tokens ?? budget.tokens ?? seen);
+  const arms = [
+    armPlan(context, "dense", denseModel),
+    ...mixtures.flatMap((model) => [armPlan(context, "upcycled", model), armPlan(context, "scratch", model)]),
+  ];
+  const largestFitted = coefficients.ranges.tokens?.[1] ?? Infinity;
+  const sunkInterval = sunkIntervalOf(context, largestFitted);
+  const recipes = mixtures.map((mixture) => recipePlan(context, mixture, largestFitted, sunkInterval));
+  const mainRecipe =
+    request.recipes.find((recipe) => recipeName(recipe) === coefficients.recipe) ?? request.recipes[0] ?? null;
+  const main = mainRecipe === null ? null : recipeName(mainRecipe);
+  const mainTokens = arms.find(({ id, recipe }) => id === "upcycled" && recipe === main)?.tokens ?? null;
+  const total = seen + (mainTokens ?? budget.tokens ?? seen);
+  const { name, currency, parentPeak } = request;
   const partial: PlanResults = {
-    name: request.name,
+    name,
     size,
     seen,
     gpu,
-    currency: request.currency,
+    currency,
     gpus,
     sequence,
     batchTokens,
@@ -76,26 +86,23 @@ export function makePlan(request: PlanRequest): Plan {
       uncertainty: coefficients.uncertainty.kind,
     },
     parentLoss: curves.dense(size, seen),
-    main: mainName,
-    best: bestArm(context, arms, mainName),
+    main,
+    best: bestArm(context, arms, main),
     validFrom: validFrom(curves, size, seen),
-    aheadOfDense:
-      crossings((tokens) => curves.dense(size, seen + tokens) - upcycledLoss(curves, size, seen, tokens)).find(
-        ({ to }) => to === "ahead",
-      )?.tokens ?? null,
-    split: first === undefined ? null : { total, ...bestShare(curves, size, total) },
+    aheadOfDense: aheadOfDense(curves, size, seen),
+    split: main === null ? null : { total, ...bestShare(curves, size, total) },
     advice:
-      first === undefined
+      mainRecipe === null
         ? []
-        : trainingAdvice({
-            size,
-            tokens: main?.tokens ?? null,
-            batch: batchTokens,
-            recipe: first,
-            parentPeak: request.parentPeak,
-          }),
+        : trainingAdvice({ size, tokens: mainTokens, batch: batchTokens, recipe: mainRecipe, parentPeak }),
   };
   return { ...partial, notes: notesOf(partial), sensitivity: sensitivityOf(context, partial) };
+}
+
+/** First D2 at which upcycling is ahead of training the dense model on; null: never. */
+function aheadOfDense(curves: Curves, size: number, seen: number): number | null {
+  const lead = (tokens: number): number => curves.dense(size, seen + tokens) - upcycledLoss(curves, size, seen, tokens);
+  return crossings(lead).find(({ to }) => to === "ahead")?.tokens ?? null;
 }
 
 function modelPlan(
@@ -108,8 +115,8 @@ function modelPlan(
   const layoutRequest = { spec, gpu, gpus, sequence, batchTokens, speed };
   const placing = bestLayout(layoutRequest);
   const flops = forwardFlops(spec, sequence, "causal");
-  const measured = recipe === null ? request.mfu.dense : request.mfu.moe;
-  const measuredSpeed = measured === null ? null : (measured * gpu.peak * gpus) / (3 * flops.total);
+  const measuredMfu = recipe === null ? request.mfu.dense : request.mfu.moe;
+  const measuredSpeed = measuredMfu === null ? null : (measuredMfu * gpu.peak * gpus) / (3 * flops.total);
   return {
     recipe,
     params: countParams(spec),
@@ -117,7 +124,7 @@ function modelPlan(
     placing,
     needs: placing.best === null ? fewestGpus(layoutRequest) : null,
     tokensPerSecond: placing.best === null ? null : (measuredSpeed ?? placing.best.tokensPerSecond),
-    mfu: placing.best === null ? null : (measured ?? placing.best.mfu),
+    mfu: placing.best === null ? null : (measuredMfu ?? placing.best.mfu),
   };
 }
 
@@ -150,26 +157,27 @@ function armPlan({ request, size, curves, draws }: PlanContext, id: ArmId, model
   };
 }
 
+/** The middle `level` of the values, such as 0.9; null of fewer than two finite ones. */
 export function intervalOf(values: readonly number[], level: number): Interval | null {
-  const sorted = Float64Array.from(values.filter(Number.isFinite)).sort();
-  return sorted.length < 2 ? null : { low: quantile(sorted, (1 - level) / 2), high: quantile(sorted, (1 + level) / 2) };
+  const ascending = Float64Array.from(values.filter(Number.isFinite)).sort();
+  if (ascending.length < 2) return null;
+  return { low: quantile(ascending, (1 - level) / 2), high: quantile(ascending, (1 + level) / 2) };
 }
 
 function bestArm({ request, size, draws }: PlanContext, arms: readonly ArmPlan[], main: string | null): Plan["best"] {
-  const known = arms.flatMap(({ loss, recipe }, i) =>
-    loss === null || (recipe !== null && recipe !== main) ? [] : [{ loss, i }],
+  const candidates = arms.flatMap(({ id, loss, tokens, recipe }, i) =>
+    loss === null || tokens === null || (recipe !== null && recipe !== main) ? [] : [{ id, loss, tokens, i }],
   );
   // Two of three arms are no comparison.
-  if (known.length < 3) return null;
-  const arm = known.reduce((best, other) => (other.loss < best.loss ? other : best)).i;
-  if (draws.length === 0) return { arm, share: null };
+  if (candidates.length < 3) return null;
+  const winner = candidates.reduce((best, other) => (other.loss < best.loss ? other : best));
+  if (draws.length === 0) return { arm: winner.i, share: null };
   // Arms of one kind share a law: what counts is the kind.
-  const kind = at(arms, arm).id;
-  const wins = draws.filter((one) => {
-    const losses = known.map(({ i }) => lossOf(at(arms, i).id, one, size, request.seen, at(arms, i).tokens!));
-    return at(arms, at(known, losses.indexOf(Math.min(...losses))).i).id === kind;
+  const wins = draws.filter((curves) => {
+    const losses = candidates.map(({ id, tokens }) => lossOf(id, curves, size, request.seen, tokens));
+    return at(candidates, losses.indexOf(Math.min(...losses))).id === winner.id;
   });
-  return { arm, share: wins.length / draws.length };
+  return { arm: winner.i, share: wins.length / draws.length };
 }
 
 /** Draws that are searched for crossings: fewer than for losses, a search is a hundred predictions. */
@@ -178,36 +186,32 @@ const searchedDraws = 200;
 /** Interval of D* with the parent sunk: the same for all recipes, because the laws are. */
 function sunkIntervalOf(
   { request: { seen, level }, size, draws }: PlanContext,
-  fitted: number,
+  largestFitted: number,
 ): RecipePlan["sunkInterval"] {
-  const drawn = draws
-    .slice(0, searchedDraws)
-    .map((one) => catchUp(one, { size, seen, credit: 0, fitted, detail: "coarse" }).tokens);
-  const interval = intervalOf(
-    drawn.flatMap((tokens) => (tokens === null ? [] : [tokens])),
-    level,
-  );
-  return interval === null
-    ? null
-    : { ...interval, share: drawn.filter((tokens) => tokens !== null).length / drawn.length };
+  const searched = draws.slice(0, searchedDraws);
+  const crossingTokens = searched
+    .map((curves) => catchUp(curves, { size, seen, credit: 0, largestFitted, detail: "coarse" }).tokens)
+    .filter((tokens) => tokens !== null);
+  const interval = intervalOf(crossingTokens, level);
+  return interval === null ? null : { ...interval, share: crossingTokens.length / searched.length };
 }
 
 function recipePlan(
   { request, size, curves, models }: PlanContext,
-  model: ModelPlan,
-  fitted: number,
+  model: MixturePlan,
+  largestFitted: number,
   sunkInterval: RecipePlan["sunkInterval"],
 ): RecipePlan {
   const { seen, coefficients } = request;
   const ratio = model.flops.total / at(models, 0).flops.total;
   const compute = armCompute(request, model);
   return {
-    name: recipeName(model.recipe!),
+    name: recipeName(model.recipe),
     ratio,
     sunkInterval,
-    sunk: catchUp(curves, { size, seen, credit: 0, fitted }),
-    chargedTokens: catchUp(curves, { size, seen, credit: seen, fitted }),
-    chargedFlops: catchUp(curves, { size, seen, credit: seen / ratio, fitted }),
+    sunk: catchUp(curves, { size, seen, credit: 0, largestFitted }),
+    chargedTokens: catchUp(curves, { size, seen, credit: seen, largestFitted }),
+    chargedFlops: catchUp(curves, { size, seen, credit: seen / ratio, largestFitted }),
     optimum: compute === null ? null : computeOptimal(coefficients.arms.upcycled, curves, { compute, seen, ratio }),
   };
 }

@@ -5,6 +5,7 @@ import { affordable, lossOf, type ArmId } from "./arms.js";
 import type { Curves } from "./coefficients.js";
 import type { PlanContext, PlanResults } from "./plan-types.js";
 
+/** What the arms reach at one end of a variation. */
 interface VariedOutcome {
   readonly label: string;
   readonly best: ArmId;
@@ -12,6 +13,7 @@ interface VariedOutcome {
   readonly gain: number;
 }
 
+/** One assumption at two other values. */
 export interface Variation {
   readonly assumption: string;
   readonly low: VariedOutcome;
@@ -20,6 +22,7 @@ export interface Variation {
   readonly decides: boolean;
 }
 
+/** What a variation may change. */
 interface World {
   readonly size: number;
   readonly seen: number;
@@ -29,79 +32,82 @@ interface World {
   readonly moe: number;
 }
 
-export function sensitivityOf(
-  { request, size, curves, draws, models }: PlanContext,
-  plan: PlanResults,
-): readonly Variation[] {
+/** One end of a variation: what it is called, and what it changes. */
+type End = readonly [label: string, change: Partial<World>];
+
+/** An arm with the tokens that the budget pays for. */
+interface PaidArm {
+  readonly id: ArmId;
+  readonly tokens: number;
+}
+
+/** Every assumption that can be varied in this plan; empty where the arms cannot be compared. */
+export function sensitivityOf(context: PlanContext, plan: PlanResults): readonly Variation[] {
   const { best } = plan;
   if (best === null) return [];
-  const arms = plan.arms.filter(({ recipe }) => recipe === null || recipe === plan.main);
+  const { request, size, curves, draws } = context;
+  const arms = plan.arms.flatMap(({ id, tokens, recipe }): PaidArm[] =>
+    tokens === null || (recipe !== null && recipe !== plan.main) ? [] : [{ id, tokens }],
+  );
   const base: World = { size, seen: request.seen, curves, dense: 1, moe: 1 };
-  const outcome = (label: string, world: World): VariedOutcome => {
-    const losses = arms.map(({ id, tokens }) =>
-      lossOf(id, world.curves, world.size, world.seen, tokens! * (id === "dense" ? world.dense : world.moe)),
-    );
-    const upcycled = Math.min(...losses.filter((_, i) => at(arms, i).id === "upcycled"));
-    return { label, best: at(arms, losses.indexOf(Math.min(...losses))).id, gain: at(losses, 0) - upcycled };
-  };
-  const kind = at(plan.arms, best.arm).id;
-  const vary = (assumption: string, low: [string, Partial<World>], high: [string, Partial<World>]): Variation => {
-    const ends = [low, high].map(([label, change]) => outcome(label, { ...base, ...change })) as [
-      VariedOutcome,
-      VariedOutcome,
-    ];
-    return { assumption, low: ends[0], high: ends[1], decides: ends.some((end) => end.best !== kind) };
-  };
-  const bare = size - at(models, 0).params.embedding;
-  const timed = affordable({ ...request.budget, tokens: null }, request.gpu, request.gpus, 1) !== null;
-  const variations = [
-    vary("tokens after the parent (D2)", ["half", { dense: 0.5, moe: 0.5 }], ["double", { dense: 2, moe: 2 }]),
-    vary(
-      "tokens the parent has seen (D1)",
-      ["half", { seen: request.seen / 2 }],
-      ["double", { seen: request.seen * 2 }],
-    ),
-    ...(timed ? [vary("speed of the mixture", ["25 % slower", { moe: 0.75 }], ["25 % faster", { moe: 1.25 }])] : []),
-    ...(timed && request.budget.money !== null
-      ? [
-          vary(
-            "price of a GPU hour",
-            ["20 % less", { dense: 1.25, moe: 1.25 }],
-            ["25 % more", { dense: 0.8, moe: 0.8 }],
-          ),
-        ]
-      : []),
-    ...(bare > 0
-      ? [
-          vary(
-            "what N counts",
-            [`without embeddings, ${compact(bare)}`, { size: bare }],
-            [`with, ${compact(size)}`, {}],
-          ),
-        ]
-      : []),
-  ];
-  const ends = drawnEnds(draws, (one) => outcome("", { ...base, curves: one }));
-  if (ends !== null) {
-    const name =
-      plan.coefficients.uncertainty === "rounding" ? "digits the coefficients do not print" : "error of the fits";
-    const share = best.share === null ? "" : `, same best arm in ${percent(best.share)} of draws`;
-    variations.push({
+  const bestId = at(plan.arms, best.arm).id;
+  const variations = assumptionsOf(context).map(([assumption, lowEnd, highEnd]): Variation => {
+    const low = outcomeOf(arms, lowEnd[0], { ...base, ...lowEnd[1] });
+    const high = outcomeOf(arms, highEnd[0], { ...base, ...highEnd[1] });
+    return { assumption, low, high, decides: low.best !== bestId || high.best !== bestId };
+  });
+  const ends = drawnEnds(draws, (drawn) => outcomeOf(arms, "", { ...base, curves: drawn }));
+  if (ends === null) return variations;
+  const name =
+    plan.coefficients.uncertainty === "rounding" ? "digits the coefficients do not print" : "error of the fits";
+  const share = best.share === null ? "" : `, same best arm in ${percent(best.share)} of draws`;
+  return [
+    ...variations,
+    {
       assumption: `${name}${share}`,
       low: { ...ends[0], label: "worst twentieth" },
       high: { ...ends[1], label: "best twentieth" },
       decides: best.share !== null && best.share < 0.9,
-    });
+    },
+  ];
+}
+
+/** The assumptions that the request leaves open, each with two ends. */
+function assumptionsOf({ request, size, models }: PlanContext): readonly [assumption: string, low: End, high: End][] {
+  const { budget, seen, gpu, gpus } = request;
+  const withoutEmbeddings = size - at(models, 0).params.embedding;
+  // Speed and price matter where the budget is not in tokens alone.
+  const isTimed = affordable({ ...budget, tokens: null }, gpu, gpus, 1) !== null;
+  const assumptions: [string, End, End][] = [
+    ["tokens after the parent (D2)", ["half", { dense: 0.5, moe: 0.5 }], ["double", { dense: 2, moe: 2 }]],
+    ["tokens the parent has seen (D1)", ["half", { seen: seen / 2 }], ["double", { seen: seen * 2 }]],
+  ];
+  if (isTimed)
+    assumptions.push(["speed of the mixture", ["25 % slower", { moe: 0.75 }], ["25 % faster", { moe: 1.25 }]]);
+  if (isTimed && budget.money !== null) {
+    const cheaper: End = ["20 % less", { dense: 1.25, moe: 1.25 }];
+    assumptions.push(["price of a GPU hour", cheaper, ["25 % more", { dense: 0.8, moe: 0.8 }]]);
   }
-  return variations;
+  if (withoutEmbeddings > 0) {
+    const without: End = [`without embeddings, ${compact(withoutEmbeddings)}`, { size: withoutEmbeddings }];
+    assumptions.push(["what N counts", without, [`with, ${compact(size)}`, {}]]);
+  }
+  return assumptions;
+}
+
+/** Which arm is best in a world, and what upcycling gains there. The first arm is the dense one. */
+function outcomeOf(arms: readonly PaidArm[], label: string, { curves, size, seen, dense, moe }: World): VariedOutcome {
+  const losses = arms.map(({ id, tokens }) => lossOf(id, curves, size, seen, tokens * (id === "dense" ? dense : moe)));
+  const upcycled = Math.min(...losses.filter((_, i) => at(arms, i).id === "upcycled"));
+  return { label, best: at(arms, losses.indexOf(Math.min(...losses))).id, gain: at(losses, 0) - upcycled };
 }
 
 /** Outcomes at the 5 % and 95 % points of the gain. */
 function drawnEnds(
   draws: readonly Curves[],
-  of: (one: Curves) => VariedOutcome,
+  outcome: (drawn: Curves) => VariedOutcome,
 ): [VariedOutcome, VariedOutcome] | null {
   if (draws.length < 20) return null;
-  const sorted = draws.map(of).sort((a, b) => a.gain - b.gain);
-  return [at(sorted, Math.floor(0.05 * sorted.length)), at(sorted, Math.floor(0.95 * sorted.length))];
+  const byGain = draws.map(outcome).sort((a, b) => a.gain - b.gain);
+  return [at(byGain, Math.floor(0.05 * byGain.length)), at(byGain, Math.floor(0.95 * byGain.length))];
 }

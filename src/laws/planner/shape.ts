@@ -12,7 +12,8 @@ import {
   type DecoderSpec,
   type Ffn,
 } from "../../model/decoder/types.js";
-import { checkSource, type RecipeShape } from "../../surgery/planning/recipe.js";
+import type { RecipeShape } from "../../surgery/planning/recipe.js";
+import { checkSource } from "../../surgery/planning/recipe-source.js";
 
 interface ShapeNumbers {
   readonly hidden: number;
@@ -32,6 +33,7 @@ interface ShapeNumbers {
   readonly norm: "rms" | "layer";
 }
 
+/** What a shape has where nothing else is said: Llama's blocks. */
 export const shapeDefaults = {
   tied: false,
   gated: true,
@@ -183,12 +185,12 @@ export function shapeOfSize(size: number): ShapeNumbers {
     return shape(hidden, layers, heads, heads / 4, ffnDim, vocab, { tied, headDim });
   };
   const ratioError = ({ hidden, layers }: ShapeNumbers): number => Math.abs(Math.log(hidden / layers / 100));
-  const sizeError = (found: ShapeNumbers): number => Math.abs(countParams(shapeSpec(found)).total / size - 1);
+  const sizeError = (numbers: ShapeNumbers): number => Math.abs(countParams(shapeSpec(numbers)).total / size - 1);
   const all = Array.from({ length: 80 }, (_, i) => candidate(4 * headDim * (i + 1)));
   const best = Math.min(...all.map(sizeError));
   // Among shapes of about the right size, the one of usual proportions.
   return all
-    .filter((found) => sizeError(found) <= Math.max(0.05, 1.5 * best))
+    .filter((numbers) => sizeError(numbers) <= Math.max(0.05, 1.5 * best))
     .reduce((a, b) => (ratioError(b) < ratioError(a) ? b : a));
 }
 
@@ -221,25 +223,17 @@ export function mixtureOf(source: DecoderSpec, recipe: RecipeShape): DecoderSpec
   };
 }
 
+/** Names of `parseShape`. */
+const shapeNames = ["hidden", "layers", "heads", "kv", "headDim", "inner", "vocab", "tied", "gated", "bias"];
+
 /**
- * `hidden=4096,layers=32,heads=32,inner=11008,vocab=32000` and optionally kv, headDim, tied, gated, bias. Throws
- * inputError.
+ * A shape from text: `hidden=4096,layers=32,heads=32,inner=11008,vocab=32000` and optionally kv, headDim, tied, gated,
+ * bias. `where` says where the text is from, for errors. Throws inputError.
  */
 export function parseShape(text: string, where: string): ShapeNumbers {
-  const known = ["hidden", "layers", "heads", "kv", "headDim", "inner", "vocab", "tied", "gated", "bias"];
-  const given = new Map<string, string>();
-  for (const part of text.split(",")) {
-    const [name = "", value = ""] = part.split("=").map((side) => side.trim());
-    if (!known.includes(name))
-      throw inputError(`"${part.trim()}" is not NAME=VALUE with a known name`, {
-        where,
-        hint: `names: ${known.join(", ")}`,
-      });
-    if (given.has(name)) throw inputError(`${name} is given twice`, { where });
-    given.set(name, value);
-  }
+  const settings = parseSettings(text, where);
   const count = (name: string, otherwise?: number): number => {
-    const value = given.get(name);
+    const value = settings.get(name);
     if (value === undefined && otherwise !== undefined) return otherwise;
     if (value === undefined)
       throw inputError(`${name} is missing`, { where, hint: "needed: hidden, layers, heads, inner, vocab" });
@@ -248,18 +242,19 @@ export function parseShape(text: string, where: string): ShapeNumbers {
     return Number(value);
   };
   const flag = (name: string, otherwise: boolean): boolean => {
-    const value = given.get(name) ?? String(otherwise);
+    const value = settings.get(name) ?? String(otherwise);
     if (value !== "true" && value !== "false")
       throw inputError(`${name} is "${value}", expected true or false`, { where });
     return value === "true";
   };
-  const [hidden, layers, heads, ffnDim, vocab] = [
-    count("hidden"),
-    count("layers"),
-    count("heads"),
-    count("inner"),
-    count("vocab"),
-  ];
+  const required = {
+    hidden: count("hidden"),
+    layers: count("layers"),
+    heads: count("heads"),
+    ffnDim: count("inner"),
+    vocab: count("vocab"),
+  };
+  const { hidden, heads } = required;
   const headDim = count("headDim", hidden / heads);
   const kvHeads = count("kv", heads);
   if (!Number.isInteger(headDim))
@@ -267,15 +262,27 @@ export function parseShape(text: string, where: string): ShapeNumbers {
   if (heads % kvHeads !== 0) throw inputError(`kv ${kvHeads} does not divide heads ${heads}`, { where });
   return {
     ...shapeDefaults,
-    hidden,
-    layers,
-    heads,
+    ...required,
     kvHeads,
     headDim,
-    ffnDim,
-    vocab,
     tied: flag("tied", false),
     gated: flag("gated", true),
     qkvBias: flag("bias", false),
   };
+}
+
+/** `NAME=VALUE,NAME=VALUE` as pairs. Throws inputError for a name that no shape has, or that stands there twice. */
+function parseSettings(text: string, where: string): ReadonlyMap<string, string> {
+  const settings = new Map<string, string>();
+  for (const part of text.split(",")) {
+    const [name = "", value = ""] = part.split("=").map((side) => side.trim());
+    if (!shapeNames.includes(name))
+      throw inputError(`"${part.trim()}" is not NAME=VALUE with a known name`, {
+        where,
+        hint: `names: ${shapeNames.join(", ")}`,
+      });
+    if (settings.has(name)) throw inputError(`${name} is given twice`, { where });
+    settings.set(name, value);
+  }
+  return settings;
 }

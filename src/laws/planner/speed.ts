@@ -21,9 +21,13 @@ export function productShare(rows: number, k: number, n: number): number {
   return (rows / (rows + 80)) * (short / (short + 300)) * (long / (long + 200));
 }
 
-/** Saved activations are written once and read about three times, forward and backward. Ours. */
+/** Saved activations are written once and read about three times, forward and backward. This is our own estimate. */
 const passesOverActivations = 4;
 
+/**
+ * Seconds of one optimizer step in a layout. `recomputed`: FLOPs per token that are computed again in the backward
+ * pass.
+ */
 export function stepSeconds(
   { spec, gpu, gpus, sequence, speed }: LayoutRequest,
   { flops, moe, moeLayers }: LayoutSums,
@@ -38,7 +42,7 @@ export function stepSeconds(
   const row = 2 * spec.hidden;
   const link = (span: number): number => speed.links * (span <= gpu.perNode ? gpu.intra : gpu.inter);
 
-  // Forward, one token, in FLOPs at peak; every GPU does its share of the step's tokens.
+  // Cost of the forward pass of one token, in FLOPs at peak; every GPU does its share of the step's tokens.
   const first = at(spec.layers, 0).ffn;
   const width = first.kind === "dense" ? first.ffnDim : spec.attn.heads * spec.attn.headDim;
   const plain = speed.matrices * productShare(tokens, spec.hidden, width / tp);
@@ -54,13 +58,17 @@ export function stepSeconds(
   const stepTokens = microBatches * microBatch * dp * sequence;
   const unit = stepTokens / (gpus * gpu.peak * speed.rest);
   const recompute = recomputed === 0 ? 0 : unit * blocks;
-  const saved =
+  const activationBytes =
     spec.layers.length *
-    blockActivationBytes(spec, spec.layers.at(-1)!, "none", { tensor: 1, expertTensor: 1, imbalance: 1 });
-  const elements = (passesOverActivations * saved * stepTokens) / (gpus * gpu.hbm * speed.links);
+    blockActivationBytes(spec, at(spec.layers, spec.layers.length - 1), "none", {
+      tensor: 1,
+      expertTensor: 1,
+      imbalance: 1,
+    });
+  const elements = (passesOverActivations * activationBytes * stepTokens) / (gpus * gpu.hbm * speed.links);
   const compute = unit * 3 * (blocks + head) + recompute + elements;
 
-  // Of one GPU, all micro-batches of the step.
+  // The rest is about one GPU and all micro-batches of the step.
   const layerRuns = microBatches * perStage;
   const mixed = moeLayers / spec.layers.length;
   // Attention, and a dense FFN or a shared expert: gather and scatter forward, the same and one gather more backward.

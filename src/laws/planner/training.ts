@@ -2,6 +2,7 @@
 import { compact } from "../../base/format.js";
 import type { RecipeShape } from "../../surgery/planning/recipe.js";
 
+/** One piece of advice: what it is about, the value, and why. */
 export interface Advice {
   readonly what: string;
   readonly value: string;
@@ -37,6 +38,7 @@ interface AdviceRequest {
   readonly parentPeak: number | null;
 }
 
+/** What to train an upcycled model of a dense parent of `size` parameters with. */
 export function trainingAdvice({ size, tokens, batch, recipe, parentPeak }: AdviceRequest): readonly Advice[] {
   const peak = parentPeak ?? usualPeak(size);
   const steps = tokens === null ? null : Math.round(tokens / batch);

@@ -57,66 +57,86 @@ export function columnSource(
   headers: readonly string[],
   mapping: ReadonlyMap<string, string>,
 ): ColumnSource | null {
-  const written = mapping.get(name);
-  if (written === undefined) {
-    const header = [name, ...(usual[name] ?? [])].flatMap((wanted) =>
-      headers.filter((found) => found === wanted || found.toLowerCase() === wanted.toLowerCase()),
-    )[0];
-    return header === undefined ? null : { name, text: header, formula: { kind: "name", name: header }, stated: false };
+  const text = mapping.get(name);
+  if (text === undefined) {
+    const header = usualHeader(name, headers);
+    return header === undefined ? null : headerSource(name, header);
   }
-  if (headers.includes(written))
-    return { name, text: written, formula: { kind: "name", name: written }, stated: false };
-  // Headers that are no names of formulas (spaces, slashes) stand for themselves; longer ones first.
-  let text = written;
+  if (headers.includes(text)) return headerSource(name, text);
+  return { name, text, formula: readFormula(name, text, headers), stated: true };
+}
+
+function headerSource(name: string, header: string): ColumnSource {
+  return { name, text: header, formula: { kind: "name", name: header }, stated: false };
+}
+
+/** The header that is taken for a column which the user has not mapped. */
+function usualHeader(name: string, headers: readonly string[]): string | undefined {
+  const spellings = [name, ...(usual[name] ?? [])];
+  return spellings.flatMap((spelling) =>
+    headers.filter((header) => header === spelling || header.toLowerCase() === spelling.toLowerCase()),
+  )[0];
+}
+
+/** Headers that are names of formulas; others (with spaces, slashes) stand for themselves in a mapping. */
+const isName = (header: string): boolean => /^[A-Za-z_]\w*$/.test(header);
+
+/** The formula of a mapping. Throws inputError where it cannot be read. */
+function readFormula(name: string, mapped: string, headers: readonly string[]): Expression {
+  let text = mapped;
   const placeholders = new Map<string, string>();
-  [...headers]
-    .sort((a, b) => b.length - a.length)
-    .forEach((header, i) => {
-      if (/^[A-Za-z_]\w*$/.test(header) || header === "" || !text.includes(header)) return;
-      placeholders.set(`header_${i}_`, header);
-      text = text.replaceAll(header, ` header_${i}_ `);
-    });
-  const restore = (node: Expression): Expression => {
-    switch (node.kind) {
-      case "number":
-        return node;
-      case "name":
-        return { kind: "name", name: placeholders.get(node.name) ?? node.name };
-      case "call":
-        return { ...node, of: restore(node.of) };
-      case "binary":
-        return { ...node, left: restore(node.left), right: restore(node.right) };
-    }
-  };
-  let formula: Expression;
+  // Longer headers first: a shorter one may be a part of them.
+  const longestFirst = headers.toSorted((a, b) => b.length - a.length);
+  for (const [i, header] of longestFirst.entries()) {
+    if (isName(header) || header === "" || !text.includes(header)) continue;
+    placeholders.set(`header_${i}_`, header);
+    text = text.replaceAll(header, ` header_${i}_ `);
+  }
   try {
-    formula = restore(parseExpression(text));
+    return renamed(parseExpression(text), placeholders);
   } catch (cause) {
-    throw inputError(`cannot read ${name}=${written}`, {
+    throw inputError(`cannot read ${name}=${mapped}`, {
       where: "--columns",
       hint: `columns of the file: ${headerList(headers)}`,
       cause,
     });
   }
-  return { name, text: written, formula, stated: true };
 }
 
+/** The formula with other names; those that `names` does not hold stay. */
+function renamed(node: Expression, names: ReadonlyMap<string, string>): Expression {
+  switch (node.kind) {
+    case "number":
+      return node;
+    case "name":
+      return { kind: "name", name: names.get(node.name) ?? node.name };
+    case "call":
+      return { ...node, of: renamed(node.of, names) };
+    case "binary":
+      return { ...node, left: renamed(node.left, names), right: renamed(node.right, names) };
+  }
+}
+
+/** The first twelve headers, for messages. */
 export function headerList(headers: readonly string[]): string {
-  const shown = headers.filter((name) => name !== "").slice(0, 12);
-  return shown.join(", ") + (headers.length > shown.length ? ", ..." : "");
+  const first = headers.filter((name) => name !== "").slice(0, 12);
+  return first.join(", ") + (headers.length > first.length ? ", ..." : "");
 }
 
-/** Values by row; a formula may use headers and columns read before it. An empty or unreadable cell is NaN. */
+/**
+ * Values [rows] of a column; its formula may use headers and the `columns` read before it. An empty or unreadable cell
+ * is NaN. Throws inputError for a name that is neither.
+ */
 export function readColumn(
   source: ColumnSource,
   cell: (header: string, row: number) => string | undefined,
-  known: Readonly<Record<string, Float64Array>>,
+  columns: Readonly<Record<string, Float64Array>>,
   rows: number,
   headers: readonly string[],
 ): Float64Array {
   const { all } = namesIn(source.formula);
   for (const name of all) {
-    if (!headers.includes(name) && !Object.hasOwn(known, name)) {
+    if (!headers.includes(name) && !Object.hasOwn(columns, name)) {
       throw inputError(`${source.name}=${source.text}: there is no column ${name}`, {
         where: "--columns",
         hint: `columns of the file: ${headerList(headers)}`,
@@ -126,7 +146,7 @@ export function readColumn(
   const evaluate = compileExpression(source.formula, [], all);
   return Float64Array.from({ length: rows }, (_, row) => {
     const values = all.map((name) =>
-      headers.includes(name) ? numberIn(cell(name, row)) : elementAt(valueAt(known, name), row),
+      headers.includes(name) ? numberIn(cell(name, row)) : elementAt(valueAt(columns, name), row),
     );
     return evaluate([], values).value;
   });

@@ -7,13 +7,14 @@ import { checkPoints } from "../forms/check.js";
 import { criteria, pick, qualityOf, type Criteria, type Quality } from "../fitting/compare.js";
 import { bestOf, fitLaw, problemOf, startsOf, type Fit, type StartMethod } from "../fitting/fit.js";
 import { extrapolationWarnings, identificationWarnings, type Warning } from "../fitting/identification.js";
-import type { Problem } from "../solvers/local-fit.js";
+import type { LocalFit, Problem } from "../solvers/local-fit.js";
 import type { Loss } from "../solvers/loss.js";
 import { profileParameter, profilePrediction, type Profile } from "../fitting/profile.js";
 import { placesOf, predict, type Law, type Points } from "../forms/types.js";
 import type { Job } from "./jobs.js";
-import { openPool } from "./pool.js";
+import { openPool, type Pool } from "./pool.js";
 
+/** What is to be fitted, and what is to be said about it. */
 export interface FitRequest {
   readonly law: LawName;
   readonly points: Points;
@@ -52,6 +53,7 @@ interface Prediction {
   readonly warnings: readonly Warning[];
 }
 
+/** A fit with its intervals, predictions, comparison and warnings. */
 export interface FitReport {
   readonly fit: Fit;
   readonly quality: Quality;
@@ -67,6 +69,7 @@ export interface FitReport {
   readonly comparison: readonly Criteria[];
 }
 
+/** How far a fit has come: `done` of `total` pieces of the work named `what`. */
 export interface FitProgress {
   readonly what: "starts" | "bootstrap" | "profile" | "comparison";
   readonly done: number;
@@ -83,50 +86,76 @@ const drawsWorthThreads = 200;
 /** Resampling fewer runs than this understates how much they differ. */
 const fewRuns = 10;
 
-/** Throws inputError for points that cannot be fitted. */
+/**
+ * Fits a law to points, with everything that the request asks to be said about the fit. Throws inputError for points
+ * that cannot be fitted and places that cannot be predicted.
+ */
 export async function runFit(
   request: FitRequest,
   progress: (state: FitProgress) => void = () => undefined,
 ): Promise<FitReport> {
-  const { points, loss, bootstrap, seed } = request;
+  const { points, loss, bootstrap } = request;
   const law = lawOf(request.law);
-  const { where, stated, lines } = request;
-  const notes = checkPoints(law, points, {
+  const notes = [...checkedPoints(law, request), ...clusterNotes(request)];
+  checkPlaces(law, request.predict);
+  const bound = law.bind(points);
+  const problem = problemOf(bound, points, loss);
+  const starts = startsOf(bound, { starts: request.starts });
+  const isWorthThreads = starts.length >= startsWorthThreads || bootstrap >= drawsWorthThreads;
+  const pool = openPool({ law: request.law, points, loss }, isWorthThreads ? request.threads : 1);
+  try {
+    const fit = bestOf(problem, points, await localFits(pool, starts, progress));
+    const draws = await drawFits(pool, fit, request, progress);
+    return report(request, law, problem, fit, draws, notes, progress);
+  } finally {
+    await pool.close();
+  }
+}
+
+/** Warnings about the points. Throws inputError where they cannot be fitted. */
+function checkedPoints(law: Law, { points, where, stated, lines }: FitRequest): readonly string[] {
+  return checkPoints(law, points, {
     ...(where !== undefined && { where }),
     ...(stated && { stated }),
     ...(lines && { pointName: (i: number) => `line ${lines[i]}` }),
   });
-  checkPlaces(law, request.predict);
+}
+
+function clusterNotes({ points, bootstrap }: FitRequest): string[] {
   const runs = clusterCount(points);
-  const few =
-    bootstrap > 0 && points.cluster !== undefined && runs < fewRuns
-      ? [`Only ${runs} runs to resample: bootstrap intervals will be too narrow.`]
-      : [];
-  const bound = law.bind(points);
-  const problem = problemOf(bound, points, loss);
-  const starts = startsOf(bound, { starts: request.starts });
-  const worth = starts.length >= startsWorthThreads || bootstrap >= drawsWorthThreads;
-  const pool = openPool({ law: request.law, points, loss }, worth ? request.threads : 1);
-  try {
-    const batches = pieces(starts.length, startsPerJob).map(([from, to]): Extract<Job, { type: "starts" }> => ({
-      type: "starts",
-      starts: starts.slice(from, to),
-    }));
-    const local = (await pool.run(batches, (done) => progress({ what: "starts", done, total: batches.length }))).flat();
-    const fit = bestOf(problem, points, local);
-    const jobs = pieces(bootstrap, drawsPerJob).map(([from, to]): Extract<Job, { type: "bootstrap" }> => ({
-      type: "bootstrap",
-      optimum: fit.theta,
-      seed,
-      from,
-      to,
-    }));
-    const parts = await pool.run(jobs, (done) => progress({ what: "bootstrap", done, total: jobs.length }));
-    const draws = joined(parts);
-    return report(request, law, problem, fit, draws, [...notes, ...few], progress);
-  } finally {
-    await pool.close();
-  }
+  if (bootstrap === 0 || points.cluster === undefined || runs >= fewRuns) return [];
+  return [`Only ${runs} runs to resample: bootstrap intervals will be too narrow.`];
+}
+
+async function localFits(
+  pool: Pool,
+  starts: readonly Float64Array[],
+  progress: (state: FitProgress) => void,
+): Promise<LocalFit[]> {
+  const jobs = ranges(starts.length, startsPerJob).map(([from, to]): Extract<Job, { type: "starts" }> => ({
+    type: "starts",
+    starts: starts.slice(from, to),
+  }));
+  const batches = await pool.run(jobs, (done) => progress({ what: "starts", done, total: jobs.length }));
+  return batches.flat();
+}
+
+/** Internal parameters of every bootstrap draw, one after another. */
+async function drawFits(
+  pool: Pool,
+  { theta: optimum }: Fit,
+  { bootstrap, seed }: FitRequest,
+  progress: (state: FitProgress) => void,
+): Promise<Float64Array> {
+  const jobs = ranges(bootstrap, drawsPerJob).map(([from, to]): Extract<Job, { type: "bootstrap" }> => ({
+    type: "bootstrap",
+    optimum,
+    seed,
+    from,
+    to,
+  }));
+  const parts = await pool.run(jobs, (done) => progress({ what: "bootstrap", done, total: jobs.length }));
+  return joined(parts);
 }
 
 function report(
@@ -148,24 +177,18 @@ function report(
     }
     if (natural.length > 0) intervals[name] = summarise(elementAt(natural, j), level);
   });
-  const comparison =
-    compare.length === 0
-      ? []
-      : [
-          criteria(fit, points),
-          ...compare.map((name, i) => {
-            const other = lawOf(name);
-            checkPoints(other, points);
-            progress({ what: "comparison", done: i + 1, total: compare.length });
-            return criteria(fitLaw(other, points, { loss }), points);
-          }),
-        ];
+  const others = compare.map((name, i) => {
+    const other = lawOf(name);
+    checkPoints(other, points);
+    progress({ what: "comparison", done: i + 1, total: compare.length });
+    return criteria(fitLaw(other, points, { loss }), points);
+  });
   return {
     fit,
     profiles,
     notes,
     quality: qualityOf(fit, points),
-    comparison,
+    comparison: others.length === 0 ? [] : [criteria(fit, points), ...others],
     bootstrap: intervals,
     draws: Object.fromEntries(natural.map((values, j) => [elementAt(law.parameters, j).name, values])),
     predictions: places.map((at) => predictionAt(at, points, problem, fit, draws, { profile, level })),
@@ -181,12 +204,12 @@ function predictionAt(
   draws: Float64Array,
   { profile, level }: { profile: boolean; level: number },
 ): Prediction {
-  // Columns that the group's law does not use.
+  const values = Object.fromEntries(Object.entries(columns).map(([name, value]) => [name, [value]]));
+  // Columns that the group's law does not use have no value.
   const unused = Object.fromEntries(
     fit.law.columns.filter(({ name }) => columns[name] === undefined).map(({ name }) => [name, [NaN]]),
   );
-  const given = Object.fromEntries(Object.entries(columns).map(([name, value]) => [name, [value]]));
-  const place = placesOf({ ...given, ...unused }, group === undefined ? undefined : [group]);
+  const place = placesOf({ ...values, ...unused }, group === undefined ? undefined : [group]);
   const alike =
     group === undefined
       ? points
@@ -197,7 +220,7 @@ function predictionAt(
   const p = fit.bound.p;
   const evaluator = fit.bound.at(place);
   const out = new Float64Array(1);
-  const values = Float64Array.from({ length: draws.length / p }, (_, i) => {
+  const drawnLosses = Float64Array.from({ length: draws.length / p }, (_, i) => {
     evaluator.evaluate(draws.subarray(i * p, (i + 1) * p), out);
     return Math.exp(elementAt(out, 0));
   });
@@ -206,11 +229,12 @@ function predictionAt(
     group: group ?? null,
     loss: elementAt(predict(fit.law, fit.params, place), 0),
     profile: profile ? profilePrediction(fit, problem, place, { level }) : null,
-    bootstrap: values.length === 0 ? null : summarise(values, level),
-    warnings: extrapolationWarnings(alike, placesOf(given)),
+    bootstrap: drawnLosses.length === 0 ? null : summarise(drawnLosses, level),
+    warnings: extrapolationWarnings(alike, placesOf(values)),
   };
 }
 
+/** Throws inputError for a place that lacks a column, or names no group of the law. */
 function checkPlaces(law: Law, places: FitRequest["predict"]): void {
   const where = "--predict";
   for (const { columns, group } of places) {
@@ -222,9 +246,9 @@ function checkPlaces(law: Law, places: FitRequest["predict"]): void {
       );
     }
     if (law.groups === undefined && group !== undefined) throw inputError(`the law ${law.id} has no groups`, { where });
-    const wanted = part?.columns ?? law.columns.map(({ name }) => name);
-    const names = [...(group === undefined ? [] : [`group=${group}`]), ...wanted.map((column) => `${column}=...`)];
-    for (const name of wanted) {
+    const required = part?.columns ?? law.columns.map(({ name }) => name);
+    const names = [...(group === undefined ? [] : [`group=${group}`]), ...required.map((column) => `${column}=...`)];
+    for (const name of required) {
       if (!((columns[name] ?? 0) > 0) && !(name === "S" && columns[name] === 0))
         throw inputError(`a prediction of ${law.id} needs ${name}`, {
           where,
@@ -234,7 +258,8 @@ function checkPlaces(law: Law, places: FitRequest["predict"]): void {
   }
 }
 
-function pieces(count: number, size: number): [number, number][] {
+/** Ranges [from, to) of at most `size` that cover `count` items. */
+function ranges(count: number, size: number): [number, number][] {
   return Array.from({ length: Math.ceil(count / size) }, (_, i) => [i * size, Math.min(count, (i + 1) * size)]);
 }
 

@@ -14,6 +14,7 @@ export interface FitTask {
   readonly loss: Loss;
 }
 
+/** A piece of work that one thread does. */
 export type Job =
   | { readonly type: "starts"; readonly starts: readonly Float64Array[]; readonly limits?: SolverLimits }
   | {
@@ -24,10 +25,13 @@ export type Job =
       readonly to: number;
     };
 
+/** A job's result: local fits of its starts, or internal parameters [draws * p] of its draws. */
 export type JobResult<J extends Job> = J extends { type: "starts" } ? readonly LocalFit[] : Float64Array;
 
+/** Does jobs of one task. */
 export type Runner = <J extends Job>(job: J) => JobResult<J>;
 
+/** Binds the task's law to its points, once for all jobs. */
 export function openRunner({ law, points, loss }: FitTask): Runner {
   const problem: Problem = problemOf(lawOf(law).bind(points), points, loss);
   return <J extends Job>(job: J) =>

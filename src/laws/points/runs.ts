@@ -12,7 +12,7 @@ import { withFsErrors } from "../../files/io/fs-errors.js";
 import { readJsonl } from "../../files/io/jsonl.js";
 import { readJson } from "../../files/io/ranges.js";
 import type { Law } from "../forms/types.js";
-import type { StudyResult } from "../../model/results/result.js";
+import type { ArmResult, ArmRun, StudyResult } from "../../model/results/result.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { Table } from "./table.js";
 
@@ -37,30 +37,32 @@ const headers = ["run", "group", "N", "active", "total", "D", "D1", "D2", "loss"
  * none.
  */
 export async function readRuns(dir: string, law: Law): Promise<Table> {
-  const found = await pointsBelow(dir, dir, 0);
-  if (found.length === 0) {
+  const all = await pointsBelow(dir, dir, 0);
+  if (all.length === 0) {
     throw inputError("no finished run in this folder", {
       where: dir,
       hint: "expected result.json of a study, or run.json with metrics.jsonl of a training",
     });
   }
   const upcycled = law.columns.some(({ name }) => name === "D2") && law.groups === undefined;
-  const kept = law.groups !== undefined ? found : found.filter(({ group }) => (group === "upcycled") === upcycled);
-  if (kept.length === 0) {
+  const points = law.groups !== undefined ? all : all.filter(({ group }) => (group === "upcycled") === upcycled);
+  if (points.length === 0) {
     throw inputError(
-      `no ${upcycled ? "upcycled" : "dense or from-scratch"} run among the ${found.length} of this folder`,
+      `no ${upcycled ? "upcycled" : "dense or from-scratch"} run among the ${all.length} of this folder`,
       { where: dir, hint: `the law ${law.id} is about those` },
     );
   }
   return {
     headers,
-    rows: kept.map((point) => headers.map((name) => (point[name] === null ? "" : String(point[name])))),
-    lines: kept.map((_, i) => i + 1),
+    rows: points.map((point) => headers.map((name) => (point[name] === null ? "" : String(point[name])))),
+    lines: points.map((_, i) => i + 1),
   };
 }
 
+/** Folders inside each other that are searched. */
 const deepest = 6;
 
+/** Points of the runs in a folder and in those below it; `root` is where the names of runs start. */
 async function pointsBelow(root: string, dir: string, depth: number): Promise<RunPoint[]> {
   if (await exists(join(dir, "result.json")))
     return ofStudy((await readJson(join(dir, "result.json"))) as StudyResult, relative(root, dir));
@@ -76,52 +78,41 @@ async function pointsBelow(root: string, dir: string, depth: number): Promise<Ru
   return points;
 }
 
+/** Points of all runs of a study; `name` is the path of its folder, for the names of the runs. */
 export function ofStudy({ parent, arms }: StudyResult, name: string): RunPoint[] {
-  const points: RunPoint[] = [];
+  const runs = arms.flatMap((arm) => arm.runs.flatMap((run) => pointOfRun(parent, arm, run, name)));
+  if (parent.tokens === null) return runs;
   const size = parent.params.total;
-  if (parent.tokens !== null) {
-    points.push({
-      run: join(name, "parent"),
-      group: "dense",
-      N: size,
-      active: parent.params.active,
-      total: size,
-      D: parent.tokens,
-      D1: null,
-      D2: null,
-      loss: parent.loss,
-    });
-  }
-  for (const arm of arms) {
-    for (const run of arm.runs) {
-      const tokens = run.points.at(-1)?.tokens ?? 0;
-      if (tokens === 0) continue;
-      const common = {
-        run: join(name, run.path),
-        active: arm.params.active,
-        total: arm.params.total,
-        loss: run.finalLoss,
-      };
-      switch (arm.kind) {
-        case "dense":
-          points.push({
-            ...common,
-            group: "dense",
-            N: arm.params.total,
-            D: parent.tokens === null ? null : parent.tokens + tokens,
-            D1: null,
-            D2: null,
-          });
-          break;
-        case "scratch":
-          points.push({ ...common, group: "moe", N: size, D: tokens, D1: null, D2: null });
-          break;
-        case "upcycled":
-          points.push({ ...common, group: "upcycled", N: size, D: null, D1: parent.tokens, D2: tokens });
-      }
+  const own: RunPoint = {
+    run: join(name, "parent"),
+    group: "dense",
+    N: size,
+    active: parent.params.active,
+    total: size,
+    D: parent.tokens,
+    D1: null,
+    D2: null,
+    loss: parent.loss,
+  };
+  return [own, ...runs];
+}
+
+/** The point of one run of an arm; none where the run saw no tokens. */
+function pointOfRun(parent: StudyResult["parent"], { kind, params }: ArmResult, run: ArmRun, name: string): RunPoint[] {
+  const tokens = run.points.at(-1)?.tokens ?? 0;
+  if (tokens === 0) return [];
+  const { active, total } = params;
+  const common = { run: join(name, run.path), active, total, loss: run.finalLoss };
+  switch (kind) {
+    case "dense": {
+      const D = parent.tokens === null ? null : parent.tokens + tokens;
+      return [{ ...common, group: "dense", N: total, D, D1: null, D2: null }];
     }
+    case "scratch":
+      return [{ ...common, group: "moe", N: parent.params.total, D: tokens, D1: null, D2: null }];
+    case "upcycled":
+      return [{ ...common, group: "upcycled", N: parent.params.total, D: null, D1: parent.tokens, D2: tokens }];
   }
-  return points;
 }
 
 /**

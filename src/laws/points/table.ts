@@ -10,6 +10,7 @@ import { bytes as bytesText } from "../../base/format.js";
 import { sizeLimits, tooLarge, utf8Text } from "../../files/io/open.js";
 import { inputName, readInput } from "../../files/io/streams.js";
 
+/** A table of text cells. */
 export interface Table {
   readonly headers: readonly string[];
   /** Cells by row; an absent value is "". */
@@ -21,13 +22,13 @@ export interface Table {
 /** Reads a table from a file, a pipe or ("-") standard input. Throws inputError for what holds none. */
 export async function readTable(file: string): Promise<Table> {
   const path = inputName(file);
-  let seen = 0;
+  let bytesRead = 0;
   const bytes = await readInput(file, {
     maxBytes: sizeLimits.table,
     // An endless stream of something else ends here, not at the limit.
     look: (piece) => {
-      if (seen === 0 && !isPacked(piece)) requireText(piece, path);
-      seen += piece.byteLength;
+      if (bytesRead === 0 && !isPacked(piece)) requireText(piece, path);
+      bytesRead += piece.byteLength;
     },
   });
   if (starts(bytes, parquetMark)) return fromParquet(bytes, path);
@@ -129,8 +130,7 @@ async function fromParquet(bytes: Uint8Array, path: string): Promise<Table> {
 }
 
 function fromObjects(objects: readonly Row[], path: string): Table {
-  const headers: string[] = [];
-  const known = new Set<string>();
+  const names = new Set<string>();
   for (const { line, value } of objects) {
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
       throw inputError("this is no object with named values", {
@@ -138,11 +138,9 @@ function fromObjects(objects: readonly Row[], path: string): Table {
         hint: 'expected for example {"N": 1e8, "D": 1e10, "loss": 2.9}',
       });
     }
-    for (const name of Object.keys(value)) {
-      if (!known.has(name)) headers.push(name);
-      known.add(name);
-    }
+    for (const name of Object.keys(value)) names.add(name);
   }
+  const headers = [...names];
   const cell = (value: unknown): string =>
     typeof value === "string" || typeof value === "number" || typeof value === "boolean" || typeof value === "bigint"
       ? String(value)
@@ -154,55 +152,75 @@ function fromObjects(objects: readonly Row[], path: string): Table {
   };
 }
 
-/** RFC 4180, with any of three separators, whichever the heading has most of. */
+/** A line of cells; a quoted cell may hold line ends, so a record may go over several lines of the file. */
+interface CsvRecord {
+  /** Line of the file on which it begins, from 1. */
+  readonly line: number;
+  readonly cells: readonly string[];
+}
+
+/**
+ * A table from RFC 4180's CSV, with any of three separators, whichever the heading has most of. Throws inputError for a
+ * quoted cell that is not closed, for no rows, for two columns of one name, and for rows of other lengths.
+ */
 export function parseCsv(text: string, path: string): Table {
-  const source = text.replace(/^\ufeff/, "");
+  const [head, ...rows] = csvRecords(text.replace(/^\ufeff/, ""), path);
+  if (head === undefined || rows.length === 0)
+    throw inputError("expected a line of column names and lines of values", { where: path });
+  const twice = head.cells.find((name, i) => name !== "" && head.cells.indexOf(name) !== i);
+  if (twice !== undefined) throw inputError(`two columns are called "${twice}"`, { where: `${path}:1` });
+  const ragged = rows.find(({ cells }) => cells.length !== head.cells.length);
+  if (ragged !== undefined)
+    throw inputError(`${ragged.cells.length} cells, the heading has ${head.cells.length}`, {
+      where: `${path}:${ragged.line}`,
+    });
+  return { headers: head.cells, rows: rows.map(({ cells }) => cells), lines: rows.map(({ line }) => line) };
+}
+
+/** The separator that the heading has most of. */
+function separatorOf(source: string): string {
   const heading = source.slice(0, source.search(/\r?\n|$/));
-  const separator = [",", ";", "\t"].reduce((best, next) =>
+  return [",", ";", "\t"].reduce((best, next) =>
     heading.split(next).length > heading.split(best).length ? next : best,
   );
-  const records: { line: number; cells: string[] }[] = [];
+}
+
+/** Records that have at least one cell with text. */
+function csvRecords(source: string, path: string): CsvRecord[] {
+  const separator = separatorOf(source);
+  const records: CsvRecord[] = [];
   let line = 1;
+  let start = 1;
   let cells: string[] = [];
   let cell = "";
-  let quoted = false;
-  let start = 1;
-  const end = (): void => {
+  let isQuoted = false;
+  const endCell = (): void => {
     cells.push(cell.trim());
+    cell = "";
+  };
+  const endRecord = (): void => {
+    endCell();
     if (cells.some((value) => value !== "")) records.push({ line: start, cells });
     cells = [];
-    cell = "";
     start = line;
   };
   for (let i = 0; i < source.length; i++) {
     const character = elementAt(source, i);
     if (character === "\n") line += 1;
-    if (quoted) {
+    if (isQuoted) {
       if (character !== '"') cell += character;
       else if (source[i + 1] === '"') {
         cell += '"';
         i += 1;
-      } else quoted = false;
+      } else isQuoted = false;
     } else if (character === '"' && cell.trim() === "") {
-      quoted = true;
+      isQuoted = true;
       cell = "";
-    } else if (character === separator) {
-      cells.push(cell.trim());
-      cell = "";
-    } else if (character === "\n") end();
+    } else if (character === separator) endCell();
+    else if (character === "\n") endRecord();
     else if (character !== "\r") cell += character;
   }
-  if (quoted) throw inputError("a quoted cell is not closed", { where: `${path}:${start}` });
-  if (cell !== "" || cells.length > 0) end();
-  const [head, ...rows] = records;
-  if (head === undefined || rows.length === 0)
-    throw inputError("expected a line of column names and lines of values", { where: path });
-  const twice = head.cells.find((name, i) => name !== "" && head.cells.indexOf(name) !== i);
-  if (twice !== undefined) throw inputError(`two columns are called "${twice}"`, { where: `${path}:1` });
-  const ragged = rows.find(({ cells: found }) => found.length !== head.cells.length);
-  if (ragged !== undefined)
-    throw inputError(`${ragged.cells.length} cells, the heading has ${head.cells.length}`, {
-      where: `${path}:${ragged.line}`,
-    });
-  return { headers: head.cells, rows: rows.map(({ cells: found }) => found), lines: rows.map(({ line: at }) => at) };
+  if (isQuoted) throw inputError("a quoted cell is not closed", { where: `${path}:${start}` });
+  if (cell !== "" || cells.length > 0) endRecord();
+  return records;
 }

@@ -1,22 +1,28 @@
 /** From one start to one local optimum, for each loss. */
 import { bfgs } from "./bfgs.js";
-import { defaultLimits, type LocalMinimum, type SolverLimits } from "./box.js";
+import { defaultLimits, isOnBound, isOutside, pointsOut, type LocalMinimum, type SolverLimits } from "./box.js";
+import { at } from "../../base/at.js";
 import { meanOf } from "../../base/mean.js";
 import { levenberg } from "./levenberg.js";
 import { solve } from "../../base/linear-algebra.js";
 import type { Loss } from "./loss.js";
 import { Objective, type Penalty } from "./objective.js";
 import type { BoundLaw } from "../forms/types.js";
+import { largestSize } from "../../base/vectors.js";
 
+/** What is fitted: a law on its points and the loss of their residuals. */
 export interface Problem {
   readonly bound: BoundLaw;
+  /** ln of the observed losses. */
   readonly logLoss: Float64Array;
   /** How often each point counts: 1, or its number of draws in a bootstrap sample. */
   readonly weights: Float64Array;
   readonly loss: Loss;
 }
 
+/** The local optimum reached from one start. */
 export interface LocalFit {
+  /** Internal parameters. */
   readonly theta: Float64Array;
   /** The objective as reported: sum of w times Huber's loss, |r|, or r^2. */
   readonly objective: number;
@@ -32,6 +38,7 @@ export interface LocalFit {
 /** LAD is Huber's loss with a threshold this much smaller than the typical residual. */
 const ladThreshold = 1e-7;
 
+/** Fits from one start, with at most one penalty, by the minimiser that suits the loss. */
 export function fitFrom(
   problem: Problem,
   start: Float64Array,
@@ -41,14 +48,10 @@ export function fitFrom(
   const { bound, logLoss, weights, loss } = problem;
   const objective = new Objective(bound, logLoss, weights, loss.name, loss.delta);
   objective.penalty = penalty;
-  if (loss.name === "mse") {
-    const found = levenberg(objective, start, limits);
-    return finished(objective, loss, found, found.converged);
-  }
+  if (loss.name === "mse") return finished(objective, loss, levenberg(objective, start, limits));
   const near = approached(objective, start, limits);
   if (loss.name === "lad") return leastAbsolute(objective, near, limits);
-  const found = bfgs(objective, near, limits);
-  return finished(objective, loss, found, found.converged);
+  return finished(objective, loss, bfgs(objective, near, limits));
 }
 
 /** Residuals of ln L that are larger than this on average belong to a start far from any fit. */
@@ -69,22 +72,19 @@ function approached(objective: Objective, start: Float64Array, limits: SolverLim
   return theta;
 }
 
-function finished(objective: Objective, loss: Loss, found: LocalMinimum, converged: boolean): LocalFit {
-  const { theta, gradient } = found;
-  const { lower, upper } = objective.law;
-  let norm = 0;
-  for (let j = 0; j < theta.length; j++) {
-    const held = (theta[j]! <= lower[j]! && gradient[j]! > 0) || (theta[j]! >= upper[j]! && gradient[j]! < 0);
-    if (!held) norm = Math.max(norm, Math.abs(gradient[j]!));
-  }
+function finished(objective: Objective, loss: Loss, { theta, gradient, value, converged }: LocalMinimum): LocalFit {
+  const slopesInside = gradient.filter((slope, j) => !pointsOut(objective.law, theta, j, -slope));
   return {
     theta,
     objective: objective.dataSum(loss.name),
-    gradientNorm: norm,
-    converged: converged && Number.isFinite(found.value),
+    gradientNorm: largestSize(slopesInside),
+    converged: converged && Number.isFinite(value),
     evaluations: objective.evaluations,
   };
 }
+
+/** Thresholds of Huber's loss on the way to least absolute deviations: each is a fifth of the one before. */
+const ladSteps = 14;
 
 /**
  * Least absolute deviations: Huber's loss with its threshold lowered step by step, each minimum the start of the next;
@@ -92,32 +92,27 @@ function finished(objective: Objective, loss: Loss, found: LocalMinimum, converg
  * residuals zero.
  */
 function leastAbsolute(objective: Objective, start: Float64Array, limits: SolverLimits): LocalFit {
-  const { p, law, weights } = objective;
-  const gradient = new Float64Array(p);
   objective.delta = 1;
-  objective.value(start, gradient);
-  const typical = median(objective.residuals.map(Math.abs).filter((_, i) => weights[i]! > 0));
-  let found: LocalMinimum | null = null;
-  let floor = Math.max(typical, 1e-12);
-  for (let step = 0; step < 14; step++) {
+  objective.value(start, new Float64Array(objective.p));
+  let floor = Math.max(medianResidual(objective), 1e-12);
+  objective.delta = Math.max(floor, 1e-14);
+  let minimum = bfgs(objective, start, limits);
+  // The start may have been far away: thresholds are relative to the residuals of the first fit.
+  floor = Math.max(Math.min(floor, medianResidual(objective)), 1e-13);
+  for (let step = 1; step < ladSteps && objective.delta > floor * ladThreshold; step++) {
     objective.delta = Math.max(floor * 0.2 ** step, 1e-14);
-    found = bfgs(objective, found?.theta ?? start, limits);
-    if (step === 0) {
-      // The start may have been far away: thresholds are relative to the residuals of the first fit.
-      floor = Math.max(
-        Math.min(floor, median(objective.residuals.map(Math.abs).filter((_, i) => weights[i]! > 0))),
-        1e-13,
-      );
-    }
-    if (objective.delta <= floor * ladThreshold) break;
+    minimum = bfgs(objective, minimum.theta, limits);
   }
-  const smooth = finished(objective, { name: "lad", delta: 0 }, found!, found!.converged);
-  const free = Array.from({ length: p }, (_, j) => j).filter(
-    (j) => found!.theta[j]! > law.lower[j]! && found!.theta[j]! < law.upper[j]!,
-  );
+  const smooth = finished(objective, { name: "lad", delta: 0 }, minimum);
   if (objective.penalty !== null) return smooth;
-  const corner = throughPoints(objective, found!.theta, free);
+  const free = [...minimum.theta.keys()].filter((j) => !isOnBound(objective.law, minimum.theta, j));
+  const corner = throughPoints(objective, minimum.theta, free);
   return corner === null || !(corner.objective <= smooth.objective) ? smooth : { ...smooth, ...corner };
+}
+
+/** Median size of the residuals of points that count. */
+function medianResidual({ residuals, weights }: Objective): number {
+  return median(residuals.map(Math.abs).filter((_, i) => at(weights, i) > 0));
 }
 
 type Corner = Pick<LocalFit, "theta" | "objective" | "gradientNorm" | "converged">;
@@ -128,59 +123,82 @@ type Corner = Pick<LocalFit, "theta" | "objective" | "gradientNorm" | "converged
  * weight (Koenker 2005, theorem 2.1); what clipped multipliers leave over is the gradient norm.
  */
 function throughPoints(objective: Objective, from: Float64Array, free: readonly number[]): Corner | null {
-  const { law, weights, residuals } = objective;
-  const n = law.n;
-  const k = free.length;
-  const gradient = new Float64Array(from.length);
   const theta = from.slice();
-  objective.value(theta, gradient);
-  const order = Array.from({ length: n }, (_, i) => i).filter((i) => weights[i]! > 0);
-  order.sort((a, b) => Math.abs(residuals[a]!) - Math.abs(residuals[b]!));
-  const on = order.slice(0, k);
-  const off = order.slice(k);
-  if (on.length < k) return null;
-  const matrix = new Float64Array(k * k);
-  let jacobian = objective.slopesOfPoints();
+  objective.value(theta, new Float64Array(theta.length));
+  const order = closestFirst(objective);
+  const on = order.slice(0, free.length);
+  if (on.length < free.length || !zeroResiduals(objective, theta, on, free)) return null;
+  const gradientNorm = unbalancedSlope(objective, on, order.slice(free.length), free);
+  if (gradientNorm === null) return null;
+  const converged = gradientNorm <= 1e-9 * objective.law.n;
+  return { theta, objective: objective.dataSum("lad"), gradientNorm, converged };
+}
+
+/** Points that count, by the size of their residual. */
+function closestFirst({ residuals, weights }: Objective): number[] {
+  const counting = [...residuals.keys()].filter((i) => at(weights, i) > 0);
+  return counting.sort((a, b) => Math.abs(at(residuals, a)) - Math.abs(at(residuals, b)));
+}
+
+/** Moves `theta` to where the residuals of the points `on` are zero; false where that is nowhere in the box. */
+function zeroResiduals(
+  objective: Objective,
+  theta: Float64Array,
+  on: readonly number[],
+  free: readonly number[],
+): boolean {
+  const gradient = new Float64Array(theta.length);
   for (let iteration = 0; iteration < 4; iteration++) {
-    on.forEach((i, row) => free.forEach((j, column) => (matrix[row * k + column] = jacobian[j * n + i]!)));
-    const step = solve(
-      matrix,
-      k,
-      Float64Array.from(on, (i) => -residuals[i]!),
-    );
-    if (step === null) return null;
-    free.forEach((j, column) => (theta[j]! += step[column]!));
-    if (free.some((j) => theta[j]! < law.lower[j]! || theta[j]! > law.upper[j]!)) return null;
+    const slopes = objective.slopesOfPoints();
+    const system = Float64Array.from(on.flatMap((i) => free.map((j) => at(at(slopes, j), i))));
+    const aim = Float64Array.from(on, (i) => -at(objective.residuals, i));
+    const step = solve(system, free.length, aim);
+    if (step === null) return false;
+    for (const [column, j] of free.entries()) theta[j] = at(theta, j) + at(step, column);
+    if (free.some((j) => isOutside(objective.law, theta, j))) return false;
     objective.value(theta, gradient);
-    jacobian = objective.slopesOfPoints();
   }
-  const slopes = Float64Array.from(free, (j) =>
-    off.reduce((sum, i) => sum + weights[i]! * side(residuals[i]!) * jacobian[j * n + i]!, 0),
+  return true;
+}
+
+/** Largest slope that the points `on` cannot balance against the points `off`; null where it cannot be computed. */
+function unbalancedSlope(
+  objective: Objective,
+  on: readonly number[],
+  off: readonly number[],
+  free: readonly number[],
+): number | null {
+  const { weights, residuals } = objective;
+  const allSlopes = objective.slopesOfPoints();
+  const jacobian = free.map((j) => at(allSlopes, j));
+  const slopes = jacobian.map((own) =>
+    off.reduce((sum, i) => sum + at(weights, i) * side(at(residuals, i)) * at(own, i), 0),
   );
-  const transposed = new Float64Array(k * k);
-  on.forEach((i, row) => free.forEach((j, column) => (transposed[column * k + row] = jacobian[j * n + i]!)));
+  const transposed = Float64Array.from(jacobian.flatMap((own) => on.map((i) => at(own, i))));
   const multipliers = solve(
     transposed,
-    k,
-    slopes.map((slope) => -slope),
+    free.length,
+    Float64Array.from(slopes, (slope) => -slope),
   );
   if (multipliers === null) return null;
-  const left = free.map((j, column) =>
-    on.reduce((sum, i, row) => {
-      const limit = weights[i]!;
-      return sum + Math.min(limit, Math.max(-limit, multipliers[row]!)) * jacobian[j * n + i]!;
-    }, slopes[column]!),
+  const clippedMultipliers = on.map((i, row) => {
+    const limit = at(weights, i);
+    return Math.min(limit, Math.max(-limit, at(multipliers, row)));
+  });
+  const unbalanced = jacobian.map((own, column) =>
+    on.reduce((sum, i, row) => sum + at(clippedMultipliers, row) * at(own, i), at(slopes, column)),
   );
-  const gradientNorm = left.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  return { theta, objective: objective.dataSum("lad"), gradientNorm, converged: gradientNorm <= 1e-9 * n };
+  return unbalanced.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 }
 
 /** The sign of a residual; one that is only rounding has none. */
 const side = (residual: number): number => (Math.abs(residual) <= 1e-14 ? 0 : Math.sign(residual));
 
+/** The middle value, or the mean of both middle ones; NaN of no values. */
 export function median(values: ArrayLike<number>): number {
-  const sorted = Float64Array.from(values).sort();
-  const half = sorted.length >> 1;
-  if (sorted.length === 0) return NaN;
-  return sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
+  if (values.length === 0) return NaN;
+  const ascending = Float64Array.from(values).sort();
+  const half = ascending.length >> 1;
+  const upper = at(ascending, half);
+  return ascending.length % 2 === 1 ? upper : (at(ascending, half - 1) + upper) / 2;
 }

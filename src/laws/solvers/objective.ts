@@ -2,10 +2,15 @@
  * What the solvers minimise: the sum over points of w_i rho(r_i) / scale, r = ln prediction - ln observation, plus at
  * most one penalty (half a weight times a squared distance), with which profiles hold a quantity near a value. Dividing
  * Huber's sum by its delta keeps objective and gradient near 1, where stopping rules mean what they say.
+ *
+ * Dimensions: `n` points, `p` internal parameters.
  */
 import type { LossName } from "./loss.js";
 import type { Evaluator, Functional } from "../forms/types.js";
+import type { Box } from "./box.js";
+import { addScaled, dot3, zeros, type Matrix } from "../../base/vectors.js";
 
+/** Half `weight` times the squared distance of a quantity from `target`. */
 export interface Penalty {
   readonly of: Functional;
   readonly target: number;
@@ -13,10 +18,13 @@ export interface Penalty {
   readonly weight: number;
 }
 
+/** The objective of one fit. It remembers the last evaluated point, which `curvature` and `dataSum` are about. */
 export class Objective {
   readonly p: number;
+  /** ln prediction - ln observation of the last evaluated point. */
   readonly residuals: Float64Array;
-  private readonly jacobian: Float64Array;
+  /** d ln L_i / d theta_j: a row per parameter, a column per point. */
+  private readonly jacobian: Matrix;
   penalty: Penalty | null = null;
   /** Evaluations with a gradient so far. */
   evaluations = 0;
@@ -26,7 +34,7 @@ export class Objective {
   private readonly penaltyGradient: Float64Array;
 
   constructor(
-    readonly law: Evaluator & { readonly p: number; readonly lower: Float64Array; readonly upper: Float64Array },
+    readonly law: Evaluator & Box & { readonly p: number },
     readonly logLoss: Float64Array,
     readonly weights: Float64Array,
     loss: LossName,
@@ -34,7 +42,7 @@ export class Objective {
   ) {
     this.p = law.p;
     this.residuals = new Float64Array(law.n);
-    this.jacobian = new Float64Array(law.n * law.p);
+    this.jacobian = zeros(law.p, law.n);
     this.slopes = new Float64Array(law.n);
     this.penaltyGradient = new Float64Array(law.p);
     this.delta = loss === "mse" ? Infinity : delta;
@@ -52,15 +60,26 @@ export class Objective {
 
   /** The scaled objective at `theta`; fills `gradient`. Leaves the residuals of this point. */
   value(theta: Float64Array, gradient: Float64Array): number {
-    const { law, logLoss, weights, residuals, slopes, delta, scale, p } = this;
-    const n = law.n;
+    const { law, residuals, slopes, penalty, penaltyGradient, scale } = this;
     this.evaluations += 1;
     law.evaluate(theta, residuals);
+    const data = this.weighResiduals() * scale;
+    law.pullback(slopes, gradient);
+    if (penalty === null) return data;
+    const weight = penalty.weight * scale;
+    const distance = penalty.of.at(theta, penaltyGradient) - penalty.target;
+    addScaled(gradient, weight * distance, penaltyGradient);
+    return data + 0.5 * weight * distance * distance;
+  }
+
+  /** Makes residuals of the predictions that lie in `residuals`, fills `slopes`, and returns the unscaled sum. */
+  private weighResiduals(): number {
+    const { logLoss, weights, residuals, slopes, delta, scale } = this;
     let sum = 0;
-    for (let i = 0; i < n; i++) {
+    for (let i = 0; i < residuals.length; i++) {
       const r = residuals[i]! - logLoss[i]!;
-      residuals[i] = r;
       const w = weights[i]!;
+      residuals[i] = r;
       if (r > delta) {
         sum += w * delta * (r - delta / 2);
         slopes[i] = w * delta * scale;
@@ -72,64 +91,48 @@ export class Objective {
         slopes[i] = w * r * scale;
       }
     }
-    sum *= scale;
-    law.pullback(slopes, gradient);
-    if (this.penalty !== null) {
-      const { of, target } = this.penalty;
-      const weight = this.penalty.weight * scale;
-      const distance = of.at(theta, this.penaltyGradient) - target;
-      sum += 0.5 * weight * distance * distance;
-      for (let j = 0; j < p; j++) gradient[j]! += weight * distance * this.penaltyGradient[j]!;
-    }
     return sum;
   }
 
   /**
-   * Gauss-Newton matrix J^T W J of the last evaluated point, row-major, W = w psi(r) / r: a convex quadratic with this
-   * matrix lies above Huber's loss and touches it there (iteratively reweighted least squares).
+   * Fills the rows [p][p] of the Gauss-Newton matrix J^T W J of the last evaluated point, W = w psi(r) / r: a convex
+   * quadratic with this matrix lies above Huber's loss and touches it there (iteratively reweighted least squares).
    */
-  curvature(out: Float64Array): void {
-    const { law, weights, residuals, jacobian, slopes, delta, scale, p } = this;
-    const n = law.n;
-    law.jacobian(jacobian);
-    for (let i = 0; i < n; i++) {
+  curvature(out: readonly Float64Array[]): void {
+    const { law, weights, residuals, jacobian, slopes, delta, scale, penalty, penaltyGradient } = this;
+    law.jacobian(jacobian.values);
+    for (let i = 0; i < residuals.length; i++) {
       const size = Math.abs(residuals[i]!);
       slopes[i] = weights[i]! * scale * (size <= delta ? 1 : delta / size);
     }
-    for (let j = 0; j < p; j++) {
-      for (let k = j; k < p; k++) {
-        let sum = 0;
-        const [a, b] = [j * n, k * n];
-        for (let i = 0; i < n; i++) sum += slopes[i]! * jacobian[a + i]! * jacobian[b + i]!;
-        if (this.penalty !== null)
-          sum += this.penalty.weight * scale * this.penaltyGradient[j]! * this.penaltyGradient[k]!;
-        out[j * p + k] = out[k * p + j] = sum;
+    for (const [j, own] of jacobian.rows.entries()) {
+      for (const [k, other] of jacobian.rows.entries()) {
+        if (k < j) continue;
+        let sum = dot3(slopes, own, other);
+        if (penalty !== null) sum += penalty.weight * scale * penaltyGradient[j]! * penaltyGradient[k]!;
+        out[j]![k] = out[k]![j] = sum;
       }
     }
   }
 
-  /** d ln L_i / d theta_j of the last evaluated point, at [j * n + i]. */
-  slopesOfPoints(): Float64Array {
-    this.law.jacobian(this.jacobian);
-    return this.jacobian;
+  /** d ln L_i / d theta_j of the last evaluated point, at [j][i]. */
+  slopesOfPoints(): readonly Float64Array[] {
+    this.law.jacobian(this.jacobian.values);
+    return this.jacobian.rows;
   }
 
   /** The data's part of the last evaluated point, without the penalty: w times Huber's loss, |r|, or r^2. */
   dataSum(loss: LossName): number {
     const { residuals, weights, delta } = this;
     let sum = 0;
-    for (let i = 0; i < residuals.length; i++) {
-      const size = Math.abs(residuals[i]!);
-      sum +=
-        weights[i]! *
-        (loss === "mse"
-          ? size * size
-          : loss === "lad"
-            ? size
-            : size <= delta
-              ? (size * size) / 2
-              : delta * (size - delta / 2));
-    }
+    for (let i = 0; i < residuals.length; i++) sum += weights[i]! * pointLoss(loss, Math.abs(residuals[i]!), delta);
     return sum;
   }
+}
+
+/** What one residual of this size counts, as reported. */
+function pointLoss(loss: LossName, size: number, delta: number): number {
+  if (loss === "mse") return size * size;
+  if (loss === "lad") return size;
+  return size <= delta ? (size * size) / 2 : delta * (size - delta / 2);
 }

@@ -32,6 +32,7 @@ export interface ForwardFlops {
  */
 export type Recompute = "none" | "selective" | "full";
 
+/** FLOPs per token of a forward pass over `sequence` tokens, divided by `sequence`. */
 export function forwardFlops(spec: DecoderSpec, sequence: number, count: AttentionCount): ForwardFlops {
   const sums = { projections: 0, attention: 0, ffn: 0, router: 0, experts: 0, shared: 0 };
   for (const { ffn, window } of spec.layers) {

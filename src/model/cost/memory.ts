@@ -6,12 +6,13 @@
 import type { AttentionSpec, DecoderSpec, Ffn, LayerSpec } from "../decoder/types.js";
 import type { Recompute } from "./flops.js";
 
+/** Bytes that a parameter takes in training. */
 export const bytesPerParam = {
-  /** bfloat16. */
+  /** The weights are bfloat16. */
   weights: 2,
-  /** Accumulated in float32. */
+  /** Gradients are accumulated in float32. */
   gradients: 4,
-  /** float32 copy of the weights and AdamW's two moments. */
+  /** AdamW's two moments and a copy of the weights, all in float32. */
   optimizer: 12,
 } as const;
 

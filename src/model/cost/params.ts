@@ -1,6 +1,7 @@
 /** Parameters of a decoder by formula. `tensors/` counts the same by adding up shapes; a test holds the two equal. */
 import type { AttentionSpec, BlockKind, DecoderSpec, Ffn, LayerSpec } from "../decoder/types.js";
 
+/** Parameters of a decoder. */
 export interface ParamCount {
   readonly total: number;
   /**
@@ -29,6 +30,7 @@ const normsPerLayer = { pre: 2, post: 2, sandwich: 4, parallel: 2, "parallel-sha
   number
 >;
 
+/** Parameters of a decoder: all, those that one token uses, and those of its embeddings. */
 export function countParams(spec: DecoderSpec): ParamCount {
   const embedding = spec.vocab * spec.hidden * (spec.tiedHead ? 1 : 2);
   const positions = spec.learnedPositions ? spec.maxPositions * spec.hidden : 0;
@@ -43,6 +45,7 @@ export function countParams(spec: DecoderSpec): ParamCount {
   return { total, active, embedding };
 }
 
+/** Parameters of one block. */
 export function layerParams(spec: DecoderSpec, { ffn }: LayerSpec): LayerParams {
   const attention = attentionMatrices(spec.attn, spec.hidden) + attentionVectors(spec.attn, spec.hidden);
   const norms = normsPerLayer[spec.block] * normVectors(spec) * spec.hidden;

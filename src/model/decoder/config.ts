@@ -2,6 +2,7 @@
  * `DecoderSpec` from and to a Hugging Face `config.json`. What a config says beyond mathematics (dropout, cache, router
  * jitter: training-time noise or serving hints) is not read.
  */
+import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import type { DecoderSpec, Family } from "./types.js";
 import { allExpertTensors, mostTensors } from "./bounds.js";
@@ -145,9 +146,9 @@ export function configFromSpec(spec: DecoderSpec, { dtype }: { dtype: ConfigDtyp
   });
   // Reading it back refuses impossible numbers (an odd head size, more kept experts than there are) before they are on
   // disk.
-  const read = dialect.read(new ConfigReader(config, `config of the ${spec.family} model to be written`));
-  const lost = difference(spec, read, "");
-  if (lost !== null) throw inputError(`a ${spec.family} model cannot have ${lost}`);
+  const readBack = dialect.read(new ConfigReader(config, `config of the ${spec.family} model to be written`));
+  const changed = difference(spec, readBack, "");
+  if (changed !== null) throw inputError(`a ${spec.family} model cannot have ${changed}`);
   return config;
 }
 
@@ -156,21 +157,20 @@ function nested(keys: Readonly<Record<string, unknown>>): Record<string, unknown
   const config: Record<string, unknown> = {};
   for (const [path, value] of Object.entries(keys)) {
     const names = path.split(".");
-    const last = names.pop()!;
-    const place = names.reduce((inside, name) => (inside[name] ??= {}) as Record<string, unknown>, config);
-    place[last] = value;
+    const place = names.slice(0, -1).reduce((inside, name) => (inside[name] ??= {}) as Record<string, unknown>, config);
+    place[at(names, names.length - 1)] = value;
   }
   return config;
 }
 
-/** The first place where `found` does not say what `wanted` says, as `PATH VALUE`; null if there is none. */
-function difference(wanted: unknown, found: unknown, path: string): string | null {
+/** The first place where `readBack` does not say what `intended` says, as `PATH VALUE`; null if there is none. */
+function difference(intended: unknown, readBack: unknown, path: string): string | null {
   const isObject = (value: unknown): value is object => typeof value === "object" && value !== null;
-  if (isObject(wanted) && isObject(found)) {
-    for (const key of new Set([...Object.keys(wanted), ...Object.keys(found)])) {
+  if (isObject(intended) && isObject(readBack)) {
+    for (const key of new Set([...Object.keys(intended), ...Object.keys(readBack)])) {
       const inside = (value: object): unknown => (value as Record<string, unknown>)[key];
-      const lost = difference(inside(wanted), inside(found), path === "" ? key : `${path}.${key}`);
-      if (lost !== null) return lost;
+      const changed = difference(inside(intended), inside(readBack), path === "" ? key : `${path}.${key}`);
+      if (changed !== null) return changed;
     }
     return null;
   }
@@ -178,8 +178,10 @@ function difference(wanted: unknown, found: unknown, path: string): string | nul
   // the weights' type, so that one model has slightly different ones in two types.
   const tolerance = path === "multipliers.embedding" ? 2 ** -7 : 1e-12;
   const near =
-    typeof wanted === "number" && typeof found === "number" && Math.abs(wanted - found) <= tolerance * Math.abs(wanted);
-  return near || Object.is(wanted, found) ? null : `${path} ${JSON.stringify(wanted)}`;
+    typeof intended === "number" &&
+    typeof readBack === "number" &&
+    Math.abs(intended - readBack) <= tolerance * Math.abs(intended);
+  return near || Object.is(intended, readBack) ? null : `${path} ${JSON.stringify(intended)}`;
 }
 
 /**

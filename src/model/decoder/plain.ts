@@ -31,9 +31,9 @@ export function departures(spec: DecoderSpec, { anyActivation = false } = {}): s
   const { embedding, residual, logits } = spec.multipliers;
   const { scale, softcap, clip, headDim, qkNorm, sinks, latent } = spec.attn;
   const { kind, weight, bias } = spec.norm;
-  const found: string[] = [];
+  const differences: string[] = [];
   const add = (departs: boolean, words: string): void => {
-    if (departs) found.push(words);
+    if (departs) differences.push(words);
   };
   add(kind !== "rms" || weight !== "scale" || bias, "norms other than RMSNorm with a plain weight");
   add(
@@ -49,9 +49,9 @@ export function departures(spec: DecoderSpec, { anyActivation = false } = {}): s
   add(latent !== null, "multi-head latent attention");
   add(spec.learnedPositions, "learnt positions");
   add(scale !== headDim ** -0.5, `an attention scale of ${scale}`);
-  const [first] = spec.layers;
+  const ropes = spec.layers.map(({ rope }) => rope);
   add(
-    spec.layers.some(({ rope }) => rope === null || JSON.stringify(rope) !== JSON.stringify(first!.rope)),
+    ropes.includes(null) || new Set(ropes.map((rope) => JSON.stringify(rope))).size > 1,
     "layers with different ropes, or none",
   );
   add(
@@ -64,5 +64,5 @@ export function departures(spec: DecoderSpec, { anyActivation = false } = {}): s
     ),
     anyActivation ? "FFNs without a gate" : "FFNs other than SwiGLU",
   );
-  return found;
+  return differences;
 }

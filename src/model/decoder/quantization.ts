@@ -7,6 +7,7 @@ import { inputError } from "../../base/errors.js";
 import { shown } from "../../base/shown.js";
 import type { UpcycleError } from "../../base/errors.js";
 
+/** A stored format that can be read. */
 export interface Quantization {
   /** As the config spells it, such as `fp8`. */
   readonly method: string;
@@ -28,10 +29,10 @@ const usualRemedy = "use the unquantized model it was made from, or a version of
  * 8-bit floats: `fp8`, `fbgemm_fp8`, `modelopt` with FP8, and `compressed-tensors` of format float-quantized.
  */
 export function readQuantization(config: unknown, where: string): Quantization | null {
-  const found = isObject(config) ? (config["quantization_config"] ?? config["compression_config"]) : undefined;
-  if (found === undefined || found === null) return null;
-  if (!isObject(found)) throw inputError(`quantization_config is ${shown(found)}, expected an object`, { where });
-  const method = found["quant_method"];
+  const settings = isObject(config) ? (config["quantization_config"] ?? config["compression_config"]) : undefined;
+  if (settings === undefined || settings === null) return null;
+  if (!isObject(settings)) throw inputError(`quantization_config is ${shown(settings)}, expected an object`, { where });
+  const method = settings["quant_method"];
   const fail = (what: string, hint = usualRemedy): UpcycleError =>
     inputError(
       `quantization_config ${what}, expected 8-bit floats (fp8, fbgemm_fp8, or compressed-tensors ` +
@@ -41,12 +42,15 @@ export function readQuantization(config: unknown, where: string): Quantization |
   switch (method) {
     case "fp8":
     case "fbgemm_fp8":
-      return { method, block: readBlock(found["weight_block_size"], "quantization_config.weight_block_size", where) };
+      return {
+        method,
+        block: readBlock(settings["weight_block_size"], "quantization_config.weight_block_size", where),
+      };
     case "modelopt":
-      if (found["quant_algo"] !== "FP8") throw fail(`has quant_algo ${shown(found["quant_algo"])} of modelopt`);
+      if (settings["quant_algo"] !== "FP8") throw fail(`has quant_algo ${shown(settings["quant_algo"])} of modelopt`);
       return { method, block: null };
     case "compressed-tensors":
-      return { method, block: readCompressed(found, where, fail) };
+      return { method, block: readCompressed(settings, where, fail) };
     default:
       throw fail(
         `has quant_method ${shown(method)}`,
@@ -94,14 +98,14 @@ function readCompressed(
   return block;
 }
 
-function readBlock(found: unknown, key: string, where: string): readonly [number, number] | null {
-  if (found === undefined || found === null) return null;
+function readBlock(value: unknown, key: string, where: string): readonly [number, number] | null {
+  if (value === undefined || value === null) return null;
   // compressed-tensors once wrote "128x128".
-  const sizes: unknown = typeof found === "string" ? found.split("x").map(Number) : found;
+  const sizes: unknown = typeof value === "string" ? value.split("x").map(Number) : value;
   if (Array.isArray(sizes) && sizes.length === 2 && sizes.every((size) => Number.isSafeInteger(size) && size > 0)) {
     return [sizes[0] as number, sizes[1] as number];
   }
-  throw inputError(`${key} is ${shown(found)}, expected [rows, columns]`, { where });
+  throw inputError(`${key} is ${shown(value)}, expected [rows, columns]`, { where });
 }
 
 function isObject(value: unknown): value is Json {

@@ -3,6 +3,7 @@
  * Tensor names, network, cost and checkpoint configs are interpreters of it; none of them adds knowledge.
  */
 
+/** Every family that can be read and written. */
 export const families = [
   "upcycle",
   "llama",
@@ -72,7 +73,7 @@ export type RopeScaling =
       readonly originalMaxPositions: number;
       /** The ramp's ends are rounded to whole dimensions. */
       readonly truncate: boolean;
-      /** On cos and sin. */
+      /** Factor on cos and sin. */
       readonly attentionFactor: number;
     }
   /** LongRoPE (Ding et al. 2024, arXiv 2402.13753): every frequency is divided by a factor of its own. */
@@ -82,10 +83,11 @@ export type RopeScaling =
       readonly short: readonly number[];
       readonly long: readonly number[];
       readonly originalMaxPositions: number;
-      /** On cos and sin. */
+      /** Factor on cos and sin. */
       readonly attentionFactor: number;
     };
 
+/** Rotary position embedding of one layer. */
 export interface Rope {
   readonly theta: number;
   readonly scaling: RopeScaling;
@@ -95,6 +97,7 @@ export interface Rope {
   readonly interleaved: boolean;
 }
 
+/** A norm over the hidden size, a head, or all heads. */
 export interface NormSpec {
   /** `rms`: x / rms(x); `layer`: (x - mean) / std. */
   readonly kind: "rms" | "layer";
@@ -127,12 +130,14 @@ export interface LatentAttention {
   readonly ropeDim: number;
   /** Size of a head's value. */
   readonly valueDim: number;
-  /** Of the latents. */
+  /** Norm of both latents. */
   readonly norm: NormSpec;
 }
 
+/** Activation functions by their usual names; `geluTanh` is the approximation by tanh, `relu2` the square of ReLU. */
 export type ActivationKind = "silu" | "gelu" | "geluTanh" | "relu" | "relu2";
 
+/** Attention, the same in every layer but for window and rope. */
 export interface AttentionSpec {
   readonly heads: number;
   readonly kvHeads: number;
@@ -165,6 +170,7 @@ export interface AttentionSpec {
  */
 export type RouterOrder = "softmax-topk" | "topk-softmax";
 
+/** The FFN of a dense layer. */
 export interface DenseFfn {
   readonly kind: "dense";
   /** FFN hidden size. */
@@ -186,7 +192,7 @@ export interface RouterSpec {
    * largest logits in turn, each weighted by the softmax over the logits within 2 * `jitter` of it.
    */
   readonly score: "softmax" | "sigmoid" | "sparsemixer";
-  /** Of `sparsemixer`; 0 otherwise. */
+  /** Parameter of `sparsemixer`, see there; 0 for other scores. */
   readonly jitter: number;
   /** Kept weights are divided by max(their sum + `plus`, `atLeast`); null: they stay. */
   readonly renormalise: { readonly plus: number; readonly atLeast: number } | null;
@@ -215,6 +221,7 @@ export interface ClampedGlu {
   readonly limit: number;
 }
 
+/** The FFN of a mixture-of-experts layer. */
 export interface MoeFfn {
   readonly kind: "moe";
   /** Hidden size of one expert. */
@@ -235,8 +242,10 @@ export interface MoeFfn {
   readonly shared: { readonly ffnDim: number; readonly gated: boolean } | null;
 }
 
+/** The FFN of one layer. */
 export type Ffn = DenseFfn | MoeFfn;
 
+/** What a layer has of its own. */
 export interface LayerSpec {
   /**
    * Sliding-window size in tokens (a query sees itself and `window - 1` tokens before it), or null for full attention.
@@ -255,20 +264,22 @@ export type BlockKind = "pre" | "post" | "sandwich" | "parallel" | "parallel-sha
 
 /** Constant factors, 1 where a family has none. */
 interface Multipliers {
-  /** On the embeddings' output. */
+  /** Factor on the embeddings' output. */
   readonly embedding: number;
-  /** On what attention and FFN add to the residual stream. */
+  /** Factor on what attention and FFN add to the residual stream. */
   readonly residual: number;
-  /** On the logits. */
+  /** Factor on the logits. */
   readonly logits: number;
 }
 
+/** Token ids with a meaning; null where there is none. */
 export interface SpecialTokens {
   readonly bos: number | null;
   readonly eos: readonly number[];
   readonly pad: number | null;
 }
 
+/** A decoder, dense or MoE. Serialised, the hidden size of an FFN is called `inner` (`record.ts`). */
 export interface DecoderSpec {
   readonly family: Family;
   readonly vocab: number;

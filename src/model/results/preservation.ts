@@ -1,6 +1,7 @@
 /** How much of a parent's function a child has kept: what was measured, and what it means in words. */
 import type { Preservation } from "./result.js";
 
+/** A child's logits compared with its parent's on the same tokens. */
 export interface FunctionComparison extends Preservation {
   /** Mean over tokens of the Kullback-Leibler divergence of the child's distribution from the parent's, in nats. */
   readonly klDivergence: number;
@@ -37,6 +38,7 @@ export interface PreservationReport extends FunctionComparison {
   readonly verdict: PreservationVerdict;
 }
 
+/** What a comparison means. */
 export interface PreservationVerdict {
   /**
    * `identical`: to the last bit. `same`: up to rounding of float32 arithmetic. `rounded`: up to what rounding the

@@ -47,12 +47,14 @@ export interface StudyResult {
   readonly seeds: readonly number[];
 }
 
+/** Parameters of a model. */
 export interface ParamTotals {
   readonly total: number;
   /** Used for one token, both embeddings included. */
   readonly active: number;
 }
 
+/** A held-out loss in the course of a training. */
 export interface LossPoint {
   readonly step: number;
   readonly tokens: number;
@@ -71,6 +73,7 @@ export interface Preservation {
   readonly maxAbsLogit: number;
 }
 
+/** An arm with its runs. */
 export interface ArmResult {
   /** `dense`, `coarse`, ...: the key in the recipe. */
   readonly id: string;
@@ -86,6 +89,7 @@ export interface ArmResult {
   readonly runs: readonly ArmRun[];
 }
 
+/** One training of an arm, with one seed. */
 export interface ArmRun {
   readonly seed: number;
   /** Folder inside the run folder. */

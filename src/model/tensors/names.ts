@@ -1,7 +1,7 @@
 /**
  * On-disk Hugging Face names of tensor slots, as tables: one row per part. `{layer}` and `{expert}` are filled in,
  * `{head}` with each head in turn. These are the per-expert names that `save_pretrained` writes and that transformers 4
- * and 5, vLLM and llama.cpp read.
+ * and 5, vLLM and llama.cpp read. The file is long because it holds a table for each family and nothing else.
  */
 import type { DecoderSpec, Family } from "../decoder/types.js";
 import type { Slot, SlotAt, SlotPart } from "./slots.js";
@@ -9,10 +9,11 @@ import { slotsOf } from "./slots.js";
 
 type ExpertPart = "gate" | "gateBias" | "up" | "upBias" | "down" | "downBias";
 
+/** The names of one family. */
 interface NameTable {
   /** Null for parts the family does not have. */
   readonly parts: Readonly<Record<SlotPart, string | null>>;
-  /** Of the routed experts. */
+  /** Names of the routed experts' tensors. */
   readonly experts: Readonly<Partial<Record<ExpertPart, string>>> | null;
 }
 
@@ -475,9 +476,10 @@ const tables: Readonly<Record<Family, NameTable>> = {
   gpt2,
 };
 
+/** A slot with its names. */
 export interface NamedSlot {
   readonly slot: Slot;
-  /** Of the stored tensors that hold it: one, or several one after the other. */
+  /** Names of the stored tensors that hold it: one, or several one after the other. */
   readonly names: readonly string[];
 }
 

@@ -2,12 +2,15 @@
  * Where each slot lies in the stored tensors. Most slots are a tensor of their own; some families store several slots
  * as one (query, key and value rows), or a matrix the other way round, or one slot as several tensors (a norm's weight
  * for each head).
+ *
+ * In shapes, `in` and `out` are the features of a matrix; all offsets and strides count elements.
  */
-import type { DecoderSpec, Family } from "../decoder/types.js";
+import { at as elementAt } from "../../base/at.js";
+import type { DecoderSpec, Family, Ffn, MoeFfn } from "../decoder/types.js";
 import { namedSlots } from "./names.js";
 import type { Slot, SlotPart } from "./slots.js";
 
-/** Runs of `run` rows, `period` apart, the first at `start`. */
+/** Runs of `run` rows each, `period` rows apart; the first one begins at row `start`. */
 export interface RowRuns {
   readonly start: number;
   readonly run: number;
@@ -28,9 +31,9 @@ export interface SlotLayout {
 /** Rows of a slot, and where they lie in one stored tensor. */
 export interface Placement {
   readonly slot: Slot;
-  /** Of the stored tensor. */
+  /** Name of the stored tensor. */
   readonly name: string;
-  /** Of the stored tensor. */
+  /** Shape of the stored tensor. */
   readonly shape: readonly number[];
   /** The slot's rows `first` to `first + count`: all of them but where a slot lies in several tensors. */
   readonly first: number;
@@ -41,7 +44,7 @@ export interface Placement {
 
 /** A slot's share in the one stored tensor that holds it. */
 export interface Share {
-  /** Of the stored tensor. */
+  /** Shape of the stored tensor. */
   readonly shape: readonly number[];
   readonly layout: SlotLayout | null;
 }
@@ -49,7 +52,29 @@ export interface Share {
 /** The share that a slot has in its stored tensor; null: it is a tensor of its own. */
 type Shares = (spec: DecoderSpec, slot: Slot) => Share | null;
 
+/** Elements of one row of a slot. */
 const width = ({ shape }: Slot): number => shape.slice(1).reduce((a, b) => a * b, 1);
+
+/** Rows of a slot. */
+const rowCount = ({ shape }: Slot): number => elementAt(shape, 0);
+
+/** The FFN of the layer that a slot belongs to; undefined outside the layers. */
+function ffnOf({ layers }: DecoderSpec, { at: { layer } }: Slot): Ffn | undefined {
+  return layer === undefined ? undefined : elementAt(layers, layer).ffn;
+}
+
+/** The routed expert that a slot belongs to, with its layer's FFN; null for all other slots. */
+function expertOf(spec: DecoderSpec, slot: Slot): { readonly expert: number; readonly ffn: MoeFfn } | null {
+  const { expert } = slot.at;
+  const ffn = ffnOf(spec, slot);
+  return expert === undefined || ffn?.kind !== "moe" ? null : { expert, ffn };
+}
+
+/** Number of a routed expert's slot among the experts of its layer. Throws RangeError for other slots. */
+function expertNumber({ key, at: { expert } }: Slot): number {
+  if (expert === undefined) throw new RangeError(`the slot ${key} belongs to no routed expert`);
+  return expert;
+}
 
 /** Whole rows of a stored matrix with `of` rows. */
 function storedRowsOf(slot: Slot, of: number, rows: RowRuns): Share {
@@ -66,7 +91,8 @@ export function transposedRowsOf(slot: Slot, of: number, rows: RowRuns): Share {
 /** The `index`-th of parts that lie one after the other, with so many rows each: their number and its rows. */
 export function stacked(sizes: readonly number[], index: number): readonly [number, RowRuns] {
   const of = sizes.reduce((a, b) => a + b, 0);
-  return [of, { start: sizes.slice(0, index).reduce((a, b) => a + b, 0), run: sizes[index]!, period: of }];
+  const start = sizes.slice(0, index).reduce((a, b) => a + b, 0);
+  return [of, { start, run: elementAt(sizes, index), period: of }];
 }
 
 /** Rows of one expert's matrix in a tensor [experts, `of`, columns] that holds all of them. */
@@ -74,7 +100,7 @@ export function expertRows(slot: Slot, experts: number, of: number, rows: RowRun
   const columns = width(slot);
   return {
     shape: [experts, of, ...slot.shape.slice(1)],
-    layout: { base: slot.at.expert! * of * columns, rows, rowStride: columns, columnStride: 1 },
+    layout: { base: expertNumber(slot) * of * columns, rows, rowStride: columns, columnStride: 1 },
   };
 }
 
@@ -87,21 +113,26 @@ function expertColumns(slot: Slot, experts: number, of: number, rows: RowRuns): 
   const columns = width(slot);
   return {
     shape: [experts, columns, of],
-    layout: { base: slot.at.expert! * columns * of, rows, rowStride: 1, columnStride: of },
+    layout: { base: expertNumber(slot) * columns * of, rows, rowStride: 1, columnStride: of },
   };
 }
 
+/** Position of a slot's part in a list of parts; -1 where it is none of them. */
 const indexIn = (parts: readonly SlotPart[], { at }: Slot): number => parts.indexOf(at.part);
 
+/** One tensor with the rows of all query heads, of all key heads, of all value heads; null for other slots. */
+const queryKeyValueRows: Shares = ({ attn: { heads, kvHeads, headDim } }, slot) => {
+  const part = indexIn(["q", "k", "v"], slot);
+  if (part === -1) return null;
+  return storedRowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], part));
+};
+
 /** modeling_phi3.py: the rows of all query heads, of all key heads, of all value heads; gate rows, then up rows. */
-const phi3: Shares = ({ attn: { heads, kvHeads, headDim }, layers }, slot) => {
-  const attention = indexIn(["q", "k", "v"], slot);
-  if (attention !== -1)
-    return storedRowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
-  const ffn = indexIn(["gate", "up"], slot);
-  if (ffn === -1) return null;
-  const { ffnDim } = layers[slot.at.layer!]!.ffn;
-  return storedRowsOf(slot, ...stacked([ffnDim, ffnDim], ffn));
+const phi3: Shares = (spec, slot) => {
+  const part = indexIn(["gate", "up"], slot);
+  const ffn = ffnOf(spec, slot);
+  if (part === -1 || ffn === undefined) return queryKeyValueRows(spec, slot);
+  return storedRowsOf(slot, ...stacked([ffn.ffnDim, ffn.ffnDim], part));
 };
 
 /** modeling_gpt_neox.py: each head's query, key and value rows in turn. */
@@ -115,25 +146,25 @@ const gptNeox: Shares = ({ attn: { heads, headDim } }, slot) => {
  * modeling_granitemoe.py: one tensor for all experts, of each the gate rows, then the up rows; the shared expert
  * likewise.
  */
-const graniteMoe: Shares = ({ layers }, slot) => {
-  const ffn = slot.at.layer === undefined ? undefined : layers[slot.at.layer]!.ffn;
-  if (ffn?.kind !== "moe") return null;
-  const shared = indexIn(["sharedGate", "sharedUp"], slot);
-  if (shared !== -1) return storedRowsOf(slot, ...stacked([ffn.shared!.ffnDim, ffn.shared!.ffnDim], shared));
-  if (slot.at.expert === undefined) return null;
-  const sizes = slot.at.part === "down" ? [slot.shape[0]!] : [ffn.ffnDim, ffn.ffnDim];
-  return expertRows(slot, ffn.experts, ...stacked(sizes, slot.at.part === "up" ? 1 : 0));
+const graniteMoe: Shares = (spec, slot) => {
+  const part = indexIn(["sharedGate", "sharedUp"], slot);
+  if (part !== -1) return storedRowsOf(slot, ...stacked([rowCount(slot), rowCount(slot)], part));
+  const routed = expertOf(spec, slot);
+  if (routed === null) return null;
+  const { ffnDim, experts } = routed.ffn;
+  const sizes = slot.at.part === "down" ? [rowCount(slot)] : [ffnDim, ffnDim];
+  return expertRows(slot, experts, ...stacked(sizes, slot.at.part === "up" ? 1 : 0));
 };
 
 /** modeling_gpt_oss.py: matrices are stored [in, out], of gate and up every other column. */
-const gptOss: Shares = ({ layers }, slot) => {
-  if (slot.at.expert === undefined) return null;
-  const ffn = layers[slot.at.layer!]!.ffn;
-  if (ffn.kind !== "moe") return null;
+const gptOss: Shares = (spec, slot) => {
+  const routed = expertOf(spec, slot);
+  if (routed === null) return null;
+  const { ffnDim, experts } = routed.ffn;
   const start = indexIn(["gate", "up", "gateBias", "upBias"], slot);
   const [of, rows] =
-    start === -1 ? stacked([slot.shape[0]!], 0) : [2 * ffn.ffnDim, { start: start % 2, run: 1, period: 2 }];
-  return expertColumns(slot, ffn.experts, of, rows);
+    start === -1 ? stacked([rowCount(slot)], 0) : [2 * ffnDim, { start: start % 2, run: 1, period: 2 }];
+  return expertColumns(slot, experts, of, rows);
 };
 
 /** modeling_ernie4_5_moe.py: the correction bias of what could be several groups of experts. */
@@ -145,7 +176,8 @@ const ernie: Shares = (_, { at, shape }) =>
  * value rows.
  */
 const deepseekV3: Shares = ({ attn: { heads, headDim, latent } }, slot) => {
-  const { kvRank, ropeDim, valueDim } = latent!;
+  if (latent === null) return null;
+  const { kvRank, ropeDim, valueDim } = latent;
   const down = indexIn(["kvDown", "kRope"], slot);
   if (down !== -1) return storedRowsOf(slot, ...stacked([kvRank, ropeDim], down));
   const up = indexIn(["k", "v"], slot);
@@ -158,30 +190,25 @@ const deepseekV3: Shares = ({ attn: { heads, headDim, latent } }, slot) => {
  * modeling_dbrx.py: rows of all experts one after the other, w2 the other way round; query, key and value rows in one
  * tensor.
  */
-const dbrx: Shares = ({ attn: { heads, kvHeads, headDim }, layers }, slot) => {
-  const attention = indexIn(["q", "k", "v"], slot);
-  if (attention !== -1)
-    return storedRowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], attention));
-  const { expert } = slot.at;
-  const ffn = expert === undefined ? undefined : layers[slot.at.layer!]!.ffn;
-  if (ffn?.kind !== "moe") return null;
-  if (slot.at.part !== "down")
-    return storedRowsOf(slot, ffn.experts * ffn.ffnDim, {
-      start: expert! * ffn.ffnDim,
-      run: ffn.ffnDim,
-      period: ffn.ffnDim,
-    });
-  const hidden = slot.shape[0]!;
+const dbrx: Shares = (spec, slot) => {
+  const routed = expertOf(spec, slot);
+  if (routed === null) return queryKeyValueRows(spec, slot);
+  const { expert, ffn } = routed;
+  if (slot.at.part !== "down") {
+    const rows = { start: expert * ffn.ffnDim, run: ffn.ffnDim, period: ffn.ffnDim };
+    return storedRowsOf(slot, ffn.experts * ffn.ffnDim, rows);
+  }
+  const hidden = rowCount(slot);
   const rows = { start: 0, run: hidden, period: hidden };
   return {
     shape: [ffn.experts * ffn.ffnDim, hidden],
-    layout: { base: expert! * ffn.ffnDim * hidden, rows, rowStride: 1, columnStride: hidden },
+    layout: { base: expert * ffn.ffnDim * hidden, rows, rowStride: 1, columnStride: hidden },
   };
 };
 
 /** modeling_gpt2.py, `Conv1D`: matrices are stored [in, out], of `c_attn` the columns of query, key and value. */
 const gpt2: Shares = (_, slot) => {
-  const [rows] = slot.shape as [number];
+  const rows = rowCount(slot);
   const attention = indexIn(["q", "k", "v", "qBias", "kBias", "vBias"], slot);
   if (attention !== -1) return transposedRowsOf(slot, ...stacked([rows, rows, rows], attention % 3));
   return indexIn(["o", "up", "down"], slot) === -1 ? null : transposedRowsOf(slot, ...stacked([rows], 0));
@@ -190,7 +217,7 @@ const gpt2: Shares = (_, slot) => {
 /** modeling_cohere.py: the weights of norms on queries and keys are [heads, head size]. */
 const cohere: Shares = ({ attn: { headDim } }, slot) =>
   slot.at.part === "qNorm" || slot.at.part === "kNorm"
-    ? { shape: [slot.shape[0]! / headDim, headDim], layout: null }
+    ? { shape: [rowCount(slot) / headDim, headDim], layout: null }
     : null;
 
 const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
@@ -214,24 +241,22 @@ export function placements(spec: DecoderSpec): Placement[] {
   const shares = sharesOf[spec.family];
   return namedSlots(spec).flatMap(({ slot, names }) => {
     const [rows = 1, ...rest] = slot.shape;
-    if (names.length === 1) {
-      const share = shares?.(spec, slot) ?? { shape: slot.shape, layout: null };
-      return [{ slot, name: names[0]!, first: 0, count: rows, ...share }];
-    }
+    const share = (names.length === 1 ? shares?.(spec, slot) : null) ?? null;
     const count = rows / names.length;
+    if (share !== null) return names.map((name) => ({ slot, name, first: 0, count, ...share }));
     return names.map((name, i) => ({ slot, name, shape: [count, ...rest], first: i * count, count, layout: null }));
   });
 }
 
 /** The stored tensors by name, in write order, each with the slots that lie in it. */
 export function storedTensors(spec: DecoderSpec): Map<string, Placement[]> {
-  const stored = new Map<string, Placement[]>();
+  const tensors = new Map<string, Placement[]>();
   for (const place of placements(spec)) {
-    const others = stored.get(place.name);
-    if (others === undefined) stored.set(place.name, [place]);
+    const others = tensors.get(place.name);
+    if (others === undefined) tensors.set(place.name, [place]);
     else others.push(place);
   }
-  return stored;
+  return tensors;
 }
 
 /** True if the stored tensor is the slot, byte for byte. */

@@ -4,6 +4,7 @@
  */
 import type { BlockKind, DecoderSpec, Ffn } from "../decoder/types.js";
 
+/** What a tensor is in a decoder. */
 export type SlotPart =
   | "embed"
   | "positions"
@@ -48,6 +49,7 @@ export type SlotPart =
   | "finalNormBias"
   | "head";
 
+/** Which tensor of a decoder: its part, and where that part is. */
 export interface SlotAt {
   readonly part: SlotPart;
   readonly layer?: number;
@@ -55,6 +57,7 @@ export interface SlotAt {
   readonly expert?: number;
 }
 
+/** A tensor of a decoder with its shape. */
 export interface Slot {
   /** `embed`, `layers.3.q`, `layers.3.experts.5.gate`, ... */
   readonly key: string;
@@ -63,6 +66,7 @@ export interface Slot {
   readonly shape: readonly number[];
 }
 
+/** The norms of a decoder that lie in its residual stream. */
 export type NormPart = "inputNorm" | "postAttentionNorm" | "ffnNorm" | "postFfnNorm" | "finalNorm";
 
 /** Which norms a block has: before attention, before the FFN, after both. */
@@ -83,6 +87,7 @@ export function isBuffer({ part }: SlotAt): boolean {
   return part === "routerCorrection";
 }
 
+/** The key of a slot: `embed`, `layers.3.q`, `layers.3.experts.5.gate`. */
 export function slotKey(at: SlotAt): string {
   if (at.layer === undefined) return at.part;
   if (at.expert === undefined) return `layers.${at.layer}.${at.part}`;
@@ -94,9 +99,9 @@ export function slotsOf(spec: DecoderSpec): Slot[] {
   const slots: Slot[] = [];
   const add: Add = (at, ...shape) => void slots.push({ key: slotKey(at), at, shape });
   const { before, beforeFfn, after } = normPlaces(spec.block);
-  const norm = (wanted: boolean, part: NormPart, layer?: number): void => {
-    if (wanted && spec.norm.weight !== "none") add({ part, layer }, spec.hidden);
-    if (wanted && spec.norm.bias) add({ part: `${part}Bias`, layer }, spec.hidden);
+  const norm = (exists: boolean, part: NormPart, layer?: number): void => {
+    if (exists && spec.norm.weight !== "none") add({ part, layer }, spec.hidden);
+    if (exists && spec.norm.bias) add({ part: `${part}Bias`, layer }, spec.hidden);
   };
   add({ part: "embed" }, spec.vocab, spec.hidden);
   if (spec.learnedPositions) add({ part: "positions" }, spec.maxPositions, spec.hidden);

@@ -7,42 +7,45 @@ import { framedTable } from "../page/table.js";
 import { lawScript } from "./law-script.js";
 import { lawCharts, type Chart, type LawResult } from "./law-view.js";
 
+/** The page of a fit as the text of an HTML file; `assets` are the texts of the chart library, which stand in it. */
 export function renderLawHtml(result: LawResult, assets: ReportAssets): string {
   const { fit, version } = result;
   const charts = lawCharts(result);
-  const of = (prefix: string): Chart[] => charts.filter(({ id }) => id.startsWith(prefix));
-  const body = [
-    header(result),
-    tiles(result),
-    pageSection("parameters", "Parameters", parameterTable(result)),
-    result.warnings.length === 0
-      ? ""
-      : pageSection(
-          "warnings",
-          "What to be careful about",
-          `<ul class="findings">${result.warnings.map((text) => `<li>${escapeHtml(text)}</li>`).join("")}</ul>`,
-        ),
-    pageSection(
-      "fit",
-      "Fit and residuals",
-      figures([...of("loss-"), ...of("residuals"), ...of("contours"), ...of("isoflop")]),
-    ),
-    result.predictions.length === 0 ? "" : pageSection("predictions", "Predictions", predictionTable(result)),
-    of("profile-").length === 0 ? "" : pageSection("profiles", "Profiles", figures(of("profile-"))),
-    of("cloud-").length === 0 ? "" : pageSection("clouds", "Bootstrap", figures(of("cloud-"))),
-    result.comparison.length === 0 ? "" : pageSection("comparison", "Other laws", comparisonTable(result)),
-    pageSection("method", "How it was fitted", method(result)),
-  ];
   const page = {
     title: `${fit.law.title} · scaling law`,
     version,
     footer: ". Nothing on this page is loaded from a network.",
-    body,
+    body: sections(result, charts),
     data: { charts },
     script: lawScript,
   };
   return renderPage(page, assets);
 }
+
+/** The sections of the page; those that the fit has nothing for are empty. */
+function sections(result: LawResult, charts: readonly Chart[]): string[] {
+  const { warnings, predictions, comparison } = result;
+  const of = (...prefixes: readonly string[]): Chart[] =>
+    prefixes.flatMap((prefix) => charts.filter(({ id }) => id.startsWith(prefix)));
+  const [profiles, clouds] = [of("profile-"), of("cloud-")];
+  const section = (isThere: boolean, id: string, title: string, body: () => string): string =>
+    isThere ? pageSection(id, title, body()) : "";
+  return [
+    header(result),
+    tiles(result),
+    pageSection("parameters", "Parameters", parameterTable(result)),
+    section(warnings.length > 0, "warnings", "What to be careful about", () => warningList(warnings)),
+    pageSection("fit", "Fit and residuals", figures(of("loss-", "residuals", "contours", "isoflop"))),
+    section(predictions.length > 0, "predictions", "Predictions", () => predictionTable(result)),
+    section(profiles.length > 0, "profiles", "Profiles", () => figures(profiles)),
+    section(clouds.length > 0, "clouds", "Bootstrap", () => figures(clouds)),
+    section(comparison.length > 0, "comparison", "Other laws", () => comparisonTable(result)),
+    pageSection("method", "How it was fitted", method(result)),
+  ];
+}
+
+const warningList = (warnings: readonly string[]): string =>
+  `<ul class="findings">${warnings.map((text) => `<li>${escapeHtml(text)}</li>`).join("")}</ul>`;
 
 function header({ fit, points, file }: LawResult): string {
   const { title, formula } = fit.law;
@@ -75,41 +78,41 @@ const range = (low: string, high: string): string => `${low} .. ${high}`;
 function parameterTable({ fit, profiles, bootstrap }: LawResult): string {
   const level = Object.values(profiles)[0]?.level ?? Object.values(bootstrap)[0]?.level;
   const percent = level === undefined ? "" : `${Number((100 * level).toFixed(2))} % `;
-  const [drawn, profiled] = [Object.keys(bootstrap).length > 0, Object.keys(profiles).length > 0];
+  const [withBootstrap, withProfile] = [Object.keys(bootstrap).length > 0, Object.keys(profiles).length > 0];
   const head = [
     "Parameter",
     "Value",
-    ...(drawn ? [`${percent}bootstrap`, "Standard error"] : []),
-    ...(profiled ? [`${percent}profile`] : []),
+    ...(withBootstrap ? [`${percent}bootstrap`, "Standard error"] : []),
+    ...(withProfile ? [`${percent}profile`] : []),
     "Meaning",
     "Unit",
   ];
-  const rows = fit.law.parameters.map(({ name, meaning, unit }) => {
-    const [one, other] = [bootstrap[name], profiles[name]];
-    return [
-      `<code>${escapeHtml(name)}</code>`,
-      significant(valueAt(fit.params, name), 6),
-      ...(one === undefined
-        ? []
-        : [range(significant(one.low, 4), significant(one.high, 4)), significant(one.standardError)]),
-      ...(other === undefined
-        ? []
-        : [
-            range(
-              other.lowOpen ? "open" : significant(other.low, 4),
-              other.highOpen ? "open" : significant(other.high, 4),
-            ),
-          ]),
-      escapeHtml(meaning),
-      escapeHtml(unit),
-    ];
-  });
+  const rows = fit.law.parameters.map(({ name, meaning, unit }) => [
+    `<code>${escapeHtml(name)}</code>`,
+    significant(valueAt(fit.params, name), 6),
+    ...bootstrapCells(bootstrap[name]),
+    ...profileCells(profiles[name]),
+    escapeHtml(meaning),
+    escapeHtml(unit),
+  ]);
   return table(head, rows, head.length - 2);
 }
 
+function bootstrapCells(interval: LawResult["bootstrap"][string] | undefined): string[] {
+  if (interval === undefined) return [];
+  const { low, high, standardError } = interval;
+  return [range(significant(low, 4), significant(high, 4)), significant(standardError)];
+}
+
+function profileCells(profile: LawResult["profiles"][string] | undefined): string[] {
+  if (profile === undefined) return [];
+  const { low, high, lowOpen, highOpen } = profile;
+  return [range(lowOpen ? "open" : significant(low, 4), highOpen ? "open" : significant(high, 4))];
+}
+
 function predictionTable({ predictions }: LawResult): string {
-  const interval = (found: { low: number; high: number } | null): string =>
-    found === null ? "" : range(fixed(found.low, 4), fixed(found.high, 4));
+  const interval = (ends: { low: number; high: number } | null): string =>
+    ends === null ? "" : range(fixed(ends.low, 4), fixed(ends.high, 4));
   const rows = predictions.map(({ at, group, loss, bootstrap, profile }) => [
     escapeHtml(
       (group === null ? "" : `${group}, `) +
@@ -137,19 +140,19 @@ function comparisonTable({ comparison }: LawResult): string {
     heldOut === null ? "n/a" : `${significant(100 * heldOut.rmse)} %`,
     heldOut === null ? "n/a" : `${significant(100 * heldOut.bias, 2)} %`,
   ]);
-  const held = comparison[0]?.heldOut;
+  const heldOut = comparison[0]?.heldOut ?? null;
   const note =
-    held === null || held === undefined
+    heldOut === null
       ? ""
-      : `<p class="note">Held-out: the ${held.n} points of the largest scale, predicted by a fit of the other ` +
-        `${held.fitted}. Smaller is better in every column but the second.</p>`;
+      : `<p class="note">Held-out: the ${heldOut.n} points of the largest scale, predicted by a fit of the other ` +
+        `${heldOut.fitted}. Smaller is better in every column but the second.</p>`;
   return (
     table(["Law", "Parameters", "AIC less the best", "BIC less the best", "Held-out error", "Held-out bias"], rows, 6) +
     note
   );
 }
 
-/** Columns from the second up to `numbers` are numbers. */
+/** A framed table in which the columns from the second up to number `numbers` hold numbers. */
 function table(head: readonly string[], rows: readonly (readonly string[])[], numbers: number): string {
   return framedTable(head, rows, (column) => column > 0 && column < numbers);
 }

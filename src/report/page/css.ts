@@ -1,2 +1,4 @@
-/** Tag of embedded style sheets: the text as it is written, under the name by which Prettier knows CSS. */
+/**
+ * Tag of embedded style sheets. It leaves the text as it is written; by its name Prettier knows that the text is CSS.
+ */
 export const css = String.raw;

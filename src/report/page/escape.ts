@@ -1,4 +1,5 @@
-/** Text that came from users, made safe for the three places it can land in: markup, embedded JSON, inlined assets. */
+/** Makes text of users safe for the three places it can stand in: markup, embedded JSON, inlined assets. */
+import { valueAt } from "../../base/at.js";
 
 const entities: Readonly<Record<string, string>> = {
   "&": "&amp;",
@@ -8,6 +9,7 @@ const entities: Readonly<Record<string, string>> = {
   "'": "&#39;",
 };
 
+/** Text as markup that shows it, between tags or in a quoted attribute. */
 export function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (character) => valueAt(entities, character));
 }
@@ -26,4 +28,3 @@ export function embedJson(value: unknown): string {
 export function embedAsset(text: string): string {
   return text.replace(/<\/(script|style)/gi, "<\\/$1");
 }
-import { valueAt } from "../../base/at.js";

@@ -1,15 +1,17 @@
 /**
- * Colours of the arms, after Okabe and Ito: told apart with any common colour vision, at least 3:1 against the page in
- * both modes (test/report/palette.test.ts measures both). Continued dense is the neutral yardstick; the others are
- * hues.
+ * Colours of the arms, after Okabe and Ito. People with any common colour vision can tell them apart, and each has a
+ * contrast of at least 3:1 against the page in both modes (test/report/page/palette.test.ts measures both). The
+ * continued dense model, with which all are compared, is neutral; the others are hues.
  */
 import type { ArmResult } from "../../model/results/result.js";
 
+/** A colour in the page's two modes, as `#rrggbb`. */
 interface Tone {
   readonly light: string;
   readonly dark: string;
 }
 
+/** The page's background. */
 export const pageTone: Tone = { light: "#fcfcfb", dark: "#15181c" };
 
 /**
@@ -29,14 +31,15 @@ const firstUpcycled = 2;
 
 /** Index into `armTones` per arm, in the order given; more arms than colours share them, and dashes tell them apart. */
 export function toneIndices(arms: readonly ArmResult[]): readonly number[] {
-  let upcycled = 0;
+  let upcycledArms = 0;
   return arms.map((arm) => {
     if (arm.kind === "dense") return 0;
     if (arm.kind === "scratch") return 1;
-    return firstUpcycled + (upcycled++ % (armTones.length - firstUpcycled));
+    return firstUpcycled + (upcycledArms++ % (armTones.length - firstUpcycled));
   });
 }
 
+/** The colours of one mode as declarations of the variables `--arm-<index>`. */
 export function toneVariables(mode: keyof Tone): string {
   return armTones.map((tone, index) => `--arm-${index}: ${tone[mode]};`).join(" ");
 }

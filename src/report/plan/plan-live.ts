@@ -10,10 +10,12 @@ import type { PlanRequest } from "../../laws/planner/plan-types.js";
 import { shapeOfSize, shapeSpec } from "../../laws/planner/shape.js";
 import { planChart, planSections, type PlanChart, type PlanSections } from "./plan-view.js";
 
+/** What a slider changes. */
 type ControlKey = "size" | "seen" | "tokens" | "expansion" | "granularity" | "topK" | "price" | "gpus";
-/** What sliders were moved to. */
+/** The values of the sliders that were moved. */
 export type Changes = { readonly [K in ControlKey]?: number };
 
+/** A slider of the page. */
 export interface Control {
   readonly key: ControlKey;
   readonly label: string;
@@ -26,6 +28,7 @@ export interface Control {
   readonly start: number;
 }
 
+/** What the page shows after a slider was moved: the plan, or why there is none; and the sliders' values in words. */
 export type Rendered =
   | {
       readonly ok: true;
@@ -70,13 +73,14 @@ export function controlsOf(request: PlanRequest): readonly Control[] {
   ];
 }
 
+/** The request with what the sliders change; a recipe that is changed takes the place of all recipes. */
 export function changedRequest(request: PlanRequest, changes: Changes): PlanRequest {
   const { size, seen, tokens, expansion, granularity, topK, price, gpus } = changes;
   const recipe = at(request.recipes, 0);
-  const other = expansion !== undefined || granularity !== undefined || topK !== undefined;
+  const isOtherRecipe = expansion !== undefined || granularity !== undefined || topK !== undefined;
   return {
     ...request,
-    // The shape of the plan's own model where its size is left alone, else a usual one of the size.
+    // Where the size is left alone, the model keeps its own shape; another size gets a usual shape.
     ...(size !== undefined && {
       name: `a usual shape of ${compact(size)}`,
       spec: shapeSpec(shapeOfSize(size)),
@@ -84,7 +88,7 @@ export function changedRequest(request: PlanRequest, changes: Changes): PlanRequ
     }),
     ...(seen !== undefined && { seen }),
     ...(tokens !== undefined && { budget: { tokens, gpuHours: null, money: null, days: null } }),
-    ...(other && {
+    ...(isOtherRecipe && {
       recipes: [
         {
           expansion: expansion ?? recipe.expansion,
@@ -98,19 +102,11 @@ export function changedRequest(request: PlanRequest, changes: Changes): PlanRequ
   };
 }
 
+/** The plan of a changed request as markup and numbers, or what is wrong with it. */
 export function render(request: PlanRequest, changes: Changes): Rendered {
   const now = changedRequest(request, changes);
   const recipe = at(now.recipes, 0);
-  const values = {
-    size: compact(changes.size ?? request.size ?? NaN),
-    seen: compact(now.seen),
-    tokens: now.budget.tokens === null ? "from the budget" : compact(now.budget.tokens),
-    expansion: String(recipe.expansion),
-    granularity: String(recipe.granularity),
-    topK: String(recipe.topK),
-    price: `${significant(now.gpu.price)} ${now.currency}`,
-    gpus: String(now.gpus),
-  };
+  const values = valueWords(now, compact(changes.size ?? request.size ?? NaN));
   try {
     if (now.recipes !== request.recipes && recipe.topK % recipe.granularity !== 0) {
       return {
@@ -132,4 +128,20 @@ export function render(request: PlanRequest, changes: Changes): Rendered {
     if (error instanceof UpcycleError) return { ok: false, error: error.line, values };
     throw error;
   }
+}
+
+/** What the sliders' labels say of a request. */
+function valueWords(request: PlanRequest, size: string): Readonly<Record<ControlKey, string>> {
+  const { seen, budget, gpu, currency, gpus } = request;
+  const { expansion, granularity, topK } = at(request.recipes, 0);
+  return {
+    size,
+    seen: compact(seen),
+    tokens: budget.tokens === null ? "from the budget" : compact(budget.tokens),
+    expansion: String(expansion),
+    granularity: String(granularity),
+    topK: String(topK),
+    price: `${significant(gpu.price)} ${currency}`,
+    gpus: String(gpus),
+  };
 }

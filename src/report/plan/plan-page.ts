@@ -81,6 +81,7 @@ const style = css`
   }
 `;
 
+/** The page of a plan as the text of an HTML file; `assets` are the scripts and the style sheet that stand in it. */
 export function renderPlanHtml({ request, command, version }: PlanPage, assets: PlanAssets): string {
   const plan = makePlan(request);
   const live = planSections(plan);

@@ -2,58 +2,73 @@
 import { at } from "../../base/at.js";
 import { compact, grouped, labelled, table, wrap } from "../../base/format.js";
 import type { Plan } from "../../laws/planner/plan.js";
-import { budgetWords, memorySums, planAnswer, planTables, splitWords, type PlanTable } from "./plan-words.js";
+import { memorySums, planTables, type PlanTable } from "./plan-tables.js";
+import { budgetWords, planAnswer, splitWords } from "./plan-words.js";
 
 const labelWidth = 14;
 
-/** Tables of the short form. */
-const short: readonly string[] = ["arms", "crossings", "models", "layout", "memory"];
+/** Width of the labels of advice that is explained. */
+const adviceWidth = 20;
 
-/** `full`: every table, sum and reason; else about one screen's worth of what decides. */
+/** Tables of the short form. */
+const shortTables: readonly string[] = ["arms", "crossings", "models", "layout", "memory"];
+
+const moreHint =
+  "--full shows FLOPs, seconds, the sums and what the answer hangs on; --html FILE writes a page with sliders.";
+
+/**
+ * A plan as text; `shape` is the dense model's shape in words. With `full` it has every table, sum and reason; else
+ * about one screen of what decides.
+ */
 export function planText(plan: Plan, shape: string, full: boolean, columns = 80): string {
-  const row = (label: string, text: string, width = labelWidth): string[] => labelled(label, text, width, columns);
-  const { models, gpu, gpus, currency, coefficients } = plan;
+  const row = (label: string, text: string): string[] => labelled(label, text, labelWidth, columns);
   const lines = [
-    ...row("model", `${plan.name}: ${compact(at(models, 0).params.total)} parameters, ${shape}`),
-    ...row("seen", `D1 = ${compact(plan.seen)} tokens; loss as it is ${plan.parentLoss.toFixed(4)} by the dense law`),
-    ...row(
-      "hardware",
-      `${gpus} x ${gpu.title}, ${gpu.price} ${currency} a GPU hour, sequence ${grouped(plan.sequence)}`,
-    ),
-    ...row("budget", budgetWords(plan.budget, currency)),
-    ...row("coefficients", coefficients.source),
+    ...planFacts(plan, shape).flatMap(([label, text]) => row(label, text)),
     "",
     ...planAnswer(plan).flatMap((text, i) => row(i === 0 ? "answer" : "", text)),
     ...planTables(plan)
-      .filter(({ id, rows }) => rows.length > 0 && (full || short.includes(id)))
-      .flatMap((one) => ["", ...section(one, plan, full, columns)]),
+      .filter(({ id, rows }) => rows.length > 0 && (full || shortTables.includes(id)))
+      .flatMap((planTable) => ["", ...section(planTable, plan, full, columns)]),
     "",
-    ...(full
-      ? plan.advice.flatMap(({ what, value, why }) => row(what, `${value}: ${why}`, 20))
-      : row("train with", plan.advice.map(({ what, value }) => `${what} ${value}`).join("; "))),
+    ...adviceLines(plan, full, columns),
     "",
     ...plan.notes.flatMap(({ text }) => row("note", text)),
-    ...(full
-      ? []
-      : [
-          "",
-          ...wrap(
-            "--full shows FLOPs, seconds, the sums and what the answer hangs on; --html FILE writes a page " +
-              "with sliders.",
-            columns,
-          ),
-        ]),
+    ...(full ? [] : ["", ...wrap(moreHint, columns)]),
   ];
   return lines.join("\n");
 }
 
-function section(one: PlanTable, plan: Plan, full: boolean, columns: number): string[] {
-  const alignment = one.head.map((_, i) => (i === 0 || one.words.includes(i) ? ("left" as const) : ("right" as const)));
-  const more = !full ? [] : one.id === "memory" ? memorySums(plan) : one.id === "crossings" ? splitWords(plan) : [];
+/** What the plan is about: model, hardware, budget and coefficients. */
+function planFacts(plan: Plan, shape: string): readonly (readonly [label: string, text: string])[] {
+  const { models, gpu, gpus, currency, coefficients } = plan;
   return [
-    one.title.toUpperCase(),
-    ...wrap(one.note, columns),
-    ...table([one.head, ...one.rows], alignment, columns),
-    ...more.flatMap((text) => wrap(text, columns)),
+    ["model", `${plan.name}: ${compact(at(models, 0).params.total)} parameters, ${shape}`],
+    ["seen", `D1 = ${compact(plan.seen)} tokens; loss as it is ${plan.parentLoss.toFixed(4)} by the dense law`],
+    ["hardware", `${gpus} x ${gpu.title}, ${gpu.price} ${currency} a GPU hour, sequence ${grouped(plan.sequence)}`],
+    ["budget", budgetWords(plan.budget, currency)],
+    ["coefficients", coefficients.source],
   ];
+}
+
+function adviceLines({ advice }: Plan, full: boolean, columns: number): string[] {
+  if (full) return advice.flatMap(({ what, value, why }) => labelled(what, `${value}: ${why}`, adviceWidth, columns));
+  const settings = advice.map(({ what, value }) => `${what} ${value}`);
+  return labelled("train with", settings.join("; "), labelWidth, columns);
+}
+
+function section(planTable: PlanTable, plan: Plan, full: boolean, columns: number): string[] {
+  const { id, title, note, head, rows, words } = planTable;
+  const alignment = head.map((_, i) => (i === 0 || words.includes(i) ? ("left" as const) : ("right" as const)));
+  return [
+    title.toUpperCase(),
+    ...wrap(note, columns),
+    ...table([head, ...rows], alignment, columns),
+    ...(full ? furtherWords(id, plan).flatMap((text) => wrap(text, columns)) : []),
+  ];
+}
+
+/** What the full form says below a table. */
+function furtherWords(id: string, plan: Plan): readonly string[] {
+  if (id === "memory") return memorySums(plan);
+  return id === "crossings" ? splitWords(plan) : [];
 }

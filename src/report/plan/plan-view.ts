@@ -3,37 +3,48 @@
  * Node and in the page.
  */
 import { at } from "../../base/at.js";
-import { compact, fixed, significant } from "../../base/format.js";
+import { compact, fixed, notAvailable, significant } from "../../base/format.js";
 import { lossOf, type ArmId } from "../../laws/planner/arms.js";
-import { curveDraws, curvesOf } from "../../laws/planner/coefficients.js";
+import { curveDraws, curvesOf, type Curves } from "../../laws/planner/coefficients.js";
+import type { CatchUp } from "../../laws/planner/crossing.js";
 import { intervalOf, type Plan } from "../../laws/planner/plan.js";
-import type { PlanRequest } from "../../laws/planner/plan-types.js";
+import type { ArmPlan, PlanRequest } from "../../laws/planner/plan-types.js";
 import { escapeHtml } from "../page/escape.js";
 import { framedTable } from "../page/table.js";
-import { armNames, budgetWords, memorySums, planAnswer, planTables, splitWords, type PlanTable } from "./plan-words.js";
+import { memorySums, planTables, type PlanTable } from "./plan-tables.js";
+import { armNames, budgetWords, orNone, planAnswer, splitWords } from "./plan-words.js";
 
 /** Markup by the name in `data-live`. */
 export type PlanSections = Readonly<Record<string, string>>;
 
+/** Loss against further tokens, for every kind of model. */
 export interface PlanChart {
+  /** Further tokens. */
   readonly x: readonly number[];
+  /** Loss of the parent. */
   readonly parent: number;
+  /** Lowest and highest loss of the picture. */
   readonly low: number;
   readonly high: number;
   readonly lines: readonly {
     readonly label: string;
+    /** Index into `armTones`. */
     readonly tone: number;
     readonly values: readonly number[];
+    /** Ends of the interval; null where the coefficients have no draws. */
     readonly low: readonly number[] | null;
     readonly high: readonly number[] | null;
   }[];
 }
 
-/** Tables whose section has their title. */
-const alone: readonly string[] = ["arms", "crossings"];
+/** Tables that need no heading, because their section has their title. */
+const untitled: readonly string[] = ["arms", "crossings"];
 
+/** The sections of a plan. */
 export function planSections(plan: Plan): PlanSections {
-  const tables = Object.fromEntries(planTables(plan).map((one) => [one.id, htmlTable(one, !alone.includes(one.id))]));
+  const tables = Object.fromEntries(
+    planTables(plan).map((table) => [table.id, htmlTable(table, !untitled.includes(table.id))]),
+  );
   const paragraphs = (texts: readonly string[]): string =>
     texts.map((text) => `<p class="note">${escapeHtml(text)}</p>`).join("");
   return {
@@ -68,46 +79,24 @@ function facts({ models, seen, gpus, gpu, budget, currency }: Plan): readonly st
   ];
 }
 
-function tiles({ arms, best, main, recipes, currency, parentLoss, level }: Plan): string {
-  const mine = arms.filter(({ recipe }) => recipe === null || recipe === main);
-  const [dense, upcycled] = [mine.find(({ id }) => id === "dense"), mine.find(({ id }) => id === "upcycled")];
-  const sunk = recipes.find(({ name }) => name === main)?.sunk;
-  const winner = best === null ? null : at(arms, best.arm);
-  const gain = dense?.loss == null || upcycled?.loss == null ? null : dense.loss - upcycled.loss;
-  const items: [string, string, string][] = [
-    [
-      "Furthest",
-      winner === null ? "n/a" : armNames[winner.id],
-      best?.share == null ? "" : `in ${Math.round(100 * best.share)} % of draws`,
-    ],
-    [
-      `Loss of ${main ?? "the mixture"}`,
-      upcycled?.loss == null ? "n/a" : fixed(upcycled.loss, 3),
-      upcycled?.interval == null
-        ? `the parent's: ${fixed(parentLoss, 3)}`
-        : `${fixed(upcycled.interval.low, 3)}-${fixed(upcycled.interval.high, 3)} (${Math.round(100 * level)} %)`,
-    ],
-    [
-      "Over continued dense",
-      gain === null ? "n/a" : `${gain >= 0 ? "-" : "+"}${fixed(Math.abs(gain), 3)}`,
-      "nats per token",
-    ],
+type Tile = readonly [name: string, value: string, note: string];
+
+/** The key numbers of a plan as markup. */
+function tiles(plan: Plan): string {
+  const { arms, main, recipes } = plan;
+  const arm = (kind: ArmId): ArmPlan | undefined =>
+    arms.find(({ id, recipe }) => id === kind && (recipe === null || recipe === main));
+  const [dense, upcycled] = [arm("dense"), arm("upcycled")];
+  const items: readonly Tile[] = [
+    furthestTile(plan),
+    lossTile(plan, upcycled),
+    gainTile(dense, upcycled),
     [
       "D*, parent sunk",
-      sunk === undefined
-        ? "n/a"
-        : sunk.outcome === "at"
-          ? compact(sunk.tokens!)
-          : sunk.outcome === "always-ahead"
-            ? "never"
-            : "at once",
+      catchUpWords(recipes.find(({ name }) => name === main)?.sunk),
       "tokens until scratch catches up",
     ],
-    [
-      "Cost",
-      upcycled?.money == null ? "n/a" : `${compact(upcycled.money)} ${currency}`,
-      upcycled?.gpuHours == null ? "does not fit" : `${compact(upcycled.gpuHours)} GPU hours`,
-    ],
+    costTile(plan, upcycled),
   ];
   return items
     .map(
@@ -117,11 +106,53 @@ function tiles({ arms, best, main, recipes, currency, parentLoss, level }: Plan)
     .join("");
 }
 
-function htmlTable({ title, note, head, rows, words }: PlanTable, headed: boolean): string {
+function furthestTile({ arms, best }: Plan): Tile {
+  const name = best === null ? notAvailable : armNames[at(arms, best.arm).id];
+  return ["Furthest", name, best?.share == null ? "" : `in ${Math.round(100 * best.share)} % of draws`];
+}
+
+function lossTile({ main, parentLoss, level }: Plan, upcycled: ArmPlan | undefined): Tile {
+  const interval = upcycled?.interval;
+  const note =
+    interval == null
+      ? `the parent's: ${fixed(parentLoss, 3)}`
+      : `${fixed(interval.low, 3)}-${fixed(interval.high, 3)} (${Math.round(100 * level)} %)`;
+  return [`Loss of ${main ?? "the mixture"}`, upcycled?.loss == null ? notAvailable : fixed(upcycled.loss, 3), note];
+}
+
+function gainTile(dense: ArmPlan | undefined, upcycled: ArmPlan | undefined): Tile {
+  const gain = dense?.loss == null || upcycled?.loss == null ? null : dense.loss - upcycled.loss;
+  const difference = gain === null ? notAvailable : `${gain >= 0 ? "-" : "+"}${fixed(Math.abs(gain), 3)}`;
+  return ["Over continued dense", difference, "nats per token"];
+}
+
+function costTile({ currency }: Plan, upcycled: ArmPlan | undefined): Tile {
+  return [
+    "Cost",
+    upcycled?.money == null ? notAvailable : `${compact(upcycled.money)} ${currency}`,
+    upcycled?.gpuHours == null ? "does not fit" : `${compact(upcycled.gpuHours)} GPU hours`,
+  ];
+}
+
+/** When scratch catches up with the upcycled model. */
+function catchUpWords(sunk: CatchUp | undefined): string {
+  switch (sunk?.outcome) {
+    case undefined:
+      return notAvailable;
+    case "at":
+      return orNone(sunk?.tokens ?? null, compact);
+    case "always-ahead":
+      return "never";
+    default:
+      return "at once";
+  }
+}
+
+function htmlTable({ title, note, head, rows, words }: PlanTable, withTitle: boolean): string {
   if (rows.length === 0) return "";
-  const escaped = rows.map((row) => row.map(escapeHtml));
-  const table = framedTable(head.map(escapeHtml), escaped, (column) => column > 0 && !words.includes(column));
-  return `${headed ? `<h3>${escapeHtml(title)}</h3>` : ""}<p class="note">${escapeHtml(note)}</p>${table}`;
+  const cells = rows.map((row) => row.map(escapeHtml));
+  const table = framedTable(head.map(escapeHtml), cells, (column) => column > 0 && !words.includes(column));
+  return `${withTitle ? `<h3>${escapeHtml(title)}</h3>` : ""}<p class="note">${escapeHtml(note)}</p>${table}`;
 }
 
 const chartSteps = 49;
@@ -142,22 +173,27 @@ export function planChart({ coefficients, seed, level }: PlanRequest, plan: Plan
   );
   const round = (value: number): number => Number(value.toFixed(5));
   const lines = (["dense", "scratch", "upcycled"] as const).map((id) => {
-    const bands = x.map((tokens) =>
-      intervalOf(
-        draws.map((one) => lossOf(id, one, plan.size, plan.seen, tokens)),
-        level,
-      ),
+    const losses = (one: Curves): number[] => x.map((tokens) => lossOf(id, one, plan.size, plan.seen, tokens));
+    const lossesOfDraws = draws.map(losses);
+    // Either all places have an interval, or the coefficients have too few draws and none has.
+    const intervals = x.flatMap(
+      (_, i) =>
+        intervalOf(
+          lossesOfDraws.map((values) => at(values, i)),
+          level,
+        ) ?? [],
     );
+    const hasIntervals = intervals.length === x.length;
     return {
       label: id === "dense" ? armNames.dense : `${armNames[id]} ${plan.main ?? ""}`.trim(),
       tone: tones[id],
-      values: x.map((tokens) => round(lossOf(id, curves, plan.size, plan.seen, tokens))),
-      low: bands[0] === null ? null : bands.map((band) => round(band!.low)),
-      high: bands[0] === null ? null : bands.map((band) => round(band!.high)),
+      values: losses(curves).map(round),
+      low: hasIntervals ? intervals.map((interval) => round(interval.low)) : null,
+      high: hasIntervals ? intervals.map((interval) => round(interval.high)) : null,
     };
   });
   const bottom = Math.min(...lines.flatMap(({ low: lows, values }) => lows ?? values));
-  // A mixture from scratch starts far above: its beginning may leave the picture.
+  // A mixture from scratch starts far above the others: its beginning may lie above the picture.
   const top = plan.parentLoss + 0.45 * (plan.parentLoss - bottom);
   return { x, parent: round(plan.parentLoss), low: round(bottom - 0.05 * (top - bottom)), high: round(top), lines };
 }

@@ -1,16 +1,17 @@
-/** One comparison of two arms as a sentence that claims no more than the seeds bear out. */
+/** One comparison of two arms as a sentence that claims no more than the seeds show. */
 import { percent } from "../../base/format.js";
 import type { ArmComparison } from "./statistics.js";
-import { amount, lossWithRange, nats } from "./wording.js";
+import { amount, lossWithRange, nats, signedNats } from "./wording.js";
 
 /** What the words of `comparisonSentence` mean; the findings say it once. */
 export const verdictWords =
   '"Clearly" means that the ranges of the seeds do not overlap and the difference is at least twice the wider range; ' +
   '"slightly", that they do not overlap but the difference is smaller than that';
 
+/** The sentence: which arm did better, where, by how much, and how much of that may be chance. */
 export function comparisonSentence(nameA: string, nameB: string, comparison: ArmComparison): string {
-  const read = comparison.axis === "tokens" ? `after ${amount(comparison)}` : `at ${amount(comparison)}`;
-  const losses = `${lossWithRange(comparison.a)} against ${lossWithRange(comparison.b)} ${read}`;
+  const place = comparison.axis === "tokens" ? `after ${amount(comparison)}` : `at ${amount(comparison)}`;
+  const losses = `${lossWithRange(comparison.a)} against ${lossWithRange(comparison.b)} ${place}`;
   return `${claim(nameA, nameB, comparison)}: held-out loss ${losses}, ${size(comparison)}${evidence(comparison)}.`;
 }
 
@@ -19,7 +20,7 @@ function claim(nameA: string, nameB: string, comparison: ArmComparison): string 
   const better = comparison.difference < 0;
   switch (comparison.verdict) {
     case "within":
-      return `${nameA} against ${nameB} ${place} is within the spread of the seeds`;
+      return `${nameA} and ${nameB} are not distinguishable ${place}`;
     case "narrow":
       return `${nameA} did slightly ${better ? "better" : "worse"} than ${nameB} ${place}`;
     case "clear":
@@ -40,8 +41,9 @@ function evidence(comparison: ArmComparison): string {
   const widest = Math.max(comparison.a.max - comparison.a.min, comparison.b.max - comparison.b.min);
   switch (comparison.verdict) {
     case "within":
-      return "; the ranges of the seeds overlap";
+      return `, ${interval(comparison)}; the ranges of the seeds overlap`;
     case "narrow":
+      return `, ${interval(comparison)}; the seeds of one arm differ by up to ${nats(widest)}`;
     case "clear":
       return widest === 0
         ? "; the seeds of each arm agree exactly"
@@ -49,4 +51,9 @@ function evidence(comparison: ArmComparison): string {
     case "unknown":
       return "; with one seed nothing says whether this is more than chance";
   }
+}
+
+/** From the pair of seeds that favours one arm most to the pair that favours the other. */
+function interval({ a, b }: ArmComparison): string {
+  return `between ${signedNats(a.min - b.max)} and ${signedNats(a.max - b.min)} over all pairs of seeds`;
 }

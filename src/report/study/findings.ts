@@ -10,11 +10,13 @@ import { healthFindings } from "./health-findings.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
 import { chanceOfSeparateRanges, compareArms, firstReach, reached, recipeShape, spread } from "./statistics.js";
-import { armName, list, lossWithRange, nats, plural } from "./wording.js";
+import { armName, joinedByAnd, lossWithRange, nats, plural } from "./wording.js";
 
-type Found = Omit<StudyResult, "findings">;
+/** What a study has measured, before it is put into words. */
+type Measurements = Omit<StudyResult, "findings">;
 
-export function findings(result: Found): string[] {
+/** The findings of a study, a sentence each or a few that belong together. */
+export function findings(result: Measurements): string[] {
   const dense = result.arms.find((arm) => arm.kind === "dense") ?? null;
   const scratch = result.arms.find((arm) => arm.kind === "scratch") ?? null;
   const upcycled = byFinalLoss(result.arms.filter((arm) => arm.kind === "upcycled"));
@@ -31,7 +33,7 @@ export function findings(result: Found): string[] {
   ];
 }
 
-/** Best first; arms without a finite final loss last. */
+/** The arms by their final loss, the best first; arms without a finite one come last. */
 export function byFinalLoss(arms: readonly ArmResult[]): readonly ArmResult[] {
   const finalLoss = (arm: ArmResult): number => spread(arm.runs.map((run) => run.finalLoss))?.mean ?? Infinity;
   return [...arms].sort((a, b) => {
@@ -67,8 +69,8 @@ function scheduleCaveat(upcycled: readonly ArmResult[], dense: ArmResult): strin
   if (apart.length === 0) return [];
   const parts = apart.map(({ label, ratio }) => `${label} ${significant(ratio, 2)} times ${dense.label}`);
   return [
-    `At equal FLOPs an arm that needs more FLOPs per token (${list(parts)}) is read before the end of its run; ` +
-      "if its learning rate was still to come down there, that counts against it.",
+    `At equal FLOPs an arm that needs more FLOPs per token (${joinedByAnd(parts)}) is read before the end of its ` +
+      "run; if its learning rate was still to come down there, that counts against it.",
   ];
 }
 
@@ -87,16 +89,17 @@ function againstScratch(
       : `the ${compact(parentTokens)} tokens that the parent was trained on`;
   const sentence = `${comparisonSentence(best.label, scratch.label, comparison)} This does not count ${parentCost}.`;
   const tokens = best.runs.map((run) => firstReach(run.points, "tokens", comparison.b.mean));
-  const needed = tokens.some((count) => count === null) ? Number.NaN : meanOf(tokens as number[]);
+  const catchUp = tokens.some((count) => count === null) ? Number.NaN : meanOf(tokens as number[]);
   // At 0 the upcycled arm began where scratch ended; that scratch ended above the parent is said elsewhere.
-  if (!(needed > 0)) return [sentence];
+  if (!(catchUp > 0)) return [sentence];
   return [
     sentence,
     `${scratch.label} needed ${compact(comparison.at)} tokens to come to ${fixed(comparison.b.mean)}; ` +
-      `${best.label} was there after ${compact(Math.round(needed))} tokens (${percent(needed / comparison.at)}).`,
+      `${best.label} was there after ${compact(Math.round(catchUp))} tokens (${percent(catchUp / comparison.at)}).`,
   ];
 }
 
+/** Compares the best upcycled arm of several experts for each copy with the best of one. */
 function coarseAgainstFine(upcycled: readonly ArmResult[]): string[] {
   const granularity = (arm: ArmResult): number => recipeShape(arm.recipe)?.granularity ?? Number.NaN;
   const coarse = upcycled.find((arm) => granularity(arm) === 1);
@@ -108,7 +111,7 @@ function coarseAgainstFine(upcycled: readonly ArmResult[]): string[] {
   );
 }
 
-function finalLosses(result: Found): string[] {
+function finalLosses(result: Measurements): string[] {
   const sentences: string[] = [];
   const ends = byFinalLoss(result.arms).flatMap((arm) => {
     const losses = spread(arm.runs.map((run) => run.finalLoss));
@@ -121,7 +124,7 @@ function finalLosses(result: Found): string[] {
   const spreadWords = result.arms.some((arm) => arm.runs.length > 1)
     ? `mean over the seeds, lowest to highest seed in brackets, ${seedCounts(result.arms)}`
     : "one seed per arm, so the spread is unknown";
-  return [`Final held-out loss: ${list(ends)} (${spreadWords}).`, ...sentences];
+  return [`Final held-out loss: ${joinedByAnd(ends)} (${spreadWords}).`, ...sentences];
 }
 
 function seedCounts(arms: readonly ArmResult[]): string {
@@ -131,8 +134,10 @@ function seedCounts(arms: readonly ArmResult[]): string {
     : `${counts[0]} to ${counts.at(-1)} seeds per arm`;
 }
 
-/** Only worth a sentence when further training did not help, or training from scratch did not get that far. */
-function againstParent(result: Found): string[] {
+/**
+ * A sentence for each arm that ended above the parent: further training did not help, or scratch did not get so far.
+ */
+function againstParent(result: Measurements): string[] {
   const parent = result.parent.loss;
   return result.arms.flatMap((arm) => {
     const loss = spread(arm.runs.map((run) => run.finalLoss));
@@ -146,13 +151,13 @@ function againstParent(result: Found): string[] {
 
 function cost(arms: readonly ArmResult[], dense: ArmResult | null): string[] {
   if (dense === null || dense.runs.length === 0) return [];
-  const speed = (arm: ArmResult): number => meanOf(arm.runs.map((run) => run.tokensPerSecond));
+  const tokensPerSecond = (arm: ArmResult): number => meanOf(arm.runs.map((run) => run.tokensPerSecond));
   const memory = (arm: ArmResult): number => Math.max(...arm.runs.map((run) => run.peakRssBytes));
   const parts = arms
     .filter((arm) => arm.kind !== "dense" && arm.runs.length > 0)
     .map((arm) => {
       const params = significant(arm.params.total / dense.params.total, 2);
-      const speedRatio = significant(speed(arm) / speed(dense), 2);
+      const speedRatio = significant(tokensPerSecond(arm) / tokensPerSecond(dense), 2);
       return (
         `${arm.label} ${params} times the parameters, ${speedRatio} times the tokens per second and ` +
         `${significant(memory(arm) / memory(dense), 2)} times the peak memory`
@@ -161,7 +166,7 @@ function cost(arms: readonly ArmResult[], dense: ArmResult | null): string[] {
   return parts.length === 0 ? [] : [`The price, measured against ${dense.label}: ${parts.join("; ")}.`];
 }
 
-function seedMeaning(result: Found): string[] {
+function seedMeaning(result: Measurements): string[] {
   const varies = "the order of the data, the router and freshly drawn weights; the parent is one and the same";
   const count = Math.min(...result.arms.map((arm) => arm.runs.length));
   if (result.arms.length === 0 || count < 1) return [];
@@ -179,10 +184,13 @@ function seedMeaning(result: Found): string[] {
   ];
 }
 
-/** What published upcycling studies used: 2B to 15B parameters, 0.1T to 1T further tokens (He et al. 2024). */
-const published = { params: 2e9, tokens: 1e11 };
+/**
+ * The smallest published upcycling study: such studies used 2B to 15B parameters and 0.1T to 1T further tokens (He et
+ * al. 2024, arXiv 2410.07524).
+ */
+const smallestPublished = { params: 2e9, tokens: 1e11 };
 
-function scale(result: Found): string[] {
+function scale(result: Measurements): string[] {
   const tokens = Math.max(0, ...result.arms.map((arm) => reached(arm, "tokens") ?? 0));
   const params = result.parent.params.total;
   const passes = (tokens + (result.parent.tokens ?? 0)) / result.text.trainTokens;
@@ -191,13 +199,13 @@ function scale(result: Found): string[] {
       (`(${significant(tokens / params, 2)} per parameter), judged on ${compact(result.text.judgedTokens)} ` +
         "held-out tokens."),
   ];
-  const smaller = published.params / params;
-  const fewer = published.tokens / tokens;
+  const smaller = smallestPublished.params / params;
+  const fewer = smallestPublished.tokens / tokens;
   if (smaller > 2 || fewer > 2) {
     sentences.push(
-      `The smallest published comparison that we stand beside (${compact(published.params, 1)} parameters, ` +
-        `${compact(published.tokens)} tokens) used ${gap(smaller, fewer)}; the order of the arms may change with ` +
-        "scale.",
+      `The smallest published comparison that we stand beside (${compact(smallestPublished.params, 1)} parameters, ` +
+        `${compact(smallestPublished.tokens)} tokens) used ${gap(smaller, fewer)}; the order of the arms may change ` +
+        "with scale.",
     );
   }
   if (passes > 1.05) {
@@ -210,10 +218,11 @@ function scale(result: Found): string[] {
   return sentences;
 }
 
+/** By how much the smallest published study is larger, in words. */
 function gap(smaller: number, fewer: number): string {
   const parts = [
     ...(smaller > 2 ? [`${compact(smaller, 2)} times the parameters`] : []),
     ...(fewer > 2 ? [`${compact(fewer, 2)} times the tokens`] : []),
   ];
-  return list(parts);
+  return joinedByAnd(parts);
 }

@@ -1,6 +1,6 @@
 /**
- * Sentences about the models themselves: was the parent's function kept, is the load balanced, have the experts moved
- * apart.
+ * Sentences about the models themselves: whether the parent's function was kept, the load is balanced, and the experts
+ * have moved apart.
  */
 import { at } from "../../base/at.js";
 import { fixed, percent, significant } from "../../base/format.js";
@@ -10,6 +10,7 @@ import { finalBalance } from "./statistics.js";
 import { deadShare } from "../../model/results/result.js";
 import { plural, signedNats } from "./wording.js";
 
+/** The sentences of all arms, subject by subject. */
 export function healthFindings(arms: readonly ArmResult[]): string[] {
   return [
     ...arms.flatMap((arm) => preservationSentence(arm)),
@@ -20,11 +21,11 @@ export function healthFindings(arms: readonly ArmResult[]): string[] {
 
 /** The run whose child is furthest from its parent, because the report must not show the best case. */
 function worstPreservation(arm: ArmResult): Preservation | null {
-  const measured = arm.runs.flatMap((run) => (run.preservation === null ? [] : [run.preservation]));
-  if (measured.length === 0) return null;
-  const distance = (found: Preservation): number => Math.abs(found.childLoss - found.parentLoss);
-  const worst = (a: number, b: number): boolean => !Number.isFinite(b) || b > a;
-  return measured.reduce((a, b) => (worst(distance(a), distance(b)) ? b : a));
+  const preservations = arm.runs.flatMap((run) => (run.preservation === null ? [] : [run.preservation]));
+  if (preservations.length === 0) return null;
+  const distance = ({ childLoss, parentLoss }: Preservation): number => Math.abs(childLoss - parentLoss);
+  const isWorse = (a: number, b: number): boolean => !Number.isFinite(b) || b > a;
+  return preservations.reduce((a, b) => (isWorse(distance(a), distance(b)) ? b : a));
 }
 
 /** Largest logit difference over all runs, relative to the parent's largest logit. */
@@ -62,11 +63,11 @@ function worstOf(arm: ArmResult): string {
 }
 
 function balanceSentence(arm: ArmResult): string[] {
-  const found = arm.runs.flatMap((run) => finalBalance(run) ?? []);
-  if (found.length === 0) return [];
-  const busiest = Math.max(...found.flatMap((one) => one.busiest));
-  const dead = Math.max(...found.map((one) => one.dead));
-  const experts = at(found, 0).experts;
+  const balances = arm.runs.flatMap((run) => finalBalance(run) ?? []);
+  if (balances.length === 0) return [];
+  const busiest = Math.max(...balances.flatMap((one) => one.busiest));
+  const dead = Math.max(...balances.map((one) => one.dead));
+  const { experts } = at(balances, 0);
   const claim =
     dead === 0
       ? `No expert of ${arm.label} is dead`

@@ -15,7 +15,7 @@ import {
 } from "./sections.js";
 import { reportData } from "./view.js";
 
-/** The page of a study as the text of an HTML file. */
+/** The page of a study as the text of an HTML file; `assets` are the texts of the chart library, which stand in it. */
 export function renderHtml(result: StudyResult, assets: ReportAssets): string {
   const data = reportData(result);
   const page = {

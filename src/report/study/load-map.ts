@@ -1,5 +1,6 @@
 /**
- * Heat maps of expert load: one grid of layers by experts per arm, the last moment in the markup, the others by script.
+ * Heat maps of expert load: for each arm a grid of layers by experts. The markup holds the last measurement; the page's
+ * script shows the others.
  */
 import { at } from "../../base/at.js";
 import { fixed, significant } from "../../base/format.js";
@@ -7,11 +8,12 @@ import { escapeHtml } from "../page/escape.js";
 import type { ArmView, ReportData } from "./view.js";
 import { loadSteps } from "./view.js";
 
-/** Class of a cell: how many of the steps its share (1 = equal) reaches. The page's script computes the same. */
+/** Class of a cell: how many of `loadSteps` its share (1 = equal) reaches. The page's script computes the same. */
 function loadClass(share: number): number {
   return loadSteps.filter((step) => share >= step).length;
 }
 
+/** The maps of all MoE arms with their legend; empty for a study without them. */
 export function loadSection(data: ReportData): string {
   const maps = data.arms.map((arm, index) => loadMap(arm, index)).join("");
   return maps === "" ? "" : `${legend()}<div class="maps">${maps}</div>`;

@@ -1,4 +1,4 @@
-/** The page's sections as markup; charts are empty frames here that the page's script fills. */
+/** The sections of a study's page as markup. Charts are empty frames, which the page's script fills. */
 import { at } from "../../base/at.js";
 import { bytes, compact, duration, fixed, flops, grouped, percent, significant } from "../../base/format.js";
 import { escapeHtml } from "../page/escape.js";
@@ -11,6 +11,7 @@ import { armsTable, lossTable, preservationTable, seedsTable } from "./tables.js
 import type { ReportData } from "./view.js";
 import { plural } from "./wording.js";
 
+/** The top of the page: name, size of the study, and its most important finding. */
 export function header(result: StudyResult): string {
   const runs = result.arms.reduce((sum, arm) => sum + arm.runs.length, 0);
   const facts = [
@@ -35,29 +36,31 @@ interface Tile {
   readonly tone?: number;
 }
 
+/** The key numbers: final losses and the differences between the best upcycled arm and the dense one. */
 export function tiles(result: StudyResult, data: ReportData): string {
   const toneOf = (arm: ArmResult): number => at(data.arms, result.arms.indexOf(arm)).tone;
   const dense = result.arms.find((arm) => arm.kind === "dense");
   const scratch = result.arms.find((arm) => arm.kind === "scratch");
   const best = byFinalLoss(result.arms.filter((arm) => arm.kind === "upcycled"))[0];
-  const shown: Tile[] = [
+  const allTiles: Tile[] = [
     { name: "Parent", value: fixed(result.parent.loss), note: `${compact(result.parent.params.total)} parameters` },
   ];
   for (const arm of [dense, best, scratch]) {
-    if (arm !== undefined) shown.push(lossTile(arm, toneOf(arm)));
+    if (arm !== undefined) allTiles.push(lossTile(arm, toneOf(arm)));
   }
   if (best !== undefined && dense !== undefined) {
-    shown.push(...differenceTile("At equal tokens", compareArms(best, dense, "tokens")));
-    shown.push(...differenceTile("At equal FLOPs", compareArms(best, dense, "flops")));
+    allTiles.push(...differenceTile("At equal tokens", compareArms(best, dense, "tokens")));
+    allTiles.push(...differenceTile("At equal FLOPs", compareArms(best, dense, "flops")));
   }
-  const items = shown.map(({ name, value, note, tone }) => {
-    const swatch = tone === undefined ? "" : `<i class="swatch tone-${tone}"></i>`;
-    return `<div><dt>${swatch}${escapeHtml(name)}</dt><dd><b>${value}</b><span>${escapeHtml(note)}</span></dd></div>`;
-  });
   const differences =
     best !== undefined && dense !== undefined ? `; differences are ${best.label} less ${dense.label}` : "";
-  return `<section aria-label="Key numbers"><dl class="tiles">${items.join("")}</dl>
+  return `<section aria-label="Key numbers"><dl class="tiles">${allTiles.map(tileMarkup).join("")}</dl>
 <p class="muted small">Held-out loss in nats per token${escapeHtml(differences)}.</p></section>`;
+}
+
+function tileMarkup({ name, value, note, tone }: Tile): string {
+  const swatch = tone === undefined ? "" : `<i class="swatch tone-${tone}"></i>`;
+  return `<div><dt>${swatch}${escapeHtml(name)}</dt><dd><b>${value}</b><span>${escapeHtml(note)}</span></dd></div>`;
 }
 
 function lossTile(arm: ArmResult, tone: number): Tile {
@@ -77,7 +80,7 @@ function differenceTile(name: string, comparison: ArmComparison | null): Tile[] 
   const digits = size < 0.01 ? significant(size, 2) : fixed(size);
   const sign = comparison.difference === 0 ? "" : comparison.difference < 0 ? "−" : "+";
   const verdict = {
-    within: "within the spread",
+    within: "not distinguishable",
     narrow: "just beyond the spread",
     clear: "beyond the spread",
     unknown: "1 seed",
@@ -91,6 +94,7 @@ function differenceTile(name: string, comparison: ArmComparison | null): Tile[] 
   ];
 }
 
+/** All findings but the first, which stands at the top of the page. */
 export function findingsSection(result: StudyResult): string {
   const items = result.findings.slice(1).map((finding) => `<li>${emphasized(finding)}</li>`);
   return items.length === 0
@@ -112,6 +116,7 @@ function sentence(text: string): string {
   return escapeHtml(text.replace(/(\de)-(\d)/g, "$1\u2011$2").replace(/ %/g, "\u00a0%"));
 }
 
+/** The charts of the loss, and a table in their place where scripts do not run. */
 export function lossSection(result: StudyResult): string {
   const parent =
     result.parent.points.length === 0
@@ -149,6 +154,7 @@ function lossNote({ parent }: StudyResult): string {
 <span id="loss-outside"></span></p>`;
 }
 
+/** How much of the parent's function the upcycled arms have kept. */
 export function preservationSection(result: StudyResult): string {
   const tokens = result.arms.flatMap((arm) => arm.runs.flatMap((run) => run.preservation?.tokens ?? []))[0];
   const where = tokens === undefined ? "" : ` Measured on ${grouped(tokens)} held-out tokens.`;
@@ -158,27 +164,10 @@ export function preservationSection(result: StudyResult): string {
   return pageSection("preservation", "Was the parent's function kept?", lead + preservationTable(result));
 }
 
+/** The load of the experts, its balance, and how far they have moved from the parent; empty without MoE arms. */
 export function expertsSection(data: ReportData): string {
   const maps = loadSection(data);
   if (maps === "") return "";
-  const similar = data.arms
-    .map((arm, index) =>
-      arm.similarity === null
-        ? ""
-        : chart(
-            `similarity-${index}`,
-            arm.label,
-            `Cosine similarity of experts to the parent's FFN by layer, ${arm.label}`,
-            arm.tone,
-          ),
-    )
-    .join("");
-  const similarity =
-    similar === ""
-      ? ""
-      : `<div class="scripted"><h3>Experts against the parent's FFN</h3>
-<p class="lead">${similarityLead}</p>
-<div class="charts">${similar}</div></div>`;
   const imbalance = chart("imbalance", "", `${imbalanceLead} against training steps, one line per MoE arm`);
   return pageSection(
     "experts",
@@ -190,8 +179,19 @@ ${maps}
 <div class="scripted"><h3>Imbalance over time</h3>
 <p class="lead">${imbalanceLead}, mean over the layers: 1 is perfect balance.</p>
 <div class="charts">${imbalance}</div></div>
-${similarity}`,
+${similarityCharts(data)}`,
   );
+}
+
+function similarityCharts({ arms }: ReportData): string {
+  const charts = arms.map(({ similarity, label, tone }, index) => {
+    const description = `Cosine similarity of experts to the parent's FFN by layer, ${label}`;
+    return similarity === null ? "" : chart(`similarity-${index}`, label, description, tone);
+  });
+  if (charts.every((markup) => markup === "")) return "";
+  return `<div class="scripted"><h3>Experts against the parent's FFN</h3>
+<p class="lead">${similarityLead}</p>
+<div class="charts">${charts.join("")}</div></div>`;
 }
 
 const loadLead =
@@ -202,6 +202,7 @@ const similarityLead =
   "Mean cosine similarity of each expert's weights to the part of the parent that it began as, by layer: 1 is an " +
   "untouched copy.";
 
+/** Size and price of the arms, their final losses seed by seed, and their routers. */
 export function armsSection(result: StudyResult): string {
   const routers = result.arms.flatMap(({ label, router }): [string, string][] =>
     router === null ? [] : [[label, router]],
@@ -213,47 +214,14 @@ export function armsSection(result: StudyResult): string {
   return pageSection("arms", "The arms", `${armsTable(result)}<div class="columns">${seedsTable(result)}${list}</div>`);
 }
 
-export function setupSection(result: StudyResult): string {
-  const { text, environment, parent } = result;
-  const sources = text.sources.map(
-    (source) => `${source.name} (${plural(source.documents, "document")}, ${bytes(source.bytes, 3)})`,
-  );
-  const parentFlops = parent.points.at(-1)?.flops;
-  const trained = parent.tokens === null ? "brought by the user" : `trained here on ${compact(parent.tokens)} tokens`;
-  const groups: [string, [string, string][]][] = [
-    [
-      "Parent",
-      [
-        ["Model", parent.label],
-        ["Parameters", grouped(parent.params.total)],
-        ["Training", trained + (parentFlops === undefined ? "" : `, ${flops(parentFlops)}`)],
-        ["Folder", parent.path],
-      ],
-    ],
-    [
-      "Text",
-      [
-        ["Sources", sources.join("; ")],
-        ["Training", `${plural(text.trainDocuments, "document")}, ${compact(text.trainTokens)} tokens`],
-        [
-          "Held out",
-          `${plural(text.heldOutDocuments, "document")}, ${compact(text.heldOutTokens)} tokens, losses on ` +
-            `${compact(text.judgedTokens)} of them`,
-        ],
-        ["Tokenizer", `${grouped(text.vocab)} tokens, ${significant(text.bytesPerToken, 3)} bytes each`],
-      ],
-    ],
-    [
-      "Machine",
-      [
-        ["Processor", `${environment.cpu}, ${plural(environment.threads, "thread")}`],
-        ["Platform", environment.platform],
-        [
-          "Software",
-          `upcycle ${environment.upcycle}, Node ${environment.node}, ONNX Runtime ${environment.onnxruntime}`,
-        ],
-      ],
-    ],
+type Facts = readonly (readonly [name: string, text: string])[];
+
+/** What the study was made with: its parent, its text and the machine. */
+export function setupSection({ parent, text, environment }: StudyResult): string {
+  const groups: readonly (readonly [title: string, facts: Facts])[] = [
+    ["Parent", parentFacts(parent)],
+    ["Text", textFacts(text)],
+    ["Machine", machineFacts(environment)],
   ];
   const columns = groups.map(
     ([title, facts]) => `<div><h3>${title}</h3><dl class="facts-list">${factRows(facts)}</dl></div>`,
@@ -261,8 +229,44 @@ export function setupSection(result: StudyResult): string {
   return pageSection("setup", "Parent, text and machine", `<div class="columns">${columns.join("")}</div>`);
 }
 
+function parentFacts({ label, params, tokens, points, path }: StudyResult["parent"]): Facts {
+  const work = points.at(-1)?.flops;
+  const origin = tokens === null ? "brought by the user" : `trained here on ${compact(tokens)} tokens`;
+  return [
+    ["Model", label],
+    ["Parameters", grouped(params.total)],
+    ["Training", origin + (work === undefined ? "" : `, ${flops(work)}`)],
+    ["Folder", path],
+  ];
+}
+
+function textFacts(text: StudyResult["text"]): Facts {
+  const sources = text.sources.map(
+    (source) => `${source.name} (${plural(source.documents, "document")}, ${bytes(source.bytes, 3)})`,
+  );
+  return [
+    ["Sources", sources.join("; ")],
+    ["Training", `${plural(text.trainDocuments, "document")}, ${compact(text.trainTokens)} tokens`],
+    [
+      "Held out",
+      `${plural(text.heldOutDocuments, "document")}, ${compact(text.heldOutTokens)} tokens, losses on ` +
+        `${compact(text.judgedTokens)} of them`,
+    ],
+    ["Tokenizer", `${grouped(text.vocab)} tokens, ${significant(text.bytesPerToken, 3)} bytes each`],
+  ];
+}
+
+function machineFacts({ cpu, threads, platform, upcycle, node, onnxruntime }: StudyResult["environment"]): Facts {
+  return [
+    ["Processor", `${cpu}, ${plural(threads, "thread")}`],
+    ["Platform", platform],
+    ["Software", `upcycle ${upcycle}, Node ${node}, ONNX Runtime ${onnxruntime}`],
+  ];
+}
+
 const copyButton = '<button type="button" class="scripted" data-copy="commands">Copy</button>';
 
+/** The commands that make the study again. */
 export function reproduceSection(result: StudyResult): string {
   const commands = result.commands.map(escapeHtml).join("\n");
   const seeds = result.seeds.map((seed) => escapeHtml(String(seed))).join(", ");

@@ -1,11 +1,12 @@
 /**
  * The arithmetic behind the report: means and ranges over seeds, curves read at one x, two arms compared, expert load.
- * Values that are not finite (a diverged run; `null` after a trip through JSON) are left out and counted as missing.
+ * Values that are not finite (of a run that diverged; they are `null` in `result.json`) are left out and count as
+ * missing.
  */
-import { at as elementAt, entryOf } from "../../base/at.js";
+import { at, entryOf } from "../../base/at.js";
 import { deadShare, type ArmResult, type ArmRun, type LossPoint } from "../../model/results/result.js";
 
-/** Values of several seeds; `min` to `max` is the spread that the report speaks of. */
+/** A value's mean and range over several seeds; `min` to `max` is the spread that the report speaks of. */
 export interface Spread {
   readonly n: number;
   readonly mean: number;
@@ -13,6 +14,7 @@ export interface Spread {
   readonly max: number;
 }
 
+/** The spread of the finite values; null where there are none. */
 export function spread(values: readonly number[]): Spread | null {
   const finite = values.filter((value) => Number.isFinite(value));
   if (finite.length === 0) return null;
@@ -30,27 +32,27 @@ function finitePoints(points: readonly LossPoint[]): readonly LossPoint[] {
   return points.filter((point) => Number.isFinite(point.loss));
 }
 
-/** Loss at `at`, linear between the measured points; null outside of them, because the report never extrapolates. */
-export function lossAt(points: readonly LossPoint[], axis: CurveAxis, at: number): number | null {
-  const known = finitePoints(points);
-  const right = known.findIndex((point) => point[axis] >= at);
+/** Loss at `x`, linear between the measured points; null outside of them, because the report never extrapolates. */
+export function lossAt(points: readonly LossPoint[], axis: CurveAxis, x: number): number | null {
+  const curve = finitePoints(points);
+  const right = curve.findIndex((point) => point[axis] >= x);
   if (right < 0) return null;
-  const after = elementAt(known, right);
-  if (after[axis] === at) return after.loss;
+  const after = at(curve, right);
+  if (after[axis] === x) return after.loss;
   if (right === 0) return null;
-  const before = elementAt(known, right - 1);
-  const part = (at - before[axis]) / (after[axis] - before[axis]);
+  const before = at(curve, right - 1);
+  const part = (x - before[axis]) / (after[axis] - before[axis]);
   return before.loss + part * (after.loss - before.loss);
 }
 
 /** Smallest amount of `axis` at which the loss is at or below `loss` (linear between points); null if it never is. */
 export function firstReach(points: readonly LossPoint[], axis: CurveAxis, loss: number): number | null {
-  const known = finitePoints(points);
-  const at = known.findIndex((point) => point.loss <= loss);
-  if (at < 0) return null;
-  if (at === 0) return elementAt(known, 0)[axis];
-  const before = elementAt(known, at - 1);
-  const after = elementAt(known, at);
+  const curve = finitePoints(points);
+  const first = curve.findIndex((point) => point.loss <= loss);
+  if (first < 0) return null;
+  if (first === 0) return at(curve, 0)[axis];
+  const before = at(curve, first - 1);
+  const after = at(curve, first);
   return before[axis] + ((before.loss - loss) / (before.loss - after.loss)) * (after[axis] - before[axis]);
 }
 
@@ -70,6 +72,7 @@ export interface Curve {
   readonly high: readonly number[];
 }
 
+/** The curve of an arm; a run without a finite loss is left out. */
 export function armCurve(arm: ArmResult): Curve {
   const runs = arm.runs.filter((run) => finitePoints(run.points).length > 0);
   const grid = new Map<number, number>();
@@ -82,14 +85,14 @@ export function armCurve(arm: ArmResult): Curve {
     high: [] as number[],
   };
   for (const tokens of [...grid.keys()].sort((a, b) => a - b)) {
-    const losses = runs.map((run) => lossAt(run.points, "tokens", tokens));
-    if (losses.some((loss) => loss === null)) continue;
-    const at = spread(losses as number[])!;
+    const losses = runs.flatMap((run) => lossAt(run.points, "tokens", tokens) ?? []);
+    const overSeeds = spread(losses);
+    if (overSeeds === null || losses.length < runs.length) continue;
     curve.tokens.push(tokens);
     curve.flops.push(entryOf(grid, tokens));
-    curve.mean.push(at.mean);
-    curve.low.push(at.min);
-    curve.high.push(at.max);
+    curve.mean.push(overSeeds.mean);
+    curve.low.push(overSeeds.min);
+    curve.high.push(overSeeds.max);
   }
   return curve;
 }
@@ -100,6 +103,7 @@ export function armCurve(arm: ArmResult): Curve {
  */
 type ArmVerdict = "within" | "narrow" | "clear" | "unknown";
 
+/** Two arms at one x. */
 export interface ArmComparison {
   readonly axis: CurveAxis;
   /** Where both curves were read: the most that all runs of both arms reached. */
@@ -115,19 +119,23 @@ export interface ArmComparison {
   readonly timesSpread: number;
 }
 
+/**
+ * Compares two arms at the largest x that all runs of both have reached; null where a run of one of them has no finite
+ * loss.
+ */
 export function compareArms(armA: ArmResult, armB: ArmResult, axis: CurveAxis): ArmComparison | null {
   const reachedA = reached(armA, axis);
   const reachedB = reached(armB, axis);
   if (reachedA === null || reachedB === null) return null;
-  const at = Math.min(reachedA, reachedB);
-  const read = (arm: ArmResult): Spread | null =>
-    spread(arm.runs.map((run) => lossAt(run.points, axis, at) ?? Number.NaN));
-  const a = read(armA);
-  const b = read(armB);
+  const x = Math.min(reachedA, reachedB);
+  const lossesOf = (arm: ArmResult): Spread | null =>
+    spread(arm.runs.map((run) => lossAt(run.points, axis, x) ?? Number.NaN));
+  const a = lossesOf(armA);
+  const b = lossesOf(armB);
   if (a === null || b === null) return null;
   const difference = a.mean - b.mean;
   const timesSpread = Math.abs(difference) / Math.max(a.max - a.min, b.max - b.min);
-  const common = { axis, at, a, b, difference, relative: difference / b.mean, timesSpread };
+  const common = { axis, at: x, a, b, difference, relative: difference / b.mean, timesSpread };
   if (a.n < 2 || b.n < 2) return { ...common, verdict: "unknown" };
   const overlap = a.min <= b.max && b.min <= a.max;
   return { ...common, verdict: overlap ? "within" : timesSpread < 2 ? "narrow" : "clear" };
@@ -140,13 +148,17 @@ export function chanceOfSeparateRanges(seeds: number): number {
   return 2 / choose;
 }
 
+/** How evenly the experts of all MoE layers are used. */
 interface Balance {
-  /** Busiest expert of each layer, as a multiple of an equal share. */
+  /** The busiest expert of each layer, as a multiple of an equal share. */
   readonly busiest: readonly number[];
+  /** How many experts are dead, over all layers. */
   readonly dead: number;
+  /** How many experts there are, over all layers. */
   readonly experts: number;
 }
 
+/** The balance of a load [MoE layers, experts], given as fractions of each layer's choices. */
 export function balance(layers: readonly (readonly number[])[]): Balance {
   const shares = layers.map((layer) => layer.map((load) => load * layer.length));
   return {
@@ -156,6 +168,7 @@ export function balance(layers: readonly (readonly number[])[]): Balance {
   };
 }
 
+/** The balance of a run's last measurement; null for a dense model. */
 export function finalBalance(run: ArmRun): Balance | null {
   const last = run.load.at(-1);
   return last === undefined || last.layers.length === 0 ? null : balance(last.layers);
@@ -164,5 +177,7 @@ export function finalBalance(run: ArmRun): Balance | null {
 /** E, G and T of a recipe such as `E8G1T2`; null for a dense arm or another spelling. */
 export function recipeShape(recipe: string | null): { expansion: number; granularity: number; topK: number } | null {
   const match = /^E(\d+)G(\d+)T(\d+)/.exec(recipe ?? "");
-  return match === null ? null : { expansion: Number(match[1]), granularity: Number(match[2]), topK: Number(match[3]) };
+  if (match === null) return null;
+  const [, expansion, granularity, topK] = match;
+  return { expansion: Number(expansion), granularity: Number(granularity), topK: Number(topK) };
 }

@@ -14,7 +14,8 @@ interface Column {
 }
 
 /**
- * Cells are markup: callers escape. The first cell of a row is its heading; wide tables scroll inside their own frame.
+ * A table as markup. Cells are markup too, so callers escape them. The first cell of a row is its heading; wide tables
+ * scroll inside their own frame.
  */
 export function htmlTable(caption: string, columns: readonly Column[], rows: readonly (readonly string[])[]): string {
   const align = (column: number): string => (columns[column]?.number ? ' class="number"' : "");
@@ -35,6 +36,7 @@ function armHeading(arm: ArmResult, tone: number): string {
   return `<i class="swatch tone-${tone}"></i>${escapeHtml(arm.label)}${recipe}`;
 }
 
+/** Size, price and final loss of every arm. */
 export function armsTable(result: StudyResult): string {
   const tones = toneIndices(result.arms);
   const columns: Column[] = [
@@ -60,7 +62,7 @@ export function armsTable(result: StudyResult): string {
   return htmlTable("Every arm: size, price and where it ended", columns, rows);
 }
 
-/** One column per seed, so that arms can be compared seed by seed. */
+/** The final losses with a column for each seed, so that arms can be compared seed by seed. */
 export function seedsTable(result: StudyResult): string {
   const tones = toneIndices(result.arms);
   const seeds = [...new Set(result.arms.flatMap((arm) => arm.runs.map((run) => run.seed)))];
@@ -75,6 +77,7 @@ export function seedsTable(result: StudyResult): string {
   return htmlTable("Final held-out loss, seed by seed", columns, rows);
 }
 
+/** How much of the parent's function each upcycled arm has kept, for each seed. */
 export function preservationTable(result: StudyResult): string {
   const tones = toneIndices(result.arms);
   const columns: Column[] = [

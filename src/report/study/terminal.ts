@@ -16,6 +16,7 @@ import type { ArmResult, StudyResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
 import { spread } from "./statistics.js";
 
+/** The study's arms as a table, what its columns mean, and the findings, separated by line ends. */
 export function terminalTable(result: StudyResult, columns = 80): string {
   const heading = [
     "arm",

@@ -1,6 +1,6 @@
 /**
- * The numbers that the page's charts draw, reduced from the study result: means and ranges, rounded, thinned where
- * long.
+ * The numbers that the page's charts draw: means and ranges over the seeds of a study's result, rounded, and thinned
+ * where they are many. Letters of shapes: `E` experts.
  */
 import { at } from "../../base/at.js";
 import { toneIndices } from "../page/palette.js";
@@ -8,6 +8,7 @@ import type { ArmResult, StudyResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
 import { armCurve, balance, recipeShape, spread, type Curve } from "./statistics.js";
 
+/** What the scripts of a study's page read as `report`. */
 export interface ReportData {
   readonly parent: {
     readonly loss: number;
@@ -20,10 +21,12 @@ export interface ReportData {
   readonly loadSteps: readonly number[];
 }
 
+/** One arm's curves and maps. */
 export interface ArmView {
   readonly id: string;
   readonly label: string;
   readonly kind: ArmResult["kind"];
+  /** Index into `armTones`. */
   readonly tone: number;
   readonly curve: Curve;
   readonly imbalance: ImbalanceSeries | null;
@@ -56,6 +59,7 @@ export const loadSteps: readonly number[] = [0.01, 0.25, 0.5, 0.8, 1.25, 2, 4];
 /** More than this many moments per run would only make the file larger: the slider has no room for them. */
 const mostMoments = 25;
 
+/** The data of a study's page. */
 export function reportData(result: StudyResult): ReportData {
   const tones = toneIndices(result.arms);
   const parentPoints = result.parent.points.filter((point) => Number.isFinite(point.loss));
@@ -91,48 +95,49 @@ function armView(arm: ArmResult, tone: number): ArmView {
   };
 }
 
-/** Busiest expert as a multiple of an equal share, mean over layers. */
+/** The busiest expert as a multiple of an equal share, mean over layers, at every step that all seeds have measured. */
 function imbalance(arm: ArmResult): ImbalanceSeries | null {
   const runs = arm.runs.filter((run) => run.load.length > 0);
   if (runs.length === 0) return null;
   const series = { steps: [] as number[], mean: [] as number[], low: [] as number[], high: [] as number[] };
   for (const { step } of at(runs, 0).load) {
-    const found = runs.flatMap((run) => run.load.find((one) => one.step === step) ?? []);
-    const over = spread(found.map((one) => meanOf(balance(one.layers).busiest)));
-    if (over === null || found.length < runs.length) continue;
+    const measurements = runs.flatMap((run) => run.load.find((one) => one.step === step) ?? []);
+    const overSeeds = spread(measurements.map(({ layers }) => meanOf(balance(layers).busiest)));
+    if (overSeeds === null || measurements.length < runs.length) continue;
     series.steps.push(step);
-    series.mean.push(rounded(over.mean));
-    series.low.push(rounded(over.min));
-    series.high.push(rounded(over.max));
+    series.mean.push(rounded(overSeeds.mean));
+    series.low.push(rounded(overSeeds.min));
+    series.high.push(rounded(overSeeds.max));
   }
   return series.steps.length === 0 ? null : series;
 }
 
-/** Mean over seeds, as one line per layer. */
+/** Cosine similarity to the parent, mean over seeds, as one line for each layer. */
 function similarity(arm: ArmResult): ArmView["similarity"] {
   const runs = arm.runs.filter((run) => (run.similarity[0]?.layers.length ?? 0) > 0);
   if (runs.length === 0) return null;
   const moments = at(runs, 0)
     .similarity.map(({ step }) => ({
       step,
-      found: runs.flatMap((run) => run.similarity.find((one) => one.step === step) ?? []),
+      measurements: runs.flatMap((run) => run.similarity.find((one) => one.step === step) ?? []),
     }))
-    .filter(({ found }) => found.length === runs.length);
+    .filter(({ measurements }) => measurements.length === runs.length);
   if (moments.length === 0) return null;
   const layers = at(at(runs, 0).similarity, 0).layers.map((_, layer) =>
-    moments.map(({ found }) => rounded(meanOf(found.map((one) => at(one.layers, layer))))),
+    moments.map(({ measurements }) => rounded(meanOf(measurements.map(({ layers }) => at(layers, layer))))),
   );
   return { steps: moments.map(({ step }) => step), layers };
 }
 
+/** The load [steps, MoE layers, E] of every seed, at most `mostMoments` steps of each. */
 function loadView(arm: ArmResult): LoadView | null {
   const runs = arm.runs.filter((run) => (run.load[0]?.layers.length ?? 0) > 0);
   if (runs.length === 0) return null;
   const experts = at(at(at(runs, 0).load, 0).layers, 0).length;
   const shape = recipeShape(arm.recipe);
-  const grouped = shape !== null && shape.granularity > 1 && shape.expansion * shape.granularity === experts;
+  const hasCopies = shape !== null && shape.granularity > 1 && shape.expansion * shape.granularity === experts;
   return {
-    group: grouped ? shape.granularity : experts,
+    group: hasCopies ? shape.granularity : experts,
     runs: runs.map((run) => {
       const moments = thinned(run.load, mostMoments);
       return {
@@ -146,13 +151,13 @@ function loadView(arm: ArmResult): LoadView | null {
   };
 }
 
-/** At most `count` items, evenly spaced, first and last kept. */
+/** At most `count` items, evenly spaced, the first and the last among them. */
 export function thinned<Item>(items: readonly Item[], count: number): readonly Item[] {
   if (items.length <= count) return items;
   return Array.from({ length: count }, (_, i) => at(items, Math.round((i * (items.length - 1)) / (count - 1))));
 }
 
-/** Five significant digits: finer than any pixel. */
+/** A number with five significant digits, which is finer than any pixel. */
 function rounded(value: number): number {
   return Number(value.toPrecision(5));
 }

@@ -19,19 +19,23 @@ export function nats(difference: number): string {
   return `${size < 0.01 ? significant(size, 2) : fixed(size)} nats`;
 }
 
+/** A difference of losses with its sign. */
 export function signedNats(difference: number): string {
   return `${difference < 0 ? "−" : "+"}${nats(difference)}`;
 }
 
+/** The tokens or FLOPs at which two arms are compared. */
 export function amount(comparison: ArmComparison): string {
   return comparison.axis === "tokens" ? `${compact(comparison.at)} tokens` : flops(comparison.at);
 }
 
+/** A count with its noun in singular or plural: `1 seed`, `3 seeds`. */
 export function plural(count: number, one: string, many = `${one}s`): string {
   return `${count} ${count === 1 ? one : many}`;
 }
 
-/** "a", "a and b", "a, b and c". */
-export function list(items: readonly string[]): string {
-  return items.length < 2 ? (items[0] ?? "") : `${items.slice(0, -1).join(", ")} and ${items.at(-1)!}`;
+/** Several words as one phrase: "a", "a and b", "a, b and c". */
+export function joinedByAnd(words: readonly string[]): string {
+  const last = words.at(-1) ?? "";
+  return words.length < 2 ? last : `${words.slice(0, -1).join(", ")} and ${last}`;
 }

@@ -1,8 +1,10 @@
 /**
- * Measures what calibrated scaling needs: on real text, the sum m of the probabilities of the experts that each token
- * selects, at every layer, with the router rows that the recipe draws and the inputs that the parent's FFNs get. The
- * factor that makes the mean squared error of the layer's output smallest is s = G E[m] / E[m^2]
- * (`surgery/planning/scaling.ts`). Weights pass by; activations stay.
+ * Measures what calibrated scaling needs. On real text it takes, at every layer, the sum m of the probabilities of the
+ * experts that each token selects, with the router rows that the recipe draws and the inputs that the parent's FFNs
+ * get. The factor that makes the mean squared error of the layer's output smallest is s = G E[m] / E[m^2]
+ * (`surgery/planning/scaling.ts`). Weights are streamed; activations stay in memory.
+ *
+ * Letters: E experts, H hidden size, G parts of each copy of the FFN.
  */
 import { isParallel } from "../../graph/nn/decoder.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
@@ -14,12 +16,14 @@ import { matricesOf, type RouterRows } from "../planning/router-rows.js";
 import type { ModelSource } from "../../files/checkpoint/model-source.js";
 import { sampleTokens } from "../../evals/sample-tokens.js";
 import { openStreamedModel, plus } from "../../evals/streamed-model.js";
+import { inTurn } from "./in-turn.js";
 
+/** What to calibrate, and on which text. */
 export interface CalibrationOptions {
   /** The dense model. */
   readonly source: ModelSource;
   readonly recipe: UpcycleRecipe;
-  /** Of a router made from prompts. */
+  /** The rows of a router that is made from prompts. */
   readonly routerRows?: RouterRows | undefined;
   /** Text files or folders; none: built-in text, or random ids for a model without tokenizer. */
   readonly text?: readonly string[] | undefined;
@@ -33,8 +37,9 @@ export interface CalibrationOptions {
   readonly onLayer?: ((done: number, total: number) => void) | undefined;
 }
 
+/** What was measured. */
 export interface Calibration {
-  /** With its `calibration` filled in. */
+  /** The recipe with its `calibration` filled in. */
   readonly recipe: UpcycleRecipe;
   /** Mean selected probability of each layer; null for layers that stay dense. */
   readonly mass: readonly (number | null)[];
@@ -43,7 +48,10 @@ export interface Calibration {
   readonly source: string;
 }
 
-/** Throws inputError for a model, recipe or text that cannot be used. */
+/**
+ * Measures each layer's factor and the selected probability. Throws inputError for a model, recipe or text that cannot
+ * be used, `interrupted` when `signal` fires.
+ */
 export async function calibrate({
   source: from,
   recipe,
@@ -67,12 +75,11 @@ export async function calibrate({
     let streams = await inTurn(starts, (start) => model.embed(tokens.slice(start, start + length), shape));
     const calibration: (number | null)[] = [];
     const mass: (number | null)[] = [];
-    for (let layer = 0; layer < spec.layers.length; layer++) {
+    for (const [layer, router] of routers.entries()) {
       const sums = { count: 0, first: 0, second: 0 };
       streams = await inTurn(streams, async (x) => {
         const attended = await model.attention(layer, x, shape);
         const into = isParallel(spec) ? x : attended;
-        const router = routers[layer]!;
         if (router !== null) addMasses(sums, router, await model.ffnInput(layer, into), spec.hidden, recipe.topK);
         return plus(attended, await model.ffn(layer, into));
       });
@@ -93,25 +100,26 @@ async function routersOf(
   rows: RouterRows | undefined,
 ): Promise<(Float32Array | null)[]> {
   const plan = planUpcycle(spec, { ...recipe, scaling: "none" }, rows);
-  const nothing = (): never => {
+  const refuse = (): never => {
     throw new Error("a fresh router reads the source");
   };
   const context = {
     shapes: new Map(),
     seed: recipe.seed,
     data: matricesOf(plan.data),
-    dtypeOf: nothing,
-    readRectangle: nothing,
+    dtypeOf: refuse,
+    readRectangle: refuse,
   };
   const byLayer = new Map(
     plan.outputs.filter(({ slot }) => slot.at.part === "router").map((output) => [output.slot.at.layer, output]),
   );
-  return inTurn([...spec.layers.keys()], async (layer) => {
+  return inTurn(spec.layers.keys(), async (layer) => {
     const output = byLayer.get(layer);
     return output === undefined ? null : evaluateFloat32(output.value, output.slot.shape, context);
   });
 }
 
+/** Sums over tokens of m and of its square. */
 interface Sums {
   count: number;
   first: number;
@@ -135,10 +143,4 @@ function addMasses(sums: Sums, router: Float32Array, inputs: Float32Array, hidde
     sums.first += selected;
     sums.second += selected ** 2;
   }
-}
-
-async function inTurn<A, B>(items: readonly A[], work: (item: A) => Promise<B>): Promise<B[]> {
-  const done: B[] = [];
-  for (const item of items) done.push(await work(item));
-  return done;
 }

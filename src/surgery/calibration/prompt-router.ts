@@ -1,19 +1,21 @@
 /**
- * Router rows from prompts: a token is sent to the expert whose prompts it resembles. What `mergekit-moe` does (public
- * repository arcee-ai/mergekit, mergekit/moe/router.py), in float32 instead of bfloat16:
+ * Makes router rows from prompts, so that a token is sent to the expert whose prompts it resembles. This is what
+ * `mergekit-moe` does (public repository arcee-ai/mergekit, mergekit/moe/router.py), in float32 instead of bfloat16. A
+ * row is made of one of two things:
  *
  * - `hidden`: at each layer, the residual stream that enters the layer, at each prompt's last token, averaged over the
  *   prompts;
  * - `cheap_embed`: the embeddings of all tokens of all prompts, summed and brought to length 1, the same for every
  *   layer;
  *
- * those of the negative prompts subtracted, then brought to length 1. Every prompt begins with the BOS token, where the
- * tokenizer has one.
+ * Those of the negative prompts are subtracted from those of the positive ones, and the difference is brought to length
+ * 1. Every prompt begins with the BOS token, if the tokenizer has one. Letters: E experts, H hidden size.
  */
 import { join } from "node:path";
+import { at, entryOf } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { modelFolderOf } from "../../files/checkpoint/model-source.js";
-import { openCheckpoint, type ModelSource } from "../../files/checkpoint/open.js";
+import { openCheckpoint, type Checkpoint, type ModelSource } from "../../files/checkpoint/open.js";
 import { exists } from "../../files/io/atomic.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { Backend } from "../../engine/runtime/runtime.js";
@@ -21,7 +23,9 @@ import { recipeName, type ExpertPrompts, type UpcycleRecipe } from "../planning/
 import type { RouterRows } from "../planning/router-rows.js";
 import { withTokenizer, type TextTokenizer } from "../../text/tokenizer/load.js";
 import { openStreamedModel, throughLayer } from "../../evals/streamed-model.js";
+import { inTurn } from "./in-turn.js";
 
+/** What to make a router from, and what runs the model. */
 export interface PromptRouterOptions {
   /** The base's folder, with its tokenizer. */
   readonly source: ModelSource;
@@ -32,20 +36,21 @@ export interface PromptRouterOptions {
   readonly onLayer?: ((done: number, total: number) => void) | undefined;
 }
 
+/** A router that was made from prompts. */
 export interface PromptRouter {
-  /** [E, H] for each layer, [E + 1, H] where the shared expert has prompts. */
+  /** A matrix [E, H] for each layer, [E + 1, H] where the shared expert has prompts. */
   readonly rows: RouterRows;
   readonly warnings: readonly string[];
 }
 
-/** Shorter than this counts as no direction. */
+/** A difference shorter than this has no direction. */
 const shortest = 1e-8;
 /** Rows whose cosine is above this send nearly the same tokens to both experts. */
 const alike = 0.99;
 
 /**
- * Throws inputError for a model without tokenizer, a recipe without prompts, a prompt without tokens or longer than the
- * model's positions, and prompts whose rows vanish.
+ * Makes the rows of every layer's router. Throws inputError for a model without tokenizer, a recipe without prompts, a
+ * prompt without tokens or longer than the model's positions, and prompts whose rows vanish.
  */
 export async function promptRouter({
   source,
@@ -128,19 +133,19 @@ async function hiddenRows(
     const rows: Float32Array[] = [];
     for (let layer = 0; layer < spec.layers.length; layer++) {
       const last = streams.map((x) => x.subarray(x.length - spec.hidden));
-      let at = 0;
-      const take = (count: number): Float64Array => averageOf(last.slice(at, (at += count)), spec.hidden);
-      rows.push(
-        joined(
-          encoded.map(({ whose, positive, negative }) =>
-            direction(take(positive.length), take(negative.length), `${whose}, layer ${layer}`, dir),
-          ),
-          spec.hidden,
-        ),
+      // Streams are in the order of `texts`: the positive prompts of the first expert, its negative ones, and so on.
+      let start = 0;
+      const nextAverage = (count: number): Float64Array => {
+        start += count;
+        return averageOf(last.slice(start - count, start), spec.hidden);
+      };
+      const directions = encoded.map(({ whose, positive, negative }) =>
+        direction(nextAverage(positive.length), nextAverage(negative.length), `${whose}, layer ${layer}`, dir),
       );
+      rows.push(joined(directions, spec.hidden));
       // Nobody reads what leaves the last layer.
       if (layer + 1 < spec.layers.length)
-        streams = await inTurn(streams, (x, i) => throughLayer(model, layer, x, shapeOf(texts[i]!)));
+        streams = await inTurn(streams, (x, i) => throughLayer(model, layer, x, shapeOf(at(texts, i))));
       onLayer?.(layer + 1, spec.layers.length);
     }
     return rows;
@@ -149,39 +154,47 @@ async function hiddenRows(
   }
 }
 
+/** The rows of all layers, from the embeddings of the prompts' tokens. */
 async function embeddingRows(source: ModelSource, encoded: readonly Encoded[]): Promise<RouterRows> {
   const checkpoint = await openCheckpoint(source);
   try {
-    const {
-      dir,
-      spec: { hidden, layers, vocab },
-    } = checkpoint;
-    const known = new Map<number, Float32Array>();
-    for (const { positive, negative } of encoded) {
-      for (const id of [...positive, ...negative].flatMap((ids) => [...ids])) {
-        if (id >= vocab)
-          throw inputError(`the tokenizer gives id ${id}, the model has ${vocab}`, {
-            where: dir,
-            hint: "is this the model's own tokenizer?",
-          });
-        if (!known.has(id)) known.set(id, await checkpoint.readRows("embed", id, 1));
-      }
-    }
-    const sumOf = (texts: readonly Int32Array[]): Float64Array =>
-      unit(
-        averageOf(
-          texts.flatMap((ids) => [...ids].map((id) => known.get(id)!)),
-          hidden,
-        ),
-      );
-    const own = joined(
-      encoded.map(({ whose, positive, negative }) => direction(sumOf(positive), sumOf(negative), whose, dir)),
-      hidden,
+    const { dir, spec } = checkpoint;
+    const embeddings = await embeddingsOf(checkpoint, encoded);
+    const sumOf = (texts: readonly Int32Array[]): Float64Array => {
+      const tokens = texts.flatMap((ids) => Array.from(ids, (id) => entryOf(embeddings, id)));
+      return unit(averageOf(tokens, spec.hidden));
+    };
+    const directions = encoded.map(({ whose, positive, negative }) =>
+      direction(sumOf(positive), sumOf(negative), whose, dir),
     );
-    return layers.map(() => own);
+    const matrix = joined(directions, spec.hidden);
+    return spec.layers.map(() => matrix);
   } finally {
     await checkpoint.close();
   }
+}
+
+/**
+ * The embedding of every token of the prompts, by token id. Throws inputError for an id that the model does not have.
+ */
+async function embeddingsOf(
+  checkpoint: Checkpoint,
+  encoded: readonly Encoded[],
+): Promise<ReadonlyMap<number, Float32Array>> {
+  const { dir, spec } = checkpoint;
+  const ids = new Set(
+    encoded.flatMap(({ positive, negative }) => [...positive, ...negative].flatMap((text) => [...text])),
+  );
+  const embeddings = new Map<number, Float32Array>();
+  for (const id of ids) {
+    if (id >= spec.vocab)
+      throw inputError(`the tokenizer gives id ${id}, the model has ${spec.vocab}`, {
+        where: dir,
+        hint: "is this the model's own tokenizer?",
+      });
+    embeddings.set(id, await checkpoint.readRows("embed", id, 1));
+  }
+  return embeddings;
 }
 
 function requirePositions(encoded: readonly Encoded[], { maxPositions }: DecoderSpec, dir: string): void {
@@ -195,10 +208,10 @@ function requirePositions(encoded: readonly Encoded[], { maxPositions }: Decoder
   });
 }
 
-/** Zeros where there are none. */
+/** The average of rows of `hidden` values; zeros if there are none. */
 function averageOf(rows: readonly Float32Array[], hidden: number): Float64Array {
   const sum = new Float64Array(hidden);
-  for (const row of rows) for (let i = 0; i < hidden; i++) sum[i]! += row[i]! / rows.length;
+  for (const row of rows) for (const [i, value] of row.entries()) sum[i] = at(sum, i) + value / rows.length;
   return sum;
 }
 
@@ -208,7 +221,7 @@ function unit(values: Float64Array): Float64Array {
 }
 
 function direction(positive: Float64Array, negative: Float64Array, what: string, dir: string): Float64Array {
-  const difference = positive.map((value, i) => value - negative[i]!);
+  const difference = positive.map((value, i) => value - at(negative, i));
   if (!(Math.hypot(...difference) > shortest)) {
     throw inputError(`the prompts of ${what} give no direction: the positive ones less the negative ones are zero`, {
       where: dir,
@@ -224,31 +237,37 @@ function joined(rows: readonly Float64Array[], hidden: number): Float32Array {
   return matrix;
 }
 
-/** One remark for the most alike pair of experts in the layers where there is one. */
+/** One remark on the two experts whose rows are most alike, if any rows are too much alike. */
 function alikeWarnings(rows: RouterRows, count: number): string[] {
-  let [worst, words] = [alike, ""];
-  const layers = new Set<number>();
-  rows.forEach((matrix, layer) => {
-    const hidden = matrix!.length / count;
-    for (let a = 0; a < count; a++) {
-      for (let b = a + 1; b < count; b++) {
-        let cosine = 0;
-        for (let i = 0; i < hidden; i++) cosine += matrix![a * hidden + i]! * matrix![b * hidden + i]!;
-        if (cosine <= alike) continue;
-        layers.add(layer);
-        if (cosine > worst) [worst, words] = [cosine, `experts ${a} and ${b} at layer ${layer}`];
-      }
-    }
-  });
-  if (layers.size === 0) return [];
+  const pairs = rows.flatMap((matrix, layer) =>
+    matrix === null ? [] : alikePairs(matrix, count).map((pair) => ({ ...pair, layer })),
+  );
+  const [first, ...others] = pairs;
+  if (first === undefined) return [];
+  const worst = others.reduce((a, b) => (b.cosine > a.cosine ? b : a), first);
+  const layers = new Set(pairs.map(({ layer }) => layer));
   return [
-    `the prompts are too much alike in ${layers.size} of ${rows.length} layers (${words}: cosine ` +
-      `${worst.toFixed(4)}), so tokens would choose both or neither`,
+    `the prompts are too much alike in ${layers.size} of ${rows.length} layers (experts ${worst.a} and ${worst.b} ` +
+      `at layer ${worst.layer}: cosine ${worst.cosine.toFixed(4)}), so tokens would choose both or neither`,
   ];
 }
 
-async function inTurn<A, B>(items: readonly A[], work: (item: A, index: number) => Promise<B>): Promise<B[]> {
-  const done: B[] = [];
-  for (const [index, item] of items.entries()) done.push(await work(item, index));
-  return done;
+/** Every two of `count` rows, all of length 1, whose cosine is above `alike`. */
+function alikePairs(matrix: Float32Array, count: number): { a: number; b: number; cosine: number }[] {
+  const hidden = matrix.length / count;
+  const rowOf = (expert: number): Float32Array => matrix.subarray(expert * hidden, (expert + 1) * hidden);
+  const pairs: { a: number; b: number; cosine: number }[] = [];
+  for (let a = 0; a < count; a++) {
+    for (let b = a + 1; b < count; b++) {
+      const cosine = dot(rowOf(a), rowOf(b));
+      if (cosine > alike) pairs.push({ a, b, cosine });
+    }
+  }
+  return pairs;
+}
+
+function dot(x: Float32Array, y: Float32Array): number {
+  let sum = 0;
+  for (let i = 0; i < x.length; i++) sum += x[i]! * y[i]!;
+  return sum;
 }

@@ -1,28 +1,33 @@
 /** The model card, README.md in a converted model's folder, with the front matter that the Hugging Face Hub reads. */
 import { stringify } from "yaml";
+import { at } from "../../base/at.js";
 import { markdownText, oneLine } from "../../base/markdown.js";
 import { bytes, compact, percent, significant } from "../../base/format.js";
 import type { WriteDtype } from "../../files/checkpoint/write.js";
 import { countParams } from "../../model/cost/params.js";
 import { worstLayer, type PreservationReport } from "../../model/results/preservation.js";
-import { explainExpectation, explainPlan } from "../planning/explain.js";
+import { explainExpectation, explainTitle } from "../planning/explain.js";
 import type { SurgeryPlan } from "../planning/plan.js";
 import { servingOf, type Support } from "../planning/serving.js";
 import { recipeName } from "../planning/recipe.js";
 import type { ParentCard } from "./parent-card.js";
 import { toolVersion } from "./version.js";
 
+/** What people call the precisions that are written. */
 export const dtypeNames: Readonly<Record<WriteDtype, string>> = { F32: "float32", BF16: "bfloat16", F16: "float16" };
 
-export const cardFile = "README.md";
+/** Name of the file that says in full what was measured. */
 export const reportFile = "preservation.json";
-/** In the card of a model that nobody has measured yet. */
+/** The sentence in the card of a model that was not measured yet. */
 export const notMeasured = "Not measured.";
 
+/** What the card of an upcycled model says. */
 export interface CardFacts {
+  /** Name of the base. */
   readonly parentName: string;
+  /** What the base says of itself. */
   readonly parent: ParentCard;
-  /** Merged into the parent; null: nothing. */
+  /** The adapter that is merged into the base; null: none. */
   readonly adapter: AdapterFacts | null;
   /** Further dense models that gave experts. */
   readonly experts: readonly {
@@ -32,12 +37,14 @@ export interface CardFacts {
   }[];
   readonly plan: SurgeryPlan;
   readonly dtype: WriteDtype;
+  /** Size of the weight files. */
   readonly weightBytes: number;
   readonly warnings: readonly string[];
-  /** Null: not measured. */
+  /** What was measured on the finished model; null: nothing yet. */
   readonly preservation: PreservationReport | null;
 }
 
+/** What a card says of a LoRA adapter that is merged into a model. */
 export interface AdapterFacts {
   readonly name: string;
   /** Its name, rank, and what it changes. */
@@ -45,7 +52,7 @@ export interface AdapterFacts {
   readonly card: ParentCard;
 }
 
-/** The card's text. Equal facts give equal text: no times, no paths. */
+/** The text of the card. It holds neither times nor paths, so that equal facts give equal text. */
 export function modelCard(facts: CardFacts): string {
   return [
     ...frontMatter(facts),
@@ -74,24 +81,30 @@ export function modelCard(facts: CardFacts): string {
 }
 
 function frontMatter({ parentName, parent, adapter, experts, plan }: CardFacts): string[] {
-  const models = [{ name: parentName, card: parent, adapter }, ...experts].flatMap((model) =>
-    model.adapter === null ? [model] : [model, model.adapter],
-  );
+  const withAdapter = (own: AdapterFacts | null): NamedCard[] => (own === null ? [] : [own]);
+  const others = experts.flatMap((model) => [model, ...withAdapter(model.adapter)]);
+  const models = [{ name: parentName, card: parent }, ...withAdapter(adapter), ...others] as const;
   return matterLines(models, plan.target.family, ["moe", "mixture-of-experts", "upcycled"]);
 }
 
+/** A model, and what it says of itself. */
 export interface NamedCard {
   readonly name: string;
   readonly card: ParentCard;
 }
 
 /**
- * The lines that the Hub reads: licence and languages of the first of `models`, the names on the Hub of all, family and
- * tags. The Hub refuses a card whose `base_model` is none of its names, so a folder of somebody's disk that knows no
- * such name stands in a comment, for whoever publishes the model.
+ * The front matter, which the Hub reads: licence and languages of the first of `models`, the names on the Hub of all,
+ * family and tags. The Hub refuses a card whose `base_model` is not one of its own names. A folder that knows no such
+ * name is therefore named in a comment, for whoever publishes the model.
  */
-export function matterLines(models: readonly NamedCard[], family: string, tags: readonly string[]): string[] {
-  const { license, licenseName, licenseLink, languages } = models[0]!.card;
+export function matterLines(
+  models: readonly [NamedCard, ...NamedCard[]],
+  family: string,
+  tags: readonly string[],
+): string[] {
+  const [{ card: first }] = models;
+  const { license, licenseName, licenseLink, languages } = first;
   const idsOf = ({ card: { repository, baseModels } }: NamedCard): readonly string[] =>
     repository === null ? baseModels : [repository];
   const ids = [...new Set(models.flatMap(idsOf))];
@@ -113,14 +126,16 @@ export function matterLines(models: readonly NamedCard[], family: string, tags: 
   return ["---", stringify(matter, { lineWidth: 0 }).trimEnd(), ...comments, "---"];
 }
 
-/** As mergekit writes it, for Markdown. */
+/** A model's name, or `model+adapter` as mergekit writes it, for Markdown. */
 export const shownName = (name: string, adapter: AdapterFacts | null): string =>
   markdownText(adapter === null ? name : `${name}+${adapter.name}`) || "model";
 
-/** Our own format is read by this project alone. */
+/** Whether other programs can load the model: our own format is read by this project alone. */
 const loadsElsewhere = ({ target }: SurgeryPlan): boolean => (target.family as string) !== "upcycle";
 
-function summary({ parentName, parent, adapter, experts, plan, dtype, weightBytes }: CardFacts): [string, string][] {
+/** The rows of the card's table. */
+function summary(facts: CardFacts): [string, string][] {
+  const { parentName, parent, adapter, experts, plan, dtype, weightBytes } = facts;
   const { recipe, source, target } = plan;
   const { total, active } = countParams(target);
   return [
@@ -130,29 +145,9 @@ function summary({ parentName, parent, adapter, experts, plan, dtype, weightByte
       [`parent ${i + 1}`, `${markdownText(name)}, licence: ${licence(card)}`],
       ...adapterRows(`adapter of parent ${i + 1}`, own),
     ]),
-    ...(recipe.parents === null
-      ? []
-      : [
-          [
-            "experts from",
-            recipe.parents
-              .map(
-                ({ source: from }) =>
-                  [shownName(parentName, adapter), ...experts.map(({ name, adapter: own }) => shownName(name, own))][
-                    from
-                  ]!,
-              )
-              .join(", "),
-          ] as [string, string],
-          [
-            "all other tensors",
-            recipe.others === "base"
-              ? `from ${shownName(parentName, adapter)}`
-              : "the mean over the models that gave experts",
-          ] as [string, string],
-        ]),
+    ...severalParentsRows(facts),
     ["parameters", `${compact(total)}, ${compact(active)} active for each token`],
-    ["recipe", explainPlan(plan)[0]!],
+    ["recipe", explainTitle(plan)],
     ["router", `${recipe.order}, ${routerWords(recipe)}`],
     ["scaling", recipe.scaling],
     ["seed", String(recipe.seed)],
@@ -161,6 +156,22 @@ function summary({ parentName, parent, adapter, experts, plan, dtype, weightByte
   ];
 }
 
+/** Which model gave each expert, and everything else; no rows where there is one parent. */
+function severalParentsRows({ parentName, adapter, experts, plan: { recipe } }: CardFacts): [string, string][] {
+  if (recipe.parents === null) return [];
+  const names = [shownName(parentName, adapter), ...experts.map(({ name, adapter: own }) => shownName(name, own))];
+  return [
+    ["experts from", recipe.parents.map(({ source }) => at(names, source)).join(", ")],
+    [
+      "all other tensors",
+      recipe.others === "base"
+        ? `from ${shownName(parentName, adapter)}`
+        : "the mean over the models that gave experts",
+    ],
+  ];
+}
+
+/** A row on the adapter that is merged into a model; none without one. */
 export function adapterRows(key: string, adapter: AdapterFacts | null): [string, string][] {
   return adapter === null
     ? []
@@ -178,6 +189,7 @@ function routerWords({ routerInit, routerStd }: SurgeryPlan["recipe"]): string {
   return `from the base's ${routerInit.kind === "hidden" ? "hidden states" : "token embeddings"} of prompts`;
 }
 
+/** A parent's licence in words, and where that stands. */
 export function licence({ license, licenseName, licenseFrom, licenseFiles }: ParentCard, whose = "the parent"): string {
   const files = licenseFiles.length === 0 ? "" : `; ${markdownText(licenseFiles.join(", "))} beside this file`;
   if (license === null) return `not stated by ${whose}'s README.md or config.json${files}`;
@@ -187,39 +199,41 @@ export function licence({ license, licenseName, licenseFrom, licenseFiles }: Par
   );
 }
 
-export function measured(found: PreservationReport | null, parent = "the parent"): string[] {
-  if (found === null) return [`${notMeasured} \`upcycle verify PARENT THIS\` does.`];
-  const worst = worstLayer(found.layers);
+/** What was measured, in lines of Markdown; `parent` says what to call the model that it was compared with. */
+export function measured(report: PreservationReport | null, parent = "the parent"): string[] {
+  if (report === null) return [`${notMeasured} \`upcycle verify PARENT THIS\` does.`];
   return [
-    `Measured on ${found.tokens} tokens of ${markdownText(found.source)}, ${parent} and this model evaluated ` +
+    `Measured on ${report.tokens} tokens of ${markdownText(report.source)}, ${parent} and this model evaluated ` +
       "in float32:",
     "",
-    ...rows([
-      [
-        "largest logit difference",
-        `${significant(found.maxAbsLogitDiff)}, ${significant(found.relative)} of the largest logit`,
-      ],
-      ["mean logit difference", significant(found.meanAbsLogitDiff)],
-      ["loss of the parent", found.parentLoss.toFixed(5)],
-      ["loss of this model", found.childLoss.toFixed(5)],
-      ["KL divergence", `${significant(found.klDivergence)} nats`],
-      ["same likeliest token", percent(found.topAgreement, 4)],
-      ...(worst === null
-        ? []
-        : [
-            ["relative error of an FFN", `${significant(worst.relative)} at most (layer ${worst.layer})`] as [
-              string,
-              string,
-            ],
-          ]),
-    ]),
+    ...rows(measuredRows(report)),
     "",
-    found.verdict.words,
+    report.verdict.words,
     `\`${reportFile}\` has it by layer.`,
   ];
 }
 
-/** How to load it, and what each program makes of it. */
+function measuredRows(report: PreservationReport): [string, string][] {
+  const worst = worstLayer(report.layers);
+  const worstRow: [string, string][] =
+    worst === null
+      ? []
+      : [["relative error of an FFN", `${significant(worst.relative)} at most (layer ${worst.layer})`]];
+  return [
+    [
+      "largest logit difference",
+      `${significant(report.maxAbsLogitDiff)}, ${significant(report.relative)} of the largest logit`,
+    ],
+    ["mean logit difference", significant(report.meanAbsLogitDiff)],
+    ["loss of the parent", report.parentLoss.toFixed(5)],
+    ["loss of this model", report.childLoss.toFixed(5)],
+    ["KL divergence", `${significant(report.klDivergence)} nats`],
+    ["same likeliest token", percent(report.topAgreement, 4)],
+    ...worstRow,
+  ];
+}
+
+/** How to load the model, and what each program makes of it. */
 function loading({ plan, warnings }: CardFacts): string[] {
   const notes = warnings.map((warning) => `- ${sentence(markdownText(warning))}`);
   const remarks = notes.length === 0 ? [] : ["", ...notes];
@@ -257,7 +271,7 @@ const supportWords: Readonly<Record<Support, string>> = {
   unknown: "not known",
 };
 
-/** A table without a heading, as Markdown has it. */
+/** A Markdown table with an empty heading. */
 export function rows(cells: readonly (readonly [string, string])[]): string[] {
   return [
     "| | |",

@@ -2,17 +2,18 @@
  * Upcycles dense model folders into an MoE model folder (`surgery/planning/plan.ts`): the surgery that `make.ts`
  * carries out.
  */
+import { cardFile } from "../../files/formats/model-files.js";
 import { inputError } from "../../base/errors.js";
 import type { Checkpoint, ModelSource } from "../../files/checkpoint/open.js";
 import { plannedWeightBytes, type WriteDtype } from "../../files/checkpoint/write.js";
 import { modelName } from "../../files/hub/reference.js";
 import { requireAgreement } from "../planning/agree.js";
-import { planUpcycle, type SurgeryPlan } from "../planning/plan.js";
+import { planUpcycle, type PlannedSlot, type SurgeryPlan } from "../planning/plan.js";
 import { recipeName, type UpcycleRecipe } from "../planning/recipe.js";
 import type { RouterRows } from "../planning/router-rows.js";
 import { isRouter, keepsFloat32 } from "../../model/tensors/precision.js";
 import type { Slot } from "../../model/tensors/slots.js";
-import { cardFile, modelCard, type CardFacts } from "./card.js";
+import { modelCard, type CardFacts } from "./card.js";
 import { fileWarnings, ownDtype } from "./execute.js";
 import { lineageOf, lineageRecord } from "./lineage.js";
 import {
@@ -37,22 +38,20 @@ interface UpcycleOptions extends SourceOptions {
   /** Further dense models, 1 and up in the recipe's `parents`; `source` is the base. */
   readonly parents?: readonly ModelSource[] | undefined;
   readonly recipe: UpcycleRecipe;
-  /**
-   * The rows of a router that is made from prompts (`surgery/calibration/prompt-router.ts`). A plan can be made
-   * without them.
-   */
+  /** The rows of a router that is made from prompts (`promptRouter`). A plan can be made without them. */
   readonly routerRows?: RouterRows | undefined;
-  /** Precision of the routers; like the rest if left out (some families keep theirs in float32 anyway). */
+  /** Precision of the routers; if left out that of all other tensors (some families have theirs in float32 anyway). */
   readonly routerDtype?: WriteDtype | undefined;
 }
 
 /** What to upcycle, how, and where to. */
 export type ConvertOptions = UpcycleOptions & MakeOptions;
 
-/** What would be upcycled. */
+/** How a model would be upcycled. */
 export interface ConversionPlan extends PlannedModel<SurgeryPlan> {
+  /** Precision of the routers; null: that of all other tensors. */
   readonly routerDtype: WriteDtype | null;
-  /** What is merged into each parent, the base first, in words; null: nothing. */
+  /** The adapter that is merged into each parent, the base first, in words; null: none. */
   readonly adapters: readonly (string | null)[];
 }
 
@@ -76,7 +75,7 @@ export function upcycling(options: UpcycleOptions): Surgery<ConversionPlan, Conv
     plansByMeasuring: calibrates,
     plan: (opened) => planFor(opened, options),
     requireComplete,
-    prepare: (opened, planned) => prepare(opened, planned, sources.map(sourceName)),
+    prepare: (opened, planned) => prepare(opened, planned, [sourceName(source), ...parents.map(sourceName)]),
     card: ({ card }, preservation) => modelCard({ ...card, preservation }),
     ...(calibrates || prompts ? { measured: (tools) => measured(options, tools) } : {}),
   };
@@ -97,12 +96,15 @@ export function convertCheckpoint(
   return makeModel(upcycling(options), options);
 }
 
-/** Factors are to be measured, and were not yet. */
+/** Whether the recipe asks for factors that are to be measured, and were not yet. */
 function needsCalibration({ scaling, calibration }: UpcycleRecipe): boolean {
   return scaling === "calibrated" && calibration === null;
 }
 
-/** Router rows first: calibration needs the router as it will be. What cannot be planned is refused before both. */
+/**
+ * The same upcycling with what has to be measured on text. What cannot be planned is refused first. Then come the
+ * router rows, because calibration needs the router as it will be.
+ */
 async function* measured(
   options: UpcycleOptions,
   tools: MeasureTools,
@@ -119,7 +121,7 @@ async function* measured(
 async function prepare(
   parents: Parents,
   planned: ConversionPlan,
-  names: readonly string[],
+  names: readonly [string, ...string[]],
 ): Promise<PreparedWork<ConversionDetails>> {
   const { plan, dtype, routerDtype, warnings } = planned;
   const card = await cardOf(parents, planned);
@@ -139,9 +141,11 @@ async function prepare(
   return { work, details: { record, card } };
 }
 
-/** A plan without its router rows can be shown, not carried out. */
+/** Throws `input` for a plan whose router rows are missing: it can be shown, but not carried out. */
 function requireComplete({ plan: { data, recipe, outputs } }: ConversionPlan): void {
-  if (!outputs.some(({ value }) => value.op === "data" && !data.some(({ name }) => name === value.name))) return;
+  const isMissing = ({ value }: PlannedSlot): boolean =>
+    value.op === "data" && !data.some(({ name }) => name === value.name);
+  if (!outputs.some(isMissing)) return;
   throw inputError("the router is to be made from prompts, and its rows were not given", {
     where: `recipe ${recipeName(recipe)}`,
     hint: "make them with promptRouter",
@@ -190,14 +194,13 @@ function planFor(
   );
   const [base, ...others] = parents;
   const plan = planUpcycle(base.spec, recipe, routerRows);
-  const written = dtype ?? ownDtype(base);
   const warnings = [
     ...plan.warnings,
     ...differences,
     ...fileWarnings(base),
     ...others.flatMap((other) => fileWarnings(other).map((words) => `${sourceName(sourceOf(other))}: ${words}`)),
   ];
-  const precision = { plan, dtype: written, routerDtype: routerDtype ?? null };
+  const precision = { plan, dtype: dtype ?? ownDtype(base), routerDtype: routerDtype ?? null };
   return {
     ...precision,
     weightBytes: plannedWeightBytes(plan.target, slotDtypeOf(precision), maxShardBytes),

@@ -11,20 +11,29 @@ import { readParentCard } from "./parent-card.js";
 import { adapterFacts } from "./parents.js";
 import { toolVersion } from "./version.js";
 
-interface DerivedCardFacts {
-  /** Behind the source's name. */
+/** What a card says of one way of deriving a model. */
+export interface DerivedCardWords {
+  /** The end of the title, which begins with the source's name. */
   readonly title: string;
-  /** `A dense model, merged from the experts of`: the source's name follows. */
+  /**
+   * The beginning of the first sentence, such as `A dense model, merged from the experts of`; the source's name
+   * follows.
+   */
   readonly what: string;
+  /** Tags for the Hub. */
   readonly tags: readonly string[];
+  /** Rows of the table that every card has: what each says, and what it says of this model. */
+  readonly summary: readonly (readonly [string, string])[];
+}
+
+interface DerivedCardFacts extends DerivedCardWords {
   readonly target: DecoderSpec;
   readonly dtype: WriteDtype;
   readonly weightBytes: number;
-  readonly summary: readonly (readonly [string, string])[];
   readonly warnings: readonly string[];
 }
 
-/** The card's text. Equal facts give equal text: no times, no paths. */
+/** The text of the card. It holds neither times nor paths, so that equal facts give equal text. */
 export async function derivedCard(
   checkpoint: Checkpoint,
   { title, what, tags, target, dtype, weightBytes, summary, warnings }: DerivedCardFacts,

@@ -2,6 +2,7 @@
  * Differences of two models by slot: what all layers (and experts) call alike is one group, with the layers in which it
  * differs.
  */
+import { at, entryOf } from "../../base/at.js";
 import type { TensorDiff } from "./diff.js";
 
 /** Tensors of one name, apart from the numbers in it. */
@@ -13,12 +14,13 @@ export interface NameGroup {
   readonly layers: readonly (readonly [first: number, last: number])[];
 }
 
+/** Tensors of one name that differ, and by how much. */
 export interface DiffGroup extends NameGroup {
-  /** Tensors of this name that both models have, the equal ones too. */
+  /** How many tensors of this name both models have, the equal ones included. */
   readonly of: number;
   readonly shapes: TensorDiff["shapes"];
   readonly dtypes: TensorDiff["dtypes"];
-  /** Over its tensors: the largest differences, the smallest cosine. Null where the shapes differ. */
+  /** The largest differences and the smallest cosine of its tensors; null if the shapes differ. */
   readonly difference: TensorDiff["difference"];
 }
 
@@ -27,9 +29,9 @@ const numbers = /(?<![^.])\d+(?![^.])/g;
 /** The name with a star for every number between dots. */
 const pattern = (name: string): string => name.replace(numbers, "*");
 
-/** In the order of their first members. */
+/** Groups of names that are alike but for their numbers, in the order of their first members. */
 export function groupNames(names: readonly string[]): NameGroup[] {
-  return [...gathered(names, pattern)].map(([, members]) => nameGroup(members));
+  return [...gathered(names, pattern)].map(([name, members]) => nameGroup(name, members));
 }
 
 /** Groups of tensors that differ, those that differ most first. Tensors of other shapes or precisions stand apart. */
@@ -41,38 +43,44 @@ export function groupDiffs(tensors: readonly TensorDiff[]): DiffGroup[] {
   const groups = gathered(different, kindOf);
   return [...groups.values()]
     .map((members): DiffGroup => {
-      const [{ shapes, dtypes }] = members as [TensorDiff];
-      const group = nameGroup(members.map(({ name }) => name));
-      return { ...group, of: totals.get(group.name)!.length, shapes, dtypes, difference: worst(members) };
+      const { name, shapes, dtypes } = at(members, 0);
+      const group = nameGroup(
+        pattern(name),
+        members.map((member) => member.name),
+      );
+      return { ...group, of: entryOf(totals, group.name).length, shapes, dtypes, difference: worst(members) };
     })
     .sort((a, b) => compareDistances(distance(a), distance(b)));
 }
 
-/** A tensor of another shape, or with a NaN, is further away than any number says. */
+/**
+ * How far a tensor is from the other, for sorting. One of another shape, or with a NaN, is further away than any number
+ * says.
+ */
 export function distance({ difference }: Pick<TensorDiff, "difference">): number {
   return difference === null || Number.isNaN(difference.relative) ? Infinity : difference.relative;
 }
 
-/** The furthest first. */
+/** Compares distances for `sort`: the furthest comes first. */
 export const compareDistances = (a: number, b: number): number => (a === b ? 0 : b - a);
 
-function nameGroup(names: readonly string[]): NameGroup {
-  const layers = new Set(names.flatMap((name) => name.match(numbers)?.[0] ?? []).map(Number));
-  return { name: pattern(names[0]!), tensors: names.length, layers: runs([...layers].sort((a, b) => a - b)) };
+function nameGroup(name: string, names: readonly string[]): NameGroup {
+  const layers = new Set(names.flatMap((member) => member.match(numbers)?.[0] ?? []).map(Number));
+  return { name, tensors: names.length, layers: runs([...layers].sort((a, b) => a - b)) };
 }
 
-/** 0, 1, 2, 5 as 0-2 and 5. */
+/** Ascending numbers as runs of neighbours: 0, 1, 2, 5 as 0-2 and 5-5. */
 function runs(numbers: readonly number[]): [number, number][] {
-  const found: [number, number][] = [];
+  const ranges: [number, number][] = [];
   for (const number of numbers) {
-    const last = found.at(-1);
+    const last = ranges.at(-1);
     if (last?.[1] === number - 1) last[1] = number;
-    else found.push([number, number]);
+    else ranges.push([number, number]);
   }
-  return found;
+  return ranges;
 }
 
-/** Math.max and Math.min keep a NaN. */
+/** The largest differences and the smallest cosine of several tensors. Math.max and Math.min keep a NaN. */
 function worst(members: readonly TensorDiff[]): TensorDiff["difference"] {
   return members
     .map(({ difference }) => difference)
@@ -92,9 +100,9 @@ function gathered<T>(items: readonly T[], keyOf: (item: T) => string): Map<strin
   const groups = new Map<string, T[]>();
   for (const item of items) {
     const key = keyOf(item);
-    const known = groups.get(key);
-    if (known === undefined) groups.set(key, [item]);
-    else known.push(item);
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [item]);
+    else group.push(item);
   }
   return groups;
 }

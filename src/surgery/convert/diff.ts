@@ -1,58 +1,64 @@
 /**
- * Two models, tensor by tensor: what only one has, what differs and by how much. A few megabytes are in memory at a
- * time.
+ * Compares two models tensor by tensor: what only one has, what differs and by how much. A few megabytes are in memory
+ * at a time.
  */
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../../files/checkpoint/open.js";
 import { lineageKey } from "../../files/checkpoint/write.js";
 import { toFloat32, type FloatDtype } from "../../files/numeric/dtype.js";
 import { namedSlots } from "../../model/tensors/names.js";
 
+/** One tensor of two models, a and b. */
 export interface TensorDiff {
   /** The Hugging Face name where both folders call it the same, else our own. */
   readonly name: string;
   readonly shapes: readonly [readonly number[], readonly number[]];
   readonly dtypes: readonly [FloatDtype, FloatDtype];
-  /** The same bytes in the same precision. */
+  /** Whether both have the same bytes in the same precision. */
   readonly equal: boolean;
   /** Null where the shapes differ. */
   readonly difference: Difference | null;
 }
 
-/** Of b from a, in float64 over the values as float32. */
+/** The difference of b from a, in float64 over the values as float32. */
 export interface Difference {
   readonly maxAbs: number;
   readonly meanAbs: number;
   /** ||b - a|| / ||a|| */
   readonly relative: number;
-  /** Two zero tensors are alike (1); one is like nothing (0). */
+  /** Cosine of the two tensors; 1 for two zero tensors, 0 for one zero tensor and another. */
   readonly cosine: number;
 }
 
+/** A key of config.json with different values. */
 export interface ConfigDiff {
   /** Dotted path in config.json. */
   readonly key: string;
-  /** JSON; null: not there. */
+  /** The value as JSON; null: the key is not there. */
   readonly a: string | null;
   readonly b: string | null;
 }
 
+/** How two models, a and b, differ. */
 export interface CheckpointDiff {
+  /** Names of tensors that only one of the two has. */
   readonly onlyA: readonly string[];
   readonly onlyB: readonly string[];
   /** Tensors that both have, in a's order. */
   readonly tensors: readonly TensorDiff[];
   readonly config: readonly ConfigDiff[];
-  /** No difference of any kind. */
+  /** Whether there is no difference of any kind. */
   readonly equal: boolean;
 }
 
+/** How a comparison tells its progress, and what stops it. */
 export interface DiffOptions {
+  /** Called after every tensor that both have: how many are done, of how many, and the name of this one. */
   readonly onProgress?: ((done: number, total: number, name: string) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Elements of one tensor in memory at once. */
-const piece = 1 << 20;
+/** How many elements of one tensor are in memory at once. */
+const pieceElements = 1 << 20;
 
 /**
  * Tensors are matched by what they are to the model, so that families with other names or fused tensors compare. Throws
@@ -67,26 +73,7 @@ export async function diffCheckpoints(
   try {
     const b = await openCheckpoint(sourceB);
     try {
-      const [slotsA, slotsB] = [slotsByKey(a), slotsByKey(b)];
-      const tensors: TensorDiff[] = [];
-      const common = [...slotsA].filter(([key]) => slotsB.has(key));
-      for (const [index, [key, slot]] of common.entries()) {
-        signal?.throwIfAborted();
-        const other = slotsB.get(key)!;
-        const name = slot.name === other.name ? slot.name : key;
-        tensors.push(await diffTensor(a, b, key, name, slot.shape, other.shape, signal));
-        onProgress?.(index + 1, common.length, name);
-      }
-      const onlyA = [...slotsA].filter(([key]) => !slotsB.has(key)).map(([, { name }]) => name);
-      const onlyB = [...slotsB].filter(([key]) => !slotsA.has(key)).map(([, { name }]) => name);
-      const config = diffConfigs(a.config, b.config);
-      return {
-        onlyA,
-        onlyB,
-        tensors,
-        config,
-        equal: onlyA.length + onlyB.length + config.length === 0 && tensors.every(({ equal }) => equal),
-      };
+      return await diffOpen(a, b, { onProgress, signal });
     } finally {
       await b.close();
     }
@@ -95,12 +82,32 @@ export async function diffCheckpoints(
   }
 }
 
+async function diffOpen(a: Checkpoint, b: Checkpoint, { onProgress, signal }: DiffOptions): Promise<CheckpointDiff> {
+  const [slotsA, slotsB] = [slotsByKey(a), slotsByKey(b)];
+  const pairs = [...slotsA].flatMap(([key, slot]) => {
+    const other = slotsB.get(key);
+    return other === undefined ? [] : [{ key, slot, other }];
+  });
+  const tensors: TensorDiff[] = [];
+  for (const { key, slot, other } of pairs) {
+    signal?.throwIfAborted();
+    const name = slot.name === other.name ? slot.name : key;
+    tensors.push(await diffTensor(a, b, key, name, slot.shape, other.shape, signal));
+    onProgress?.(tensors.length, pairs.length, name);
+  }
+  const onlyA = [...slotsA].filter(([key]) => !slotsB.has(key)).map(([, { name }]) => name);
+  const onlyB = [...slotsB].filter(([key]) => !slotsA.has(key)).map(([, { name }]) => name);
+  const config = diffConfigs(a.config, b.config);
+  const equal = onlyA.length + onlyB.length + config.length === 0 && tensors.every((tensor) => tensor.equal);
+  return { onlyA, onlyB, tensors, config, equal };
+}
+
+/** The tensors of a model by slot key, with their names in its files; a slot in several tensors has our own name. */
 function slotsByKey({ spec }: Checkpoint): Map<string, { readonly name: string; readonly shape: readonly number[] }> {
-  // A slot that is several tensors is named by our own key.
   return new Map(
-    namedSlots(spec).map(({ slot, names }) => [
-      slot.key,
-      { name: names.length === 1 ? names[0]! : slot.key, shape: slot.shape },
+    namedSlots(spec).map(({ slot: { key, shape }, names: [name, ...others] }) => [
+      key,
+      { name: name === undefined || others.length > 0 ? key : name, shape },
     ]),
   );
 }
@@ -118,7 +125,7 @@ async function diffTensor(
   if (shapeA.join() !== shapeB.join()) return { ...about, equal: false, difference: null };
   const [rows = 1, ...rest] = shapeA;
   const width = rest.reduce((x, y) => x * y, 1);
-  const step = Math.max(1, Math.floor(piece / width));
+  const step = Math.max(1, Math.floor(pieceElements / width));
   const sums = { equal: about.dtypes[0] === about.dtypes[1], max: 0, abs: 0, square: 0, dot: 0, a: 0, b: 0 };
   for (let start = 0; start < rows; start += step) {
     signal?.throwIfAborted();
@@ -135,16 +142,17 @@ async function diffTensor(
     addUp(sums, toFloat32(x.dtype, x.bytes), toFloat32(y.dtype, y.bytes));
   }
   const count = rows * width;
-  // Sums keep a NaN, which comparisons pass over.
-  const broken = Number.isFinite(sums.abs) ? 0 : NaN;
+  // A sum keeps a NaN, which comparing with the largest value so far passes over.
+  const nanIfAny = Number.isFinite(sums.abs) ? 0 : NaN;
   const relative = sums.square === 0 ? 0 : Math.sqrt(sums.square) / Math.sqrt(sums.a);
   return {
     ...about,
     equal: sums.equal,
-    difference: { maxAbs: sums.max + broken, meanAbs: sums.abs / count, relative, cosine: cosine(sums) },
+    difference: { maxAbs: sums.max + nanIfAny, meanAbs: sums.abs / count, relative, cosine: cosine(sums) },
   };
 }
 
+/** Sums over the elements of two tensors, a and b, and the largest difference. */
 interface Sums {
   max: number;
   abs: number;
@@ -170,13 +178,13 @@ function addUp(sums: Sums, x: Float32Array, y: Float32Array): void {
 function cosine({ dot, a, b }: Sums): number {
   if (a === 0 && b === 0) return 1;
   if (a === 0 || b === 0) return 0;
-  const found = dot / (Math.sqrt(a) * Math.sqrt(b));
-  return Number.isNaN(found) ? NaN : Math.min(1, Math.max(-1, found));
+  const quotient = dot / (Math.sqrt(a) * Math.sqrt(b));
+  return Number.isNaN(quotient) ? NaN : Math.min(1, Math.max(-1, quotient));
 }
 
 function diffConfigs(a: Readonly<Record<string, unknown>>, b: Readonly<Record<string, unknown>>): ConfigDiff[] {
   const [left, right] = [new Map(leaves(a)), new Map(leaves(b))];
-  // How the experts were made is nothing that a model does.
+  // The record of how the experts were made does not change what a model computes.
   return [...new Set([...left.keys(), ...right.keys()])]
     .filter((key) => key.split(".")[0] !== lineageKey)
     .sort()

@@ -1,6 +1,5 @@
-/**
- * Writes what a plan says into a model folder, chunk by chunk; resumes an earlier attempt at the same.
- */
+/** Writes what a plan says into a model folder, chunk by chunk, and resumes an earlier attempt at the same work. */
+import { entryOf } from "../../base/at.js";
 import { eventsOf } from "../../base/events.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
 import {
@@ -23,26 +22,30 @@ import { toolVersion } from "./version.js";
 import type { Work } from "./work.js";
 import type { ThreadWork } from "./worker.js";
 
+/** Where and how to write a model folder. */
 export interface ExecuteOptions {
   /** Folder to make. */
   readonly out: string;
+  /** Most bytes of tensors in a weight file (default 5 GB). */
   readonly maxShardBytes?: number | undefined;
   /** Replace `out` if it is there. */
   readonly overwrite?: boolean | undefined;
   /**
-   * Threads that make chunks (default 1: this one), as far as the system lets us have them. The bytes do not depend on
-   * it.
+   * Threads that make chunks (default 1: this one), as far as the system's limits allow. The bytes do not depend on
+   * their number.
    */
   readonly threads?: number | undefined;
   /** Stops between two chunks; the same work, asked for again, resumes there. */
   readonly signal?: AbortSignal | undefined;
-  /** Bytes made in one go, and bytes after which they are flushed and recorded: for tests and measurements. */
+  /** How many bytes a chunk has, and after how many chunks are flushed and recorded: for tests and measurements. */
   readonly pace?: WriteOptions["pace"];
 }
 
+/** What is told while a folder is written. */
 export type ExecuteEvent =
-  /** An earlier attempt had written `done` bytes of weights, or other unfinished work was removed. */
+  /** An earlier attempt at the same work had written `done` bytes of weights. */
   | { readonly type: "resumed"; readonly done: number; readonly total: number }
+  /** Other unfinished work, called `name`, was removed. */
   | { readonly type: "replaced"; readonly name: string }
   | {
       readonly type: "progress";
@@ -55,7 +58,7 @@ export type ExecuteEvent =
     };
 
 /**
- * Writes the folder; of `sources` the base comes first, whose tokenizer is carried along. Throws `input` for a folder
+ * Writes the folder. The base is the first of `sources`, and its tokenizer is copied. Throws `input` for a folder
  * that cannot be used, `stopped` for a full disk, `interrupted` when the signal fires.
  */
 export function executeWork(
@@ -80,7 +83,7 @@ async function write(
     sources,
   );
   await breathe(signal);
-  const told = progressEvents(tell);
+  const listeners = progressEvents(tell);
   return writeCheckpoint({
     dir: out,
     spec: target,
@@ -94,12 +97,12 @@ async function write(
     overwrite,
     signal,
     pace,
-    resume: { identity, sources: () => sourceStamps(sources), onFound: told.onFound },
-    onProgress: told.onProgress,
+    resume: { identity, sources: () => sourceStamps(sources), onFound: listeners.onFound },
+    onProgress: listeners.onProgress,
   });
 }
 
-/** What the writer tells, as events; the speed is that of this attempt alone. */
+/** Listeners that turn the writer's calls into events. The speed is that of this attempt alone. */
 function progressEvents(
   tell: (event: ExecuteEvent) => void,
 ): Pick<Required<WriteOptions>, "onProgress"> & Pick<NonNullable<WriteOptions["resume"]>, "onFound"> {
@@ -119,17 +122,17 @@ function progressEvents(
 }
 
 /**
- * Tensors of sources with more are listed on this thread alone: each thread opens the sources for itself, which then
- * takes longer than it saves.
+ * With more tensors than this the sources are read by this thread alone. Every further thread opens the sources for
+ * itself, which would then take longer than it saves.
  */
-const mostShared = 100_000;
+const mostTensorsForThreads = 100_000;
 
 function weightsOf(sources: Parents, { outputs, seed, data = [] }: Work, threads: number): RectangleWeights {
   const values = outputs.map(({ slot, value }) => [slot.key, value] as const);
   const texts = new Map(values.map(([key, value]) => [key, printExpr(value)]));
-  const sameAs = ({ key }: Slot): string => texts.get(key)!;
+  const sameAs = ({ key }: Slot): string => entryOf(texts, key);
   const plan = { seed, values, data };
-  const crowded = sources.reduce((sum, { tensors }) => sum + tensors.size, 0) > mostShared;
+  const crowded = sources.reduce((sum, { tensors }) => sum + tensors.size, 0) > mostTensorsForThreads;
   const fitting = threads <= 1 || crowded ? 1 : threadsThatFit(threads);
   if (fitting <= 1) return rectangleWeights(areasOf(sources, plan), sameAs);
   return { sameAs, open: (target) => openThreads({ sources: sourcesOf(sources), plan, target }, fitting) };
@@ -139,12 +142,12 @@ function sourcesOf([base, ...others]: Parents): ThreadWork["sources"] {
   return [sourceOf(base), ...others.map(sourceOf)];
 }
 
-/** The precision to write where none is asked for. */
+/** The precision to write if none is asked for: the source's own, float32 for a float64 source. */
 export function ownDtype({ dtype }: Checkpoint): WriteDtype {
   return dtype === "F64" ? "F32" : dtype;
 }
 
-/** Remarks on the source's files. */
+/** Remarks on the source's files: tensors that the model does not use, and the reader's own notes. */
 export function fileWarnings({ unused, notes }: Checkpoint): string[] {
   const listed = unused.length <= 3 ? unused.join(", ") : `${unused.slice(0, 3).join(", ")}, ...`;
   const tensors = unused.length === 1 ? "1 tensor" : `${unused.length} tensors`;

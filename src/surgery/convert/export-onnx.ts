@@ -26,14 +26,18 @@ import {
 import { sourceName, sourceOf } from "./parents.js";
 import { toolVersion } from "./version.js";
 
-/** `auxCoef`: the model's own if undefined. */
+/** Which graph to export, and for which shape. Without `auxCoef` a training graph has the model's own coefficient. */
 export type ExportKind =
   | ({ readonly kind: "forward" } & ForwardExport)
   | ({ readonly kind: "training"; readonly auxCoef: number | undefined } & Omit<TrainingExport, "auxCoef">);
 
-/** In the file, in a second file, or not stored at all: fed to every run, by their names. */
+/**
+ * Where weights are: in the file, in a second file beside it, or in neither; then they are inputs of the graph, which
+ * every run is fed by their names.
+ */
 export type WeightPlace = "inside" | "beside" | "inputs";
 
+/** What to export, and where to. */
 export interface ExportOptions {
   readonly source: ModelSource;
   /** The file to make; weights that lie beside it are in `OUT.data`. */
@@ -45,30 +49,36 @@ export interface ExportOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Bytes that are written, told after every piece. */
+/** How many bytes are written, told after every piece. */
 export interface ExportEvent {
   readonly type: "progress";
   readonly done: number;
   readonly total: number;
 }
 
+/** What was written. */
 export interface Exported {
   readonly out: string;
   /** The file of weights, or null where they lie inside. */
   readonly data: string | null;
-  /** Of both files. */
+  /** Size of both files together. */
   readonly bytes: number;
+  /** What every run must be fed. */
   readonly inputs: readonly NamedPort[];
   readonly outputs: readonly NamedPort[];
+  /** Number of parameters. */
   readonly parameters: number;
   readonly seconds: number;
 }
 
 /** A protobuf message ends below 2 GiB. */
 const LARGEST_MESSAGE = 2 ** 31 - 1;
-/** So that weights can be mapped into memory (onnx.proto3, TensorProto.external_data). */
+/**
+ * Weights in a second file begin at multiples of this, so that they can be mapped into memory (onnx.proto3,
+ * TensorProto.external_data).
+ */
 const ALIGN = 4096;
-/** Floats of a weight that are in memory at a time. */
+/** How many floats of a weight are in memory at a time. */
 const PIECE = 1 << 22;
 
 /**
@@ -91,7 +101,7 @@ export async function* exportOnnx(options: ExportOptions): AsyncGenerator<Export
     requirePositions(spec, kind.sequence, checkpoint.dir);
     const exported = kind.kind === "forward" ? forwardExport(spec, kind) : trainingExport(spec, kind);
     const beside = `${out}.data`;
-    const taken = await requireFree([out, beside], options.overwrite === true);
+    const existing = await requireFree([out, beside], options.overwrite === true);
     const { program, places, weightBytes } = lowered(
       exported,
       metadata(checkpoint, kind),
@@ -102,7 +112,7 @@ export async function* exportOnnx(options: ExportOptions): AsyncGenerator<Export
     await requireFreeSpace(dirname(out), bytes);
     const write = places === null ? writeInside : writeBeside;
     yield* write(
-      { checkpoint, program, exported, places: places ?? new Map<string, ExternalData>(), bytes, taken },
+      { checkpoint, program, exported, places: places ?? new Map<string, ExternalData>(), bytes, existing },
       options,
     );
     const fed = new Set(program.inputs);
@@ -140,17 +150,17 @@ export async function requireOnnxPlace(out: string, overwrite = false): Promise<
   await withFsErrors(out, "write file", () => access(dirname(resolve(out)), constants.W_OK));
 }
 
-/** Which of the files are there. Throws inputError for one that may not be replaced, and like `requireOutputFile`. */
+/** Which of the files exist. Throws inputError for one that may not be replaced, and like `requireOutputFile`. */
 async function requireFree(paths: readonly string[], overwrite: boolean): Promise<readonly string[]> {
-  const taken: string[] = [];
+  const existing: string[] = [];
   for (const path of paths) {
     await requireOutputFile(path);
     if (!(await exists(path))) continue;
     if (!overwrite)
       throw inputError("file exists", { where: path, hint: "choose another name, or replace it (--overwrite)" });
-    taken.push(path);
+    existing.push(path);
   }
-  return taken;
+  return existing;
 }
 
 /** What the file says about itself (ModelProto.metadata_props). */
@@ -169,12 +179,12 @@ function metadata(checkpoint: Checkpoint, { kind, ...shape }: ExportKind): Recor
 
 interface Lowered {
   readonly program: OnnxProgram;
-  /** Of each weight in the file beside, or null where they lie inside. */
+  /** Where each weight is in the second file; null if weights are in the first. */
   readonly places: ReadonlyMap<string, ExternalData> | null;
   readonly weightBytes: number;
 }
 
-/** Lowers with the weights where they are wanted, or where they can be. */
+/** Lowers the graph with weights at the place asked for, or in a second file if one file would be too large. */
 function lowered(
   exported: ExportedGraph,
   properties: Record<string, string>,
@@ -214,14 +224,14 @@ interface ExportWork {
   readonly program: OnnxProgram;
   readonly exported: ExportedGraph;
   readonly places: ReadonlyMap<string, ExternalData>;
-  /** Of both files. */
+  /** Size of both files together. */
   readonly bytes: number;
   /** Files that are replaced. */
-  readonly taken: readonly string[];
+  readonly existing: readonly string[];
 }
 
 async function* writeInside(
-  { checkpoint, program, exported, bytes, taken }: ExportWork,
+  { checkpoint, program, exported, bytes, existing }: ExportWork,
   options: ExportOptions,
 ): AsyncGenerator<ExportEvent, void, undefined> {
   const file = await stageFile(options.out);
@@ -245,12 +255,13 @@ async function* writeInside(
   } finally {
     await file.discard();
   }
-  // Weights of the file that was replaced. Without that file nobody knows whose they are.
-  if (taken.includes(options.out)) for (const path of taken) if (path !== options.out) await rm(path, { force: true });
+  // A second file belongs to the file that was replaced: without that file nobody knows whose weights it holds.
+  if (existing.includes(options.out))
+    for (const path of existing) if (path !== options.out) await rm(path, { force: true });
 }
 
 async function* writeBeside(
-  { checkpoint, program, exported, places, bytes, taken }: ExportWork,
+  { checkpoint, program, exported, places, bytes, existing }: ExportWork,
   options: ExportOptions,
 ): AsyncGenerator<ExportEvent, void, undefined> {
   const { out } = options;
@@ -273,7 +284,7 @@ async function* writeBeside(
     }
     await model.append(program.bytes);
     // At no moment does a model stand beside weights that are not its own.
-    if (taken.includes(out)) await rm(out, { force: true });
+    if (existing.includes(out)) await rm(out, { force: true });
     await data.commit();
     await model.commit();
     yield { type: "progress", done: bytes, total: bytes };
@@ -282,7 +293,7 @@ async function* writeBeside(
   }
 }
 
-/** One weight in float32, in pieces. */
+/** The bytes of one weight in float32, in pieces. */
 async function* weightPieces(
   checkpoint: Checkpoint,
   key: string,

@@ -10,7 +10,7 @@ import { decoderRecord } from "../../model/decoder/record.js";
 import { printExpr } from "../planning/expr.js";
 import type { Work } from "./work.js";
 
-/** What else the bytes and their order depend on. */
+/** What the bytes and their order depend on besides the work itself. */
 interface IdentitySettings {
   readonly version: string;
   readonly dtype: string;
@@ -20,14 +20,18 @@ interface IdentitySettings {
   readonly files: Readonly<Record<string, string>>;
 }
 
+/**
+ * What a folder is made of, for `files/checkpoint/resumable-write.ts`: equal identities give equal bytes, and only work
+ * of equal identity is resumed.
+ */
 export async function identityOf(
   work: Pick<Work, "name" | "settings" | "target" | "outputs" | "data">,
   settings: IdentitySettings,
   parents: readonly Checkpoint[],
 ): Promise<Identity> {
   const outputs = work.outputs.map(({ slot, value }) => [slot.key, slot.shape, printExpr(value)]);
-  // Neither expressions, which count parents, nor stamps, which name files, say which folder is which parent, and which
-  // adapter is merged into which.
+  // Expressions count parents and stamps name files. Neither says which folder is which parent, and which adapter is
+  // merged into which, so the folders are hashed too.
   const folders = await Promise.all(
     parents.map(async ({ dir, adapter }) => [
       await realPath(dir),
@@ -67,12 +71,12 @@ interface StampedFolder extends Pick<Checkpoint, "dir" | "tensors"> {
 async function stampsOf(source: StampedFolder): Promise<Identity["sources"]> {
   const tensors = new Map<string, unknown[]>([[source.file, [source.config]]]);
   for (const [name, { file, dtype, shape }] of source.tensors) {
-    const known = tensors.get(file);
-    if (known === undefined) tensors.set(file, [[name, dtype, shape]]);
-    else known.push([name, dtype, shape]);
+    const declared = tensors.get(file);
+    if (declared === undefined) tensors.set(file, [[name, dtype, shape]]);
+    else declared.push([name, dtype, shape]);
   }
   const stamps: Record<string, string> = {};
-  // However the folder was named.
+  // The real path is the same however the folder was named.
   const folder = await realPath(source.dir);
   for (const [file, declared] of [...tensors].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const path = join(folder, file);

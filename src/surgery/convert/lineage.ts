@@ -1,17 +1,18 @@
 /**
- * How a mixture was made, as far as merging has to know: written into config.json, from where it survives the loss of
- * the files that say it in full (`upcycle.json` of an upcycled model, `multiply.json` of one whose experts were
- * multiplied since), and training, here or in transformers.
+ * The lineage of an MoE: how its experts were made, as far as merging has to know it. `upcycle.json` of an upcycled
+ * model, or `multiply.json` of one whose experts were multiplied since, says it in full. It is written into config.json
+ * too, where it survives the loss of those files, and training, here or in transformers.
  */
 import { join } from "node:path";
 import { z } from "zod";
+import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { issueText } from "../../base/schemas/index.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
 import { lineageKey } from "../../files/checkpoint/write.js";
 import { exists } from "../../files/io/atomic.js";
 import { readJson } from "../../files/io/ranges.js";
-import type { MergeLineage } from "../planning/merge.js";
+import type { MergeLineage } from "../planning/merge-lineage.js";
 import { checkRecipe, recipeDefaults } from "../planning/recipe.js";
 import {
   factorRuns,
@@ -24,12 +25,12 @@ import {
   type UpcycleRecord,
 } from "./record.js";
 
-/** In a multiplied model's folder: how it was made. */
+/** Name of the file in a multiplied model's folder that says how it was made. */
 export const multiplyFile = "multiply.json";
 
 const lineageSchema = z.object({
   version: z.literal(1),
-  /** Of the dense parent. */
+  /** Family of the dense parent. */
   family: z.string(),
   recipe: recipeSchema.pick({
     expansion: true,
@@ -50,13 +51,14 @@ const lineageSchema = z.object({
   factors: factorRunsSchema,
   /** Hidden units of each layer of the parent, where the recipe filled the last part. */
   inner: z.array(z.int()).nullable(),
-  /** How many times there is each expert of the recipe. */
+  /** How many copies there are of each expert of the recipe. */
   copies: z.int().min(1),
 });
 
+/** The lineage as it is written to disk. */
 export type LineageRecord = z.output<typeof lineageSchema>;
 
-/** Of an upcycled model of `count` layers. */
+/** The lineage of an upcycled model of `count` layers, from its record. */
 export function lineageOf(record: UpcycleRecord, count: number): MergeLineage {
   return {
     from: recordFile,
@@ -68,7 +70,10 @@ export function lineageOf(record: UpcycleRecord, count: number): MergeLineage {
   };
 }
 
-/** The lineage after there are `copies` of each expert; `down` is what the down of each layer is multiplied by. */
+/**
+ * The lineage of a model after its experts were multiplied to `copies` of each; `down` has the factor on every layer's
+ * down and its bias.
+ */
 export function multiplied(lineage: MergeLineage, copies: number, down: readonly (number | null)[]): MergeLineage {
   const factors = lineage.factors.map((own, layer) =>
     own === null ? null : { ...own, down: own.down * (down[layer] ?? 1), downBias: own.downBias * (down[layer] ?? 1) },
@@ -76,7 +81,7 @@ export function multiplied(lineage: MergeLineage, copies: number, down: readonly
   return { ...lineage, factors, copies: lineage.copies * copies };
 }
 
-/** As it is written; prompts are left out, as they say nothing of the experts. */
+/** The lineage as it is written. Prompts are left out, because they say nothing of the experts. */
 export function lineageRecord({ recipe, family, factors, ffnDims, copies }: MergeLineage): LineageRecord {
   const sharedParent = recipe.sharedParent === null ? null : { ...recipe.sharedParent, prompts: null };
   return {
@@ -90,8 +95,8 @@ export function lineageRecord({ recipe, family, factors, ffnDims, copies }: Merg
 }
 
 /**
- * From the records in the folder, else from config.json; null: neither says anything. Throws `input` for one that is
- * there but unreadable.
+ * The lineage of a model: from the records in its folder, else from config.json; null if neither says anything. Throws
+ * `input` for a record that is there but unreadable.
  */
 export async function readLineage({
   dir,
@@ -109,21 +114,21 @@ export async function readLineage({
       .parse(await readJson(path));
     if (lineage !== null && lineage !== undefined) return parsed(lineage, count, "lineage", dir, multiplyFile);
   }
-  const said = config[lineageKey] ?? null;
-  return said === null ? null : parsed(said, count, lineageKey, dir, "config.json");
+  const value = config[lineageKey] ?? null;
+  return value === null ? null : parsed(value, count, lineageKey, dir, "config.json");
 }
 
 function parsed(value: unknown, count: number, key: string, dir: string, from: string): MergeLineage {
-  const found = lineageSchema.safeParse(value);
-  if (!found.success) {
-    const [issue] = found.error.issues;
+  const result = lineageSchema.safeParse(value);
+  if (!result.success) {
+    const issue = at(result.error.issues, 0);
     const remove = from === multiplyFile ? "the file" : `the key ${key}`;
-    throw inputError(`${[key, ...issue!.path].join(".")}: ${issueText(issue!)}`, {
+    throw inputError(`${[key, ...issue.path].join(".")}: ${issueText(issue)}`, {
       where: join(dir, from),
       hint: `remove ${remove} to go on without it`,
     });
   }
-  const { recipe, family, factors, inner, copies } = found.data;
+  const { recipe, family, factors, inner, copies } = result.data;
   checkRecipe({ ...recipeDefaults, ...recipe, allowUnevenTopK: true });
   return { from, recipe, family, factors: factorsByLayer({ factors }, count), ffnDims: inner, copies };
 }

@@ -17,7 +17,7 @@ import { closeParents, openParents, type Parents, type ParentSources } from "./p
 import { requireOut } from "./place.js";
 import type { Work } from "./work.js";
 
-/** What every way of making a model folder is asked for. */
+/** What every way of making a model folder takes. */
 export interface SourceOptions {
   /** Model folder, with or without a LoRA adapter, which is then merged in. */
   readonly source: ModelSource;
@@ -37,7 +37,7 @@ export interface PlannedModel<Plan = unknown> {
   readonly warnings: readonly string[];
 }
 
-/** What is told while a model is made: first the plan, then how far the writing is. */
+/** What is told while a model is made: first the plan, then the progress of writing. */
 export type MakeEvent<Planned extends PlannedModel> = ({ readonly type: "planned" } & Planned) | ExecuteEvent;
 
 /** A complete model folder. */
@@ -45,7 +45,7 @@ interface MadeFolder {
   readonly dir: string;
   readonly weightFiles: readonly string[];
   readonly seconds: number;
-  /** The folder was there already (`acceptFinished`). */
+  /** Whether the folder was there already (`acceptFinished`). */
   readonly found: boolean;
 }
 
@@ -68,13 +68,14 @@ export interface PreparedWork<Details> {
 export interface Surgery<Planned extends PlannedModel, Details> {
   /** The models that are read, the base first. */
   readonly sources: ParentSources;
-  /** The plan has to know what is measured on text (`measured`), even if nothing is to be written. */
+  /** Whether even a plan that is only shown needs what is measured on text (`measured`). */
   readonly plansByMeasuring: boolean;
-  /** Reads no weights but those that decide whether it can be done. Throws `input` for what cannot be done. */
+  /** Plans the model. It reads only weights that decide whether it can be made, and throws `input` if it cannot. */
   readonly plan: (parents: Parents) => Planned | Promise<Planned>;
   /** Throws `input` for a plan that can be shown, not carried out. */
   readonly requireComplete?: (planned: Planned) => void;
-  prepare(parents: Parents, planned: Planned): Promise<{ readonly work: Work; readonly details: Details }>;
+  /** The work that the plan is, and the texts that are written beside the weights. Writes nothing. */
+  readonly prepare: (parents: Parents, planned: Planned) => Promise<PreparedWork<Details>>;
   /** The same surgery with what had to be measured on text; left out where nothing has. */
   readonly measured?: (tools: MeasureTools) => AsyncGenerator<MeasureEvent, Surgery<Planned, Details>, undefined>;
   /** The text of the model card with what was measured on the finished model. */

@@ -1,4 +1,4 @@
-/** What upcycling measures on text before it plans: router rows from prompts, and factors of calibrated scaling. */
+/** Measures on text what upcycling needs before it plans: router rows from prompts, and calibrated scaling factors. */
 import { interruptedError } from "../../base/errors.js";
 import { eventsOf } from "../../base/events.js";
 import type { Backend } from "../../engine/runtime/runtime.js";
@@ -8,7 +8,7 @@ import { promptRouter } from "../calibration/prompt-router.js";
 import type { UpcycleRecipe } from "../planning/recipe.js";
 import type { RouterRows } from "../planning/router-rows.js";
 
-/** What runs the parent, on what text. */
+/** What runs the parent, and on which text. */
 export interface MeasureTools {
   readonly backend: Backend;
   /** Text files or folders; none: built-in text, or random ids for a model without tokenizer. */
@@ -20,7 +20,7 @@ export interface MeasureTools {
 
 /** What is told while the parent is measured, before anything is planned. */
 export type MeasureEvent =
-  /** Layers through which the prompts have passed. */
+  /** `done` of `total` layers have read the prompts. */
   | { readonly type: "prompts"; readonly done: number; readonly total: number }
   | { readonly type: "warning"; readonly words: string }
   /** `source` says in words what the tokens are. */

@@ -4,13 +4,12 @@
  */
 import { inputError } from "../../base/errors.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
-import { plannedWeightBytes } from "../../files/checkpoint/write.js";
-import { paddingOf, planMerge, type MergeChoice, type MergePlan } from "../planning/merge.js";
-import { recipeName } from "../planning/recipe.js";
 import { slotKey, slotsOf } from "../../model/tensors/slots.js";
-import { cardFile } from "./card.js";
-import { derivedCard } from "./derived-card.js";
-import { fileWarnings, ownDtype, type ExecuteOptions } from "./execute.js";
+import { planMerge, type MergeChoice, type MergePlan } from "../planning/merge.js";
+import { paddingOf } from "../planning/merge-lineage.js";
+import { recipeName } from "../planning/recipe.js";
+import { derivedSurgery, type DerivedDetails, type DerivedWork } from "./derived.js";
+import type { ExecuteOptions } from "./execute.js";
 import { readLineage } from "./lineage.js";
 import {
   makeModel,
@@ -18,14 +17,11 @@ import {
   type MadeModel,
   type MakeEvent,
   type PlannedModel,
-  type PreparedWork,
   type SourceOptions,
   type Surgery,
 } from "./make.js";
-import { sourceName } from "./parents.js";
-import { toolVersion } from "./version.js";
 
-/** In a merged model's folder: how it was made. */
+/** Name of the file in a merged model's folder that says how it was made. */
 const mergeFile = "merge.json";
 
 /** What to merge, and how; an `upcycle.json` in the source says how its experts were made. */
@@ -36,23 +32,12 @@ interface MergeSourceOptions extends SourceOptions {
 /** What to merge, how, and where to. */
 export type MergeOptions = MergeSourceOptions & ExecuteOptions;
 
-/** What would be merged. */
+/** How a model would be merged. */
 export type MergingPlan = PlannedModel<MergePlan>;
 
-interface MergeDetails {
-  /** The text of README.md. */
-  readonly card: string;
-}
-
 /** Merging as a surgery, for `makeModel` and the workflow. */
-export function merging(options: MergeSourceOptions): Surgery<MergingPlan, MergeDetails> {
-  return {
-    sources: [options.source],
-    plansByMeasuring: false,
-    plan: ([checkpoint]) => planFor(checkpoint, options),
-    prepare: ([checkpoint], planned) => prepare(checkpoint, planned, sourceName(options.source)),
-    card: ({ card }) => card,
-  };
+export function merging(options: MergeSourceOptions): Surgery<MergingPlan, DerivedDetails> {
+  return derivedSurgery(options, { plan: (checkpoint) => planOf(checkpoint, options.choice), work: workOf });
 }
 
 /**
@@ -70,60 +55,59 @@ export async function planMerging(options: MergeSourceOptions): Promise<MergingP
  */
 export function mergeCheckpoint(
   options: MergeOptions,
-): AsyncGenerator<MakeEvent<MergingPlan>, MadeModel<MergingPlan, MergeDetails>, undefined> {
+): AsyncGenerator<MakeEvent<MergingPlan>, MadeModel<MergingPlan, DerivedDetails>, undefined> {
   return makeModel(merging(options), options);
 }
 
-async function prepare(
+async function planOf(
   checkpoint: Checkpoint,
-  planned: MergingPlan,
-  name: string,
-): Promise<PreparedWork<MergeDetails>> {
-  const { plan, dtype } = planned;
-  const card = await cardOf(checkpoint, planned);
-  const work = {
-    name: `merge of ${plan.source.family}`,
-    settings: { choice: plan.choice, lineage: plan.lineage },
-    target: plan.target,
-    outputs: plan.outputs,
-    seed: plan.lineage?.recipe.seed ?? 0,
-    dtype,
-    files: { [mergeFile]: `${JSON.stringify(recordOf(planned, name), null, 2)}\n`, [cardFile]: card },
-  };
-  return { work, details: { card } };
-}
-
-async function planFor(
-  checkpoint: Checkpoint,
-  { choice, dtype, maxShardBytes }: MergeSourceOptions,
-): Promise<MergingPlan> {
+  choice: MergeChoice,
+): Promise<{ readonly plan: MergePlan; readonly warnings: readonly string[] }> {
   const plan = planMerge(checkpoint.spec, choice, await readLineage(checkpoint));
   for (const key of plan.zeros) await requireZero(checkpoint, key);
   if (plan.lineage === null) await requireWholeExperts(checkpoint);
-  const written = dtype ?? ownDtype(checkpoint);
+  return { plan, warnings: mergeWarnings(plan) };
+}
+
+function workOf({ plan, warnings }: MergingPlan): DerivedWork {
+  const { lineage, choice, source, how, kept } = plan;
   return {
-    plan,
-    dtype: written,
-    weightBytes: plannedWeightBytes(plan.target, written, maxShardBytes),
-    warnings: [...mergeWarnings(plan), ...fileWarnings(checkpoint)],
+    name: `merge of ${source.family}`,
+    settings: { choice, lineage },
+    seed: lineage?.recipe.seed ?? 0,
+    record: {
+      file: mergeFile,
+      content: {
+        recipe: lineage === null ? null : recipeName(lineage.recipe),
+        ...(choice.kind === "expert" ? { expert: choice.index } : { weights: choice.weights ?? "uniform" }),
+        how,
+        kept,
+        warnings,
+      },
+    },
+    card: {
+      title: "merged",
+      what: "A dense model, merged from the experts of",
+      tags: ["merge"],
+      summary: [
+        ["made of", how],
+        ["function", kept],
+      ],
+    },
   };
 }
 
 /**
- * Without a record every expert is taken to be a whole FFN. Parts of one share their router row (virtual groups) until
- * training moves it, and copies of experts keep their order: a first run of equal rows, followed by others, tells the
- * number of parts.
+ * Throws `input` for experts that are parts of FFNs: without a record each counts as a whole FFN. Parts of one FFN
+ * share their router row (virtual group) until training moves it, and copies of experts keep their order. So a run of
+ * equal rows at the beginning, followed by others, tells the number of parts.
  */
 async function requireWholeExperts(checkpoint: Checkpoint): Promise<void> {
-  for (const [layer, { ffn }] of checkpoint.spec.layers.entries()) {
+  const { hidden, layers } = checkpoint.spec;
+  for (const [layer, { ffn }] of layers.entries()) {
     if (ffn.kind === "dense") continue;
     const key = slotKey({ part: "router", layer });
-    const rows = await checkpoint.readFloat32(key);
-    const { hidden } = checkpoint.spec;
-    const isFirst = (expert: number): boolean =>
-      rows.subarray(expert * hidden, (expert + 1) * hidden).every((value, i) => value === rows[i]);
-    let parts = 1;
-    while (parts < ffn.experts && isFirst(parts)) parts++;
+    const parts = equalFirstRows(await checkpoint.readFloat32(key), hidden);
     if (parts === 1 || parts === ffn.experts) continue;
     throw inputError(
       `the first ${parts} experts share one router row, as the ${parts} parts of one FFN do, and no record ` +
@@ -138,12 +122,25 @@ async function requireWholeExperts(checkpoint: Checkpoint): Promise<void> {
   }
 }
 
-/** Values looked at in one go. */
-const lookedAt = 1 << 20;
+/** How many rows of `width` values at the beginning are equal to the first. */
+function equalFirstRows(rows: Float32Array, width: number): number {
+  const isFirst = (row: number): boolean =>
+    rows.subarray(row * width, (row + 1) * width).every((value, i) => value === rows[i]);
+  const count = rows.length / width;
+  let equal = 1;
+  while (equal < count && isFirst(equal)) equal++;
+  return equal;
+}
 
+/** How many values are read at a time. */
+const valuesAtOnce = 1 << 20;
+
+/** Throws `input` for a shared expert's down matrix that is not zero. */
 async function requireZero(checkpoint: Checkpoint, key: string): Promise<void> {
-  const [rowCount = 1, columns = 1] = slotsOf(checkpoint.spec).find((slot) => slot.key === key)!.shape;
-  const step = Math.max(1, Math.floor(lookedAt / columns));
+  const shape = slotsOf(checkpoint.spec).find((slot) => slot.key === key)?.shape;
+  if (shape === undefined) throw new Error(`the plan leaves out ${key}, which the model does not have`);
+  const [rowCount = 1, columns = 1] = shape;
+  const step = Math.max(1, Math.floor(valuesAtOnce / columns));
   for (let start = 0; start < rowCount; start += step) {
     const values = await checkpoint.readRows(key, start, Math.min(step, rowCount - start));
     if (values.some((value) => value !== 0)) {
@@ -161,8 +158,8 @@ async function requireZero(checkpoint: Checkpoint, key: string): Promise<void> {
 }
 
 function mergeWarnings({ lineage, source, target }: MergePlan): string[] {
-  const gated =
-    lineage?.recipe.shared != null && source.layers.some(({ ffn }) => ffn.kind === "moe" && ffn.shared?.gated === true);
+  const hasGate = source.layers.some(({ ffn }) => ffn.kind === "moe" && ffn.shared?.gated === true);
+  const gated = lineage !== null && lineage.recipe.shared !== null && hasGate;
   return [
     ...(lineage === null
       ? [
@@ -186,34 +183,4 @@ function mergeWarnings({ lineage, source, target }: MergePlan): string[] {
         ]
       : []),
   ];
-}
-
-function recordOf({ plan, warnings }: MergingPlan, name: string): Record<string, unknown> {
-  const { lineage, choice, source, how, kept } = plan;
-  return {
-    version: 1,
-    upcycle: toolVersion,
-    from: { name, family: source.family },
-    recipe: lineage === null ? null : recipeName(lineage.recipe),
-    ...(choice.kind === "expert" ? { expert: choice.index } : { weights: choice.weights ?? "uniform" }),
-    how,
-    kept,
-    warnings,
-  };
-}
-
-async function cardOf(checkpoint: Checkpoint, { plan, dtype, weightBytes, warnings }: MergingPlan): Promise<string> {
-  return derivedCard(checkpoint, {
-    title: "merged",
-    what: "A dense model, merged from the experts of",
-    tags: ["merge"],
-    target: plan.target,
-    dtype,
-    weightBytes,
-    warnings,
-    summary: [
-      ["made of", plan.how],
-      ["function", plan.kept],
-    ],
-  });
 }

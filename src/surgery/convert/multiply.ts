@@ -1,11 +1,9 @@
 /** Multiplies the experts of an MoE model folder (`surgery/planning/multiply.ts`). */
 import type { Checkpoint } from "../../files/checkpoint/open.js";
-import { plannedWeightBytes } from "../../files/checkpoint/write.js";
 import { explainExpectation } from "../planning/explain.js";
 import { planMultiply, type MultiplyPlan, type MultiplyRecipe } from "../planning/multiply.js";
-import { cardFile } from "./card.js";
-import { derivedCard } from "./derived-card.js";
-import { fileWarnings, ownDtype, type ExecuteOptions } from "./execute.js";
+import { derivedSurgery, type DerivedDetails, type DerivedWork } from "./derived.js";
+import type { ExecuteOptions } from "./execute.js";
 import { lineageRecord, multiplied, multiplyFile, readLineage } from "./lineage.js";
 import {
   makeModel,
@@ -13,12 +11,9 @@ import {
   type MadeModel,
   type MakeEvent,
   type PlannedModel,
-  type PreparedWork,
   type SourceOptions,
   type Surgery,
 } from "./make.js";
-import { sourceName } from "./parents.js";
-import { toolVersion } from "./version.js";
 
 /** What to multiply, and how; the source is an MoE model. */
 interface MultiplySourceOptions extends SourceOptions {
@@ -28,24 +23,18 @@ interface MultiplySourceOptions extends SourceOptions {
 /** What to multiply, how, and where to. */
 export type MultiplyOptions = MultiplySourceOptions & ExecuteOptions;
 
-/** What would be multiplied. */
+/** How a model's experts would be multiplied. */
 export type MultiplyingPlan = PlannedModel<MultiplyPlan>;
 
-interface MultiplyDetails {
-  /** The text of README.md. */
-  readonly card: string;
-}
-
 /** Multiplication as a surgery, for `makeModel` and the workflow. */
-export function multiplying(options: MultiplySourceOptions): Surgery<MultiplyingPlan, MultiplyDetails> {
-  return {
-    sources: [options.source],
-    plansByMeasuring: false,
-    plan: ([checkpoint]) => planFor(checkpoint, options),
-    prepare: ([checkpoint], planned) => prepare(checkpoint, planned, sourceName(options.source)),
-    // The card says what is expected; what was measured lies beside it.
-    card: ({ card }) => card,
-  };
+export function multiplying(options: MultiplySourceOptions): Surgery<MultiplyingPlan, DerivedDetails> {
+  return derivedSurgery(options, {
+    plan: ({ spec }) => {
+      const plan = planMultiply(spec, options.recipe);
+      return { plan, warnings: plan.warnings };
+    },
+    work: workOf,
+  });
 }
 
 /** What `multiplyExperts` would do, from config and file headers alone; writes nothing. Throws like it. */
@@ -60,53 +49,28 @@ export async function planMultiplying(options: MultiplySourceOptions): Promise<M
  */
 export function multiplyExperts(
   options: MultiplyOptions,
-): AsyncGenerator<MakeEvent<MultiplyingPlan>, MadeModel<MultiplyingPlan, MultiplyDetails>, undefined> {
+): AsyncGenerator<MakeEvent<MultiplyingPlan>, MadeModel<MultiplyingPlan, DerivedDetails>, undefined> {
   return makeModel(multiplying(options), options);
 }
 
-async function prepare(
-  checkpoint: Checkpoint,
-  { plan, dtype, weightBytes, warnings }: MultiplyingPlan,
-  name: string,
-): Promise<PreparedWork<MultiplyDetails>> {
-  const { recipe, source, target, expected } = plan;
-  const card = await derivedCard(checkpoint, {
-    title: `with ${recipe.copies} times the experts`,
-    what: "A mixture of experts, with copies of the experts of",
-    tags: ["moe", "mixture-of-experts", "upcycled"],
-    target,
-    dtype,
-    weightBytes,
-    warnings,
-    summary: [
-      ["experts", plan.how],
-      ["function", explainExpectation(expected)],
-    ],
-  });
+async function workOf({ plan, warnings }: MultiplyingPlan, checkpoint: Checkpoint): Promise<DerivedWork> {
+  const { recipe, source, expected, how } = plan;
   const before = await readLineage(checkpoint);
   const lineage = before === null ? undefined : lineageRecord(multiplied(before, recipe.copies, plan.down));
-  const from = { name, family: source.family };
-  const record = { version: 1, upcycle: toolVersion, from, recipe, expected, warnings, lineage: lineage ?? null };
-  const work = {
+  return {
     name: `${recipe.copies} times the experts of ${source.family}`,
     settings: recipe,
-    target,
-    outputs: plan.outputs,
     seed: recipe.seed,
-    dtype,
     lineage,
-    files: { [multiplyFile]: `${JSON.stringify(record, null, 2)}\n`, [cardFile]: card },
-  };
-  return { work, details: { card } };
-}
-
-function planFor(checkpoint: Checkpoint, { recipe, dtype, maxShardBytes }: MultiplySourceOptions): MultiplyingPlan {
-  const plan = planMultiply(checkpoint.spec, recipe);
-  const written = dtype ?? ownDtype(checkpoint);
-  return {
-    plan,
-    dtype: written,
-    weightBytes: plannedWeightBytes(plan.target, written, maxShardBytes),
-    warnings: [...plan.warnings, ...fileWarnings(checkpoint)],
+    record: { file: multiplyFile, content: { recipe, expected, warnings, lineage: lineage ?? null } },
+    card: {
+      title: `with ${recipe.copies} times the experts`,
+      what: "A mixture of experts, with copies of the experts of",
+      tags: ["moe", "mixture-of-experts", "upcycled"],
+      summary: [
+        ["experts", how],
+        ["function", explainExpectation(expected)],
+      ],
+    },
   };
 }

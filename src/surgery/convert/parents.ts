@@ -40,22 +40,22 @@ export function sourceName(source: ModelSource): string {
   return adapter === null ? model : `${model}+${modelName(adapter)}`;
 }
 
-/** For the model card: what is merged into a model; null: nothing. */
+/** What the model card says of the adapter that is merged into a model; null if there is none. */
 export async function adapterFacts(parent: Pick<Checkpoint, "adapter">): Promise<AdapterFacts | null> {
   const { adapter } = parent;
-  const words = adapterWords(parent);
-  if (adapter === null || words === null) return null;
-  return { name: modelName(adapter.dir), words, card: await readParentCard(adapter.dir, {}) };
+  if (adapter === null) return null;
+  const card = await readParentCard(adapter.dir, {});
+  return { name: modelName(adapter.dir), words: wordsOfAdapter(adapter), card };
 }
 
 /** What is merged into a model, in a few words; null: nothing. */
 export function adapterWords({ adapter }: Pick<Checkpoint, "adapter">): string | null {
-  if (adapter === null) return null;
-  const {
-    dir,
-    ranks: [least, most],
-    changed,
-  } = adapter;
+  return adapter === null ? null : wordsOfAdapter(adapter);
+}
+
+/** An adapter in a few words: its name, its ranks, and how many matrices it changes. */
+export function wordsOfAdapter({ dir, ranks, changed }: NonNullable<Checkpoint["adapter"]>): string {
+  const [least, most] = ranks;
   return (
     `${modelName(dir)}, LoRA of ${least === most ? `rank ${least}` : `ranks ${least} to ${most}`} merged into ` +
     `${changed.length === 1 ? "1 matrix" : `${changed.length} matrices`}`

@@ -1,10 +1,11 @@
-/** Where a model is to be made: whether it can be, asked before anything is fetched, read or calibrated. */
+/** Checks, before anything is fetched, read or calibrated, whether a model can be made at the place asked for. */
+import { cardFile } from "../../files/formats/model-files.js";
 import { join, sep } from "node:path";
 import { inputError } from "../../base/errors.js";
 import { exists, realPath, requireNamed } from "../../files/io/atomic.js";
 import { requirePlace, unfinishedName } from "../../files/io/resumable-directory.js";
 import { readText } from "../../files/io/ranges.js";
-import { cardFile, notMeasured } from "./card.js";
+import { notMeasured } from "./card.js";
 import { recordFile } from "./record.js";
 
 interface PlaceOptions {
@@ -12,7 +13,7 @@ interface PlaceOptions {
   readonly overwrite?: boolean | undefined;
   /** Folders that are read, as far as they are known. */
   readonly folders: readonly string[];
-  /** A result of the same conversion that was not measured will do (`acceptFinished`). */
+  /** Whether the folder may be a result of the same conversion that was not measured yet. */
   readonly acceptFinished?: boolean | undefined;
 }
 
@@ -32,7 +33,8 @@ export async function requireOut({
 }
 
 /**
- * A result that only has to be measured, or whose making was cut off at its very end: its sources tell whether it is.
+ * Whether the folder may be a result that only has to be measured, or one whose making was killed at its very end. Only
+ * its sources can tell whether it is one, and they are not open yet.
  */
 async function mayBeDone(out: string, acceptFinished: boolean): Promise<boolean> {
   if (!(await exists(join(out, "config.json")).catch(() => false))) return false;
@@ -41,7 +43,7 @@ async function mayBeDone(out: string, acceptFinished: boolean): Promise<boolean>
   return (await readText(join(out, cardFile)).catch(() => "")).includes(notMeasured);
 }
 
-/** Replacing a folder that is or holds the source would destroy it. Throws `input`. */
+/** Throws `input` for a folder that is or holds the source: replacing it would destroy the source. */
 async function requireApart(source: string, out: string): Promise<void> {
   requireNamed(out);
   const [from, to] = [await realPath(source), await realPath(out)];

@@ -1,4 +1,5 @@
-/** The end of a conversion: what of the parent's function was kept, measured and written beside the model. */
+/** Measures at the end of a conversion what of the parent's function was kept, and writes it beside the model. */
+import { cardFile } from "../../files/formats/model-files.js";
 import { join } from "node:path";
 import { interruptedError, UpcycleError } from "../../base/errors.js";
 import { eventsOf } from "../../base/events.js";
@@ -8,12 +9,13 @@ import { sampleTokens } from "../../evals/sample-tokens.js";
 import { openCheckpoint, type ModelSource } from "../../files/checkpoint/open.js";
 import { writeFileAtomic, writeJson } from "../../files/io/atomic.js";
 import type { PreservationReport } from "../../model/results/preservation.js";
-import { cardFile, reportFile } from "./card.js";
+import { reportFile } from "./card.js";
 
 /** What a finished model was found to keep of its parent's function. */
 export interface Proof {
   /** Null: it could not be measured. */
   readonly preservation: PreservationReport | null;
+  /** How long measuring took. */
   readonly reportSeconds: number;
 }
 
@@ -23,7 +25,7 @@ export type ProofEvent =
   /** The model is complete, but could not be measured. */
   | { readonly type: "unproven"; readonly why: string };
 
-/** What runs both models, on what text. */
+/** What runs both models, and on which text. */
 interface ProofTools {
   readonly backend: Backend;
   /** Text files or folders; none: built-in text, or random ids for a model without tokenizer. */
@@ -32,10 +34,10 @@ interface ProofTools {
   readonly signal: AbortSignal | undefined;
 }
 
-/** A few hundred tokens say whether the function was kept; `verify` measures on more. */
+/** How many tokens are measured on: a few hundred show whether the function was kept; `verify` takes more. */
 const reportTokens = 256;
 
-/** Throws inputError for text that cannot be read, before anything is converted. */
+/** Throws inputError for text that cannot be read: it is called before anything is converted. */
 export async function requireText(source: ModelSource, files: readonly string[]): Promise<void> {
   const checkpoint = await openCheckpoint(source);
   await checkpoint.close();

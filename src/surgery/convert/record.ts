@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import { z } from "zod";
+import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { issueText } from "../../base/schemas/index.js";
 import { exists } from "../../files/io/atomic.js";
@@ -23,6 +24,7 @@ import {
 import type { Factors } from "../planning/scaling.js";
 import type { SurgeryPlan } from "../planning/plan.js";
 
+/** Name of the file in an upcycled model's folder that says how it was made. */
 export const recordFile = "upcycle.json";
 
 const factorsSchema = z.object({
@@ -32,9 +34,10 @@ const factorsSchema = z.object({
   down: z.number(),
   downBias: z.number().default(1),
 });
+/** Factors of runs of layers, as they are written. */
 export const factorRunsSchema = z.array(factorsSchema.extend({ layers: z.string() }));
 
-/** What version 1 did not write has the value that version 1 always had. */
+/** A recipe as it is written. Keys that version 1 did not write default to the values that version 1 always used. */
 export const recipeSchema = z.object({
   expansion: z.int(),
   granularity: z.int(),
@@ -85,8 +88,8 @@ export const recipeSchema = z.object({
 });
 
 /**
- * Unknown keys are kept out of the way, not refused: a later version may write more. Version 1 had one set of factors
- * for all layers.
+ * The record as it is written. Unknown keys are ignored, not refused, because a later version may write more. Version 1
+ * had one set of factors for all layers.
  */
 const recordSchema = z.object({
   version: z.union([z.literal(1), z.literal(2)]),
@@ -94,7 +97,7 @@ const recordSchema = z.object({
   /** `inner`: hidden units of each layer's FFN, where the recipe filled the last part. */
   parent: z.object({ name: z.string(), family: z.string(), inner: z.array(z.int()).optional() }),
   /**
-   * Names of all dense models where there are several, the base first: what `source` of the recipe's parents counts.
+   * Names of all dense models if there are several, the base first: `source` of the recipe's parents is an index here.
    */
   parents: z.array(z.string()).optional(),
   name: z.string(),
@@ -108,25 +111,24 @@ const recordSchema = z.object({
   warnings: z.array(z.string()),
 });
 
+/** How an upcycled model was made. */
 export type UpcycleRecord = z.output<typeof recordSchema>;
 
-/**
- * What is known of a plan's making. `names` are `modelName` of the parents' folders, the base first; `version` is this
- * tool's.
- */
+/** The record of a plan. `names` are those of the parents, the base first; `version` is this tool's. */
 export function recordOf(
   plan: SurgeryPlan,
-  names: readonly string[],
+  names: readonly [string, ...string[]],
   version: string,
   warnings: readonly string[],
 ): UpcycleRecord {
   const { recipe, target, source, expected } = plan;
-  const family = targetFamilies.find((name) => name === target.family)!;
+  const family = targetFamilies.find((name) => name === target.family);
+  if (family === undefined) throw new Error(`the plan is for ${target.family}, which is no target`);
   return {
     version: 2,
     upcycle: version,
     parent: {
-      name: names[0]!,
+      name: names[0],
       family: source.family,
       ...(recipe.pad ? { inner: source.layers.map(({ ffn }) => ffn.ffnDim) } : {}),
     },
@@ -139,7 +141,7 @@ export function recordOf(
   };
 }
 
-/** Lists as the schema has them. */
+/** The lists of a recipe as the schema has them, which are not read-only. */
 function mutable({
   calibration,
   parents,
@@ -164,7 +166,7 @@ function mutable({
   };
 }
 
-/** Factors with the layers that have them, as ranges of neighbours: `0-31`. Dense layers have none. */
+/** Factors as they are written: each with the run of layers that has it, such as `0-31`. Dense layers have none. */
 export function factorRuns(factors: SurgeryPlan["factors"]): UpcycleRecord["factors"] {
   const runs: (Factors & { from: number; to: number })[] = [];
   factors.forEach((own, layer) => {
@@ -195,14 +197,15 @@ export async function readRecord(dir: string): Promise<UpcycleRecord | null> {
   if (!(await exists(path))) return null;
   const parsed = recordSchema.safeParse(await readJson(path));
   if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues.find(({ path }) => path[0] === "version") ?? parsed.error.issues[0]!;
+  const { issues } = parsed.error;
+  const issue = issues.find(({ path }) => path[0] === "version") ?? at(issues, 0);
   throw inputError(`${issue.path.join(".") || "content"}: ${issueText(issue)}`, {
     where: path,
     hint: "this version of upcycle reads records of versions 1 and 2; remove the file to go on without it",
   });
 }
 
-/** The recipe of a record, ready for `planUpcycle`. Throws `input` if the numbers make no sense. */
+/** The recipe of a record, checked, for `planUpcycle`. Throws `input` if the numbers make no sense. */
 export function recipeOf({ recipe }: UpcycleRecord): UpcycleRecipe {
   checkRecipe(recipe);
   return recipe;

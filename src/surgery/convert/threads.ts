@@ -1,69 +1,91 @@
-/** Chunks over worker threads. Which thread makes a chunk never matters to its bytes. */
+/** Makes chunks on worker threads. The bytes of a chunk do not depend on the thread that makes it. */
 import { Worker } from "node:worker_threads";
 import { receivedError } from "../../base/errors.js";
 import type { ChunkWriter } from "../../files/checkpoint/chunk-writer.js";
 import { limitError, moduleArguments } from "../../files/io/limits.js";
-import type { ThreadWork, Reply, Request } from "./worker.js";
+import type { ThreadWork, TaskOutcome, Request } from "./worker.js";
 
-/** While a thread computes one chunk, another of its chunks is read or written. */
+/** Chunks that each thread has at a time: while it computes one, the other is read or written. */
 const inFlightEach = 2;
 
+/** A chunk that a thread was asked for. */
+interface PendingChunk {
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** A worker thread, and how many chunks it has. */
+interface Thread {
+  readonly worker: Worker;
+  busy: number;
+  /** Called when the thread has closed its files or has ended. */
+  closed: () => void;
+}
+
+/**
+ * A chunk writer that hands every chunk to the thread with the fewest. Its `write` rejects with what went wrong in any
+ * of the threads.
+ */
 export function openThreads(work: ThreadWork, threads: number): ChunkWriter {
-  // Tests run the sources; the worker needs compiled code, which the build has put beside them.
-  const here = import.meta.url;
-  const file = here.endsWith(".ts")
-    ? new URL("../../../dist/surgery/convert/worker.js", here)
-    : new URL("./worker.js", here);
-  const waiting = new Map<number, { readonly resolve: () => void; readonly reject: (error: Error) => void }>();
-  let next = 0;
-  let broken: Error | undefined;
+  const pending = new Map<number, PendingChunk>();
+  let nextId = 0;
+  let failure: Error | undefined;
   const fail = (error: Error): void => {
-    broken ??= error;
-    for (const { reject } of waiting.values()) reject(error);
-    waiting.clear();
+    failure ??= error;
+    for (const { reject } of pending.values()) reject(error);
+    pending.clear();
   };
-  const workers = Array.from({ length: threads }, () => {
-    const worker = new Worker(file, { execArgv: moduleArguments() });
-    const state = { worker, busy: 0, closed: (): void => undefined };
-    worker.on("message", ({ id, error }: Reply) => {
-      if (id === null) return state.closed();
-      state.busy--;
-      const one = waiting.get(id);
-      waiting.delete(id);
-      if (error === undefined) one?.resolve();
-      else one?.reject(receivedError(error));
-    });
-    worker.on("error", (error: unknown) => fail(limitError(error) ?? (error as Error)));
-    worker.on("exit", (code) => {
-      state.closed();
-      fail(new Error(`a converting thread ended with code ${code}`));
-    });
-    worker.postMessage({ work } satisfies Request);
-    return state;
-  });
+  const all = Array.from({ length: threads }, () => startThread(work, pending, fail));
   return {
     inFlight: threads * inFlightEach,
     write(chunk) {
-      if (broken !== undefined) return Promise.reject(broken);
-      const id = next++;
-      const state = workers.reduce((a, b) => (b.busy < a.busy ? b : a));
-      state.busy++;
+      if (failure !== undefined) return Promise.reject(failure);
+      const id = nextId++;
+      const thread = all.reduce((a, b) => (b.busy < a.busy ? b : a));
+      thread.busy++;
       return new Promise((resolve, reject) => {
-        waiting.set(id, { resolve, reject });
-        state.worker.postMessage({ id, chunk } satisfies Request);
+        pending.set(id, { resolve, reject });
+        thread.worker.postMessage({ id, chunk } satisfies Request);
       });
     },
     async close() {
-      await Promise.all(
-        workers.map(async (state) => {
-          const closed = new Promise<void>((resolve) => (state.closed = resolve));
-          if (broken === undefined) {
-            state.worker.postMessage({ close: true } satisfies Request);
-            await closed;
-          }
-          await state.worker.terminate();
-        }),
-      );
+      await Promise.all(all.map((thread) => closeThread(thread, failure !== undefined)));
     },
   };
+}
+
+function startThread(work: ThreadWork, pending: Map<number, PendingChunk>, fail: (error: Error) => void): Thread {
+  const worker = new Worker(workerFile(), { execArgv: moduleArguments() });
+  const thread: Thread = { worker, busy: 0, closed: () => undefined };
+  worker.on("message", ({ id, error }: TaskOutcome) => {
+    if (id === null) return thread.closed();
+    thread.busy--;
+    const chunk = pending.get(id);
+    pending.delete(id);
+    if (error === undefined) chunk?.resolve();
+    else chunk?.reject(receivedError(error));
+  });
+  worker.on("error", (error: unknown) => fail(limitError(error) ?? (error as Error)));
+  worker.on("exit", (code) => {
+    thread.closed();
+    fail(new Error(`a converting thread ended with code ${code}`));
+  });
+  worker.postMessage({ work } satisfies Request);
+  return thread;
+}
+
+/** Ends a thread. One that works is asked to close its files first. */
+async function closeThread(thread: Thread, hasFailed: boolean): Promise<void> {
+  const closed = new Promise<void>((resolve) => (thread.closed = resolve));
+  if (!hasFailed) {
+    thread.worker.postMessage({ close: true } satisfies Request);
+    await closed;
+  }
+  await thread.worker.terminate();
+}
+
+/** Tests run the sources; a worker needs compiled code, which the build has put beside them. */
+function workerFile(): URL {
+  const here = import.meta.url;
+  return here.endsWith(".ts") ? new URL("../../../dist/surgery/convert/worker.js", here) : new URL("./worker.js", here);
 }

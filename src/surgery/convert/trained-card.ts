@@ -1,22 +1,25 @@
-/** The model card of a model that was trained further: what it started from, and how that was made. */
+/**
+ * The model card of a model that was trained further: it says what the training started from, and how that was made.
+ */
+import { cardFile } from "../../files/formats/model-files.js";
 import { compact } from "../../base/format.js";
 import { markdownText } from "../../base/markdown.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
 import { countParams } from "../../model/cost/params.js";
 import { cachedModel, modelName } from "../../files/hub/reference.js";
 import { isMoe } from "../../model/decoder/types.js";
-import type { MergeLineage } from "../planning/merge.js";
+import type { MergeLineage } from "../planning/merge-lineage.js";
 import { recipeName } from "../planning/recipe.js";
 import { toolVersion } from "./version.js";
-import { adapterRows, cardFile, licence, matterLines, rows, shownName } from "./card.js";
+import { adapterRows, licence, matterLines, rows, shownName } from "./card.js";
 import { readLineage } from "./lineage.js";
 import { readParentCard } from "./parent-card.js";
 import { adapterFacts } from "./parents.js";
 import { readRecord } from "./record.js";
 
 /**
- * Texts of further files of every checkpoint of a training that starts from this model, by name. Equal starts give
- * equal texts: no times, no paths.
+ * Texts, by file name, that are written beside the weights into every checkpoint of a training that starts from this
+ * model. They hold neither times nor paths, so that equal starts give equal texts.
  */
 export async function trainedFiles(start: Checkpoint): Promise<Readonly<Record<string, string>>> {
   return { [cardFile]: await trainedCard(start) };
@@ -24,14 +27,14 @@ export async function trainedFiles(start: Checkpoint): Promise<Readonly<Record<s
 
 async function trainedCard(start: Checkpoint): Promise<string> {
   const { dir, config, spec } = start;
-  // No training is refused for the sake of a card.
+  // A record that cannot be read must not keep a training from starting: the card then says less.
   const [record, lineage] = await Promise.all([
     readRecord(dir).catch(() => null),
     readLineage(start).catch(() => null),
   ]);
   const [card, adapter] = await Promise.all([readParentCard(dir, config), adapterFacts(start)]);
   const parents = record === null ? [] : (record.parents ?? [record.parent.name]);
-  // A folder such as `start` says less than what it was made of.
+  // What an upcycled model was made of says more than the name of its folder, such as `start`.
   const base = record === null || cachedModel(dir) !== null ? modelName(dir) : `${record.parent.name} ${record.name}`;
   const name = shownName(base, adapter);
   const { total, active } = countParams(spec);

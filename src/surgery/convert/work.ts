@@ -1,27 +1,30 @@
-/** What is to be written into a model folder, as data: what executing it, comparing it and recognising it share. */
+/**
+ * What is to be written into a model folder, as data. Writing it (`execute.ts`), resuming it (`identity.ts`) and
+ * recognising the finished folder (`finished.ts`) share it.
+ */
 import type { WriteDtype, WriteOptions } from "../../files/checkpoint/write.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { PlannedSlot } from "../planning/plan.js";
 import type { PlanMatrix } from "../planning/router-rows.js";
 import type { LineageRecord } from "./lineage.js";
 
-/** What is made of a source. */
+/** A model folder to be written. */
 export interface Work {
-  /** In a few words, for whoever finds it unfinished. */
+  /** The work in a few words, for whoever finds it unfinished. */
   readonly name: string;
-  /** What else its bytes depend on, as plain data. */
+  /** What its bytes depend on besides outputs and data, as plain data. */
   readonly settings: unknown;
   readonly target: DecoderSpec;
   readonly outputs: readonly PlannedSlot[];
   /** Matrices that outputs name. */
   readonly data?: readonly PlanMatrix[] | undefined;
-  /** Of everything drawn. */
+  /** Seed of everything that outputs draw. */
   readonly seed: number;
   readonly dtype: WriteDtype;
-  /** Of single slots, where they differ. */
+  /** Precision of each slot; left out: all have `dtype`. */
   readonly slotDtype?: WriteOptions["slotDtype"];
   /** How the result's experts were made; left out for a dense model, or if nobody knows. */
   readonly lineage?: LineageRecord | undefined;
-  /** Texts of further files. */
+  /** Texts of the files beside the weights, by name. */
   readonly files: Readonly<Record<string, string>>;
 }

@@ -1,11 +1,15 @@
-/** A thread that makes and writes chunks: the first message says of what and where to, each further one is a chunk. */
-import { parentPort } from "node:worker_threads";
+/**
+ * A thread that makes and writes chunks. Its first message says what they are made of and where they are written; each
+ * further message is a chunk, and the last one asks it to close its files.
+ */
+import { parentPort, type MessagePort } from "node:worker_threads";
 import { sentError, type SentError } from "../../base/errors.js";
 import type { Chunk } from "../../files/checkpoint/chunks.js";
 import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "../../files/checkpoint/chunk-writer.js";
 import { areasOf, type AreaPlan } from "./areas.js";
 import { closeParents, openParents, type ParentSources } from "./parents.js";
 
+/** What a thread makes chunks of, and where it writes them. */
 export interface ThreadWork {
   /** The parents, the base first. */
   readonly sources: ParentSources;
@@ -13,18 +17,19 @@ export interface ThreadWork {
   readonly target: ChunkTarget;
 }
 
+/** A message to the thread. */
 export type Request =
   { readonly work: ThreadWork } | { readonly id: number; readonly chunk: Chunk } | { readonly close: true };
 
-/** `id` of the chunk written; null once everything is closed. */
-export type Reply = { readonly id: number | null; readonly error?: SentError };
+/** The thread's answer: the `id` of the chunk that is written, or null once everything is closed. */
+export type TaskOutcome = { readonly id: number | null; readonly error?: SentError };
 
-interface Hands {
+interface OpenWork {
   readonly writer: ChunkWriter;
   readonly close: () => Promise<void>;
 }
 
-async function openHands({ sources, plan, target }: ThreadWork): Promise<Hands> {
+async function openWork({ sources, plan, target }: ThreadWork): Promise<OpenWork> {
   const parents = await openParents(sources);
   const writer = openChunkWriter(target, areasOf(parents, plan));
   return {
@@ -36,23 +41,28 @@ async function openHands({ sources, plan, target }: ThreadWork): Promise<Hands> 
   };
 }
 
-let hands: Promise<Hands> | undefined;
-
-parentPort?.on("message", (request: Request) => {
-  if ("work" in request) {
-    hands = openHands(request.work);
-    // Heard with the first chunk.
-    hands.catch(() => undefined);
-    return;
-  }
-  const id = "id" in request ? request.id : null;
-  const work = async (): Promise<void> => {
-    const { writer, close } = await hands!;
+/** Answers the messages that come through `port`. */
+function serve(port: MessagePort): void {
+  let opening: Promise<OpenWork> | undefined;
+  const carryOut = async (request: Exclude<Request, { readonly work: ThreadWork }>): Promise<void> => {
+    if (opening === undefined) throw new Error("a chunk came before the work that it belongs to");
+    const { writer, close } = await opening;
     if ("chunk" in request) await writer.write(request.chunk);
     else await close();
   };
-  work().then(
-    () => parentPort!.postMessage({ id } satisfies Reply),
-    (error: unknown) => parentPort!.postMessage({ id, error: sentError(error) } satisfies Reply),
-  );
-});
+  port.on("message", (request: Request) => {
+    if ("work" in request) {
+      opening = openWork(request.work);
+      // What goes wrong here is the answer to the first chunk.
+      opening.catch(() => undefined);
+      return;
+    }
+    const id = "id" in request ? request.id : null;
+    carryOut(request).then(
+      () => port.postMessage({ id } satisfies TaskOutcome),
+      (error: unknown) => port.postMessage({ id, error: sentError(error) } satisfies TaskOutcome),
+    );
+  });
+}
+
+if (parentPort !== null) serve(parentPort);

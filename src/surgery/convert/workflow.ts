@@ -22,14 +22,14 @@ import { prove, requireText, type Proof, type ProofEvent } from "./proof.js";
 
 /** Threads of each step of the workflow. */
 export interface WorkflowThreads {
-  /** They read prompts: the router's last bits depend on their number. */
+  /** Threads that read prompts; the router's last bits depend on their number. */
   readonly prompts: number;
   readonly calibration: number;
   readonly writing: number;
   readonly proof: number;
 }
 
-/** What a workflow measures with, and on. */
+/** What a workflow measures with, and on which text. */
 export interface WorkflowTools {
   readonly backend: Backend;
   readonly threads: WorkflowThreads;
@@ -53,7 +53,10 @@ export interface WorkflowResult<Planned extends PlannedModel, Details> {
   readonly proof: Proof | null;
 }
 
-/** What would be made. Measures on text only what the plan has to know; writes nothing. Throws `input`. */
+/**
+ * What would be made; writes nothing. Only what the plan has to know is measured on text. Throws `input` for sources
+ * and settings that do not go together.
+ */
 export async function* planByWorkflow<Planned extends PlannedModel, Details>(
   surgery: Surgery<Planned, Details>,
   tools: WorkflowTools,

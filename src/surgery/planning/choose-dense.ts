@@ -6,7 +6,7 @@ import { UpcycleError } from "../../base/errors.js";
 import { configFromSpec } from "../../model/decoder/config.js";
 import { ownFamily, type DecoderSpec, type Family } from "../../model/decoder/types.js";
 
-/** In order of preference where nothing else speaks for one; our own format holds everything and comes last. */
+/** Dense families in the order in which they are tried. Our own format holds everything and comes last. */
 const denseFamilies = [
   "llama",
   "mistral",
@@ -40,8 +40,8 @@ const siblings: Readonly<Partial<Record<string, Family>>> = {
 };
 
 /**
- * The spec as one of the first family that can say it; `suggested` are families to try first: dense ones, or MoE ones
- * for their siblings.
+ * The spec as a model of the first family that can say it. `suggested` families are tried first: dense ones themselves,
+ * and the dense siblings of MoE ones.
  */
 export function denseTarget(spec: DecoderSpec, suggested: readonly (string | undefined)[]): DecoderSpec {
   const first = suggested.flatMap((name) =>

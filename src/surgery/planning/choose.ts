@@ -63,7 +63,7 @@ export function tryTargets(source: DecoderSpec, recipe: UpcycleRecipe, make: Mak
   const trials = targetFamilies.map((family) => tryTarget(family, recipe, make, true));
   const cost = ({ family, draft }: Trial): readonly number[] => {
     if (draft === null) return [2];
-    const router = routerOf(targets[family], recipe)!;
+    const router = routerOf(targets[family], recipe);
     // A router order is about softmax: other scores are a family's peculiarity, which nobody gets without asking.
     return [
       family === ownFamily ? 1 : 0,
@@ -78,33 +78,25 @@ export function tryTargets(source: DecoderSpec, recipe: UpcycleRecipe, make: Mak
     .map(({ trial }) => trial);
 }
 
+/** Compares two lists of costs by the first position at which they differ, for `sort`. */
 function firstDifference(a: readonly number[], b: readonly number[]): number {
-  const at = a.findIndex((value, i) => value !== b[i]);
-  return at === -1 ? 0 : a[at]! - b[at]!;
+  for (const [i, value] of a.entries()) {
+    const other = b[i];
+    if (other !== undefined && other !== value) return value - other;
+  }
+  return 0;
 }
 
 /**
- * The recipe's target, or the best one where it leaves that open.
- * Throws `input` if none can hold the source, or not the wanted one, naming those that can.
+ * The recipe's target, or the best one where the recipe names none. Throws `input` if the named one cannot hold the
+ * source, or if no family can; the hint names those that can.
  */
 export function chooseTarget(
   source: DecoderSpec,
   recipe: UpcycleRecipe,
   make: MakeDraft,
 ): { readonly family: TargetFamily; readonly draft: Draft } {
-  const wanted = recipe.target;
-  if (wanted !== null) {
-    const trial = tryTarget(wanted, recipe, make);
-    if (trial.draft !== null) return trial;
-    const others = familiesOf(tryTargets(source, recipe, make));
-    throw inputError(`${wanted} cannot hold this ${source.family} model: ${trial.obstacle}`, {
-      where: `target ${wanted}, ${recipe.order}`,
-      hint:
-        others.length > 0
-          ? `these can: ${others.join(", ")}`
-          : (otherOrderHint(source, recipe, make) ?? `none of ${targetFamilies.join(", ")} can`),
-    });
-  }
+  if (recipe.target !== null) return requiredTarget(recipe.target, source, recipe, make);
   const trials = tryTargets(source, recipe, make);
   const [best] = trials;
   if (best !== undefined && best.draft !== null) {
@@ -123,11 +115,30 @@ export function chooseTarget(
   );
 }
 
+/** The draft as the one family that the recipe names. */
+function requiredTarget(
+  family: TargetFamily,
+  source: DecoderSpec,
+  recipe: UpcycleRecipe,
+  make: MakeDraft,
+): { readonly family: TargetFamily; readonly draft: Draft } {
+  const trial = tryTarget(family, recipe, make);
+  if (trial.draft !== null) return trial;
+  const others = familiesOf(tryTargets(source, recipe, make));
+  throw inputError(`${family} cannot hold this ${source.family} model: ${trial.obstacle}`, {
+    where: `target ${family}, ${recipe.order}`,
+    hint:
+      others.length > 0
+        ? `these can: ${others.join(", ")}`
+        : (otherOrderHint(source, recipe, make) ?? `none of ${targetFamilies.join(", ")} can`),
+  });
+}
+
 const familiesOf = (trials: readonly Trial[]): TargetFamily[] =>
   trials.flatMap(({ family, draft }) => (draft === null ? [] : [family]));
 
 function otherOrderHint(source: DecoderSpec, recipe: UpcycleRecipe, make: MakeDraft): string | undefined {
   const other: RouterOrder = recipe.order === "topk-softmax" ? "softmax-topk" : "topk-softmax";
-  const held = familiesOf(tryTargets(source, { ...recipe, order: other }, make));
-  return held.length === 0 ? undefined : `with the router order ${other}: ${held.join(", ")}`;
+  const families = familiesOf(tryTargets(source, { ...recipe, order: other }, make));
+  return families.length === 0 ? undefined : `with the router order ${other}: ${families.join(", ")}`;
 }

@@ -1,11 +1,13 @@
 /** Values of the expressions that put several operands together: averages, and operands joined by rows or columns. */
-import { type Rectangle } from "../../files/numeric/rectangles.js";
+import type { Rectangle } from "../../files/numeric/rectangles.js";
+import { at } from "../../base/at.js";
 import { sizeOf } from "./expr.js";
-import { type EvaluationContext, type Op, type OperandValues } from "./evaluation.js";
+import type { EvaluationContext, Op, OperandValues } from "./evaluation.js";
+import { requiredSize } from "./units.js";
 
 /**
- * Summed in double precision and divided once, so that the average of equal float32 values with equal weights is that
- * value: sums of fewer than 2^29 of them are exact.
+ * Values of a rectangle of a weighted average. They are summed in double precision and divided once, so that the
+ * average of equal float32 values with equal weights is that value: sums of fewer than 2^29 of them are exact.
  */
 export async function averagedValues(
   { parts, weights }: Op<"mean">,
@@ -14,25 +16,21 @@ export async function averagedValues(
   valuesOf: OperandValues,
 ): Promise<Float64Array> {
   const total = weights.reduce((a, b) => a + b, 0);
-  let sum: Float64Array | undefined;
-  for (const [i, part] of parts.entries()) {
-    const weight = weights[i]!;
-    if (weight === 0) continue;
+  const operands = parts.map((part, i) => ({ part, weight: at(weights, i) })).filter(({ weight }) => weight !== 0);
+  const [first, ...others] = operands;
+  if (first === undefined) throw new Error("plan averages with weights that are all zero");
+  // The sum begins with the first operand, not with zeros: 0 + -0 is 0.
+  const sum = await valuesOf(first.part, rectangle, columns);
+  if (first.weight !== 1) for (let i = 0; i < sum.length; i++) sum[i]! *= first.weight;
+  for (const { part, weight } of others) {
     const values = await valuesOf(part, rectangle, columns);
-    // The first operand is no addend to zero: 0 + -0 is 0.
-    const before: Float64Array | undefined = sum;
-    if (before === undefined) {
-      if (weight !== 1) for (let at = 0; at < values.length; at++) values[at]! *= weight;
-      sum = values;
-    } else {
-      for (let at = 0; at < values.length; at++) before[at]! += weight * values[at]!;
-    }
+    for (let i = 0; i < sum.length; i++) sum[i]! += weight * values[i]!;
   }
-  if (sum === undefined) throw new Error("plan averages with weights that are all zero");
-  for (let at = 0; at < sum.length; at++) sum[at]! /= total;
+  for (let i = 0; i < sum.length; i++) sum[i]! /= total;
   return sum;
 }
 
+/** Values of a rectangle of operands that lie one below the other or side by side. */
 export async function joinedValues(
   expr: Op<"concat">,
   rectangle: Rectangle,
@@ -47,7 +45,7 @@ export async function joinedValues(
   const values = new Float64Array(rowCount * columnCount);
   let before = 0;
   for (const part of parts) {
-    const [rows, columns] = sizeOf(part, context.shapes)!;
+    const [rows, columns] = requiredSize(part, context);
     const size = axis === "rows" ? rows : columns;
     const [from, to] = [Math.max(start, before), Math.min(start + count, before + size)];
     if (from < to) {

@@ -1,16 +1,17 @@
 /**
- * A decoder on its way: a spec, and what each of its tensors is made of. Surgery starts from the source as it is, puts
- * experts in the place of FFNs (`experts.ts`), then rewrites spec and tensors together until a released architecture
- * can say it (`adapt.ts`).
+ * A draft is a decoder on its way from source to target: a spec, and what each of its tensors is made of. Surgery
+ * starts from the source as it is, puts experts in the place of FFNs (`experts.ts`), then rewrites spec and tensors
+ * together until a released architecture can say it (`adapt.ts`).
  */
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { slotsOf, type Slot } from "../../model/tensors/slots.js";
-import { meanOf, read, type Expr } from "./expr.js";
+import { meanExpr, read, type Expr } from "./expr.js";
 import type { UpcycleRecipe } from "./recipe.js";
 
+/** A decoder between source and target, with an expression for each of its tensors. */
 export interface Draft {
   readonly spec: DecoderSpec;
-  /** By slot key; every slot of `spec` has one, of a sample those of `slotsOfDraft`. */
+  /** By slot key. Every slot of `spec` has a value; in a sample those of `slotsOfDraft` have one. */
   readonly values: ReadonlyMap<string, Expr>;
   /**
    * Set where the first experts of each layer stand for all: enough to find out which families hold the decoder,
@@ -32,25 +33,22 @@ export function slotsOfDraft({ spec, sample }: Pick<Draft, "spec" | "sample">): 
   return slotsOf({ ...spec, layers });
 }
 
-/** The source, unchanged; of several parents the first, or the mean of those that give experts. */
+/** The draft that surgery starts from: the source unchanged, or the mean of all parents that give experts. */
 export function draftOf(
   source: DecoderSpec,
   { parents, others }: Pick<UpcycleRecipe, "parents" | "others"> = { parents: null, others: "base" },
 ): Draft {
-  const from =
+  const sources =
     parents === null || others === "base"
       ? [0]
       : [...new Set(parents.map((parent) => parent.source))].sort((a, b) => a - b);
-  return {
-    spec: source,
-    values: new Map(
-      slotsOf(source).map(({ key }) => [
-        key,
-        meanOf(
-          from.map((one) => read(key, one)),
-          from.map(() => 1),
-        ),
-      ]),
+  const weights = sources.map(() => 1);
+  const values = slotsOf(source).map(({ key }): [string, Expr] => [
+    key,
+    meanExpr(
+      sources.map((index) => read(key, index)),
+      weights,
     ),
-  };
+  ]);
+  return { spec: source, values: new Map(values) };
 }

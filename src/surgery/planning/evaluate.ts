@@ -3,20 +3,20 @@
  * never the tensor. Pure: where source tensors come from is the caller's business. Results may be views of the source's
  * bytes; do not write into them.
  */
-import { type SourceRectangle, matrixShape, type Rectangle, type TypedBytes } from "../../files/numeric/rectangles.js";
+import { matrixShape, type Rectangle, type SourceRectangle, type TypedBytes } from "../../files/numeric/rectangles.js";
 import { inputError } from "../../base/errors.js";
 import { floatBytes, fromFloat32, toFloat32, type FloatDtype } from "../../files/numeric/dtype.js";
 import { factorOf, originOf, printExpr, type Expr } from "./expr.js";
 import { halvesTable, lookUp } from "./table.js";
-import { type EvaluationContext } from "./evaluation.js";
+import type { EvaluationContext } from "./evaluation.js";
 import { rectangleWithin, requireRectangleInside, valuesOf } from "./values.js";
 
 /** float16 rounds everything from here on to infinity. */
 const float16Overflow = 65520;
 
-/** Elements computed at a time. */
+/** Elements that are computed at a time. */
 const computedAtOnce = 1 << 16;
-/** Elements converted at a time: reading them takes longer than asking for them. */
+/** Elements of a source that are read and converted at a time: with fewer, the calls would take longer than reading. */
 const convertedAtOnce = 1 << 18;
 
 /**
@@ -38,7 +38,7 @@ export async function evaluateRectangle(
   const from = origin === null ? null : context.dtypeOf(origin.key, origin.source);
   if (origin !== null && factor === 1 && from === dtype)
     return (await readSized(origin, rectangle, context, into)).bytes;
-  const out = memory(into, rectangle, dtype);
+  const out = memoryFor(into, rectangle, dtype);
   const [, columns] = matrixShape(shape);
   const rowBytes = rectangle.columnCount * floatBytes[dtype];
   const step = Math.max(
@@ -68,15 +68,15 @@ export async function evaluateRectangle(
 }
 
 /**
- * Memory that was read into and converted, for the next call: fresh memory for every chunk would keep the garbage
+ * Memory that earlier calls have read into, for the next call: fresh memory for every chunk would keep the garbage
  * collector busy.
  */
 const spare: Uint8Array[] = [];
 const mostSpare = 4;
 
 function borrow(bytes: number): Uint8Array {
-  const found = spare.pop();
-  if (found !== undefined && found.byteLength >= bytes) return found;
+  const memory = spare.pop();
+  if (memory !== undefined && memory.byteLength >= bytes) return memory;
   spare.length = Math.min(spare.length, mostSpare);
   return new Uint8Array(bytes);
 }
@@ -101,7 +101,7 @@ export async function evaluateFloat32(
   return toFloat32("F32", await evaluateExpr(expr, shape, "F32", context));
 }
 
-function memory(into: Uint8Array | undefined, { rowCount, columnCount }: Rectangle, dtype: FloatDtype): Uint8Array {
+function memoryFor(into: Uint8Array | undefined, { rowCount, columnCount }: Rectangle, dtype: FloatDtype): Uint8Array {
   const bytes = rowCount * columnCount * floatBytes[dtype];
   return into !== undefined && into.byteLength >= bytes ? into.subarray(0, bytes) : new Uint8Array(bytes);
 }
@@ -119,7 +119,10 @@ async function readSized(
   return read;
 }
 
-/** A table pays off where it is used more often than it has entries. It would not see overflows to float16. */
+/**
+ * The table that converts 16-bit values of a tensor, or null. A table pays off if it is used more often than it has
+ * entries. There is none for float16 outputs, because a table would not notice overflows.
+ */
 function tableFor(
   from: FloatDtype,
   to: FloatDtype,

@@ -2,16 +2,18 @@
  * What the evaluation of expressions shares: the context that it runs in, and the type of the recursive step. The files
  * that evaluate single ops (`units.ts`, `combine.ts`) get that step handed in by `values.ts`, which joins them.
  */
-import { type Rectangle, type SourceRectangle, type TypedBytes } from "../../files/numeric/rectangles.js";
-import { type FloatDtype } from "../../files/numeric/dtype.js";
-import { type Expr, type Shapes } from "./expr.js";
+import type { Rectangle, SourceRectangle, TypedBytes } from "../../files/numeric/rectangles.js";
+import type { FloatDtype } from "../../files/numeric/dtype.js";
+import type { Expr, Shapes } from "./expr.js";
 
 /** The variant of `Expr` whose op is `Name`. */
 export type Op<Name extends Expr["op"]> = Extract<Expr, { readonly op: Name }>;
 
+/** Where expressions get their values from: source tensors, the plan's own data, and random numbers by seed. */
 export interface EvaluationContext {
   /** Shapes of the source's tensors by slot key. */
   readonly shapes: Shapes;
+  /** Seed of all random streams. */
   readonly seed: number;
   /** The precision that a source tensor is read in. */
   readonly dtypeOf: (key: string, source?: number) => FloatDtype;
@@ -23,8 +25,8 @@ export interface EvaluationContext {
   /** Matrices that the plan carries, row-major, by name. */
   readonly data?: ReadonlyMap<string, Float32Array> | undefined;
   /**
-   * What was computed from whole tensors, by what it depends on; kept as long as the context. Left out: nothing is
-   * kept.
+   * Results that were computed from whole tensors (`remembered`), under names that say all that they depend on. Left
+   * out: such results are computed again each time.
    */
   readonly cache?: Map<string, Promise<unknown>>;
 }
@@ -35,15 +37,11 @@ export interface EvaluationContext {
  */
 export type OperandValues = (expr: Expr, rectangle: Rectangle, columns: number) => Promise<Float64Array>;
 
-/** `compute` once for each context; `name` says all that the result depends on. */
-export function remembered<T>(
-  { cache: known }: EvaluationContext,
-  name: string,
-  compute: () => Promise<T>,
-): Promise<T> {
-  const found = known?.get(name) as Promise<T> | undefined;
-  if (found !== undefined) return found;
-  const computed = compute();
-  known?.set(name, computed);
-  return computed;
+/** The result of `compute`, which runs once for each context; `name` says all that the result depends on. */
+export function remembered<T>({ cache }: EvaluationContext, name: string, compute: () => Promise<T>): Promise<T> {
+  const existing = cache?.get(name) as Promise<T> | undefined;
+  if (existing !== undefined) return existing;
+  const result = compute();
+  cache?.set(name, result);
+  return result;
 }

@@ -2,20 +2,22 @@
  * What the arithmetic promises of an upcycled model before anything is measured, and remarks on recipes that may
  * surprise.
  */
+import { at } from "../../base/at.js";
 import { routerOrder, type DecoderSpec, type RouterSpec } from "../../model/decoder/types.js";
 import { chosenLayers } from "./layers.js";
 import { recipeName, type UpcycleRecipe } from "./recipe.js";
 import { formatFactor, isHomogeneous, scaleFactors, selectedWeight } from "./scaling.js";
 
+/** How much of the parent's function a recipe keeps, by arithmetic alone. */
 export interface ExpectedPreservation {
   /**
    * `exact`: for any router. `constant-router`: exact while all router logits are equal (zero, where scores are
    * sigmoids). `approximate`: never exact.
    */
   readonly kind: "exact" | "constant-router" | "approximate";
-  /** Holds for the router that this recipe draws, up to rounding. */
+  /** Whether the function is kept, up to rounding, with the router that this recipe draws. */
   readonly exactAtStart: boolean;
-  /** One sentence. */
+  /** The reason, in words. */
   readonly why: string;
 }
 
@@ -31,53 +33,60 @@ export function expectedPreservation(
 
 /** Why the experts cannot add up to the dense FFN whatever the router says; null if they can. */
 function departure(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpec): string | null {
-  const { granularity, topK, scaling, noise } = recipe;
+  return foreignTo(recipe) ?? changedUnits(recipe) ?? missingParts(recipe) ?? wrongScale(recipe, source, router);
+}
+
+/** What the recipe changes in the experts' own weights. */
+function changedUnits({ experts, drop, noise }: UpcycleRecipe): string | null {
+  if (experts === "random") return "the experts are drawn afresh and know nothing of the FFN";
+  if (drop > 0) return `${formatFactor(100 * drop)} % of each expert's hidden units are drawn afresh`;
+  if (noise !== null && noise.std > 0 && noise.fraction > 0) return "the experts are copies with noise";
+  return null;
+}
+
+/** Why the selected experts are not whole copies of the FFN. */
+function missingParts({ granularity, topK, expansion }: UpcycleRecipe): string | null {
+  if (topK < granularity && expansion === 1) return `a token gets ${topK} of the ${granularity} parts of the FFN`;
+  if (topK % granularity === 0) return null;
+  return `top ${topK} does not hold whole groups of ${granularity} parts, so parts of the FFN are missing or doubled`;
+}
+
+/** Why the scaling does not give the FFN's output, if whole copies of it are selected. */
+function wrongScale(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpec): string | null {
+  const { granularity, topK, scaling, expansion, routerStd, routerInit } = recipe;
   const chosen = chosenLayers(recipe, source.layers.length);
   const ffns = source.layers.filter((_, layer) => chosen[layer]).map(({ ffn }) => ffn);
-  const { output, gate, up } = scaleFactors(recipe, router, ffns[0]!);
-  const foreign = foreignTo(recipe);
-  if (foreign !== null) return foreign;
-  if (recipe.experts === "random") return "the experts are drawn afresh and know nothing of the FFN";
-  if (recipe.drop > 0) return `${formatFactor(100 * recipe.drop)} % of each expert's hidden units are drawn afresh`;
-  if (noise !== null && noise.std > 0 && noise.fraction > 0) return "the experts are copies with noise";
-  if (topK < granularity && recipe.expansion === 1)
-    return `a token gets ${topK} of the ${granularity} parts of the FFN`;
-  if (topK % granularity !== 0)
-    return `top ${topK} does not hold whole groups of ${granularity} parts, so parts of the FFN are missing or doubled`;
+  const { output, gate, up } = scaleFactors(recipe, router, at(ffns, 0));
   if (scaling === "none" && output !== 1) {
     return output > 1
       ? `unscaled experts give about 1/${formatFactor(output)} of the dense FFN's output`
       : `unscaled experts give about ${formatFactor(1 / output)} times the dense FFN's output`;
   }
-  if (
-    scaling === "calibrated" &&
-    (recipe.routerStd > 0 || recipe.routerInit !== null) &&
-    topK < granularity * recipe.expansion
-  ) {
+  const isConstant = routerStd === 0 && routerInit === null;
+  if (scaling === "calibrated" && !isConstant && topK < granularity * expansion) {
     return (
       "each layer's factor fits the selected probability mass on the measured text in the mean, not for every " +
       "token"
     );
   }
-  if (scaling === "paper" && output !== 1 && !ffns.every(isHomogeneous)) {
-    const [{ gated, activation }] = ffns.filter((ffn) => !isHomogeneous(ffn)) as [(typeof ffns)[number]];
-    const [factor, part] = gated ? [gate, "gate"] : [up, "up"];
+  if (scaling !== "paper") return null;
+  const inhomogeneous = output === 1 ? undefined : ffns.find((ffn) => !isHomogeneous(ffn));
+  if (inhomogeneous !== undefined) {
+    const [factor, part] = inhomogeneous.gated ? [gate, "gate"] : [up, "up"];
     return (
-      `a factor of ${formatFactor(factor)} on ${part} does not pass through ${activation}; exact scaling puts it ` +
-      "on down"
+      `a factor of ${formatFactor(factor)} on ${part} does not pass through ${inhomogeneous.activation}; exact ` +
+      "scaling puts it on down"
     );
   }
-  const sum = topK * selectedWeight(router, recipe.expansion * granularity, topK);
-  if (scaling === "paper" && sum !== 1 && ffns.some(({ bias }) => bias)) {
-    return (
-      "the bias behind down stays as it is, as in Megatron-Core, but the selected weights sum to " +
-      `${formatFactor(sum)}; exact scaling takes this into account`
-    );
-  }
-  return null;
+  const sum = topK * selectedWeight(router, expansion * granularity, topK);
+  if (sum === 1 || !ffns.some(({ bias }) => bias)) return null;
+  return (
+    "the bias behind down stays as it is, as in Megatron-Core, but the selected weights sum to " +
+    `${formatFactor(sum)}; exact scaling takes this into account`
+  );
 }
 
-/** Why the model is another than its base, where other parents take part. */
+/** Why the model computes another function than its base, if there are several parents. */
 function foreignTo({ parents, sharedParent, others }: UpcycleRecipe): string | null {
   if (parents === null) return null;
   if (sharedParent !== null) return "a whole FFN is added to the routed experts' as a shared expert";
@@ -92,46 +101,47 @@ function foreignTo({ parents, sharedParent, others }: UpcycleRecipe): string | n
   return null;
 }
 
-/** Whole copies of the FFN, rightly scaled: what is left is whether the selected weights sum to what they should. */
+/**
+ * The expectation for whole copies of the FFN that are scaled correctly: it depends on whether the selected weights sum
+ * to what they should.
+ */
 function byRouter(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpec): ExpectedPreservation {
-  const { expansion, granularity, topK, routerStd } = recipe;
+  const { expansion, granularity, topK } = recipe;
   const experts = expansion * granularity;
+  const exact = (why: string): ExpectedPreservation => ({ kind: "exact", exactAtStart: true, why });
   if (router.score === "sparsemixer") return bySparsemixer(recipe, router);
-  if (isRenormalised(router, experts, topK)) {
-    const plus = router.renormalise!.plus;
-    const rest = plus > 1e-12 ? ` (${plus} is added to the divisor)` : "";
+  const { renormalise } = router;
+  if (renormalise !== null && isRenormalised(router.score, renormalise, experts, topK)) {
+    const rest = renormalise.plus > 1e-12 ? ` (${renormalise.plus} is added to the divisor)` : "";
     const copies = topK === granularity ? "1 whole copy" : `${topK / granularity} whole copies`;
-    return {
-      kind: "exact",
-      exactAtStart: true,
-      why: `the selected weights sum to ${router.scaling} and cover ${copies} of the FFN, for any router${rest}`,
-    };
+    return exact(`the selected weights sum to ${router.scaling} and cover ${copies} of the FFN, for any router${rest}`);
   }
-  const softmax = router.score === "softmax";
-  if (softmax && topK === experts) {
-    return {
-      kind: "exact",
-      exactAtStart: true,
-      why: "every expert is selected, so the weights sum to 1 for any router",
-    };
-  }
-  const constant = routerStd === 0 && recipe.routerInit === null;
-  const sum = softmax ? `${topK}/${experts}` : `${topK}/2`;
-  const drawn = recipe.routerInit === null;
-  const logitStd = routerStd * Math.sqrt(source.hidden);
-  return {
-    kind: "constant-router",
-    exactAtStart: constant,
-    why: constant
-      ? `all router logits are equal, so the selected weights sum to ${sum}; training moves them`
-      : `the selected weights sum to ${sum} only for ${softmax ? "equal" : "zero"} logits; ` +
-        (drawn
-          ? `router std ${routerStd} at hidden size ${source.hidden} gives logits of std ${logitStd.toPrecision(2)}`
-          : "this router's differ"),
-  };
+  if (router.score === "softmax" && topK === experts)
+    return exact("every expert is selected, so the weights sum to 1 for any router");
+  return byConstantRouter(recipe, source, router.score === "softmax");
 }
 
-/** Two weights, each a softmax over the logits that are close to the largest: 1 and 1 if none but itself is. */
+/** The expectation for weights that are not renormalised: exact while all logits are equal. */
+function byConstantRouter(recipe: UpcycleRecipe, source: DecoderSpec, softmax: boolean): ExpectedPreservation {
+  const { expansion, granularity, topK, routerStd, routerInit } = recipe;
+  const sum = softmax ? `${topK}/${expansion * granularity}` : `${topK}/2`;
+  if (routerStd === 0 && routerInit === null) {
+    const why = `all router logits are equal, so the selected weights sum to ${sum}; training moves them`;
+    return { kind: "constant-router", exactAtStart: true, why };
+  }
+  const logitStd = routerStd * Math.sqrt(source.hidden);
+  const logits =
+    routerInit === null
+      ? `router std ${routerStd} at hidden size ${source.hidden} gives logits of std ${logitStd.toPrecision(2)}`
+      : "this router's differ";
+  const why = `the selected weights sum to ${sum} only for ${softmax ? "equal" : "zero"} logits; ${logits}`;
+  return { kind: "constant-router", exactAtStart: false, why };
+}
+
+/**
+ * The expectation for SparseMixer, whose two weights are each a softmax over the logits that are close to the largest:
+ * both weights are 1 if no other logit is close.
+ */
 function bySparsemixer(
   { granularity, routerStd, routerInit }: UpcycleRecipe,
   { jitter }: RouterSpec,
@@ -153,10 +163,14 @@ function bySparsemixer(
 }
 
 /** Whether the selected weights sum to the router's factor for any logits, up to rounding. */
-function isRenormalised({ score, renormalise }: RouterSpec, experts: number, topK: number): boolean {
-  if (renormalise === null) return false;
-  const smallest = score === "softmax" ? topK / experts : 1e-6;
-  return renormalise.plus <= 1e-5 && renormalise.atLeast <= smallest;
+function isRenormalised(
+  score: RouterSpec["score"],
+  { plus, atLeast }: NonNullable<RouterSpec["renormalise"]>,
+  experts: number,
+  topK: number,
+): boolean {
+  const smallestSum = score === "softmax" ? topK / experts : 1e-6;
+  return plus <= 1e-5 && atLeast <= smallestSum;
 }
 
 /** Remarks on a recipe that works but may surprise. */

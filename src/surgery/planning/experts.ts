@@ -1,5 +1,6 @@
 /**
- * Puts experts in the place of FFNs.
+ * Puts experts in the place of FFNs. Letters: E copies of the FFN (expansion), G parts of each copy (granularity), T
+ * experts per token, S hidden units of the shared expert.
  *
  * Expert e = replica * G + part (parts fastest): expert e holds part e mod G of the FFN's hidden units, that is rows of
  * gate and up and columns of down. The router draws E rows and repeats each G times, so that the G experts of one
@@ -8,8 +9,9 @@
  * 2212.05055), with E = 1 and T < G a split without replication (MoEfication, Zhang et al. 2022, arXiv 2110.01786):
  * every part has a router row of its own.
  *
- * A shared expert either adds nothing, or takes the first S hidden units out of the routed experts' hands.
+ * A shared expert either adds nothing, or takes the first S hidden units, which the routed experts then do not get.
  */
+import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import {
   plainExperts,
@@ -19,11 +21,13 @@ import {
   type MoeFfn,
   type RouterSpec,
 } from "../../model/decoder/types.js";
-import { slotKey, type Slot, type SlotPart } from "../../model/tensors/slots.js";
+import { slotKey, type Slot } from "../../model/tensors/slots.js";
 import { slotsOfDraft, type Draft } from "./draft.js";
 import { columnsOf, fill, normal, pad, read, rowsOf, scale, type MatrixAxis, type Expr } from "./expr.js";
+import { ffnOf, ffnTensors, isFfnPart, isOutputPart, moeFfnOf, type FfnPart } from "./ffn-tensors.js";
 import { chosenLayers } from "./layers.js";
-import { partSize, type ExpertParent, type UpcycleRecipe } from "./recipe.js";
+import type { ExpertParent, UpcycleRecipe } from "./recipe.js";
+import { partSize } from "./recipe-source.js";
 import { layerFactors, type Factors } from "./scaling.js";
 import { routerOf, type Target } from "./targets.js";
 
@@ -34,8 +38,9 @@ import { routerOf, type Target } from "./targets.js";
 const sharedRouterStd = 1e-3;
 
 /**
- * The target says which router and which shared expert it has; everything else stays as the draft has it. `sample`: the
- * first experts stand for all. Throws `input` if the recipe wants a shared expert that the target does not have.
+ * The draft with experts in the place of the chosen layers' FFNs. The target says which router and which shared expert
+ * they get; everything else stays as the draft has it. With `sample` only the first experts of each layer get values,
+ * and stand for all. Throws `input` if the recipe asks for a shared expert that the target does not have.
  */
 export function upcycleFfns(
   draft: Draft,
@@ -43,15 +48,15 @@ export function upcycleFfns(
   target: Target,
   { sample }: { readonly sample?: true | undefined } = {},
 ): Draft {
-  const router = routerOf(target, recipe)!;
+  const router = routerOf(target, recipe);
   checkShared(recipe, target);
   const factors = layerFactors(recipe, router, draft.spec);
   const spec = moeSpec(draft.spec, recipe, target, router);
-  const made = { spec, ...(sample === undefined ? {} : { sample }) };
-  const values = slotsOfDraft(made).map(
+  const upcycled = { spec, ...(sample === undefined ? {} : { sample }) };
+  const values = slotsOfDraft(upcycled).map(
     (slot) => [slot.key, draft.values.get(slot.key) ?? valueOf(slot, draft.spec, spec, recipe, factors)] as const,
   );
-  return { ...made, values: new Map(values) };
+  return { ...upcycled, values: new Map(values) };
 }
 
 function checkShared({ shared, sharedParent, routerInit }: UpcycleRecipe, { sharedExpert }: Target): void {
@@ -65,68 +70,65 @@ function checkShared({ shared, sharedParent, routerInit }: UpcycleRecipe, { shar
     throw inputError("its shared expert has no gate that prompts could make");
 }
 
-function moeSpec(
-  source: DecoderSpec,
-  recipe: UpcycleRecipe,
-  { sharedExpert }: Target,
-  router: RouterSpec,
-): DecoderSpec {
+function moeSpec(source: DecoderSpec, recipe: UpcycleRecipe, target: Target, router: RouterSpec): DecoderSpec {
   const chosen = chosenLayers(recipe, source.layers.length);
-  const moe = ({ ffnDim: whole, activation, gated, bias }: DenseFfn): MoeFfn => {
-    const ffnDim = partSize(recipe, whole);
-    return {
-      kind: "moe",
-      ffnDim,
-      activation,
-      experts: recipe.expansion * recipe.granularity,
-      topK: recipe.topK,
-      ...plainExperts,
-      gated,
-      bias,
-      router,
-      shared:
-        recipe.shared !== null || recipe.sharedParent !== null || sharedExpert?.required === true
-          ? { ffnDim: recipe.sharedParent === null ? (recipe.shared ?? ffnDim) : whole, gated: sharedExpert!.gated }
-          : null,
-    };
-  };
   return {
     ...source,
     layers: source.layers.map((layer, index): LayerSpec =>
-      chosen[index] ? { ...layer, ffn: moe(layer.ffn as DenseFfn) } : layer,
+      chosen[index] ? { ...layer, ffn: moeFfn(layer.ffn as DenseFfn, recipe, target, router) } : layer,
     ),
     auxLossCoef: recipe.auxLossCoef,
   };
 }
 
+function moeFfn(dense: DenseFfn, recipe: UpcycleRecipe, target: Target, router: RouterSpec): MoeFfn {
+  const ffnDim = partSize(recipe, dense.ffnDim);
+  return {
+    kind: "moe",
+    ffnDim,
+    activation: dense.activation,
+    experts: recipe.expansion * recipe.granularity,
+    topK: recipe.topK,
+    ...plainExperts,
+    gated: dense.gated,
+    bias: dense.bias,
+    router,
+    shared: sharedExpert(dense, recipe, target, ffnDim),
+  };
+}
+
+/** The shared expert that the recipe asks for or that the target cannot do without; null where there is none. */
+function sharedExpert(
+  dense: DenseFfn,
+  { shared, sharedParent }: UpcycleRecipe,
+  { sharedExpert: allowed }: Target,
+  ffnDim: number,
+): MoeFfn["shared"] {
+  const isAsked = shared !== null || sharedParent !== null;
+  if (allowed === null || !(isAsked || allowed.required)) return null;
+  return { ffnDim: sharedParent === null ? (shared ?? ffnDim) : dense.ffnDim, gated: allowed.gated };
+}
+
 function valueOf(
-  { key, at }: Slot,
+  { key, at: { part, layer, expert } }: Slot,
   source: DecoderSpec,
   target: DecoderSpec,
   recipe: UpcycleRecipe,
   allFactors: readonly (Factors | null)[],
 ): Expr {
-  const { part, layer, expert } = at;
-  const factors = layer === undefined ? null : allFactors[layer];
-  if (layer === undefined || factors === null || factors === undefined)
-    throw new Error(`nothing says what ${key} is made of`);
-  const cut: Cut = {
-    recipe,
-    layer,
-    whole: source.layers[layer]!.ffn.ffnDim,
-    hidden: source.hidden,
-    ffnDim: (target.layers[layer]!.ffn as MoeFfn).ffnDim,
-  };
-  if (expert !== undefined) return expertValue(part, key, expert, cut, factors, source.initStd);
+  const factors = layer === undefined ? null : at(allFactors, layer);
+  if (layer === undefined || factors === null) throw new Error(`nothing says what ${key} is made of`);
+  const { ffnDim, shared } = moeFfnOf(target, layer);
+  const cut: Cut = { recipe, layer, whole: ffnOf(source, layer).ffnDim, hidden: source.hidden, ffnDim };
+  if (expert !== undefined) {
+    if (!isFfnPart(part)) throw new Error(`experts have no ${part}`);
+    return expertValue(part, key, expert, cut, factors, source.initStd);
+  }
   switch (part) {
-    case "router":
-      return routerValue(
-        key,
-        recipe,
-        source.hidden,
-        recipe.expansion * (recipe.granularity / rowRepeats(recipe)),
-        rowRepeats(recipe),
-      );
+    case "router": {
+      const repeat = rowRepeats(recipe);
+      return routerValue(key, recipe, source.hidden, recipe.expansion * (recipe.granularity / repeat), repeat);
+    }
     case "routerBias":
     case "routerCorrection":
       return fill(0);
@@ -134,7 +136,7 @@ function valueOf(
     case "sharedUp":
     case "sharedDown":
     case "sharedRouter":
-      return sharedValue(part, key, cut, (target.layers[layer]!.ffn as MoeFfn).shared!.gated);
+      return sharedValue(part, key, cut, shared?.gated === true);
     default:
       throw new Error(`nothing says what ${key} is made of`);
   }
@@ -151,7 +153,7 @@ function routerValue(
   return routerStd === 0 ? fill(0) : normal(routerStd, key, repeat);
 }
 
-/** How many experts in a row share a router row. */
+/** How many experts, one behind the other, share a router row. */
 function rowRepeats({ expansion, granularity, topK }: UpcycleRecipe): number {
   return expansion === 1 && topK < granularity ? 1 : granularity;
 }
@@ -162,23 +164,24 @@ interface Cut {
   readonly layer: number;
   /** Hidden units of the dense FFN. */
   readonly whole: number;
+  /** The model's hidden size. */
   readonly hidden: number;
-  /** Of an expert. */
+  /** Hidden units of one expert. */
   readonly ffnDim: number;
 }
 
-function expertValue(part: SlotPart, key: string, expert: number, cut: Cut, factors: Factors, initStd: number): Expr {
+function expertValue(part: FfnPart, key: string, expert: number, cut: Cut, factors: Factors, initStd: number): Expr {
   const { recipe, ffnDim } = cut;
-  const start = (recipe.shared ?? 0) + (expert % recipe.granularity) * ffnDim;
+  const { axis, factor: name, isBias } = ffnTensors[part];
   const parent = recipe.parents?.[Math.floor(expert / recipe.granularity)] ?? null;
-  const [axis, own] = treatment(part, factors);
-  const factor = part === "down" || part === "downBias" ? own * (parent?.scale ?? 1) : own;
-  const random = recipe.experts === "random";
-  if (axis === null) return random ? fill(0) : scale(read(slotKey({ part, layer: cut.layer }), parent?.source), factor);
-  if (random) return part === "gateBias" || part === "upBias" ? fill(0) : normal(initStd, key);
-  const matrix = axis === "columns" || part === "gate" || part === "up";
+  const factor = factors[name] * (isOutputPart(part) ? (parent?.scale ?? 1) : 1);
+  if (recipe.experts === "random" && isBias) return fill(0);
+  if (axis === null) return scale(read(slotKey({ part, layer: cut.layer }), parent?.source), factor);
+  if (recipe.experts === "random") return normal(initStd, key);
+  const start = (recipe.shared ?? 0) + (expert % recipe.granularity) * ffnDim;
   const dense = units(part, axis, start, ffnDim, cut, parent?.source);
-  return scale(changed(matrix ? withNoise(dense, parent, key) : dense, axis, matrix, key, expert, cut), factor);
+  const noisy = isBias ? dense : withNoise(dense, parent, key);
+  return scale(changed(noisy, axis, !isBias, key, expert, cut), factor);
 }
 
 function withNoise(of: Expr, parent: ExpertParent | null, key: string): Expr {
@@ -187,27 +190,12 @@ function withNoise(of: Expr, parent: ExpertParent | null, key: string): Expr {
     : { op: "noise", of, std: parent.noise, relative: false, fraction: 1, stream: `${key}.parentNoise` };
 }
 
-/** Along which axis a tensor's hidden units lie (null: the bias behind down has none), and the factor it takes. */
-function treatment(part: SlotPart, { gate, up, down, downBias }: Factors): readonly [MatrixAxis | null, number] {
-  switch (part) {
-    case "gate":
-    case "gateBias":
-      return ["rows", gate];
-    case "up":
-    case "upBias":
-      return ["rows", up];
-    case "down":
-      return ["columns", down];
-    case "downBias":
-      return [null, downBias];
-    default:
-      throw new Error(`experts have no ${part}`);
-  }
-}
-
-/** `count` hidden units from `start` on: the tensor itself where these are all, with zero units where it has fewer. */
+/**
+ * `count` hidden units of a dense FFN's tensor, from `start` on: the tensor itself if these are all of them, followed
+ * by zero units if it has fewer.
+ */
 function units(
-  part: SlotPart,
+  part: FfnPart,
   axis: MatrixAxis,
   start: number,
   count: number,
@@ -217,16 +205,14 @@ function units(
   const dense = read(slotKey({ part, layer }), source);
   if (start === 0 && count === whole) return dense;
   const present = Math.min(count, whole - start);
-  const taken = axis === "rows" ? rowsOf(dense, start, present) : columnsOf(dense, start, present);
-  if (present === count) return taken;
-  return axis === "columns"
-    ? pad(taken, hidden, count)
-    : pad(taken, count, part === "gateBias" || part === "upBias" ? 1 : hidden);
+  const unpadded = axis === "rows" ? rowsOf(dense, start, present) : columnsOf(dense, start, present);
+  if (present === count) return unpadded;
+  return axis === "columns" ? pad(unpadded, hidden, count) : pad(unpadded, count, ffnTensors[part].isBias ? 1 : hidden);
 }
 
 /**
- * Drop, noise and permutation, as the recipe says. The units that an expert loses, and their order, are the same in all
- * its tensors; noise is on matrices only.
+ * Applies drop, noise and permutation as the recipe says. The units that an expert loses, and their order, are the same
+ * in all of its tensors; noise is put on matrices only.
  */
 function changed(
   of: Expr,
@@ -247,10 +233,12 @@ function changed(
 }
 
 /**
- * The first S units as they are; a sigmoid gate with a row of zeros halves the output, which doubling down undoes.
- * Without S a shared expert that adds nothing: only its down matrix is zero, gate and up are a copy of the FFN's first
- * units, because with all three at zero no gradient would ever reach it. Another model's FFN as shared expert is taken
- * as it is, its gate made like the router.
+ * What a tensor of the shared expert is made of. There are three kinds:
+ * - Another model's FFN is copied as it is, and its gate is made like the router.
+ * - With S, the shared expert is the FFN's first S units. A sigmoid gate with a row of zeros halves the output, which
+ *   doubling down undoes.
+ * - Otherwise it must add nothing. Only its down matrix is zero: gate and up are a copy of the FFN's first units,
+ *   because with all three at zero no gradient would ever reach it.
  */
 function sharedValue(
   part: "sharedGate" | "sharedUp" | "sharedDown" | "sharedRouter",

@@ -1,36 +1,43 @@
-/** A plan in words, for `--explain` and dry runs: read off the plan's expressions, not off the recipe. */
+/** Says a plan in words, for dry runs and model cards. The words come from the expressions, not from the recipe. */
+import { at, entryOf } from "../../base/at.js";
+import type { SourceRectangle } from "../../files/numeric/rectangles.js";
 import { routerOrder } from "../../model/decoder/types.js";
-import { factorOf, originOf, type Expr, type Shapes } from "./expr.js";
+import { factorOf, originOf, printExpr, type Expr, type Shapes } from "./expr.js";
+import { ffnOf } from "./ffn-tensors.js";
 import { sourceShapes, type PlannedSlot, type SurgeryPlan } from "./plan.js";
 import { recipeName } from "./recipe.js";
 import type { ExpectedPreservation } from "./expectation.js";
 import { formatFactor } from "./scaling.js";
 
 /**
- * `names`: of several parents, the base first. Lines without indentation: title, one line per kind of tensor, unused
- * tensors, expectation, warnings.
+ * A plan in lines without indentation: title, one line for each kind of tensor, unused tensors, expectation, warnings.
+ * `names` says what to call several parents, the base first.
  */
 export function explainPlan(plan: SurgeryPlan, names: readonly string[] = []): string[] {
-  const { recipe, source, target } = plan;
-  const chosen = target.layers.flatMap(({ ffn }, layer) => (ffn.kind === "moe" ? [{ ffn, layer }] : []));
-  const { ffn, layer } = chosen[0]!;
-  const dense = source.layers[layer]!.ffn.ffnDim;
-  const shapes = sourceShapes(source);
-  const where = chosen.length === target.layers.length ? "" : ` in ${chosen.length} of ${target.layers.length} layers`;
+  const shapes = sourceShapes(plan.source);
+  const nameOf = (index: number): string => {
+    if (names.length > 1) return at(names, index);
+    return index === 0 ? "the parent" : `parent ${index}`;
+  };
   return [
-    `${recipeName(recipe)}: ${source.family} to ${target.family}, ${ffn.experts} experts of size ${ffn.ffnDim} ` +
-      "in place of " +
-      `one FFN of ${dense}${where}, ${ffn.topK} per token, ${routerOrder(ffn.router)} router`,
-    ...groupByPart(plan.outputs).map((group) =>
-      explainGroup(group, {
-        shapes,
-        nameOf: (index) => (names.length > 1 ? names[index]! : index === 0 ? "the parent" : `parent ${index}`),
-      }),
-    ),
+    explainTitle(plan),
+    ...groupByPart(plan.outputs).map((group) => explainGroup(group, { shapes, nameOf })),
     ...(plan.unused.length === 0 ? [] : [`not used: ${listed(plan.unused)}`]),
     explainExpectation(plan.expected),
     ...plan.warnings.map((warning) => `warning: ${warning}`),
   ];
+}
+
+/** The first line of a plan: what becomes of the FFNs. */
+export function explainTitle({ recipe, source, target }: Pick<SurgeryPlan, "recipe" | "source" | "target">): string {
+  const moes = target.layers.flatMap(({ ffn }, layer) => (ffn.kind === "moe" ? [{ ffn, layer }] : []));
+  const { ffn, layer } = at(moes, 0);
+  const where = moes.length === target.layers.length ? "" : ` in ${moes.length} of ${target.layers.length} layers`;
+  return (
+    `${recipeName(recipe)}: ${source.family} to ${target.family}, ${ffn.experts} experts of size ${ffn.ffnDim} in ` +
+    `place of one FFN of ${ffnOf(source, layer).ffnDim}${where}, ${ffn.topK} per token, ` +
+    `${routerOrder(ffn.router)} router`
+  );
 }
 
 function listed(keys: readonly string[]): string {
@@ -63,76 +70,85 @@ function groupByPart(outputs: readonly PlannedSlot[]): [string, PlannedSlot[]][]
 
 interface Words {
   readonly shapes: Shapes;
-  /** What to call a parent. */
+  /** What to call a parent: 0 is the base. */
   readonly nameOf: (source: number) => string;
 }
 
 function explainGroup([name, group]: [string, PlannedSlot[]], words: Words): string {
   const count = group.length === 1 ? "" : ` (${group.length} tensors)`;
-  const first = group[0]!;
-  const distinct = new Set(group.map(({ value }) => describe(value, first.slot.shape[0]!, words)));
+  const rowCount = at(at(group, 0).slot.shape, 0);
+  const distinct = new Set(group.map(({ value }) => describe(value, rowCount, words)));
   const [one, two, ...more] = [...distinct];
   const rest = more.length === 0 ? "" : `; and so on, ${distinct.size} parts in turn`;
   const text = two === undefined ? one : `${one}; ${two}${rest}`;
   return `${name}${count}: ${text}`;
 }
 
+/** One expression in words; `rowCount` is that of the tensor it gives. */
 function describe(expr: Expr, rowCount: number, words: Words): string {
-  const { shapes, nameOf } = words;
-  if (expr.op === "mean") {
-    const parts = expr.parts.map((one) => describe(one, rowCount, words).replace(/^copy of /, ""));
-    return parts.length <= 3
-      ? `mean of ${parts.join(" and ")}`
-      : `mean of ${parts.length}: ${parts[0]}, ${parts[1]}, ...`;
+  const inner = (of: Expr): string => describe(of, rowCount, words);
+  switch (expr.op) {
+    case "mean":
+      return describeMean(expr.parts.map((part) => inner(part).replace(/^copy of /, "")));
+    case "data":
+      return `${expr.rowCount} rows made from prompts or drawn uniformly${repeats(expr.repeat)}`;
+    case "normal": {
+      const drawn = rowCount / expr.repeat;
+      const rows = `${drawn} row${drawn === 1 ? "" : "s"}`;
+      return `${rows} drawn from a normal of std ${formatFactor(expr.std)}${repeats(expr.repeat)}`;
+    }
+    case "fill":
+      return `filled with ${expr.value}`;
+    case "offset":
+      return `${inner(expr.of)}, plus ${formatFactor(expr.by)}`;
+    case "permuteRows":
+      return `${inner(expr.of)}, reordered in every ${expr.order.length} rows`;
+    case "pad":
+      return `${inner(expr.of)}, filled with zeros to ${expr.rowCount} x ${expr.columnCount}`;
+    case "noise":
+      return `${inner(expr.of)}, plus ${describeNoise(expr)}`;
+    case "redraw":
+      return `${inner(expr.of)}, ${expr.count} of its ${expr.axis} drawn afresh with their mean and std`;
+    case "shuffle":
+      return `${inner(expr.of)}, ${expr.axis} in an order of its own`;
+    case "concat":
+      return `${expr.parts.length} joined by ${expr.axis}: ${inner(at(expr.parts, 0))}, ...`;
+    case "scale": {
+      const origin = originOf(expr, words.shapes);
+      return origin === null
+        ? `${inner(expr.of)}, times ${formatFactor(expr.by)}`
+        : describeOrigin(origin, factorOf(expr), words);
+    }
+    case "read":
+    case "rows":
+    case "columns": {
+      const origin = originOf(expr, words.shapes);
+      if (origin === null) throw new Error(`the plan takes a part of computed values: ${printExpr(expr)}`);
+      return describeOrigin(origin, factorOf(expr), words);
+    }
   }
-  if (expr.op === "data")
-    return (
-      `${expr.rowCount} rows made from prompts or drawn ` +
-      `uniformly${expr.repeat === 1 ? "" : `, each ${expr.repeat} times in a row`}`
-    );
-  if (expr.op === "normal") {
-    const drawn = rowCount / expr.repeat;
-    const repeated = expr.repeat === 1 ? "" : `, each ${expr.repeat} times in a row`;
-    return `${drawn} row${drawn === 1 ? "" : "s"} drawn from a normal of std ${formatFactor(expr.std)}${repeated}`;
-  }
-  if (expr.op === "fill") return `filled with ${expr.value}`;
-  if (expr.op === "offset") return `${describe(expr.of, rowCount, words)}, plus ${formatFactor(expr.by)}`;
-  if (expr.op === "permuteRows")
-    return `${describe(expr.of, rowCount, words)}, reordered in every ${expr.order.length} rows`;
-  if (expr.op === "scale" && originOf(expr, shapes) === null)
-    return `${describe(expr.of, rowCount, words)}, times ${formatFactor(expr.by)}`;
-  if (expr.op === "pad")
-    return `${describe(expr.of, rowCount, words)}, filled with zeros to ${expr.rowCount} x ${expr.columnCount}`;
-  if (expr.op === "noise") {
-    const on = expr.fraction === 1 ? "" : ` on ${formatFactor(100 * expr.fraction)} % of the elements`;
-    return (
-      `${describe(expr.of, rowCount, words)}, plus noise of std ` +
-      `${formatFactor(expr.std)}${expr.relative ? " times their own" : ""}${on}`
-    );
-  }
-  if (expr.op === "redraw")
-    return (
-      `${describe(expr.of, rowCount, words)}, ${expr.count} of its ${expr.axis} drawn afresh with their mean and ` +
-      "std"
-    );
-  if (expr.op === "shuffle") return `${describe(expr.of, rowCount, words)}, ${expr.axis} in an order of its own`;
-  if (expr.op === "concat")
-    return `${expr.parts.length} joined by ${expr.axis}: ${describe(expr.parts[0]!, rowCount, words)}, ...`;
-  const origin = originOf(expr, shapes)!;
-  const part = origin.key.slice(origin.key.lastIndexOf(".") + 1);
-  const whole = shapes.get(origin.key)!;
-  const times = factorOf(expr) === 1 ? "" : `, times ${formatFactor(factorOf(expr))}`;
-  if (origin.rowCount < whole[0]!) {
-    return (
-      `rows ${origin.rowStart}..${origin.rowStart + origin.rowCount - 1} of ${nameOf(origin.source ?? 0)}'s ` +
-      `${part}${times}`
-    );
-  }
-  if (whole.length > 1 && origin.columnCount < whole[1]!) {
-    return (
-      `columns ${origin.columnStart}..${origin.columnStart + origin.columnCount - 1} of ` +
-      `${nameOf(origin.source ?? 0)}'s ${part}${times}`
-    );
-  }
-  return `copy of ${nameOf(origin.source ?? 0)}'s ${part}${times}`;
+}
+
+const repeats = (repeat: number): string => (repeat === 1 ? "" : `, each ${repeat} times in a row`);
+
+function describeMean(parts: readonly string[]): string {
+  const [first, second] = parts;
+  return parts.length <= 3 ? `mean of ${parts.join(" and ")}` : `mean of ${parts.length}: ${first}, ${second}, ...`;
+}
+
+function describeNoise({ std, relative, fraction }: Extract<Expr, { readonly op: "noise" }>): string {
+  const share = fraction === 1 ? "" : ` on ${formatFactor(100 * fraction)} % of the elements`;
+  return `noise of std ${formatFactor(std)}${relative ? " times their own" : ""}${share}`;
+}
+
+/** Which rows, columns or whole of a parent's tensor is copied, and the factor on it. */
+function describeOrigin(origin: SourceRectangle, factor: number, { shapes, nameOf }: Words): string {
+  const { key, source = 0, rowStart, rowCount, columnStart, columnCount } = origin;
+  const part = key.slice(key.lastIndexOf(".") + 1);
+  const times = factor === 1 ? "" : `, times ${formatFactor(factor)}`;
+  const tensor = `${nameOf(source)}'s ${part}${times}`;
+  const [rows = 1, columns = 1] = entryOf(shapes, key);
+  if (rowCount < rows) return `rows ${rowStart}..${rowStart + rowCount - 1} of ${tensor}`;
+  if (columnCount < columns) return `columns ${columnStart}..${columnStart + columnCount - 1} of ${tensor}`;
+  return `copy of ${tensor}`;
 }

@@ -2,9 +2,12 @@
  * `Expr`: how one output tensor is made, as data. A new trick is a new op, never a callback, so that a plan can be
  * printed, checked and written to a file. Matrices are [rows, columns] = [out, in].
  */
-import { type SourceRectangle } from "../../files/numeric/rectangles.js";
+import { at } from "../../base/at.js";
+import type { SourceRectangle } from "../../files/numeric/rectangles.js";
+
+/** How the values of one tensor are made out of tensors of the parents. */
 export type Expr =
-  /** A source tensor, unchanged. `source`: which of several parents it is of; left out, the first. */
+  /** A source tensor, unchanged. `source` says which of several parents it belongs to; left out, the first. */
   | { readonly op: "read"; readonly key: string; readonly source?: number }
   /**
    * A matrix of `rowCount` rows that the plan carries under `name`, each row `repeat` times in a row: router rows made
@@ -17,8 +20,10 @@ export type Expr =
       readonly columnCount: number;
       readonly repeat: number;
     }
+  /** `count` rows (or columns) from `start` on. */
   | { readonly op: "rows"; readonly of: Expr; readonly start: number; readonly count: number }
   | { readonly op: "columns"; readonly of: Expr; readonly start: number; readonly count: number }
+  /** Every element times `by`. */
   | { readonly op: "scale"; readonly of: Expr; readonly by: number }
   /** `by` added to every element. */
   | { readonly op: "offset"; readonly of: Expr; readonly by: number }
@@ -29,6 +34,7 @@ export type Expr =
    * threads matter). Every drawn row appears `repeat` times in a row: the virtual groups of a fine-grained router.
    */
   | { readonly op: "normal"; readonly std: number; readonly stream: string; readonly repeat: number }
+  /** One value in every element. */
   | { readonly op: "fill"; readonly value: number }
   /** Zeros behind the last row and the last column, up to `rowCount` x `columnCount`. */
   | { readonly op: "pad"; readonly of: Expr; readonly rowCount: number; readonly columnCount: number }
@@ -76,23 +82,39 @@ export type Expr =
   /** Operands one below the other (`rows`) or side by side (`columns`). */
   | { readonly op: "concat"; readonly parts: readonly Expr[]; readonly axis: MatrixAxis };
 
+/** An axis of a matrix [rows, columns]. */
 export type MatrixAxis = "rows" | "columns";
 
+/** A tensor of one parent, the first if `source` is left out, unchanged. */
 export const read = (key: string, source = 0): Expr =>
   source === 0 ? { op: "read", key } : { op: "read", key, source };
+/** `count` rows from `start` on. */
 export const rowsOf = (of: Expr, start: number, count: number): Expr => ({ op: "rows", of, start, count });
+/** `count` columns from `start` on. */
 export const columnsOf = (of: Expr, start: number, count: number): Expr => ({ op: "columns", of, start, count });
-/** Scaling by 1 is no operation: the bytes stay a copy. */
+/** Every element times `by`. Scaling by 1 is no operation: the bytes stay a copy. */
 export const scale = (of: Expr, by: number): Expr => (by === 1 ? of : { op: "scale", of, by });
+/** Every element plus `by`. */
 export const offset = (of: Expr, by: number): Expr => ({ op: "offset", of, by });
+/** Rows reordered alike in every run of `order.length` rows: row i of a run was its row `order[i]`. */
 export const permuteRows = (of: Expr, order: readonly number[]): Expr => ({ op: "permuteRows", of, order });
+/** Normal deviates of mean 0 from a random stream, each drawn row `repeat` times in a row. */
 export const normal = (std: number, stream: string, repeat = 1): Expr => ({ op: "normal", std, stream, repeat });
+/** One value in every element. */
 export const fill = (value: number): Expr => ({ op: "fill", value });
-/** The average of equal operands is each of them: one operand stays a copy. */
-export const meanOf = (parts: readonly Expr[], weights: readonly number[]): Expr =>
-  parts.length === 1 ? parts[0]! : { op: "mean", parts, weights };
-export const concat = (parts: readonly Expr[], axis: MatrixAxis): Expr =>
-  parts.length === 1 ? parts[0]! : { op: "concat", parts, axis };
+/** The weighted average of operands of one shape. The average of one operand is no operation: it stays a copy. */
+export function meanExpr(parts: readonly Expr[], weights: readonly number[]): Expr {
+  const [first, ...others] = parts;
+  return first !== undefined && others.length === 0 ? first : { op: "mean", parts, weights };
+}
+
+/** Operands one below the other (`rows`) or side by side (`columns`). One operand alone stays a copy. */
+export function concat(parts: readonly Expr[], axis: MatrixAxis): Expr {
+  const [first, ...others] = parts;
+  return first !== undefined && others.length === 0 ? first : { op: "concat", parts, axis };
+}
+
+/** Zeros behind the last row and the last column, up to `rowCount` x `columnCount`. */
 export const pad = (of: Expr, rowCount: number, columnCount: number): Expr => ({
   op: "pad",
   of,
@@ -209,20 +231,27 @@ export function sizeOf(expr: Expr, shapes: Shapes): readonly [rows: number, colu
       return [expr.rowCount * expr.repeat, expr.columnCount];
     case "mean":
       return equalSize(expr.parts, expr, shapes);
-    case "concat": {
-      const sizes = expr.parts.map((part) => sizeOf(part, shapes));
-      const [along, across] = expr.axis === "rows" ? ([0, 1] as const) : ([1, 0] as const);
-      if (sizes.some((size) => size === null || size[across] !== sizes[0]![across]))
-        throw new Error(`plan joins what does not fit together: ${printExpr(expr)}`);
-      const sum = sizes.reduce((total, size) => total + size![along], 0);
-      return expr.axis === "rows" ? [sum, sizes[0]![1]] : [sizes[0]![0], sum];
-    }
+    case "concat":
+      return joinedSize(expr, shapes);
     case "normal":
     case "fill":
       return null;
     default:
       return sizeOf(expr.of, shapes);
   }
+}
+
+function joinedSize(
+  expr: Extract<Expr, { readonly op: "concat" }>,
+  shapes: Shapes,
+): readonly [rows: number, columns: number] {
+  const sizes = expr.parts.map((part) => sizeOf(part, shapes)).filter((size) => size !== null);
+  const [first] = sizes;
+  const [along, across] = expr.axis === "rows" ? ([0, 1] as const) : ([1, 0] as const);
+  if (first === undefined || sizes.length < expr.parts.length || sizes.some((size) => size[across] !== first[across]))
+    throw new Error(`plan joins what does not fit together: ${printExpr(expr)}`);
+  const sum = sizes.reduce((total, size) => total + size[along], 0);
+  return expr.axis === "rows" ? [sum, first[1]] : [first[0], sum];
 }
 
 function equalSize(parts: readonly Expr[], whole: Expr, shapes: Shapes): readonly [rows: number, columns: number] {
@@ -235,8 +264,8 @@ function equalSize(parts: readonly Expr[], whole: Expr, shapes: Shapes): readonl
 
 /** Whether an expression gives a tensor of `shape`; `normal` and `fill` take any shape that their rows fit. */
 export function givesShape(expr: Expr, shape: readonly number[], shapes: Shapes): boolean {
-  if (expr.op === "normal") return shape[0]! % expr.repeat === 0;
-  if (expr.op === "permuteRows") return shape[0]! % expr.order.length === 0 && givesShape(expr.of, shape, shapes);
+  if (expr.op === "normal") return at(shape, 0) % expr.repeat === 0;
+  if (expr.op === "permuteRows") return at(shape, 0) % expr.order.length === 0 && givesShape(expr.of, shape, shapes);
   const size = sizeOf(expr, shapes);
   if (size === null) return true;
   return size[0] === shape[0] && size[1] === shape.slice(1).reduce((a, b) => a * b, 1);

@@ -1,7 +1,7 @@
 /** Which layers get experts: the words and ranges that recipes use. */
 import { inputError } from "../../base/errors.js";
 
-/** From a layer to a layer, both included. */
+/** A run of layers, both ends included. */
 interface LayerRange {
   readonly from: number;
   readonly to: number;
@@ -38,8 +38,8 @@ export function chosenLayers({ layers }: { readonly layers: string }, count: num
   }
   const beyond = ranges.find(({ from, to }) => from >= count || (to !== Infinity && to >= count));
   if (beyond !== undefined) {
-    const named = beyond.to === Infinity || beyond.from >= count ? beyond.from : beyond.to;
-    throw inputError(`there is no layer ${named}: the model has layers 0 to ${count - 1}`, {
+    const missing = beyond.to === Infinity || beyond.from >= count ? beyond.from : beyond.to;
+    throw inputError(`there is no layer ${missing}: the model has layers 0 to ${count - 1}`, {
       where: `layers ${layers}`,
     });
   }

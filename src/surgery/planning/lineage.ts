@@ -1,17 +1,19 @@
 /**
- * Where an expert's matrices came from: the part of the parent's FFN that each was cut out of. Needed after training to
+ * Where an expert's matrices came from: the part of the parent's FFN that each was cut out of. Training needs it to
  * measure how far the experts have moved (expert-to-dense cosine similarity, He et al. 2024, arXiv 2410.07524, section
- * 3.2). Sizes of scales do not matter to a cosine and are left out; signs do. What noise and redrawn units changed
- * counts as movement.
+ * 3.2). The sizes of scaling factors do not matter to a cosine and are left out; their signs do matter. What noise and
+ * redrawn units changed counts as movement.
  */
 import { copyRectangle, type SourceRectangle } from "../../files/numeric/rectangles.js";
 import { randomStream } from "../../base/random.js";
 import { inputError } from "../../base/errors.js";
 import type { DecoderSpec, MoeFfn } from "../../model/decoder/types.js";
 import { slotKey } from "../../model/tensors/slots.js";
-import type { MergeLineage } from "./merge.js";
+import { ffnOf } from "./ffn-tensors.js";
+import type { MergeLineage } from "./merge-lineage.js";
 import { recipeName } from "./recipe.js";
 
+/** Where one matrix of one expert came from. */
 export interface ExpertOrigin {
   readonly layer: number;
   readonly expert: number;
@@ -24,7 +26,7 @@ export interface ExpertOrigin {
   readonly source: number;
   /** -1 where a parent's factor turned the sign of down. */
   readonly sign: 1 | -1;
-  /** Hidden units were put into an order of their own (`permute`): the seed and the stream it was drawn from. */
+  /** Seed and stream of the order that hidden units were put into (`permute`); null if they keep the parent's order. */
   readonly order: { readonly seed: number; readonly stream: string } | null;
   /**
    * Rectangle of the parent's tensor with the same shape, or a smaller one where the expert was filled with zero units.
@@ -55,9 +57,9 @@ export function expertOrigins(
   }
   return child.layers.flatMap(({ ffn }, layer) => {
     if (ffn.kind === "dense") return [];
-    const whole = parent.layers[layer]!.ffn.ffnDim;
-    if (parent.layers[layer]!.ffn.kind !== "dense") throw inputError(`layer ${layer} of the parent is not dense`);
-    const cut = cutOf(ffn, whole);
+    const dense = ffnOf(parent, layer);
+    if (dense.kind !== "dense") throw inputError(`layer ${layer} of the parent is not dense`);
+    const cut = cutOf(ffn, dense.ffnDim);
     if (lineage !== null && ffn.experts !== lineage.copies * lineage.recipe.expansion * lineage.recipe.granularity) {
       throw inputError(
         `${ffn.experts} experts, which the recipe ${recipeName(lineage.recipe)} of its record does not make`,
@@ -65,13 +67,13 @@ export function expertOrigins(
       );
     }
     if (cut === null) {
-      throw inputError(`${ffn.experts} experts of size ${ffn.ffnDim} are not parts of an FFN of size ${whole}`, {
+      throw inputError(`${ffn.experts} experts of size ${ffn.ffnDim} are not parts of an FFN of size ${dense.ffnDim}`, {
         where: `layer ${layer}`,
         hint: "give the parent that this model was made from",
       });
     }
     const experts = Array.from({ length: ffn.experts }, (_, expert) => expert);
-    return experts.flatMap((expert) => originsOfExpert(layer, expert, ffn, cut, whole, parent.hidden, lineage));
+    return experts.flatMap((expert) => originsOfExpert(layer, expert, ffn, cut, dense.ffnDim, parent.hidden, lineage));
   });
 }
 
@@ -108,10 +110,10 @@ function originsOfExpert(
   const columnsFrom = { rowStart: 0, rowCount: hidden, columnStart: start, columnCount: count, stride: whole };
   const recipe = lineage?.recipe;
   // Copies of experts lie behind all experts (`multiply.ts`).
-  const made = recipe === undefined ? expert : expert % (recipe.expansion * recipe.granularity);
-  const from = recipe?.parents?.[Math.floor(made / recipe.granularity)];
+  const original = recipe === undefined ? expert : expert % (recipe.expansion * recipe.granularity);
+  const from = recipe?.parents?.[Math.floor(original / recipe.granularity)];
   const order =
-    recipe?.permute === true ? { seed: recipe.seed, stream: `layers.${layer}.experts.${made}.order` } : null;
+    recipe?.permute === true ? { seed: recipe.seed, stream: `layers.${layer}.experts.${original}.order` } : null;
   return ([...(gated ? (["gate"] as const) : []), "up", "down"] as const).map((part) => ({
     layer,
     expert,
@@ -131,24 +133,26 @@ function originsOfExpert(
  */
 export function originValues(parentTensor: Float32Array, origin: ExpertOrigin): Float32Array {
   const { part, ffnDim, sign, order } = origin;
-  const values = filledValues(parentTensor, origin);
+  const values = paddedOrigin(parentTensor, origin);
   if (order === null) return sign === 1 ? values : values.map((value) => -value);
   const units = new Int32Array(ffnDim);
   randomStream(order.seed, order.stream).permutation(units);
-  const others = values.length / ffnDim;
+  // down is [H, F], its units side by side; gate and up are [F, H].
+  const hidden = values.length / ffnDim;
   return values.map((_, i) => {
-    const [unit, other] = part === "down" ? [i % ffnDim, Math.floor(i / ffnDim)] : [Math.floor(i / others), i % others];
-    return sign * values[part === "down" ? other * ffnDim + units[unit]! : units[unit]! * others + other]!;
+    const [unit, other] = part === "down" ? [i % ffnDim, Math.floor(i / ffnDim)] : [Math.floor(i / hidden), i % hidden];
+    const from = units[unit]!;
+    return sign * values[part === "down" ? other * ffnDim + from : from * hidden + other]!;
   });
 }
 
-function filledValues(parentTensor: Float32Array, { from, part, ffnDim }: ExpertOrigin): Float32Array {
+function paddedOrigin(parentTensor: Float32Array, { from, part, ffnDim }: ExpertOrigin): Float32Array {
   const values = copyRectangle(parentTensor, from);
   const { rowCount, columnCount } = from;
   if ((part === "down" ? columnCount : rowCount) === ffnDim) return values;
   const columns = part === "down" ? ffnDim : columnCount;
-  const filled = new Float32Array(part === "down" ? rowCount * ffnDim : ffnDim * columnCount);
+  const padded = new Float32Array(part === "down" ? rowCount * ffnDim : ffnDim * columnCount);
   for (let row = 0; row < rowCount; row++)
-    filled.set(values.subarray(row * columnCount, (row + 1) * columnCount), row * columns);
-  return filled;
+    padded.set(values.subarray(row * columnCount, (row + 1) * columnCount), row * columns);
+  return padded;
 }

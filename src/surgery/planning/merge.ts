@@ -1,5 +1,6 @@
 /**
- * The way back: an MoE model's experts become dense FFNs again, as plain data for the executor that upcycling has.
+ * Merging, the way back: an MoE model's experts become dense FFNs again, as plain data for the executor that upcycling
+ * has. Letters: E copies of the FFN, each cut into G parts; T experts per token.
  *
  * With the record of an upcycling, experts e = replica * G + part are put together as they were cut: the G parts of a
  * replica side by side (rows of gate and up, columns of down), in the order of units that `permute` gave them taken
@@ -12,15 +13,24 @@
  * average expert (`selectedWeight`). T w is 1 where weights are renormalised, T/E for softmax before top T, times the
  * router's own factor; it goes onto down and its bias.
  */
+import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import type { DecoderSpec, DenseFfn, MoeFfn } from "../../model/decoder/types.js";
-import { slotKey, slotsOf, type Slot, type SlotPart } from "../../model/tensors/slots.js";
+import { slotKey, slotsOf, type Slot } from "../../model/tensors/slots.js";
 import { denseTarget } from "./choose-dense.js";
-import { columnsOf, concat, meanOf, read, rowsOf, scale, sourceKeys, type MatrixAxis, type Expr } from "./expr.js";
-import { chosenLayers } from "./layers.js";
-import { checkOutputs, sourceShapes, type PlannedSlot } from "./plan.js";
-import { recipeName, type UpcycleRecipe } from "./recipe.js";
-import { formatFactor, selectedWeight, type Factors } from "./scaling.js";
+import { columnsOf, concat, meanExpr, read, rowsOf, scale, type MatrixAxis, type Expr } from "./expr.js";
+import {
+  ffnTensors,
+  firstMoeFfn,
+  isFfnPart,
+  isOutputPart,
+  moeFfnOf,
+  type FfnPart,
+  type PartFactors,
+} from "./ffn-tensors.js";
+import { checkLineage, paddingOf, type MergeLineage } from "./merge-lineage.js";
+import { checkOutputs, sourceShapes, unusedKeys, type PlannedSlot } from "./plan.js";
+import { formatFactor, selectedWeight } from "./scaling.js";
 
 /**
  * What becomes of several experts: their average, weighted or not, or one of them. With a record, an expert is a whole
@@ -31,39 +41,7 @@ export type MergeChoice =
   | { readonly kind: "mean"; readonly weights: readonly number[] | readonly (readonly number[] | null)[] | null }
   | { readonly kind: "expert"; readonly index: number };
 
-/** What merging has to know of a recipe. */
-type MadeRecipe = Pick<
-  UpcycleRecipe,
-  | "expansion"
-  | "granularity"
-  | "topK"
-  | "seed"
-  | "experts"
-  | "parents"
-  | "sharedParent"
-  | "noise"
-  | "drop"
-  | "permute"
-  | "shared"
-  | "layers"
-  | "pad"
->;
-
-/** How the model was made. */
-export interface MergeLineage {
-  /** The file that says so. */
-  readonly from: string;
-  readonly recipe: MadeRecipe;
-  /** Of the dense parent. */
-  readonly family: string;
-  /** Of every layer; null where it stayed dense. */
-  readonly factors: readonly (Factors | null)[];
-  /** Hidden units of each layer of the parent, where the recipe filled the last part; null: not known. */
-  readonly ffnDims: readonly number[] | null;
-  /** How many times there is each expert that the recipe made, one set of them behind the other (`multiply.ts`). */
-  readonly copies: number;
-}
-
+/** How a merged model is made, before any weight is read. */
 export interface MergePlan {
   readonly source: DecoderSpec;
   readonly target: DecoderSpec;
@@ -73,136 +51,111 @@ export interface MergePlan {
   readonly outputs: readonly PlannedSlot[];
   /** Source slots that nothing reads. */
   readonly unused: readonly string[];
-  /** Slots that are left out because they are taken to be all zero; the executor must look. */
+  /** Slots that the plan leaves out as zero. Whoever carries the plan out must check that they are. */
   readonly zeros: readonly string[];
-  /** One sentence each: what was put together, what is kept of the function. */
+  /** What was put together, in words. */
   readonly how: string;
+  /** What of the function is kept, in words. */
   readonly kept: string;
 }
 
 /** How one layer's experts make up an FFN. */
 interface Layout {
+  /** G: experts that make up one replica. */
   readonly granularity: number;
   readonly replicas: number;
+  /** Weight of each replica in the average. */
   readonly weights: readonly number[];
-  /** What each part is multiplied by. */
-  readonly by: Pick<Factors, "gate" | "up" | "down" | "downBias">;
-  /** Units of a shared expert in front. */
+  /** What each tensor is multiplied by. */
+  readonly by: PartFactors;
+  /** Units of the shared expert, which come first; 0 without one. */
   readonly shared: number;
-  /** Units of the routed experts of one replica, without those that filled the last part. */
+  /** Units of the routed experts of one replica, without padding. */
   readonly routed: number;
 }
 
-/** Throws `input` for a model, choice or record that cannot be merged. */
+/**
+ * Plans the dense model. `lineage` is the record of how the experts were made; null if there is none, and every expert
+ * then counts as a whole FFN. Throws `input` for a model, choice or record that cannot be merged.
+ */
 export function planMerge(source: DecoderSpec, choice: MergeChoice, lineage: MergeLineage | null): MergePlan {
-  if (source.layers.every(({ ffn }) => ffn.kind === "dense"))
-    throw inputError("the model is dense: it has no experts to merge");
+  const first = firstMoeFfn(source);
+  if (first === undefined) throw inputError("the model is dense: it has no experts to merge");
   if (lineage !== null) checkLineage(source, lineage);
   const layouts = source.layers.map(({ ffn }, layer) =>
     ffn.kind === "moe" ? layoutOf(ffn, layer, choice, lineage) : null,
   );
   const layers = source.layers.map((layer, index) => {
-    const layout = layouts[index]!;
-    return layout === null ? layer : { ...layer, ffn: denseFfn(layer.ffn as MoeFfn, layout) };
+    const layout = at(layouts, index);
+    return layout === null || layer.ffn.kind === "dense" ? layer : { ...layer, ffn: denseFfn(layer.ffn, layout) };
   });
   const target = denseTarget({ ...source, layers, auxLossCoef: 0 }, [lineage?.family, source.family]);
   const outputs = slotsOf(target).map((slot) => ({ slot, value: valueOf(slot, source, layouts, lineage) }));
   checkOutputs(outputs, sourceShapes(source));
-  const used = new Set(outputs.flatMap(({ value }) => sourceKeys(value)));
   return {
     source,
     target,
     choice,
     lineage,
     outputs,
-    unused: slotsOf(source)
-      .map(({ key }) => key)
-      .filter((key) => !used.has(key)),
+    unused: unusedKeys(source, outputs),
     zeros: source.layers.flatMap(({ ffn }, layer) =>
-      ffn.kind === "moe" && ffn.shared !== null && layouts[layer]!.shared === 0
+      ffn.kind === "moe" && ffn.shared !== null && layouts[layer]?.shared === 0
         ? [slotKey({ part: "sharedDown", layer })]
         : [],
     ),
-    ...words(
-      source,
-      choice,
-      lineage,
-      layouts.find((layout) => layout !== null)!,
-    ),
+    ...words(first, choice, lineage, firstOf(layouts)),
   };
 }
 
-function checkLineage(source: DecoderSpec, { recipe, copies, ffnDims, from }: MergeLineage): void {
-  const hint =
-    "to merge whole experts, remove that record: upcycle.json, multiply.json and the key upcycle of config.json";
-  const { expansion, granularity } = recipe;
-  if (recipe.sharedParent !== null) {
-    throw inputError(
-      "every token gets a shared expert of another model as well as the routed ones, which no one FFN does",
-      { hint: "only mixtures without one can be merged" },
-    );
-  }
-  if (ffnDims !== null && ffnDims.length !== source.layers.length)
-    throw inputError(`${from} knows the FFNs of ${ffnDims.length} layers, the model has ${source.layers.length}`, {
-      hint,
-    });
-  const chosen = chosenLayers(recipe, source.layers.length);
-  source.layers.forEach(({ ffn }, layer) => {
-    const fits =
-      ffn.kind === "moe" ? chosen[layer] && ffn.experts === copies * expansion * granularity : !chosen[layer];
-    if (!fits) {
-      const times = copies === 1 ? "" : `, ${copies} times,`;
-      throw inputError(
-        `layer ${layer} has ${ffn.kind === "moe" ? `${ffn.experts} experts` : "a dense FFN"}, which the recipe ` +
-          `${recipeName(recipe)}${times} in ${from} does not make`,
-        { hint },
-      );
-    }
-  });
+/** The layout of the first layer with experts, which the words about the plan speak of. */
+function firstOf(layouts: readonly (Layout | null)[]): Layout {
+  const layout = layouts.find((own) => own !== null);
+  if (layout === undefined || layout === null) throw new Error("no layer has experts");
+  return layout;
 }
 
 function layoutOf(ffn: MoeFfn, layer: number, choice: MergeChoice, lineage: MergeLineage | null): Layout {
   if (ffn.clampedGlu !== null)
     throw inputError(`the experts of layer ${layer} limit and shift their gated units, which no dense FFN does`);
-  const granularity = lineage?.recipe.granularity ?? 1;
-  const replicas = ffn.experts / granularity;
-  const shared = lineage?.recipe.shared ?? 0;
-  const weights = weightsOf(choice, layer, replicas);
-  if (lineage !== null) {
-    const { gate, up, down, downBias } = lineage.factors[layer]!;
-    const routed =
-      paddingOf(lineage) === "goes"
-        ? Math.min(lineage.ffnDims![layer]! - shared, granularity * ffn.ffnDim)
-        : granularity * ffn.ffnDim;
-    return {
-      granularity,
-      replicas,
-      weights,
-      shared,
-      routed,
-      by: { gate: 1 / gate, up: 1 / up, down: 1 / down, downBias: 1 / downBias },
-    };
-  }
+  return lineage === null ? layoutOfWhole(ffn, layer, choice) : layoutByRecord(ffn, layer, choice, lineage);
+}
+
+/** Every expert is a whole FFN, and the average is scaled like the output of a constant router. */
+function layoutOfWhole(ffn: MoeFfn, layer: number, choice: MergeChoice): Layout {
   const sum = ffn.topK * selectedWeight(ffn.router, ffn.experts, ffn.topK);
   return {
-    granularity,
-    replicas,
-    weights,
-    shared,
+    granularity: 1,
+    replicas: ffn.experts,
+    weights: weightsOf(choice, layer, ffn.experts),
+    shared: 0,
     routed: ffn.ffnDim,
     by: { gate: 1, up: 1, down: sum, downBias: sum },
   };
 }
 
-/**
- * Units that filled the last part are zero and get no gradient, so they go, where the parent's size is known. Noise and
- * redrawn units have made units of their own of them, which stay.
- */
-export function paddingOf({ recipe: { pad, noise, drop, parents }, ffnDims }: MergeLineage): "none" | "goes" | "stays" {
-  if (!pad) return "none";
-  return ffnDims !== null && noise === null && drop === 0 && (parents ?? []).every((parent) => parent.noise === 0)
-    ? "goes"
-    : "stays";
+/** Experts are the parts of replicas that the recipe cut, and its factors are undone. */
+function layoutByRecord(ffn: MoeFfn, layer: number, choice: MergeChoice, lineage: MergeLineage): Layout {
+  const { granularity } = lineage.recipe;
+  const replicas = ffn.experts / granularity;
+  const shared = lineage.recipe.shared ?? 0;
+  const factors = at(lineage.factors, layer);
+  if (factors === null) throw new Error(`the record has no factors for layer ${layer}, which has experts`);
+  const { gate, up, down, downBias } = factors;
+  return {
+    granularity,
+    replicas,
+    weights: weightsOf(choice, layer, replicas),
+    shared,
+    routed: routedUnits(granularity * ffn.ffnDim, layer, shared, lineage),
+    by: { gate: 1 / gate, up: 1 / up, down: 1 / down, downBias: 1 / downBias },
+  };
+}
+
+/** How many of a replica's `units` hidden units are the parent's, where padding can be told from them. */
+function routedUnits(units: number, layer: number, shared: number, lineage: MergeLineage): number {
+  const { ffnDims } = lineage;
+  return paddingOf(lineage) === "goes" && ffnDims !== null ? Math.min(at(ffnDims, layer) - shared, units) : units;
 }
 
 function weightsOf(choice: MergeChoice, layer: number, replicas: number): readonly number[] {
@@ -212,9 +165,16 @@ function weightsOf(choice: MergeChoice, layer: number, replicas: number): readon
       throw inputError(`there is no expert ${index}: layer ${layer} has ${replicas}, 0 to ${replicas - 1}`);
     return Array.from({ length: replicas }, (_, i) => (i === index ? 1 : 0));
   }
-  const given = choice.weights;
-  if (given === null) return Array.from({ length: replicas }, () => 1);
-  const own = given.some((entry) => typeof entry !== "number") ? given[layer] : given;
+  if (choice.weights === null) return Array.from({ length: replicas }, () => 1);
+  return checkedWeights(choice.weights, layer, replicas);
+}
+
+function checkedWeights(
+  allWeights: readonly number[] | readonly (readonly number[] | null)[],
+  layer: number,
+  replicas: number,
+): readonly number[] {
+  const own = allWeights.some((entry) => typeof entry !== "number") ? allWeights[layer] : allWeights;
   const where = `weights of layer ${layer}`;
   if (!Array.isArray(own))
     throw inputError("there are none, but the layer has experts", {
@@ -243,92 +203,80 @@ function valueOf(
   layouts: readonly (Layout | null)[],
   lineage: MergeLineage | null,
 ): Expr {
-  const layout = layer === undefined ? null : layouts[layer]!;
-  const treated = layout === null ? null : treatment(part, layout.by);
-  if (layer === undefined || layout === null || treated === null) return read(key);
-  const [axis, by] = treated;
-  const { ffnDim } = source.layers[layer]!.ffn;
-  const whole = scale(averageOf(part, layer, axis, layout, lineage), by);
-  const routed =
-    axis === null || layout.routed === layout.granularity * ffnDim
-      ? whole
-      : axis === "rows"
-        ? rowsOf(whole, 0, layout.routed)
-        : columnsOf(whole, 0, layout.routed);
+  const layout = layer === undefined ? null : at(layouts, layer);
+  if (layer === undefined || layout === null || !isFfnPart(part)) return read(key);
+  const { axis, factor } = ffnTensors[part];
+  const { ffnDim, shared } = moeFfnOf(source, layer);
+  const whole = scale(averageOf(part, layer, layout, lineage), layout.by[factor]);
+  const routed = axis === null ? whole : firstUnits(whole, axis, layout, layout.granularity * ffnDim);
   if (layout.shared === 0) return routed;
-  const { shared } = source.layers[layer]!.ffn as MoeFfn;
   if (shared?.ffnDim !== layout.shared)
     throw inputError(
-      `layer ${layer} has no shared expert of ${layout.shared} units, which ${lineage!.from} says it has`,
+      `layer ${layer} has no shared expert of ${layout.shared} units, which ` +
+        `${lineage?.from ?? "its record"} says it has`,
     );
-  return concat([sharedPart(part, layer, shared.gated), routed], axis!);
+  return concat([sharedPart(part, layer, shared.gated), routed], axis ?? "rows");
 }
 
-function averageOf(
-  part: SlotPart,
-  layer: number,
-  axis: MatrixAxis | null,
-  { granularity, replicas, weights }: Layout,
-  lineage: MergeLineage | null,
-): Expr {
-  const expansion = replicas / (lineage?.copies ?? 1);
-  const one = (expert: number): Expr => {
-    const own = read(slotKey({ part, layer, expert }));
-    const made = expert % (expansion * granularity);
-    return lineage?.recipe.permute === true && axis !== null
-      ? { op: "shuffle", of: own, axis, stream: `layers.${layer}.experts.${made}.order`, undo: true }
-      : own;
-  };
-  const taken = Array.from({ length: replicas }, (_, replica) => replica).filter((replica) => weights[replica] !== 0);
-  const ownFactor = (replica: number): number => {
-    const by = lineage?.recipe.parents?.[replica % expansion]?.scale ?? 1;
-    if (by === 0)
-      throw inputError(`copy ${replica} was upcycled with the factor 0, so nothing of its down is left`, {
-        hint: "leave it out: give it the weight 0, or pick another",
-      });
-    return by;
-  };
-  const whole = (replica: number): Expr => {
-    const parts = Array.from({ length: granularity }, (_, i) => one(replica * granularity + i));
-    // Behind down every part carries the whole bias.
-    const together =
-      axis === null
-        ? meanOf(
-            parts,
-            parts.map(() => 1),
-          )
-        : concat(parts, axis);
-    return part === "down" || part === "downBias" ? scale(together, 1 / ownFactor(replica)) : together;
-  };
-  return meanOf(
-    taken.map(whole),
-    taken.map((replica) => weights[replica]!),
+/** The units of `whole`, which has `count`, that are no padding. */
+function firstUnits(whole: Expr, axis: MatrixAxis, { routed }: Layout, count: number): Expr {
+  if (routed === count) return whole;
+  return axis === "rows" ? rowsOf(whole, 0, routed) : columnsOf(whole, 0, routed);
+}
+
+/** One tensor of the average of the replicas that have a weight. */
+function averageOf(part: FfnPart, layer: number, layout: Layout, lineage: MergeLineage | null): Expr {
+  const replicas = layout.weights.map((weight, replica) => ({ weight, replica })).filter(({ weight }) => weight !== 0);
+  return meanExpr(
+    replicas.map(({ replica }) => replicaValue(part, layer, replica, layout, lineage)),
+    replicas.map(({ weight }) => weight),
   );
 }
 
-/**
- * Along which axis hidden units lie (null: the bias behind down has none), and the factor; null for what is no part of
- * an FFN.
- */
-function treatment(part: SlotPart, by: Layout["by"]): readonly [MatrixAxis | null, number] | null {
-  switch (part) {
-    case "gate":
-    case "gateBias":
-      return ["rows", by.gate];
-    case "up":
-    case "upBias":
-      return ["rows", by.up];
-    case "down":
-      return ["columns", by.down];
-    case "downBias":
-      return [null, by.downBias];
-    default:
-      return null;
-  }
+/** One tensor of a replica, its parts put together and the factor of its own parent undone. */
+function replicaValue(
+  part: FfnPart,
+  layer: number,
+  replica: number,
+  { granularity, replicas }: Layout,
+  lineage: MergeLineage | null,
+): Expr {
+  const expansion = replicas / (lineage?.copies ?? 1);
+  const { axis } = ffnTensors[part];
+  const parts = Array.from({ length: granularity }, (_, i) =>
+    partValue(part, layer, replica * granularity + i, expansion * granularity, lineage),
+  );
+  // Every part has the whole of the bias behind down.
+  const together =
+    axis === null
+      ? meanExpr(
+          parts,
+          parts.map(() => 1),
+        )
+      : concat(parts, axis);
+  return isOutputPart(part) ? scale(together, 1 / ownFactor(replica, expansion, lineage)) : together;
+}
+
+/** One tensor of an expert, its units in the parent's order. `experts`: how many the recipe made. */
+function partValue(part: FfnPart, layer: number, expert: number, experts: number, lineage: MergeLineage | null): Expr {
+  const own = read(slotKey({ part, layer, expert }));
+  const { axis } = ffnTensors[part];
+  if (lineage?.recipe.permute !== true || axis === null) return own;
+  return { op: "shuffle", of: own, axis, stream: `layers.${layer}.experts.${expert % experts}.order`, undo: true };
+}
+
+/** The factor that the recipe put on the output of a replica's own parent; 1 where it put none. */
+function ownFactor(replica: number, expansion: number, lineage: MergeLineage | null): number {
+  const factor = lineage?.recipe.parents?.[replica % expansion]?.scale ?? 1;
+  if (factor === 0)
+    throw inputError(`copy ${replica} was upcycled with the factor 0, so nothing of its down is left`, {
+      hint: "leave it out: give it the weight 0, or pick another",
+    });
+  return factor;
 }
 
 /** A gate with a row of zeros, as upcycling starts it, halves the shared expert's output. */
-function sharedPart(part: SlotPart, layer: number, gated: boolean): Expr {
+function sharedPart(part: FfnPart, layer: number, gated: boolean): Expr {
   if (part === "gate") return read(slotKey({ part: "sharedGate", layer }));
   if (part === "up") return read(slotKey({ part: "sharedUp", layer }));
   if (part === "down") return scale(read(slotKey({ part: "sharedDown", layer })), gated ? 0.5 : 1);
@@ -337,48 +285,49 @@ function sharedPart(part: SlotPart, layer: number, gated: boolean): Expr {
 
 const isPowerOfTwo = (value: number): boolean => Number.isInteger(Math.log2(value));
 
+/** What is put together, and what is kept of the function. `first`: the first layer's experts. */
 function words(
-  source: DecoderSpec,
+  first: MoeFfn,
   choice: MergeChoice,
   lineage: MergeLineage | null,
-  { granularity, replicas, by, shared }: Layout,
+  layout: Layout,
 ): { readonly how: string; readonly kept: string } {
-  const first = source.layers.find(({ ffn }) => ffn.kind === "moe")!.ffn as MoeFfn;
+  return { how: howWords(choice, layout), kept: keptWords(first, choice, lineage, layout.by) };
+}
+
+function howWords(choice: MergeChoice, { granularity, replicas, by, shared }: Layout): string {
   const parts = granularity === 1 ? "" : `, each put together from ${granularity} parts`;
-  const taken =
+  const what =
     choice.kind === "expert"
       ? `expert ${choice.index} of ${replicas}`
       : `${choice.weights === null ? "the average" : "the weighted average"} of ${replicas} experts`;
   const front = shared === 0 ? "" : `, behind the shared expert's ${shared} units`;
-  const factors = [by.gate, by.up, by.down, by.downBias];
-  const how = `${taken}${parts}${front}${by.down === 1 ? "" : `, down times ${formatFactor(by.down)}`}`;
+  return `${what}${parts}${front}${by.down === 1 ? "" : `, down times ${formatFactor(by.down)}`}`;
+}
+
+function keptWords(first: MoeFfn, choice: MergeChoice, lineage: MergeLineage | null, by: PartFactors): string {
   if (lineage === null) {
-    return {
-      how,
-      kept:
-        `what a router gives whose logits are all equal: selected weights that sum to ${formatFactor(by.down)}, ` +
-        `and every expert as often as any other (${first.topK} of ${first.experts})`,
-    };
+    return (
+      `what a router gives whose logits are all equal: selected weights that sum to ${formatFactor(by.down)}, ` +
+      `and every expert as often as any other (${first.topK} of ${first.experts})`
+    );
   }
   const { recipe } = lineage;
-  if (recipe.experts === "random") return { how, kept: "nothing of the parent's FFN: the experts were drawn afresh" };
+  if (recipe.experts === "random") return "nothing of the parent's FFN: the experts were drawn afresh";
   if (recipe.parents !== null) {
     const ffn =
       choice.kind === "expert" ? "the FFN of the one parent that the expert was" : "the average of the parents' FFNs";
     const noisy = recipe.parents.some(({ noise }) => noise > 0);
-    return { how, kept: `${ffn}${noisy ? ", with the noise that the recipe gave them" : ""}` };
+    return `${ffn}${noisy ? ", with the noise that the recipe gave them" : ""}`;
   }
-  const changed = [
+  const changes = [
     ...(recipe.drop > 0 ? ["redrawn units"] : []),
     ...(recipe.noise !== null && recipe.noise.std > 0 && recipe.noise.fraction > 0 ? ["noise"] : []),
   ];
-  if (changed.length > 0)
-    return { how, kept: `the parent's FFN apart from the experts' ${changed.join(" and ")}, averaged` };
-  return {
-    how,
-    kept:
-      "the parent's FFN if the experts are untouched, " +
-      `${factors.every(isPowerOfTwo) ? "to the last bit" : "to a rounding"}; the trained experts' average ` +
-      "otherwise",
-  };
+  if (changes.length > 0) return `the parent's FFN apart from the experts' ${changes.join(" and ")}, averaged`;
+  const isExact = [by.gate, by.up, by.down, by.downBias].every(isPowerOfTwo);
+  return (
+    "the parent's FFN if the experts are untouched, " +
+    `${isExact ? "to the last bit" : "to a rounding"}; the trained experts' average otherwise`
+  );
 }

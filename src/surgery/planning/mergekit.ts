@@ -4,6 +4,7 @@ import { modelWords, nearest, type MergekitConfig, type RecipeConfig } from "../
 import { recipeFromConfig } from "./recipe-config.js";
 import type { ExpertParent, ExpertPrompts, RouterInit, UpcycleRecipe } from "./recipe.js";
 
+/** What a mergekit file says. */
 export interface MergekitPlan {
   /**
    * As the file names them (`model+lora`: with an adapter), each once, the base first: `source` of the recipe's parents
@@ -22,7 +23,7 @@ const architectures = {
   "qwen3 moe": "qwen3_moe",
 } as const;
 
-/** What may be said beside the file. */
+/** Settings that a caller may add to those of the file. */
 type MergekitChanges = {
   readonly [K in Exclude<keyof RecipeConfig, "recipe" | "experts" | "shared">]?: RecipeConfig[K] | undefined;
 } & {
@@ -30,10 +31,11 @@ type MergekitChanges = {
 };
 
 /**
- * Experts are whole FFNs (E = the number of experts, G = 1), the selected weights are renormalised, all else is the
- * base's, or the mean of the experts' models (Branch-Train-MiX). `random` draws rows of standard deviation 1, as
- * mergekit does. A shared expert is added as it is; the row of its gate, where the target has one, is made like the
- * router's, from the prompts that it then needs. Throws inputError, naming `file`, for what makes no sense.
+ * The models and the recipe of a mergekit file. Experts are whole FFNs (E = the number of experts, G = 1), the
+ * selected weights are renormalised, all else is the base's, or the mean of the experts' models (Branch-Train-MiX).
+ * `random` draws rows of standard deviation 1, as mergekit does. A shared expert is added as it is; the row of its
+ * gate, where the target has one, is made like the router's, from the prompts that it then needs. Throws inputError,
+ * naming `file`, for what makes no sense.
  */
 export function mergekitPlan(
   config: MergekitConfig,
@@ -44,15 +46,9 @@ export function mergekitPlan(
   if (topK > experts.length)
     throw inputError(`experts_per_token is ${topK}, there are ${experts.length} experts`, { where: file });
   const [shared] = config.shared_experts ?? [];
-  const models = [
-    ...new Set(
-      [
-        config.base_model,
-        ...[...experts, ...(shared === undefined ? [] : [shared])].map((expert) => expert.source_model),
-      ].map(modelWords),
-    ),
-  ];
-  const parentOf = ({ source_model: model, noise_scale: noise, residual_scale: scale }: SaidExpert): ExpertParent => ({
+  const givers = [...experts, ...(shared === undefined ? [] : [shared])].map((expert) => expert.source_model);
+  const models = [...new Set([config.base_model, ...givers].map(modelWords))];
+  const parentOf = ({ source_model: model, noise_scale: noise, residual_scale: scale }: ExpertEntry): ExpertParent => ({
     source: models.indexOf(modelWords(model)),
     noise: noise ?? 0,
     scale: scale ?? 1,
@@ -75,11 +71,12 @@ export function mergekitPlan(
   return { models, recipe };
 }
 
-type SaidExpert = MergekitConfig["experts"][number];
+/** An entry of `experts` or `shared_experts`. */
+type ExpertEntry = MergekitConfig["experts"][number];
 
-/** Of the shared expert's gate: as in mergekit, prompts are not looked at where the router is drawn. */
+/** The prompts of the shared expert's gate. As in mergekit, they are ignored if the router is drawn. */
 function sharedPrompts(
-  { positive_prompts: positive, negative_prompts: negative }: SaidExpert,
+  { positive_prompts: positive, negative_prompts: negative }: ExpertEntry,
   init: RouterInit | null,
   file: string,
 ): ExpertPrompts | null {
@@ -113,12 +110,15 @@ function routerInit(
   return { kind: gate, prompts };
 }
 
-function familyOf(said: string, file: string): (typeof architectures)[keyof typeof architectures] {
-  const wanted = said.trim().toLowerCase();
-  const names = Object.keys(architectures) as (keyof typeof architectures)[];
-  const found = wanted === "" ? undefined : names.find((name) => name.startsWith(wanted));
-  if (found !== undefined) return architectures[found];
-  if (wanted !== "" && "deepseek moe".startsWith(wanted)) {
+type Architecture = keyof typeof architectures;
+
+/** The family of an architecture that a file names, or begins to name. */
+function familyOf(architecture: string, file: string): (typeof architectures)[Architecture] {
+  const prefix = architecture.trim().toLowerCase();
+  const names = Object.keys(architectures) as Architecture[];
+  const match = prefix === "" ? undefined : names.find((name) => name.startsWith(prefix));
+  if (match !== undefined) return architectures[match];
+  if (prefix !== "" && "deepseek moe".startsWith(prefix)) {
     throw inputError("DeepSeek-MoE's first architecture is none that we write", {
       where: `${file} (architecture)`,
       hint:
@@ -126,11 +126,11 @@ function familyOf(said: string, file: string): (typeof architectures)[keyof type
         "qwen for one behind a gate made from prompts",
     });
   }
-  const meant = nearest(said, names);
-  throw inputError(`"${said}" is no architecture that such a mixture can be written as`, {
+  const suggestion = nearest(architecture, names);
+  throw inputError(`"${architecture}" is no architecture that such a mixture can be written as`, {
     where: `${file} (architecture)`,
     hint:
-      `${meant === undefined ? "" : `did you mean ${meant}? `}known: mixtral, qwen, qwen3 moe; or say --target ` +
-      "and leave it out",
+      `${suggestion === undefined ? "" : `did you mean ${suggestion}? `}known: mixtral, qwen, qwen3 moe; or say ` +
+      "--target and leave it out",
   });
 }

@@ -1,29 +1,33 @@
 /**
- * Expert upcycling: an MoE model of E experts becomes one of m E, by copies (expert upcycling, arXiv 2604.19835). Copy
- * c of expert e is expert c E + e; router rows, biases and correction biases are repeated alike, and so are groups of
- * experts, so that the groups of a copy rank like those they come from.
+ * Multiplication of experts: an MoE model of E experts becomes one of m E, by copies (expert upcycling, arXiv
+ * 2604.19835). Copy c of expert e is expert c E + e. Router rows, biases and correction biases are repeated in the same
+ * order, and so are groups of experts, so that the groups of a copy rank like those they come from.
  *
- * With T = m k for the source's top k, equal logits make the best T all the copies of the best k, and each copy of an
- * expert gets
- * - softmax: 1/m of its probability, renormalised or not, since the sum over the chosen stays what it was; a correction
- *   bias, added to scores that are
- *   now 1/m of what they were, is divided by m as well;
- * - sigmoid, renormalised: 1/m of its weight (what is added to the divisor counts 1/m as much); not renormalised: its
- *   whole weight, so down is divided by m.
- * Other T leave the function only where one expert was chosen and one is (k = T = 1). The factor on down is the one
+ * Let k be the source's top k, T that of the result. With T = m k, equal logits make the best T all the copies of the
+ * best k. Each copy of an expert then gets
+ *
+ * - with softmax: 1/m of its probability, renormalised or not, since the sum over the chosen stays what it was. A
+ *   correction bias is added to scores that are now 1/m of what they were, so it is divided by m as well;
+ * - with sigmoid, renormalised: 1/m of its weight (what is added to the divisor counts 1/m as much);
+ * - with sigmoid, not renormalised: its whole weight, so down is divided by m.
+ *
+ * Any other T changes the function, unless one expert was chosen and one is (k = T = 1). The factor on down is the one
  * that keeps the output of a constant router: k w / (T w') with the weights of equal logits before and after
  * (`selectedWeight`).
  */
+import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { allExpertTensors, mostExperts, mostTensors } from "../../model/decoder/bounds.js";
 import { ownFamily, type DecoderSpec, type LayerSpec, type MoeFfn } from "../../model/decoder/types.js";
-import { slotKey, slotsOf, type Slot } from "../../model/tensors/slots.js";
+import { slotKey, slotsOf, type Slot, type SlotPart } from "../../model/tensors/slots.js";
 import { canSay } from "./choose-dense.js";
 import type { ExpectedPreservation } from "./expectation.js";
 import { concat, read, scale, type Expr } from "./expr.js";
+import { firstMoeFfn, isFfnPart, isOutputPart, moeFfnOf } from "./ffn-tensors.js";
 import { checkOutputs, sourceShapes, type PlannedSlot } from "./plan.js";
 import { formatFactor, selectedWeight } from "./scaling.js";
 
+/** How the experts of a model are multiplied. */
 export interface MultiplyRecipe {
   /** m: copies of each expert, the expert itself among them. */
   readonly copies: number;
@@ -33,9 +37,11 @@ export interface MultiplyRecipe {
    * Standard deviation of what is added to the router rows of all copies but the first, so that they part in training.
    */
   readonly routerStd: number;
+  /** Seed of that noise. */
   readonly seed: number;
 }
 
+/** How a model with multiplied experts is made, before any weight is read. */
 export interface MultiplyPlan {
   readonly recipe: MultiplyRecipe;
   readonly source: DecoderSpec;
@@ -45,63 +51,84 @@ export interface MultiplyPlan {
   readonly expected: ExpectedPreservation;
   /** What down and its bias are multiplied by, in each layer; null where it is dense. */
   readonly down: readonly (number | null)[];
-  /** One sentence. */
+  /** What changes, in words. */
   readonly how: string;
 }
 
-/** Throws `input` for a dense source, numbers that make no sense, or a router whose top k is fixed. */
+/**
+ * Plans the larger model. Throws `input` for a dense source, numbers that make no sense, or a router with fixed top k.
+ */
 export function planMultiply(source: DecoderSpec, recipe: MultiplyRecipe): MultiplyPlan {
-  const { copies, topK, routerStd, seed } = recipe;
-  const whole = (value: number, least: number, name: string): void => {
-    if (!Number.isSafeInteger(value) || value < least)
-      throw inputError(`${name} is ${value}, expected a whole number of at least ${least}`);
-  };
-  whole(copies, 2, "the number of copies");
-  whole(seed, 0, "seed");
-  if (topK !== null) whole(topK, 1, "top k");
-  if (!(routerStd >= 0 && routerStd < Infinity))
-    throw inputError(`router std is ${routerStd}, expected a number of at least 0`);
-  const first = source.layers.find(({ ffn }) => ffn.kind === "moe")?.ffn;
-  if (first?.kind !== "moe")
+  checkNumbers(recipe);
+  const before = firstMoeFfn(source);
+  if (before === undefined)
     throw inputError("the model is dense: it has no experts to multiply", {
       hint: "upcycle it with a recipe such as E8G1T2",
     });
-  const multiplied = source.layers.map((layer, index) =>
-    layer.ffn.kind === "moe" ? { ...layer, ffn: multipliedFfn(layer.ffn, index, recipe) } : layer,
-  );
-  checkSize(copies, multiplied);
-  const wider: DecoderSpec = { ...source, layers: multiplied };
-  const target: DecoderSpec = canSay(wider) ? wider : { ...wider, family: ownFamily };
+  const target = targetOf(source, recipe);
   const outputs = slotsOf(target).map((slot) => ({ slot, value: valueOf(slot, source, target, recipe) }));
   checkOutputs(outputs, sourceShapes(source));
-  const after = target.layers.find(({ ffn }) => ffn.kind === "moe")!.ffn as MoeFfn;
+  const after = moeFfnOf(
+    target,
+    source.layers.findIndex(({ ffn }) => ffn === before),
+  );
   return {
     recipe,
     source,
     target,
     outputs,
-    down: source.layers.map(({ ffn }, layer) =>
-      ffn.kind === "moe" ? downFactor(ffn, target.layers[layer]!.ffn as MoeFfn) : null,
-    ),
-    expected: expectation(first, after, recipe),
-    warnings: [
-      ...(target.family === source.family
-        ? []
-        : [
-            `${source.family} cannot say a model of ${after.experts} experts, ${after.topK} per token: written ` +
-              "in our own format, which only upcycle loads",
-          ]),
-      ...(routerStd === 0
-        ? [
-            "copies have equal router rows, so they get equal gradients until something parts them: noise " +
-              "(--router-std), or dropped tokens",
-          ]
-        : []),
-    ],
+    down: source.layers.map(({ ffn }, layer) => (ffn.kind === "moe" ? downFactor(ffn, moeFfnOf(target, layer)) : null)),
+    expected: expectation(before, after, recipe),
+    warnings: warningsOf(source, target, after, recipe),
     how:
-      `${source.family} to ${target.family}: ${first.experts} experts to ${after.experts}, ${first.topK} per ` +
+      `${source.family} to ${target.family}: ${before.experts} experts to ${after.experts}, ${before.topK} per ` +
       `token to ${after.topK}`,
   };
+}
+
+function checkNumbers({ copies, topK, routerStd, seed }: MultiplyRecipe): void {
+  requireWhole(copies, 2, "the number of copies");
+  requireWhole(seed, 0, "seed");
+  if (topK !== null) requireWhole(topK, 1, "top k");
+  if (!(routerStd >= 0 && routerStd < Infinity))
+    throw inputError(`router std is ${routerStd}, expected a number of at least 0`);
+}
+
+function requireWhole(value: number, least: number, name: string): void {
+  if (!Number.isSafeInteger(value) || value < least)
+    throw inputError(`${name} is ${value}, expected a whole number of at least ${least}`);
+}
+
+/** The larger model: of the source's family if that can say it, else in our own format. */
+function targetOf(source: DecoderSpec, recipe: MultiplyRecipe): DecoderSpec {
+  const layers = source.layers.map((layer, index) =>
+    layer.ffn.kind === "moe" ? { ...layer, ffn: multipliedFfn(layer.ffn, index, recipe) } : layer,
+  );
+  checkSize(recipe.copies, layers);
+  const larger: DecoderSpec = { ...source, layers };
+  return canSay(larger) ? larger : { ...larger, family: ownFamily };
+}
+
+function warningsOf(
+  source: DecoderSpec,
+  target: DecoderSpec,
+  { experts, topK }: MoeFfn,
+  { routerStd }: MultiplyRecipe,
+): string[] {
+  return [
+    ...(target.family === source.family
+      ? []
+      : [
+          `${source.family} cannot say a model of ${experts} experts, ${topK} per token: written ` +
+            "in our own format, which only upcycle loads",
+        ]),
+    ...(routerStd === 0
+      ? [
+          "copies have equal router rows, so they get equal gradients until something parts them: noise " +
+            "(--router-std), or dropped tokens",
+        ]
+      : []),
+  ];
 }
 
 /**
@@ -111,8 +138,8 @@ export function planMultiply(source: DecoderSpec, recipe: MultiplyRecipe): Multi
 function checkSize(copies: number, layers: readonly LayerSpec[]): void {
   const experts = layers.reduce((most, { ffn }) => (ffn.kind === "moe" ? Math.max(most, ffn.experts) : most), 0);
   const tensors = allExpertTensors({ layers });
-  const refuse = (made: string, limit: number): Error =>
-    inputError(`${copies} copies of each expert are ${made}, the limit is ${limit}`, { hint: "make fewer copies" });
+  const refuse = (amount: string, limit: number): Error =>
+    inputError(`${copies} copies of each expert are ${amount}, the limit is ${limit}`, { hint: "make fewer copies" });
   if (experts > mostExperts) throw refuse(`${experts} experts in a layer`, mostExperts);
   if (tensors > mostTensors) throw refuse(`${tensors} tensors`, mostTensors);
 }
@@ -124,16 +151,16 @@ function multipliedFfn(ffn: MoeFfn, layer: number, { copies, topK }: MultiplyRec
       `the router of layer ${layer} (sparsemixer) gives a weight to two experts, one after the other, and ` +
         "copies would tie",
     );
-  const made = topK ?? copies * ffn.topK;
+  const chosen = topK ?? copies * ffn.topK;
   const groups =
     router.groups === null ? null : { count: copies * router.groups.count, kept: copies * router.groups.kept };
   const reach = groups === null ? copies * experts : (copies * experts * groups.kept) / groups.count;
-  if (made > reach)
-    throw inputError(`top ${made} is more than the ${reach} experts that a token of layer ${layer} can choose from`);
-  return { ...ffn, experts: copies * experts, topK: made, router: { ...router, groups } };
+  if (chosen > reach)
+    throw inputError(`top ${chosen} is more than the ${reach} experts that a token of layer ${layer} can choose from`);
+  return { ...ffn, experts: copies * experts, topK: chosen, router: { ...router, groups } };
 }
 
-/** What down and its bias are multiplied by. */
+/** The factor on down and its bias that keeps the output of a constant router. */
 function downFactor(before: MoeFfn, after: MoeFfn): number {
   const sum = ({ router, experts, topK }: MoeFfn): number => topK * selectedWeight(router, experts, topK);
   if (before.router.renormalise !== null) return 1;
@@ -144,33 +171,25 @@ function valueOf(
   { key, at: { part, layer, expert } }: Slot,
   source: DecoderSpec,
   target: DecoderSpec,
-  { copies, routerStd }: MultiplyRecipe,
+  recipe: MultiplyRecipe,
 ): Expr {
-  if (layer === undefined) return read(key);
-  const [before, after] = [source.layers[layer]!.ffn, target.layers[layer]!.ffn];
-  if (before.kind === "dense" || after.kind === "dense") return read(key);
-  if (expert !== undefined) {
-    const own = read(slotKey({ part, layer, expert: expert % before.experts }));
-    return part === "down" || part === "downBias" ? scale(own, downFactor(before, after)) : own;
-  }
-  const repeated = (one: (copy: number) => Expr): Expr =>
+  const before = layer === undefined ? null : at(source.layers, layer).ffn;
+  if (layer === undefined || before === null || before.kind === "dense") return read(key);
+  if (expert === undefined) return routerValue(part, key, before, recipe);
+  const own = read(slotKey({ part, layer, expert: expert % before.experts }));
+  return isFfnPart(part) && isOutputPart(part) ? scale(own, downFactor(before, moeFfnOf(target, layer))) : own;
+}
+
+/** A tensor of the router, repeated for every copy of the experts; what is no part of it stays as it is. */
+function routerValue(part: SlotPart, key: string, before: MoeFfn, { copies, routerStd }: MultiplyRecipe): Expr {
+  const repeated = (copyOf: (copy: number) => Expr): Expr =>
     concat(
-      Array.from({ length: copies }, (_, copy) => one(copy)),
+      Array.from({ length: copies }, (_, copy) => copyOf(copy)),
       "rows",
     );
   switch (part) {
     case "router":
-      return repeated((copy) => {
-        if (copy === 0 || routerStd === 0) return read(key);
-        return {
-          op: "noise",
-          of: read(key),
-          std: routerStd,
-          relative: false,
-          fraction: 1,
-          stream: `${key}.copy${copy}`,
-        };
-      });
+      return repeated((copy) => noisyRows(key, copy, routerStd));
     case "routerBias":
       return repeated(() => read(key));
     case "routerCorrection":
@@ -178,6 +197,13 @@ function valueOf(
     default:
       return read(key);
   }
+}
+
+/** The router rows of one copy of the experts: the first copy has no noise. */
+function noisyRows(key: string, copy: number, std: number): Expr {
+  const of = read(key);
+  if (copy === 0 || std === 0) return of;
+  return { op: "noise", of, std, relative: false, fraction: 1, stream: `${key}.copy${copy}` };
 }
 
 function expectation(before: MoeFfn, after: MoeFfn, { copies, routerStd }: MultiplyRecipe): ExpectedPreservation {

@@ -3,6 +3,7 @@
  *
  *   source -> experts in the place of FFNs (experts.ts) -> what the target family can say (adapt.ts) -> outputs
  */
+import { entryOf } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { slotsOf, type Slot } from "../../model/tensors/slots.js";
@@ -11,18 +12,20 @@ import { draftOf } from "./draft.js";
 import { upcycleFfns } from "./experts.js";
 import { givesShape, printExpr, sourceKeys, type Expr, type Shapes } from "./expr.js";
 import { chosenLayers } from "./layers.js";
-import { checkRecipe, checkSource, recipeName, type UpcycleRecipe } from "./recipe.js";
+import { checkRecipe, recipeName, type UpcycleRecipe } from "./recipe.js";
+import { checkSource } from "./recipe-source.js";
 import { routerData, type PlanMatrix, type RouterRows } from "./router-rows.js";
 import { servingWarnings } from "./serving.js";
 import { expectedPreservation, recipeWarnings, type ExpectedPreservation } from "./expectation.js";
 import { layerFactors, type Factors } from "./scaling.js";
 import { routerOf, targets } from "./targets.js";
 
+/** How an upcycled model is made, before any weight is read. */
 export interface SurgeryPlan {
   readonly recipe: UpcycleRecipe;
   readonly source: DecoderSpec;
   readonly target: DecoderSpec;
-  /** Of every layer in turn; null where a layer keeps its dense FFN. */
+  /** What the experts of each layer are scaled by; null where a layer keeps its dense FFN. */
   readonly factors: readonly (Factors | null)[];
   /** Exactly one per target slot, in write order. */
   readonly outputs: readonly PlannedSlot[];
@@ -34,14 +37,16 @@ export interface SurgeryPlan {
   readonly expected: ExpectedPreservation;
 }
 
+/** One tensor of the model to be made, and the expression that gives its values. */
 export interface PlannedSlot {
   readonly slot: Slot;
   readonly value: Expr;
 }
 
 /**
- * Plans the upcycling of `source`, the base where there are several parents, which must agree with it (`agree.ts`).
- * `rows`: of a router made from prompts. Throws `input` for a recipe or target that cannot work with this source,
+ * Plans the upcycling of `source`. Where there are several parents it is the base, and the others must agree with it
+ * (`agree.ts`). `rows` are those of a router that is made from prompts; without them the plan of such a recipe can be
+ * shown, but not executed. Throws `input` for a recipe or target that cannot work with this source,
  * saying what would.
  */
 export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe, rows?: RouterRows): SurgeryPlan {
@@ -50,20 +55,17 @@ export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe, rows?: R
   if (recipe.scaling === "calibrated") checkCalibration(recipe, source);
   const start = draftOf(source, recipe);
   const { family, draft } = chooseTarget(source, recipe, (into, options) => upcycleFfns(start, recipe, into, options));
-  const router = routerOf(targets[family], recipe)!;
+  const router = routerOf(targets[family], recipe);
   const { spec: target, values } = draft;
-  const outputs = slotsOf(target).map((slot) => ({ slot, value: values.get(slot.key)! }));
+  const outputs = slotsOf(target).map((slot) => ({ slot, value: entryOf(values, slot.key) }));
   checkOutputs(outputs, sourceShapes(source));
-  const used = new Set(outputs.flatMap(({ value }) => sourceKeys(value)));
   return {
     recipe,
     source,
     target,
     factors: layerFactors(recipe, router, source),
     outputs,
-    unused: slotsOf(source)
-      .map(({ key }) => key)
-      .filter((key) => !used.has(key)),
+    unused: unusedKeys(source, outputs),
     data: routerData(source, recipe, rows),
     warnings: [...recipeWarnings(recipe, router), ...servingWarnings({ ...target, family }, recipe.order)],
     expected: expectedPreservation(recipe, source, router),
@@ -80,22 +82,34 @@ function checkCalibration(recipe: UpcycleRecipe, source: DecoderSpec): void {
     });
   }
   const chosen = chosenLayers(recipe, source.layers.length);
-  const wrong =
-    calibration.length !== chosen.length ||
-    chosen.some((moe, layer) => moe && !(calibration[layer]! > 0 && Number.isFinite(calibration[layer])));
-  if (wrong)
+  const isFactor = (factor: number | null | undefined): boolean =>
+    typeof factor === "number" && factor > 0 && Number.isFinite(factor);
+  const fits =
+    calibration.length === chosen.length && chosen.every((isMoe, layer) => !isMoe || isFactor(calibration[layer]));
+  if (!fits)
     throw inputError(`the measured factors do not fit the model's ${chosen.length} layers`, {
       where,
       hint: "measure them with this model and recipe",
     });
 }
 
-/** Shapes of a spec's tensors by key. */
+/** Keys of the source's tensors that no output reads. */
+export function unusedKeys(source: DecoderSpec, outputs: readonly PlannedSlot[]): string[] {
+  const readKeys = new Set(outputs.flatMap(({ value }) => sourceKeys(value)));
+  return slotsOf(source)
+    .map(({ key }) => key)
+    .filter((key) => !readKeys.has(key));
+}
+
+/** Shapes of the tensors of a spec, by slot key. */
 export function sourceShapes(source: DecoderSpec): Shapes {
   return new Map(slotsOf(source).map(({ key, shape }) => [key, shape]));
 }
 
-/** A plan that reads what is not there or gives a wrong shape is a defect of ours: a plain error. */
+/**
+ * Throws a plain error for a plan that reads a tensor that is not there or gives one a wrong shape: that is a defect of
+ * ours.
+ */
 export function checkOutputs(outputs: readonly PlannedSlot[], shapes: Shapes): void {
   for (const { slot, value } of outputs) {
     if (!givesShape(value, slot.shape, shapes)) {

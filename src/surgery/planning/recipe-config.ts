@@ -1,4 +1,4 @@
-/** Recipes as files and options say them -> `UpcycleRecipe`. */
+/** Turns the keys of a recipe file, or the same as options, into an `UpcycleRecipe`. */
 import { inputError } from "../../base/errors.js";
 import { nearest, type RecipeConfig } from "../../base/schemas/index.js";
 import {
@@ -12,7 +12,7 @@ import {
   type UpcycleRecipe,
 } from "./recipe.js";
 
-/** What several parents, or a router that is not drawn, add to a recipe's keys. */
+/** Parts of a recipe that come from several parents, or from a router that is not drawn, beside the file's keys. */
 type RecipeExtras = Pick<RecipeOptions, "parents" | "sharedParent" | "others" | "routerInit">;
 
 /**
@@ -34,9 +34,10 @@ export function recipeFromConfig(
   });
 }
 
-type SaidRouter = Exclude<RecipeConfig["router"], string>;
+/** The key `router` where it is more than the name of an order. */
+type RouterConfig = Exclude<RecipeConfig["router"], string>;
 
-function initOf({ init, prompts }: SaidRouter): RouterInit | null {
+function initOf({ init, prompts }: RouterConfig): RouterInit | null {
   if (init === "normal" || init === "uniform_random") {
     if (prompts !== undefined)
       throw inputError(`prompts are for the inits hidden and cheap_embed, this one is ${init}`, {
@@ -50,30 +51,37 @@ function initOf({ init, prompts }: SaidRouter): RouterInit | null {
       where: "router",
       hint: "add prompts, or use init: normal",
     });
-  const list = (said: string | readonly string[]): readonly string[] => (typeof said === "string" ? [said] : said);
-  const entry = (said: (typeof prompts)[number]): ExpertPrompts =>
-    typeof said === "object" && "positive" in said
-      ? { positive: list(said.positive), negative: list(said.negative) }
-      : { positive: list(said), negative: [] };
-  return { kind: init, prompts: prompts.map(entry) };
+  return { kind: init, prompts: prompts.map(promptsOf) };
 }
 
+/** Prompts of one copy: a text, a list of texts, or lists of positive and negative ones. */
+function promptsOf(entry: NonNullable<RouterConfig["prompts"]>[number]): ExpertPrompts {
+  return typeof entry === "object" && "positive" in entry
+    ? { positive: listOf(entry.positive), negative: listOf(entry.negative) }
+    : { positive: listOf(entry), negative: [] };
+}
+
+const listOf = (texts: string | readonly string[]): readonly string[] => (typeof texts === "string" ? [texts] : texts);
+
 function familyOf(name: string): TargetFamily {
-  const family = targetFamilies.find((known) => known === name);
+  const family = targetFamilies.find((target) => target === name);
   if (family !== undefined) return family;
-  const meant = nearest(name, targetFamilies);
-  const known = `known targets: auto, ${targetFamilies.join(", ")}`;
+  const suggestion = nearest(name, targetFamilies);
+  const allTargets = `known targets: auto, ${targetFamilies.join(", ")}`;
   throw inputError(`"${name}" is not a family that we write`, {
     where: "target",
-    hint: meant === undefined ? known : `did you mean ${meant}? ${known}`,
+    hint: suggestion === undefined ? allTargets : `did you mean ${suggestion}? ${allTargets}`,
   });
 }
 
-/** `0.01`: a standard deviation. `"1%"`: a hundredth of each tensor's own. Throws `input` for anything else. */
-export function noiseOf(said: number | string, fraction: number): Noise | null {
-  const match = /^(\d+(?:\.\d+)?(?:e-?\d+)?)(%?)$/i.exec(String(said).trim());
+/**
+ * Noise as files and options say it: `0.01` is a standard deviation, `"1%"` a hundredth of each tensor's own. Null for
+ * an amount of 0. Throws `input` for anything else.
+ */
+export function noiseOf(amount: number | string, fraction: number): Noise | null {
+  const match = /^(\d+(?:\.\d+)?(?:e-?\d+)?)(%?)$/i.exec(String(amount).trim());
   if (match === null)
-    throw inputError(`"${said}" is no amount of noise`, {
+    throw inputError(`"${amount}" is no amount of noise`, {
       where: "noise",
       hint: "write a standard deviation such as 0.01, or a share of each tensor's own such as 1%",
     });
@@ -82,7 +90,7 @@ export function noiseOf(said: number | string, fraction: number): Noise | null {
   return std === 0 ? null : { std, relative, fraction };
 }
 
-/** How noise is said: the inverse of `noiseOf`. */
+/** Noise as files and options say it, the inverse of `noiseOf`. */
 export function noiseWords({ std, relative }: Noise): string {
   return relative ? `${Number((std * 100).toPrecision(12))}%` : String(std);
 }

@@ -1,15 +1,17 @@
 /**
- * What an upcycling recipe says, and its name: `E8G2T4` = expansion 8, granularity 2, top 4.
+ * What an upcycling recipe says, its name (`E8G2T4` = expansion 8, granularity 2, top 4), and the checks that need no
+ * model. `recipe-source.ts` checks a recipe against a model.
  *
  * Notation of "Upcycling Large Language Models into Mixture of Experts", He et al. 2024 (arXiv 2410.07524), section 2:
  * expansion E = parameters of the MoE layer / parameters of the dense FFN; granularity G = dense FFN size / expert
  * size; topK T = experts per token. There are E*G routed experts of size ffnDim/G; a token pays T/G dense FFNs.
  */
 import { inputError } from "../../base/errors.js";
-import { expertTensors, mostExperts, mostTensors } from "../../model/decoder/bounds.js";
-import type { DecoderSpec, RouterOrder } from "../../model/decoder/types.js";
-import { chosenLayers, layerRanges } from "./layers.js";
+import { mostExperts } from "../../model/decoder/bounds.js";
+import type { RouterOrder } from "../../model/decoder/types.js";
+import { layerRanges } from "./layers.js";
 
+/** MoE families that an upcycled model can be written as, in order of preference; our own format comes last. */
 export const targetFamilies = [
   "mixtral",
   "qwen3_moe",
@@ -28,13 +30,15 @@ export const targetFamilies = [
   "phimoe",
   "upcycle",
 ] as const;
-/** MoE families that an upcycled model can be written as. */
+/** An MoE family that an upcycled model can be written as. */
 export type TargetFamily = (typeof targetFamilies)[number];
 
+/** All kinds of weight scaling. */
 export const scalings = ["exact", "paper", "calibrated", "none"] as const;
 /** Where the factor that restores the FFN's output size goes; see `scaling.ts`. */
 export type Scaling = (typeof scalings)[number];
 
+/** All that experts can start from. */
 export const expertInits = ["copies", "random"] as const;
 /** What experts start from: the dense FFN's weights, or fresh ones of the source's `initStd`. */
 type ExpertInit = (typeof expertInits)[number];
@@ -48,6 +52,7 @@ export interface Noise {
   readonly fraction: number;
 }
 
+/** All that tensors outside the experts can be where there are several parents: the base's, or the parents' mean. */
 export const otherTensors = ["base", "average"] as const;
 
 /**
@@ -69,7 +74,7 @@ interface SharedParent extends ExpertParent {
   readonly prompts: ExpertPrompts | null;
 }
 
-/** Texts that an expert should be chosen for, and not. */
+/** Texts that an expert should be chosen for (`positive`), and texts that it should not be chosen for (`negative`). */
 export interface ExpertPrompts {
   readonly positive: readonly string[];
   readonly negative: readonly string[];
@@ -84,6 +89,7 @@ export type RouterInit =
   | { readonly kind: "hidden" | "cheap_embed"; readonly prompts: readonly ExpertPrompts[] }
   | { readonly kind: "uniform_random" };
 
+/** The numbers in a recipe's name. */
 export interface RecipeShape {
   /** E: whole copies of the dense FFN. */
   readonly expansion: number;
@@ -93,9 +99,11 @@ export interface RecipeShape {
   readonly topK: number;
 }
 
+/** Everything that decides how a dense model is upcycled. */
 export interface UpcycleRecipe extends RecipeShape {
-  /** Null: the default target of the source and the router order (`defaultTarget`). */
+  /** Null: the first family in order of preference that can hold the model (`chooseTarget`). */
   readonly target: TargetFamily | null;
+  /** Whether selected weights are renormalised (`topk-softmax`) or not (`softmax-topk`). */
   readonly order: RouterOrder;
   readonly scaling: Scaling;
   /**
@@ -107,13 +115,17 @@ export interface UpcycleRecipe extends RecipeShape {
   readonly routerStd: number;
   /** Null: normal deviates of `routerStd`. */
   readonly routerInit: RouterInit | null;
+  /** Seed of everything that is drawn. */
   readonly seed: number;
   /** Accept a T that is not a multiple of G, although no whole copy of the FFN is selected then. */
   readonly allowUnevenTopK: boolean;
   readonly experts: ExpertInit;
   /** Whose FFN each of the E copies is; null: all are the one parent's. */
   readonly parents: readonly ExpertParent[] | null;
-  /** With `parents`: whose whole FFN every token gets as well, nothing scaled to make up for it. Null: nobody's. */
+  /**
+   * With `parents`: the model whose whole FFN is added to the routed experts' output for every token. No weight is
+   * scaled to make up for it. Null: there is no such model.
+   */
   readonly sharedParent: SharedParent | null;
   /** With `parents`: tensors outside the experts are the base's, or the mean over the models that give experts. */
   readonly others: (typeof otherTensors)[number];
@@ -146,11 +158,15 @@ export interface UpcycleRecipe extends RecipeShape {
   readonly correctionBias: boolean;
 }
 
+/** Settings of a recipe beside its name; what is left out or undefined takes `recipeDefaults`. */
 export type RecipeOptions = {
   readonly [K in Exclude<keyof UpcycleRecipe, keyof RecipeShape>]?: UpcycleRecipe[K] | undefined;
 };
 
-/** Router std 0.02 is the usual `initializer_range`; the order and scaling keep the function for any router. */
+/**
+ * What a recipe says where nothing else is asked for. Router std 0.02 is the usual `initializer_range`; order and
+ * scaling are those that keep the function for any router.
+ */
 export const recipeDefaults = {
   target: null,
   order: "topk-softmax",
@@ -196,42 +212,23 @@ export function recipeName({ expansion, granularity, topK }: RecipeShape): strin
  * `checkRecipe`.
  */
 export function upcycleRecipe(name: string, options: RecipeOptions = {}): UpcycleRecipe {
-  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  const recipe: UpcycleRecipe = { ...parseRecipeName(name), ...recipeDefaults, ...given };
+  const settings = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const recipe: UpcycleRecipe = { ...parseRecipeName(name), ...recipeDefaults, ...settings };
   checkRecipe(recipe);
   return recipe;
 }
 
-/** Refuses (`input`) a recipe that makes no sense for any source. */
+/** Throws `input` for a recipe that makes no sense for any source. */
 export function checkRecipe(recipe: UpcycleRecipe): void {
   const where = `recipe ${recipeName(recipe)}`;
   checkShape(recipe, where);
-  const atLeast = (value: number, least: number, name: string): void => {
-    if (!Number.isFinite(value) || value < least)
-      throw inputError(`${name} is ${value}, expected a number of at least ${least}`, { where });
-  };
-  const share = (value: number, name: string): void => {
-    if (!(value >= 0 && value <= 1)) throw inputError(`${name} is ${value}, expected a number from 0 to 1`, { where });
-  };
-  const { routerStd, seed, noise, drop, shared, experts, permute } = recipe;
-  atLeast(routerStd, 0, "router std");
-  atLeast(recipe.auxLossCoef, 0, "the coefficient of the auxiliary loss");
-  if (!Number.isSafeInteger(seed) || seed < 0) {
-    throw inputError(`seed is ${seed}, expected a whole number of at least 0`, { where });
-  }
-  share(drop, "the drop ratio");
-  if (recipe.scaling === "calibrated" && recipe.order !== "softmax-topk") {
-    throw inputError(`calibrated scaling fits weights that are not renormalised, the router order is ${recipe.order}`, {
+  checkNumbers(recipe, where);
+  const { scaling, order, experts, noise, drop, permute } = recipe;
+  if (scaling === "calibrated" && order !== "softmax-topk") {
+    throw inputError(`calibrated scaling fits weights that are not renormalised, the router order is ${order}`, {
       where,
       hint: "use exact scaling, or the order softmax-topk (--router, in files router)",
     });
-  }
-  if (noise !== null) {
-    atLeast(noise.std, 0, "the noise's std");
-    share(noise.fraction, "the noise's fraction");
-  }
-  if (shared !== null && (!Number.isSafeInteger(shared) || shared < 1)) {
-    throw inputError(`the shared expert's size is ${shared}, expected a whole number of at least 1`, { where });
   }
   if (experts === "random" && (noise !== null || drop > 0 || permute)) {
     throw inputError("random experts have nothing of the dense FFN that noise, drop or permutation could act on", {
@@ -244,34 +241,39 @@ export function checkRecipe(recipe: UpcycleRecipe): void {
   checkRouterInit(recipe, where);
 }
 
-function checkParents(
-  { parents, sharedParent, others, expansion, shared, experts, scaling }: UpcycleRecipe,
-  where: string,
-): void {
-  if (parents === null) {
-    if (sharedParent !== null)
-      throw inputError("a model is the shared expert, but none are named for the routed ones", {
-        where,
-        hint: "name the parent of each copy",
-      });
-    if (others !== "base")
-      throw inputError("there is one parent, nothing to average", {
-        where,
-        hint: "leave others out, or name several parents",
-      });
-    return;
+function checkNumbers({ routerStd, auxLossCoef, seed, drop, noise, shared }: UpcycleRecipe, where: string): void {
+  requireAtLeast(routerStd, 0, "router std", where);
+  requireAtLeast(auxLossCoef, 0, "the coefficient of the auxiliary loss", where);
+  if (!Number.isSafeInteger(seed) || seed < 0) {
+    throw inputError(`seed is ${seed}, expected a whole number of at least 0`, { where });
   }
+  requireShare(drop, "the drop ratio", where);
+  if (noise !== null) {
+    requireAtLeast(noise.std, 0, "the noise's std", where);
+    requireShare(noise.fraction, "the noise's fraction", where);
+  }
+  if (shared !== null && (!Number.isSafeInteger(shared) || shared < 1)) {
+    throw inputError(`the shared expert's size is ${shared}, expected a whole number of at least 1`, { where });
+  }
+}
+
+function requireAtLeast(value: number, least: number, name: string, where: string): void {
+  if (Number.isFinite(value) && value >= least) return;
+  throw inputError(`${name} is ${value}, expected a number of at least ${least}`, { where });
+}
+
+function requireShare(value: number, name: string, where: string): void {
+  if (value >= 0 && value <= 1) return;
+  throw inputError(`${name} is ${value}, expected a number from 0 to 1`, { where });
+}
+
+function checkParents(recipe: UpcycleRecipe, where: string): void {
+  const { parents, sharedParent, expansion, shared, experts, scaling } = recipe;
+  if (parents === null) return checkOneParent(recipe, where);
   if (parents.length !== expansion)
     throw inputError(`${parents.length} parents for ${expansion} copies, expected one for each`, { where });
-  const check = ({ source, noise, scale }: ExpertParent, what: string): void => {
-    if (!Number.isSafeInteger(source) || source < 0)
-      throw inputError(`the parent of ${what} is number ${source}, expected a whole number of at least 0`, { where });
-    if (!(noise >= 0 && noise < Infinity))
-      throw inputError(`the noise on ${what} is ${noise}, expected a number of at least 0`, { where });
-    if (!Number.isFinite(scale)) throw inputError(`the factor on ${what} is ${scale}, expected a number`, { where });
-  };
-  parents.forEach((parent, copy) => check(parent, `copy ${copy}`));
-  if (sharedParent !== null) check(sharedParent, "the shared expert");
+  parents.forEach((parent, copy) => checkExpertParent(parent, `copy ${copy}`, where));
+  if (sharedParent !== null) checkExpertParent(sharedParent, "the shared expert", where);
   if (experts === "random")
     throw inputError("random experts have nothing of their parents", { where, hint: "start from copies" });
   if (shared !== null)
@@ -284,6 +286,28 @@ function checkParents(
       where,
       hint: "use exact scaling",
     });
+}
+
+/** Throws `input` for settings that need several parents. */
+function checkOneParent({ sharedParent, others }: UpcycleRecipe, where: string): void {
+  if (sharedParent !== null)
+    throw inputError("a model is the shared expert, but none are named for the routed ones", {
+      where,
+      hint: "name the parent of each copy",
+    });
+  if (others !== "base")
+    throw inputError("there is one parent, nothing to average", {
+      where,
+      hint: "leave others out, or name several parents",
+    });
+}
+
+function checkExpertParent({ source, noise, scale }: ExpertParent, what: string, where: string): void {
+  if (!Number.isSafeInteger(source) || source < 0)
+    throw inputError(`the parent of ${what} is number ${source}, expected a whole number of at least 0`, { where });
+  if (!(noise >= 0 && noise < Infinity))
+    throw inputError(`the noise on ${what} is ${noise}, expected a number of at least 0`, { where });
+  if (!Number.isFinite(scale)) throw inputError(`the factor on ${what} is ${scale}, expected a number`, { where });
 }
 
 function checkRouterInit(
@@ -359,80 +383,4 @@ function unevenTopK({ granularity, topK, expansion }: RecipeShape, where: string
         "far from the parent",
     },
   );
-}
-
-/** Refuses (`input`) a source that this recipe cannot cut: already MoE, or an FFN size that G does not divide. */
-export function checkSource(given: RecipeShape & Partial<UpcycleRecipe>, source: DecoderSpec): void {
-  const recipe = { ...recipeDefaults, ...given };
-  const where = `recipe ${recipeName(recipe)}`;
-  const { granularity, shared } = recipe;
-  const chosen = chosenLayers(recipe, source.layers.length);
-  source.layers.forEach(({ ffn }, layer) => {
-    if (ffn.kind === "moe") {
-      throw inputError(`layer ${layer} of the source is already a mixture of ${ffn.experts} experts`, {
-        where,
-        hint: "upcycling starts from a dense model",
-      });
-    }
-    if (!chosen[layer]) return;
-    const routed = ffn.ffnDim - (shared ?? 0);
-    if (routed < granularity) {
-      const left =
-        shared === null
-          ? `the FFN has ${routed} units`
-          : `a shared expert of ${shared} leaves ${routed} of the FFN's ${ffn.ffnDim} units`;
-      throw inputError(`${left} (layer ${layer}) for G = ${granularity} parts`, { where });
-    }
-    if ((shared !== null || recipe.sharedParent !== null) && ffn.bias)
-      throw inputError(`the FFN of layer ${layer} has biases, which a shared expert cannot take`, { where });
-    if (routed % granularity !== 0 && !recipe.pad) throw indivisible(recipe, ffn.ffnDim, layer, where);
-    if (partSize(recipe, ffn.ffnDim) * (granularity - 1) >= routed) {
-      throw inputError(`with padding, ${routed} units (layer ${layer}) fill fewer than G = ${granularity} parts`, {
-        where,
-        hint: "use a smaller G",
-      });
-    }
-  });
-  checkTensors(recipe, source, chosen, where);
-}
-
-/**
- * Each tensor is planned, named and listed in a header: so many that this alone would take minutes are refused
- * beforehand.
- */
-function checkTensors(
-  { expansion, granularity }: RecipeShape,
-  source: DecoderSpec,
-  chosen: readonly boolean[],
-  where: string,
-): void {
-  const experts = expansion * granularity;
-  const tensors = source.layers.reduce(
-    (sum, { ffn }, layer) => sum + (chosen[layer] ? expertTensors({ ...ffn, experts }) : 0),
-    0,
-  );
-  if (tensors <= mostTensors) return;
-  const layers = chosen.filter((moe) => moe).length;
-  throw inputError(
-    `${experts} experts in each of ${layers} layers are ${tensors} tensors, the limit is ${mostTensors}`,
-    { where, hint: "use a smaller E or G, or fewer layers" },
-  );
-}
-
-function indivisible({ granularity, shared }: UpcycleRecipe, ffnDim: number, layer: number, where: string): Error {
-  const routed = ffnDim - (shared ?? 0);
-  const divisors = Array.from({ length: Math.min(routed, 64) }, (_, i) => i + 1).filter((g) => routed % g === 0);
-  const what = shared === null ? `the FFN size ${ffnDim}` : `the FFN size ${ffnDim} less the shared ${shared}`;
-  return inputError(`${what} (layer ${layer}) is not divisible by G = ${granularity}`, {
-    where,
-    hint: `use a G that divides it: ${divisors.join(", ")}; or fill it with zero units (--pad, in files pad: true)`,
-  });
-}
-
-/** Hidden size of one routed expert cut out of an FFN of `ffnDim` units; more than its share where the recipe pads. */
-export function partSize(
-  { granularity, shared }: Pick<UpcycleRecipe, "granularity" | "shared">,
-  ffnDim: number,
-): number {
-  return Math.ceil((ffnDim - (shared ?? 0)) / granularity);
 }

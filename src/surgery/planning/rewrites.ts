@@ -7,21 +7,29 @@ import type { Slot, SlotPart } from "../../model/tensors/slots.js";
 import { slotsOfDraft, type Draft } from "./draft.js";
 import { fill, offset, permuteRows, scale, type Expr } from "./expr.js";
 
+/**
+ * One step that brings a draft nearer to a family's form; it gives the draft back as it is where it has nothing to do.
+ */
 export type Rewrite = (draft: Draft) => Draft;
 
-/** The draft with another spec; `change` gives each of its tensors from what it was made of (undefined: it is new). */
-function rewrite(
-  { values, ...was }: Draft,
-  spec: DecoderSpec,
-  change: (slot: Slot, was: Expr | undefined) => Expr | undefined,
-): Draft {
-  const next = { ...was, spec };
-  const changed = slotsOfDraft(next).map((slot) => {
-    const value = change(slot, values.get(slot.key));
+/** How a rewrite changes the tensors of a draft. */
+interface TensorChanges {
+  /** The new value of a tensor that was there before. Left out: tensors stay as they are. */
+  readonly change?: (slot: Slot, before: Expr) => Expr;
+  /** The value of a tensor that the new spec adds. Left out: the new spec adds none. */
+  readonly add?: (slot: Slot) => Expr | undefined;
+}
+
+/** The draft with another spec, and the values of its tensors changed accordingly. */
+function rewrite({ values, ...rest }: Draft, spec: DecoderSpec, { change, add }: TensorChanges): Draft {
+  const next = { ...rest, spec };
+  const rewritten = slotsOfDraft(next).map((slot) => {
+    const before = values.get(slot.key);
+    const value = before === undefined ? add?.(slot) : (change?.(slot, before) ?? before);
     if (value === undefined) throw new Error(`no rewrite says what ${slot.key} is made of`);
     return [slot.key, value] as const;
   });
-  return { ...next, values: new Map(changed) };
+  return { ...next, values: new Map(rewritten) };
 }
 
 const withAttention = (spec: DecoderSpec, attn: Partial<AttentionSpec>): DecoderSpec => ({
@@ -29,6 +37,12 @@ const withAttention = (spec: DecoderSpec, attn: Partial<AttentionSpec>): Decoder
   attn: { ...spec.attn, ...attn },
 });
 const among = (...parts: readonly SlotPart[]): ReadonlySet<SlotPart> => new Set(parts);
+
+/** The tensors of `parts` times a factor, all others as they are. */
+const scaled =
+  (parts: ReadonlySet<SlotPart>, factor: number) =>
+  ({ at }: Slot, before: Expr): Expr =>
+    parts.has(at.part) ? scale(before, factor) : before;
 
 const blockNorms = among("inputNorm", "postAttentionNorm", "ffnNorm", "postFfnNorm", "finalNorm");
 const headNorms = among("qNorm", "kNorm");
@@ -40,24 +54,30 @@ export const plainNormWeights: Rewrite = (draft) => {
   const { qkNorm } = spec.attn;
   if (spec.norm.weight === "scale" && (qkNorm === null || qkNorm.norm.weight === "scale")) return draft;
   const plain = (norm: NormSpec): NormSpec => ({ ...norm, weight: "scale" });
-  const made = (norm: NormSpec, was: Expr | undefined): Expr | undefined =>
-    norm.weight === "none" ? fill(1) : norm.weight === "one-plus" ? offset(was!, 1) : was;
+  const normOf = ({ at: { part } }: Slot): NormSpec | null => {
+    if (blockNorms.has(part)) return spec.norm;
+    return headNorms.has(part) ? (qkNorm?.norm ?? null) : null;
+  };
   const next = {
     ...spec,
     norm: plain(spec.norm),
     attn: { ...spec.attn, qkNorm: qkNorm === null ? null : { ...qkNorm, norm: plain(qkNorm.norm) } },
   };
-  return rewrite(draft, next, ({ at }, was) => {
-    if (blockNorms.has(at.part)) return made(spec.norm, was);
-    return headNorms.has(at.part) && qkNorm !== null ? made(qkNorm.norm, was) : was;
+  return rewrite(draft, next, {
+    change: (slot, before) => (normOf(slot)?.weight === "one-plus" ? offset(before, 1) : before),
+    add: (slot) => (normOf(slot)?.weight === "none" ? fill(1) : undefined),
   });
 };
 
 /** A tied head becomes a tensor of its own. */
 export const untieHead: Rewrite = (draft) => {
   if (!draft.spec.tiedHead) return draft;
-  return rewrite(draft, { ...draft.spec, tiedHead: false }, ({ at }, was) =>
-    at.part === "head" ? draft.values.get("embed") : was,
+  return rewrite(
+    draft,
+    { ...draft.spec, tiedHead: false },
+    {
+      add: ({ at }) => (at.part === "head" ? draft.values.get("embed") : undefined),
+    },
   );
 };
 
@@ -67,7 +87,7 @@ export const foldEmbedding: Rewrite = (draft) => {
   if (embedding === 1) return draft;
   const untied = untieHead(draft);
   const next = { ...untied.spec, multipliers: { ...untied.spec.multipliers, embedding: 1 } };
-  return rewrite(untied, next, ({ at }, was) => (at.part === "embed" ? scale(was!, embedding) : was));
+  return rewrite(untied, next, { change: scaled(among("embed"), embedding) });
 };
 
 /**
@@ -78,9 +98,7 @@ export const foldLogits: Rewrite = (draft) => {
   const { logits } = draft.spec.multipliers;
   if (logits === 1) return draft;
   const next = { ...draft.spec, multipliers: { ...draft.spec.multipliers, logits: 1 } };
-  return rewrite(draft, next, ({ at }, was) =>
-    at.part === "finalNorm" || at.part === "finalNormBias" ? scale(was!, logits) : was,
-  );
+  return rewrite(draft, next, { change: scaled(among("finalNorm", "finalNormBias"), logits) });
 };
 
 /** The factor on what attention and FFN add goes into their last matrices, or into the norms behind them. */
@@ -92,7 +110,7 @@ export const foldResidual: Rewrite = (draft) => {
     ? among("postAttentionNorm", "postAttentionNormBias", "postFfnNorm", "postFfnNormBias")
     : among("o", "oBias", "down", "downBias", "sharedDown");
   const next = { ...draft.spec, multipliers: { ...draft.spec.multipliers, residual: 1 } };
-  return rewrite(draft, next, ({ at }, was) => (last.has(at.part) ? scale(was!, residual) : was));
+  return rewrite(draft, next, { change: scaled(last, residual) });
 };
 
 /** A score factor other than headDim^-0.5 goes into the queries, or into the norm's weight on them. */
@@ -101,16 +119,16 @@ export const foldAttentionScale: Rewrite = (draft) => {
   const usual = attn.headDim ** -0.5;
   if (attn.scale === usual || attn.latent !== null) return draft;
   const parts = attn.qkNorm === null ? among("q", "qBias") : among("qNorm");
-  return rewrite(draft, withAttention(draft.spec, { scale: usual }), ({ at }, was) =>
-    parts.has(at.part) ? scale(was!, attn.scale / usual) : was,
-  );
+  return rewrite(draft, withAttention(draft.spec, { scale: usual }), { change: scaled(parts, attn.scale / usual) });
 };
 
-/** Reorders the elements of every query and key head: new element i is old element `order[i]`. */
+/** Reorders the elements of every query and key head: element i of a head was its element `order[i]`. */
 function permuteHeads(draft: Draft, spec: DecoderSpec, order: readonly number[]): Draft {
   // Weights of norms on heads move with the elements they belong to.
   const parts = spec.attn.qkNorm === null ? rotaryParts : new Set([...rotaryParts, ...headNorms]);
-  return rewrite(draft, spec, ({ at }, was) => (parts.has(at.part) ? permuteRows(was!, order) : was));
+  return rewrite(draft, spec, {
+    change: ({ at }, before) => (parts.has(at.part) ? permuteRows(before, order) : before),
+  });
 }
 
 const eachRope = (spec: DecoderSpec, change: (rope: Rope) => Rope): DecoderSpec => ({
@@ -146,7 +164,7 @@ export const ropePairs =
     );
   };
 
-/** So slow that no position turns it. */
+/** A LongRoPE factor that slows a pair down so much that no position turns it. */
 const STILL = 1e30;
 
 /**
@@ -158,16 +176,30 @@ export const expandPartialRope: Rewrite = (draft) => {
   const { headDim } = spec.attn;
   const rope = commonRope(spec);
   if (rope === null || rope.rotary === headDim || rope.interleaved || spec.attn.latent !== null) return draft;
-  const { theta, scaling, rotary } = rope;
+  const { scaling, rotary } = rope;
   if (scaling.kind !== "none" && scaling.kind !== "longrope") return draft;
   // The factor on cos and sin would also reach the elements that do not turn.
   if (scaling.kind === "longrope" && scaling.attentionFactor !== 1) return draft;
-  const [half, from] = [headDim / 2, rotary / 2];
+  const whole = wholeRope(rope, scaling, headDim, spec.maxPositions);
+  return permuteHeads(
+    draft,
+    eachRope(spec, () => whole),
+    wholeOrder(rotary, headDim),
+  );
+};
+
+/** LongRoPE over a whole head that turns the first `rotary` / 2 pairs as `rope` does, and leaves the others still. */
+function wholeRope(
+  { theta, rotary }: Rope,
+  scaling: Extract<Rope["scaling"], { readonly kind: "none" | "longrope" }>,
+  headDim: number,
+  maxPositions: number,
+): Rope {
   const factors = (own: readonly number[] | null): number[] =>
-    Array.from({ length: half }, (_, i) =>
-      i < from ? (own?.[i] ?? 1) * theta ** ((2 * i) / rotary - (2 * i) / headDim) : STILL,
+    Array.from({ length: headDim / 2 }, (_, i) =>
+      i < rotary / 2 ? (own?.[i] ?? 1) * theta ** ((2 * i) / rotary - (2 * i) / headDim) : STILL,
     );
-  const whole: Rope = {
+  return {
     theta,
     rotary: headDim,
     interleaved: false,
@@ -175,28 +207,29 @@ export const expandPartialRope: Rewrite = (draft) => {
       kind: "longrope",
       short: factors(scaling.kind === "none" ? null : scaling.short),
       long: factors(scaling.kind === "none" ? null : scaling.long),
-      originalMaxPositions: scaling.kind === "none" ? spec.maxPositions : scaling.originalMaxPositions,
+      originalMaxPositions: scaling.kind === "none" ? maxPositions : scaling.originalMaxPositions,
       attentionFactor: 1,
     },
   };
-  // Pair i lies at (i, i + rotary/2) before and at (i, i + headDim/2) after; the others fill what is left, in order.
-  const still = Array.from({ length: headDim - rotary }, (_, i) => rotary + i);
-  const order = Array.from({ length: headDim }, (_, i) => {
-    if (i < half) return i < from ? i : still[i - from]!;
-    return i - half < from ? from + (i - half) : still[i - 2 * from]!;
+}
+
+/**
+ * The order of a head's elements for which partial rope becomes rope over the whole head. Turning pair i lies at
+ * (i, i + rotary/2) before and at (i, i + headDim/2) after; the still elements fill what is left, in order.
+ */
+function wholeOrder(rotary: number, headDim: number): number[] {
+  const [half, turning] = [headDim / 2, rotary / 2];
+  return Array.from({ length: headDim }, (_, i) => {
+    if (i < half) return i < turning ? i : rotary + i - turning;
+    return i - half < turning ? turning + (i - half) : rotary + i - 2 * turning;
   });
-  return permuteHeads(
-    draft,
-    eachRope(spec, () => whole),
-    order,
-  );
-};
+}
 
 /** Zero biases where the target has biases on queries, keys, values and output together or not at all. */
 export const allAttentionBiases: Rewrite = (draft) => {
   const { qkvBias, outBias, latent } = draft.spec.attn;
   if (qkvBias === outBias || latent !== null) return draft;
-  return rewrite(draft, withAttention(draft.spec, { qkvBias: true, outBias: true }), (_, was) => was ?? fill(0));
+  return rewrite(draft, withAttention(draft.spec, { qkvBias: true, outBias: true }), { add: () => fill(0) });
 };
 
 /** A sink of this logit takes no probability: exp underflows to 0 (sinks of 0 would take some). */
@@ -205,5 +238,5 @@ const NO_SINK = -1e9;
 /** Attention sinks that take nothing. */
 export const idleSinks: Rewrite = (draft) => {
   if (draft.spec.attn.sinks) return draft;
-  return rewrite(draft, withAttention(draft.spec, { sinks: true }), (_, was) => was ?? fill(NO_SINK));
+  return rewrite(draft, withAttention(draft.spec, { sinks: true }), { add: () => fill(NO_SINK) });
 };

@@ -1,6 +1,7 @@
 /**
- * Router rows that a plan carries as data, one matrix [E, H] for each layer with experts: no expression of the parents'
- * tensors gives them.
+ * Router rows that are made from prompts or drawn from a uniform distribution. They are no expression of the parents'
+ * tensors, so a plan carries them as data: one matrix [E, H] for each layer with experts (E copies of the FFN, H the
+ * model's hidden size).
  */
 import { inputError } from "../../base/errors.js";
 import { randomStream } from "../../base/random.js";
@@ -16,8 +17,8 @@ export interface PlanMatrix {
 }
 
 /**
- * Of each layer in turn: one row of H values for each copy, and one more for a shared expert that has prompts; null
- * where a layer stays dense.
+ * The router rows of each layer in turn: one row of H values for each copy, and one more for a shared expert that has
+ * prompts; null where a layer stays dense.
  */
 export type RouterRows = readonly (Float32Array | null)[];
 
@@ -30,29 +31,48 @@ export function routerData(
   recipe: UpcycleRecipe,
   rows: RouterRows | undefined,
 ): readonly PlanMatrix[] {
-  const { routerInit, expansion, seed, sharedParent } = recipe;
+  const { routerInit } = recipe;
+  if (routerInit === null || (routerInit.kind !== "uniform_random" && rows === undefined)) return [];
   const chosen = chosenLayers(recipe, source.layers.length);
-  const data: PlanMatrix[] = [];
-  if (routerInit === null || (routerInit.kind !== "uniform_random" && rows === undefined)) return data;
-  for (const [layer, moe] of chosen.entries()) {
-    if (!moe) continue;
-    const key = slotKey({ part: "router", layer });
-    // E rows, or with one copy that is split a row for each part.
-    const count = expansion === 1 && recipe.topK < recipe.granularity ? recipe.granularity : expansion;
-    const gate = slotKey({ part: "sharedRouter", layer });
-    if (routerInit.kind === "uniform_random") {
-      data.push({ name: key, values: [...uniformRows(count, source.hidden, seed, key)] });
-      if (sharedParent !== null) data.push({ name: gate, values: [...uniformRows(1, source.hidden, seed, gate)] });
-      continue;
-    }
-    const prompted = sharedParent !== null && sharedParent.prompts !== null;
-    const values = [...fitting(rows!, layer, (count + (prompted ? 1 : 0)) * source.hidden, recipe)];
-    data.push({ name: key, values: values.slice(0, count * source.hidden) });
-    if (prompted) data.push({ name: gate, values: values.slice(count * source.hidden) });
-  }
-  return data;
+  const layers = [...chosen.keys()].filter((layer) => chosen[layer]);
+  return layers.flatMap((layer) =>
+    rows === undefined || routerInit.kind === "uniform_random"
+      ? drawnMatrices(source, recipe, layer)
+      : promptedMatrices(source, recipe, layer, rows),
+  );
 }
 
+/** The router's rows: one for each copy, or for each part of the one copy that is split. */
+function rowCountOf({ expansion, topK, granularity }: UpcycleRecipe): number {
+  return expansion === 1 && topK < granularity ? granularity : expansion;
+}
+
+function drawnMatrices({ hidden }: DecoderSpec, recipe: UpcycleRecipe, layer: number): PlanMatrix[] {
+  const router = slotKey({ part: "router", layer });
+  const gate = slotKey({ part: "sharedRouter", layer });
+  const drawn = (name: string, count: number): PlanMatrix => ({
+    name,
+    values: [...uniformRows(count, hidden, recipe.seed, name)],
+  });
+  return [drawn(router, rowCountOf(recipe)), ...(recipe.sharedParent === null ? [] : [drawn(gate, 1)])];
+}
+
+function promptedMatrices(
+  { hidden }: DecoderSpec,
+  recipe: UpcycleRecipe,
+  layer: number,
+  rows: RouterRows,
+): PlanMatrix[] {
+  const size = rowCountOf(recipe) * hidden;
+  const gated = recipe.sharedParent !== null && recipe.sharedParent.prompts !== null;
+  const values = [...fitting(rows, layer, gated ? size + hidden : size, recipe)];
+  return [
+    { name: slotKey({ part: "router", layer }), values: values.slice(0, size) },
+    ...(gated ? [{ name: slotKey({ part: "sharedRouter", layer }), values: values.slice(size) }] : []),
+  ];
+}
+
+/** The rows of one layer. Throws `input` if there are none, or others than `size` finite values. */
 function fitting(rows: RouterRows, layer: number, size: number, recipe: UpcycleRecipe): Float32Array {
   const own = rows[layer];
   if (own?.length === size && own.every(Number.isFinite)) return own;
@@ -65,7 +85,7 @@ function fitting(rows: RouterRows, layer: number, size: number, recipe: UpcycleR
   );
 }
 
-/** For `EvaluationContext`. */
+/** The plan's matrices by name, as `EvaluationContext` has them. */
 export function matricesOf(data: readonly PlanMatrix[]): ReadonlyMap<string, Float32Array> {
   return new Map(data.map(({ name, values }) => [name, Float32Array.from(values)]));
 }

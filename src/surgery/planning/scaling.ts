@@ -1,39 +1,38 @@
 /**
- * How much the experts' weights are scaled so that the MoE layer's output is as large as the dense FFN's.
+ * How much the experts' weights are scaled so that the MoE layer's output is as large as the dense FFN's. Letters: E
+ * copies of the FFN, each cut into G parts; T experts per token.
  *
- * Output factor (He et al. 2024, arXiv 2410.07524, equation 2; Megatron-Core `upcycling_utils.py`), for any router:
- * with w the weight that each of T selected experts gets from equal logits, each of G parts is picked T/G times, so s =
- * G / (T w).
+ * Output factor s (He et al. 2024, arXiv 2410.07524, equation 2; Megatron-Core `upcycling_utils.py`), for any router:
+ * let w be the weight that each of T selected experts gets from equal logits. Each of G parts is selected T/G times,
+ * so s = G / (T w).
+ *
  * - renormalised weights: w = 1/T, s = G, for any logits.
  * - softmax without renormalising: w = 1/(E*G), s = E*G*G/T.
  * - sigmoid without renormalising: w = 1/2, s = 2G/T.
  *
- * Where s goes, for down(act(gate x) * up x) or down(act(up x)):
- * - `exact`: all of it on down. The output is linear in down, so this is exact; sqrt(s) on up and on down of a gated
- *   FFN is too
- *   (linear in both), but irrational for most s, whereas s itself is a power of two whenever E, G and T are, and
+ * Where s is put, for down(act(gate x) * up x) or down(act(up x)):
+ *
+ * - `exact`: all of it on down. The output is linear in down, so this is exact. (In a gated FFN sqrt(s) on up and on
+ *   down would be exact too, but is irrational for most s.) s itself is a power of two whenever E, G and T are, and
  *   multiplying a float by a power of two changes its exponent only: bit-exact even in bfloat16.
  * - `paper`: s^(1/3) on every matrix of a gated FFN or one with squared ReLU, s^(1/2) on both matrices otherwise, as
- *   Megatron-Core does, which
- *   multiplies float32 by float32: so the factor is a float32. Exact only where the activation is homogeneous
- *   (`isHomogeneous`): silu and
- *   gelu are not (relative FFN error at unit pre-activations: about 20 % for E8G8T8 topk-softmax, 31 % softmax-topk);
- *   kept for reproduction.
- * - `calibrated`: like `exact`, with a factor measured for each layer in place of the formula's, which holds for equal
- *   logits only: the selected
- *   weights of a token sum to m, so the output is s m / G times the FFN's, and s = G E[m] / E[m^2] makes the mean
- *   squared error smallest.
+ *   Megatron-Core does. It multiplies float32 by float32, so the factor is a float32. This is exact only if the
+ *   activation is homogeneous (`isHomogeneous`), which silu and gelu are not (relative FFN error at unit
+ *   pre-activations: about 20 % for E8G8T8 topk-softmax, 31 % softmax-topk). It is there for reproduction.
+ * - `calibrated`: like `exact`, with a factor that is measured for each layer, because the formula holds for equal
+ *   logits only. The selected weights of a token sum to m, so the output is s m / G times the FFN's, and
+ *   s = G E[m] / E[m^2] makes the mean squared error smallest.
  * - `none`: weights as they are.
  *
- * Biases in front of the activation take their matrix's factor. The one behind down is not part of the copies' sum:
- * every selected expert adds it with its weight, so it is divided by their sum T w. Except in `paper`: Megatron-Core
- * leaves it as it is (`_process_fc2_bias_param`).
+ * Biases in front of the activation take their matrix's factor. The bias behind down is not part of the copies' sum:
+ * every selected expert adds it with its weight, so it is divided by their sum T w. `paper` is the exception, because
+ * Megatron-Core leaves it as it is (`_process_fc2_bias_param`).
  */
 import type { ActivationKind, DecoderSpec, RouterSpec } from "../../model/decoder/types.js";
 import { chosenLayers } from "./layers.js";
 import type { UpcycleRecipe } from "./recipe.js";
 
-/** Of one layer's experts. */
+/** What the weights of one layer's experts are multiplied by. */
 export interface Factors {
   /** s: what the layer's output must be multiplied by. */
   readonly output: number;
@@ -41,7 +40,9 @@ export interface Factors {
   readonly gate: number;
   /** On up and its bias. */
   readonly up: number;
+  /** On down. */
   readonly down: number;
+  /** On the bias behind down. */
   readonly downBias: number;
 }
 
@@ -74,24 +75,23 @@ export function scaleFactors(
   return { output, gate: 1, up: 1, down: output, downBias };
 }
 
-/** In the order in which Megatron-Core computes, so that the factors are the same to the last bit. */
+/** Computed in the order in which Megatron-Core does, so that the factors are the same to the last bit. */
 function paperFactors(
   { expansion, granularity, topK }: UpcycleRecipe,
   weight: number,
   { gated, activation }: FfnKind,
 ): Factors {
-  const experts = expansion * granularity;
-  const output =
-    weight === 1 / topK
-      ? granularity
-      : weight === 1 / experts
-        ? (experts * granularity) / topK
-        : granularity / (topK * weight);
+  const output = paperOutput(expansion * granularity, granularity, topK, weight);
   const each = Math.fround(output ** (gated || activation === "relu2" ? 1 / 3 : 1 / 2));
   return { output, gate: each, up: each, down: each, downBias: 1 };
 }
 
-/** Of every layer in turn; null where a layer keeps its dense FFN. */
+function paperOutput(experts: number, granularity: number, topK: number, weight: number): number {
+  if (weight === 1 / topK) return granularity;
+  return weight === 1 / experts ? (experts * granularity) / topK : granularity / (topK * weight);
+}
+
+/** The factors of every layer in turn; null where a layer keeps its dense FFN. */
 export function layerFactors(
   recipe: UpcycleRecipe,
   router: RouterSpec,
@@ -103,11 +103,18 @@ export function layerFactors(
   );
 }
 
+/** The score of each expert while all logits are zero. */
+const zeroLogitScore: Readonly<Record<RouterSpec["score"], (experts: number) => number>> = {
+  softmax: (experts) => 1 / experts,
+  sigmoid: () => 1 / 2,
+  sparsemixer: () => 1,
+};
+
 /** The weight of each of `topK` selected experts while all logits are zero. */
 export function selectedWeight({ score, renormalise, scaling }: RouterSpec, experts: number, topK: number): number {
-  const one = score === "softmax" ? 1 / experts : score === "sigmoid" ? 1 / 2 : 1;
+  const one = zeroLogitScore[score](experts);
   const divisor = renormalise === null ? 1 : Math.max(topK * one + renormalise.plus, renormalise.atLeast);
-  // Divided by T rather than multiplied by its inverse where that is the same: 1/T then is what 1 / T gives.
+  // If the divisor is the sum itself, the weight is 1 / T: computed as such, it has no rounding of the score in it.
   return (divisor === topK * one ? 1 / topK : one / divisor) * scaling;
 }
 
@@ -119,7 +126,7 @@ export function isHomogeneous({ gated, activation }: FfnKind): boolean {
   return activation === "relu" || (activation === "relu2" && !gated);
 }
 
-/** At most four digits, no trailing zeros. */
+/** A factor with at most four significant digits, without trailing zeros. */
 export function formatFactor(value: number): string {
   return String(Number(value.toPrecision(4)));
 }

@@ -7,16 +7,22 @@
 import { isMoe, ownFamily, type DecoderSpec, type MoeFfn, type RouterOrder } from "../../model/decoder/types.js";
 import type { TargetFamily } from "./recipe.js";
 
+/** Programs that people load models with. */
 export const programs = ["transformers", "vLLM", "llama.cpp", "Megatron-Bridge"] as const;
+/** One of `programs`. */
 export type Program = (typeof programs)[number];
 
-/** `other`: loads it and computes another function, silently. */
+/**
+ * What a program does with a model: `same` computes its function, `other` loads it and silently computes another one,
+ * `no` does not load it, `unknown` was not found out.
+ */
 export type Support = "same" | "other" | "no" | "unknown";
 
+/** What one program makes of one model. */
 export interface Serving {
   readonly program: Program;
   readonly support: Support;
-  /** What to know, or why not. */
+  /** What to know of it, or why the program does not load it; null: nothing. */
   readonly note: string | null;
 }
 
@@ -26,7 +32,7 @@ const none = (why: string): readonly [Support, string] => ["no", why];
 const notListed = none("not in its registry as read; its Transformers backend may load it");
 const noBridge = none("has no bridge");
 
-/** By family; a function of the order where that matters. */
+/** What every program makes of each target family; for some families that depends on the router order. */
 const rows: Readonly<Record<TargetFamily, (order: RouterOrder) => Row>> = {
   mixtral: () => ({ transformers: "same", vLLM: "same", "llama.cpp": "same", "Megatron-Bridge": noBridge }),
   qwen3_moe: (order) => ({

@@ -7,15 +7,18 @@ import { tryTargets } from "./choose.js";
 import { draftOf } from "./draft.js";
 import { upcycleFfns } from "./experts.js";
 import { expectedPreservation, type ExpectedPreservation } from "./expectation.js";
-import { checkRecipe, checkSource, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
+import { checkRecipe, type TargetFamily, type UpcycleRecipe } from "./recipe.js";
+import { checkSource } from "./recipe-source.js";
 import { servingOf, type Serving } from "./serving.js";
 import { routerOf, targets } from "./targets.js";
 
+/** Whether one family can hold the upcycled model, how well the function is kept there, and what runs the result. */
 export interface TargetVerdict {
   readonly family: TargetFamily;
   readonly order: RouterOrder;
   /** Null: the family cannot hold the model; `obstacle` says why. */
   readonly expected: ExpectedPreservation | null;
+  /** Why the family cannot hold the model, in words; null where it can. */
   readonly obstacle: string | null;
   /** Which programs run the result; empty with an obstacle. */
   readonly serving: readonly Serving[];
@@ -33,7 +36,7 @@ export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): Target
       family,
       order: recipe.order,
       obstacle,
-      expected: draft === null ? null : expectedPreservation(recipe, source, routerOf(targets[family], recipe)!),
+      expected: draft === null ? null : expectedPreservation(recipe, source, routerOf(targets[family], recipe)),
       serving: draft === null ? [] : servingOf({ ...draft.spec, family }, recipe.order),
     }),
   );

@@ -6,15 +6,15 @@ import { fromFloat32, toFloat32, type FloatDtype } from "../../files/numeric/dty
 
 type Table = Uint16Array | Uint32Array;
 
-/** Kept tables: a plan uses few factors at a time, and a table is made in a millisecond. */
-const most = 8;
+/** Tables in memory at most: a plan uses few factors at a time, and a table is made in a millisecond. */
+const mostTables = 8;
 const tables = new Map<string, Table>();
 
 /** What every bit pattern of `from`, multiplied by `factor`, is in `to`. */
 export function halvesTable(from: "BF16" | "F16", to: Exclude<FloatDtype, "F64">, factor: number): Table {
   const name = `${from} ${to} ${factor}`;
-  const found = tables.get(name);
-  if (found !== undefined) return found;
+  const existing = tables.get(name);
+  if (existing !== undefined) return existing;
   const patterns = Uint16Array.from({ length: 65536 }, (_, i) => i);
   const values = toFloat32(from, new Uint8Array(patterns.buffer));
   const bytes = fromFloat32(to, factor === 1 ? values : values.map((value) => value * factor));
@@ -22,12 +22,15 @@ export function halvesTable(from: "BF16" | "F16", to: Exclude<FloatDtype, "F64">
     to === "F32"
       ? new Uint32Array(bytes.buffer, bytes.byteOffset, 65536)
       : new Uint16Array(bytes.buffer, bytes.byteOffset, 65536);
-  if (tables.size >= most) tables.delete(tables.keys().next().value!);
+  const [oldest] = tables.keys();
+  if (tables.size >= mostTables && oldest !== undefined) tables.delete(oldest);
   tables.set(name, table);
   return table;
 }
 
-/** `out` gets the entry of every 16-bit value of `bytes`; which must not overlap it; both may start at any byte. */
+/**
+ * Writes the entry of every 16-bit value of `bytes` to `out`. The two must not overlap; both may start at any byte.
+ */
 export function lookUp(table: Table, bytes: Uint8Array, out: Uint8Array): void {
   const aligned = bytes.byteOffset % 2 === 0 ? bytes : bytes.slice();
   const from = new Uint16Array(aligned.buffer, aligned.byteOffset, bytes.byteLength / 2);

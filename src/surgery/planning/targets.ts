@@ -19,6 +19,7 @@ import {
   type Rewrite,
 } from "./rewrites.js";
 
+/** What surgery must know of a family to write an upcycled model as one of it. */
 export interface Target {
   /** The family's router for each order that it can have. */
   readonly routers: Readonly<Partial<Record<RouterOrder, RouterSpec>>>;
@@ -31,20 +32,22 @@ export interface Target {
   readonly mixedLayers: boolean;
   /** Experts per token, where the family fixes it. */
   readonly topK?: number;
-  /** In order. */
+  /** Rewrites that bring a decoder into the family's form, in the order in which they are applied. */
   readonly rewrites: readonly Rewrite[];
 }
 
 /**
- * The router that a recipe gets in a target, or undefined where the target does not know the order. A correction bias
- * that the recipe asks for is added to every router; whether the family can say so is for its config dialect to judge.
+ * The router that a recipe gets in a target. A correction bias that the recipe asks for is added to every router;
+ * whether the family can say so is for its config dialect to judge. Throws a plain error (a defect of the caller) for a
+ * target without the recipe's router order: `choose.ts` refuses such a target beforehand.
  */
 export function routerOf(
   { routers }: Target,
   { order, correctionBias }: Pick<UpcycleRecipe, "order" | "correctionBias">,
-): RouterSpec | undefined {
+): RouterSpec {
   const router = routers[order];
-  return router === undefined || !correctionBias ? router : { ...router, correctionBias };
+  if (router === undefined) throw new Error(`the target has no ${order} router`);
+  return correctionBias ? { ...router, correctionBias } : router;
 }
 
 const bothSoftmax = { "topk-softmax": softmaxRouter("topk-softmax"), "softmax-topk": softmaxRouter("softmax-topk") };
@@ -78,7 +81,7 @@ const plainShared = { gated: false, required: true };
 const halves = ropePairs(false);
 const folded = [plainNormWeights, foldEmbedding, foldLogits, foldResidual, foldAttentionScale];
 
-/** Our own format comes last: it holds everything, but only this project loads it. */
+/** All targets. Our own format comes last: it holds everything, but only this project loads it. */
 export const targets: Readonly<Record<TargetFamily, Target>> = {
   mixtral: {
     routers: onlyRenormalised,

@@ -2,11 +2,12 @@
  * Values of the expressions that treat hidden units of an FFN: zero units, noise, units drawn afresh, units in another
  * order. As everywhere, a value depends on its position alone (`values.ts`).
  */
-import { type Rectangle } from "../../files/numeric/rectangles.js";
+import type { Rectangle } from "../../files/numeric/rectangles.js";
 import { randomStream } from "../../base/random.js";
 import { printExpr, sizeOf, type MatrixAxis, type Expr } from "./expr.js";
 import { remembered, type EvaluationContext, type Op, type OperandValues } from "./evaluation.js";
 
+/** Values of a rectangle of an operand with zeros behind its last row and column. */
 export async function paddedValues(
   { of }: Op<"pad">,
   rectangle: Rectangle,
@@ -25,6 +26,7 @@ export async function paddedValues(
   return values;
 }
 
+/** Values of a rectangle of an operand with normal deviates added to a share of its elements. */
 export async function noisyValues(
   expr: Op<"noise">,
   rectangle: Rectangle,
@@ -37,18 +39,19 @@ export async function noisyValues(
   const values = await valuesOf(of, rectangle, columns);
   const size = relative ? std * (await statistics(of, null, context, valuesOf)).std : std;
   const deviates = randomStream(context.seed, stream);
-  const chosen = randomStream(context.seed, `${stream}.where`);
-  const drawn = new Float64Array(rectangle.columnCount);
+  const places = randomStream(context.seed, `${stream}.where`);
+  const noise = new Float64Array(rectangle.columnCount);
   for (let row = 0; row < rectangle.rowCount; row++) {
     const index = (rectangle.rowStart + row) * columns + rectangle.columnStart;
-    deviates.normals(drawn, index, 0, size);
-    for (let i = 0; i < drawn.length; i++) {
-      if (fraction === 1 || chosen.uniformAt(index + i) < fraction) values[row * drawn.length + i]! += drawn[i]!;
+    deviates.normals(noise, index, 0, size);
+    for (let i = 0; i < noise.length; i++) {
+      if (fraction === 1 || places.uniformAt(index + i) < fraction) values[row * noise.length + i]! += noise[i]!;
     }
   }
   return values;
 }
 
+/** Values of a rectangle of an operand some of whose units are drawn anew, with the mean and std that they had. */
 export async function redrawnValues(
   expr: Op<"redraw">,
   rectangle: Rectangle,
@@ -60,20 +63,21 @@ export async function redrawnValues(
   const columns = size[1];
   const values = await valuesOf(of, rectangle, columns);
   if (count === 0) return values;
-  const dropped = await chosenUnits(choice, axis === "rows" ? size[0] : size[1], count, context);
-  const { mean, std } = await statistics(of, { axis, name: `${choice} ${count}`, units: dropped }, context, valuesOf);
+  const isDropped = await chosenUnits(choice, axis === "rows" ? size[0] : size[1], count, context);
+  const { mean, std } = await statistics(of, { axis, name: `${choice} ${count}`, units: isDropped }, context, valuesOf);
   const deviates = randomStream(context.seed, stream);
-  const drawn = new Float64Array(rectangle.columnCount);
+  const fresh = new Float64Array(rectangle.columnCount);
   for (let row = 0; row < rectangle.rowCount; row++) {
-    if (axis === "rows" && dropped[rectangle.rowStart + row] === 0) continue;
-    deviates.normals(drawn, (rectangle.rowStart + row) * columns + rectangle.columnStart, mean, std);
-    for (let i = 0; i < drawn.length; i++) {
-      if (axis === "rows" || dropped[rectangle.columnStart + i] === 1) values[row * drawn.length + i] = drawn[i]!;
+    if (axis === "rows" && isDropped[rectangle.rowStart + row] === 0) continue;
+    deviates.normals(fresh, (rectangle.rowStart + row) * columns + rectangle.columnStart, mean, std);
+    for (let i = 0; i < fresh.length; i++) {
+      if (axis === "rows" || isDropped[rectangle.columnStart + i] === 1) values[row * fresh.length + i] = fresh[i]!;
     }
   }
   return values;
 }
 
+/** Values of a rectangle of an operand whose units are in a random order, or brought back from it. */
 export async function shuffledValues(
   { of, axis, stream, undo }: Op<"shuffle">,
   rectangle: Rectangle,
@@ -82,29 +86,30 @@ export async function shuffledValues(
 ): Promise<Float64Array> {
   const [rows, columns] = requiredSize(of, context);
   const { rowStart, rowCount, columnStart, columnCount } = rectangle;
-  const order = await remembered(
-    context,
-    `${undo ? "order back" : "order"} ${stream} of ${axis === "rows" ? rows : columns}`,
-    () => {
-      const made = new Int32Array(axis === "rows" ? rows : columns);
-      randomStream(context.seed, stream).permutation(made);
-      return Promise.resolve(undo ? inverse(made) : made);
-    },
-  );
+  const order = await orderOf(stream, axis === "rows" ? rows : columns, undo === true, context);
   const values = new Float64Array(rowCount * columnCount);
   if (axis === "rows") {
-    for (let row = 0; row < rowCount; row++) {
-      const from = { rowStart: order[rowStart + row]!, rowCount: 1, columnStart, columnCount };
-      values.set(await valuesOf(of, from, columns), row * columnCount);
+    for (const [row, from] of order.subarray(rowStart, rowStart + rowCount).entries()) {
+      const area = { rowStart: from, rowCount: 1, columnStart, columnCount };
+      values.set(await valuesOf(of, area, columns), row * columnCount);
     }
     return values;
   }
   const whole = await valuesOf(of, { rowStart, rowCount, columnStart: 0, columnCount: columns }, columns);
+  const sources = order.subarray(columnStart, columnStart + columnCount);
   for (let row = 0; row < rowCount; row++) {
-    for (let i = 0; i < columnCount; i++)
-      values[row * columnCount + i] = whole[row * columns + order[columnStart + i]!]!;
+    for (let i = 0; i < columnCount; i++) values[row * columnCount + i] = whole[row * columns + sources[i]!]!;
   }
   return values;
+}
+
+/** Where each of `size` units comes from in the order that `stream` draws, or in its inverse. */
+function orderOf(stream: string, size: number, inverted: boolean, context: EvaluationContext): Promise<Int32Array> {
+  return remembered(context, `${inverted ? "order back" : "order"} ${stream} of ${size}`, () => {
+    const order = new Int32Array(size);
+    randomStream(context.seed, stream).permutation(order);
+    return Promise.resolve(inverted ? inverse(order) : order);
+  });
 }
 
 function inverse(order: Int32Array): Int32Array {
@@ -113,7 +118,7 @@ function inverse(order: Int32Array): Int32Array {
   return back;
 }
 
-/** Which of `size` units are among the `count` that `choice` drops: 1 for each of them. */
+/** For each of `size` units 1 if it is among the `count` that the stream `choice` drops, else 0. */
 function chosenUnits(choice: string, size: number, count: number, context: EvaluationContext): Promise<Uint8Array> {
   return remembered(context, `choice ${choice}: ${count} of ${size}`, () => {
     const order = new Int32Array(size);
@@ -126,7 +131,7 @@ function chosenUnits(choice: string, size: number, count: number, context: Evalu
 
 interface Statistics {
   readonly mean: number;
-  /** Of the elements as a whole population. */
+  /** Standard deviation of the elements as a whole population. */
   readonly std: number;
 }
 
@@ -145,9 +150,10 @@ function statistics(
       for (let i = 0; i < values.length; i++) {
         const unit = part?.axis === "rows" ? rowStart + Math.floor(i / size[1]) : i % size[1];
         if (part !== null && part.units[unit] === 0) continue;
+        const value = values[i]!;
         sums.count++;
-        sums.first += values[i]!;
-        sums.second += values[i]! ** 2;
+        sums.first += value;
+        sums.second += value ** 2;
       }
     });
     const mean = sums.first / sums.count;
@@ -155,14 +161,18 @@ function statistics(
   });
 }
 
-function requiredSize(of: Expr, { shapes }: EvaluationContext): readonly [rows: number, columns: number] {
+/** Rows and columns of an operand. Throws a plain error (a defect of the plan) for drawn values, which have none. */
+export function requiredSize(of: Expr, { shapes }: EvaluationContext): readonly [rows: number, columns: number] {
   const size = sizeOf(of, shapes);
   if (size === null) throw new Error(`plan treats drawn values like stored ones: ${printExpr(of)}`);
   return size;
 }
 
-/** Values of one visit of `eachRows`, fixed: sums taken in this order are the same for every chunk size and thread. */
-const visited = 1 << 16;
+/**
+ * How many values one visit of `eachRows` gets. It is fixed, so that sums are taken in the same order for every chunk
+ * size and thread.
+ */
+const valuesPerVisit = 1 << 16;
 
 /** Visits a whole expression in runs of rows, in order, for sums over a tensor that is never in memory as a whole. */
 export async function eachRows(
@@ -171,7 +181,7 @@ export async function eachRows(
   valuesOf: OperandValues,
   visit: (values: Float64Array, rowStart: number) => void,
 ): Promise<void> {
-  const step = Math.max(1, Math.floor(visited / columns));
+  const step = Math.max(1, Math.floor(valuesPerVisit / columns));
   for (let rowStart = 0; rowStart < rows; rowStart += step) {
     const rectangle = { rowStart, rowCount: Math.min(step, rows - rowStart), columnStart: 0, columnCount: columns };
     visit(await valuesOf(expr, rectangle, columns), rowStart);

@@ -1,19 +1,19 @@
 /**
- * The arithmetic of expressions, joined from the single ops (`units.ts`, `combine.ts` and below): the values of any
- * rectangle of an output, in float64. A value depends on its position alone,
- * never on how the output is cut into rectangles, so that chunks, threads and resumed runs give the same bytes.
+ * The arithmetic of expressions: the values of any rectangle of an output, in float64. The single ops are in
+ * `units.ts`, `combine.ts` and below. A value depends on its position alone, never on how the output is cut into
+ * rectangles, so that chunks, threads and resumed runs give the same bytes.
  *
  * To add an op: a variant of `Expr` (`expr.ts`), and its case here; the compiler names both and the tables beside them.
  * An op asks its operands for the rectangles it needs (a permutation: row by row; an average: the same rectangle of
  * each), draws random numbers by position (`randomStream(...).normals(out, index)`), and takes what depends on a whole
  * tensor, such as a mean, from `remembered` (`evaluation.ts`).
  */
-import { type SourceRectangle, type Rectangle, matrixShape } from "../../files/numeric/rectangles.js";
+import { matrixShape, type Rectangle, type SourceRectangle } from "../../files/numeric/rectangles.js";
 import { randomStream } from "../../base/random.js";
 import { toFloat32 } from "../../files/numeric/dtype.js";
 import { printExpr, wholeOf, type Expr } from "./expr.js";
 import { averagedValues, joinedValues } from "./combine.js";
-import { type EvaluationContext, type Op, type OperandValues } from "./evaluation.js";
+import type { EvaluationContext, Op, OperandValues } from "./evaluation.js";
 import { noisyValues, paddedValues, redrawnValues, shuffledValues } from "./units.js";
 
 /** Returns fresh values of `rectangle` of an expression whose whole has `columns` columns, row-major. */
@@ -68,7 +68,7 @@ export async function valuesOf(
 async function readValues(
   expr: Op<"read">,
   rectangle: Rectangle,
-  { shapes, readRectangle: readRectangle }: EvaluationContext,
+  { shapes, readRectangle }: EvaluationContext,
 ): Promise<Float64Array> {
   const { dtype, bytes } = await readRectangle(rectangleWithin(wholeOf(expr, shapes), rectangle));
   return new Float64Array(toFloat32(dtype, bytes));
@@ -103,10 +103,10 @@ function normalValues(
   const values = new Float64Array(rowCount * columnCount);
   const deviates = randomStream(seed, stream);
   for (let row = 0; row < rowCount; row++) {
-    // Row r of the output is drawn row floor(r / repeat); number r * columns + c of the stream stands in column c.
-    const drawn = Math.floor((rowStart + row) / repeat);
+    // Row r of the output is row d = floor(r / repeat) of the drawn ones, and its column c is number d * columns + c.
+    const drawnRow = Math.floor((rowStart + row) / repeat);
     const out = values.subarray(row * columnCount, (row + 1) * columnCount);
-    deviates.normals(out, drawn * columns + columnStart, 0, std);
+    deviates.normals(out, drawnRow * columns + columnStart, 0, std);
   }
   return values;
 }
@@ -127,7 +127,7 @@ function carriedValues(
   return values;
 }
 
-/** The rectangle of the source that `rectangle` of the rectangle `whole` is. */
+/** The rectangle of the source tensor that lies at `rectangle` within its rectangle `whole`. */
 export function rectangleWithin(
   whole: SourceRectangle,
   { rowStart, rowCount, columnStart, columnCount }: Rectangle,

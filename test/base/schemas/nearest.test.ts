@@ -2,8 +2,8 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { editDistance, nearest } from "../../../src/base/schemas/nearest.js";
 
-describe("nearest word", () => {
-  it("edit distance is a distance", () => {
+describe("the edit distance", () => {
+  it("is a distance over random words, and counts a swap of neighbours once", () => {
     const word = fc.string({ maxLength: 8 });
     fc.assert(
       fc.property(word, word, (a, b) => {
@@ -17,8 +17,10 @@ describe("nearest word", () => {
       1, 1, 3,
     ]);
   });
+});
 
-  it("finds what was meant, and says nothing when nothing is close", () => {
+describe("the nearest word", () => {
+  it("is the key that was meant, or none where no key is close", () => {
     const keys = ["steps", "batch", "auxLoss", "evalEvery", "lr"];
     expect(nearest("step", keys)).toBe("steps");
     expect(nearest("aux_loss", keys)).toBe("auxLoss");

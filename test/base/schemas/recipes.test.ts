@@ -17,7 +17,7 @@ import { recipeFromConfig } from "../../../src/surgery/planning/recipe-config.js
 const folder = new URL("../../../recipes/", import.meta.url);
 const textOf = (name: string): string => readFileSync(new URL(name, folder), "utf8");
 
-describe("recipes", () => {
+describe("the files in recipes/", () => {
   it.each([
     ["study", studySchema],
     ["train", trainSchema],
@@ -30,7 +30,8 @@ describe("recipes", () => {
   const examples = readdirSync(folder).filter((name) => name.endsWith(".yaml"));
   it.each(examples)("%s is valid and names its schema", (name) => {
     const text = textOf(name);
-    const [, kind] = /^# yaml-language-server: \$schema=(study|train|hardware|recipe)\.schema\.json\n/.exec(text)!;
+    const [, kind] = /^# yaml-language-server: \$schema=(study|train|hardware|recipe)\.schema\.json\n/.exec(text) ?? [];
+    expect(kind).toBeDefined();
     if (kind === "study") parseStudyConfig(text, name);
     else if (kind === "train") parseTrainConfig(text, name);
     else if (kind === "recipe") recipeFromConfig(parseRecipeConfig(text, name));

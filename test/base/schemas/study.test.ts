@@ -120,7 +120,7 @@ describe("study files", () => {
     `);
   });
 
-  it("unknown keys: which, where, what was meant", () => {
+  it("say of an unknown key which it is, where it stands and what was meant", () => {
     const lines = [
       lineOf("  steps: 100", "  stepz: 100"),
       lineOf("    peak: 1e-3", "    peak: 1e-3\n    warm_up: 5"),
@@ -141,7 +141,7 @@ describe("study files", () => {
     `);
   });
 
-  it("wrong values: key, expected, found", () => {
+  it("say of a wrong value its key, what was expected and what was found", () => {
     const lines = [
       lineOf("steps: 100", "steps: many"),
       lineOf("steps: 100", "steps: 1.5"),
@@ -194,7 +194,7 @@ describe("study files", () => {
     `);
   });
 
-  it("keys that do not fit together", () => {
+  it("say which keys do not fit together", () => {
     const scratch = "  scratch: { kind: scratch, like: LIKE }\n  again: { kind: scratch, like: coarse }\narms:";
     const lines = [
       lineOf("parent: models/base\n", ""),
@@ -229,7 +229,22 @@ describe("study files", () => {
     expect(lineOf("parent: models/base\n", own)).toBe("no error");
   });
 
-  it("text that is not YAML", () => {
+  it("refuse scratch arms that are like themselves or like what is no arm, whatever else they ask for", () => {
+    const routed = study.replace("  batch: 4", "  batch: 4\n  routing: { jitter: 0.1 }");
+    const only = (arms: string): string => lineOf(study.slice(study.indexOf("  dense:")), arms, study);
+    const arms = routed.slice(routed.indexOf("  dense:"));
+    expect([
+      lineOf(arms, "  a: { kind: scratch, like: a }\n", routed),
+      lineOf(arms, "  a: { kind: scratch, like: b }\n  b: { kind: scratch, like: a }\n", routed),
+      only("  a: { kind: scratch, like: constructor }\n"),
+    ]).toEqual([
+      'a.yaml:13 (arms.a.like): arm "a" is itself a scratch arm',
+      'a.yaml:13 (arms.a.like): arm "b" is itself a scratch arm (and 1 more problem)',
+      'a.yaml:12 (arms.a.like): there is no arm "constructor"',
+    ]);
+  });
+
+  it("say where a text is not YAML, empty, or several documents", () => {
     const lines = [
       lineOf("arms:", "arms: {"),
       lineOf("  batch: 4", "\tbatch: 4"),
@@ -264,14 +279,15 @@ describe("train files", () => {
     expect(parseTrainConfig(folder, "a.yaml").model).toBe("runs/b");
   });
 
-  it("say what is wrong", () => {
+  it("say in one line what is wrong with the model, the tokenizer or the text", () => {
+    const [modelBlock = ""] = /model:[^]*?(?=tokenizer)/.exec(train) ?? [];
     const lines = [
       of("  hidden: 32", "  hiden: 32"),
       of("  hidden: 32", "  hidden: wide"),
       of("tokenizer: { vocab: 300 }\n", ""),
       of("tokenizer: { vocab: 300 }", "tokenizer: { vocab: 100 }"),
-      of(/model:[^]*?(?=tokenizer)/.exec(train)![0], "model: runs/b\n"),
-      of(/model:[^]*?(?=tokenizer)/.exec(train)![0], "model: 3\n"),
+      of(modelBlock, "model: runs/b\n"),
+      of(modelBlock, "model: 3\n"),
       of("sequence: 16", "sequence: 4096"),
       of("files", "file"),
     ];
@@ -428,31 +444,31 @@ describe("the training block of a train file", () => {
     `);
   });
 
-  it("takes a mixture in place of files", () => {
-    const mixed = (mix: string): string => lineOf("text: { files: [a.txt] }", `text: ${mix}`, train, parseTrainConfig);
+  it("takes a data mix in place of files, and refuses a part without a weight or with two sources", () => {
+    const textOf = (mix: string): string => lineOf("text: { files: [a.txt] }", `text: ${mix}`, train, parseTrainConfig);
     expect(
-      mixed(
+      textOf(
         "{ mix: [{ path: a.parquet, weight: 0.7, field: body }, { builtin: sotu, weight: 2 }, { path: b.bin, " +
           "weight: 1, name: b, heldOut: 0.01 }] }",
       ),
     ).toBe("no error");
     expect([
-      mixed("{}"),
-      mixed("{ mix: [] }"),
-      mixed("{ mix: [{ path: a.txt, weight: 1 }], files: [b.txt] }"),
-      mixed("{ mix: [{ weight: 1 }] }"),
-      mixed("{ mix: [{ path: a.txt, builtin: sotu, weight: 1 }] }"),
-      mixed("{ mix: [{ path: a.txt }] }"),
-      mixed("{ mix: [{ path: a.txt, weight: 0 }] }"),
-      mixed("{ mixture: [] }"),
+      textOf("{}"),
+      textOf("{ mix: [] }"),
+      textOf("{ mix: [{ path: a.txt, weight: 1 }], files: [b.txt] }"),
+      textOf("{ mix: [{ weight: 1 }] }"),
+      textOf("{ mix: [{ path: a.txt, builtin: sotu, weight: 1 }] }"),
+      textOf("{ mix: [{ path: a.txt }] }"),
+      textOf("{ mix: [{ path: a.txt, weight: 0 }] }"),
+      textOf("{ mixture: [] }"),
       lineOf("  builtin: [sotu]", "  mix: [{ path: a.txt, weight: 1 }]"),
     ]).toMatchInlineSnapshot(`
       [
         "a.yaml:8 (text): text names no source: give "builtin", "files" or "mix"",
         "a.yaml:8 (text.mix): expected a list of at least 1, found an empty list",
         "a.yaml:8 (text.mix): "mix" stands alone; name the other texts as parts of it",
-        "a.yaml:8 (text.mix[0]): a part of the mixture has one source: give either "path" or "builtin"",
-        "a.yaml:8 (text.mix[0]): a part of the mixture has one source: give either "path" or "builtin"",
+        "a.yaml:8 (text.mix[0]): a part of the data mix has one source: give either "path" or "builtin"",
+        "a.yaml:8 (text.mix[0]): a part of the data mix has one source: give either "path" or "builtin"",
         "a.yaml:8 (text.mix[0]): "weight" is missing, expected a number above 0 and at most 1000000000000",
         "a.yaml:8 (text.mix[0].weight): expected a number above 0 and at most 1000000000000, found 0",
         "a.yaml:8 (text.mixture): unknown key "mixture" (and 1 more problem); valid keys: builtin, files, field, heldOut, mix",

@@ -1,5 +1,6 @@
 /** The worker-thread backend, as built: `npm run build` comes first. */
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { onnxruntimeBackend } from "../../../src/engine/onnxruntime/backend.js";
 import { logitsProgram, trainProgram } from "../../../src/graph/programs/programs.js";
 import { golden } from "../../support/golden.js";
@@ -17,7 +18,7 @@ describe("a runtime in a worker thread", () => {
       for (let step = 0; step < 4; step++) {
         const batches = [batchAt(step, 0, batch / 2), batchAt(step, batch / 2, batch / 2)];
         expect(await there.step(batches, adamw(step + 1))).toEqual(await here.step(batches, adamw(step + 1)));
-        expect(await there.evaluate(batches[0]!)).toEqual(await here.evaluate(batches[0]!));
+        expect(await there.evaluate(at(batches, 0))).toEqual(await here.evaluate(at(batches, 0)));
       }
       expect(await readAll(there, weights.keys())).toEqual(await readAll(here, weights.keys()));
       expect(await there.peakMemory()).toBeGreaterThan(1e6);
@@ -81,7 +82,7 @@ describe("a runtime in a worker thread", () => {
     const together = await Promise.all(feeds.map((feed) => runtime.run("p", program, feed)));
     for (const [i, feed] of feeds.entries()) expect(await runtime.run("p", program, feed)).toEqual(together[i]);
     await runtime.close();
-    await expect(runtime.run("p", program, feeds[0]!)).rejects.toThrow("the runtime is closed");
+    await expect(runtime.run("p", program, at(feeds, 0))).rejects.toThrow("the runtime is closed");
   });
 });
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { backward } from "../../../src/graph/grad/backward.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
 import type { Graph } from "../../../src/graph/ir/ir.js";
@@ -12,8 +13,8 @@ const ids = [4, 1, 1, 0, 4, 4];
 /** Loss and the table's gradient of a model that is one embedding; `tied` reads the table again as the head. */
 function model(tied: boolean, idsAreInput = true): Graph {
   const b = new GraphBuilder();
-  const given = b.input("ids", "int", [ids.length]);
-  const used = idsAreInput ? given : b.constant(Int32Array.from(ids), [ids.length], "int");
+  const idsInput = b.input("ids", "int", [ids.length]);
+  const used = idsAreInput ? idsInput : b.constant(Int32Array.from(ids), [ids.length], "int");
   const table = b.input("table", "f32", [vocab, hidden]);
   const x = b.op("embedding", [table, used], {});
   const y = tied ? b.linear(x, table) : x;
@@ -31,10 +32,10 @@ describe("gradients of embeddings as rows", () => {
     verify(graph);
     expect(graph.nodes.some(({ prim }) => prim === "embeddingGrad")).toBe(false);
     expect(gradients).toEqual([{ output: 1, rows: tied ? 2 : 1, rest: tied }]);
-    const [expected, outputs] = [run(whole)[1]!, run(graph)];
-    const sum = tied ? Float32Array.from(outputs[1]!.data) : new Float32Array(vocab * hidden);
-    addRows(sum, Int32Array.from(ids), Float32Array.from(outputs[gradients[0]!.rows]!.data));
-    sum.forEach((value, i) => expect(value).toBeCloseTo(expected.data[i]!, 4));
+    const [expected, outputs] = [at(run(whole), 1), run(graph)];
+    const sum = tied ? Float32Array.from(at(outputs, 1).data) : new Float32Array(vocab * hidden);
+    addRows(sum, Int32Array.from(ids), Float32Array.from(at(outputs, at(gradients, 0).rows).data));
+    sum.forEach((value, i) => expect(value).toBeCloseTo(at(expected.data, i), 4));
   });
 
   it("leaves alone what is no gradient, and ids that are not fed", () => {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { at, entryOf } from "../../../src/base/at.js";
 import { backward } from "../../../src/graph/grad/backward.js";
 import { openForwardRuntime } from "../../../src/engine/onnxruntime/forward-runtime.js";
 import { openTrainRuntime } from "../../../src/engine/onnxruntime/train-runtime.js";
@@ -28,9 +29,9 @@ describe("gradient accumulation", () => {
     }
     const [a, b] = [await readAll(whole, weights.keys()), await readAll(parts, weights.keys())];
     for (const key of weights.keys()) {
-      const [x, y] = [a.get(`weight ${key}`)!, b.get(`weight ${key}`)!];
+      const [x, y] = [entryOf(a, `weight ${key}`), entryOf(b, `weight ${key}`)];
       x.forEach((value, i) => {
-        if (Math.abs(value - y[i]!) >= 1e-5) expect.fail(`${key}[${i}]: ${value} and ${y[i]}`);
+        if (Math.abs(value - at(y, i)) >= 1e-5) expect.fail(`${key}[${i}]: ${value} and ${y[i]}`);
       });
     }
     await whole.close();
@@ -71,7 +72,7 @@ describe("one step", () => {
     expect(norm).toBe(free.norm);
     // m = 0.1 g, with g scaled by clip / (norm + 1e-6) as torch does.
     first.forEach((value, i) =>
-      expect(Math.abs(value - (free.first[i]! * (free.norm / 4)) / (free.norm + 1e-6))).toBeLessThan(1e-7),
+      expect(Math.abs(value - (at(free.first, i) * (free.norm / 4)) / (free.norm + 1e-6))).toBeLessThan(1e-7),
     );
   });
 
@@ -117,7 +118,7 @@ describe("one step", () => {
     expect(Math.abs(balanceLoss! - one.balanceLoss!)).toBeLessThan(1e-6);
     expect(Math.abs(zLoss! - one.zLoss!)).toBeLessThan(1e-6);
     expect(counts).toEqual(one.counts);
-    expect(counts[0]!.reduce((a, b) => a + b)).toBe(batch * sequence * 2);
+    expect(at(counts, 0).reduce((a, b) => a + b)).toBe(batch * sequence * 2);
     await runtime.close();
   });
 });
@@ -151,5 +152,5 @@ it("refuses a weight of the wrong size, naming it", async () => {
 it("a loss must be a scalar", async () => {
   const { spec } = await goldenRun("train/llama");
   const { builder, hidden, params } = buildDecoder(spec, { batch: 1, sequence: 2 });
-  expect(() => backward(builder, hidden, [params[0]!.id])).toThrow("the loss must be a scalar, got [2,32]");
+  expect(() => backward(builder, hidden, [at(params, 0).id])).toThrow("the loss must be a scalar, got [2,32]");
 });

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { at, valueAt } from "../../../src/base/at.js";
 import { randomStream } from "../../../src/base/random.js";
 import { TrainState } from "../../../src/engine/onnxruntime/state.js";
 import type { AdamW } from "../../../src/engine/runtime/runtime.js";
@@ -112,7 +113,9 @@ describe("train state", () => {
     const before = snapshot(state);
     state.addGradients();
     for (const { key } of params) {
-      const sum = before[`accumulated ${key}`]!.map((x, i) => Math.fround(x + before[`gradient ${key}`]![i]!));
+      const sum = valueAt(before, `accumulated ${key}`).map((x, i) =>
+        Math.fround(x + at(valueAt(before, `gradient ${key}`), i)),
+      );
       expect(Array.from(state.view("accumulated", key))).toEqual(sum);
       expect(Array.from(state.view("gradient", key))).toEqual(before[`gradient ${key}`]);
     }
@@ -143,7 +146,7 @@ describe("train state", () => {
       await state.update("gradient", 1, { ...adamw, weightDecay: 0, update });
       const m = (0.5 * 0.1) / (1 - 0.9 ** update);
       const v = (0.25 * 0.05) / (1 - 0.95 ** update);
-      expect(state.view("weight", "w")[5]!).toBeCloseTo((-0.1 * m) / (Math.sqrt(v) + 1e-8), 6);
+      expect(at(state.view("weight", "w"), 5)).toBeCloseTo((-0.1 * m) / (Math.sqrt(v) + 1e-8), 6);
     }
   });
 
@@ -169,7 +172,7 @@ describe("train state", () => {
   it("gives each parameter its own rate and decay", async () => {
     const tuning = { a: { rate: 3, decay: null }, d: { rate: 1, decay: 0 }, b: { rate: 1, decay: 0.9 } };
     const tuned = new TrainState(params, { accumulate: true, tuning });
-    const at = async (learningRate: number, weightDecay: number): Promise<TrainState> => {
+    const updatedWith = async (learningRate: number, weightDecay: number): Promise<TrainState> => {
       const state = new TrainState(params, { accumulate: true });
       fill(state);
       await state.update("gradient", 1, { ...adamw, learningRate, weightDecay });
@@ -177,10 +180,16 @@ describe("train state", () => {
     };
     fill(tuned);
     await tuned.update("gradient", 1, adamw);
-    expect(tuned.view("weight", "a")).toEqual((await at(3 * adamw.learningRate, 0.5)).view("weight", "a"));
-    expect(tuned.view("weight", "d")).toEqual((await at(adamw.learningRate, 0)).view("weight", "d"));
+    expect(tuned.view("weight", "a")).toEqual((await updatedWith(3 * adamw.learningRate, 0.5)).view("weight", "a"));
+    expect(tuned.view("weight", "d")).toEqual((await updatedWith(adamw.learningRate, 0)).view("weight", "d"));
     for (const key of ["b", "c", "e"])
-      expect(tuned.view("weight", key), key).toEqual((await at(adamw.learningRate, 0.5)).view("weight", key));
-    expect(tuned.view("weight", "a")).not.toEqual((await at(adamw.learningRate, 0.5)).view("weight", "a"));
+      expect(tuned.view("weight", key), key).toEqual((await updatedWith(adamw.learningRate, 0.5)).view("weight", key));
+    expect(tuned.view("weight", "a")).not.toEqual((await updatedWith(adamw.learningRate, 0.5)).view("weight", "a"));
+  });
+
+  it("refuses to move a parameter by Muon without settings for it, naming the parameter", async () => {
+    const tuning = { d: { rate: 1, decay: null, method: "muon" } } as const;
+    const state = new TrainState(params, { accumulate: false, tuning });
+    await expect(state.update("gradient", 1, adamw)).rejects.toThrow("d takes Muon, but the update has no settings");
   });
 });

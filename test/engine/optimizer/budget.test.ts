@@ -49,7 +49,7 @@ describe("a budget", () => {
     expect(timeBudget({ time })).toBe(ms);
   });
 
-  it("without time is endless", () => {
+  it("is endless where the budget has no time", () => {
     expect([timeBudget(undefined), timeBudget({ tokens: 1 })]).toEqual([Infinity, Infinity]);
   });
 });

@@ -18,7 +18,7 @@ describe("groups", () => {
       ...new Set(
         slotsOf(shared)
           .filter((slot) => groupOf(slot) === group)
-          .map(({ at }) => (at.expert === undefined ? at.part : `expert ${at.part}`)),
+          .map((slot) => (slot.at.expert === undefined ? slot.at.part : `expert ${slot.at.part}`)),
       ),
     ];
     expect(parts("router")).toEqual(["router", "sharedRouter"]);

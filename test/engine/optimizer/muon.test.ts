@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { randomStream } from "../../../src/base/random.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { muonScale, newtonSchulz, takesMuon } from "../../../src/engine/optimizer/muon.js";
@@ -7,19 +8,19 @@ import { moeSpec } from "../../support/runs.js";
 
 type Matrix = number[][];
 const multiply = (a: Matrix, b: Matrix): Matrix =>
-  a.map((row) => b[0]!.map((_, j) => row.reduce((sum, x, k) => sum + x * b[k]![j]!, 0)));
-const transpose = (a: Matrix): Matrix => a[0]!.map((_, j) => a.map((row) => row[j]!));
+  a.map((row) => at(b, 0).map((_, j) => row.reduce((sum, x, k) => sum + x * at(at(b, k), j), 0)));
+const transpose = (a: Matrix): Matrix => at(a, 0).map((_, j) => a.map((row) => at(row, j)));
 const combine = (a: Matrix, x: number, b: Matrix, y: number): Matrix =>
-  a.map((row, i) => row.map((value, j) => x * value + y * b[i]![j]!));
+  a.map((row, i) => row.map((value, j) => x * value + y * at(at(b, i), j)));
 
 /** torch/optim/_muon.py, _zeropower_via_newtonschulz, in float64: a tall matrix is turned first. */
 function reference(g: Matrix): Matrix {
-  let x = g.length > g[0]!.length ? transpose(g) : g;
+  let x = g.length > at(g, 0).length ? transpose(g) : g;
   for (let step = 0; step < 5; step++) {
     const gram = multiply(x, transpose(x));
     x = combine(x, 3.4445, multiply(combine(gram, -4.775, multiply(gram, gram), 2.0315), x), 1);
   }
-  return g.length > g[0]!.length ? transpose(x) : x;
+  return g.length > at(g, 0).length ? transpose(x) : x;
 }
 
 function normalised(rows: number, columns: number): Matrix {
@@ -40,22 +41,22 @@ describe("Newton-Schulz", () => {
     [6, 1],
   ])("%i x %i is torch's iteration", (rows, columns) => {
     const g = normalised(rows, columns);
-    const [found] = evaluate(newtonSchulz(rows, columns), [Float64Array.from(g.flat())]);
+    const [iterate] = evaluate(newtonSchulz(rows, columns), [Float64Array.from(g.flat())]);
     reference(g)
       .flat()
-      .forEach((value, i) => expect(found!.data[i]!).toBeCloseTo(value, 12));
+      .forEach((value, i) => expect(at(iterate!.data, i)).toBeCloseTo(value, 12));
   });
 
   it("brings every singular value near 1", () => {
     const g = normalised(8, 24);
-    const [found] = evaluate(newtonSchulz(8, 24), [Float64Array.from(g.flat())]);
-    const x = Array.from({ length: 8 }, (_, i) => [...found!.data.subarray(i * 24, (i + 1) * 24)]);
+    const [iterate] = evaluate(newtonSchulz(8, 24), [Float64Array.from(g.flat())]);
+    const x = Array.from({ length: 8 }, (_, i) => [...iterate!.data.subarray(i * 24, (i + 1) * 24)]);
     const gram = multiply(x, transpose(x));
     // Singular values between 0.6 and 1.25 or so: the trace is that of nearly the identity, and no row is far from unit
     // length.
     gram.forEach((row, i) => {
-      expect(row[i]!).toBeGreaterThan(0.4);
-      expect(row[i]!).toBeLessThan(1.6);
+      expect(at(row, i)).toBeGreaterThan(0.4);
+      expect(at(row, i)).toBeLessThan(1.6);
     });
   });
 });
@@ -64,7 +65,7 @@ it("hidden matrices go to Muon, looked-up and compared rows do not", () => {
   const parts = new Set(
     slotsOf(moeSpec)
       .filter(takesMuon)
-      .map(({ at }) => (at.expert === undefined ? at.part : `expert ${at.part}`)),
+      .map((slot) => (slot.at.expert === undefined ? slot.at.part : `expert ${slot.at.part}`)),
   );
   expect([...parts]).toEqual(["q", "k", "v", "o", "expert gate", "expert up", "expert down"]);
 });

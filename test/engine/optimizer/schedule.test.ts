@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { learningRateAt, type Schedule } from "../../../src/engine/optimizer/schedule.js";
 
 const shape = (lr: Schedule, steps: number): number[] =>
@@ -49,10 +50,10 @@ describe("learning rate", () => {
           if (i + 1 <= lr.warmup) expect(rate).toBeCloseTo((lr.peak * (i + 1)) / lr.warmup, 12);
           else expect(rate).toBeGreaterThanOrEqual(lr.peak * (lr.final - 1e-12));
           if (i + 1 > lr.warmup && i > 0 && i + 1 > Math.max(1, lr.warmup))
-            expect(rate).toBeLessThanOrEqual(rates[i - 1]! * (1 + 1e-12));
+            expect(rate).toBeLessThanOrEqual(at(rates, i - 1) * (1 + 1e-12));
         });
         if (steps > Math.max(1, lr.warmup) && lr.schedule !== "constant")
-          expect(rates.at(-1)! / lr.peak).toBeCloseTo(lr.final, 9);
+          expect(at(rates, rates.length - 1) / lr.peak).toBeCloseTo(lr.final, 9);
         if (steps > 1 || lr.warmup === 1) expect(Math.max(...rates) / lr.peak).toBeCloseTo(1, 9);
       }),
     );

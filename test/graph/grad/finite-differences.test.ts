@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { backward } from "../../../src/graph/grad/backward.js";
 import { gradRules } from "../../../src/graph/grad/rules.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
@@ -22,7 +23,7 @@ function withLoss(graph: Graph): { b: GraphBuilder; loss: ValueId } {
   b.nodes.push(...graph.nodes);
   b.inputs.push(...graph.inputs);
   const parts = graph.outputs.flatMap((id, i) => {
-    if (graph.values[id]!.dtype === "int") return [];
+    if (at(graph.values, id).dtype === "int") return [];
     const shape = b.shape(id);
     const weights = new Float32Array(shape.reduce((a, c) => a * c, 1));
     randomStream(7, `loss ${i}`).normals(weights, 0);
@@ -43,8 +44,8 @@ describe("gradients agree with central finite differences in float64, on random 
       fc.property(fc.gen(), (draw) => {
         const { graph, feeds } = makeCase(prim, draw, { smooth: true });
         const { b, loss } = withLoss(graph);
-        const wrt = graph.inputs.filter((id) => graph.values[id]!.dtype === "f32");
-        const choices = graph.outputs.filter((id) => graph.values[id]!.dtype === "int");
+        const wrt = graph.inputs.filter((id) => at(graph.values, id).dtype === "f32");
+        const choices = graph.outputs.filter((id) => at(graph.values, id).dtype === "int");
         const forward = prune(b.finish([loss, ...choices]));
         const gradients = backward(b, loss, wrt);
         const full = prune(b.finish(gradients));
@@ -52,10 +53,10 @@ describe("gradients agree with central finite differences in float64, on random 
         const analytic = evaluate(full, feeds);
         wrt.forEach((id, w) => {
           const position = graph.inputs.indexOf(id);
-          for (let at = 0; at < feeds[position]!.length; at++) {
+          for (let place = 0; place < at(feeds, position).length; place++) {
             const shifted = (by: number): readonly Tensor[] => {
               const copy = feeds.map((data) => data.slice());
-              copy[position]![at]! += by;
+              at(copy, position)[place]! += by;
               return evaluate(forward, copy);
             };
             const [[above, ...chosen], [below, ...others]] = [shifted(STEP), shifted(-STEP)] as [
@@ -63,11 +64,11 @@ describe("gradients agree with central finite differences in float64, on random 
               [Tensor, ...Tensor[]],
             ];
             // A choice between experts that changes within the step is a jump, which has no derivative.
-            fc.pre(chosen.every(({ data }, i) => data.join() === others[i]!.data.join()));
-            const numeric = (above.data[0]! - below.data[0]!) / (2 * STEP);
-            const found = analytic[w]!.data[at]!;
-            if (!(Math.abs(found - numeric) < 1e-6 * (1 + Math.abs(numeric))))
-              expect.fail(`input ${position}[${at}]: ${found}, differences give ${numeric}`);
+            fc.pre(chosen.every(({ data }, i) => data.join() === at(others, i).data.join()));
+            const numeric = (at(above.data, 0) - at(below.data, 0)) / (2 * STEP);
+            const gradient = at(at(analytic, w).data, place);
+            if (!(Math.abs(gradient - numeric) < 1e-6 * (1 + Math.abs(numeric))))
+              expect.fail(`input ${position}[${place}]: ${gradient}, differences give ${numeric}`);
           }
         });
       }),
@@ -105,7 +106,7 @@ it("gives zeros to a parameter that the loss does not depend on", () => {
   const unused = b.input("unused", "f32", [3]);
   const loss = b.op("reduceSum", [x], { axes: [0], keepDims: false });
   const graph = prune(b.finish(backward(b, loss, [unused])));
-  expect(Array.from(evaluate(graph, [Float64Array.of(1, 2), Float64Array.of(1, 2, 3)])[0]!.data)).toEqual([0, 0, 0]);
+  expect(Array.from(at(evaluate(graph, [Float64Array.of(1, 2), Float64Array.of(1, 2, 3)]), 0).data)).toEqual([0, 0, 0]);
 });
 
 it("refuses to differentiate a gradient", () => {

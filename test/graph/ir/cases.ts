@@ -4,6 +4,7 @@
  * largest first and shrinks what fails; numbers from a stream that it seeds.
  */
 import fc from "fast-check";
+import { at } from "../../../src/base/at.js";
 import { randomStream, type RandomStream } from "../../../src/base/random.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
 import { elements, type Graph, type Prim, type RouteRule, type ValueId } from "../../../src/graph/ir/ir.js";
@@ -43,7 +44,7 @@ class CaseBuilder {
   }
 
   oneOf<T>(choices: readonly T[]): T {
-    return choices[this.pick(0, choices.length - 1)]!;
+    return at(choices, this.pick(0, choices.length - 1));
   }
 
   shape(): number[] {
@@ -252,16 +253,19 @@ function routeCase(c: CaseBuilder): { readonly k: number; readonly rule: RouteRu
   }
   const count = c.pick(1, 3);
   const size = c.pick(count === 1 ? 1 : 2, 4);
-  const kept = c.pick(1, count);
+  const openGroups = c.pick(1, count);
   const rule: RouteRule = {
     score: c.flag() ? "softmax" : "sigmoid",
     jitter: 0,
-    renormalise: [null, { plus: 0, atLeast: 0 }, { plus: 0.3, atLeast: 0 }, { plus: 0, atLeast: 0.6 }][c.pick(0, 3)]!,
-    groups: count === 1 ? null : { count, kept },
+    renormalise: at(
+      [null, { plus: 0, atLeast: 0 }, { plus: 0.3, atLeast: 0 }, { plus: 0, atLeast: 0.6 }],
+      c.pick(0, 3),
+    ),
+    groups: count === 1 ? null : { count, kept: openGroups },
     corrected: c.flag(),
     scaling: c.flag() ? 1 : 2.5,
   };
-  return { k: c.pick(1, count === 1 ? size : kept * size), rule, experts: count * size };
+  return { k: c.pick(1, count === 1 ? size : openGroups * size), rule, experts: count * size };
 }
 
 /** Hidden states, head and targets, some or all of which are ignored. */
@@ -332,7 +336,7 @@ export const cases: { readonly [P in Prim]: Make } = {
   },
   rmsNorm: (c) => {
     const shape = c.shape();
-    return [c.b.op("rmsNorm", [c.normal(...shape), c.normal(shape.at(-1)!)], { eps: 1e-3 })];
+    return [c.b.op("rmsNorm", [c.normal(...shape), c.normal(at(shape, shape.length - 1))], { eps: 1e-3 })];
   },
   rmsNormGrad: (c) => {
     const [x, dy] = pair(c);

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { backward } from "../../../src/graph/grad/backward.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
 import type { Graph, Node, Value, ValueId } from "../../../src/graph/ir/ir.js";
@@ -63,7 +64,7 @@ describe("verify", () => {
     expect(() => verify(small().graph)).not.toThrow();
   });
 
-  const breaches: [string, (at: ReturnType<typeof small>) => Graph, string][] = [
+  const breaches: [string, (parts: ReturnType<typeof small>) => Graph, string][] = [
     [
       "use before definition",
       ({ graph }) => ({ ...graph, nodes: [...graph.nodes].reverse() }),
@@ -76,7 +77,7 @@ describe("verify", () => {
     ],
     [
       "a value defined twice",
-      ({ graph }) => ({ ...graph, nodes: [graph.nodes[0]!, ...graph.nodes] }),
+      ({ graph }) => ({ ...graph, nodes: [at(graph.nodes, 0), ...graph.nodes] }),
       "node 1 (sigmoid): %2 is defined twice",
     ],
     [

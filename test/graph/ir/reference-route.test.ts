@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
 import type { PrimAttrs, RouteRule, ValueId } from "../../../src/graph/ir/ir.js";
 import { verify } from "../../../src/graph/ir/passes.js";
@@ -35,11 +36,11 @@ const softmax = (row: readonly number[]): number[] => {
 describe("Sinkhorn", () => {
   const settle = { iterations: 1000, tolerance: 1e-4 };
 
-  it.each(megatronRouting.sinkhorn.map((found, i) => [i, found] as const))(
+  it.each(megatronRouting.sinkhorn.map((golden, i) => [i, golden] as const))(
     "Megatron's choices and weights, case %i",
     (_, { k, logits, matrix, chosen, weights }) => {
-      const [tokens, experts] = [logits.length, logits[0]!.length];
-      const [v, picked, given] = run(
+      const [tokens, experts] = [logits.length, at(logits, 0).length];
+      const [v, picked, ownWeights] = run(
         (b) => {
           const l = b.input("logits", "f32", [tokens, experts]);
           const factors = b.op("sinkhorn", [l], settle);
@@ -56,15 +57,15 @@ describe("Sinkhorn", () => {
         [logits.flat()],
       ) as [number[], number[], number[]];
       const pairs = rowsOf(picked, k).map((row, t) =>
-        row.map((expert, i) => [expert, rowsOf(given, k)[t]![i]!] as const).sort((a, b) => a[0] - b[0]),
+        row.map((expert, i) => [expert, at(at(rowsOf(ownWeights, k), t), i)] as const).sort((a, b) => a[0] - b[0]),
       );
       expect(pairs.map((row) => row.map(([expert]) => expert))).toEqual(chosen);
-      pairs.forEach((row, t) => row.forEach(([, weight], i) => expect(weight).toBeCloseTo(weights[t]![i]!, 10)));
+      pairs.forEach((row, t) => row.forEach(([, weight], i) => expect(weight).toBeCloseTo(at(at(weights, t), i), 10)));
       // Megatron's matrix, up to the size of each row and the eps in it.
       logits.forEach((row, t) => {
-        const own = softmax(row.map((logit, e) => logit + Math.log(v[e]!)));
-        const total = matrix[t]!.reduce((a, x) => a + x, 0);
-        own.forEach((share, e) => expect(share).toBeCloseTo(matrix[t]![e]! / total, 6));
+        const own = softmax(row.map((logit, e) => logit + Math.log(at(v, e))));
+        const total = at(matrix, t).reduce((a, x) => a + x, 0);
+        own.forEach((share, e) => expect(share).toBeCloseTo(at(at(matrix, t), e) / total, 6));
       });
     },
   );
@@ -81,9 +82,11 @@ describe("Sinkhorn", () => {
             (b) => [b.op("sinkhorn", [b.input("l", "f32", [tokens, experts])], { iterations: 2000, tolerance: 0 })],
             [logits],
           ) as [number[]];
-          const shares = rowsOf(logits, experts).map((row) => softmax(row.map((logit, e) => logit + Math.log(v[e]!))));
+          const shares = rowsOf(logits, experts).map((row) =>
+            softmax(row.map((logit, e) => logit + Math.log(at(v, e)))),
+          );
           for (let e = 0; e < experts; e++)
-            expect(shares.reduce((sum, row) => sum + row[e]!, 0)).toBeCloseTo(tokens / experts, 5);
+            expect(shares.reduce((sum, row) => sum + at(row, e), 0)).toBeCloseTo(tokens / experts, 5);
         },
       ),
       { numRuns: 30 },
@@ -100,7 +103,7 @@ describe("Sinkhorn", () => {
 });
 
 /** Slot by slot: a choice stays if fewer than `rows` better ones of its expert are there. */
-function kept(
+function underCapacity(
   weights: readonly number[],
   experts: readonly number[],
   rows: number,
@@ -109,17 +112,18 @@ function kept(
   return experts.map((expert, slot) => {
     const better = experts.filter(
       (other, i) =>
-        other === expert && (by === "weight" && weights[i] !== weights[slot] ? weights[i]! > weights[slot]! : i < slot),
+        other === expert &&
+        (by === "weight" && weights[i] !== weights[slot] ? at(weights, i) > at(weights, slot) : i < slot),
     );
     return better.length < rows ? 1 : 0;
   });
 }
 
 describe("capacity", () => {
-  it.each(megatronRouting.drop.map((found, i) => [i, found] as const))(
+  it.each(megatronRouting.drop.map((golden, i) => [i, golden] as const))(
     "Megatron's dropped weights, case %i",
-    (_, { k, factor, renormalised, logits, capacity, ...wanted }) => {
-      const [tokens, experts] = [logits.length, logits[0]!.length];
+    (_, { k, factor, renormalised, logits, capacity, ...golden }) => {
+      const [tokens, experts] = [logits.length, at(logits, 0).length];
       expect(Math.ceil(((tokens * k) / experts) * factor)).toBe(capacity);
       for (const [policy, by] of [
         ["probs", "weight"],
@@ -136,11 +140,11 @@ describe("capacity", () => {
           [logits.flat()],
         ) as [number[], number[]];
         const dense = Array.from({ length: tokens }, () => new Array<number>(experts + 1).fill(0));
-        chosen.forEach((expert, slot) => (dense[Math.floor(slot / k)]![expert] = weights[slot]!));
+        chosen.forEach((expert, slot) => (at(dense, Math.floor(slot / k))[expert] = at(weights, slot)));
         for (const row of dense) row.pop();
         dense.forEach((row, t) =>
           row.forEach((weight, e) =>
-            expect(weight, `${policy} token ${t} expert ${e}`).toBeCloseTo(wanted[policy][t]![e]!, 10),
+            expect(weight, `${policy} token ${t} expert ${e}`).toBeCloseTo(at(at(golden[policy], t), e), 10),
           ),
         );
       }
@@ -160,10 +164,10 @@ describe("capacity", () => {
     fc.assert(
       fc.property(choices, ({ tokens, experts, top, cap, by, noise }) => {
         const [k, rows] = [Math.min(top, experts), Math.min(cap, tokens)];
-        const chosen = Array.from({ length: tokens }, (_, t) => noise[t]! % experts).flatMap((first) =>
+        const chosen = Array.from({ length: tokens }, (_, t) => at(noise, t) % experts).flatMap((first) =>
           Array.from({ length: k }, (_, i) => (first + i) % experts),
         );
-        const weights = chosen.map((_, slot) => noise[(slot * 7) % 40]! / 4);
+        const weights = chosen.map((_, slot) => at(noise, (slot * 7) % 40) / 4);
         const attrs: PrimAttrs["expertCapacity"] = { experts, rows, by };
         const [served, counts, order] = run(
           (b) => {
@@ -181,7 +185,7 @@ describe("capacity", () => {
           },
           [weights, chosen],
         ) as [number[], number[], number[]];
-        const expected = kept(weights, chosen, rows, by);
+        const expected = underCapacity(weights, chosen, rows, by);
         expect(served).toEqual(chosen.map((expert, slot) => (expected[slot] === 1 ? expert : experts)));
         expect(counts).toEqual(
           Array.from({ length: experts }, (_, e) => Math.min(rows, chosen.filter((expert) => expert === e).length)),

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { forwardFlopsPerToken } from "../../../src/model/cost/flops.js";
 import type { Graph } from "../../../src/graph/ir/ir.js";
 import { elements } from "../../../src/graph/ir/ir.js";
@@ -14,7 +15,7 @@ const shapes = fc.record({ batch: fc.integer({ min: 1, max: 3 }), sequence: fc.i
 /** Two FLOPs a multiply-add of every matrix product in a graph. */
 function countFlops(graph: Graph): number {
   let total = 0;
-  const shape = (id: number): readonly number[] => graph.values[id]!.shape;
+  const shape = (id: number): readonly number[] => at(graph.values, id).shape;
   for (const node of graph.nodes) {
     switch (node.prim) {
       case "matmul":
@@ -22,7 +23,7 @@ function countFlops(graph: Graph): number {
         break;
       case "groupedMatmul":
         // [topK * N, A] rows times [A, B], whichever expert a row belongs to.
-        total += 2 * elements(shape(node.out[0])) * shape(node.in[0])[1]!;
+        total += 2 * elements(shape(node.out[0])) * at(shape(node.in[0]), 1);
         break;
       case "attention": {
         const { batch, sequence, heads, headDim, valueDim } = node.attrs;
@@ -30,7 +31,7 @@ function countFlops(graph: Graph): number {
         break;
       }
       case "headCrossEntropy":
-        total += 2 * elements(shape(node.in[0])) * shape(node.in[1])[0]!;
+        total += 2 * elements(shape(node.in[0])) * at(shape(node.in[1]), 0);
         break;
       default:
         break;
@@ -49,13 +50,15 @@ describe.each(families)("random %s models", (family) => {
         const slots = slotsOf(spec);
         expect(program.params.map(({ key }) => key)).toEqual(slots.map(({ key }) => key));
         expect(program.trained.map(({ key }) => key)).toEqual(
-          slots.filter(({ at }) => !isBuffer(at)).map(({ key }) => key),
+          slots.filter((slot) => !isBuffer(slot.at)).map(({ key }) => key),
         );
         program.params.forEach((param, i) =>
-          expect(program.graph.values[program.graph.inputs[2 + i]!]!.shape, param.key).toEqual([...slots[i]!.shape]),
+          expect(at(program.graph.values, at(program.graph.inputs, 2 + i)).shape, param.key).toEqual([
+            ...at(slots, i).shape,
+          ]),
         );
         program.trained.forEach((param, i) =>
-          expect(program.graph.values[program.graph.outputs[program.gradients + i]!]!.shape, param.key).toEqual([
+          expect(at(program.graph.values, at(program.graph.outputs, program.gradients + i)).shape, param.key).toEqual([
             ...param.shape,
           ]),
         );
@@ -64,7 +67,7 @@ describe.each(families)("random %s models", (family) => {
         expect(program.outputs.balance === null).toBe(!isMoe(spec));
         // Zeros stand for the gradient of a parameter that the loss does not depend on; here every parameter counts.
         const zeros = program.trained.filter((_, i) => {
-          const id = program.graph.outputs[program.gradients + i]!;
+          const id = at(program.graph.outputs, program.gradients + i);
           return program.graph.nodes.some((node) => node.prim === "constant" && node.out[0] === id);
         });
         expect(zeros.map(({ key }) => key)).toEqual([]);

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { at, entryOf } from "../../../src/base/at.js";
 import { openCheckpoint, type Checkpoint } from "../../../src/files/checkpoint/open.js";
 import { openForwardRuntime } from "../../../src/engine/onnxruntime/forward-runtime.js";
 import { openTrainRuntime } from "../../../src/engine/onnxruntime/train-runtime.js";
@@ -25,16 +26,16 @@ describe("golden models of transformers", () => {
     it(`${name}: logits and loss`, async () => {
       const checkpoint = await openCheckpoint(golden(name));
       const expected = readTensors(golden(name, "expected.safetensors"));
-      const { data: ids, shape } = expected.get("input_ids")!;
+      const { data: ids, shape } = entryOf(expected, "input_ids");
       const [batch, sequence] = shape as [number, number];
 
       const program = logitsProgram(checkpoint.spec, { batch, sequence });
       const runtime = openForwardRuntime({ threads: 1 });
       for (const { key } of program.params) await runtime.write(key, await checkpoint.readFloat32(key));
       const logits = await runtime.run("all", program, [Int32Array.from(ids)]);
-      const wanted = expected.get("logits")!.data;
+      const expectedLogits = entryOf(expected, "logits").data;
       let worst = 0;
-      wanted.forEach((value, i) => (worst = Math.max(worst, Math.abs(value - logits[i]!))));
+      expectedLogits.forEach((value, i) => (worst = Math.max(worst, Math.abs(value - at(logits, i)))));
       expect(worst).toBeLessThan(1e-4);
 
       const rows = logitsProgram(checkpoint.spec, { batch, sequence, rows: 2 });
@@ -51,7 +52,7 @@ describe("golden models of transformers", () => {
         text.targets,
         ...(await weightsOf(checkpoint, losses.params)),
       ]);
-      expect(Math.abs(loss!.data[0]! - expected.get("loss")!.data[0]!)).toBeLessThan(1e-4);
+      expect(Math.abs(at(loss!.data, 0) - at(entryOf(expected, "loss").data, 0))).toBeLessThan(1e-4);
       await checkpoint.close();
     });
   }
@@ -63,11 +64,11 @@ describe("golden training runs of transformers", () => {
       const checkpoint = await openCheckpoint(golden(name));
       const trajectory = JSON.parse(readFileSync(golden(name, "trajectory.json"), "utf8")) as Trajectory;
       const gradients = readTensors(golden(name, "grads_step0.safetensors"));
-      const { data, shape } = readTensors(golden(name, "batches.safetensors")).get("input_ids")!;
+      const { data, shape } = entryOf(readTensors(golden(name, "batches.safetensors")), "input_ids");
       const [steps, batch, sequence] = shape as [number, number, number];
       const batchAt = (step: number): { ids: Int32Array; targets: Int32Array } =>
         shifted(data.subarray(step * batch * sequence, (step + 1) * batch * sequence), sequence);
-      const moe = trajectory.steps[0]!.aux_loss !== null;
+      const moe = at(trajectory.steps, 0).aux_loss !== null;
       const auxCoef = checkpoint.spec.auxLossCoef;
       const program = trainProgram(checkpoint.spec, { batch, sequence, auxCoef, zCoef: 0 });
 
@@ -77,15 +78,15 @@ describe("golden training runs of transformers", () => {
       const { namedSlots } = await import("../../../src/model/tensors/names.js");
       const names = new Map(namedSlots(checkpoint.spec).map(({ slot, names: [tensor] }) => [slot.key, tensor!]));
       program.params.forEach(({ key }, i) => {
-        const expected = goldenGradient(gradients, names.get(key)!);
-        expect(relativeError(results[program.gradients + i]!.data, expected), key).toBeLessThan(1e-4);
+        const expected = goldenGradient(gradients, entryOf(names, key));
+        expect(relativeError(at(results, program.gradients + i).data, expected), key).toBeLessThan(1e-4);
       });
 
       const runtime = await openTrainRuntime(program, { threads: 1, accumulate: false });
-      for (const [i, { key }] of program.params.entries()) await runtime.write("weight", key, weights[i]!);
+      for (const [i, { key }] of program.params.entries()) await runtime.write("weight", key, at(weights, i));
       const { lr, betas, eps, weight_decay, clip_grad_norm } = trajectory.optimizer;
       for (let step = 0; step < steps; step++) {
-        const expected = trajectory.steps[step]!;
+        const expected = at(trajectory.steps, step);
         const got = await runtime.step([batchAt(step)], {
           learningRate: lr,
           beta1: betas[0],

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { randomStream } from "../../../src/base/random.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
 import type { RouteRule, ValueId } from "../../../src/graph/ir/ir.js";
@@ -27,7 +28,7 @@ function loadBalancingLossFunc(layers: readonly (readonly number[][])[], experts
   const selected = routingWeights.map((row) =>
     row
       .map((_, e) => e)
-      .sort((a, b) => row[b]! - row[a]! || a - b)
+      .sort((a, b) => at(row, b) - at(row, a) || a - b)
       .slice(0, topK),
   );
   // expert_mask [tokens, topK, experts] -> tokens_per_expert = mean over tokens [topK, experts]
@@ -36,10 +37,10 @@ function loadBalancingLossFunc(layers: readonly (readonly number[][])[], experts
   );
   const routerProbPerExpert = Array.from(
     { length: experts },
-    (_, e) => routingWeights.reduce((sum, row) => sum + row[e]!, 0) / concatenated.length,
+    (_, e) => routingWeights.reduce((sum, row) => sum + at(row, e), 0) / concatenated.length,
   );
   let overall = 0;
-  for (const row of tokensPerExpert) row.forEach((share, e) => (overall += share * routerProbPerExpert[e]!));
+  for (const row of tokensPerExpert) row.forEach((share, e) => (overall += share * at(routerProbPerExpert, e)));
   return overall * experts;
 }
 
@@ -86,7 +87,7 @@ describe("router losses", () => {
     const { b, routers, feeds } = routersOf(logits, experts, k);
     const graph = prune(b.finish([balanceLoss(b, routers), routerZLoss(b, routers)]));
     verify(graph);
-    const [balance, z] = evaluate(graph, feeds).map(({ data }) => data[0]!);
+    const [balance, z] = evaluate(graph, feeds).map(({ data }) => at(data, 0));
     expect(balance).toBeCloseTo(loadBalancingLossFunc(logits, experts, k), 10);
     expect(z).toBeCloseTo(stMoeZLoss(logits), 10);
   });
@@ -94,8 +95,8 @@ describe("router losses", () => {
   it("are K and ln(E)² for a router that knows nothing", () => {
     const logits = [Array.from({ length: 4 }, () => [0, 0, 0, 0, 0])];
     const { b, routers, feeds } = routersOf(logits, 5, 2);
-    const [balance, z] = evaluate(b.finish([balanceLoss(b, routers), routerZLoss(b, routers)]), feeds).map(
-      ({ data }) => data[0]!,
+    const [balance, z] = evaluate(b.finish([balanceLoss(b, routers), routerZLoss(b, routers)]), feeds).map(({ data }) =>
+      at(data, 0),
     );
     expect(balance).toBeCloseTo(2, 12);
     expect(z).toBeCloseTo(Math.log(5) ** 2, 12);
@@ -103,8 +104,8 @@ describe("router losses", () => {
 
   it("do not mix layers with different numbers of experts", () => {
     const one = routersOf(randomLayers(1, 2, 4, 1), 4, 1);
-    const other = { ...one.routers[0]!, experts: 5 };
-    expect(() => balanceLoss(one.b, [one.routers[0]!, other])).toThrow("different numbers of experts");
+    const other = { ...at(one.routers, 0), experts: 5 };
+    expect(() => balanceLoss(one.b, [at(one.routers, 0), other])).toThrow("different numbers of experts");
   });
 });
 
@@ -138,17 +139,17 @@ describe("load balancing layer by layer", () => {
   }
 
   it.each(
-    megatronRouting.loss.flatMap((found) =>
-      (["layer", "sequence", "running"] as const).map((over) => [found.score, over, found] as const),
+    megatronRouting.loss.flatMap((golden) =>
+      (["layer", "sequence", "running"] as const).map((over) => [golden.score, over, golden] as const),
     ),
-  )("%s scores, over a %s: Megatron's values and gradients", (score, over, { batch, k, logits, ...wanted }) => {
+  )("%s scores, over a %s: Megatron's values and gradients", (score, over, { batch, k, logits, ...golden }) => {
     // Bias and groups move the choice, but not what the loss goes by.
     for (const rule of [
       ruleOf(score),
       ruleOf(score, { corrected: true }),
       ruleOf(score, { groups: { count: 5, kept: 2 } }),
     ]) {
-      const [tokens, experts] = [logits[0]!.length, logits[0]![0]!.length];
+      const [tokens, experts] = [at(logits, 0).length, at(at(logits, 0), 0).length];
       const b = new GraphBuilder();
       const routers = logits.map((_, micro) => routerOn(b, `l${micro}`, [tokens, experts], k, rule));
       const before = routers.map((_, micro) => ({
@@ -158,7 +159,7 @@ describe("load balancing layer by layer", () => {
       const losses = routers.map((router, micro) =>
         layerBalanceLoss(b, [router], {
           blocks: over === "sequence" ? batch : 1,
-          elsewhere: over === "running" ? [before[micro]!] : undefined,
+          elsewhere: over === "running" ? [at(before, micro)] : undefined,
         }),
       );
       const gradients = backward(
@@ -174,7 +175,7 @@ describe("load balancing layer by layer", () => {
         for (const row of micro)
           for (const e of row
             .map((_, i) => i)
-            .sort((x, y) => row[y]! - row[x]! || x - y)
+            .sort((x, y) => at(row, y) - at(row, x) || x - y)
             .slice(0, k))
             sum[e]!++;
         return sum;
@@ -182,21 +183,21 @@ describe("load balancing layer by layer", () => {
       const earlier = counts.map((_, micro) =>
         counts
           .slice(0, micro)
-          .reduce((sum, part) => sum.map((n, e) => n + part[e]!), new Array<number>(experts).fill(0)),
+          .reduce((sum, part) => sum.map((n, e) => n + at(part, e)), new Array<number>(experts).fill(0)),
       );
       const feeds = graph.inputs.map((id) => {
-        const name = graph.values[id]!.name!;
+        const name = at(graph.values, id).name!;
         return Float64Array.from(
-          name.startsWith("l") ? logits[Number(name.slice(1))]!.flat() : earlier[Number(name.slice(1))]!,
+          name.startsWith("l") ? at(logits, Number(name.slice(1))).flat() : at(earlier, Number(name.slice(1))),
         );
       });
       const results = evaluate(graph, feeds);
-      wanted[over].values.forEach((value, micro) => expect(results[micro]!.data[0]).toBeCloseTo(value, 9));
-      wanted[over].gradient.forEach((matrix, micro) =>
+      golden[over].values.forEach((value, micro) => expect(at(results, micro).data[0]).toBeCloseTo(value, 9));
+      golden[over].gradient.forEach((matrix, micro) =>
         matrix
           .flat()
           .forEach((value, i) =>
-            expect(results[logits.length + micro]!.data[i], `${micro}[${i}]`).toBeCloseTo(value, 8),
+            expect(at(results, logits.length + micro).data[i], `${micro}[${i}]`).toBeCloseTo(value, 8),
           ),
       );
     }
@@ -222,7 +223,7 @@ describe("load balancing layer by layer", () => {
       const [loss] = evaluate(b.finish([layerBalanceLoss(b, [router], { blocks: tokens })]), [
         Float64Array.from(Array.from({ length: tokens }, () => row).flat()),
       ]);
-      expect(loss!.data[0]).toBeCloseTo(4 * softmax(row)[0]!, 12);
+      expect(loss!.data[0]).toBeCloseTo(4 * at(softmax(row), 0), 12);
     }
   });
 });

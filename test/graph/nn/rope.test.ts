@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { plainRope } from "../../../src/model/decoder/plain.js";
 import { ropeFrequencies, ropeTables } from "../../../src/graph/nn/rope.js";
 
@@ -45,14 +46,14 @@ describe("rotary frequencies", () => {
             highFreqFactor: high,
             originalMaxPositions: original,
           };
-          const found = ropeFrequencies({ ...plainRope(theta, 2 * half), scaling }, 1);
+          const frequencies = ropeFrequencies({ ...plainRope(theta, 2 * half), scaling }, 1);
           const plain = ropeFrequencies(plainRope(theta, 2 * half), 1);
           llama3(theta, 2 * half, factor, low, high, original).forEach((value, i) =>
-            expect(found[i]! / value).toBeCloseTo(1, 12),
+            expect(at(frequencies, i) / value).toBeCloseTo(1, 12),
           );
-          found.forEach((value, i) => {
-            expect(value).toBeLessThanOrEqual(plain[i]! * (1 + 1e-12));
-            expect(value).toBeGreaterThanOrEqual((plain[i]! / factor) * (1 - 1e-12));
+          frequencies.forEach((value, i) => {
+            expect(value).toBeLessThanOrEqual(at(plain, i) * (1 + 1e-12));
+            expect(value).toBeGreaterThanOrEqual((at(plain, i) / factor) * (1 - 1e-12));
           });
         },
       ),
@@ -67,14 +68,14 @@ describe("rotary frequencies", () => {
       highFreqFactor: 4,
       originalMaxPositions: 8192,
     };
-    const found = ropeFrequencies({ ...plainRope(500_000, 128), scaling }, 1);
+    const frequencies = ropeFrequencies({ ...plainRope(500_000, 128), scaling }, 1);
     const plain = ropeFrequencies({ ...plainRope(500_000, 128), scaling: { kind: "none" } }, 1);
-    const ratio = [...found].map((x, i) => x / plain[i]!);
+    const ratio = [...frequencies].map((x, i) => x / at(plain, i));
     expect(ratio[0]).toBe(1);
     expect(ratio[28]).toBe(1);
     expect(ratio[63]).toBeCloseTo(1 / 8, 12);
     // The wave of index 32 is about 4443 tokens long, between 8192/4 and 8192/1: blended.
-    const smooth = (8192 / ((2 * Math.PI) / plain[32]!) - 1) / 3;
+    const smooth = (8192 / ((2 * Math.PI) / at(plain, 32)) - 1) / 3;
     expect(ratio[32]).toBeCloseTo((1 - smooth) / 8 + smooth, 12);
     expect(smooth).toBeGreaterThan(0);
     expect(smooth).toBeLessThan(1);

@@ -1,4 +1,5 @@
 import { expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { randomStream } from "../../../src/base/random.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
@@ -7,7 +8,7 @@ import { routerEntropy } from "../../../src/graph/nn/router-entropy.js";
 const entropyOf = (logits: readonly number[], experts: number): number => {
   const b = new GraphBuilder();
   const input = b.input("logits", "f32", [logits.length / experts, experts]);
-  return evaluate(b.finish([routerEntropy(b, input)]), [Float64Array.from(logits)])[0]!.data[0]!;
+  return at(at(evaluate(b.finish([routerEntropy(b, input)]), [Float64Array.from(logits)]), 0).data, 0);
 };
 
 it("router entropy is that of the softmax, averaged over tokens", () => {

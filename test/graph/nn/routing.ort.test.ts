@@ -1,5 +1,6 @@
 /** Routing in training, of whole networks: what a layer computes, gradients, and the engine against the reference. */
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { randomStream } from "../../../src/base/random.js";
 import { elements, type Graph, type ValueId } from "../../../src/graph/ir/ir.js";
 import { prune, verify } from "../../../src/graph/ir/passes.js";
@@ -48,7 +49,7 @@ function specWith(router: RouterSpec, changes: Partial<MoeFfn> = {}): DecoderSpe
  */
 function feedsOf(graph: Graph, vocab: number): Float64Array[] {
   return graph.inputs.map((id, position) => {
-    const { name = "", dtype, shape } = graph.values[id]!;
+    const { name = "", dtype, shape } = at(graph.values, id);
     const stream = randomStream(3, `feed ${name}`);
     const data = new Float64Array(elements(shape));
     if (dtype === "int") return data.map((_, i) => Math.floor(stream.uniformAt(i + 100 * position) * vocab));
@@ -70,7 +71,7 @@ const silu = (x: number): number => x / (1 + Math.exp(-x));
 /** (weight [out, in], x [in]) -> [out] */
 const times = (weight: Float64Array, x: readonly number[]): number[] =>
   Array.from({ length: weight.length / x.length }, (_, o) =>
-    x.reduce((sum, value, i) => sum + value * weight[o * x.length + i]!, 0),
+    x.reduce((sum, value, i) => sum + value * at(weight, o * x.length + i), 0),
   );
 
 describe("a layer of experts, token by token", () => {
@@ -93,7 +94,7 @@ describe("a layer of experts, token by token", () => {
       Array.from({ length: tokens }, (_, t) => Array.from(data.subarray(t * spec.hidden, (t + 1) * spec.hidden))),
     );
     const named = (name: string): Float64Array | undefined =>
-      feeds[graph.inputs.findIndex((id: ValueId) => graph.values[id]!.name === name)];
+      feeds[graph.inputs.findIndex((id: ValueId) => at(graph.values, id).name === name)];
     return { x: x!, y: y!, param: (name) => named(`layers.0.${name}`)!, jitter: named("jitter.0") ?? null };
   }
 
@@ -109,7 +110,8 @@ describe("a layer of experts, token by token", () => {
       const queue = all.filter((choice) => choice.expert === expert);
       for (let place = 0; place < rows && queue.length > 0; place++) {
         let first = 0;
-        if (by === "weight") queue.forEach((choice, i) => (first = choice.weight > queue[first]!.weight ? i : first));
+        if (by === "weight")
+          queue.forEach((choice, i) => (first = choice.weight > at(queue, first).weight ? i : first));
         const [next] = queue.splice(first, 1);
         open.add(`${next!.token} ${expert}`);
       }
@@ -131,14 +133,14 @@ describe("a layer of experts, token by token", () => {
       const { x, y, param, jitter } = layer(spec, routing);
       const { hidden } = spec;
       const choices = x.map((row, t) => {
-        const read = jitter === null ? row : row.map((value, i) => value * jitter[t * hidden + i]!);
+        const read = jitter === null ? row : row.map((value, i) => value * at(jitter, t * hidden + i));
         const scores = softmax(times(param("router"), read));
         const top = scores
           .map((_, e) => e)
-          .sort((a, b) => scores[b]! - scores[a]!)
+          .sort((a, b) => at(scores, b) - at(scores, a))
           .slice(0, 2);
-        const sum = renormalised ? top.reduce((a, e) => a + scores[e]!, 0) : 1;
-        return top.map((e) => [e, scores[e]! / sum] as [number, number]);
+        const sum = renormalised ? top.reduce((a, e) => a + at(scores, e), 0) : 1;
+        return top.map((e) => [e, at(scores, e) / sum] as [number, number]);
       });
       const rows = routing.capacity === null ? Infinity : Math.ceil(((tokens * 2) / 4) * routing.capacity.factor);
       const open = admitted(choices, rows, routing.capacity?.by ?? "position");
@@ -147,14 +149,14 @@ describe("a layer of experts, token by token", () => {
         const expected = new Array<number>(hidden).fill(0);
         for (const [e, weight] of own) {
           if (!open.has(`${t} ${e}`)) continue;
-          const gate = times(param(`experts.${e}.gate`), x[t]!).map(silu);
-          const up = times(param(`experts.${e}.up`), x[t]!);
+          const gate = times(param(`experts.${e}.gate`), at(x, t)).map(silu);
+          const up = times(param(`experts.${e}.up`), at(x, t));
           times(
             param(`experts.${e}.down`),
-            gate.map((value, i) => value * up[i]!),
+            gate.map((value, i) => value * at(up, i)),
           ).forEach((value, i) => (expected[i]! += weight * value));
         }
-        expected.forEach((value, i) => expect(y[t]![i], `token ${t}`).toBeCloseTo(value, 9));
+        expected.forEach((value, i) => expect(at(y, t)[i], `token ${t}`).toBeCloseTo(value, 9));
       });
     }
   });
@@ -174,27 +176,27 @@ describe("a layer of experts, token by token", () => {
           row.forEach((value, e) => (row[e] = value / sum));
         });
         for (let e = 0; e < 4; e++) {
-          const sum = matrix.reduce((a, row) => a + row[e]!, 0);
-          for (const row of matrix) row[e] = (row[e]! * tokens) / (4 * sum);
+          const sum = matrix.reduce((a, row) => a + at(row, e), 0);
+          for (const row of matrix) row[e] = (at(row, e) * tokens) / (4 * sum);
         }
       }
       x.forEach((row, t) => {
-        const scores = softmax(logits[t]!);
+        const scores = softmax(at(logits, t));
         const top = scores
           .map((_, e) => e)
-          .sort((a, b) => matrix[t]![b]! - matrix[t]![a]!)
+          .sort((a, b) => at(at(matrix, t), b) - at(at(matrix, t), a))
           .slice(0, 2);
-        const sum = renormalised ? top.reduce((a, e) => a + scores[e]!, 0) : 1;
+        const sum = renormalised ? top.reduce((a, e) => a + at(scores, e), 0) : 1;
         const expected = new Array<number>(row.length).fill(0);
         for (const e of top) {
           const gate = times(param(`experts.${e}.gate`), row).map(silu);
           const up = times(param(`experts.${e}.up`), row);
           times(
             param(`experts.${e}.down`),
-            gate.map((value, i) => value * up[i]!),
-          ).forEach((value, i) => (expected[i]! += (scores[e]! / sum) * value));
+            gate.map((value, i) => value * at(up, i)),
+          ).forEach((value, i) => (expected[i]! += (at(scores, e) / sum) * value));
         }
-        expected.forEach((value, i) => expect(y[t]![i], `token ${t}`).toBeCloseTo(value, 9));
+        expected.forEach((value, i) => expect(at(y, t)[i], `token ${t}`).toBeCloseTo(value, 9));
       });
     }
   });
@@ -250,24 +252,30 @@ describe.each(kinds.map(([name, router, routing, changes = {}]) => [name, router
       const { loss, balance, z } = program.outputs;
       const forward = prune({
         ...program.graph,
-        outputs: [loss, balance!, z!].map((index) => program.graph.outputs[index]!),
+        outputs: [loss, balance!, z!].map((index) => at(program.graph.outputs, index)),
       });
       const total = (changed: readonly Float64Array[]): number => {
-        const [ce, aux, squares] = evaluate(forward, changed).map(({ data }) => data[0]!) as [number, number, number];
+        const [ce, aux, squares] = evaluate(forward, changed).map(({ data }) => at(data, 0)) as [
+          number,
+          number,
+          number,
+        ];
         return ce + coefficients.auxCoef * aux + coefficients.zCoef * squares;
       };
       const gradients = evaluate(program.graph, feeds).slice(program.gradients);
       const stream = randomStream(8, "picks");
       program.trained.forEach(({ key }, i) => {
-        const position = program.graph.inputs.findIndex((id) => program.graph.values[id]!.name === key);
+        const position = program.graph.inputs.findIndex((id) => at(program.graph.values, id).name === key);
         for (let pick = 0; pick < (key.endsWith("router") ? 8 : 2); pick++) {
-          const at = Math.floor(stream.uniformAt(100 * i + pick) * feeds[position]!.length);
+          const place = Math.floor(stream.uniformAt(100 * i + pick) * at(feeds, position).length);
           const shifted = (by: number): number =>
             total(
-              feeds.map((data, p) => (p === position ? data.map((value, j) => (j === at ? value + by : value)) : data)),
+              feeds.map((data, p) =>
+                p === position ? data.map((value, j) => (j === place ? value + by : value)) : data,
+              ),
             );
           const numeric = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
-          expect(Math.abs(gradients[i]!.data[at]! - numeric), `${key}[${at}]`).toBeLessThan(
+          expect(Math.abs(at(at(gradients, i).data, place) - numeric), `${key}[${place}]`).toBeLessThan(
             1e-6 * (1 + Math.abs(numeric)),
           );
         }
@@ -276,19 +284,19 @@ describe.each(kinds.map(([name, router, routing, changes = {}]) => [name, router
 
     it("runs on onnxruntime as in the reference, forward and backward, on one thread and on two", async () => {
       const expected = evaluate(program.graph, feeds);
-      const given = feeds.map((data) => Float32Array.from(data));
-      const actual = await evaluateOnce(program.graph, given);
+      const feeds32 = feeds.map((data) => Float32Array.from(data));
+      const actual = await evaluateOnce(program.graph, feeds32);
       expected.forEach(({ data }, i) =>
-        data.forEach((value, at) =>
-          expect(Math.abs(actual[i]!.data[at]! - value), `output ${i}[${at}]`).toBeLessThan(
+        data.forEach((value, place) =>
+          expect(Math.abs(at(at(actual, i).data, place) - value), `output ${i}[${place}]`).toBeLessThan(
             2e-5 * (1 + Math.abs(value)),
           ),
         ),
       );
-      expect(await evaluateOnce(program.graph, given, 2)).toEqual(actual);
+      expect(await evaluateOnce(program.graph, feeds32, 2)).toEqual(actual);
       if (program.outputs.kept.length > 0) {
-        const sum = (index: number): number => actual[index]!.data.reduce((a, b) => a + b, 0);
-        program.outputs.kept.forEach((index, l) => expect(sum(index)).toBeLessThan(sum(program.outputs.counts[l]!)));
+        const sum = (index: number): number => at(actual, index).data.reduce((a, b) => a + b, 0);
+        program.outputs.kept.forEach((index, l) => expect(sum(index)).toBeLessThan(sum(at(program.outputs.counts, l))));
       }
     });
   },

@@ -1,6 +1,7 @@
 /** Documents in one row that do not see each other, against the same documents in rows of their own. */
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { at, entryOf } from "../../../src/base/at.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { evaluateOnce } from "../../engine/onnxruntime/evaluate-once.js";
 import { logitsProgram, trainProgram } from "../../../src/graph/programs/programs.js";
@@ -21,7 +22,7 @@ async function logitsOf(
   documentEnd?: number,
 ): Promise<number[]> {
   const { graph, params } = logitsProgram(spec, { batch: 1, sequence: ids.length, documentEnd });
-  const [logits] = await evaluateOnce(graph, [Int32Array.from(ids), ...params.map(({ key }) => weights.get(key)!)]);
+  const [logits] = await evaluateOnce(graph, [Int32Array.from(ids), ...params.map(({ key }) => entryOf(weights, key))]);
   return logits!.data;
 }
 
@@ -38,11 +39,11 @@ describe("documents that are kept apart", () => {
     for (const ids of documents) apart.push(...(await logitsOf(spec, weights, ids)));
     const scale = Math.max(...apart.map(Math.abs));
     packed.forEach((value, i) => {
-      if (!(Math.abs(value - apart[i]!) <= 2e-5 * scale)) expect.fail(`logit ${i}: ${value}, expected ${apart[i]}`);
+      if (!(Math.abs(value - at(apart, i)) <= 2e-5 * scale)) expect.fail(`logit ${i}: ${value}, expected ${apart[i]}`);
     });
     // Without it, what came before changes them.
     const joined = await logitsOf(spec, weights, row);
-    expect(Math.max(...joined.map((value, i) => Math.abs(value - apart[i]!)))).toBeGreaterThan(1e-3 * scale);
+    expect(Math.max(...joined.map((value, i) => Math.abs(value - at(apart, i))))).toBeGreaterThan(1e-3 * scale);
   });
 
   it("a training step and its evaluation keep them apart alike", () => {
@@ -62,7 +63,7 @@ describe("documents that are kept apart", () => {
     const apart = await finish({ ...options, block });
     const joined = await finish({ ...options, dir: other, block: { ...block, resetAttention: undefined } });
     expect(losses(apart.metrics)).not.toEqual(losses(joined.metrics));
-    expect(apart.metrics.evals[0]!.loss).not.toBe(joined.metrics.evals[0]!.loss);
+    expect(at(apart.metrics.evals, 0).loss).not.toBe(at(joined.metrics.evals, 0).loss);
     await expect(finish({ ...options, block: { ...block, resetAttention: undefined } })).rejects.toThrow(
       "training.resetAttention is gone",
     );

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { liveNodes, refuseRaces } from "../../../src/graph/onnx/check.js";
 import type { OnnxNode } from "../../../src/graph/onnx/proto.js";
 
@@ -11,7 +12,7 @@ const scatter = (indices: string, reduction?: string): OnnxNode => ({
 const constant = (rows: readonly (readonly number[])[]) => ({
   name: "rows",
   type: "int64" as const,
-  shape: [rows.length, rows[0]!.length],
+  shape: [rows.length, at(rows, 0).length],
   data: BigInt64Array.from(rows.flat(), BigInt),
 });
 

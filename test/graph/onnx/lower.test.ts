@@ -105,7 +105,7 @@ describe("gradients of weights", () => {
     expect(gradients(2048, [64, 128])).toEqual(["Transpose", "MatMul", "Transpose", "MatMul", "Transpose"]);
   });
 
-  it("transpose what is narrower", () => {
+  it("over many rows transpose the narrower factor", () => {
     expect(gradients(2048, [8])).toEqual(["Transpose", "MatMul"]);
   });
 

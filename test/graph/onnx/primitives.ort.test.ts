@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import type { Prim } from "../../../src/graph/ir/ir.js";
 import { verify } from "../../../src/graph/ir/passes.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
@@ -18,11 +19,11 @@ describe("every primitive on onnxruntime agrees with its reference evaluation, o
           feeds.map((data) => Float32Array.from(data)),
         );
         expected.forEach(({ data, shape }, i) => {
-          expect(actual[i]!.shape).toEqual([...shape]);
-          data.forEach((value, at) => {
-            const found = actual[i]!.data[at]!;
-            if (!(Math.abs(found - value) < 2e-5 * (1 + Math.abs(value))))
-              expect.fail(`output ${i}[${at}]: ${found}, expected ${value}`);
+          expect(at(actual, i).shape).toEqual([...shape]);
+          data.forEach((value, place) => {
+            const element = at(at(actual, i).data, place);
+            if (!(Math.abs(element - value) < 2e-5 * (1 + Math.abs(value))))
+              expect.fail(`output ${i}[${place}]: ${element}, expected ${value}`);
           });
         });
       }),

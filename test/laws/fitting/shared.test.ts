@@ -3,6 +3,8 @@ import { checkPoints } from "../../../src/laws/forms/check.js";
 import { fitLaw } from "../../../src/laws/fitting/fit.js";
 import { placesOf, predict } from "../../../src/laws/forms/types.js";
 import { law, table2, together } from "../data.js";
+import { valueAt } from "../../../src/base/at.js";
+import { present } from "../../support/present.js";
 
 describe("dense, MoE and upcycled models with one E", () => {
   it("give back Table 2 from noiseless points", () => {
@@ -12,7 +14,7 @@ describe("dense, MoE and upcycled models with one E", () => {
     expect(status).toBe("converged");
     expect(Object.keys(params)).toHaveLength(15);
     for (const [name, value] of Object.entries(table2))
-      expect(Math.abs(params[name]! / value - 1), name).toBeLessThan(1e-8);
+      expect(Math.abs(valueAt(params, name) / value - 1), name).toBeLessThan(1e-8);
   });
 
   it("predict as each law does alone", () => {
@@ -27,12 +29,15 @@ describe("dense, MoE and upcycled models with one E", () => {
       "needs to know which points are dense, moe, upcycled",
     );
     expect(() =>
-      checkPoints(law("upcycling-shared"), { ...points, group: group!.map((name, i) => (i === 3 ? "other" : name)) }),
+      checkPoints(law("upcycling-shared"), {
+        ...points,
+        group: present(group).map((name, i) => (i === 3 ? "other" : name)),
+      }),
     ).toThrow('point 4: group is "other"');
     expect(() =>
       checkPoints(law("upcycling-shared"), {
         ...points,
-        group: group!.map((name) => (name === "moe" ? "dense" : name)),
+        group: present(group).map((name) => (name === "moe" ? "dense" : name)),
       }),
     ).toThrow("0 points of group moe");
   });

@@ -1,19 +1,22 @@
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { checkPoints } from "../../../src/laws/forms/check.js";
-import { publishedById } from "../../../src/laws/forms/published.js";
 import type { Points } from "../../../src/laws/forms/types.js";
-import { gridOf, law, simulated, spaced, upcyclingGrid } from "../data.js";
+import { gridOf, law, publishedParams, simulated, spaced, upcyclingGrid } from "../data.js";
+import { valueAt } from "../../../src/base/at.js";
 
 const good = simulated(
   law("chinchilla"),
-  publishedById("hoffmann")!.params,
+  publishedParams("hoffmann"),
   gridOf({ N: spaced(1e8, 1e10, 5), D: spaced(1e9, 1e11, 5) }),
 );
-const changed = (edit: (points: { columns: Record<string, Float64Array>; loss: Float64Array }) => void): Points => {
+const edited = (edit: (points: { columns: Record<string, Float64Array>; loss: Float64Array }) => void): Points => {
   const copy = {
     n: good.n,
-    columns: { N: good.columns.N!.slice(), D: good.columns.D!.slice() } as Record<string, Float64Array>,
+    columns: { N: valueAt(good.columns, "N").slice(), D: valueAt(good.columns, "D").slice() } as Record<
+      string,
+      Float64Array
+    >,
     loss: good.loss.slice(),
   };
   edit(copy);
@@ -43,52 +46,52 @@ describe("points", () => {
     ],
     [
       "a loss that is no number",
-      changed(({ loss }) => (loss[3] = NaN)),
+      edited(({ loss }) => (loss[3] = NaN)),
       "point 4: loss is NaN; leave runs that diverged out",
     ],
     [
       "a negative loss",
-      changed(({ loss }) => (loss[0] = -1)),
+      edited(({ loss }) => (loss[0] = -1)),
       "point 1: loss is -1; a cross entropy is positive; is the column a logarithm or a difference?",
     ],
     [
       "a size that is no number",
-      changed(({ columns }) => (columns.N![1] = NaN)),
+      edited(({ columns }) => (valueAt(columns, "N")[1] = NaN)),
       "point 2: N is NaN; leave that row out, or correct it",
     ],
     [
       "no tokens",
-      changed(({ columns }) => (columns.D![1] = 0)),
+      edited(({ columns }) => (valueAt(columns, "D")[1] = 0)),
       "point 2: D is 0, expected more than 0; leave that row out, or correct it",
     ],
     [
       "one size",
-      changed(({ columns }) => columns.N!.fill(1e9)),
+      edited(({ columns }) => valueAt(columns, "N").fill(1e9)),
       "every point has N = 1.000B, so nothing about N can be learnt; add runs with other values of N",
     ],
     [
       "one loss",
-      changed(({ loss }) => loss.fill(2.5)),
+      edited(({ loss }) => loss.fill(2.5)),
       "every loss is 2.5; nothing depends on anything here; check the column",
     ],
     [
       "billions",
-      changed(({ columns }) => columns.N!.forEach((value, i, all) => (all[i] = value / 1e9))),
+      edited(({ columns }) => valueAt(columns, "N").forEach((value, i, all) => (all[i] = value / 1e9))),
       "N goes from 0.100 to 10.0, expected raw counts; if it is in billions, write --columns N=YOUR_COLUMN*1e9",
     ],
     [
       "nano-tokens",
-      changed(({ columns }) => columns.D!.forEach((value, i, all) => (all[i] = value * 1e15))),
+      edited(({ columns }) => valueAt(columns, "D").forEach((value, i, all) => (all[i] = value * 1e15))),
       "D starts at 1.00e24, more than any model has seen; check its unit; --columns D=YOUR_COLUMN*1e-9 scales it",
     ],
     [
       "mixed units",
-      changed(({ columns }) => (columns.N![7] = 1)),
+      edited(({ columns }) => (valueAt(columns, "N")[7] = 1)),
       "N spans a factor of 1.0e10: 1 at point 8, 10.0B at point 21; are some rows in other units than the rest?",
     ],
     [
       "perplexities",
-      changed(({ loss }) => loss.forEach((value, i) => (loss[i] = Math.exp(value) * 4))),
+      edited(({ loss }) => loss.forEach((value, i) => (loss[i] = Math.exp(value) * 4))),
       "every loss is above 20 (smallest: ",
     ],
   ])("refused: %s", (_, points, line) => {
@@ -99,32 +102,39 @@ describe("points", () => {
     expect(refusal(good, "upcycling")).toBe(
       "the law upcycling needs a column D1 (tokens the dense parent had seen); name it: --columns D1=YOUR_COLUMN",
     );
-    const oneSize = { ...simulated(law("upcycling"), publishedById("liew-upcycled")!.params, upcyclingGrid) };
+    const oneSize = { ...simulated(law("upcycling"), publishedParams("liew-upcycled"), upcyclingGrid) };
     expect(
       refusal({ ...oneSize, columns: { ...oneSize.columns, N: new Float64Array(64).fill(1e9) } }, "upcycling"),
     ).toMatch(/with one model size, fit --law upcycling-data$/);
   });
 
   it("are called by their lines where these are known", () => {
-    const points = changed(({ loss }) => (loss[3] = NaN));
+    const points = edited(({ loss }) => (loss[3] = NaN));
     expect(refusal(points, "chinchilla", { pointName: (i: number) => `line ${i + 2}`, where: "runs.csv" })).toBe(
       "runs.csv: line 5: loss is NaN; leave runs that diverged out",
     );
   });
 
   it("in stated units are taken as meant", () => {
-    const small = changed(({ columns }) => columns.N!.forEach((value, i, all) => (all[i] = value / 1e9)));
+    const small = edited(({ columns }) => valueAt(columns, "N").forEach((value, i, all) => (all[i] = value / 1e9)));
     expect(refusal(small, "chinchilla", { stated: ["N"] })).toBe("");
   });
 
   it("that are few or narrow are warned about", () => {
-    const narrow = changed(({ columns }) => columns.N!.forEach((_, i, all) => (all[i] = 1e9 * (1 + i / 100))));
+    const narrow = edited(({ columns }) =>
+      valueAt(columns, "N").forEach((_, i, all) => (all[i] = 1e9 * (1 + i / 100))),
+    );
     expect(checkPoints(law("chinchilla"), narrow)).toEqual([
       "N varies only by a factor of 1.24: its exponent will hardly be identified.",
     ]);
     const few: Points = {
       n: 7,
-      columns: { N: good.columns.N!.slice(0, 21).filter((_, i) => i % 3 === 0), D: good.columns.D!.slice(0, 7) },
+      columns: {
+        N: valueAt(good.columns, "N")
+          .slice(0, 21)
+          .filter((_, i) => i % 3 === 0),
+        D: valueAt(good.columns, "D").slice(0, 7),
+      },
       loss: good.loss.slice(0, 7),
     };
     expect(checkPoints(law("chinchilla"), few)[0]).toMatch(/^7 points for 5 parameters are few/);

@@ -2,8 +2,7 @@ import { describe, expect, it } from "vitest";
 import { expressionLaw } from "../../../src/laws/forms/expression-law.js";
 import { compileExpression, parseExpression, textOf } from "../../../src/laws/forms/expression.js";
 import { fitLaw } from "../../../src/laws/fitting/fit.js";
-import { publishedById } from "../../../src/laws/forms/published.js";
-import { gridOf, law, simulated, spaced } from "../data.js";
+import { gridOf, law, publishedParams, simulated, spaced } from "../data.js";
 
 const valueOf = (text: string, row: number[] = [], names: string[] = []): number =>
   compileExpression(parseExpression(text), [], names)([], row).value;
@@ -68,12 +67,12 @@ describe("formulas", () => {
     const at = [1.3, 0.7];
     const slopes = evaluate(at, [2]).slopes.slice();
     parameters.forEach((_, j) => {
-      const moved = (by: number): number =>
+      const valueNear = (by: number): number =>
         evaluate(
           at.map((value, k) => (k === j ? value + by : value)),
           [2],
         ).value;
-      expect(slopes[j]).toBeCloseTo((moved(1e-6) - moved(-1e-6)) / 2e-6, 7);
+      expect(slopes[j]).toBeCloseTo((valueNear(1e-6) - valueNear(-1e-6)) / 2e-6, 7);
     });
   });
 });
@@ -82,13 +81,13 @@ describe("laws from formulas", () => {
   it("find what the named law finds", () => {
     const points = simulated(
       law("chinchilla"),
-      publishedById("hoffmann")!.params,
+      publishedParams("hoffmann"),
       gridOf({ N: spaced(1e8, 1e10, 5), D: spaced(1e9, 1e11, 5) }),
     );
-    const found = fitLaw(expressionLaw("L = A*N^-alpha + B*D^-beta + E"), points, { loss: { name: "mse", delta: 0 } });
-    expect(found.params.alpha).toBeCloseTo(0.34, 8);
-    expect(found.params.E).toBeCloseTo(1.69, 8);
-    expect(found.law.formula).toBe("L(N, D) = A*N^-alpha + B*D^-beta + E");
+    const fit = fitLaw(expressionLaw("L = A*N^-alpha + B*D^-beta + E"), points, { loss: { name: "mse", delta: 0 } });
+    expect(fit.params.alpha).toBeCloseTo(0.34, 8);
+    expect(fit.params.E).toBeCloseTo(1.69, 8);
+    expect(fit.law.formula).toBe("L(N, D) = A*N^-alpha + B*D^-beta + E");
   });
 
   it("let a parameter be negative where its start is not positive", () => {
@@ -97,10 +96,10 @@ describe("laws from formulas", () => {
       { a: 5, s: -0.13 },
       gridOf({ N: spaced(1e8, 1e10, 9) }),
     );
-    const found = fitLaw(expressionLaw("a + s * ln(N)", [], { s: 0, a: 3 }), points, {
+    const fit = fitLaw(expressionLaw("a + s * ln(N)", [], { s: 0, a: 3 }), points, {
       loss: { name: "mse", delta: 0 },
     });
-    expect(found.params.s).toBeCloseTo(-0.13, 8);
+    expect(fit.params.s).toBeCloseTo(-0.13, 8);
   });
 
   it("take further columns that are named", () => {

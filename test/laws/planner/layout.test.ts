@@ -1,12 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { countParams } from "../../../src/model/cost/params.js";
-import type { LayoutRequest } from "../../../src/laws/planner/layout-types.js";
+import type { CostedLayout, LayoutRequest } from "../../../src/laws/planner/layout-types.js";
 import { bestLayout, fewestGpus } from "../../../src/laws/planner/layout.js";
 import { mixtureOf } from "../../../src/laws/planner/shape.js";
 import { defaultSpeed, productShare } from "../../../src/laws/planner/speed.js";
 import { parseRecipeName } from "../../../src/surgery/planning/recipe.js";
 import kernels from "../../../bench/results/2026-11-22-kernels.json" with { type: "json" };
 import { h100, presetSpec } from "./request.js";
+import { at } from "../../../src/base/at.js";
+import { present } from "../../support/present.js";
 
 const mixtral = mixtureOf(presetSpec("mistral-7b"), parseRecipeName("E8G1T2"));
 const request = (changes: Partial<LayoutRequest> = {}): LayoutRequest => ({
@@ -18,6 +20,9 @@ const request = (changes: Partial<LayoutRequest> = {}): LayoutRequest => ({
   speed: defaultSpeed,
   ...changes,
 });
+
+/** The best layout of a request, which must have one. */
+const layoutOf = (changes: Partial<LayoutRequest> = {}): CostedLayout => present(bestLayout(request(changes)).best);
 
 describe("the layout", () => {
   const models: [string, LayoutRequest][] = [
@@ -31,21 +36,22 @@ describe("the layout", () => {
     ["long context", request({ sequence: 32768 })],
     ["96 GPUs", request({ gpus: 96 })],
   ];
-  it.each(models)("of %s covers the GPUs and the model", (_, asked) => {
-    const { best } = bestLayout(asked);
-    const { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches } = best!.layout;
-    expect(tp * cp * dp * pp).toBe(asked.gpus);
-    expect(etp * ep * edp * pp).toBe(asked.gpus);
-    expect(asked.spec.layers.length % (pp * vpp)).toBe(0);
-    expect([asked.spec.attn.heads % tp, asked.spec.attn.kvHeads % tp, tp <= asked.gpu.perNode]).toEqual([0, 0, true]);
-    expect(best!.tokensPerStep).toBe(microBatch * microBatches * dp * asked.sequence);
-    expect(best!.bytes.total).toBeLessThanOrEqual(asked.gpu.memory);
-    expect(best!.mfu).toBeGreaterThan(0.2);
-    expect(best!.mfu).toBeLessThan(0.6);
+  it.each(models)("of %s covers the GPUs and the model", (_, model) => {
+    const { spec, gpu, gpus, sequence } = model;
+    const { layout, tokensPerStep, bytes, mfu } = layoutOf(model);
+    const { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches } = layout;
+    expect(tp * cp * dp * pp).toBe(gpus);
+    expect(etp * ep * edp * pp).toBe(gpus);
+    expect(spec.layers.length % (pp * vpp)).toBe(0);
+    expect([spec.attn.heads % tp, spec.attn.kvHeads % tp, tp <= gpu.perNode]).toEqual([0, 0, true]);
+    expect(tokensPerStep).toBe(microBatch * microBatches * dp * sequence);
+    expect(bytes.total).toBeLessThanOrEqual(gpu.memory);
+    expect(mfu).toBeGreaterThan(0.2);
+    expect(mfu).toBeLessThan(0.6);
   });
 
-  it("adds up", () => {
-    const { bytes, seconds } = bestLayout(request()).best!;
+  it("adds up to the totals of bytes and seconds", () => {
+    const { bytes, seconds } = layoutOf();
     const { plainParams, expertParams, total, ...parts } = bytes;
     expect(Object.values(parts).reduce((sum, value) => sum + value, 0)).toBeCloseTo(total, 0);
     expect(bytes.weights).toBe(2 * (plainParams + expertParams));
@@ -60,29 +66,29 @@ describe("the layout", () => {
       presetSpec("qwen2.5-0.5b"),
       mixtureOf(presetSpec("qwen2.5-0.5b"), parseRecipeName("E4G1T1")),
     ]) {
-      const { best } = bestLayout(request({ spec, gpus: 1, gpu: { ...h100, memory: 1e15 } }));
-      expect(best!.layout).toMatchObject({ tp: 1, pp: 1, ep: 1, dp: 1, recompute: "none" });
-      expect(best!.bytes.plainParams + best!.bytes.expertParams).toBe(countParams(spec).total);
-      expect(best!.bytes.weights + best!.bytes.gradients + best!.bytes.optimizer).toBe(18 * countParams(spec).total);
+      const { layout, bytes } = layoutOf({ spec, gpus: 1, gpu: { ...h100, memory: 1e15 } });
+      const { total } = countParams(spec);
+      expect(layout).toMatchObject({ tp: 1, pp: 1, ep: 1, dp: 1, recompute: "none" });
+      expect(bytes.plainParams + bytes.expertParams).toBe(total);
+      expect(bytes.weights + bytes.gradients + bytes.optimizer).toBe(18 * total);
     }
   });
 
   it("is never slower with more memory, and fits on fewer GPUs", () => {
-    const [small, large] = [80e9, 141e9].map(
-      (memory) => bestLayout(request({ gpu: { ...h100, memory } })).best!.tokensPerSecond,
-    );
-    expect(large!).toBeGreaterThanOrEqual(small! * 0.998);
-    expect(fewestGpus(request())!).toBeGreaterThan(4);
-    expect(fewestGpus(request({ gpu: { ...h100, memory: 141e9 } }))!).toBeLessThanOrEqual(fewestGpus(request())!);
+    const gpu = { ...h100, memory: 141e9 };
+    expect(layoutOf({ gpu }).tokensPerSecond).toBeGreaterThanOrEqual(layoutOf().tokensPerSecond * 0.998);
+    const fewest = present(fewestGpus(request()));
+    expect(fewest).toBeGreaterThan(4);
+    expect(present(fewestGpus(request({ gpu })))).toBeLessThanOrEqual(fewest);
   });
 
   it("recomputes and cuts more where memory is short", () => {
-    const { best } = bestLayout(request({ spec: presetSpec("llama-2-7b"), gpus: 8, gpu: { ...h100, memory: 40e9 } }));
-    expect(best!.layout.recompute === "full" || best!.layout.tp * best!.layout.pp > 1).toBe(true);
+    const { layout } = layoutOf({ spec: presetSpec("llama-2-7b"), gpus: 8, gpu: { ...h100, memory: 40e9 } });
+    expect(layout.recompute === "full" || layout.tp * layout.pp > 1).toBe(true);
   });
 
   it("keeps context parallelism for long sequences", () => {
-    expect(bestLayout(request()).best!.layout.cp).toBe(1);
+    expect(layoutOf().layout.cp).toBe(1);
   });
 
   it("does without what cannot be: no layout on GPUs that do not divide", () => {
@@ -99,7 +105,7 @@ describe("the speed model", () => {
     );
     expect(Math.sqrt(errors.reduce((sum, error) => sum + error * error, 0) / errors.length)).toBeLessThan(0.171);
     // Attention of the usual size, forward and backward together.
-    const { forward, backward } = kernels.attention[0]!;
+    const { forward, backward } = at(kernels.attention, 0);
     expect(3 / (1 / forward + 2 / backward) / 989.4).toBeCloseTo(defaultSpeed.attention, 2);
   });
 });

@@ -6,6 +6,8 @@ import { mixtureOf, parseShape, presets, shapeOfSize, shapeSpec } from "../../..
 import { batchFor, usualPeak } from "../../../src/laws/planner/training.js";
 import { parseRecipeName } from "../../../src/surgery/planning/recipe.js";
 import { presetSpec, requestFor } from "./request.js";
+import { at } from "../../../src/base/at.js";
+import { present } from "../../support/present.js";
 
 describe("presets", () => {
   // Element counts of the published checkpoints.
@@ -66,24 +68,27 @@ describe("a plan", () => {
   it("predicts with Table 2 and clamps at the parent", () => {
     const [dense, upcycled, scratch] = plan.arms;
     expect(plan.parentLoss).toBeCloseTo(8.83 * 1e11 ** -0.088 + 12.3 * plan.size ** -0.116 + 0.165, 12);
-    expect(dense!.loss).toBeCloseTo(8.83 * 1.5e11 ** -0.088 + 12.3 * plan.size ** -0.116 + 0.165, 12);
-    expect(scratch!.loss).toBeCloseTo(32 * 5e10 ** -0.161 + 7.05 * plan.size ** -0.08 + 0.165, 12);
+    expect(present(dense).loss).toBeCloseTo(8.83 * 1.5e11 ** -0.088 + 12.3 * plan.size ** -0.116 + 0.165, 12);
+    expect(present(scratch).loss).toBeCloseTo(32 * 5e10 ** -0.161 + 7.05 * plan.size ** -0.08 + 0.165, 12);
     const law =
       16.3 * 1e11 ** -0.043 * 5e10 ** (-0.085 + 7.98e-4 * Math.log(1e11)) + 8.53 * plan.size ** -0.112 + 0.165;
     expect(upcycled).toMatchObject({ unclamped: null, otherRecipe: false });
-    expect(upcycled!.loss).toBeCloseTo(law, 12);
+    expect(present(upcycled).loss).toBeCloseTo(law, 12);
     const few = makePlan(requestFor({ budget: { tokens: 5e9, gpuHours: null, money: null, days: null } }));
-    expect(few.arms[1]!.loss).toBe(few.parentLoss);
-    expect(few.arms[1]!.unclamped).toBeGreaterThan(few.parentLoss);
-    expect(few.notes.find(({ kind }) => kind === "clamped")!.text).toContain("worse than the parent itself");
-    expect(few.best!.arm).toBe(0);
+    expect(at(few.arms, 1).loss).toBe(few.parentLoss);
+    expect(at(few.arms, 1).unclamped).toBeGreaterThan(few.parentLoss);
+    expect(present(few.notes.find(({ kind }) => kind === "clamped")).text).toContain("worse than the parent itself");
+    expect(present(few.best).arm).toBe(0);
   });
 
   it("has intervals that hold the value", () => {
-    for (const { loss, interval } of plan.arms) expect(interval!.low < loss! && loss! < interval!.high).toBe(true);
+    for (const arm of plan.arms) {
+      const [loss, { low, high }] = [present(arm.loss), present(arm.interval)];
+      expect(low < loss && loss < high).toBe(true);
+    }
     expect(makePlan(requestFor()).arms).toEqual(plan.arms);
-    expect(makePlan(requestFor({ seed: 1 })).arms[0]!.interval).not.toEqual(plan.arms[0]!.interval);
-    expect(makePlan(requestFor({ draws: 0 })).arms[0]!.interval).toBeNull();
+    expect(at(makePlan(requestFor({ seed: 1 })).arms, 0).interval).not.toEqual(at(plan.arms, 0).interval);
+    expect(at(makePlan(requestFor({ draws: 0 })).arms, 0).interval).toBeNull();
   });
 
   it("turns every kind of budget into tokens", () => {
@@ -95,25 +100,27 @@ describe("a plan", () => {
         }),
       );
     const hours = of({ gpuHours: 6400 });
-    expect(hours.arms.map(({ gpuHours }) => Math.round(gpuHours!))).toEqual([6400, 6400, 6400]);
+    expect(hours.arms.map(({ gpuHours }) => Math.round(present(gpuHours)))).toEqual([6400, 6400, 6400]);
     const equal = (other: typeof hours): void =>
-      other.arms.forEach(({ tokens }, i) => expect(tokens! / hours.arms[i]!.tokens!).toBeCloseTo(1, 9));
+      other.arms.forEach(({ tokens }, i) =>
+        expect(present(tokens) / present(at(hours.arms, i).tokens)).toBeCloseTo(1, 9),
+      );
     equal(of({ money: 16000 }));
     equal(of({ days: 100 / 24 }));
     equal(of({ gpuHours: 6400, money: 1e6, tokens: 1e15 }));
     // A mixture costs more a token, so it gets fewer.
-    expect(hours.arms[1]!.tokens!).toBeLessThan(hours.arms[0]!.tokens!);
+    expect(present(at(hours.arms, 1).tokens)).toBeLessThan(present(at(hours.arms, 0).tokens));
     expect(of({ gpuHours: 6400, tokens: 1e9 }).arms.map(({ tokens }) => tokens)).toEqual([1e9, 1e9, 1e9]);
   });
 
   it("uses a measured share of peak", () => {
-    const measured = makePlan(requestFor({ mfu: { dense: 0.4, moe: 0.3 } }));
+    const withMfu = makePlan(requestFor({ mfu: { dense: 0.4, moe: 0.3 } }));
     for (const [i, mfu] of [
       [0, 0.4],
       [1, 0.3],
     ] as const) {
-      const { flops, tokensPerSecond } = measured.models[i]!;
-      expect((3 * flops.total * tokensPerSecond!) / (64 * 989.4e12)).toBeCloseTo(mfu, 12);
+      const { flops, tokensPerSecond } = present(withMfu.models[i]);
+      expect((3 * flops.total * present(tokensPerSecond)) / (64 * 989.4e12)).toBeCloseTo(mfu, 12);
     }
   });
 
@@ -124,23 +131,23 @@ describe("a plan", () => {
     expect(
       far.notes.filter(({ kind }) => kind === "extrapolation").map(({ text }) => text.slice(0, 45)),
     ).toContainEqual(expect.stringContaining("D1 = 10.0T is 27"));
-    expect(far.notes.find(({ kind }) => kind === "recipe")!.text).toContain("E8G8T8 the same curve is shown");
+    expect(present(far.notes.find(({ kind }) => kind === "recipe")).text).toContain("E8G8T8 the same curve is shown");
     expect(plan.notes.some(({ kind }) => kind === "recipe")).toBe(false);
   });
 
   it("flags the second crossing and reports none where the parent is charged", () => {
-    expect(plan.recipes[0]!.sunk.outcome).toBe("at");
-    expect(plan.recipes[0]!.chargedTokens.outcome).toBe("never-ahead");
-    expect(plan.notes.filter(({ kind }) => kind === "second-crossing")[0]!.text).toMatch(
+    expect(at(plan.recipes, 0).sunk.outcome).toBe("at");
+    expect(at(plan.recipes, 0).chargedTokens.outcome).toBe("never-ahead");
+    expect(present(plan.notes.find(({ kind }) => kind === "second-crossing")).text).toMatch(
       /cross a second time at \d+T tokens.*artefact/,
     );
   });
 
   it("finds what the answer hangs on", () => {
     // On the edge of D*: halving or doubling the tokens must decide between upcycled and scratch.
-    const star = plan.recipes[0]!.sunk.tokens!;
+    const star = present(at(plan.recipes, 0).sunk.tokens);
     const edge = makePlan(requestFor({ budget: { tokens: star * 0.9, gpuHours: null, money: null, days: null } }));
-    expect(edge.arms[edge.best!.arm]!.id).toBe("dense");
+    expect(at(edge.arms, present(edge.best).arm).id).toBe("dense");
     const small = makePlan(
       requestFor({
         spec: presetSpec("llama-3.2-1b"),
@@ -149,8 +156,8 @@ describe("a plan", () => {
         budget: { tokens: 4e10, gpuHours: null, money: null, days: null },
       }),
     );
-    expect(small.arms[small.best!.arm]!.id).toBe("upcycled");
-    const tokens = small.sensitivity.find(({ assumption }) => assumption.startsWith("tokens after"))!;
+    expect(at(small.arms, present(small.best).arm).id).toBe("upcycled");
+    const tokens = present(small.sensitivity.find(({ assumption }) => assumption.startsWith("tokens after")));
     expect([tokens.high.best, tokens.decides]).toEqual(["scratch", true]);
     expect(small.sensitivity.map(({ assumption }) => assumption.split(",")[0])).toContain("what N counts");
   });
@@ -178,7 +185,7 @@ describe("a plan", () => {
     );
   });
 
-  it("is plain data", () => {
+  it("is plain data that survives JSON", () => {
     expect(JSON.parse(JSON.stringify(plan))).toEqual(plan);
     expect(publishedCoefficients().published).toBe(true);
   });

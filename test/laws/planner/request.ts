@@ -5,6 +5,7 @@ import type { PlanRequest } from "../../../src/laws/planner/plan-types.js";
 import { presets, shapeSpec } from "../../../src/laws/planner/shape.js";
 import { defaultSpeed } from "../../../src/laws/planner/speed.js";
 import type { DecoderSpec } from "../../../src/model/decoder/types.js";
+import { present } from "../../support/present.js";
 
 export const h100: Gpu = {
   name: "h100-sxm",
@@ -19,7 +20,8 @@ export const h100: Gpu = {
   sources: {},
 };
 
-export const presetSpec = (id: string): DecoderSpec => shapeSpec(presets.find((preset) => preset.id === id)!.shape);
+export const presetSpec = (id: string): DecoderSpec =>
+  shapeSpec(present(presets.find((preset) => preset.id === id)).shape);
 
 export function requestFor(changes: Partial<PlanRequest> = {}): PlanRequest {
   return {

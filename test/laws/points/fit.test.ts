@@ -1,12 +1,13 @@
 import { describe, expect, it } from "vitest";
 import { runFit, type FitRequest } from "../../../src/laws/points/fit.js";
 import { openPool } from "../../../src/laws/points/pool.js";
-import { publishedById } from "../../../src/laws/forms/published.js";
-import { gridOf, law, simulated, spaced, together } from "../data.js";
+import { gridOf, law, publishedParams, simulated, spaced, together } from "../data.js";
+import { at, valueAt } from "../../../src/base/at.js";
+import { present } from "../../support/present.js";
 
 const points = simulated(
   law("chinchilla"),
-  publishedById("hoffmann")!.params,
+  publishedParams("hoffmann"),
   gridOf({ N: spaced(1e8, 1e10, 6), D: spaced(1e9, 1e11, 6) }),
   0.005,
   1,
@@ -33,15 +34,15 @@ describe("a whole fit", () => {
     expect(three.predictions).toEqual(one.predictions);
     expect(one.draws.A).toHaveLength(200);
     const [prediction] = one.predictions;
-    expect(prediction!.loss).toBeGreaterThan(prediction!.profile!.low);
-    expect(prediction!.loss).toBeLessThan(prediction!.bootstrap!.high);
-    expect(prediction!.warnings.map(({ kind }) => kind)).toEqual(["extrapolation", "extrapolation"]);
+    expect(present(prediction).loss).toBeGreaterThan(present(present(prediction).profile).low);
+    expect(present(prediction).loss).toBeLessThan(present(present(prediction).bootstrap).high);
+    expect(present(prediction).warnings.map(({ kind }) => kind)).toEqual(["extrapolation", "extrapolation"]);
     expect(one.comparison.map((entry) => entry.law)).toEqual(["chinchilla", "kaplan"]);
-    expect(one.comparison[0]!.aic).toBeLessThan(one.comparison[1]!.aic);
+    expect(at(one.comparison, 0).aic).toBeLessThan(at(one.comparison, 1).aic);
   });
 
   it("runs a grid over threads and tells how far it is", async () => {
-    const seen: string[] = [];
+    const steps: string[] = [];
     const small = {
       ...request,
       starts: "grid" as const,
@@ -52,23 +53,23 @@ describe("a whole fit", () => {
       law: { id: "upcycling-data" },
     };
     const places = gridOf({ D1: spaced(2e9, 7e10, 4), D2: spaced(1e9, 4e10, 4) });
-    const made = simulated(law("upcycling-data"), { A: 12, alpha1: 0.05, alpha2: 0.1, alpha3: 8e-4, E: 1.2 }, places);
-    const { fit } = await runFit({ ...small, points: made, threads: 2 }, ({ what, done, total }) =>
-      seen.push(`${what} ${done}/${total}`),
+    const points = simulated(law("upcycling-data"), { A: 12, alpha1: 0.05, alpha2: 0.1, alpha3: 8e-4, E: 1.2 }, places);
+    const { fit } = await runFit({ ...small, points: points, threads: 2 }, ({ what, done, total }) =>
+      steps.push(`${what} ${done}/${total}`),
     );
     expect(fit.params.alpha3).toBeCloseTo(8e-4, 10);
     expect(fit.starts.share).toBeGreaterThan(0.5);
-    expect(seen.at(-1)).toMatch(/^starts (\d+)\/\1$/);
+    expect(steps.at(-1)).toMatch(/^starts (\d+)\/\1$/);
   });
 
   it("takes formulas to threads", async () => {
     const formula = { formula: "A * N^-a + B * D^-b + C", columns: [], start: {} };
-    const [named, written] = await Promise.all([
+    const [byId, byFormula] = await Promise.all([
       runFit({ ...request, compare: [] }),
       runFit({ ...request, law: formula, threads: 2, compare: [] }),
     ]);
-    expect(written.fit.objective).toBeCloseTo(named.fit.objective, 12);
-    expect(written.fit.params.a).toBeCloseTo(named.fit.params.alpha!, 6);
+    expect(byFormula.fit.objective).toBeCloseTo(byId.fit.objective, 12);
+    expect(byFormula.fit.params.a).toBeCloseTo(valueAt(byId.fit.params, "alpha"), 6);
   });
 
   it("says when too few runs are resampled", async () => {
@@ -108,15 +109,17 @@ describe("a whole fit", () => {
     ];
     expect(predictions.map(({ group }) => group)).toEqual(["upcycled", "moe", "dense"]);
     predictions.forEach(({ loss, profile, bootstrap }, i) => {
-      expect(Math.abs(loss / truth[i]! - 1)).toBeLessThan(0.01);
-      expect(profile!.low < loss && loss < profile!.high && bootstrap!.low < bootstrap!.high).toBe(true);
+      expect(Math.abs(loss / at(truth, i) - 1)).toBeLessThan(0.01);
+      expect(
+        present(profile).low < loss && loss < present(profile).high && present(bootstrap).low < present(bootstrap).high,
+      ).toBe(true);
     });
     expect(predictions.map(({ warnings }) => warnings.length)).toEqual([3, 0, 0]);
-    const refused = (predict: FitRequest["predict"], line: string): Promise<void> =>
+    const refuses = (predict: FitRequest["predict"], line: string): Promise<void> =>
       expect(runFit({ ...groups, bootstrap: 0, predict })).rejects.toThrow(line);
-    await refused([{ columns: { N: 1e9, D: 1e9 } }], "the law upcycling-shared is several laws: which one?");
-    await refused([{ columns: { N: 1e9, D: 1e9 }, group: "mixture" }], '"mixture" is no group of upcycling-shared');
-    await refused([{ columns: { N: 1e9, D: 1e9 }, group: "upcycled" }], "a prediction of upcycling-shared needs D1");
+    await refuses([{ columns: { N: 1e9, D: 1e9 } }], "the law upcycling-shared is several laws: which one?");
+    await refuses([{ columns: { N: 1e9, D: 1e9 }, group: "mixture" }], '"mixture" is no group of upcycling-shared');
+    await refuses([{ columns: { N: 1e9, D: 1e9 }, group: "upcycled" }], "a prediction of upcycling-shared needs D1");
     await expect(runFit({ ...request, predict: [{ columns: { N: 1e9, D: 1e9 }, group: "dense" }] })).rejects.toThrow(
       "the law chinchilla has no groups",
     );
@@ -124,10 +127,10 @@ describe("a whole fit", () => {
 
   it("refuses a formula that is finite nowhere as bad input, also one to compare with", async () => {
     const formula = { formula: "E+A/(N-N)", columns: [], start: {} };
-    const refused = { kind: "input", message: expect.stringContaining('"A/(N-N)" is not a finite number') as string };
-    await expect(runFit({ ...request, law: formula, compare: [] })).rejects.toMatchObject(refused);
+    const refuses = { kind: "input", message: expect.stringContaining('"A/(N-N)" is not a finite number') as string };
+    await expect(runFit({ ...request, law: formula, compare: [] })).rejects.toMatchObject(refuses);
     await expect(runFit({ ...request, bootstrap: 0, profile: false, compare: [formula] })).rejects.toMatchObject(
-      refused,
+      refuses,
     );
   });
 
@@ -139,7 +142,7 @@ describe("a whole fit", () => {
       compare: [],
       predict: [{ columns: { N: 1e11, D: 1e12, constructor: 1 } }],
     });
-    expect(predictions[0]!.warnings).toHaveLength(2);
+    expect(at(predictions, 0).warnings).toHaveLength(2);
   });
 
   it("refuses what cannot be fitted", async () => {

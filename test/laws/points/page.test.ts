@@ -1,12 +1,13 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { runFit } from "../../../src/laws/points/fit.js";
-import { publishedById } from "../../../src/laws/forms/published.js";
 import { renderLawHtml } from "../../../src/report/laws/law-page.js";
 import { lawScript } from "../../../src/report/laws/law-script.js";
 import { lawCharts, type Chart, type LawResult } from "../../../src/report/laws/law-view.js";
 import { chartScript } from "../../../src/report/page/script-chart.js";
-import { gridOf, law, lossFunction, simulated, spaced, together, upcyclingGrid } from "../data.js";
+import { gridOf, law, lossFunction, publishedParams, simulated, spaced, together, upcyclingGrid } from "../data.js";
+import { at, valueAt } from "../../../src/base/at.js";
+import { present } from "../../support/present.js";
 
 const asset = (name: string): string =>
   readFileSync(new URL(`../../../node_modules/uplot/dist/${name}`, import.meta.url), "utf8");
@@ -18,7 +19,7 @@ async function resultOf(
   places: ReturnType<typeof gridOf>,
   predict: Record<string, number>[],
 ): Promise<LawResult> {
-  const points = simulated(law(id), publishedById(published)!.params, places, 0.005, 1);
+  const points = simulated(law(id), publishedParams(published), places, 0.005, 1);
   const report = await runFit({
     law: { id },
     points,
@@ -81,7 +82,7 @@ describe("the page of a fit", async () => {
     gridOf({ N: spaced(1e8, 1e10, 9), D: spaced(1e9, 1e11, 9) }),
     [{ N: 1e11, D: 1e12 }],
   );
-  const shared = await sharedResult();
+  const sharedLaw = await sharedResult();
   const html = renderLawHtml(chinchilla, assets);
 
   it("refers to nothing outside of itself and escapes what users gave", () => {
@@ -98,15 +99,15 @@ describe("the page of a fit", async () => {
     const body = html.replace(/<script[\s\S]*?<\/script>/g, "").replace(/<style[\s\S]*?<\/style>/g, "");
     const open: string[] = [];
     for (const [, slash, name] of body.matchAll(/<(\/?)([a-z][a-z0-9]*)\b[^>]*>/g)) {
-      if (["meta", "link", "input", "br"].includes(name!)) continue;
-      if (slash === "") open.push(name!);
+      if (["meta", "link", "input", "br"].includes(present(name))) continue;
+      if (slash === "") open.push(present(name));
       else expect(open.pop()).toBe(name);
     }
     expect(open).toEqual([]);
   });
 
   it("has a figure for every chart, and the numbers in tables", () => {
-    const { charts } = JSON.parse(/id="report-data">([^<]*)</.exec(html)![1]!) as { charts: Chart[] };
+    const { charts } = JSON.parse(at(present(/id="report-data">([^<]*)</.exec(html)), 1)) as { charts: Chart[] };
     for (const { id } of charts) expect(html).toContain(`<figure id="${id}">`);
     expect(charts.map(({ id }) => id)).toEqual([
       "loss-0",
@@ -130,7 +131,7 @@ describe("the page of a fit", async () => {
   it("draws loss against D2 by D1 for upcycled models", () => {
     const charts = lawCharts(upcycling);
     const [first] = charts;
-    expect([first!.title, first!.series.map(({ label }) => label)]).toEqual([
+    expect([present(first).title, present(first).series.map(({ label }) => label)]).toEqual([
       "Loss against D2, by D1",
       [
         "D1 2.00B",
@@ -143,7 +144,7 @@ describe("the page of a fit", async () => {
         "D1 74.0B, fit",
       ],
     ]);
-    expect(charts.find(({ id }) => id === "profile-E")!.note).toContain("It is open");
+    expect(present(charts.find(({ id }) => id === "profile-E")).note).toContain("It is open");
     for (const { series } of charts)
       for (const { x, y } of series) expect([x.length, [...x, ...y].every(Number.isFinite)]).toEqual([y.length, true]);
   });
@@ -151,10 +152,12 @@ describe("the page of a fit", async () => {
   it("draws contours on which the loss is the same", () => {
     for (const [result, group] of [
       [upcycling, ""],
-      [shared, "upcycled"],
-      [shared, "moe"],
+      [sharedLaw, "upcycled"],
+      [sharedLaw, "moe"],
     ] as const) {
-      const chart = lawCharts(result).find(({ id }) => id === (group === "" ? "contours" : `contours-${group}`))!;
+      const chart = present(
+        lawCharts(result).find(({ id }) => id === (group === "" ? "contours" : `contours-${group}`)),
+      );
       const { params, law: of } = result.fit;
       const lines = chart.series.filter(({ kind }) => kind === "line");
       const [moe, upcycled] = [
@@ -175,39 +178,39 @@ describe("the page of a fit", async () => {
   });
 
   it("draws lines of equal compute for upcycled models too", () => {
-    const chart = lawCharts(upcycling).find(({ id }) => id === "isoflop")!;
+    const chart = present(lawCharts(upcycling).find(({ id }) => id === "isoflop"));
     expect(chart.note).toMatch(/^Fitted loss along lines of equal C = 6 N D2, with D1 = /);
-    const seen = 1e9 * Number(/D1 = ([\d.]+)B/.exec(chart.note)![1]);
+    const parentTokens = 1e9 * Number(present(/D1 = ([\d.]+)B/.exec(chart.note))[1]);
     for (const { label, x, y } of chart.series) {
       const compute = Number(label.split(" ")[0]);
       x.forEach((size, i) => {
         const exact = lossFunction(upcycling.fit.law, upcycling.fit.params, ["N", "D1", "D2"])(
           size,
-          seen,
+          parentTokens,
           compute / (6 * size),
         );
         // The compute in the label has two digits.
-        expect(Math.abs(y[i]! - exact)).toBeLessThan(0.02);
+        expect(Math.abs(at(y, i) - exact)).toBeLessThan(0.02);
       });
     }
   });
 
   it("has charts of each law of several", () => {
-    const ids = lawCharts(shared).map(({ id }) => id);
+    const ids = lawCharts(sharedLaw).map(({ id }) => id);
     for (const group of ["dense", "moe", "upcycled"])
       for (const id of ["loss-0", "contours", "isoflop"]) expect(ids).toContain(`${id}-${group}`);
-    const page = renderLawHtml(shared, assets);
+    const page = renderLawHtml(sharedLaw, assets);
     expect(page).toContain("Loss against D2, by D1, upcycled");
     expect(page).toContain("moe, N = 10.0B, D = 1.00T");
     expect(page.replace(/<script>[\s\S]*?<\/script>/g, "")).not.toMatch(/NaN|undefined/);
-    for (const { series } of lawCharts(shared))
+    for (const { series } of lawCharts(sharedLaw))
       for (const { x, y } of series) expect([x.length, [...x, ...y].every(Number.isFinite)]).toEqual([y.length, true]);
   });
 
   it("has profiles that are smooth and lowest at the optimum", () => {
-    const { series } = lawCharts(chinchilla).find(({ id }) => id === "profile-alpha")!;
-    const lowest = series[0]!.y.indexOf(Math.min(...series[0]!.y));
-    expect(series[0]!.x[lowest]).toBeCloseTo(chinchilla.fit.params.alpha!, 5);
-    expect(series[0]!.x.length).toBeGreaterThan(40);
+    const { series } = present(lawCharts(chinchilla).find(({ id }) => id === "profile-alpha"));
+    const lowest = at(series, 0).y.indexOf(Math.min(...at(series, 0).y));
+    expect(at(series, 0).x[lowest]).toBeCloseTo(valueAt(chinchilla.fit.params, "alpha"), 5);
+    expect(at(series, 0).x.length).toBeGreaterThan(40);
   });
 });

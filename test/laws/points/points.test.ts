@@ -13,6 +13,7 @@ import { specFromConfig } from "../../../src/model/decoder/config.js";
 import { law } from "../data.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { golden } from "../../support/golden.js";
+import { at } from "../../../src/base/at.js";
 
 const dir = temporaryFolder();
 const file = (name: string, data: string | Uint8Array): string => {
@@ -294,7 +295,7 @@ describe("runs of the tool", () => {
     expect((await read(root, "", { cluster: "run" })).points).toMatchObject({
       n: 3,
       cluster: ["one/parent", "one/arms/dense/seed-1", "one/arms/scratch/seed-1"].map((path) =>
-        path.replaceAll("/", join("a", "b")[1]!),
+        path.replaceAll("/", at(join("a", "b"), 1)),
       ),
     });
     expect((await read(root, "", {}, "upcycling-shared")).points).toMatchObject({

@@ -14,6 +14,8 @@ import { parseRecipeName } from "../../../src/surgery/planning/recipe.js";
 import { families, specOf } from "../decoder/arbitrary.js";
 import { golden, goldenFolders } from "../../support/golden.js";
 import { presetSpec } from "../../laws/planner/request.js";
+import { at } from "../../../src/base/at.js";
+import { present } from "../../support/present.js";
 
 const uncut: Cut = { tensor: 1, expertTensor: 1, imbalance: 1 };
 
@@ -23,24 +25,24 @@ const shape = { batch: 1, sequence: 16 };
 
 /** Two FLOPs per multiply-add of every matrix product in a graph. */
 function countedFlops({ nodes, values }: Graph): number {
-  const size = (id: number): readonly number[] => values[id]!.shape;
+  const size = (id: number): readonly number[] => at(values, id).shape;
   const of = (node: Node): number => {
     switch (node.prim) {
       case "matmul":
-        return 2 * elements(size(node.out[0])) * size(node.in[0])[node.attrs.transA ? 0 : 1]!;
+        return 2 * elements(size(node.out[0])) * present(size(node.in[0])[node.attrs.transA ? 0 : 1]);
       case "groupedMatmul":
-        return 2 * elements(size(node.out[0])) * size(node.in[0])[1]!;
+        return 2 * elements(size(node.out[0])) * at(size(node.in[0]), 1);
       case "groupedMatmulGradW":
         // Rows are dealt out to the experts: together they are multiplied once.
-        return 2 * elements(size(node.in[0])) * size(node.in[1])[1]!;
+        return 2 * elements(size(node.in[0])) * at(size(node.in[1]), 1);
       case "attention":
         return 2 * node.attrs.sequence * (elements(size(node.in[0])) + elements(size(node.out[0])));
       case "attentionGrad":
-        return 4 * node.attrs.sequence * (elements(size(node.in[0])) + elements(size(node.in.at(-1)!)));
+        return 4 * node.attrs.sequence * (elements(size(node.in[0])) + elements(size(present(node.in.at(-1)))));
       case "headCrossEntropy":
-        return 2 * elements(size(node.in[0])) * size(node.in[1])[0]!;
+        return 2 * elements(size(node.in[0])) * at(size(node.in[1]), 0);
       case "headCrossEntropyGrad":
-        return 4 * elements(size(node.in[0])) * size(node.in[1])[0]!;
+        return 4 * elements(size(node.in[0])) * at(size(node.in[1]), 0);
       default:
         return 0;
     }
@@ -59,7 +61,7 @@ describe("FLOPs are those of the graph", () => {
     );
   });
 
-  it("of any spec", () => {
+  it("of every spec that can be described, forward and backward", () => {
     fc.assert(
       fc.property(fc.constantFrom(...families).chain(specOf), (spec) => {
         expect(countedFlops(lossProgram(spec, shape).graph)).toBe(16 * forwardFlopsPerToken(spec, 16));
@@ -96,11 +98,11 @@ describe("FLOPs are those of the graph", () => {
       [1, 1],
     ] as const) {
       const windowed = { ...spec, layers: spec.layers.map((layer) => ({ ...layer, window })) };
-      const seen =
+      const tokensSeen =
         Array.from({ length: sequence }, (_, i) => Math.min(i + 1, window)).reduce((sum, value) => sum + value, 0) /
         sequence;
       expect(forwardFlops(windowed, sequence, "causal").attention).toBeCloseTo(
-        spec.layers.length * 4 * spec.attn.heads * spec.attn.headDim * seen,
+        spec.layers.length * 4 * spec.attn.heads * spec.attn.headDim * tokensSeen,
         6,
       );
     }
@@ -113,21 +115,25 @@ describe("FLOPs are those of the graph", () => {
  */
 function savedElements(spec: DecoderSpec, without: (node: Node) => boolean): number {
   const saved = (layers: number): number => {
-    const short = { ...spec, layers: Array.from({ length: layers }, () => spec.layers[0]!) };
+    const short = { ...spec, layers: Array.from({ length: layers }, () => at(spec.layers, 0)) };
     const { graph } = trainProgram(short, { ...shape, auxCoef: 0, zCoef: 0 });
     const forward = lossProgram(short, shape).graph.nodes.length;
     // The loss graph is pruned, the training graph holds it first: what the first gradient node follows.
     const firstGradient = graph.nodes.findIndex(({ prim }) => /Grad/.test(prim));
     expect(firstGradient).toBeGreaterThanOrEqual(forward / 2);
-    const made = new Set(graph.nodes.slice(0, firstGradient).flatMap((node) => (without(node) ? [] : node.out)));
-    const read = new Set(graph.nodes.slice(firstGradient).flatMap((node) => node.in));
+    const forwardValues = new Set(
+      graph.nodes.slice(0, firstGradient).flatMap((node) => (without(node) ? [] : node.out)),
+    );
+    const readValues = new Set(graph.nodes.slice(firstGradient).flatMap((node) => node.in));
     // A reshaped value is the same memory.
     const root = new Map<number, number>(
       graph.nodes.flatMap((node) => (node.prim === "reshape" ? [[node.out[0], node.in[0]] as [number, number]] : [])),
     );
-    const rooted = (id: number): number => (root.has(id) ? rooted(root.get(id)!) : id);
-    const kept = new Set([...read].filter((id) => made.has(id) && graph.values[id]!.dtype === "f32").map(rooted));
-    return [...kept].reduce((sum, id) => sum + elements(graph.values[id]!.shape), 0);
+    const rooted = (id: number): number => (root.has(id) ? rooted(present(root.get(id))) : id);
+    const saved = new Set(
+      [...readValues].filter((id) => forwardValues.has(id) && at(graph.values, id).dtype === "f32").map(rooted),
+    );
+    return [...saved].reduce((sum, id) => sum + elements(at(graph.values, id).shape), 0);
   };
   return saved(3) - saved(2);
 }
@@ -135,21 +141,21 @@ function savedElements(spec: DecoderSpec, without: (node: Node) => boolean): num
 describe("saved activations are those that the graph's backward pass reads", () => {
   const tokens = shape.batch * shape.sequence;
 
-  it.each(["dense/llama", "dense/mistral", "dense/qwen2"])("of %s", (model) => {
+  it.each(["dense/llama", "dense/mistral", "dense/qwen2"])("of the golden model %s", (model) => {
     const spec = goldenSpec(model);
     const graph = 2 * savedElements(spec, ({ prim }) => prim === "constant");
     // Flash attention keeps the log-sum of each row besides.
-    expect(blockActivationBytes(spec, spec.layers[0]!, "none", uncut)).toBe(graph / tokens + 4 * spec.attn.heads);
+    expect(blockActivationBytes(spec, at(spec.layers, 0), "none", uncut)).toBe(graph / tokens + 4 * spec.attn.heads);
   });
 
-  it("of a mixture", () => {
+  it("of a mixture of experts with a shared one", () => {
     const spec = goldenSpec("moe/mixtral");
-    const ffn = spec.layers[0]!.ffn;
+    const ffn = at(spec.layers, 0).ffn;
     if (ffn.kind !== "moe") throw new Error("expected a mixture");
     const isRouter = (node: Node): boolean => node.prim === "constant" || node.prim === "routeTopK";
     // Router logits [N, E] are kept with their probabilities in float32; the graph keeps the logits alone.
     const graph = 2 * (savedElements(spec, isRouter) - tokens * ffn.experts) + tokens * 8 * ffn.experts;
-    expect(blockActivationBytes(spec, spec.layers[0]!, "none", uncut)).toBe(graph / tokens + 4 * spec.attn.heads);
+    expect(blockActivationBytes(spec, at(spec.layers, 0), "none", uncut)).toBe(graph / tokens + 4 * spec.attn.heads);
   });
 
   it("shrink with recomputation and with cutting", () => {
@@ -218,11 +224,11 @@ describe("published mixtures", () => {
     ["OLMoE", olmoe, 6_919_161_856, "1.28"],
     ["DeepSeek-V3", deepseekV3, 671_026_419_200, "37.55"],
   ] as const)("%s", (_, config, total, active) => {
-    const found = countParams(specFromConfig(config, "config.json"));
-    expect(found.total).toBe(total);
-    expect((found.active / 1e9).toFixed(2)).toBe(active);
+    const count = countParams(specFromConfig(config, "config.json"));
+    expect(count.total).toBe(total);
+    expect((count.active / 1e9).toFixed(2)).toBe(active);
     // The other definition: neither embedding.
-    expect(found.embedding).toBe(2 * config.vocab_size * config.hidden_size);
+    expect(count.embedding).toBe(2 * config.vocab_size * config.hidden_size);
   });
 
   const nemotron = presetSpec("nemotron-4-15b");

@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { forwardFlopsPerToken, trainFlopsPerToken } from "../../../src/model/cost/flops.js";
 import { countParams } from "../../../src/model/cost/params.js";
 import { parseSafetensors } from "../../support/safetensors.js";
@@ -8,6 +8,7 @@ import { isBuffer, slotsOf } from "../../../src/model/tensors/slots.js";
 import { readFileSync } from "node:fs";
 import { golden, goldenFolders, weightFiles } from "../../support/golden.js";
 import { families, specOf } from "../decoder/arbitrary.js";
+import { at as elementAt, valueAt } from "../../../src/base/at.js";
 
 const elements = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 const sum = (numbers: readonly number[]): number => numbers.reduce((a, b) => a + b, 0);
@@ -57,14 +58,14 @@ const qwen3A3b = {
 describe("countParams", () => {
   const index = JSON.parse(readFileSync(golden("", "index.json"), "utf8")) as Record<string, [number, number, string]>;
 
-  test.each(goldenFolders)("%s: formula = slots = stored elements = what transformers counted", (model) => {
+  it.each(goldenFolders)("%s: formula = slots = stored elements = what transformers counted", (model) => {
     const spec = goldenSpec(model);
     const { total } = countParams(spec);
     expect(total).toBe(sum(slotsOf(spec).map(({ shape }) => elements(shape))));
-    const stored = weightFiles(model).flatMap((file) => [
+    const tensors = weightFiles(model).flatMap((file) => [
       ...parseSafetensors(readFileSync(golden(model, file)), file).tensors.values(),
     ]);
-    expect(total).toBe(sum(stored.map(({ shape }) => elements(shape))));
+    expect(total).toBe(sum(tensors.map(({ shape }) => elements(shape))));
     // ERNIE's correction biases are parameters of its class; the other classes have them as buffers, which are not
     // counted.
     const buffers = sum(
@@ -72,17 +73,17 @@ describe("countParams", () => {
         .filter(({ at }) => isBuffer(at) && spec.family !== "ernie4_5_moe")
         .map(({ shape }) => elements(shape)),
     );
-    if (!model.startsWith("train/")) expect(total - buffers).toBe(index[model]![1]);
+    if (!model.startsWith("train/")) expect(total - buffers).toBe(valueAt(index, model)[1]);
   });
 
-  test("formula = slots for every spec; active leaves out experts T+1 to E", () => {
+  it("formula = slots for every spec; active leaves out experts T+1 to E", () => {
     fc.assert(
       fc.property(fc.constantFrom(...families).chain(specOf), (spec) => {
         const { total, active, embedding } = countParams(spec);
         const slots = slotsOf(spec);
         expect(total).toBe(sum(slots.map(({ shape }) => elements(shape))));
         const isIdle = ({ at }: (typeof slots)[number]): boolean => {
-          const ffn = at.layer === undefined ? undefined : spec.layers[at.layer]!.ffn;
+          const ffn = at.layer === undefined ? undefined : elementAt(spec.layers, at.layer).ffn;
           return ffn?.kind === "moe" && at.expert !== undefined && at.expert >= ffn.topK;
         };
         expect(active).toBe(sum(slots.filter((slot) => !isIdle(slot)).map(({ shape }) => elements(shape))));
@@ -93,7 +94,7 @@ describe("countParams", () => {
     );
   });
 
-  test("published models", () => {
+  it("counts published models as their makers do", () => {
     expect(countParams(specFromConfig(mixtral8x7b, "t"))).toEqual({
       total: 46_702_792_704,
       active: 12_879_925_248,
@@ -103,17 +104,17 @@ describe("countParams", () => {
   });
 });
 
-describe("flops", () => {
+describe("forwardFlops", () => {
   /** Everything that is multiplied with a token's vector: all matrices but those that are looked up in. */
   const isMatrix = ({ at, shape }: ReturnType<typeof slotsOf>[number]): boolean =>
     shape.length === 2 && at.part !== "embed" && at.part !== "positions";
 
-  test("forward = 2 x active matrix parameters + attention", () => {
+  it("is 2 x active matrix parameters + attention", () => {
     fc.assert(
       fc.property(fc.constantFrom(...families).chain(specOf), fc.integer({ min: 1, max: 4096 }), (spec, sequence) => {
-        const used = slotsOf(spec).filter((slot) => {
+        const activeMatrices = slotsOf(spec).filter((slot) => {
           const { at } = slot;
-          const ffn = at.layer === undefined ? undefined : spec.layers[at.layer]!.ffn;
+          const ffn = at.layer === undefined ? undefined : elementAt(spec.layers, at.layer).ffn;
           return isMatrix(slot) && !(ffn?.kind === "moe" && at.expert !== undefined && at.expert >= ffn.topK);
         });
         const tiedHead = spec.tiedHead ? spec.vocab * spec.hidden : 0;
@@ -124,14 +125,14 @@ describe("flops", () => {
           (spec.attn.headDim + (spec.attn.latent?.valueDim ?? spec.attn.headDim)) *
           sequence;
         expect(forwardFlopsPerToken(spec, sequence)).toBe(
-          2 * (sum(used.map(({ shape }) => elements(shape))) + tiedHead) + attention,
+          2 * (sum(activeMatrices.map(({ shape }) => elements(shape))) + tiedHead) + attention,
         );
         expect(trainFlopsPerToken(spec, sequence)).toBe(3 * forwardFlopsPerToken(spec, sequence));
       }),
     );
   });
 
-  test("golden llama by hand", () => {
+  it("agrees with a count by hand for the golden llama", () => {
     // 2 layers x (q 32x32, k and v 16x32, o 32x32, 3 x 64x32, scores and values 2 x 32 x 24) and head 96x32, two FLOPs
     // each.
     expect(forwardFlopsPerToken(goldenSpec("dense/llama"), 24)).toBe(

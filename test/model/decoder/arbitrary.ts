@@ -13,6 +13,7 @@ import type {
   NormSpec,
   RopeScaling,
 } from "../../../src/model/decoder/types.js";
+import { present } from "../../support/present.js";
 
 const positive = fc.double({ min: 1e-12, max: 1e12, noNaN: true, noDefaultInfinity: true });
 const token = fc.nat(200_000);
@@ -495,7 +496,9 @@ function llamaLike(family: Family): fc.Arbitrary<DecoderSpec> {
           return {
             window: window === "uniform" || slides ? size : null,
             rope: { ...plainRope(theta, headDim), scaling: ropeScaling, rotary, interleaved },
-            ffn: (sparseFfn !== null && (sparse || layer === 0 || !moe!.mixed) ? sparseFfn : denseFfn) satisfies Ffn,
+            ffn: (sparseFfn !== null && (sparse || layer === 0 || !present(moe).mixed)
+              ? sparseFfn
+              : denseFfn) satisfies Ffn,
           };
         }),
         auxLossCoef: sparseFfn === null ? 0 : coef,

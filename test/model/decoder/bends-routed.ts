@@ -2,6 +2,8 @@
 import fc from "fast-check";
 import { rmsNorm, sigmoidRouter } from "../../../src/model/decoder/types.js";
 import type { DecoderSpec, Family, MoeFfn, RopeScaling } from "../../../src/model/decoder/types.js";
+import { at } from "../../../src/base/at.js";
+import { present } from "../../support/present.js";
 
 type Bend = (spec: DecoderSpec) => fc.Arbitrary<DecoderSpec>;
 
@@ -30,15 +32,15 @@ const routed = (spec: DecoderSpec, { free }: { free: boolean }): fc.Arbitrary<De
     })
     .map(({ groups, renormalised, scaling, shared }) =>
       withMoe(spec, ({ ffnDim, experts, topK }) => {
-        const kept = groups === null ? 0 : Math.min(groups.kept, groups.count);
+        const keptGroups = groups === null ? 0 : Math.min(groups.kept, groups.count);
         return {
           router: sigmoidRouter({
-            groups: groups === null ? null : { count: groups.count, kept },
+            groups: groups === null ? null : { count: groups.count, kept: keptGroups },
             renormalised,
             scaling,
           }),
           experts: groups === null ? experts : groups.count * groups.size,
-          topK: groups === null ? topK : Math.min(topK, kept * groups.size),
+          topK: groups === null ? topK : Math.min(topK, keptGroups * groups.size),
           shared: shared === 0 ? null : { ffnDim: shared * ffnDim, gated: false },
         };
       }),
@@ -49,7 +51,7 @@ const leading = (spec: DecoderSpec): DecoderSpec => {
   const of = (kind: string): DecoderSpec["layers"][number]["ffn"][] =>
     spec.layers.map(({ ffn }) => ffn).filter((ffn) => ffn.kind === kind);
   const ffns = [...of("dense"), ...of("moe")];
-  return { ...spec, layers: spec.layers.map((layer, i) => ({ ...layer, ffn: ffns[i]! })) };
+  return { ...spec, layers: spec.layers.map((layer, i) => ({ ...layer, ffn: at(ffns, i) })) };
 };
 
 const yarn: fc.Arbitrary<RopeScaling> = fc.record({
@@ -92,7 +94,12 @@ const latent = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
         },
         layers: spec.layers.map((layer) => ({
           ...layer,
-          rope: { ...layer.rope!, rotary: ropeDim, interleaved, scaling: scaling ?? layer.rope!.scaling },
+          rope: {
+            ...present(layer.rope),
+            rotary: ropeDim,
+            interleaved,
+            scaling: scaling ?? present(layer.rope).scaling,
+          },
         })),
       };
     });

@@ -2,6 +2,8 @@
 import fc from "fast-check";
 import { routedBends } from "./bends-routed.js";
 import type { DecoderSpec, Family, MoeFfn, QkNorm, Rope, RopeScaling } from "../../../src/model/decoder/types.js";
+import { at } from "../../../src/base/at.js";
+import { present } from "../../support/present.js";
 
 type Bend = (spec: DecoderSpec) => fc.Arbitrary<DecoderSpec>;
 
@@ -36,7 +38,9 @@ const roped = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
     });
     return {
       ...spec,
-      layers: spec.layers.map((layer) => (layer.window === null ? layer : { ...layer, rope: own(layer.rope!) })),
+      layers: spec.layers.map((layer) =>
+        layer.window === null ? layer : { ...layer, rope: own(present(layer.rope)) },
+      ),
     };
   });
 
@@ -69,10 +73,10 @@ const granite = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
 const thetas = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
   fc.array(fc.option(positive), { minLength: spec.layers.length, maxLength: spec.layers.length }).map((bases) => ({
     ...spec,
-    layers: spec.layers.map((layer, i) => ({
-      ...layer,
-      rope: bases[i] === null ? null : { ...layer.rope!, theta: bases[i]! },
-    })),
+    layers: spec.layers.map((layer, i) => {
+      const theta = at(bases, i);
+      return { ...layer, rope: theta === null ? null : { ...present(layer.rope), theta } };
+    }),
   }));
 
 /** Every mixture of experts changed alike. */
@@ -97,7 +101,10 @@ const phimoe = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
     const mixed = experts(spec, ({ experts: count }) => ({ topK: 2, experts: Math.max(2, count), router }));
     return rope === null
       ? mixed
-      : { ...mixed, layers: mixed.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling: rope } })) };
+      : {
+          ...mixed,
+          layers: mixed.layers.map((layer) => ({ ...layer, rope: { ...present(layer.rope), scaling: rope } })),
+        };
   });
 
 /** The chosen layers become dense. */
@@ -178,7 +185,7 @@ const lfm2 = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
 
 const gptOss = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> => {
   const sunk = { ...spec, attn: { ...spec.attn, sinks: true } };
-  const bent = experts(sunk, ({ router }) => ({
+  const withBiases = experts(sunk, ({ router }) => ({
     router: { ...router, bias: true },
     bias: true,
     clampedGlu: { alpha: 1.702, limit: 7 },
@@ -192,18 +199,22 @@ const gptOss = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> => {
     truncate: fc.boolean(),
     attentionFactor: positive,
   });
-  return fc
-    .option(yarn)
-    .map((scaling) =>
-      scaling === null
-        ? bent
-        : { ...bent, layers: bent.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling } })) },
-    );
+  return fc.option(yarn).map((scaling) =>
+    scaling === null
+      ? withBiases
+      : {
+          ...withBiases,
+          layers: withBiases.layers.map((layer) => ({ ...layer, rope: { ...present(layer.rope), scaling } })),
+        },
+  );
 };
 
 /** Fits the spec's rope. */
 const longrope = ({ layers: [first] }: DecoderSpec): fc.Arbitrary<RopeScaling> => {
-  const factors = fc.array(positive, { minLength: first!.rope!.rotary / 2, maxLength: first!.rope!.rotary / 2 });
+  const factors = fc.array(positive, {
+    minLength: present(present(first).rope).rotary / 2,
+    maxLength: present(present(first).rope).rotary / 2,
+  });
   return fc.record({
     kind: fc.constant("longrope" as const),
     short: factors,
@@ -218,7 +229,7 @@ export const bends: Readonly<Partial<Record<Family, Bend>>> = {
   gemma2: (spec) => sandwich(spec, true),
   gemma3_text: (spec) =>
     sandwich(spec, false)
-      .map((bent) => normed(bent, "head"))
+      .map((changed) => normed(changed, "head"))
       .chain(roped),
   granite,
   granitemoe: granite,
@@ -236,7 +247,7 @@ export const bends: Readonly<Partial<Record<Family, Bend>>> = {
         : {
             ...spec,
             hidden: spec.attn.heads * spec.attn.headDim,
-            layers: spec.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling: rope } })),
+            layers: spec.layers.map((layer) => ({ ...layer, rope: { ...present(layer.rope), scaling: rope } })),
           },
     ),
   ernie4_5_moe: ernie,

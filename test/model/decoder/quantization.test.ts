@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { readQuantization } from "../../../src/model/decoder/quantization.js";
 
@@ -9,7 +9,7 @@ const floats = { num_bits: 8, type: "float", strategy: "channel", symmetric: tru
 const compressed = { quant_method: "compressed-tensors", format: "float-quantized", ...group(floats) };
 
 describe("quantization_config", () => {
-  test("8-bit floats are read, with the block if it is stated", () => {
+  it("of 8-bit floats is read, with the block if it is stated", () => {
     expect(readQuantization({}, "c")).toBeNull();
     expect(read(null)).toBeNull();
     expect(read({ quant_method: "fp8", weight_block_size: [128, 64] })).toEqual({ method: "fp8", block: [128, 64] });
@@ -26,7 +26,7 @@ describe("quantization_config", () => {
     expect(read({ ...compressed, sparsity_config: { format: "dense" }, transform_config: {} })?.block).toBeNull();
   });
 
-  const refused: [unknown, string][] = [
+  const refusals: [unknown, string][] = [
     [{ quant_method: "gptq", bits: 4 }, 'has quant_method "gptq", expected 8-bit floats'],
     [{ quant_method: "awq" }, "use the unquantized model it was made from, or a version of it in 8-bit floats"],
     [{ quant_method: "bitsandbytes", load_in_4bit: true }, "call model.dequantize() and save it"],
@@ -54,7 +54,7 @@ describe("quantization_config", () => {
       "has blocks of 64 x 64 and of 128 x 128",
     ],
   ];
-  test.each(refused)("%j is refused", (quantization, words) => {
+  it.each(refusals)("%j is refused", (quantization, words) => {
     expect(() => read(quantization)).toThrow(UpcycleError);
     try {
       read(quantization);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { judgePreservation, worstLayer } from "../../../src/model/results/preservation.js";
 
-describe("judge", () => {
+describe("judgePreservation", () => {
   const f32 = { parent: "F32", child: "F32" } as const;
   it("calls what rounding explains the same function, by the coarser of the two precisions", () => {
     const kinds = (
@@ -21,7 +21,7 @@ describe("judge", () => {
     expect(kinds(0.021, ["BF16", "BF16"])).toEqual(["different"]);
   });
 
-  it("says what it found", () => {
+  it("says in words how far the two models differ", () => {
     expect(judgePreservation(0.0123456, f32)).toEqual({
       kind: "different",
       tolerance: 1e-5,
@@ -30,7 +30,7 @@ describe("judge", () => {
     expect(judgePreservation(0.001, { parent: "F32", child: "BF16" }).words).toBe(
       "The two models compute the same function, up to what rounding weights to bfloat16 explains.",
     );
-    for (const broken of [NaN, Infinity]) expect(judgePreservation(broken, f32).kind).toBe("damaged");
+    for (const difference of [NaN, Infinity]) expect(judgePreservation(difference, f32).kind).toBe("damaged");
   });
 });
 

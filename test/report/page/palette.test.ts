@@ -16,8 +16,8 @@ function luminance([red, green, blue]: Rgb): number {
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
 }
 
-/** Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB. */
-const deficiencies: Record<string, readonly Rgb[]> = {
+/** Matrices on linear RGB by Machado, Oliveira and Fernandes 2009, severity 1. */
+const deficiencies: Readonly<Record<string, readonly Rgb[]>> = {
   normal: [
     [1, 0, 0],
     [0, 1, 0],
@@ -40,8 +40,8 @@ const deficiencies: Record<string, readonly Rgb[]> = {
   ],
 };
 
-/** OKLab of what an eye with this deficiency sees. */
-function seen(hex: string, matrix: readonly Rgb[]): Rgb {
+/** The colour that an eye with this deficiency sees, in OKLab. */
+function perceived(hex: string, matrix: readonly Rgb[]): Rgb {
   const rgb = linear(hex);
   const [r, g, b] = matrix.map((row) =>
     Math.max(0, row[0] * rgb[0] + row[1] * rgb[1] + row[2] * rgb[2]),
@@ -67,12 +67,18 @@ describe.each(["light", "dark"] as const)("arm colours in %s mode", (mode) => {
   });
 
   // The first four serve the standard study: dense, scratch, coarse, fine.
-  it.each(Object.keys(deficiencies))("are told apart with %s vision", (vision) => {
-    const colours = armTones.slice(0, 4).map((tone) => seen(tone[mode], deficiencies[vision]!));
-    for (let i = 0; i < colours.length; i++) {
-      for (let j = 0; j < i; j++) {
-        const distance = Math.hypot(...colours[i]!.map((value, axis) => value - colours[j]![axis]!));
-        expect(distance, `${armTones[i]![mode]} ${armTones[j]![mode]}`).toBeGreaterThan(0.08);
+  it.each(Object.entries(deficiencies))("are told apart with %s vision", (_, matrix) => {
+    const colours = armTones.slice(0, 4).map((tone) => ({ hex: tone[mode], lab: perceived(tone[mode], matrix) }));
+    for (const [
+      i,
+      {
+        hex,
+        lab: [l, a, b],
+      },
+    ] of colours.entries()) {
+      for (const other of colours.slice(0, i)) {
+        const distance = Math.hypot(l - other.lab[0], a - other.lab[1], b - other.lab[2]);
+        expect(distance, `${hex} ${other.hex}`).toBeGreaterThan(0.08);
       }
     }
   });

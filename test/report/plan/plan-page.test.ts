@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { makePlan } from "../../../src/laws/planner/plan.js";
 import { changedRequest, controlsOf, render, type Changes, type Rendered } from "../../../src/report/plan/plan-live.js";
 import { renderPlanHtml } from "../../../src/report/plan/plan-page.js";
@@ -47,9 +48,9 @@ describe("the page of a plan", () => {
     expect(chartScript + planScript + liveJs).not.toMatch(/<\/(script|style)/i);
     const body = html.replace(/<script[\s\S]*?<\/script>/g, "").replace(/<style[\s\S]*?<\/style>/g, "");
     const open: string[] = [];
-    for (const [, slash, name] of body.matchAll(/<(\/?)([a-z][a-z0-9]*)\b[^>]*>/g)) {
-      if (["meta", "link", "input", "br"].includes(name!)) continue;
-      if (slash === "") open.push(name!);
+    for (const [, slash, name = ""] of body.matchAll(/<(\/?)([a-z][a-z0-9]*)\b[^>]*>/g)) {
+      if (["meta", "link", "input", "br"].includes(name)) continue;
+      if (slash === "") open.push(name);
       else expect(open.pop()).toBe(name);
     }
     expect(open).toEqual([]);
@@ -74,7 +75,7 @@ describe("the page of a plan", () => {
   });
 });
 
-describe("sliders", () => {
+describe("the sliders of a plan's page", () => {
   it("change the request that is planned for", () => {
     const changes: Changes = {
       size: 7e9,
@@ -86,19 +87,19 @@ describe("sliders", () => {
       price: 1,
       gpus: 256,
     };
-    const changed = changedRequest(request, changes);
-    expect(changed).toMatchObject({
+    const newRequest = changedRequest(request, changes);
+    expect(newRequest).toMatchObject({
       seen: 2e12,
       budget: { tokens: 1e11, money: null },
       recipes: [{ expansion: 16, granularity: 2, topK: 4 }],
       gpu: { price: 1 },
       gpus: 256,
     });
-    expect(Math.abs(makePlan(changed).size / 7e9 - 1)).toBeLessThan(0.05);
+    expect(Math.abs(makePlan(newRequest).size / 7e9 - 1)).toBeLessThan(0.05);
     expect(changedRequest(request, {})).toEqual(request);
   });
 
-  it("start where the plan is", () => {
+  it("start at the numbers of the plan", () => {
     const plan = makePlan(request);
     const starts = Object.fromEntries(
       controlsOf(request).map(({ key, base, start, min, max }) => {
@@ -106,7 +107,7 @@ describe("sliders", () => {
         return [key, base ** start];
       }),
     );
-    expect(starts.size! / plan.size).toBeCloseTo(1, 9);
+    expect((starts.size ?? NaN) / plan.size).toBeCloseTo(1, 9);
     expect(starts).toMatchObject({ expansion: 8, granularity: 1, gpus: 8 });
     expect(starts.topK).toBeCloseTo(2, 9);
   });
@@ -116,8 +117,7 @@ describe("sliders", () => {
     ["one expert", { expansion: 1, topK: 1 }, "one expert is the dense model again"],
     ["more experts chosen than there are", { expansion: 2, topK: 8 }, "there are only E*G = 2 experts"],
   ])("say what is wrong with %s", (_, changes, line) => {
-    const found = render(request, changes);
-    expect(found).toMatchObject({ ok: false, error: expect.stringContaining(line) });
+    expect(render(request, changes)).toMatchObject({ ok: false, error: expect.stringContaining(line) });
   });
 
   it("compute in the bundle what Node computes", () => {
@@ -130,9 +130,9 @@ describe("sliders", () => {
       { size: 7e9, expansion: 4, price: 1.5 },
       { granularity: 4 },
     ]) {
-      // Through JSON, as the page gets it.
+      // The page gets the request as JSON.
       expect(
-        JSON.parse(JSON.stringify(context.upcyclePlan!.render(JSON.parse(JSON.stringify(request)), changes))),
+        JSON.parse(JSON.stringify(context.upcyclePlan?.render(JSON.parse(JSON.stringify(request)), changes))),
       ).toEqual(JSON.parse(JSON.stringify(render(request, changes))));
     }
   });
@@ -140,21 +140,23 @@ describe("sliders", () => {
   it.skipIf(chromium === undefined)("move the whole page in a browser (skipped where none is installed)", async () => {
     const file = join(temporaryFolder(), "plan.html");
     writeFileSync(file, html);
-    const wanted = makePlan(changedRequest(request, { tokens: 1e12, gpus: 64 }));
+    const [firstAnswer, movedAnswer] = [{}, { tokens: 1e12, gpus: 64 }].map((changes) =>
+      at(planAnswer(makePlan(changedRequest(request, changes))), 0),
+    );
     const { page, errors } = await openPage(`file://${file}`);
-    const seen = (text: string): Promise<unknown> =>
+    const isShown = (text: string | undefined): Promise<unknown> =>
       page.waitForFunction(`document.body.textContent.includes(${JSON.stringify(text)})`, { timeout: 50_000 });
-    await seen(planAnswer(makePlan(request))[0]!);
-    // As text: these lines are the browser's.
+    await isShown(firstAnswer);
+    // The browser runs these lines, so they are text here.
     await page.evaluate(`for (const [key, value] of [["tokens", "12"], ["gpus", "6"]]) {
       const slider = document.querySelector("input[data-key=" + key + "]");
       slider.value = value;
       slider.dispatchEvent(new Event("input"));
     }`);
-    await seen(planAnswer(wanted)[0]!);
+    await isShown(movedAnswer);
     const dom = await page.content();
     expect(errors).toEqual([]);
-    expect(dom).not.toContain(planAnswer(makePlan(request))[0]!);
+    expect(dom).not.toContain(firstAnswer);
     expect(dom).toMatch(/<output data-for="tokens">1\.00T<\/output>/);
     expect(dom).toMatch(/<output data-for="gpus">64<\/output>/);
     expect(dom).toMatch(/<div class="plot"[^>]*><div[^>]*class="uplot/);
@@ -177,8 +179,9 @@ describe("the plan as text", () => {
     }
   });
 
-  it("answers in each case", () => {
-    const first = (changes: Parameters<typeof requestFor>[0]): string => planAnswer(makePlan(requestFor(changes)))[0]!;
+  it("says first to upcycle, to train on, to start from scratch, or that nothing fits", () => {
+    const first = (changes: Parameters<typeof requestFor>[0]): string =>
+      at(planAnswer(makePlan(requestFor(changes))), 0);
     const tokens = (count: number): { budget: { tokens: number; gpuHours: null; money: null; days: null } } => ({
       budget: { tokens: count, gpuHours: null, money: null, days: null },
     });

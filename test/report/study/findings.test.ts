@@ -1,9 +1,10 @@
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { findings } from "../../../src/report/study/findings.js";
 import type { ArmResult, StudyResult } from "../../../src/model/results/result.js";
 import { plainArm, study } from "../fixture.js";
 
-function found(arms: readonly ArmResult[], parentLoss = 4): string[] {
+function findingsOf(arms: readonly ArmResult[], parentLoss = 4): string[] {
   const base = study();
   return findings({ ...base, parent: { ...base.parent, loss: parentLoss }, arms });
 }
@@ -15,7 +16,7 @@ const dense = plainArm("dense", "dense", [
 
 describe("upcycled against continued dense", () => {
   it("calls a difference clear only when it stands well beside the seeds' ranges", () => {
-    const [first] = found([
+    const [first] = findingsOf([
       dense,
       plainArm("up", "upcycled", [
         [4, 3.8, 3.7],
@@ -30,7 +31,7 @@ describe("upcycled against continued dense", () => {
   });
 
   it("says worse when it is worse, first and in plain words", () => {
-    const [first, ...rest] = found([
+    const [first, ...rest] = findingsOf([
       dense,
       plainArm("up", "upcycled", [
         [4, 4, 3.95],
@@ -43,19 +44,20 @@ describe("upcycled against continued dense", () => {
   });
 
   it("does not claim a difference within the spread", () => {
-    const [first] = found([
+    const [first] = findingsOf([
       dense,
       plainArm("up", "upcycled", [
         [4, 3.9, 3.79],
         [4, 3.9, 3.815],
       ]),
     ]);
-    expect(first).toContain("is within the spread of the seeds");
+    expect(first).toContain("are not distinguishable at equal tokens");
+    expect(first).toMatch(/, between −[\d.]+ nats and \+[\d.]+ nats over all pairs of seeds; /);
     expect(first).toContain("the ranges of the seeds overlap");
   });
 
   it("says slightly when the ranges are apart by less than twice the wider one", () => {
-    const [first] = found([
+    const [first] = findingsOf([
       dense,
       plainArm("up", "upcycled", [
         [4, 3.9, 3.79],
@@ -65,8 +67,8 @@ describe("upcycled against continued dense", () => {
     expect(first).toContain("did slightly better");
   });
 
-  it("does not judge with one seed", () => {
-    const all = found([plainArm("dense", "dense", [[4, 3.8]]), plainArm("up", "upcycled", [[4, 3.7]])]);
+  it("does not judge a difference by one seed", () => {
+    const all = findingsOf([plainArm("dense", "dense", [[4, 3.8]]), plainArm("up", "upcycled", [[4, 3.7]])]);
     expect(all[0]).toContain("up (E8G1T2) came out below dense at equal tokens: held-out loss 3.700 against 3.800");
     expect(all[0]).toContain("with one seed nothing says whether this is more than chance");
     expect(all.join(" ")).toContain("With a single seed this study cannot tell a difference between arms from chance.");
@@ -75,7 +77,7 @@ describe("upcycled against continued dense", () => {
 
   it("reads both curves at the most FLOPs that both reached, and warns about the schedule", () => {
     // Twice the FLOPs per token: at dense's end the upcycled arm is halfway, at 3.8.
-    const all = found([
+    const all = findingsOf([
       dense,
       plainArm(
         "up",
@@ -88,14 +90,14 @@ describe("upcycled against continued dense", () => {
       ),
     ]);
     expect(all[1]).toContain(
-      "at equal FLOPs is within the spread of the seeds: held-out loss 3.800 (3.800 to 3.800) against 3.810 " +
+      "are not distinguishable at equal FLOPs: held-out loss 3.800 (3.800 to 3.800) against 3.810 " +
         "(3.800 to 3.820) at 2.00 kFLOP",
     );
     expect(all.join(" ")).toContain("(up 2.0 times dense) is read before the end of its run");
   });
 
   it("compares at the tokens that all runs reached when one stopped early", () => {
-    const [first] = found([
+    const [first] = findingsOf([
       dense,
       plainArm("up", "upcycled", [
         [4, 3.6],
@@ -107,19 +109,19 @@ describe("upcycled against continued dense", () => {
   });
 });
 
-describe("other arms", () => {
-  it("says what is missing", () => {
-    expect(found([dense])[0]).toContain("No upcycled model is part of this study");
-    expect(found([plainArm("up", "upcycled", [[4, 3.8]])])[0]).toContain("cannot say whether upcycling paid off");
-    expect(found([])[0]).toContain("No upcycled model");
+describe("the arms of a study beside each other", () => {
+  it("say that a study lacks an upcycled or a dense arm", () => {
+    expect(findingsOf([dense])[0]).toContain("No upcycled model is part of this study");
+    expect(findingsOf([plainArm("up", "upcycled", [[4, 3.8]])])[0]).toContain("cannot say whether upcycling paid off");
+    expect(findingsOf([])[0]).toContain("No upcycled model");
   });
 
-  it("counts the tokens to the loss that scratch ended at, only where they were measured", () => {
+  it("count the tokens to the loss that scratch ended at, only where they were measured", () => {
     const up = plainArm("up", "upcycled", [
       [4, 3.6, 3.5],
       [4, 3.6, 3.5],
     ]);
-    const near = found([
+    const near = findingsOf([
       dense,
       up,
       plainArm("scratch", "scratch", [
@@ -129,7 +131,7 @@ describe("other arms", () => {
     ]).join(" ");
     expect(near).toContain("scratch needed 200 tokens to come to 3.800; up was there after 50 tokens (25 %).");
     expect(near).toContain("This does not count the 9.83M tokens that the parent was trained on.");
-    const ahead = found([
+    const ahead = findingsOf([
       dense,
       up,
       plainArm("scratch", "scratch", [
@@ -141,8 +143,8 @@ describe("other arms", () => {
     expect(ahead).not.toContain("was there after");
   });
 
-  it("reports arms that ended above the parent", () => {
-    const all = found([
+  it("are reported where they ended above the parent", () => {
+    const all = findingsOf([
       dense,
       plainArm("up", "upcycled", [[4, 4.2, 4.1]]),
       plainArm("new", "scratch", [[8, 5, 4.5]]),
@@ -153,17 +155,17 @@ describe("other arms", () => {
     );
   });
 
-  it("reports runs that diverged and leaves them out of the means", () => {
-    const broken = plainArm("up", "upcycled", [
+  it("are reported where a run diverged, which the means leave out", () => {
+    const diverged = plainArm("up", "upcycled", [
       [4, 3.8, 3.7],
       [4, Number.NaN, Number.NaN],
     ]);
-    const all = found([dense, broken]).join(" ");
+    const all = findingsOf([dense, diverged]).join(" ");
     expect(all).toContain("1 run of 2 of up did not end with a finite loss.");
     expect(all).not.toMatch(/NaN|undefined|Infinity|null/);
   });
 
-  it("compares fine with coarse experts", () => {
+  it("are compared where one has fine and one has coarse experts", () => {
     const all = study().findings.filter((finding) => /^Fine upcycled .*Coarse upcycled/.test(finding));
     expect(all).toHaveLength(2);
     expect(all[0]).toContain("Fine upcycled did clearly worse than Coarse upcycled at equal tokens");
@@ -171,31 +173,31 @@ describe("other arms", () => {
   });
 });
 
-describe("the models themselves", () => {
-  const coarse = study().arms[1]!;
-  const changed = (run: (one: ArmResult["runs"][number]) => object): ArmResult => ({
+describe("findings about the models themselves", () => {
+  const coarse = at(study().arms, 1);
+  const withRuns = (run: (one: ArmResult["runs"][number]) => object): ArmResult => ({
     ...coarse,
     runs: coarse.runs.map((one) => ({ ...one, ...run(one) })),
   });
 
-  it("says that the function was kept, by how much", () => {
+  it("say that the parent's function was kept, and how exactly", () => {
     expect(study().findings.join(" ")).toContain(
       "Coarse upcycled started at the parent's loss: 4.1183 against 4.1183 before the first step (+1.3e-7 nats); " +
         "logits differed by at most 1.5e-6 of the largest logit, the worst of 2 seeds.",
     );
   });
 
-  it("says that it was not kept", () => {
-    const lost = changed((run) => ({ preservation: { ...run.preservation!, childLoss: 6.5, maxAbsLogitDiff: 9 } }));
-    const all = found([dense, lost]).join(" ");
+  it("say that the parent's function was not kept where the first loss is far from the parent's", () => {
+    const changed = withRuns((run) => ({ preservation: { ...run.preservation, childLoss: 6.5, maxAbsLogitDiff: 9 } }));
+    const all = findingsOf([dense, changed]).join(" ");
     expect(all).toContain(
       "did not start at the parent's loss: 6.5000 against 4.1183 before the first step (+2.382 nats)",
     );
     expect(all).toContain("at most 0.52 of the largest logit");
   });
 
-  it("counts dead experts", () => {
-    const dead = changed(() => ({
+  it("count the dead experts over all layers", () => {
+    const dead = withRuns(() => ({
       load: [
         {
           step: 9,
@@ -206,28 +208,28 @@ describe("the models themselves", () => {
         },
       ],
     }));
-    expect(found([dense, dead]).join(" ")).toContain(
+    expect(findingsOf([dense, dead]).join(" ")).toContain(
       "2 experts of Coarse upcycled are dead: at the end the busiest of its 8 experts took 2.4 times an equal " +
         "share, the worst of 2 seeds",
     );
   });
 
-  it("says when the experts did not move", () => {
-    const still = changed(() => ({
+  it("say that the experts have hardly moved where their similarity to the parent stays near 1", () => {
+    const still = withRuns(() => ({
       similarity: [
         { step: 0, layers: [1, 1] },
         { step: 9, layers: [0.999, 0.997] },
       ],
     }));
-    expect(found([dense, still]).join(" ")).toContain(
+    expect(findingsOf([dense, still]).join(" ")).toContain(
       "In Coarse upcycled the experts have hardly moved from the parent's weights, so they are still near copies: " +
         "mean cosine similarity 0.998 (1.000 at the start, layers 0.997 to 0.999).",
     );
   });
 });
 
-describe("caveats", () => {
-  it("computes the scale and the number of readings of the text", () => {
+describe("the caveats of a study", () => {
+  it("compute its scale and how often the text was read", () => {
     const all = study().findings.join(" ");
     expect(all).toContain("a parent of 4.33M parameters and 4.92M further tokens per arm (1.1 per parameter)");
     expect(all).toContain("used 462 times the parameters and 20K times the tokens");
@@ -236,7 +238,7 @@ describe("caveats", () => {
     expect(all).toContain("the parent is one and the same");
   });
 
-  it("has no caveat about scale for a study at scale", () => {
+  it("say nothing about scale for a study of 2B parameters and more tokens than published ones", () => {
     const base = study();
     const large: StudyResult = {
       ...base,

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { embedJson, escapeHtml } from "../../../src/report/page/escape.js";
 import { renderHtml } from "../../../src/report/study/html.js";
 import type { StudyResult } from "../../../src/model/results/result.js";
@@ -16,8 +17,8 @@ const assets = {
 const render = (result: StudyResult): string => renderHtml(result, assets);
 
 function embedded(html: string): ReportData {
-  const match = /<script type="application\/json" id="report-data">([^<]*)<\/script>/.exec(html);
-  return JSON.parse(match![1]!) as ReportData;
+  const [, json = ""] = /<script type="application\/json" id="report-data">([^<]*)<\/script>/.exec(html) ?? [];
+  return JSON.parse(json) as ReportData;
 }
 
 describe("one file that needs no network", () => {
@@ -43,7 +44,7 @@ describe("one file that needs no network", () => {
     expect(render({ ...long, arms }).length).toBeLessThan(1_500_000);
   });
 
-  it("has scripts that parse", () => {
+  it("has scripts that parse and cannot close their element", () => {
     expect(() => new Function(chartScript + pageScript)).not.toThrow();
     expect(chartScript + pageScript).not.toContain("</");
   });
@@ -51,9 +52,9 @@ describe("one file that needs no network", () => {
   it("closes every element that it opens", () => {
     const body = html.replace(/<script[\s\S]*?<\/script>/g, "").replace(/<style[\s\S]*?<\/style>/g, "");
     const open: string[] = [];
-    for (const [, slash, name] of body.matchAll(/<(\/?)([a-z][a-z0-9]*)\b[^>]*>/g)) {
-      if (["meta", "link", "input", "br"].includes(name!)) continue;
-      if (slash === "") open.push(name!);
+    for (const [, slash, name = ""] of body.matchAll(/<(\/?)([a-z][a-z0-9]*)\b[^>]*>/g)) {
+      if (["meta", "link", "input", "br"].includes(name)) continue;
+      if (slash === "") open.push(name);
       else expect(open.pop()).toBe(name);
     }
     expect(open).toEqual([]);
@@ -69,11 +70,10 @@ describe("one file that needs no network", () => {
 
   it("carries the numbers that the charts draw", () => {
     const data = embedded(html);
-    const runs = study().arms[1]!.runs;
-    const ends = runs.map((run) => run.finalLoss);
-    const { curve } = data.arms[1]!;
+    const ends = at(study().arms, 1).runs.map((run) => run.finalLoss);
+    const { curve } = at(data.arms, 1);
     expect(curve.tokens.at(-1)).toBe(600 * 8192);
-    expect(curve.mean.at(-1)).toBeCloseTo((ends[0]! + ends[1]!) / 2, 3);
+    expect(curve.mean.at(-1)).toBeCloseTo((at(ends, 0) + at(ends, 1)) / 2, 3);
     expect(curve.low.at(-1)).toBeCloseTo(Math.min(...ends), 3);
     expect(curve.high.at(-1)).toBeCloseTo(Math.max(...ends), 3);
   });
@@ -82,7 +82,7 @@ describe("one file that needs no network", () => {
 describe("text that came from users", () => {
   const nasty = `</script><script>alert(1)</script><b title="x" a='y'>&`;
 
-  it("is escaped wherever it lands", () => {
+  it("is escaped wherever it stands in the page", () => {
     const base = study();
     const html = render({
       ...study({
@@ -104,7 +104,7 @@ describe("text that came from users", () => {
     });
     expect(html).not.toContain("<script>alert");
     expect(html).not.toContain("<b title");
-    expect(embedded(html).arms[0]!.label).toBe(nasty);
+    expect(embedded(html).arms[0]?.label).toBe(nasty);
   });
 
   it("cannot leave the embedded JSON", () => {

@@ -57,7 +57,7 @@ describe("calibration", () => {
     expect(record.factors.map(({ down }) => down)).toEqual(calibrated.calibration);
   });
 
-  it("is needed before a plan, and only for weights that are not renormalised", () => {
+  it("must come before a plan, and is only for weights that are not renormalised", () => {
     expect(lineOf(() => planUpcycle(denseSpec("qwen3"), recipe("E8G1T2", 0.02)))).toContain(
       "calibrated scaling has no measured factors",
     );

@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { parseRecipeConfig } from "../../../src/base/schemas/index.js";
@@ -66,11 +67,18 @@ async function lineOf(promise: Promise<unknown>): Promise<string> {
   return error instanceof UpcycleError ? error.line.replaceAll(root, "ROOT") : String(error);
 }
 
-const minus = (a: number[], b: number[]): number[] => a.map((value, i) => value - b[i]!);
+/** The rows of one layer, as one matrix. */
+function matrixOf(rows: PromptRouter["rows"], layer: number): Float32Array {
+  const matrix = at(rows, layer);
+  if (matrix === null) throw new Error(`layer ${layer} has no rows`);
+  return matrix;
+}
+
+const minus = (a: number[], b: number[]): number[] => a.map((value, i) => value - at(b, i));
 const unit = (a: number[]): number[] => a.map((value) => value / Math.hypot(...a));
-function near(found: Float32Array, expected: readonly number[]): void {
-  expect(found).toHaveLength(expected.length);
-  expected.forEach((value, i) => expect(found[i]).toBeCloseTo(value, 5));
+function near(actual: Float32Array, expected: readonly number[]): void {
+  expect(actual).toHaveLength(expected.length);
+  expected.forEach((value, i) => expect(actual[i]).toBeCloseTo(value, 5));
 }
 
 /** The residual stream that enters `layer`, at the last token. */
@@ -79,7 +87,7 @@ async function lastState(text: string, layer: number): Promise<number[]> {
   const ids = Int32Array.from(idsOf(text));
   const shape = { batch: 1, sequence: ids.length };
   let x = await model.embed(ids, shape);
-  for (let at = 0; at < layer; at++) x = await throughLayer(model, at, x, shape);
+  for (let below = 0; below < layer; below++) x = await throughLayer(model, below, x, shape);
   await model.close();
   return [...x.subarray(x.length - 32)];
 }
@@ -93,10 +101,10 @@ describe("prompts", () => {
       const [a, b, c, d] = await Promise.all(
         ["the code of a loop", "a loop", "rhyme", "the verse"].map((text) => lastState(text, layer)),
       );
-      near(rows[layer]!, [
+      near(matrixOf(rows, layer), [
         ...unit(
           minus(
-            a!.map((value, i) => (value + b![i]!) / 2),
+            a!.map((value, i) => (value + at(b!, i)) / 2),
             c!,
           ),
         ),
@@ -115,28 +123,30 @@ describe("prompts", () => {
         texts
           .flatMap(idsOf)
           .map((id) => [...embed.subarray(id * 32, id * 32 + 32)])
-          .reduce((x, y) => x.map((value, i) => value + y[i]!)),
+          .reduce((x, y) => x.map((value, i) => value + at(y, i))),
       );
-    near(rows[0]!, [...unit(minus(sum("the code of a loop", "a loop"), sum("rhyme"))), ...sum("the verse")]);
+    near(matrixOf(rows, 0), [...unit(minus(sum("the code of a loop", "a loop"), sum("rhyme"))), ...sum("the verse")]);
     expect(rows[1]).toEqual(rows[0]);
   });
 
-  it("go into the model, repeated for the parts of a copy, and their making into the record", async () => {
-    const asked = upcycleRecipe("E2G2T2", { routerInit: { kind: "hidden", prompts } });
-    const { rows } = await make(asked);
+  it("make the router of the model, repeated for the parts of a copy, and are in the record", async () => {
+    const upcycling = upcycleRecipe("E2G2T2", { routerInit: { kind: "hidden", prompts } });
+    const { rows } = await make(upcycling);
     const out = join(root, "parts");
-    await resultOf(convertCheckpoint({ source, recipe: asked, routerRows: rows, out, threads: 2 }));
+    await resultOf(convertCheckpoint({ source, recipe: upcycling, routerRows: rows, out, threads: 2 }));
     const child = await openCheckpoint(out);
     const router = await child.readFloat32("layers.1.router");
     await child.close();
     for (const expert of [0, 1, 2, 3]) {
       const copy = Math.floor(expert / 2);
-      expect(router.subarray(expert * 32, expert * 32 + 32)).toEqual(rows[1]!.subarray(copy * 32, copy * 32 + 32));
+      expect(router.subarray(expert * 32, expert * 32 + 32)).toEqual(
+        matrixOf(rows, 1).subarray(copy * 32, copy * 32 + 32),
+      );
     }
     expect(recipeOf((await readRecord(out))!).routerInit).toEqual({ kind: "hidden", prompts });
   });
 
-  it("that differ in nothing that matters are remarked on", async () => {
+  it("whose rows are too much alike get a warning", async () => {
     const { warnings } = await make(
       recipe("cheap_embed", [
         { positive: ["a of"], negative: [] },
@@ -148,15 +158,15 @@ describe("prompts", () => {
     );
   });
 
-  it("need a tokenizer, tokens and a direction", async () => {
+  it("are refused without a tokenizer, without tokens, and without a direction", async () => {
     expect(await lineOf(make(recipe("hidden"), poet))).toContain(
       "ROOT/poet: the router is to be made from prompts (hidden), but the model has no tokenizer.json",
     );
-    expect(await lineOf(make(recipe("hidden", [{ positive: ["a"], negative: ["a"] }, prompts[1]!])))).toContain(
+    expect(await lineOf(make(recipe("hidden", [{ positive: ["a"], negative: ["a"] }, at(prompts, 1)])))).toContain(
       "the prompts of copy 0, layer 0 give no direction",
     );
     expect(
-      await lineOf(make(recipe("hidden", [{ positive: ["a ".repeat(200)], negative: [] }, prompts[1]!]))),
+      await lineOf(make(recipe("hidden", [{ positive: ["a ".repeat(200)], negative: [] }, at(prompts, 1)]))),
     ).toContain("a prompt of copy 0 has 201 tokens, the model has 128 positions");
     expect(await lineOf(make(upcycleRecipe("E2G1T2")))).toContain("the recipe has no prompts");
     expect(
@@ -179,12 +189,12 @@ describe("recipes with prompts", () => {
     return "no error";
   };
 
-  it("say them short or in full", () => {
-    const said = parse(
+  it("may give them as a text, as a list or as positive and negative ones", () => {
+    const fromYaml = parse(
       "recipe: E3G1T2\nrouter:\n  init: hidden\n  order: softmax-topk\n  prompts:\n    - code\n    - [verse, " +
         "rhyme]\n    - {positive: the, negative: [a]}\n",
     );
-    expect(said).toMatchObject({
+    expect(fromYaml).toMatchObject({
       order: "softmax-topk",
       routerInit: {
         kind: "hidden",
@@ -199,7 +209,7 @@ describe("recipes with prompts", () => {
     expect(parse("recipe: E3G1T2\nrouter: softmax-topk\n")).toMatchObject({ order: "softmax-topk", routerInit: null });
   });
 
-  it("are refused where they make no sense", () => {
+  it("are refused if the prompts make no sense", () => {
     expect(line("recipe: E3G1T2\nrouter: {init: hidden}\n")).toContain("hidden needs prompts");
     expect(line("recipe: E3G1T2\nrouter: {init: hidden, prompts: [a, b]}\n")).toContain(
       "prompts for 2 copies, the recipe has 3",
@@ -233,11 +243,11 @@ describe("upcycle convert", () => {
     const shown = await upcycle("convert", "--mergekit", file, "--dry-run");
     expect(shown.stdout).toContain("router (2 tensors): 2 rows made from prompts");
     const out = join(root, "mixed");
-    const made = await upcycleJson("convert", "--mergekit", file, "--out", out, "--no-report");
-    expect(made).toMatchObject({ recipe: { routerInit: { kind: "hidden", prompts } } });
+    const output = await upcycleJson("convert", "--mergekit", file, "--out", out, "--no-report");
+    expect(output).toMatchObject({ recipe: { routerInit: { kind: "hidden", prompts } } });
     const { rows } = await make(recipe("hidden"));
     const child = await openCheckpoint(out);
-    near(await child.readFloat32("layers.1.router"), [...rows[1]!]);
+    near(await child.readFloat32("layers.1.router"), [...matrixOf(rows, 1)]);
     await child.close();
     expect(readFileSync(join(out, "README.md"), "utf8")).toContain("from the base's hidden states of prompts");
   });
@@ -255,8 +265,8 @@ describe("upcycle convert", () => {
     });
     const { rows } = await make(recipe("hidden", [...prompts.slice(0, 2), { positive: ["the code"], negative: [] }]));
     const child = await openCheckpoint(out);
-    near(await child.readFloat32("layers.1.sharedRouter"), [...rows[1]!.subarray(2 * child.spec.hidden)]);
-    near(await child.readFloat32("layers.1.router"), [...rows[1]!.subarray(0, 2 * child.spec.hidden)]);
+    near(await child.readFloat32("layers.1.sharedRouter"), [...matrixOf(rows, 1).subarray(2 * child.spec.hidden)]);
+    near(await child.readFloat32("layers.1.router"), [...matrixOf(rows, 1).subarray(0, 2 * child.spec.hidden)]);
     await child.close();
     const lineOfFile = async (path: string, target: string): Promise<string> =>
       (await upcycle("convert", "--mergekit", path, "--target", target, "--dry-run")).stderr;
@@ -275,8 +285,8 @@ describe("upcycle convert", () => {
       path,
       "recipe: E2G1T1\nscaling: calibrated\nrouter: {order: softmax-topk, init: hidden, prompts: [code, verse]}\n",
     );
-    const made = await upcycleJson("convert", source, "--recipe", path, "--out", join(root, "fitted"), "--no-report");
-    const { calibration } = made.recipe as { calibration: number[] };
+    const output = await upcycleJson("convert", source, "--recipe", path, "--out", join(root, "fitted"), "--no-report");
+    const { calibration } = output.recipe as { calibration: number[] };
     expect(calibration).toHaveLength(2);
     for (const factor of calibration) expect(factor).toBeGreaterThan(1);
     for (const factor of calibration) expect(factor).toBeLessThan(2);

@@ -37,11 +37,11 @@ import {
 } from "../../support/adapters.js";
 import { runScript, type Ended } from "../../support/built.js";
 import { hashes, weightHashes } from "./hashes.js";
-import { conversionScript, expectKillsHarmless, killedAfter, pace, type Asked } from "./kills.js";
+import { conversionScript, expectKillsHarmless, killedAfter, pace, type ConversionRequest } from "./kills.js";
 
 const root = temporaryFolder();
-let made = 0;
-const fresh = (): string => join(root, `out${made++}`);
+let folders = 0;
+const fresh = (): string => join(root, `out${folders++}`);
 const adapted = (name: AdapterCase): { model: string; adapter: string } => ({
   model: baseDir(name),
   adapter: adapterDir(name),
@@ -85,26 +85,26 @@ describe("a model with an adapter", () => {
     }
   });
 
-  it("in bfloat16 is rounded once: as its merged float32 folder, written in bfloat16", async () => {
+  it("is rounded once in bfloat16, as its merged float32 folder written in bfloat16 is", async () => {
     const source = { model: rounded("dense/llama", fresh(), "BF16"), adapter: adapterDir("llama") };
     const recipe = upcycleRecipe("E4G2T2");
     const out = await convert(source, recipe);
     expect(weightHashes(out)).toEqual(weightHashes(await convert(await mergedOf(source), recipe, { dtype: "BF16" })));
   });
 
-  it("gives the same bytes over threads and chunks, and where it was stopped", async () => {
+  it("gives the same bytes with threads, with small chunks, and after an interruption", async () => {
     const recipe = upcycleRecipe("E4G2T4", { seed: 3 });
     const reference = hashes(await convert(adapted("phi3"), recipe));
     for (const threads of [1, 2])
       expect(hashes(await convert(adapted("phi3"), recipe, { threads, pace }))).toEqual(reference);
     const out = fresh();
     const abort = new AbortController();
-    let seen = 0;
+    let progressCount = 0;
     const stopped = convert(adapted("phi3"), recipe, {
       out,
       pace,
       signal: abort.signal,
-      onEvent: ({ type }) => void (type === "progress" && ++seen === 60 && abort.abort()),
+      onEvent: ({ type }) => void (type === "progress" && ++progressCount === 60 && abort.abort()),
     });
     await expect(stopped).rejects.toThrow("written");
     const events: MakeEvent<PlannedModel>[] = [];
@@ -113,7 +113,7 @@ describe("a model with an adapter", () => {
     expect(hashes(out)).toEqual(reference);
   });
 
-  it("does not go on with another adapter, or with one that has changed", async () => {
+  it("is not resumed with another adapter, or with one that has changed", async () => {
     const recipe = upcycleRecipe("E4G2T4");
     const folder = changedAdapter("llama", join(root, "mine"), {});
     const out = fresh();
@@ -142,7 +142,7 @@ describe("a model with an adapter", () => {
     expect((error as UpcycleError).line).toContain("adapter_config.json");
   });
 
-  it("is not taken for one with another adapter of its name in what was finished", async () => {
+  it("does not accept a finished folder that was made with another adapter of the same name", async () => {
     const [mine, theirs] = ["mine", "theirs"].map((place) =>
       changedAdapter(
         "llama",
@@ -158,45 +158,45 @@ describe("a model with an adapter", () => {
     ) as [string, string];
     for (const folder of [mine, theirs])
       for (const file of ["adapter_config.json", "adapter_model.safetensors"]) utimesSync(join(folder, file), 1e9, 1e9);
-    const asked = {
+    const conversion = {
       source: { model: baseDir("llama"), adapter: mine },
       recipe: upcycleRecipe("E4G2T4"),
       out: fresh(),
       acceptFinished: true,
     };
-    await resultOf(convertCheckpoint(asked));
-    expect((await resultOf(convertCheckpoint(asked))).found).toBe(true);
+    await resultOf(convertCheckpoint(conversion));
+    expect((await resultOf(convertCheckpoint(conversion))).found).toBe(true);
     await expect(
-      resultOf(convertCheckpoint({ ...asked, source: { ...asked.source, adapter: theirs } })),
+      resultOf(convertCheckpoint({ ...conversion, source: { ...conversion.source, adapter: theirs } })),
     ).rejects.toThrow("not empty");
   });
 
-  it("killed again and again, anywhere, ends with the same bytes", async () => {
-    const asked: Asked = {
+  it("gives the same bytes after kills at random moments", async () => {
+    const conversion: ConversionRequest = {
       source: adapted("phi3"),
       recipe: upcycleRecipe("E4G2T4", { seed: 3 }),
       maxShardBytes: 60_000,
       pace,
     };
-    const reference = await convert(asked.source, asked.recipe, asked);
-    await expectKillsHarmless(asked, { kills: 8, expected: hashes(reference), fresh });
+    const reference = await convert(conversion.source, conversion.recipe, conversion);
+    await expectKillsHarmless(conversion, { kills: 8, expected: hashes(reference), fresh });
   }, 120_000);
 
-  it("killed, goes on with the very adapter alone", async () => {
+  it("is resumed after a kill with the same adapter alone", async () => {
     const folder = changedAdapter("llama", fresh(), {});
-    const asked: Asked = {
+    const conversion: ConversionRequest = {
       source: { model: baseDir("llama"), adapter: folder },
       recipe: upcycleRecipe("E4G2T4"),
       pace,
     };
-    const again = (out: string): Promise<Ended> => runScript(conversionScript(asked), [out]).ended;
+    const again = (out: string): Promise<Ended> => runScript(conversionScript(conversion), [out]).ended;
     const [reference, out, file] = [
-      await convert(asked.source, asked.recipe, asked),
+      await convert(conversion.source, conversion.recipe, conversion),
       fresh(),
       join(folder, "adapter_model.safetensors"),
     ];
     const before = statSync(file);
-    expect((await killedAfter(asked, out, 90)).killed).toBe(true);
+    expect((await killedAfter(conversion, out, 90)).killed).toBe(true);
     expect([existsSync(out), existsSync(unfinishedName(out))]).toEqual([false, true]);
     // The same names and sizes, other values, as training goes on.
     changeValues(file);
@@ -213,11 +213,11 @@ describe("a model with an adapter", () => {
     expect(hashes(out)).toEqual(hashes(reference));
   });
 
-  it("whose adapter changes while it is read is an error, and nothing read from it is kept", async () => {
+  it("ends in an error if the adapter changes while it is read, and nothing that was read from it is written", async () => {
     const [folder, out] = [changedAdapter("llama", fresh(), {}), fresh()];
-    let seen = 0;
+    let progressCount = 0;
     const onEvent = ({ type }: MakeEvent<PlannedModel>): void =>
-      void (type === "progress" && ++seen === 20 && changeValues(join(folder, "adapter_model.safetensors")));
+      void (type === "progress" && ++progressCount === 20 && changeValues(join(folder, "adapter_model.safetensors")));
     await expect(
       convert({ model: baseDir("llama"), adapter: folder }, upcycleRecipe("E4G2T4"), { out, pace, onEvent }),
     ).rejects.toThrow("the source changed while it was read");
@@ -274,7 +274,7 @@ describe("upcycle convert --mergekit with adapters", () => {
   cpSync(adapterDir("llama"), join(folder, "coder"), { recursive: true });
   cpSync(adapterDir("rslora"), join(folder, "poet"), { recursive: true });
   const file = (text: string): string => {
-    const path = join(folder, `mix${made++}.yaml`);
+    const path = join(folder, `mix${folders++}.yaml`);
     writeFileSync(path, text);
     return path;
   };
@@ -284,8 +284,8 @@ describe("upcycle convert --mergekit with adapters", () => {
     const text =
       "base_model: base+poet\ngate_mode: random\nexperts:\n  - source_model: base+coder\n  - source_model: " +
       "{model: {path: base}, lora: {path: poet}}\n  - source_model: base\n";
-    const found = await upcycleJson("convert", "--mergekit", file(text), "--out", out, "--no-report");
-    expect(found).toMatchObject({ recipe: { parents: [{ source: 1 }, { source: 0 }, { source: 2 }] } });
+    const output = await upcycleJson("convert", "--mergekit", file(text), "--out", out, "--no-report");
+    expect(output).toMatchObject({ recipe: { parents: [{ source: 1 }, { source: 0 }, { source: 2 }] } });
     expect(JSON.parse(readFileSync(join(out, "upcycle.json"), "utf8"))).toMatchObject({
       parent: { name: "base+poet" },
       parents: ["base+poet", "base+coder", "base"],

@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { parse } from "yaml";
+import { valueAt } from "../../../src/base/at.js";
 import { resultOf } from "../../../src/base/events.js";
 import { convertCheckpoint } from "../../../src/surgery/convert/convert.js";
 import { modelCard } from "../../../src/surgery/convert/card.js";
@@ -16,10 +17,10 @@ import { temporaryFolder } from "../../files/io/temporary.js";
 import { golden } from "../../support/golden.js";
 
 const root = temporaryFolder();
-let made = 0;
+let folders = 0;
 
 function folder(files: Readonly<Record<string, string>>): string {
-  const dir = join(root, `parent${made++}`);
+  const dir = join(root, `parent${folders++}`);
   mkdirSync(dir);
   for (const [name, text] of Object.entries(files)) writeFileSync(join(dir, name), text);
   return dir;
@@ -59,7 +60,7 @@ describe("readParentCard", () => {
     });
   });
 
-  it("falls back on the config, and takes what it cannot read for nothing", async () => {
+  it("falls back on the config, and ignores what it cannot read", async () => {
     expect(await readParentCard(folder({}), { license: "mit" })).toEqual({
       ...nothing,
       license: "mit",
@@ -79,7 +80,7 @@ describe("readParentCard", () => {
     expect(await readParentCard(join(root, "nowhere"), {})).toEqual(nothing);
   });
 
-  it("takes a path on a disk for no name on the Hub", async () => {
+  it("does not take a path on a disk for a name on the Hub", async () => {
     for (const path of ["/home/me/model", "./a/b", "model", "a/b/c", "..", "C:\\models\\x", "a b/c"]) {
       expect((await readParentCard(folder({}), { _name_or_path: path })).repository).toBeNull();
     }
@@ -96,7 +97,7 @@ function parts(card: string): {
   return { matter: parse(yaml) as Record<string, unknown>, yaml, body };
 }
 
-describe("what a hostile parent says", () => {
+describe("what a hostile parent says of itself", () => {
   it.each([
     ["javascript:alert(1)", null],
     ["data:text/html,x", null],
@@ -108,22 +109,22 @@ describe("what a hostile parent says", () => {
     ["http://example.org", "http://example.org"],
     ["LICENSE", "LICENSE"],
     ["NOTICE", null],
-  ])("licence link %s becomes %j", async (said, kept) => {
+  ])("licence link %s becomes %j", async (frontMatter, kept) => {
     const dir = folder({
-      "README.md": `---\nlicense: other\nlicense_link: ${JSON.stringify(said)}\n---\n`,
+      "README.md": `---\nlicense: other\nlicense_link: ${JSON.stringify(frontMatter)}\n---\n`,
       LICENSE: "",
     });
     expect((await readParentCard(dir, {})).licenseLink).toBe(kept);
   });
 
-  it("is taken for nothing where it has characters that show nothing, or is no language and no name of the Hub", async () => {
-    const said = {
+  it("is ignored if it has invisible characters, or is no language and no name of the Hub", async () => {
+    const frontMatter = {
       license: "m\u202eit",
       license_name: "x\u0007",
       language: ["en", "<b>", "x\ny"],
       base_model: ["org/name", "../x", "a/b/c", "/home/me", "my-model", "<b>/x"],
     };
-    const dir = folder({ "README.md": `---\n${JSON.stringify(said)}\n---\n` });
+    const dir = folder({ "README.md": `---\n${JSON.stringify(frontMatter)}\n---\n` });
     expect(await readParentCard(dir, { _name_or_path: "org/na<b>me" })).toMatchObject({
       license: null,
       licenseName: null,
@@ -133,7 +134,7 @@ describe("what a hostile parent says", () => {
     });
   });
 
-  it("and a folder's name come into the card as text: no markup, no front matter, no new lines", async () => {
+  it("comes into the card as text, as does the folder's name: no markup, no front matter, no new lines", async () => {
     const name =
       "<b>x<br> `y` [z](javascript:a) *bold* _em_ snake_case $$m$$ ![i](j)\n---\n# heading\n| a | b |\u001b[31m\u202e";
     const dir = copyModel(golden("dense/llama"), join(root, "hostile", name));
@@ -193,20 +194,20 @@ describe("base_model", () => {
     expect((await cardOf(tuned, "of-named")).matter["base_model"]).toBe("org/named");
   });
 
-  it("is a comment with the folder's name where nobody knows one: the Hub refuses cards with anything else", async () => {
+  it("is a comment with the folder's name if there is no name on the Hub, which refuses anything else", async () => {
     const { matter, yaml } = await cardOf(golden("dense/llama"), "of-local");
     expect(matter).not.toHaveProperty("base_model");
     expect(yaml).toMatch(/^# base_model: llama \(a folder; .*\)$/m);
   });
 
-  it("goes on through a training, a merge and whatever else is made of a model", async () => {
+  it("is in the cards of models that are trained, merged or multiplied from a model too", async () => {
     const source = copyModel(golden("dense/llama"), join(root, "hub", "models--org--dense", "snapshots", commit));
     writeFileSync(join(source, "README.md"), "---\nlicense: apache-2.0\n---\n");
     const moe = join(root, "lineage-moe");
     await resultOf(convertCheckpoint({ source, recipe: upcycleRecipe("E4G1T2"), out: moe }));
     const start = await openCheckpoint(moe);
     const texts = await trainedFiles(start).finally(() => start.close());
-    const trained = parts(texts["README.md"]!);
+    const trained = parts(valueAt(texts, "README.md"));
     expect(trained.matter).toEqual({
       license: "apache-2.0",
       base_model: "org/dense",
@@ -232,7 +233,7 @@ describe("the model card", () => {
   writeFileSync(join(parent, "README.md"), "---\nlicense: apache-2.0\n---\nSecrets of the parent\n");
   writeFileSync(join(parent, "LICENSE"), "Apache License");
 
-  it("comes with every conversion, states what was done, and carries nothing of the parent's own card", async () => {
+  it("is written by every conversion, states what was done, and has nothing of the parent's own card", async () => {
     const out = join(root, "moe");
     const { card } = await resultOf(
       convertCheckpoint({ source: parent, recipe: upcycleRecipe("E8G1T2", { seed: 7 }), out }),
@@ -277,7 +278,7 @@ describe("the model card", () => {
     );
   });
 
-  it("is the same for the same conversion, wherever it goes", async () => {
+  it("is the same for the same conversion into another folder", async () => {
     const cards: string[] = [];
     for (const name of ["first", "second"]) {
       await resultOf(convertCheckpoint({ source: parent, recipe: upcycleRecipe("E4G2T2"), out: join(root, name) }));
@@ -286,7 +287,7 @@ describe("the model card", () => {
     expect(cards[0]).toBe(cards[1]);
   });
 
-  it("states what was measured, and its verdict", async () => {
+  it("states what was measured, and the verdict", async () => {
     const { card } = await resultOf(
       convertCheckpoint({
         source: parent,

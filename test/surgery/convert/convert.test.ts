@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import type { MakeEvent, PlannedModel } from "../../../src/surgery/convert/make.js";
@@ -20,8 +21,8 @@ import { hashes } from "./hashes.js";
 
 const golden = (name: string): string => fileURLToPath(new URL(`../../golden/dense/${name}`, import.meta.url));
 const root = mkdtempSync(join(tmpdir(), "upcycle-convert-"));
-let made = 0;
-const fresh = (): string => join(root, `out${made++}`);
+let folders = 0;
+const fresh = (): string => join(root, `out${folders++}`);
 afterAll(() => rmSync(root, { recursive: true }));
 
 async function lineOf(promise: Promise<unknown>): Promise<string> {
@@ -34,7 +35,7 @@ async function lineOf(promise: Promise<unknown>): Promise<string> {
     : String(error);
 }
 
-it("stops before it plans or writes anything where Ctrl-C came while the parents were opened", async () => {
+it("a conversion stops before it plans or writes anything if Ctrl-C came while the parents were opened", async () => {
   const out = join(root, "stopped");
   const stopping = AbortSignal.abort();
   expect(
@@ -46,7 +47,7 @@ it("stops before it plans or writes anything where Ctrl-C came while the parents
   expect(readdirSync(root).filter((name) => name.includes("unfinished"))).toEqual([]);
 });
 
-describe("conversion", () => {
+describe("a conversion", () => {
   it.each([
     ["llama", "E4G1T2", {}],
     ["llama", "E4G2T4", { order: "softmax-topk", routerStd: 0 }],
@@ -122,9 +123,9 @@ describe("conversion", () => {
     await child.close();
   });
 
-  it("keeps routers in a precision of their own", async () => {
+  it("writes routers in a precision of their own", async () => {
     const out = fresh();
-    const made = await resultOf(
+    const conversion = await resultOf(
       convertCheckpoint({
         source: golden("llama"),
         recipe: upcycleRecipe("E4G2T4"),
@@ -138,11 +139,11 @@ describe("conversion", () => {
     expect(dtypes.get("model.layers.1.block_sparse_moe.gate.weight")).toBe("F32");
     expect([...dtypes.values()].filter((dtype) => dtype === "F32")).toHaveLength(2);
     expect(dtypes.get("model.layers.1.self_attn.q_proj.weight")).toBe("BF16");
-    expect(made.weightBytes).toBe(statSync(join(out, "model.safetensors")).size);
+    expect(conversion.weightBytes).toBe(statSync(join(out, "model.safetensors")).size);
     await child.close();
   });
 
-  it("reports plan, bytes and rate, and carries the parent's other files", async () => {
+  it("tells its plan, bytes and rate, and copies the parent's tokenizer", async () => {
     const events: MakeEvent<PlannedModel>[] = [];
     const out = fresh();
     await resultOf(
@@ -153,7 +154,7 @@ describe("conversion", () => {
       }),
       (event) => events.push(event),
     );
-    expect(events[0]!.type).toBe("planned");
+    expect(at(events, 0).type).toBe("planned");
     const progress = events.filter((event) => event.type === "progress");
     expect(progress.length).toBeGreaterThan(10);
     expect(progress.at(-1)!.done).toBe(progress.at(-1)!.total);
@@ -166,7 +167,7 @@ describe("conversion", () => {
     );
   });
 
-  it("plans without writing", async () => {
+  it("can be planned without writing", async () => {
     const { plan, dtype, weightBytes, warnings } = await planConversion({
       source: golden("llama"),
       recipe: upcycleRecipe("E8G1T2"),
@@ -176,7 +177,7 @@ describe("conversion", () => {
     expect(weightBytes).toBeGreaterThan(0);
   });
 
-  it("refuses, in one line each", async () => {
+  it("is refused in one line for sources, folders and settings that cannot be used", async () => {
     const out = fresh();
     await resultOf(convertCheckpoint({ source: golden("llama"), recipe: upcycleRecipe("E4G1T2"), out }));
     const recipe = upcycleRecipe("E4G1T2");

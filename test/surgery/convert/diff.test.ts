@@ -1,6 +1,7 @@
 import { writeFileSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { resultOf } from "../../../src/base/events.js";
 import { convertCheckpoint } from "../../../src/surgery/convert/convert.js";
@@ -25,14 +26,14 @@ const changed = (change: (values: Float32Array) => Float32Array): string =>
   );
 
 describe("diffCheckpoints", () => {
-  it("finds nothing between equal folders, whatever their files are cut into", async () => {
+  it("finds no difference between equal models in one file and in shards", async () => {
     const dir = fresh();
     await withCheckpoint(golden("dense/llama"), (source) => rewrite(source, dir, { maxShardBytes: 40_000 }));
-    const found = await diffCheckpoints(golden("dense/llama"), dir);
-    expect(found).toMatchObject({ onlyA: [], onlyB: [] });
-    expect(found.tensors).toHaveLength(21);
+    const diff = await diffCheckpoints(golden("dense/llama"), dir);
+    expect(diff).toMatchObject({ onlyA: [], onlyB: [] });
+    expect(diff.tensors).toHaveLength(21);
     expect(
-      found.tensors.every(({ equal, difference }) => equal && difference!.maxAbs === 0 && difference!.relative === 0),
+      diff.tensors.every(({ equal, difference }) => equal && difference!.maxAbs === 0 && difference!.relative === 0),
     ).toBe(true);
     expect((await diffCheckpoints(golden("dense/llama"), golden("dense/llama"))).equal).toBe(true);
   });
@@ -43,24 +44,24 @@ describe("diffCheckpoints", () => {
       before = values.slice();
       return values.map((value, i) => (i === 3 ? value + 0.5 : i === 4 ? -value : value));
     });
-    const found = await diffCheckpoints(golden("dense/llama"), dir);
-    expect(found.equal).toBe(false);
-    expect(found.tensors.filter(({ equal }) => !equal).map(({ name }) => name)).toEqual([norm]);
+    const diff = await diffCheckpoints(golden("dense/llama"), dir);
+    expect(diff.equal).toBe(false);
+    expect(diff.tensors.filter(({ equal }) => !equal).map(({ name }) => name)).toEqual([norm]);
     const after = before.map((value, i) => (i === 3 ? value + 0.5 : i === 4 ? -value : value));
-    const differences = Array.from(before, (value, i) => Math.abs(value - after[i]!));
+    const differences = Array.from(before, (value, i) => Math.abs(value - at(after, i)));
     const length = (x: ArrayLike<number>): number =>
       Math.sqrt(Array.from(x).reduce((sum, value) => sum + value * value, 0));
-    const { maxAbs, meanAbs, relative, cosine } = found.tensors.find(({ name }) => name === norm)!.difference!;
+    const { maxAbs, meanAbs, relative, cosine } = diff.tensors.find(({ name }) => name === norm)!.difference!;
     expect(maxAbs).toBe(Math.max(...differences));
     expect(meanAbs).toBeCloseTo(differences.reduce((x, y) => x + y) / differences.length, 12);
     expect(relative).toBeCloseTo(length(differences) / length(before), 12);
     expect(cosine).toBeCloseTo(
-      before.reduce((sum, value, i) => sum + value * after[i]!, 0) / (length(before) * length(after)),
+      before.reduce((sum, value, i) => sum + value * at(after, i), 0) / (length(before) * length(after)),
       12,
     );
   });
 
-  it("keeps a NaN, and tells equal values in another precision from equal bytes", async () => {
+  it("reports a NaN as NaN, and tells equal values in another precision from equal bytes", async () => {
     const broken = await diffCheckpoints(
       golden("dense/llama"),
       changed((values) => values.fill(NaN, 2, 3)),
@@ -90,12 +91,12 @@ describe("diffCheckpoints", () => {
     expect(config.find(({ key }) => key === "model_type")).toEqual({ key: "model_type", a: '"llama"', b: '"mixtral"' });
   });
 
-  it("says where shapes differ, and refuses what is no model", async () => {
+  it("says which shapes differ, and refuses a folder that is no model", async () => {
     const [whole, parts] = [fresh(), fresh()];
     await resultOf(convertCheckpoint({ source: golden("dense/llama"), recipe: upcycleRecipe("E2G1T1"), out: whole }));
     await resultOf(convertCheckpoint({ source: golden("dense/llama"), recipe: upcycleRecipe("E2G2T2"), out: parts }));
-    const found = await diffCheckpoints(whole, parts);
-    const other = found.tensors.filter(({ shapes }) => shapes[0].join() !== shapes[1].join());
+    const diff = await diffCheckpoints(whole, parts);
+    const other = diff.tensors.filter(({ shapes }) => shapes[0].join() !== shapes[1].join());
     expect(other).toHaveLength(2 * (1 + 2 * 3));
     expect(other.every(({ difference, equal }) => difference === null && !equal)).toBe(true);
     await expect(diffCheckpoints(golden("dense/llama"), fresh())).rejects.toBeInstanceOf(UpcycleError);
@@ -135,14 +136,14 @@ describe("differences by slot", () => {
     ]);
   });
 
-  it("keep other shapes, precisions and NaN apart and in sight", () => {
-    const found = groupDiffs([
+  it("have other shapes, other precisions and NaN in groups of their own", () => {
+    const diff = groupDiffs([
       tensor("layers.0.q", 0.5),
       tensor("layers.1.q", 0.5, { dtypes: ["F32", "BF16"] }),
       tensor("layers.2.q", 0.5, { shapes: [[2], [3]], difference: null }),
       tensor("layers.3.q", 0.5, { difference: { maxAbs: 1, meanAbs: NaN, relative: NaN, cosine: NaN } }),
     ]);
-    expect(found.map(({ layers, difference }) => [layers, difference?.relative])).toEqual([
+    expect(diff.map(({ layers, difference }) => [layers, difference?.relative])).toEqual([
       [
         [
           [0, 0],
@@ -155,7 +156,7 @@ describe("differences by slot", () => {
     ]);
   });
 
-  it("name what only one model has by slot too", () => {
+  it("name tensors that only one model has by slot too", () => {
     expect(groupNames(["layers.0.a", "layers.1.a", "head"])).toEqual([
       { name: "layers.*.a", tensors: 2, layers: [[0, 1]] },
       { name: "head", tensors: 1, layers: [] },

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import * as ort from "onnxruntime-node";
 import { beforeAll, describe, expect, it } from "vitest";
+import { at, entryOf, valueAt } from "../../../src/base/at.js";
 import { resultOf } from "../../../src/base/events.js";
 import {
   exportOnnx,
@@ -25,7 +26,7 @@ const [batch, sequence] = [2, 24];
 const forward: ExportKind = { kind: "forward", batch, sequence, rows: "all", loss: false };
 
 function idsOf(name: string): Int32Array {
-  return readTensors(golden(name, "expected.safetensors")).get("input_ids")!.data as Int32Array;
+  return entryOf(readTensors(golden(name, "expected.safetensors")), "input_ids").data as Int32Array;
 }
 
 async function exported(name: string, changes: Partial<ExportOptions> = {}): Promise<Exported> {
@@ -40,16 +41,16 @@ const int64 = (data: Int32Array, dims: readonly number[]): ort.Tensor =>
 /** Runs the file as any program would: by its path, its inputs by name. */
 async function runFile(path: string, feeds: Readonly<Record<string, ort.Tensor>>): Promise<Record<string, ort.Tensor>> {
   const session = await ort.InferenceSession.create(path, { logSeverityLevel: 3, intraOpNumThreads: 1 });
-  const found = await session.run(feeds);
+  const results = await session.run(feeds);
   await session.release();
-  return found;
+  return results;
 }
 
-function expectClose(found: ArrayLike<number>, wanted: Float32Array, share = 1e-5): void {
-  const scale = wanted.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  expect(found.length).toBe(wanted.length);
-  wanted.forEach((value, i) => {
-    if (!(Math.abs(found[i]! - value) <= share * scale)) expect.fail(`element ${i}: ${found[i]} for ${value}`);
+function expectClose(results: ArrayLike<number>, expected: Float32Array, share = 1e-5): void {
+  const scale = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  expect(results.length).toBe(expected.length);
+  expected.forEach((value, i) => {
+    if (!(Math.abs(at(results, i) - value) <= share * scale)) expect.fail(`element ${i}: ${results[i]} for ${value}`);
   });
 }
 
@@ -110,7 +111,7 @@ describe("an exported forward graph", () => {
     },
   );
 
-  it("says what it is", async () => {
+  it("names its model, graph and shape in its metadata", async () => {
     const { out } = await exported("moe/mixtral");
     const text = readFileSync(out).toString("latin1");
     for (const part of [
@@ -130,7 +131,7 @@ describe("an exported training graph", () => {
     async (name) => {
       const checkpoint = await openCheckpoint(golden(name));
       const { spec } = checkpoint;
-      const all = readTensors(golden(name, "batches.safetensors")).get("input_ids")!;
+      const all = entryOf(readTensors(golden(name, "batches.safetensors")), "input_ids");
       const [, rows, length] = all.shape as [number, number, number];
       const { ids, targets } = shifted((all.data as Int32Array).subarray(0, rows * length), length);
       const { out, outputs } = await exported(name, {
@@ -142,7 +143,7 @@ describe("an exported training graph", () => {
       await checkpoint.close();
       const feeds = { ids: int64(ids, [rows, length]), targets: int64(targets, [rows, length]) };
       const norm = program.params.findIndex(({ key }) => key === "finalNorm");
-      const changed = weights[norm]!.map((value) => value * 1.5);
+      const changed = at(weights, norm).map((value) => value * 1.5);
       // The same graph without stored weights takes any.
       const open = await exported(name, {
         weights: "inputs",
@@ -156,22 +157,22 @@ describe("an exported training graph", () => {
       const fed = Object.fromEntries(
         program.params.map(({ key, shape }, i) => [
           key,
-          new ort.Tensor("float32", i === norm ? changed : weights[i]!, shape),
+          new ort.Tensor("float32", i === norm ? changed : at(weights, i), shape),
         ]),
       );
       for (const other of [false, true]) {
-        const wanted = await evaluateOnce(program.graph, [
+        const expected = await evaluateOnce(program.graph, [
           ids,
           targets,
           ...weights.map((data, i) => (other && i === norm ? changed : data)),
         ]);
-        const found = await runFile(other ? open.out : out, { ...feeds, ...(other ? fed : {}) });
-        expect(Object.keys(found)).toEqual(outputs.map(({ name: port }) => port));
-        expect(outputs).toHaveLength(wanted.length);
+        const results = await runFile(other ? open.out : out, { ...feeds, ...(other ? fed : {}) });
+        expect(Object.keys(results)).toEqual(outputs.map(({ name: port }) => port));
+        expect(outputs).toHaveLength(expected.length);
         outputs.forEach(({ name: port, shape }, i) => {
-          expect([...found[port]!.dims]).toEqual(shape);
+          expect([...valueAt(results, port).dims]).toEqual(shape);
           expect(
-            relativeError(Array.from(found[port]!.data as Float32Array, Number), wanted[i]!.data),
+            relativeError(Array.from(valueAt(results, port).data as Float32Array, Number), at(expected, i).data),
             port,
           ).toBeLessThan(1e-5);
         });
@@ -193,7 +194,7 @@ describe("an exported training graph", () => {
   );
 });
 
-describe("exporting", () => {
+describe("exportOnnx", () => {
   it("replaces only what it may, and leaves nothing when it is stopped", async () => {
     const out = join(root, "again.onnx");
     const options: ExportOptions = { source: golden("dense/llama"), out, graph: forward };
@@ -212,7 +213,7 @@ describe("exporting", () => {
     expect(readdirSync(root).filter((name) => name.startsWith(".") || name.endsWith(".data"))).toEqual([]);
   });
 
-  it("refuses what cannot be", async () => {
+  it("refuses sequences, names and folders that cannot be used", async () => {
     const options: ExportOptions = { source: golden("dense/llama"), out: join(root, "x.onnx"), graph: forward };
     await expect(resultOf(exportOnnx({ ...options, out: join(root, "model.safetensors") }))).rejects.toMatchObject({
       line: expect.stringContaining("no name that ends in .onnx"),
@@ -245,7 +246,7 @@ describe.skipIf(chromium === undefined)("in a browser (skipped where none is ins
       const { out } = await exported(name);
       const ids = idsOf(name);
       // As text: these lines are the browser's.
-      const found = (await opened.page.evaluate(`(async () => {
+      const results = (await opened.page.evaluate(`(async () => {
       const ort = await import("/ort/ort.wasm.min.mjs");
       Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: "/ort/" });
       const session = await ort.InferenceSession.create("/models/${out.slice(root.length + 1)}", { executionProviders: ["wasm"] });
@@ -253,8 +254,8 @@ describe.skipIf(chromium === undefined)("in a browser (skipped where none is ins
       return { data: Array.from(logits.data), dims: Array.from(logits.dims) };
     })()`)) as { readonly data: readonly number[]; readonly dims: readonly number[] };
       expect(opened.errors).toEqual([]);
-      expect(found.dims).toEqual([batch, sequence, 96]);
-      expectClose(found.data, await logitsOf(name, ids));
+      expect(results.dims).toEqual([batch, sequence, 96]);
+      expectClose(results.data, await logitsOf(name, ids));
     },
     120_000,
   );

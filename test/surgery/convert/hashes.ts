@@ -1,3 +1,4 @@
+/** Hashes of the files of a model folder, by which tests compare folders. */
 import { createHash } from "node:crypto";
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -13,6 +14,6 @@ export const hashes = (dir: string): string[] =>
           .digest("hex")}`,
     );
 
-/** Of the weights and the config: what does not depend on what the parents are called. */
+/** Hashes of the weights and the config, which do not depend on the names of the parents. */
 export const weightHashes = (dir: string): string[] =>
   hashes(dir).filter((line) => /\.safetensors|^config\.json/.test(line));

@@ -12,13 +12,13 @@ import { hashes } from "./hashes.js";
 export const pace = { chunkBytes: 512, flushBytes: 20_000 };
 
 /** What to convert and how, as plain data. */
-export type Asked = Omit<ConvertOptions, "out" | "signal">;
+export type ConversionRequest = Omit<ConvertOptions, "out" | "signal">;
 
 /**
  * An ES module: the conversion into the folder that the first argument names, on as many threads as the second says,
  * with code to run after each progress event.
  */
-export function conversionScript(options: Asked, onProgress = ""): string {
+export function conversionScript(options: ConversionRequest, onProgress = ""): string {
   return `
     import * as fs from "node:fs";
     import { convertCheckpoint } from "${built("surgery/convert/convert.js")}";
@@ -41,11 +41,11 @@ export function conversionScript(options: Asked, onProgress = ""): string {
 
 /** Runs a conversion and kills it (SIGKILL) `delayMs` after its `after`th progress event. */
 export async function killedAfter(
-  options: Asked,
+  options: ConversionRequest,
   out: string,
   after: number,
   { threads = 1, delayMs = 0 } = {},
-): Promise<{ readonly code: number | null; readonly killed: boolean; readonly said: string }> {
+): Promise<{ readonly code: number | null; readonly killed: boolean; readonly dots: string }> {
   const { process: child, ended } = runScript(conversionScript(options, "fs.writeSync(1, '.\\n');"), [
     out,
     String(threads),
@@ -57,7 +57,7 @@ export async function killedAfter(
   });
   const { code, signal, stdout, stderr } = await ended;
   expect(stderr).toBe("");
-  return { code, killed: signal === "SIGKILL", said: stdout.replaceAll(".\n", ".") };
+  return { code, killed: signal === "SIGKILL", dots: stdout.replaceAll(".\n", ".") };
 }
 
 /**
@@ -66,7 +66,7 @@ export async function killedAfter(
  * `expected`, its hashes. `fresh` names folders that are not there.
  */
 export async function expectKillsHarmless(
-  options: Asked,
+  options: ConversionRequest,
   {
     kills,
     expected,
@@ -82,7 +82,7 @@ export async function expectKillsHarmless(
       threads,
       delayMs: random.uniformAt(2 * attempt + 1) * 4,
     });
-    log.push(`${one.killed ? "killed" : one.code} with ${threads}, ${one.said}`);
+    log.push(`${one.killed ? "killed" : one.code} with ${threads}, ${one.dots}`);
     if (existsSync(out)) expect(hashes(out), log.join("\n")).toEqual(expected);
     if (one.killed) killed++;
     else expect(one.code, log.join("\n")).toBe(0);

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
+import { at, entryOf } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { writeCheckpoint } from "../../../src/files/checkpoint/write.js";
@@ -21,8 +22,8 @@ import { hashes } from "./hashes.js";
 
 const golden = (name: string): string => fileURLToPath(new URL(`../../golden/${name}`, import.meta.url));
 const root = mkdtempSync(join(tmpdir(), "upcycle-merge-"));
-let made = 0;
-const fresh = (): string => join(root, `out${made++}`);
+let folders = 0;
+const fresh = (): string => join(root, `out${folders++}`);
 afterAll(() => rmSync(root, { recursive: true }));
 const uniform: MergeChoice = { kind: "mean", weights: null };
 
@@ -65,7 +66,7 @@ async function expectSame(dir: string, parent: string): Promise<void> {
   expect(a.spec).toEqual(b.spec);
   for (const [key, values] of b.tensors)
     expect(
-      Buffer.compare(new Uint8Array(a.tensors.get(key)!.buffer.slice(0)), new Uint8Array(values.buffer.slice(0))),
+      Buffer.compare(new Uint8Array(entryOf(a.tensors, key).buffer.slice(0)), new Uint8Array(values.buffer.slice(0))),
       key,
     ).toBe(0);
 }
@@ -83,7 +84,7 @@ async function changed(
     dir: out,
     spec,
     dtype: "F32",
-    weights: ({ key }) => Promise.resolve(change(key, tensors.get(key)!)),
+    weights: ({ key }) => Promise.resolve(change(key, entryOf(tensors, key))),
     files,
   });
   return out;
@@ -135,11 +136,11 @@ describe("merging an untouched upcycled model", () => {
     },
   );
 
-  it("keeps filled units that noise or an old record have made part of the FFN, and says so", async () => {
+  it("keeps padding that noise has changed or whose record has no FFN size, and says so", async () => {
     const noisy = await upcycled("llama", "E2G5T5", { pad: true, noise: { std: 0.01, relative: true, fraction: 1 } });
     const { plan, warnings } = await planMerging({ source: noisy, choice: uniform });
-    const inner = (await tensorsOf(golden("dense/llama"))).spec.layers[0]!.ffn.ffnDim;
-    expect(plan.target.layers[0]!.ffn.ffnDim).toBe(5 * Math.ceil(inner / 5));
+    const inner = at((await tensorsOf(golden("dense/llama"))).spec.layers, 0).ffn.ffnDim;
+    expect(at(plan.target.layers, 0).ffn.ffnDim).toBe(5 * Math.ceil(inner / 5));
     expect(warnings.join()).toContain("units that filled the last part stay in the FFN");
     const old = await upcycled("llama", "E2G5T5", { pad: true });
     const record = JSON.parse(readFileSync(join(old, "upcycle.json"), "utf8")) as { parent: { inner?: number[] } };
@@ -218,7 +219,7 @@ describe("merging an untouched upcycled model", () => {
     },
   );
 
-  it("with several parents gives each of them back from what config.json says, which names no prompts", async () => {
+  it("with several parents gives each of them back by the lineage in config.json, which has no prompts", async () => {
     const [base, coder] = [golden("dense/llama"), perturbed("dense/llama", fresh(), 1)];
     const mix = fresh();
     const prompts = [["code"], ["verse"]].map((positive) => ({ positive, negative: [] }));
@@ -238,8 +239,11 @@ describe("merging an untouched upcycled model", () => {
     );
     expect(JSON.stringify(configOf(mix))).not.toContain("verse");
     rmSync(join(mix, "upcycle.json"));
-    const [found, wanted] = [await tensorsOf(await merged(mix, { kind: "expert", index: 0 })), await tensorsOf(coder)];
-    expect(found.tensors.get("layers.1.down")).toEqual(wanted.tensors.get("layers.1.down"));
+    const [result, expected] = [
+      await tensorsOf(await merged(mix, { kind: "expert", index: 0 })),
+      await tensorsOf(coder),
+    ];
+    expect(result.tensors.get("layers.1.down")).toEqual(expected.tensors.get("layers.1.down"));
   });
 
   it("with several parents gives each of them back, their factors undone, or their average", async () => {
@@ -270,7 +274,7 @@ describe("merging an untouched upcycled model", () => {
       expect(one.tensors.get(key), key).toEqual(c.tensors.get(key));
       expect(two.tensors.get(key), key).toEqual(b.tensors.get(key));
       expect(mean.tensors.get(key), key).toEqual(
-        c.tensors.get(key)!.map((value, i) => (value + b.tensors.get(key)![i]!) / 2),
+        entryOf(c.tensors, key).map((value, i) => (value + at(entryOf(b.tensors, key), i)) / 2),
       );
     }
     expect(one.tensors.get("layers.1.q")).toEqual(b.tensors.get("layers.1.q"));
@@ -295,13 +299,13 @@ describe("merging an untouched upcycled model", () => {
     );
   });
 
-  it("gives it back from any one replica, and from any weights", async () => {
+  it("gives the parent back from any one replica, and from any weights", async () => {
     const moe = await upcycled("llama", "E3G2T2", { permute: true });
     await expectSame(await merged(moe, { kind: "expert", index: 2 }), golden("dense/llama"));
     await expectSame(await merged(moe, { kind: "mean", weights: [1, 0, 2.5] }), golden("dense/llama"));
   });
 
-  it("is exact in bfloat16 too, and to a rounding with other factors", async () => {
+  it("gives the parent back exactly in bfloat16 too, and to one rounding with factors that are no powers of two", async () => {
     const bf16 = fresh();
     const dense = fresh();
     const { spec, tensors } = await tensorsOf(golden("dense/llama"));
@@ -309,7 +313,7 @@ describe("merging an untouched upcycled model", () => {
       dir: dense,
       spec,
       dtype: "BF16",
-      weights: ({ key }) => Promise.resolve(tensors.get(key)!),
+      weights: ({ key }) => Promise.resolve(entryOf(tensors, key)),
     });
     await resultOf(
       convertCheckpoint({ source: dense, recipe: upcycleRecipe("E4G4T8", { order: "softmax-topk" }), out: bf16 }),
@@ -318,14 +322,12 @@ describe("merging an untouched upcycled model", () => {
     const paper = await upcycled("llama", "E3G2T4", { scaling: "paper", order: "softmax-topk" });
     const { plan } = await planMerging({ source: paper, choice: uniform });
     expect(plan.kept).toContain("to a rounding");
-    const found = await tensorsOf(await merged(paper));
-    expect(found.spec).toEqual(spec);
+    const result = await tensorsOf(await merged(paper));
+    expect(result.spec).toEqual(spec);
     for (const [key, values] of tensors) {
-      found.tensors
-        .get(key)!
-        .forEach((value, i) =>
-          expect(Math.abs(value - values[i]!), key).toBeLessThanOrEqual(2 ** -23 * Math.abs(values[i]!)),
-        );
+      entryOf(result.tensors, key).forEach((value, i) =>
+        expect(Math.abs(value - at(values, i)), key).toBeLessThanOrEqual(2 ** -23 * Math.abs(at(values, i))),
+      );
     }
   });
 });
@@ -337,16 +339,16 @@ describe("a merged model", () => {
       key === "layers.0.experts.2.down" ? 1.5 : key === "layers.1.experts.1.gate" ? -0.25 : 0;
     const trained = await changed(moe, (key, values) => values.map((value) => value + own(key)), ["upcycle.json"]);
     const [parent, child] = [await tensorsOf(golden("dense/llama")), await tensorsOf(await merged(trained))];
-    const inner = parent.spec.layers[0]!.ffn.ffnDim;
-    const [wasDown, wasGate] = [parent.tensors.get("layers.0.down")!, parent.tensors.get("layers.1.gate")!];
+    const inner = at(parent.spec.layers, 0).ffn.ffnDim;
+    const [wasDown, wasGate] = [entryOf(parent.tensors, "layers.0.down"), entryOf(parent.tensors, "layers.1.gate")];
     // Expert 2 is part 0 of replica 1: half of 1.5, and half of that for the factor 2 on down. Expert 1 is part 1 of
     // replica 0.
-    child.tensors
-      .get("layers.0.down")!
-      .forEach((value, i) => expect(value).toBeCloseTo(wasDown[i]! + (i % inner < inner / 2 ? 0.375 : 0), 5));
-    child.tensors
-      .get("layers.1.gate")!
-      .forEach((value, i) => expect(value).toBeCloseTo(wasGate[i]! - (i < wasGate.length / 2 ? 0 : 0.125), 5));
+    entryOf(child.tensors, "layers.0.down").forEach((value, i) =>
+      expect(value).toBeCloseTo(at(wasDown, i) + (i % inner < inner / 2 ? 0.375 : 0), 5),
+    );
+    entryOf(child.tensors, "layers.1.gate").forEach((value, i) =>
+      expect(value).toBeCloseTo(at(wasGate, i) - (i < wasGate.length / 2 ? 0 : 0.125), 5),
+    );
   });
 
   it.each([
@@ -362,19 +364,18 @@ describe("a merged model", () => {
       const before = await tensorsOf(source);
       const child = await tensorsOf(await merged(source));
       expect(child.spec.family).toBe(family);
-      const { experts, topK, router } = before.spec.layers[0]!.ffn as MoeFfn;
+      const { experts, topK, router } = at(before.spec.layers, 0).ffn as MoeFfn;
       const factor = sum ?? (router.renormalise === null ? topK / experts : 1);
       for (const [part, by] of [
         ["gate", 1],
         ["up", 1],
         ["down", factor],
       ] as const) {
-        child.tensors.get(`layers.0.${part}`)!.forEach((value, i) => {
+        entryOf(child.tensors, `layers.0.${part}`).forEach((value, i) => {
           const mean =
-            Array.from({ length: experts }, (_, e) => before.tensors.get(`layers.0.experts.${e}.${part}`)![i]!).reduce(
-              (a, b) => a + b,
-              0,
-            ) / experts;
+            Array.from({ length: experts }, (_, e) =>
+              at(entryOf(before.tensors, `layers.0.experts.${e}.${part}`), i),
+            ).reduce((a, b) => a + b, 0) / experts;
           expect(value).toBeCloseTo(by * mean, 6);
         });
       }
@@ -382,7 +383,7 @@ describe("a merged model", () => {
     },
   );
 
-  it("is none of parts of FFNs that no record puts together, multiplied or not", async () => {
+  it("cannot be made of parts of FFNs without a record, multiplied or not", async () => {
     const forgotten = await changed(await upcycled("llama", "E2G4T4"), (_, values) => values);
     const twice = fresh();
     await resultOf(
@@ -414,7 +415,7 @@ describe("a merged model", () => {
     }
   });
 
-  it("of one expert alone copies its bytes, and says how it was made", async () => {
+  it("of one expert alone is a copy of its bytes, and says how it was made", async () => {
     const out = fresh();
     const events: MakeEvent<PlannedModel>["type"][] = [];
     const { plan } = await resultOf(
@@ -451,7 +452,7 @@ describe("a merged model", () => {
     expect(hashes(two)).toEqual(hashes(one));
     const stop = new AbortController();
     const again = { source, choice: uniform, out: three, pace: { chunkBytes: 4096, flushBytes: 8192 } };
-    let seen = 0;
+    let progressCount = 0;
     expect(
       await lineOf(
         resultOf(
@@ -459,7 +460,7 @@ describe("a merged model", () => {
             ...again,
             signal: stop.signal,
           }),
-          ({ type }) => void (type === "progress" && ++seen === 12 && stop.abort()),
+          ({ type }) => void (type === "progress" && ++progressCount === 12 && stop.abort()),
         ),
       ),
     ).not.toBe("no error");
@@ -481,7 +482,7 @@ describe("a merge is refused", () => {
     expect(await plan(mixtral, { kind: "mean", weights: [1] })).toMatch(
       /^weights of layer 0: there are 1 for \d+ experts; give a number for each$/,
     );
-    const { experts } = (await tensorsOf(mixtral)).spec.layers[0]!.ffn as MoeFfn;
+    const { experts } = at((await tensorsOf(mixtral)).spec.layers, 0).ffn as MoeFfn;
     const all = (value: number): number[] => Array.from({ length: experts }, () => value);
     expect(await plan(mixtral, { kind: "mean", weights: all(0) })).toBe("weights of layer 0: all are 0");
     expect(await plan(mixtral, { kind: "mean", weights: all(-1) })).toBe(
@@ -513,27 +514,27 @@ describe("a merge is refused", () => {
     );
   });
 
-  it("for one in config.json that cannot be read", async () => {
+  it("for a record in config.json that cannot be read", async () => {
     const moe = await upcycled("llama", "E2G2T2");
     rmSync(join(moe, "upcycle.json"));
-    const { upcycle: said, ...config } = configOf(moe) as { upcycle: Record<string, unknown> & { recipe: object } };
+    const { upcycle: lineage, ...config } = configOf(moe) as { upcycle: Record<string, unknown> & { recipe: object } };
     const lineFor = async (value: unknown): Promise<string> => {
       writeFileSync(join(moe, "config.json"), JSON.stringify({ ...config, upcycle: value }));
       return (await lineOf(planMerging({ source: moe, choice: uniform }))).replace(/^ROOT\/out\d+/, "DIR");
     };
-    expect(await lineFor({ ...said, version: 2 })).toBe(
+    expect(await lineFor({ ...lineage, version: 2 })).toBe(
       "DIR/config.json: upcycle.version: Invalid input: expected 1; remove the key upcycle to go on without it",
     );
     expect(await lineFor("E2G2T2")).toMatch(
       /^DIR\/config.json: upcycle: Invalid input: expected object.*; remove the key upcycle to go on without it$/,
     );
-    expect(await lineFor({ ...said, recipe: { ...said.recipe, granularity: 0 } })).toContain(
+    expect(await lineFor({ ...lineage, recipe: { ...lineage.recipe, granularity: 0 } })).toContain(
       "G is 0, expected a whole number of at least 1",
     );
-    expect(await lineFor({ ...said, recipe: { ...said.recipe, granularity: 4 } })).toContain(
+    expect(await lineFor({ ...lineage, recipe: { ...lineage.recipe, granularity: 4 } })).toContain(
       "which the recipe E2G4T2 in config.json does not make",
     );
-    expect(await lineFor(said)).toBe("no error");
+    expect(await lineFor(lineage)).toBe("no error");
   });
 
   it("into its own source", async () => {
@@ -545,7 +546,7 @@ describe("a merge is refused", () => {
 });
 
 describe("upcycle merge", () => {
-  it("writes the model and says what it is made of", async () => {
+  it("writes the dense model and prints what it is made of", async () => {
     const moe = await upcycled("llama", "E4G2T4");
     const out = fresh();
     const { code, stdout } = await upcycle("merge", moe, "--out", out);

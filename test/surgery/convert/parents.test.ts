@@ -2,6 +2,7 @@
 import { utimesSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint, type Checkpoint } from "../../../src/files/checkpoint/open.js";
 import type { MakeEvent, PlannedModel } from "../../../src/surgery/convert/make.js";
@@ -23,8 +24,8 @@ const coder = perturbed("dense/llama", join(root, "coder"), 1);
 const poet = perturbed("dense/llama", join(root, "poet"), 2);
 const twin = perturbed("dense/llama", join(root, "twin"), 0);
 
-let made = 0;
-const fresh = (): string => join(root, `out${made++}`);
+let folders = 0;
+const fresh = (): string => join(root, `out${folders++}`);
 const from = (...sources: number[]): UpcycleRecipe["parents"] =>
   sources.map((source) => ({ source, noise: 0, scale: 1 }));
 const recipe = (name: string, options: RecipeOptions): UpcycleRecipe =>
@@ -56,11 +57,11 @@ async function lineOf(promise: Promise<unknown>): Promise<string> {
     : String(error);
 }
 
-describe("several parents", () => {
-  it("give an expert each, all else is the base's", async () => {
-    const asked = options([coder, poet], recipe("E2G1T2", { parents: from(1, 2) }));
-    const { record } = await resultOf(convertCheckpoint(asked));
-    await withModels([base, coder, poet, asked.out], async (b, one, two, child) => {
+describe("a conversion of several parents", () => {
+  it("takes an expert from each, and everything else from the base", async () => {
+    const conversion = options([coder, poet], recipe("E2G1T2", { parents: from(1, 2) }));
+    const { record } = await resultOf(convertCheckpoint(conversion));
+    await withModels([base, coder, poet, conversion.out], async (b, one, two, child) => {
       for (const part of ["gate", "up", "down"]) {
         for (const [expert, parent] of [one, two].entries()) {
           expect(await child.readFloat32(`layers.1.experts.${expert}.${part}`)).toEqual(
@@ -76,45 +77,44 @@ describe("several parents", () => {
       parents: ["llama", "coder", "poet"],
       expected: { kind: "approximate" },
     });
-    const read = (await readRecord(asked.out))!;
-    expect(read).toEqual(record);
-    expect(recipeOf(read).parents).toEqual(asked.recipe.parents);
+    expect(await readRecord(conversion.out)).toEqual(record);
+    expect(recipeOf(record).parents).toEqual(conversion.recipe.parents);
   });
 
-  it("are averaged outside the experts, each once", async () => {
-    const asked = options([coder, poet], recipe("E4G1T2", { parents: from(1, 2, 2, 1), others: "average" }));
-    await resultOf(convertCheckpoint(asked));
-    await withModels([coder, poet, asked.out], async (one, two, child) => {
+  it("averages tensors outside the experts over the parents, each counted once", async () => {
+    const conversion = options([coder, poet], recipe("E4G1T2", { parents: from(1, 2, 2, 1), others: "average" }));
+    await resultOf(convertCheckpoint(conversion));
+    await withModels([coder, poet, conversion.out], async (one, two, child) => {
       for (const key of ["embed", "layers.0.q", "layers.1.ffnNorm", "head"]) {
         const [a, b] = [await one.readFloat32(key), await two.readFloat32(key)];
-        expect(await child.readFloat32(key), key).toEqual(a.map((value, i) => (value + b[i]!) / 2));
+        expect(await child.readFloat32(key), key).toEqual(a.map((value, i) => (value + at(b, i)) / 2));
       }
     });
   });
 
-  it("cut into parts, every copy has its own parent's", async () => {
-    const asked = options([coder], recipe("E2G2T2", { parents: from(0, 1) }));
-    await resultOf(convertCheckpoint(asked));
-    await withModels([coder, asked.out], async (one, child) => {
+  it("cuts every copy into parts of its own parent's FFN", async () => {
+    const conversion = options([coder], recipe("E2G2T2", { parents: from(0, 1) }));
+    await resultOf(convertCheckpoint(conversion));
+    await withModels([coder, conversion.out], async (one, child) => {
       const up = await one.readFloat32("layers.0.up");
       expect(await child.readFloat32("layers.0.experts.3.up")).toEqual(up.subarray(up.length / 2));
     });
   });
 
-  it("that are the same keep every bit and so the function, averaged or not", async () => {
+  it("keeps every bit and so the function if the parents are the same, averaged or not", async () => {
     for (const others of ["base", "average"] as const) {
       const plain = fresh();
       await resultOf(convertCheckpoint({ source: base, recipe: recipe("E3G1T2", {}), out: plain }));
-      const asked = options([twin], recipe("E3G1T2", { parents: from(0, 1, 0), others }));
-      await resultOf(convertCheckpoint(asked));
-      await withModels([plain, asked.out], async (a, b) => {
+      const conversion = options([twin], recipe("E3G1T2", { parents: from(0, 1, 0), others }));
+      await resultOf(convertCheckpoint(conversion));
+      await withModels([plain, conversion.out], async (a, b) => {
         expect(b.spec).toEqual(a.spec);
         for (const { key } of slotsOf(a.spec)) expect(await b.readFloat32(key), key).toEqual(await a.readFloat32(key));
       });
     }
   });
 
-  it("write the same bytes over threads", async () => {
+  it("writes the same bytes with several threads", async () => {
     const of = recipe("E2G1T2", { parents: from(1, 2), others: "average" });
     const [one, two] = [
       options([coder, poet], of),
@@ -125,8 +125,8 @@ describe("several parents", () => {
     expect(hashes(two.out)).toEqual(hashes(one.out));
   });
 
-  it("take noise and factors of their own", async () => {
-    const asked = options(
+  it("puts noise and a factor of its own on each parent's FFN", async () => {
+    const conversion = options(
       [coder],
       recipe("E2G1T2", {
         parents: [
@@ -135,21 +135,21 @@ describe("several parents", () => {
         ],
       }),
     );
-    await resultOf(convertCheckpoint(asked));
-    await withModels([base, coder, asked.out], async (b, one, child) => {
+    await resultOf(convertCheckpoint(conversion));
+    await withModels([base, coder, conversion.out], async (b, one, child) => {
       expect(await child.readFloat32("layers.0.experts.0.down")).toEqual(
         (await b.readFloat32("layers.0.down")).map((value) => -2 * value),
       );
       expect(await child.readFloat32("layers.0.experts.0.up")).toEqual(await b.readFloat32("layers.0.up"));
-      const was = await one.readFloat32("layers.0.up");
-      const noise = (await child.readFloat32("layers.0.experts.1.up")).map((value, i) => value - was[i]!);
+      const before = await one.readFloat32("layers.0.up");
+      const noise = (await child.readFloat32("layers.0.experts.1.up")).map((value, i) => value - at(before, i));
       const std = Math.sqrt(noise.reduce((sum, value) => sum + value * value, 0) / noise.length);
       expect(std).toBeGreaterThan(0.47);
       expect(std).toBeLessThan(0.53);
     });
   });
 
-  it("are named by a plan", async () => {
+  it("names the parents in its plan", async () => {
     const { plan } = await planConversion(
       options([coder, poet], recipe("E2G1T2", { parents: from(1, 2), others: "average" })),
     );
@@ -161,10 +161,10 @@ describe("several parents", () => {
     );
   });
 
-  it("draw a router from a uniform distribution", async () => {
-    const asked = options([], recipe("E8G2T2", { routerInit: { kind: "uniform_random" } }));
-    await resultOf(convertCheckpoint(asked));
-    await withModels([asked.out], async (child) => {
+  it("can draw the router from a uniform distribution", async () => {
+    const conversion = options([], recipe("E8G2T2", { routerInit: { kind: "uniform_random" } }));
+    await resultOf(convertCheckpoint(conversion));
+    await withModels([conversion.out], async (child) => {
       const router = await child.readFloat32("layers.0.router");
       expect(router).toHaveLength(16 * 32);
       const bound = 1 / Math.sqrt(32);
@@ -185,11 +185,11 @@ describe("parents of one name", () => {
   const pace = { chunkBytes: 512, flushBytes: 20_000 };
 
   /** Stops halfway. */
-  async function stopped(asked: ConvertOptions): Promise<void> {
+  async function stopped(conversion: ConvertOptions): Promise<void> {
     const abort = new AbortController();
     const onEvent = (event: MakeEvent<PlannedModel>): void =>
       void (event.type === "progress" && event.done > event.total / 2 && abort.abort());
-    expect(await lineOf(resultOf(convertCheckpoint({ ...asked, signal: abort.signal }), onEvent))).toMatch(
+    expect(await lineOf(resultOf(convertCheckpoint({ ...conversion, signal: abort.signal }), onEvent))).toMatch(
       /^interrupted/,
     );
   }
@@ -199,7 +199,7 @@ describe("parents of one name", () => {
     ["base and an expert's parent", [first, second, base], [second, first, base]],
     ["one parent, twice, and two", [base, first, first], [base, first, second]],
   ])("swapped between two attempts are not mixed: %s", async (_, before, after) => {
-    const asked = ([source, ...parents]: string[], out: string): ConvertOptions => ({
+    const conversion = ([source, ...parents]: string[], out: string): ConvertOptions => ({
       source: source!,
       parents,
       recipe: of,
@@ -207,31 +207,31 @@ describe("parents of one name", () => {
       pace,
     });
     const [plain, out] = [fresh(), fresh()];
-    await resultOf(convertCheckpoint(asked(after, plain)));
-    await stopped(asked(before, out));
+    await resultOf(convertCheckpoint(conversion(after, plain)));
+    await stopped(conversion(before, out));
     const types: string[] = [];
-    await resultOf(convertCheckpoint({ ...asked(after, out) }), ({ type }) => void types.push(type));
+    await resultOf(convertCheckpoint({ ...conversion(after, out) }), ({ type }) => void types.push(type));
     expect(hashes(out)).toEqual(hashes(plain));
     expect(types).toContain("replaced");
     expect(types).not.toContain("resumed");
   });
 
-  it("in their order, under whatever path, go on", async () => {
-    const asked = options([first, second], of, { pace });
-    await stopped(asked);
+  it("in the same order, by any path, resume", async () => {
+    const conversion = options([first, second], of, { pace });
+    await stopped(conversion);
     const types: string[] = [];
     const parents = [relative(process.cwd(), first), `${second}/`];
-    await resultOf(convertCheckpoint({ ...asked, parents }), ({ type }) => void types.push(type));
+    await resultOf(convertCheckpoint({ ...conversion, parents }), ({ type }) => void types.push(type));
     expect(types).toContain("resumed");
   });
 
-  it("are not taken for each other in what was finished", async () => {
+  it("are told apart in a folder that was finished", async () => {
     for (const file of ["config.json", "model.safetensors"])
       for (const dir of [first, second]) utimesSync(join(dir, file), 1e9, 1e9);
-    const asked = options([first, second], of, { acceptFinished: true });
-    await resultOf(convertCheckpoint(asked));
-    expect((await resultOf(convertCheckpoint(asked))).found).toBe(true);
-    expect(await lineOf(resultOf(convertCheckpoint({ ...asked, parents: [second, first] })))).toContain(
+    const conversion = options([first, second], of, { acceptFinished: true });
+    await resultOf(convertCheckpoint(conversion));
+    expect((await resultOf(convertCheckpoint(conversion))).found).toBe(true);
+    expect(await lineOf(resultOf(convertCheckpoint({ ...conversion, parents: [second, first] })))).toContain(
       "folder exists and is not empty",
     );
     const alone = { source: first, recipe: recipe("E2G1T2", {}), out: fresh(), acceptFinished: true };
@@ -250,7 +250,7 @@ describe("parents that cannot be joined", () => {
   const tryWith = (parents: string[], name: string, said: RecipeOptions): Promise<string> =>
     lineOf(planConversion(options(parents, upcycleRecipe(name, said))));
 
-  it("are refused, saying what differs", async () => {
+  it("are refused, with the first fact that differs", async () => {
     expect(await tryWith([golden("dense/qwen3")], "E2G1T2", { parents: from(0, 1) })).toMatch(
       /^input: .*qwen3: attn\.qkNorm.* is .*, in BASE null/,
     );
@@ -271,12 +271,12 @@ describe("parents that cannot be joined", () => {
     );
   });
 
-  it("that differ in what the base decides are remarked on", async () => {
+  it("but differ only in what the base decides get a warning", async () => {
     const { warnings } = await planConversion(options([wide], recipe("E2G1T2", { parents: from(0, 1) })));
     expect(warnings.join("\n")).toContain("was trained with layers.0.rope.theta 500000, the mixture has");
   });
 
-  it("recipes must make sense", () => {
+  it("are refused for recipes that make no sense for several parents", () => {
     const line = (name: string, said: RecipeOptions): string => {
       try {
         upcycleRecipe(name, said);
@@ -326,7 +326,7 @@ describe("parents that cannot be joined", () => {
 
 describe("upcycle convert --mergekit", () => {
   const file = (text: string): string => {
-    const path = join(root, `mix${made++}.yaml`);
+    const path = join(root, `mix${folders++}.yaml`);
     writeFileSync(path, text);
     return path;
   };
@@ -334,7 +334,7 @@ describe("upcycle convert --mergekit", () => {
 
   it("makes the model that the file describes, from folders beside it", async () => {
     const out = fresh();
-    const found = await upcycleJson(
+    const output = await upcycleJson(
       "convert",
       "--mergekit",
       file(`base_model: ${base}\ngate_mode: random\ndtype: bfloat16\n${experts}`),
@@ -342,19 +342,21 @@ describe("upcycle convert --mergekit", () => {
       out,
       "--no-report",
     );
-    expect(found).toMatchObject({
+    expect(output).toMatchObject({
       name: "E2G1T2",
       dtype: "bfloat16",
       recipe: { target: "mixtral", routerStd: 1, parents: from(1, 2) },
     });
-    await withModels([out], async (child) => expect(child.spec.layers[0]!.ffn).toMatchObject({ experts: 2, topK: 2 }));
+    await withModels([out], async (child) =>
+      expect(at(child.spec.layers, 0).ffn).toMatchObject({ experts: 2, topK: 2 }),
+    );
   });
 
   it("adds a shared expert as it is, behind a drawn gate or none", async () => {
     const shared = "shared_experts: [{source_model: twin, residual_scale: 0.5}]\n";
     const [gated, plain] = [fresh(), fresh()];
     const text = `base_model: ${base}\ngate_mode: random\n${experts}${shared}`;
-    const found = await upcycleJson(
+    const output = await upcycleJson(
       "convert",
       "--mergekit",
       file(`${text}architecture: qwen\n`),
@@ -362,7 +364,7 @@ describe("upcycle convert --mergekit", () => {
       gated,
       "--no-report",
     );
-    expect(found).toMatchObject({
+    expect(output).toMatchObject({
       recipe: {
         target: "qwen2_moe",
         parents: from(1, 2),
@@ -371,9 +373,9 @@ describe("upcycle convert --mergekit", () => {
     });
     await upcycleJson("convert", "--mergekit", file(text), "--target", "ernie4_5_moe", "--out", plain, "--no-report");
     await withModels([base, gated, plain], async (b, one, two) => {
-      const { ffnDim } = b.spec.layers[0]!.ffn;
-      expect(one.spec.layers[0]!.ffn).toMatchObject({ ffnDim, shared: { ffnDim, gated: true } });
-      expect(two.spec.layers[1]!.ffn).toMatchObject({ ffnDim, shared: { ffnDim, gated: false } });
+      const { ffnDim } = at(b.spec.layers, 0).ffn;
+      expect(at(one.spec.layers, 0).ffn).toMatchObject({ ffnDim, shared: { ffnDim, gated: true } });
+      expect(at(two.spec.layers, 1).ffn).toMatchObject({ ffnDim, shared: { ffnDim, gated: false } });
       for (const child of [one, two]) {
         for (const [part, from, by] of [
           ["sharedGate", "gate", 1],
@@ -393,7 +395,7 @@ describe("upcycle convert --mergekit", () => {
     expect(record.expected.why).toBe("a whole FFN is added to the routed experts' as a shared expert");
   });
 
-  it("averages, proves and writes a card", async () => {
+  it("averages the other tensors, proves the model and writes its card", async () => {
     const out = fresh();
     const { code, stdout } = await upcycle(
       "convert",
@@ -443,7 +445,7 @@ describe("upcycle convert --mergekit", () => {
     expect(code).toBe(2);
   });
 
-  it("goes with no other model or recipe", async () => {
+  it("refuses a model or a recipe beside the file", async () => {
     expect((await upcycle("convert", base, "--mergekit", "x.yaml", "--dry-run")).stderr).toContain("is one too many");
     expect((await upcycle("convert", base, "--recipe", "E2G1T2", "--others", "average", "--dry-run")).stderr).toContain(
       "only --mergekit names",

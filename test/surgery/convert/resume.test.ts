@@ -27,20 +27,20 @@ import { start } from "../../cli/upcycle.js";
 import { built, runScript } from "../../support/built.js";
 import { golden } from "../../support/golden.js";
 import { hashes } from "./hashes.js";
-import { conversionScript, expectKillsHarmless, pace, type Asked } from "./kills.js";
+import { conversionScript, expectKillsHarmless, pace, type ConversionRequest } from "./kills.js";
 
 const root = realpathSync(mkdtempSync(join(tmpdir(), "upcycle-resume-")));
-let made = 0;
-const fresh = (): string => join(root, `out${made++}`);
+let folders = 0;
+const fresh = (): string => join(root, `out${folders++}`);
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
-const asked: Asked = {
+const conversion: ConversionRequest = {
   source: golden("dense/llama"),
   recipe: upcycleRecipe("E4G2T4", { seed: 3 }),
   maxShardBytes: 60_000,
   pace,
 };
-const options = (out: string, more: Partial<ConvertOptions> = {}): ConvertOptions => ({ ...asked, out, ...more });
+const options = (out: string, more: Partial<ConvertOptions> = {}): ConvertOptions => ({ ...conversion, out, ...more });
 
 const reference = fresh();
 const expected = async (): Promise<string[]> => {
@@ -59,9 +59,11 @@ async function lineOf(promise: Promise<unknown>): Promise<string> {
 /** Stops after so many progress events. */
 async function stopped(out: string, after: number, more: Partial<ConvertOptions> = {}): Promise<string> {
   const abort = new AbortController();
-  let seen = 0;
+  let progressCount = 0;
   const events = convertCheckpoint(options(out, { ...more, signal: abort.signal }));
-  return lineOf(resultOf(events, ({ type }) => void (type === "progress" && ++seen === after && abort.abort())));
+  return lineOf(
+    resultOf(events, ({ type }) => void (type === "progress" && ++progressCount === after && abort.abort())),
+  );
 }
 
 describe("threads", () => {
@@ -79,7 +81,7 @@ describe("threads", () => {
     }
   });
 
-  it("report what goes wrong in them", async () => {
+  it("report an error that is thrown in one of them", async () => {
     const out = fresh();
     const source = join(root, "halfway");
     cpSync(golden("dense/llama"), source, { recursive: true });
@@ -95,7 +97,7 @@ describe("threads", () => {
 });
 
 describe("a conversion that is interrupted", () => {
-  it("goes on where it was, to the same bytes, and leaves nothing beside", async () => {
+  it("resumes to the same bytes, and leaves nothing beside the folder", async () => {
     const out = fresh();
     expect(await stopped(out, 90)).toMatch(
       /^interrupted: ROOT\/out\d+: stopped with \d+ % written; the same command goes on from there$/,
@@ -113,7 +115,7 @@ describe("a conversion that is interrupted", () => {
     expect(existsSync(unfinishedName(out))).toBe(false);
   });
 
-  it("by an end between its last two steps is found finished", async () => {
+  it("between its last two steps is found finished", async () => {
     const out = fresh();
     await stopped(out, 90);
     const room = unfinishedName(out);
@@ -130,7 +132,7 @@ describe("a conversion that is interrupted", () => {
     expect(await lineOf(resultOf(convertCheckpoint(options(out))))).toContain("folder exists and is not empty");
   });
 
-  it("and asked for differently starts over and says so", async () => {
+  it("starts over if it is asked for with other settings, and says so", async () => {
     const out = fresh();
     await stopped(out, 90);
     const events: MakeEvent<PlannedModel>[] = [];
@@ -142,7 +144,7 @@ describe("a conversion that is interrupted", () => {
     expect(hashes(out)).toEqual(await expected());
   });
 
-  it("starts over where the journal or the files were damaged", async () => {
+  it("starts over if the journal or the files were damaged", async () => {
     for (const damage of [
       (room: string) => writeFileSync(join(room, "journal.jsonl"), '{"begun":\nnonsense\n'),
       (room: string) => writeFileSync(join(room, "folder", "model-00001-of-00005.safetensors"), ""),
@@ -167,10 +169,10 @@ describe("a conversion that is interrupted", () => {
     expect(hashes(out)).toEqual(await expected());
   });
 
-  it("by Ctrl-C exits with 130 and says how to go on", async () => {
+  it("by Ctrl-C exits with 130 and says how to resume", async () => {
     const out = fresh();
     const script = runScript(
-      conversionScript(asked, "fs.writeSync(1, 'x\\n'); if (++count === 5) process.kill(process.pid, 'SIGINT');"),
+      conversionScript(conversion, "fs.writeSync(1, 'x\\n'); if (++count === 5) process.kill(process.pid, 'SIGINT');"),
       [out],
     );
     const { code, stdout } = await script.ended;
@@ -186,7 +188,7 @@ describe("a source that changes", () => {
     return source;
   };
 
-  it("between two attempts is an error that says what to do", async () => {
+  it("between two attempts ends in an error that says what to do", async () => {
     const [out, source] = [fresh(), copy()];
     await stopped(out, 90, { source });
     const file = join(source, "model.safetensors");
@@ -205,11 +207,11 @@ describe("a source that changes", () => {
     expect(weights(hashes(out))).toEqual(weights(await expected()));
   });
 
-  it("while it is read is an error, and nothing read from it is kept", async () => {
+  it("while it is read ends in an error, and nothing that was read from it is written", async () => {
     const [out, source] = [fresh(), copy()];
-    let seen = 0;
+    let progressCount = 0;
     const onEvent = ({ type }: MakeEvent<PlannedModel>): void =>
-      void (type === "progress" && ++seen === 20 && utimesSync(join(source, "model.safetensors"), 1e9, 1e9));
+      void (type === "progress" && ++progressCount === 20 && utimesSync(join(source, "model.safetensors"), 1e9, 1e9));
     expect(await lineOf(resultOf(convertCheckpoint(options(out, { source })), onEvent))).toContain(
       "the source changed while it was read",
     );
@@ -217,11 +219,11 @@ describe("a source that changes", () => {
   });
 });
 
-it("killed again and again, anywhere, the same command ends with the same bytes", async () => {
-  await expectKillsHarmless(asked, { kills: 12, expected: await expected(), fresh });
+it("a conversion that is killed at random moments ends with the same bytes", async () => {
+  await expectKillsHarmless(conversion, { kills: 12, expected: await expected(), fresh });
 }, 120_000);
 
-it("the command line goes on after a kill", async () => {
+it("upcycle convert resumes after a kill", async () => {
   const [plain, out] = [fresh(), fresh()];
   // The report comes after the conversion: a kill in between leaves a complete model without it.
   const args = ["convert", golden("dense/llama"), "--recipe", "E8G1T2", "--no-report", "--out"];
@@ -239,13 +241,13 @@ it("the command line goes on after a kill", async () => {
 const canMount = spawnSync("unshare", ["-rm", "sh", "-c", "mount -t tmpfs tmpfs /tmp"]).status === 0;
 
 describe.skipIf(!canMount)("a disk that fills up", () => {
-  it("stops the conversion with one line; it goes on when there is room again", async () => {
+  it("stops the conversion with one line, and the same conversion resumes when there is room again", async () => {
     const disk = fresh();
     mkdirSync(disk);
     const out = fresh();
     // The room asked for is there at the beginning; after 40 chunks something else takes it.
     const fill = conversionScript(
-      asked,
+      conversion,
       `
       if (++count === 40) {
         const disk = process.argv[2].replace(/[^/]*$/, "");
@@ -268,7 +270,10 @@ describe.skipIf(!canMount)("a disk that fills up", () => {
       "$NODE" --input-type=module -e "$PLAIN" script ${disk}/model; echo "exit $?"
       cp -r ${disk}/model ${out}`,
       ],
-      { env: { ...process.env, NODE: process.execPath, FILL: fill, PLAIN: conversionScript(asked) }, encoding: "utf8" },
+      {
+        env: { ...process.env, NODE: process.execPath, FILL: fill, PLAIN: conversionScript(conversion) },
+        encoding: "utf8",
+      },
     );
     expect(stderr).toBe("");
     expect(status).toBe(0);
@@ -284,7 +289,7 @@ describe.skipIf(!canMount)("a disk that fills up", () => {
   });
 });
 
-it("a folder that may not be written to is bad input", async ({ skip }) => {
+it("upcycle convert exits with 2 for a folder that may not be written to", async ({ skip }) => {
   const parent = fresh();
   mkdirSync(parent);
   chmodSync(parent, 0o555);
@@ -309,7 +314,7 @@ it("a folder that may not be written to is bad input", async ({ skip }) => {
   expect(readdirSync(parent)).toEqual([]);
 });
 
-it("an old folder moved aside by a killed replacement comes back", async () => {
+it("an old folder that a killed replacement has moved aside gets its name back", async () => {
   const out = fresh();
   await stopped(out, 90);
   mkdirSync(out);

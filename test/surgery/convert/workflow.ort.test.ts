@@ -15,8 +15,8 @@ import { golden } from "../../support/golden.js";
 import { hashes } from "./hashes.js";
 
 const root = temporaryFolder();
-let made = 0;
-const fresh = (): string => join(root, `out${made++}`);
+let folders = 0;
+const fresh = (): string => join(root, `out${folders++}`);
 const source = golden("dense/llama");
 const tools: WorkflowTools = { backend: inThread, threads: { prompts: 1, calibration: 1, writing: 1, proof: 1 } };
 const calibrated = upcycleRecipe("E4G1T2", { order: "softmax-topk", scaling: "calibrated" });

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { configFromSpec, specFromConfig } from "../../../src/model/decoder/config.js";
 import type { MoeFfn, RouterOrder } from "../../../src/model/decoder/types.js";
 import { fill } from "../../../src/surgery/planning/expr.js";
@@ -17,15 +18,15 @@ describe("a correction bias that a recipe asks for", () => {
       const source = specFromConfig(JSON.parse(readFileSync(golden(`dense/${name}`, "config.json"), "utf8")), name);
       for (const order of orders) {
         const recipe = upcycleRecipe("E4G1T2", { order, correctionBias: true });
-        const held = surveyRecipe(source, recipe).flatMap(({ family, obstacle }) =>
+        const families = surveyRecipe(source, recipe).flatMap(({ family, obstacle }) =>
           obstacle === null ? [family] : [],
         );
         // Our own format holds everything.
-        expect(held).toContain("upcycle");
-        expect(held).not.toContain("mixtral");
-        for (const target of held) {
+        expect(families).toContain("upcycle");
+        expect(families).not.toContain("mixtral");
+        for (const target of families) {
           const plan = planUpcycle(source, { ...recipe, target });
-          const router = (plan.target.layers[0]!.ffn as MoeFfn).router;
+          const router = (at(plan.target.layers, 0).ffn as MoeFfn).router;
           expect(router.correctionBias, target).toBe(true);
           expect(
             specFromConfig(JSON.parse(JSON.stringify(configFromSpec(plan.target, { dtype: "float32" }))), target)
@@ -35,7 +36,7 @@ describe("a correction bias that a recipe asks for", () => {
           expect(biases.length, target).toBe(source.layers.length);
           for (const { value } of biases) expect(value).toEqual(fill(0));
         }
-        expect(planUpcycle(source, recipe).target.family).toBe(held[0]);
+        expect(planUpcycle(source, recipe).target.family).toBe(families[0]);
       }
     },
   );

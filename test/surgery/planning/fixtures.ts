@@ -1,4 +1,5 @@
 /** Small dense specs of each source family, random source tensors, and a plain double-precision FFN and MoE layer. */
+import { at, entryOf } from "../../../src/base/at.js";
 import { randomStream } from "../../../src/base/random.js";
 import { fromFloat32, type FloatDtype } from "../../../src/files/numeric/dtype.js";
 import { copyRectangle, matrixShape, type TypedBytes } from "../../../src/files/numeric/rectangles.js";
@@ -64,7 +65,7 @@ export function randomTensors(spec: DecoderSpec, std: number, seed = 7): Map<str
   );
 }
 
-/** Where a plan's sources are float32 tensors in memory, of one parent or several of one shape. */
+/** A context whose source tensors are float32 in memory, of one parent or several of one shape. */
 export function contextOf(
   source: DecoderSpec,
   seed: number,
@@ -72,18 +73,18 @@ export function contextOf(
 ): EvaluationContext {
   const shapes = sourceShapes(source);
   const readers = parents.map((tensors) =>
-    rectanglesOfWhole(shapes, async (key) => ({ dtype: "F32", bytes: fromFloat32("F32", tensors.get(key)!) })),
+    rectanglesOfWhole(shapes, async (key) => ({ dtype: "F32", bytes: fromFloat32("F32", entryOf(tensors, key)) })),
   );
   return {
     shapes,
     seed,
     cache: new Map(),
     dtypeOf: () => "F32",
-    readRectangle: (rectangle) => readers[rectangle.source ?? 0]!(rectangle),
+    readRectangle: (rectangle) => at(readers, rectangle.source ?? 0)(rectangle),
   };
 }
 
-/** Every output of a plan. */
+/** The values of every output of a plan, by slot key. */
 export function evaluatePlan(
   plan: SurgeryPlan,
   tensors: ReadonlyMap<string, Float32Array>,
@@ -91,6 +92,7 @@ export function evaluatePlan(
   return evaluateAll(plan.outputs, contextOf(plan.source, plan.recipe.seed, tensors));
 }
 
+/** The values of outputs, by slot key. */
 export async function evaluateAll(
   outputs: SurgeryPlan["outputs"],
   context: EvaluationContext,
@@ -110,7 +112,7 @@ export async function draftError(
   const target = { ...targets.upcycle, routers: { [recipe.order]: router }, sharedExpert };
   const { spec, values } = upcycleFfns(draftOf(source), recipe, target);
   const tensors = randomTensors(source, 0.2);
-  const outputs = slotsOf(spec).map((slot) => ({ slot, value: values.get(slot.key)! }));
+  const outputs = slotsOf(spec).map((slot) => ({ slot, value: entryOf(values, slot.key) }));
   return ffnError(
     { source, target: spec },
     tensors,
@@ -122,7 +124,7 @@ export async function draftError(
 export function matVec(weights: ArrayLike<number>, x: readonly number[]): number[] {
   const rows = weights.length / x.length;
   return Array.from({ length: rows }, (_, row) =>
-    x.reduce((sum, value, column) => sum + weights[row * x.length + column]! * value, 0),
+    x.reduce((sum, value, column) => sum + at(weights, row * x.length + column) * value, 0),
   );
 }
 
@@ -140,22 +142,25 @@ const activations: Readonly<Record<ActivationKind, (x: number) => number>> = {
 };
 
 /** down(act(gate x) * up x) or down(act(up x)), with biases where there are any. */
-export function ffn({ gated, activation }: FfnKind, at: FfnTensors, x: readonly number[]): number[] {
+export function ffn({ gated, activation }: FfnKind, tensorOf: FfnTensors, x: readonly number[]): number[] {
   const act = activations[activation];
-  const linear = (weight: "gate" | "up" | "down", input: readonly number[]): number[] =>
-    matVec(at(weight)!, input).map((value, i) => value + (at(`${weight}Bias`)?.[i] ?? 0));
+  const linear = (weight: "gate" | "up" | "down", input: readonly number[]): number[] => {
+    const matrix = tensorOf(weight);
+    if (matrix === undefined) throw new Error(`the FFN has no ${weight}`);
+    return matVec(matrix, input).map((value, i) => value + (tensorOf(`${weight}Bias`)?.[i] ?? 0));
+  };
   const up = linear("up", x);
-  return linear("down", gated ? linear("gate", x).map((value, i) => act(value) * up[i]!) : up.map(act));
+  return linear("down", gated ? linear("gate", x).map((value, i) => act(value) * at(up, i)) : up.map(act));
 }
 
 /** The chosen experts and their weights. */
 function route({ experts, topK, router }: MoeFfn, logits: readonly number[]): [expert: number, weight: number][] {
-  const order = Array.from({ length: experts }, (_, e) => e).sort((a, b) => logits[b]! - logits[a]! || a - b);
+  const order = Array.from({ length: experts }, (_, e) => e).sort((a, b) => at(logits, b) - at(logits, a) || a - b);
   const chosen = order.slice(0, topK);
   if (router.score === "sparsemixer") return chosen.map((e) => [e, router.scaling]);
   const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
   const score = (e: number): number =>
-    router.score === "sigmoid" ? 1 / (1 + Math.exp(-logits[e]!)) : Math.exp(logits[e]!) / total;
+    router.score === "sigmoid" ? 1 / (1 + Math.exp(-at(logits, e))) : Math.exp(at(logits, e)) / total;
   const { renormalise } = router;
   const divisor =
     renormalise === null
@@ -170,19 +175,21 @@ export function moe(
   tensors: ReadonlyMap<string, Float32Array>,
   x: readonly number[],
 ): { y: number[]; chosen: number[] } {
-  const layer = spec.layers[0]!.ffn as MoeFfn;
-  const at = (key: string): Float32Array => tensors.get(`layers.0.${key}`)!;
-  const routed = route(layer, matVec(at("router"), x));
+  const layer = at(spec.layers, 0).ffn as MoeFfn;
+  const tensorOf = (key: string): Float32Array => entryOf(tensors, `layers.0.${key}`);
+  const routed = route(layer, matVec(tensorOf("router"), x));
   const y = x.map(() => 0);
-  for (const [e, weight] of routed) {
-    ffn(layer, (part) => tensors.get(`layers.0.experts.${e}.${part}`), x).forEach(
-      (value, i) => (y[i]! += weight * value),
+  const add = (output: readonly number[], weight: number): void =>
+    output.forEach((value, i) => (y[i] = at(y, i) + weight * value));
+  for (const [e, weight] of routed)
+    add(
+      ffn(layer, (part) => tensors.get(`layers.0.experts.${e}.${part}`), x),
+      weight,
     );
-  }
   if (layer.shared !== null) {
-    const open = layer.shared.gated ? 1 / (1 + Math.exp(-matVec(at("sharedRouter"), x)[0]!)) : 1;
-    const shared: FfnTensors = (part) => tensors.get(`layers.0.shared${part[0]!.toUpperCase()}${part.slice(1)}`);
-    ffn(layer, shared, x).forEach((value, i) => (y[i]! += open * value));
+    const open = layer.shared.gated ? 1 / (1 + Math.exp(-at(matVec(tensorOf("sharedRouter"), x), 0))) : 1;
+    const shared: FfnTensors = (part) => tensors.get(`layers.0.shared${part.charAt(0).toUpperCase()}${part.slice(1)}`);
+    add(ffn(layer, shared, x), open);
   }
   return { y, chosen: routed.map(([e]) => e) };
 }
@@ -200,10 +207,10 @@ export function ffnError(
     const values = new Float64Array(from.hidden);
     randomStream(1, `x${token}`).normals(values, 0);
     const x = [...values];
-    const dense = ffn(from.layers[0]!.ffn, (part) => source.get(`layers.0.${part}`), x);
+    const dense = ffn(at(from.layers, 0).ffn, (part) => source.get(`layers.0.${part}`), x);
     const { y } = moe(to, target, x);
     dense.forEach((value, i) => {
-      difference += (value - y[i]!) ** 2;
+      difference += (value - at(y, i)) ** 2;
       size += value ** 2;
     });
   }

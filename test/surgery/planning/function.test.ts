@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { randomStream } from "../../../src/base/random.js";
 import { planUpcycle } from "../../../src/surgery/planning/plan.js";
 import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
@@ -36,21 +37,21 @@ describe("planned MoE layer against dense FFN, double precision", () => {
     },
   );
 
-  it("softmax-topk over all experts keeps it for any router", async () => {
+  it("is equal for softmax-topk over all experts, for any router", async () => {
     expect(await errorOf("E2G4T8", { order: "softmax-topk", routerStd: 1 })).toBeLessThan(equal);
   });
 
-  it("a factor that is no power of two costs one float32 rounding", async () => {
+  it("differs by one float32 rounding for a factor that is no power of two", async () => {
     expect(await errorOf("E4G3T6", { routerStd: 1 })).toBeLessThan(1e-7);
   });
 
-  it("a non-constant softmax-topk router loses more with a larger std", async () => {
+  it("differs more, the larger the std of a softmax-topk router is", async () => {
     const errors = [];
     for (const routerStd of [0.006, 0.02, 0.2])
       errors.push(await errorOf("E8G1T1", { order: "softmax-topk", routerStd }));
     expect(errors[0]).toBeGreaterThan(0.001);
-    expect(errors[1]).toBeGreaterThan(errors[0]!);
-    expect(errors[2]).toBeGreaterThan(errors[1]!);
+    expect(errors[1]).toBeGreaterThan(at(errors, 0));
+    expect(errors[2]).toBeGreaterThan(at(errors, 1));
   });
 
   // Double-precision figures of the literature notes: 19.6 % and 14.0 % (topk-softmax, pre-activations of unit
@@ -66,15 +67,15 @@ describe("planned MoE layer against dense FFN, double precision", () => {
     expect(error).toBeLessThan(1.15 * about);
   });
 
-  it("the paper's scaling changes nothing where s is 1", async () => {
+  it("is not changed by paper scaling if s is 1", async () => {
     expect(await errorOf("E8G1T2", { scaling: "paper" })).toBeLessThan(equal);
   });
 
-  it("without scaling E8G8T8 gives an eighth of the output", async () => {
+  it("is an eighth of it for E8G8T8 without scaling", async () => {
     expect(await errorOf("E8G8T8", { scaling: "none" })).toBeCloseTo(7 / 8, 6);
   });
 
-  it("uneven top-k starts far away, as the refusal says", async () => {
+  it("is far from it for an uneven top-k, as the refusal says", async () => {
     const error = await errorOf(
       "E8G8T4",
       { allowUnevenTopK: true },
@@ -95,7 +96,7 @@ describe("planned MoE layer against dense FFN, double precision", () => {
 });
 
 describe("virtual groups", () => {
-  it("every part is selected exactly T/G times, for any token", async () => {
+  it("select every part exactly T/G times, for any token", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.integer({ min: 1, max: 5 }),

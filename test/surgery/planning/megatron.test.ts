@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { entryOf, valueAt } from "../../../src/base/at.js";
 import type { FloatDtype } from "../../../src/files/numeric/dtype.js";
 import {
   softmaxRouter,
@@ -30,7 +31,7 @@ const header = JSON.parse(file.subarray(8, 8 + headerLength).toString()) as Reco
 >;
 
 function bytesOf(name: string): Buffer {
-  const [begin, end] = header[name]!.data_offsets;
+  const [begin, end] = valueAt(header, name).data_offsets;
   return file.subarray(8 + headerLength + begin, 8 + headerLength + end);
 }
 
@@ -85,7 +86,7 @@ async function upcycled(
     dtypeOf: () => dtype,
     // Aligned copies: a file's tensors begin anywhere.
     readRectangle: rectanglesOfWhole(shapes, (key) =>
-      Promise.resolve({ dtype, bytes: Uint8Array.from(dense.get(key)!) }),
+      Promise.resolve({ dtype, bytes: Uint8Array.from(entryOf(dense, key)) }),
     ),
   };
   const parts = {
@@ -106,7 +107,7 @@ async function upcycled(
     for (const part of ["gate", "up", "gateBias", "upBias", "down", "downBias"] as const) {
       const slot = slotsOf(spec).find(({ at }) => at.expert === expert && at.part === part);
       if (slot !== undefined)
-        parts[into[part]].push(await evaluateExpr(values.get(slot.key)!, slot.shape, dtype, context));
+        parts[into[part]].push(await evaluateExpr(entryOf(values, slot.key), slot.shape, dtype, context));
     }
   }
   return {
@@ -124,10 +125,10 @@ describe("Megatron-Core's upcycling", () => {
     for (const kind of Object.keys(kinds) as Kind[]) {
       for (const dtype of ["F32", "BF16"] as const) {
         for (const order of ["topk-softmax", "softmax-topk"] as const) {
-          const made = await upcycled(kind, dtype, name, order);
+          const model = await upcycled(kind, dtype, name, order);
           for (const part of ["fc1", "fc1_bias", "fc2", "fc2_bias"] as const) {
             const key = `${kind}.${dtype}.${name}.${order}.${part}`;
-            expect(made[part].equals(bytesOf(key)), key).toBe(true);
+            expect(model[part].equals(bytesOf(key)), key).toBe(true);
           }
         }
       }

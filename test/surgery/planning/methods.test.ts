@@ -6,6 +6,7 @@ import {
   type DecoderSpec,
   type RouterSpec,
 } from "../../../src/model/decoder/types.js";
+import { at, entryOf } from "../../../src/base/at.js";
 import { evaluateExpr } from "../../../src/surgery/planning/evaluate.js";
 import { expectedPreservation } from "../../../src/surgery/planning/expectation.js";
 import { explainPlan } from "../../../src/surgery/planning/explain.js";
@@ -54,12 +55,12 @@ describe("exact scaling", () => {
     }
   });
 
-  it("keeps it behind sparsemixer, whose weights are 1 and 1", async () => {
+  it("keeps FFNs with biases behind SparseMixer, whose weights are 1 and 1", async () => {
     const router: RouterSpec = { ...softmaxRouter("softmax-topk"), score: "sparsemixer" };
     expect(await draftError(withFfn(true, "silu", true), upcycleRecipe("E8G1T2"), router)).toBeLessThan(equal);
   });
 
-  it("the down bias scaled like the weights would be far off", async () => {
+  it("would be far off with the down bias scaled like the weights", async () => {
     const source = withFfn(false, "gelu", true);
     const wrong = { ...softmaxRouter("topk-softmax"), scaling: 1.5 };
     // The factors are of a router without the factor 1.5: outputs are 1.5 times too large.
@@ -131,7 +132,7 @@ describe("a shared expert with a part of the FFN", () => {
     );
   });
 
-  it("keeps it without a gate", async () => {
+  it("keeps the function without a gate too", async () => {
     const recipe = upcycleRecipe("E4G4T8", { shared: 16, routerStd: 1 });
     expect(
       await draftError(denseSpec("llama", { layerCount: 1 }), recipe, normalisedSigmoid, {
@@ -141,10 +142,10 @@ describe("a shared expert with a part of the FFN", () => {
     ).toBeLessThan(rounded);
   });
 
-  it("has its size in the spec, and experts their origin behind it", async () => {
+  it("has its size in the spec, and routed experts come from the units behind it", async () => {
     const source = denseSpec("qwen2");
     const plan = planUpcycle(source, upcycleRecipe("E4G4T8", { shared: 16 }));
-    expect(plan.target.layers[0]!.ffn).toMatchObject({ ffnDim: 8, shared: { ffnDim: 16, gated: true } });
+    expect(at(plan.target.layers, 0).ffn).toMatchObject({ ffnDim: 8, shared: { ffnDim: 16, gated: true } });
     expect(plan.unused).toEqual([]);
     expect(
       expertOrigins(source, plan.target).find(({ expert, part }) => expert === 5 && part === "up")!.from,
@@ -172,7 +173,7 @@ describe("splitting without replication", () => {
       repeat: 1,
     });
     expect(plan.expected).toMatchObject({ kind: "approximate", why: "a token gets 4 of the 8 parts of the FFN" });
-    expect(plan.factors[0]!.down).toBe(4);
+    expect(at(plan.factors, 0)?.down).toBe(4);
     expect(plan.warnings).toEqual([
       "E1G8T4: a token gets 4 of 8 parts, chosen by an untrained router; expect a high loss at the start",
     ]);
@@ -196,7 +197,7 @@ describe("chosen layers", () => {
     );
   });
 
-  it("steer the choice of the target", () => {
+  it("rule out targets that need experts in every layer", () => {
     const target = (layers: string): string =>
       planUpcycle(denseSpec("llama", { layerCount: 3 }), upcycleRecipe("E4G1T2", { layers })).target.family;
     expect([target("all"), target("1-"), target("even")]).toEqual(["mixtral", "qwen2_moe", "qwen2_moe"]);
@@ -216,16 +217,16 @@ describe("padding", () => {
     },
   );
 
-  it("is off unless asked for; experts' origins are filled alike", async () => {
+  it("happens only if asked for, and fills the experts' origins alike", async () => {
     const source = denseSpec("llama", { ffnDim: 46, layerCount: 1 });
     expect(() => planUpcycle(source, upcycleRecipe("E4G4T8"))).toThrow("not divisible by G = 4");
     const plan = planUpcycle(source, upcycleRecipe("E4G4T8", { pad: true }));
-    expect(plan.target.layers[0]!.ffn.ffnDim).toBe(12);
+    expect(at(plan.target.layers, 0).ffn.ffnDim).toBe(12);
     const parent = randomTensors(source, 1);
     const child = await evaluatePlan(plan, parent);
     for (const origin of expertOrigins(source, plan.target)) {
       const factor = origin.part === "down" ? 4 : 1;
-      expect(originValues(parent.get(origin.from.key)!, origin).map((value) => value * factor)).toEqual(
+      expect(originValues(entryOf(parent, origin.from.key), origin).map((value) => value * factor)).toEqual(
         child.get(origin.key),
       );
     }
@@ -240,7 +241,7 @@ describe("permutation", () => {
     const parent = randomTensors(source, 0.2);
     const child = await evaluatePlan(plan, parent);
     expect(ffnError(plan, parent, child)).toBeLessThan(equal);
-    const [first, third] = [child.get("layers.0.experts.0.up")!, child.get("layers.0.experts.2.up")!];
+    const [first, third] = [entryOf(child, "layers.0.experts.0.up"), entryOf(child, "layers.0.experts.2.up")];
     expect([...first].sort()).toEqual([...third].sort());
     expect(first).not.toEqual(third);
   });
@@ -262,7 +263,7 @@ describe("Drop-Upcycling", () => {
   it("draws the same hidden units of gate, up and down afresh, others for each expert, and keeps the rest", async () => {
     const child = await evaluatePlan(plan, parent);
     const unitsOf = (expert: number, part: "gate" | "up" | "down"): number[] => {
-      const [own, dense] = [child.get(`layers.0.experts.${expert}.${part}`)!, parent.get(`layers.0.${part}`)!];
+      const [own, dense] = [entryOf(child, `layers.0.experts.${expert}.${part}`), entryOf(parent, `layers.0.${part}`)];
       const changed = new Set<number>();
       own.forEach((value, i) => value !== dense[i] && changed.add(part === "down" ? i % 512 : Math.floor(i / 64)));
       return [...changed].sort((a, b) => a - b);
@@ -278,10 +279,10 @@ describe("Drop-Upcycling", () => {
   it("draws them from a normal with the mean and std of what was dropped", async () => {
     const child = await evaluatePlan(plan, parent);
     for (const part of ["gate", "up", "down"] as const) {
-      const [own, dense] = [child.get(`layers.0.experts.2.${part}`)!, parent.get(`layers.0.${part}`)!];
+      const [own, dense] = [entryOf(child, `layers.0.experts.2.${part}`), entryOf(parent, `layers.0.${part}`)];
       const dropped = [...own.keys()].filter((i) => own[i] !== dense[i]);
-      const before = moments(dropped.map((i) => dense[i]!));
-      const after = moments(dropped.map((i) => own[i]!));
+      const before = moments(dropped.map((i) => at(dense, i)));
+      const after = moments(dropped.map((i) => at(own, i)));
       // 8192 values: the mean's standard error is std / 90, the std's about std / 128.
       expect(Math.abs(after.mean - before.mean)).toBeLessThan((4 * before.std) / 90);
       expect(Math.abs(after.std / before.std - 1)).toBeLessThan(4 / 128);
@@ -290,15 +291,15 @@ describe("Drop-Upcycling", () => {
     }
   });
 
-  it("with ratio 0 is a copy, with ratio 1 keeps nothing", async () => {
+  it("copies all units with ratio 0, and keeps none with ratio 1", async () => {
     expect(
       planUpcycle(wide, upcycleRecipe("E4G1T2", { drop: 0 })).outputs.every(
         ({ value }) => !printExpr(value).includes("redraw"),
       ),
     ).toBe(true);
     const child = await evaluatePlan(planUpcycle(wide, upcycleRecipe("E4G1T2", { drop: 1 })), parent);
-    const own = child.get("layers.0.experts.0.up")!;
-    expect(own.every((value, i) => value !== parent.get("layers.0.up")![i])).toBe(true);
+    const own = entryOf(child, "layers.0.experts.0.up");
+    expect(own.every((value, i) => value !== entryOf(parent, "layers.0.up")[i])).toBe(true);
   });
 });
 
@@ -306,7 +307,9 @@ describe("noise", () => {
   const parent = randomTensors(wide, 0.3);
   const added = async (noise: { std: number; relative: boolean; fraction: number }): Promise<number[]> => {
     const child = await evaluatePlan(planUpcycle(wide, upcycleRecipe("E4G1T2", { noise })), parent);
-    return [...child.get("layers.0.experts.1.down")!].map((value, i) => value - parent.get("layers.0.down")![i]!);
+    return [...entryOf(child, "layers.0.experts.1.down")].map(
+      (value, i) => value - at(entryOf(parent, "layers.0.down"), i),
+    );
   };
 
   it("is normal, with the std that was asked for", async () => {
@@ -320,7 +323,7 @@ describe("noise", () => {
     expect(moments(await added({ std: 0.1, relative: true, fraction: 1 })).std).toBeCloseTo(0.03, 3);
   });
 
-  it("may be on a share of the elements", async () => {
+  it("may be put on a share of the elements", async () => {
     const values = await added({ std: 0.01, relative: false, fraction: 0.25 });
     const changed = values.filter((value) => value !== 0);
     // 32768 elements: the share's standard error is 0.0024.
@@ -338,11 +341,11 @@ describe("noise", () => {
 });
 
 describe("random experts", () => {
-  it("know nothing of the parent", async () => {
+  it("have nothing of the parent's FFN", async () => {
     const plan = planUpcycle(wide, upcycleRecipe("E4G1T2", { experts: "random" }));
     expect(plan.unused).toEqual(["layers.0.gate", "layers.0.up", "layers.0.down"]);
     const { mean, std } = moments([
-      ...(await evaluatePlan(plan, randomTensors(wide, 1))).get("layers.0.experts.3.gate")!,
+      ...entryOf(await evaluatePlan(plan, randomTensors(wide, 1)), "layers.0.experts.3.gate"),
     ]);
     expect(Math.abs(mean)).toBeLessThan(0.0005);
     expect(std).toBeCloseTo(wide.initStd, 3);
@@ -361,12 +364,12 @@ describe("values of these methods", () => {
   const plan: SurgeryPlan = planUpcycle(source, upcycleRecipe("E2G4T4", all));
   const tensors = randomTensors(source, 0.3);
 
-  it("are the same however an output is cut", async () => {
+  it("are the same however an output is cut into rectangles", async () => {
     const expertOutputs = plan.outputs.filter(({ slot }) => slot.at.expert !== undefined);
     await fc.assert(
       fc.asyncProperty(fc.constantFrom(...expertOutputs), fc.nat(100), fc.nat(100), async ({ slot, value }, a, b) => {
         const context = (): ReturnType<typeof contextOf> => contextOf(source, 3, tensors);
-        const rows = slot.shape[0]!;
+        const rows = at(slot.shape, 0);
         const [from, to] = [a % rows, b % rows].sort((x, y) => x - y) as [number, number];
         const whole = await evaluateExpr(value, slot.shape, "F32", context());
         const part = await evaluateRows(value, slot.shape, from, to - from, "F32", context());
@@ -380,9 +383,9 @@ describe("values of these methods", () => {
   it("have sizes, sources, a printed form and JSON", () => {
     for (const { slot, value } of plan.outputs) {
       if (slot.at.expert === undefined) continue;
-      expect(sizeOf(value, new Map([[sourceKeys(value)[0]!, slot.at.part === "down" ? [16, 46] : [46, 16]]]))).toEqual(
-        slot.shape,
-      );
+      expect(
+        sizeOf(value, new Map([[at(sourceKeys(value), 0), slot.at.part === "down" ? [16, 46] : [46, 16]]])),
+      ).toEqual(slot.shape);
     }
     expect(new Set(plan.outputs.map(({ value }) => printExpr(value))).size).toBe(plan.outputs.length);
     expect(JSON.parse(JSON.stringify(plan))).toEqual(plan);
@@ -403,7 +406,7 @@ describe("values of these methods", () => {
     `);
   });
 
-  it("of parts of drawn values are a defect", () => {
+  it("throw a plain error for parts of drawn values", () => {
     const drawn: Expr = { op: "normal", std: 1, stream: "x", repeat: 1 };
     expect(() => sizeOf({ op: "rows", of: drawn, start: 0, count: 1 }, new Map())).toThrow("part of drawn values");
   });

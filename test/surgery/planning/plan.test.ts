@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at, entryOf } from "../../../src/base/at.js";
 import { fromFloat32, toFloat32, type FloatDtype } from "../../../src/files/numeric/dtype.js";
 import { cosineSimilarity } from "../../../src/files/numeric/similarity.js";
 import { evaluateExpr, evaluateFloat32 } from "../../../src/surgery/planning/evaluate.js";
@@ -25,8 +26,8 @@ import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { contextOf, denseSpec, evaluateAll, evaluatePlan, randomTensors, rectanglesOfWhole } from "./fixtures.js";
 
-describe("plans", () => {
-  it("make every target slot once, in write order, use every source slot, and survive JSON", () => {
+describe("a plan of an upcycling", () => {
+  it("makes every target slot once, in write order, uses every source slot, and survives JSON", () => {
     fc.assert(
       fc.property(
         fc.constantFrom("llama", "mistral", "qwen2", "qwen3"),
@@ -43,11 +44,11 @@ describe("plans", () => {
     );
   });
 
-  it("keep everything of the parent but family, FFNs and aux loss", () => {
+  it("keeps everything of the parent but family, FFNs and auxiliary loss", () => {
     const source = denseSpec("qwen3", { tiedHead: true });
     const { target } = planUpcycle(source, upcycleRecipe("E8G1T2"));
     expect({ ...target, family: source.family, layers: source.layers, auxLossCoef: 0 }).toEqual(source);
-    expect(target.layers[0]!.ffn).toEqual({
+    expect(at(target.layers, 0).ffn).toEqual({
       kind: "moe",
       activation: "silu",
       ffnDim: 48,
@@ -59,7 +60,7 @@ describe("plans", () => {
     });
   });
 
-  it("explain themselves", () => {
+  it("is explained in a line for each kind of tensor", () => {
     expect(explainPlan(planUpcycle(denseSpec("llama"), upcycleRecipe("E4G2T4")))).toMatchInlineSnapshot(`
       [
         "E4G2T4: llama to mixtral, 8 experts of size 24 in place of one FFN of 48, 4 per token, topk-softmax router",
@@ -95,7 +96,7 @@ describe("plans", () => {
     `);
   });
 
-  it("warn where llama.cpp reads the router differently", () => {
+  it("warns if llama.cpp reads the router differently", () => {
     const warnings = (family: "qwen2" | "qwen3", order: "topk-softmax" | "softmax-topk"): number =>
       planUpcycle(denseSpec(family), upcycleRecipe("E4G1T2", { order })).warnings.length;
     expect([warnings("qwen2", "topk-softmax"), warnings("qwen2", "softmax-topk")]).toEqual([1, 0]);
@@ -118,7 +119,7 @@ describe("expressions", () => {
   const stored = (dtype: FloatDtype, of = values): EvaluationContext => raw(dtype, fromFloat32(dtype, of));
   const context = stored("F32");
 
-  it("take rectangles, through scales", async () => {
+  it("copy rectangles of a source, also through scales", async () => {
     const expr = scale(columnsOf(scale(rowsOf(read("w"), 2, 3), 2), 1, 2), 0.5);
     expect(printExpr(expr)).toBe("scale(columns(scale(rows(w, 2..4), 2), 1..2), 0.5)");
     expect(rectangleOf(expr, shapes)).toBeNull();
@@ -133,7 +134,7 @@ describe("expressions", () => {
     expect([...(await evaluateFloat32(expr, [3, 2], context))]).toEqual([9, 10, 13, 14, 17, 18]);
   });
 
-  it("know their shapes", () => {
+  it("know which shapes they give", () => {
     expect(givesShape(rowsOf(read("b"), 0, 2), [2], shapes)).toBe(true);
     expect(givesShape(rowsOf(read("w"), 0, 2), [2, 3], shapes)).toBe(false);
     expect(givesShape(normal(1, "s", 2), [3, 4], shapes)).toBe(false);
@@ -144,7 +145,7 @@ describe("expressions", () => {
     expect(() => givesShape(read("x"), [3, 4], shapes)).toThrow("plan reads x, which the source does not have");
   });
 
-  it("copies are the source's bytes, whatever they mean", async () => {
+  it("copy the source's bytes unchanged, NaNs included", async () => {
     const bytes = Uint8Array.from({ length: 48 }, (_, i) => 255 - i);
     for (const dtype of ["BF16", "F16"] as const) {
       const copy = await evaluateExpr(columnsOf(rowsOf(read("w"), 1, 2), 2, 2), [2, 2], dtype, raw(dtype, bytes));
@@ -154,7 +155,7 @@ describe("expressions", () => {
     }
   });
 
-  it("power-of-two scales only touch the exponent, in any dtype; others round once", async () => {
+  it("scaled by a power of two change the exponent alone, in any dtype; other factors round once", async () => {
     for (const dtype of ["BF16", "F16", "F32"] as const) {
       const doubled = await evaluateExpr(scale(read("w"), 8), [6, 4], dtype, stored(dtype));
       expect(toFloat32(dtype, doubled)).toEqual(values.map((x) => 8 * x));
@@ -170,7 +171,7 @@ describe("expressions", () => {
     expect(values[1]).toBe(1);
   });
 
-  it("refuse what float16 cannot hold", async () => {
+  it("refuse values that float16 cannot hold", async () => {
     const large = values.map((x) => 4000 * x);
     await expect(evaluateExpr(scale(read("w"), 2), [6, 4], "F16", stored("BF16", large))).rejects.toThrow(
       "does not fit into float16",
@@ -181,7 +182,7 @@ describe("expressions", () => {
     await expect(evaluateExpr(rowsOf(read("w"), 0, 2), [2, 4], "F16", stored("BF16", large))).resolves.toHaveLength(16);
   });
 
-  it("scale, fill and repeat normal rows", async () => {
+  it("scale, fill, and repeat drawn rows", async () => {
     expect([...(await evaluateFloat32(scale(fill(2), 3), [2], context))]).toEqual([6, 6]);
     const drawn = await evaluateFloat32(normal(0.5, "s", 3), [6, 4], context);
     expect([...drawn.subarray(0, 4)]).toEqual([...drawn.subarray(8, 12)]);
@@ -190,7 +191,7 @@ describe("expressions", () => {
 });
 
 describe("seeds", () => {
-  it("values depend on seed and key, not on order", async () => {
+  it("and the key alone decide drawn values, not the order of drawing", async () => {
     const source = denseSpec("llama");
     const plan = planUpcycle(source, upcycleRecipe("E4G2T4", { seed: 5 }));
     const tensors = randomTensors(source, 0.1);
@@ -203,13 +204,13 @@ describe("seeds", () => {
     expect(other.get("layers.0.experts.3.down")).toEqual(forward.get("layers.0.experts.3.down"));
   });
 
-  it("the router keeps its numbers (a change here changes every upcycled model)", async () => {
+  it("give the router the same numbers as ever (a change here changes every upcycled model)", async () => {
     const source = denseSpec("llama");
     const out = await evaluatePlan(
       planUpcycle(source, upcycleRecipe("E4G2T4", { seed: 5 })),
       randomTensors(source, 0.1),
     );
-    expect([...out.get("layers.0.router")!.subarray(0, 4)]).toMatchInlineSnapshot(`
+    expect([...entryOf(out, "layers.0.router").subarray(0, 4)]).toMatchInlineSnapshot(`
       [
         0.0029742089100182056,
         0.010615397244691849,
@@ -220,28 +221,30 @@ describe("seeds", () => {
   });
 });
 
-describe("lineage", () => {
-  it.each(["E4G1T2", "E4G2T4", "E2G8T8"])("finds what the plan of %s read, from the two shapes alone", async (name) => {
-    const source = denseSpec("qwen2");
-    const plan = planUpcycle(source, upcycleRecipe(name));
-    const shapes = sourceShapes(source);
-    const planned = plan.outputs
-      .filter(({ slot }) => slot.at.expert !== undefined)
-      .map(({ slot, value }) => ({ key: slot.key, from: originOf(value, shapes) }));
-    const origins = expertOrigins(source, plan.target);
-    expect(origins.map(({ key, from }) => ({ key, from }))).toEqual(planned);
+describe("the origin of experts", () => {
+  it.each(["E4G1T2", "E4G2T4", "E2G8T8"])(
+    "is what the plan of %s read, found from the two shapes alone",
+    async (name) => {
+      const source = denseSpec("qwen2");
+      const plan = planUpcycle(source, upcycleRecipe(name));
+      const shapes = sourceShapes(source);
+      const planned = plan.outputs
+        .filter(({ slot }) => slot.at.expert !== undefined)
+        .map(({ slot, value }) => ({ key: slot.key, from: originOf(value, shapes) }));
+      const origins = expertOrigins(source, plan.target);
+      expect(origins.map(({ key, from }) => ({ key, from }))).toEqual(planned);
 
-    const tensors = randomTensors(source, 0.1);
-    const out = await evaluatePlan(plan, tensors);
-    for (const origin of origins) {
-      expect(cosineSimilarity(out.get(origin.key)!, originValues(tensors.get(origin.from.key)!, origin))).toBeCloseTo(
-        1,
-        12,
-      );
-    }
-  });
+      const tensors = randomTensors(source, 0.1);
+      const out = await evaluatePlan(plan, tensors);
+      for (const origin of origins) {
+        expect(
+          cosineSimilarity(entryOf(out, origin.key), originValues(entryOf(tensors, origin.from.key), origin)),
+        ).toBeCloseTo(1, 12);
+      }
+    },
+  );
 
-  it("follows units into their order and experts to their parents, also behind multiplication", async () => {
+  it("follows permuted units and several parents, also after multiplication", async () => {
     const source = denseSpec("qwen2");
     const parents = [
       { source: 1, noise: 0, scale: 0.5 },
@@ -254,7 +257,10 @@ describe("lineage", () => {
       const child = planUpcycle(source, recipe);
       const cosines = (out: ReadonlyMap<string, Float32Array>, spec: DecoderSpec, copies: number): number[] =>
         expertOrigins(source, spec, { recipe, copies }).map((origin) =>
-          cosineSimilarity(out.get(origin.key)!, originValues(dense[origin.source]!.get(origin.from.key)!, origin)),
+          cosineSimilarity(
+            entryOf(out, origin.key),
+            originValues(entryOf(at(dense, origin.source), origin.from.key), origin),
+          ),
         );
       const out = await evaluateAll(child.outputs, contextOf(source, recipe.seed, ...dense));
       for (const cosine of cosines(out, child.target, 1)) expect(cosine).toBeCloseTo(1, 6);
@@ -268,7 +274,7 @@ describe("lineage", () => {
     );
   });
 
-  it("refuses another parent", () => {
+  it("is refused for a parent of another shape", () => {
     const { target } = planUpcycle(denseSpec("llama"), upcycleRecipe("E4G2T4"));
     expect(() => expertOrigins(denseSpec("llama", { ffnDim: 40 }), target)).toThrow(
       "8 experts of size 24 are not parts of an FFN of size 40",

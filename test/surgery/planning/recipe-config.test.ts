@@ -5,7 +5,7 @@ import { noiseOf, noiseWords, recipeFromConfig } from "../../../src/surgery/plan
 import { lineOf } from "../../support/line.js";
 
 describe("recipe files", () => {
-  it("have the defaults that recipes have", () => {
+  it("take the defaults of recipes for keys that are left out", () => {
     expect(recipeFromConfig(recipeConfigSchema.parse({ recipe: "E8G1T2" }))).toEqual({
       ...recipeDefaults,
       expansion: 8,
@@ -14,7 +14,7 @@ describe("recipe files", () => {
     });
   });
 
-  it("say every part of a recipe", () => {
+  it("can set every part of a recipe", () => {
     const text =
       "recipe: E4G2T4\nrouter: softmax-topk\nscaling: paper\nrouterStd: 0.006\ntarget: qwen2_moe\nnoise: " +
       "1%\nnoiseFraction: 0.5\n" +
@@ -39,7 +39,7 @@ describe("recipe files", () => {
     );
   });
 
-  it("refuse in one line", () => {
+  it("are refused in one line for targets, noise and prompts that make no sense", () => {
     expect(lineOf(() => parseRecipeConfig("recipe: E8G1T2\ndropp: 0.5\n", "my.yaml"))).toContain(
       'my.yaml:2 (dropp): unknown key "dropp"; did you mean "drop"?',
     );
@@ -53,7 +53,7 @@ describe("recipe files", () => {
     );
   });
 
-  it("read noise back as they say it", () => {
+  it("give noise back in the words that they were read from", () => {
     for (const said of ["0.01", "1%", "12.5%", "0.001"]) expect(noiseWords(noiseOf(said, 1)!)).toBe(said);
     expect(noiseOf(0, 1)).toBeNull();
     expect(noiseOf("0%", 1)).toBeNull();

@@ -21,7 +21,7 @@ const factorsOf = (recipe: UpcycleRecipe): Factors => scaleFactors(recipe, softm
 const warningsOf = (recipe: UpcycleRecipe): string[] => recipeWarnings(recipe, softmaxRouter(recipe.order));
 
 describe("recipe names", () => {
-  it("parse and print are inverse", () => {
+  it("are printed as they were parsed", () => {
     const size = fc.integer({ min: 1, max: 999_999 });
     fc.assert(
       fc.property(size, size, size, (expansion, granularity, topK) => {
@@ -31,7 +31,7 @@ describe("recipe names", () => {
     );
   });
 
-  it("reads lower case and surrounding blanks", () => {
+  it("are read in lower case and with surrounding blanks", () => {
     expect(parseRecipeName(" e8g2t4 ")).toEqual({ expansion: 8, granularity: 2, topK: 4 });
   });
 
@@ -46,15 +46,15 @@ describe("recipe names", () => {
 });
 
 describe("recipe options", () => {
-  it("take defaults where left out or undefined", () => {
+  it("take defaults if they are left out or undefined", () => {
     const defaults = { expansion: 8, granularity: 1, topK: 2, target: null, order: "topk-softmax", scaling: "exact" };
     const recipe = upcycleRecipe("E8G1T2", { target: undefined, seed: 3, routerStd: 0 });
     expect(recipe).toEqual({ ...recipeDefaults, ...defaults, routerStd: 0, seed: 3 });
   });
 });
 
-describe("refusals", () => {
-  it("of recipes", () => {
+describe("a recipe is refused", () => {
+  it("for numbers and router orders that make no sense for any model", () => {
     const lines = [
       () => upcycleRecipe("E8G8T4"),
       () => upcycleRecipe("E8G8T12"),
@@ -77,7 +77,7 @@ describe("refusals", () => {
     `);
   });
 
-  it("of sources", () => {
+  it("for a source that is MoE already or that G does not divide", () => {
     const llama = denseSpec("llama");
     const moe = planUpcycle(llama, upcycleRecipe("E4G1T2")).target;
     const lines = [
@@ -92,7 +92,7 @@ describe("refusals", () => {
     `);
   });
 
-  it("of methods that contradict each other or make no sense", () => {
+  it("for methods that contradict each other or make no sense", () => {
     const lines = [
       () => upcycleRecipe("E8G1T2", { drop: 1.5 }),
       () => upcycleRecipe("E8G1T2", { noise: { std: -1, relative: false, fraction: 1 } }),
@@ -129,7 +129,7 @@ describe("refusals", () => {
     `);
   });
 
-  it("of targets without what the recipe asks for", () => {
+  it("for a target without what the recipe asks for", () => {
     const line = (family: "llama" | "qwen3", options: RecipeOptions): string =>
       lineOf(() => planUpcycle(denseSpec(family), upcycleRecipe("E8G1T2", options)));
     expect(line("llama", { layers: "even", target: "mixtral" })).toContain(
@@ -140,7 +140,7 @@ describe("refusals", () => {
     );
   });
 
-  it("uneven top-k passes when insisted on, with a warning", () => {
+  it("for a T that G does not divide, unless the caller insists; then with a warning", () => {
     const recipe = upcycleRecipe("E8G8T4", { allowUnevenTopK: true });
     expect(warningsOf(recipe)).toHaveLength(1);
     expect(expectedPreservation(recipe, denseSpec("llama"), softmaxRouter(recipe.order)).kind).toBe("approximate");
@@ -150,7 +150,7 @@ describe("refusals", () => {
 describe("factors and expectations", () => {
   const llama = denseSpec("llama", { hidden: 2048 });
 
-  it("follow equation 2 of the paper", () => {
+  it("follow equation 2 of He et al.", () => {
     expect(factorsOf(upcycleRecipe("E8G8T8")).output).toBe(8);
     expect(factorsOf(upcycleRecipe("E8G8T8", { order: "softmax-topk" })).output).toBe(64);
     expect(factorsOf(upcycleRecipe("E8G1T2", { order: "softmax-topk" })).down).toBe(4);
@@ -158,7 +158,7 @@ describe("factors and expectations", () => {
     expect(factorsOf(upcycleRecipe("E8G1T2"))).toEqual({ output: 1, gate: 1, up: 1, down: 1, downBias: 1 });
   });
 
-  it("in the paper's split are float32 numbers: cube roots where gated or squared ReLU, square roots elsewhere", () => {
+  it("of paper scaling are float32 numbers: cube roots if gated or squared ReLU, else square roots", () => {
     const recipe = upcycleRecipe("E8G3T3", { scaling: "paper" });
     const of = (gated: boolean, activation: "silu" | "gelu" | "relu" | "relu2"): Factors =>
       scaleFactors(recipe, softmaxRouter("topk-softmax"), { gated, activation });
@@ -192,27 +192,27 @@ describe("factors and expectations", () => {
     expect(factorsOf(upcycleRecipe("E8G8T8", { order: "softmax-topk", scaling: "none" })).downBias).toBe(1);
   });
 
-  it("expectations follow the router too", () => {
-    const said = (name: string, router: RouterSpec, options = {}): string => {
+  it("give an expectation that depends on the router", () => {
+    const sentence = (name: string, router: RouterSpec, options = {}): string => {
       const { kind, exactAtStart, why } = expectedPreservation(upcycleRecipe(name, options), llama, router);
       return `${kind}, ${exactAtStart}: ${why}`;
     };
     const sparsemixer = { ...softmaxRouter("softmax-topk"), score: "sparsemixer" } as const;
     expect([
-      said("E8G2T4", { ...sigmoid, renormalise: { plus: 1e-20, atLeast: 0 }, scaling: 2.5 }),
-      said("E8G2T4", sigmoid),
-      said("E8G2T16", sigmoid, { routerStd: 0 }),
-      said("E8G1T2", sparsemixer),
-      said("E8G1T2", { ...sparsemixer, jitter: 0.01 }),
-      said("E8G2T2", sparsemixer),
-      said("E8G1T2", sparsemixer, { routerStd: 0 }),
-      said("E8G1T2", { ...softmaxRouter("topk-softmax"), renormalise: { plus: 0, atLeast: 1 } }),
-      said("E8G1T2", softmaxRouter("topk-softmax"), { drop: 0.5 }),
-      said("E8G1T2", softmaxRouter("topk-softmax"), { noise: { std: 0.1, relative: true, fraction: 1 } }),
-      said("E8G1T2", softmaxRouter("topk-softmax"), { experts: "random" }),
-      said("E1G8T4", softmaxRouter("topk-softmax")),
-      said("E8G1T2", softmaxRouter("topk-softmax"), { permute: true }),
-      said("E8G1T4", sigmoid, { scaling: "none" }),
+      sentence("E8G2T4", { ...sigmoid, renormalise: { plus: 1e-20, atLeast: 0 }, scaling: 2.5 }),
+      sentence("E8G2T4", sigmoid),
+      sentence("E8G2T16", sigmoid, { routerStd: 0 }),
+      sentence("E8G1T2", sparsemixer),
+      sentence("E8G1T2", { ...sparsemixer, jitter: 0.01 }),
+      sentence("E8G2T2", sparsemixer),
+      sentence("E8G1T2", sparsemixer, { routerStd: 0 }),
+      sentence("E8G1T2", { ...softmaxRouter("topk-softmax"), renormalise: { plus: 0, atLeast: 1 } }),
+      sentence("E8G1T2", softmaxRouter("topk-softmax"), { drop: 0.5 }),
+      sentence("E8G1T2", softmaxRouter("topk-softmax"), { noise: { std: 0.1, relative: true, fraction: 1 } }),
+      sentence("E8G1T2", softmaxRouter("topk-softmax"), { experts: "random" }),
+      sentence("E1G8T4", softmaxRouter("topk-softmax")),
+      sentence("E8G1T2", softmaxRouter("topk-softmax"), { permute: true }),
+      sentence("E8G1T4", sigmoid, { scaling: "none" }),
     ]).toMatchInlineSnapshot(`
       [
         "exact, true: the selected weights sum to 2.5 and cover 2 whole copies of the FFN, for any router",
@@ -233,7 +233,7 @@ describe("factors and expectations", () => {
     `);
   });
 
-  it("are stated in words", () => {
+  it("are stated in words for every recipe", () => {
     const statements = [
       upcycleRecipe("E8G1T2"),
       upcycleRecipe("E8G8T8"),
@@ -261,7 +261,7 @@ describe("factors and expectations", () => {
     `);
   });
 
-  it("warns of top 1 after a top-k softmax, and of a router of zeros", () => {
+  it("come with warnings of top 1 after a top-k softmax, and of a router of zeros", () => {
     expect(warningsOf(upcycleRecipe("E8G1T1", { routerStd: 0 }))).toMatchInlineSnapshot(`
       [
         "the softmax over one expert is always 1: the router gets no gradient from the language-modelling loss; use softmax-topk for top 1",
@@ -272,7 +272,7 @@ describe("factors and expectations", () => {
   });
 });
 
-describe("layers", () => {
+describe("chosen layers", () => {
   const numbers = (layers: string, count: number): number[] =>
     chosenLayers({ layers }, count).flatMap((chosen, layer) => (chosen ? [layer] : []));
 

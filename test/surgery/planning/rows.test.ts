@@ -1,12 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { floatBytes, fromFloat32, type FloatDtype } from "../../../src/files/numeric/dtype.js";
 import { evaluateExpr, evaluateRectangle } from "../../../src/surgery/planning/evaluate.js";
 import {
   columnsOf,
   concat,
   fill,
-  meanOf,
+  meanExpr,
   normal,
   pad,
   offset,
@@ -38,7 +39,7 @@ function contextOf(dtype: FloatDtype, inMemoryGiven: boolean): EvaluationContext
       }),
     ),
   );
-  const whole: EvaluationContext["readRectangle"] = (rectangle) => parents[rectangle.source ?? 0]!(rectangle);
+  const whole: EvaluationContext["readRectangle"] = (rectangle) => at(parents, rectangle.source ?? 0)(rectangle);
   return {
     shapes,
     seed: 11,
@@ -65,11 +66,11 @@ const exprs: [Expr, number[]][] = [
   [offset(rowsOf(read("w"), 3, 8), 1), [8, 20]],
   [permuteRows(scale(read("w"), 3), [2, 0, 3, 1]), [48, 20]],
   [
-    meanOf([rowsOf(read("w"), 5, 12), scale(rowsOf(read("w"), 20, 12), 3), rowsOf(read("w"), 1, 12)], [1, 2, 0.3]),
+    meanExpr([rowsOf(read("w"), 5, 12), scale(rowsOf(read("w"), 20, 12), 3), rowsOf(read("w"), 1, 12)], [1, 2, 0.3]),
     [12, 20],
   ],
   [
-    concat([rowsOf(read("w"), 40, 8), meanOf([rowsOf(read("w"), 3, 5), rowsOf(read("w"), 9, 5)], [1, 1])], "rows"),
+    concat([rowsOf(read("w"), 40, 8), meanExpr([rowsOf(read("w"), 3, 5), rowsOf(read("w"), 9, 5)], [1, 1])], "rows"),
     [13, 20],
   ],
   [
@@ -83,13 +84,13 @@ const exprs: [Expr, number[]][] = [
     [48, 10],
   ],
   [{ op: "shuffle", of: read("w"), axis: "columns", stream: "s", undo: true }, [48, 20]],
-  [meanOf([read("w"), scale(read("w", 1), 3), read("w", 2)], [1, 1, 1]), [48, 20]],
-  [rowsOf(meanOf([read("w"), read("w", 1)], [1, 1]), 4, 9), [9, 20]],
+  [meanExpr([read("w"), scale(read("w", 1), 3), read("w", 2)], [1, 1, 1]), [48, 20]],
+  [rowsOf(meanExpr([read("w"), read("w", 1)], [1, 1]), 4, 9), [9, 20]],
   [{ op: "data", name: "router", rowCount: 24, columnCount: 20, repeat: 2 }, [48, 20]],
 ];
 const data = new Map([["router", values.subarray(480)]]);
 
-describe("rows", () => {
+describe("rectangles of an output", () => {
   it("are the same however an output is cut, and wherever its bytes may lie", async () => {
     await fc.assert(
       fc.asyncProperty(
@@ -103,12 +104,12 @@ describe("rows", () => {
           const context = contextOf(from, inMemoryGiven);
           const whole = await evaluateExpr(expr, shape, dtype, context);
           const rowBytes = (shape[1] ?? 1) * floatBytes[dtype];
-          const bounds = [0, ...cuts.map((cut) => cut % shape[0]!).sort((a, b) => a - b), shape[0]!];
+          const bounds = [0, ...cuts.map((cut) => cut % at(shape, 0)).sort((a, b) => a - b), at(shape, 0)];
           const parts: Uint8Array[] = [];
           for (let i = 1; i < bounds.length; i++) {
-            const count = bounds[i]! - bounds[i - 1]!;
+            const count = at(bounds, i) - at(bounds, i - 1);
             const into = new Uint8Array(count * rowBytes + room);
-            parts.push((await evaluateRows(expr, shape, bounds[i - 1]!, count, dtype, context, into)).slice());
+            parts.push((await evaluateRows(expr, shape, at(bounds, i - 1), count, dtype, context, into)).slice());
           }
           expect(Buffer.concat(parts).equals(whole)).toBe(true);
         },
@@ -116,7 +117,7 @@ describe("rows", () => {
     );
   });
 
-  it("and rectangles are parts of the whole", async () => {
+  it("are parts of the whole output", async () => {
     for (const [expr, shape] of exprs) {
       if (shape.length === 1) continue;
       const context = contextOf("F32", false);
@@ -124,46 +125,46 @@ describe("rows", () => {
       const area = { rowStart: 2, rowCount: 5, columnStart: 1, columnCount: 4 };
       const part = new Float32Array((await evaluateRectangle(expr, shape, area, "F32", context)).slice().buffer);
       expect([...part]).toEqual(
-        Array.from({ length: 20 }, (_, i) => whole[(2 + Math.floor(i / 4)) * shape[1]! + 1 + (i % 4)]),
+        Array.from({ length: 20 }, (_, i) => whole[(2 + Math.floor(i / 4)) * at(shape, 1) + 1 + (i % 4)]),
       );
     }
   });
 
-  it("of a mean are each parent's share, of data the rows that the plan carries", async () => {
-    const at = async (expr: Expr): Promise<number[]> => [
+  it("of a mean average the parents, and of data are the rows that the plan carries", async () => {
+    const middleOf = async (expr: Expr): Promise<number[]> => [
       ...new Float32Array((await evaluateRows(expr, [48, 20], 5, 1, "F32", contextOf("F32", false))).slice().buffer),
     ];
-    expect(await at(meanOf([read("w"), read("w", 2)], [1, 1]))).toEqual(
+    expect(await middleOf(meanExpr([read("w"), read("w", 2)], [1, 1]))).toEqual(
       [...values.subarray(100, 120)].map((value) => Math.fround((value + Math.fround(3 * value)) / 2)),
     );
-    expect(await at({ op: "data", name: "router", rowCount: 24, columnCount: 20, repeat: 2 })).toEqual([
+    expect(await middleOf({ op: "data", name: "router", rowCount: 24, columnCount: 20, repeat: 2 })).toEqual([
       ...values.subarray(480 + 40, 480 + 60),
     ]);
-    await expect(at({ op: "data", name: "lost", rowCount: 24, columnCount: 20, repeat: 2 })).rejects.toThrow(
+    await expect(middleOf({ op: "data", name: "lost", rowCount: 24, columnCount: 20, repeat: 2 })).rejects.toThrow(
       "the plan carries no 24 x 20 matrix lost",
     );
   });
 
-  it("are reordered within every run", async () => {
-    const found = new Float32Array(
+  it("of permuteRows are reordered within every run of rows", async () => {
+    const result = new Float32Array(
       (await evaluateExpr(permuteRows(read("w"), [2, 0, 1]), [48, 20], "F32", contextOf("F32", false))).slice().buffer,
     );
     [2, 0, 1, 5, 3, 4].forEach((from, row) =>
-      expect(found.subarray(row * 20, (row + 1) * 20)).toEqual(values.subarray(from * 20, (from + 1) * 20)),
+      expect(result.subarray(row * 20, (row + 1) * 20)).toEqual(values.subarray(from * 20, (from + 1) * 20)),
     );
   });
 
   it("of an average are the weighted means, and exactly the operand where all are equal, down to the sign of a zero", async () => {
     const part = (start: number): Expr => rowsOf(read("w"), start, 4);
     const context = contextOf("F32", false);
-    const found = new Float32Array(
-      (await evaluateExpr(meanOf([part(0), part(4), part(8)], [1, 2, 5]), [4, 20], "F32", context)).slice().buffer,
+    const result = new Float32Array(
+      (await evaluateExpr(meanExpr([part(0), part(4), part(8)], [1, 2, 5]), [4, 20], "F32", context)).slice().buffer,
     );
-    found.forEach((value, i) =>
-      expect(value).toBe(Math.fround((values[i]! + 2 * values[i + 80]! + 5 * values[i + 160]!) / 8)),
+    result.forEach((value, i) =>
+      expect(value).toBe(Math.fround((at(values, i) + 2 * at(values, i + 80) + 5 * at(values, i + 160)) / 8)),
     );
     for (const count of [2, 3, 7, 60]) {
-      const equal = meanOf(
+      const equal = meanExpr(
         Array.from({ length: count }, () => scale(part(0), -1)),
         Array.from({ length: count }, () => 1),
       );
@@ -172,7 +173,7 @@ describe("rows", () => {
     }
   });
 
-  it("that were joined from parts are the whole again, and a shuffle taken back is none", async () => {
+  it("of parts joined again are the whole, and a shuffle that is undone changes nothing", async () => {
     const context = contextOf("F32", false);
     const whole = await evaluateExpr(read("w"), [48, 20], "F32", context);
     const same = async (expr: Expr): Promise<void> =>
@@ -186,9 +187,9 @@ describe("rows", () => {
     }
   });
 
-  it("of operands that do not fit together are a defect", async () => {
+  it("throw a plain error for operands that do not fit together", async () => {
     const context = contextOf("F32", false);
-    expect(() => sizeOf(meanOf([rowsOf(read("w"), 0, 4), rowsOf(read("w"), 0, 5)], [1, 1]), shapes)).toThrow(
+    expect(() => sizeOf(meanExpr([rowsOf(read("w"), 0, 4), rowsOf(read("w"), 0, 5)], [1, 1]), shapes)).toThrow(
       "plan averages what has different sizes: mean(rows(w, 0..3), rows(w, 0..4))",
     );
     expect(() => sizeOf(concat([rowsOf(read("w"), 0, 4), read("w")], "columns"), shapes)).toThrow(
@@ -199,15 +200,15 @@ describe("rows", () => {
     );
   });
 
-  it("outside the output are a defect", async () => {
+  it("throw a plain error outside the output", async () => {
     await expect(evaluateRows(read("w"), [48, 20], 40, 9, "F32", contextOf("F32", false))).rejects.toThrow(
       "rows 40+9, columns 0+20 of [48, 20]: w",
     );
   });
 });
 
-describe("tables of 16-bit values", () => {
-  it("give the bits that the arithmetic gives", () => {
+describe("a table of 16-bit values", () => {
+  it("gives the same bits as the arithmetic, for every pattern, factor and precision", () => {
     const patterns = new Uint8Array(Uint16Array.from({ length: 65536 }, (_, i) => i).buffer);
     for (const from of ["BF16", "F16"] as const) {
       // A copy into the same precision changes no bit, not even those of a NaN.
@@ -217,11 +218,11 @@ describe("tables of 16-bit values", () => {
     }
     const half = new Uint8Array(patterns.length);
     lookUp(halvesTable("BF16", "BF16", 0.1), patterns, half);
-    const three = new Uint16Array(half.buffer)[0x4040]!;
+    const three = at(new Uint16Array(half.buffer), 0x4040);
     expect(three).toBe(new Uint16Array(fromFloat32("BF16", Float32Array.of(Math.fround(3 * 0.1))).slice().buffer)[0]);
   });
 
-  it("work at any byte", () => {
+  it("converts values that begin at an odd byte", () => {
     const bytes = new Uint8Array(9).fill(1);
     const out = new Uint8Array(17);
     lookUp(halvesTable("BF16", "F32", 1), bytes.subarray(1), out.subarray(1));
@@ -230,7 +231,7 @@ describe("tables of 16-bit values", () => {
 });
 
 describe("sums over whole tensors", () => {
-  it("visit every value once, in order, and are kept", async () => {
+  it("visit every value once, in order, and are computed once for each context", async () => {
     const context = contextOf("F32", false);
     let sum = 0;
     await eachRows(

@@ -2,7 +2,7 @@
  * Recipes and configs beyond all measure are refused before anything is listed; large ones are planned without a list
  * for each family.
  */
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { mostTensors } from "../../../src/model/decoder/bounds.js";
 import { configFromSpec, specFromConfig } from "../../../src/model/decoder/config.js";
@@ -27,7 +27,7 @@ function refusal(run: () => unknown): string {
 const llama = denseSpec("llama");
 
 describe("too many experts or tensors", () => {
-  test.each([
+  it.each([
     [
       "E100000G1T2",
       "recipe E100000G1T2: E*G is 100000 experts in each layer, the limit is 65536; use a smaller E or G",
@@ -40,7 +40,7 @@ describe("too many experts or tensors", () => {
     expect(refusal(() => upcycleRecipe(name))).toBe(line);
   });
 
-  test("of a recipe in many layers are refused, counted over the chosen layers", () => {
+  it("of a recipe in many layers are refused, counted over the chosen layers", () => {
     const deep = denseSpec("llama", { layerCount: 100 });
     expect(refusal(() => planUpcycle(deep, upcycleRecipe("E2000G1T2")))).toBe(
       `recipe E2000G1T2: 2000 experts in each of 100 layers are 600000 tensors, the limit is ${mostTensors}; ` +
@@ -49,7 +49,7 @@ describe("too many experts or tensors", () => {
     expect(planUpcycle(deep, upcycleRecipe("E2000G1T2", { layers: "0,50" })).outputs.length).toBeLessThan(20_000);
   });
 
-  test("of a config are refused before a tensor is named", () => {
+  it("of a config are refused before a tensor is named", () => {
     const { target } = planUpcycle(
       denseSpec("llama", { layerCount: 2 }),
       upcycleRecipe("E2G1T1", { order: "softmax-topk" }),
@@ -66,7 +66,7 @@ describe("too many experts or tensors", () => {
     );
   });
 
-  test("of multiplied experts are refused", () => {
+  it("of multiplied experts are refused", () => {
     const { target } = planUpcycle(
       denseSpec("llama", { layerCount: 40 }),
       upcycleRecipe("E2G1T1", { order: "softmax-topk" }),
@@ -87,13 +87,13 @@ describe("choosing among families", () => {
     return tryTargets(llama, recipe, (target, options) => upcycleFfns(draftOf(llama), recipe, target, options));
   };
 
-  test("handles as many tensors for 4,000 experts as for 8, and comes to the same verdicts", () => {
+  it("handles as many tensors for 4,000 experts as for 8, and comes to the same verdicts", () => {
     const facts = (name: string) =>
       trials(name).map(({ family, obstacle, draft }) => ({ family, obstacle, tensors: draft?.values.size }));
     expect(facts("E4000G1T2")).toEqual(facts("E8G1T2"));
   });
 
-  test("keeps the number of experts in the spec, and plans all of their tensors for the family chosen", () => {
+  it("keeps the number of experts in the spec, and plans all of their tensors for the family chosen", () => {
     const plan = planUpcycle(llama, upcycleRecipe("E500G1T2"));
     expect(plan.target.layers.map(({ ffn }) => ffn.kind === "moe" && ffn.experts)).toEqual([500, 500]);
     expect(plan.outputs.filter(({ slot }) => slot.at.expert !== undefined)).toHaveLength(2 * 3 * 500);

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import type { DecoderSpec } from "../../../src/model/decoder/types.js";
 import type { RouterOrder } from "../../../src/model/decoder/types.js";
 import { planUpcycle } from "../../../src/surgery/planning/plan.js";
@@ -17,7 +18,7 @@ function withAttention(spec: DecoderSpec, attn: Partial<DecoderSpec["attn"]>): D
 }
 
 function withWindows(spec: DecoderSpec, windows: (number | null)[]): DecoderSpec {
-  return { ...spec, layers: spec.layers.map((layer, i) => ({ ...layer, window: windows[i]! })) };
+  return { ...spec, layers: spec.layers.map((layer, i) => ({ ...layer, window: at(windows, i) })) };
 }
 
 const chooseTarget = (source: DecoderSpec, order: RouterOrder, target: TargetFamily | null): string =>
@@ -26,8 +27,8 @@ const defaultTarget = (source: DecoderSpec, order: RouterOrder): string => choos
 const exactTargets = (source: DecoderSpec, order: RouterOrder): string[] =>
   holders(source, upcycleRecipe("E8G1T2", { order }));
 
-describe("targets", () => {
-  it("defaults", () => {
+describe("the choice of a target family", () => {
+  it("takes the preferred family of each source and router order where the recipe names none", () => {
     const of = (spec: DecoderSpec): string[] =>
       (["topk-softmax", "softmax-topk"] as const).map((order) => defaultTarget(spec, order));
     expect(of(llama)).toEqual(["mixtral", "qwen2_moe"]);
@@ -36,7 +37,7 @@ describe("targets", () => {
     expect(of(qwen3)).toEqual(["qwen3_moe", "qwen3_moe"]);
   });
 
-  it("all that hold a source, our own format last", () => {
+  it("lists all families that hold a source, our own format last", () => {
     expect(exactTargets(llama, "topk-softmax")).toEqual([
       "mixtral",
       "qwen2_moe",
@@ -61,14 +62,14 @@ describe("targets", () => {
     ]);
   });
 
-  it("a released family goes before our own format, also where it keeps the function only approximately", () => {
+  it("prefers a released family to our own format, even if it keeps the function only approximately", () => {
     const source = { ...llama, norm: { kind: "layer", weight: "scale", bias: true, eps: 1e-5 } } as const;
     expect(exactTargets(source, "topk-softmax")).toEqual(["phimoe", "upcycle"]);
     const plan = planUpcycle(source, upcycleRecipe("E8G1T2", { routerStd: 0 }));
     expect([plan.target.family, plan.expected.kind]).toEqual(["phimoe", "approximate"]);
   });
 
-  it("refusals name the reason and what would work", () => {
+  it("refuses a family that cannot hold the source, with the reason and the families that can", () => {
     const biased = {
       ...llama,
       layers: llama.layers.map((layer) => ({

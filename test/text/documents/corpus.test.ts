@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -53,6 +54,15 @@ describe("built-in texts", () => {
     expect(documents.filter(({ name }) => name.startsWith("chapter_")).length).toBe(135);
     expect(new Set(documents.map(({ text }) => text)).size).toBe(138);
     expect(Math.max(...documents.map(({ text }) => text.length))).toBeLessThan(100_000);
+  });
+
+  it.each([
+    ["sotu", "35001397b54a4548e8c46a757ad0ba8debf49e5737620b6cf01cb4473b3139d1"],
+    ["moby-dick", "3d0670c709dd4c2e131e98ecc52a352ddde1b2d98dc96bcabde713c6a368e51d"],
+  ] as const)("%s is what results of recipes were made with, byte for byte", async (builtin, digest) => {
+    const hash = createHash("sha256");
+    for (const { name, text } of await read({ builtin })) hash.update(`${JSON.stringify([name, text])}\n`);
+    expect(hash.digest("hex")).toBe(digest);
   });
 
   it("a builtin text of another name is refused", async () => {

@@ -24,6 +24,7 @@ const defaults: Defaults = {
   tiedHead: true,
 };
 
+/** The config dialect of Command R. */
 export const cohere: Dialect = {
   family: "cohere",
   architecture: "CohereForCausalLM",

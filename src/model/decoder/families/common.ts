@@ -2,6 +2,7 @@
  * The part of `config.json` that all families share, and the checks every family makes before writing.
  * Read defaults come from transformers' configuration classes (v5.18 and the last v4), stated per family.
  */
+import { at } from "../../../base/at.js";
 import { inputError } from "../../../base/errors.js";
 import { jsonText } from "../../../base/shown.js";
 import type { UpcycleError } from "../../../base/errors.js";
@@ -80,6 +81,7 @@ const maxLayers = 10_000;
 /** Keys that change the mathematics in ways a spec cannot say, wherever they are set. */
 const inexpressible = ["clip_qkv", "attn_logit_softcapping", "final_logit_softcapping"];
 
+/** What every family reads from its config. */
 export interface Common extends Omit<DecoderSpec, "attn" | "layers" | "auxLossCoef"> {
   readonly attn: Omit<AttentionSpec, "qkNorm" | "qkvBias" | "outBias">;
   readonly rope: Rope;
@@ -156,10 +158,10 @@ function readActivation(
   config: ConfigReader,
   { activation: fallback, activationKeys: keys = ["hidden_act"] }: Defaults,
 ): ActivationKind {
-  const key = keys.find((name) => config.has(name)) ?? keys[0]!;
-  const found = config.get(key) ?? activationNames[fallback ?? "silu"][0];
+  const key = keys.find((name) => config.has(name)) ?? at(keys, 0);
+  const value = config.get(key) ?? activationNames[fallback ?? "silu"][0];
   const kinds = fallback === undefined ? (["silu"] as const) : (Object.keys(activationNames) as ActivationKind[]);
-  const kind = kinds.find((name) => activationNames[name].some((spelling) => spelling === found));
+  const kind = kinds.find((name) => activationNames[name].some((spelling) => spelling === value));
   if (kind === undefined)
     throw config.fail(key, kinds.map((name) => JSON.stringify(activationNames[name][0])).join(" or "));
   return kind;
@@ -168,11 +170,11 @@ function readActivation(
 function readHeadDim(config: ConfigReader, hidden: number, heads: number, defaults: Defaults): number {
   const fallback = defaults.headDim === "derived" ? null : defaults.headDim;
   if (defaults.readHeadDim !== undefined) return defaults.readHeadDim(config);
-  const given = config.intOrNull("head_dim", fallback);
-  if (given === null && hidden % heads !== 0) {
+  const ownHeadDim = config.intOrNull("head_dim", fallback);
+  if (ownHeadDim === null && hidden % heads !== 0) {
     throw config.fail("num_attention_heads", `a divisor of hidden_size (${hidden}), because head_dim is not given`);
   }
-  const headDim = given ?? hidden / heads;
+  const headDim = ownHeadDim ?? hidden / heads;
   if (headDim % 2 !== 0) {
     throw inputError(`the head size is ${headDim}, expected an even number (rotary embedding turns pairs)`, {
       where: config.where,
@@ -187,9 +189,10 @@ function readTokens(config: ConfigReader, defaults: Defaults): SpecialTokens {
     const id = config.intOrNull(key, fallback, { min: -1 });
     return id === -1 ? null : id;
   };
-  const eos = Array.isArray(config.get("eos_token_id"))
-    ? config.list("eos_token_id", isInteger, "token ids")!
-    : [one("eos_token_id", defaults.eos)].filter((id) => id !== null);
+  const eosList = Array.isArray(config.get("eos_token_id"))
+    ? config.list("eos_token_id", isInteger, "token ids")
+    : null;
+  const eos = eosList ?? [one("eos_token_id", defaults.eos)].filter((id) => id !== null);
   if (eos.some((id) => id < 0)) throw config.fail("eos_token_id", "token ids from 0");
   return { bos: one("bos_token_id", defaults.bos), eos: [...eos], pad: one("pad_token_id", defaults.pad ?? null) };
 }
@@ -201,10 +204,11 @@ function readTokens(config: ConfigReader, defaults: Defaults): SpecialTokens {
 export function writeCommon(spec: DecoderSpec, defaults?: Defaults): Record<string, unknown> {
   const [departure] = departures(spec, { anyActivation: defaults?.activation !== undefined });
   if (departure !== undefined && (defaults === undefined || defaults.llamaLike === true)) throw refuse(spec, departure);
-  if (spec.layers.length === 0) throw refuse(spec, "zero layers");
+  const [firstLayer] = spec.layers;
+  if (firstLayer === undefined) throw refuse(spec, "zero layers");
   const rope = spec.layers.map((layer) => layer.rope).find((one) => one !== null);
   const { normKey = "rms_norm_eps", activationKeys = ["hidden_act"] } = defaults ?? {};
-  const activation = activationNames[spec.layers[0]!.ffn.activation][0];
+  const activation = activationNames[firstLayer.ffn.activation][0];
   const { bos, eos, pad } = spec.tokens;
   const keys = {
     vocab_size: spec.vocab,
@@ -237,15 +241,15 @@ export function refuse(spec: DecoderSpec, what: string): UpcycleError {
 /** Throws inputError if the attention has something the family does not. */
 export function requireAttention(
   spec: DecoderSpec,
-  allowed: { qkNorm: boolean; qkvBias: boolean | "any"; outBias: boolean | "any" },
+  family: { qkNorm: boolean; qkvBias: boolean | "any"; outBias: boolean | "any" },
 ): void {
   const { qkvBias, outBias } = spec.attn;
   const qkNorm = spec.attn.qkNorm !== null;
-  if (qkNorm !== allowed.qkNorm)
+  if (qkNorm !== family.qkNorm)
     throw refuse(spec, qkNorm ? "a norm on queries and keys" : "queries and keys without a norm");
-  if (allowed.qkvBias !== "any" && qkvBias !== allowed.qkvBias)
+  if (family.qkvBias !== "any" && qkvBias !== family.qkvBias)
     throw refuse(spec, qkvBias ? "query, key and value biases" : "queries, keys and values without biases");
-  if (allowed.outBias !== "any" && outBias !== allowed.outBias)
+  if (family.outBias !== "any" && outBias !== family.outBias)
     throw refuse(spec, outBias ? "an output projection bias" : "an output projection without a bias");
 }
 
@@ -258,10 +262,10 @@ export function sharedAttentionBias(spec: DecoderSpec): boolean {
 
 /** The one FFN of a dense model. Throws inputError if layers differ, are MoE, or carry biases the family lacks. */
 export function uniformDense(spec: DecoderSpec, allowBias: boolean): DenseFfn {
-  const found = spec.layers.map(({ ffn }) => ffn);
-  const first = found[0];
+  const ffns = spec.layers.map(({ ffn }) => ffn);
+  const [first] = ffns;
   if (first === undefined) throw refuse(spec, "zero layers");
-  for (const ffn of found) {
+  for (const ffn of ffns) {
     if (ffn.kind !== "dense") throw refuse(spec, "mixture-of-experts layers");
     if (JSON.stringify(ffn) !== JSON.stringify({ ...ffn, ...first }))
       throw refuse(spec, "FFNs that differ between layers");
@@ -295,7 +299,7 @@ export function denseSpec(
 ): DecoderSpec {
   const layers: LayerSpec[] = Array.from({ length: layerCount }, (_, layer) => ({
     window: windows[layer] ?? null,
-    rope: ropes === undefined ? rope : ropes[layer]!,
+    rope: ropes === undefined ? rope : at(ropes, layer),
     ffn: { kind: "dense", ffnDim: ffn.ffnDim, bias: ffn.bias, activation, gated: ffn.gated ?? true },
   }));
   return { ...common, attn: attentionOf(common, attn), layers, auxLossCoef: 0 };

@@ -67,12 +67,13 @@ function readOrder(config: ConfigReader): RouterOrder {
   }
 }
 
+/** The config dialect of DBRX. */
 export const dbrx: Dialect = {
   family: "dbrx",
   architecture: "DbrxForCausalLM",
   defaults,
   read(file: ConfigReader): DecoderSpec {
-    const config = file.flattened(nested).renamed(defaults.names!);
+    const config = file.flattened(nested).renamed(defaults.names ?? {});
     if (file.has("rope_theta") && file.get("rope_theta") !== config.get("rope_theta"))
       throw file.fail("rope_theta", "the rope_theta of attn_config");
     const common = readCommon(config, "dbrx", defaults);

@@ -42,6 +42,7 @@ const routed: RoutedDefaults = {
 /** `DeepseekV3RMSNorm`'s own default: the latents' norms are made without the config's epsilon. */
 const latentEps = 1e-6;
 
+/** The config dialect of DeepSeek-V3 and R1. */
 export const deepseekV3: Dialect = {
   family: "deepseek_v3",
   architecture: "DeepseekV3ForCausalLM",
@@ -85,7 +86,7 @@ export const deepseekV3: Dialect = {
     requireAttention(spec, { qkNorm: false, qkvBias: false, outBias: false });
     if (kvHeads !== heads) throw refuse(spec, `${kvHeads} key heads for ${heads} query heads`);
     if (spec.layers.some(({ window }) => window !== null)) throw refuse(spec, "a sliding attention window");
-    const { rope } = spec.layers[0]!;
+    const rope = spec.layers[0]?.rope ?? null;
     if (rope === null) throw refuse(spec, "layers without rope");
     return {
       ...writeRoutedExperts(spec),

@@ -32,6 +32,7 @@ const routed: RoutedDefaults = {
   scaling: 1,
 };
 
+/** The config dialect of dots.llm1. */
 export const dots1: Dialect = {
   family: "dots1",
   architecture: "Dots1ForCausalLM",

@@ -2,6 +2,7 @@
  * ERNIE 4.5: rope over neighbouring pairs, experts chosen by softmax probability plus a correction bias, shared experts
  * (transformers, configuration_ernie4_5_moe.py and modeling_ernie4_5_moe.py).
  */
+import { at } from "../../../base/at.js";
 import { plainExperts } from "../types.js";
 import type { DecoderSpec, RouterSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
@@ -36,8 +37,8 @@ const router = (atLeast: number): RouterSpec => ({
 /** From `moe_layer_start_index` to `moe_layer_end_index`, and (layer + 1) a multiple of `moe_layer_interval`. */
 function readSparse(config: ConfigReader, layers: number): boolean[] {
   const start = config.int("moe_layer_start_index", 1, { min: 0 });
-  const given = config.int("moe_layer_end_index", -1, { min: -1 });
-  const end = given === -1 ? layers - 1 : given;
+  const endKey = config.int("moe_layer_end_index", -1, { min: -1 });
+  const end = endKey === -1 ? layers - 1 : endKey;
   const interval = config.int("moe_layer_interval", 1);
   const sparse = Array.from(
     { length: layers },
@@ -50,16 +51,17 @@ function readSparse(config: ConfigReader, layers: number): boolean[] {
 
 function writeSparse(spec: DecoderSpec): Record<string, unknown> {
   const sparse = spec.layers.flatMap(({ ffn }, layer) => (ffn.kind === "moe" ? [layer] : []));
-  const [start, second] = sparse as [number, number?];
-  const end = sparse.at(-1)!;
-  const interval = second === undefined ? 1 : second - start;
-  const expected = spec.layers.map((_, layer) => (layer + 1) % interval === 0 && layer >= start && layer <= end);
-  if (spec.layers.some(({ ffn }, layer) => (ffn.kind === "moe") !== expected[layer])) {
+  const start = at(sparse, 0);
+  const end = at(sparse, sparse.length - 1);
+  const interval = (sparse[1] ?? start + 1) - start;
+  const isSparse = (layer: number): boolean => (layer + 1) % interval === 0 && layer >= start && layer <= end;
+  if (spec.layers.some(({ ffn }, layer) => (ffn.kind === "moe") !== isSparse(layer))) {
     throw refuse(spec, "mixtures of experts other than at every n-th layer from a first to a last one");
   }
   return { moe_layer_start_index: start, moe_layer_end_index: end, moe_layer_interval: interval };
 }
 
+/** The config dialect of ERNIE 4.5. */
 export const ernie45Moe: Dialect = {
   family: "ernie4_5_moe",
   architecture: "Ernie4_5_MoeForCausalLM",

@@ -4,13 +4,13 @@
  * weights is in the decoder description's `RouterSpec` (`../types.ts`).
  */
 import { inputError } from "../../../base/errors.js";
-import { routerOrder, softmaxRouter } from "../types.js";
+import { plainExperts, routerOrder, softmaxRouter } from "../types.js";
 import { mostExperts } from "../bounds.js";
-import type { DecoderSpec, DenseFfn, MoeFfn, Rope, RouterOrder, RouterSpec } from "../types.js";
+import type { DecoderSpec, DenseFfn, Ffn, MoeFfn, Rope, RouterOrder, RouterSpec } from "../types.js";
 import type { AttentionOptions, Common } from "./common.js";
 import { attentionOf, refuse } from "./common.js";
 import type { ConfigReader } from "./reader.js";
-import { isInteger, isString } from "./reader.js";
+import { isString } from "./reader.js";
 
 /**
  * The family's own key and `num_local_experts` are two spellings of one number. Without a fallback one must be there.
@@ -24,6 +24,7 @@ export function readExpertCount(config: ConfigReader, fallback: number | undefin
   return counts[0] ?? config.int(own, fallback, { max: mostExperts });
 }
 
+/** Experts per token (T). Throws inputError where there are fewer experts. */
 export function readTopK(
   config: ConfigReader,
   experts: number,
@@ -56,22 +57,6 @@ export function requirePlainExperts(spec: DecoderSpec, moe: MoeFfn): void {
   if (!moe.gated) throw refuse(spec, "experts without a gate");
   if (moe.bias) throw refuse(spec, "experts with biases");
   if (moe.clampedGlu !== null) throw refuse(spec, "a clamped gated unit");
-}
-
-/**
- * Which layers are sparse, by Qwen's rule: not in `mlp_only_layers`, and (layer + 1) a multiple of
- * `decoder_sparse_step`. Throws inputError if none is.
- */
-export function readSparseLayers(config: ConfigReader, layerCount: number): boolean[] {
-  const step = config.int("decoder_sparse_step", 1);
-  const dense = new Set(config.list("mlp_only_layers", isInteger, "a list of layer numbers") ?? []);
-  const sparse = Array.from({ length: layerCount }, (_, layer) => !dense.has(layer) && (layer + 1) % step === 0);
-  if (!sparse.includes(true)) {
-    throw inputError(`mlp_only_layers and decoder_sparse_step leave none of ${layerCount} layers with experts`, {
-      where: config.where,
-    });
-  }
-  return sparse;
 }
 
 /** DeepSeek's rule: the first `first_k_dense_replace` layers are dense. Throws inputError if all are. */
@@ -110,6 +95,7 @@ export function readMlpLayerTypes(
   return sparse;
 }
 
+/** The key that `readMlpLayerTypes` reads. */
 export function writeMlpLayerTypes(spec: DecoderSpec): Record<string, unknown> {
   return { mlp_layer_types: spec.layers.map(({ ffn }) => (ffn.kind === "moe" ? "sparse" : "dense")) };
 }
@@ -119,6 +105,7 @@ export function readDenseFfnDim(config: ConfigReader, sparse: readonly boolean[]
   return { ffnDim: sparse.includes(false) ? config.int("intermediate_size") : 1 };
 }
 
+/** Coefficient of the load-balancing loss. */
 export function readAuxLossCoef(config: ConfigReader, fallback = 0.001): number {
   return config.positive("router_aux_loss_coef", fallback, { zero: true });
 }
@@ -132,6 +119,7 @@ export function moeSpec(
   attn: AttentionOptions,
   ffns: {
     readonly moe: Omit<MoeFfn, "activation">;
+    /** May be null where no layer is dense. */
     readonly dense: Pick<DenseFfn, "ffnDim"> | null;
     readonly sparse: readonly boolean[];
   },
@@ -139,12 +127,16 @@ export function moeSpec(
   auxLossCoef: number,
   ropes?: readonly Rope[],
 ): DecoderSpec {
+  const { moe, dense, sparse } = ffns;
+  const ffnOf = (layer: number): Ffn => {
+    if (sparse[layer]) return { ...structuredClone(moe), activation };
+    if (dense === null) throw new RangeError(`layer ${layer} is dense, but no dense FFN is described`);
+    return { kind: "dense", ffnDim: dense.ffnDim, bias: false, activation, gated: true };
+  };
   const layers = Array.from({ length: layerCount }, (_, layer) => ({
     window: windows[layer] ?? null,
     rope: ropes?.[layer] ?? rope,
-    ffn: ffns.sparse[layer]
-      ? { ...structuredClone(ffns.moe), activation }
-      : { kind: "dense" as const, ffnDim: ffns.dense!.ffnDim, bias: false, activation, gated: true },
+    ffn: ffnOf(layer),
   }));
   return { ...common, attn: attentionOf(common, attn), layers, auxLossCoef };
 }
@@ -156,13 +148,13 @@ export function uniformFfns(spec: DecoderSpec): { moe: MoeFfn; dense: DenseFfn |
   const ffns = spec.layers.map(({ ffn }) => ffn);
   const moes = ffns.filter((ffn) => ffn.kind === "moe");
   const denses = ffns.filter((ffn) => ffn.kind === "dense");
-  const moe = moes[0];
+  const [moe] = moes;
   if (moe === undefined) throw refuse(spec, "no mixture-of-experts layer");
   if (!moes.every((other) => JSON.stringify(other) === JSON.stringify({ ...other, ...moe })))
     throw refuse(spec, "experts that differ between layers");
   if (moe.topK > moe.experts) throw refuse(spec, `${moe.topK} experts per token out of ${moe.experts}`);
   const dense = denses[0] ?? null;
-  if (denses.some((ffn) => ffn.ffnDim !== dense!.ffnDim)) throw refuse(spec, "dense FFNs that differ between layers");
+  if (new Set(denses.map(({ ffnDim }) => ffnDim)).size > 1) throw refuse(spec, "dense FFNs that differ between layers");
   if (denses.some((ffn) => ffn.bias)) throw refuse(spec, "FFN biases");
   return { moe, dense };
 }
@@ -174,16 +166,33 @@ export function everyLayerMoe(spec: DecoderSpec): MoeFfn {
   return moe;
 }
 
-/** Keys of Qwen2-MoE and Qwen3-MoE. */
-export function writeQwenExperts(spec: DecoderSpec): Record<string, unknown> {
+/** What a class with small experts assumes. */
+export interface SmallExpertDefaults {
+  readonly experts: number;
+  readonly topK: number;
+  /** Hidden size of one expert. */
+  readonly ffnDim: number;
+  readonly renormalised: boolean;
+}
+
+/**
+ * Experts with a size of their own (`moe_intermediate_size`) and a softmax router, without a shared expert. Throws
+ * inputError for keys that are wrong.
+ */
+export function readSmallExperts(config: ConfigReader, defaults: SmallExpertDefaults): Omit<MoeFfn, "activation"> {
+  const experts = readExpertCount(config, defaults.experts);
   return {
-    ...writeSmallExperts(spec),
-    decoder_sparse_step: 1,
-    mlp_only_layers: spec.layers.flatMap(({ ffn }, layer) => (ffn.kind === "dense" ? [layer] : [])),
+    kind: "moe",
+    ffnDim: config.int("moe_intermediate_size", defaults.ffnDim),
+    experts,
+    topK: readTopK(config, experts, defaults.topK),
+    router: readSoftmaxRouter(config, defaults.renormalised),
+    ...plainExperts,
+    shared: null,
   };
 }
 
-/** Experts with a size of their own (`moe_intermediate_size`) and a softmax router. */
+/** The keys that `readSmallExperts` reads. Throws inputError for experts of another kind. */
 export function writeSmallExperts(spec: DecoderSpec): Record<string, unknown> {
   const { moe, dense } = uniformFfns(spec);
   requirePlainExperts(spec, moe);

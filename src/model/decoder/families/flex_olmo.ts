@@ -21,6 +21,7 @@ const defaults: Defaults = {
   pad: 100_277,
 };
 
+/** The config dialect of FlexOlmo. */
 export const flexOlmo: Dialect = {
   family: "flex_olmo",
   architecture: "FlexOlmoForCausalLM",

@@ -56,6 +56,7 @@ function roundedTo(value: number, bits: number): number {
   return (up ? below + 1 : below) * unit;
 }
 
+/** The config dialect of Gemma. */
 export const gemma: Dialect = {
   family: "gemma",
   architecture: "GemmaForCausalLM",

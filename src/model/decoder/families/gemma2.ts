@@ -65,6 +65,7 @@ function scoreDivisor(spec: DecoderSpec): number {
   return divisor;
 }
 
+/** The config dialect of Gemma 2. */
 export const gemma2: Dialect = {
   family: "gemma2",
   architecture: "Gemma2ForCausalLM",

@@ -16,6 +16,7 @@ const defaults: Defaults = { ...gemmaDefaults, kvHeads: 4, maxPositions: 131_072
 
 const ropes = { full: 1_000_000, sliding: 10_000, slidingKey: "rope_local_base_freq" } as const;
 
+/** The config dialect of Gemma 3, text only. */
 export const gemma3Text: Dialect = {
   family: "gemma3_text",
   architecture: "Gemma3ForCausalLM",
@@ -36,8 +37,8 @@ export const gemma3Text: Dialect = {
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: true, qkvBias: "any", outBias: "any" });
-    const found = ropesByTypeOf(spec, ropes);
-    if (found === null) throw refuse(spec, "layers without rope");
-    return { ...writeSandwiched(spec), ...writeRopesByType(found, ropes) };
+    const ropesByType = ropesByTypeOf(spec, ropes);
+    if (ropesByType === null) throw refuse(spec, "layers without rope");
+    return { ...writeSandwiched(spec), ...writeRopesByType(ropesByType, ropes) };
   },
 };

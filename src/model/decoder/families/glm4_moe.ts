@@ -33,6 +33,7 @@ const routed: RoutedDefaults = {
   scaling: 1,
 };
 
+/** The config dialect of GLM-4.5 and its kin. */
 export const glm4Moe: Dialect = {
   family: "glm4_moe",
   architecture: "Glm4MoeForCausalLM",

@@ -29,12 +29,13 @@ const defaults: Defaults = {
   },
 };
 
+/** The config dialect of GPT-2. */
 export const gpt2: Dialect = {
   family: "gpt2",
   architecture: "GPT2LMHeadModel",
   defaults,
   read(file: ConfigReader): DecoderSpec {
-    const config = file.renamed(defaults.names!);
+    const config = file.renamed(defaults.names ?? {});
     requireKeys(config, {
       scale_attn_weights: true,
       scale_attn_by_inverse_layer_idx: false,

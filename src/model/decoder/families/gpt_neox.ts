@@ -22,12 +22,13 @@ const defaults: Defaults = {
   names: { rope_theta: "rotary_emb_base", partial_rotary_factor: "rotary_pct" },
 };
 
+/** The config dialect of GPT-NeoX and Pythia. */
 export const gptNeox: Dialect = {
   family: "gpt_neox",
   architecture: "GPTNeoXForCausalLM",
   defaults,
   read(file: ConfigReader): DecoderSpec {
-    const config = file.renamed(defaults.names!);
+    const config = file.renamed(defaults.names ?? {});
     const common = readCommon(config, "gpt_neox", defaults);
     const { heads, kvHeads, headDim } = common.attn;
     // Neither key belongs to the class.

@@ -36,6 +36,7 @@ const usualYarn: RopeScaling = {
 /** Fixed by `GptOssExperts`. */
 const clampedGlu = { alpha: 1.702, limit: 7 } as const;
 
+/** The config dialect of gpt-oss. */
 export const gptOss: Dialect = {
   family: "gpt_oss",
   architecture: "GptOssForCausalLM",

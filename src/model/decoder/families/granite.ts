@@ -7,6 +7,7 @@ import type { Common, Defaults, Dialect } from "./common.js";
 import { denseSpec, readCommon, refuse, requireAttention, sharedAttentionBias, uniformDense } from "./common.js";
 import type { ConfigReader } from "./reader.js";
 
+/** What the Granite class assumes. */
 export const graniteDefaults: Defaults = {
   kvHeads: "heads",
   headDim: "derived",
@@ -27,6 +28,7 @@ export function withGraniteFactors(common: Common, config: ConfigReader): Common
   return { ...common, multipliers, attn: { ...common.attn, scale: config.positive("attention_multiplier", 1) } };
 }
 
+/** The keys of Granite's constant factors. */
 export function writeGraniteFactors({ multipliers, attn }: DecoderSpec): Record<string, unknown> {
   return {
     embedding_multiplier: multipliers.embedding,
@@ -36,6 +38,7 @@ export function writeGraniteFactors({ multipliers, attn }: DecoderSpec): Record<
   };
 }
 
+/** The config dialect of Granite. */
 export const granite: Dialect = {
   family: "granite",
   architecture: "GraniteForCausalLM",

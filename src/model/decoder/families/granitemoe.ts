@@ -18,8 +18,10 @@ import {
 import { graniteDefaults, withGraniteFactors, writeGraniteFactors } from "./granite.js";
 import type { ConfigReader } from "./reader.js";
 
+/** What Granite's MoE classes assume. */
 export const graniteMoeDefaults: Defaults = { ...graniteDefaults, activation: "silu" };
 
+/** The experts of Granite's MoE classes. Throws inputError for keys that are missing or wrong. */
 export function readGraniteExperts(config: ConfigReader): Omit<MoeFfn, "activation"> {
   const experts = readExpertCount(config, 8);
   return {
@@ -51,6 +53,7 @@ export function writeGraniteExperts(spec: DecoderSpec): Record<string, unknown> 
   };
 }
 
+/** The config dialect of Granite with experts. */
 export const graniteMoe: Dialect = {
   family: "granitemoe",
   architecture: "GraniteMoeForCausalLM",

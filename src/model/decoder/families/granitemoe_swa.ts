@@ -2,6 +2,7 @@
  * Granite MoE with sliding windows (transformers, configuration_granitemoe_swa.py and modeling_granitemoe_swa.py):
  * granitemoe with attention sinks, a window and a rope base of its own for each layer, and optionally a shared expert.
  */
+import { at } from "../../../base/at.js";
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readCommon, refuse } from "./common.js";
@@ -24,6 +25,7 @@ function readThetas(config: ConfigReader, theta: number, layers: number): readon
   return thetas;
 }
 
+/** The config dialect of Granite with experts and sliding windows. */
 export const graniteMoeSwa: Dialect = {
   family: "granitemoe_swa",
   architecture: "GraniteMoeSWAForCausalLM",
@@ -41,14 +43,14 @@ export const graniteMoeSwa: Dialect = {
       (layer) => layer % 4 !== 0,
       config.intOrNull("sliding_window", 128),
     );
-    const sunk = { ...common, attn: { ...common.attn, sinks: true } };
+    const withSinks = { ...common, attn: { ...common.attn, sinks: true } };
     const attn = { qkNorm: false, qkvBias: bias, outBias: bias };
-    const spec = moeSpec(sunk, attn, { moe, dense: null, sparse }, windows, readAuxLossCoef(config));
+    const spec = moeSpec(withSinks, attn, { moe, dense: null, sparse }, windows, readAuxLossCoef(config));
     const thetas = readThetas(config, common.rope.theta, common.layerCount);
-    const layers = spec.layers.map((layer, i) => ({
-      ...layer,
-      rope: thetas[i] === 0 ? null : { ...common.rope, theta: thetas[i]! },
-    }));
+    const layers = spec.layers.map((layer, i) => {
+      const theta = at(thetas, i);
+      return { ...layer, rope: theta === 0 ? null : { ...common.rope, theta } };
+    });
     return { ...spec, layers };
   },
   write(spec: DecoderSpec): Record<string, unknown> {

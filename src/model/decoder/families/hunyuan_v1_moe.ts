@@ -23,12 +23,14 @@ import { isInteger } from "./reader.js";
 import { readRope } from "./rope.js";
 import { writeOwnAuxLoss } from "./routed.js";
 
+const defaultTheta = 10_000;
+
 const defaults: Defaults = {
   kvHeads: "heads",
   headDim: "derived",
   maxPositions: 2048,
   normEps: 1e-5,
-  ropeTheta: 10_000,
+  ropeTheta: defaultTheta,
   bos: 1,
   eos: 2,
   pad: 0,
@@ -46,6 +48,7 @@ const fixed = {
   norm_topk_prob: true,
 };
 
+/** The config dialect of Hunyuan-Large and its kin. */
 export const hunyuanV1Moe: Dialect = {
   family: "hunyuan_v1_moe",
   architecture: "HunYuanMoEV1ForCausalLM",
@@ -103,19 +106,19 @@ export const hunyuanV1Moe: Dialect = {
   },
 };
 
-/** A number, or one per layer, all of them `wanted`. */
-function requireEverywhere(config: ConfigReader, key: string, wanted: number): void {
+/** Throws inputError unless the key is absent, or `expected`, or a list of that for each layer. */
+function requireEverywhere(config: ConfigReader, key: string, expected: number): void {
   if (!config.has(key)) return;
-  const found = config.get(key);
-  const all: readonly unknown[] = Array.isArray(found) ? found : [found];
-  if (all.some((one) => one !== wanted)) throw config.fail(key, `${wanted} on every layer`);
+  const value = config.get(key);
+  const all: readonly unknown[] = Array.isArray(value) ? value : [value];
+  if (all.some((one) => one !== expected)) throw config.fail(key, `${expected} on every layer`);
 }
 
 /** `moe_topk` may list one number per layer. */
 function readChosen(config: ConfigReader, experts: number): number {
   if (!Array.isArray(config.get("moe_topk")))
     return readTopK(config, experts, 1, config.has("moe_topk") ? "moe_topk" : "num_experts_per_tok");
-  const [first, ...others] = config.list("moe_topk", isInteger, "a number of experts, or one per layer")!;
+  const [first, ...others] = config.list("moe_topk", isInteger, "a number of experts, or one per layer") ?? [];
   if (first === undefined || first < 1 || others.some((other) => other !== first))
     throw config.fail("moe_topk", "the same number of experts on every layer");
   if (first > experts) throw config.fail("moe_topk", `at most the number of experts (${experts})`);
@@ -130,8 +133,9 @@ function readAlphaRope(config: ConfigReader, headDim: number): Rope {
   const dicts = ["rope_parameters", "rope_scaling"].map((key) => config.object(key)).filter((keys) => keys !== null);
   const isAlpha = (keys: ConfigReader): boolean =>
     (keys.get("rope_type") ?? keys.get("type")) === "dynamic" && keys.has("alpha");
-  if (!dicts.some(isAlpha)) return readRope(config, headDim, defaults);
   const alphas = dicts.map((keys) => (isAlpha(keys) ? keys.positive("alpha") : null));
+  const alpha = alphas.find((one) => one !== null);
+  if (alpha === undefined) return readRope(config, headDim, defaults);
   const thetas = [config, ...dicts].filter((keys) => keys.has("rope_theta")).map((keys) => keys.positive("rope_theta"));
   if (new Set(alphas).size > 1 || new Set(thetas).size > 1) {
     throw inputError("rope_scaling and rope_parameters disagree", {
@@ -140,5 +144,6 @@ function readAlphaRope(config: ConfigReader, headDim: number): Rope {
     });
   }
   if (headDim <= 2) throw config.fail("head_dim", "more than 2, because rope has an alpha");
-  return plainRope((thetas[0] ?? defaults.ropeTheta!) * alphas[0]! ** (headDim / (headDim - 2)), headDim);
+  const [theta = defaultTheta] = thetas;
+  return plainRope(theta * alpha ** (headDim / (headDim - 2)), headDim);
 }

@@ -32,6 +32,7 @@ const defaults: Defaults = {
   initStd: 0.006,
 };
 
+/** The config dialect of Hunyuan V3. */
 export const hyV3: Dialect = {
   family: "hy_v3",
   architecture: "HYV3ForCausalLM",

@@ -51,6 +51,7 @@ function requireAttentionLayers(config: ConfigReader, layers: number): void {
     throw config.fail("layer_types", 'only "full_attention" (convolution layers are not supported)');
 }
 
+/** The config dialect of LFM2-MoE. */
 export const lfm2Moe: Dialect = {
   family: "lfm2_moe",
   architecture: "Lfm2MoeForCausalLM",

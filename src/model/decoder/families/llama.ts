@@ -14,6 +14,7 @@ const defaults: Defaults = {
   eos: 2,
 };
 
+/** The config dialect of Llama. */
 export const llama: Dialect = {
   family: "llama",
   architecture: "LlamaForCausalLM",

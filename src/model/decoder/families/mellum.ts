@@ -3,7 +3,6 @@
  * models/mellum/configuration_mellum.py). The class knows `rope_parameters` with an entry per attention type only, so
  * nothing is written flat.
  */
-import { plainExperts } from "../types.js";
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { readBase, refuse, requireAttention, sharedAttentionBias } from "./common.js";
@@ -11,10 +10,8 @@ import {
   moeSpec,
   readAuxLossCoef,
   readDenseFfnDim,
-  readExpertCount,
   readMlpLayerTypes,
-  readSoftmaxRouter,
-  readTopK,
+  readSmallExperts,
   uniformFfns,
   writeMlpLayerTypes,
   writeSmallExperts,
@@ -35,6 +32,7 @@ const defaults: Defaults = {
 
 const ropes = { full: 500_000, sliding: 10_000, slidingKey: null } as const;
 
+/** The config dialect of Mellum 2. */
 export const mellum: Dialect = {
   family: "mellum",
   architecture: "MellumForCausalLM",
@@ -42,16 +40,7 @@ export const mellum: Dialect = {
   read(config: ConfigReader): DecoderSpec {
     const common = readBase(config, "mellum", defaults);
     const { layerCount } = common;
-    const experts = readExpertCount(config, 64);
-    const moe = {
-      kind: "moe",
-      ffnDim: config.int("moe_intermediate_size", 896),
-      experts,
-      topK: readTopK(config, experts, 8),
-      router: readSoftmaxRouter(config, true),
-      ...plainExperts,
-      shared: null,
-    } as const;
+    const moe = readSmallExperts(config, { experts: 64, topK: 8, ffnDim: 896, renormalised: true });
     const sparse = readMlpLayerTypes(config, layerCount, () => true);
     const windows = readLayerWindows(config, layerCount, () => false, config.intOrNull("sliding_window", 1024));
     const { full, sliding } = readRopesByType(config, common.attn.headDim, ropes);
@@ -70,14 +59,14 @@ export const mellum: Dialect = {
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: true, qkvBias: "any", outBias: "any" });
     if (uniformFfns(spec).moe.shared !== null) throw refuse(spec, "a shared expert");
-    const found = ropesByTypeOf(spec, ropes);
-    if (found === null) throw refuse(spec, "layers without rope");
+    const ropesByType = ropesByTypeOf(spec, ropes);
+    if (ropesByType === null) throw refuse(spec, "layers without rope");
     return {
       ...writeSmallExperts(spec),
       ...writeMlpLayerTypes(spec),
       attention_bias: sharedAttentionBias(spec),
       ...writeLayerTypes(spec),
-      ...writeRopesByType(found, ropes),
+      ...writeRopesByType(ropesByType, ropes),
     };
   },
 };

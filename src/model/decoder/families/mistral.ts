@@ -15,6 +15,7 @@ const defaults: Defaults = {
   eos: 2,
 };
 
+/** The config dialect of Mistral. */
 export const mistral: Dialect = {
   family: "mistral",
   architecture: "MistralForCausalLM",

@@ -27,6 +27,7 @@ const defaults: Defaults = {
   eos: 2,
 };
 
+/** The config dialect of Mixtral. */
 export const mixtral: Dialect = {
   family: "mixtral",
   architecture: "MixtralForCausalLM",

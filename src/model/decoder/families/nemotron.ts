@@ -22,6 +22,7 @@ const defaults: Defaults = {
   initStd: 0.0134,
 };
 
+/** The config dialect of Nemotron. */
 export const nemotron: Dialect = {
   family: "nemotron",
   architecture: "NemotronForCausalLM",

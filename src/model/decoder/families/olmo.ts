@@ -16,6 +16,7 @@ const defaults: Defaults = {
   reads: ["clip_qkv"],
 };
 
+/** The config dialect of OLMo. */
 export const olmo: Dialect = {
   family: "olmo",
   architecture: "OlmoForCausalLM",

@@ -22,6 +22,7 @@ export const olmoDefaults = {
 /** What OLMo 2 and 3 have beyond the common part. */
 export const postNormed = { block: "post" } as const satisfies Partial<Common>;
 
+/** The config dialect of OLMo 2. */
 export const olmo2: Dialect = {
   family: "olmo2",
   architecture: "Olmo2ForCausalLM",

@@ -14,6 +14,7 @@ const defaults: Defaults = { ...olmoDefaults, ropeTheta: 500_000 };
 
 const ropes = { full: 500_000, sliding: 500_000, slidingKey: "rope_theta" } as const;
 
+/** The config dialect of OLMo 3. */
 export const olmo3: Dialect = {
   family: "olmo3",
   architecture: "Olmo3ForCausalLM",
@@ -30,8 +31,8 @@ export const olmo3: Dialect = {
     return denseSpec({ ...common, rope: full }, attn, ffn, windows, each);
   },
   write(spec: DecoderSpec): Record<string, unknown> {
-    const found = ropesByTypeOf(spec, ropes);
-    if (found === null) throw refuse(spec, "layers without rope");
-    return { ...writePostNormed(spec), ...writeLayerTypes(spec), ...writeRopesByType(found, ropes) };
+    const ropesByType = ropesByTypeOf(spec, ropes);
+    if (ropesByType === null) throw refuse(spec, "layers without rope");
+    return { ...writePostNormed(spec), ...writeLayerTypes(spec), ...writeRopesByType(ropesByType, ropes) };
   },
 };

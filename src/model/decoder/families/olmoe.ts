@@ -30,6 +30,7 @@ const defaults: Defaults = {
   reads: ["clip_qkv"],
 };
 
+/** The config dialect of OLMoE. */
 export const olmoe: Dialect = {
   family: "olmoe",
   architecture: "OlmoeForCausalLM",

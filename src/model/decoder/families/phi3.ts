@@ -23,6 +23,7 @@ const defaults: Defaults = {
   pad: 32_000,
 };
 
+/** The config dialect of Phi-3 and Phi-4. */
 export const phi3: Dialect = {
   family: "phi3",
   architecture: "Phi3ForCausalLM",

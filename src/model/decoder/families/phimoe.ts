@@ -42,17 +42,18 @@ function readRopeFactor(config: ConfigReader, rope: Rope): Rope {
   requireLongrope(config, rope);
   if (scaling.kind !== "longrope") return rope;
   const keys = [config.object("rope_parameters"), config.object("rope_scaling")].filter((one) => one !== null);
-  const factors = keys.flatMap((one) => [one.positive("short_mscale"), one.positive("long_mscale")]);
-  if (new Set(factors).size > 1) {
-    throw inputError(`short_mscale and long_mscale are ${[...new Set(factors)].join(" and ")}, expected one number`, {
+  const factors = new Set(keys.flatMap((one) => [one.positive("short_mscale"), one.positive("long_mscale")]));
+  const [attentionFactor, ...others] = factors;
+  if (attentionFactor === undefined || others.length > 0) {
+    throw inputError(`short_mscale and long_mscale are ${[...factors].join(" and ")}, expected one number`, {
       where: config.where,
     });
   }
-  return { ...rope, scaling: { ...scaling, attentionFactor: factors[0]! } };
+  return { ...rope, scaling: { ...scaling, attentionFactor } };
 }
 
 function writeRopeFactor({ layers: [first] }: DecoderSpec): Record<string, unknown> {
-  const rope = first!.rope;
+  const rope = first?.rope;
   if (rope?.scaling.kind !== "longrope") return {};
   const { short, long, originalMaxPositions, attentionFactor } = rope.scaling;
   const scaling = {
@@ -70,6 +71,7 @@ function writeRopeFactor({ layers: [first] }: DecoderSpec): Record<string, unkno
   };
 }
 
+/** The config dialect of Phi-3.5-MoE. */
 export const phimoe: Dialect = {
   family: "phimoe",
   // As the released model has it, which vLLM and llama.cpp know; transformers goes by `model_type`.

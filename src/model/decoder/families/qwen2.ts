@@ -15,6 +15,7 @@ const defaults: Defaults = {
   eos: null,
 };
 
+/** The config dialect of Qwen2 and Qwen2.5. */
 export const qwen2: Dialect = {
   family: "qwen2",
   architecture: "Qwen2ForCausalLM",

@@ -15,6 +15,7 @@ const defaults: Defaults = {
   eos: null,
 };
 
+/** The config dialect of Qwen3. */
 export const qwen3: Dialect = {
   family: "qwen3",
   architecture: "Qwen3ForCausalLM",

@@ -15,6 +15,7 @@ interface IntRange {
 /** Larger sizes than any model has; keeps a typing error from asking for gigabytes. */
 const largestInt = 2 ** 31 - 1;
 
+/** An object of a `config.json`, read key by key. */
 export class ConfigReader {
   constructor(
     private readonly values: Readonly<Record<string, unknown>>,
@@ -44,7 +45,7 @@ export class ConfigReader {
   }
 
   private spelled(key: string): string {
-    return Object.hasOwn(this.names, key) ? this.names[key]! : key;
+    return (Object.hasOwn(this.names, key) ? this.names[key] : undefined) ?? key;
   }
 
   /** The raw value; undefined if the key is absent. */
@@ -58,6 +59,7 @@ export class ConfigReader {
     return this.get(key) !== undefined && this.get(key) !== null;
   }
 
+  /** The error that a key's value is not what was expected. */
   fail(key: string, expected: string, hint?: string): UpcycleError {
     return inputError(`${this.prefix}${this.spelled(key)} is ${shown(this.get(key), 80)}, expected ${expected}`, {
       where: this.where,
@@ -65,6 +67,7 @@ export class ConfigReader {
     });
   }
 
+  /** An integer, at least 1 unless the range says otherwise. */
   int(key: string, fallback?: number, { min = 1, max = largestInt }: IntRange = {}): number {
     const value = this.get(key) ?? (this.get(key) === undefined ? fallback : undefined);
     if (typeof value !== "number" || !Number.isInteger(value) || value < min || value > max) {
@@ -75,8 +78,8 @@ export class ConfigReader {
 
   /** An integer, or null if the key is null. */
   intOrNull(key: string, fallback?: number | null, range: IntRange = {}): number | null {
-    const found = this.get(key);
-    if (found === null || (found === undefined && fallback === null)) return null;
+    const value = this.get(key);
+    if (value === null || (value === undefined && fallback === null)) return null;
     return this.int(key, fallback ?? undefined, range);
   }
 
@@ -89,6 +92,7 @@ export class ConfigReader {
     return value;
   }
 
+  /** True or false. */
   bool(key: string, fallback: boolean): boolean {
     const value = this.get(key) ?? fallback;
     if (typeof value !== "boolean") throw this.fail(key, "true or false");
@@ -112,10 +116,12 @@ export class ConfigReader {
   }
 }
 
+/** True for an integer that a double holds exactly. */
 export function isInteger(value: unknown): value is number {
   return Number.isSafeInteger(value);
 }
 
+/** True for text. */
 export function isString(value: unknown): value is string {
   return typeof value === "string";
 }

@@ -22,7 +22,7 @@ export function readRope(config: ConfigReader, headDim: number, defaults: RopeDe
   const nested = config.object("rope_parameters");
   const flat = config.object("rope_scaling");
   const dicts = [nested, flat].filter((keys) => keys !== null);
-  const rotary = readRotary([config, ...dicts], headDim, defaults.partialRotary);
+  const rotary = readRotary(config, dicts, headDim, defaults.partialRotary);
   for (const type of ["full_attention", "sliding_attention"]) {
     if (nested?.has(type)) throw nested.fail(type, "one rope for all layers");
   }
@@ -49,30 +49,35 @@ export function readRope(config: ConfigReader, headDim: number, defaults: RopeDe
 /** Throws inputError if a rope is scaled other than by LongRoPE, for classes that know no other. */
 export function requireLongrope(config: ConfigReader, { scaling: { kind } }: Rope): void {
   if (kind === "none" || kind === "longrope") return;
-  const keys = (config.object("rope_parameters") ?? config.object("rope_scaling"))!;
+  const keys = config.object("rope_parameters") ?? config.object("rope_scaling") ?? config;
   throw keys.fail(keys.has("rope_type") ? "rope_type" : "type", '"default" or "longrope"');
 }
 
 const partialKey = "partial_rotary_factor";
 
 /** How many elements of a head turn; transformers cuts the product off (`int(head_dim * factor)`). */
-function readRotary(places: readonly ConfigReader[], headDim: number, fallback: number | undefined): number {
-  const given = places.filter((keys) => keys.has(partialKey));
+function readRotary(
+  config: ConfigReader,
+  dicts: readonly ConfigReader[],
+  headDim: number,
+  fallback: number | undefined,
+): number {
+  const places = [config, ...dicts].filter((keys) => keys.has(partialKey));
   if (fallback === undefined) {
-    for (const keys of given)
+    for (const keys of places)
       if (keys.get(partialKey) !== 1) throw keys.fail(partialKey, "1 (rotary embedding over the whole head)");
     return headDim;
   }
-  const factors = given.map((keys) => keys.positive(partialKey));
+  const factors = places.map((keys) => keys.positive(partialKey));
   if (new Set(factors).size > 1) {
     throw inputError(`${partialKey} is given as ${factors.join(" and as ")}`, {
-      where: places[0]!.where,
+      where: config.where,
       hint: "keep the right one",
     });
   }
   const rotary = Math.trunc(headDim * (factors[0] ?? fallback));
   if (rotary < 2 || rotary > headDim || rotary % 2 !== 0) {
-    throw (given[0] ?? places[0]!).fail(
+    throw (places[0] ?? config).fail(
       partialKey,
       `a factor that turns an even number of each head's ${headDim} elements (found ${rotary})`,
     );
@@ -89,56 +94,72 @@ function readScaling(keys: ConfigReader, config: ConfigReader, rotary: number, d
       return { kind: "none" };
     case "linear":
       return { kind: "linear", factor: keys.positive("factor") };
-    case "llama3": {
-      // transformers 5 also accepts the original length beside the nested object.
-      const owner = keys.has("original_max_position_embeddings") ? keys : config;
-      return {
-        kind: "llama3",
-        factor: keys.positive("factor"),
-        lowFreqFactor: keys.positive("low_freq_factor"),
-        highFreqFactor: keys.positive("high_freq_factor"),
-        originalMaxPositions: owner.int("original_max_position_embeddings"),
-      };
-    }
-    case "yarn": {
-      const originalMaxPositions = readOriginalMax(keys, config, defaults);
-      const factor = keys.has("factor")
-        ? keys.positive("factor")
-        : config.int("max_position_embeddings") / originalMaxPositions;
-      return {
-        kind: "yarn",
-        factor,
-        betaFast: keys.has("beta_fast") ? keys.positive("beta_fast") : 32,
-        betaSlow: keys.has("beta_slow") ? keys.positive("beta_slow") : 1,
-        originalMaxPositions,
-        truncate: keys.bool("truncate", true),
-        attentionFactor: keys.has("attention_factor")
-          ? keys.positive("attention_factor")
-          : yarnAttentionFactor(keys, factor),
-      };
-    }
+    case "llama3":
+      return readLlama3(keys, config);
+    case "yarn":
+      return readYarn(keys, config, defaults);
     // Phi-3's first files call it "su".
     case "su":
-    case "longrope": {
-      const originalMaxPositions = readOriginalMax(keys, config, defaults);
-      const factor = keys.has("factor")
-        ? keys.positive("factor")
-        : config.int("max_position_embeddings", originalMaxPositions) / originalMaxPositions;
-      return {
-        kind: "longrope",
-        short: readFactors(keys, "short_factor", rotary),
-        long: readFactors(keys, "long_factor", rotary),
-        originalMaxPositions,
-        attentionFactor: keys.has("attention_factor")
-          ? keys.positive("attention_factor")
-          : factor <= 1
-            ? 1
-            : Math.sqrt(1 + Math.log(factor) / Math.log(originalMaxPositions)),
-      };
-    }
+    case "longrope":
+      return readLongrope(keys, config, rotary, defaults);
     default:
       throw keys.fail(key, 'one of "default", "linear", "llama3", "yarn", "longrope"');
   }
+}
+
+function readLlama3(keys: ConfigReader, config: ConfigReader): RopeScaling {
+  // transformers 5 also accepts the original length beside the nested object.
+  const owner = keys.has("original_max_position_embeddings") ? keys : config;
+  return {
+    kind: "llama3",
+    factor: keys.positive("factor"),
+    lowFreqFactor: keys.positive("low_freq_factor"),
+    highFreqFactor: keys.positive("high_freq_factor"),
+    originalMaxPositions: owner.int("original_max_position_embeddings"),
+  };
+}
+
+function readYarn(keys: ConfigReader, config: ConfigReader, defaults: RopeDefaults | undefined): RopeScaling {
+  const originalMaxPositions = readOriginalMax(keys, config, defaults);
+  const factor = keys.has("factor")
+    ? keys.positive("factor")
+    : config.int("max_position_embeddings") / originalMaxPositions;
+  return {
+    kind: "yarn",
+    factor,
+    betaFast: keys.has("beta_fast") ? keys.positive("beta_fast") : 32,
+    betaSlow: keys.has("beta_slow") ? keys.positive("beta_slow") : 1,
+    originalMaxPositions,
+    truncate: keys.bool("truncate", true),
+    attentionFactor: keys.has("attention_factor")
+      ? keys.positive("attention_factor")
+      : yarnAttentionFactor(keys, factor),
+  };
+}
+
+function readLongrope(
+  keys: ConfigReader,
+  config: ConfigReader,
+  rotary: number,
+  defaults: RopeDefaults | undefined,
+): RopeScaling {
+  const originalMaxPositions = readOriginalMax(keys, config, defaults);
+  const factor = keys.has("factor")
+    ? keys.positive("factor")
+    : config.int("max_position_embeddings", originalMaxPositions) / originalMaxPositions;
+  return {
+    kind: "longrope",
+    short: readFactors(keys, "short_factor", rotary),
+    long: readFactors(keys, "long_factor", rotary),
+    originalMaxPositions,
+    attentionFactor: keys.has("attention_factor")
+      ? keys.positive("attention_factor")
+      : longropeAttentionFactor(factor, originalMaxPositions),
+  };
+}
+
+function longropeAttentionFactor(factor: number, originalMaxPositions: number): number {
+  return factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalMaxPositions));
 }
 
 /** transformers gives the top-level key the last word (modeling_rope_utils.py, standardize_rope_params). */
@@ -155,9 +176,8 @@ export function yarnMscale(factor: number, weight: number): number {
 }
 
 function yarnAttentionFactor(keys: ConfigReader, factor: number): number {
-  const [one, all] = (["mscale", "mscale_all_dim"] as const).map((key) =>
-    keys.has(key) ? keys.positive(key, undefined, { zero: true }) : 0,
-  ) as [number, number];
+  const weight = (key: string): number => (keys.has(key) ? keys.positive(key, undefined, { zero: true }) : 0);
+  const [one, all] = [weight("mscale"), weight("mscale_all_dim")];
   return one !== 0 && all !== 0 ? yarnMscale(factor, one) / yarnMscale(factor, all) : yarnMscale(factor, 1);
 }
 
@@ -256,7 +276,7 @@ export function readRopesByType(config: ConfigReader, headDim: number, defaults:
       ...(own?.has("rope_theta") ? [own.positive("rope_theta")] : []),
     ];
     const dicts = [own, flatScaling].filter((keys) => keys !== null);
-    const rotary = readRotary([config, ...dicts], headDim, undefined);
+    const rotary = readRotary(config, dicts, headDim, undefined);
     const scalings = dicts.map((keys) => readScaling(keys, config, rotary));
     if (thetas[0] !== thetas.at(-1) || JSON.stringify(scalings[0]) !== JSON.stringify(scalings.at(-1))) {
       throw inputError(`rope_parameters.${type}_attention and the flat rope keys disagree`, {

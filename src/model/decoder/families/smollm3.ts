@@ -21,14 +21,15 @@ const defaults: Defaults = {
 /** `no_rope_layers` says 1 for a layer with rope, 0 for one without. */
 function readRoped(config: ConfigReader, layers: number): boolean[] {
   const interval = config.int("no_rope_layer_interval", 4);
-  const given = config.list("no_rope_layers", isInteger, "a list of 0 and 1");
-  if (given === null) return Array.from({ length: layers }, (_, layer) => (layer + 1) % interval !== 0);
-  if (given.length < layers || given.some((flag) => flag !== 0 && flag !== 1)) {
+  const flags = config.list("no_rope_layers", isInteger, "a list of 0 and 1");
+  if (flags === null) return Array.from({ length: layers }, (_, layer) => (layer + 1) % interval !== 0);
+  if (flags.length < layers || flags.some((flag) => flag !== 0 && flag !== 1)) {
     throw config.fail("no_rope_layers", `0 or 1 for each of ${layers} layers`);
   }
-  return given.slice(0, layers).map((flag) => flag === 1);
+  return flags.slice(0, layers).map((flag) => flag === 1);
 }
 
+/** The config dialect of SmolLM3. */
 export const smollm3: Dialect = {
   family: "smollm3",
   architecture: "SmolLM3ForCausalLM",

@@ -31,6 +31,7 @@ const routed: RoutedDefaults = {
   scaling: 1,
 };
 
+/** The config dialect of Solar Open. */
 export const solarOpen: Dialect = {
   family: "solar_open",
   architecture: "SolarOpenForCausalLM",

@@ -22,6 +22,7 @@ const defaults: Defaults = {
   eos: 0,
 };
 
+/** The config dialect of StableLM. */
 export const stablelm: Dialect = {
   family: "stablelm",
   architecture: "StableLmForCausalLM",

@@ -23,6 +23,7 @@ const defaults: Defaults = {
   initStd: 0.018042,
 };
 
+/** The config dialect of StarCoder2. */
 export const starcoder2: Dialect = {
   family: "starcoder2",
   architecture: "Starcoder2ForCausalLM",

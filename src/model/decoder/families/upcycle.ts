@@ -4,6 +4,7 @@
  * sandwich norms). Only this project loads it.
  */
 import { z } from "zod";
+import { at } from "../../../base/at.js";
 import { inputError } from "../../../base/errors.js";
 import { issueText } from "../../../base/schemas/index.js";
 import { decoderRecord, recordedFfn, type FfnRecord } from "../record.js";
@@ -126,6 +127,7 @@ const decoder = z.strictObject({
   auxLossCoef: z.number().min(0),
 }) satisfies z.ZodType<Omit<DecoderSpec, "family">>;
 
+/** The config dialect of This project's own format. */
 export const upcycle: Dialect = {
   family: "upcycle",
   architecture: "UpcycleForCausalLM",
@@ -137,12 +139,12 @@ export const upcycle: Dialect = {
         String(formatVersion),
         "this model was written by another version of upcycle",
       );
-    const parsed = decoder.safeParse(withoutFamily(config.get("decoder")));
-    if (!parsed.success) {
-      const issue = parsed.error.issues[0]!;
+    const result = decoder.safeParse(withoutFamily(config.get("decoder")));
+    if (!result.success) {
+      const issue = at(result.error.issues, 0);
       throw inputError(`decoder.${issue.path.join(".")}: ${issueText(issue)}`, { where: config.where });
     }
-    const spec: DecoderSpec = { family: "upcycle", ...parsed.data };
+    const spec: DecoderSpec = { family: "upcycle", ...result.data };
     const wrong = contradiction(spec);
     if (wrong !== null) throw inputError(`decoder: ${wrong}`, { where: config.where });
     return spec;

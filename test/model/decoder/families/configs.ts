@@ -5,15 +5,20 @@ import { UpcycleError } from "../../../../src/base/errors.js";
 import { configFromSpec, specFromConfig } from "../../../../src/model/decoder/config.js";
 import type { DecoderSpec, MoeFfn } from "../../../../src/model/decoder/types.js";
 
+/** A parsed `config.json`. */
 export type Config = Record<string, unknown>;
 
+/** The config of a golden model, such as `dense/llama`. */
 export const goldenConfig = (name: string): Config =>
   JSON.parse(readFileSync(new URL(`../../../golden/${name}/config.json`, import.meta.url), "utf8")) as Config;
 
+/** The description of a config, which errors call m/config.json. */
 export const read = (config: unknown): DecoderSpec => specFromConfig(config, "m/config.json");
 
+/** The config of a description. */
 export const write = (spec: DecoderSpec): Config => configFromSpec(spec, { dtype: "bfloat16" });
 
+/** A config without some of its keys. */
 export const without = (config: Config, ...keys: string[]): Config =>
   Object.fromEntries(Object.entries(config).filter(([key]) => !keys.includes(key)));
 
@@ -27,13 +32,13 @@ export const withExperts = (spec: DecoderSpec, change: Partial<MoeFfn>): Decoder
 
 /** The action fails with one line that contains `line`. */
 export function refuses(action: () => unknown, line: string): void {
-  let found: unknown;
+  let thrown: unknown;
   try {
     action();
   } catch (error) {
-    found = error;
+    thrown = error;
   }
-  expect(found, line).toBeInstanceOf(UpcycleError);
-  expect((found as UpcycleError).line).toContain(line);
-  expect((found as UpcycleError).line).not.toContain("\n");
+  expect(thrown, line).toBeInstanceOf(UpcycleError);
+  expect((thrown as UpcycleError).line).toContain(line);
+  expect((thrown as UpcycleError).line).not.toContain("\n");
 }

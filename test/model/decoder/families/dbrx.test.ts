@@ -1,6 +1,8 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { stringifyConfig } from "../../../../src/model/decoder/config.js";
 import { goldenConfig, read, refuses, withExperts, without, write } from "./configs.js";
+import { at } from "../../../../src/base/at.js";
+import { present } from "../../../support/present.js";
 
 describe("dbrx", () => {
   const config = goldenConfig("moe/dbrx");
@@ -10,7 +12,7 @@ describe("dbrx", () => {
   const withAttention = (change: object): object => ({ ...config, attn_config: { ...attention, ...change } });
   const withFfn = (change: object): object => ({ ...config, ffn_config: { ...experts, ...change } });
 
-  test("settings come from the nested objects", () => {
+  it("reads settings from the nested objects", () => {
     expect(spec).toMatchObject({
       norm: { kind: "layer", weight: "scale", bias: false, eps: 1e-5 },
       attn: { kvHeads: 2, headDim: 8, clip: 8 },
@@ -31,17 +33,19 @@ describe("dbrx", () => {
     });
     // As the released models have it: no rope_parameters, another base.
     expect(
-      read({ ...without(config, "rope_parameters"), attn_config: { ...attention, rope_theta: 5 } }).layers[0]!.rope!
-        .theta,
+      present(
+        at(read({ ...without(config, "rope_parameters"), attn_config: { ...attention, rope_theta: 5 } }).layers, 0)
+          .rope,
+      ).theta,
     ).toBe(5);
     expect(
-      read(withFfn({ ffn_act_fn: { name: "gelu" }, moe_normalize_expert_weights: null })).layers[0]!.ffn,
+      at(read(withFfn({ ffn_act_fn: { name: "gelu" }, moe_normalize_expert_weights: null })).layers, 0).ffn,
     ).toMatchObject({ activation: "gelu", router: { renormalise: null } });
     const bare = read({ ...config, ffn_config: { ffn_hidden_size: 8 }, attn_config: { rope_theta: 10_000 } });
     expect(bare).toMatchObject({ attn: { kvHeads: 1, clip: null }, layers: [{ ffn: { experts: 4, topK: 1 } }, {}] });
   });
 
-  test("no limit is written as one that nothing reaches, and floats as floats", () => {
+  it("writes no limit as one that nothing reaches, and floats as floats", () => {
     expect(read(withAttention({ clip_qkv: null })).attn.clip).toBeNull();
     expect(read(withAttention({ clip_qkv: 1e30 })).attn.clip).toBeNull();
     const text = stringifyConfig(write({ ...spec, attn: { ...spec.attn, clip: null } }));
@@ -59,7 +63,7 @@ describe("dbrx", () => {
     });
   });
 
-  test("refusals", () => {
+  it("refuses other norms of weights, conflicting rope bases and tied heads", () => {
     refuses(
       () => read(withFfn({ moe_normalize_expert_weights: 2 })),
       "ffn_config.moe_normalize_expert_weights is 2, expected 1.0 or null",

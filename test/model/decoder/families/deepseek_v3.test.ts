@@ -1,7 +1,9 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { rmsNorm } from "../../../../src/model/decoder/types.js";
 import { placements } from "../../../../src/model/tensors/placement.js";
 import { goldenConfig, read, refuses, without, write } from "./configs.js";
+import { at } from "../../../../src/base/at.js";
+import { present } from "../../../support/present.js";
 
 describe("deepseek_v3", () => {
   const config = goldenConfig("moe/deepseek_v3");
@@ -18,7 +20,7 @@ describe("deepseek_v3", () => {
     original_max_position_embeddings: 4096,
   };
 
-  test("latents: their ranks, sizes and the epsilon of their norms", () => {
+  it("reads the ranks and sizes of latents, and the epsilon of their norms", () => {
     expect(read({ ...config, rms_norm_eps: 1e-5 })).toMatchObject({
       norm: { eps: 1e-5 },
       attn: {
@@ -43,12 +45,12 @@ describe("deepseek_v3", () => {
       headDim: 192,
       latent: { queryRank: 1536, kvRank: 512, ropeDim: 64, valueDim: 128 },
     });
-    expect(read({ ...config, rope_interleave: false }).layers[0]!.rope!.interleaved).toBe(false);
+    expect(present(at(read({ ...config, rope_interleave: false }).layers, 0).rope).interleaved).toBe(false);
   });
 
-  test("queries straight from the hidden states have their usual name", () => {
+  it("names queries straight from the hidden states as usual", () => {
     const direct = read({ ...config, q_lora_rank: null });
-    expect(direct.attn.latent!.queryRank).toBeNull();
+    expect(present(direct.attn.latent).queryRank).toBeNull();
     const names = placements(direct).map(({ name }) => name);
     expect(names).toContain("model.layers.0.self_attn.q_proj.weight");
     expect(names.join()).not.toMatch(/q_a_proj|q_b_proj|q_a_layernorm/);
@@ -60,25 +62,29 @@ describe("deepseek_v3", () => {
     });
   });
 
-  test("yarn: mscale_all_dim is on the scores, mscale over mscale_all_dim on cos and sin", () => {
-    const found = read({ ...bare, rope_scaling: yarn });
+  it("reads mscale_all_dim as a factor on the scores, mscale over mscale_all_dim on cos and sin", () => {
+    const withYarn = read({ ...bare, rope_scaling: yarn });
     const mscale = 0.1 * Math.log(40) + 1;
-    expect(found.attn.scale).toBe(12 ** -0.5 * mscale ** 2);
-    expect(found.layers[0]!.rope!.scaling).toMatchObject({ kind: "yarn", factor: 40, attentionFactor: 1 });
-    const written = write(found);
-    expect(written).toMatchObject({
+    expect(withYarn.attn.scale).toBe(12 ** -0.5 * mscale ** 2);
+    expect(present(at(withYarn.layers, 0).rope).scaling).toMatchObject({
+      kind: "yarn",
+      factor: 40,
+      attentionFactor: 1,
+    });
+    const output = write(withYarn);
+    expect(output).toMatchObject({
       rope_scaling: { mscale: 1, mscale_all_dim: 1, attention_factor: 1 },
       rope_parameters: { mscale: 1, mscale_all_dim: 1, rope_type: "yarn" },
     });
-    expect(read(written)).toEqual(found);
+    expect(read(output)).toEqual(withYarn);
     const without1 = read({ ...bare, rope_scaling: without(yarn, "mscale", "mscale_all_dim") });
     expect(without1.attn.scale).toBe(12 ** -0.5);
-    expect(without1.layers[0]!.rope!.scaling).toMatchObject({ attentionFactor: mscale });
+    expect(present(at(without1.layers, 0).rope).scaling).toMatchObject({ attentionFactor: mscale });
     expect(write(without1)).toMatchObject({ rope_scaling: { mscale: 1, attention_factor: mscale } });
     expect(read(write(without1))).toEqual(without1);
   });
 
-  test("refusals", () => {
+  it("refuses biases, fewer key heads, odd rotary sizes and scales that YaRN cannot say", () => {
     refuses(() => read({ ...config, attention_bias: true }), "attention_bias is true, expected false");
     refuses(
       () => read({ ...config, num_key_value_heads: 2 }),
@@ -99,7 +105,7 @@ describe("deepseek_v3", () => {
       "a deepseek_v3 model cannot have attention without latents",
     );
     refuses(
-      () => write({ ...spec, attn: { ...spec.attn, latent: { ...spec.attn.latent!, norm: rmsNorm(1e-5) } } }),
+      () => write({ ...spec, attn: { ...spec.attn, latent: { ...present(spec.attn.latent), norm: rmsNorm(1e-5) } } }),
       "a deepseek_v3 model cannot have attn.latent.norm.eps 0.00001",
     );
     refuses(

@@ -1,6 +1,7 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { softmaxRouter } from "../../../../src/model/decoder/types.js";
 import { goldenConfig, read, refuses, withExperts, without, write } from "./configs.js";
+import { at } from "../../../../src/base/at.js";
 
 describe("ernie4_5_moe", () => {
   const config = goldenConfig("moe/ernie4_5_moe");
@@ -10,7 +11,7 @@ describe("ernie4_5_moe", () => {
       .layers.map(({ ffn }) => ffn.kind)
       .join();
 
-  test("class defaults", () => {
+  it("reads absent keys as the class does", () => {
     const bare = without(
       config,
       "moe_k",
@@ -24,7 +25,7 @@ describe("ernie4_5_moe", () => {
       tiedHead: true,
       layers: [{ rope: { theta: 500_000, interleaved: true, rotary: 8 } }, {}],
     });
-    expect(read(bare).layers[1]!.ffn).toMatchObject({
+    expect(at(read(bare).layers, 1).ffn).toMatchObject({
       ffnDim: 1536,
       experts: 64,
       topK: 6,
@@ -33,7 +34,7 @@ describe("ernie4_5_moe", () => {
     });
   });
 
-  test("where experts are", () => {
+  it("reads and writes which layers have experts by start, end and interval", () => {
     const layers = { num_hidden_layers: 6 };
     expect(kinds({ moe_layer_start_index: 0 })).toBe("moe,moe");
     expect(kinds({ ...layers, moe_layer_start_index: 1, moe_layer_end_index: -1, moe_layer_interval: 2 })).toBe(
@@ -58,7 +59,7 @@ describe("ernie4_5_moe", () => {
     refuses(() => write({ ...spec, layers: [moe, dense, moe] }), "mixtures of experts other than at every n-th layer");
   });
 
-  test("refusals", () => {
+  it("refuses biases, plain softmax routers and shared experts of other sizes", () => {
     refuses(
       () => read({ ...config, use_bias: true }),
       "use_bias is true, expected false (the output head would have a bias too, which cannot be said)",

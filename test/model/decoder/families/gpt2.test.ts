@@ -1,11 +1,12 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { goldenConfig, read, refuses, without, write } from "./configs.js";
+import { at } from "../../../../src/base/at.js";
 
 describe("gpt2", () => {
   const config = goldenConfig("dense/gpt2");
   const spec = read(config);
 
-  test("class defaults", () => {
+  it("reads absent keys as the class does", () => {
     const bare = read(
       without(
         config,
@@ -33,13 +34,13 @@ describe("gpt2", () => {
       n_inner: null,
       activation_function: "gelu_new",
     });
-    expect(read({ ...config, n_inner: 40, activation_function: "relu" }).layers[0]!.ffn).toMatchObject({
+    expect(at(read({ ...config, n_inner: 40, activation_function: "relu" }).layers, 0).ffn).toMatchObject({
       ffnDim: 40,
       activation: "relu",
     });
   });
 
-  test("refusals", () => {
+  it("refuses unscaled or cross attention, gates, rope and missing positions", () => {
     refuses(() => read({ ...config, scale_attn_weights: false }), "scale_attn_weights is false, expected true");
     refuses(
       () => read({ ...config, scale_attn_by_inverse_layer_idx: true }),

@@ -1,11 +1,13 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { goldenConfig, read, refuses, withExperts, without, write } from "./configs.js";
+import { at } from "../../../../src/base/at.js";
+import { present } from "../../../support/present.js";
 
 describe("gpt_oss", () => {
   const config = goldenConfig("moe/gpt_oss");
   const spec = read(config);
 
-  test("class defaults: YaRN, biases, every other layer slides", () => {
+  it("reads absent keys as the class does: YaRN, biases, every other layer slides", () => {
     const bare = without(
       config,
       "rope_parameters",
@@ -16,16 +18,17 @@ describe("gpt_oss", () => {
       "num_experts_per_tok",
       "head_dim",
     );
-    const found = read(bare);
-    expect(found).toMatchObject({
+    const fromBare = read(bare);
+    expect(fromBare).toMatchObject({
       attn: { headDim: 64, qkvBias: true, outBias: true, sinks: true },
       layers: [{ window: 128, ffn: { experts: 128, topK: 4 } }, { window: null }],
     });
-    expect(found.layers[0]!.rope).toEqual({ ...spec.layers[0]!.rope!, rotary: 64 });
+    expect(at(fromBare.layers, 0).rope).toEqual({ ...present(at(spec.layers, 0).rope), rotary: 64 });
     expect(
-      read({ ...bare, rope_scaling: null, rope_parameters: { rope_type: "default", rope_theta: 5 } }).layers[0]!.rope,
+      at(read({ ...bare, rope_scaling: null, rope_parameters: { rope_type: "default", rope_theta: 5 } }).layers, 0)
+        .rope,
     ).toMatchObject({ theta: 5, scaling: { kind: "none" } });
-    expect(spec.layers[0]!.ffn).toMatchObject({
+    expect(at(spec.layers, 0).ffn).toMatchObject({
       bias: true,
       gated: true,
       clampedGlu: { alpha: 1.702, limit: 7 },
@@ -33,7 +36,7 @@ describe("gpt_oss", () => {
     });
   });
 
-  test("refusals", () => {
+  it("refuses MXFP4 weights, another clamped unit, and experts without biases or sinks", () => {
     refuses(
       () => read({ ...config, quantization_config: { quant_method: "mxfp4" } }),
       'quant_method "mxfp4", expected 8-bit floats',

@@ -1,12 +1,14 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { softmaxRouter } from "../../../../src/model/decoder/types.js";
 import { goldenConfig, read, refuses, withExperts, without, write } from "./configs.js";
+import { at } from "../../../../src/base/at.js";
+import { present } from "../../../support/present.js";
 
 describe("granitemoe", () => {
   const config = goldenConfig("moe/granitemoe");
   const spec = read(config);
 
-  test("class defaults, and any activation", () => {
+  it("reads absent keys as the class does, and any activation", () => {
     const bare = read(
       without(
         config,
@@ -31,7 +33,7 @@ describe("granitemoe", () => {
     });
   });
 
-  test("refusals", () => {
+  it("refuses windows, shared experts, plain softmax routers and sinks", () => {
     refuses(
       () => read({ ...config, num_experts_per_tok: 5 }),
       "num_experts_per_tok is 5, expected at most the number of experts (4)",
@@ -60,12 +62,12 @@ describe("granitemoe_swa", () => {
   const config = goldenConfig("moe/granitemoe_swa");
   const spec = read(config);
 
-  test("a rope base per layer, 0 for none; every fourth layer sees all tokens", () => {
+  it("reads a rope base per layer, 0 for none, and full attention on every fourth layer", () => {
     expect(spec.attn.sinks).toBe(true);
     expect(spec.layers.map(({ rope }) => rope?.theta ?? null)).toEqual([10_000, null]);
     const bare = { ...without(config, "layer_types", "layer_rope_theta", "sliding_window"), num_hidden_layers: 5 };
     expect(read(bare).layers.map(({ window }) => window)).toEqual([null, 128, 128, 128, null]);
-    expect(read(bare).layers.map(({ rope }) => rope!.theta)).toEqual(Array(5).fill(10_000));
+    expect(read(bare).layers.map(({ rope }) => present(rope).theta)).toEqual(Array(5).fill(10_000));
     expect(write(spec)).toMatchObject({
       layer_rope_theta: [10_000, 0],
       layer_types: ["full_attention", "full_attention"],
@@ -73,14 +75,14 @@ describe("granitemoe_swa", () => {
     });
   });
 
-  test("a shared expert is there if it has a size", () => {
-    expect(spec.layers[0]!.ffn).toMatchObject({ shared: null });
-    expect(read({ ...config, shared_intermediate_size: 48 }).layers[0]!.ffn).toMatchObject({
+  it("reads a shared expert where it has a size", () => {
+    expect(at(spec.layers, 0).ffn).toMatchObject({ shared: null });
+    expect(at(read({ ...config, shared_intermediate_size: 48 }).layers, 0).ffn).toMatchObject({
       shared: { ffnDim: 48, gated: false },
     });
   });
 
-  test("refusals", () => {
+  it("refuses incomplete rope bases, a missing window and gated shared experts", () => {
     refuses(
       () => read({ ...config, layer_rope_theta: [1] }),
       "layer_rope_theta is [1], expected 2 entries, one per layer (found 1)",

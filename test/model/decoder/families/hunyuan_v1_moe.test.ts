@@ -1,14 +1,16 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { plainRope } from "../../../../src/model/decoder/plain.js";
 import { softmaxRouter } from "../../../../src/model/decoder/types.js";
 import { goldenConfig, read, refuses, withExperts, without, write } from "./configs.js";
+import { at } from "../../../../src/base/at.js";
+import { present } from "../../../support/present.js";
 
 describe("hunyuan_v1_moe", () => {
   const config = goldenConfig("moe/hunyuan_v1_moe");
   const spec = read(config);
   const bare = without(config, "rope_parameters");
 
-  test("class defaults, norms behind rope, a shared expert of the experts' size", () => {
+  it("reads absent keys as the class does: norms behind rope, a shared expert of the experts' size", () => {
     expect(spec.attn.qkNorm).toMatchObject({ span: "head", afterRope: true });
     expect(read(without(config, "moe_topk", "num_experts", "num_key_value_heads"))).toMatchObject({
       attn: { kvHeads: 4 },
@@ -37,7 +39,7 @@ describe("hunyuan_v1_moe", () => {
     expect(read({ ...without(config, "moe_topk"), num_experts_per_tok: 2 })).toEqual(spec);
   });
 
-  test("dynamic rope with an alpha is plain rope with another base", () => {
+  it("reads dynamic rope with an alpha as plain rope with another base", () => {
     const alpha = {
       type: "dynamic",
       alpha: 1000,
@@ -47,12 +49,12 @@ describe("hunyuan_v1_moe", () => {
       mscale: 1,
       mscale_all_dim: 1,
     };
-    const found = read({ ...bare, rope_theta: 10_000, rope_scaling: alpha });
-    expect(found.layers[0]!.rope).toEqual(plainRope(10_000 * 1000 ** (8 / 6), 8));
+    const withAlpha = read({ ...bare, rope_theta: 10_000, rope_scaling: alpha });
+    expect(at(withAlpha.layers, 0).rope).toEqual(plainRope(10_000 * 1000 ** (8 / 6), 8));
     expect(read({ ...bare, rope_parameters: { rope_type: "dynamic", alpha: 1000, rope_theta: 10_000 } })).toEqual(
-      found,
+      withAlpha,
     );
-    expect(read(write(found))).toEqual(found);
+    expect(read(write(withAlpha))).toEqual(withAlpha);
     refuses(
       () =>
         read({ ...bare, rope_theta: 5, rope_parameters: { rope_type: "dynamic", alpha: 1000, rope_theta: 10_000 } }),
@@ -69,7 +71,7 @@ describe("hunyuan_v1_moe", () => {
     );
   });
 
-  test("refusals", () => {
+  it("refuses layers that differ, other shared experts and plain softmax routers", () => {
     refuses(
       () => read({ ...config, moe_topk: [2, 1] }),
       "moe_topk is [2,1], expected the same number of experts on every layer",
@@ -94,7 +96,7 @@ describe("hunyuan_v1_moe", () => {
       "router weights that are not renormalised",
     );
     refuses(
-      () => write({ ...spec, attn: { ...spec.attn, qkNorm: { ...spec.attn.qkNorm!, afterRope: false } } }),
+      () => write({ ...spec, attn: { ...spec.attn, qkNorm: { ...present(spec.attn.qkNorm), afterRope: false } } }),
       "a hunyuan_v1_moe model cannot have attn.qkNorm.afterRope false",
     );
   });

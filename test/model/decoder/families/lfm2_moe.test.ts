@@ -1,12 +1,13 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { softmaxRouter } from "../../../../src/model/decoder/types.js";
 import { goldenConfig, read, refuses, withExperts, without, write } from "./configs.js";
+import { at } from "../../../../src/base/at.js";
 
 describe("lfm2_moe", () => {
   const config = goldenConfig("moe/lfm2_moe");
   const spec = read(config);
 
-  test("class defaults", () => {
+  it("reads absent keys as the class does", () => {
     const bare = without(
       config,
       "num_experts",
@@ -20,24 +21,24 @@ describe("lfm2_moe", () => {
     const three = read({ ...bare, num_hidden_layers: 3, layer_types: Array(3).fill("full_attention") });
     expect(three.tiedHead).toBe(true);
     expect(three.layers.map(({ ffn }) => ffn.kind)).toEqual(["dense", "dense", "moe"]);
-    expect(three.layers[2]!.ffn).toMatchObject({
+    expect(at(three.layers, 2).ffn).toMatchObject({
       experts: 32,
       topK: 4,
       router: { score: "sigmoid", renormalise: { plus: 1e-6, atLeast: 0 }, correctionBias: true, scaling: 1 },
     });
     expect(read({ ...bare, num_dense_layers: 0, tie_embedding: false }).tiedHead).toBe(false);
-    expect(read({ ...config, norm_topk_prob: false, use_expert_bias: false }).layers[1]!.ffn).toMatchObject({
+    expect(at(read({ ...config, norm_topk_prob: false, use_expert_bias: false }).layers, 1).ffn).toMatchObject({
       router: { renormalise: null, correctionBias: false },
     });
   });
 
-  test("a coefficient of a balancing loss is kept, though the class has none", () => {
+  it("keeps a coefficient of a balancing loss, though the class has none", () => {
     expect(spec.auxLossCoef).toBe(0);
     expect(write(spec)).not.toHaveProperty("router_aux_loss_coef");
     expect(read(write({ ...spec, auxLossCoef: 0.25 })).auxLossCoef).toBe(0.25);
   });
 
-  test("refusals", () => {
+  it("refuses convolution layers, softmax routers and dense layers behind sparse ones", () => {
     refuses(
       () => read({ ...config, layer_types: ["conv", "full_attention"] }),
       'layer_types is ["conv","full_attention"], expected only "full_attention" (convolution layers are not supported)',

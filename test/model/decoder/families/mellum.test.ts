@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { plainRope } from "../../../../src/model/decoder/plain.js";
 import { softmaxRouter } from "../../../../src/model/decoder/types.js";
 import { goldenConfig, read, refuses, withExperts, without, write } from "./configs.js";
@@ -19,7 +19,7 @@ describe("mellum", () => {
     "num_key_value_heads",
   ];
 
-  test("class defaults", () => {
+  it("reads absent keys as the class does", () => {
     expect(read(without(config, ...own))).toMatchObject({
       attn: { headDim: 128, kvHeads: 4 },
       layers: [
@@ -33,30 +33,30 @@ describe("mellum", () => {
     });
   });
 
-  test("window, rope and FFN per layer; flat rope keys are nothing to the class", () => {
+  it("reads window, rope and FFN per layer, and no flat rope keys", () => {
     const mixed = {
       ...config,
       layer_types: ["sliding_attention", "full_attention"],
       mlp_layer_types: ["dense", "sparse"],
       rope_theta: 7,
     };
-    const found = read(mixed);
-    expect(found.layers).toMatchObject([
+    const mixedSpec = read(mixed);
+    expect(mixedSpec.layers).toMatchObject([
       { window: 1024, rope: plainRope(10_000, 8), ffn: { kind: "dense", ffnDim: 64 } },
       { window: null, rope: plainRope(500_000, 8), ffn: { kind: "moe", experts: 8 } },
     ]);
-    const written = write(found);
-    expect(written).toMatchObject({
+    const output = write(mixedSpec);
+    expect(output).toMatchObject({
       mlp_layer_types: ["dense", "sparse"],
       layer_types: mixed.layer_types,
       sliding_window: 1024,
       rope_theta: undefined,
       rope_scaling: undefined,
     });
-    expect(read(written)).toEqual(found);
+    expect(read(output)).toEqual(mixedSpec);
   });
 
-  test("refusals", () => {
+  it("refuses incomplete lists of layers, a flat rope and shared experts", () => {
     const types = 'expected "dense" or "sparse" for each of 2 layers, at least one of them "sparse"';
     refuses(() => read({ ...config, mlp_layer_types: ["sparse"] }), `mlp_layer_types is ["sparse"], ${types}`);
     refuses(() => read({ ...config, mlp_layer_types: ["dense", "dense"] }), types);

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { rmsNorm, softmaxRouter } from "../../../../src/model/decoder/types.js";
 import { goldenConfig, read, refuses, withExperts, without, write } from "./configs.js";
 
@@ -18,7 +18,7 @@ describe("olmoe", () => {
   const config = goldenConfig("moe/olmoe");
   const spec = read(config);
 
-  test("class defaults; clipping beside a norm over all heads", () => {
+  it("reads absent keys as the class does, and clipping beside a norm over all heads", () => {
     expect(read(without(config, ...own))).toMatchObject({
       norm: rmsNorm(1e-5),
       auxLossCoef: 0.01,
@@ -39,7 +39,7 @@ describe("olmoe", () => {
     });
   });
 
-  test("refusals", () => {
+  it("refuses other head sizes, windows, shared experts and norms over each head", () => {
     refuses(() => read({ ...config, head_dim: 16 }), "head_dim is 16, expected 8, hidden_size / num_attention_heads");
     refuses(() => read({ ...config, sliding_window: 4 }), "sliding_window is 4, expected no such key");
     refuses(() => read({ ...config, clip_qkv: 0 }), "clip_qkv is 0, expected a number above 0");
@@ -66,7 +66,7 @@ describe("flex_olmo", () => {
   const config = goldenConfig("moe/flex_olmo");
   const spec = read(config);
 
-  test("class defaults: OLMo 2's blocks", () => {
+  it("reads absent keys as the class does: OLMo 2's blocks", () => {
     expect(read(without(config, ...own))).toMatchObject({
       block: "post",
       norm: rmsNorm(1e-6),
@@ -80,7 +80,7 @@ describe("flex_olmo", () => {
     });
   });
 
-  test("refusals", () => {
+  it("refuses clipping, pre-norm blocks and queries without a norm", () => {
     refuses(() => read({ ...config, clip_qkv: 8 }), "clip_qkv is 8, expected no such key");
     refuses(() => write({ ...spec, block: "pre" }), "a flex_olmo model cannot have pre blocks");
     refuses(

@@ -1,6 +1,7 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { softmaxRouter } from "../../../../src/model/decoder/types.js";
 import { goldenConfig, read, refuses, withExperts, without, write } from "./configs.js";
+import { at } from "../../../../src/base/at.js";
 
 describe("phimoe", () => {
   const config = goldenConfig("moe/phimoe");
@@ -8,19 +9,23 @@ describe("phimoe", () => {
   const factors = { short_factor: [1, 1, 1, 2], long_factor: [1, 2, 3, 4], short_mscale: 1.25, long_mscale: 1.25 };
   const long = { rope_scaling: { type: "longrope", ...factors }, rope_theta: 5, original_max_position_embeddings: 64 };
 
-  test("class defaults", () => {
+  it("reads absent keys as the class does", () => {
     const bare = read(without(config, "num_local_experts", "router_jitter_noise", "rms_norm_eps", "rope_parameters"));
     expect(bare).toMatchObject({
       norm: { kind: "layer", weight: "scale", bias: true, eps: 1e-5 },
       layers: [{ rope: { theta: 1_000_000 } }, {}],
     });
-    expect(bare.layers[0]!.ffn).toMatchObject({ experts: 16, topK: 2, router: { score: "sparsemixer", jitter: 0.01 } });
+    expect(at(bare.layers, 0).ffn).toMatchObject({
+      experts: 16,
+      topK: 2,
+      router: { score: "sparsemixer", jitter: 0.01 },
+    });
   });
 
-  test("LongRoPE: both mscales are the factor on cos and sin", () => {
+  it("reads both mscales of LongRoPE as the factor on cos and sin", () => {
     const rest = without(config, "rope_parameters");
     const read1 = read({ ...rest, ...long });
-    expect(read1.layers[0]!.rope).toMatchObject({
+    expect(at(read1.layers, 0).rope).toMatchObject({
       theta: 5,
       scaling: {
         kind: "longrope",
@@ -37,7 +42,7 @@ describe("phimoe", () => {
     expect(read(write(read1))).toEqual(read1);
   });
 
-  test("refusals", () => {
+  it("refuses other routers, one-expert choices and unequal mscales", () => {
     const rest = without(config, "rope_parameters");
     refuses(
       () => read({ ...config, lm_head_bias: true }),

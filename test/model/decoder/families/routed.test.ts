@@ -1,6 +1,8 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { sigmoidRouter, softmaxRouter } from "../../../../src/model/decoder/types.js";
 import { goldenConfig, read, refuses, withExperts, without, write } from "./configs.js";
+import { at } from "../../../../src/base/at.js";
+import { present } from "../../../support/present.js";
 
 const common = [
   "n_routed_experts",
@@ -18,20 +20,22 @@ describe.each(["dots1", "glm4_moe", "solar_open", "deepseek_v3"])("%s: DeepSeek-
   const config = goldenConfig(`moe/${family}`);
   const spec = read(config);
 
-  test("choice within groups, scaling, shared experts as multiples", () => {
-    const found = read({
-      ...config,
-      n_group: 4,
-      topk_group: 2,
-      norm_topk_prob: false,
-      routed_scaling_factor: 3,
-      n_shared_experts: 2,
-    }).layers.at(-1)!.ffn;
-    expect(found).toMatchObject({
+  it("reads choice within groups, scaling, and shared experts as multiples", () => {
+    const layer = present(
+      read({
+        ...config,
+        n_group: 4,
+        topk_group: 2,
+        norm_topk_prob: false,
+        routed_scaling_factor: 3,
+        n_shared_experts: 2,
+      }).layers.at(-1),
+    ).ffn;
+    expect(layer).toMatchObject({
       router: sigmoidRouter({ groups: { count: 4, kept: 2 }, renormalised: false, scaling: 3 }),
       shared: { ffnDim: 32, gated: false },
     });
-    expect(read({ ...config, n_shared_experts: 0 }).layers.at(-1)!.ffn).toMatchObject({ shared: null });
+    expect(present(read({ ...config, n_shared_experts: 0 }).layers.at(-1)).ffn).toMatchObject({ shared: null });
     expect(read({ ...without(config, "n_routed_experts"), num_local_experts: 8 })).toEqual(spec);
     expect(write(spec)).toMatchObject({
       n_routed_experts: 8,
@@ -41,12 +45,12 @@ describe.each(["dots1", "glm4_moe", "solar_open", "deepseek_v3"])("%s: DeepSeek-
     });
   });
 
-  test("a coefficient for our own load-balancing loss goes along", () => {
+  it("keeps a coefficient of our own load-balancing loss", () => {
     expect(write(spec)).not.toHaveProperty("router_aux_loss_coef");
     expect(read(write({ ...spec, auxLossCoef: 0.01 })).auxLossCoef).toBe(0.01);
   });
 
-  test("refusals", () => {
+  it("refuses other routers, uneven groups and more choices than groups allow", () => {
     refuses(() => read({ ...config, topk_method: "greedy" }), 'topk_method is "greedy", expected "noaux_tc"');
     refuses(() => read({ ...config, scoring_func: "softmax" }), 'scoring_func is "softmax", expected "sigmoid"');
     refuses(() => read({ ...config, moe_layer_freq: 2 }), "moe_layer_freq is 2, expected 1");
@@ -85,9 +89,9 @@ describe.each(["dots1", "glm4_moe", "solar_open", "deepseek_v3"])("%s: DeepSeek-
 describe("leading dense layers", () => {
   const config = goldenConfig("moe/dots1");
   const spec = read(config);
-  const kinds = (changed: unknown): string[] => read(changed).layers.map(({ ffn }) => ffn.kind);
+  const kinds = (other: unknown): string[] => read(other).layers.map(({ ffn }) => ffn.kind);
 
-  test("their number, with the class's own default", () => {
+  it("are read by their number, with the class's own default", () => {
     const none = without(config, "first_k_dense_replace");
     expect(kinds(none)).toEqual(["moe", "moe"]);
     expect(kinds(without(goldenConfig("moe/glm4_moe"), "first_k_dense_replace"))).toEqual(["dense", "moe"]);
@@ -96,7 +100,7 @@ describe("leading dense layers", () => {
     ).toEqual(["dense", "dense", "dense", "moe"]);
   });
 
-  test("refusals", () => {
+  it("refuses dense layers behind sparse ones, and no sparse layer", () => {
     refuses(
       () => read({ ...config, first_k_dense_replace: 2 }),
       "first_k_dense_replace is 2, expected fewer dense layers than the 2 there are",
@@ -111,7 +115,7 @@ describe("leading dense layers", () => {
 describe("dots1", () => {
   const config = goldenConfig("moe/dots1");
 
-  test("class defaults: sizes of the experts must be there, late layers slide", () => {
+  it("reads absent keys as the class does: sizes of experts must be there, late layers slide", () => {
     const bare = without(
       config,
       "layer_types",
@@ -122,7 +126,7 @@ describe("dots1", () => {
       "n_group",
       "topk_group",
     );
-    expect(read(bare).layers[1]!.ffn).toMatchObject({
+    expect(at(read(bare).layers, 1).ffn).toMatchObject({
       router: sigmoidRouter({ groups: null, renormalised: false, scaling: 1 }),
     });
     expect(read({ ...bare, max_window_layers: 1 }).layers.map(({ window }) => window)).toEqual([null, 4096]);
@@ -139,7 +143,7 @@ describe("dots1", () => {
 describe("glm4_moe", () => {
   const config = goldenConfig("moe/glm4_moe");
 
-  test("half of each head turns, the norm on queries and keys is optional, biases on queries, keys and values only", () => {
+  it("turns half of each head, with an optional norm on queries and keys and biases on queries, keys and values", () => {
     const bare = read(without(config, ...common, "partial_rotary_factor", "rope_parameters"));
     expect(bare.layers[1]).toMatchObject({
       rope: { rotary: 4, theta: 10_000 },
@@ -162,7 +166,7 @@ describe("glm4_moe", () => {
     });
   });
 
-  test("refusals", () => {
+  it("refuses conflicting rotary factors, output biases and windows", () => {
     const spec = read(config);
     refuses(
       () => read({ ...config, partial_rotary_factor: 0.25 }),
@@ -182,7 +186,7 @@ describe("glm4_moe", () => {
 describe("solar_open", () => {
   const config = goldenConfig("moe/solar_open");
 
-  test("class defaults", () => {
+  it("reads absent keys as the class does", () => {
     expect(read(without(config, ...common, "rope_parameters", "head_dim"))).toMatchObject({
       attn: { headDim: 128 },
       layers: [
@@ -192,7 +196,7 @@ describe("solar_open", () => {
     });
   });
 
-  test("refusals", () => {
+  it("refuses norms on queries and keys, partial rope and dense layers", () => {
     refuses(() => read({ ...config, use_qk_norm: true }), "use_qk_norm is true, expected false");
     // transformers makes tables for a part of the head, but turns the whole of it.
     refuses(() => read({ ...config, partial_rotary_factor: 0.5 }), "partial_rotary_factor is 0.5, expected 1");
@@ -208,7 +212,7 @@ describe("hy_v3", () => {
   const config = goldenConfig("moe/hy_v3");
   const spec = read(config);
 
-  test("class defaults: the first layer is dense, weights are renormalised and scaled", () => {
+  it("reads absent keys as the class does: the first layer is dense, weights are renormalised and scaled", () => {
     const bare = without(
       config,
       "mlp_layer_types",
@@ -238,7 +242,7 @@ describe("hy_v3", () => {
     });
   });
 
-  test("refusals", () => {
+  it("refuses FFN biases, a missing shared expert and choice within groups", () => {
     refuses(() => read({ ...config, mlp_bias: true }), "mlp_bias is true, expected false");
     refuses(() => read({ ...config, num_shared_experts: 0 }), "num_shared_experts is 0, expected an integer from 1");
     refuses(() => read({ ...config, mlp_layer_types: ["dense", "dense"] }), 'at least one of them "sparse"');

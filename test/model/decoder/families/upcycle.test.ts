@@ -1,6 +1,7 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { DecoderSpec, MoeFfn } from "../../../../src/model/decoder/types.js";
 import { goldenConfig, read, refuses, withExperts, write } from "./configs.js";
+import { at } from "../../../../src/base/at.js";
 
 const own = (spec: DecoderSpec): DecoderSpec => ({ ...spec, family: "upcycle" });
 
@@ -8,17 +9,17 @@ describe("upcycle", () => {
   const phimoe = own(read(goldenConfig("moe/phimoe")));
   const mixtral = own(read(goldenConfig("moe/mixtral")));
   const router = (spec: DecoderSpec, change: Partial<MoeFfn["router"]>): DecoderSpec => {
-    const { ffn } = spec.layers[0]!;
+    const { ffn } = at(spec.layers, 0);
     if (ffn.kind !== "moe") throw new Error("a mixture is needed");
     return withExperts(spec, { router: { ...ffn.router, ...change } });
   };
 
-  test("what it writes it reads", () => {
+  it("reads what it writes", () => {
     expect(read(write(phimoe))).toEqual(phimoe);
     expect(read(write(mixtral))).toEqual(mixtral);
   });
 
-  test("a spec whose parts do not fit together is refused in a line, not by the network", () => {
+  it("a spec whose parts do not fit together is refused in a line, not by the network", () => {
     const selects =
       "layer 0: sparsemixer selects among all experts by their logits, without groups, correction or renormalisation";
     refuses(() => read(write(router(phimoe, { correctionBias: true }))), selects);

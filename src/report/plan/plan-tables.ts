@@ -1,0 +1,271 @@
+/** The tables of a plan as plain texts, for terminal and page alike. */
+import { bytes, compact, duration, fixed, grouped, notAvailable, percent, significant } from "../../base/format.js";
+import type { CatchUp } from "../../laws/planner/crossing.js";
+import type { Plan } from "../../laws/planner/plan.js";
+import type { Interval, ModelPlan } from "../../laws/planner/plan-types.js";
+import { recipeName } from "../../surgery/planning/recipe.js";
+import { planArmName, armNames, loss4, orNone } from "./plan-words.js";
+
+/** One table of a plan as plain texts. */
+export interface PlanTable {
+  readonly id: string;
+  readonly title: string;
+  /** What the numbers mean, in a sentence. */
+  readonly note: string;
+  readonly head: readonly string[];
+  readonly rows: readonly (readonly string[])[];
+  /** Columns that hold words, not numbers; the first one always does. */
+  readonly words: readonly number[];
+}
+
+const modelName = ({ recipe }: ModelPlan): string => (recipe === null ? "dense" : recipeName(recipe));
+const range = (interval: Interval | null, show: (value: number) => string): string =>
+  interval === null ? notAvailable : `${show(interval.low)}-${show(interval.high)}`;
+
+/** All tables of a plan. */
+export function planTables(plan: Plan): readonly PlanTable[] {
+  return [
+    armTable(plan),
+    crossingTable(plan),
+    modelTable(plan),
+    flopsTable(plan),
+    layoutTable(plan),
+    memoryTable(plan),
+    timeTable(plan),
+    sensitivityTable(plan),
+  ];
+}
+
+function armTable({ arms, level, currency, gpus, gpu, batchTokens }: Plan): PlanTable {
+  return {
+    id: "arms",
+    title: "What the budget buys",
+    words: [],
+    note:
+      `On ${gpus} x ${gpu.title}, ${compact(batchTokens)} tokens a step. * the law lies above the parent there, ` +
+      "whose loss is shown; ~ the laws are of another recipe.",
+    head: ["", "tokens", "loss", `${percent(level)} range`, "time", "GPU hours", currency],
+    rows: arms.map((arm) => [
+      planArmName(arm),
+      orNone(arm.tokens, compact),
+      orNone(arm.loss, loss4) + (arm.otherRecipe ? "~" : "") + (arm.unclamped === null ? "" : "*"),
+      range(arm.interval, loss4),
+      orNone(arm.seconds, duration),
+      orNone(arm.gpuHours, compact),
+      orNone(arm.money, compact),
+    ]),
+  };
+}
+
+function catchUpCell({ outcome, tokens }: CatchUp): string {
+  if (outcome === "at") return orNone(tokens, compact);
+  return outcome === "always-ahead" ? "never" : "none";
+}
+
+function crossingTable({ recipes, level }: Plan): PlanTable {
+  const hasOptima = recipes.some((recipe) => recipe.optimum !== null);
+  return {
+    id: "crossings",
+    title: "How long upcycling stays ahead",
+    words: [],
+    note:
+      "D*: tokens after which a mixture from scratch has caught up; our definitions. Sunk: the parent costs " +
+      "nothing. By tokens, by FLOPs: the parent's training is charged, scratch gets " +
+      ("as much more; none: upcycling is never ahead. FLOPs: per token, over the dense model's. Best N and D2: " +
+        "the same compute with parents of any size."),
+    head: [
+      "recipe",
+      "FLOPs",
+      "D* sunk",
+      `${percent(level)} range`,
+      "by tokens",
+      "by FLOPs",
+      ...(hasOptima ? ["best N", "best D2"] : []),
+    ],
+    rows: recipes.map((recipe) => {
+      const { optimum } = recipe;
+      const optimumCells = optimum === null ? ["", ""] : [compact(optimum.size), compact(optimum.tokens)];
+      return [
+        recipe.name,
+        significant(recipe.ratio),
+        catchUpCell(recipe.sunk),
+        sunkRange(recipe),
+        catchUpCell(recipe.chargedTokens),
+        catchUpCell(recipe.chargedFlops),
+        ...(hasOptima ? optimumCells : []),
+      ];
+    }),
+  };
+}
+
+/** The interval of D*; draws in which scratch never catches up have none. */
+function sunkRange({ sunkInterval }: Plan["recipes"][number]): string {
+  if (sunkInterval === null) return notAvailable;
+  const ends = range(sunkInterval, (value) => compact(value, 2));
+  return sunkInterval.share > 0.995 ? ends : `${ends} or never`;
+}
+
+function modelTable({ models }: Plan): PlanTable {
+  return {
+    id: "models",
+    title: "Models",
+    words: [],
+    note:
+      "Active: parameters that touch a token, with both embeddings and without any. FLOPs per token, forward and " +
+      "backward; MFU: their share of peak.",
+    head: ["model", "parameters", "active", "no embedding", "TFLOP/1K tok.", "MFU", "tokens/s"],
+    rows: models.map((model) => [
+      modelName(model),
+      compact(model.params.total),
+      compact(model.params.active),
+      compact(model.params.active - model.params.embedding),
+      significant((3 * model.flops.total) / 1e9),
+      orNone(model.mfu, percent),
+      orNone(model.tokensPerSecond, compact),
+    ]),
+  };
+}
+
+function flopsTable({ models, sequence }: Plan): PlanTable {
+  const giga = (value: number): string => (value === 0 ? "0" : significant(value / 1e9));
+  return {
+    id: "flops",
+    title: "GFLOP per token",
+    words: [],
+    note:
+      `At sequence ${grouped(sequence)}, two per multiply-add, causal attention. Backward is twice forward; full ` +
+      "recomputation adds the blocks once more.",
+    head: ["model", "proj.", "attention", "FFN", "router", "head", "forward", "backward", "again"],
+    rows: models.map((model) => {
+      const { projections, attention, ffn, experts, shared, router, head, total } = model.flops;
+      const again = model.placing.best?.layout.recompute === "full" ? total - head : 0;
+      return [
+        modelName(model),
+        giga(projections),
+        giga(attention),
+        giga(ffn + experts + shared),
+        giga(router),
+        giga(head),
+        giga(total),
+        giga(2 * total),
+        giga(again),
+      ];
+    }),
+  };
+}
+
+function layoutTable({ models, gpus }: Plan): PlanTable {
+  return {
+    id: "layout",
+    title: "Parallel layout",
+    words: [8],
+    note:
+      `The fastest of all that fit on ${gpus} GPUs. TP*CP*DP*PP = ETP*EP*EDP*PP = ${gpus}. Micro: sequences x ` +
+      "micro-batches a step.",
+    head: ["model", "TP", "PP", "VPP", "CP", "EP", "ETP", "DP", "recompute", "micro", "fit"],
+    rows: models.map(layoutRow),
+  };
+}
+
+function layoutRow(model: ModelPlan): string[] {
+  const { best, fitting, tried: triedLayouts } = model.placing;
+  const fit = `${fitting}/${triedLayouts}`;
+  if (best === null) {
+    const size = model.needs === null ? "does not fit" : `fits on ${model.needs}`;
+    return [modelName(model), ...new Array<string>(7).fill("-"), size, "-", fit];
+  }
+  const { tp, pp, vpp, cp, ep, etp, dp, recompute, microBatch, microBatches } = best.layout;
+  return [
+    modelName(model),
+    ...[tp, pp, vpp, cp, ep, etp, dp].map(String),
+    recompute,
+    `${microBatch} x ${microBatches}`,
+    fit,
+  ];
+}
+
+const gb = (value: number): string => significant(value / 1e9);
+
+function memoryTable({ models, gpu }: Plan): PlanTable {
+  return {
+    id: "memory",
+    title: "GB on the fullest GPU",
+    words: [],
+    note:
+      "Per parameter held: 2 bytes of weights, 4 of gradients, 12 of optimizer state over the data-parallel " +
+      `ranks. It has ${bytes(gpu.memory, 3)}; reserve is for the runtime and fragmentation.`,
+    head: ["model", "weights", "gradients", "optimizer", "activations", "logits", "reserve", "sum"],
+    rows: models.map((model) => {
+      const memory = model.placing.best?.bytes;
+      if (memory === undefined) return [modelName(model), "-", "-", "-", "-", "-", "-", `> ${gb(gpu.memory)}`];
+      const { weights, gradients, optimizer, activations, logits, reserve, total } = memory;
+      return [modelName(model), ...[weights, gradients, optimizer, activations, logits, reserve, total].map(gb)];
+    }),
+  };
+}
+
+/** The sums of the fullest GPU, written out: `weights 2 x (0.803B + 2.82B) = 7.24 GB; ...`. */
+export function memorySums({ models, sequence }: Plan): readonly string[] {
+  return models.flatMap((model): string[] => {
+    const best = model.placing.best;
+    if (best === null) return [];
+    const { layout, bytes: memory } = best;
+    const [plain, experts] = [compact(memory.plainParams), compact(memory.expertParams)];
+    const ranks = layout.dp * layout.cp;
+    const isDense = memory.expertParams === 0;
+    const count = isDense ? plain : `(${plain} + ${experts} of experts)`;
+    const states = isDense ? `12 x ${plain} / ${ranks}` : `12 x (${plain} / ${ranks} + ${experts} / ${layout.edp})`;
+    const tokens = (sequence * layout.microBatch) / layout.cp;
+    return [
+      `${modelName(model)}: weights 2 x ${count} = ${gb(memory.weights)} GB; gradients 4 x the same = ` +
+        `${gb(memory.gradients)} GB; optimizer ${states} = ${gb(memory.optimizer)} GB; ` +
+        (`activations of ${grouped(tokens)} tokens a micro-batch, ${layout.recompute} recomputed, ` +
+          `${gb(memory.activations)} GB; logits ${gb(memory.logits)} GB; reserve ${gb(memory.reserve)} GB.`),
+    ];
+  });
+}
+
+function timeTable({ models }: Plan): PlanTable {
+  return {
+    id: "time",
+    title: "Seconds of a step",
+    words: [],
+    note:
+      "By the speed model, a step of the whole cluster: computing; communication of each kind that does not hide " +
+      "behind it; the pipeline's bubble.",
+    head: ["model", "compute", "TP", "EP", "CP", "PP", "DP", "sum", "tokens"],
+    rows: models.map((model) => {
+      const best = model.placing.best;
+      if (best === null) return [modelName(model), "-", "-", "-", "-", "-", "-", "-", "-"];
+      const { compute, tensor, expert, context, pipeline, data, total } = best.seconds;
+      return [
+        modelName(model),
+        ...[compute, tensor, expert, context, pipeline, data, total].map((value) =>
+          value === 0 ? "0" : significant(value),
+        ),
+        compact(best.tokensPerStep),
+      ];
+    }),
+  };
+}
+
+function sensitivityTable({ sensitivity }: Plan): PlanTable {
+  const end = ({ label, best, gain }: Plan["sensitivity"][number]["low"]): [string, string] => [
+    `${label}: ${armNames[best]}`,
+    (gain >= 0 ? "+" : "") + fixed(gain, 4),
+  ];
+  return {
+    id: "sensitivity",
+    title: "What the answer hangs on",
+    words: [1, 3],
+    note:
+      "One assumption moved at a time: the best choice then, and by how many nats upcycling beats continued " +
+      "dense. * the best choice changes.",
+    head: ["assumption", "one way", "gain", "other way", "gain"],
+    rows: sensitivity.map(({ assumption, low, high, decides }) => [
+      decides ? `${assumption} *` : assumption,
+      ...end(low),
+      ...end(high),
+    ]),
+  };
+}

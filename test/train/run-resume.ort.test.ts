@@ -1,0 +1,159 @@
+/** Training runs that were stopped or failed to save, and runs that are to be longer or shorter. */
+import { readFileSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, it } from "vitest";
+import type { TrainEvent } from "../../src/train/run.js";
+import {
+  block,
+  changedBackend,
+  failure,
+  finish,
+  hiddenEntries,
+  remains,
+  runOptions,
+  savedStep,
+  stopAfter,
+} from "../support/runs.js";
+import { referenceRun } from "./reference-run.js";
+
+const { root, whole, fresh, expected } = referenceRun();
+
+describe("a run that a signal stopped and that resumed", () => {
+  it.each([0, 1, 3, 4, 7, 11])(
+    "gives the same numbers and the same bytes when it was stopped after step %i",
+    async (step) => {
+      const dir = fresh();
+      const controller = new AbortController();
+      const stopped = await failure(
+        finish(runOptions(dir, { signal: controller.signal }), (event) => {
+          if ((event.type === "step" && event.step === step) || (event.type === "eval" && step === 0))
+            controller.abort();
+        }),
+      );
+      expect(stopped).toMatchObject({ kind: "interrupted", message: `stopped after step ${step} of 12` });
+      expect(savedStep(dir)).toBe(step);
+      // Stopped again at once: nothing moves.
+      expect((await failure(finish(runOptions(dir, { signal: AbortSignal.abort() })))).kind).toBe("interrupted");
+      const opened: number[] = [];
+      await finish(runOptions(dir), (event) => void (event.type === "open" && opened.push(event.step)));
+      expect(opened).toEqual([step]);
+      expect(await remains(dir)).toEqual(expected());
+    },
+  );
+
+  it("gives the same numbers and the same bytes when it was stopped after every second step", async () => {
+    const dir = fresh();
+    for (let step = 2; step < 12; step += 2) {
+      await stopAfter(runOptions(dir), step);
+    }
+    await finish(runOptions(dir));
+    expect(await remains(dir)).toEqual(expected());
+  });
+});
+
+describe("a checkpoint that cannot be written", () => {
+  const full = (): Error => Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+
+  it.each([0, 20, 70])("leaves the one before as it was when the disk is full after %i tensors", async (tensors) => {
+    const dir = fresh();
+    let saves = 0;
+    let reads = 0;
+    const backend = changedBackend((runtime) => ({
+      peakMemory: () => (saves++, (reads = 0), runtime.peakMemory()),
+      // The second save of last/ fails; similarity is not measured here, so every read belongs to a save.
+      read: (kind, key) => (saves === 2 && reads++ === tensors ? Promise.reject(full()) : runtime.read(kind, key)),
+    }));
+    const before: Record<string, Buffer> = {};
+    await expect(
+      finish(runOptions(dir, { backend }), (event) => {
+        if (event.type === "save")
+          for (const name of readdirSync(event.dir)) before[name] = readFileSync(join(event.dir, name));
+      }),
+    ).rejects.toThrow("no space left");
+    expect(savedStep(dir)).toBe(3);
+    expect(readdirSync(join(dir, "last")).sort()).toEqual(Object.keys(before).sort());
+    for (const [name, bytes] of Object.entries(before))
+      expect(readFileSync(join(dir, "last", name)).equals(bytes), name).toBe(true);
+    expect(hiddenEntries(dir)).toEqual([]);
+    await finish(runOptions(dir));
+    expect(await remains(dir)).toEqual(expected());
+  });
+});
+
+describe("a run that is to be another length", () => {
+  const constant = { ...block, lr: { ...block.lr, schedule: "constant" as const } };
+  const wsd = { ...block, lr: { ...block.lr, schedule: "wsd" as const, decay: 4 } };
+  let straight: string;
+  beforeAll(async () => {
+    straight = fresh();
+    await finish(runOptions(straight, { block: constant }));
+  });
+
+  it("resumes when it was finished and its rate is constant, to the bits of a run of that length", async () => {
+    const dir = fresh();
+    expect((await finish(runOptions(dir, { block: { ...constant, steps: 8 } }))).found).toBe(false);
+    expect((await finish(runOptions(dir, { block: { ...constant, steps: 8 } }))).found).toBe(true);
+    const opened: TrainEvent[] = [];
+    expect(
+      (
+        await finish(
+          runOptions(dir, { block: constant }),
+          (event) => void (event.type === "open" && opened.push(event)),
+        )
+      ).found,
+    ).toBe(false);
+    expect(opened).toMatchObject([{ step: 8, steps: 12 }]);
+    expect(await remains(dir)).toEqual(await remains(straight));
+  });
+
+  it("resumes when it was stopped, longer, shorter, or with another interval of saving", async () => {
+    const dir = fresh();
+    await stopAfter(runOptions(dir, { block: { ...constant, steps: 40, saveEvery: 5 } }), 6);
+    await finish(runOptions(dir, { block: constant }));
+    expect(await remains(dir)).toEqual(await remains(straight));
+  });
+
+  it("resumes from the stable phase of a WSD schedule, whose fall then comes later", async () => {
+    const [dir, whole] = [fresh(), fresh()];
+    await stopAfter(runOptions(dir, { block: wsd }), 7);
+    await finish(runOptions(dir, { block: { ...wsd, steps: 14 } }));
+    await finish(runOptions(whole, { block: { ...wsd, steps: 14 } }));
+    expect(await remains(dir)).toEqual(await remains(whole));
+  });
+
+  it("falls from a constant rate when that is asked for later", async () => {
+    const [dir, whole] = [fresh(), fresh()];
+    await stopAfter(runOptions(dir, { block: constant }), 7);
+    await finish(runOptions(dir, { block: wsd }));
+    await finish(runOptions(whole, { block: wsd }));
+    expect(await remains(dir)).toEqual(await remains(whole));
+  });
+
+  it("is refused where its steps would have had other rates, naming both lengths, both rates and what would be allowed", async () => {
+    const longer = { ...block, steps: 20 };
+    const error = await failure(finish(runOptions(whole, { block: longer })));
+    expect(error.line.replace(root, "ROOT")).toBe(
+      "ROOT/whole/run.json: training.steps was 12 and is 20; of the 12 steps that are done, step 3 would have " +
+        "had another learning rate (0.002934 then, 0.002979 now), so this is another run; " +
+        ("to train on at the last learning rate, add steps: 12 to training.lr; or put it back, or choose " +
+          "another folder (cosine depends on the length; constant does not, wsd only near its end)"),
+    );
+    expect(error.exitCode).toBe(2);
+    expect(
+      (await failure(finish(runOptions(whole, { block: { ...block, lr: { ...block.lr, peak: 1 } } })))).message,
+    ).toMatch(/^training\.lr\.peak was 0\.003 and is 1; of the 12 steps/);
+    expect((await failure(finish(runOptions(straight, { block: { ...constant, steps: 9 } })))).message).toBe(
+      "12 steps are done, so the run cannot end after 9: training.steps was 12 and is 9",
+    );
+    expect(await remains(whole)).toEqual(expected());
+  });
+
+  it("resumes at the last rate of a schedule that ended before it", async () => {
+    const dir = fresh();
+    await finish(runOptions(dir, { block: { ...block, steps: 8 } }));
+    const { metrics } = await finish(runOptions(dir, { block: { ...block, lr: { ...block.lr, steps: 8 } } }));
+    const rates = metrics.steps.slice(7).map(({ learningRate }) => learningRate);
+    expect([rates.length, new Set(rates).size]).toEqual([5, 1]);
+    expect(rates[0]).toBeCloseTo(3e-4, 12);
+  });
+});
