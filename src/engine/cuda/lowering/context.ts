@@ -22,7 +22,6 @@ const MOST_BLOCKS = 1 << 14;
 
 export const read = (buffer: BufferId): Argument => ({ kind: "pointer", buffer, access: "read" });
 export const write = (buffer: BufferId): Argument => ({ kind: "pointer", buffer, access: "write" });
-export const update = (buffer: BufferId): Argument => ({ kind: "pointer", buffer, access: "update" });
 export const readOrNull = (buffer: BufferId | null): Argument => (buffer === null ? nothing : read(buffer));
 export const nothing: Argument = { kind: "null" };
 export const int = (value: number): Argument => ({ kind: "int", value });
