@@ -166,6 +166,20 @@ KERNEL toBf16(const float* x, bf16* out, i64 n) {
       [&](i64 i) { store(out, i, x[i]); });
 }
 
+// The same for many arrays of n numbers each; array blockIdx.y.
+KERNEL toBf16Many(const float* const* x, bf16* const* out, i64 n) {
+  const float* from = x[blockIdx.y];
+  bf16* to = out[blockIdx.y];
+  overElements(
+      n,
+      [&](i64 i) {
+        float v[8];
+        load8(from, i, v);
+        store8(to, i, v);
+      },
+      [&](i64 i) { store(to, i, from[i]); });
+}
+
 KERNEL fromBf16(const bf16* x, float* out, i64 n) {
   overElements(
       n,

@@ -259,6 +259,26 @@ export class Context {
     return made;
   }
 
+  /** `as` for values of one shape, such as the weights of experts: converted together where none of them has been. */
+  asMany(ids: readonly ValueId[], storage: Storage): BufferId[] {
+    const roots = ids.map((id) => this.rootOf(id));
+    const alone = (root: ValueId): boolean =>
+      this.fills.has(root) || (this.storages.get(root) ?? "f32") === storage || this.casts.has(`${root} ${storage}`);
+    if (storage === "f32" || new Set(roots).size < roots.length || roots.some(alone))
+      return ids.map((id) => this.as(id, storage));
+    const size = Math.max(...roots.map((root) => this.sizeOf(root)));
+    const [from, to] = [roots.map((root) => entryOf(this.regions, root)), roots.map(() => this.scratch(size, storage))];
+    const [x] = gridFor(size);
+    this.kernel({
+      module: "elementwise",
+      kernel: "toBf16Many",
+      grid: [x, roots.length, 1],
+      arguments: [table(from, "read"), table(to, "write"), long(size)],
+    });
+    for (const [i, root] of roots.entries()) this.casts.set(`${root} ${storage}`, at(to, i));
+    return to;
+  }
+
   private filled(root: ValueId, fill: number, storage: Storage): BufferId {
     if (storage === "f32") return this.constant(fill, this.bytesOf(root));
     return this.constant(halfWord(fill), Math.ceil((this.sizeOf(root) * bytesPer[storage]) / WORD) * WORD);

@@ -221,10 +221,7 @@ export function groupedMatmul(c: Context, node: NodeOf<"groupedMatmul">): void {
   const [rows, a] = matrixSizes(typeOf(c.graph, x));
   const [, b] = matrixSizes(typeOf(c.graph, node.out[0]));
   const real = c.realOf(x);
-  const matrices = table(
-    weights.map((id) => c.as(id, real)),
-    "read",
-  );
+  const matrices = table(c.asMany(weights, real), "read");
   const sources = [read(c.as(x, real)), read(c.of(counts)), matrices, write(c.define(node.out[0], real))];
   const flops = 2 * rows * a * b;
   if (takesTensors(real, a, b)) {
