@@ -2,50 +2,59 @@
  * LoRA adapters of PEFT, merged into a model's weights as they are read: the same model, each of whose adapted slots is
  * W + scale B A. What reads weights (conversions, prompts, measurements) knows nothing of it. The adapter is of the
  * STORED tensor's shape; a slot that is a part of one (Phi-3's queries) takes its own rows of B. A and B of a module
- * are read when they are needed, and a few are kept: memory does not grow with the number of modules.
+ * are read when they are needed, and a few stay in memory, which does not grow with the number of modules.
+ *
+ * Letters: r rank, O outputs and I inputs of a linear layer; W [O, I], A [r, I], B [O, r]. An embedding of V words with
+ * hidden size H is W [V, H], and its factors stand the other way round: A [r, V], B [H, r].
  *
  * Names and formulas as in the public repository huggingface/peft: src/peft/tuners/lora/layer.py (`get_delta_weight` of
  * Linear and Embedding).
  */
-import { type SourceRectangle, matrixShape } from "../numeric/rectangles.js";
 import { join } from "node:path";
+import { at, entryOf } from "../../base/at.js";
 import { inputError, type UpcycleError } from "../../base/errors.js";
 import { mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "../../base/schemas/index.js";
 import { exists } from "../io/atomic.js";
 import type { RangeFile } from "../io/ranges.js";
 import { sizeLimits } from "../io/open.js";
 import { readText } from "../io/ranges.js";
-import { toFloat32 } from "../numeric/dtype.js";
+import { toFloat32, type FloatDtype } from "../numeric/dtype.js";
 import { addLowRank, type LowRank } from "../numeric/low-rank.js";
+import { matrixShape, wholeRows, type SourceRectangle, type TypedBytes } from "../numeric/rectangles.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { placements, rowSpans, type Placement } from "../../model/tensors/placement.js";
 import { locateAdapter } from "./locate.js";
 import { elements } from "../../base/shapes.js";
-import type { Located } from "./stored.js";
+import type { ReadableTensor } from "./stored.js";
 import type { Adapter, Checkpoint } from "./types.js";
 
 /** Name of the settings of a PEFT adapter. */
 export const adapterConfigFile = "adapter_config.json";
 
 interface OpenAdapter extends Adapter {
-  /** The change of a slot, and the row of B that each of its rows takes; null: none. */
-  changeOf(
-    slotKey: string,
-  ): { readonly rowOf: (start: number, count: number) => number[]; readonly factors: () => Promise<LowRank> } | null;
+  /** The change of a slot; null: the adapter does not change it. */
+  changeOf(slotKey: string): SlotChange | null;
   close(): Promise<void>;
 }
 
+/** How an adapter changes a slot. */
+interface SlotChange {
+  /** The row of B that each of `count` rows of the slot from `start` on takes. */
+  rowsOf(start: number, count: number): number[];
+  factors(): Promise<LowRank>;
+}
+
 /** Names of a module's two factors in the files. */
-interface Factors {
+interface FactorNames {
   readonly module: string;
-  /** Those of an embedding stand the other way round: its change is the transpose of B A. */
+  /** Factors of an embedding stand the other way round: its change is the transpose of B A. */
   readonly embedding: boolean;
   readonly a?: string;
   readonly b?: string;
 }
 
-/** What is kept of factors that have been read, as float32. */
-const keptBytes = 64 << 20;
+/** Most bytes of factors, as float32, that stay in memory once they have been read. */
+const cacheBytes = 64 << 20;
 
 /**
  * Opens an adapter folder (adapter_config.json, adapter_model.safetensors or .bin) for a model. Throws inputError for
@@ -63,40 +72,44 @@ async function openAdapter(dir: string, spec: DecoderSpec): Promise<OpenAdapter>
   const files: RangeFile[] = [];
   const close = async (): Promise<void> => void (await Promise.all(files.map((file) => file.close())));
   try {
-    const located = await locateAdapter(dir, files);
+    const tensors = await locateAdapter(dir, files);
     const places = placesByName(spec);
-    const changes = [...factorsOf(located, dir, spec)].map((factors) =>
-      checked(factors, { located, places, config, dir, spec }),
+    const changes = [...factorNames(tensors, dir, spec)].map((names) =>
+      changeOfMatrix(names, { tensors, places, config, dir, spec }),
     );
     if (changes.length === 0) throw inputError("the adapter has no tensors", { where: dir });
-    const kept = keep(keptBytes);
-    const bySlot = new Map(
-      changes.flatMap((change) => change.slots.map((place) => [place.slot.key, { change, place }] as const)),
-    );
     const ranks = changes.map(({ rank }) => rank);
     return {
       dir,
       config,
       close,
       tensors: new Map(
-        [...located].map(([name, { file, dtype, shape, bytes }]) => [name, { file, dtype, shape, bytes }]),
+        [...tensors].map(([name, { file, dtype, shape, bytes }]) => [name, { file, dtype, shape, bytes }]),
       ),
       changed: changes.map(({ name }) => name),
       ranks: [ranks.reduce((a, b) => Math.min(a, b)), ranks.reduce((a, b) => Math.max(a, b))],
-      changeOf(slotKey) {
-        const found = bySlot.get(slotKey);
-        if (found === undefined) return null;
-        const { change, place } = found;
-        return {
-          rowOf: (start, count) => storedRows(place, start, count),
-          factors: () => kept(change.name, () => readFactors(change)),
-        };
-      },
+      changeOf: changesBySlot(changes),
     };
   } catch (cause) {
     await close();
     throw cause;
   }
+}
+
+function changesBySlot(changes: readonly MatrixChange[]): OpenAdapter["changeOf"] {
+  const bySlot = new Map(
+    changes.flatMap((change) => change.slots.map((place) => [place.slot.key, { change, place }] as const)),
+  );
+  const cached = factorCache(cacheBytes);
+  return (slotKey) => {
+    const entry = bySlot.get(slotKey);
+    if (entry === undefined) return null;
+    const { change, place } = entry;
+    return {
+      rowsOf: (start, count) => storedRows(place, start, count),
+      factors: () => cached(change.name, () => readFactors(change)),
+    };
+  };
 }
 
 function placesByName(spec: DecoderSpec): Map<string, Placement[]> {
@@ -105,32 +118,39 @@ function placesByName(spec: DecoderSpec): Map<string, Placement[]> {
   return places;
 }
 
-/** Pairs A and B of each module. Some trainers leave the adapter's name, `default`, in the tensors' names. */
-function factorsOf(located: ReadonlyMap<string, Located>, dir: string, spec: DecoderSpec): Iterable<Factors> {
-  const found = new Map<string, Factors>();
-  for (const [name, { file }] of located) {
+/** Some trainers leave the adapter's name, `default`, in the tensors' names. */
+const factorName = /^base_model\.model\.(.+)\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?$/;
+
+/** Pairs A and B of each module. */
+function factorNames(
+  tensors: ReadonlyMap<string, ReadableTensor>,
+  dir: string,
+  spec: DecoderSpec,
+): Iterable<FactorNames> {
+  const byModule = new Map<string, FactorNames>();
+  for (const [name, { file }] of tensors) {
     const where = join(dir, file);
-    const [, module, embedding, which] =
-      /^base_model\.model\.(.+)\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?$/.exec(name) ?? [];
-    if (module === undefined) throw unreadable(name, where);
-    const before = found.get(module) ?? { module, embedding: embedding !== undefined };
+    const [, module, embedding, which] = factorName.exec(name) ?? [];
+    if (module === undefined) throw noFactor(name, where);
+    const other = byModule.get(module) ?? { module, embedding: embedding !== undefined };
     const key = which === "A" ? "a" : "b";
-    if (before[key] !== undefined || before.embedding !== (embedding !== undefined))
-      throw inputError(`${name} and ${before[key] ?? before.a ?? before.b} are of one module`, { where });
-    found.set(module, { ...before, [key]: name });
+    if (other[key] !== undefined || other.embedding !== (embedding !== undefined))
+      throw inputError(`${name} and ${other[key] ?? other.a ?? other.b} are of one module`, { where });
+    byModule.set(module, { ...other, [key]: name });
   }
-  const tied = [...found.keys()].find(
-    (module) => spec.tiedHead && (found.get(module)!.embedding || module === "lm_head"),
+  const tied = [...byModule.values()].find(
+    ({ module, embedding }) => spec.tiedHead && (embedding || module === "lm_head"),
   );
   if (tied !== undefined)
-    throw inputError(`the adapter changes ${tied}, which embedding and head of this model share`, {
+    throw inputError(`the adapter changes ${tied.module}, which embedding and head of this model share`, {
       where: dir,
       hint: mergeHint,
     });
-  return found.values();
+  return byModule.values();
 }
 
-function unreadable(name: string, where: string): UpcycleError {
+/** The error for a tensor that is neither A nor B of a module. */
+function noFactor(name: string, where: string): UpcycleError {
   const what = name.includes("lora_magnitude_vector")
     ? "is of DoRA"
     : /lora_[AB]\..*bias$/.test(name)
@@ -141,84 +161,104 @@ function unreadable(name: string, where: string): UpcycleError {
   return inputError(`tensor ${name} ${what}`, { where, hint: mergeHint });
 }
 
-/** A stored matrix's change. */
-interface Change {
+/** One of the two factors, which can be read as numbers. */
+type Factor = ReadableTensor & { readonly presented: FloatDtype };
+
+/** The change of a stored matrix. */
+interface MatrixChange {
   /** Name of the stored tensor. */
   readonly name: string;
+  /** The slots that lie in it. */
   readonly slots: readonly Placement[];
   readonly rank: number;
   readonly scale: number;
-  /** [rank, columns] and [rows, rank], of an embedding [rank, rows] and [columns, rank]. */
-  readonly a: Located;
-  readonly b: Located;
+  /** [r, I], of an embedding [r, V]. */
+  readonly a: Factor;
+  /** [O, r], of an embedding [H, r]. */
+  readonly b: Factor;
   readonly embedding: boolean;
 }
 
-interface Surroundings {
-  readonly located: ReadonlyMap<string, Located>;
+/** What an adapter's factors are held against. */
+interface AdapterContext {
+  readonly tensors: ReadonlyMap<string, ReadableTensor>;
   readonly places: ReadonlyMap<string, readonly Placement[]>;
   readonly config: AdapterConfig;
   readonly dir: string;
   readonly spec: DecoderSpec;
 }
 
-function checked(
-  { module, embedding, a: nameA, b: nameB }: Factors,
-  { located, places, config, dir, spec }: Surroundings,
-): Change {
-  if (nameA === undefined || nameB === undefined) {
-    throw inputError(`tensor ${(nameA ?? nameB)!} has no ${nameA === undefined ? "lora_A" : "lora_B"} beside it`, {
-      where: dir,
-      hint: "the adapter is incomplete; copy or download it again",
-    });
-  }
+/** Throws inputError for a lone factor, for one of another shape, and where the model has no such matrix. */
+function changeOfMatrix(names: FactorNames, context: AdapterContext): MatrixChange {
+  const { module, embedding } = names;
+  const { tensors, config, dir } = context;
+  const [nameA, nameB] = bothFactors(names, dir);
   const name = `${module}.weight`;
-  const slots = places.get(name);
-  if (slots === undefined || slots[0]!.shape.length !== 2) {
-    throw inputError(
-      `the adapter changes ${module}, the model (${spec.family}, ${spec.layers.length} layers) has no matrix ${name}`,
-      { where: dir, hint: "is this adapter of another model?" },
-    );
-  }
-  const { shape } = slots[0]!;
-  const [out, width] = slots.some(isTransposed) ? [shape[1]!, shape[0]!] : [shape[0]!, shape[1]!];
+  const slots = slotsOfMatrix(name, module, context);
+  const shape = at(slots, 0).shape;
+  const [outputs, inputs] = slots.some(isTransposed) ? [at(shape, 1), at(shape, 0)] : [at(shape, 0), at(shape, 1)];
   const { rank, scale } = rankAndScale(config, module);
-  const [a, b] = [located.get(nameA)!, located.get(nameB)!];
-  const [wantedA, wantedB] = embedding
+  const [shapeA, shapeB] = embedding
     ? [
-        [rank, out],
-        [width, rank],
+        [rank, outputs],
+        [inputs, rank],
       ]
     : [
-        [rank, width],
-        [out, rank],
+        [rank, inputs],
+        [outputs, rank],
       ];
-  for (const [factor, one, wanted] of [
-    [nameA, a, wantedA],
-    [nameB, b, wantedB],
-  ] as const) {
-    const where = join(dir, one.file);
-    if (one.presented === null)
-      throw inputError(`tensor ${factor} is stored as ${one.dtype}, expected F32, BF16, F16 or F64`, { where });
-    if (one.shape.join() !== wanted.join()) {
-      throw inputError(
-        `tensor ${factor} has shape [${one.shape.join(", ")}], expected [${wanted.join(", ")}] for rank ` +
-          `${rank} and ${name} [${shape.join(", ")}]`,
-        {
-          where,
-          hint: `is this adapter of another model, or another ${adapterConfigFile}?`,
-        },
-      );
-    }
-  }
+  const matrix = `rank ${rank} and ${name} [${shape.join(", ")}]`;
+  const a = requireFactor(nameA, entryOf(tensors, nameA), shapeA, matrix, dir);
+  const b = requireFactor(nameB, entryOf(tensors, nameB), shapeB, matrix, dir);
   return { name, slots, rank, scale, a, b, embedding };
 }
 
-/** Stored [in, out], as GPT-2's `Conv1D`. What `fan_in_fan_out` says is not needed: PEFT, too, goes by the module. */
+function bothFactors({ a, b }: FactorNames, dir: string): readonly [a: string, b: string] {
+  if (a !== undefined && b !== undefined) return [a, b];
+  throw inputError(`tensor ${a ?? b} has no ${a === undefined ? "lora_A" : "lora_B"} beside it`, {
+    where: dir,
+    hint: "the adapter is incomplete; copy or download it again",
+  });
+}
+
+/** The slots of the matrix that a module's factors change. */
+function slotsOfMatrix(name: string, module: string, { places, dir, spec }: AdapterContext): readonly Placement[] {
+  const slots = places.get(name);
+  if (slots?.[0]?.shape.length === 2) return slots;
+  throw inputError(
+    `the adapter changes ${module}, the model (${spec.family}, ${spec.layers.length} layers) has no matrix ${name}`,
+    { where: dir, hint: "is this adapter of another model?" },
+  );
+}
+
+function requireFactor(
+  name: string,
+  factor: ReadableTensor,
+  expectedShape: readonly number[],
+  matrix: string,
+  dir: string,
+): Factor {
+  const where = join(dir, factor.file);
+  const { presented, dtype, shape } = factor;
+  if (presented === null)
+    throw inputError(`tensor ${name} is stored as ${dtype}, expected F32, BF16, F16 or F64`, { where });
+  if (shape.join() !== expectedShape.join()) {
+    throw inputError(
+      `tensor ${name} has shape [${shape.join(", ")}], expected [${expectedShape.join(", ")}] for ${matrix}`,
+      { where, hint: `is this adapter of another model, or another ${adapterConfigFile}?` },
+    );
+  }
+  return factor as Factor;
+}
+
+/**
+ * Whether a matrix is stored as [I, O], as GPT-2's `Conv1D` is. What `fan_in_fan_out` says is not needed: PEFT, too,
+ * goes by the module.
+ */
 const isTransposed = ({ slot, layout }: Placement): boolean =>
   layout !== null && layout.columnStride !== 1 && matrixShape(slot.shape)[1] > 1;
 
-/** The row of the stored matrix's output that each of the slot's rows is. */
+/** The output of the stored matrix that each of `count` rows of the slot from `start` on is. */
 function storedRows({ layout }: Placement, start: number, count: number): number[] {
   if (layout === null) return Array.from({ length: count }, (_, i) => start + i);
   return [...rowSpans(layout.rows, start, count)].flatMap((span) =>
@@ -226,13 +266,15 @@ function storedRows({ layout }: Placement, start: number, count: number): number
   );
 }
 
-async function readFactors({ a, b, rank, scale, embedding }: Change): Promise<LowRank> {
-  const read = async (factor: Located): Promise<Float32Array> =>
-    toFloat32(factor.presented!, await factor.read(0, elements(factor.shape)));
-  const [first, second] = [await read(a), await read(b)];
+async function readFactors({ a, b, rank, scale, embedding }: MatrixChange): Promise<LowRank> {
+  const [first, second] = [await readFactor(a), await readFactor(b)];
   return embedding
     ? { rank, scale, a: transposed(second, rank), b: transposed(first, first.length / rank) }
     : { rank, scale, a: first, b: second };
+}
+
+async function readFactor(factor: Factor): Promise<Float32Array> {
+  return toFloat32(factor.presented, await factor.read(0, elements(factor.shape)));
 }
 
 /** The transpose of a matrix with so many columns. */
@@ -241,27 +283,31 @@ function transposed(values: Float32Array, columns: number): Float32Array {
   return Float32Array.from(values, (_, i) => values[(i % rows) * columns + Math.floor(i / rows)]!);
 }
 
-/** Keeps what was read last, up to so many bytes. */
-function keep(most: number): (name: string, read: () => Promise<LowRank>) => Promise<LowRank> {
-  const held = new Map<string, Promise<LowRank>>();
+/** Holds what was read last, up to `maxBytes`; two that ask for the same at once share one reading. */
+function factorCache(maxBytes: number): (name: string, read: () => Promise<LowRank>) => Promise<LowRank> {
+  // The least recently used first.
+  const factors = new Map<string, Promise<LowRank>>();
   const sizes = new Map<string, number>();
+  const makeRoom = (newest: string): void => {
+    let total = [...factors.keys()].reduce((sum, key) => sum + (sizes.get(key) ?? 0), 0);
+    for (const key of factors.keys()) {
+      if (total <= maxBytes || key === newest) break;
+      total -= sizes.get(key) ?? 0;
+      factors.delete(key);
+    }
+  };
   return (name, read) => {
-    const found = held.get(name) ?? read();
-    held.delete(name);
-    held.set(name, found);
-    found.then(
+    const reading = factors.get(name) ?? read();
+    factors.delete(name);
+    factors.set(name, reading);
+    reading.then(
       ({ a, b }) => {
         sizes.set(name, a.byteLength + b.byteLength);
-        let total = [...held.keys()].reduce((sum, key) => sum + (sizes.get(key) ?? 0), 0);
-        for (const key of held.keys()) {
-          if (total <= most || key === name) break;
-          total -= sizes.get(key) ?? 0;
-          held.delete(key);
-        }
+        makeRoom(name);
       },
-      () => held.delete(name),
+      () => factors.delete(name),
     );
-    return found;
+    return reading;
   };
 }
 
@@ -272,56 +318,57 @@ function keep(most: number): (name: string, read: () => Promise<LowRank>) => Pro
 export async function withAdapter(base: Checkpoint, dir: string): Promise<Checkpoint> {
   const adapter = await openAdapter(dir, base.spec);
   const shapes = new Map(placements(base.spec).map(({ slot }) => [slot.key, matrixShape(slot.shape)] as const));
-  const rectangleOf = (key: string, rowStart: number, rowCount: number): SourceRectangle => {
-    const columnCount = shapes.get(key)![1];
-    return { key, rowStart, rowCount, columnStart: 0, columnCount, stride: columnCount };
+  const rowsOf = (key: string, start = 0, count = entryOf(shapes, key)[0]): SourceRectangle => {
+    const [rows, width] = entryOf(shapes, key);
+    if (!(start >= 0 && count >= 0 && start + count <= rows))
+      throw new Error(`rows ${start} to ${start + count} of ${key}, which has ${rows}`);
+    return wholeRows(key, start, count, width);
   };
-  /** The merged rectangle in `into`, if there is any and it fits; null: the slot is not changed. */
-  const merged = async (rectangle: SourceRectangle, into?: Uint8Array): Promise<Float32Array | null> => {
-    const change = adapter.changeOf(rectangle.key);
-    if (change === null) return null;
-    const { dtype, bytes } = await base.readRectangle(rectangle);
-    const values = toFloat32(dtype, bytes);
-    const fits = into !== undefined && into.byteLength >= values.byteLength && into.byteOffset % 4 === 0;
-    const out = fits ? new Float32Array(into.buffer, into.byteOffset, values.length) : new Float32Array(values.length);
-    addLowRank(
-      values,
-      change.rowOf(rectangle.rowStart, rectangle.rowCount),
-      rectangle.columnStart,
-      await change.factors(),
-      out,
-    );
-    return out;
-  };
-  const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array): Uint8Array =>
-    new Uint8Array(buffer, byteOffset, byteLength);
-  const { dir: folder, config, tensors, changed, ranks } = adapter;
+  const { config, tensors, changed, ranks } = adapter;
   return {
     ...base,
-    adapter: { dir: folder, config, tensors, changed, ranks },
+    adapter: { dir, config, tensors, changed, ranks },
     dtypeOf: (key) => (adapter.changeOf(key) === null ? base.dtypeOf(key) : "F32"),
     async readRectangle(rectangle, into) {
-      const values = await merged(rectangle, into);
-      return values === null ? base.readRectangle(rectangle, into) : { dtype: "F32", bytes: bytesOf(values) };
+      const change = adapter.changeOf(rectangle.key);
+      if (change === null) return base.readRectangle(rectangle, into);
+      return float32Bytes(await readMerged(base, change, rectangle, into));
     },
     async readRows(key, start, count, memory) {
-      if (adapter.changeOf(key) === null) return base.readRows(key, start, count, memory);
-      if (!(start >= 0 && count >= 0 && start + count <= shapes.get(key)![0]))
-        throw new Error(`rows ${start} to ${start + count} of ${key}, which has ${shapes.get(key)![0]}`);
-      return (await merged(rectangleOf(key, start, count), memory && new Uint8Array(memory)))!;
+      const change = adapter.changeOf(key);
+      if (change === null) return base.readRows(key, start, count, memory);
+      return readMerged(base, change, rowsOf(key, start, count), memory && new Uint8Array(memory));
     },
     async readFloat32(key) {
-      return adapter.changeOf(key) === null
-        ? base.readFloat32(key)
-        : (await merged(rectangleOf(key, 0, shapes.get(key)![0])))!;
+      const change = adapter.changeOf(key);
+      return change === null ? base.readFloat32(key) : readMerged(base, change, rowsOf(key));
     },
     async readBytes(key) {
-      return adapter.changeOf(key) === null
-        ? base.readBytes(key)
-        : { dtype: "F32", bytes: bytesOf((await merged(rectangleOf(key, 0, shapes.get(key)![0])))!) };
+      const change = adapter.changeOf(key);
+      return change === null ? base.readBytes(key) : float32Bytes(await readMerged(base, change, rowsOf(key)));
     },
     async close() {
       await Promise.all([base.close(), adapter.close()]);
     },
   };
+}
+
+/** The rectangle W + scale B A in float32, in `into` where it fits. */
+async function readMerged(
+  base: Checkpoint,
+  change: SlotChange,
+  rectangle: SourceRectangle,
+  into?: Uint8Array,
+): Promise<Float32Array> {
+  const { dtype, bytes } = await base.readRectangle(rectangle);
+  const values = toFloat32(dtype, bytes);
+  const fits = into !== undefined && into.byteLength >= values.byteLength && into.byteOffset % 4 === 0;
+  const out = fits ? new Float32Array(into.buffer, into.byteOffset, values.length) : new Float32Array(values.length);
+  const rows = change.rowsOf(rectangle.rowStart, rectangle.rowCount);
+  addLowRank(values, rows, rectangle.columnStart, await change.factors(), out);
+  return out;
+}
+
+function float32Bytes({ buffer, byteOffset, byteLength }: Float32Array): TypedBytes {
+  return { dtype: "F32", bytes: new Uint8Array(buffer, byteOffset, byteLength) };
 }

@@ -7,9 +7,8 @@ import { inputError } from "../../base/errors.js";
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** The files that say which tokenizer a model has. */
+/** The parsed files that say which tokenizer a model has, of the model that it comes from; null: there is none. */
 export interface CarriedTokenizer {
-  /** The parsed files of the model the tokenizer comes from; null: not there. */
   readonly tokenizerConfig: Json | null;
   readonly specialTokens: Json | null;
   readonly tokenizer: Json | null;
@@ -18,10 +17,13 @@ export interface CarriedTokenizer {
 
 const specialNames = ["bos_token", "eos_token", "unk_token", "pad_token"] as const;
 
-/** Reads `tokenizer.json` as it is. */
+/** The class of transformers that reads `tokenizer.json` as it is. */
 const plainClass = "PreTrainedTokenizerFast";
 
-/** Text of the file to write; null if the source's own file, or its absence, is right as it is. */
+/**
+ * Text of the `tokenizer_config.json` to write; null if the source's own file, or its absence, is right as it is.
+ * Throws inputError for values that are nested too deeply to be written.
+ */
 export function carriedTokenizerConfig({
   tokenizerConfig,
   specialTokens,
@@ -32,16 +34,16 @@ export function carriedTokenizerConfig({
   if (tokenizer === null) return null;
   if (tokenizerConfig !== null) {
     // Code that `auto_map` names is not carried along.
-    const { auto_map: code, tokenizer_class: named, ...rest } = tokenizerConfig;
-    if (code === undefined && typeof named === "string") return null;
-    return text({ ...rest, tokenizer_class: plainClass });
+    const { auto_map: code, tokenizer_class: className, ...rest } = tokenizerConfig;
+    if (code === undefined && typeof className === "string") return null;
+    return jsonText({ ...rest, tokenizer_class: plainClass });
   }
   const positions = config?.["max_position_embeddings"] ?? config?.["n_positions"];
   const tokens = specialNames.map((name): [string, unknown] => [
     name,
     specialTokens?.[name] ?? contentOf(tokenizer, config?.[`${name}_id`]),
   ]);
-  return text({
+  return jsonText({
     tokenizer_class: plainClass,
     ...(typeof positions === "number" ? { model_max_length: positions } : {}),
     clean_up_tokenization_spaces: false,
@@ -51,17 +53,18 @@ export function carriedTokenizerConfig({
 
 /** The token of an id (or of the first of several), if the tokenizer lists it among its special ones. */
 function contentOf(tokenizer: Json, id: unknown): string | undefined {
-  const first: unknown = Array.isArray(id) ? id[0] : id;
+  const firstId: unknown = Array.isArray(id) ? id[0] : id;
+  if (typeof firstId !== "number") return undefined;
   const added = Array.isArray(tokenizer["added_tokens"]) ? (tokenizer["added_tokens"] as unknown[]) : [];
   for (const token of added) {
     if (typeof token !== "object" || token === null) continue;
-    const { id: own, content } = token as Json;
-    if (typeof first === "number" && own === first && typeof content === "string") return content;
+    const { id: tokenId, content } = token as Json;
+    if (tokenId === firstId && typeof content === "string") return content;
   }
   return undefined;
 }
 
-function text(config: Json): string {
+function jsonText(config: Json): string {
   try {
     return `${JSON.stringify(config, null, 2)}\n`;
   } catch (cause) {

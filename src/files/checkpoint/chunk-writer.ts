@@ -1,5 +1,6 @@
 /** Makes chunks and writes them to their places: on this thread, with a few under way at a time. */
 import { join } from "node:path";
+import { at } from "../../base/at.js";
 import { withFsErrors } from "../io/fs-errors.js";
 import { filesToKeep } from "../io/limits.js";
 import { openForOffsets, runMemory, type OffsetFile, type RunMemory } from "../io/offsets.js";
@@ -10,7 +11,7 @@ import { fillChunk, type MakeRectangle } from "./fill.js";
 export interface ChunkWriter {
   /** How many `write` may be under way at once. */
   readonly inFlight: number;
-  /** The chunk is in the hands of the system, not yet on disk. */
+  /** Afterwards the chunk is in the hands of the system, not yet on disk. */
   write(chunk: Chunk): Promise<void>;
   close(): Promise<void>;
 }
@@ -19,16 +20,17 @@ export interface ChunkWriter {
 export interface ChunkTarget {
   /** Folder of the weight files, which exist. */
   readonly folder: string;
-  /** What errors call it. */
+  /** The name that errors give the folder. */
   readonly shownAs: string;
+  /** Their names, in the order of the chunks' file numbers. */
   readonly files: readonly string[];
   /** Bytes of the largest chunk. */
   readonly chunkBytes: number;
-  /** Write past the page cache where the system can. */
+  /** Whether to write past the page cache where the system can. */
   readonly direct: boolean;
 }
 
-/** While one chunk is written, the next is read. */
+/** How many chunks are under way at once: while one is written, the next is read. */
 const defaultInFlight = 3;
 /** Open files per writer, each twice where writing goes past the page cache. */
 const mostFiles = filesToKeep(8);
@@ -48,7 +50,7 @@ export function openChunkWriter(
     for (const [, { file }] of idle) await (await file).close();
   };
   const writeAt = async (index: number, bytes: Uint8Array, offset: number): Promise<void> => {
-    const name = files[index]!;
+    const name = at(files, index);
     const entry = open.get(index) ?? { file: openForOffsets(join(folder, name), direct), users: 0 };
     open.set(index, entry);
     entry.users++;
@@ -64,7 +66,7 @@ export function openChunkWriter(
     async write(chunk) {
       const memory = free.pop() ?? runMemory(chunkBytes);
       try {
-        let run = memory.at(chunk.places[0]!.offset, chunk.bytes);
+        let run = memory.at(at(chunk.places, 0).offset, chunk.bytes);
         await fillChunk(chunk, make, run);
         for (const { file, offset } of chunk.places) {
           run = memory.moved(run, offset);

@@ -2,10 +2,13 @@
  * Cuts the weight files into chunks: runs of bytes that are made in one go, in memory that is bounded whatever the
  * tensors' sizes. A chunk is plain data and depends on nothing but the plan, so that it can be made on any thread, in
  * any order, and again after an interruption.
+ *
+ * Letters: R rows of a slot, C columns of it; a vector has one column.
  */
+import { at } from "../../base/at.js";
 import { matrixShape, type Rectangle } from "../numeric/rectangles.js";
 import { floatBytes } from "../numeric/dtype.js";
-import { rowSpans, type SlotLayout, type Placement } from "../../model/tensors/placement.js";
+import { rowSpans, type RowRuns, type SlotLayout, type Placement } from "../../model/tensors/placement.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import type { PlannedFile, FileTensor, WriteDtype } from "./plan-files.js";
 
@@ -13,20 +16,18 @@ import type { PlannedFile, FileTensor, WriteDtype } from "./plan-files.js";
 export interface ChunkPart {
   readonly slot: Slot;
   readonly rectangle: Rectangle;
-  /**
-   * The chunk is the rectangle, row by row; else the slot's elements from row `first` on lie in the stored tensor like
-   * this ...
-   */
+  /** How the slot's rows from `first` on lie in the stored tensor; null: the chunk is the rectangle, row by row. */
   readonly layout: SlotLayout | null;
+  /** The first row of the slot that lies in this stored tensor. */
   readonly first: number;
-  /** ... whose element `origin` the chunk begins with. */
+  /** The element of the stored tensor that the chunk begins with, where there is a layout. */
   readonly origin: number;
 }
 
 interface ChunkPlace {
   /** Index of the file. */
   readonly file: number;
-  /** In the file. */
+  /** Byte in the file. */
   readonly offset: number;
 }
 
@@ -36,13 +37,16 @@ export interface Chunk {
   readonly name: string;
   readonly dtype: WriteDtype;
   readonly bytes: number;
-  /** They fill the chunk. */
+  /** What fills the chunk, together. */
   readonly parts: readonly ChunkPart[];
   /** Every place that holds these bytes. */
   readonly places: readonly ChunkPlace[];
 }
 
-/** Large enough that asking, not moving, is the smaller cost; small enough that a few in flight are little memory. */
+/**
+ * Large enough that a system call costs little beside moving the bytes; small enough that a few chunks in flight take
+ * little memory.
+ */
 const defaultChunkBytes = 8 << 20;
 
 /** Runs shorter than this are put together in memory before they are written. */
@@ -57,20 +61,20 @@ export function planChunks(
   chunkBytes = defaultChunkBytes,
   sameAs?: (slot: Slot) => string,
 ): Chunk[] {
-  const known = new Map<string, ChunkPlace[]>();
+  const placesOf = new Map<string, ChunkPlace[]>();
   const chunks: Chunk[] = [];
   files.forEach(({ tensors }, file) => {
     for (const tensor of tensors) {
-      for (const { part, parts, at, bytes } of cut(tensor, chunkBytes)) {
-        const place = { file, offset: tensor.begin + at };
+      for (const { part, parts, begin, bytes } of cut(tensor, chunkBytes)) {
+        const place = { file, offset: tensor.begin + begin };
         const key = sameAs === undefined || part === undefined ? undefined : keyOf(part, tensor.dtype, sameAs);
-        const others = key === undefined ? undefined : known.get(key);
+        const others = key === undefined ? undefined : placesOf.get(key);
         if (others !== undefined) {
           others.push(place);
           continue;
         }
         const places = [place];
-        if (key !== undefined) known.set(key, places);
+        if (key !== undefined) placesOf.set(key, places);
         chunks.push({ name: tensor.name, dtype: tensor.dtype, bytes, parts, places });
       }
     }
@@ -78,16 +82,17 @@ export function planChunks(
   return chunks;
 }
 
+/** Equal for parts that hold equal bytes. */
 function keyOf({ slot, rectangle }: ChunkPart, dtype: WriteDtype, sameAs: (slot: Slot) => string): string {
   return `${dtype} [${slot.shape.join()}] ${rectangle.rowStart}+${rectangle.rowCount} ${sameAs(slot)}`;
 }
 
 interface ByteRun {
-  /** Set if the run is a rectangle of one slot, row by row. */
+  /** Set if the run is a rectangle of one slot, row by row; the only one of `parts` then. */
   readonly part?: ChunkPart;
   readonly parts: readonly ChunkPart[];
-  /** Byte in the stored tensor. */
-  readonly at: number;
+  /** First byte of the run in the stored tensor. */
+  readonly begin: number;
   readonly bytes: number;
 }
 
@@ -96,18 +101,20 @@ function* cut(tensor: FileTensor, chunkBytes: number): Generator<ByteRun> {
   if (slots.every((place) => place.layout === null || hasLongRuns(place, place.layout, tensor))) {
     for (const place of slots) yield* cutRows(place, tensor.dtype, chunkBytes);
   } else {
-    yield* weave(slots as readonly Woven[], tensor, chunkBytes);
+    yield* cutWoven(slots.map(wovenPlace), tensor, chunkBytes);
   }
 }
 
+/** Whether rows lie in the stored tensor as in the slot, in runs that are worth a write of their own. */
 function hasLongRuns(
   { slot, count }: Placement,
   { rows, rowStride, columnStride }: SlotLayout,
   { dtype }: FileTensor,
 ): boolean {
   const [, columns] = matrixShape(slot.shape);
-  const run = Math.min(rows.run, count) * columns * floatBytes[dtype];
-  return (columnStride === 1 || columns === 1) && rowStride === columns && (run >= shortestRun || rows.run >= count);
+  const runBytes = Math.min(rows.run, count) * columns * floatBytes[dtype];
+  const isRowByRow = (columnStride === 1 || columns === 1) && rowStride === columns;
+  return isRowByRow && (runBytes >= shortestRun || rows.run >= count);
 }
 
 /** Runs of whole rows of one slot that lie one after the other. */
@@ -125,25 +132,31 @@ function* cutRows(
       const rowCount = Math.min(step, span.count - done);
       const rectangle = { rowStart: first + span.row + done, rowCount, columnStart: 0, columnCount };
       const part = { slot, rectangle, layout: null, first, origin: 0 };
-      yield { part, parts: [part], at: base + (span.at + done) * rowBytes, bytes: rowCount * rowBytes };
+      yield { part, parts: [part], begin: base + (span.at + done) * rowBytes, bytes: rowCount * rowBytes };
     }
   }
 }
 
-type Woven = Placement & { readonly layout: SlotLayout };
+/** A slot that shares its stored tensor, row by row or column by column. */
+type WovenPlace = Placement & { readonly layout: SlotLayout };
+
+function wovenPlace(place: Placement): WovenPlace {
+  const { layout, name, slot } = place;
+  if (layout === null) throw new Error(`${slot.key} is all of ${name}, which other slots lie in`);
+  return { ...place, layout };
+}
 
 /**
- * Slots whose rows alternate, or that are stored transposed: chunks are runs of the stored tensor's own lines, each
- * with what every slot gives to it.
+ * Cuts a tensor of slots whose rows alternate, or that are stored transposed: chunks are runs of the stored tensor's
+ * own lines, each with what every slot gives to it.
  */
-function* weave(
-  slots: readonly Woven[],
-  { begin, end, dtype, slots: places }: FileTensor,
+function* cutWoven(
+  slots: readonly WovenPlace[],
+  { begin, end, dtype }: FileTensor,
   chunkBytes: number,
 ): Generator<ByteRun> {
   const size = floatBytes[dtype];
-  const shape = places[0]!.shape;
-  const line = shape.length > 1 ? shape.at(-1)! : 1;
+  const line = lineLength(at(slots, 0).shape);
   const lines = (end - begin) / size / line;
   const step = Math.max(1, Math.floor(chunkBytes / (line * size)));
   for (let first = 0; first < lines; first += step) {
@@ -155,13 +168,18 @@ function* weave(
         ? []
         : [{ slot: place.slot, rectangle, layout: place.layout, first: place.first, origin }];
     });
-    yield { parts, at: origin * size, bytes: count * line * size };
+    yield { parts, begin: origin * size, bytes: count * line * size };
   }
 }
 
-/** The rectangle of a slot that lies in so many lines of the stored tensor. */
+/** Elements of a line of a stored tensor: its last dimension, or 1 for a vector. */
+function lineLength([, ...others]: readonly number[]): number {
+  return others.at(-1) ?? 1;
+}
+
+/** The rectangle of a slot that lies in `count` lines of the stored tensor from line `first` on; null: none of it. */
 function rectangleWithin(
-  { slot, first: firstRow, count: rowCount, layout }: Woven,
+  { slot, first: firstRow, count: rowCount, layout }: WovenPlace,
   line: number,
   first: number,
   count: number,
@@ -177,19 +195,17 @@ function rectangleWithin(
       : { rowStart: firstRow, rowCount, columnStart, columnCount: columnEnd - columnStart };
   }
   // Rows lie in rising order, so those between two lines follow each other in the slot.
-  const rowsBefore = (stored: number): number => {
-    const whole = Math.floor((stored - rows.start) / rows.period);
-    return Math.max(
-      0,
-      Math.min(
-        rowCount,
-        whole < 0 ? 0 : whole * rows.run + Math.min(rows.run, stored - rows.start - whole * rows.period),
-      ),
-    );
-  };
-  const rowStart = rowsBefore(Math.ceil((first * line - base) / rowStride));
-  const rowEnd = rowsBefore(Math.ceil(((first + count) * line - base) / rowStride));
+  const rowAt = (storedLine: number): number =>
+    Math.min(rowCount, rowsBefore(rows, Math.ceil((storedLine * line - base) / rowStride)));
+  const [rowStart, rowEnd] = [rowAt(first), rowAt(first + count)];
   return rowEnd <= rowStart
     ? null
     : { rowStart: firstRow + rowStart, rowCount: rowEnd - rowStart, columnStart: 0, columnCount };
+}
+
+/** How many of a slot's rows lie before stored row `stored`. */
+function rowsBefore({ start, run, period }: RowRuns, stored: number): number {
+  const wholePeriods = Math.floor((stored - start) / period);
+  if (wholePeriods < 0) return 0;
+  return wholePeriods * run + Math.min(run, stored - start - wholePeriods * period);
 }

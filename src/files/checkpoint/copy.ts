@@ -9,7 +9,8 @@ import { sizeLimits, readWhole, requireKind, tooLarge } from "../io/open.js";
 import { readJson } from "../io/ranges.js";
 import { carriedTokenizerConfig } from "./carried-tokenizer.js";
 
-const made = "tokenizer_config.json";
+/** The one file that may be made rather than copied. */
+const tokenizerConfigFile = "tokenizer_config.json";
 
 /**
  * Names of the files that `from` gives, with the sum of their sizes in bytes. `tokenizer_config.json` is among them
@@ -30,7 +31,7 @@ export async function findCarried(from: string): Promise<{ names: string[]; byte
   }
   const config = await tokenizerConfigFor(from);
   if (config !== null) {
-    if (!names.includes(made)) names.push(made);
+    if (!names.includes(tokenizerConfigFile)) names.push(tokenizerConfigFile);
     bytes += Buffer.byteLength(config);
   }
   return { names, bytes };
@@ -42,20 +43,21 @@ export async function findCarried(from: string): Promise<{ names: string[]; byte
  */
 export async function copyFiles(from: string, to: string, names: readonly string[]): Promise<void> {
   for (const name of names) {
-    const source = join(from, name);
-    const changed = name === made ? await tokenizerConfigFor(from) : null;
-    await writeFileSynced(join(to, name), changed ?? (await readWhole(source, sizeLimits.record, "copy file")));
+    const ownText = name === tokenizerConfigFile ? await tokenizerConfigFor(from) : null;
+    const data = ownText ?? (await readWhole(join(from, name), sizeLimits.record, "copy file"));
+    await writeFileSynced(join(to, name), data);
   }
 }
 
+/** The text of `tokenizer_config.json` where it must differ from the source's; null: the source's is right as it is. */
 async function tokenizerConfigFor(from: string): Promise<string | null> {
   const read = async (name: string): Promise<Readonly<Record<string, unknown>> | null> => {
     const path = join(from, name);
     const json = (await withFsErrors(path, "copy file", () => exists(path))) ? await readJson(path) : null;
     return typeof json === "object" && !Array.isArray(json) ? (json as Readonly<Record<string, unknown>> | null) : null;
   };
-  const tokenizerConfig = await read(made);
-  // The common case, without reading a tokenizer of many megabytes.
+  const tokenizerConfig = await read(tokenizerConfigFile);
+  // This is the common case, in which a tokenizer of many megabytes need not be read.
   if (typeof tokenizerConfig?.["tokenizer_class"] === "string" && tokenizerConfig["auto_map"] === undefined)
     return null;
   return carriedTokenizerConfig({

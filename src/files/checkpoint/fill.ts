@@ -1,4 +1,8 @@
-/** Puts the bytes of a chunk together. */
+/**
+ * Puts the bytes of a chunk together.
+ *
+ * Letters: R rows of a slot, C columns of it; a vector has one column.
+ */
 import { type Rectangle } from "../numeric/rectangles.js";
 import { floatBytes } from "../numeric/dtype.js";
 import { rowSpans, type SlotLayout } from "../../model/tensors/placement.js";
@@ -6,7 +10,7 @@ import type { Slot } from "../../model/tensors/slots.js";
 import type { Chunk, ChunkPart } from "./chunks.js";
 import type { WriteDtype } from "./plan-files.js";
 
-/** A rectangle of a slot in `dtype`, row-major; may lie in `into`, from its beginning. */
+/** Makes a rectangle [rowCount, columnCount] of a slot in `dtype`, row-major; it may lie at the beginning of `into`. */
 export type MakeRectangle = (
   slot: Slot,
   rectangle: Rectangle,
@@ -14,24 +18,30 @@ export type MakeRectangle = (
   into: Uint8Array,
 ) => Promise<Uint8Array>;
 
-/** Fills `out`, of exactly the chunk's size. */
+/** Fills `out`, which has exactly the chunk's size. Throws a plain Error where `make` gives another number of bytes. */
 export async function fillChunk({ dtype, parts }: Chunk, make: MakeRectangle, out: Uint8Array): Promise<void> {
   for (const part of parts) {
     const { slot, rectangle, layout } = part;
     const bytes = rectangle.rowCount * rectangle.columnCount * floatBytes[dtype];
-    const made = await make(slot, rectangle, dtype, layout === null ? out : new Uint8Array(bytes));
-    if (made.byteLength !== bytes)
+    const values = await make(slot, rectangle, dtype, layout === null ? out : new Uint8Array(bytes));
+    if (values.byteLength !== bytes)
       throw new Error(
-        `${slot.key}: got ${made.byteLength} bytes for ${rectangle.rowCount} rows of ${rectangle.columnCount}, ` +
+        `${slot.key}: got ${values.byteLength} bytes for ${rectangle.rowCount} rows of ${rectangle.columnCount}, ` +
           `${dtype} takes ${bytes}`,
       );
-    if (layout !== null) scatter(made, part, layout, floatBytes[dtype], out);
-    else if (made.buffer !== out.buffer || made.byteOffset !== out.byteOffset) out.set(made);
+    if (layout !== null) scatter(values, part, layout, floatBytes[dtype], out);
+    else if (values.buffer !== out.buffer || values.byteOffset !== out.byteOffset) out.set(values);
   }
 }
 
-function scatter(
-  made: Uint8Array,
+/** Puts a rectangle's rows, or their single elements, where they lie in the stored tensor. */
+function scatter(values: Uint8Array, part: ChunkPart, layout: SlotLayout, size: number, out: Uint8Array): void {
+  if (layout.columnStride === 1 || part.rectangle.columnCount === 1) scatterRows(values, part, layout, size, out);
+  else scatterElements(values, part, layout, size, out);
+}
+
+function scatterRows(
+  values: Uint8Array,
   { rectangle, first, origin }: ChunkPart,
   { base, rows, rowStride, columnStride }: SlotLayout,
   size: number,
@@ -39,21 +49,27 @@ function scatter(
 ): void {
   const { rowCount, columnStart, columnCount } = rectangle;
   const rowStart = rectangle.rowStart - first;
-  if (columnStride === 1 || columnCount === 1) {
-    for (const { row, at, count } of rowSpans(rows, rowStart, rowCount)) {
-      for (let i = 0; i < count; i++) {
-        const from = (row - rowStart + i) * columnCount * size;
-        out.set(
-          made.subarray(from, from + columnCount * size),
-          (base + (at + i) * rowStride + columnStart * columnStride - origin) * size,
-        );
-      }
+  for (const { row, at, count } of rowSpans(rows, rowStart, rowCount)) {
+    for (let i = 0; i < count; i++) {
+      const from = (row - rowStart + i) * columnCount * size;
+      const to = (base + (at + i) * rowStride + columnStart * columnStride - origin) * size;
+      out.set(values.subarray(from, from + columnCount * size), to);
     }
-    return;
   }
+}
+
+function scatterElements(
+  values: Uint8Array,
+  { rectangle, first, origin }: ChunkPart,
+  { base, rows, rowStride, columnStride }: SlotLayout,
+  size: number,
+  out: Uint8Array,
+): void {
+  const { rowCount, columnStart, columnCount } = rectangle;
+  const rowStart = rectangle.rowStart - first;
   if (out.byteOffset % size !== 0)
     throw new Error(`a chunk of ${size}-byte elements begins at byte ${out.byteOffset} of its memory`);
-  const [source, target] = [elements(made, size), elements(out, size)];
+  const [source, target] = [asElements(values, size), asElements(out, size)];
   for (const { row, at, count } of rowSpans(rows, rowStart, rowCount)) {
     for (let i = 0; i < count; i++) {
       const from = (row - rowStart + i) * columnCount;
@@ -64,7 +80,7 @@ function scatter(
 }
 
 /** Bit patterns, so that no value changes on its way. */
-function elements(bytes: Uint8Array, size: number): Uint16Array | Uint32Array {
+function asElements(bytes: Uint8Array, size: number): Uint16Array | Uint32Array {
   const { buffer, byteOffset, byteLength } = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
   return size === 2
     ? new Uint16Array(buffer, byteOffset, byteLength / 2)

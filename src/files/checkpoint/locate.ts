@@ -18,14 +18,17 @@ import type { RangeFile } from "../io/ranges.js";
 import { openPooled } from "../io/range-pool.js";
 import { readText } from "../io/ranges.js";
 import { pickledTensors } from "./pickled.js";
-import { contiguous, type Located } from "./stored.js";
+import { contiguous, type ReadableTensor } from "./stored.js";
 
 /** One way to store weights: the names of its files, and what a file of it holds. */
 interface Container {
+  /** Name of the file that holds all weights. */
   readonly single: string;
+  /** Name of the index, where several files hold them. */
   readonly index: string;
   readonly extension: string;
-  tensorsOf(source: RangeFile, name: string): Promise<Iterable<readonly [string, Located]>>;
+  /** The tensors of one open file, by name. */
+  tensorsOf(source: RangeFile, name: string): Promise<Iterable<readonly [string, ReadableTensor]>>;
 }
 
 const safetensors: Container = {
@@ -35,17 +38,17 @@ const safetensors: Container = {
   async tensorsOf(source, file) {
     const { tensors, dataStart } = await readHeader(source);
     const weightless = isHeaderAlone(await source.read(dataStart, headerAlone(source.size - dataStart).length));
-    return locatedIn(source, file, tensors, weightless);
+    return tensorsIn(source, file, tensors, weightless);
   },
 };
 
-/** One after the other, so that the many of a large header are not listed once more. */
-function* locatedIn(
+/** Gives tensors one after the other, so that the many of a large header are not listed once more. */
+function* tensorsIn(
   source: RangeFile,
   file: string,
   tensors: Header["tensors"],
   weightless: boolean,
-): Generator<readonly [string, Located]> {
+): Generator<readonly [string, ReadableTensor]> {
   for (const [name, { dtype, shape, begin }] of tensors) {
     const tensor = contiguous(source, begin, { file, dtype, shape, bytes: tensorBytes(dtype, shape) });
     yield [name, weightless ? { ...tensor, read: () => Promise.reject(noWeightsHere(source.path)) } : tensor];
@@ -59,14 +62,14 @@ const pickled: Container = {
   tensorsOf: pickledTensors,
 };
 
-/** In order of preference. */
+/** All ways to store weights, in order of preference. */
 const containers: readonly Container[] = [safetensors, pickled];
 
 /**
- * Opened files are added to `files` at once, for the caller to close. Throws inputError for what is missing, damaged or
- * contradictory.
+ * Finds the tensors of a model folder, by name. Files are added to `files` as soon as they are open, for the caller to
+ * close. Throws inputError for what is missing, damaged or contradictory.
  */
-export async function locateTensors(dir: string, files: RangeFile[]): Promise<Map<string, Located>> {
+export async function locateTensors(dir: string, files: RangeFile[]): Promise<Map<string, ReadableTensor>> {
   for (const container of containers) {
     // A single file wins over an index, as in transformers.
     if (await exists(join(dir, container.single))) return readFiles(dir, container, null, files);
@@ -78,11 +81,14 @@ export async function locateTensors(dir: string, files: RangeFile[]): Promise<Ma
 }
 
 /** Finds the tensors of a LoRA adapter's folder, as PEFT names its files; otherwise like `locateTensors`. */
-export async function locateAdapter(dir: string, files: RangeFile[]): Promise<Map<string, Located>> {
-  const named = containers.map((container) => ({ ...container, single: `adapter_model.${container.extension}` }));
-  for (const container of named)
+export async function locateAdapter(dir: string, files: RangeFile[]): Promise<Map<string, ReadableTensor>> {
+  const adapterContainers = containers.map((container) => ({
+    ...container,
+    single: `adapter_model.${container.extension}`,
+  }));
+  for (const container of adapterContainers)
     if (await exists(join(dir, container.single))) return readFiles(dir, container, null, files);
-  throw inputError(`folder has no ${named.map(({ single }) => single).join(" and no ")}`, {
+  throw inputError(`folder has no ${adapterContainers.map(({ single }) => single).join(" and no ")}`, {
     where: dir,
     hint: "expected a LoRA adapter as PEFT saves it",
   });
@@ -93,41 +99,49 @@ async function readFiles(
   container: Container,
   index: ReadonlyMap<string, string> | null,
   files: RangeFile[],
-): Promise<Map<string, Located>> {
-  const names = index === null ? [container.single] : [...new Set(index.values())].sort();
-  const located = new Map<string, Located>();
-  for (const name of names) {
-    const path = join(dir, name);
-    if (!(await exists(path))) {
-      await requireNoDeadLink(path);
-      throw inputError(`${name} is missing, ${container.index} lists it`, {
-        where: dir,
-        hint: "copy or download it again",
-      });
-    }
+): Promise<Map<string, ReadableTensor>> {
+  const fileNames = index === null ? [container.single] : [...new Set(index.values())].sort();
+  const tensors = new Map<string, ReadableTensor>();
+  for (const fileName of fileNames) {
+    const path = join(dir, fileName);
+    await requireListedFile(path, fileName, dir, container);
     const source = await openPooled(path);
     files.push(source);
-    for (const [tensor, found] of await container.tensorsOf(source, name)) {
-      if (index !== null && index.get(tensor) !== name) {
-        const listed = index.get(tensor);
-        throw inputError(
-          `tensor ${tensor} is in this file, ${container.index} ` +
-            `${listed === undefined ? "does not list it" : `says ${listed}`}`,
-          { where: path },
-        );
-      }
-      located.set(tensor, found);
+    for (const [name, tensor] of await container.tensorsOf(source, fileName)) {
+      if (index !== null) requireListed(name, fileName, path, index, container);
+      tensors.set(name, tensor);
     }
   }
-  for (const [tensor, file] of index ?? []) {
-    if (!located.has(tensor))
-      throw inputError(`tensor ${tensor} is not in this file, ${container.index} says it is`, {
-        where: join(dir, file),
+  for (const [name, fileName] of index ?? []) {
+    if (!tensors.has(name))
+      throw inputError(`tensor ${name} is not in this file, ${container.index} says it is`, {
+        where: join(dir, fileName),
       });
   }
-  return located;
+  return tensors;
 }
 
+async function requireListedFile(path: string, fileName: string, dir: string, { index }: Container): Promise<void> {
+  if (await exists(path)) return;
+  await requireNoDeadLink(path);
+  throw inputError(`${fileName} is missing, ${index} lists it`, { where: dir, hint: "copy or download it again" });
+}
+
+/** Throws inputError for a tensor of a file that the index does not list there. */
+function requireListed(
+  name: string,
+  fileName: string,
+  path: string,
+  index: ReadonlyMap<string, string>,
+  container: Container,
+): void {
+  const listedFile = index.get(name);
+  if (listedFile === fileName) return;
+  const listing = listedFile === undefined ? "does not list it" : `says ${listedFile}`;
+  throw inputError(`tensor ${name} is in this file, ${container.index} ${listing}`, { where: path });
+}
+
+/** The error of reading weights from a file that `files/hub/headers.ts` has made. */
 function noWeightsHere(path: string): UpcycleError {
   return inputError("this file has the header of the weights alone, not the weights", {
     where: path,
@@ -142,16 +156,15 @@ async function readHeader(file: RangeFile): Promise<Header> {
   return parseHeader(await file.read(lengthBytes, length), file.size, file.path);
 }
 
+/** The error for a folder without any of the files that weights are looked for in. */
 async function noWeights(dir: string): Promise<UpcycleError> {
-  const found = await withFsErrors(dir, "list folder", () => readdir(dir));
+  const names = await withFsErrors(dir, "list folder", () => readdir(dir));
   for (const name of containers.flatMap(({ single, index }) => [single, index]))
     await requireNoDeadLink(join(dir, name));
-  const shard = found
-    .map((name) => /^(model|pytorch_model)-\d+-of-\d+\.(safetensors|bin)$/.exec(name))
-    .find((match) => match !== null);
-  if (shard != null) {
-    const index = shard[2] === "bin" ? pickledIndexFileName : indexFileName;
-    return inputError(`folder has ${shard[0]} but no ${index}`, { where: dir, hint: "copy or download it again" });
+  const shard = names.find((name) => /^(model|pytorch_model)-\d+-of-\d+\.(safetensors|bin)$/.test(name));
+  if (shard !== undefined) {
+    const index = shard.endsWith(".bin") ? pickledIndexFileName : indexFileName;
+    return inputError(`folder has ${shard} but no ${index}`, { where: dir, hint: "copy or download it again" });
   }
   return inputError(`folder has no ${singleFileName}, no ${indexFileName} and no ${pickledFileName}`, { where: dir });
 }

@@ -4,6 +4,7 @@
  */
 import { stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
+import { entryOf } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { exists, previousName } from "../io/atomic.js";
 import { requireNoDeadLink, withFsErrors } from "../io/fs-errors.js";
@@ -12,6 +13,7 @@ import type { RangeFile } from "../io/ranges.js";
 import { readJson } from "../io/ranges.js";
 import type { FloatDtype } from "../numeric/dtype.js";
 import { floatBytes, storedPlace, toFloat32 } from "../numeric/dtype.js";
+import { matrixShape, wholeRows, type TypedBytes } from "../numeric/rectangles.js";
 import { specFromConfig } from "../../model/decoder/config.js";
 import { readQuantization } from "../../model/decoder/quantization.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
@@ -23,7 +25,7 @@ import { locateTensors } from "./locate.js";
 import { modelFolderOf, type ModelSource } from "./model-source.js";
 import { dequantizedDtype, isActivationScale, withScales } from "./scales.js";
 import { elements } from "../../base/shapes.js";
-import type { Located } from "./stored.js";
+import type { ReadableTensor } from "./stored.js";
 import type { Checkpoint } from "./types.js";
 import { openRectangleReader, type RectangleSource } from "./rectangle-reader.js";
 
@@ -32,9 +34,12 @@ export type { ModelSource } from "./model-source.js";
 export type { StoredTensor } from "./stored.js";
 
 /**
- * Opens a model. Throws inputError, naming what was found and what was expected, if the folder is not a supported
- * model, a file is missing or cut short, or a tensor is missing, misshapen or not floating point; and for an adapter
- * that cannot be merged in.
+ * Opens a model folder, or one with an adapter merged in. Nothing but headers is read of the weights. Close it when it
+ * is no longer needed: its files stay open until then.
+ *
+ * Throws inputError, naming what was found and what was expected, if the folder is not a supported model, a file is
+ * missing or cut short, or a tensor is missing, misshapen or not floating point; and for an adapter that cannot be
+ * merged in. Throws stopError where the system fails.
  */
 export async function openCheckpoint(source: ModelSource): Promise<Checkpoint> {
   const base = await openFolder(modelFolderOf(source));
@@ -50,161 +55,29 @@ export async function openCheckpoint(source: ModelSource): Promise<Checkpoint> {
 async function openFolder(dir: string): Promise<Checkpoint> {
   await requireFolder(dir);
   const configPath = join(dir, "config.json");
-  if (!(await exists(configPath))) {
-    await requireNoDeadLink(configPath);
-    const isAdapter = await exists(join(dir, adapterConfigFile));
-    const hint = isAdapter
-      ? "this is an adapter, which goes behind its model: MODEL+ADAPTER"
-      : "expected a Hugging Face model folder";
-    throw inputError("folder has no config.json", { where: dir, hint });
-  }
-  const config = await readJson(configPath, sizeLimits.settings);
+  await requireConfigFile(dir, configPath);
+  const config = (await readJson(configPath, sizeLimits.settings)) as Readonly<Record<string, unknown>>;
   const spec = specFromConfig(config, configPath);
   const files: RangeFile[] = [];
   try {
-    const slots = placements(spec);
-    const wanted = new Set(slots.map(({ name }) => name));
-    const stored = underCurrentNames(spec, wanted, await locateTensors(dir, files));
-    const settings = config as Record<string, unknown>;
+    const places = placements(spec);
+    const names = new Set(places.map(({ name }) => name));
     const { tensors, scales } = withScales(
-      stored,
-      wanted,
+      underCurrentNames(spec, names, await locateTensors(dir, files)),
+      names,
       readQuantization(config, configPath),
-      dequantizedDtype(settings),
+      dequantizedDtype(config),
       dir,
     );
-    requireSlots(slots, tensors, dir, spec);
-    return assemble(dir, spec, settings, tensors, slots, scales, files);
+    requireTensors(names, tensors, dir, spec);
+    const others = [...tensors.keys()]
+      .filter((name) => !names.has(name) && !scales.has(name) && !isComputedBuffer(name))
+      .sort();
+    return checkpointOf({ dir, spec, config, tensors, others, sources: slotSources(places, tensors, dir), files });
   } catch (cause) {
     await Promise.all(files.map((file) => file.close()));
     throw cause;
   }
-}
-
-/** The tensors of old files, whose names have changed since, under their names of today. */
-function underCurrentNames(
-  spec: DecoderSpec,
-  wanted: ReadonlySet<string>,
-  located: ReadonlyMap<string, Located>,
-): ReadonlyMap<string, Located> {
-  const renamed = new Map<string, string>();
-  for (const name of wanted) {
-    const older = olderName(spec, name);
-    if (older !== null && !located.has(name)) renamed.set(older, name);
-  }
-  if (renamed.size === 0) return located;
-  return new Map([...located].map(([name, tensor]) => [renamed.get(name) ?? name, tensor]));
-}
-
-/** A slot and the stored tensors that hold it, in the order of its rows. */
-interface Held {
-  readonly slot: Slot;
-  /** The precision of all of them. */
-  readonly dtype: FloatDtype;
-  readonly parts: (RectangleSource & { readonly place: Placement })[];
-}
-
-function assemble(
-  dir: string,
-  spec: DecoderSpec,
-  config: Record<string, unknown>,
-  located: ReadonlyMap<string, Located>,
-  slots: readonly Placement[],
-  scales: ReadonlySet<string>,
-  files: readonly RangeFile[],
-): Checkpoint {
-  const bySlot = new Map<string, Held>();
-  for (const place of slots) {
-    const tensor = located.get(place.name)!;
-    const { presented, shape } = tensor;
-    const read: RectangleSource["read"] = (start, count, into) => tensor.read(start, count, into);
-    const held = bySlot.get(place.slot.key) ?? { slot: place.slot, dtype: presented!, parts: [] };
-    held.parts.push({
-      place,
-      name: place.name,
-      dtype: presented!,
-      count: elements(shape),
-      first: place.first,
-      rows: place.count,
-      layout: place.layout,
-      read,
-    });
-    bySlot.set(place.slot.key, held);
-  }
-  const find = (slotKey: string): Held => {
-    const held = bySlot.get(slotKey);
-    if (held === undefined) throw new Error(`no slot ${slotKey} in ${dir}`);
-    return held;
-  };
-  const readBytes = async (slotKey: string): Promise<{ dtype: FloatDtype; bytes: Uint8Array }> => {
-    const { slot, dtype, parts } = find(slotKey);
-    const [first] = parts;
-    if (isWholeTensor(first!.place)) return { dtype, bytes: await first!.read(0, first!.count) };
-    const size = floatBytes[dtype];
-    const bytes = new Uint8Array(elements(slot.shape) * size);
-    for (const { place, count, read } of parts) takeSlot(place, await read(0, count), bytes, size);
-    return { dtype, bytes };
-  };
-  const readRectangle = openRectangleReader();
-  const used = new Set(slots.map(({ name }) => name));
-  const others = [...located.keys()]
-    .filter((name) => !used.has(name) && !scales.has(name) && !isComputedBuffer(name))
-    .sort();
-  return {
-    dir,
-    adapter: null,
-    spec,
-    config,
-    tensors: located,
-    unused: others.filter((name) => !isActivationScale(name)),
-    notes: notesOn(others.filter(isActivationScale)),
-    dtype: dominantDtype([...bySlot.values()]),
-    readBytes,
-    dtypeOf: (slotKey) => find(slotKey).dtype,
-    readRectangle: (rectangle, into) => readRectangle(find(rectangle.key).parts, rectangle, into),
-    async readFloat32(slotKey) {
-      const { dtype, bytes } = await readBytes(slotKey);
-      return toFloat32(dtype, bytes);
-    },
-    async readRows(slotKey, start, count, memory) {
-      const { slot, dtype, parts } = find(slotKey);
-      const [rows = 1, ...rest] = slot.shape;
-      if (!(start >= 0 && count >= 0 && start + count <= rows))
-        throw new Error(`rows ${start} to ${start + count} of ${slotKey}, which has ${rows}`);
-      const width = elements(rest);
-      const room = memory !== undefined && memory.byteLength >= 4 * count * width ? memory : undefined;
-      const into = room && storedPlace(dtype, count * width, room);
-      const [first] = parts;
-      if (isWholeTensor(first!.place))
-        return toFloat32(dtype, await first!.read(start * width, count * width, into), room);
-      const rectangle = {
-        key: slotKey,
-        rowStart: start,
-        rowCount: count,
-        columnStart: 0,
-        columnCount: width,
-        stride: width,
-      };
-      return toFloat32(dtype, (await readRectangle(parts, rectangle, into)).bytes, room);
-    },
-    async close() {
-      await Promise.all(files.map((file) => file.close()));
-    },
-  };
-}
-
-function dominantDtype(slots: readonly Held[]): FloatDtype {
-  const counts = new Map<FloatDtype, number>();
-  for (const { slot, dtype } of slots) counts.set(dtype, (counts.get(dtype) ?? 0) + elements(slot.shape));
-  return [...counts].reduce((a, b) => (b[1] > a[1] ? b : a))[0];
-}
-
-function notesOn(activationScales: readonly string[]): string[] {
-  const [first] = activationScales;
-  if (first === undefined) return [];
-  const count =
-    activationScales.length === 1 ? "1 tensor holds a scale" : `${activationScales.length} tensors hold scales`;
-  return [`${count} of activations (such as ${first}), not read: activations are not quantized here`];
 }
 
 async function requireFolder(dir: string): Promise<void> {
@@ -220,50 +93,199 @@ async function requireFolder(dir: string): Promise<void> {
   if (!info.isDirectory()) throw inputError(`this is ${kindOf(info)}, expected a model folder`, { where: dir });
 }
 
-function requireSlots(
-  slots: readonly Placement[],
-  located: ReadonlyMap<string, Located>,
+async function requireConfigFile(dir: string, configPath: string): Promise<void> {
+  if (await exists(configPath)) return;
+  await requireNoDeadLink(configPath);
+  const isAdapter = await exists(join(dir, adapterConfigFile));
+  const hint = isAdapter
+    ? "this is an adapter, which goes behind its model: MODEL+ADAPTER"
+    : "expected a Hugging Face model folder";
+  throw inputError("folder has no config.json", { where: dir, hint });
+}
+
+/** The tensors of old files, whose names have changed since, under their names of today. */
+function underCurrentNames(
+  spec: DecoderSpec,
+  names: ReadonlySet<string>,
+  tensors: ReadonlyMap<string, ReadableTensor>,
+): ReadonlyMap<string, ReadableTensor> {
+  const renamed = new Map<string, string>();
+  for (const name of names) {
+    const older = olderName(spec, name);
+    if (older !== null && !tensors.has(name)) renamed.set(older, name);
+  }
+  if (renamed.size === 0) return tensors;
+  return new Map([...tensors].map(([name, tensor]) => [renamed.get(name) ?? name, tensor]));
+}
+
+function requireTensors(
+  names: ReadonlySet<string>,
+  tensors: ReadonlyMap<string, ReadableTensor>,
   dir: string,
   spec: DecoderSpec,
 ): void {
-  const names = [...new Set(slots.map(({ name }) => name))];
-  const missing = names.filter((name) => !located.has(name));
-  if (missing.length > 0) {
-    const more = missing.length === 1 ? "" : ` and ${missing.length - 1} more`;
-    throw inputError(
-      `tensor ${missing[0]}${more} missing, config.json (${spec.family}, ${spec.layers.length} layers) asks ` +
-        `for ${names.length}`,
-      {
-        where: dir,
-        hint: "the weights do not belong to this config.json, or the download is incomplete",
-      },
-    );
-  }
-  const firstOf = new Map<string, Placement>();
-  for (const place of slots) {
-    const { slot, shape: wanted, name } = place;
-    const { shape, dtype, presented, file } = located.get(name)!;
-    const where = join(dir, file);
-    if (shape.join() !== wanted.join()) {
-      throw inputError(`tensor ${name} has shape [${shape.join(", ")}], config.json asks for [${wanted.join(", ")}]`, {
-        where,
-        hint: "the weights do not belong to this config.json",
-      });
-    }
-    if (presented === null) {
-      throw inputError(`tensor ${name} is stored as ${dtype}, expected F32, BF16, F16, F64, F8_E4M3 or F8_E5M2`, {
-        where,
-        hint: "use the unquantized model it was made from",
-      });
-    }
-    const first = firstOf.get(slot.key);
-    if (first === undefined) firstOf.set(slot.key, place);
-    else if (located.get(first.name)!.presented !== presented) {
+  const missing = [...names].filter((name) => !tensors.has(name));
+  const [first] = missing;
+  if (first === undefined) return;
+  const more = missing.length === 1 ? "" : ` and ${missing.length - 1} more`;
+  throw inputError(
+    `tensor ${first}${more} missing, config.json (${spec.family}, ${spec.layers.length} layers) asks ` +
+      `for ${names.size}`,
+    {
+      where: dir,
+      hint: "the weights do not belong to this config.json, or the download is incomplete",
+    },
+  );
+}
+
+/** Rows of a slot in a stored tensor. */
+type SlotPart = RectangleSource & { readonly place: Placement };
+
+/** A slot and the stored tensors that it lies in, in the order of its rows. */
+interface SlotSource {
+  readonly slot: Slot;
+  /** The precision that all of them are read in. */
+  readonly dtype: FloatDtype;
+  readonly parts: [SlotPart, ...SlotPart[]];
+}
+
+/** Where each slot is read from. Throws inputError for a tensor of another shape or precision than its slot has. */
+function slotSources(
+  places: readonly Placement[],
+  tensors: ReadonlyMap<string, ReadableTensor>,
+  dir: string,
+): Map<string, SlotSource> {
+  const sources = new Map<string, SlotSource>();
+  for (const place of places) {
+    const tensor = entryOf(tensors, place.name);
+    const where = join(dir, tensor.file);
+    const part = slotPart(place, tensor, where);
+    const source = sources.get(place.slot.key);
+    if (source === undefined) sources.set(place.slot.key, { slot: place.slot, dtype: part.dtype, parts: [part] });
+    else if (source.dtype === part.dtype) source.parts.push(part);
+    else {
+      const { name } = source.parts[0];
       throw inputError(
-        `tensor ${name} is stored as ${dtype}, ${first.name} as ${located.get(first.name)!.dtype}, expected ` +
+        `tensor ${place.name} is stored as ${tensor.dtype}, ${name} as ${entryOf(tensors, name).dtype}, expected ` +
           "one precision for both",
         { where },
       );
     }
   }
+  return sources;
+}
+
+function slotPart(place: Placement, tensor: ReadableTensor, where: string): SlotPart {
+  const { name } = place;
+  const { shape, dtype, presented } = tensor;
+  if (shape.join() !== place.shape.join()) {
+    throw inputError(
+      `tensor ${name} has shape [${shape.join(", ")}], config.json asks for [${place.shape.join(", ")}]`,
+      { where, hint: "the weights do not belong to this config.json" },
+    );
+  }
+  if (presented === null) {
+    throw inputError(`tensor ${name} is stored as ${dtype}, expected F32, BF16, F16, F64, F8_E4M3 or F8_E5M2`, {
+      where,
+      hint: "use the unquantized model it was made from",
+    });
+  }
+  return {
+    place,
+    name,
+    dtype: presented,
+    count: elements(shape),
+    first: place.first,
+    rows: place.count,
+    layout: place.layout,
+    read: (start, count, into) => tensor.read(start, count, into),
+  };
+}
+
+/** What has been found out about a folder, without its weights. */
+interface OpenFolder {
+  readonly dir: string;
+  readonly spec: DecoderSpec;
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly tensors: ReadonlyMap<string, ReadableTensor>;
+  /** Names of tensors that no slot needs, sorted. */
+  readonly others: readonly string[];
+  readonly sources: ReadonlyMap<string, SlotSource>;
+  readonly files: readonly RangeFile[];
+}
+
+function checkpointOf({ dir, spec, config, tensors, others, sources, files }: OpenFolder): Checkpoint {
+  const sourceOf = (slotKey: string): SlotSource => {
+    const source = sources.get(slotKey);
+    if (source === undefined) throw new Error(`no slot ${slotKey} in ${dir}`);
+    return source;
+  };
+  const readRectangle = openRectangleReader();
+  return {
+    dir,
+    adapter: null,
+    spec,
+    config,
+    tensors,
+    unused: others.filter((name) => !isActivationScale(name)),
+    notes: notesOn(others.filter(isActivationScale)),
+    dtype: dominantDtype(sources.values()),
+    async readBytes(slotKey) {
+      return readSlot(sourceOf(slotKey));
+    },
+    dtypeOf: (slotKey) => sourceOf(slotKey).dtype,
+    readRectangle: (rectangle, into) => readRectangle(sourceOf(rectangle.key).parts, rectangle, into),
+    async readFloat32(slotKey) {
+      const { dtype, bytes } = await readSlot(sourceOf(slotKey));
+      return toFloat32(dtype, bytes);
+    },
+    async readRows(slotKey, start, count, memory) {
+      return readSlotRows(sourceOf(slotKey), { start, count }, memory, readRectangle);
+    },
+    async close() {
+      await Promise.all(files.map((file) => file.close()));
+    },
+  };
+}
+
+async function readSlot({ slot, dtype, parts }: SlotSource): Promise<TypedBytes> {
+  const [first] = parts;
+  if (isWholeTensor(first.place)) return { dtype, bytes: await first.read(0, first.count) };
+  const size = floatBytes[dtype];
+  const bytes = new Uint8Array(elements(slot.shape) * size);
+  for (const { place, count, read } of parts) takeSlot(place, await read(0, count), bytes, size);
+  return { dtype, bytes };
+}
+
+async function readSlotRows(
+  { slot, dtype, parts }: SlotSource,
+  { start, count }: { readonly start: number; readonly count: number },
+  memory: ArrayBuffer | undefined,
+  readRectangle: ReturnType<typeof openRectangleReader>,
+): Promise<Float32Array> {
+  const [rows, width] = matrixShape(slot.shape);
+  if (!(start >= 0 && count >= 0 && start + count <= rows))
+    throw new Error(`rows ${start} to ${start + count} of ${slot.key}, which has ${rows}`);
+  const fitting = memory !== undefined && memory.byteLength >= 4 * count * width ? memory : undefined;
+  const into = fitting && storedPlace(dtype, count * width, fitting);
+  const [first] = parts;
+  if (isWholeTensor(first.place))
+    return toFloat32(dtype, await first.read(start * width, count * width, into), fitting);
+  const { bytes } = await readRectangle(parts, wholeRows(slot.key, start, count, width), into);
+  return toFloat32(dtype, bytes, fitting);
+}
+
+/** The precision that most elements are read in. */
+function dominantDtype(sources: Iterable<SlotSource>): FloatDtype {
+  const counts = new Map<FloatDtype, number>();
+  for (const { slot, dtype } of sources) counts.set(dtype, (counts.get(dtype) ?? 0) + elements(slot.shape));
+  return [...counts].reduce((a, b) => (b[1] > a[1] ? b : a))[0];
+}
+
+function notesOn(activationScales: readonly string[]): string[] {
+  const [first] = activationScales;
+  if (first === undefined) return [];
+  const count =
+    activationScales.length === 1 ? "1 tensor holds a scale" : `${activationScales.length} tensors hold scales`;
+  return [`${count} of activations (such as ${first}), not read: activations are not quantized here`];
 }

@@ -17,7 +17,7 @@ import {
 } from "../formats/zip.js";
 import type { RangeFile } from "../io/ranges.js";
 import { elements } from "../../base/shapes.js";
-import { contiguous, type Located } from "./stored.js";
+import { contiguous, type ReadableTensor } from "./stored.js";
 
 /** Names and shapes of some 60,000 tensors. Each byte of a hostile pickle can cost about a hundred of memory. */
 const maxPickleBytes = 16_000_000;
@@ -28,24 +28,22 @@ const longRunBytes = 1 << 16;
  * Every tensor of the archive's state dict. Throws inputError if the file is no such archive, is damaged, or asks for
  * more than tensors.
  */
-export async function pickledTensors(source: RangeFile, file: string): Promise<[string, Located][]> {
+export async function pickledTensors(source: RangeFile, file: string): Promise<[string, ReadableTensor][]> {
   const members = await readMembers(source);
-  const pickle = [...members.keys()].find((name) => /^[^/]*\/data\.pkl$/.test(name));
+  const pickle = [...members.values()].find(({ name }) => /^[^/]*\/data\.pkl$/.test(name));
   if (pickle === undefined)
     throw inputError("zip archive without data.pkl, expected what torch.save writes", { where: source.path });
-  const prefix = pickle.slice(0, -"data.pkl".length);
+  const prefix = pickle.name.slice(0, -"data.pkl".length);
   await requireLittleEndian(source, members.get(`${prefix}byteorder`));
+  const state = parseStateDict(await readMember(source, pickle, maxPickleBytes), source.path);
   const begins = new Map<string, number>();
-  const tensors: [string, Located][] = [];
-  for (const [name, tensor] of parseStateDict(
-    await readMember(source, members.get(pickle)!, maxPickleBytes),
-    source.path,
-  )) {
-    const begin =
-      begins.get(tensor.key) ?? (await storageBegin(source, members.get(`${prefix}data/${tensor.key}`), name, tensor));
+  const tensors: [string, ReadableTensor][] = [];
+  for (const [name, tensor] of state) {
+    const storage = storageOf(source, members.get(`${prefix}data/${tensor.key}`), name, tensor);
+    const begin = begins.get(tensor.key) ?? (await beginOf(source, storage));
     begins.set(tensor.key, begin);
-    requireStorage(source, members.get(`${prefix}data/${tensor.key}`)!, name, tensor);
-    tensors.push([name, locate(source, file, begin, tensor)]);
+    requireStorageSize(source, storage, name, tensor);
+    tensors.push([name, readableTensor(source, file, begin, tensor)]);
   }
   return tensors;
 }
@@ -54,8 +52,8 @@ async function readMembers(source: RangeFile): Promise<Map<string, ZipMember>> {
   const { path, size } = source;
   await requireZip(source);
   const tailBytes = Math.min(size, zipTailBytes);
-  const found = zipEnd(await source.read(size - tailBytes, tailBytes), size, path);
-  const end = found.kind === "zip64" ? zip64End(await source.read(found.begin, zip64EndBytes), size, path) : found;
+  const record = zipEnd(await source.read(size - tailBytes, tailBytes), size, path);
+  const end = record.kind === "zip64" ? zip64End(await source.read(record.begin, zip64EndBytes), size, path) : record;
   if (end.bytes > maxPickleBytes)
     throw inputError(`zip directory has ${end.bytes} bytes, limit ${maxPickleBytes}`, { where: path });
   return zipDirectory(await source.read(end.begin, end.bytes), end.members, size, path);
@@ -64,8 +62,8 @@ async function readMembers(source: RangeFile): Promise<Map<string, ZipMember>> {
 /** Tells the formats of old versions from damage: both are refused, but for other reasons. */
 async function requireZip(source: RangeFile): Promise<void> {
   const first = await source.read(0, Math.min(source.size, 512));
-  const starts = (...bytes: number[]): boolean => bytes.every((byte, i) => first[i] === byte);
-  if (starts(0x50, 0x4b, 3, 4)) return;
+  const startsWith = (...bytes: number[]): boolean => bytes.every((byte, i) => first[i] === byte);
+  if (startsWith(0x50, 0x4b, 3, 4)) return;
   const resave =
     "load it with a recent torch (weights_only=True) and torch.save it again, or use a safetensors version";
   const old = (what: string): UpcycleError =>
@@ -74,7 +72,7 @@ async function requireZip(source: RangeFile): Promise<void> {
       hint: resave,
     });
   // A pickle that begins with torch's magic number.
-  if (starts(0x80, 2, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9)) throw old("the format of torch before 1.6");
+  if (startsWith(0x80, 2, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9)) throw old("the format of torch before 1.6");
   if (new TextDecoder().decode(first.subarray(257, 262)) === "ustar")
     throw old("the tar format of torch before 0.1.10");
   if (new TextDecoder().decode(first).startsWith("version https://git-lfs")) {
@@ -96,6 +94,7 @@ async function requireLittleEndian(source: RangeFile, member: ZipMember | undefi
     throw inputError(`byte order is ${JSON.stringify(order)}, expected little`, { where: source.path });
 }
 
+/** Where a member's bytes begin. Throws inputError for one that is compressed or lies outside the file. */
 async function beginOf(source: RangeFile, member: ZipMember): Promise<number> {
   if (!member.stored)
     throw inputError(`member ${member.name} is compressed, expected it as torch.save writes it`, {
@@ -110,43 +109,42 @@ async function readMember(source: RangeFile, member: ZipMember, limit: number): 
   return source.read(await beginOf(source, member), member.bytes);
 }
 
-async function storageBegin(
-  source: RangeFile,
-  member: ZipMember | undefined,
-  name: string,
-  { key }: TorchTensor,
-): Promise<number> {
+/** The member that a tensor's storage is. */
+function storageOf({ path }: RangeFile, member: ZipMember | undefined, name: string, { key }: TorchTensor): ZipMember {
   if (member === undefined)
-    throw inputError(`tensor ${name} lies in data/${key}, which the archive does not have`, { where: source.path });
-  return beginOf(source, member);
+    throw inputError(`tensor ${name} lies in data/${key}, which the archive does not have`, { where: path });
+  return member;
 }
 
-function requireStorage(
+function requireStorageSize(
   { path }: RangeFile,
   member: ZipMember,
   name: string,
   { dtype, storageElements }: TorchTensor,
 ): void {
-  const wanted = storageElements * itemSizes[dtype];
-  if (!(wanted <= member.bytes))
-    throw inputError(`tensor ${name}: its storage takes ${wanted} bytes, ${member.name} has ${member.bytes}`, {
+  const bytes = storageElements * itemSizes[dtype];
+  if (!(bytes <= member.bytes))
+    throw inputError(`tensor ${name}: its storage takes ${bytes} bytes, ${member.name} has ${member.bytes}`, {
       where: path,
     });
 }
 
-function locate(source: RangeFile, file: string, begin: number, tensor: TorchTensor): Located {
+/** The tensor of a storage that begins at byte `begin` of the file. */
+function readableTensor(source: RangeFile, file: string, begin: number, tensor: TorchTensor): ReadableTensor {
   const { dtype, shape } = tensor;
-  const size = itemSizes[dtype];
-  const stored = { file, dtype, shape, bytes: tensorBytes(dtype, shape) };
+  const whole = contiguous(source, begin + tensor.offset * itemSizes[dtype], {
+    file,
+    dtype,
+    shape,
+    bytes: tensorBytes(dtype, shape),
+  });
   const count = elements(shape);
-  const [first] = runsOf(tensor, 0, count);
-  const whole = contiguous(source, begin + tensor.offset * size, stored);
-  return count === 0 || first!.count === count
-    ? whole
-    : { ...whole, read: (start, length) => gather(source, begin, tensor, start, length) };
+  const [run] = runsOf(tensor, 0, count);
+  if (run === undefined || run.count === count) return whole;
+  return { ...whole, read: (start, length) => gather(source, begin, tensor, start, length) };
 }
 
-/** Elements in row-major order out of a storage that has them in another. */
+/** Reads elements in row-major order out of a storage that has them in another. */
 async function gather(
   source: RangeFile,
   begin: number,
@@ -163,8 +161,8 @@ async function gather(
     longest = Math.max(longest, run.count);
   }
   if (count === 0) return out;
-  const oneByOne = longest * size >= longRunBytes;
-  const span = oneByOne ? null : await source.read(begin + low * size, (high - low) * size);
+  const readsOneByOne = longest * size >= longRunBytes;
+  const span = readsOneByOne ? null : await source.read(begin + low * size, (high - low) * size);
   let done = 0;
   for (const { at, count: length } of runsOf(tensor, start, count)) {
     const bytes =

@@ -1,4 +1,5 @@
-/** What the weight files of a model folder will hold, byte for byte, before the first weight is known. Pure. */
+/** What the weight files of a model folder will hold, byte by byte, before the first weight is made. Pure. */
+import { at, entryOf } from "../../base/at.js";
 import { planHeader, type HeaderPlan } from "../formats/safetensors.js";
 import { planShards } from "../formats/shards.js";
 import type { FloatDtype } from "../numeric/dtype.js";
@@ -22,16 +23,16 @@ export interface FileTensor {
   readonly dtype: WriteDtype;
   /** The slots that lie in it. */
   readonly slots: readonly Placement[];
-  /** Byte range in the file. */
+  /** Byte range in the file, `begin` inclusive, `end` exclusive. */
   readonly begin: number;
   readonly end: number;
 }
 
-/** A weight file with its header, before any weight is known. */
+/** A weight file with its header, before any weight is made. */
 export interface PlannedFile {
   readonly file: string;
   readonly header: HeaderPlan;
-  /** In file order. */
+  /** In the order of their bytes. */
   readonly tensors: readonly FileTensor[];
 }
 
@@ -44,32 +45,32 @@ export interface FilePlan {
   readonly weightBytes: number;
 }
 
-/** Throws inputError for a shard size that makes no sense. */
+/** Plans all weight files of a model. Throws inputError for a shard size that makes no sense. */
 export function planFiles(spec: DecoderSpec, dtype: SlotDtype, maxShardBytes?: number): FilePlan {
   const stored = storedTensors(spec);
   const dtypeOf =
     typeof dtype === "function" ? dtype : (slot: Slot): WriteDtype => (keepsFloat32(spec, slot) ? "F32" : dtype);
   const { shards, index } = planShards(
-    [...stored].map(([name, slots]) => ({ name, dtype: dtypeOfAll(name, slots, dtypeOf), shape: slots[0]!.shape })),
+    [...stored].map(([name, slots]) => ({ name, dtype: dtypeOfAll(name, slots, dtypeOf), shape: at(slots, 0).shape })),
     maxShardBytes,
   );
   const files = shards.map(({ file, tensors }) => {
     const header = planHeader(tensors);
-    const planned = [...header.tensors].map(([name, { dtype: own, begin, end }]) => ({
+    const fileTensors = [...header.tensors].map(([name, { dtype: own, begin, end }]) => ({
       name,
       dtype: own as WriteDtype,
-      slots: stored.get(name)!,
+      slots: entryOf(stored, name),
       begin,
       end,
     }));
-    return { file, header, tensors: planned };
+    return { file, header, tensors: fileTensors };
   });
   return { files, index, weightBytes: files.reduce((sum, { header }) => sum + header.fileBytes, 0) };
 }
 
 function dtypeOfAll(name: string, slots: readonly Placement[], dtypeOf: (slot: Slot) => WriteDtype): WriteDtype {
-  const [first, ...others] = slots.map(({ slot }) => dtypeOf(slot));
-  if (others.some((other) => other !== first))
-    throw new Error(`the slots of ${name} are to be written in several precisions`);
-  return first!;
+  const [dtype, ...others] = new Set(slots.map(({ slot }) => dtypeOf(slot)));
+  if (dtype === undefined || others.length > 0)
+    throw new Error(`the slots of ${name} are to be written in ${dtype === undefined ? "no" : "several"} precisions`);
+  return dtype;
 }

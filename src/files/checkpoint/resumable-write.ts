@@ -38,7 +38,7 @@ export interface ResumableWrite {
   readonly done: ReadonlySet<number>;
   /** Name of the other unfinished work that was removed from here; null if there was none. */
   readonly replaced: string | null;
-  /** Whether an earlier write was complete but for tidying up, which has been done: nothing is left to do. */
+  /** Whether an earlier write was complete but for tidying up, which has been done by now: nothing is left to do. */
   readonly finished: boolean;
   /** Remembers chunks that have been flushed to disk. */
   record(chunks: readonly number[]): Promise<void>;
@@ -57,6 +57,7 @@ interface ResumableWriteOptions {
   readonly files: readonly PlannedFile[];
 }
 
+/** A line of the journal. */
 type Entry =
   | { readonly begun: Identity }
   | { readonly done: readonly (readonly [number, number])[] }
@@ -74,31 +75,39 @@ export async function openResumableWrite(
   try {
     const journal = join(stage.room, journalName);
     const entries = await readEntries(journal);
-    const begun = entries.length > 0 && "begun" in entries[0]! ? entries[0].begun : null;
-    const same = begun?.request === identity.request && begun.name === identity.name;
-    if (same) requireSameSources(begun, identity, stage.room);
-    if (
-      same &&
-      entries.some((entry) => "committing" in entry) &&
-      !(await exists(stage.path)) &&
-      (await exists(join(dir, "config.json")))
-    ) {
+    const earlier = identityOf(entries);
+    const isSame = earlier?.request === identity.request && earlier.name === identity.name;
+    if (isSame) requireSameSources(earlier, identity, stage.room);
+    if (isSame && (await isCommitted(entries, stage, dir))) {
       await stage.discard();
       return { ...resumableWriteOf(stage, null, new Set(), null), finished: true };
     }
     await stage.requireFree();
-    const usable = same && (await holdsFiles(stage.path, files));
-    if (!usable) await begin(stage, journal, identity, files);
-    const done = new Set(
-      usable
-        ? entries.flatMap((entry) => ("done" in entry ? entry.done.flatMap(([from, to]) => range(from, to)) : []))
-        : [],
-    );
-    return resumableWriteOf(stage, await openJsonl(journal), done, begun !== null && !same ? begun.name : null);
+    const isUsable = isSame && (await hasAllFiles(stage.path, files));
+    if (!isUsable) await begin(stage, journal, identity, files);
+    const done = isUsable ? chunksDone(entries) : new Set<number>();
+    const replaced = earlier !== null && !isSame ? earlier.name : null;
+    return resumableWriteOf(stage, await openJsonl(journal), done, replaced);
   } catch (cause) {
     await stage.release();
     throw cause;
   }
+}
+
+/** What the journal says is being made; null where there is no journal. */
+function identityOf([first]: readonly Entry[]): Identity | null {
+  return first !== undefined && "begun" in first ? first.begun : null;
+}
+
+/** Whether the folder has its name already: only the tidying up of the place of unfinished work is missing. */
+async function isCommitted(entries: readonly Entry[], stage: ResumableDirectory, dir: string): Promise<boolean> {
+  if (!entries.some((entry) => "committing" in entry)) return false;
+  return !(await exists(stage.path)) && (await exists(join(dir, "config.json")));
+}
+
+function chunksDone(entries: readonly Entry[]): Set<number> {
+  const ranges = entries.flatMap((entry) => ("done" in entry ? entry.done : []));
+  return new Set(ranges.flatMap(([from, to]) => range(from, to)));
 }
 
 function resumableWriteOf(
@@ -153,7 +162,7 @@ function requireSameSources(begun: Identity, now: Identity, room: string): void 
 }
 
 /** Whether all weight files are there with their full sizes. */
-async function holdsFiles(folder: string, files: readonly PlannedFile[]): Promise<boolean> {
+async function hasAllFiles(folder: string, files: readonly PlannedFile[]): Promise<boolean> {
   for (const { file, header } of files) {
     const info = await stat(join(folder, file)).catch(() => null);
     if (info?.size !== header.fileBytes) return false;
@@ -162,8 +171,8 @@ async function holdsFiles(folder: string, files: readonly PlannedFile[]): Promis
 }
 
 /**
- * Whatever lies there is removed, its journal first. The new journal appears when all files have their sizes and
- * headers on disk.
+ * Begins anew: whatever lies there is removed, its journal first. The new journal appears when all files have their
+ * sizes and headers on disk.
  */
 async function begin(
   { room, path }: ResumableDirectory,
@@ -185,6 +194,7 @@ async function begin(
   });
 }
 
+/** The numbers from `from` to before `to`. */
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
 
 /** [from, to) for runs of numbers that follow each other. */

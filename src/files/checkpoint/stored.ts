@@ -9,18 +9,21 @@ import { isFloatDtype } from "../numeric/dtype.js";
 export interface StoredTensor {
   /** File name inside the folder. */
   readonly file: string;
+  /** The stored dtype. */
   readonly dtype: Dtype;
   readonly shape: readonly number[];
-  /** Stored size. */
+  /** Size in the file. */
   readonly bytes: number;
   /** The precision it is read in, where that is not the stored one. */
   readonly readAs?: FloatDtype;
-  /** Scales that its values are multiplied by, if there are any. */
-  readonly scales?: { readonly tensor: string; /** Such as `per row`. */ readonly per: string };
+  /**
+   * The scales that its values are multiplied by, if there are any: the name of their tensor, and such as `per row`.
+   */
+  readonly scales?: { readonly tensor: string; readonly per: string };
 }
 
 /** A stored tensor whose elements can be read. */
-export interface Located extends StoredTensor {
+export interface ReadableTensor extends StoredTensor {
   /** The precision that `read` gives; null if the tensor holds no floating-point numbers. */
   readonly presented: FloatDtype | null;
   /**
@@ -31,12 +34,12 @@ export interface Located extends StoredTensor {
 }
 
 /** A tensor whose elements lie one after the other from byte `begin` of a file. */
-export function contiguous(source: RangeFile, begin: number, tensor: StoredTensor): Located {
+export function contiguous(source: RangeFile, begin: number, tensor: StoredTensor): ReadableTensor {
   return new Contiguous(source, begin, tensor);
 }
 
 /** A class, since closures of their own for 500,000 tensors take several times the memory. */
-class Contiguous implements Located {
+class Contiguous implements ReadableTensor {
   readonly file: string;
   readonly dtype: Dtype;
   readonly shape: readonly number[];

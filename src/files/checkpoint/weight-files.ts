@@ -1,6 +1,7 @@
 /** The weight files of a folder in the making: created with their sizes and headers, filled chunk by chunk, flushed. */
 import { open } from "node:fs/promises";
 import { join } from "node:path";
+import { at } from "../../base/at.js";
 import { interruptedError } from "../../base/errors.js";
 import { writeAll } from "../io/atomic.js";
 import { withFsErrors } from "../io/fs-errors.js";
@@ -8,7 +9,10 @@ import type { Chunk } from "./chunks.js";
 import type { ChunkWriter } from "./chunk-writer.js";
 import type { PlannedFile } from "./plan-files.js";
 
-/** Creates every file with its header and its final size; `shownAs` is the folder that errors name. */
+/**
+ * Creates every file with its header and its final size; `shownAs` is the folder that errors name. Throws inputError or
+ * stopError as the system says.
+ */
 export async function createWeightFiles(folder: string, files: readonly PlannedFile[], shownAs: string): Promise<void> {
   for (const { file, header } of files) {
     await withFsErrors(join(shownAs, file), "create file", async () => {
@@ -36,10 +40,10 @@ interface FillOptions {
   readonly done: ReadonlySet<number>;
   readonly writer: ChunkWriter;
   readonly flushBytes?: number | undefined;
-  /** Called with chunks that are on disk. */
+  /** Called with the indices of chunks that are on disk. */
   readonly onFlushed?: ((chunks: readonly number[]) => Promise<void>) | undefined;
-  /** Called after each chunk. */
-  readonly onWritten?: ((chunk: Chunk, bytes: number) => void) | undefined;
+  /** Called after each chunk with the bytes of all that are written, those of earlier processes included. */
+  readonly onWritten?: ((chunk: Chunk, writtenBytes: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -51,47 +55,50 @@ export async function fillWeightFiles(options: FillOptions): Promise<void> {
   const { chunks, done, writer, onFlushed, onWritten, signal, flushBytes = defaultFlushBytes } = options;
   const underWay = new Set<Promise<void>>();
   let failure: { readonly cause: unknown } | null = null;
-  let written: number[] = [];
-  let unflushed = 0;
+  let writtenChunks: number[] = [];
+  let unflushedBytes = 0;
   let bytes = chunks.reduce((sum, chunk, i) => sum + (done.has(i) ? sizeOf(chunk) : 0), 0);
   let flushing = Promise.resolve();
 
   const flush = async (): Promise<void> => {
-    const now = written;
-    written = [];
-    unflushed = 0;
+    const now = writtenChunks;
+    writtenChunks = [];
+    unflushedBytes = 0;
     if (now.length === 0) return;
-    await flushFiles(options, new Set(now.flatMap((i) => chunks[i]!.places.map(({ file }) => file))));
+    await flushFiles(options, new Set(now.flatMap((i) => at(chunks, i).places.map(({ file }) => file))));
     await onFlushed?.(now);
   };
-  const write = async (i: number): Promise<void> => {
+  const write = async (chunk: Chunk, i: number): Promise<void> => {
     try {
-      await writer.write(chunks[i]!);
-      written.push(i);
-      bytes += sizeOf(chunks[i]!);
-      unflushed += sizeOf(chunks[i]!);
-      onWritten?.(chunks[i]!, bytes);
+      await writer.write(chunk);
+      writtenChunks.push(i);
+      bytes += sizeOf(chunk);
+      unflushedBytes += sizeOf(chunk);
+      onWritten?.(chunk, bytes);
     } catch (cause) {
       failure ??= { cause };
     }
   };
-  for (let i = 0; i < chunks.length && failure === null && signal?.aborted !== true; i++) {
+  const mayGoOn = (): boolean => failure === null && signal?.aborted !== true;
+  for (const [i, chunk] of chunks.entries()) {
+    if (!mayGoOn()) break;
     if (done.has(i)) continue;
-    const one = write(i).finally(() => underWay.delete(one));
-    underWay.add(one);
+    const writing = write(chunk, i).finally(() => underWay.delete(writing));
+    underWay.add(writing);
     if (underWay.size >= writer.inFlight) await Promise.race(underWay);
-    if (unflushed >= flushBytes) {
-      // Writing goes on meanwhile, but not past the next time.
+    if (unflushedBytes >= flushBytes) {
+      // Chunks are written meanwhile, but not until the next flush is due: that one waits for this one.
       await flushing;
       flushing = flush().catch((cause: unknown) => void (failure ??= { cause }));
     }
   }
   await Promise.all(underWay);
   await flushing;
-  const failed = failure as { readonly cause: unknown } | null;
-  if (failed !== null) {
+  // TypeScript does not see that `write` and `flush` set it.
+  const firstFailure = failure as { readonly cause: unknown } | null;
+  if (firstFailure !== null) {
     await flush().catch(() => undefined);
-    throw failed.cause;
+    throw firstFailure.cause;
   }
   await flush();
   if (signal?.aborted === true) {
@@ -105,7 +112,7 @@ export async function fillWeightFiles(options: FillOptions): Promise<void> {
 
 async function flushFiles({ folder, shownAs, files }: FillOptions, touched: ReadonlySet<number>): Promise<void> {
   for (const index of touched) {
-    const { file } = files[index]!;
+    const { file } = at(files, index);
     await withFsErrors(join(shownAs, file), "flush weights", async () => {
       const handle = await open(join(folder, file), "r+");
       try {
@@ -117,6 +124,7 @@ async function flushFiles({ folder, shownAs, files }: FillOptions, touched: Read
   }
 }
 
+/** Bytes that a chunk takes at all its places. */
 function sizeOf({ bytes, places }: Chunk): number {
   return bytes * places.length;
 }

@@ -4,17 +4,19 @@
  * finished folder gets its name last.
  *
  *   spec -> slots with names -> shards and headers -> free space? -> staged folder -> chunks -> rename
+ *
+ * Letters: R rows of a slot, its first dimension; C elements of a row, the product of all others.
  */
-import { copyRectangle, matrixShape } from "../numeric/rectangles.js";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { entryOf } from "../../base/at.js";
 import { UpcycleError, inputError } from "../../base/errors.js";
 import { indexFileName } from "../formats/shards.js";
 import { stageDirectory, writeFileSynced } from "../io/atomic.js";
 import type { Overwrite } from "../io/model-folder.js";
 import { requireFreeSpace } from "../io/space.js";
-import type { FloatDtype } from "../numeric/dtype.js";
 import { convertBytes, floatBytes, fromFloat32 } from "../numeric/dtype.js";
+import { copyRectangle, matrixShape, type TypedBytes } from "../numeric/rectangles.js";
 import type { ConfigDtype } from "../../model/decoder/config.js";
 import { configFromSpec, stringifyConfig } from "../../model/decoder/config.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
@@ -38,28 +40,31 @@ export const lineageKey = "upcycle";
 
 const configNames: Readonly<Record<WriteDtype, ConfigDtype>> = { F32: "float32", F16: "float16", BF16: "bfloat16" };
 
-/** Values as float32, or stored bytes of any precision; both are converted to the precision of the folder. */
-export type TensorValue = Float32Array | { readonly dtype: FloatDtype; readonly bytes: Uint8Array };
+/**
+ * A whole tensor in its slot's shape, row-major: values as float32, or stored bytes of any precision. Both are
+ * converted to the precision of the folder, rounding to nearest even.
+ */
+export type TensorValue = Float32Array | TypedBytes;
 
 /** Where the weights of a new folder come from. */
 export type Weights =
   /**
-   * Whole tensors: asked for once per slot, in the order of the stored tensors; the slots of one stored tensor are kept
-   * together.
+   * Gives whole tensors. It is called once for each slot, in the order of the stored tensors; the slots of one stored
+   * tensor are held in memory together.
    */
   | ((slot: Slot) => Promise<TensorValue>)
-  /** Rectangles of slots, for tensors that are too large to hold. */
+  /** Makes rectangles of slots, for tensors that are too large for memory. */
   | RectangleWeights;
 
 /** Weights that are made rectangle by rectangle. */
 export interface RectangleWeights {
-  /** Equal for slots with equal values, which are then made once. */
+  /** Gives equal texts for slots with equal values, which are then made once. */
   readonly sameAs?: (slot: Slot) => string;
-  /** Makes and writes chunks, on this thread or others. */
+  /** Opens what makes and writes chunks, on this thread or others. */
   readonly open: (target: ChunkTarget) => Promise<ChunkWriter> | ChunkWriter;
 }
 
-/** Weights whose rectangles are made on this thread. */
+/** Weights whose rectangles `make` makes on this thread; `sameAs` as in `RectangleWeights`. */
 export function rectangleWeights(make: MakeRectangle, sameAs?: (slot: Slot) => string): RectangleWeights {
   return { open: (target) => openChunkWriter(target, make), ...(sameAs === undefined ? {} : { sameAs }) };
 }
@@ -68,7 +73,9 @@ export function rectangleWeights(make: MakeRectangle, sameAs?: (slot: Slot) => s
 export interface WriteProgress {
   /** Hugging Face name of the tensor just worked on. */
   readonly name: string;
+  /** Bytes of weights that are written, those of an interrupted earlier write included. */
   readonly bytes: number;
+  /** Bytes of all weights, without the files' headers. */
   readonly totalBytes: number;
 }
 
@@ -76,12 +83,14 @@ export interface WriteProgress {
 export interface WriteOptions {
   /** The folder to make; parents are made as needed. */
   readonly dir: string;
+  /** The model without its weights; config.json is written from it. */
   readonly spec: DecoderSpec;
   /**
    * The precision of config.json, and of every slot that the family does not keep in float32, unless `slotDtype` says
    * otherwise.
    */
   readonly dtype: WriteDtype;
+  /** The precision of each slot, where that is not the same for all. */
   readonly slotDtype?: ((slot: Slot) => WriteDtype) | undefined;
   /** Where the weights come from. */
   readonly weights: Weights;
@@ -93,18 +102,23 @@ export interface WriteOptions {
   readonly files?: Readonly<Record<string, string | Uint8Array>> | undefined;
   /** Adds larger further files to the unfinished folder; they take `extraBytes`. */
   readonly finish?: ((folder: string) => Promise<void>) | undefined;
+  /** Bytes that `finish` will write, for the check of free space. */
   readonly extraBytes?: number | undefined;
   /** Most bytes of tensors per file (default 5 GB). */
   readonly maxShardBytes?: number | undefined;
+  /** Called after each chunk of weights. */
   readonly onProgress?: ((progress: WriteProgress) => void) | undefined;
   /**
    * Resumes an interrupted write of the same folder, and leaves what is done on disk after a failure
    * (`resumable-write.ts`).
    */
   readonly resume?: ResumeOptions | undefined;
-  /** Stops between two chunks. */
+  /** Stops the writing between two chunks. */
   readonly signal?: AbortSignal | undefined;
-  /** Bytes made in one go, and bytes after which they are flushed to disk and recorded: for tests and measurements. */
+  /**
+   * For tests and measurements: bytes that are made in one go, bytes after which they are flushed to disk and recorded,
+   * and whether they go past the page cache.
+   */
   readonly pace?:
     | {
         readonly chunkBytes?: number | undefined;
@@ -123,9 +137,9 @@ interface ResumeOptions {
   readonly identity: Identity;
   /** The identity's sources as they are now, looked at once more before the folder gets its name. */
   readonly sources: () => Promise<Identity["sources"]>;
-  /** What was found: bytes that are there already, or the name of other unfinished work that was removed. */
+  /** Called with what an earlier write left: its bytes, or the name of other unfinished work that was removed. */
   readonly onFound?:
-    | ((found: { readonly bytes: number; readonly totalBytes: number } | { readonly replaced: string }) => void)
+    | ((earlier: { readonly bytes: number; readonly totalBytes: number } | { readonly replaced: string }) => void)
     | undefined;
 }
 
@@ -144,49 +158,22 @@ export interface WrittenCheckpoint {
  * stopError if the disk is (or would be) full; `interrupted` for the signal. After a failure `dir` is as it was before.
  */
 export async function writeCheckpoint(options: WriteOptions): Promise<WrittenCheckpoint> {
-  const { dir, spec, dtype, carry, lineage, files = {} } = options;
-  const config = stringifyConfig({
-    ...configFromSpec(spec, { dtype: configNames[dtype] }),
-    [lineageKey]: lineage ?? undefined,
-  });
-  const plan = planFiles(spec, options.slotDtype ?? dtype, options.maxShardBytes);
-  const extras: Record<string, string | Uint8Array> = {
-    ...(plan.index === null ? {} : { [indexFileName]: plan.index }),
-    "config.json": config,
-  };
-  for (const name of Object.keys(files)) {
-    const taken = Object.hasOwn(extras, name) || plan.files.some(({ file }) => file === name);
-    if (taken || /[/\\]|^\.{0,2}$/.test(name))
-      throw inputError(`${JSON.stringify(name)} cannot be a further file of a model folder`, { where: dir });
-  }
+  const { dir, carry } = options;
+  const plan = planFolder(options);
   const carried = carry === undefined ? { names: [], bytes: 0 } : await findCarried(carry);
-  const extraBytes = carried.bytes + sizeOf(extras) + sizeOf(files) + (options.extraBytes ?? 0);
-
-  const write =
-    options.resume === undefined
-      ? await writeInOneGo(options, plan, extraBytes)
-      : await openResumableWrite(dir, {
-          overwrite: options.overwrite,
-          identity: options.resume.identity,
-          files: plan.files,
-        });
-  const written = { dir, weightFiles: plan.files.map(({ file }) => file), weightBytes: plan.weightBytes };
-  if (write.finished) return written;
+  const extraBytes = carried.bytes + sizeOf(plan.files) + (options.extraBytes ?? 0);
+  const write = await beginWrite(options, plan.weights, extraBytes);
+  const { files: weightFiles, weightBytes } = plan.weights;
+  const result = { dir, weightFiles: weightFiles.map(({ file }) => file), weightBytes };
+  if (write.finished) return result;
   try {
     if (options.resume !== undefined)
-      await requireFreeSpace(dir, plan.weightBytes + extraBytes - (await allocated(write.path, plan)));
-    await writeWeights(write, plan, options);
-    if (carry !== undefined)
-      await copyFiles(
-        carry,
-        write.path,
-        carried.names.filter((name) => !Object.hasOwn(files, name)),
-      );
+      await requireFreeSpace(dir, weightBytes + extraBytes - (await allocatedBytes(write.path, plan.weights)));
+    await writeWeights(write, plan.weights, options);
+    if (carry !== undefined) await copyFiles(carry, write.path, carriedAlone(carried.names, options));
     await options.finish?.(write.path);
     await requireSameSources(options.resume);
-    // config.json comes last: a folder without it is no model.
-    for (const [name, data] of Object.entries({ ...files, ...extras }))
-      await writeFileSynced(join(write.path, name), data);
+    for (const [name, data] of Object.entries(plan.files)) await writeFileSynced(join(write.path, name), data);
     await write.commit();
   } catch (cause) {
     // A full disk, Ctrl-C, a forbidden file: what is done stays. A value that cannot be written would be met again.
@@ -194,11 +181,45 @@ export async function writeCheckpoint(options: WriteOptions): Promise<WrittenChe
     else await write.leave();
     throw cause;
   }
-  return written;
+  return result;
+}
+
+interface FolderPlan {
+  readonly weights: FilePlan;
+  /** All other files that are not copied, in the order in which they are written. */
+  readonly files: Readonly<Record<string, string | Uint8Array>>;
+}
+
+function planFolder({ dir, spec, dtype, slotDtype, maxShardBytes, lineage, files = {} }: WriteOptions): FolderPlan {
+  const config = stringifyConfig({
+    ...configFromSpec(spec, { dtype: configNames[dtype] }),
+    [lineageKey]: lineage ?? undefined,
+  });
+  const weights = planFiles(spec, slotDtype ?? dtype, maxShardBytes);
+  // config.json comes last: a folder without it is no model.
+  const ownFiles = { ...(weights.index === null ? {} : { [indexFileName]: weights.index }), "config.json": config };
+  for (const name of Object.keys(files)) {
+    const isOurs = Object.hasOwn(ownFiles, name) || weights.files.some(({ file }) => file === name);
+    if (isOurs || /[/\\]|^\.{0,2}$/.test(name))
+      throw inputError(`${JSON.stringify(name)} cannot be a further file of a model folder`, { where: dir });
+  }
+  return { weights, files: { ...files, ...ownFiles } };
+}
+
+/** Names of carried files that no further file replaces. */
+function carriedAlone(names: readonly string[], { files = {} }: WriteOptions): string[] {
+  return names.filter((name) => !Object.hasOwn(files, name));
+}
+
+function beginWrite(options: WriteOptions, plan: FilePlan, extraBytes: number): Promise<ResumableWrite> {
+  const { dir, overwrite, resume } = options;
+  return resume === undefined
+    ? beginWriteInOneGo(options, plan, extraBytes)
+    : openResumableWrite(dir, { overwrite, identity: resume.identity, files: plan.files });
 }
 
 /** A write that finishes in this process or leaves nothing. */
-async function writeInOneGo(
+async function beginWriteInOneGo(
   { dir, overwrite }: WriteOptions,
   plan: FilePlan,
   extraBytes: number,
@@ -226,12 +247,12 @@ async function writeInOneGo(
 }
 
 /** Bytes of disk that the files of an earlier write take already. */
-async function allocated(folder: string, { files }: FilePlan): Promise<number> {
+async function allocatedBytes(folder: string, { files }: FilePlan): Promise<number> {
   const sizes = await Promise.all(files.map(async ({ file }) => (await stat(join(folder, file))).blocks * 512));
   return sizes.reduce((a, b) => a + b, 0);
 }
 
-/** Weights read from a source that changed meanwhile are of no use. */
+/** Throws inputError for a source that has changed since: weights that were read from it are of no use. */
 async function requireSameSources(resume: ResumeOptions | undefined): Promise<void> {
   if (resume === undefined) return;
   const now = await resume.sources();
@@ -244,20 +265,23 @@ async function requireSameSources(resume: ResumeOptions | undefined): Promise<vo
   }
 }
 
-/** Exact size in bytes of the weight files that `writeCheckpoint` would write. */
+/**
+ * Exact size in bytes of the weight files that `writeCheckpoint` would write, headers included. Throws inputError for a
+ * shard size that makes no sense.
+ */
 export function plannedWeightBytes(spec: DecoderSpec, dtype: SlotDtype, maxShardBytes?: number): number {
   return planFiles(spec, dtype, maxShardBytes).weightBytes;
 }
 
 async function writeWeights(write: ResumableWrite, { files }: FilePlan, options: WriteOptions): Promise<void> {
   const { dir, weights, resume, onProgress, signal, pace = {} } = options;
-  const inTurn = typeof weights === "function";
-  const chunks = planChunks(files, pace.chunkBytes, inTurn ? undefined : weights.sameAs);
-  const sum = (some: (index: number) => boolean): number =>
-    chunks.reduce((total, { bytes, places }, i) => total + (some(i) ? bytes * places.length : 0), 0);
-  const totalBytes = sum(() => true);
+  const isWhole = typeof weights === "function";
+  const chunks = planChunks(files, pace.chunkBytes, isWhole ? undefined : weights.sameAs);
+  const bytesWhere = (isCounted: (index: number) => boolean): number =>
+    chunks.reduce((total, { bytes, places }, i) => total + (isCounted(i) ? bytes * places.length : 0), 0);
+  const totalBytes = bytesWhere(() => true);
   if (write.replaced !== null) resume?.onFound?.({ replaced: write.replaced });
-  if (write.done.size > 0) resume?.onFound?.({ bytes: sum((i) => write.done.has(i)), totalBytes });
+  if (write.done.size > 0) resume?.onFound?.({ bytes: bytesWhere((i) => write.done.has(i)), totalBytes });
   const target: ChunkTarget = {
     folder: write.path,
     shownAs: dir,
@@ -265,7 +289,7 @@ async function writeWeights(write: ResumableWrite, { files }: FilePlan, options:
     direct: pace.direct ?? resume !== undefined,
     chunkBytes: chunks.reduce((most, { bytes }) => Math.max(most, bytes), 0),
   };
-  const writer = await (inTurn ? openChunkWriter(target, rectanglesOfWhole(weights, files), 1) : weights.open(target));
+  const writer = await (isWhole ? openChunkWriter(target, rectanglesOfWhole(weights, files), 1) : weights.open(target));
   try {
     await fillWeightFiles({
       folder: write.path,
@@ -276,7 +300,7 @@ async function writeWeights(write: ResumableWrite, { files }: FilePlan, options:
       writer,
       flushBytes: pace.flushBytes,
       signal,
-      onFlushed: (flushed) => write.record(flushed),
+      onFlushed: (indices) => write.record(indices),
       onWritten: ({ name }, bytes) => onProgress?.({ name, bytes, totalBytes }),
     });
   } finally {
@@ -293,14 +317,14 @@ function rectanglesOfWhole(tensor: (slot: Slot) => Promise<TensorValue>, files: 
   for (const { name, slots } of files.flatMap(({ tensors }) => tensors)) {
     for (const { slot } of slots) if (!storedAs.has(slot.key)) storedAs.set(slot.key, name);
   }
-  const held = new Map<string, Promise<Uint8Array>>();
+  const wholeSlots = new Map<string, Promise<Uint8Array>>();
   let current: string | undefined;
   return async (slot, { rowStart, rowCount, columnStart, columnCount }, dtype) => {
-    const stored = storedAs.get(slot.key)!;
-    if (stored !== current) held.clear();
-    current = stored;
-    let whole = held.get(slot.key);
-    if (whole === undefined) held.set(slot.key, (whole = tensor(slot).then((value) => encoded(slot, value, dtype))));
+    const name = entryOf(storedAs, slot.key);
+    if (name !== current) wholeSlots.clear();
+    current = name;
+    const whole = wholeSlots.get(slot.key) ?? tensor(slot).then((value) => encodedBytes(slot, value, dtype));
+    wholeSlots.set(slot.key, whole);
     const [, columns] = matrixShape(slot.shape);
     const size = floatBytes[dtype];
     return copyRectangle(await whole, {
@@ -313,7 +337,8 @@ function rectanglesOfWhole(tensor: (slot: Slot) => Promise<TensorValue>, files: 
   };
 }
 
-function encoded({ key, shape }: Slot, value: TensorValue, dtype: WriteDtype): Uint8Array {
+/** The value's bytes in `dtype`. Throws a plain Error where their number does not fit the slot's shape. */
+function encodedBytes({ key, shape }: Slot, value: TensorValue, dtype: WriteDtype): Uint8Array {
   const bytes =
     value instanceof Float32Array ? fromFloat32(dtype, value) : convertBytes(value.dtype, dtype, value.bytes);
   const expected = shape.reduce((a, b) => a * b, floatBytes[dtype]);

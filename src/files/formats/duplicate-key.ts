@@ -5,13 +5,14 @@
  */
 
 /**
- * Deeper than any file that a person or a program means: whatever walks through a value calls itself at most so often.
+ * How deeply a value may be nested: deeper than in any file that a person or a program means to write. Whatever walks
+ * through a value calls itself at most so often.
  */
 export const deepestJson = 500;
 
 /**
- * Whether lists and objects are nested in each other more than `deepestJson` times. To be asked before `JSON.parse`,
- * which takes a kilobyte of memory for each level; of a text that is no JSON the answer may be either.
+ * Whether lists and objects are nested in each other more than `deepestJson` times. To be called before `JSON.parse`,
+ * which takes a kilobyte of memory for each level. For a text that is no JSON the answer means nothing.
  */
 export function isNestedTooDeeply(text: string): boolean {
   let depth = 0;
@@ -27,7 +28,7 @@ export function isNestedTooDeeply(text: string): boolean {
   return false;
 }
 
-/** What is said of such a text. */
+/** The message for a text that is nested too deeply. */
 export const nestedTooDeeply = `lists and objects are nested more than ${deepestJson} levels deep`;
 
 /**
@@ -36,7 +37,7 @@ export const nestedTooDeeply = `lists and objects are nested more than ${deepest
  */
 export function duplicateKey(text: string, value: unknown = JSON.parse(text)): string | undefined {
   // Counting takes a fraction of the time and memory of remembering the keys of 500,000 tensors.
-  return keysWritten(text) === keysKept(value) ? undefined : firstDuplicate(text);
+  return keysWritten(text) === keysOf(value) ? undefined : firstDuplicate(text);
 }
 
 const [QUOTE, BACKSLASH, COLON] = [0x22, 0x5c, 0x3a];
@@ -53,7 +54,7 @@ function endOfString(text: string, start: number): number {
   }
 }
 
-/** Outside of strings each colon stands behind a key. */
+/** How many keys the text has: outside of strings, each colon stands behind a key. */
 function keysWritten(text: string): number {
   let keys = 0;
   for (let at = 0; at < text.length; at++) {
@@ -64,38 +65,39 @@ function keysWritten(text: string): number {
   return keys;
 }
 
-function keysKept(value: unknown): number {
+/** How many keys the value has, with all objects in it. */
+function keysOf(value: unknown): number {
   let keys = 0;
-  const left = [value];
-  while (left.length > 0) {
-    const one = left.pop();
-    if (typeof one !== "object" || one === null) continue;
-    if (Array.isArray(one)) {
-      for (const entry of one) if (typeof entry === "object") left.push(entry);
+  const pending = [value];
+  while (pending.length > 0) {
+    const next = pending.pop();
+    if (typeof next !== "object" || next === null) continue;
+    if (Array.isArray(next)) {
+      for (const entry of next) if (typeof entry === "object") pending.push(entry);
       continue;
     }
-    for (const key of Object.keys(one)) {
+    for (const key of Object.keys(next)) {
       keys++;
-      const inside = (one as Record<string, unknown>)[key];
-      if (typeof inside === "object") left.push(inside);
+      const inner = (next as Record<string, unknown>)[key];
+      if (typeof inner === "object") pending.push(inner);
     }
   }
   return keys;
 }
 
 function firstDuplicate(text: string): string | undefined {
-  // One entry per open bracket: the keys seen so far, or null inside a list.
+  // Has one entry per open bracket: the keys so far of an object, or null for a list.
   const open: (Set<string> | null)[] = [];
   let expectsKey = false;
   for (let at = 0; at < text.length; at++) {
-    const char = text[at]!;
+    const char = text.charAt(at);
     if (char === '"') {
       const start = at;
       at = endOfString(text, at);
-      if (!expectsKey) continue;
+      const keys = expectsKey ? open.at(-1) : null;
       expectsKey = false;
+      if (keys === null || keys === undefined) continue;
       const key = JSON.parse(text.slice(start, at + 1)) as string;
-      const keys = open.at(-1)!;
       if (keys.has(key)) return key;
       keys.add(key);
     } else if (char === "{") {

@@ -15,7 +15,7 @@ const carriedFiles: readonly string[] = [
   "chat_template.json",
 ];
 
-/** Licences ask to travel with what is made of the model, under any of their usual names. */
+/** Licences, under any of their usual names: they ask to travel with what is made of the model. */
 const legalFile = /^(licen[cs]e|notice|copying|use_policy)([._-].*)?$/i;
 
 /**
@@ -25,17 +25,20 @@ export function isCarried(name: string): boolean {
   return carriedFiles.includes(name) || legalFile.test(name);
 }
 
-/** Bytes of one of them, by far: the largest `tokenizer.json` of published models has some 35 MB. */
+/** Most bytes of a carried file, by far: the largest `tokenizer.json` of published models has some 35 MB. */
 export const largestCarried = 256e6;
 
-/** The model's card. Its front matter states the licence; what is made of the model has a card of its own. */
+/**
+ * Name of the model's card. Its front matter states the licence; what is made of the model has a card of its own.
+ */
 export const cardFile = "README.md";
 
-/** A card is text: what is larger is something else. */
+/** Most bytes of a card. A card is text; what is larger is something else. */
 export const largestCard = 4e6;
 
 /**
- * The file that holds all weights, or the index of those that do; in the order in which transformers looks for them.
+ * The file that holds all weights, or the index of those that do (`shards` is their extension then), in the order in
+ * which transformers looks for them.
  */
 export const weightSources = [
   { file: singleFileName, shards: null },
@@ -44,16 +47,16 @@ export const weightSources = [
   { file: pickledIndexFileName, shards: "bin" },
 ] as const;
 
-/** The same of a LoRA adapter's folder, as PEFT writes it. */
+/** The files that may hold a LoRA adapter, as PEFT writes them. */
 export const adapterSources = [
   { file: "adapter_model.safetensors", shards: null },
   { file: "adapter_model.bin", shards: null },
 ] as const;
 
-/** What we write beside the weights of a model: how it was made, and how much of its parent's function was kept. */
+/** Names of our records beside the weights: how a model was made, and how much of its parent's function was kept. */
 export const recordFiles: readonly string[] = ["upcycle.json", "multiply.json", "merge.json"];
 
-/** What a training keeps beside the weights of its checkpoint. */
+/** Names of the files that a training keeps beside the weights of its checkpoint. */
 const stateFiles: readonly string[] = ["training.json", "optimizer.safetensors"];
 
 const otherModelFiles: readonly string[] = [
@@ -69,7 +72,7 @@ const otherModelFiles: readonly string[] = [
   "spiece.model",
   "sentencepiece.bpe.model",
   "training_args.bin",
-  // Of the Hub's repositories, and of macOS, which puts it into every folder that somebody has looked at.
+  // The first is in every repository of the Hub; macOS puts the second into every folder that somebody has looked at.
   ".gitattributes",
   ".DS_Store",
 ];
@@ -87,13 +90,13 @@ const modelFile = [
  * removed from one: no images, scripts, notes, no folders.
  */
 export function isModelFile(name: string): boolean {
-  // Of a file that was being written when its writer was killed.
-  const [, whole = name] = /^\.(.+)\.partial-\d+(-\d+)?$/.exec(name) ?? [];
-  const known = [...recordFiles, ...otherModelFiles];
-  return isCarried(whole) || known.includes(whole) || modelFile.some((pattern) => pattern.test(whole));
+  // A file that was being written when its writer was killed counts as that file.
+  const [, finalName = name] = /^\.(.+)\.partial-\d+(-\d+)?$/.exec(name) ?? [];
+  const isListed = [...recordFiles, ...otherModelFiles].includes(finalName);
+  return isCarried(finalName) || isListed || modelFile.some((pattern) => pattern.test(finalName));
 }
 
-/** The same of a checkpoint of a training. */
+/** Whether a checkpoint of a training holds files of this name: those of a model, and the training's state. */
 export function isCheckpointFile(name: string): boolean {
   return isModelFile(name) || stateFiles.includes(name);
 }

@@ -4,8 +4,8 @@
  * the bytes. Source: CPython `Lib/pickletools.py` (opcodes of protocols 2 to 5); the same idea as torch's
  * `_weights_only_unpickler.py`.
  */
-import { inputError } from "../../base/errors.js";
-import type { UpcycleError } from "../../base/errors.js";
+import { at } from "../../base/at.js";
+import { inputError, type UpcycleError } from "../../base/errors.js";
 
 /** A value of a pickle, as plain data; nothing in it is ever executed. */
 export type PickleValue<T> =
@@ -30,239 +30,361 @@ export interface PickleHost<T> {
   persistent(id: PickleValue<T>): PickleValue<T> | null;
 }
 
+/** Opcodes of protocols 2 to 5 that files of weights have; the rest are refused. */
+const opcodes = {
+  PROTO: 0x80,
+  FRAME: 0x95,
+  STOP: 0x2e,
+  MARK: 0x28,
+  NONE: 0x4e,
+  NEWTRUE: 0x88,
+  NEWFALSE: 0x89,
+  BININT: 0x4a,
+  BININT1: 0x4b,
+  BININT2: 0x4d,
+  LONG1: 0x8a,
+  BINFLOAT: 0x47,
+  BINUNICODE: 0x58,
+  SHORT_BINUNICODE: 0x8c,
+  BINUNICODE8: 0x8d,
+  // Strings of Python 2.
+  BINSTRING: 0x54,
+  SHORT_BINSTRING: 0x55,
+  BINBYTES: 0x42,
+  SHORT_BINBYTES: 0x43,
+  EMPTY_TUPLE: 0x29,
+  TUPLE1: 0x85,
+  TUPLE2: 0x86,
+  TUPLE3: 0x87,
+  TUPLE: 0x74,
+  EMPTY_LIST: 0x5d,
+  APPEND: 0x61,
+  APPENDS: 0x65,
+  EMPTY_DICT: 0x7d,
+  SETITEM: 0x73,
+  SETITEMS: 0x75,
+  BINPUT: 0x71,
+  LONG_BINPUT: 0x72,
+  MEMOIZE: 0x94,
+  BINGET: 0x68,
+  LONG_BINGET: 0x6a,
+  GLOBAL: 0x63,
+  STACK_GLOBAL: 0x93,
+  REDUCE: 0x52,
+  BINPERSID: 0x51,
+  BUILD: 0x62,
+} as const;
+
 /**
  * Reads one pickle. Throws inputError naming the opcode or name that is not allowed, or the byte where the data breaks
  * off.
  */
 export function readPickle<T>(bytes: Uint8Array, host: PickleHost<T>, where: string): PickleValue<T> {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const stack: PickleValue<T>[] = [];
-  const marks: number[] = [];
-  const memo = new Map<number, PickleValue<T>>();
-  let at = 0;
+  const reader = new ByteReader(bytes, where);
+  const machine = new Machine(reader, host);
+  for (;;) {
+    const opcode = reader.uint(1);
+    if (opcode === opcodes.STOP) return machine.result();
+    if (!runAtom(opcode, reader, machine) && !runContainer(opcode, machine)) runReference(opcode, reader, machine);
+  }
+}
 
-  const fail = (message: string): UpcycleError =>
-    inputError(`pickle: ${message} (byte ${at})`, { where, hint: "nothing of it was executed" });
-  const take = (count: number): number => {
-    const start = at;
-    if (count > bytes.byteLength - at) throw fail(`data breaks off, ${count} more bytes expected`);
-    at += count;
+/** Runs opcodes that push one value or none; false: the opcode is none of these. */
+function runAtom<T>(opcode: number, reader: ByteReader, machine: Machine<T>): boolean {
+  switch (opcode) {
+    case opcodes.PROTO:
+      if (reader.uint(1) > 5) throw reader.fail("protocol above 5");
+      return true;
+    case opcodes.FRAME:
+      reader.bytes(8);
+      return true;
+    case opcodes.NONE:
+      return machine.push(null);
+    case opcodes.NEWTRUE:
+      return machine.push(true);
+    case opcodes.NEWFALSE:
+      return machine.push(false);
+    case opcodes.BININT:
+      return machine.push(reader.int32());
+    case opcodes.BININT1:
+      return machine.push(reader.uint(1));
+    case opcodes.BININT2:
+      return machine.push(reader.uint(2));
+    case opcodes.LONG1:
+      return machine.push(reader.integer(reader.uint(1)));
+    case opcodes.BINFLOAT:
+      return machine.push(reader.float64());
+    case opcodes.BINUNICODE:
+    case opcodes.BINSTRING:
+      return machine.push(reader.text(reader.uint(4)));
+    case opcodes.SHORT_BINUNICODE:
+    case opcodes.SHORT_BINSTRING:
+      return machine.push(reader.text(reader.uint(1)));
+    case opcodes.BINUNICODE8:
+      return machine.push(reader.text(reader.length()));
+    case opcodes.BINBYTES:
+      return machine.push(reader.bytes(reader.uint(4)));
+    case opcodes.SHORT_BINBYTES:
+      return machine.push(reader.bytes(reader.uint(1)));
+    default:
+      return false;
+  }
+}
+
+/** Runs opcodes that make and fill tuples, lists and dictionaries; false: the opcode is none of these. */
+function runContainer<T>(opcode: number, machine: Machine<T>): boolean {
+  switch (opcode) {
+    case opcodes.MARK:
+      return machine.mark();
+    case opcodes.EMPTY_TUPLE:
+      return machine.tuple(0);
+    case opcodes.TUPLE1:
+      return machine.tuple(1);
+    case opcodes.TUPLE2:
+      return machine.tuple(2);
+    case opcodes.TUPLE3:
+      return machine.tuple(3);
+    case opcodes.TUPLE:
+      return machine.push({ kind: "tuple", items: machine.sinceMark() });
+    case opcodes.EMPTY_LIST:
+      return machine.push({ kind: "list", items: [] });
+    case opcodes.APPEND:
+      return machine.append([machine.pop()]);
+    case opcodes.APPENDS:
+      return machine.append(machine.sinceMark());
+    case opcodes.EMPTY_DICT:
+      return machine.push({ kind: "dict", entries: [] });
+    case opcodes.SETITEM:
+      return machine.setItems([machine.pop(), machine.pop()].reverse());
+    case opcodes.SETITEMS:
+      return machine.setItems(machine.sinceMark());
+    default:
+      return false;
+  }
+}
+
+/** Runs opcodes that refer to something else; throws for one that is not known at all. */
+function runReference<T>(opcode: number, reader: ByteReader, machine: Machine<T>): boolean {
+  switch (opcode) {
+    case opcodes.BINPUT:
+      return machine.remember(reader.uint(1));
+    case opcodes.LONG_BINPUT:
+      return machine.remember(reader.uint(4));
+    case opcodes.MEMOIZE:
+      return machine.remember();
+    case opcodes.BINGET:
+      return machine.recall(reader.uint(1));
+    case opcodes.LONG_BINGET:
+      return machine.recall(reader.uint(4));
+    case opcodes.GLOBAL:
+      return machine.pushGlobal(`${reader.line()}.${reader.line()}`);
+    case opcodes.STACK_GLOBAL:
+      return machine.pushStackGlobal();
+    case opcodes.REDUCE:
+      return machine.call();
+    case opcodes.BINPERSID:
+      return machine.pushPersistent();
+    case opcodes.BUILD:
+      return machine.build();
+    default:
+      throw reader.fail(`opcode 0x${opcode.toString(16).padStart(2, "0")}, which no file of weights needs`);
+  }
+}
+
+/** Numbers, texts and bytes, one after the other. */
+class ByteReader {
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
+  readonly #where: string;
+  #at = 0;
+
+  constructor(bytes: Uint8Array, where: string) {
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#where = where;
+  }
+
+  fail(message: string): UpcycleError {
+    return inputError(`pickle: ${message} (byte ${this.#at})`, {
+      where: this.#where,
+      hint: "nothing of it was executed",
+    });
+  }
+
+  get isAtEnd(): boolean {
+    return this.#at === this.#bytes.byteLength;
+  }
+
+  /** Goes over `count` bytes and returns where they begin. */
+  #skip(count: number): number {
+    const start = this.#at;
+    if (count > this.#bytes.byteLength - start) throw this.fail(`data breaks off, ${count} more bytes expected`);
+    this.#at += count;
     return start;
-  };
-  const uint = (size: 1 | 2 | 4): number => {
-    const from = take(size);
-    return size === 1 ? view.getUint8(from) : size === 2 ? view.getUint16(from, true) : view.getUint32(from, true);
-  };
-  const long = (): number => {
-    const value = view.getBigUint64(take(8), true);
-    if (value > BigInt(bytes.byteLength)) throw fail(`length is ${value}`);
+  }
+
+  uint(size: 1 | 2 | 4): number {
+    const from = this.#skip(size);
+    if (size === 1) return this.#view.getUint8(from);
+    return size === 2 ? this.#view.getUint16(from, true) : this.#view.getUint32(from, true);
+  }
+
+  int32(): number {
+    return this.#view.getInt32(this.#skip(4), true);
+  }
+
+  float64(): number {
+    return this.#view.getFloat64(this.#skip(8), false);
+  }
+
+  /** A length in 8 bytes. */
+  length(): number {
+    const value = this.#view.getBigUint64(this.#skip(8), true);
+    if (value > BigInt(this.#bytes.byteLength)) throw this.fail(`length is ${value}`);
     return Number(value);
-  };
-  const raw = (count: number): Uint8Array => bytes.subarray(take(count), at);
-  const text = (count: number): string => new TextDecoder().decode(raw(count));
-  const line = (): string => {
-    const end = bytes.indexOf(0x0a, at);
-    if (end < 0) throw fail("data breaks off in a name");
-    const found = text(end - at);
-    at++;
-    return found;
-  };
-  const pop = (): PickleValue<T> => {
-    // What lies below a mark belongs to the tuple, list or dictionary that was begun before it.
-    if (stack.length <= (marks.at(-1) ?? 0)) throw fail("takes from an empty stack");
-    return stack.pop()!;
-  };
-  const top = (): PickleValue<T> => {
-    const value = pop();
-    stack.push(value);
-    return value;
-  };
-  const sinceMark = (): PickleValue<T>[] => {
-    const mark = marks.pop();
-    if (mark === undefined) throw fail("has no mark");
-    return stack.splice(mark);
-  };
-  const remember = (index: number): void => void memo.set(index, top());
-  const recall = (index: number): void => {
-    const value = memo.get(index);
-    if (value === undefined) throw fail(`recalls ${index}, which was never stored`);
-    stack.push(value);
-  };
-  const tuple = (count: number): void => {
-    const items = Array.from({ length: count }, pop).reverse();
-    stack.push({ kind: "tuple", items });
-  };
-  const pushGlobal = (name: string): void => {
-    if (!host.knows(name)) throw fail(`asks for ${JSON.stringify(name.slice(0, 100))}, which no file of weights needs`);
-    stack.push({ kind: "global", name });
-  };
-  const append = (items: readonly PickleValue<T>[]): void => {
-    const list = top();
-    if (!is(list, "list")) throw fail("appends to something that is no list");
-    for (const item of items) list.items.push(item);
-  };
-  const setItems = (items: readonly PickleValue<T>[]): void => {
-    const dict = top();
-    if (!is(dict, "dict") || items.length % 2 !== 0) throw fail("sets entries of something that is no dictionary");
-    for (let i = 0; i < items.length; i += 2) dict.entries.push([items[i]!, items[i + 1]!]);
-  };
-  const call = (): void => {
-    const args = pop();
-    const callee = pop();
-    const name = is(callee, "global") ? callee.name : null;
-    const result = name === null || !is(args, "tuple") ? null : host.call(name, args.items);
-    if (result === null)
-      throw fail(`calls ${name ?? "something that has no name"} in a way that no file of weights needs`);
-    stack.push(result);
-  };
-  const integer = (count: number): number | bigint => {
-    if (count > 8) throw fail(`integer of ${count} bytes`);
+  }
+
+  bytes(count: number): Uint8Array {
+    return this.#bytes.subarray(this.#skip(count), this.#at);
+  }
+
+  text(count: number): string {
+    return new TextDecoder().decode(this.bytes(count));
+  }
+
+  /** Text up to a line feed. */
+  line(): string {
+    const end = this.#bytes.indexOf(0x0a, this.#at);
+    if (end < 0) throw this.fail("data breaks off in a name");
+    const line = this.text(end - this.#at);
+    this.#at++;
+    return line;
+  }
+
+  /** A signed integer of at most 8 bytes, little-endian; a bigint where a number would not be exact. */
+  integer(count: number): number | bigint {
+    if (count > 8) throw this.fail(`integer of ${count} bytes`);
     let value = 0n;
-    raw(count).forEach((byte, i) => (value |= BigInt(byte) << BigInt(8 * i)));
+    this.bytes(count).forEach((byte, i) => (value |= BigInt(byte) << BigInt(8 * i)));
     const signed = BigInt.asIntN(8 * count, value);
     return Number.isSafeInteger(Number(signed)) ? Number(signed) : signed;
-  };
+  }
+}
 
-  for (;;) {
-    const opcode = uint(1);
-    switch (opcode) {
-      case 0x80: // PROTO
-        if (uint(1) > 5) throw fail("protocol above 5");
-        break;
-      case 0x95:
-        take(8);
-        break; // FRAME
-      case 0x28:
-        marks.push(stack.length);
-        break; // MARK
-      case 0x2e: {
-        // STOP
-        const result = pop();
-        if (stack.length > 0 || at !== bytes.byteLength) throw fail("ends with something left over");
-        return result;
-      }
-      case 0x4e:
-        stack.push(null);
-        break; // NONE
-      case 0x88:
-        stack.push(true);
-        break; // NEWTRUE
-      case 0x89:
-        stack.push(false);
-        break; // NEWFALSE
-      case 0x4a:
-        stack.push(view.getInt32(take(4), true));
-        break; // BININT
-      case 0x4b:
-        stack.push(uint(1));
-        break; // BININT1
-      case 0x4d:
-        stack.push(uint(2));
-        break; // BININT2
-      case 0x8a:
-        stack.push(integer(uint(1)));
-        break; // LONG1
-      case 0x47:
-        stack.push(view.getFloat64(take(8), false));
-        break; // BINFLOAT
-      case 0x58:
-        stack.push(text(uint(4)));
-        break; // BINUNICODE
-      case 0x8c:
-        stack.push(text(uint(1)));
-        break; // SHORT_BINUNICODE
-      case 0x8d:
-        stack.push(text(long()));
-        break; // BINUNICODE8
-      case 0x54:
-        stack.push(text(uint(4)));
-        break; // BINSTRING, Python 2's
-      case 0x55:
-        stack.push(text(uint(1)));
-        break; // SHORT_BINSTRING
-      case 0x42:
-        stack.push(raw(uint(4)));
-        break; // BINBYTES
-      case 0x43:
-        stack.push(raw(uint(1)));
-        break; // SHORT_BINBYTES
-      case 0x29:
-        tuple(0);
-        break; // EMPTY_TUPLE
-      case 0x85:
-        tuple(1);
-        break;
-      case 0x86:
-        tuple(2);
-        break;
-      case 0x87:
-        tuple(3);
-        break;
-      case 0x74:
-        stack.push({ kind: "tuple", items: sinceMark() });
-        break; // TUPLE
-      case 0x5d:
-        stack.push({ kind: "list", items: [] });
-        break; // EMPTY_LIST
-      case 0x61:
-        append([pop()]);
-        break; // APPEND
-      case 0x65:
-        append(sinceMark());
-        break; // APPENDS
-      case 0x7d:
-        stack.push({ kind: "dict", entries: [] });
-        break; // EMPTY_DICT
-      case 0x73:
-        setItems([pop(), pop()].reverse());
-        break; // SETITEM
-      case 0x75:
-        setItems(sinceMark());
-        break; // SETITEMS
-      case 0x71:
-        remember(uint(1));
-        break; // BINPUT
-      case 0x72:
-        remember(uint(4));
-        break; // LONG_BINPUT
-      case 0x94:
-        remember(memo.size);
-        break; // MEMOIZE
-      case 0x68:
-        recall(uint(1));
-        break; // BINGET
-      case 0x6a:
-        recall(uint(4));
-        break; // LONG_BINGET
-      case 0x63:
-        pushGlobal(`${line()}.${line()}`);
-        break; // GLOBAL
-      case 0x93: {
-        // STACK_GLOBAL
-        const [name, module] = [pop(), pop()];
-        if (typeof name !== "string" || typeof module !== "string") throw fail("asks for something without a name");
-        pushGlobal(`${module}.${name}`);
-        break;
-      }
-      case 0x52:
-        call();
-        break; // REDUCE
-      case 0x51: {
-        // BINPERSID
-        const found = host.persistent(pop());
-        if (found === null) throw fail("refers to something outside that is no storage");
-        stack.push(found);
-        break;
-      }
-      case 0x62: {
-        // BUILD: attributes of a dictionary, such as the versions in `_metadata`; nobody reads them.
-        pop();
-        if (!is(top(), "dict")) throw fail("sets attributes of something that is no dictionary");
-        break;
-      }
-      default:
-        throw fail(`opcode 0x${opcode.toString(16).padStart(2, "0")}, which no file of weights needs`);
-    }
+/** The stack, marks and memo of a pickle. What changes them returns true: the opcode has been run. */
+class Machine<T> {
+  readonly #reader: ByteReader;
+  readonly #host: PickleHost<T>;
+  readonly #stack: PickleValue<T>[] = [];
+  readonly #marks: number[] = [];
+  readonly #memo = new Map<number, PickleValue<T>>();
+
+  constructor(reader: ByteReader, host: PickleHost<T>) {
+    this.#reader = reader;
+    this.#host = host;
+  }
+
+  push(value: PickleValue<T>): true {
+    this.#stack.push(value);
+    return true;
+  }
+
+  pop(): PickleValue<T> {
+    // What lies below a mark belongs to the tuple, list or dictionary that was begun before it.
+    const value = this.#stack.length > (this.#marks.at(-1) ?? 0) ? this.#stack.pop() : undefined;
+    if (value === undefined) throw this.#reader.fail("takes from an empty stack");
+    return value;
+  }
+
+  #top(): PickleValue<T> {
+    const value = this.pop();
+    this.#stack.push(value);
+    return value;
+  }
+
+  /** The one value that is left when the data ends. */
+  result(): PickleValue<T> {
+    const value = this.pop();
+    if (this.#stack.length > 0 || !this.#reader.isAtEnd) throw this.#reader.fail("ends with something left over");
+    return value;
+  }
+
+  mark(): true {
+    this.#marks.push(this.#stack.length);
+    return true;
+  }
+
+  sinceMark(): PickleValue<T>[] {
+    const mark = this.#marks.pop();
+    if (mark === undefined) throw this.#reader.fail("has no mark");
+    return this.#stack.splice(mark);
+  }
+
+  remember(index = this.#memo.size): true {
+    this.#memo.set(index, this.#top());
+    return true;
+  }
+
+  recall(index: number): true {
+    const value = this.#memo.get(index);
+    if (value === undefined) throw this.#reader.fail(`recalls ${index}, which was never stored`);
+    return this.push(value);
+  }
+
+  tuple(count: number): true {
+    const items = Array.from({ length: count }, () => this.pop()).reverse();
+    return this.push({ kind: "tuple", items });
+  }
+
+  append(items: readonly PickleValue<T>[]): true {
+    const list = this.#top();
+    if (!is(list, "list")) throw this.#reader.fail("appends to something that is no list");
+    for (const item of items) list.items.push(item);
+    return true;
+  }
+
+  /** Sets entries of the dictionary on top of the stack from keys and values in turn. */
+  setItems(items: readonly PickleValue<T>[]): true {
+    const dict = this.#top();
+    if (!is(dict, "dict") || items.length % 2 !== 0)
+      throw this.#reader.fail("sets entries of something that is no dictionary");
+    for (let i = 0; i < items.length; i += 2) dict.entries.push([at(items, i), at(items, i + 1)]);
+    return true;
+  }
+
+  pushGlobal(name: string): true {
+    if (!this.#host.knows(name))
+      throw this.#reader.fail(`asks for ${JSON.stringify(name.slice(0, 100))}, which no file of weights needs`);
+    return this.push({ kind: "global", name });
+  }
+
+  pushStackGlobal(): true {
+    const [name, module] = [this.pop(), this.pop()];
+    if (typeof name !== "string" || typeof module !== "string")
+      throw this.#reader.fail("asks for something without a name");
+    return this.pushGlobal(`${module}.${name}`);
+  }
+
+  call(): true {
+    const args = this.pop();
+    const callee = this.pop();
+    const name = is(callee, "global") ? callee.name : null;
+    const result = name === null || !is(args, "tuple") ? null : this.#host.call(name, args.items);
+    if (result !== null) return this.push(result);
+    throw this.#reader.fail(`calls ${name ?? "something that has no name"} in a way that no file of weights needs`);
+  }
+
+  pushPersistent(): true {
+    const value = this.#host.persistent(this.pop());
+    if (value === null) throw this.#reader.fail("refers to something outside that is no storage");
+    return this.push(value);
+  }
+
+  /** Drops attributes of a dictionary, such as the versions in `_metadata`; nobody reads them. */
+  build(): true {
+    this.pop();
+    if (!is(this.#top(), "dict")) throw this.#reader.fail("sets attributes of something that is no dictionary");
+    return true;
   }
 }
 

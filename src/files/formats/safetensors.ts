@@ -5,6 +5,7 @@
  * Reading is strict, because a wrong offset silently yields a wrong model: every byte after the header belongs to
  * exactly one tensor. Every failure is an inputError that names the file, the tensor, the number found and the limit.
  */
+import { entryOf } from "../../base/at.js";
 import { UpcycleError, inputError } from "../../base/errors.js";
 import { shown } from "../../base/shown.js";
 import { duplicateKey, isNestedTooDeeply, nestedTooDeeply } from "./duplicate-key.js";
@@ -68,12 +69,15 @@ export const lengthBytes = 8;
 /** The limit of the reference implementation. */
 const maxHeaderBytes = 100_000_000;
 
-/** Stored size of a tensor in bytes; NaN-free only for shapes that passed validation. */
+/** Stored size of a tensor in bytes. The shape must have been validated; else the result may be NaN. */
 export function tensorBytes(dtype: Dtype, shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, itemSizes[dtype]);
 }
 
-/** Length of the JSON header, read from a file's first 8 bytes and checked against the file's size. */
+/**
+ * Length of the JSON header, read from a file's first 8 bytes. Throws inputError for a file that is shorter than its
+ * header says, and for a length above the format's limit.
+ */
 export function headerLength(first: Uint8Array, fileBytes: number, where: string): number {
   if (first.byteLength < lengthBytes || fileBytes < lengthBytes) {
     throw inputError(
@@ -100,7 +104,10 @@ export function headerLength(first: Uint8Array, fileBytes: number, where: string
   return Number(length);
 }
 
-/** Reads the JSON part of a header. `fileBytes` is the size of the whole file. */
+/**
+ * Reads the JSON part of a header. `fileBytes` is the size of the whole file. Throws inputError for JSON that is broken
+ * or has a name twice, for an unknown dtype, and for tensors whose bytes do not fill the file exactly.
+ */
 export function parseHeader(json: Uint8Array, fileBytes: number, where: string): Header {
   const { names, entries } = parseEntries(json, where);
   const dataStart = lengthBytes + json.byteLength;
@@ -118,12 +125,14 @@ export function parseHeader(json: Uint8Array, fileBytes: number, where: string):
 
 const comparePlaces = (a: TensorInfo, b: TensorInfo): number => a.begin - b.begin || a.end - b.end;
 
-/** As nearly every writer leaves them, so that a header of many tensors is not copied to be sorted. */
+/**
+ * Whether tensors lie in the header's order: nearly always, and then a large header need not be copied to be sorted.
+ */
 function isInOrder(tensors: Iterable<TensorInfo>): boolean {
-  let before: TensorInfo | undefined;
-  for (const one of tensors) {
-    if (before !== undefined && comparePlaces(before, one) > 0) return false;
-    before = one;
+  let previous: TensorInfo | undefined;
+  for (const tensor of tensors) {
+    if (previous !== undefined && comparePlaces(previous, tensor) > 0) return false;
+    previous = tensor;
   }
   return true;
 }
@@ -144,9 +153,9 @@ function parseEntries(
   }
   if (!isRecord(parsed)) throw inputError("header is not a JSON object", { where });
   // JSON.parse keeps the last of two equal keys without a word.
-  const twice = duplicateKey(text, parsed);
-  if (twice !== undefined)
-    throw inputError(`header has ${JSON.stringify(twice)} twice, every name may occur once`, { where });
+  const duplicate = duplicateKey(text, parsed);
+  if (duplicate !== undefined)
+    throw inputError(`header has ${JSON.stringify(duplicate)} twice, every name may occur once`, { where });
   return { names: Object.keys(parsed), entries: parsed };
 }
 
@@ -185,7 +194,7 @@ function parseTensor(name: string, entry: unknown, dataStart: number, fileBytes:
   return { dtype: dtype as Dtype, shape: shape as number[], begin: dataStart + begin, end: dataStart + end };
 }
 
-/** Tensors sorted by offset must touch each other and fill the file. */
+/** Throws inputError unless tensors, which are sorted by offset, touch each other and fill the file. */
 function requireTiling(
   tensors: ReadonlyMap<string, TensorInfo>,
   dataStart: number,
@@ -211,24 +220,25 @@ function requireTiling(
 
 /**
  * Lays tensors out in the order given, wider dtypes first so that each stays aligned to its item size (as the
- * reference writer does), and writes the header padded with spaces to a multiple of 8 bytes.
+ * reference writer does), and writes the header padded with spaces to a multiple of 8 bytes. Throws inputError for a
+ * name that occurs twice or is reserved, and for a header above the format's limit.
  */
 export function planHeader(
   tensors: readonly TensorMeta[],
   metadata: Readonly<Record<string, string>> = { format: "pt" },
 ): HeaderPlan {
   const ordered = [...tensors].sort((a, b) => itemSizes[b.dtype] - itemSizes[a.dtype]);
-  const placed = new Map<string, { dtype: Dtype; shape: readonly number[]; begin: number; end: number }>();
-  // Text by text: an object of all entries, made only to be printed, takes several times as long for a mixture's many
-  // tensors.
+  const places = new Map<string, { dtype: Dtype; shape: readonly number[]; begin: number; end: number }>();
+  // The text is put together by hand: an object of all entries, made only to be printed, takes several times as long
+  // for the many tensors of an MoE.
   const entries = [`"__metadata__":${JSON.stringify(metadata)}`];
   let end = 0;
   for (const { name, dtype, shape } of ordered) {
-    if (name === "__metadata__" || placed.has(name))
+    if (name === "__metadata__" || places.has(name))
       throw inputError(`tensor name ${JSON.stringify(name)} is reserved or used twice`);
     const begin = end;
     end += tensorBytes(dtype, shape);
-    placed.set(name, { dtype, shape, begin, end });
+    places.set(name, { dtype, shape, begin, end });
     entries.push(
       `${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join()}],"data_offsets":[${begin},${end}]}`,
     );
@@ -241,31 +251,35 @@ export function planHeader(
   new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true);
   bytes.set(json, lengthBytes);
   const dataStart = bytes.byteLength;
-  for (const at of placed.values()) {
-    at.begin += dataStart;
-    at.end += dataStart;
+  for (const place of places.values()) {
+    place.begin += dataStart;
+    place.end += dataStart;
   }
-  return { tensors: placed, metadata, dataStart, bytes, fileBytes: dataStart + end };
+  return { tensors: places, metadata, dataStart, bytes, fileBytes: dataStart + end };
 }
 
 /**
- * Stands where the weights begin in a file of which the header alone is here (`files/hub/headers.ts`), so that the file
- * is known wherever it is moved or copied to. As numbers of any precision it is none that a model begins with.
+ * The mark that stands where the weights would begin in a file of which the header alone is here
+ * (`files/hub/headers.ts`), so that the file is recognised wherever it is moved or copied to. Read as numbers of any
+ * precision, it is nothing that a model's weights begin with.
  */
 const headerAloneMark = new TextEncoder().encode("no weights here\n");
 
-/** The mark, as far as a file has room for it behind its header. */
+/** The mark of a header without weights, as far as a file has room for it behind its header. */
 export function headerAlone(dataBytes: number): Uint8Array {
   return headerAloneMark.subarray(0, dataBytes);
 }
 
-/** Whether a file's data is no weights, by its first bytes: `headerAlone(...).length` of them. */
+/**
+ * Whether a file's data are no weights but the mark of a header alone, by its first `headerAlone(...).length` bytes.
+ */
 export function isHeaderAlone(first: Uint8Array): boolean {
   return first.length > 0 && headerAlone(first.length).every((byte, i) => byte === first[i]);
 }
 
 /**
- * Gives a whole file in memory, for small tensors. Throws inputError where bytes do not fit their shape.
+ * A whole file in memory, for small tensors. Throws inputError like `planHeader`, and where bytes do not fit their
+ * shape.
  */
 export function encodeSafetensors(
   tensors: readonly (TensorMeta & { readonly bytes: Uint8Array })[],
@@ -275,7 +289,7 @@ export function encodeSafetensors(
   const file = new Uint8Array(plan.fileBytes);
   file.set(plan.bytes);
   for (const { name, bytes } of tensors) {
-    const { begin, end } = plan.tensors.get(name)!;
+    const { begin, end } = entryOf(plan.tensors, name);
     if (bytes.byteLength !== end - begin)
       throw inputError(`tensor ${name} has ${bytes.byteLength} bytes, its shape takes ${end - begin}`);
     file.set(bytes, begin);

@@ -10,13 +10,13 @@ import { duplicateKey, isNestedTooDeeply, nestedTooDeeply } from "./duplicate-ke
 
 /** 5 GB: small enough for every host and downloader, large enough to keep the number of files low. */
 const defaultShardBytes = 5_000_000_000;
-/** Files of one model: hundreds are the most that anybody publishes. */
+/** Most files of one model; hundreds are the most that anybody publishes. */
 const mostShards = 10_000;
 /** Name of the weights where they are one safetensors file. */
 export const singleFileName = "model.safetensors";
 /** Name of the index where the weights are several safetensors files. */
 export const indexFileName = "model.safetensors.index.json";
-/** What transformers called them before safetensors. */
+/** Name of the weights where they are one torch archive, as transformers wrote them before safetensors. */
 export const pickledFileName = "pytorch_model.bin";
 /** Name of the index where the weights are several torch archives. */
 export const pickledIndexFileName = "pytorch_model.bin.index.json";
@@ -34,13 +34,16 @@ interface ShardPlan {
   readonly index: string | null;
 }
 
-/** Fills files in the order given, each up to `maxBytes` of tensors; a larger tensor gets a file of its own. */
+/**
+ * Fills files in the order given, each up to `maxBytes` of tensors; a larger tensor gets a file of its own. Throws
+ * inputError for a size of 0 or less, and for one that would make too many files.
+ */
 export function planShards(tensors: readonly TensorMeta[], maxBytes: number = defaultShardBytes): ShardPlan {
   if (!(maxBytes > 0)) throw inputError(`shard size is ${maxBytes} bytes, it must be above 0`);
-  const groups: { tensors: TensorMeta[]; bytes: number }[] = [{ tensors: [], bytes: 0 }];
+  let group: { tensors: TensorMeta[]; bytes: number } = { tensors: [], bytes: 0 };
+  const groups = [group];
   for (const tensor of tensors) {
     const bytes = tensorBytes(tensor.dtype, tensor.shape);
-    let group = groups.at(-1)!;
     if (group.tensors.length > 0 && group.bytes + bytes > maxBytes) {
       group = { tensors: [], bytes: 0 };
       groups.push(group);
@@ -48,7 +51,7 @@ export function planShards(tensors: readonly TensorMeta[], maxBytes: number = de
     group.tensors.push(tensor);
     group.bytes += bytes;
   }
-  // Of usual shards so many are a model that fits on no disk, which is said with its size.
+  // So many shards of the usual size are a model that fits on no disk; the check of free space says so.
   if (groups.length > mostShards && maxBytes < defaultShardBytes)
     throw inputError(`shards of ${maxBytes} bytes would be ${groups.length} files, the limit is ${mostShards}`, {
       hint: "use larger shards",
@@ -78,8 +81,9 @@ function indexText(shards: readonly Shard[]): string {
 }
 
 /**
- * Reads an index: tensor name -> file name. Files must end in `extension` and lie in the index's own folder.
- * `metadata` is not judged: totals on the Hub are often stale, and the files themselves are checked anyway.
+ * Reads an index: which file each tensor lies in, by name. Files must end in `extension` and lie in the index's own
+ * folder. `metadata` is not judged: totals on the Hub are often stale, and the files themselves are checked anyway.
+ * Throws inputError for anything but such an index.
  */
 export function parseIndex(text: string, where: string, extension = "safetensors"): Map<string, string> {
   let parsed: unknown;
@@ -94,19 +98,14 @@ export function parseIndex(text: string, where: string, extension = "safetensors
   if (typeof map !== "object" || map === null || Array.isArray(map)) {
     throw inputError("index has no weight_map object (tensor name -> file)", { where });
   }
-  const twice = duplicateKey(text, parsed);
-  if (twice !== undefined) throw inputError(`index has ${JSON.stringify(twice)} twice`, { where });
+  const duplicate = duplicateKey(text, parsed);
+  if (duplicate !== undefined) throw inputError(`index has ${JSON.stringify(duplicate)} twice`, { where });
   const files = new Map<string, string>();
   const distinct = new Set(Object.values(map));
   if (distinct.size > mostShards)
     throw inputError(`index lists ${distinct.size} files, the limit is ${mostShards}`, { where });
   for (const [name, file] of Object.entries(map)) {
-    if (
-      typeof file !== "string" ||
-      /[/\\]/.test(file) ||
-      !file.endsWith(`.${extension}`) ||
-      file.length === extension.length + 1
-    ) {
+    if (typeof file !== "string" || !isShardName(file, extension)) {
       throw inputError(`tensor ${name} is mapped to ${shown(file)}, expected a .${extension} file beside the index`, {
         where,
       });
@@ -114,4 +113,9 @@ export function parseIndex(text: string, where: string, extension = "safetensors
     files.set(name, file);
   }
   return files;
+}
+
+/** Whether a name is that of a file beside the index, with something before the extension. */
+function isShardName(file: string, extension: string): boolean {
+  return !/[/\\]/.test(file) && file.endsWith(`.${extension}`) && file.length > extension.length + 1;
 }

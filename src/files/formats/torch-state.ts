@@ -3,8 +3,9 @@
  * Pure. Source: torch `serialization.py` (`_save`, `persistent_load`) and `_utils.py` (`_rebuild_tensor_v2`,
  * `_rebuild_tensor_v3`).
  */
-import { inputError } from "../../base/errors.js";
-import type { UpcycleError } from "../../base/errors.js";
+import { at, valueAt } from "../../base/at.js";
+import { inputError, type UpcycleError } from "../../base/errors.js";
+import { elements } from "../../base/shapes.js";
 import { is, readPickle, type PickleHost, type PickleValue } from "./pickle.js";
 import { itemSizes, type Dtype } from "./safetensors.js";
 
@@ -12,23 +13,25 @@ import { itemSizes, type Dtype } from "./safetensors.js";
 export interface TorchTensor {
   readonly dtype: Dtype;
   readonly shape: readonly number[];
-  /** In elements, as are `offset` and `storageElements`. */
+  /** Distance in the storage between neighbours along each dimension, in elements. */
   readonly stride: readonly number[];
+  /** Where the tensor begins in its storage, in elements. */
   readonly offset: number;
-  /** Names the archive's member `data/KEY`. */
+  /** The storage is the archive's member `data/KEY`. */
   readonly key: string;
+  /** Elements of the whole storage. */
   readonly storageElements: number;
 }
 
 interface Storage {
   readonly kind: "storage";
-  /** Null: bytes, whose meaning the tensor tells. */
+  /** Null: the storage holds bytes, and the tensor says what they mean. */
   readonly dtype: Dtype | null;
   readonly key: string;
   readonly elements: number;
 }
-type Held = Storage | ({ readonly kind: "tensor" } & TorchTensor);
-type Value = PickleValue<Held>;
+type HostValue = Storage | ({ readonly kind: "tensor" } & TorchTensor);
+type Value = PickleValue<HostValue>;
 
 const storages: ReadonlyMap<string, Dtype | null> = new Map<string, Dtype | null>([
   ["torch.DoubleStorage", "F64"],
@@ -65,10 +68,12 @@ const dtypes: ReadonlyMap<string, Dtype> = new Map<string, Dtype>([
 
 type Args = readonly Value[];
 
-/** Everything that may be called, and what it gives; null: not with these arguments. */
+/** Everything that may be called, and what it gives; null: it may not be called with these arguments. */
 const calls: Readonly<Record<string, (args: Args) => Value | null>> = {
-  "collections.OrderedDict": (args) =>
-    args.length === 0 ? { kind: "dict", entries: [] } : args.length === 1 ? fromPairs(args[0]!) : null,
+  "collections.OrderedDict": ([pairs, ...others]) => {
+    if (pairs === undefined) return { kind: "dict", entries: [] };
+    return others.length === 0 ? fromPairs(pairs) : null;
+  },
   "torch._utils._rebuild_tensor": ([storage, offset, size, stride]) => tensor(storage, offset, size, stride, null),
   "torch._utils._rebuild_tensor_v2": ([storage, offset, size, stride, , , metadata]) =>
     isEmpty(metadata) ? tensor(storage, offset, size, stride, null) : null,
@@ -82,21 +87,15 @@ const calls: Readonly<Record<string, (args: Args) => Value | null>> = {
   "torch.Size": ([sizes]) => (is(sizes, "tuple") || is(sizes, "list") ? { kind: "tuple", items: sizes.items } : null),
 };
 
-const host: PickleHost<Held> = {
+const host: PickleHost<HostValue> = {
   knows: (name) => storages.has(name) || dtypes.has(name) || Object.hasOwn(calls, name),
-  call: (name, args) => (Object.hasOwn(calls, name) ? calls[name]!(args) : null),
+  call: (name, args) => (Object.hasOwn(calls, name) ? valueAt(calls, name)(args) : null),
   persistent(id) {
     if (!is(id, "tuple")) return null;
     const [word, type, key, , count] = id.items;
-    if (
-      word !== "storage" ||
-      !is(type, "global") ||
-      !storages.has(type.name) ||
-      typeof key !== "string" ||
-      !isCount(count)
-    )
-      return null;
-    return { kind: "host", value: { kind: "storage", dtype: storages.get(type.name)!, key, elements: count } };
+    const dtype = is(type, "global") ? storages.get(type.name) : undefined;
+    if (word !== "storage" || dtype === undefined || typeof key !== "string" || !isCount(count)) return null;
+    return { kind: "host", value: { kind: "storage", dtype, key, elements: count } };
   },
 };
 
@@ -109,42 +108,38 @@ function fromPairs(list: Value): Value | null {
   if (!is(list, "list")) return null;
   const entries: [Value, Value][] = [];
   for (const pair of list.items) {
-    if (!(is(pair, "list") || is(pair, "tuple")) || pair.items.length !== 2) return null;
-    entries.push([pair.items[0]!, pair.items[1]!]);
+    if (!(is(pair, "list") || is(pair, "tuple"))) return null;
+    const [key, value, ...others] = pair.items;
+    if (key === undefined || value === undefined || others.length > 0) return null;
+    entries.push([key, value]);
   }
   return { kind: "dict", entries };
 }
 
+/** The tensor that a call rebuilds; `ownDtype` is what the call itself says. Null for arguments that are none. */
 function tensor(
   storage: Value | undefined,
   offset: Value | undefined,
   size: Value | undefined,
   stride: Value | undefined,
-  stated: Dtype | null,
+  ownDtype: Dtype | null,
 ): Value | null {
-  if (
-    !is(storage, "host") ||
-    storage.value.kind !== "storage" ||
-    !isCount(offset) ||
-    !is(size, "tuple") ||
-    !is(stride, "tuple")
-  )
-    return null;
-  const { key, elements, dtype: stored } = storage.value;
-  const dtype = stored ?? stated;
-  if (
-    dtype === null ||
-    !size.items.every(isCount) ||
-    !stride.items.every(isCount) ||
-    size.items.length !== stride.items.length
-  )
-    return null;
+  const [shape, strides] = [counts(size), counts(stride)];
+  if (!is(storage, "host") || storage.value.kind !== "storage" || !isCount(offset)) return null;
+  const { key, elements: length, dtype: storageDtype } = storage.value;
+  const dtype = storageDtype ?? ownDtype;
+  if (dtype === null || shape === null || strides === null || shape.length !== strides.length) return null;
   // A storage without a type counts bytes.
-  const storageElements = stored === null ? Math.floor(elements / itemSizes[dtype]) : elements;
+  const storageElements = storageDtype === null ? Math.floor(length / itemSizes[dtype]) : length;
   return {
     kind: "host",
-    value: { kind: "tensor", dtype, shape: size.items, stride: stride.items, offset, key, storageElements },
+    value: { kind: "tensor", dtype, shape, stride: strides, offset, key, storageElements },
   };
+}
+
+/** The numbers of a tuple; null for anything but a tuple of whole numbers from 0. */
+function counts(value: Value | undefined): number[] | null {
+  return is(value, "tuple") && value.items.every(isCount) ? value.items : null;
 }
 
 /**
@@ -158,7 +153,7 @@ export function parseStateDict(pickle: Uint8Array, where: string): Map<string, T
       where,
       hint: "expected what torch.save(model.state_dict(), FILE) writes",
     });
-  const found = new Map<string, TorchTensor>();
+  const tensors = new Map<string, TorchTensor>();
   const others: string[] = [];
   for (const [name, value] of top.entries) {
     if (typeof name !== "string") continue;
@@ -166,31 +161,29 @@ export function parseStateDict(pickle: Uint8Array, where: string): Map<string, T
       others.push(name);
       continue;
     }
-    if (found.has(name)) throw inputError(`tensor ${name} occurs twice`, { where });
+    if (tensors.has(name)) throw inputError(`tensor ${name} occurs twice`, { where });
     requireInside(name, value.value, where);
     const { dtype, shape, stride, offset, key, storageElements } = value.value;
-    found.set(name, { dtype, shape, stride, offset, key, storageElements });
+    tensors.set(name, { dtype, shape, stride, offset, key, storageElements });
   }
-  if (found.size === 0) {
-    throw inputError(
-      "file holds no tensors by name " +
-        `(${others.length === 0 ? "it is empty" : `found ${others.slice(0, 3).join(", ")}`})`,
-      {
-        where,
-        hint: "expected what torch.save(model.state_dict(), FILE) writes",
-      },
-    );
+  if (tensors.size === 0) {
+    const instead = others.length === 0 ? "it is empty" : `found ${others.slice(0, 3).join(", ")}`;
+    throw inputError(`file holds no tensors by name (${instead})`, {
+      where,
+      hint: "expected what torch.save(model.state_dict(), FILE) writes",
+    });
   }
-  return found;
+  return tensors;
 }
 
+/** Throws inputError for a tensor that reaches beyond its storage or repeats elements of it. */
 function requireInside(name: string, { shape, stride, offset, storageElements }: TorchTensor, where: string): void {
   const fail = (message: string): UpcycleError =>
     inputError(`tensor ${name} [${shape.join(", ")}] ${message}`, { where });
-  const count = shape.reduce((a, b) => a * b, 1);
+  const count = elements(shape);
   if (count === 0) return;
   if (count > storageElements) throw fail(`has more elements than its storage (${storageElements})`);
-  const last = shape.reduce((sum, size, i) => sum + (size - 1) * stride[i]!, offset);
+  const last = shape.reduce((sum, size, i) => sum + (size - 1) * at(stride, i), offset);
   if (last >= storageElements) throw fail(`reaches element ${last} of a storage of ${storageElements}`);
 }
 
@@ -198,7 +191,7 @@ function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-/** Where runs of a tensor's elements lie in its storage. */
+/** Elements of a tensor that lie one after the other in its storage. */
 interface StorageRun {
   /** First element, counted in the storage. */
   readonly at: number;
@@ -214,21 +207,21 @@ export function* runsOf(
   start: number,
   count: number,
 ): Generator<StorageRun> {
-  // Trailing dimensions that lie in the storage as in the tensor.
+  // `inner` counts the elements of the trailing dimensions, which lie in the storage as in the tensor.
   let inner = 1;
   let outer = shape.length;
   while (outer > 0 && (shape[outer - 1] === 1 || stride[outer - 1] === inner)) inner *= shape[--outer]!;
   for (let done = 0; done < count;) {
     const within = (start + done) % inner;
     let rest = (start + done - within) / inner;
-    let at = offset + within;
+    let position = offset + within;
     for (let axis = outer - 1; axis >= 0; axis--) {
       const size = shape[axis]!;
-      at += (rest % size) * stride[axis]!;
+      position += (rest % size) * stride[axis]!;
       rest = Math.floor(rest / size);
     }
     const length = Math.min(inner - within, count - done);
-    yield { at, count: length };
+    yield { at: position, count: length };
     done += length;
   }
 }

@@ -3,15 +3,14 @@
  * reads the ranges that these functions ask for. Source: PKWARE APPNOTE 6.3.10, sections 4.3.7 (local header), 4.3.12
  * (directory), 4.3.14-16 (end records), 4.5.3 (ZIP64 sizes). One-disk archives only.
  */
-import { inputError } from "../../base/errors.js";
-import type { UpcycleError } from "../../base/errors.js";
+import { inputError, type UpcycleError } from "../../base/errors.js";
 
 /** A member of an archive, as its directory lists it. */
 export interface ZipMember {
   readonly name: string;
   /** True if its bytes lie in the archive as they are, neither compressed nor encrypted. */
   readonly stored: boolean;
-  /** In the archive. */
+  /** Size in the archive. */
   readonly bytes: number;
   /** Where its local header begins; `memberBegin` says where its bytes begin. */
   readonly header: number;
@@ -26,7 +25,7 @@ export const zip64EndBytes = 56;
 /** Bytes of a member's local header, its name and extra field aside. */
 export const localHeaderBytes = 30;
 
-/** Where the directory lies, or, for a ZIP64 archive, the record that says so. */
+/** Where the directory lies, or, for a ZIP64 archive, where the record lies that says so. */
 type ZipEnd =
   | { readonly kind: "directory"; readonly begin: number; readonly bytes: number; readonly members: number }
   | { readonly kind: "zip64"; readonly begin: number };
@@ -92,41 +91,35 @@ export function zipDirectory(
   where: string,
 ): Map<string, ZipMember> {
   const view = viewOf(directory);
-  const found = new Map<string, ZipMember>();
+  const byName = new Map<string, ZipMember>();
   for (let at = 0, index = 0; index < members; index++) {
     if (at + 46 > directory.byteLength || view.getUint32(at, true) !== 0x02014b50)
       throw damaged(`zip directory has no entry ${index + 1} of ${members}`, where);
-    const [nameBytes, extraBytes, commentBytes] = [28, 30, 32].map((offset) => view.getUint16(at + offset, true)) as [
-      number,
-      number,
-      number,
-    ];
-    const next = at + 46 + nameBytes + extraBytes + commentBytes;
+    const nameBytes = view.getUint16(at + 28, true);
+    const extraBytes = view.getUint16(at + 30, true);
+    const next = at + 46 + nameBytes + extraBytes + view.getUint16(at + 32, true);
     if (next > directory.byteLength)
       throw damaged(`entry ${index + 1} of the zip directory goes beyond its end`, where);
     const name = new TextDecoder().decode(directory.subarray(at + 46, at + 46 + nameBytes));
-    const long = longSizes(view, at, at + 46 + nameBytes, extraBytes, where);
-    const member = {
-      name,
-      stored: view.getUint16(at + 10, true) === 0 && (view.getUint16(at + 8, true) & 1) === 0,
-      ...long,
-    };
+    const [isPacked, isEncrypted] = [view.getUint16(at + 10, true) !== 0, (view.getUint16(at + 8, true) & 1) !== 0];
+    const sizes = longSizes(view, at, at + 46 + nameBytes, extraBytes, where);
+    const member = { name, stored: !isPacked && !isEncrypted, ...sizes };
     if (member.header + localHeaderBytes + member.bytes > fileBytes) {
       throw damaged(
         `member ${name} ends after byte ${member.header + localHeaderBytes + member.bytes}, the file has ${fileBytes}`,
         where,
       );
     }
-    if (found.has(name)) throw damaged(`zip archive has ${JSON.stringify(name)} twice`, where);
-    found.set(name, member);
+    if (byName.has(name)) throw damaged(`zip archive has ${JSON.stringify(name)} twice`, where);
+    byName.set(name, member);
     at = next;
   }
-  return found;
+  return byName;
 }
 
 /**
- * Sizes of all ones stand in the ZIP64 field instead: unpacked size, packed size, position, in this order, only those
- * missing.
+ * A member's size and position. A number of all ones stands for one in the ZIP64 field, which holds the unpacked size,
+ * the packed size and the position in this order, of which only those that are needed.
  */
 function longSizes(
   view: DataView,

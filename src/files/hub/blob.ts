@@ -23,6 +23,7 @@ export interface BlobOptions {
   /** The cached file, named by its checksum. */
   readonly blob: string;
   readonly connection: Connection;
+  /** Called with how many bytes of the file are here. */
   readonly onBytes: (done: number) => void;
 }
 
@@ -35,8 +36,8 @@ interface Part {
 }
 
 /**
- * Throws like `Connection.retried`; stopError if what came is twice not what the Hub announced, and then nothing of it
- * is kept.
+ * Downloads a file into the cache. Throws like `Connection.retried`; stopError if what came is twice not what the Hub
+ * announced, and then nothing of it is kept.
  */
 export async function fetchBlob(options: BlobOptions): Promise<void> {
   const { file, blob, connection, onBytes } = options;
@@ -54,7 +55,7 @@ export async function fetchBlob(options: BlobOptions): Promise<void> {
     await connection.retried(() => complete(part, options), { gained });
     await withFsErrors(part.path, "write file", () => part.handle.sync());
   } catch (cause) {
-    // Nothing to go on from: it was never begun, or damaged.
+    // There is nothing to resume from: the file was never begun, or came damaged.
     if (part.done === 0) await rm(part.path, { force: true }).catch(() => undefined);
     throw cause;
   } finally {
@@ -68,19 +69,19 @@ async function complete(part: Part, { file, commit, blob, connection, onBytes }:
   const onWhole = (host: string): void =>
     connection.note(`${host} sends whole files only: ${bytes(part.done)} of ${file.path} that are here come once more`);
   if (part.done < file.size) {
-    const wanted = { path: file.path, commit, size: file.size, start: part.done, end: file.size };
-    for await (const chunk of connection.bytes(wanted, onWhole)) {
+    const range = { path: file.path, commit, size: file.size, start: part.done, end: file.size };
+    for await (const chunk of connection.bytes(range, onWhole)) {
       await withFsErrors(part.path, "write file", () => writeAll(part.handle, chunk, part.done));
       part.hash.update(chunk);
       part.done += chunk.byteLength;
       onBytes(part.done);
     }
   }
-  const found = part.hash.copy().digest("hex");
+  const checksum = part.hash.copy().digest("hex");
   const { size } = await withFsErrors(part.path, "read file", () => part.handle.stat());
-  if (found === file.checksum && size === file.size) return;
-  await emptied(part, file);
-  const sums = `checksum ${found.slice(0, 12)}..., the Hub says ${file.checksum.slice(0, 12)}...`;
+  if (checksum === file.checksum && size === file.size) return;
+  await empty(part, file);
+  const sums = `checksum ${checksum.slice(0, 12)}..., the Hub says ${file.checksum.slice(0, 12)}...`;
   const failure = stopError(`${file.path} arrived damaged (${sums}), it was removed`, {
     where: blob,
     hint: "run the same command to download it again",
@@ -88,17 +89,19 @@ async function complete(part: Part, { file, commit, blob, connection, onBytes }:
   throw new HubTrouble("wrong", failure);
 }
 
-async function emptied(part: Part, file: RemoteFile): Promise<void> {
+async function empty(part: Part, file: RemoteFile): Promise<void> {
   await withFsErrors(part.path, "write file", () => part.handle.truncate(0));
   [part.hash, part.done] = [hashOf(file), 0];
 }
 
+/** The hash that the file's checksum is made with, of nothing yet. */
 function hashOf({ large, size }: RemoteFile): Hash {
   return large ? createHash("sha256") : createHash("sha1").update(`blob ${size}\0`);
 }
 
 /**
- * What an earlier attempt left, or an empty file. Nothing is written through links, which may lead out of the cache.
+ * Opens what an earlier attempt left, or an empty file. Nothing is written through links, which may lead out of the
+ * cache.
  */
 async function openPart(path: string, file: RemoteFile, connection: Connection): Promise<Part> {
   await requireOwnFile(path);
@@ -107,9 +110,9 @@ async function openPart(path: string, file: RemoteFile, connection: Connection):
   const part: Part = { path, handle, hash: hashOf(file), done: 0 };
   try {
     const { size } = await withFsErrors(path, "read file", () => handle.stat());
-    // Too many bytes to be a part of this file.
-    if (size > file.size) await emptied(part, file);
-    else await hashed(part, size, connection);
+    // With too many bytes it is no part of this file.
+    if (size > file.size) await empty(part, file);
+    else await hashExisting(part, size, connection);
     return part;
   } catch (cause) {
     await handle.close();
@@ -117,7 +120,8 @@ async function openPart(path: string, file: RemoteFile, connection: Connection):
   }
 }
 
-async function hashed(part: Part, size: number, connection: Connection): Promise<void> {
+/** Hashes the `size` bytes that are there already. */
+async function hashExisting(part: Part, size: number, connection: Connection): Promise<void> {
   const buffer = new Uint8Array(Math.min(size, 1 << 20));
   while (part.done < size) {
     connection.requireOpen();

@@ -1,7 +1,8 @@
 /**
- * What lies in the cache is used as far as it is what its name says, and nothing is written through links that lead out
- * of it.
+ * Judges what lies in the Hub's cache: it is used if it is what its name says, and nothing is written through links
+ * that lead out of the cache.
  */
+import type { Stats } from "node:fs";
 import { lstat, realpath, stat } from "node:fs/promises";
 import { dirname, sep } from "node:path";
 import { inputError } from "../../base/errors.js";
@@ -30,7 +31,7 @@ export async function requireInsideCache(repoDir: string, folders: readonly stri
 
 async function isLink(path: string): Promise<boolean> {
   return lstat(path).then(
-    (found) => found.isSymbolicLink(),
+    (info) => info.isSymbolicLink(),
     () => false,
   );
 }
@@ -40,9 +41,9 @@ async function isLink(path: string): Promise<boolean> {
  */
 export async function isThere(blob: string, { path, size }: RemoteFile): Promise<boolean> {
   if (!(await exists(blob))) return false;
-  const found = await withFsErrors(blob, "look up path", () => stat(blob));
-  if (found.isFile() && found.size === size) return true;
-  const what = found.isFile() ? `${found.size} bytes instead of ${size}` : "no regular file";
+  const info = await withFsErrors(blob, "look up path", () => stat(blob));
+  if (info.isFile() && info.size === size) return true;
+  const what = info.isFile() ? `${info.size} bytes instead of ${size}` : "no regular file";
   throw inputError(`this is not ${path} as the Hub has it: ${what}`, {
     where: blob,
     hint: "remove it, then run the same command again",
@@ -50,28 +51,32 @@ export async function isThere(blob: string, { path, size }: RemoteFile): Promise
 }
 
 /**
- * Whether a snapshot has the file already. A link that leads to something else is made anew; what is no link is not
- * ours to replace.
+ * Whether a snapshot has the file already. A link that leads to something else counts as not there, so that it is made
+ * anew; what is no link is not ours to replace. Throws like `isThere` then.
  */
 export async function isNamed(pointer: string, file: RemoteFile): Promise<boolean> {
   const link = await isLink(pointer);
   if (!link) return isThere(pointer, file);
-  const found = await stat(pointer).catch(() => null);
-  return found?.isFile() === true && found.size === file.size;
+  const info = await stat(pointer).catch(() => null);
+  return info?.isFile() === true && info.size === file.size;
 }
 
 /** Throws inputError for a name in the cache that is taken by something else than a file of its own. */
 export async function requireOwnFile(path: string): Promise<void> {
-  const found = await withFsErrors(path, "look up path", () => orNull(lstat(path)));
-  if (found === null || (found.isFile() && found.nlink === 1)) return;
-  const what = found.isSymbolicLink() ? "a link" : found.isFile() ? "a file that has a second name" : "no regular file";
-  throw inputError(`this is ${what}, expected a part of a download`, {
+  const info = await withFsErrors(path, "look up path", () => orNull(lstat(path)));
+  if (info === null || (info.isFile() && info.nlink === 1)) return;
+  throw inputError(`this is ${kindInCache(info)}, expected a part of a download`, {
     where: path,
     hint: "remove it, or set HF_HUB_CACHE to another folder",
   });
 }
 
+function kindInCache(info: Stats): string {
+  if (info.isSymbolicLink()) return "a link";
+  return info.isFile() ? "a file that has a second name" : "no regular file";
+}
+
 /** Null where nothing has the name. */
-function orNull<T>(found: Promise<T>): Promise<T | null> {
-  return found.catch((cause: NodeJS.ErrnoException) => (cause.code === "ENOENT" ? null : Promise.reject(cause)));
+function orNull<T>(lookup: Promise<T>): Promise<T | null> {
+  return lookup.catch((cause: NodeJS.ErrnoException) => (cause.code === "ENOENT" ? null : Promise.reject(cause)));
 }

@@ -10,7 +10,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { UpcycleError, inputError, stopError } from "../../base/errors.js";
 import { bytes, duration } from "../../base/format.js";
-import type { Asked } from "./failures.js";
+import type { RequestSubject } from "./failures.js";
 import { HubTrouble, hubLimits, type HubLimits, type TroubleKind } from "./limits.js";
 import type { HubReference } from "./reference.js";
 import { interrupted, request, requireOpen, type Answer, type RequestContext } from "./requests.js";
@@ -19,12 +19,12 @@ import type { HubSettings } from "./settings.js";
 interface ConnectionOptions {
   readonly signal?: AbortSignal | undefined;
   readonly limits?: Partial<HubLimits> | undefined;
-  /** Told what a user waits for. */
+  /** Called with what a user waits for. */
   readonly onNote?: ((text: string) => void) | undefined;
 }
 
 /** Which bytes of a file at a commit: from `start` to before `end`. */
-export interface Wanted {
+export interface ByteRange {
   readonly path: string;
   readonly commit: string;
   readonly size: number;
@@ -42,10 +42,10 @@ export interface Connection {
    */
   api(giveUpOn: ReadonlySet<TroubleKind>): typeof fetch;
   /**
-   * Exactly the bytes that are wanted; `onWhole` is called where the server sends the file from its beginning instead.
+   * Exactly the bytes of the range; `onWhole` is called where the server sends the file from its beginning instead.
    * Throws HubTrouble; see `retried`.
    */
-  bytes(wanted: Wanted, onWhole?: (host: string) => void): AsyncGenerator<Uint8Array>;
+  bytes(range: ByteRange, onWhole?: (host: string) => void): AsyncGenerator<Uint8Array>;
   /**
    * Runs until there is no HubTrouble, or too many; then throws its failure. Attempts count anew after one that
    * `gained` something.
@@ -54,28 +54,28 @@ export interface Connection {
     run: () => Promise<T>,
     options?: { readonly gained?: () => boolean; readonly giveUpOn?: ReadonlySet<TroubleKind> },
   ): Promise<T>;
-  /** Whether `retried` threw this because the Hub could not be asked; a refusal is an answer. */
+  /** Whether `retried` threw this because the Hub could not be subject; a refusal is an answer. */
   isOutage(cause: unknown): boolean;
   /** Throws interruptedError after Ctrl-C. */
   requireOpen(): void;
+  /** Tells the user something. */
   note(text: string): void;
 }
 
-/** A second attempt shows whether a wrong answer was an accident. */
+/** Attempts at an answer that was wrong: a second one shows whether it was an accident. */
 const wrongAttempts = 2;
 
-/** Throws inputError for an endpoint that is no address, or one with a password. */
+/** Opens a connection; asks nothing yet. Throws inputError for an endpoint that is no address, or has a password. */
 export function connectionTo(
   { repo, revision }: HubReference,
   settings: HubSettings,
-  { signal, limits: given, onNote }: ConnectionOptions,
+  options: ConnectionOptions,
 ): Connection {
-  const { endpoint, token } = settings;
+  const { endpoint, token, stallMs } = settings;
   const home = endpointAddress(endpoint);
-  const limits = { ...hubLimits, ...(settings.stallMs === undefined ? {} : { stallMs: settings.stallMs }), ...given };
-  const where = `hf://${repo}${revision === "main" ? "" : `@${revision}`}`;
-  const asked: Asked = {
-    where,
+  const limits = { ...hubLimits, ...(stallMs === undefined ? {} : { stallMs }), ...options.limits };
+  const subject: RequestSubject = {
+    where: `hf://${repo}${revision === "main" ? "" : `@${revision}`}`,
     repo,
     revision,
     endpoint,
@@ -83,102 +83,121 @@ export function connectionTo(
     proxy: settings.unusedProxy,
     limits,
   };
-  const context: RequestContext = { asked, token, signal };
-  const note = (text: string): void => onNote?.(text);
+  const { signal } = options;
+  const context: RequestContext = { subject, token, signal };
+  const note = (text: string): void => options.onNote?.(text);
   if (token !== undefined && home.protocol === "http:" && !isThisMachine(home.hostname)) {
     note(`warning: the token goes to ${home.host} unencrypted, because HF_ENDPOINT begins with http://`);
   }
-  const outages = new WeakSet<UpcycleError>();
-  // A server that once sent another part than the one asked for is asked for whole files.
-  let rangeless = false;
-
-  const pause = async (ms: number): Promise<void> => {
-    await sleep(ms, undefined, signal === undefined ? {} : { signal }).catch(() => Promise.reject(interrupted(asked)));
-  };
-  const retried: Connection["retried"] = async (run, { gained = () => false, giveUpOn = new Set() } = {}) => {
-    let wrong = 0;
-    for (let attempt = 1; ; attempt++) {
-      try {
-        requireOpen(context);
-        return await run();
-      } catch (cause) {
-        if (!(cause instanceof HubTrouble)) throw cause;
-        if (gained()) attempt = 1;
-        const [tries, most] = cause.kind === "wrong" ? [++wrong, wrongAttempts] : [attempt, limits.attempts];
-        if (giveUpOn.has(cause.kind) || tries >= most) {
-          if (cause.kind !== "busy" && cause.kind !== "wrong") outages.add(cause.failure);
-          throw cause.failure;
-        }
-        const wait = Math.max(cause.pauseMs, limits.retryMs * 2 ** (attempt - 1));
-        note(
-          `${cause.message}, trying again${wait < 5000 ? "" : ` in ${duration(wait / 1000)}`}: ${tries + 1} of ${most}`,
-        );
-        await pause(wait);
-      }
-    }
-  };
-
+  const { retried, isOutage } = openRetries(context, note);
   return {
     limits,
     signal,
     retried,
+    isOutage,
     note,
-    isOutage: (cause) => cause instanceof UpcycleError && outages.has(cause),
     requireOpen: () => requireOpen(context),
-    api: (giveUpOn) => {
-      const pages = new Set<string>();
-      return async (input) => {
-        const address = new URL(input instanceof Request ? input.url : input);
-        // Pages that name one another, or always one more.
-        if (pages.has(address.href) || pages.size >= limits.pages) {
-          throw stopError(`${home.host} lists files without end (${pages.size} pages)`, {
-            where,
-            hint: "check HF_ENDPOINT",
-          });
+    api: (giveUpOn) => apiFetch(context, (run) => retried(run, { giveUpOn })),
+    bytes: fileReader(context),
+  };
+}
+
+function openRetries(context: RequestContext, note: (text: string) => void): Pick<Connection, "retried" | "isOutage"> {
+  const { subject, signal } = context;
+  const { limits } = subject;
+  const outages = new WeakSet<UpcycleError>();
+  const pause = async (ms: number): Promise<void> => {
+    await sleep(ms, undefined, signal === undefined ? {} : { signal }).catch(() =>
+      Promise.reject(interrupted(subject)),
+    );
+  };
+  return {
+    isOutage: (cause) => cause instanceof UpcycleError && outages.has(cause),
+    async retried(run, { gained = () => false, giveUpOn = new Set() } = {}) {
+      let wrongAnswers = 0;
+      for (let attempt = 1; ; attempt++) {
+        try {
+          requireOpen(context);
+          return await run();
+        } catch (cause) {
+          if (!(cause instanceof HubTrouble)) throw cause;
+          if (gained()) attempt = 1;
+          const isWrong = cause.kind === "wrong";
+          const [tries, most] = isWrong ? [++wrongAnswers, wrongAttempts] : [attempt, limits.attempts];
+          if (giveUpOn.has(cause.kind) || tries >= most) {
+            if (cause.kind !== "busy" && !isWrong) outages.add(cause.failure);
+            throw cause.failure;
+          }
+          const wait = Math.max(cause.pauseMs, limits.retryMs * 2 ** (attempt - 1));
+          const when = wait < 5000 ? "" : ` in ${duration(wait / 1000)}`;
+          note(`${cause.message}, trying again${when}: ${tries + 1} of ${most}`);
+          await pause(wait);
         }
-        pages.add(address.href);
-        return retried(() => wholeAnswer(address, context), { giveUpOn });
-      };
-    },
-    async *bytes({ path, commit, size, start, end }, onWhole) {
-      const address = new URL(`${endpoint}/${repo}/resolve/${commit}/${encodeURIComponent(path)}`);
-      const ask = (ranged: boolean): Promise<Answer> =>
-        request(
-          address,
-          { "accept-encoding": "identity", ...(ranged ? { range: `bytes=${start}-${end - 1}` } : {}) },
-          context,
-        );
-      const partly = start > 0 || end < size;
-      let answer = await ask(partly && !rangeless);
-      if (answer.status === 206 && !isPart(answer, start)) {
-        answer.drop();
-        rangeless = true;
-        answer = await ask(false);
       }
-      const total = totalOf(answer);
-      if (total !== null && total !== size) {
-        answer.drop();
-        throw new HubTrouble(
-          "wrong",
-          stopError(`${path} has ${total} bytes, the Hub announced ${size}`, {
-            where,
-            hint: "run the same command later",
-          }),
-        );
-      }
-      const whole = answer.status !== 206;
-      if (whole && start > 0) onWhole?.(answer.address.host);
-      yield* cut(answer, whole ? start : 0, whole ? end : end - start, asked, path);
     },
   };
 }
 
-/** Bytes `from` to before `to` of a body, however long it is. */
+/** A `fetch` for one call of the library, which may ask for several pages. */
+function apiFetch(context: RequestContext, retried: (run: () => Promise<Response>) => Promise<Response>): typeof fetch {
+  const { where, endpoint, limits } = context.subject;
+  const pages = new Set<string>();
+  return async (input) => {
+    const address = new URL(input instanceof Request ? input.url : input);
+    // Pages may name one another, or always one more.
+    if (pages.has(address.href) || pages.size >= limits.pages) {
+      throw stopError(`${new URL(endpoint).host} lists files without end (${pages.size} pages)`, {
+        where,
+        hint: "check HF_ENDPOINT",
+      });
+    }
+    pages.add(address.href);
+    return retried(() => wholeAnswer(address, context));
+  };
+}
+
+/** Reads bytes of files; it remembers whether the server can send parts of them. */
+function fileReader(context: RequestContext): Connection["bytes"] {
+  const { where, endpoint, repo } = context.subject;
+  // A server that once sent another part than the one asked for is asked for whole files.
+  let sendsParts = true;
+  return async function* bytesOf({ path, commit, size, start, end }, onWhole) {
+    const address = new URL(`${endpoint}/${repo}/resolve/${commit}/${encodeURIComponent(path)}`);
+    const ask = (asPart: boolean): Promise<Answer> => {
+      const headers = { "accept-encoding": "identity" };
+      return request(address, asPart ? { ...headers, range: `bytes=${start}-${end - 1}` } : headers, context);
+    };
+    const isPartial = start > 0 || end < size;
+    let answer = await ask(isPartial && sendsParts);
+    if (answer.status === 206 && !isPart(answer, start)) {
+      answer.drop();
+      sendsParts = false;
+      answer = await ask(false);
+    }
+    const total = totalOf(answer);
+    if (total !== null && total !== size) {
+      answer.drop();
+      const failure = stopError(`${path} has ${total} bytes, the Hub announced ${size}`, {
+        where,
+        hint: "run the same command later",
+      });
+      throw new HubTrouble("wrong", failure);
+    }
+    const isWhole = answer.status !== 206;
+    if (isWhole && start > 0) onWhole?.(answer.address.host);
+    yield* cut(answer, isWhole ? start : 0, isWhole ? end : end - start, context.subject, path);
+  };
+}
+
+/**
+ * Bytes `from` to before `to` of a body, however long it is. Throws HubTrouble for a body that ends before, or comes
+ * too slowly.
+ */
 async function* cut(
   answer: Answer,
   from: number,
   to: number,
-  { where, limits }: Asked,
+  { where, limits }: RequestSubject,
   path: string,
 ): AsyncGenerator<Uint8Array> {
   const { host } = answer.address;
@@ -192,12 +211,15 @@ async function* cut(
     if (at >= to) return;
     const seconds = (performance.now() - window.began) / 1000;
     if (seconds * 1000 < limits.answerMs) continue;
-    const failure = stopError(`${host} sends less than ${bytes(limits.slowest)} a second of ${path}`, { where, hint });
-    if (at - window.at < limits.slowest * seconds) throw new HubTrouble("silent", failure);
+    if (at - window.at < limits.slowest * seconds) {
+      const message = `${host} sends less than ${bytes(limits.slowest)} a second of ${path}`;
+      throw new HubTrouble("silent", stopError(message, { where, hint }));
+    }
     window = { began: performance.now(), at };
   }
+  if (at >= to) return;
   const failure = stopError(`${host} sent ${bytes(at)} of ${bytes(to)} of ${path}`, { where, hint });
-  if (at < to) throw new HubTrouble("broken", failure);
+  throw new HubTrouble("broken", failure);
 }
 
 /** Whether a 206 is the part that begins where it should, unpacked. */
@@ -208,22 +230,22 @@ function isPart({ headers }: Answer, start: number): boolean {
 
 /** The size of the file, where the answer says so. */
 function totalOf({ status, headers }: Answer): number | null {
-  const said =
-    status === 206
-      ? /\/(\d+)$/.exec(headers.get("content-range") ?? "")?.[1]
-      : isPlain(headers)
-        ? headers.get("content-length")
-        : null;
-  return said === null || said === undefined || !/^\d+$/.test(said) ? null : Number(said);
+  const range = headers.get("content-range") ?? "";
+  const length = isPlain(headers) ? (headers.get("content-length") ?? "") : "";
+  const text = status === 206 ? (/\/(\d+)$/.exec(range)?.[1] ?? "") : length;
+  return /^\d+$/.test(text) ? Number(text) : null;
 }
 
 const isPlain = (headers: Headers): boolean => /^(identity)?$/i.test(headers.get("content-encoding") ?? "");
 
-/** An answer of the API in memory. What packs small and unpacks large is read as far as the limit. */
+/**
+ * Reads an answer of the API into memory. Throws stopError for one above the limit, also where it is sent packed and
+ * small, and HubTrouble for one that takes too long.
+ */
 async function wholeAnswer(address: URL, context: RequestContext): Promise<Response> {
-  const { asked } = context;
-  const { where, limits } = asked;
-  requireHome(address, asked);
+  const { subject } = context;
+  const { where, limits } = subject;
+  requireHome(address, subject);
   const answer = await request(address, { accept: "application/json" }, context);
   const began = performance.now();
   const parts: Uint8Array[] = [];
@@ -247,29 +269,29 @@ async function wholeAnswer(address: URL, context: RequestContext): Promise<Respo
       );
     }
   }
-  const next = nextPage(answer, address, asked);
+  const next = nextPage(answer, address, subject);
   return new Response(Buffer.concat(parts), { headers: next === null ? {} : { link: `<${next}>; rel="next"` } });
 }
 
-/** The library follows this one. */
-function nextPage({ headers }: Answer, address: URL, asked: Asked): string | null {
-  const named = /<([^<>]*)>[^<>]*;\s*rel="?next"?\s*(?:[,;]|$)/i.exec(headers.get("link") ?? "")?.[1];
-  if (named === undefined) return null;
-  if (!URL.canParse(named, address.href))
+/** The address of the next page of a list, which the library will ask for; null where there is none. */
+function nextPage({ headers }: Answer, address: URL, subject: RequestSubject): string | null {
+  const reference = /<([^<>]*)>[^<>]*;\s*rel="?next"?\s*(?:[,;]|$)/i.exec(headers.get("link") ?? "")?.[1];
+  if (reference === undefined) return null;
+  if (!URL.canParse(reference, address.href))
     throw stopError(`${address.host} names a next page that is no address`, {
-      where: asked.where,
+      where: subject.where,
       hint: "check HF_ENDPOINT",
     });
-  const next = new URL(named, address);
-  requireHome(next, asked);
+  const next = new URL(reference, address);
+  requireHome(next, subject);
   return next.href;
 }
 
 /**
- * A Hub's answers name addresses of its own; a list of files that goes on elsewhere is not followed, with or without
- * the token.
+ * Throws stopError for an address that is not the Hub's own: a list of files that goes on elsewhere is not followed,
+ * with or without the token.
  */
-function requireHome(address: URL, { where, endpoint }: Asked): void {
+function requireHome(address: URL, { where, endpoint }: RequestSubject): void {
   const home = new URL(endpoint);
   if (address.origin === home.origin && address.username === "" && address.password === "") return;
   throw stopError(
@@ -278,6 +300,7 @@ function requireHome(address: URL, { where, endpoint }: Asked): void {
   );
 }
 
+/** The Hub's address. Throws inputError for one that is none, or has a user name or password in it. */
 function endpointAddress(endpoint: string): URL {
   const hint = "write one such as https://huggingface.co, or leave it out";
   // A password must not come into a message, whatever else is wrong with the address.

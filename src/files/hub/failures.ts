@@ -6,30 +6,32 @@ import { inputError, stopError, type UpcycleError } from "../../base/errors.js";
 import { duration } from "../../base/format.js";
 import { HubTrouble, type HubLimits, type TroubleKind } from "./limits.js";
 
-/** Who is asked for what, for the messages. */
-export interface Asked {
+/** What a request is about, for the messages: who is asked, for which model, and how. */
+export interface RequestSubject {
   /** `hf://org/name@revision`. */
   readonly where: string;
   readonly repo: string;
   readonly revision: string;
   readonly endpoint: string;
+  /** Whether there is a token. */
   readonly token: boolean;
   /** The variable that names a proxy, where one is set that Node's fetch does not use. */
   readonly proxy: string | undefined;
   readonly limits: HubLimits;
 }
 
+/** Why a request failed, by the code of the failure. */
 interface Reason {
   readonly kind: TroubleKind;
   readonly words: string;
   readonly hint?: string;
 }
 
-const ownNetwork = "check the network and HF_ENDPOINT, then run the same command to go on";
-const certificate =
+const checkNetwork = "check the network and HF_ENDPOINT, then run the same command to go on";
+const checkCertificate =
   "check the clock and HF_ENDPOINT; behind a proxy that inspects TLS, set NODE_EXTRA_CA_CERTS to its certificate";
 
-/** The first that fits a code decides. Codes are those of Node, OpenSSL and undici, which is Node's fetch. */
+/** The first pattern that fits a code decides. Codes are those of Node, OpenSSL and undici, which is Node's fetch. */
 const reasons: readonly (readonly [RegExp, Reason])[] = [
   [/^(ENOTFOUND|EAI_\w+|ENODATA)$/, { kind: "unreachable", words: "no address is known for this name" }],
   [/^ECONNREFUSED$/, { kind: "unreachable", words: "it refuses connections" }],
@@ -45,7 +47,7 @@ const reasons: readonly (readonly [RegExp, Reason])[] = [
   ],
   [
     /CERT|SIGNATURE|^ERR_(TLS|SSL)_|^(INVALID_CA|PATH_LENGTH_EXCEEDED|HOSTNAME_MISMATCH)$/,
-    { kind: "unreachable", words: "its certificate is not accepted", hint: certificate },
+    { kind: "unreachable", words: "its certificate is not accepted", hint: checkCertificate },
   ],
   [
     /^(HPE_\w+|UND_ERR_HEADERS_OVERFLOW|UND_ERR_RES\w*|ERR_HTTP\w*)$/,
@@ -62,26 +64,31 @@ const reasons: readonly (readonly [RegExp, Reason])[] = [
 ];
 
 /** The error for what Node's fetch threw, before (`reached` false) or while (true) an answer came from this address. */
-export function networkTrouble(cause: unknown, address: URL, reached: boolean, { where, proxy }: Asked): HubTrouble {
+export function networkTrouble(
+  cause: unknown,
+  address: URL,
+  reached: boolean,
+  { where, proxy }: RequestSubject,
+): HubTrouble {
   const { code, message } = deepest(cause);
-  const known = reasons.find(([pattern]) => pattern.test(code))?.[1];
-  const shown = code === "" ? message : code;
-  if (reached || known?.kind === "broken" || known?.kind === "wrong") {
-    const failure = stopError(`${known?.words ?? "the connection broke"} (${address.host}: ${shown})`, {
+  const reason = reasons.find(([pattern]) => pattern.test(code))?.[1];
+  const detail = code === "" ? message : code;
+  if (reached || reason?.kind === "broken" || reason?.kind === "wrong") {
+    const failure = stopError(`${reason?.words ?? "the connection broke"} (${address.host}: ${detail})`, {
       where,
-      hint: known?.hint ?? "run the same command to go on",
+      hint: reason?.hint ?? "run the same command to go on",
     });
-    return new HubTrouble(known?.kind === "wrong" ? "wrong" : "broken", failure);
+    return new HubTrouble(reason?.kind === "wrong" ? "wrong" : "broken", failure);
   }
-  const words = known === undefined ? shown : `${known.words}, ${shown}`;
-  const hint = known?.hint ?? `${ownNetwork}${besideProxy(proxy)}`;
+  const words = reason === undefined ? detail : `${reason.words}, ${detail}`;
+  const hint = reason?.hint ?? `${checkNetwork}${besideProxy(proxy)}`;
   return new HubTrouble(
-    known?.kind ?? "unreachable",
+    reason?.kind ?? "unreachable",
     stopError(`cannot reach ${address.origin} (${words})`, { where, hint }),
   );
 }
 
-/** Where nothing is reached without a proxy, its variable looks as if it were heeded. */
+/** Words about a proxy that Node's fetch does not use: whoever has set its variable believes that it is used. */
 function besideProxy(proxy: string | undefined): string {
   return proxy === undefined
     ? ""
@@ -89,66 +96,69 @@ function besideProxy(proxy: string | undefined): string {
 }
 
 /** The error of a request that brought nothing for as long as the limits allow. */
-export function silence(address: URL, reached: boolean, { where, proxy, limits }: Asked): HubTrouble {
+export function silence(address: URL, reached: boolean, { where, proxy, limits }: RequestSubject): HubTrouble {
   const hint = `run the same command later to go on${reached ? "" : besideProxy(proxy)}`;
   const failure = stopError(`no answer from ${address.host} for ${duration(limits.stallMs / 1000)}`, { where, hint });
   return new HubTrouble("silent", failure);
 }
 
-/** What lies at the bottom of "fetch failed"; of several addresses tried, the first. */
+/** What lies at the bottom of "fetch failed"; where several addresses were tried, of the first. */
 function deepest(cause: unknown): { readonly code: string; readonly message: string } {
-  let found = cause;
-  for (let depth = 0; depth < 10 && found instanceof Error; depth++) {
-    const below: unknown =
-      found instanceof AggregateError && (found as { code?: unknown }).code === undefined
-        ? found.errors[0]
-        : found.cause;
+  let bottom = cause;
+  for (let depth = 0; depth < 10 && bottom instanceof Error; depth++) {
+    const hasErrors = bottom instanceof AggregateError && (bottom as { code?: unknown }).code === undefined;
+    const below: unknown = hasErrors ? (bottom as AggregateError).errors[0] : bottom.cause;
     if (below === undefined) break;
-    found = below;
+    bottom = below;
   }
-  const code = (found as { code?: unknown } | null)?.code;
+  const code = (bottom as { code?: unknown } | null)?.code;
   // Some messages of fetch repeat the address or a header, and with them what is secret.
-  const message =
-    found instanceof Error && found.message.length <= 60 && !/https?:|hf_|bearer/i.test(found.message)
-      ? found.message
-      : "the request failed";
+  const isHarmless =
+    bottom instanceof Error && bottom.message.length <= 60 && !/https?:|hf_|bearer/i.test(bottom.message);
+  const message = isHarmless ? (bottom as Error).message : "the request failed";
   return { code: typeof code === "string" ? code : "", message };
 }
 
-/** Servers answer these when asked too often or when something behind them is down. */
+/** Statuses with which servers answer when asked too often, or when something behind them is down. */
 const busy = new Set([408, 425, 429, 500, 502, 503, 504]);
 
 /** The error of an answer that is no success: thrown as it is where another attempt would get the same. */
-export function refusal(response: Response, address: URL, asked: Asked): UpcycleError | HubTrouble {
+export function refusal(response: Response, address: URL, subject: RequestSubject): UpcycleError | HubTrouble {
   const { status } = response;
-  const { where, endpoint, limits } = asked;
-  const own = address.origin === new URL(endpoint).origin;
-  const who = own ? "the Hub" : address.origin;
-  if (busy.has(status)) {
-    const pause = askedPause(response.headers);
-    const wait = pause <= limits.pauseMs ? "" : `, and asks to wait ${duration(pause / 1000)}`;
-    const failure =
-      status === 429
-        ? stopError(`${who} says 429: too many requests${wait}`, {
-            where,
-            hint: "wait a while, then run the same command to go on",
-          })
-        : stopError(`${who} says ${status}${wait}`, { where, hint: "run the same command later to go on" });
-    return pause > limits.pauseMs ? failure : new HubTrouble("busy", failure, pause);
-  }
-  if (own) return ownRefusal(status, response.headers.get("x-error-code"), asked);
+  const { where, endpoint } = subject;
+  const isHub = address.origin === new URL(endpoint).origin;
+  if (busy.has(status)) return busyTrouble(response, isHub ? "the Hub" : address.origin, subject);
+  if (isHub) return hubRefusal(status, response.headers.get("x-error-code"), subject);
   const failure = stopError(
-    `${who} says ${status}, to which ${new URL(endpoint).origin} sends the request (without the token)`,
+    `${address.origin} says ${status}, to which ${new URL(endpoint).origin} sends the request (without the token)`,
     { where, hint: "run the same command later, or check HF_ENDPOINT" },
   );
   // The links to a store of files are signed and expire; the next attempt gets a new one.
   return status === 403 || status === 410 ? new HubTrouble("busy", failure) : failure;
 }
 
-function ownRefusal(
+function busyTrouble(
+  { status, headers }: Response,
+  who: string,
+  { where, limits }: RequestSubject,
+): UpcycleError | HubTrouble {
+  const pause = pauseIn(headers);
+  const wait = pause <= limits.pauseMs ? "" : `, and asks to wait ${duration(pause / 1000)}`;
+  const failure =
+    status === 429
+      ? stopError(`${who} says 429: too many requests${wait}`, {
+          where,
+          hint: "wait a while, then run the same command to go on",
+        })
+      : stopError(`${who} says ${status}${wait}`, { where, hint: "run the same command later to go on" });
+  return pause > limits.pauseMs ? failure : new HubTrouble("busy", failure, pause);
+}
+
+/** The error of a status with which the Hub itself answers; `code` is its own code for it, if it gives one. */
+function hubRefusal(
   status: number,
   code: string | null,
-  { where, repo, revision, endpoint, token }: Asked,
+  { where, repo, revision, endpoint, token }: RequestSubject,
 ): UpcycleError {
   const page = `${endpoint}/${repo}`;
   switch (status) {
@@ -195,7 +205,7 @@ function ownRefusal(
 }
 
 /** Milliseconds that Retry-After (seconds or a date) or the Hub's RateLimit header (`"api";r=0;t=55`) ask for. */
-export function askedPause(headers: Headers): number {
+export function pauseIn(headers: Headers): number {
   const after = headers.get("retry-after")?.trim() ?? "";
   if (/^\d+$/.test(after)) return Number(after) * 1000;
   const date = Date.parse(after);

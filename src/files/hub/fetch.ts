@@ -25,11 +25,13 @@ import { hubSettings, requireToken, smallText, type HubSettings } from "./settin
 
 /** What a download tells while it runs. */
 export type HubEvent =
+  /** The commit that the revision stands for. */
   | { readonly type: "commit"; readonly commit: string }
-  /** Bytes of all files that are needed: those here, those in all. */
+  /** Bytes of all files that are needed: `done` of them are here, of `total`. `file` is the one that comes now. */
   | { readonly type: "progress"; readonly file: string; readonly done: number; readonly total: number }
+  /** The Hub cannot be reached (`why`), and what an earlier download left is used. */
   | { readonly type: "cached"; readonly why: string }
-  /** What is waited for, or done differently than usual. */
+  /** A line for the user: what is waited for, or done differently than usual. */
   | { readonly type: "note"; readonly text: string };
 
 /**
@@ -39,18 +41,19 @@ export type HubEvent =
  */
 export type FetchedPart = "all" | "headers" | "config" | "adapter";
 
-/** The file that comes last: a snapshot that has it is complete. */
+/** Name of the file that comes last: a snapshot that has it is complete. */
 const lastFile = (part: FetchedPart): string => (part === "adapter" ? "adapter_config.json" : "config.json");
 
-/** Which model is downloaded, and which part of it. */
+/** How a model is downloaded, and which part of it. */
 export interface FetchOptions {
   /** Default: all. */
   readonly part?: FetchedPart | undefined;
+  /** Stops the download; what has come is kept. */
   readonly signal?: AbortSignal | undefined;
   readonly onEvent?: ((event: HubEvent) => void) | undefined;
-  /** From the environment where left out. */
+  /** Default: those of the environment (`hubSettings`). */
   readonly settings?: HubSettings | undefined;
-  /** Where others than `hubLimits` are meant. */
+  /** Limits in place of those of `hubLimits`. */
   readonly limits?: Partial<HubLimits> | undefined;
 }
 
@@ -58,27 +61,28 @@ const noAddress: ReadonlySet<TroubleKind> = new Set<TroubleKind>(["unreachable"]
 const noNetwork: ReadonlySet<TroubleKind> = new Set<TroubleKind>(["unreachable", "silent"]);
 
 /**
- * The folder of `hf://org/name[@revision]`. Throws inputError for a model that is not there, not allowed or has no
- * weights we read; stopError where the network or disk fails, and interruptedError after Ctrl-C: what has come is kept,
- * and the next call resumes.
+ * The folder of `hf://org/name[@revision]`, in the cache, after everything that is missing of it has been downloaded.
+ * Throws inputError for a model that is not there, not allowed or has no weights we read, and for settings that make no
+ * sense; stopError where the network or disk fails, and interruptedError after Ctrl-C: what has come is kept, and the
+ * next call resumes.
  */
 export async function fetchModel(model: string, options: FetchOptions = {}): Promise<string> {
-  const { part = "all", signal, onEvent, settings: given, limits } = options;
+  const { part = "all", signal, onEvent, limits } = options;
   const reference = parseHubReference(model);
-  const settings = given ?? (await hubSettings());
+  const settings = options.settings ?? (await hubSettings());
   const repoDir = join(settings.cacheDir, `models--${reference.repo.replaceAll("/", "--")}`);
   if (settings.offline)
     return (await cachedFolder(repoDir, reference, part)) ?? notCached(model, "HF_HUB_OFFLINE is set");
   requireToken(settings);
   const onNote = (text: string): void => onEvent?.({ type: "note", text });
   const connection = connectionTo(reference, settings, { signal, limits, onNote });
-  const asked = { reference, endpoint: settings.endpoint, connection };
+  const { endpoint } = settings;
   // Without a network, what came over it before still serves, and need not be waited for; a refusal counts.
   const cached = await cachedFolder(repoDir, reference, part).catch(() => null);
   let commit: string | undefined;
   try {
-    commit = await commitOf(asked, cached === null ? noAddress : noNetwork);
-    return await fetchCommit({ model, part, reference, settings, connection, repoDir, commit, onEvent });
+    commit = await commitOf({ reference, endpoint, connection }, cached === null ? noAddress : noNetwork);
+    return await fetchCommit({ model, part, reference, endpoint, connection, repoDir, commit, onEvent });
   } catch (cause) {
     const serves = cached !== null && (commit === undefined || basename(cached) === commit);
     if (!serves || !(cause instanceof UpcycleError) || !connection.isOutage(cause)) throw cause;
@@ -87,120 +91,190 @@ export async function fetchModel(model: string, options: FetchOptions = {}): Pro
   }
 }
 
-async function fetchCommit(snapshot: Snapshot): Promise<string> {
-  const { repoDir, commit, onEvent } = snapshot;
-  onEvent?.({ type: "commit", commit });
-  await withFsErrors(repoDir, "create folder", () => makeFolders(repoDir));
-  const release = await lockFolder(repoDir);
-  try {
-    return await fetchSnapshot(snapshot);
-  } finally {
-    await release();
-  }
-}
-
-interface Snapshot extends Pick<FetchOptions, "onEvent"> {
+/** A model at one commit, with the part of it that is downloaded and the place where it goes. */
+interface CommitRequest extends Pick<FetchOptions, "onEvent"> {
   readonly model: string;
   readonly part: FetchedPart;
   readonly reference: HubReference;
-  readonly settings: HubSettings;
+  readonly endpoint: string;
   readonly connection: Connection;
   readonly repoDir: string;
   readonly commit: string;
 }
 
-async function fetchSnapshot(options: Snapshot): Promise<string> {
-  const { model, part, reference, settings, connection, repoDir, commit, onEvent } = options;
+async function fetchCommit(request: CommitRequest): Promise<string> {
+  const { repoDir, commit, onEvent } = request;
+  onEvent?.({ type: "commit", commit });
+  await withFsErrors(repoDir, "create folder", () => makeFolders(repoDir));
+  const release = await lockFolder(repoDir);
+  try {
+    return await fetchPart(request);
+  } finally {
+    await release();
+  }
+}
+
+async function fetchPart(request: CommitRequest): Promise<string> {
+  const { part, repoDir, commit } = request;
   const snapshot = join(repoDir, "snapshots", commit);
   const headers = join(repoDir, "headers", commit);
   await requireInsideCache(repoDir, [join(repoDir, "blobs"), join(repoDir, "refs"), snapshot, headers]);
   if (part !== "all" && part !== "adapter" && (await exists(join(snapshot, "config.json")))) return snapshot;
-  const listed = await remoteFiles({ reference, endpoint: settings.endpoint, connection }, commit);
-  const blobOf = ({ checksum }: RemoteFile): string => join(repoDir, "blobs", checksum);
-  const state = { done: 0, total: 0 };
-  const bring = async (file: RemoteFile, folder = snapshot): Promise<void> => {
-    connection.requireOpen();
-    const pointer = join(folder, file.path);
-    const blob = blobOf(file);
-    const report = (done: number): void =>
-      onEvent?.({ type: "progress", file: file.path, done: state.done + done, total: state.total });
-    if (!(await isNamed(pointer, file))) {
-      if (!(await isThere(blob, file))) await fetchBlob({ file, commit, blob, connection, onBytes: report });
-      await linkBlob(blob, pointer);
-    }
-    state.done += file.size;
-    report(0);
-  };
-  const requireSpace = async (files: readonly RemoteFile[]): Promise<void> => {
-    let missing = 0;
-    for (const file of files) if (!(await exists(blobOf(file)))) missing += file.size;
-    await requireFreeSpace(repoDir, missing);
-  };
+  const files = await remoteFiles(request, commit);
+  const config = requireSettings(files, request);
+  const download = new Download(request);
+  if (part === "config") {
+    download.total = config.size;
+    await download.requireSpace([config]);
+    await fetchLast(download, config, headers, headerRef(repoDir, request.reference));
+    return headers;
+  }
+  const source = weightsIn(files, request);
+  if (part === "headers" && hasHeaders(source)) {
+    await fetchHeaders(download, source, { files, config, folder: headers });
+    await fetchLast(download, config, headers, headerRef(repoDir, request.reference));
+    return headers;
+  }
+  await fetchWeights(download, source, { files, config, folder: snapshot });
+  await fetchLast(download, config, snapshot, join(repoDir, "refs", request.reference.revision));
+  return snapshot;
+}
 
-  const config = listed.get(lastFile(part));
-  if (config === undefined && part === "adapter")
+/** The settings of the model or adapter. Throws inputError where the repository has none. */
+function requireSettings(files: ReadonlyMap<string, RemoteFile>, { model, part }: CommitRequest): RemoteFile {
+  const settings = files.get(lastFile(part));
+  if (settings !== undefined) return settings;
+  if (part === "adapter")
     throw inputError("there is no adapter_config.json", {
       where: model,
       hint: "expected a LoRA adapter as PEFT saves it",
     });
-  if (config === undefined)
-    throw inputError("the model has no config.json", {
-      where: model,
-      hint: "expected a model in the format of transformers",
-    });
-  if (part === "config") {
-    state.total = config.size;
-    await requireSpace([config]);
-    await bring(config, headers);
-    await writeRef(headerRef(repoDir, reference), options);
-    return headers;
-  }
+  throw inputError("the model has no config.json", {
+    where: model,
+    hint: "expected a model in the format of transformers",
+  });
+}
+
+/** Where the weights are: in one file, or in the shards that an index names. */
+interface WeightSource {
+  readonly file: RemoteFile;
+  /** Extension of the shards; null: the file holds the weights. */
+  readonly shards: string | null;
+}
+
+/** Finds the weights in the order of preference. Throws inputError where there are none that we read. */
+function weightsIn(files: ReadonlyMap<string, RemoteFile>, { model, part }: CommitRequest): WeightSource {
   const sources = part === "adapter" ? adapterSources : weightSources;
-  const source = sources.find(({ file }) => listed.has(file));
-  if (source === undefined) {
-    const others = [...listed.keys()].filter((name) => /\.(gguf|bin|pt|pth|h5|msgpack|onnx|safetensors)$/.test(name));
-    const instead = others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`;
-    throw inputError(`the model has neither ${sources.map(({ file }) => file).join(", ")}${instead}`, { where: model });
+  for (const { file: name, shards } of sources) {
+    const file = files.get(name);
+    if (file !== undefined) return { file, shards };
   }
-  if (part === "headers" && source.file.endsWith(source.shards === null ? ".safetensors" : ".safetensors.index.json")) {
-    await requireSpace(source.shards === null ? [config] : [config, listed.get(source.file)!]);
-    if (source.shards !== null) await bring(listed.get(source.file)!, headers);
-    const index = join(headers, source.file);
-    const files = source.shards === null ? [listed.get(source.file)!] : await shardsOf(index, source.shards, listed);
-    for (const file of files) {
-      const path = join(headers, file.path);
-      if (!(await exists(path))) await fetchHeader({ file, commit, connection, repo: reference.repo }, path);
+  const others = [...files.keys()].filter((name) => /\.(gguf|bin|pt|pth|h5|msgpack|onnx|safetensors)$/.test(name));
+  const instead = others.length === 0 ? "" : ` (found ${others.slice(0, 3).join(", ")})`;
+  throw inputError(`the model has neither ${sources.map(({ file }) => file).join(", ")}${instead}`, { where: model });
+}
+
+/** Whether the weights are in the safetensors format, whose files have headers. */
+function hasHeaders({ file, shards }: WeightSource): boolean {
+  return file.path.endsWith(shards === null ? ".safetensors" : ".safetensors.index.json");
+}
+
+/** Where files go, out of all that the commit has; `config` comes last. */
+interface FolderFiles {
+  readonly files: ReadonlyMap<string, RemoteFile>;
+  readonly config: RemoteFile;
+  readonly folder: string;
+}
+
+/** Brings the files of one commit into the cache, and says how far it has come. */
+class Download {
+  /** Bytes of all files that are needed, for the reports. */
+  total = 0;
+  /** Bytes of the files that are here. */
+  done = 0;
+
+  constructor(readonly request: CommitRequest) {}
+
+  #blobOf({ checksum }: RemoteFile): string {
+    return join(this.request.repoDir, "blobs", checksum);
+  }
+
+  /** Downloads a file, unless it is in the cache, and gives it its name in `folder`. */
+  async bring(file: RemoteFile, folder: string): Promise<void> {
+    const { connection, commit, onEvent } = this.request;
+    connection.requireOpen();
+    const pointer = join(folder, file.path);
+    const blob = this.#blobOf(file);
+    const onBytes = (done: number): void =>
+      onEvent?.({ type: "progress", file: file.path, done: this.done + done, total: this.total });
+    if (!(await isNamed(pointer, file))) {
+      if (!(await isThere(blob, file))) await fetchBlob({ file, commit, blob, connection, onBytes });
+      await linkBlob(blob, pointer);
     }
-    await bring(config, headers);
-    await writeRef(headerRef(repoDir, reference), options);
-    return headers;
+    this.done += file.size;
+    onBytes(0);
   }
-  const first = [...listed.values()].filter(
+
+  /** Throws stopError where the disk has no space for what is missing of the files. */
+  async requireSpace(files: readonly RemoteFile[]): Promise<void> {
+    let missing = 0;
+    for (const file of files) if (!(await exists(this.#blobOf(file)))) missing += file.size;
+    await requireFreeSpace(this.request.repoDir, missing);
+  }
+}
+
+/** Brings the file that makes a folder complete, and remembers which commit the revision names. */
+async function fetchLast(download: Download, file: RemoteFile, folder: string, ref: string): Promise<void> {
+  await download.bring(file, folder);
+  // A folder with its last file is complete, and one that a ref names can be used without a network.
+  await writeRef(ref, download.request);
+}
+
+/** Brings the headers of all weight files, and their index if there is one. */
+async function fetchHeaders(
+  download: Download,
+  { file: source, shards }: WeightSource,
+  { files, config, folder }: FolderFiles,
+): Promise<void> {
+  const { commit, connection, reference } = download.request;
+  await download.requireSpace(shards === null ? [config] : [config, source]);
+  if (shards !== null) await download.bring(source, folder);
+  const weightFiles = shards === null ? [source] : await shardsOf(join(folder, source.path), shards, files);
+  for (const file of weightFiles) {
+    const path = join(folder, file.path);
+    if (!(await exists(path))) await fetchHeader({ file, commit, connection, repo: reference.repo }, path);
+  }
+}
+
+/** Brings all files of a model or adapter but the last one: the small ones and the index first, then the weights. */
+async function fetchWeights(
+  download: Download,
+  { file: source, shards }: WeightSource,
+  { files, config, folder }: FolderFiles,
+): Promise<void> {
+  const isAdapter = download.request.part === "adapter";
+  const first = [...files.values()].filter(
     ({ path, size }) =>
-      (part !== "adapter" && isCarried(path)) || (path === cardFile && size <= largestCard) || path === source.file,
+      (!isAdapter && isCarried(path)) || (path === cardFile && size <= largestCard) || path === source.path,
   );
-  const small = first.filter(({ path }) => path !== source.file || source.shards !== null);
-  const sizeOf = (files: readonly RemoteFile[]): number => files.reduce((sum, { size }) => sum + size, 0);
-  state.total = sizeOf(first) + config.size;
-  await requireSpace([...first, config]);
-  for (const file of small) await bring(file);
-  const weights =
-    source.shards === null
-      ? [listed.get(source.file)!]
-      : await shardsOf(join(snapshot, source.file), source.shards, listed);
-  state.total = state.done + sizeOf(weights) + config.size;
-  await requireSpace([...weights, config]);
-  for (const file of weights) await bring(file);
-  // A snapshot with its last file is complete, and one that a ref names can be used without a network.
-  await bring(config);
-  await writeRef(join(repoDir, "refs", reference.revision), options);
-  return snapshot;
+  download.total = sizeOf(first) + config.size;
+  await download.requireSpace([...first, config]);
+  for (const file of first) if (file.path !== source.path || shards !== null) await download.bring(file, folder);
+  const weights = shards === null ? [source] : await shardsOf(join(folder, source.path), shards, files);
+  download.total = download.done + sizeOf(weights) + config.size;
+  await download.requireSpace([...weights, config]);
+  for (const file of weights) await download.bring(file, folder);
+}
+
+function sizeOf(files: readonly RemoteFile[]): number {
+  return files.reduce((sum, { size }) => sum + size, 0);
 }
 
 /**
- * Remembers which commit a branch or tag named. The download is complete without: what cannot be kept is no failure.
+ * Remembers which commit a branch or tag named. The download is complete without that, so it is no failure where it
+ * cannot be written.
  */
-async function writeRef(path: string, { repoDir, reference, commit, connection }: Snapshot): Promise<void> {
+async function writeRef(path: string, { repoDir, reference, commit, connection }: CommitRequest): Promise<void> {
   const { revision } = reference;
   if (revision === commit) return;
   try {
@@ -214,17 +288,21 @@ async function writeRef(path: string, { repoDir, reference, commit, connection }
   }
 }
 
-/** Beside the headers, so that huggingface_hub finds no ref to a snapshot that is not there. */
+/**
+ * The file that remembers a revision's commit for a folder of headers. It lies beside the headers, so that
+ * huggingface_hub finds no ref to a snapshot that is not there.
+ */
 const headerRef = (repoDir: string, { revision }: HubReference): string => join(repoDir, "headers", "refs", revision);
 
+/** The files that an index names. Throws inputError for one that the repository does not have. */
 async function shardsOf(
   index: string,
   extension: string,
-  listed: ReadonlyMap<string, RemoteFile>,
+  files: ReadonlyMap<string, RemoteFile>,
 ): Promise<RemoteFile[]> {
   const names = [...new Set(parseIndex(await readText(index), index, extension).values())].sort();
   return names.map((name) => {
-    const file = listed.get(name);
+    const file = files.get(name);
     if (file === undefined)
       throw inputError(`the index lists ${name}, which the model does not have`, { where: index });
     return file;
@@ -232,8 +310,8 @@ async function shardsOf(
 }
 
 /**
- * What an earlier download completed: the snapshot, or for a part of the model the folder of headers, if it has that
- * part.
+ * The folder that an earlier download completed: the snapshot, or for a part of the model the folder of headers, if it
+ * has that part; null where there is none.
  */
 async function cachedFolder(repoDir: string, reference: HubReference, part: FetchedPart): Promise<string | null> {
   const snapshot = await cachedCommit(
@@ -249,9 +327,10 @@ async function cachedFolder(repoDir: string, reference: HubReference, part: Fetc
     reference,
     lastFile(part),
   );
-  return headers !== null && (part === "config" || (await hasHeaders(headers))) ? headers : null;
+  return headers !== null && (part === "config" || (await hasAllHeaders(headers))) ? headers : null;
 }
 
+/** The folder of the commit that a revision stands for, if its last file is there; `ref` names the commit. */
 async function cachedCommit(
   folders: string,
   ref: string,
@@ -263,8 +342,11 @@ async function cachedCommit(
   return /^[0-9a-f]{40}$/.test(commit) && (await exists(join(folder, last))) ? folder : null;
 }
 
-/** A folder that was made for the config alone has none, an interrupted one not all. */
-async function hasHeaders(folder: string): Promise<boolean> {
+/**
+ * Whether a folder has the headers of all weight files: one that was made for the config alone has none, an interrupted
+ * one not all.
+ */
+async function hasAllHeaders(folder: string): Promise<boolean> {
   for (const { file, shards } of weightSources) {
     const path = join(folder, file);
     if (shards === "bin" || !(await exists(path))) continue;

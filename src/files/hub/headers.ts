@@ -1,8 +1,8 @@
 /**
  * A model of the Hub as a folder that can be inspected and planned with, its weights not downloaded: config.json, the
- * index, and of every safetensors file the header, in a sparse file of the full length. Never a folder to read weights
- * from: they would be zeros. A mark in each file says so, by which `files/checkpoint/locate.ts` refuses to read them,
- * wherever the folder has been moved or copied to.
+ * index, and the header of every safetensors file, in a sparse file of the full length. No weights can be read from
+ * such a folder: they would be zeros. A mark in each file says so, by which `files/checkpoint/locate.ts` refuses to
+ * read them, wherever the folder has been moved or copied to.
  *
  * Such folders lie beside the snapshots (`models--ORG--NAME/headers/COMMIT`), where huggingface_hub does not look.
  */
@@ -46,17 +46,17 @@ export async function fetchHeader(options: HeaderOptions, path: string): Promise
 
 async function remoteHeader(options: HeaderOptions): Promise<Uint8Array> {
   const { file } = options;
-  const first = await part(options, 0, Math.min(lengthBytes, file.size));
+  const first = await readPart(options, 0, Math.min(lengthBytes, file.size));
   const where = `hf://${options.repo}/${file.path}`;
   const end = lengthBytes + headerLength(first, file.size, where);
   const header = new Uint8Array(end);
   header.set(first);
-  header.set(await part(options, lengthBytes, end), lengthBytes);
+  header.set(await readPart(options, lengthBytes, end), lengthBytes);
   parseHeader(header.subarray(lengthBytes), file.size, where);
   return header;
 }
 
-async function part(
+async function readPart(
   { file: { path, size }, commit, connection }: HeaderOptions,
   start: number,
   end: number,

@@ -3,25 +3,27 @@ import { UpcycleError } from "../../base/errors.js";
 
 /** How long and how much a download may take before it counts as failed. */
 export interface HubLimits {
-  /** A request that brings no byte for so long has stalled. */
+  /** Milliseconds; a request that brings no byte for so long has stalled. */
   readonly stallMs: number;
-  /** An answer of the API as a whole, each being small; and how often the pace of a file is judged. */
+  /** Milliseconds for an answer of the API as a whole, each being small; so often the pace of a file is judged too. */
   readonly answerMs: number;
-  /** A file that comes more slowly, in bytes per second, counts as stalled. */
+  /** Bytes per second; a file that comes more slowly counts as stalled. */
   readonly slowest: number;
-  /** In a row, of which none brings anything new. */
+  /** Most attempts in a row of which none brings anything new. */
   readonly attempts: number;
-  /** Before the second attempt; each further pause is twice as long. */
+  /** Milliseconds before the second attempt; each further pause is twice as long. */
   readonly retryMs: number;
-  /** The longest pause that a server may ask for (Retry-After). */
+  /** The longest pause in milliseconds that a server may ask for (Retry-After). */
   readonly pauseMs: number;
   /** Most bytes of one answer of the API, unpacked: a page lists a thousand files in a few hundred kB. */
   readonly answerBytes: number;
-  /** Pages of one list of files, and files in all of them. */
+  /** Most pages of one list of files. */
   readonly pages: number;
+  /** Most files in all pages of a list. */
   readonly files: number;
+  /** Most redirects of one request. */
   readonly redirects: number;
-  /** What an attempt has to bring of a file for the count of attempts to start anew. */
+  /** Bytes that an attempt has to bring of a file for the count of attempts to start anew. */
   readonly gainBytes: number;
 }
 
@@ -41,9 +43,9 @@ export const hubLimits: HubLimits = {
 };
 
 /**
- * What may go away by itself. `unreachable`: no connection came about; `silent`: nothing came over it; `broken`: the
- * line broke; `busy`: the server says so; `wrong`: what came is not what the Hub had announced, for which a second
- * attempt is enough.
+ * Kinds of trouble that may go away by itself. `unreachable`: no connection came about; `silent`: nothing came over it;
+ * `broken`: the line broke; `busy`: the server says so; `wrong`: what came is not what the Hub had announced, for which
+ * a second attempt is enough.
  */
 export type TroubleKind = "unreachable" | "silent" | "broken" | "busy" | "wrong";
 
@@ -52,7 +54,7 @@ export class HubTrouble extends Error {
   constructor(
     readonly kind: TroubleKind,
     readonly failure: UpcycleError,
-    /** What the server asks to wait. */
+    /** Milliseconds that the server asks to wait. */
     readonly pauseMs = 0,
   ) {
     super(failure.message, { cause: failure });

@@ -15,18 +15,20 @@ export interface RemoteFile {
   readonly size: number;
   /** SHA-256 of the content for large files, the id of a git blob for the others; also the name of the cached file. */
   readonly checksum: string;
+  /** Whether the file is stored apart from the git repository (LFS). */
   readonly large: boolean;
 }
 
-interface AskedModel {
+/** Whom to ask for which model. */
+interface ModelRequest {
   readonly reference: HubReference;
   readonly endpoint: string;
   readonly connection: Connection;
 }
 
-/** Throws like `Connection.retried`, and inputError for what is no Hub. */
+/** The commit that a revision stands for. Throws like `Connection.retried`, and inputError for what is no Hub. */
 export async function commitOf(
-  { reference: { repo, revision }, endpoint, connection }: AskedModel,
+  { reference: { repo, revision }, endpoint, connection }: ModelRequest,
   giveUpOn: ReadonlySet<TroubleKind>,
 ): Promise<string> {
   let sha: unknown;
@@ -46,14 +48,18 @@ export async function commitOf(
   return sha;
 }
 
-/** The files beside the model's config.json, as far as their names can be file names anywhere. */
+/**
+ * The files beside the model's config.json, by name; left out are names that cannot be file names on every system, and
+ * entries without a size or checksum. Throws like `Connection.retried`, and stopError for a list that names a file
+ * twice or too many files.
+ */
 export async function remoteFiles(
-  { reference: { repo }, endpoint, connection }: AskedModel,
+  { reference: { repo }, endpoint, connection }: ModelRequest,
   commit: string,
 ): Promise<Map<string, RemoteFile>> {
-  const found = new Map<string, RemoteFile>();
+  const byName = new Map<string, RemoteFile>();
   const where = `hf://${repo}`;
-  const seen = new Set<string>();
+  const names = new Set<string>();
   try {
     for await (const entry of listFiles({
       repo,
@@ -64,37 +70,34 @@ export async function remoteFiles(
       const { path, type } = entry;
       if (typeof path !== "string" || !isFileName(path)) continue;
       // A name of two files, or of a file and a folder, could be either.
-      if (seen.has(path))
+      if (names.has(path))
         throw stopError(`the Hub lists ${shown(path)} twice`, {
           where,
           hint: "run the same command later, or check HF_ENDPOINT",
         });
-      seen.add(path);
+      names.add(path);
       const { files } = connection.limits;
-      if (seen.size > files)
+      if (names.size > files)
         throw stopError(`the Hub lists more than ${files} files beside the model's config.json`, { where });
       const file = type === "file" ? remoteFile(path, entry) : null;
-      if (file !== null) found.set(path, file);
+      if (file !== null) byName.set(path, file);
     }
   } catch (cause) {
     throw apiFailure(cause, endpoint, where);
   }
-  return found;
+  return byName;
 }
 
-/** Null for an entry whose size or checksum is none. */
-function remoteFile(
-  path: string,
-  {
-    size,
-    oid,
-    lfs,
-  }: {
-    readonly size?: unknown;
-    readonly oid?: unknown;
-    readonly lfs?: { readonly oid?: unknown; readonly size?: unknown };
-  },
-): RemoteFile | null {
+/** What the Hub says of a file; nothing of it has been judged yet. */
+interface ListedEntry {
+  readonly size?: unknown;
+  readonly oid?: unknown;
+  /** Set for a file that is stored apart from the git repository. */
+  readonly lfs?: { readonly oid?: unknown; readonly size?: unknown };
+}
+
+/** The file of an entry; null for an entry whose size or checksum is none. */
+function remoteFile(path: string, { size, oid, lfs }: ListedEntry): RemoteFile | null {
   const large = lfs !== undefined && lfs !== null;
   const [checksum, length] = large ? [lfs.oid, lfs.size ?? size] : [oid, size];
   if (typeof checksum !== "string" || !(large ? /^[0-9a-f]{64}$/ : /^[0-9a-f]{40}$/).test(checksum)) return null;
@@ -102,7 +105,10 @@ function remoteFile(
   return { path, size: length, checksum, large };
 }
 
-/** Of one part, printable, and a name on every system: Windows keeps device names and some characters for itself. */
+/**
+ * Whether a name has one part, is printable, and can be a file's on every system: Windows keeps device names and some
+ * characters for itself.
+ */
 export function isFileName(name: string): boolean {
   if (
     name === "" ||

@@ -12,13 +12,13 @@ export interface HubReference {
 
 const scheme = "hf://";
 
-/** Whether a model's name is a reference to the Hub. */
+/** Whether a model's name is a reference to the Hub: whether it begins with `hf://`. */
 export function isHubReference(model: string): boolean {
   return model.startsWith(scheme);
 }
 
 /** The Hub's own rules for names: letters, digits, `-`, `_`, `.`; none of the last three doubled or at an end. */
-const name = /^[A-Za-z0-9](?:[A-Za-z0-9]|[-_.](?=[A-Za-z0-9]))*$/;
+const namePattern = /^[A-Za-z0-9](?:[A-Za-z0-9]|[-_.](?=[A-Za-z0-9]))*$/;
 
 /**
  * What to call a model folder: its base name, or `org/name` for a snapshot in the Hub's cache, whose base name is a
@@ -37,10 +37,10 @@ export function cachedModel(folder: string): string | null {
 /** Whether the Hub could have a model of this name. */
 export function isModelId(id: string): boolean {
   const parts = id.split("/");
-  return parts.length <= 2 && parts.every((part) => part.length <= 96 && name.test(part));
+  return parts.length <= 2 && parts.every((part) => part.length <= 96 && namePattern.test(part));
 }
 
-/** Throws inputError for anything but `hf://[org/]name[@revision]`. */
+/** Reads a reference to the Hub. Throws inputError for anything but `hf://[org/]name[@revision]`. */
 export function parseHubReference(model: string): HubReference {
   const rest = model.slice(scheme.length);
   const at = rest.indexOf("@");
@@ -50,14 +50,14 @@ export function parseHubReference(model: string): HubReference {
   const badRevision =
     !/^[A-Za-z0-9][A-Za-z0-9._/-]*$/.test(revision) || revision.split("/").some((part) => /^\.*$/.test(part));
   if (!isHubReference(model) || !isModelId(repo) || badRevision) {
-    const written = meant(model, revision) ?? "hf://org/name or hf://org/name@revision";
-    throw inputError(`"${model}" is no model of the Hub`, { hint: `write ${written}` });
+    const correction = withPlainSlashes(model, revision) ?? "hf://org/name or hf://org/name@revision";
+    throw inputError(`"${model}" is no model of the Hub`, { hint: `write ${correction}` });
   }
   return { repo, revision };
 }
 
-/** A revision copied out of an address, where its slashes are written %2F. */
-function meant(model: string, revision: string): string | null {
+/** The reference with the slashes of its revision, which was copied out of an address that has %2F; null otherwise. */
+function withPlainSlashes(model: string, revision: string): string | null {
   const plain = revision.replace(/%2f/gi, "/");
   if (plain === revision || !/^[\w./-]+$/.test(plain)) return null;
   return `${model.slice(0, model.length - revision.length)}${plain}`;

@@ -3,12 +3,13 @@
  * and to no other, whoever names the address; silence ends a request; the caller's signal ends everything.
  */
 import { interruptedError, stopError, type UpcycleError } from "../../base/errors.js";
-import { networkTrouble, refusal, silence, type Asked } from "./failures.js";
+import { networkTrouble, refusal, silence, type RequestSubject } from "./failures.js";
 import { HubTrouble } from "./limits.js";
 
 /** What every request of a download shares. */
 export interface RequestContext {
-  readonly asked: Asked;
+  readonly subject: RequestSubject;
+  /** Goes to the endpoint's own origin alone. */
   readonly token: string | undefined;
   readonly signal: AbortSignal | undefined;
 }
@@ -24,31 +25,34 @@ export interface Answer {
    * connection.
    */
   chunks(): AsyncGenerator<Uint8Array>;
-  /** For an answer that is not read. */
+  /** Ends the connection of an answer that is not read. */
   drop(): void;
 }
 
-/** Throws HubTrouble, or UpcycleError where another attempt would not help. */
+/**
+ * Sends one request, and follows it wherever it is redirected. Throws HubTrouble, or UpcycleError where another attempt
+ * would not help.
+ */
 export async function request(
   start: URL,
   headers: Readonly<Record<string, string>>,
   context: RequestContext,
 ): Promise<Answer> {
-  const { asked, token } = context;
-  const home = new URL(asked.endpoint).origin;
+  const { subject, token } = context;
+  const home = new URL(subject.endpoint).origin;
   let address = start;
   let trusted = true;
-  for (let hop = 0; hop <= asked.limits.redirects; hop++) {
+  for (let hop = 0; hop <= subject.limits.redirects; hop++) {
     // Once led elsewhere, a request is a stranger's even where it leads back.
     trusted &&= address.origin === home;
-    const sent = trusted && token !== undefined ? { ...headers, authorization: `Bearer ${token}` } : headers;
-    const { response, watch } = await send(address, sent, context);
+    const allHeaders = trusted && token !== undefined ? { ...headers, authorization: `Bearer ${token}` } : headers;
+    const { response, watch } = await send(address, allHeaders, context);
     if (![301, 302, 303, 307, 308].includes(response.status)) return answer(response, address, watch, context);
     discard(response);
-    address = redirected(response, address, asked);
+    address = redirectTarget(response, address, subject);
   }
-  throw stopError(`${address.host} sends the request from one address to the next, ${asked.limits.redirects} times`, {
-    where: asked.where,
+  throw stopError(`${address.host} sends the request from one address to the next, ${subject.limits.redirects} times`, {
+    where: subject.where,
     hint: "check HF_ENDPOINT",
   });
 }
@@ -59,7 +63,7 @@ async function send(
   context: RequestContext,
 ): Promise<{ response: Response; watch: Watch }> {
   requireOpen(context);
-  const watch = new Watch(context.asked.limits.stallMs, context.signal);
+  const watch = new Watch(context.subject.limits.stallMs, context.signal);
   try {
     // Redirects are followed here, so that it is here that the token stops.
     const response = await watch.during(() =>
@@ -67,14 +71,14 @@ async function send(
     );
     return { response, watch };
   } catch (cause) {
-    throw failed(cause, address, watch, false, context);
+    throw requestFailure(cause, address, watch, false, context);
   }
 }
 
 function answer(response: Response, address: URL, watch: Watch, context: RequestContext): Answer {
   if (!response.ok) {
     discard(response);
-    throw refusal(response, address, context.asked);
+    throw refusal(response, address, context.subject);
   }
   return {
     status: response.status,
@@ -88,7 +92,7 @@ function answer(response: Response, address: URL, watch: Watch, context: Request
         for (;;) {
           const { done, value } = await watch
             .during(() => reader.read())
-            .catch((cause: unknown) => Promise.reject(failed(cause, address, watch, true, context)));
+            .catch((cause: unknown) => Promise.reject(requestFailure(cause, address, watch, true, context)));
           if (done) return;
           yield value;
         }
@@ -100,7 +104,7 @@ function answer(response: Response, address: URL, watch: Watch, context: Request
 }
 
 /** Where a redirect leads. Throws stopError for what a careful client does not follow. */
-function redirected(response: Response, from: URL, { where }: Asked): URL {
+function redirectTarget(response: Response, from: URL, { where }: RequestSubject): URL {
   const location = response.headers.get("location") ?? "";
   const refuse = (words: string): UpcycleError =>
     stopError(`${from.host} ${words}`, { where, hint: "check HF_ENDPOINT" });
@@ -114,26 +118,27 @@ function redirected(response: Response, from: URL, { where }: Asked): URL {
   return to;
 }
 
-function failed(
+/** The error for what fetch threw, `reached` or not by an answer: Ctrl-C, silence, or trouble on the network. */
+function requestFailure(
   cause: unknown,
   address: URL,
   watch: Watch,
   reached: boolean,
   context: RequestContext,
 ): UpcycleError | HubTrouble {
-  if (context.signal?.aborted === true) return interrupted(context.asked);
+  if (context.signal?.aborted === true) return interrupted(context.subject);
   return watch.expired
-    ? silence(address, reached, context.asked)
-    : networkTrouble(cause, address, reached, context.asked);
+    ? silence(address, reached, context.subject)
+    : networkTrouble(cause, address, reached, context.subject);
 }
 
 /** Throws interruptedError after Ctrl-C. */
-export function requireOpen({ signal, asked }: RequestContext): void {
-  if (signal?.aborted === true) throw interrupted(asked);
+export function requireOpen({ signal, subject }: RequestContext): void {
+  if (signal?.aborted === true) throw interrupted(subject);
 }
 
 /** The error of a download that was stopped by its signal. */
-export function interrupted({ where }: Asked): UpcycleError {
+export function interrupted({ where }: RequestSubject): UpcycleError {
   return interruptedError("download stopped", { where, hint: "run the same command to go on" });
 }
 

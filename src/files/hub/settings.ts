@@ -7,15 +7,17 @@ import { readText } from "../io/ranges.js";
 
 /** Where the Hub is reached, with which token, and where its cache lies. */
 export interface HubSettings {
+  /** Address of the Hub, without a slash at the end. */
   readonly endpoint: string;
   /** Folder of `models--ORG--NAME` folders, shared with Python's huggingface_hub. */
   readonly cacheDir: string;
+  /** Who asks; undefined: nobody that the Hub knows. */
   readonly token: string | undefined;
   /** The variable or file that the token is from. */
   readonly tokenFrom?: string | undefined;
-  /** Use what the cache has and ask nobody. */
+  /** Whether to use what the cache has and ask nobody. */
   readonly offline: boolean;
-  /** How long to wait for the next byte, where the default is not meant. */
+  /** Milliseconds to wait for the next byte, in place of the default. */
   readonly stallMs?: number | undefined;
   /** The variable that names a proxy which Node's fetch does not use. */
   readonly unusedProxy?: string | undefined;
@@ -24,25 +26,25 @@ export interface HubSettings {
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * HF_ENDPOINT, HF_HUB_CACHE, HF_HOME, HF_TOKEN (or the file that `hf auth login` writes), HF_HUB_OFFLINE,
- * HF_HUB_DOWNLOAD_TIMEOUT. Throws inputError for a timeout that is no number of seconds.
+ * The settings of the environment: HF_ENDPOINT, HF_HUB_CACHE, HF_HOME, HF_TOKEN (or the file that `hf auth login`
+ * writes), HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT. Throws inputError for a timeout that is no number of seconds.
  */
 export async function hubSettings(env: Environment = process.env): Promise<HubSettings> {
-  const given = (key: string): string | undefined =>
+  const variable = (key: string): string | undefined =>
     env[key] === undefined || env[key].trim() === "" ? undefined : env[key].trim();
-  const home = given("HF_HOME") ?? join(given("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "huggingface");
-  const implicit = !isTrue(given("HF_HUB_DISABLE_IMPLICIT_TOKEN"));
-  const tokenFile = given("HF_TOKEN_PATH") ?? join(home, "token");
-  const stored = given("HF_TOKEN") === undefined && implicit ? (await smallText(tokenFile)).trim() : "";
-  const tokenFrom = given("HF_TOKEN") !== undefined ? "HF_TOKEN" : stored === "" ? undefined : tokenFile;
+  const home = variable("HF_HOME") ?? join(variable("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "huggingface");
+  const readsTokenFile = !isTrue(variable("HF_HUB_DISABLE_IMPLICIT_TOKEN"));
+  const tokenFile = variable("HF_TOKEN_PATH") ?? join(home, "token");
+  const storedToken = variable("HF_TOKEN") === undefined && readsTokenFile ? (await smallText(tokenFile)).trim() : "";
+  const tokenFrom = variable("HF_TOKEN") !== undefined ? "HF_TOKEN" : storedToken === "" ? undefined : tokenFile;
   return {
-    endpoint: (given("HF_ENDPOINT") ?? "https://huggingface.co").replace(/\/+$/, ""),
-    cacheDir: given("HF_HUB_CACHE") ?? given("HUGGINGFACE_HUB_CACHE") ?? join(home, "hub"),
-    token: given("HF_TOKEN") ?? (stored === "" ? undefined : stored),
+    endpoint: (variable("HF_ENDPOINT") ?? "https://huggingface.co").replace(/\/+$/, ""),
+    cacheDir: variable("HF_HUB_CACHE") ?? variable("HUGGINGFACE_HUB_CACHE") ?? join(home, "hub"),
+    token: variable("HF_TOKEN") ?? (storedToken === "" ? undefined : storedToken),
     tokenFrom,
-    offline: isTrue(given("HF_HUB_OFFLINE")),
-    stallMs: milliseconds(given("HF_HUB_DOWNLOAD_TIMEOUT")),
-    unusedProxy: unusedProxy(given),
+    offline: isTrue(variable("HF_HUB_OFFLINE")),
+    stallMs: milliseconds(variable("HF_HUB_DOWNLOAD_TIMEOUT")),
+    unusedProxy: unusedProxy(variable),
   };
 }
 
@@ -74,12 +76,12 @@ function milliseconds(seconds: string | undefined): number | undefined {
 }
 
 /** Node's fetch uses no proxy before 22.21, and none later unless NODE_USE_ENV_PROXY says so. */
-function unusedProxy(given: (key: string) => string | undefined): string | undefined {
+function unusedProxy(variable: (key: string) => string | undefined): string | undefined {
   const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
-  const able = major >= 24 || (major === 22 && minor >= 21);
-  if (able && given("NODE_USE_ENV_PROXY") === "1") return undefined;
+  const canUseProxies = major >= 24 || (major === 22 && minor >= 21);
+  if (canUseProxies && variable("NODE_USE_ENV_PROXY") === "1") return undefined;
   return ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"].find(
-    (key) => given(key) !== undefined,
+    (key) => variable(key) !== undefined,
   );
 }
 

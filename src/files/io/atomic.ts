@@ -20,6 +20,7 @@ export type { Overwrite } from "./model-folder.js";
 
 /** Whether a staged folder may replace one that is there. */
 export interface StageOptions {
+  /** Default: no. */
   readonly overwrite?: Overwrite | undefined;
 }
 
@@ -34,8 +35,9 @@ export interface StagedDirectory {
 }
 
 /**
- * Replaces or creates a file, behind a link too. A reader sees the old content or the new, never a mixture. Throws
- * inputError for what is there and is no file.
+ * Replaces or creates a file, behind a link too. A reader sees the old content or the new, never a part of each. Throws
+ * inputError for what has the name and is no file, and for a place that cannot be written to; stopError for a full
+ * disk.
  */
 export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
   const file = await stageFile(path);
@@ -49,7 +51,7 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array): 
 
 /** A file being written beside its final place. */
 export interface StagedFile {
-  /** Bytes behind what was written so far. */
+  /** Writes bytes behind what has been written so far. */
   append(bytes: Uint8Array): Promise<void>;
   /** Flushes the file and gives it its final name, replacing what has it. */
   commit(): Promise<void>;
@@ -64,7 +66,7 @@ export interface StagedFile {
 export async function stageFile(path: string): Promise<StagedFile> {
   const onDisk = <T>(run: () => Promise<T>): Promise<T> => withFsErrors(path, "write file", run);
   const place = await onDisk(() => placeOf(path));
-  const { made: handle, partial } = await onDisk(() => createPartial(place, (name) => open(name, "wx")));
+  const { entry: handle, partial } = await onDisk(() => createPartial(place, (name) => open(name, "wx")));
   let length = 0;
   let committed = false;
   return {
@@ -90,13 +92,13 @@ export async function stageFile(path: string): Promise<StagedFile> {
 }
 
 /**
- * `partial`: the name under which a file is written before it gets its own, `place`; it exists then, and nothing had it
- * before. Throws like `writeFileAtomic`.
+ * Makes an empty file under the name (`partial`) that a file has until it is complete and gets its own (`place`), for
+ * programs that write by name. Nothing had that name before. Throws like `writeFileAtomic`.
  */
 export async function reservePartial(path: string): Promise<{ readonly partial: string; readonly place: string }> {
   return withFsErrors(path, "write file", async () => {
     const place = await placeOf(path);
-    const { made: handle, partial } = await createPartial(place, (name) => open(name, "wx"));
+    const { entry: handle, partial } = await createPartial(place, (name) => open(name, "wx"));
     await handle.close();
     return { partial, place };
   });
@@ -111,15 +113,18 @@ async function placeOf(path: string): Promise<string> {
   return (await exists(path)) ? realpath(path) : resolve(path);
 }
 
-/** A name of its own: an earlier process with our id may have left one, and a file of somebody else's may have it. */
+/**
+ * Makes a file or folder under a partial name that nothing has: an earlier process with our id may have left one, and
+ * somebody else's file may have the name.
+ */
 async function createPartial<T>(
   place: string,
   make: (name: string) => Promise<T>,
-): Promise<{ readonly made: T; readonly partial: string }> {
-  for (let taken = 0; ; taken++) {
-    const partial = `${partialName(place, process.pid)}${taken === 0 ? "" : `-${taken}`}`;
+): Promise<{ readonly entry: T; readonly partial: string }> {
+  for (let attempt = 0; ; attempt++) {
+    const partial = `${partialName(place, process.pid)}${attempt === 0 ? "" : `-${attempt}`}`;
     try {
-      return { made: await make(partial), partial };
+      return { entry: await make(partial), partial };
     } catch (cause) {
       if ((cause as NodeJS.ErrnoException).code !== "EEXIST") throw cause;
     }
@@ -180,7 +185,10 @@ export async function stageDirectory(
   };
 }
 
-/** The old folder keeps a name until the new one has its own: at every moment one of the two is complete on disk. */
+/**
+ * Gives a staged folder its final name, in place of what has it; `final` is that name in errors. The old folder keeps a
+ * name until the new one has its own: at every moment one of the two is complete on disk.
+ */
 export async function replaceDirectory(
   staged: string,
   target: string,
@@ -213,18 +221,18 @@ export async function replaceDirectory(
   if (await removeModelFolder(previousName(target), target)) await unlink(markName(target));
 }
 
-/** What is empty would be resolved to the working folder. Throws inputError. */
+/** Throws inputError for an empty name, which would stand for the working folder. */
 export function requireNamed(final: string): void {
   if (final === "")
     throw inputError("the name of the folder to make is empty", { hint: "is a variable of the shell not set?" });
 }
 
-/** Throws inputError if the name is taken and may not be replaced. */
+/** Throws inputError if the name is taken by what may not be replaced; `final` is the name in errors. */
 export async function requireFree(target: string, final: string, overwrite: Overwrite): Promise<void> {
   await requireReplaceable(target, final, overwrite);
-  // Where nothing is replaced, nothing needs the name.
+  // Where nothing is replaced, nothing needs the name of the old version.
   if (overwrite === false || (await entryAt(target)) === null || (await entryAt(previousName(target))) === null) return;
-  if ((await replacedFor(target)) === (await idOf(target))) return;
+  if ((await replacementId(target)) === (await idOf(target))) return;
   throw inputError("this name is needed while the folder beside it is replaced, and what has it is not ours", {
     where: previousName(target),
     hint: "move it away, or remove it if it is an old version",
@@ -233,25 +241,25 @@ export async function requireFree(target: string, final: string, overwrite: Over
 
 const replacing = "upcycle replaces the folder with number";
 
-/** What our mark says; null where there is none. */
+/** The text of the mark of a replacement; null where there is none. */
 async function markText(target: string): Promise<string | null> {
   if ((await entryAt(markName(target)))?.isFile() !== true) return null;
   return readFile(markName(target), "utf8");
 }
 
-/** Which folder was to take the place of the old one, by our mark; null: no replacement is under way. */
-async function replacedFor(target: string): Promise<string | null> {
-  const said = await markText(target);
-  return said?.startsWith(`${replacing} `) === true && said.endsWith("\n")
-    ? said.slice(replacing.length + 1, -1)
+/** The number of the folder that was to take the place of the old one; null: no replacement is under way. */
+async function replacementId(target: string): Promise<string | null> {
+  const text = await markText(target);
+  return text?.startsWith(`${replacing} `) === true && text.endsWith("\n")
+    ? text.slice(replacing.length + 1, -1)
     : null;
 }
 
 /** Removes a mark that was cut off while it was written: nothing has been renamed yet then. */
 async function removeCutMark(target: string): Promise<void> {
-  const said = await markText(target);
-  if (said === null || said.endsWith("\n")) return;
-  if (`${replacing} `.startsWith(said) || new RegExp(`^${replacing} \\d*$`).test(said)) await unlink(markName(target));
+  const text = await markText(target);
+  if (text === null || text.endsWith("\n")) return;
+  if (`${replacing} `.startsWith(text) || new RegExp(`^${replacing} \\d*$`).test(text)) await unlink(markName(target));
 }
 
 /** A folder's own number, which renaming keeps. */
@@ -268,17 +276,17 @@ export async function restoreReplaced(final: string): Promise<void> {
 async function endReplacement(target: string): Promise<void> {
   const previous = previousName(target);
   await removeCutMark(target);
-  const wanted = await replacedFor(target);
+  const newId = await replacementId(target);
   const old = await entryAt(previous);
   if ((await entryAt(target)) === null) {
     if (old?.isDirectory() !== true) return;
-    if (wanted === null && (await entryAt(join(previous, "config.json"))) === null) return;
+    if (newId === null && (await entryAt(join(previous, "config.json"))) === null) return;
     await rename(previous, target);
-  } else if (old !== null && wanted !== null) {
+  } else if (old !== null && newId !== null) {
     // Somebody else's folder in the place of ours does not make the old one worthless.
-    if ((await idOf(target)) !== wanted || !(await removeModelFolder(previous, target))) return;
+    if ((await idOf(target)) !== newId || !(await removeModelFolder(previous, target))) return;
   }
-  if (wanted !== null) await unlink(markName(target));
+  if (newId !== null) await unlink(markName(target));
 }
 
 /** Where a replaced folder lives between the two renames of a replacement. */
@@ -286,7 +294,7 @@ export function previousName(path: string): string {
   return join(dirname(path), `.${basename(path)}.previous`);
 }
 
-/** Says that `previousName` is ours. */
+/** The mark that says whose `previousName` is: ours, while a folder is replaced. */
 function markName(target: string): string {
   return join(dirname(target), `.${basename(target)}.replacing`);
 }
@@ -303,13 +311,12 @@ function partialName(path: string, pid: number): string {
 async function removeStalePartials(target: string): Promise<void> {
   const prefix = `.${basename(target)}.partial-`;
   for (const name of await readdir(dirname(target))) {
-    const said = name.startsWith(prefix) ? /^(\d+)(-\d+)?$/.exec(name.slice(prefix.length)) : null;
-    const pid = Number(said?.[1]);
+    const ending = name.startsWith(prefix) ? /^(\d+)(-\d+)?$/.exec(name.slice(prefix.length)) : null;
+    const pid = Number(ending?.[1]);
     if (Number.isNaN(pid) || (pid !== process.pid && isRunning(pid))) continue;
     const path = join(dirname(target), name);
-    if ((await entryAt(path))?.isDirectory() !== true || (await foreignEntries(path, isCheckpointFile)).length > 0)
-      continue;
-    await removeModelFolder(path);
+    const isFolder = (await entryAt(path))?.isDirectory() === true;
+    if (isFolder && (await foreignEntries(path, isCheckpointFile)).length === 0) await removeModelFolder(path);
   }
 }
 
@@ -326,12 +333,12 @@ export async function exists(path: string): Promise<boolean> {
   }
 }
 
-/** The path without links; made absolute only, where nothing has it. */
+/** The path with its links resolved; where nothing has it, it is only made absolute. */
 export function realPath(path: string): Promise<string> {
   return realpath(path).catch(() => resolve(path));
 }
 
-/** Makes renames and new names in a folder survive a power cut. */
+/** Flushes a folder, so that renames and new names in it survive a power cut. */
 export async function syncDirectory(path: string): Promise<void> {
   if (process.platform === "win32") return; // Folders cannot be opened there; NTFS journals names by itself.
   const handle = await open(path, "r");

@@ -1,4 +1,4 @@
-/** Creating folders. */
+/** Makes folders, with those above them. */
 import { mkdir, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 
@@ -29,7 +29,7 @@ async function makeFolderIn(path: string): Promise<void> {
 
 function isFolder(path: string): Promise<boolean> {
   return stat(path).then(
-    (found) => found.isDirectory(),
+    (info) => info.isDirectory(),
     () => false,
   );
 }

@@ -72,7 +72,7 @@ export async function withFsErrors<T>(path: string, doing: string, run: () => Pr
   }
 }
 
-/** Throws inputError for a link whose end is missing: what is looked for is not under the name that was given. */
+/** Where nothing was found: words for the link that led there, if it was one; else no words. */
 async function whereItLeads(cause: unknown, path: string): Promise<string> {
   if ((cause as NodeJS.ErrnoException | null)?.code !== "ENOENT") return "";
   const end = await deadLink(path);

@@ -15,10 +15,14 @@ export interface JsonlWriter {
   append(value: unknown): Promise<void>;
   /** Flushes to disk: after this the lines survive a power cut. */
   sync(): Promise<void>;
+  /** Closes the log once all lines are written. */
   close(): Promise<void>;
 }
 
-/** Opens a log for appending, creating it if absent, after cutting off a torn last line. */
+/**
+ * Opens a log for appending, creating it if absent, after cutting off a torn last line. Throws inputError for what is
+ * no regular file or cannot be written to.
+ */
 export async function openJsonl(path: string): Promise<JsonlWriter> {
   const { handle } = await openForAppending(path, "open log");
   let size: number;
@@ -79,22 +83,23 @@ export async function readJsonl(path: string): Promise<unknown[]> {
   });
 }
 
+/** Cuts off what stands behind the last complete line, and that line too if it is not JSON. */
 async function cutTornLine(handle: FileHandle): Promise<void> {
   const info = await handle.stat();
   if (!info.isFile() || info.size === 0) return;
   const end = await lastNewline(handle, info.size);
   const start = end === 0 ? 0 : await lastNewline(handle, end - 1);
-  let keep = end;
+  let intactBytes = end;
   if (end > start) {
     const bytes = new Uint8Array(end - start);
     await handle.read(bytes, 0, bytes.byteLength, start);
     try {
       JSON.parse(new TextDecoder().decode(bytes));
     } catch {
-      keep = start;
+      intactBytes = start;
     }
   }
-  if (keep < info.size) await handle.truncate(keep);
+  if (intactBytes < info.size) await handle.truncate(intactBytes);
 }
 
 /** Offset just after the last newline before `end`; 0 if there is none. */

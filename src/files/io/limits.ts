@@ -14,20 +14,20 @@ export interface Limits {
   readonly addresses: number;
 }
 
-/** Reads the limits that hold, as Linux lists them; elsewhere there is no cheap way to ask. */
+/** Reads the limits that hold out of the list that Linux gives; other systems have no cheap way to ask. */
 export function limitsOf(text: string): Limits {
   const soft = (name: string): number => {
-    const found = new RegExp(`^${name}\\s+(\\d+)`, "m").exec(text)?.[1];
-    return found === undefined ? Infinity : Number(found);
+    const limit = new RegExp(`^${name}\\s+(\\d+)`, "m").exec(text)?.[1];
+    return limit === undefined ? Infinity : Number(limit);
   };
   return { openFiles: soft("Max open files"), addresses: soft("Max address space") };
 }
 
-let known: Limits | undefined;
+let ownLimits: Limits | undefined;
 
 /** The limits of this process, looked up once. */
 export function limits(): Limits {
-  return (known ??= limitsOf(readProc("limits")));
+  return (ownLimits ??= limitsOf(readProc("limits")));
 }
 
 function readProc(name: string): string {
@@ -42,8 +42,8 @@ function readProc(name: string): string {
 function addressesLeft(): number {
   const { addresses } = limits();
   if (addresses === Infinity) return Infinity;
-  const taken = /^VmSize:\s+(\d+) kB/m.exec(readProc("status"))?.[1];
-  return addresses - 1024 * Number(taken ?? 0);
+  const usedKilobytes = /^VmSize:\s+(\d+) kB/m.exec(readProc("status"))?.[1];
+  return addresses - 1024 * Number(usedKilobytes ?? 0);
 }
 
 /** Files that may still be opened; infinite where nobody says. */
@@ -77,8 +77,8 @@ export function filesToKeep(most: number, { openFiles }: Pick<Limits, "openFiles
 }
 
 /**
- * Of the command line of a thread that loads modules. Flags of the process, such as --input-type, are about its own
- * script and not handed on.
+ * Node's arguments for a thread that loads modules (`execArgv`). Flags of the process, such as --input-type, are about
+ * its own script and not handed on.
  */
 export function moduleArguments(): string[] {
   // Tests run the sources; threads need compiled code, which the build has put beside them.
@@ -89,10 +89,10 @@ export function moduleArguments(): string[] {
   return hasFewFiles() ? ["--import", file.href] : [];
 }
 
-/** Parts of models that are kept open on one thread, without a limit: the shards of nearly every model. */
+/** How many files of models stay open on one thread where no limit is lower: the shards of nearly every model. */
 export const mostPooled = 256;
 
-/** What Node.js itself holds open, and a thread with its loader and what it writes. */
+/** Files that Node.js itself has open, and that a thread has with its module loader and what it writes. */
 const [ownFiles, threadFiles] = [32, 24];
 /**
  * What V8 reserves for a thread (its code alone takes half of it), and what must be left for the work. V8 ends the
@@ -100,21 +100,17 @@ const [ownFiles, threadFiles] = [32, 24];
  */
 const [threadAddresses, workAddresses] = [1 << 30, 1 << 29];
 
-/** How many of `wanted` threads fit into the limits: 0 where the work has to be done on this one. */
-export function threadsThatFit(
-  wanted: number,
-  { openFiles }: Limits = limits(),
-  left: number = addressesLeft(),
-): number {
+/** How many of `most` threads fit into the limits: 0 where the work has to be done on this one. */
+export function threadsThatFit(most: number, { openFiles }: Limits = limits(), left: number = addressesLeft()): number {
   const each = threadFiles + filesToKeep(mostPooled, { openFiles });
   const byFiles = openFiles === Infinity ? Infinity : Math.floor((openFiles - ownFiles) / each);
   const byAddresses = Math.floor((left - workAddresses) / threadAddresses);
-  return Math.max(0, Math.min(wanted, byFiles, byAddresses));
+  return Math.max(0, Math.min(most, byFiles, byAddresses));
 }
 
 /**
- * Before a thread is started that nothing can stand in for; `what` it is. Throws stopError where V8 would end the
- * process for want of addresses, or where its module loader would wait for ever for want of files.
+ * To be called before a thread is started that nothing can stand in for; `what` names it. Throws stopError where V8
+ * would end the process for want of addresses, or where its module loader would wait for ever for want of files.
  */
 export function requireThreadRoom(what: string, left: number = addressesLeft(), files: number = filesLeft()): void {
   if (files < threadFiles)
@@ -128,7 +124,10 @@ export function requireThreadRoom(what: string, left: number = addressesLeft(), 
     );
 }
 
-/** Start-up itself needs some: V8 ends the process, with a stack, where its heap gets no more. Throws stopError. */
+/**
+ * Throws stopError where fewer addresses are left than starting needs: V8 would end the process, with a stack, where
+ * its heap gets no more.
+ */
 export function requireAddresses(left: number = addressesLeft()): void {
   if (left < workAddresses)
     throw tooFewAddresses(
@@ -144,7 +143,7 @@ function addressWords(): string {
   return `the limit is ${bytes(limits().addresses)} (ulimit -v)`;
 }
 
-/** What one can do about `EMFILE`. */
+/** What one can do about too many open files: of this process (`EMFILE`), or of the system (`ENFILE`). */
 export function filesHint(code: string | undefined): string {
   if (code === "ENFILE") return "the whole system has no more; close other programs, or raise fs.file-max";
   const { openFiles } = limits();
@@ -159,9 +158,9 @@ export function limitError(cause: unknown): UpcycleError | null {
   if (cause instanceof UpcycleError) return cause;
   if (!(cause instanceof Error)) return null;
   const { code = "", message } = cause as NodeJS.ErrnoException;
-  const said = message.replace(/\s*\n\s*/g, " ");
-  if (/\b(EMFILE|ENFILE)\b/.test(`${code} ${said}`)) {
-    const name = /\bENFILE\b/.test(`${code} ${said}`) ? "ENFILE" : "EMFILE";
+  const text = message.replace(/\s*\n\s*/g, " ");
+  if (/\b(EMFILE|ENFILE)\b/.test(`${code} ${text}`)) {
+    const name = /\bENFILE\b/.test(`${code} ${text}`) ? "ENFILE" : "EMFILE";
     const { path } = cause as NodeJS.ErrnoException;
     return stopError("too many open files", {
       ...(path !== undefined && { where: path }),
@@ -169,9 +168,9 @@ export function limitError(cause: unknown): UpcycleError | null {
       cause,
     });
   }
-  if (/\bEAGAIN\b/.test(`${code} ${said}`) && /spawn|fork|thread|worker/i.test(said)) return threadError(cause);
-  if (/pthread_create failed|Resource temporarily unavailable|uv_thread_create/.test(said)) return threadError(cause);
-  if (isOutOfMemory(code, said)) return stopError(`not enough memory (${short(said)})`, { hint: memoryHint(), cause });
+  if (/\bEAGAIN\b/.test(`${code} ${text}`) && /spawn|fork|thread|worker/i.test(text)) return threadError(cause);
+  if (/pthread_create failed|Resource temporarily unavailable|uv_thread_create/.test(text)) return threadError(cause);
+  if (isOutOfMemory(code, text)) return stopError(`not enough memory (${short(text)})`, { hint: memoryHint(), cause });
   return null;
 }
 

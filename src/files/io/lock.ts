@@ -12,7 +12,7 @@ export const lockName = ".lock";
  * Locks of this very process: a lock with our process id that is not here was left by an earlier process with the same
  * id.
  */
-const held = new Set<string>();
+const ownLocks = new Set<string>();
 
 /**
  * Takes the folder, which must exist, and returns the function that gives it back. The lock of a process that no longer
@@ -21,38 +21,43 @@ const held = new Set<string>();
 export async function lockFolder(dir: string): Promise<() => Promise<void>> {
   const path = resolve(dir, lockName);
   const release = async (): Promise<void> => {
-    held.delete(path);
+    ownLocks.delete(path);
     await rm(path, { force: true });
   };
-  for (let tries = 0; tries < 2; tries++) {
-    if (await create(path)) {
-      held.add(path);
+  for (let attempt = 0; attempt < 2; attempt++) {
+    if (await createLock(path)) {
+      ownLocks.add(path);
       return release;
     }
-    const said = (await ownerOf(path)).trim();
+    const text = (await lockText(path)).trim();
     // Whoever was killed at once has written nothing.
-    if (!/^\d{0,20}$/.test(said)) {
+    if (!/^\d{0,20}$/.test(text)) {
       throw inputError(`${lockName} is no lock of a command (it does not hold the number of a process)`, {
         where: dir,
         hint: "move it away, or choose another folder",
       });
     }
-    const owner = Number(said);
-    if (owner === process.pid ? held.has(path) : Number.isInteger(owner) && owner > 0 && isRunning(owner)) break;
+    if (isOwned(Number(text), path)) break;
     await withFsErrors(path, "remove the lock of a process that ended", () => rm(path, { force: true }));
   }
-  const owner = (await ownerOf(path)).trim();
+  const owner = (await lockText(path)).trim();
   throw inputError(`another command (process ${owner === "" ? "unknown" : owner}) is working in this folder`, {
     where: dir,
     hint: `wait for it, choose another folder, or remove ${lockName} there if no such command runs`,
   });
 }
 
+/** Whether the process that the lock names is at work. */
+function isOwned(owner: number, path: string): boolean {
+  if (owner === process.pid) return ownLocks.has(path);
+  return Number.isInteger(owner) && owner > 0 && isRunning(owner);
+}
+
 /**
  * What the lock says; nothing where it has just been given back. Throws inputError for what cannot be a lock, which is
  * never removed.
  */
-async function ownerOf(path: string): Promise<string> {
+async function lockText(path: string): Promise<string> {
   try {
     const { handle } = await openRegular(path, "read the lock");
     try {
@@ -69,7 +74,7 @@ async function ownerOf(path: string): Promise<string> {
 }
 
 /** Writes our process id unless the file is there. */
-async function create(path: string): Promise<boolean> {
+async function createLock(path: string): Promise<boolean> {
   return withFsErrors(path, "lock the folder", async () => {
     try {
       const handle = await open(path, "wx");

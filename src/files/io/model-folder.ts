@@ -18,7 +18,7 @@ import { readJson } from "./ranges.js";
  */
 export type Overwrite = boolean | "checkpoint";
 
-/** What has this name itself, not what a link leads to; null: nothing. */
+/** What has this name itself, not what a link leads to; null where nothing has it. */
 export async function entryAt(path: string): Promise<Stats | null> {
   try {
     return await lstat(path);
@@ -48,17 +48,17 @@ export function someOf(names: readonly string[], most = 3): string {
  * `shownAs` is its name in errors.
  */
 export async function requireReplaceable(target: string, shownAs: string, overwrite: Overwrite): Promise<void> {
-  const found = await entryAt(target);
-  if (found === null) return;
-  if (found.isSymbolicLink()) {
+  const entry = await entryAt(target);
+  if (entry === null) return;
+  if (entry.isSymbolicLink()) {
     await requireNoDeadLink(target, shownAs);
     throw inputError("this is a link, which a new folder would take the place of", {
       where: shownAs,
       hint: "name the folder that it leads to, or another one",
     });
   }
-  if (!found.isDirectory()) throw inputError(`this is ${kindOf(found)}, expected a folder`, { where: shownAs });
-  if (found.dev !== (await lstat(dirname(target))).dev) {
+  if (!entry.isDirectory()) throw inputError(`this is ${kindOf(entry)}, expected a folder`, { where: shownAs });
+  if (entry.dev !== (await lstat(dirname(target))).dev) {
     throw inputError("another disk is mounted here, so the folder itself cannot be replaced", {
       where: shownAs,
       hint: "name a folder to be made in it",
@@ -75,6 +75,7 @@ export async function requireReplaceable(target: string, shownAs: string, overwr
   await requireModelAlone(target, shownAs, names);
 }
 
+/** Throws inputError for a folder that holds anything but a model, or nothing that says that it is one. */
 async function requireModelAlone(target: string, shownAs: string, names: readonly string[]): Promise<void> {
   const foreign = await foreignEntries(target);
   if (foreign.length > 0) {
@@ -97,9 +98,9 @@ async function requireModelAlone(target: string, shownAs: string, names: readonl
 /** Whether a file says that the folder is a model or was made by us. */
 async function isMarked(folder: string): Promise<boolean> {
   const read = async (name: string): Promise<Readonly<Record<string, unknown>>> => {
-    const said =
-      (await entryAt(join(folder, name))) === null ? null : await readJson(join(folder, name)).catch(() => null);
-    return typeof said === "object" && said !== null ? (said as Record<string, unknown>) : {};
+    const path = join(folder, name);
+    const json = (await entryAt(path)) === null ? null : await readJson(path).catch(() => null);
+    return typeof json === "object" && json !== null ? (json as Record<string, unknown>) : {};
   };
   const { model_type: family, architectures } = await read("config.json");
   if (typeof family === "string" || Array.isArray(architectures)) return true;
@@ -113,10 +114,10 @@ async function isMarked(folder: string): Promise<boolean> {
  * there is none.
  */
 export async function removeModelFolder(folder: string, rescue?: string): Promise<boolean> {
-  const found = await entryAt(folder);
-  if (found === null) return true;
-  if (!found.isDirectory()) return false;
-  // Without its config.json a folder that is half removed is no model.
+  const folderEntry = await entryAt(folder);
+  if (folderEntry === null) return true;
+  if (!folderEntry.isDirectory()) return false;
+  // config.json goes first: without it a folder that is half removed is no model.
   const entries = await readdir(folder, { withFileTypes: true });
   for (const entry of entries.sort((a, b) => Number(b.name === "config.json") - Number(a.name === "config.json"))) {
     const path = join(folder, entry.name);

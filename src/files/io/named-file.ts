@@ -17,14 +17,14 @@ export async function requireFilePlace(
   isOwn: (path: string) => Promise<boolean>,
 ): Promise<void> {
   await requireOutputFile(path);
-  const found = await withFsErrors(path, "write file", () =>
+  const existing = await withFsErrors(path, "write file", () =>
     stat(path).catch((cause: NodeJS.ErrnoException) => {
       if (cause.code === "ENOENT") return null;
       throw cause;
     }),
   );
-  if (found === null) return withFsErrors(path, "write file", () => access(dirname(resolve(path)), constants.W_OK));
-  if (found.size === 0 || (await isOwn(path))) return;
+  if (existing === null) return withFsErrors(path, "write file", () => access(dirname(resolve(path)), constants.W_OK));
+  if (existing.size === 0 || (await isOwn(path))) return;
   throw inputError(`file exists and is no ${what}, so it is not replaced`, {
     where: path,
     hint: "choose another name, or move it away first",

@@ -9,14 +9,14 @@ import { writeAll } from "./atomic.js";
 
 /** Alignment of direct writes, in the file and in memory: the largest block size in use. */
 const page = 4096;
-/** Shorter runs are not worth a trip to the disk of their own. */
+/** Bytes; shorter runs are not worth a trip to the disk of their own. */
 const shortestDirect = 64 << 10;
 
 /** Memory for a run of at most `bytes` bytes that can be written directly to any offset. */
 export interface RunMemory {
-  /** `bytes` bytes that lie in memory as their offset in the file wants it. */
+  /** Memory for `bytes` bytes, aligned as a direct write at `offset` in the file needs it. */
   at(offset: number, bytes: number): Uint8Array;
-  /** The same bytes, moved for another offset if they have to be. */
+  /** The same bytes, moved within the memory if another offset needs another alignment. */
   moved(run: Uint8Array, offset: number): Uint8Array;
 }
 
@@ -42,50 +42,54 @@ export interface OffsetFile {
   close(): Promise<void>;
 }
 
-/** Opens an existing file. `direct` false: everything goes through the page cache. Throws what the system says. */
+/**
+ * Opens an existing file for writing. With `direct` false, everything goes through the page cache. Throws what the
+ * system says, as it is.
+ */
 export async function openForOffsets(path: string, direct = true): Promise<OffsetFile> {
-  const cached = await open(path, "r+");
-  let past: FileHandle | null = null;
+  const cachedHandle = await open(path, "r+");
+  let directHandle: FileHandle | null = null;
   try {
-    if (direct) past = await openDirect(path);
+    if (direct) directHandle = await openDirect(path);
   } catch (cause) {
-    await cached.close();
+    await cachedHandle.close();
     throw cause;
   }
   const writeDirect = async (bytes: Uint8Array, offset: number): Promise<void> => {
     try {
-      if (past !== null) return await writeAll(past, bytes, offset);
+      if (directHandle !== null) return await writeAll(directHandle, bytes, offset);
     } catch (cause) {
       // Some file systems take the flag and refuse the write.
       if ((cause as NodeJS.ErrnoException).code !== "EINVAL") throw cause;
-      const refused = past;
-      past = null;
-      await refused?.close();
+      const uselessHandle = directHandle;
+      directHandle = null;
+      await uselessHandle?.close();
     }
-    await writeAll(cached, bytes, offset);
+    await writeAll(cachedHandle, bytes, offset);
   };
   return {
     async write(bytes, offset) {
       const head = Math.min(bytes.byteLength, (page - (offset % page)) % page);
       const whole = bytes.byteLength - head - ((bytes.byteLength - head) % page);
-      if (past === null || whole < shortestDirect || (bytes.byteOffset + head) % page !== 0)
-        return writeAll(cached, bytes, offset);
+      if (directHandle === null || whole < shortestDirect || (bytes.byteOffset + head) % page !== 0)
+        return writeAll(cachedHandle, bytes, offset);
       await Promise.all([
         writeDirect(bytes.subarray(head, head + whole), offset + head),
-        head === 0 ? undefined : writeAll(cached, bytes.subarray(0, head), offset),
+        head === 0 ? undefined : writeAll(cachedHandle, bytes.subarray(0, head), offset),
         head + whole === bytes.byteLength
           ? undefined
-          : writeAll(cached, bytes.subarray(head + whole), offset + head + whole),
+          : writeAll(cachedHandle, bytes.subarray(head + whole), offset + head + whole),
       ]);
     },
     async close() {
-      await Promise.all([cached.close(), past?.close()]);
+      await Promise.all([cachedHandle.close(), directHandle?.close()]);
     },
   };
 }
 
+/** Opens a file for writing past the page cache; null where the system or the file system cannot do that. */
 async function openDirect(path: string): Promise<FileHandle | null> {
-  // Absent on macOS and Windows.
+  // macOS and Windows do not have the flag.
   const flag = (constants as { readonly O_DIRECT?: number }).O_DIRECT;
   if (flag === undefined) return null;
   return open(path, constants.O_WRONLY | flag).catch((cause: NodeJS.ErrnoException) => {

@@ -35,12 +35,12 @@ export const sizeLimits = {
 const { O_NONBLOCK = 0, O_NOCTTY = 0 } = constants as { readonly O_NONBLOCK?: number; readonly O_NOCTTY?: number };
 
 /** What stands under a name, in words. */
-export function kindOf(found: Stats): string {
-  if (found.isFile()) return "a file";
-  if (found.isDirectory()) return "a folder";
-  if (found.isFIFO()) return "a pipe (FIFO)";
-  if (found.isSocket()) return "a socket";
-  return found.isCharacterDevice() || found.isBlockDevice() ? "a device" : "no regular file";
+export function kindOf(entry: Stats): string {
+  if (entry.isFile()) return "a file";
+  if (entry.isDirectory()) return "a folder";
+  if (entry.isFIFO()) return "a pipe (FIFO)";
+  if (entry.isSocket()) return "a socket";
+  return entry.isCharacterDevice() || entry.isBlockDevice() ? "a device" : "no regular file";
 }
 
 interface RegularFile {
@@ -54,22 +54,22 @@ interface RegularFile {
  * named; never waits.
  */
 export async function openRegular(path: string, doing = "open file"): Promise<RegularFile> {
-  // Looked at before it is opened: a device may act on being opened, and whoever writes into a pipe would see its
-  // reader come and go.
+  // The name is looked up before the file is opened: a device may act on being opened, and whoever writes into a pipe
+  // would see its reader come and go.
   requireKind(await withFsErrors(path, doing, () => stat(path)), path);
-  return opened(path, doing, constants.O_RDONLY);
+  return openWith(constants.O_RDONLY, path, doing);
 }
 
 /** Opens a file for reading and appending, and makes it if it is not there. Throws like `openRegular`. */
 export async function openForAppending(path: string, doing: string): Promise<RegularFile> {
-  return opened(path, doing, constants.O_RDWR | constants.O_APPEND | constants.O_CREAT);
+  return openWith(constants.O_RDWR | constants.O_APPEND | constants.O_CREAT, path, doing);
 }
 
 /** Makes a file, or empties one, for writing. Throws like `openRegular`, naming `shownAs`. */
 export async function openForWriting(path: string, shownAs = path): Promise<FileHandle> {
-  const { handle } = await opened(path, "write file", constants.O_WRONLY | constants.O_CREAT, shownAs);
+  const { handle } = await openWith(constants.O_WRONLY | constants.O_CREAT, path, "write file", shownAs);
   try {
-    // Once it is known that this is a file.
+    // It is emptied only now that it is known to be a file.
     await withFsErrors(shownAs, "write file", () => handle.truncate(0));
     return handle;
   } catch (cause) {
@@ -78,12 +78,13 @@ export async function openForWriting(path: string, shownAs = path): Promise<File
   }
 }
 
-async function opened(path: string, doing: string, flags: number, shownAs = path): Promise<RegularFile> {
+/** Opens what must be a regular file, with these flags. */
+async function openWith(flags: number, path: string, doing: string, shownAs = path): Promise<RegularFile> {
   const handle = await withFsErrors(shownAs, doing, () => open(path, flags | O_NONBLOCK | O_NOCTTY));
   try {
-    const found = await withFsErrors(shownAs, doing, () => handle.stat());
-    requireKind(found, shownAs);
-    return { handle, size: found.size };
+    const info = await withFsErrors(shownAs, doing, () => handle.stat());
+    requireKind(info, shownAs);
+    return { handle, size: info.size };
   } catch (cause) {
     await handle.close();
     throw cause;
@@ -91,9 +92,9 @@ async function opened(path: string, doing: string, flags: number, shownAs = path
 }
 
 /** Throws inputError, naming what was found, for anything but a regular file. */
-export function requireKind(found: Stats, path: string): void {
-  if (found.isFile()) return;
-  throw inputError(`this is ${kindOf(found)}, expected ${found.isDirectory() ? "a file" : "a regular file"}`, {
+export function requireKind(entry: Stats, path: string): void {
+  if (entry.isFile()) return;
+  throw inputError(`this is ${kindOf(entry)}, expected ${entry.isDirectory() ? "a file" : "a regular file"}`, {
     where: path,
   });
 }
@@ -106,19 +107,21 @@ export async function readWhole(path: string, maxBytes: number, doing = "read fi
   const { handle, size } = await openRegular(path, doing);
   try {
     if (size > maxBytes) throw tooLarge(path, `file has ${bytesText(size)}`, maxBytes);
-    // One byte more than there should be: a file that is being written has it, and so have those of /proc, which say
-    // that they are empty.
-    const room = new Uint8Array(size + 1);
+    // One byte more than there should be is asked for: a file that is being written has it, and so have those of /proc,
+    // which say that they are empty.
+    const memory = new Uint8Array(size + 1);
     let done = 0;
     for (;;) {
-      const { bytesRead } = await withFsErrors(path, doing, () => handle.read(room, done, room.length - done, done));
+      const { bytesRead } = await withFsErrors(path, doing, () =>
+        handle.read(memory, done, memory.length - done, done),
+      );
       done += bytesRead;
       if (bytesRead === 0 || done > size) break;
     }
-    if (done === size) return room.subarray(0, size);
-    const found =
+    if (done === size) return memory.subarray(0, size);
+    const change =
       done < size ? `file ended at byte ${done}, it had ${size}` : `file has more than the ${size} bytes it had`;
-    throw inputError(`${found} when opened`, {
+    throw inputError(`${change} when opened`, {
       where: path,
       hint: "something else is changing it: wait for that, or give a copy",
     });
@@ -127,15 +130,18 @@ export async function readWhole(path: string, maxBytes: number, doing = "read fi
   }
 }
 
-/** What is larger than the limit of its kind. */
-export function tooLarge(where: string, found: string, maxBytes: number): UpcycleError {
-  return inputError(`${found}, the limit for this is ${bytesText(maxBytes)}`, {
+/** The error for what is larger than the limit of its kind; `size` says so, such as `file has 2 GB`. */
+export function tooLarge(where: string, size: string, maxBytes: number): UpcycleError {
+  return inputError(`${size}, the limit for this is ${bytesText(maxBytes)}`, {
     where,
     hint: "is this the right file?",
   });
 }
 
-/** Text of bytes. Throws inputError if they are not UTF-8; a byte order mark of UTF-8 is dropped. */
+/**
+ * The text of bytes; a byte order mark of UTF-8 is dropped. Throws inputError if they are not UTF-8, with the message
+ * `otherwise` unless they are UTF-16.
+ */
 export function utf8Text(
   bytes: Uint8Array,
   where: string,
@@ -155,12 +161,12 @@ function isUtf16([first, second]: Uint8Array): boolean {
   return (first === 0xff && second === 0xfe) || (first === 0xfe && second === 0xff);
 }
 
-/** Names of this process's own streams, or of another's: nobody means a file that takes the place of one. */
+/** Names of this process's own streams, or of another's: nobody wants a file to take the place of one. */
 const streamNames = /^\/(dev\/(std(in|out|err)|fd\/\d+)|proc\/[^/]+\/(task\/\d+\/)?fd\/\d+)$/;
 
 /**
- * A file that is made takes the place of what has its name, which must be an ordinary file. Throws inputError for
- * folders, pipes, devices and streams such as /dev/stdout, and where there is no folder to make it in.
+ * Throws inputError where a file that is to be made would take the place of a folder, a pipe, a device or a stream such
+ * as /dev/stdout, and where there is no folder to make it in.
  */
 export async function requireOutputFile(path: string): Promise<void> {
   if (path === "") {
@@ -168,13 +174,13 @@ export async function requireOutputFile(path: string): Promise<void> {
   }
   const look = (name: string): Promise<Stats | null> => withFsErrors(path, "write file", () => statOrNull(name));
   const target = resolve(path);
-  const found = await look(target);
-  if (found !== null && (!found.isFile() || streamNames.test(target))) {
-    const kind = found.isFile() ? "a stream" : kindOf(found);
-    const hint = found.isDirectory() ? undefined : "name a file to be made; results on stdout can be redirected";
+  const existing = await look(target);
+  if (existing !== null && (!existing.isFile() || streamNames.test(target))) {
+    const kind = existing.isFile() ? "a stream" : kindOf(existing);
+    const hint = existing.isDirectory() ? undefined : "name a file to be made; results on stdout can be redirected";
     throw inputError(`this is ${kind}, expected a file`, { where: path, hint });
   }
-  if (found === null && !((await look(dirname(target)))?.isDirectory() ?? false)) {
+  if (existing === null && !((await look(dirname(target)))?.isDirectory() ?? false)) {
     throw inputError("cannot write file: its folder does not exist", { where: path, hint: "make it first" });
   }
 }

@@ -12,9 +12,11 @@ interface Entry {
   readonly path: string;
   /** What the file looked like when it was opened first. */
   readonly stamp: string;
-  /** Open, or on its way; null while it is closed. */
+  /** The open file, or one that is being opened; null while it is closed. */
   file: Promise<RangeFile> | null;
+  /** Readers that are under way. */
   users: number;
+  /** Whether its owner has closed it for good. */
   closed: boolean;
 }
 
@@ -25,27 +27,27 @@ interface RangePool {
   readonly openFiles: number;
 }
 
-/** At most `most` files are open at once; whoever needs one more waits. */
+/** A pool in which at most `most` files are open at once; whoever needs one more waits. */
 export function rangePool(most: number): RangePool {
   // The least recently used first.
   const open = new Set<Entry>();
   const waiting: (() => void)[] = [];
-  let taken = 0;
+  let openFiles = 0;
 
   /** Gets the right to open one file: closes one that nobody reads, or waits until there is one. */
   const takePlace = async (): Promise<void> => {
-    while (taken >= most) {
+    while (openFiles >= most) {
       const idle = [...open].find(({ users }) => users === 0);
       if (idle === undefined) await new Promise<void>((resolve) => waiting.push(resolve));
       else await shut(idle);
     }
-    taken++;
+    openFiles++;
   };
   const freePlace = (): void => {
-    taken--;
+    openFiles--;
     waiting.shift()?.();
   };
-  /** Out of reach at once, so that no reader takes a file that is being closed. */
+  /** Closes a file and frees its place. The entry is out of reach at once, so that no reader takes a closing file. */
   const shut = async (entry: Entry): Promise<void> => {
     if (!open.delete(entry)) return;
     const { file } = entry;
@@ -91,8 +93,8 @@ export function rangePool(most: number): RangePool {
     if (entry.closed) throw new Error(`${entry.path} is read after it was closed`);
     entry.users++;
     try {
-      // One for all who read the file at once: were each to wait for a place, the one who reads could not give up the
-      // file's.
+      // All who read the file at once share one opening: were each to wait for a place of its own, the file's place
+      // could not be given up by the one who reads.
       const file = await (entry.file ??= reopen(entry));
       if (open.delete(entry)) open.add(entry);
       return file;
@@ -107,7 +109,7 @@ export function rangePool(most: number): RangePool {
   };
   return {
     get openFiles() {
-      return taken;
+      return openFiles;
     },
     async open(path) {
       const [file, stamp] = await openOnce(path, () => undefined);

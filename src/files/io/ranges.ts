@@ -10,14 +10,14 @@ export interface RangeFile {
   /** Bytes in the file when it was opened. */
   readonly size: number;
   /**
-   * Exactly `length` bytes from `offset`: at the beginning of `into` if they fit there, else in a fresh buffer. Throws
-   * inputError if the file ends before.
+   * Reads exactly `length` bytes from `offset` on: to the beginning of `into` if they fit there, else into a fresh
+   * buffer. Throws inputError if the file ends before.
    */
   read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array<ArrayBuffer>>;
   close(): Promise<void>;
 }
 
-/** One system call reads at most 2 GiB; smaller pieces also keep a slow disk interruptible. */
+/** Bytes of one system call, which may be 2 GiB at most; with fewer, reading from a slow disk can be interrupted. */
 const largestRead = 1 << 28;
 
 /** Opens a file for reading. Throws inputError if it is missing, forbidden or no regular file. */

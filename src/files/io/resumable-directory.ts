@@ -1,6 +1,6 @@
 /**
  * A folder that is made over several commands: `.NAME.unfinished` beside its final name holds it until it is complete,
- * stays after a failure and is locked while somebody works there. What is on disk already is the business of
+ * stays after a failure and is locked while somebody works there. Which parts of it are complete is recorded by
  * `checkpoint/resumable-write.ts`, whose journal lies here too.
  */
 import type { Dirent } from "node:fs";
@@ -24,7 +24,7 @@ import { entryAt, foreignEntries, removeModelFolder, someOf, type Overwrite } fr
 
 /** A folder that is made over several commands. */
 export interface ResumableDirectory extends StagedDirectory {
-  /** Holds `path`, and files that do not belong to the result. */
+  /** The place `.NAME.unfinished`, which holds `path`, and files that do not belong to the result. */
   readonly room: string;
   /** Throws inputError if the final name is taken and may not be replaced. */
   requireFree(): Promise<void>;
@@ -58,7 +58,7 @@ export async function stageResumable(
     await restoreReplaced(target);
     if (await requireOwnRoom(room)) return;
     await requireFree(target, final, overwrite);
-    // Asked for the whole path, Node tries for ever where a folder holds no others, such as /proc.
+    // With the option `recursive`, Node tries for ever where a folder can hold no others, such as /proc.
     await mkdir(room).catch((cause: NodeJS.ErrnoException) => {
       if (cause.code !== "EEXIST") throw cause;
     });
@@ -98,21 +98,21 @@ async function emptyRoom(room: string): Promise<void> {
  * it is somebody else's then.
  */
 async function requireOwnRoom(room: string): Promise<boolean> {
-  const found = await entryAt(room);
-  if (found === null) return false;
+  const entry = await entryAt(room);
+  if (entry === null) return false;
   const notOurs = (what: string): Error =>
     inputError(`${what}, so it is not what an unfinished conversion leaves, and the place is needed for one`, {
       where: room,
       hint: "move it away, or choose another --out",
     });
-  if (!found.isDirectory()) throw notOurs("this is no folder");
+  if (!entry.isDirectory()) throw notOurs("this is no folder");
   const foreign: string[] = [];
-  for (const entry of await readdir(room, { withFileTypes: true })) foreign.push(...(await foreignInRoom(room, entry)));
+  for (const inner of await readdir(room, { withFileTypes: true })) foreign.push(...(await foreignInRoom(room, inner)));
   if (foreign.length > 0) throw notOurs(`this folder holds ${someOf(foreign.sort())}`);
   return true;
 }
 
-/** What of an entry of the place of an unfinished folder is not ours. */
+/** Names of what is not ours in an entry of the place of an unfinished folder. */
 async function foreignInRoom(room: string, entry: Dirent): Promise<string[]> {
   const path = join(room, entry.name);
   if (entry.name === "folder" && entry.isDirectory()) {
@@ -124,12 +124,12 @@ async function foreignInRoom(room: string, entry: Dirent): Promise<string[]> {
 
 /** A journal begins with what is being made, of which a power cut may leave a part, or zeros. */
 async function isJournal(path: string): Promise<boolean> {
-  const begins = Buffer.from('{"begun":');
+  const expected = Buffer.from('{"begun":');
   const handle = await open(path, "r");
   try {
-    const { bytesRead, buffer } = await handle.read(Buffer.alloc(begins.length), 0, begins.length, 0);
-    const found = buffer.subarray(0, bytesRead);
-    return found.equals(begins.subarray(0, bytesRead)) || found.every((byte) => byte === 0);
+    const { bytesRead, buffer } = await handle.read(Buffer.alloc(expected.length), 0, expected.length, 0);
+    const beginning = buffer.subarray(0, bytesRead);
+    return beginning.equals(expected.subarray(0, bytesRead)) || beginning.every((byte) => byte === 0);
   } finally {
     await handle.close();
   }
@@ -150,21 +150,21 @@ export async function requirePlace(final: string, overwrite: Overwrite): Promise
   });
 }
 
-/** The nearest folder above that exists has to take new names. */
+/** Throws what the system says where the nearest folder above that exists does not take new names. */
 async function requireWritableAbove(target: string): Promise<void> {
   const above = dirname(target);
-  const found = await stat(above).catch((cause: NodeJS.ErrnoException) => {
+  const info = await stat(above).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code === "ENOENT" && above !== target) return null;
     throw cause;
   });
-  if (found === null) return requireWritableAbove(above);
-  if (!found.isDirectory()) throw Object.assign(new Error("not a folder"), { code: "ENOTDIR" });
+  if (info === null) return requireWritableAbove(above);
+  if (!info.isDirectory()) throw Object.assign(new Error("not a folder"), { code: "ENOTDIR" });
   await access(above, constants.W_OK | constants.X_OK);
 }
 
 /**
- * The new folder takes the place of the old one; whoever stands in that would go on in a folder that has no name any
- * more.
+ * Throws inputError where the working folder is, or lies in, the folder to be made: the new one would take its place,
+ * and this process would be left in a folder without a name.
  */
 async function requireElsewhere(target: string, final: string): Promise<void> {
   const [here, there] = [await realPath("."), await realPath(target)];

@@ -13,18 +13,21 @@ import { withFsErrors } from "./fs-errors.js";
 import { kindOf, sizeLimits, readWhole, utf8Text } from "./open.js";
 
 interface InputOptions {
+  /** Default: the limit of a text. */
   readonly maxBytes?: number;
-  /** Looks at each piece of a stream as it comes; what it throws ends the reading, long before the limit. */
-  readonly look?: (piece: Uint8Array) => void;
+  /** Looks at each chunk of a stream as it comes; what it throws ends the reading, long before the limit. */
+  readonly look?: (chunk: Uint8Array) => void;
 }
 
-/** Whether a name means standard input. Under its name in /dev it cannot be opened where it is a socket. */
+/** Whether a name means standard input. /dev/stdin counts too, because it cannot be opened where it is a socket. */
 export const isStandardInput = (path: string): boolean => path === "-" || path === "/dev/stdin";
 
 /** What an input is called in words. */
 export const inputName = (path: string): string => (isStandardInput(path) ? "standard input" : path);
 
-/** A regular file, a pipe, or standard input, whole. Throws inputError for anything else, and like `readWhole`. */
+/**
+ * Reads a regular file, a pipe or standard input to its end. Throws inputError for anything else, and like `readWhole`.
+ */
 export async function readInput(
   path: string,
   { maxBytes = sizeLimits.text, look }: InputOptions = {},
@@ -34,51 +37,51 @@ export async function readInput(
     if (fstatSync(0).isDirectory()) {
       throw inputError("this is a folder, expected a file or a pipe", { where: inputName(path) });
     }
-    return drained(process.stdin, path, maxBytes, look);
+    return readStream(process.stdin, path, maxBytes, look);
   }
-  const found = await withFsErrors(path, "open file", () => stat(path));
-  if (!found.isFIFO()) {
-    if (!found.isFile()) throw inputError(`this is ${kindOf(found)}, expected a file or a pipe`, { where: path });
+  const info = await withFsErrors(path, "open file", () => stat(path));
+  if (!info.isFIFO()) {
+    if (!info.isFile()) throw inputError(`this is ${kindOf(info)}, expected a file or a pipe`, { where: path });
     return readWhole(path, maxBytes, "open file");
   }
   // This waits for a writer. A socket, unlike a file's stream, can be left while it waits for more.
   const fd = await withFsErrors(path, "open pipe", () => promisify(open)(path, "r"));
-  return drained(new Socket({ fd, readable: true, writable: false }), path, maxBytes, look);
+  return readStream(new Socket({ fd, readable: true, writable: false }), path, maxBytes, look);
 }
 
-/** The same as text. Throws inputError if it is not UTF-8. */
+/** Reads like `readInput`, as text. Throws inputError also if it is not UTF-8. */
 export async function readInputText(path: string, maxBytes: number = sizeLimits.text): Promise<string> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
   const where = inputName(path);
-  const look = (piece: Uint8Array): void => {
+  const look = (chunk: Uint8Array): void => {
     try {
-      decoder.decode(piece, { stream: true });
+      decoder.decode(chunk, { stream: true });
     } catch {
-      utf8Text(piece, where);
+      utf8Text(chunk, where);
     }
   };
   return utf8Text(await readInput(path, { maxBytes, look }), where);
 }
 
-async function drained(
+async function readStream(
   stream: Readable,
   path: string,
   maxBytes: number,
   look: InputOptions["look"],
 ): Promise<Uint8Array> {
   const where = inputName(path);
-  const pieces: Uint8Array[] = [];
+  const chunks: Uint8Array[] = [];
   let size = 0;
   await withFsErrors(where, "read", async () => {
-    for await (const piece of stream as AsyncIterable<Uint8Array>) {
-      look?.(piece);
-      size += piece.byteLength;
+    for await (const chunk of stream as AsyncIterable<Uint8Array>) {
+      look?.(chunk);
+      size += chunk.byteLength;
       if (size > maxBytes) {
-        const found = `the stream goes on after ${bytes(maxBytes)}, the limit for this`;
-        throw inputError(found, { where, hint: "is this the right one?" });
+        const message = `the stream goes on after ${bytes(maxBytes)}, the limit for this`;
+        throw inputError(message, { where, hint: "is this the right one?" });
       }
-      pieces.push(piece);
+      chunks.push(chunk);
     }
   });
-  return Buffer.concat(pieces, size);
+  return Buffer.concat(chunks, size);
 }

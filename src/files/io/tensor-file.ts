@@ -12,6 +12,7 @@ import { withFsErrors } from "./fs-errors.js";
 import { openForWriting } from "./open.js";
 import { openRanges } from "./ranges.js";
 
+/** An open safetensors file. */
 interface TensorFile {
   readonly path: string;
   readonly tensors: ReadonlyMap<string, { readonly dtype: Dtype; readonly shape: readonly number[] }>;
@@ -32,9 +33,9 @@ export async function openTensorFile(path: string): Promise<TensorFile> {
       tensors,
       metadata,
       async read(name) {
-        const found = tensors.get(name);
-        if (found === undefined) throw new Error(`no tensor ${name} in ${path}`);
-        return file.read(found.begin, found.end - found.begin);
+        const tensor = tensors.get(name);
+        if (tensor === undefined) throw new Error(`no tensor ${name} in ${path}`);
+        return file.read(tensor.begin, tensor.end - tensor.begin);
       },
       close: () => file.close(),
     };
@@ -44,12 +45,13 @@ export async function openTensorFile(path: string): Promise<TensorFile> {
   }
 }
 
-/** A tensor's bytes at once, or in consecutive pieces, so that a large one is never in memory as a whole. */
+/** A tensor's bytes at once, or in consecutive chunks, so that a large one is never in memory as a whole. */
 type TensorBytes = Promise<Uint8Array> | AsyncIterable<Uint8Array>;
 
 /**
- * Writes a file tensor by tensor, each asked for when its turn comes, and flushes it. Not atomic: for files of a staged
- * folder. Throws inputError or stopError as the disk says; what `bytesOf` throws passes through.
+ * Writes a file tensor by tensor, each asked for when its turn comes, and flushes it. The writing is not atomic, so it
+ * is for files of a staged folder. Throws inputError or stopError as the disk says; what `bytesOf` throws passes
+ * through.
  */
 export async function writeTensorFile(
   path: string,
@@ -63,12 +65,12 @@ export async function writeTensorFile(
   try {
     await onDisk(() => writeAll(handle, plan.bytes, 0));
     for (const [name, { begin, end }] of plan.tensors) {
-      const made = bytesOf(name);
+      const tensorBytes = bytesOf(name);
       let at = begin;
-      for await (const bytes of Symbol.asyncIterator in made ? made : [made]) {
+      for await (const chunk of Symbol.asyncIterator in tensorBytes ? tensorBytes : [tensorBytes]) {
         const start = at;
-        at += bytes.byteLength;
-        if (at <= end) await onDisk(() => writeAll(handle, bytes, start));
+        at += chunk.byteLength;
+        if (at <= end) await onDisk(() => writeAll(handle, chunk, start));
       }
       if (at !== end) throw new Error(`${name}: got ${at - begin} bytes, expected ${end - begin}`);
     }

@@ -25,14 +25,15 @@ function requireLittleEndian(): void {
     throw stopError("this machine is big-endian; weights can only be read on little-endian machines");
 }
 
-/** The same bytes at an offset that a typed array of `itemSize` may start at; copies only if it has to. */
+/** The same bytes at an offset that a typed array of `itemSize` may start at; copied only if they have to be. */
 function aligned(bytes: Uint8Array, itemSize: number): Uint8Array {
   return bytes.byteOffset % itemSize === 0 ? bytes : bytes.slice();
 }
 
 /**
  * Decodes stored values. For F32 the result may share memory with `bytes`; for the others it is always fresh.
- * F64 values are rounded to the nearest float32. Throws inputError if the length is not a whole number of elements.
+ * F64 values are rounded to the nearest float32. Throws inputError if the length is not a whole number of elements, and
+ * stopError on a big-endian machine.
  *
  * With `memory` (4 bytes an element at least) the values lie at its beginning, and `bytes` may lie in it where
  * `storedPlace` says.
@@ -74,7 +75,10 @@ export function storedPlace(dtype: FloatDtype, count: number, memory: ArrayBuffe
   return size > 4 ? undefined : new Uint8Array(memory, (4 - size) * count, size * count);
 }
 
-/** Encodes values for storage, rounding to nearest even. For F32 the result shares memory with `values`. */
+/**
+ * Encodes values for storage, rounding to nearest even. For F32 the result shares memory with `values`. Throws
+ * stopError on a big-endian machine.
+ */
 export function fromFloat32(dtype: FloatDtype, values: Float32Array): Uint8Array {
   requireLittleEndian();
   switch (dtype) {
@@ -89,7 +93,9 @@ export function fromFloat32(dtype: FloatDtype, values: Float32Array): Uint8Array
   }
 }
 
-/** Stored bytes of one dtype as stored bytes of another; the input itself if they are the same. */
+/**
+ * Stored bytes of one dtype as stored bytes of another; the input itself if they are the same. Throws like `toFloat32`.
+ */
 export function convertBytes(from: FloatDtype, to: FloatDtype, bytes: Uint8Array): Uint8Array {
   return from === to ? bytes : fromFloat32(to, toFloat32(from, bytes));
 }
@@ -116,7 +122,7 @@ function decodeBf16(halves: Uint16Array, out: Uint32Array): void {
   for (; done < count; done++) out[done] = halves[done]! << 16;
 }
 
-/** float32 bits -> bfloat16 bits. */
+/** The bfloat16 bits of float32 bits, rounded to nearest even. */
 function bf16FromBits(bits: number): number {
   if ((bits & 0x7fffffff) > 0x7f800000) {
     const high = bits >>> 16;
@@ -128,7 +134,7 @@ function bf16FromBits(bits: number): number {
 
 let f16Table: Uint32Array | undefined;
 
-/** float32 bits of every float16 pattern: 256 kB, built on first use. */
+/** The float32 bits of every float16 pattern: 256 kB, built on first use. */
 function f16Bits(): Uint32Array {
   if (f16Table !== undefined) return f16Table;
   const table = new Uint32Array(65536);
@@ -158,7 +164,7 @@ function decodeF16(halves: Uint16Array, out: Uint32Array): void {
   for (let i = 0; i < halves.length; i++) out[i] = table[halves[i]!]!;
 }
 
-/** float32 bits -> float16 bits. */
+/** The float16 bits of float32 bits, rounded to nearest even. */
 function f16FromBits(bits: number): number {
   const sign = (bits >>> 16) & 0x8000;
   const magnitude = bits & 0x7fffffff;
@@ -167,7 +173,7 @@ function f16FromBits(bits: number): number {
     const payload = (magnitude >>> 13) & 0x3ff;
     return sign | 0x7c00 | (payload === 0 ? 0x200 : payload);
   }
-  // 65520, halfway between the largest float16 and the next power of two, and everything above.
+  // 65520 lies halfway between the largest float16 and the next power of two; it and all above become infinite.
   if (magnitude >= 0x477ff000) return sign | 0x7c00;
   if (magnitude >= 0x38800000) {
     // Normal: rebias the exponent; a carry out of the mantissa lands in the exponent, as it should.
@@ -178,8 +184,9 @@ function f16FromBits(bits: number): number {
   if (magnitude <= 0x33000000) return sign;
   const shift = 126 - (magnitude >>> 23);
   const mantissa = (magnitude & 0x7fffff) | 0x800000;
-  const kept = mantissa >>> shift;
+  const quotient = mantissa >>> shift;
   const rest = mantissa & ((1 << shift) - 1);
   const half = 1 << (shift - 1);
-  return sign | (kept + (rest > half || (rest === half && (kept & 1) === 1) ? 1 : 0));
+  const roundsUp = rest > half || (rest === half && (quotient & 1) === 1);
+  return sign | (quotient + (roundsUp ? 1 : 0));
 }

@@ -2,6 +2,8 @@
  * 8-bit floats, and the scales that quantized checkpoints store beside them. Formats: "FP8 Formats for Deep Learning"
  * (arXiv 2209.05433), as `torch.float8_e4m3fn` and `torch.float8_e5m2` have them; scales of power-of-two type as in the
  * OCP Microscaling specification (E8M0).
+ *
+ * Letters: R rows and C columns of a weight matrix, of which a weight [..., R, C] has one or several.
  */
 
 /** Stored dtypes of 8-bit weights: 4 exponent bits without infinities, or 5 with. */
@@ -18,8 +20,8 @@ const tables = new Map<F8Dtype, Float32Array>();
 
 /** The value of each of the 256 bytes; every one is exact in float32. */
 export function f8Values(dtype: F8Dtype): Float32Array {
-  const known = tables.get(dtype);
-  if (known !== undefined) return known;
+  const cached = tables.get(dtype);
+  if (cached !== undefined) return cached;
   const table = Float32Array.from({ length: 256 }, (_, byte) => valueOf(dtype, byte));
   tables.set(dtype, table);
   return table;
@@ -37,14 +39,15 @@ function valueOf(dtype: F8Dtype, byte: number): number {
   return sign * (exponent === 0 ? fraction * 2 ** (1 - bias) : (1 + fraction) * 2 ** (exponent - bias));
 }
 
-/** Power-of-two scales: the byte is an exponent with bias 127, 255 is NaN. */
+/** The values of power-of-two scales: each byte is an exponent with bias 127, and 255 is NaN. */
 export function e8m0ToFloat32(bytes: Uint8Array): Float32Array {
   return Float32Array.from(bytes, (byte) => (byte === 255 ? NaN : 2 ** (byte - 127)));
 }
 
 /**
- * Which scale an element has. The weight is seen as matrices [rows, columns] one after the other, each with a grid
- * [gridRows, gridColumns] of scales, one per block of `blockRows` x `blockColumns`; blocks at the edges may be smaller.
+ * Which scale an element has. The weight is seen as matrices [R, C] (`rows`, `columns`) one after the other, each with
+ * a grid [gridRows, gridColumns] of scales, one per block of `blockRows` x `blockColumns`; blocks at the edges may be
+ * smaller.
  */
 export interface ScaleGrid {
   readonly rows: number;
@@ -53,7 +56,7 @@ export interface ScaleGrid {
   readonly gridColumns: number;
   readonly blockRows: number;
   readonly blockColumns: number;
-  /** One grid for all matrices, or one for each. */
+  /** Whether all matrices have one grid, instead of one each. */
   readonly shared: boolean;
 }
 
@@ -70,9 +73,8 @@ export function scaleGrid(
   scale: readonly number[],
   block: readonly [number, number] | null,
 ): ScaleGrid | null {
-  const vector = weight.length < 2;
-  const rows = (vector ? weight[0] : weight.at(-2)) ?? 1;
-  const columns = vector ? 1 : weight.at(-1)!;
+  const isVector = weight.length < 2;
+  const [rows = 1, columns = 1] = isVector ? weight : weight.slice(-2);
   const outer = weight.slice(0, -2);
   const matrices = outer.reduce((a, b) => a * b, 1);
   const grid = (gridRows: number, gridColumns: number, size: readonly [number, number], shared = false): ScaleGrid => ({
@@ -88,7 +90,7 @@ export function scaleGrid(
   if (scale.every((size) => size === 1)) return grid(1, 1, whole, true);
   if (outer.length > 0 && scale.length === outer.length && scale.join() === outer.join()) return grid(1, 1, whole);
   // One scale per row is also written without its last dimension.
-  const full = scale.length === weight.length - 1 || vector ? [...scale, 1] : scale;
+  const full = scale.length === weight.length - 1 || isVector ? [...scale, 1] : scale;
   const [gridRows = 0, gridColumns = 0] = full.slice(-2);
   if (full.slice(0, -2).join() !== outer.join() || gridRows < 1 || gridColumns < 1 || matrices < 1) return null;
   const fits = ([height, width]: readonly [number, number]): boolean =>

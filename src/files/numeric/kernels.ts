@@ -1,17 +1,20 @@
-/** Vector kernels in WebAssembly SIMD: byte offsets, counts in floats (multiples of 4). */
+/**
+ * Vector kernels in WebAssembly SIMD. Pointers are byte offsets into the memory that the kernels work in; counts are
+ * numbers of floats, multiples of 4.
+ */
 import { stopError } from "../../base/errors.js";
 import { bytes as bytesInWords } from "../../base/format.js";
 import { kernelsBase64 } from "./kernels-wasm.js";
 
 /** The numeric kernels, in WebAssembly. */
 export interface Kernels {
-  /** dst[i] += src[i] */
+  /** Adds in place: dst[i] += src[i]. */
   add(dst: number, src: number, count: number): void;
-  /** dst[i] = a * dst[i] + b * src[i] */
+  /** Blends in place: dst[i] = a * dst[i] + b * src[i]. */
   blend(dst: number, src: number, count: number, a: number, b: number): void;
-  /** Sum of squares, accumulated in float64. */
+  /** The sum of squares, accumulated in float64. */
   sumSquares(x: number, count: number): number;
-  /** One AdamW update in place; see kernels.wat for the formula. */
+  /** Does one AdamW update in place; see kernels.wat for the formula. */
   adamw(
     p: number,
     m: number,
@@ -29,8 +32,8 @@ export interface Kernels {
     keep: number,
   ): void;
   /**
-   * w += scale B A; see kernels.wat for the layouts. `rows` is even, `groups` counts four columns each, and neither
-   * they nor `rank` may be 0.
+   * Adds a low-rank change in place, w += scale B A; see kernels.wat for the layouts. `rows` is even, `groups` counts
+   * four columns each, and neither they nor `rank` may be 0.
    */
   addLowRank(w: number, a: number, b: number, rows: number, groups: number, rank: number, scale: number): void;
 }
@@ -62,7 +65,10 @@ export function pageMemory(bytes: number, allocate: typeof wasmMemory = wasmMemo
 
 const wasmMemory = (pages: number): WasmMemory => new wasm.Memory({ initial: pages, maximum: pages });
 
-/** Throws stopError where there is no memory, or where the engine gets no addresses for it. */
+/**
+ * A WebAssembly memory of so many pages of 64 KiB. Throws stopError where there is no memory, or where the engine gets
+ * no addresses for it.
+ */
 export function kernelPages(pages: number, allocate: typeof wasmMemory = wasmMemory): WasmMemory {
   try {
     return allocate(pages);
@@ -79,7 +85,10 @@ export function kernelPages(pages: number, allocate: typeof wasmMemory = wasmMem
 
 let compiled: object | undefined;
 
-/** A block of memory of fixed size, and kernels that work in it. At most 4 GiB. */
+/**
+ * A block of memory of fixed size, and kernels that work in it. Throws stopError like `kernelPages`, and a plain Error
+ * for more than 4 GiB.
+ */
 export function kernelMemory(bytes: number): { readonly buffer: ArrayBuffer; readonly kernels: Kernels } {
   const pages = Math.max(1, Math.ceil(bytes / 65536));
   if (pages > 65536) throw new Error(`${bytes} bytes do not fit one WebAssembly memory`);

@@ -1,29 +1,33 @@
-/** Low-rank changes of a matrix, W + scale B A, for any rectangle of it. */
+/**
+ * Low-rank changes of a matrix, W + scale B A, for any rectangle of it.
+ *
+ * Letters: r rank; O rows and I columns of W [O, I], of A [r, I] and B [O, r].
+ */
 import { kernelMemory } from "./kernels.js";
 
 /** The change scale B A of a matrix, in float32. */
 export interface LowRank {
   readonly rank: number;
-  /** On B A. */
+  /** The factor on B A. */
   readonly scale: number;
-  /** [rank, columns], row-major. */
+  /** [r, I], row-major. */
   readonly a: Float32Array;
-  /** [rows, rank], row-major. */
+  /** [O, r], row-major. */
   readonly b: Float32Array;
 }
 
 /**
- * What the kernel works on at a time: as many columns of A, kept close, for as many rows of W after each other. Both
- * even, columns in fours.
+ * What the kernel works on at a time: so many columns of A, which stay in the processor's cache, for so many rows of W.
+ * Both numbers are even, and columns come in fours.
  */
 const tile = { rows: 64, columns: 1024 };
 
 /**
- * `out` = W + scale B A for some rows of W and its columns from `columnStart` on. `rows`: of each row, which row of B
- * it takes; `values`: W's, row-major; `out` may be `values`. The order of the sum is fixed: each element is the sum
- * over the rank from first to last in double precision, where the products of float32 numbers are exact; scaled; added
- * to W's; and rounded to float32 once. So an element depends on its position alone, and differs from a merge in
- * float32, which rounds after every step, by no more than that one's own roundings.
+ * Computes `out` = W + scale B A for some rows of W and its columns from `columnStart` on. `values` are W's, row-major;
+ * `rows` says which row of B each of their rows takes; `out` may be `values`. The order of the sum is fixed: each
+ * element is the sum over the rank from first to last in double precision, where the products of float32 numbers are
+ * exact; scaled; added to W's; and rounded to float32 once. So an element depends on its position alone, and differs
+ * from a merge in float32, which rounds after every step, by no more than that one's own roundings.
  */
 export function addLowRank(
   values: Float32Array,
@@ -40,28 +44,31 @@ export function addLowRank(
     const groups = Math.ceil(columns / 4);
     pack(change, columnStart + first, columns, a);
     for (let row = 0; row < rows.length; row += tile.rows) {
-      const some = rows.slice(row, row + tile.rows);
-      some.forEach((from, i) => {
-        const at = (row + i) * width + first;
-        w.set(values.subarray(at, at + columns), i * 4 * groups);
+      const tileRows = rows.slice(row, row + tile.rows);
+      tileRows.forEach((from, i) => {
+        const start = (row + i) * width + first;
+        w.set(values.subarray(start, start + columns), i * 4 * groups);
         factors.set(b.subarray(from * rank, (from + 1) * rank), i * rank);
       });
-      // What fills up the last pair of rows, and the last four columns, is whatever lay there; it goes nowhere.
+      // Where the last pair of rows or the last four columns are not full, the kernel computes with whatever lay there;
+      // nothing of that is copied out.
       kernels.addLowRank(
         w.byteOffset,
         a.byteOffset,
         factors.byteOffset,
-        some.length + (some.length % 2),
+        tileRows.length + (tileRows.length % 2),
         groups,
         rank,
         scale,
       );
-      some.forEach((_, i) => out.set(w.subarray(i * 4 * groups, i * 4 * groups + columns), (row + i) * width + first));
+      tileRows.forEach((_, i) => {
+        out.set(w.subarray(i * 4 * groups, i * 4 * groups + columns), (row + i) * width + first);
+      });
     }
   }
 }
 
-/** Columns of A, four by four, as [groups, rank, 4]. */
+/** Packs columns of A, four by four, as [groups, r, 4]. */
 function pack({ rank, a }: LowRank, columnStart: number, columns: number, into: Float32Array): void {
   const width = a.length / rank;
   for (let k = 0; k < rank; k++) {
@@ -70,16 +77,17 @@ function pack({ rank, a }: LowRank, columnStart: number, columns: number, into: 
   }
 }
 
+/** Memory for one tile, in which the kernels work. */
 interface Workspace extends Pick<ReturnType<typeof kernelMemory>, "kernels"> {
   readonly w: Float32Array;
   readonly a: Float32Array;
-  /** Of B, as float64. */
+  /** Rows of B, as float64. */
   readonly factors: Float64Array;
 }
 
 let memory: ReturnType<typeof kernelMemory> | undefined;
 
-/** Room for one tile, kept for the next call. */
+/** Memory for one tile, which the next call uses again if it is large enough. */
 function workspace(rank: number): Workspace {
   const [w, a, factors] = [tile.rows * tile.columns, tile.columns * rank, tile.rows * rank];
   const bytes = 4 * (w + a) + 8 * factors;

@@ -1,4 +1,9 @@
-/** Rectangles of matrices: parts of tensors that are read, computed and written one by one. */
+/**
+ * Rectangles of matrices: parts of tensors that are read, computed and written one by one. "Rectangle" is the one word
+ * for a part of a tensor; a chunk is a run of bytes of a file.
+ *
+ * Letters: R rows of a tensor, its first dimension; C elements of a row, the product of all others.
+ */
 import type { FloatDtype } from "./dtype.js";
 
 /** A tensor, or a rectangle of one, as it lies in a file: row-major, little-endian. */
@@ -19,19 +24,27 @@ export interface Rectangle {
 export interface SourceRectangle extends Rectangle {
   /** Slot key of the tensor. */
   readonly key: string;
-  /** Which parent's; left out, the first's. */
+  /** Number of the parent that has the tensor; the first (0) where it is left out. */
   readonly source?: number;
   /** Columns of the whole source tensor: the distance between two rows, in elements. */
   readonly stride: number;
 }
 
-/** Rows of `shape`, and elements of a row. */
+/** The rectangle of `rowCount` whole rows from row `rowStart` on, in a tensor whose rows have `width` elements. */
+export function wholeRows(key: string, rowStart: number, rowCount: number, width: number): SourceRectangle {
+  return { key, rowStart, rowCount, columnStart: 0, columnCount: width, stride: width };
+}
+
+/** A tensor's shape seen as a matrix [R, C]; a vector is [R, 1] and a scalar [1, 1]. */
 export function matrixShape(shape: readonly number[]): readonly [rows: number, columns: number] {
   const [rows = 1, ...rest] = shape;
   return [rows, rest.reduce((a, b) => a * b, 1)];
 }
 
-/** The rectangle's values out of the whole matrix, row-major: a view where whole rows are taken, a copy otherwise. */
+/**
+ * The rectangle's values [rowCount, columnCount] out of the whole matrix [R, stride], both row-major: a view where
+ * whole rows are asked for, a copy otherwise. Of bytes, columns and stride count bytes.
+ */
 export function copyRectangle<A extends Float32Array | Uint8Array>(
   whole: A,
   { rowStart, rowCount, columnStart, columnCount, stride }: Rectangle & { readonly stride: number },

@@ -1,8 +1,8 @@
 /** Cosine similarity of weight matrices, summed in double precision. */
 
 /**
- * a.b / (|a| |b|), in [-1, 1]. Two zero vectors are alike (1); one zero vector is like nothing (0).
- * Throws a plain error if the lengths differ.
+ * The cosine a.b / (|a| |b|) of two matrices seen as vectors, in [-1, 1]. Two zero vectors are alike (1); one zero
+ * vector is like nothing (0). Throws a plain error if the lengths differ.
  */
 export function cosineSimilarity(a: Float32Array, b: Float32Array): number {
   if (a.length !== b.length) throw new Error(`cosine of ${a.length} and ${b.length} values`);
@@ -21,7 +21,7 @@ export function cosineSimilarity(a: Float32Array, b: Float32Array): number {
   return Math.min(1, Math.max(-1, dot / (Math.sqrt(squaresA) * Math.sqrt(squaresB))));
 }
 
-/** Arithmetic mean; NaN for no values. */
+/** The arithmetic mean of values; NaN where there are none. */
 export function arithmeticMean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

@@ -20,8 +20,8 @@ type BuiltinCorpus = "sotu" | "moby-dick";
 export type CorpusSource =
   | { readonly builtin: BuiltinCorpus }
   /**
-   * A .txt, .jsonl, .jsonl.gz or .parquet file, or a folder of such; `field` is where the latter have the text, by
-   * default "text".
+   * A .txt, .jsonl, .jsonl.gz or .parquet file, or a folder of such; `field` names the field of JSON lines or the
+   * column of Parquet that has the text, by default "text".
    */
   | { readonly path: string; readonly field?: string | undefined };
 
@@ -51,20 +51,20 @@ export async function* readDocuments(source: CorpusSource): AsyncGenerator<Corpu
     return;
   }
   const { files, where, field } = await listFiles(source);
-  let found = 0;
+  let count = 0;
   for (const file of files) {
-    const documents = file.endsWith(".txt")
-      ? readTextFile(file)
-      : file.endsWith(".parquet")
-        ? readParquetText(file, field)
-        : readJsonLines(file, field);
-    for await (const document of documents) {
+    for await (const document of documentsOf(file, field)) {
       if (document.text === "") continue;
-      found++;
+      count++;
       yield document;
     }
   }
-  if (found === 0) throw inputError("holds no text: every document is empty", { where, hint: "give a file with text" });
+  if (count === 0) throw inputError("holds no text: every document is empty", { where, hint: "give a file with text" });
+}
+
+function documentsOf(file: string, field: string): AsyncGenerator<CorpusDocument> {
+  if (file.endsWith(".txt")) return readTextFile(file);
+  return file.endsWith(".parquet") ? readParquetText(file, field) : readJsonLines(file, field);
 }
 
 /** The files that a path stands for, in the order in which they are read. Throws inputError like `readDocuments`. */
@@ -72,51 +72,61 @@ export async function corpusFiles(path: string): Promise<readonly string[]> {
   return (await listFiles({ path })).files;
 }
 
-/** Documents of a text that comes along, under the names that they have in its file. */
+/** Yields the documents of a built-in text, under the names that they have in its file. */
 async function* readBuiltin(name: BuiltinCorpus): AsyncGenerator<CorpusDocument> {
   const file = Object.hasOwn(builtinFiles, name) ? builtinFiles[name] : undefined;
-  if (file === undefined) {
-    const hint = `choose one of ${builtinCorpora.join(", ")}`;
-    throw inputError(`unknown built-in text "${String(name)}"`, { hint });
-  }
+  if (file === undefined)
+    throw inputError(`unknown built-in text "${String(name)}"`, { hint: `choose one of ${builtinCorpora.join(", ")}` });
   for await (const line of splitLines(file)) yield JSON.parse(decodeUtf8(line, file)) as CorpusDocument;
 }
 
-interface TextFiles {
+/** The files of a source. */
+interface SourceFiles {
+  /** In the order in which they are read. */
   readonly files: readonly string[];
+  /** What errors call the source. */
   readonly where: string;
   readonly field: string;
 }
 
-async function listFiles(source: Extract<CorpusSource, { path: string }>): Promise<TextFiles> {
+async function listFiles(source: Extract<CorpusSource, { path: string }>): Promise<SourceFiles> {
   const { path, field = "text" } = source;
-  const known = (name: string): boolean => extensions.some((extension) => name.endsWith(extension));
-  const status = await withFsErrors(path, "read text", () => stat(path));
-  if (!status.isDirectory()) {
-    if (/\.(bin|idx)$/.test(path)) {
-      throw inputError("this holds tokens, not text", {
-        where: path,
-        hint: "tokenised data goes into text.mix of a train file",
-      });
-    }
-    if (!known(path)) {
-      throw inputError(`unknown kind of text file, expected ${extensions.join(", ")} or a folder`, { where: path });
-    }
-    return { files: [path], where: path, field };
-  }
-  const all = await withFsErrors(path, "read folder", () => readdir(path));
-  const names = all.filter((name) => known(name) && !name.startsWith("."));
-  if (names.length === 0)
-    throw inputError(`the folder has no file that ends in ${extensions.join(", ")}`, { where: path });
-  return { files: inOrder(path, names), where: path, field };
+  const info = await withFsErrors(path, "read text", () => stat(path));
+  if (info.isDirectory()) return { files: await listFolder(path), where: path, field };
+  requireTextFile(path);
+  return { files: [path], where: path, field };
 }
 
-/** By code units: the same everywhere, unlike a locale's order or the order of a directory. */
+async function listFolder(path: string): Promise<string[]> {
+  const entries = await withFsErrors(path, "read folder", () => readdir(path));
+  const names = entries.filter((name) => hasTextExtension(name) && !name.startsWith("."));
+  if (names.length === 0)
+    throw inputError(`the folder has no file that ends in ${extensions.join(", ")}`, { where: path });
+  return inOrder(path, names);
+}
+
+function hasTextExtension(name: string): boolean {
+  return extensions.some((extension) => name.endsWith(extension));
+}
+
+/** Throws inputError for a file whose name is not that of a text. */
+function requireTextFile(path: string): void {
+  if (/\.(bin|idx)$/.test(path)) {
+    throw inputError("this holds tokens, not text", {
+      where: path,
+      hint: "tokenised data goes into text.mix of a train file",
+    });
+  }
+  if (!hasTextExtension(path))
+    throw inputError(`unknown kind of text file, expected ${extensions.join(", ")} or a folder`, { where: path });
+}
+
+/** Paths of files, sorted by code units: the same everywhere, unlike a locale's order or the order of a directory. */
 function inOrder(folder: string, names: readonly string[]): string[] {
   return [...names].sort().map((name) => join(folder, name));
 }
 
-/** The whole file as one document. */
+/** Reads the whole file as one document. */
 async function* readTextFile(file: string): AsyncGenerator<CorpusDocument> {
   const { size } = await withFsErrors(file, "read text", () => stat(file));
   if (size > LONGEST_DOCUMENT) throw tooLong(file, `the file has ${size} bytes`);
@@ -124,7 +134,7 @@ async function* readTextFile(file: string): AsyncGenerator<CorpusDocument> {
   yield { name: basename(file), text: decodeUtf8(bytes, file) };
 }
 
-/** One document per line that is not blank, streamed: memory holds one line. */
+/** Reads one document per line that is not blank; memory holds one line at a time. */
 async function* readJsonLines(file: string, field: string): AsyncGenerator<CorpusDocument> {
   let line = 0;
   for await (const bytes of splitLines(file)) {
@@ -165,23 +175,24 @@ async function* splitLines(file: string): AsyncGenerator<Buffer> {
   const raw = handle.createReadStream();
   let stream: Readable = raw;
   if (file.endsWith(".gz")) {
-    const unpacked = createGunzip();
-    raw.on("error", (error) => unpacked.destroy(error));
-    stream = raw.pipe(unpacked);
+    const gunzip = createGunzip();
+    raw.on("error", (error) => gunzip.destroy(error));
+    stream = raw.pipe(gunzip);
   }
-  // A line that spans chunks waits here; joining only once keeps long lines linear.
-  let pieces: Buffer[] = [];
+  // The parts of a line that spans several chunks wait here. They are joined once, so that a long line takes time in
+  // proportion to its length.
+  let lineParts: Buffer[] = [];
   let length = 0;
   try {
     for await (const chunk of stream as AsyncIterable<Buffer>) {
       let start = 0;
       for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, start)) {
-        yield Buffer.concat([...pieces, chunk.subarray(start, end)]);
-        pieces = [];
+        yield Buffer.concat([...lineParts, chunk.subarray(start, end)]);
+        lineParts = [];
         length = 0;
         start = end + 1;
       }
-      pieces.push(chunk.subarray(start));
+      lineParts.push(chunk.subarray(start));
       length += chunk.length - start;
       if (length > LONGEST_DOCUMENT) throw tooLong(file, `a line has over ${LONGEST_DOCUMENT} bytes`);
     }
@@ -190,21 +201,22 @@ async function* splitLines(file: string): AsyncGenerator<Buffer> {
   } finally {
     raw.destroy();
   }
-  if (length > 0) yield Buffer.concat(pieces);
+  if (length > 0) yield Buffer.concat(lineParts);
 }
 
 function decodeUtf8(bytes: Uint8Array, where: string): string {
   return utf8Text(bytes, where, "the text is not valid UTF-8", "convert it first, for example with iconv -t utf-8");
 }
 
-function tooLong(where: string, found: string): UpcycleError {
-  return inputError(`${found}, the limit for one document is ${LONGEST_DOCUMENT}`, {
+/** The error for a document above the limit; `size` says so, such as `the file has 5 bytes`. */
+function tooLong(where: string, size: string): UpcycleError {
+  return inputError(`${size}, the limit for one document is ${LONGEST_DOCUMENT}`, {
     where,
     hint: "cut it into several documents, for example one per line of a .jsonl file",
   });
 }
 
-/** What the system or gzip said, in our words. Errors of ours pass through. */
+/** The error for what the system or gzip threw; errors of ours pass through. */
 function unreadable(where: string, cause: unknown): UpcycleError {
   const code = (cause as { code?: unknown }).code;
   if (typeof code === "string" && code.startsWith("Z_")) {

@@ -4,20 +4,24 @@
  * code, sequence count, document count, lengths int32 [sequences], pointers int64 [sequences], document starts int64
  * [documents].
  */
-import { inputError } from "../../base/errors.js";
+import { at } from "../../base/at.js";
+import { inputError, type UpcycleError } from "../../base/errors.js";
 import { openRanges, type RangeFile } from "../../files/io/ranges.js";
 
 const magic = "MMIDIDX\0\0";
 const headerBytes = 9 + 8 + 1 + 8 + 8;
 
 type Ids = Uint8Array | Int16Array | Int32Array | BigInt64Array | Uint16Array;
-interface Stored {
+
+/** An integer dtype that ids are stored in. */
+interface IdDtype {
   readonly name: string;
   readonly bytes: number;
   readonly view: (buffer: ArrayBuffer) => Ids;
 }
 
-const dtypes: Readonly<Record<number, Stored | string>> = {
+/** The dtypes by their codes in an index; those that hold no ids have a name alone. */
+const dtypes: Readonly<Record<number, IdDtype | string>> = {
   1: { name: "uint8", bytes: 1, view: (buffer) => new Uint8Array(buffer) },
   2: "int8",
   3: { name: "int16", bytes: 2, view: (buffer) => new Int16Array(buffer) },
@@ -34,13 +38,14 @@ export interface IndexedTokens {
   readonly tokens: Int32Array | Uint16Array;
   /** [documents + 1]: document i is `tokens[documents[i] .. documents[i + 1])`. */
   readonly documents: Float64Array;
+  /** -1 where there are no tokens. */
   readonly largestId: number;
 }
 
-/** Tokens read at once while converting. */
-const PIECE = 1 << 24;
+/** How many tokens are read and converted at once. */
+const TOKENS_AT_ONCE = 1 << 24;
 
-/** `PATH`, `PATH.bin` or `PATH.idx` -> `PATH`. */
+/** The name that both files share: `PATH` for `PATH`, `PATH.bin` or `PATH.idx`. */
 export const indexedPrefix = (path: string): string => path.replace(/\.(bin|idx)$/, "");
 
 /**
@@ -49,10 +54,10 @@ export const indexedPrefix = (path: string): string => path.replace(/\.(bin|idx)
  */
 export async function readIndexed(path: string): Promise<IndexedTokens> {
   const prefix = indexedPrefix(path);
-  const { stored, documents } = await readIndex(`${prefix}.idx`, `${prefix}.bin`);
+  const { dtype, documents } = await readIndex(`${prefix}.idx`, `${prefix}.bin`);
   const file = await openRanges(`${prefix}.bin`);
   try {
-    return { documents, ...(await readTokens(file, documents.at(-1)!, stored)) };
+    return { documents, ...(await readTokens(file, at(documents, documents.length - 1), dtype)) };
   } finally {
     await file.close();
   }
@@ -61,90 +66,130 @@ export async function readIndexed(path: string): Promise<IndexedTokens> {
 async function readTokens(
   file: RangeFile,
   count: number,
-  stored: Stored,
+  dtype: IdDtype,
 ): Promise<Pick<IndexedTokens, "tokens" | "largestId">> {
-  if (file.size !== count * stored.bytes) {
-    const hint = file.size < count * stored.bytes ? "it is cut short" : "it belongs to another index";
+  const expectedBytes = count * dtype.bytes;
+  if (file.size !== expectedBytes) {
+    const hint = file.size < expectedBytes ? "it is cut short" : "it belongs to another index";
     throw inputError(
-      `holds ${file.size} bytes, its index speaks of ${count} tokens of ${stored.name}, ${count * stored.bytes} bytes`,
+      `holds ${file.size} bytes, its index speaks of ${count} tokens of ${dtype.name}, ${expectedBytes} bytes`,
       { where: file.path, hint },
     );
   }
-  const tokens = stored.name === "uint16" ? new Uint16Array(count) : new Int32Array(count);
+  const tokens = dtype.name === "uint16" ? new Uint16Array(count) : new Int32Array(count);
   let largestId = -1;
-  for (let at = 0; at < count; at += PIECE) {
-    const size = Math.min(PIECE, count - at);
-    const ids = stored.view((await file.read(at * stored.bytes, size * stored.bytes)).buffer);
+  for (let start = 0; start < count; start += TOKENS_AT_ONCE) {
+    const size = Math.min(TOKENS_AT_ONCE, count - start);
+    const ids = dtype.view((await file.read(start * dtype.bytes, size * dtype.bytes)).buffer);
     for (let i = 0; i < size; i++) {
       const id = Number(ids[i]);
       if (id < 0 || id > 0x7fffffff)
-        throw inputError(`token ${at + i} is ${id}, which is no token id`, { where: file.path });
+        throw inputError(`token ${start + i} is ${id}, which is no token id`, { where: file.path });
       if (id > largestId) largestId = id;
-      tokens[at + i] = id;
+      tokens[start + i] = id;
     }
   }
   return { tokens, largestId };
 }
 
-async function readIndex(
-  path: string,
-  bin: string,
-): Promise<{ readonly stored: Stored; readonly documents: Float64Array }> {
+/** What the index says: the dtype of the ids, and where documents begin and end (`IndexedTokens.documents`). */
+interface Index {
+  readonly dtype: IdDtype;
+  readonly documents: Float64Array;
+}
+
+async function readIndex(path: string, bin: string): Promise<Index> {
   const file = await openRanges(path);
   try {
-    const refuse = (message: string, hint?: string): never => {
-      throw inputError(message, { where: path, ...(hint === undefined ? {} : { hint }) });
-    };
-    if (file.size < headerBytes) return refuse(`holds ${file.size} bytes, an index has at least ${headerBytes}`);
-    const header = await file.read(0, headerBytes);
-    const view = new DataView(header.buffer);
-    if (new TextDecoder("latin1").decode(header.subarray(0, 9)) !== magic)
-      return refuse("this is no index of a Megatron data set (its first bytes are not MMIDIDX)");
-    const version = view.getBigUint64(9, true);
-    if (version !== 1n) return refuse(`its version is ${version}, only version 1 is known`);
-    const code = view.getUint8(17);
-    const stored = dtypes[code];
-    if (stored === undefined) return refuse(`dtype code ${code} is none of 1 to 8`);
-    if (typeof stored === "string")
-      return refuse(`its dtype is ${stored} (code ${code}), token ids are whole numbers of at least 0`);
-    const [sequences, starts] = [Number(view.getBigUint64(18, true)), Number(view.getBigUint64(26, true))];
-    // A file with modes (multimodal data) is longer by one byte per sequence.
-    const needed = headerBytes + 12 * sequences + 8 * starts;
-    if (file.size < needed)
-      return refuse(
-        `holds ${file.size} bytes, ${sequences} sequences and ${starts} document bounds take ${needed}`,
-        "it is cut short",
-      );
-    if (sequences === 0 || starts < 2) return refuse("the data set is empty");
+    const { dtype, sequences, documentBounds } = await readHeader(file);
     const lengths = new Int32Array((await file.read(headerBytes, 4 * sequences)).buffer);
     const pointers = new BigInt64Array((await file.read(headerBytes + 4 * sequences, 8 * sequences)).buffer);
-    const bounds = new BigInt64Array((await file.read(headerBytes + 12 * sequences, 8 * starts)).buffer);
-
-    const ends = new Float64Array(sequences + 1);
-    for (let i = 0; i < sequences; i++) {
-      if (lengths[i]! < 0) return refuse(`sequence ${i} has length ${lengths[i]}`);
-      if (Number(pointers[i]) !== ends[i]! * stored.bytes)
-        return refuse(
-          `sequence ${i} starts at byte ${pointers[i]} of ${bin}, expected ${ends[i]! * stored.bytes}: ` +
-            "sequences must follow one another",
-        );
-      ends[i + 1] = ends[i]! + lengths[i]!;
-    }
-    const documents = new Float64Array(starts);
-    bounds.forEach((bound, i) => {
-      const sequence = Number(bound);
-      const least = i === 0 ? 0 : Number(bounds[i - 1]);
-      if (sequence < least || sequence > sequences || (i === 0 && sequence !== 0)) {
-        return refuse(
-          `document bound ${i} is sequence ${bound}, expected ${i === 0 ? "0" : `${least} to ${sequences}`}`,
-        );
-      }
-      documents[i] = ends[sequence]!;
-    });
-    if (Number(bounds.at(-1)) !== sequences)
-      return refuse(`the last document ends at sequence ${bounds.at(-1)}, there are ${sequences}`);
-    return { stored, documents };
+    const bounds = new BigInt64Array((await file.read(headerBytes + 12 * sequences, 8 * documentBounds)).buffer);
+    const ends = sequenceEnds(lengths, pointers, dtype, path, bin);
+    return { dtype, documents: documentStarts(bounds, ends, path) };
   } finally {
     await file.close();
   }
+}
+
+interface IndexHeader {
+  readonly dtype: IdDtype;
+  readonly sequences: number;
+  /** One more than documents. */
+  readonly documentBounds: number;
+}
+
+/** Throws inputError for a file that is no index of version 1, of no integer dtype, cut short or empty. */
+async function readHeader(file: RangeFile): Promise<IndexHeader> {
+  const refuse = (message: string, hint?: string): UpcycleError => inputError(message, { where: file.path, hint });
+  if (file.size < headerBytes) throw refuse(`holds ${file.size} bytes, an index has at least ${headerBytes}`);
+  const header = await file.read(0, headerBytes);
+  const view = new DataView(header.buffer);
+  if (new TextDecoder("latin1").decode(header.subarray(0, 9)) !== magic)
+    throw refuse("this is no index of a Megatron data set (its first bytes are not MMIDIDX)");
+  const version = view.getBigUint64(9, true);
+  if (version !== 1n) throw refuse(`its version is ${version}, only version 1 is known`);
+  const code = view.getUint8(17);
+  const dtype = dtypes[code];
+  if (dtype === undefined) throw refuse(`dtype code ${code} is none of 1 to 8`);
+  if (typeof dtype === "string")
+    throw refuse(`its dtype is ${dtype} (code ${code}), token ids are whole numbers of at least 0`);
+  const [sequences, documentBounds] = [Number(view.getBigUint64(18, true)), Number(view.getBigUint64(26, true))];
+  // A file with modes (multimodal data) is longer by one byte per sequence.
+  const smallestSize = headerBytes + 12 * sequences + 8 * documentBounds;
+  if (file.size < smallestSize)
+    throw refuse(
+      `holds ${file.size} bytes, ${sequences} sequences and ${documentBounds} document bounds take ${smallestSize}`,
+      "it is cut short",
+    );
+  if (sequences === 0 || documentBounds < 2) throw refuse("the data set is empty");
+  return { dtype, sequences, documentBounds };
+}
+
+/**
+ * [sequences + 1]: where each sequence begins and the last one ends, in tokens. Throws inputError unless sequences
+ * follow one another in the file of ids.
+ */
+function sequenceEnds(
+  lengths: Int32Array,
+  pointers: BigInt64Array,
+  { bytes }: IdDtype,
+  path: string,
+  bin: string,
+): Float64Array {
+  const ends = new Float64Array(lengths.length + 1);
+  let end = 0;
+  for (const [i, length] of lengths.entries()) {
+    if (length < 0) throw inputError(`sequence ${i} has length ${length}`, { where: path });
+    if (Number(pointers[i]) !== end * bytes)
+      throw inputError(
+        `sequence ${i} starts at byte ${pointers[i]} of ${bin}, expected ${end * bytes}: ` +
+          "sequences must follow one another",
+        { where: path },
+      );
+    end += length;
+    ends[i + 1] = end;
+  }
+  return ends;
+}
+
+/** [documents + 1]: where each document begins and the last one ends, in tokens. Throws inputError for other bounds. */
+function documentStarts(bounds: BigInt64Array, ends: Float64Array, path: string): Float64Array {
+  const sequences = ends.length - 1;
+  const documents = new Float64Array(bounds.length);
+  let least = 0;
+  for (const [i, bound] of bounds.entries()) {
+    const sequence = Number(bound);
+    const most = i === 0 ? 0 : sequences;
+    if (sequence < least || sequence > most)
+      throw inputError(
+        `document bound ${i} is sequence ${bound}, expected ${i === 0 ? "0" : `${least} to ${sequences}`}`,
+        { where: path },
+      );
+    documents[i] = at(ends, sequence);
+    least = sequence;
+  }
+  if (least !== sequences)
+    throw inputError(`the last document ends at sequence ${least}, there are ${sequences}`, { where: path });
+  return documents;
 }

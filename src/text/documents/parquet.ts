@@ -2,13 +2,14 @@
 import { basename } from "node:path";
 import * as zlib from "node:zlib";
 import type { AsyncBuffer, Compressors, FileMetaData } from "hyparquet";
+import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import type { CorpusDocument } from "./document.js";
 import { openRanges, type RangeFile } from "../../files/io/ranges.js";
 
 type Unpack = (bytes: Uint8Array, options: { readonly maxOutputLength: number }) => Uint8Array;
 
-/** Node has these; Snappy is hyparquet's own. Zstandard came with Node 22.15. */
+/** Node's own decompression, since hyparquet brings that of Snappy alone. Zstandard came with Node 22.15. */
 const zstd = (zlib as unknown as { readonly zstdDecompressSync?: Unpack }).zstdDecompressSync;
 
 const limited = (unpack: Unpack) => (bytes: Uint8Array, size: number) =>
@@ -28,11 +29,11 @@ export async function* readParquetText(path: string, field: string): AsyncGenera
   const ranges = await openRanges(path);
   try {
     const file = bufferOf(ranges);
-    const metadata = await reading(path, () => parquetMetadataAsync(file));
+    const metadata = await withParquetErrors(path, () => parquetMetadataAsync(file));
     requireTextColumn(metadata, field, path);
     let row = 0;
     for (const { num_rows: size } of metadata.row_groups) {
-      const rows = await reading(path, () =>
+      const rows = await withParquetErrors(path, () =>
         parquetReadObjects({
           file,
           metadata,
@@ -66,11 +67,11 @@ function bufferOf(ranges: RangeFile): AsyncBuffer {
   };
 }
 
-/** Columns that hold text say so, or are plain byte arrays, as old writers left them. */
+/** Throws inputError unless a column holds text: it says so, or it is a plain byte array, as old writers left it. */
 function requireTextColumn({ schema }: FileMetaData, field: string, where: string): void {
   // The root comes first; only columns of the top level are asked for.
   const columns: FileMetaData["schema"] = [];
-  for (let i = 1; i < schema.length; i += 1 + descendants(schema, i)) columns.push(schema[i]!);
+  for (let i = 1; i < schema.length; i += 1 + descendants(schema, i)) columns.push(at(schema, i));
   const column = columns.find(({ name }) => name === field);
   if (column === undefined)
     throw inputError(`there is no column "${field}"`, {
@@ -85,14 +86,16 @@ function requireTextColumn({ schema }: FileMetaData, field: string, where: strin
   throw inputError(`column "${field}" holds ${column.type ?? "a group"}, expected text`, { where });
 }
 
-function descendants(schema: FileMetaData["schema"], at: number): number {
+/** How many elements of the schema lie below one. */
+function descendants(schema: FileMetaData["schema"], index: number): number {
   let count = 0;
-  for (let child = 0; child < (schema[at]!.num_children ?? 0); child++)
-    count += 1 + descendants(schema, at + 1 + count);
+  for (let child = 0; child < (schema[index]?.num_children ?? 0); child++)
+    count += 1 + descendants(schema, index + 1 + count);
   return count;
 }
 
-async function reading<T>(where: string, run: () => Promise<T>): Promise<T> {
+/** Runs what hyparquet does, and throws its failures as inputError. */
+async function withParquetErrors<T>(where: string, run: () => Promise<T>): Promise<T> {
   try {
     return await run();
   } catch (cause) {

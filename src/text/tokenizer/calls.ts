@@ -3,10 +3,13 @@ import type { Failure } from "../../base/errors.js";
 
 /** What a tokenizer's process can be asked, with arguments and answers. */
 export interface Methods {
-  /** Reads a `tokenizer.json`; `largestId` is -1 for an empty vocabulary. */
+  /** Reads a `tokenizer.json`; `largestId` is -1 for an empty vocabulary. It must be the first call. */
   load(file: string): { readonly largestId: number };
+  /** Ids of each text. */
   encode(texts: readonly string[], addSpecialTokens: boolean): Int32Array[];
+  /** The text of ids, special tokens written out. */
   decode(ids: Int32Array): string;
+  /** Null for an id or a token that the tokenizer does not have. */
   idToToken(id: number): string | null;
   tokenToId(token: string): number | null;
 }
@@ -21,6 +24,7 @@ export interface CallBudget {
    * the process is stopped, or others have the processor.
    */
   readonly processorMs: number;
+  /** Most memory of the process, in MB. */
   readonly memoryMB: number;
 }
 
@@ -34,9 +38,9 @@ export interface TokenizerRequest {
 
 /** Why a call could not be answered. */
 export type Refusal =
-  /** An `UpcycleError` of ours. */
+  /** What an `UpcycleError` of ours says. */
   | { readonly kind: "ours"; readonly failure: Failure }
-  /** The file is no JSON at all. */
+  /** The tokenizer's file is no JSON at all. */
   | { readonly kind: "not JSON" }
   /** What the library threw. */
   | { readonly kind: "library"; readonly message: string };
@@ -48,16 +52,16 @@ export interface TokenizerReply {
   readonly refusal?: Refusal;
 }
 
-/** What the guard shares with its process: budgets in force, 0 where there is none. */
-export const guarded = { processorMs: 0, memoryMB: 1 } as const;
+/** Indices of the limits that the guard shares with its process; a limit of 0 is none. */
+export const guardLimits = { processorMs: 0, memoryMB: 1 } as const;
 
 /** What the guard thread of a tokenizer's process is started with. */
 export interface GuardData {
-  /** Indexed by `guarded`. */
+  /** Indexed by `guardLimits`. */
   readonly limits: Int32Array<SharedArrayBuffer>;
   /** Process id of the command. */
   readonly parent: number;
 }
 
-/** What the guard writes to the process's stderr before it ends it. */
-export const marks = { processorMs: "[guard] out of processor time", memoryMB: "[guard] out of memory" } as const;
+/** What the guard writes to the process's stderr before it ends it, by the limit that was exceeded. */
+export const guardMarks = { processorMs: "[guard] out of processor time", memoryMB: "[guard] out of memory" } as const;

@@ -1,7 +1,7 @@
 /**
- * The process of one tokenizer. The native library ends whatever process it runs in where it fails (a pattern that
- * gives up on a text, a number that does not fit), and a pattern may run for ever; here that costs one tokenizer and
- * not the command. Calls are done in turn.
+ * What runs in the process of one tokenizer. The native library ends whatever process it runs in where it fails (a
+ * pattern that gives up on a text, a number that does not fit), and a pattern may run for ever; here that costs one
+ * tokenizer and not the command. Calls are done in turn.
  *
  * Argument: the process id of the command.
  */
@@ -10,7 +10,7 @@ import { Tokenizer } from "tokenizers";
 import { UpcycleError } from "../../base/errors.js";
 import { readText } from "../../files/io/ranges.js";
 import {
-  guarded,
+  guardLimits,
   type GuardData,
   type Methods,
   type Refusal,
@@ -49,9 +49,10 @@ const methods: {
   tokenToId: (token) => tokenizer.tokenToId(token),
 };
 
+/** The tokenizer's file is no JSON at all. */
 class NotJson extends Error {}
 
-/** The library's own message says nothing of use for a file that is no JSON at all. */
+/** Opens a tokenizer. Throws NotJson for what is no JSON: the library's own message says nothing of use then. */
 function parse(text: string): Tokenizer {
   try {
     return Tokenizer.fromString(text);
@@ -67,15 +68,15 @@ function parse(text: string): Tokenizer {
 
 async function answer({ id, method, args, budget }: TokenizerRequest): Promise<TokenizerReply> {
   const { user, system } = process.cpuUsage();
-  Atomics.store(limits, guarded.processorMs, Math.min(2 ** 31 - 1, (user + system) / 1000 + budget.processorMs));
+  Atomics.store(limits, guardLimits.processorMs, Math.min(2 ** 31 - 1, (user + system) / 1000 + budget.processorMs));
   // Memory that an earlier call needed may not have gone back to the system.
-  Atomics.store(limits, guarded.memoryMB, Math.max(Atomics.load(limits, guarded.memoryMB), budget.memoryMB));
+  Atomics.store(limits, guardLimits.memoryMB, Math.max(Atomics.load(limits, guardLimits.memoryMB), budget.memoryMB));
   try {
     return { id, result: await (methods[method] as (...args: readonly unknown[]) => unknown)(...args) };
   } catch (error) {
     return { id, refusal: refusalOf(error) };
   } finally {
-    Atomics.store(limits, guarded.processorMs, 0);
+    Atomics.store(limits, guardLimits.processorMs, 0);
   }
 }
 
@@ -88,7 +89,7 @@ function refusalOf(error: unknown): Refusal {
 
 let last: Promise<unknown> = Promise.resolve();
 process.on("message", (request: TokenizerRequest) => {
-  last = last.then(async () => process.send!(await answer(request)));
+  last = last.then(async () => process.send?.(await answer(request)));
 });
 // The command is gone, or needs this tokenizer no more. An orderly exit would wait for a pattern that runs for ever.
 process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));

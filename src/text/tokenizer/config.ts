@@ -1,6 +1,7 @@
 /** The `tokenizer_config.json` beside a `tokenizer.json`, so that other tools open it as we do. */
 import { END_OF_TEXT } from "./train.js";
 
+/** What the file depends on. */
 interface TokenizerConfigSettings {
   /** Longest sequence of the model, in tokens. */
   readonly maxLength: number;
@@ -9,8 +10,9 @@ interface TokenizerConfigSettings {
 }
 
 /**
- * The file's text. With it transformers' AutoTokenizer gives our ids: it adds no BOS, cleans up no spaces, and takes
- * everything else from tokenizer.json. The end-of-text token also pads, because batching in transformers wants one.
+ * The text of `tokenizer_config.json`. With it transformers' AutoTokenizer gives our ids: it adds no BOS, cleans up no
+ * spaces, and takes everything else from tokenizer.json. The end-of-text token also pads, because batching in
+ * transformers wants one.
  */
 export function tokenizerConfig(settings: TokenizerConfigSettings): string {
   const eosToken = settings.eosToken ?? END_OF_TEXT;

@@ -5,14 +5,14 @@
  */
 import { writeSync } from "node:fs";
 import { workerData } from "node:worker_threads";
-import { guarded, marks, type GuardData } from "./calls.js";
+import { guardLimits, guardMarks, type GuardData } from "./calls.js";
 
-/** Memory is filled at some GB per second, so a process is this much over its limit at most by some hundred MB. */
+/** Time between two looks. Memory is filled at some GB per second, so a process exceeds its limit by some 100 MB. */
 const EVERY_MS = 50;
 
 const { limits, parent } = workerData as GuardData;
 
-/** SIGKILL, because an orderly exit would wait for the threads that never end. */
+/** Ends the process by SIGKILL, because an orderly exit would wait for the threads that never end. */
 function end(mark?: string): void {
   try {
     if (mark !== undefined) writeSync(2, `\n${mark}\n`);
@@ -24,9 +24,12 @@ function end(mark?: string): void {
 function look(): void {
   if (process.ppid !== parent) return end();
   const { user, system } = process.cpuUsage();
-  const [processorMs, memoryMB] = [Atomics.load(limits, guarded.processorMs), Atomics.load(limits, guarded.memoryMB)];
-  if (processorMs !== 0 && (user + system) / 1000 > processorMs) end(marks.processorMs);
-  if (memoryMB !== 0 && process.memoryUsage.rss() / 1e6 > memoryMB) end(marks.memoryMB);
+  const [processorMs, memoryMB] = [
+    Atomics.load(limits, guardLimits.processorMs),
+    Atomics.load(limits, guardLimits.memoryMB),
+  ];
+  if (processorMs !== 0 && (user + system) / 1000 > processorMs) end(guardMarks.processorMs);
+  if (memoryMB !== 0 && process.memoryUsage.rss() / 1e6 > memoryMB) end(guardMarks.memoryMB);
 }
 
 setInterval(look, EVERY_MS);

@@ -7,10 +7,10 @@ import { totalmem } from "node:os";
 import { largestCarried } from "../../files/formats/model-files.js";
 import type { CallBudget } from "./calls.js";
 
-/** Bytes of a `tokenizer.json`. */
+/** Most bytes of a `tokenizer.json`. */
 export const LARGEST_FILE = largestCarried;
 
-/** Bytes of the files beside it, which are small but for the lists of added tokens. */
+/** Most bytes of each file beside a `tokenizer.json`; they are small but for the lists of added tokens. */
 export const LARGEST_FILE_BESIDE = 64e6;
 
 /** Seconds of processor time that any call may take, whatever its size. */
@@ -21,13 +21,15 @@ export const MEMORY = 2e9;
 
 /** What a call may take whatever its size: seconds of processor time, and bytes. */
 export interface Leeway {
+  /** Seconds. */
   readonly patience: number;
+  /** Bytes. */
   readonly memory: number;
 }
 
 /**
- * Leaves a part of the machine to others: where memory runs out the system ends any process, not the one that is to
- * blame.
+ * Most bytes of any call. They leave a part of the machine to others: where memory runs out the system ends any
+ * process, not the one that is to blame.
  */
 function mostMemory(): number {
   const machine = totalmem();

@@ -4,6 +4,7 @@
  */
 import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { at } from "../../base/at.js";
 import { inputError, interruptedError } from "../../base/errors.js";
 import { bytes, grouped } from "../../base/format.js";
 import { fsError, requireNoDeadLink } from "../../files/io/fs-errors.js";
@@ -22,20 +23,25 @@ export interface EncodeSettings {
 }
 
 /**
- * Every call throws inputError where the file cannot do it (a pattern that gives up on a text or never ends, memory
- * without bounds), and interruptedError once the signal that the tokenizer was opened with is raised.
+ * An open tokenizer. Every call throws inputError where the file cannot do it (a pattern that gives up on a text or
+ * never ends, memory without bounds), and interruptedError once the signal that the tokenizer was opened with is
+ * raised.
  */
 export interface TextTokenizer extends SpecialIds {
   /** Largest id + 1; a model may have more rows in its embedding, never fewer. */
   readonly vocab: number;
-  /** Ids of one text. A special token written out in the text becomes its id, as everywhere in Hugging Face. */
+  /**
+   * The ids [tokens] of one text. A special token written out in the text becomes its id, as everywhere in Hugging
+   * Face.
+   */
   encode(text: string, settings?: EncodeSettings): Promise<Int32Array>;
   /** Ids of each text in order; memory holds two batches of about a megabyte of text at a time. */
   encodeAll(texts: Iterable<string> | AsyncIterable<string>, settings?: EncodeSettings): AsyncGenerator<Int32Array>;
   /** The text of ids, special tokens written out. Bytes that are no UTF-8 become U+FFFD; unknown ids become nothing. */
   decode(ids: Iterable<number>): Promise<string>;
-  /** undefined for an id that the tokenizer does not have. */
+  /** How a token is written; undefined for an id that the tokenizer does not have. */
   idToToken(id: number): Promise<string | undefined>;
+  /** The id of a token; undefined for one that the tokenizer does not have. */
   tokenToId(token: string): Promise<number | undefined>;
   /**
    * Ends the tokenizer's process. One that is never closed ends with this process, and keeps it from ending only while
@@ -46,7 +52,7 @@ export interface TextTokenizer extends SpecialIds {
 
 /** How a tokenizer is opened. */
 export interface OpenSettings {
-  /** In place of the ids found beside the file. */
+  /** Ids of special tokens, in place of those that the files beside the tokenizer name. */
   readonly special?: Partial<SpecialIds>;
   /** Once raised, calls end within a third of a second. */
   readonly signal?: AbortSignal | undefined;
@@ -60,8 +66,9 @@ export interface OpenSettings {
 const BATCH_UNITS = 1 << 20;
 
 /**
- * The tokenizer in a folder, or in a file by any name. Throws an input error for a missing or broken file, and for one
- * that the library cannot open.
+ * Opens the tokenizer in a folder, or in a file by any name, in a process of its own; close it when it is no longer
+ * needed. Throws inputError for a missing or broken file, and for one that the library cannot open; stopError where no
+ * process can be started, and interruptedError once the signal is raised.
  */
 export async function openTokenizer(
   folderOrFile: string,
@@ -79,11 +86,11 @@ export async function openTokenizer(
     if (largestId > LARGEST_ID)
       throw inputError(`it has a token with id ${largestId}, more than any model can have`, { where: file });
     const calls = callsOf(process, { file, leeway, signal });
-    const beside = await readSpecialIds(dirname(file), calls.tokenToId);
+    const fromFiles = await readSpecialIds(dirname(file), calls.tokenToId);
     return {
       vocab: largestId + 1,
-      eosId: special.eosId ?? beside.eosId,
-      bosId: special.bosId ?? beside.bosId,
+      eosId: special.eosId ?? fromFiles.eosId,
+      bosId: special.bosId ?? fromFiles.bosId,
       ...calls,
       close: () => process.close(),
     };
@@ -93,7 +100,9 @@ export async function openTokenizer(
   }
 }
 
-/** Opens a tokenizer for one piece of work and closes it, whatever comes of it. */
+/**
+ * Opens a tokenizer for the time that `work` takes, and closes it whatever comes of it. Throws like `openTokenizer`.
+ */
 export async function withTokenizer<T>(
   folderOrFile: string,
   settings: OpenSettings,
@@ -136,7 +145,7 @@ function callsOf(process: TokenizerProcess, { file, leeway, signal }: CallSettin
   });
   return {
     async encode(text, settings = {}) {
-      return (await encodeBatch([text], settings))[0]!;
+      return at(await encodeBatch([text], settings), 0);
     },
     async *encodeAll(texts, settings = {}) {
       // The next batch is collected, and waits in the process, while this one is encoded.
@@ -178,7 +187,7 @@ async function* batches(texts: Iterable<string> | AsyncIterable<string>): AsyncG
 
 /** Refuses what cannot be a tokenizer's file before a process is started for it. */
 async function findFile(folderOrFile: string): Promise<{ readonly file: string; readonly size: number }> {
-  const status = await stat(folderOrFile).catch((cause: unknown) => {
+  const entry = await stat(folderOrFile).catch((cause: unknown) => {
     if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw fsError(cause, folderOrFile, "open tokenizer");
     throw inputError("no such file or folder", {
       where: folderOrFile,
@@ -186,8 +195,8 @@ async function findFile(folderOrFile: string): Promise<{ readonly file: string; 
       cause,
     });
   });
-  const file = status.isDirectory() ? join(folderOrFile, "tokenizer.json") : folderOrFile;
-  const info = status.isDirectory() ? await stat(file).catch((cause: unknown) => noFile(cause, file)) : status;
+  const file = entry.isDirectory() ? join(folderOrFile, "tokenizer.json") : folderOrFile;
+  const info = entry.isDirectory() ? await stat(file).catch((cause: unknown) => throwNoFile(cause, file)) : entry;
   requireKind(info, file);
   if (info.size > LARGEST_FILE) {
     throw inputError(`the file has ${bytes(info.size)}, a tokenizer at most ${bytes(LARGEST_FILE)}`, {
@@ -198,7 +207,8 @@ async function findFile(folderOrFile: string): Promise<{ readonly file: string; 
   return { file, size: info.size };
 }
 
-async function noFile(cause: unknown, file: string): Promise<never> {
+/** Throws inputError for a folder without a tokenizer, or what the system said of it. */
+async function throwNoFile(cause: unknown, file: string): Promise<never> {
   if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw fsError(cause, file, "open tokenizer");
   await requireNoDeadLink(file);
   throw inputError("the folder has no tokenizer.json", {

@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { UpcycleError, inputError, interruptedError, stopError } from "../../base/errors.js";
 import { bytes } from "../../base/format.js";
 import {
-  marks,
+  guardMarks,
   type CallBudget,
   type Method,
   type Methods,
@@ -17,8 +17,9 @@ import {
 export interface Doing {
   /** In words that fit before "failed": `encoding a text of 41 characters`. */
   readonly what: string;
+  /** What the call may take. */
   readonly budget: CallBudget;
-  /** What it means where the library itself refuses; its message follows a colon. */
+  /** What it means where the library itself refuses; the library's message follows after a colon. */
   readonly refused: string;
 }
 
@@ -33,7 +34,8 @@ export interface TokenizerProcess {
   close(): Promise<void>;
 }
 
-interface Waiting {
+/** A call that has not been answered. */
+interface PendingCall {
   readonly doing: Doing;
   readonly resolve: (result: unknown) => void;
   readonly reject: (error: Error) => void;
@@ -47,42 +49,45 @@ interface Waiting {
  */
 const GRACE_MS = 300;
 
-/** So much of what a dying process says is kept; its first words are the reason, the rest a stack. */
-const SAID_UNITS = 20_000;
+/** So much of what a dying process writes is remembered; its first words are the reason, the rest a stack. */
+const STDERR_UNITS = 20_000;
 
 const ANOTHER_FILE = "use the tokenizer.json that the model was published with";
 const MORE_MEMORY = "free some, or raise what this command may have (ulimit -v), then run again";
 
-/** `file` is the one that errors name. */
+/**
+ * Starts a process for the tokenizer in `file`, which errors name; it has to be loaded by the first call. Throws
+ * stopError where no process can be started.
+ */
 export function startTokenizer(file: string, signal?: AbortSignal): TokenizerProcess {
-  const waiting = new Map<number, Waiting>();
+  const pending = new Map<number, PendingCall>();
   let child: ChildProcess;
   let calls = 0;
-  let said = "";
+  let stderr = "";
   /** Why nothing can be called any more. */
   let over: Error | undefined;
 
   const finish = (error: Error): void => {
-    over ??= error;
-    for (const id of waiting.keys()) settle(id, ({ reject }) => reject(over!));
+    const reason = (over ??= error);
+    for (const id of pending.keys()) settle(id, ({ reject }) => reject(reason));
   };
-  /** A process without calls keeps no command from ending. */
-  const hold = (): void => setHeld(child, waiting.size > 0);
-  const settle = (id: number, how: (call: Waiting) => void): void => {
-    const call = waiting.get(id);
+  /** A process without calls does not keep the command from ending. */
+  const updateHold = (): void => setKeepsAlive(child, pending.size > 0);
+  const settle = (id: number, how: (call: PendingCall) => void): void => {
+    const call = pending.get(id);
     if (call === undefined) return;
-    waiting.delete(id);
+    pending.delete(id);
     clearTimeout(call.timer);
-    hold();
+    updateHold();
     how(call);
   };
-  const hurry = (call: Waiting): void => {
+  const hurry = (call: PendingCall): void => {
     call.timer = setTimeout(() => {
       finish(interruptedError(`stopped while ${call.doing.what}`, { where: file }));
       child.kill("SIGKILL");
     }, GRACE_MS);
   };
-  const hurryAll = (): void => [...waiting.values()].forEach(hurry);
+  const hurryAll = (): void => [...pending.values()].forEach(hurry);
 
   try {
     child = spawnChild();
@@ -94,7 +99,7 @@ export function startTokenizer(file: string, signal?: AbortSignal): TokenizerPro
       refusal === undefined ? resolve(result) : reject(refusedBy(refusal, doing, file)),
     );
   });
-  child.stderr?.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(0, SAID_UNITS)));
+  child.stderr?.setEncoding("utf8").on("data", (text: string) => (stderr = (stderr + text).slice(0, STDERR_UNITS)));
   const gone = new Promise<void>((resolve) => {
     child.on("error", (cause) => {
       finish(notStarted(file, cause));
@@ -103,21 +108,21 @@ export function startTokenizer(file: string, signal?: AbortSignal): TokenizerPro
     });
     child.on("close", (code, killedBy) => {
       signal?.removeEventListener("abort", hurryAll);
-      finish(deathOf(file, [...waiting.values()][0]?.doing, { code, killedBy, said }));
+      finish(deathOf(file, [...pending.values()][0]?.doing, { code, killedBy, stderr }));
       resolve();
     });
   });
   signal?.addEventListener("abort", hurryAll, { once: true });
-  hold();
+  updateHold();
 
   return {
     call<M extends Method>(method: M, args: Parameters<Methods[M]>, doing: Doing) {
       return new Promise<ReturnType<Methods[M]>>((resolve, reject) => {
         if (over !== undefined) return reject(over);
         const id = calls++;
-        const call: Waiting = { doing, reject, resolve: resolve as Waiting["resolve"] };
-        waiting.set(id, call);
-        hold();
+        const call: PendingCall = { doing, reject, resolve: resolve as PendingCall["resolve"] };
+        pending.set(id, call);
+        updateHold();
         if (signal?.aborted === true) hurry(call);
         // Where there is no process, or it is dying, the call is answered by that.
         if (child.pid === undefined) return;
@@ -133,7 +138,7 @@ export function startTokenizer(file: string, signal?: AbortSignal): TokenizerPro
     },
     async close() {
       over ??= stopError("the tokenizer is closed", { where: file });
-      setHeld(child, true);
+      setKeepsAlive(child, true);
       child.kill("SIGKILL");
       await gone;
     },
@@ -157,10 +162,11 @@ function spawnChild(): ChildProcess {
   });
 }
 
-function setHeld(child: ChildProcess, held: boolean): void {
+/** Sets whether the process keeps this one from ending. */
+function setKeepsAlive(child: ChildProcess, keepsAlive: boolean): void {
   const stderr = child.stderr as (NodeJS.ReadableStream & { ref(): void; unref(): void }) | null;
   for (const handle of [child, child.channel, stderr]) {
-    if (held) handle?.ref();
+    if (keepsAlive) handle?.ref();
     else handle?.unref();
   }
 }
@@ -179,55 +185,69 @@ const notStarted = (where: string, cause: Error): UpcycleError =>
     cause,
   });
 
+/** How a process ended. */
 interface Death {
   readonly code: number | null;
   readonly killedBy: NodeJS.Signals | null;
-  readonly said: string;
+  /** The beginning of what it wrote to stderr. */
+  readonly stderr: string;
 }
 
 /** Signals by which a process ends itself, or by which the system ends one that does what it must not. */
 const crashes: readonly (NodeJS.Signals | null)[] = ["SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE"];
 
-function deathOf(where: string, doing: Doing | undefined, { code, killedBy, said }: Death): UpcycleError {
+/** The error for a process that ended while it did something. */
+function deathOf(where: string, doing: Doing | undefined, death: Death): UpcycleError {
+  const { code, killedBy, stderr } = death;
   const what = doing?.what ?? "waiting";
-  const bad = (message: string): UpcycleError => inputError(message, { where, hint: ANOTHER_FILE });
-  if (doing !== undefined && said.includes(marks.processorMs)) {
-    const seconds = Math.round(doing.budget.processorMs / 100) / 10;
-    return bad(`${what} was ended after ${seconds} s: most likely one of its patterns cannot be run on it`);
-  }
-  if (doing !== undefined && said.includes(marks.memoryMB))
-    return bad(`${what} took more than ${bytes(doing.budget.memoryMB * 1e6)} of memory`);
-  const panic = panicIn(said);
-  if (panic !== undefined && /^Onig/.test(panic))
-    return bad(`${what} failed, because one of its patterns cannot be run on it (${panic})`);
-  if (panic !== undefined) return bad(`${what} failed in the tokenizers library (${panic})`);
-  const [refused, asked] = /memory allocation of (\d+) bytes failed|Fatal process OOM|out of memory/i.exec(said) ?? [];
-  if (doing !== undefined && Number(asked) > doing.budget.memoryMB * 1e6)
-    return bad(`${what} took too much memory (${refused})`);
+  const failure = failureOfFile(what, doing?.budget, death);
+  if (failure !== null) return inputError(failure, { where, hint: ANOTHER_FILE });
   // What a sane call needs was refused, so the file is not to blame. V8 says nothing more where it gets none at all.
-  if (refused !== undefined || killedBy === "SIGTRAP") {
-    return stopError(`the tokenizer's process got no memory while ${what} (${refused ?? killedBy})`, {
+  const refusal = memoryRefusal.exec(stderr)?.[0];
+  if (refusal !== undefined || killedBy === "SIGTRAP") {
+    return stopError(`the tokenizer's process got no memory while ${what} (${refusal ?? killedBy})`, {
       where,
       hint: MORE_MEMORY,
     });
   }
-  if (crashes.includes(killedBy)) return bad(`${what} failed in the tokenizers library (${killedBy})`);
   if (killedBy !== null) {
     return stopError(`the tokenizer's process was killed (${killedBy}) while ${what}`, {
       where,
       hint: `the system does that when memory runs out: ${MORE_MEMORY}`,
     });
   }
-  const last = cleaned(said.trim().split("\n").at(-1) ?? "");
+  const last = cleaned(stderr.trim().split("\n").at(-1) ?? "");
   return stopError(`the tokenizer's process ended with code ${code} while ${what}${last === "" ? "" : ` (${last})`}`, {
     where,
   });
 }
 
-/** What Rust says when it gives up: the line after, in old versions within, the one that names the place. */
-function panicIn(said: string): string | undefined {
-  const found = /panicked at (?:'([^\n]*)', \S+|[^\n]*\n([^\n]*))/.exec(said);
-  const message = found?.[1] ?? found?.[2];
+/** What Rust and V8 write where they get no memory; Rust says how many bytes it asked for. */
+const memoryRefusal = /memory allocation of (\d+) bytes failed|Fatal process OOM|out of memory/i;
+
+/** Why a process ended, where the tokenizer's file is to blame; null where it is not. */
+function failureOfFile(what: string, budget: CallBudget | undefined, { killedBy, stderr }: Death): string | null {
+  if (budget !== undefined && stderr.includes(guardMarks.processorMs)) {
+    const seconds = Math.round(budget.processorMs / 100) / 10;
+    return `${what} was ended after ${seconds} s: most likely one of its patterns cannot be run on it`;
+  }
+  if (budget !== undefined && stderr.includes(guardMarks.memoryMB))
+    return `${what} took more than ${bytes(budget.memoryMB * 1e6)} of memory`;
+  const panic = panicIn(stderr);
+  if (panic !== undefined && /^Onig/.test(panic))
+    return `${what} failed, because one of its patterns cannot be run on it (${panic})`;
+  if (panic !== undefined) return `${what} failed in the tokenizers library (${panic})`;
+  const [refusal, requestedBytes] = memoryRefusal.exec(stderr) ?? [];
+  if (budget !== undefined && Number(requestedBytes) > budget.memoryMB * 1e6)
+    return `${what} took too much memory (${refusal})`;
+  const isCrash = refusal === undefined && crashes.includes(killedBy);
+  return isCrash ? `${what} failed in the tokenizers library (${killedBy})` : null;
+}
+
+/** What Rust says when it gives up: in the line after the one that names the place, in old versions within that. */
+function panicIn(stderr: string): string | undefined {
+  const [, oldMessage, newMessage] = /panicked at (?:'([^\n]*)', \S+|[^\n]*\n([^\n]*))/.exec(stderr) ?? [];
+  const message = oldMessage ?? newMessage;
   return message === undefined ? undefined : cleaned(message);
 }
 

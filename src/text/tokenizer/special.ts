@@ -15,19 +15,20 @@ export interface SpecialIds {
 type Json = Readonly<Record<string, unknown>>;
 type TokenToId = (token: string) => Promise<number | undefined>;
 
-/** Ids are held in 32 bits with a sign, and one more than the largest is the vocabulary's size. */
+/** The largest id: ids take 32 bits with a sign, and so does the vocabulary's size, which is one more. */
 export const LARGEST_ID = 2 ** 31 - 2;
 
 /**
- * Looks in tokenizer_config.json, special_tokens_map.json (both name the token) and config.json (gives the id, or a
- * list whose first is taken), in that order; a missing file is skipped. `null` in the first file that has the key
- * means none. Throws an input error for a broken file, for a name that the tokenizer lacks, and for what is no id.
+ * Finds the ids in the files beside a tokenizer. It looks in tokenizer_config.json, special_tokens_map.json (both name
+ * the token) and config.json (gives the id, or a list whose first is taken), in that order; a missing file is skipped.
+ * `null` in the first file that has the key means none. Throws an input error for a broken file, for a name that the
+ * tokenizer lacks, and for what is no id.
  */
 export async function readSpecialIds(folder: string, tokenToId: TokenToId): Promise<SpecialIds> {
   const files = ["tokenizer_config.json", "special_tokens_map.json", "config.json"].map((name) => join(folder, name));
-  const found = await Promise.all(files.map(async (file) => ({ file, json: await readJsonIfThere(file) })));
+  const settings = await Promise.all(files.map(async (file) => ({ file, json: await readJsonIfThere(file) })));
   const idOf = async (kind: "eos" | "bos"): Promise<number | undefined> => {
-    for (const { file, json } of found) {
+    for (const { file, json } of settings) {
       const name = json[`${kind}_token`];
       if (name === null) return undefined;
       if (name !== undefined) return idOfName(name, `${kind}_token`, file, tokenToId);
@@ -39,7 +40,9 @@ export async function readSpecialIds(folder: string, tokenToId: TokenToId): Prom
   return { eosId: await idOf("eos"), bosId: await idOf("bos") };
 }
 
-/** A token is written as its text or as an object with `content`. */
+/**
+ * The id of a token that is written as its text or as an object with `content`. Throws inputError for anything else.
+ */
 async function idOfName(name: unknown, key: string, file: string, tokenToId: TokenToId): Promise<number> {
   const content = typeof name === "object" && name !== null ? (name as Json)["content"] : name;
   if (typeof content !== "string") {
@@ -51,11 +54,13 @@ async function idOfName(name: unknown, key: string, file: string, tokenToId: Tok
   return id;
 }
 
+/** The id itself. Throws inputError for what is no id. */
 function checkedId(id: number, key: string, file: string): number {
   if (Number.isInteger(id) && id >= 0 && id <= LARGEST_ID) return id;
   throw inputError(`${key} is ${id}, expected the id of a token: a whole number from 0`, { where: file });
 }
 
+/** The object in a file, which is empty where there is no file. Throws inputError for anything but a JSON object. */
 async function readJsonIfThere(file: string): Promise<Json> {
   let text: string;
   try {

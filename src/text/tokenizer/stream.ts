@@ -11,25 +11,25 @@ export interface TextStream {
 
 /**
  * Streams the text that follows `before`. A token may hold part of a character, and how a token is written may depend
- * on the one before it, so text is the difference of two decodings that share a few tokens, shown once it does not end
- * in U+FFFD (as text-generation-inference streams: `decode_token` in its `models/model.py`). All pieces together are
- * the decoding of all tokens.
+ * on the one before it, so text is the difference of two decodings that share a few tokens, given once it does not end
+ * in U+FFFD (as huggingface/text-generation-inference streams: `decode_token` in its `models/model.py`). All texts
+ * together are the decoding of all tokens. Its functions throw like the tokenizer's `decode`.
  */
 export function textStream(tokenizer: Pick<TextTokenizer, "decode">, before: Int32Array): TextStream {
-  // `ids` are the tokens that are still decoded; the first `shown` of them are on the screen.
+  // `ids` are the tokens that are still decoded; the text of the first `givenCount` of them has been given.
   let ids = Array.from(before.slice(-CONTEXT));
-  let shown = ids.length;
+  let givenCount = ids.length;
   const rest = async (): Promise<string> => {
-    const [old, all] = await Promise.all([tokenizer.decode(ids.slice(0, shown)), tokenizer.decode(ids)]);
-    return all.slice(old.length);
+    const [start, whole] = await Promise.all([tokenizer.decode(ids.slice(0, givenCount)), tokenizer.decode(ids)]);
+    return whole.slice(start.length);
   };
   return {
     async push(id) {
       ids.push(id);
       const text = await rest();
       if (text === "" || text.endsWith("\uFFFD")) return "";
-      ids = ids.slice(shown);
-      shown = ids.length;
+      ids = ids.slice(givenCount);
+      givenCount = ids.length;
       return text;
     },
     end: rest,

@@ -20,23 +20,24 @@ import { withFsErrors } from "../../files/io/fs-errors.js";
 /** The token that ends documents in tokenizers that are learnt here. */
 export const END_OF_TEXT = "<|endoftext|>";
 
+/** Which tokenizer is trained. */
 interface BpeSettings {
   /** Entries in all: special tokens, 256 bytes, merges. At most 30,000. */
   readonly vocab: number;
-  /** They get the first ids, in this order; `[END_OF_TEXT]` when left out. */
+  /** Special tokens, which get the first ids in this order; `[END_OF_TEXT]` when left out. */
   readonly specialTokens?: readonly string[] | undefined;
   /** Ends the training with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The binding's own default, which cannot be changed from Node. */
+/** Most entries: the binding's own default, which cannot be changed from Node. */
 const LARGEST_VOCAB = 30_000;
 
 /**
- * The text of a `tokenizer.json`; equal texts and settings give equal bytes. Ids: special tokens, then the 256 bytes
- * (as the printable characters that stand for them, by code point), then merges in the order learned. Needs room for
- * one copy of the texts in the system's temporary folder. Throws an input error for a vocabulary out of range and for
- * texts too small to reach it, and interruptedError once the signal is raised.
+ * Trains a tokenizer and gives the text of its `tokenizer.json`; equal texts and settings give equal bytes. Ids:
+ * special tokens, then the 256 bytes (as the printable characters that stand for them, by code point), then merges in
+ * the order learned. Needs room for one copy of the texts in the system's temporary folder. Throws an input error for a
+ * vocabulary out of range and for texts too small to reach it, and interruptedError once the signal is raised.
  */
 export async function trainByteLevelBpe(
   texts: Iterable<string> | AsyncIterable<string>,
@@ -52,10 +53,9 @@ export async function trainByteLevelBpe(
     const resultFile = join(folder, "tokenizer.json");
     await writeTexts(textFile, texts, signal);
     await runTrainer(textFile, resultFile, signal);
-    const trained = JSON.parse(
-      await withFsErrors(resultFile, "read the tokenizer", () => readFile(resultFile, "utf8")),
-    ) as { model: { merges: [string, string][] } };
-    return JSON.stringify(assemble(trained.model.merges, vocab, specialTokens));
+    const text = await withFsErrors(resultFile, "read the tokenizer", () => readFile(resultFile, "utf8"));
+    const { model } = JSON.parse(text) as { model: { merges: [string, string][] } };
+    return JSON.stringify(assemble(model.merges, vocab, specialTokens));
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -92,7 +92,7 @@ async function writeTexts(
   }
 }
 
-/** Arguments: the tokenizers package, the text file, the file to write. */
+/** What the trainer's process runs. Its arguments are the tokenizers package, the text file, the file to write. */
 const trainerProgram = `
 const [tokenizers, input, output] = process.argv.slice(1);
 const { BPE, Tokenizer, byteLevelPreTokenizer } = require(tokenizers);
@@ -103,8 +103,8 @@ tokenizer.save(output);
 `;
 
 /**
- * A process of its own, because the native trainer draws a progress bar or prints blank lines, which no option
- * turns off, and because it would block this process for seconds.
+ * Runs the trainer in a process of its own, because the native trainer draws a progress bar or prints blank lines,
+ * which no option turns off, and because it would block this process for seconds.
  */
 async function runTrainer(input: string, output: string, signal: AbortSignal | undefined): Promise<void> {
   const tokenizers = createRequire(import.meta.url).resolve("tokenizers");
@@ -117,35 +117,18 @@ async function runTrainer(input: string, output: string, signal: AbortSignal | u
     // A terminal's Ctrl-C ends the trainer too, perhaps before it has raised the signal here.
     await new Promise(setImmediate);
     signal?.throwIfAborted();
-    const ended = (cause as { signal?: unknown }).signal;
-    if (ended === "SIGINT" || ended === "SIGHUP" || ended === "SIGTERM")
+    const killedBy = (cause as { signal?: unknown }).signal;
+    if (killedBy === "SIGINT" || killedBy === "SIGHUP" || killedBy === "SIGTERM")
       throw interruptedError("stopped while the tokenizer was trained");
     const { stderr = "" } = cause as { readonly stderr?: string };
-    const said = stderr.trim().split("\n").at(-1) || String(cause);
-    throw stopError(`training the tokenizer failed: ${said}`, { cause });
+    const reason = stderr.trim().split("\n").at(-1) || String(cause);
+    throw stopError(`training the tokenizer failed: ${reason}`, { cause });
   }
 }
 
 /** A tokenizer of exactly `vocab` entries out of the first of `merges`, which may use any byte characters. */
 function assemble(merges: readonly [string, string][], vocab: number, specialTokens: readonly string[]): unknown {
-  const ids = new Map<string, number>();
-  for (const token of [...specialTokens, ...byteLevelAlphabet().sort()]) {
-    if (ids.has(token)) {
-      throw inputError(`the special token "${token}" is also the character of a byte`, { hint: "use a longer one" });
-    }
-    ids.set(token, ids.size);
-  }
-  let used = 0;
-  while (ids.size < vocab && used < merges.length) {
-    const token = merges[used++]!.join("");
-    // Two ways to build one token share its id, as in the trainer.
-    if (!ids.has(token)) ids.set(token, ids.size);
-  }
-  if (ids.size < vocab) {
-    throw inputError(`the texts are too small: they give ${ids.size} entries, wanted ${vocab}`, {
-      hint: `give more text or ask for a vocabulary of at most ${ids.size}`,
-    });
-  }
+  const { ids, mergeCount } = vocabularyOf(merges, vocab, specialTokens);
   const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
   return {
     version: "1.0",
@@ -174,7 +157,36 @@ function assemble(merges: readonly [string, string][], vocab: number, specialTok
       byte_fallback: false,
       ignore_merges: false,
       vocab: Object.fromEntries(ids),
-      merges: merges.slice(0, used),
+      merges: merges.slice(0, mergeCount),
     },
   };
+}
+
+/** The ids of exactly `vocab` tokens, and how many of the merges they use. */
+function vocabularyOf(
+  merges: readonly [string, string][],
+  vocab: number,
+  specialTokens: readonly string[],
+): { readonly ids: ReadonlyMap<string, number>; readonly mergeCount: number } {
+  const ids = new Map<string, number>();
+  for (const token of [...specialTokens, ...byteLevelAlphabet().sort()]) {
+    if (ids.has(token)) {
+      throw inputError(`the special token "${token}" is also the character of a byte`, { hint: "use a longer one" });
+    }
+    ids.set(token, ids.size);
+  }
+  let mergeCount = 0;
+  for (const merge of merges) {
+    if (ids.size >= vocab) break;
+    const token = merge.join("");
+    // Two ways to build one token share its id, as in the trainer.
+    if (!ids.has(token)) ids.set(token, ids.size);
+    mergeCount++;
+  }
+  if (ids.size < vocab) {
+    throw inputError(`the texts are too small: they give ${ids.size} entries, wanted ${vocab}`, {
+      hint: `give more text or ask for a vocabulary of at most ${ids.size}`,
+    });
+  }
+  return { ids, mergeCount };
 }

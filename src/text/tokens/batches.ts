@@ -10,10 +10,11 @@
  *
  * Letters: B sequences in a batch, S tokens in a sequence.
  */
+import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { randomStream } from "../../base/random.js";
 
-/** Tokens of a text; ids below 65536 may be kept in 16 bits. */
+/** The token ids of a text, one after the other; ids below 65536 may take 16 bits each. */
 export type TokenRow = Int32Array | Uint16Array;
 
 /** A target that carries no loss. */
@@ -33,6 +34,7 @@ export interface BatchSettings {
   readonly batch: number;
   /** S, tokens in one sequence. */
   readonly sequence: number;
+  /** Decides the order of the windows. */
   readonly seed: number | string;
 }
 
@@ -52,7 +54,7 @@ export function windowCount(tokens: number, sequence: number): number {
   return Math.max(0, Math.floor((tokens - 1) / sequence));
 }
 
-/** The order in which epoch `epoch` visits its windows: a permutation of 0..windows-1. */
+/** The order in which epoch `epoch` visits its windows: [windows], a permutation of 0..windows-1. */
 export function windowOrder(windows: number, seed: number | string, epoch: number): Int32Array {
   const order = new Int32Array(windows);
   randomStream(seed, `batches/epoch/${epoch}`).permutation(order);
@@ -75,34 +77,68 @@ export function openBatches(tokens: TokenRow, settings: BatchSettings): BatchRea
       },
     );
   }
-  let loadedEpoch = -1;
-  let order: Int32Array = new Int32Array(0);
+  const windowAt = windowReader(windows, seed);
   return {
     windows,
     at(step) {
-      if (!Number.isSafeInteger(step) || step < 0)
-        throw inputError(`batch number ${step} is not a whole number from 0`);
-      const inputs = new Int32Array(batch * sequence);
-      const targets = new Int32Array(batch * sequence);
+      requireStep(step);
+      const rows = emptyBatch(batch, sequence);
       for (let row = 0; row < batch; row++) {
-        const position = step * batch + row;
-        const epoch = Math.floor(position / windows);
-        if (epoch !== loadedEpoch) {
-          order = windowOrder(windows, seed, epoch);
-          loadedEpoch = epoch;
-        }
-        const start = order[position % windows]! * sequence;
-        inputs.set(tokens.subarray(start, start + sequence), row * sequence);
-        targets.set(tokens.subarray(start + 1, start + sequence + 1), row * sequence);
+        const start = windowAt(step * batch + row) * sequence;
+        setWindow(rows, row, tokens, start, sequence);
       }
-      return { inputs, targets };
+      return rows;
     },
   };
 }
 
+/**
+ * The window of each sequence of a text, by the sequence's number. It keeps the order of the last epoch it was asked
+ * for, which changes its speed only.
+ */
+export function windowReader(windows: number, seed: number | string): (index: number) => number {
+  let orderEpoch = -1;
+  let order: Int32Array = new Int32Array(0);
+  return (index) => {
+    const epoch = Math.floor(index / windows);
+    if (epoch !== orderEpoch) {
+      order = windowOrder(windows, seed, epoch);
+      orderEpoch = epoch;
+    }
+    return at(order, index % windows);
+  };
+}
+
+/** Throws inputError for what is no number of a batch. */
+export function requireStep(step: number): void {
+  if (!Number.isSafeInteger(step) || step < 0) throw inputError(`batch number ${step} is not a whole number from 0`);
+}
+
+/** A batch [B, S] of input 0 whose targets carry no loss. */
+export function emptyBatch(batch: number, sequence: number): Batch {
+  return {
+    inputs: new Int32Array(batch * sequence),
+    targets: new Int32Array(batch * sequence).fill(IGNORED_TARGET),
+  };
+}
+
+/** Fills row `row` of a batch [B, S] with the window that begins at token `start`. */
+export function setWindow(
+  { inputs, targets }: Batch,
+  row: number,
+  tokens: TokenRow,
+  start: number,
+  sequence: number,
+): void {
+  inputs.set(tokens.subarray(start, start + sequence), row * sequence);
+  targets.set(tokens.subarray(start + 1, start + sequence + 1), row * sequence);
+}
+
 /** Shape and number of evaluation batches. */
 export interface EvalSettings {
+  /** B, sequences in one batch. */
   readonly batch: number;
+  /** S, tokens in one sequence. */
   readonly sequence: number;
   /** Stop after this many predicted tokens; everything when left out. */
   readonly limitTokens?: number | undefined;
@@ -114,10 +150,10 @@ interface EvalBatch extends Batch {
 }
 
 /**
- * The text in order, each token predicted at most once (the first never: nothing precedes it). All batches have
- * the full [B, S] shape; what is missing at the end is input 0 with target `IGNORED_TARGET`, always after the
- * real tokens of its row, so causal attention never sees it.
- * Throws an input error for sizes below 1, a limit below 1, and fewer than two tokens.
+ * Batches of the text in order, each token predicted at most once (the first never: nothing precedes it). All batches
+ * have the full [B, S] shape; what is missing at the end is input 0 with target `IGNORED_TARGET`, always after the real
+ * tokens of its row, so causal attention never sees it. Throws an input error for sizes below 1, a limit below 1, and
+ * fewer than two tokens.
  */
 export function* evalBatches(tokens: TokenRow, settings: EvalSettings): Generator<EvalBatch> {
   const { batch, sequence, limitTokens } = settings;
@@ -131,15 +167,14 @@ export function* evalBatches(tokens: TokenRow, settings: EvalSettings): Generato
   const predictions = Math.min(tokens.length - 1, Math.floor(limitTokens ?? Infinity));
   for (let start = 0; start < predictions; start += batch * sequence) {
     const count = Math.min(batch * sequence, predictions - start);
-    const inputs = new Int32Array(batch * sequence);
-    const targets = new Int32Array(batch * sequence).fill(IGNORED_TARGET);
+    const rows = emptyBatch(batch, sequence);
     // Rows are consecutive windows, so the whole batch is one consecutive stretch of the text.
-    inputs.set(tokens.subarray(start, start + count));
-    targets.set(tokens.subarray(start + 1, start + count + 1));
-    yield { inputs, targets, count };
+    setWindow(rows, 0, tokens, start, count);
+    yield { ...rows, count };
   }
 }
 
+/** Throws inputError for sizes of a batch that are no whole numbers from 1. */
 function checkSizes(batch: number, sequence: number): void {
   for (const [name, value] of [
     ["batch", batch],

@@ -1,13 +1,18 @@
 /**
- * Training batches from several texts with weights: which text a sequence comes from, and which of its windows, is a
- * pure function of the sequence's number, so that order survives a resume.
+ * Training batches of a data mix, several texts with weights: which text a sequence comes from, and which of its
+ * windows, is a pure function of the sequence's number, so that order survives a resume.
+ *
+ * Letters: B sequences in a batch, S tokens in a sequence.
  */
+import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import {
-  IGNORED_TARGET,
+  emptyBatch,
   openBatches,
+  requireStep,
+  setWindow,
   windowCount,
-  windowOrder,
+  windowReader,
   type Batch,
   type BatchReader,
   type BatchSettings,
@@ -23,35 +28,50 @@ export interface MixPart {
   readonly tokens: TokenRow;
 }
 
-/** Weights that sum to 1. */
+/** The weights of parts as shares, which sum to 1. */
 export function shares(parts: readonly { readonly weight: number }[]): number[] {
   const total = parts.reduce((sum, { weight }) => sum + weight, 0);
   return parts.map(({ weight }) => weight / total);
 }
 
 /** How many sequences each part has got; their sum is the number of the next one. */
-type Dealt = readonly number[];
+type Counts = readonly number[];
+
+const sumOf = (counts: Counts): number => counts.reduce((a, b) => a + b, 0);
 
 /**
- * Deals one more sequence: to the part that is furthest behind its share (the first of equals), as Megatron-LM's
- * build_blending_indices does. After any number of sequences each part has its share to within about one.
+ * Deals one more sequence, which it adds to `counts` and whose part it returns: the part that is furthest behind its
+ * share (the first of equals), as in Megatron-LM's build_blending_indices (megatron/core/datasets/helpers.cpp). After
+ * any number of sequences each part has its share to within about one.
  */
 export function dealNext(weights: readonly number[], counts: number[]): number {
-  const number = counts.reduce((a, b) => a + b) + 1;
+  const number = sumOf(counts) + 1;
   let best = 0;
   let most = -Infinity;
-  for (let i = 0; i < weights.length; i++) {
+  for (let i = 0; i < counts.length; i++) {
     const behind = weights[i]! * number - counts[i]!;
     if (behind > most) [best, most] = [i, behind];
   }
-  counts[best]!++;
+  counts[best] = at(counts, best) + 1;
   return best;
 }
 
-interface Position {
-  readonly part: number;
-  /** Which of this part's sequences it is, from 0. */
-  readonly index: number;
+/**
+ * How many sequences each part has got before sequence `number`. Batches are mostly read one after another, and now and
+ * then the last one again, so two places to start counting from are enough.
+ */
+function countReader(weights: readonly number[]): (number: number) => number[] {
+  const zero: Counts = weights.map(() => 0);
+  let [latest, previous] = [zero, zero];
+  return (number) => {
+    const nearest = [latest, previous, zero]
+      .filter((counts) => sumOf(counts) <= number)
+      .reduce((a, b) => (sumOf(b) > sumOf(a) ? b : a));
+    const counts = [...nearest];
+    for (let dealt = sumOf(nearest); dealt < number; dealt++) dealNext(weights, counts);
+    [latest, previous] = [[...counts], latest];
+    return counts;
+  };
 }
 
 /**
@@ -61,53 +81,34 @@ interface Position {
 export function openMix(parts: readonly MixPart[], settings: BatchSettings): BatchReader {
   if (parts.length === 0) throw inputError("the data mix has no text");
   const { batch, sequence, seed } = settings;
-  // Checks sizes and lengths, naming the text.
-  for (const { name, tokens } of parts) {
-    try {
-      openBatches(tokens, settings);
-    } catch (cause) {
-      throw inputError((cause as Error).message, { where: name, cause });
-    }
-  }
-  const windows = parts.map(({ tokens }) => windowCount(tokens.length, sequence));
-  const orders = parts.map((): { epoch: number; order: Int32Array } => ({ epoch: -1, order: new Int32Array(0) }));
+  for (const part of parts) requirePart(part, settings);
+  const texts = parts.map(({ name, tokens }) => {
+    const windows = windowCount(tokens.length, sequence);
+    return { tokens, windows, windowAt: windowReader(windows, `${seed}/${name}`) };
+  });
   const weights = shares(parts);
-  // Batches are mostly read one after another, and now and then the last one again, so two places to start counting
-  // from are enough.
-  const zero = parts.map(() => 0);
-  let places: readonly Dealt[] = [zero, zero];
-  const dealtBefore = (number: number): number[] => {
-    const sum = (counts: Dealt): number => counts.reduce((a, b) => a + b);
-    const nearest = [...places, zero]
-      .filter((counts) => sum(counts) <= number)
-      .reduce((a, b) => (sum(b) > sum(a) ? b : a));
-    const counts = [...nearest];
-    for (let dealt = sum(nearest); dealt < number; dealt++) dealNext(weights, counts);
-    places = [[...counts], places[0]!];
-    return counts;
-  };
-  const startOf = ({ part, index }: Position): number => {
-    const epoch = Math.floor(index / windows[part]!);
-    if (orders[part]!.epoch !== epoch)
-      orders[part] = { epoch, order: windowOrder(windows[part]!, `${seed}/${parts[part]!.name}`, epoch) };
-    return orders[part]!.order[index % windows[part]!]! * sequence;
-  };
+  const countsBefore = countReader(weights);
   return {
-    windows: windows.reduce((a, b) => a + b),
+    windows: texts.reduce((sum, { windows }) => sum + windows, 0),
     at(step): Batch {
-      if (!Number.isSafeInteger(step) || step < 0)
-        throw inputError(`batch number ${step} is not a whole number from 0`);
-      const inputs = new Int32Array(batch * sequence);
-      const targets = new Int32Array(batch * sequence).fill(IGNORED_TARGET);
-      const counts = dealtBefore(step * batch);
+      requireStep(step);
+      const rows = emptyBatch(batch, sequence);
+      const counts = countsBefore(step * batch);
       for (let row = 0; row < batch; row++) {
         const part = dealNext(weights, counts);
-        const { tokens } = parts[part]!;
-        const start = startOf({ part, index: counts[part]! - 1 });
-        inputs.set(tokens.subarray(start, start + sequence), row * sequence);
-        targets.set(tokens.subarray(start + 1, start + sequence + 1), row * sequence);
+        const { tokens, windowAt } = at(texts, part);
+        setWindow(rows, row, tokens, windowAt(at(counts, part) - 1) * sequence, sequence);
       }
-      return { inputs, targets };
+      return rows;
     },
   };
+}
+
+/** Throws inputError, naming the text, where its batches cannot be opened. */
+function requirePart({ name, tokens }: MixPart, settings: BatchSettings): void {
+  try {
+    openBatches(tokens, settings);
+  } catch (cause) {
+    throw inputError((cause as Error).message, { where: name, cause });
+  }
 }

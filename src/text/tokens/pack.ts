@@ -1,5 +1,6 @@
 /** Documents as one long row of tokens, each closed by an end-of-text token. */
 
+/** Documents as one row of tokens. */
 interface PackedTokens {
   /** Every document's tokens followed by one end-of-text token. */
   readonly tokens: Int32Array;

@@ -8,7 +8,7 @@ import { randomStream } from "../../base/random.js";
 
 interface SplitSettings {
   readonly seed: number | string;
-  /** Wanted share of the UTF-8 bytes to hold out, in (0, 1). */
+  /** The share of the UTF-8 bytes to hold out, in (0, 1). */
   readonly heldOut: number;
 }
 
@@ -30,7 +30,8 @@ interface Group {
 }
 
 /**
- * Stop looking for more documents once this share of the wanted bytes is held out: chasing the rest favours short ones.
+ * No more documents are looked for once this part of the bytes to hold out is reached: filling up the rest would favour
+ * short documents.
  */
 const CLOSE_ENOUGH = 0.9;
 
@@ -49,39 +50,36 @@ export function splitDocuments<D extends { readonly text: string }>(
     });
   }
   const groups = groupByText(documents, settings.seed);
-  if (groups.length === 0)
+  const first = documents.find(({ text }) => text !== "");
+  if (first === undefined)
     throw inputError("too little text to split: every document is empty", { hint: "give some text" });
-  if (groups.length === 1)
-    return splitInTwo(
-      documents.find(({ text }) => text !== "")!,
-      settings.heldOut,
-    );
-  const chosen = chooseHeldOut(groups, settings.heldOut);
-  let totalBytes = 0;
-  for (const group of groups) totalBytes += group.bytes;
-  let heldOutBytes = 0;
-  for (const group of chosen) heldOutBytes += group.bytes;
-  const texts = new Set(chosen.map((group) => group.text));
+  if (groups.length === 1) return splitInTwo(first, settings.heldOut);
+  const heldOutGroups = chooseHeldOut(groups, settings.heldOut);
+  const heldOutBytes = bytesOf(heldOutGroups);
+  const texts = new Set(heldOutGroups.map(({ text }) => text));
   return {
-    train: documents.filter((document) => !texts.has(document.text)),
-    heldOut: documents.filter((document) => texts.has(document.text)),
-    trainBytes: totalBytes - heldOutBytes,
+    train: documents.filter(({ text }) => !texts.has(text)),
+    heldOut: documents.filter(({ text }) => texts.has(text)),
+    trainBytes: bytesOf(groups) - heldOutBytes,
     heldOutBytes,
   };
 }
 
+function bytesOf(groups: readonly Group[]): number {
+  return groups.reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
 /**
- * The only document there is, cut once: its end is held out. The cut is the last paragraph or line break before the
- * wanted place; half the held-out part may be lost to it, no more.
+ * Splits the only document there is by one cut: its end is held out. The cut is the last end of a paragraph, else of a
+ * line, else of a word, before the place that gives the share exactly; the held-out part is at most twice its share.
  */
 function splitInTwo<D extends { readonly text: string }>(document: D, fraction: number): DocumentSplit<D> {
   const { text } = document;
-  const wanted = Math.floor(text.length * (1 - fraction));
+  const latest = Math.floor(text.length * (1 - fraction));
   const earliest = Math.floor(text.length * (1 - 2 * fraction));
-  const breaks = ["\n\n", "\n", " "]
-    .map((mark) => ({ mark, at: text.lastIndexOf(mark, wanted - mark.length) }))
+  const [first] = ["\n\n", "\n", " "]
+    .map((mark) => ({ mark, at: text.lastIndexOf(mark, latest - mark.length) }))
     .filter(({ at }) => at > Math.max(0, earliest));
-  const first = breaks[0];
   if (first === undefined) {
     throw inputError(
       `too little text to split: found one document of ${text.length} characters and no place to cut it`,
@@ -108,9 +106,9 @@ function groupByText(documents: readonly { readonly text: string }[], seed: numb
   const groups = new Map<string, Group>();
   for (const { text } of documents) {
     if (text === "") continue;
-    const known = groups.get(text);
-    if (known !== undefined) {
-      known.bytes += utf8Length(text);
+    const group = groups.get(text);
+    if (group !== undefined) {
+      group.bytes += utf8Length(text);
     } else {
       const rank = randomStream(seed, `split/${contentHash(text)}`).uniformAt(0);
       groups.set(text, { text, rank, bytes: utf8Length(text) });
@@ -119,19 +117,18 @@ function groupByText(documents: readonly { readonly text: string }[], seed: numb
   return [...groups.values()].sort((a, b) => a.rank - b.rank);
 }
 
+/** Takes groups in their order as long as they fit; where none does, the shortest one. */
 function chooseHeldOut(groups: readonly Group[], fraction: number): readonly Group[] {
-  let total = 0;
-  for (const group of groups) total += group.bytes;
-  const wanted = fraction * total;
-  const chosen: Group[] = [];
+  const goal = fraction * bytesOf(groups);
+  const heldOut: Group[] = [];
   let bytes = 0;
   for (const group of groups) {
-    if (bytes >= CLOSE_ENOUGH * wanted) break;
-    if (bytes + group.bytes > wanted) continue;
-    chosen.push(group);
+    if (bytes >= CLOSE_ENOUGH * goal) break;
+    if (bytes + group.bytes > goal) continue;
+    heldOut.push(group);
     bytes += group.bytes;
   }
-  if (chosen.length > 0) return chosen;
+  if (heldOut.length > 0) return heldOut;
   return [groups.reduce((shortest, group) => (group.bytes < shortest.bytes ? group : shortest))];
 }
 
@@ -151,7 +148,8 @@ export function utf8Length(text: string): number {
 }
 
 /**
- * Two 32-bit FNV-1a style lanes over the UTF-16 code units, as hex: `hash64` in base is exact but slow on megabytes.
+ * A hash of a text, as hex: two 32-bit lanes in the style of FNV-1a over the UTF-16 code units, and the length.
+ * `hash64` in base would be slow on megabytes.
  */
 function contentHash(text: string): string {
   let low = 0x811c9dc5;

@@ -8,15 +8,15 @@ const tokenizer = {
     { id: 7, content: "</s>" },
   ],
 };
-const made = (from: Partial<CarriedTokenizer>): unknown => {
+const configFor = (from: Partial<CarriedTokenizer>): unknown => {
   const text = carriedTokenizerConfig({ ...none, ...from });
   return text === null ? null : JSON.parse(text);
 };
 
 describe("tokenizer_config.json of a carried tokenizer", () => {
-  it("is made where there is none, with the ids of the model's config by name", () => {
+  it("is configFor where there is none, with the ids of the model's config by name", () => {
     expect(
-      made({
+      configFor({
         tokenizer,
         config: { max_position_embeddings: 512, bos_token_id: 3, eos_token_id: [7, 3], pad_token_id: 99 },
       }),
@@ -28,7 +28,7 @@ describe("tokenizer_config.json of a carried tokenizer", () => {
       eos_token: "</s>",
     });
     const eos = { content: "</s>", lstrip: false };
-    expect(made({ tokenizer: {}, specialTokens: { eos_token: eos } })).toEqual({
+    expect(configFor({ tokenizer: {}, specialTokens: { eos_token: eos } })).toEqual({
       tokenizer_class: "PreTrainedTokenizerFast",
       clean_up_tokenization_spaces: false,
       eos_token: eos,
@@ -36,13 +36,13 @@ describe("tokenizer_config.json of a carried tokenizer", () => {
   });
 
   it("gets a class if it names none, or code that stays behind", () => {
-    expect(made({ tokenizer, tokenizerConfig: { model_max_length: 9, chat_template: "x" } })).toEqual({
+    expect(configFor({ tokenizer, tokenizerConfig: { model_max_length: 9, chat_template: "x" } })).toEqual({
       model_max_length: 9,
       chat_template: "x",
       tokenizer_class: "PreTrainedTokenizerFast",
     });
     expect(
-      made({
+      configFor({
         tokenizer,
         tokenizerConfig: {
           tokenizer_class: "OwnTokenizer",
@@ -55,8 +55,8 @@ describe("tokenizer_config.json of a carried tokenizer", () => {
   });
 
   it("stays as it is where it names a class, and where there is no tokenizer.json", () => {
-    expect(made({ tokenizer, tokenizerConfig: { tokenizer_class: "LlamaTokenizerFast" } })).toBeNull();
-    expect(made({ tokenizerConfig: { model_max_length: 9 } })).toBeNull();
-    expect(made({})).toBeNull();
+    expect(configFor({ tokenizer, tokenizerConfig: { tokenizer_class: "LlamaTokenizerFast" } })).toBeNull();
+    expect(configFor({ tokenizerConfig: { model_max_length: 9 } })).toBeNull();
+    expect(configFor({})).toBeNull();
   });
 });

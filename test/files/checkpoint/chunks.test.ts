@@ -1,3 +1,4 @@
+import { at, entryOf } from "../../../src/base/at.js";
 import { copyRectangle, matrixShape } from "../../../src/files/numeric/rectangles.js";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -18,18 +19,24 @@ const place = (
   name: "w",
   shape: stored,
   first: 0,
-  count: own[0]!,
+  count: at(own, 0),
   layout,
 });
 
-/** Rows of a stored matrix; or, turned, its columns, of which there are `of`. */
+/** Slots that are rows of a stored matrix. */
 const lines = (columns: number, rows: RowRuns, base = 0): SlotLayout => ({
   base,
   rows,
   rowStride: columns,
   columnStride: 1,
 });
-const turned = (of: number, rows: RowRuns, base = 0): SlotLayout => ({ base, rows, rowStride: 1, columnStride: of });
+/** Slots that are columns of a stored matrix, of which there are `of`. */
+const transposed = (of: number, rows: RowRuns, base = 0): SlotLayout => ({
+  base,
+  rows,
+  rowStride: 1,
+  columnStride: of,
+});
 
 /** Ways in which slots share a stored tensor, for matrices of `columns` columns. */
 function stores(columns: number, a: number, b: number, heads: number): [string, Placement[]][] {
@@ -50,7 +57,7 @@ function stores(columns: number, a: number, b: number, heads: number): [string, 
   return [
     ["alone", [place("x", [sum, columns], [sum, columns], null)]],
     ["a vector", [place("x", [a], [a], null)]],
-    ["turned", [place("x", [sum, columns], [columns, sum], turned(sum, { start: 0, run: sum, period: sum }))]],
+    ["transposed", [place("x", [sum, columns], [columns, sum], transposed(sum, { start: 0, run: sum, period: sum }))]],
     [
       "stacked",
       [
@@ -61,8 +68,8 @@ function stores(columns: number, a: number, b: number, heads: number): [string, 
     [
       "columns side by side",
       [
-        place("x", [a, columns], [columns, sum], turned(sum, first)),
-        place("y", [b, columns], [columns, sum], turned(sum, second)),
+        place("x", [a, columns], [columns, sum], transposed(sum, first)),
+        place("y", [b, columns], [columns, sum], transposed(sum, second)),
       ],
     ],
     [
@@ -84,8 +91,8 @@ function stores(columns: number, a: number, b: number, heads: number): [string, 
       fused([a, columns], [heads, 2 * a, columns], (e, i) => lines(columns, alternate(i), e * 2 * a * columns)),
     ],
     [
-      "experts, turned, alternating",
-      fused([a, columns], [heads, columns, 2 * a], (e, i) => turned(2 * a, alternate(i), e * 2 * a * columns)),
+      "experts, transposed, alternating",
+      fused([a, columns], [heads, columns, 2 * a], (e, i) => transposed(2 * a, alternate(i), e * 2 * a * columns)),
     ],
     ["biases of experts, alternating", fused([a], [heads, 2 * a], (e, i) => lines(1, alternate(i), e * 2 * a))],
   ];
@@ -112,13 +119,13 @@ const make: MakeRectangle = ({ key, shape }, { rowStart, rowCount, columnStart, 
   );
 
 function fileWith(slots: readonly Placement[]): PlannedFile {
-  const header = planHeader([{ name: "w", dtype: "BF16", shape: slots[0]!.shape }]);
-  const { begin, end } = header.tensors.get("w")!;
+  const header = planHeader([{ name: "w", dtype: "BF16", shape: at(slots, 0).shape }]);
+  const { begin, end } = entryOf(header.tensors, "w");
   return { file: "f", header, tensors: [{ name: "w", dtype: "BF16", slots, begin, end }] };
 }
 
 async function assemble(file: PlannedFile, chunks: readonly Chunk[]): Promise<Uint8Array> {
-  const { begin, end } = file.tensors[0]!;
+  const { begin, end } = at(file.tensors, 0);
   const out = new Uint8Array(end - begin).fill(255);
   const writes = new Uint8Array(out.length);
   for (const chunk of chunks) {
@@ -126,7 +133,7 @@ async function assemble(file: PlannedFile, chunks: readonly Chunk[]): Promise<Ui
     await fillChunk(chunk, make, bytes);
     for (const { offset } of chunk.places) {
       out.set(bytes, offset - begin);
-      writes.subarray(offset - begin, offset - begin + bytes.length).forEach((_, i, all) => all[i]!++);
+      writes.subarray(offset - begin, offset - begin + bytes.length).forEach((_, i, all) => (all[i] = at(all, i) + 1));
     }
   }
   expect(writes.every((count) => count === 1)).toBe(true);
@@ -146,13 +153,13 @@ describe("chunks", () => {
         async (columns, a, b, heads, chunkBytes) => {
           for (const [name, slots] of stores(columns, a, b, heads)) {
             const file = fileWith(slots);
-            const expected = new Uint8Array(file.tensors[0]!.end - file.tensors[0]!.begin);
+            const expected = new Uint8Array(at(file.tensors, 0).end - at(file.tensors, 0).begin);
             for (const slot of slots) putSlot(slot, expected, bytesOf(slot.slot.key, slot.slot.shape), 2);
             const chunks = planChunks([file], chunkBytes);
             expect(await assemble(file, chunks), name).toEqual(expected);
             // One row at least.
             expect(Math.max(...chunks.map(({ bytes }) => bytes))).toBeLessThanOrEqual(
-              Math.max(chunkBytes, 2 * slots[0]!.shape.at(-1)!),
+              Math.max(chunkBytes, 2 * (at(slots, 0).shape.at(-1) ?? 0)),
             );
           }
         },
@@ -161,7 +168,7 @@ describe("chunks", () => {
     );
   });
 
-  it("equal slots are made once and written everywhere", () => {
+  it("of slots with equal values are made once and written to all their places", () => {
     const slots = ["x", "y", "z"].map((key, i) =>
       place(key, [64, 600], [192, 600], lines(600, { start: i * 64, run: 64, period: 192 })),
     );

@@ -1,6 +1,7 @@
 import { mkdirSync, readFileSync, readdirSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { valueAt } from "../../../src/base/at.js";
 import { copyFiles, findCarried } from "../../../src/files/checkpoint/copy.js";
 import { isCarried } from "../../../src/files/formats/model-files.js";
 import { failure, fresh } from "./folders.js";
@@ -16,9 +17,9 @@ async function carried(from: string): Promise<Record<string, string>> {
   const to = folder({});
   const { names, bytes } = await findCarried(from);
   await copyFiles(from, to, names);
-  const found = Object.fromEntries(readdirSync(to).map((name) => [name, readFileSync(join(to, name), "utf8")]));
-  expect(bytes).toBeGreaterThanOrEqual(Object.values(found).reduce((sum, text) => sum + text.length, 0));
-  return found;
+  const contents = Object.fromEntries(readdirSync(to).map((name) => [name, readFileSync(join(to, name), "utf8")]));
+  expect(bytes).toBeGreaterThanOrEqual(Object.values(contents).reduce((sum, text) => sum + text.length, 0));
+  return contents;
 }
 
 describe("carried files", () => {
@@ -57,9 +58,9 @@ describe("carried files", () => {
       "tokenizer.json": '{"added_tokens": [{"id": 1, "content": "<end>"}]}',
       "config.json": '{"eos_token_id": 1, "max_position_embeddings": 64}',
     });
-    const found = await carried(dir);
-    expect(Object.keys(found).sort()).toEqual(["tokenizer.json", "tokenizer_config.json"]);
-    expect(JSON.parse(found["tokenizer_config.json"]!)).toEqual({
+    const contents = await carried(dir);
+    expect(Object.keys(contents).sort()).toEqual(["tokenizer.json", "tokenizer_config.json"]);
+    expect(JSON.parse(valueAt(contents, "tokenizer_config.json"))).toEqual({
       tokenizer_class: "PreTrainedTokenizerFast",
       model_max_length: 64,
       clean_up_tokenization_spaces: false,

@@ -26,7 +26,7 @@ describe("golden models", () => {
     });
   });
 
-  it("sharded and whole give the same", async () => {
+  it("give the same weights in shards and in one file", async () => {
     await withCheckpoint(golden("moe/mixtral"), async (source) => {
       const dir = fresh();
       const progress: number[] = [];
@@ -43,7 +43,7 @@ describe("golden models", () => {
     });
   });
 
-  it("reads values, rows and stored bytes", async () => {
+  it("give values, rows and stored bytes of the same numbers", async () => {
     await withCheckpoint(golden("moe/qwen2_moe"), async (source) => {
       const whole = await source.readFloat32("layers.1.experts.3.down");
       expect(whole).toHaveLength(32 * 16);
@@ -78,7 +78,7 @@ describe("golden models", () => {
     });
   });
 
-  it("GPT-2's first files: no prefix, masks beside the weights", async () => {
+  it("are read from GPT-2's first files, which have no prefix, and masks beside the weights", async () => {
     const mask = { name: "h.0.attn.bias", dtype: "F32" as const, shape: [1, 1, 4, 4], bytes: new Uint8Array(64) };
     const dir = variant("dense/gpt2", (tensors) => [
       ...tensors.map((tensor) => ({ ...tensor, name: tensor.name.replace("transformer.", "") })),

@@ -110,7 +110,7 @@ describe("folders that cannot be opened", () => {
     expect(error.line).toContain(line);
   });
 
-  it("index and files must agree", async () => {
+  it("have an index and files that contradict each other", async () => {
     const sharded = (edit: (map: Record<string, string>) => void): string => {
       const dir = fresh();
       cpSync(golden("moe/mixtral"), dir, { recursive: true });

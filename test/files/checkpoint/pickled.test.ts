@@ -2,11 +2,12 @@ import { cpSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } 
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at, entryOf } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { pickledTensors } from "../../../src/files/checkpoint/pickled.js";
 import { elements } from "../../../src/base/shapes.js";
-import type { Located } from "../../../src/files/checkpoint/stored.js";
+import type { ReadableTensor } from "../../../src/files/checkpoint/stored.js";
 import { inspectModel } from "../../../src/surgery/convert/inspect.js";
 import { parseSafetensors } from "../../support/safetensors.js";
 import type { RangeFile } from "../../../src/files/io/ranges.js";
@@ -40,27 +41,31 @@ const archive = (tensors: readonly FakeTensor[], data: Uint8Array): Uint8Array =
   ]);
 
 /** The one tensor of a file. */
-async function only(file: RangeFile): Promise<Located> {
+async function only(file: RangeFile): Promise<ReadableTensor> {
   const tensors = await pickledTensors(file, "f");
   expect(tensors).toHaveLength(1);
-  return tensors[0]![1];
+  return at(tensors, 0)[1];
 }
 
 describe("torch.save archives", () => {
-  it("every tensor that torch wrote, as torch reads it", async () => {
+  it("give every tensor that torch wrote, as torch reads it", async () => {
     const expected = new Uint8Array(readFileSync(fixture("expected.safetensors")));
     const { tensors } = parseSafetensors(expected, "expected");
-    const found = new Map(await pickledTensors(inMemory(readFileSync(fixture("tensors.bin"))), "tensors.bin"));
-    expect([...found.keys()].sort()).toEqual([...tensors.keys()].sort());
+    const byName = new Map(await pickledTensors(inMemory(readFileSync(fixture("tensors.bin"))), "tensors.bin"));
+    expect([...byName.keys()].sort()).toEqual([...tensors.keys()].sort());
     for (const [name, { dtype, shape, begin, end }] of tensors) {
-      expect({ name, dtype: found.get(name)!.dtype, shape: found.get(name)!.shape }).toEqual({ name, dtype, shape });
-      expect([...(await found.get(name)!.read(0, elements(shape)))]).toEqual([...expected.subarray(begin, end)]);
+      expect({ name, dtype: entryOf(byName, name).dtype, shape: entryOf(byName, name).shape }).toEqual({
+        name,
+        dtype,
+        shape,
+      });
+      expect([...(await entryOf(byName, name).read(0, elements(shape)))]).toEqual([...expected.subarray(begin, end)]);
     }
   });
 
-  it("pickle protocol 4, and ZIP64 archives", async () => {
-    const found = new Map(await pickledTensors(inMemory(readFileSync(fixture("protocol4.bin"))), "f"));
-    expect(found.get("b")!.shape).toEqual([8, 6]);
+  it("are read in pickle protocol 4 and as ZIP64 archives", async () => {
+    const byName = new Map(await pickledTensors(inMemory(readFileSync(fixture("protocol4.bin"))), "f"));
+    expect(entryOf(byName, "b").shape).toEqual([8, 6]);
     const tensors = [{ name: "w", elements: 3, size: [3], stride: [1] }];
     const file = zipArchive(
       [
@@ -72,7 +77,7 @@ describe("torch.save archives", () => {
     expect(await (await only(inMemory(file))).read(1, 2)).toEqual(f32(2, 3));
   });
 
-  it("any part of any view is the same part of the whole", async () => {
+  it("give any part of any view as the same part of the whole", async () => {
     const axis = fc.record({ size: fc.integer({ min: 1, max: 4 }), gap: fc.nat(2) });
     await fc.assert(
       fc.asyncProperty(
@@ -89,7 +94,7 @@ describe("torch.save archives", () => {
           let step = 1;
           for (const i of nesting) {
             stride[i] = step;
-            step *= size[i]! + axes[i]!.gap;
+            step *= at(size, i) + at(axes, i).gap;
           }
           const total = offset + step;
           const values = Float32Array.from({ length: total }, (_, i) => i);
@@ -97,24 +102,24 @@ describe("torch.save archives", () => {
             inMemory(archive([{ name: "w", elements: total, offset, size, stride }], new Uint8Array(values.buffer))),
           );
           const count = elements(size);
-          const wanted = Float32Array.from({ length: count }, (_, index) => {
-            let at = offset;
+          const expected = Float32Array.from({ length: count }, (_, index) => {
+            let position = offset;
             let rest = index;
             for (let i = size.length - 1; i >= 0; i--) {
-              at += (rest % size[i]!) * stride[i]!;
-              rest = Math.floor(rest / size[i]!);
+              position += (rest % at(size, i)) * at(stride, i);
+              rest = Math.floor(rest / at(size, i));
             }
-            return at;
+            return position;
           });
           const start = from % (count + 1);
           const end = start + (length % (count - start + 1));
-          expect(await tensor.read(start, end - start)).toEqual(new Uint8Array(wanted.slice(start, end).buffer));
+          expect(await tensor.read(start, end - start)).toEqual(new Uint8Array(expected.slice(start, end).buffer));
         },
       ),
     );
   });
 
-  it("long runs are read one by one, not with what lies between them", async () => {
+  it("are read run by run where runs are long, without what lies between them", async () => {
     const [rows, width, run] = [4, 60_000, 20_000];
     const file = inMemory(
       archive(
@@ -223,7 +228,7 @@ describe("torch.save archives", () => {
     expect(error.line).toContain(words);
   });
 
-  it("a file changed anywhere gives tensors inside it, or an error", async () => {
+  it("that are changed anywhere give tensors inside the file, or an error", async () => {
     const whole = readFileSync(fixture("tensors.bin"));
     // Names, shapes and the directory are at the ends; the pickle is what matters most.
     const place = fc.oneof(fc.nat(2100), fc.nat(whole.length - 1));
@@ -252,13 +257,13 @@ describe("folders of pytorch_model.bin", () => {
     return dir;
   };
 
-  it("shards of views give the golden weights", async () => {
+  it("give the golden weights where shards hold views", async () => {
     const dir = pickledLlama();
     await withCheckpoint(golden("dense/llama"), async (expected) =>
-      withCheckpoint(dir, async (found) => {
-        expect(found.unused).toEqual([]);
-        expect(await allBytes(found)).toEqual(await allBytes(expected));
-        expect(await found.readRows("layers.1.up", 7, 9)).toEqual(await expected.readRows("layers.1.up", 7, 9));
+      withCheckpoint(dir, async (pickled) => {
+        expect(pickled.unused).toEqual([]);
+        expect(await allBytes(pickled)).toEqual(await allBytes(expected));
+        expect(await pickled.readRows("layers.1.up", 7, 9)).toEqual(await expected.readRows("layers.1.up", 7, 9));
       }),
     );
     expect((await inspectModel(dir)).weightFiles).toEqual([
@@ -267,7 +272,7 @@ describe("folders of pytorch_model.bin", () => {
     ]);
   });
 
-  it("a folder with both formats is read from its safetensors", async () => {
+  it("are read from their safetensors where they have both formats", async () => {
     const dir = variant("dense/llama");
     writeFileSync(join(dir, "pytorch_model.bin"), "rubbish");
     await withCheckpoint(dir, async ({ tensors }) =>
@@ -277,7 +282,7 @@ describe("folders of pytorch_model.bin", () => {
     expect((await failure(openCheckpoint(dir))).line).toContain("pytorch_model.bin: file is no torch.save archive");
   });
 
-  it("a shard without index, an index to elsewhere", async () => {
+  it("are refused with a shard without index, and with an index that leads elsewhere", async () => {
     const dir = pickledLlama();
     const index = join(dir, "pytorch_model.bin.index.json");
     writeFileSync(index, readFileSync(index, "utf8").replaceAll("pytorch_model-00002-of-00002.bin", "../model.bin"));

@@ -9,7 +9,7 @@ describe("what stays in float32", () => {
     ["moe/glm4_moe", "mlp.gate.e_score_correction_bias"],
     ["moe/hy_v3", "mlp.expert_bias"],
     ["moe/hunyuan_v1_moe", "mlp.gate.wg.weight"],
-  ])("%s in bfloat16: %s, and nothing else", async (model, kept) => {
+  ])("%s in bfloat16: %s, and nothing else", async (model, keptName) => {
     const dir = fresh();
     await withCheckpoint(golden(model), async (source) => {
       const { weightBytes } = await rewrite(source, dir, { dtype: "BF16" });
@@ -17,9 +17,9 @@ describe("what stays in float32", () => {
       await withCheckpoint(dir, async (copy) => {
         expect(copy.dtype).toBe("BF16");
         const floats = [...copy.tensors].filter(([, { dtype }]) => dtype === "F32").map(([name]) => name);
-        expect(floats).toContain(`model.layers.1.${kept}`);
-        expect(floats.every((name) => name.endsWith(kept))).toBe(true);
-        const key = kept.endsWith("wg.weight") ? "layers.1.router" : "layers.1.routerCorrection";
+        expect(floats).toContain(`model.layers.1.${keptName}`);
+        expect(floats.every((name) => name.endsWith(keptName))).toBe(true);
+        const key = keptName.endsWith("wg.weight") ? "layers.1.router" : "layers.1.routerCorrection";
         expect(await copy.readFloat32(key)).toEqual(await source.readFloat32(key));
       });
     });

@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { inspectModel } from "../../../src/surgery/convert/inspect.js";
 import { fromFloat32, toFloat32 } from "../../../src/files/numeric/dtype.js";
@@ -48,13 +49,13 @@ const blocks = (name: string, [rows = 0, columns = 0]: readonly number[]): Tenso
     floats(
       `${name}_scale_inv`,
       shape,
-      Array.from({ length: shape[0]! * shape[1]! }, (_, i) => 0.01 * (i + 1)),
+      Array.from({ length: at(shape, 0) * at(shape, 1) }, (_, i) => 0.01 * (i + 1)),
     ),
   ];
 };
 
 describe("8-bit weights", () => {
-  it("with blocks of scales, rounded to the model's precision; parts are parts of the whole", async () => {
+  it("are multiplied by scales of blocks and rounded to the model's precision, in parts as in the whole", async () => {
     const dir = quantizedLlama(blocks, { quantization_config: { quant_method: "fp8", weight_block_size: [24, 16] } });
     await withCheckpoint(dir, async (checkpoint) => {
       expect(checkpoint.dtype).toBe("BF16");
@@ -63,11 +64,11 @@ describe("8-bit weights", () => {
       const { dtype, bytes } = await checkpoint.readBytes("layers.0.q");
       expect(dtype).toBe("BF16");
       const table = f8Values("F8_E4M3");
-      const wanted = Float32Array.from({ length: 32 * 32 }, (_, i) => {
+      const expected = Float32Array.from({ length: 32 * 32 }, (_, i) => {
         const block = Math.floor(Math.floor(i / 32) / 24) * 2 + Math.floor((i % 32) / 16);
-        return table[(i * 37) % 127]! * Math.fround(0.01 * (block + 1));
+        return at(table, (i * 37) % 127) * Math.fround(0.01 * (block + 1));
       });
-      expect(toFloat32(dtype, bytes)).toEqual(toFloat32("BF16", fromFloat32("BF16", wanted)));
+      expect(toFloat32(dtype, bytes)).toEqual(toFloat32("BF16", fromFloat32("BF16", expected)));
       const whole = await checkpoint.readFloat32("layers.0.q");
       expect(await checkpoint.readRows("layers.0.q", 20, 7)).toEqual(whole.slice(20 * 32, 27 * 32));
     });
@@ -85,13 +86,13 @@ describe("8-bit weights", () => {
       async (checkpoint) => {
         const { dtype: read, bytes } = await checkpoint.readBytes("layers.1.down");
         expect(read).toBe(dtype === "float32" ? "F32" : "F16");
-        const wanted = Float32Array.of(f8Values("F8_E4M3")[37]! * Math.fround(0.3));
-        expect(toFloat32(read, bytes)[1]).toBe(toFloat32(read, fromFloat32(read, wanted))[0]);
+        const expected = Float32Array.of(f8Values("F8_E4M3")[37]! * Math.fround(0.3));
+        expect(toFloat32(read, bytes)[1]).toBe(toFloat32(read, fromFloat32(read, expected))[0]);
       },
     );
   });
 
-  it("scales of rows in bfloat16; scales of activations are named and not read", async () => {
+  it("are multiplied by scales of rows in bfloat16; scales of activations are named and not read", async () => {
     const dir = quantizedLlama((name, [rows = 0]) => [
       floats(
         `${name}_scale`,
@@ -112,7 +113,7 @@ describe("8-bit weights", () => {
     });
   });
 
-  it("without quantization_config they are plain values", async () => {
+  it("are plain values without quantization_config", async () => {
     await withCheckpoint(
       quantizedLlama(() => [], { quantization_config: null }),
       async (checkpoint) => {

@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import type { Checkpoint } from "../../../src/files/checkpoint/open.js";
 import { writeCheckpoint } from "../../../src/files/checkpoint/write.js";
@@ -10,7 +11,7 @@ import type { Slot } from "../../../src/model/tensors/slots.js";
 import { golden } from "../../support/golden.js";
 import { allBytes, failure, fresh, rewrite, variant, withCheckpoint } from "./folders.js";
 
-describe("writing", () => {
+describe("writeCheckpoint", () => {
   const zeros: (slot: Slot) => Promise<Float32Array> = ({ shape }) =>
     Promise.resolve(new Float32Array(shape.reduce((a, b) => a * b, 1)));
   const spec = (): Promise<Checkpoint["spec"]> =>
@@ -20,7 +21,7 @@ describe("writing", () => {
     const source = variant("dense/qwen3");
     writeFileSync(join(source, "tokenizer.json"), "{}");
     writeFileSync(join(source, "modeling_x.py"), "");
-    const asked: string[] = [];
+    const slotKeys: string[] = [];
     const dir = fresh();
     const model = await spec();
     await writeCheckpoint({
@@ -30,11 +31,11 @@ describe("writing", () => {
       carry: source,
       files: { "README.md": "hello", "generation_config.json": "{}" },
       weights: (slot) => {
-        asked.push(slot.key);
+        slotKeys.push(slot.key);
         return zeros(slot);
       },
     });
-    expect(asked).toEqual(namedSlots(model).map(({ slot }) => slot.key));
+    expect(slotKeys).toEqual(namedSlots(model).map(({ slot }) => slot.key));
     expect(readdirSync(dir).sort()).toEqual([
       "README.md",
       "config.json",
@@ -47,7 +48,7 @@ describe("writing", () => {
     expect(readFileSync(join(dir, "generation_config.json"), "utf8")).toBe("{}");
   });
 
-  it("a taken folder is refused, or replaced as a whole", async () => {
+  it("refuses a folder that is not empty, or replaces it as a whole", async () => {
     const dir = variant("dense/llama");
     rmSync(join(dir, "expected.safetensors"));
     const before = readdirSync(dir);
@@ -62,7 +63,7 @@ describe("writing", () => {
     expect(existsSync(previousName(dir))).toBe(false);
   });
 
-  it("an open model can be replaced by what is read from it", async () => {
+  it("can replace an open model by what is read from it", async () => {
     const dir = variant("dense/llama");
     rmSync(join(dir, "expected.safetensors"));
     await withCheckpoint(dir, async (source) => {
@@ -72,7 +73,7 @@ describe("writing", () => {
     });
   });
 
-  it("a failure in the middle leaves nothing, or the old folder", async () => {
+  it("leaves nothing, or the old folder, after a failure in the middle", async () => {
     const model = await spec();
     let calls = 0;
     const failing: (slot: Slot) => Promise<Float32Array> = (slot) =>
@@ -91,7 +92,7 @@ describe("writing", () => {
     await withCheckpoint(dir, (checkpoint) => Promise.resolve(expect(checkpoint.spec.family).toBe("llama")));
   });
 
-  it("what a killed writer leaves is not a model", async () => {
+  it("leaves no model where it is killed", async () => {
     const model = await spec();
     const parent = fresh();
     const states: string[] = [];
@@ -105,7 +106,7 @@ describe("writing", () => {
         const partial = readdirSync(parent);
         expect(partial).toHaveLength(1);
         expect(partial[0]).toMatch(/^\.m\.partial-\d+$/);
-        states.push((await failure(openCheckpoint(join(parent, partial[0]!)))).message);
+        states.push((await failure(openCheckpoint(join(parent, at(partial, 0))))).message);
         return zeros(slot);
       },
     });
@@ -113,7 +114,7 @@ describe("writing", () => {
     expect(readdirSync(parent)).toEqual(["m"]);
   });
 
-  it("places that cannot be written to", async () => {
+  it("refuses places that cannot be written to", async () => {
     const model = await spec();
     const file = fresh();
     writeFileSync(file, "");
@@ -124,11 +125,11 @@ describe("writing", () => {
     expect((await failure(write("/proc/none/m"))).line).toContain("/proc/none/m");
   });
 
-  it("too large for the disk is known before anything is written", async () => {
+  it("refuses a model that is too large for the disk before anything is written", async () => {
     const model = await spec();
     const dir = fresh();
     const layers = Array.from({ length: 9000 }, () => ({
-      ...model.layers[0]!,
+      ...at(model.layers, 0),
       ffn: { kind: "dense", ffnDim: 2 ** 29, bias: false, activation: "silu", gated: true } as const,
     }));
     const error = await failure(writeCheckpoint({ dir, spec: { ...model, layers }, dtype: "F32", weights: zeros }));
@@ -137,7 +138,7 @@ describe("writing", () => {
     expect(existsSync(dir)).toBe(false);
   });
 
-  it("a wrong amount of data, and names that are taken", async () => {
+  it("refuses a wrong amount of data, and further files with names of its own", async () => {
     const model = await spec();
     await expect(
       writeCheckpoint({ dir: fresh(), spec: model, dtype: "F32", weights: () => Promise.resolve(new Float32Array(3)) }),

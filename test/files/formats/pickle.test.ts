@@ -12,7 +12,7 @@ const host: PickleHost<string> = {
 const read = (...parts: PicklePart[]): unknown => readPickle(pickle(...parts), host, "t");
 const tuple = (...items: unknown[]): object => ({ kind: "tuple", items });
 
-describe("pickle", () => {
+describe("readPickle", () => {
   it("reads atoms, containers and what the memo repeats", () => {
     expect(read(op("(NK\x07M\x01\x02"), 5, -5, "é", op("U\x02abC\x01x"), Uint8Array.of(0x88, 0x89), op("t"))).toEqual(
       tuple(null, 7, 513, 5, -5, "é", "ab", Uint8Array.of(120), true, false),
@@ -85,7 +85,7 @@ describe("pickle", () => {
     }
   });
 
-  it("any bytes give a value or an error that says where", () => {
+  it("gives a value, or an error that says where, for any bytes", () => {
     const opcodes = fc.constantFrom(
       ...[
         0x28, 0x2e, 0x4e, 0x4b, 0x29, 0x85, 0x86, 0x74, 0x5d, 0x61, 0x65, 0x7d, 0x73, 0x75, 0x71, 0x68, 0x52, 0x51,

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { entryOf } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { duplicateKey } from "../../../src/files/formats/duplicate-key.js";
 import { encodeSafetensors, itemSizes, planHeader, tensorBytes } from "../../../src/files/formats/safetensors.js";
@@ -38,8 +39,8 @@ function file(header: string, dataBytes: number): Uint8Array {
 const entry = (change: object, dataBytes = 16): Uint8Array =>
   file(JSON.stringify({ w: { dtype: "F32", shape: [2, 2], data_offsets: [0, 16], ...change } }), dataBytes);
 
-describe("safetensors", () => {
-  it("what is written is read back, aligned and tiled", () => {
+describe("a safetensors header", () => {
+  it("is read back as it was written, with tensors aligned and end to end", () => {
     fc.assert(
       fc.property(tensors, fc.dictionary(fc.string(), fc.string()), (list, metadata) => {
         const bytes = encodeSafetensors(list, metadata);
@@ -48,7 +49,7 @@ describe("safetensors", () => {
         expect(header.metadata).toEqual(metadata);
         expect([...header.tensors.keys()].sort()).toEqual(list.map(({ name }) => name).sort());
         for (const { name, dtype, shape, bytes: data } of list) {
-          const info = header.tensors.get(name)!;
+          const info = entryOf(header.tensors, name);
           expect(info).toMatchObject({ dtype, shape });
           expect(info.begin % itemSizes[dtype]).toBe(0);
           expect(bytes.subarray(info.begin, info.end)).toEqual(data);
@@ -57,7 +58,7 @@ describe("safetensors", () => {
     );
   });
 
-  it("the header says format pt and is padded with spaces", () => {
+  it("says format pt and is padded with spaces", () => {
     const { bytes } = planHeader([{ name: "w", dtype: "BF16", shape: [3] }]);
     const text = new TextDecoder().decode(bytes.subarray(8));
     expect(bytes.byteLength % 8).toBe(0);
@@ -67,7 +68,7 @@ describe("safetensors", () => {
     expect(text).toMatch(/} *$/);
   });
 
-  it("float item sizes agree with the conversions", () => {
+  it("has item sizes that agree with the conversions", () => {
     expect(itemSizes).toMatchObject(floatBytes);
   });
 
@@ -124,7 +125,7 @@ describe("safetensors", () => {
     expect(() => parseSafetensors(bytes, "x.safetensors")).toThrow(UpcycleError);
   });
 
-  it("mutated files are read or refused, never anything else", () => {
+  it("is read, or refused as bad input, where the file is changed anywhere", () => {
     const mutation = fc.record({ at: fc.nat(), byte: fc.nat(255), cut: fc.option(fc.nat()) });
     fc.assert(
       fc.property(tensors, fc.array(mutation, { minLength: 1, maxLength: 4 }), (list, mutations) => {
@@ -144,7 +145,7 @@ describe("safetensors", () => {
     );
   });
 
-  it("any JSON as header is read or refused", () => {
+  it("is read, or refused as bad input, where it is any JSON", () => {
     fc.assert(
       fc.property(
         fc.dictionary(

@@ -1,3 +1,4 @@
+import { at } from "../../../src/base/at.js";
 /** Archives as torch.save writes them, and ones it would never write. */
 
 const utf8 = new TextEncoder();
@@ -102,10 +103,10 @@ export function zipArchive(members: readonly Member[], { zip64 = false, comment 
     ? [0xffff, 0xffff, 0xffffffff, 0xffffffff]
     : [members.length, members.length, directory.length, begin];
   number(out, 4, 0);
-  number(out, 2, counts[0]!);
-  number(out, 2, counts[1]!);
-  number(out, 4, counts[2]!);
-  number(out, 4, counts[3]!);
+  number(out, 2, at(counts, 0));
+  number(out, 2, at(counts, 1));
+  number(out, 4, at(counts, 2));
+  number(out, 4, at(counts, 3));
   number(out, 2, comment.length);
   return Uint8Array.from([...out, ...utf8.encode(comment)]);
 }

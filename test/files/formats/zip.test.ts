@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
 import {
   localHeaderBytes,
@@ -14,11 +15,11 @@ import { zipArchive } from "./torch-archive.js";
 
 /** The members' bytes by name. */
 function unzip(file: Uint8Array): Record<string, Uint8Array> {
-  const found = zipEnd(file.subarray(Math.max(0, file.length - zipTailBytes)), file.length, "t");
+  const record = zipEnd(file.subarray(Math.max(0, file.length - zipTailBytes)), file.length, "t");
   const end =
-    found.kind === "zip64"
-      ? zip64End(file.subarray(found.begin, found.begin + zip64EndBytes), file.length, "t")
-      : found;
+    record.kind === "zip64"
+      ? zip64End(file.subarray(record.begin, record.begin + zip64EndBytes), file.length, "t")
+      : record;
   const members = zipDirectory(file.subarray(end.begin, end.begin + end.bytes), end.members, file.length, "t");
   return Object.fromEntries(
     [...members].map(([name, member]) => {
@@ -33,7 +34,7 @@ function unzip(file: Uint8Array): Record<string, Uint8Array> {
   );
 }
 
-describe("zip", () => {
+describe("the directory of a zip archive", () => {
   const content = {
     "m/data.pkl": Uint8Array.of(1, 2, 3),
     "m/data/0": new Uint8Array(100).fill(7),
@@ -49,7 +50,7 @@ describe("zip", () => {
     expect(unzip(zipArchive(members, options))).toEqual(content);
   });
 
-  it("a compressed member is told from a stored one", () => {
+  it("tells a compressed member from a stored one", () => {
     const file = zipArchive([{ name: "a", bytes: Uint8Array.of(1), method: 8 }]);
     const end = zipEnd(file, file.length, "t");
     expect(
@@ -58,29 +59,32 @@ describe("zip", () => {
     ).toBe(false);
   });
 
-  it("a name that occurs twice is refused", () => {
-    expect(() => unzip(zipArchive([...members, members[0]!]))).toThrow('zip archive has "m/data.pkl" twice');
+  it("is refused with a name that occurs twice", () => {
+    expect(() => unzip(zipArchive([...members, at(members, 0)]))).toThrow('zip archive has "m/data.pkl" twice');
   });
 
-  it.each([false, true])("cut short or changed anywhere: members inside the file, or an error (zip64 %s)", (zip64) => {
-    const whole = zipArchive(members, { zip64 });
-    fc.assert(
-      fc.property(
-        fc.nat(whole.length),
-        fc.array(fc.tuple(fc.nat(whole.length - 1), fc.nat(255)), { maxLength: 4 }),
-        (length, changes) => {
-          const file = whole.slice(0, changes.length === 0 ? length : whole.length);
-          for (const [at, byte] of changes) file[at] = byte;
-          try {
-            unzip(file);
-          } catch (error) {
-            expect(error).toBeInstanceOf(UpcycleError);
-            expect((error as UpcycleError).kind).toBe("input");
-          }
-        },
-      ),
-      { numRuns: 2000 },
-    );
-    expect(() => unzip(whole.slice(0, -1))).toThrow("zip archive has no end record");
-  });
+  it.each([false, true])(
+    "gives members inside the file, or an error, where the file is cut short or changed anywhere (zip64 %s)",
+    (zip64) => {
+      const whole = zipArchive(members, { zip64 });
+      fc.assert(
+        fc.property(
+          fc.nat(whole.length),
+          fc.array(fc.tuple(fc.nat(whole.length - 1), fc.nat(255)), { maxLength: 4 }),
+          (length, changes) => {
+            const file = whole.slice(0, changes.length === 0 ? length : whole.length);
+            for (const [at, byte] of changes) file[at] = byte;
+            try {
+              unzip(file);
+            } catch (error) {
+              expect(error).toBeInstanceOf(UpcycleError);
+              expect((error as UpcycleError).kind).toBe("input");
+            }
+          },
+        ),
+        { numRuns: 2000 },
+      );
+      expect(() => unzip(whole.slice(0, -1))).toThrow("zip archive has no end record");
+    },
+  );
 });

@@ -18,7 +18,6 @@ import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { parseSafetensors } from "../../support/safetensors.js";
 import { fetchModel, type FetchOptions, type HubEvent } from "../../../src/files/hub/fetch.js";
 import { isHubReference, modelName, parseHubReference } from "../../../src/files/hub/reference.js";
-import { hubSettings } from "../../../src/files/hub/settings.js";
 import { temporaryFolder } from "../io/temporary.js";
 import { golden } from "../../support/golden.js";
 import { commit, fakeHub, type FakeHub } from "./server.js";
@@ -36,7 +35,7 @@ const files = {
   "modeling_x.py": text("import os"),
   LICENSE: text("free"),
 };
-const wanted = ["LICENSE", "README.md", "config.json", "model.safetensors", "tokenizer.json"];
+const neededFiles = ["LICENSE", "README.md", "config.json", "model.safetensors", "tokenizer.json"];
 const model = "hf://org/tiny";
 let hub: FakeHub;
 let cacheDir = "";
@@ -78,8 +77,8 @@ describe("a model of the Hub", () => {
     const events: HubEvent[] = [];
     const dir = await get(model, { onEvent: (event) => events.push(event) });
     expect(dir).toBe(join(repoDir(), "snapshots", commit));
-    expect(readdirSync(dir).sort()).toEqual(wanted);
-    for (const name of wanted)
+    expect(readdirSync(dir).sort()).toEqual(neededFiles);
+    for (const name of neededFiles)
       expect(new Uint8Array(readFileSync(join(dir, name)))).toEqual(files[name as keyof typeof files]);
     expect(readFileSync(join(repoDir(), "refs", "main"), "utf8")).toBe(commit);
     expect(readdirSync(repoDir()).sort()).toEqual(["blobs", "refs", "snapshots"]);
@@ -89,7 +88,7 @@ describe("a model of the Hub", () => {
         `../../blobs/${createHash("sha256").update(weights).digest("hex")}`,
       );
     }
-    const total = wanted.reduce((sum, name) => sum + files[name as keyof typeof files].length, 0);
+    const total = neededFiles.reduce((sum, name) => sum + files[name as keyof typeof files].length, 0);
     expect(events[0]).toEqual({ type: "commit", commit });
     expect(events.at(-1)).toMatchObject({ type: "progress", file: "config.json", done: total, total });
     const done = events.flatMap((event) => (event.type === "progress" ? [event.done] : []));
@@ -109,12 +108,12 @@ describe("a model of the Hub", () => {
     expect(dir).toBe(join(repoDir(), "headers", commit));
     expect(modelName(dir)).toBe("org/tiny");
     expect(readdirSync(dir).sort()).toEqual(["config.json", "model.safetensors"]);
-    const found = new Uint8Array(readFileSync(join(dir, "model.safetensors")));
+    const headerFile = new Uint8Array(readFileSync(join(dir, "model.safetensors")));
     const end = 8 + Number(new DataView(weights.buffer, weights.byteOffset).getBigUint64(0, true));
-    expect(found.length).toBe(weights.length);
-    expect(found.subarray(0, end)).toEqual(weights.subarray(0, end));
-    expect(new TextDecoder().decode(found.subarray(end, end + 16))).toBe("no weights here\n");
-    expect(found.subarray(end + 16).every((byte) => byte === 0)).toBe(true);
+    expect(headerFile.length).toBe(weights.length);
+    expect(headerFile.subarray(0, end)).toEqual(weights.subarray(0, end));
+    expect(new TextDecoder().decode(headerFile.subarray(end, end + 16))).toBe("no weights here\n");
+    expect(headerFile.subarray(end + 16).every((byte) => byte === 0)).toBe(true);
     const whole = await get();
     expect(readFileSync(join(whole, "model.safetensors")).equals(weights)).toBe(true);
     expect(await get(model, { part: "headers" })).toBe(whole);
@@ -282,7 +281,7 @@ describe("a model of the Hub", () => {
 });
 
 describe("a broken line", () => {
-  it("is taken up again where it broke", async () => {
+  it("is taken up again where it broke off", async () => {
     Object.assign(hub.trouble, { breakAfter: 20_000, breaks: 3 });
     const dir = await get();
     expect(new Uint8Array(readFileSync(join(dir, "model.safetensors")))).toEqual(weights);
@@ -316,7 +315,7 @@ describe("a broken line", () => {
     expect(existsSync(partial())).toBe(false);
   });
 
-  it("Ctrl-C keeps what has come", async () => {
+  it("keeps what has come after Ctrl-C", async () => {
     hub.trouble.slow = true;
     const controller = new AbortController();
     const half = Math.floor(weights.length / 2);
@@ -382,8 +381,8 @@ describe("a broken line", () => {
   });
 });
 
-describe("refusals", () => {
-  it("damaged files never get their name", async () => {
+describe("a download is refused", () => {
+  it("where files arrive damaged, which never get their name", async () => {
     for (const damage of ["tokenizer.json", "model.safetensors"]) {
       hub.trouble.damage = damage;
       expect((await failure(get())).line).toContain(`${damage} arrived damaged`);
@@ -391,7 +390,7 @@ describe("refusals", () => {
     expect(existsSync(join(repoDir(), "snapshots", commit, "model.safetensors"))).toBe(false);
   });
 
-  it("a gated model needs a token that may read it", async () => {
+  it("where a model is gated, unless a token may read it", async () => {
     hub.trouble.token = "hf_right";
     const none = await failure(get());
     expect([none.kind, none.line]).toEqual([
@@ -414,14 +413,14 @@ describe("refusals", () => {
     [404, "RevisionNotFound", "input", "the model has no revision main"],
     [429, "", "stopped", "too many requests"],
     [500, "", "stopped", "the Hub says 500"],
-  ])("an answer with status %d %s says what to do", async (status, code, kind, words) => {
+  ])("after an answer with status %d %s, saying what to do", async (status, code, kind, words) => {
     Object.assign(hub.trouble, { status, code });
     const error = await failure(get(model, { token: "hf_any" }));
     expect(error.kind).toBe(kind);
     expect(error.line).toContain(words);
   });
 
-  it("an endpoint that is no address", async () => {
+  it("where the endpoint is no address", async () => {
     for (const endpoint of ["huggingface.co", "http://", "ftp://host"]) {
       const error = await failure(get(model, { endpoint }));
       expect([error.kind, error.line]).toEqual([
@@ -431,7 +430,7 @@ describe("refusals", () => {
     }
   });
 
-  it("no such revision, no config, no weights we read", async () => {
+  it("where there is no such revision, no config, or no weights that we read", async () => {
     expect((await failure(get(`${model}@v2`))).line).toContain("hf://org/tiny@v2: the model has no revision v2");
     for (const [content, words] of [
       [{ "model.safetensors": text("a") }, "the model has no config.json"],
@@ -443,7 +442,7 @@ describe("refusals", () => {
     }
   });
 
-  it("without a network a complete copy serves, and only that", async () => {
+  it("without a network, unless a complete copy serves", async () => {
     const endpoint = "http://127.0.0.1:9";
     const error = await failure(get(model, { endpoint }));
     expect([error.kind, error.line]).toEqual([
@@ -463,8 +462,8 @@ describe("refusals", () => {
   });
 });
 
-describe("names and settings", () => {
-  it("a reference is read into repository and revision, and what is none is refused", () => {
+describe("names of models of the Hub", () => {
+  it("are read into repository and revision, and refused where they are none", () => {
     expect(parseHubReference("hf://org/name")).toEqual({ repo: "org/name", revision: "main" });
     expect(parseHubReference("hf://gpt2@refs/pr/1")).toEqual({ repo: "gpt2", revision: "refs/pr/1" });
     expect([isHubReference("models/a"), isHubReference("hf://a/b")]).toEqual([false, true]);
@@ -492,32 +491,9 @@ describe("names and settings", () => {
     );
   });
 
-  it("folders are called by their model", () => {
+  it("are what folders of the cache are called by", () => {
     expect(modelName(`/c/hub/models--org--tiny-1.5/snapshots/${commit}`)).toBe("org/tiny-1.5");
     expect(modelName(`/c/hub/models--gpt2/snapshots/${commit}/`)).toBe("gpt2");
     expect(modelName("models/dense")).toBe("dense");
-  });
-
-  it("come from the environment of huggingface_hub", async () => {
-    mkdirSync(join(root, "home"), { recursive: true });
-    writeFileSync(join(root, "home", "token"), "hf_stored\n");
-    expect(await hubSettings({ HF_HOME: join(root, "home") })).toMatchObject({
-      endpoint: "https://huggingface.co",
-      cacheDir: join(root, "home", "hub"),
-      token: "hf_stored",
-      offline: false,
-    });
-    expect(await hubSettings({ HF_HOME: join(root, "home"), HF_HUB_DISABLE_IMPLICIT_TOKEN: "1" })).toMatchObject({
-      token: undefined,
-    });
-    expect(
-      await hubSettings({ HF_TOKEN: "hf_a", HF_HUB_CACHE: "/c", HF_ENDPOINT: "http://mirror/", HF_HUB_OFFLINE: "1" }),
-    ).toMatchObject({
-      endpoint: "http://mirror",
-      cacheDir: "/c",
-      token: "hf_a",
-      offline: true,
-    });
-    expect((await hubSettings({ XDG_CACHE_HOME: "/x", HF_TOKEN: "" })).cacheDir).toBe(join("/x", "huggingface", "hub"));
   });
 });

@@ -1,8 +1,10 @@
+import { valueAt } from "../../../src/base/at.js";
 /** A Hub of a few models on this machine: the requests that the library makes, and the failures that a network has. */
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
+/** A running Hub. */
 export interface FakeHub {
   readonly endpoint: string;
   /** `METHOD PATH RANGE` of every request so far. */
@@ -12,6 +14,7 @@ export interface FakeHub {
   close(): Promise<void>;
 }
 
+/** What goes wrong with a Hub. */
 export interface Trouble {
   /** Answers every request with this status, and this `X-Error-Code`. */
   status?: number | undefined;
@@ -31,19 +34,20 @@ export interface Trouble {
   instead?: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined;
 }
 
+/** The one commit of every model. */
 export const commit = "0123456789abcdef0123456789abcdef01234567";
 
 /** Files above this many bytes are kept as large files, with a SHA-256. */
 const largeFrom = 1000;
 
-/** Of files by repository and name. */
+/** Starts a Hub that has these files, by repository and name. */
 export async function fakeHub(
   repositories: Readonly<Record<string, Readonly<Record<string, Uint8Array>>>>,
 ): Promise<FakeHub> {
   const requests: string[] = [];
   const trouble: Trouble = {};
   const answer = (request: IncomingMessage, response: ServerResponse): void => {
-    const { pathname } = new URL(request.url!, "http://hub");
+    const { pathname } = new URL(request.url ?? "", "http://hub");
     const range = request.headers.range ?? "";
     requests.push(`${request.method} ${pathname} ${range}`.trim());
     if (trouble.instead?.(request, response) === true) return;
@@ -58,9 +62,9 @@ export async function fakeHub(
     if (trouble.token !== undefined && request.headers.authorization !== `Bearer ${trouble.token}`)
       return fail(request.headers.authorization === undefined ? 401 : 403, "GatedRepo");
     const [, api, repo, rest] = /^\/(api\/models\/)?([^/]+\/[^/]+)\/(.+)$/.exec(pathname) ?? [];
-    const files = repo !== undefined && Object.hasOwn(repositories, repo) ? repositories[repo]! : null;
+    const files = repo !== undefined && Object.hasOwn(repositories, repo) ? valueAt(repositories, repo) : null;
     if (files === null) return fail(404, "RepoNotFound");
-    const [, revision] = /^revision\/([^/]+)$/.exec(api === undefined ? "" : rest!) ?? [];
+    const [, revision] = /^revision\/([^/]+)$/.exec(api === undefined ? "" : (rest ?? "")) ?? [];
     if (revision !== undefined) {
       if (!["main", "v1", commit].includes(decodeURIComponent(revision))) return fail(404, "RevisionNotFound");
       return json({
@@ -79,18 +83,19 @@ export async function fakeHub(
         { type: "directory", path: "onnx", oid: "0".repeat(40), size: 0 },
         ...Object.entries(files).map(listed),
       ]);
-    const [, name] = new RegExp(`^resolve/${commit}/([^/]+)$`).exec(api === undefined ? rest! : "") ?? [];
-    const content = name === undefined || !Object.hasOwn(files, name) ? undefined : files[name];
-    if (content === undefined) return fail(404, name === undefined ? "RepoNotFound" : "EntryNotFound");
-    send(response, name!, content, range);
+    const [, name] = new RegExp(`^resolve/${commit}/([^/]+)$`).exec(api === undefined ? (rest ?? "") : "") ?? [];
+    if (name === undefined) return fail(404, "RepoNotFound");
+    const content = Object.hasOwn(files, name) ? files[name] : undefined;
+    if (content === undefined) return fail(404, "EntryNotFound");
+    send(response, name, content, range);
   };
 
   function send(response: ServerResponse, name: string, content: Uint8Array, range: string): void {
     const bytes = Uint8Array.from(content);
-    if (trouble.damage === name) bytes[bytes.length - 1]! ^= 1;
+    if (trouble.damage === name) bytes.set([(bytes.at(-1) ?? 0) ^ 1], bytes.length - 1);
     const [, first, last] = /^bytes=(\d+)-(\d*)$/.exec(range) ?? [];
-    const probe = range === "bytes=0-0";
-    const part = first !== undefined && (trouble.wholeOnly !== true || probe);
+    const isProbe = range === "bytes=0-0";
+    const part = first !== undefined && (trouble.wholeOnly !== true || isProbe);
     const [from, to] = part
       ? [Number(first), last === "" ? bytes.length : Math.min(bytes.length, Number(last) + 1)]
       : [0, bytes.length];
@@ -100,12 +105,13 @@ export async function fakeHub(
       "content-length": body.length,
       ...(part ? { "content-range": `bytes ${from}-${to - 1}/${bytes.length}` } : {}),
     });
-    if (!probe && trouble.breakAfter !== undefined && (trouble.breaks ?? 0) > 0 && body.length > trouble.breakAfter) {
-      trouble.breaks!--;
-      response.write(body.subarray(0, trouble.breakAfter), () => setTimeout(() => response.destroy(), 20));
+    const { breakAfter, breaks = 0 } = trouble;
+    if (!isProbe && breakAfter !== undefined && breaks > 0 && body.length > breakAfter) {
+      trouble.breaks = breaks - 1;
+      response.write(body.subarray(0, breakAfter), () => setTimeout(() => response.destroy(), 20));
       return;
     }
-    if (trouble.slow === true && !probe && body.length > largeFrom) {
+    if (trouble.slow === true && !isProbe && body.length > largeFrom) {
       response.write(body.subarray(0, body.length / 2));
       return;
     }

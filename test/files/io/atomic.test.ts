@@ -35,7 +35,7 @@ describe("writeFileAtomic", () => {
     expect(readdirSync(dir)).toEqual(["a", "b.json"]);
   });
 
-  it("a failure leaves the old content and names the file", async () => {
+  it("leaves the old content after a failure, and names the file", async () => {
     const dir = fresh();
     writeFileSync(join(dir, "file"), "");
     expect((await failure(writeFileAtomic(join(dir, "missing", "a"), "x"))).line).toBe(
@@ -50,7 +50,7 @@ describe("writeFileAtomic", () => {
   });
 });
 
-describe("stageForAttempts", () => {
+describe("stageResumable", () => {
   it("refuses what is no place for a new folder", async () => {
     const dir = realpathSync(fresh());
     mkdirSync(join(dir, "here", "inside"), { recursive: true });
@@ -83,7 +83,7 @@ describe("stageForAttempts", () => {
 });
 
 describe("stageDirectory", () => {
-  it("the folder appears only when committed", async () => {
+  it("makes the folder appear when it is committed, not before", async () => {
     const dir = fresh();
     const final = join(dir, "deep", "model");
     const stage = await stageDirectory(final);
@@ -103,7 +103,7 @@ describe("stageDirectory", () => {
     expect(readdirSync(dir)).toEqual([]);
   });
 
-  it("an empty folder is taken, a full one refused unless overwritten, a file always refused", async () => {
+  it("takes an empty folder, refuses a full one unless it may be overwritten, and always refuses a file", async () => {
     const dir = fresh();
     mkdirSync(join(dir, "model"));
     const stage = await stageDirectory(join(dir, "model"));
@@ -128,7 +128,7 @@ describe("stageDirectory", () => {
     expect((await failure(stageDirectory(join(dir, "file", "model")))).kind).toBe("input");
   });
 
-  it("a folder that fills up while we write is not overwritten", async () => {
+  it("does not overwrite a folder that fills up while it writes", async () => {
     const dir = fresh();
     const stage = await stageDirectory(join(dir, "model"));
     mkdirSync(join(dir, "model"));
@@ -138,7 +138,7 @@ describe("stageDirectory", () => {
     expect(readdirSync(dir)).toEqual(["model"]);
   });
 
-  it("partial folders of dead processes are removed, those of living ones kept", async () => {
+  it("removes partial folders of dead processes, and leaves those of living ones", async () => {
     const dir = fresh();
     const dead = ".model.partial-4194305"; // Above the largest pid Linux gives out.
     const alive = `.model.partial-${process.ppid}`;
@@ -164,7 +164,7 @@ describe("stageDirectory", () => {
     );
   });
 
-  it("a replacement cut between its two renames is undone by the next start", async () => {
+  it("undoes a replacement that was cut off between its two renames", async () => {
     const dir = fresh();
     const final = join(dir, "model");
     mkdirSync(final);
@@ -174,7 +174,7 @@ describe("stageDirectory", () => {
     expect(readdirSync(final)).toEqual(["config.json"]);
   });
 
-  it("a stage that vanished leaves the old folder", async () => {
+  it("leaves the old folder where the new one has vanished", async () => {
     const dir = fresh();
     const final = join(dir, "model");
     mkdirSync(final);

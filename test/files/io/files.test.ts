@@ -37,7 +37,7 @@ describe("openRanges", () => {
     await file.close();
   });
 
-  it("missing files, folders and devices are input errors", async () => {
+  it("refuses missing files, folders and devices as bad input", async () => {
     mkdirSync(path("folder"));
     expect(await line(openRanges(path("missing")))).toBe(
       `${path("missing")}: cannot open file: no such file or folder`,
@@ -47,7 +47,7 @@ describe("openRanges", () => {
       expect(await line(openRanges("/dev/full"))).toContain("this is a device, expected a regular file");
   });
 
-  it("text and JSON are read, and refused where too large, not UTF-8 or not JSON", async () => {
+  it("reads text and JSON, and refuses what is too large, not UTF-8 or not JSON", async () => {
     writeFileSync(path("t"), "é");
     writeFileSync(path("binary"), Uint8Array.of(255));
     expect(await readText(path("t"))).toBe("é");
@@ -59,8 +59,8 @@ describe("openRanges", () => {
   });
 });
 
-describe("free space", () => {
-  it("looks at the nearest folder that exists", async () => {
+describe("the free space of a disk", () => {
+  it("is that of the nearest folder that exists", async () => {
     expect(await freeBytes(join(root, "not", "yet"))).toBeGreaterThan(0);
     await requireFreeSpace(root, 1);
     expect(await line(requireFreeSpace(join(root, "new"), 1e18))).toMatch(
@@ -69,8 +69,8 @@ describe("free space", () => {
   });
 });
 
-describe("jsonl", () => {
-  it("lines survive, in the order of the calls", async () => {
+describe("a log of JSON lines", () => {
+  it("has its lines in the order of the calls", async () => {
     const log = await openJsonl(path("log"));
     await Promise.all(Array.from({ length: 50 }, (_, step) => log.append({ step })));
     await log.sync();
@@ -81,7 +81,7 @@ describe("jsonl", () => {
     expect(await readJsonl(path("log"))).toEqual(Array.from({ length: 51 }, (_, step) => ({ step })));
   });
 
-  it("cut anywhere: complete lines are kept, the torn one is dropped, appending goes on", async () => {
+  it("that is cut anywhere keeps its complete lines, drops the torn one and can be appended to", async () => {
     const records = [{ a: 1 }, { text: "é\n" }, 12345, [1, 2]];
     const whole = Buffer.from(records.map((record) => `${JSON.stringify(record)}\n`).join(""));
     await fc.assert(
@@ -99,19 +99,19 @@ describe("jsonl", () => {
     );
   });
 
-  it("a long torn line is cut as well", async () => {
+  it("that ends in a long torn line loses that line", async () => {
     writeFileSync(path("long"), `1\n"${"x".repeat(200_000)}`);
     await (await openJsonl(path("long"))).close();
     expect(readFileSync(path("long"), "utf8")).toBe("1\n");
   });
 
-  it("a broken line in the middle is an error", async () => {
+  it("is refused with a broken line in the middle", async () => {
     writeFileSync(path("broken"), "1\nnope\n3\n");
     expect(await line(readJsonl(path("broken")))).toContain("line 2 is not JSON");
     expect(await line(readJsonl(path("no-log")))).toContain("no such file");
   });
 
-  it("a full disk stops, and the next line is still tried", async () => {
+  it("stops at a full disk, and tries the next line all the same", async () => {
     const log = await openJsonl(path("full"));
     const handle = await open(path("any"), "w");
     const write = vi

@@ -23,11 +23,11 @@ describe("a file's fingerprint", () => {
     const copy = join(dir, "copy.txt");
     copyFileSync(path, copy);
     utimesSync(copy, 1, 1);
-    const found = await fileFingerprint(path);
-    expect(found).toMatch(/^10 bytes, [0-9a-f]{16}$/);
-    expect(await fileFingerprint(copy)).toBe(found);
+    const fingerprint = await fileFingerprint(path);
+    expect(fingerprint).toMatch(/^10 bytes, [0-9a-f]{16}$/);
+    expect(await fileFingerprint(copy)).toBe(fingerprint);
     writeFileSync(copy, "some motes");
-    expect(await fileFingerprint(copy)).not.toBe(found);
+    expect(await fileFingerprint(copy)).not.toBe(fingerprint);
   });
 
   it("of a large file sees its beginning, its end, and what is changed all over", async () => {

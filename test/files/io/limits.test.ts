@@ -103,15 +103,15 @@ describe("what is thrown at a limit", () => {
       /size 123\)/,
     ],
   ])("for %s is one line that ends a run with 1", (_, cause, line) => {
-    const found = limitError(cause)!;
-    expect(found.line).toMatch(line);
-    expect(found.line).not.toContain("\n");
-    expect(found.exitCode).toBe(1);
+    const error = limitError(cause);
+    expect(error?.line).toMatch(line);
+    expect(error?.line).not.toContain("\n");
+    expect(error?.exitCode).toBe(1);
   });
 
   it("stays what it is where it says so already, and is nothing for other errors", () => {
-    const known = stopError("not enough memory for this");
-    expect(limitError(known)).toBe(known);
+    const ownError = stopError("not enough memory for this");
+    expect(limitError(ownError)).toBe(ownError);
     expect(limitError(new Error("a defect"))).toBeNull();
     expect(limitError("text")).toBeNull();
   });

@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { valueAt } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { stageDirectory, stageFile, writeFileAtomic } from "../../../src/files/io/atomic.js";
 import { stageResumable } from "../../../src/files/io/resumable-directory.js";
@@ -54,8 +55,8 @@ describe.skipIf(!hasSpecialFiles)("what is no regular file is refused by its nam
     for (const [words, special] of await oneOfEach(path(name))) {
       // A log is made where it is not there, through a link too.
       if (name === "openJsonl" && words.startsWith("a link")) continue;
-      const said = await line(readers[name]!(special));
-      expect(said.startsWith(`${special}: `) && said.includes(words), said).toBe(true);
+      const message = await line(valueAt(readers, name)(special));
+      expect(message.startsWith(`${special}: `) && message.includes(words), message).toBe(true);
     }
   });
 
@@ -138,15 +139,15 @@ describe.skipIf(!hasSpecialFiles)("a file to be made", () => {
     const names = before();
     for (const [words, special] of specials) {
       if (words.startsWith("a link")) continue;
-      expect(await line(makers[name]!(special))).toContain(words);
+      expect(await line(valueAt(makers, name)(special))).toContain(words);
     }
-    expect(await line(makers[name]!("/dev/stdout"))).toMatch(
+    expect(await line(valueAt(makers, name)("/dev/stdout"))).toMatch(
       /^\/dev\/stdout: this is a .*, expected a file; name a file to be made/,
     );
-    expect(await line(makers[name]!(path("none/file")))).toBe(
+    expect(await line(valueAt(makers, name)(path("none/file")))).toBe(
       `${path("none/file")}: cannot write file: its folder does not exist; make it first`,
     );
-    expect(await line(makers[name]!(""))).toContain("the name of the file to make is empty");
+    expect(await line(valueAt(makers, name)(""))).toContain("the name of the file to make is empty");
     expect(before()).toEqual(names);
     expect(lstatSync(path(`out-${name}/fifo`)).isFIFO()).toBe(true);
   });

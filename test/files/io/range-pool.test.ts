@@ -1,6 +1,7 @@
 import { readdirSync, readlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { rangePool } from "../../../src/files/io/range-pool.js";
 import { temporaryFolder } from "./temporary.js";
 
@@ -16,7 +17,7 @@ function writeFiles(name: string, count: number): string[] {
 }
 
 /** Files of the test's folder that the process holds open. */
-function held(): number {
+function openFileCount(): number {
   return readdirSync("/proc/self/fd").filter((fd) => {
     try {
       return readlinkSync(`/proc/self/fd/${fd}`).startsWith(root);
@@ -34,11 +35,11 @@ describe("a pool of files", () => {
     const files = [];
     for (const path of writeFiles("many", 60)) files.push(await pool.open(path));
     for (const i of [0, 59, 1, 0, 30, 59, 59, 2]) {
-      expect(text(await files[i]!.read(5, 3))).toBe(String(i).padStart(3, "0"));
-      expect(held()).toBeLessThanOrEqual(3);
+      expect(text(await at(files, i).read(5, 3))).toBe(String(i).padStart(3, "0"));
+      expect(openFileCount()).toBeLessThanOrEqual(3);
     }
     await Promise.all(files.map((file) => file.close()));
-    expect([held(), pool.openFiles]).toEqual([0, 0]);
+    expect([openFileCount(), pool.openFiles]).toEqual([0, 0]);
   });
 
   it("makes readers wait for their turn where more files are read at once than may be open", async () => {

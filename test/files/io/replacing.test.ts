@@ -46,7 +46,7 @@ async function refusal(promise: Promise<unknown>): Promise<string> {
 }
 const model = { "config.json": '{"model_type":"llama"}', "model.safetensors": "weights" };
 
-describe("the files of a model folder", () => {
+describe("names of files of a model folder", () => {
   it.each([
     "config.json",
     "model.safetensors",
@@ -71,7 +71,7 @@ describe("the files of a model folder", () => {
     ".gitattributes",
     ".README.md.partial-123",
     ".config.json.partial-12-1",
-  ])("%s is one of them", (name) => expect(isModelFile(name)).toBe(true));
+  ])("%s is one that a model folder holds", (name) => expect(isModelFile(name)).toBe(true));
 
   it.each([
     "thesis.txt",
@@ -97,9 +97,9 @@ describe("the files of a model folder", () => {
     "x\nconfig.json",
     "config.json\n",
     "LICENSE\n",
-  ])("%j is none of them", (name) => expect(isModelFile(name)).toBe(false));
+  ])("%j is none that a model folder holds", (name) => expect(isModelFile(name)).toBe(false));
 
-  it("a checkpoint holds the state of its training too", () => {
+  it("those of a checkpoint include the state of its training", () => {
     expect(["training.json", "optimizer.safetensors", "config.json", "notes.txt"].filter(isCheckpointFile)).toEqual([
       "training.json",
       "optimizer.safetensors",
@@ -153,7 +153,7 @@ describe("a folder that may be replaced", () => {
     ["a licence alone", (dir) => tree(dir, { LICENSE: "x" }), "nothing in it (LICENSE) says that it is a model"],
     ["a record that is none", (dir) => tree(dir, { "upcycle.json": "[]" }), "says that it is a model"],
   ];
-  it.each(places)("is not a folder with %s", async (_what, make, said) => {
+  it.each(places)("is not a folder with %s", async (_what, make, words) => {
     const dir = fresh();
     const out = join(dir, "out");
     mkdirSync(out);
@@ -164,7 +164,7 @@ describe("a folder that may be replaced", () => {
       stageDirectory(out, { overwrite: true }),
       stageResumable(out, { overwrite: true }),
     ].map(refusal))
-      expect(await ask).toContain(said);
+      expect(await ask).toContain(words);
     expect(readdirSync(out, { recursive: true })).toEqual(before);
     expect(readdirSync(dir)).toEqual(["out"]);
   });
@@ -252,12 +252,12 @@ describe("names that we use beside a folder", () => {
       ["previous", model, "this name is needed while the folder beside it is replaced"],
       ["previous", { "thesis.txt": "mine" }, "this name is needed while the folder beside it is replaced"],
     ];
-    for (const [name, files, said] of rooms) {
+    for (const [name, files, words] of rooms) {
       const dir = fresh();
       const out = tree(join(dir, "out"), model);
       const beside = tree(join(dir, `.out.${name}`), files);
       for (const ask of [requirePlace(out, true), stageResumable(out, { overwrite: true })].map(refusal))
-        expect(await ask).toContain(said);
+        expect(await ask).toContain(words);
       for (const [path, text] of Object.entries(files)) expect(readFileSync(join(beside, path), "utf8")).toBe(text);
       expect(readdirSync(out).sort()).toEqual(Object.keys(model));
     }
@@ -309,7 +309,7 @@ it("a kill while a folder is replaced leaves the old one or the new one, whole",
   const out = join(dir, "out");
   for (let kill = 0; kill < 6; kill++) {
     const { process: child, ended } = runScript(replacer, [out]);
-    child.stdout!.once("data", () => setTimeout(() => child.kill("SIGKILL"), random.uniformAt(kill) * 60));
+    child.stdout?.once("data", () => setTimeout(() => child.kill("SIGKILL"), random.uniformAt(kill) * 60));
     expect(await ended).toMatchObject({ signal: "SIGKILL", stderr: "" });
     await restoreReplaced(out);
     const names = readdirSync(out);
@@ -344,10 +344,10 @@ it("the next start ends a replacement that was cut off after any of its steps", 
 
 it.each(["", "upcycle repl", "upcycle replaces the folder with number 12"])(
   "a mark that was cut off after %j is removed by the next start",
-  async (said) => {
+  async (words) => {
     const dir = fresh();
     const out = tree(join(dir, "out"), model);
-    writeFileSync(join(dir, ".out.replacing"), said);
+    writeFileSync(join(dir, ".out.replacing"), words);
     await restoreReplaced(out);
     expect(readdirSync(dir)).toEqual(["out"]);
   },

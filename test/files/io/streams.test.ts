@@ -16,7 +16,7 @@ const line = (promise: Promise<unknown>): Promise<string> =>
   );
 
 describe.skipIf(!hasSpecialFiles)("an input that may be a pipe", () => {
-  it("is a file, or a pipe read to its end, also where a character is cut between two pieces", async () => {
+  it("is a file, or a pipe read to its end, also where a character is cut between two chunks", async () => {
     writeFileSync(path("file"), "é\r\n");
     expect(await readInputText(path("file"))).toBe("é\r\n");
     const fifo = makeFifo(path("text"));

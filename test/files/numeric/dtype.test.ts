@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { convertBytes, floatBytes, fromFloat32, storedPlace, toFloat32 } from "../../../src/files/numeric/dtype.js";
 import type { FloatDtype } from "../../../src/files/numeric/dtype.js";
@@ -20,7 +21,7 @@ function f16Value(half: number): number {
 /** Nearest of all values of a 16-bit format, ties to the even pattern; overflow as if the next power of two existed. */
 function nearest(value: number, finite: readonly { value: number; pattern: number }[], overflow: number): number {
   if (Math.abs(value) >= overflow) return Math.sign(value) * Infinity;
-  let best = finite[0]!;
+  let best = at(finite, 0);
   for (const candidate of finite) {
     const a = Math.abs(candidate.value - value);
     const b = Math.abs(best.value - value);
@@ -76,7 +77,7 @@ describe("16-bit floats", () => {
         bits[0] = (high << 16) | low;
         const up = low > 0x8000 || (low === 0x8000 && high % 2 === 1);
         const expected = new Float32Array(Uint32Array.of((high + (up ? 1 : 0)) << 16).buffer)[0]!;
-        return one("BF16", float[0]!) === expected;
+        return one("BF16", at(float, 0)) === expected;
       }),
     );
   });
@@ -149,12 +150,12 @@ it("values decoded into the memory that their bytes lie in are the same, however
         const place = storedPlace(dtype, count, memory);
         place?.set(bytes);
         expect(place === undefined).toBe(dtype === "F64");
-        const found = toFloat32(dtype, place ?? bytes, memory);
-        expect([found.buffer === memory, found.byteOffset, found.length]).toEqual([true, 0, count]);
+        const decoded = toFloat32(dtype, place ?? bytes, memory);
+        expect([decoded.buffer === memory, decoded.byteOffset, decoded.length]).toEqual([true, 0, count]);
         const bits = (values: Float32Array): Uint32Array => new Uint32Array(values.buffer, values.byteOffset, count);
         // Narrowing a float64 may choose another NaN.
-        if (dtype === "F64") expect(found).toEqual(toFloat32(dtype, bytes));
-        else expect(bits(found)).toEqual(bits(toFloat32(dtype, bytes)));
+        if (dtype === "F64") expect(decoded).toEqual(toFloat32(dtype, bytes));
+        else expect(bits(decoded)).toEqual(bits(toFloat32(dtype, bytes)));
       },
     ),
   );

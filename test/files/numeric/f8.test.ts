@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import {
   dequantizeF8,
   e8m0ToFloat32,
@@ -58,9 +59,9 @@ describe("8-bit floats", () => {
   it("E4M3 counts up by its bits: each step is an eighth of the power of two below", () => {
     const table = f8Values("F8_E4M3");
     for (let byte = 0; byte < 0x7e; byte++) {
-      const step = table[byte + 1]! - table[byte]!;
+      const step = at(table, byte + 1) - at(table, byte);
       expect(step).toBe(2 ** (Math.max(byte >> 3, 1) - 10));
-      expect(table[byte | 0x80]).toBe(-table[byte]!);
+      expect(table[byte | 0x80]).toBe(-at(table, byte));
     }
   });
 
@@ -130,8 +131,8 @@ describe("grids of scales", () => {
               i % columns,
             ];
             const perMatrix = grid.shared ? 0 : matrix * gridRows * gridColumns;
-            const scale = scales[perMatrix + Math.floor(row / height) * gridColumns + Math.floor(column / width)]!;
-            expect(value).toBe(f8Values("F8_E4M3")[bytes[i]!]! * scale);
+            const scale = at(scales, perMatrix + Math.floor(row / height) * gridColumns + Math.floor(column / width));
+            expect(value).toBe(f8Values("F8_E4M3")[at(bytes, i)]! * scale);
           });
         },
       ),

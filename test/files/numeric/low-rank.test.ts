@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { randomStream } from "../../../src/base/random.js";
 import { addLowRank, type LowRank } from "../../../src/files/numeric/low-rank.js";
 
@@ -12,7 +13,7 @@ function normals(count: number, name: string): Float32Array {
 /** One element, in plain arithmetic: the order that `addLowRank` promises. */
 function element(w: number, row: number, column: number, { rank, scale, a, b }: LowRank): number {
   let sum = 0;
-  for (let k = 0; k < rank; k++) sum += b[row * rank + k]! * a[(k * a.length) / rank + column]!;
+  for (let k = 0; k < rank; k++) sum += at(b, row * rank + k) * at(a, (k * a.length) / rank + column);
   return Math.fround(w + scale * sum);
 }
 
@@ -42,9 +43,9 @@ describe("low-rank changes", () => {
         );
         const [row, column] = [r % rows, c % columns];
         const one = new Float32Array(1);
-        addLowRank(Float32Array.of(w[row * columns + column]!), [row], column, change, one);
+        addLowRank(Float32Array.of(at(w, row * columns + column)), [row], column, change, one);
         expect(one[0]).toBe(whole[row * columns + column]);
-        expect(one[0]).toBe(element(w[row * columns + column]!, row, column, change));
+        expect(one[0]).toBe(element(at(w, row * columns + column), row, column, change));
       }),
     );
   });
@@ -60,7 +61,7 @@ describe("low-rank changes", () => {
     const change: LowRank = { rank, scale: -1.25, a: normals(rank * (columns + 7), "a"), b: normals(rows * rank, "b") };
     const w = normals(rows * columns, "w");
     const order = Array.from({ length: rows }, (_, i) => (i * 37 + 5) % rows);
-    const expected = w.map((value, i) => element(value, order[Math.floor(i / columns)]!, 7 + (i % columns), change));
+    const expected = w.map((value, i) => element(value, at(order, Math.floor(i / columns)), 7 + (i % columns), change));
     const out = new Float32Array(w.length);
     addLowRank(w, order, 7, change, out);
     expect(out).toEqual(expected);

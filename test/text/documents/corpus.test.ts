@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { type CorpusDocument, type CorpusSource, readDocuments } from "../../../src/text/documents/corpus.js";
 
@@ -39,16 +40,16 @@ async function failure(source: CorpusSource): Promise<string> {
 }
 
 describe("built-in texts", () => {
-  it("sotu: one document per speech, none twice", async () => {
+  it("have one document per speech in sotu, none twice", async () => {
     const documents = await read({ builtin: "sotu" });
     expect(documents.length).toBe(233);
-    expect(documents[0]!.name).toBe("1790_george_washington_n.txt");
-    expect(documents[0]!.text).toMatch(/^Fellow-Citizens of the Senate/);
+    expect(at(documents, 0).name).toBe("1790_george_washington_n.txt");
+    expect(at(documents, 0).text).toMatch(/^Fellow-Citizens of the Senate/);
     expect(new Set(documents.map(({ text }) => text)).size).toBe(233);
     expect(documents.map(({ name }) => name)).toEqual(documents.map(({ name }) => name).sort());
   });
 
-  it("moby-dick: 135 chapters, etymology, extracts and epilogue, not the whole book again", async () => {
+  it("have 135 chapters, etymology, extracts and epilogue in moby-dick, not the whole book again", async () => {
     const documents = await read({ builtin: "moby-dick" });
     expect(documents.length).toBe(138);
     expect(documents.filter(({ name }) => name.startsWith("chapter_")).length).toBe(135);
@@ -65,7 +66,7 @@ describe("built-in texts", () => {
     expect(hash.digest("hex")).toBe(digest);
   });
 
-  it("a builtin text of another name is refused", async () => {
+  it("are refused by another name", async () => {
     expect(await failure({ builtin: "bible" as "sotu" })).toBe(
       'unknown built-in text "bible"; choose one of sotu, moby-dick',
     );
@@ -73,26 +74,26 @@ describe("built-in texts", () => {
 });
 
 describe("text files", () => {
-  it("one file is one document; a byte order mark is dropped", async () => {
+  it("are one document each, without their byte order mark", async () => {
     const path = await file("one.txt", "\ufeffCall me\r\nIshmael \u00e9\n");
     expect(await read({ path })).toEqual([{ name: "one.txt", text: "Call me\r\nIshmael \u00e9\n" }]);
   });
 
-  it("a folder gives its files by name and leaves out others, hidden and empty ones", async () => {
+  it("in a folder come by name, without others, hidden and empty ones", async () => {
     const names = ["b.txt", "B.txt", "a.txt", "a10.txt", "a2.txt", "README.md", ".hidden.txt"];
     for (const name of names) await file(`many/${name}`, name);
     await file("many/empty.txt", "");
     await file("many/c.jsonl", '{"text": "line"}');
-    const found = (await read({ path: join(folder, "many") })).map(({ name }) => name);
-    expect(found).toEqual(["B.txt", "a.txt", "a10.txt", "a2.txt", "b.txt", "c.jsonl:1"]);
+    const documentNames = (await read({ path: join(folder, "many") })).map(({ name }) => name);
+    expect(documentNames).toEqual(["B.txt", "a.txt", "a10.txt", "a2.txt", "b.txt", "c.jsonl:1"]);
   });
 
-  it("a folder named like a file is an error, not a stack", async () => {
+  it("are refused where a folder has such a name", async () => {
     await file("odd/inner.txt/x.md", "x");
     expect(await failure({ path: join(folder, "odd") })).toBe("odd/inner.txt: this is a folder, expected a file");
   });
 
-  it("errors name the file and say what to do", async () => {
+  it("that cannot be read are named, with what to do", async () => {
     expect(await failure({ path: join(folder, "absent.txt") })).toBe(
       "absent.txt: cannot read text: no such file or folder",
     );
@@ -113,7 +114,7 @@ describe("text files", () => {
 });
 
 describe("lines of JSON", () => {
-  it("plain and gzipped, blank lines and carriage returns, empty texts, no line feed at the end", async () => {
+  it("are read plain and gzipped, with blank lines, carriage returns and empty texts, without a last line feed", async () => {
     const lines = '{"text": "one\\ntwo"}\r\n\n{"text": ""}\n{"id": 4, "text": "\u{1f642}"}';
     const expected = [
       { name: "x:1", text: "one\ntwo" },
@@ -128,20 +129,20 @@ describe("lines of JSON", () => {
     }
   });
 
-  it("lines longer than a chunk and characters cut by one come out whole", async () => {
+  it("come out whole where they are longer than a chunk, or a chunk cuts a character", async () => {
     const texts = Array.from({ length: 5 }, (_, i) => "\u4e2d\u{1f642}x".repeat(20_000 * i + 1));
     const path = await file("long.jsonl", texts.map((text) => JSON.stringify({ body: text })).join("\n"));
     expect((await read({ path, field: "body" })).map(({ text }) => text)).toEqual(texts);
   });
 
-  it("is streamed: the first document arrives before a later broken line is met", async () => {
+  it("are streamed: the first document arrives before a later broken line is met", async () => {
     const path = await file("stream.jsonl", '{"text": "good"}\n{broken\n');
     const documents = readDocuments({ path });
     expect((await documents.next()).value).toEqual({ name: "stream.jsonl:1", text: "good" });
     await documents.return(undefined);
   });
 
-  it("errors name file and line", async () => {
+  it("that cannot be read are named by file and line", async () => {
     const bad = async (line: string | Uint8Array, field?: string) =>
       failure({
         path: await file("bad.jsonl", Buffer.concat([Buffer.from('{"text": "x", "t": "y"}\n'), Buffer.from(line)])),
@@ -158,7 +159,7 @@ describe("lines of JSON", () => {
     expect(await bad(Uint8Array.of(0x22, 0xff, 0x22))).toMatch(/^bad\.jsonl:2: the text is not valid UTF-8/);
   });
 
-  it("refuses gzip data that is cut short, and data that is no gzip", async () => {
+  it("are refused in gzip data that is cut short, and in data that is no gzip", async () => {
     const whole = gzipSync('{"text": "x"}\n'.repeat(1000));
     expect(await failure({ path: await file("cut.jsonl.gz", whole.subarray(0, 40)) })).toMatch(
       /^cut\.jsonl\.gz: the gzip data is broken or cut short/,

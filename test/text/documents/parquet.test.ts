@@ -45,9 +45,9 @@ const path = (name: string): string => join(dir, `${name}.parquet`);
 for (const [name, lines] of Object.entries(files)) writeFileSync(path(name), Buffer.from(lines.join(""), "base64"));
 
 async function read(name: string, field?: string): Promise<string[]> {
-  const found: string[] = [];
-  for await (const { name: at, text } of readDocuments({ path: path(name), field })) found.push(`${at} ${text}`);
-  return found;
+  const documents: string[] = [];
+  for await (const { name: at, text } of readDocuments({ path: path(name), field })) documents.push(`${at} ${text}`);
+  return documents;
 }
 
 async function failure(promise: Promise<unknown>): Promise<string> {
@@ -61,7 +61,7 @@ async function failure(promise: Promise<unknown>): Promise<string> {
 }
 
 describe("text from Parquet", () => {
-  it.each(["snappy", "gzip"])("%s: rows of all row groups, in order", async (name) => {
+  it.each(["snappy", "gzip"])("comes from the rows of all row groups in order, packed by %s", async (name) => {
     expect(await read(name)).toEqual([
       `${name}.parquet:1 eins — café`,
       `${name}.parquet:2 zwei 🐋`,

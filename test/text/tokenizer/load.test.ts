@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { readDocuments } from "../../../src/text/documents/corpus.js";
 import { tokenizerConfig } from "../../../src/text/tokenizer/config.js";
@@ -38,7 +39,7 @@ async function model(name: string, files: Record<string, string>): Promise<strin
   return join(folder, name);
 }
 
-describe("round trip", () => {
+describe("encoding and decoding", () => {
   it("of any Unicode text gives the same text", async () => {
     await fc.assert(
       fc.asyncProperty(fc.string({ unit: "binary", maxLength: 200 }), async (text) => {
@@ -114,7 +115,7 @@ describe("openTokenizer", () => {
       pair: [{ Sequence: { id: "A", type_id: 0 } }, { Sequence: { id: "B", type_id: 1 } }],
       special_tokens: { [END_OF_TEXT]: { id: END_OF_TEXT, ids: [0], tokens: [END_OF_TEXT] } },
     };
-    const text = texts[0]!.slice(0, 400);
+    const text = at(texts, 0).slice(0, 400);
     const plain = await tokenizer.encode(text);
     await withTokenizer(await model("template", { "tokenizer.json": JSON.stringify(changed) }), {}, async (other) => {
       expect(await other.encode(text)).toEqual(plain);

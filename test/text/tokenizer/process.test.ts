@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFi
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { readDocuments } from "../../../src/text/documents/corpus.js";
 import {
@@ -119,12 +120,12 @@ describe("a tokenizer that the library cannot run", () => {
       { normalizer: { type: "Precompiled", precompiled_charsmap: "!!!" } },
       "Precompiled: Error",
     ],
-  ])("says so where it panics on opening %s", async (_, changes, said) => {
+  ])("says so where it panics on opening %s", async (_, changes, words) => {
     const line = await failure(tokenizerWith(changes), () => Promise.resolve());
     expect(line).toMatch(
       /^2 tokenizer\.json: opening it failed in the tokenizers library \(.*\); use the tokenizer\.json that [^\n]*$/,
     );
-    expect(line).toContain(said);
+    expect(line).toContain(words);
   });
 
   it.each([
@@ -136,9 +137,9 @@ describe("a tokenizer that the library cannot run", () => {
     ["an unknown part", { pre_tokenizer: { type: "Nope" } }, "data did not match any variant"],
     ["an id beyond 32 bits", { model: { ...bpe, vocab: { a: 2 ** 32 } } }, "invalid value: integer `4294967296`"],
     ["a merge of unknown tokens", { model: { ...bpe, merges: [["a", "zz"]] } }, "Token `zz` out of vocabulary"],
-  ])("says what is wrong with %s", async (_, changes, said) => {
+  ])("says what is wrong with %s", async (_, changes, words) => {
     expect(await failure(tokenizerWith(changes), () => Promise.resolve())).toContain(
-      `2 tokenizer.json: the file is no tokenizer: ${said}`,
+      `2 tokenizer.json: the file is no tokenizer: ${words}`,
     );
   });
 
@@ -185,9 +186,9 @@ describe("a file that is no tokenizer's", () => {
     const folder = join(dir, "pipe");
     mkdirSync(folder);
     execFileSync("mkfifo", [join(folder, "tokenizer.json")]);
-    const said = "expected a regular file";
-    expect(await failure(folder, () => Promise.resolve())).toBe(`2 tokenizer.json: this is a pipe (FIFO), ${said}`);
-    expect(await failure("/dev/zero", () => Promise.resolve())).toBe(`2 /dev/zero: this is a device, ${said}`);
+    const words = "expected a regular file";
+    expect(await failure(folder, () => Promise.resolve())).toBe(`2 tokenizer.json: this is a pipe (FIFO), ${words}`);
+    expect(await failure("/dev/zero", () => Promise.resolve())).toBe(`2 /dev/zero: this is a device, ${words}`);
   });
 });
 
@@ -203,10 +204,10 @@ describe("the process of a tokenizer", () => {
     const all = ["", "\ud800 a \udc00", "\u0000", "🐋 café \ufeff", ...texts.slice(0, 40)];
     const expected = await Tokenizer.fromString(json).encodeBatch(all, { addSpecialTokens: false });
     await withTokenizer(folder, {}, async (tokenizer) => {
-      let at = 0;
+      let count = 0;
       for await (const ids of tokenizer.encodeAll(all))
-        expect(Buffer.from(ids).equals(Buffer.from(expected[at++]!.getIds()))).toBe(true);
-      expect(at).toBe(all.length);
+        expect(Buffer.from(ids).equals(Buffer.from(at(expected, count++).getIds()))).toBe(true);
+      expect(count).toBe(all.length);
     });
   });
 
@@ -309,8 +310,8 @@ function childrenOf(parent: number): number[] {
 
 async function until<T>(look: () => readonly T[]): Promise<readonly T[]> {
   for (const end = Date.now() + 30_000; Date.now() < end;) {
-    const found = look();
-    if (found.length > 0) return found;
+    const result = look();
+    if (result.length > 0) return result;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   throw new Error("nothing came of it in 30 s");

@@ -20,11 +20,11 @@ beforeAll(async () => {
 
 afterAll(() => tokenizer.close());
 
-async function pieces(ids: Int32Array, before: Int32Array = new Int32Array()): Promise<string[]> {
+async function streamed(ids: Int32Array, before: Int32Array = new Int32Array()): Promise<string[]> {
   const stream = textStream(tokenizer, before);
-  const found: string[] = [];
-  for (const id of ids) found.push(await stream.push(id));
-  return [...found, await stream.end()];
+  const texts: string[] = [];
+  for (const id of ids) texts.push(await stream.push(id));
+  return [...texts, await stream.end()];
 }
 
 describe("textStream", () => {
@@ -32,10 +32,10 @@ describe("textStream", () => {
     "shows %j in whole characters",
     async (text) => {
       const ids = await tokenizer.encode(text);
-      const found = await pieces(ids, await tokenizer.encode("a 🐋 prompt 日"));
-      expect(found.join("")).toBe(text);
-      expect(found.every((piece) => !piece.includes("\uFFFD"))).toBe(true);
-      expect(found.filter((piece) => piece !== "").length).toBeGreaterThan(text.length > 1 ? 1 : 0);
+      const texts = await streamed(ids, await tokenizer.encode("a 🐋 prompt 日"));
+      expect(texts.join("")).toBe(text);
+      expect(texts.every((part) => !part.includes("\uFFFD"))).toBe(true);
+      expect(texts.filter((part) => part !== "").length).toBeGreaterThan(text.length > 1 ? 1 : 0);
     },
   );
 
@@ -47,7 +47,7 @@ describe("textStream", () => {
       ...whale,
       ...whale.subarray(0, 3),
     ]);
-    expect((await pieces(ids)).join("")).toBe(await tokenizer.decode(ids));
-    expect((await pieces(ids)).at(-1)).toBe("\uFFFD");
+    expect((await streamed(ids)).join("")).toBe(await tokenizer.decode(ids));
+    expect((await streamed(ids)).at(-1)).toBe("\uFFFD");
   });
 });

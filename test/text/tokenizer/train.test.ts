@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { byteLevelAlphabet } from "tokenizers";
 import { beforeAll, describe, expect, it, vi } from "vitest";
+import { entryOf } from "../../../src/base/at.js";
 import { readDocuments } from "../../../src/text/documents/corpus.js";
 import { END_OF_TEXT, trainByteLevelBpe } from "../../../src/text/tokenizer/train.js";
 
@@ -38,7 +39,8 @@ function slowMerges(words: Map<string, number>, count: number): [string, string]
         counts.set(pair, (counts.get(pair) ?? 0) + times);
       }
     }
-    const id = (pair: string): number => order.get(pair.split(" ")[0]!)! * 1e6 + order.get(pair.split(" ")[1]!)!;
+    const id = (pair: string): number =>
+      entryOf(order, pair.split(" ")[0]!) * 1e6 + entryOf(order, pair.split(" ")[1]!);
     const [best] = [...counts].reduce((a, b) => (b[1] > a[1] || (b[1] === a[1] && id(b[0]) < id(a[0])) ? b : a));
     const [left, right] = best.split(" ") as [string, string];
     merges.push([left, right]);

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import {
   evalBatches,
   IGNORED_TARGET,
@@ -33,7 +34,7 @@ function starts(
 ): number[] {
   const reader = openBatches(tokens, settings);
   return Array.from({ length: count }, (_, step) => reader.at(step).inputs).flatMap((inputs) =>
-    Array.from({ length: settings.batch }, (_, row) => inputs[row * settings.sequence]!),
+    Array.from({ length: settings.batch }, (_, row) => at(inputs, row * settings.sequence)),
   );
 }
 
@@ -44,9 +45,9 @@ describe("training batches", () => {
         const tokens = counting(length);
         const { windows } = openBatches(tokens, settings);
         expect(windows).toBe(windowCount(length, settings.sequence));
-        const seen = starts(tokens, settings, Math.ceil((3 * windows) / settings.batch));
+        const windowStarts = starts(tokens, settings, Math.ceil((3 * windows) / settings.batch));
         for (let epoch = 0; epoch < 3; epoch++) {
-          const once = seen.slice(epoch * windows, (epoch + 1) * windows).sort((a, b) => a - b);
+          const once = windowStarts.slice(epoch * windows, (epoch + 1) * windows).sort((a, b) => a - b);
           expect(once).toEqual(Array.from({ length: windows }, (_, window) => window * settings.sequence));
         }
       }),

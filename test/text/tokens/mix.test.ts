@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { dealNext, openMix, shares } from "../../../src/text/tokens/mix.js";
 
 const counting = (length: number, first: number): Int32Array => Int32Array.from({ length }, (_, i) => first + i);
@@ -8,13 +9,13 @@ const weights = fc.array(fc.integer({ min: 1, max: 50 }), { minLength: 1, maxLen
 describe("dealing sequences to parts", () => {
   it("keeps every part within one sequence of its share for two parts, and never far for more", () => {
     fc.assert(
-      fc.property(weights, fc.integer({ min: 1, max: 300 }), (given, sequences) => {
-        const of = shares(given.map((weight) => ({ weight })));
-        const counts = given.map(() => 0);
+      fc.property(weights, fc.integer({ min: 1, max: 300 }), (partWeights, sequences) => {
+        const of = shares(partWeights.map((weight) => ({ weight })));
+        const counts = partWeights.map(() => 0);
         for (let dealt = 1; dealt <= sequences; dealt++) {
           dealNext(of, counts);
           counts.forEach((count, i) =>
-            expect(Math.abs(count - dealt * of[i]!)).toBeLessThan(of.length <= 2 ? 1 : of.length - 1),
+            expect(Math.abs(count - dealt * at(of, i))).toBeLessThan(of.length <= 2 ? 1 : of.length - 1),
           );
         }
       }),
@@ -27,7 +28,7 @@ describe("dealing sequences to parts", () => {
   });
 });
 
-describe("batches of a mixture", () => {
+describe("batches of a data mix", () => {
   const settings = { batch: 3, sequence: 4, seed: 7 };
   const parts = [
     { name: "a", weight: 3, tokens: counting(41, 0) },
@@ -37,13 +38,13 @@ describe("batches of a mixture", () => {
   it("hold whole windows with the next tokens as targets, each window of a part once in its epoch", () => {
     const reader = openMix(parts, settings);
     expect(reader.windows).toBe(10 + 6);
-    const seen: number[] = [];
+    const firstTokens: number[] = [];
     for (let step = 0; step < 40; step++) {
       const { inputs, targets } = reader.at(step);
       expect(targets).toEqual(inputs.map((token) => token + 1));
-      for (let row = 0; row < 3; row++) seen.push(inputs[row * 4]!);
+      for (let row = 0; row < 3; row++) firstTokens.push(at(inputs, row * 4));
     }
-    const [a, b] = [seen.filter((token) => token < 1000), seen.filter((token) => token >= 1000)];
+    const [a, b] = [firstTokens.filter((token) => token < 1000), firstTokens.filter((token) => token >= 1000)];
     expect([a.length, b.length]).toEqual([90, 30]);
     const once = (tokens: readonly number[]): number[] => [...tokens].sort((x, y) => x - y);
     for (let epoch = 0; epoch < 9; epoch++)

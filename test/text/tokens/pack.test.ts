@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { tokenPacker } from "../../../src/text/tokens/pack.js";
 
 function packDocuments(
@@ -30,8 +31,8 @@ it("every document can be read back", () => {
       expect(offsets.length).toBe(documents.length + 1);
       expect(tokens.length).toBe(offsets[documents.length]);
       documents.forEach((document, i) => {
-        expect(tokens.subarray(offsets[i], offsets[i + 1]! - 1)).toEqual(document);
-        expect(tokens[offsets[i + 1]! - 1]).toBe(0);
+        expect(tokens.subarray(offsets[i], at(offsets, i + 1) - 1)).toEqual(document);
+        expect(tokens[at(offsets, i + 1) - 1]).toBe(0);
       });
     }),
   );

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { randomStream } from "../../../src/base/random.js";
 import { argmax, candidates, sampleToken } from "../../../src/text/tokens/sample.js";
 
@@ -34,7 +35,7 @@ describe("candidates", () => {
     fc.assert(
       fc.property(coarse, fc.integer({ min: 1, max: 50 }), temperatureOf, (logits, topK, temperature) => {
         const { ids, probabilities } = candidates(logits, { temperature, topK });
-        const expected = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]! || a - b).slice(0, topK);
+        const expected = [...logits.keys()].sort((a, b) => at(logits, b) - at(logits, a) || a - b).slice(0, topK);
         expect([...ids]).toEqual(expected);
         expect(probabilities.reduce((sum, p) => sum + p, 0)).toBeCloseTo(1, 12);
       }),
@@ -49,12 +50,12 @@ describe("candidates", () => {
         temperatureOf,
         (logits, topP, temperature) => {
           const all = softmax(logits, temperature);
-          const kept = [...candidates(logits, { temperature, topP }).ids];
-          const mass = kept.reduce((sum, id) => sum + all[id]!, 0);
+          const ids = [...candidates(logits, { temperature, topP }).ids];
+          const mass = ids.reduce((sum, id) => sum + at(all, id), 0);
           expect(mass).toBeGreaterThanOrEqual(topP - 1e-9);
-          if (kept.length > 1) expect(mass - all[kept.at(-1)!]!).toBeLessThan(topP + 1e-9);
-          const leastKept = Math.min(...kept.map((id) => all[id]!));
-          all.forEach((p, id) => expect(kept.includes(id) || p <= leastKept).toBe(true));
+          if (ids.length > 1) expect(mass - at(all, ids.at(-1)!)).toBeLessThan(topP + 1e-9);
+          const leastLikely = Math.min(...ids.map((id) => at(all, id)));
+          all.forEach((p, id) => expect(ids.includes(id) || p <= leastLikely).toBe(true));
         },
       ),
     );
@@ -83,7 +84,7 @@ describe("sampleToken", () => {
     const stream = randomStream(7, "sample");
     const counts = [0, 0, 0];
     for (let i = 0; i < 20_000; i++) counts[sampleToken(logits, { temperature: 1 }, stream.uniformAt(i))]! += 1;
-    [0.6, 0.3, 0.1].forEach((p, id) => expect(counts[id]! / 20_000).toBeCloseTo(p, 1.5));
+    [0.6, 0.3, 0.1].forEach((p, id) => expect(at(counts, id) / 20_000).toBeCloseTo(p, 1.5));
   });
 
   it("stays sound for extreme logits and temperatures and never draws the impossible", () => {

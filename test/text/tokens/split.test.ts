@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { at } from "../../../src/base/at.js";
 import { splitDocuments, utf8Length } from "../../../src/text/tokens/split.js";
 
 const documentsOf = (texts: readonly string[]) => texts.map((text, i) => ({ name: `d${i}`, text }));
@@ -16,9 +17,9 @@ describe("splitDocuments", () => {
         const split = splitDocuments(documents, { seed, heldOut });
         expect(split.train.length).toBeGreaterThan(0);
         expect(split.heldOut.length).toBeGreaterThan(0);
-        const held = new Set(split.heldOut);
-        expect(split.train).toEqual(documents.filter((document) => !held.has(document)));
-        expect(split.heldOut).toEqual(documents.filter((document) => held.has(document)));
+        const heldOutSet = new Set(split.heldOut);
+        expect(split.train).toEqual(documents.filter((document) => !heldOutSet.has(document)));
+        expect(split.heldOut).toEqual(documents.filter((document) => heldOutSet.has(document)));
         const bytes = (list: readonly { text: string }[]) => list.reduce((sum, { text }) => sum + utf8Length(text), 0);
         expect([split.trainBytes, split.heldOutBytes]).toEqual([bytes(split.train), bytes(split.heldOut)]);
       }),
@@ -72,8 +73,8 @@ describe("splitDocuments", () => {
   it("cuts a text that is one document at a paragraph near its end", () => {
     const text = Array.from({ length: 40 }, (_, i) => `Paragraph ${i} of the only document.`).join("\n\n");
     const { train, heldOut, trainBytes, heldOutBytes } = splitDocuments(documentsOf([text]), { seed: 0, heldOut: 0.1 });
-    expect(train[0]!.text + heldOut[0]!.text).toBe(text);
-    expect(heldOut[0]!.text.startsWith("Paragraph")).toBe(true);
+    expect(at(train, 0).text + at(heldOut, 0).text).toBe(text);
+    expect(at(heldOut, 0).text.startsWith("Paragraph")).toBe(true);
     expect(trainBytes + heldOutBytes).toBe(text.length);
     expect(heldOutBytes / text.length).toBeGreaterThanOrEqual(0.1);
     expect(heldOutBytes / text.length).toBeLessThan(0.2);
