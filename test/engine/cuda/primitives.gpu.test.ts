@@ -8,7 +8,13 @@ import { cases, makeCase, type Case } from "../../graph/ir/cases.js";
 import { cudaMachine } from "../../support/cuda.js";
 import { runOnCuda } from "./run-list.js";
 
-const numRuns = cudaMachine === "a GPU" ? 100 : 25;
+/** Relative to an output's largest number (at least 1), where it is not 1e-5. */
+const float32Bounds: Partial<Record<Prim, number>> = {
+  // It ends where an iteration moves its factors by this tolerance: rounding decides whether there is one more.
+  sinkhorn: 1e-4,
+};
+
+const numRuns = cudaMachine === "a GPU" ? 100 : 12;
 
 describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, agrees with the float64 interpreter`, async () => {
   const runtime = cudaMachine === "no machine" ? null : await cudaBackend().openOperations({ threads: 1 });
@@ -34,7 +40,7 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, agrees with th
           expect(found.length).toBe(data.length);
           const size = Math.max(1, ...data.map(Math.abs));
           for (const [at, value] of data.entries())
-            if (!(Math.abs(found[at]! - value) <= 1e-5 * size))
+            if (!(Math.abs(found[at]! - value) <= (float32Bounds[prim] ?? 1e-5) * size))
               expect.fail(`output ${i}[${at}]: ${found[at]}, expected ${value}`);
         }
       }),

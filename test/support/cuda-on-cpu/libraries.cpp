@@ -109,7 +109,7 @@ API int nvrtcCompileProgram(u64 h, int n, const char** options) {
   Program* p = (Program*)h; std::string s = p->source, defines;
   for (int i = 0; i < n; i++) if (!strncmp(options[i], "-D", 2)) defines += " '" + std::string(options[i]) + "'";
   s = std::regex_replace(s, std::regex("extern __shared__ (\\w+) (\\w+)\\[\\];"), "$1* $2 = ($1*)emuShared;");
-  std::string tail; std::regex kernel("KERNEL (?:__launch_bounds__\\([^)]*\\) )?(\\w+)\\("), many("\\nFLASH_KERNELS\\((\\w+),");
+  std::string tail; std::regex kernel("KERNEL\\s+(?:__launch_bounds__\\([^)]*\\)\\s+)?(\\w+)\\("), many("\\nFLASH_KERNELS\\((\\w+),");
   std::vector<std::string> names;
   for (std::sregex_iterator i(p->source.begin(), p->source.end(), kernel), end; i != end; ++i) names.push_back((*i)[1]);
   for (std::sregex_iterator i(p->source.begin(), p->source.end(), many), end; i != end; ++i)

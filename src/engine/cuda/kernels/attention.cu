@@ -1,8 +1,8 @@
-// Attention in float for every option: causal, grouped query heads, windows, soft caps, sinks, documents within sequences,
-// value heads of another size, a cache of past keys and values. One warp works for one query (or, for the gradients of
-// keys and values, one key); keys pass through shared memory in tiles of 32, one for each lane.
-// B batch, S sequence, heads, kvHeads, D size of a head, V size of a value head; D and V up to 256.
-// A window of 0 sees everything, a soft cap of 0 caps nothing.
+// Attention in float for every option: causal, grouped query heads, windows, soft caps, sinks, documents within
+// sequences, value heads of another size, a cache of past keys and values. One warp works for one query (or, for the
+// gradients of keys and values, one key); keys pass through shared memory in tiles of 32, one for each lane. B batch, S
+// sequence, heads, kvHeads, D size of a head, V size of a value head; D and V up to 256. A window of 0 sees everything,
+// a soft cap of 0 caps nothing.
 
 #define LANES 32
 #define MOST 8
@@ -14,7 +14,8 @@ DEVICE bool sees(const int* segments, i64 start, int i, int j, int window) {
 }
 
 // Rows [first, first + 32) of head `head` of x [.., heads * size] into tile [32, stride], zeros from `end` on.
-DEVICE void loadTile(const A* x, float* tile, i64 start, int first, int end, int heads, int head, int size, int stride) {
+DEVICE void loadTile(const A* x, float* tile, i64 start, int first, int end, int heads, int head, int size,
+                     int stride) {
   for (int i = threadIdx.x; i < LANES * size; i += blockDim.x) {
     int row = i / size, d = i % size;
     tile[row * stride + d] = first + row < end ? load(x, ((start + first + row) * heads + head) * size + d) : 0.0f;
@@ -192,9 +193,9 @@ KERNEL attentionGradKV(const A* q, const A* k, const A* v, const int* segments, 
   }
 }
 
-// New token i of row b stands at lengths[b] + i and sees the row's past keys [B, kvHeads, C, D], then the new ones up to
-// its own. A block for each (new token, head, row): its warps share the keys and join what they found at the end, in a
-// fixed order. Shared: query [D], results [warps, V], tops and sums [2, warps].
+// New token i of row b stands at lengths[b] + i and sees the row's past keys [B, kvHeads, C, D], then the new ones up
+// to its own. A block for each (new token, head, row): its warps share the keys and join what they found at the end, in
+// a fixed order. Shared: query [D], results [warps, V], tops and sums [2, warps].
 KERNEL cachedAttention(const A* q, const A* k, const A* v, const A* pastK, const A* pastV, const int* lengths,
                        const float* sinks, A* out, int T, int heads, int kvHeads, int D, int V, int C, float scale,
                        int window, float cap) {

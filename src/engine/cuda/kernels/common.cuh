@@ -116,12 +116,18 @@ DEVICE void copyAsync(bf16* to, const bf16* from, bool live) {
 }
 DEVICE void commitCopies() { asm volatile("cp.async.commit_group;"); }
 // Waits until all but the last N groups of copies have arrived.
-template <int N> DEVICE void waitCopies() { asm volatile("cp.async.wait_group %0;" ::"n"(N)); }
+template <int N>
+DEVICE void waitCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(N));
+}
 #endif
 
 // A tile of rows of W elements in shared memory; chunks of 8 elements are exchanged so that matrices load without
 // conflicts between banks.
-template <int W> DEVICE bf16* chunkAt(bf16* tile, int row, int chunk) { return tile + row * W + ((chunk ^ (row & 7)) << 3); }
+template <int W>
+DEVICE bf16* chunkAt(bf16* tile, int row, int chunk) {
+  return tile + row * W + ((chunk ^ (row & 7)) << 3);
+}
 
 // Eight neighbouring elements at a time, from a multiple of 8 on: as few accesses to memory as there can be.
 DEVICE void load8(const float* p, i64 i, float* x) {
@@ -150,7 +156,8 @@ DEVICE void store8(bf16* p, i64 i, const float* x) {
 }
 
 // Calls `eight` with each multiple of 8 below n that falls to this thread, or `one` with each number where n is none.
-template <class Eight, class One> DEVICE void overElements(i64 n, Eight eight, One one) {
+template <class Eight, class One>
+DEVICE void overElements(i64 n, Eight eight, One one) {
   i64 first = blockIdx.x * (i64)blockDim.x + threadIdx.x, step = (i64)gridDim.x * blockDim.x;
   if (n % 8 == 0)
     for (i64 i = first * 8; i < n; i += step * 8) eight(i);

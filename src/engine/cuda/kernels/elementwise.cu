@@ -98,7 +98,8 @@ KERNEL unaryGrad(const A* x, const A* dy, A* dx, int op, i64 n, float low, float
 }
 
 KERNEL toFloat(const int* x, float* out, i64 n) {
-  for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) out[i] = (float)x[i];
+  for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x)
+    out[i] = (float)x[i];
 }
 
 // silu(gate) * up

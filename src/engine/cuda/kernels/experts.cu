@@ -2,8 +2,8 @@
 // N tokens, K experts for each, R = N * K routed rows, E experts; `counts` [E] says how many rows each expert has. Rows
 // behind those belong to nobody (choices that a capacity dropped).
 
-// x [N, H] -> [R, H]: row of the slot at each sorted place. A block for each routed row; rows of a multiple of 8 elements
-// are moved in eights, here and below.
+// x [N, H] -> [R, H]: row of the slot at each sorted place. A block for each routed row; rows of a multiple of 8
+// elements are moved in eights, here and below.
 KERNEL dispatch(const A* x, const int* order, A* out, int H, int K) {
   const A* from = x + (i64)(order[blockIdx.x] / K) * H;
   A* to = out + (i64)blockIdx.x * H;
@@ -96,7 +96,8 @@ DEVICE void findRows(const int* counts, int E, int R, int tile, int& expert, int
   end = min(first + SIDE, expert < E ? start + counts[expert] : R);
 }
 
-DEVICE void multiply(const float (*left)[SIDE + 4], const float (*right)[SIDE + 4], float (*sums)[4], int row, int column) {
+DEVICE void multiply(const float (*left)[SIDE + 4], const float (*right)[SIDE + 4], float (*sums)[4], int row,
+                     int column) {
   for (int k = 0; k < STEP; k++)
     for (int i = 0; i < 4; i++)
       for (int j = 0; j < 4; j++) sums[i][j] += left[k][row + i] * right[k][column + j];
@@ -159,7 +160,8 @@ KERNEL groupedMatmulGradW(const A* x, const A* dy, const int* counts, float* con
   float* out = outs[expert];
   for (int i = 0; i < 4; i++)
     for (int j = 0; j < 4; j++)
-      if (row0 + row + i < b && column0 + column + j < a) out[(i64)(row0 + row + i) * a + column0 + column + j] = sums[i][j];
+      if (row0 + row + i < b && column0 + column + j < a)
+        out[(i64)(row0 + row + i) * a + column0 + column + j] = sums[i][j];
 }
 
 DEVICE int expertOf(const int* counts, int E, int row) {

@@ -1,23 +1,26 @@
-// Attention in bfloat16 on tensor cores, for heads of 64 or 128 elements, with all that attention.cu can do. Blocks of 4
-// warps work for 64 queries (or 64 keys), 16 each; the other side passes through shared memory in tiles of 64, the next
-// one while one is at work. Scores never leave the registers. The backward pass is two kernels, one that sums over keys
-// and one that sums over queries, so that nothing is added up in an order that may change.
+// Attention in bfloat16 on tensor cores, for heads of 64 or 128 elements, with all that attention.cu can do. Blocks of
+// 4 warps work for 64 queries (or 64 keys), 16 each; the other side passes through shared memory in tiles of 64, the
+// next one while one is at work. Scores never leave the registers. The backward pass is two kernels, one that sums over
+// keys and one that sums over queries, so that nothing is added up in an order that may change.
 
 #define ROWS 64
 #define FLASH_THREADS 128
 #define LOG2E 1.4426950408889634f
 
 // Rows [first, first + 64) of a head of x [.., heads * D] into a tile; zeros from `end` on.
-template <int D> DEVICE void loadTile(bf16* tile, const bf16* x, i64 start, int first, int end, int heads, int head) {
+template <int D>
+DEVICE void loadTile(bf16* tile, const bf16* x, i64 start, int first, int end, int heads, int head) {
   for (int i = threadIdx.x; i < ROWS * (D / 8); i += FLASH_THREADS) {
     int row = i / (D / 8), chunk = i % (D / 8);
     bool live = first + row < end;
-    copyAsync(chunkAt<D>(tile, row, chunk), x + ((start + (live ? first + row : 0)) * heads + head) * D + chunk * 8, live);
+    copyAsync(chunkAt<D>(tile, row, chunk), x + ((start + (live ? first + row : 0)) * heads + head) * D + chunk * 8,
+              live);
   }
 }
 
 // c [16, 64] = 16 rows of a, from row0 on, times the 64 rows of b, transposed.
-template <int D> DEVICE void scores(float (*c)[4], bf16* a, int row0, bf16* b, int lane) {
+template <int D>
+DEVICE void scores(float (*c)[4], bf16* a, int row0, bf16* b, int lane) {
 #pragma unroll
   for (int n = 0; n < 8; n++) c[n][0] = c[n][1] = c[n][2] = c[n][3] = 0.0f;
 #pragma unroll
@@ -35,7 +38,8 @@ template <int D> DEVICE void scores(float (*c)[4], bf16* a, int row0, bf16* b, i
 }
 
 // out [16, D] += p [16, 64], rounded to bf16, times the 64 rows of b.
-template <int D> DEVICE void accumulate(float (*out)[4], float (*p)[4], bf16* b, int lane) {
+template <int D>
+DEVICE void accumulate(float (*out)[4], float (*p)[4], bf16* b, int lane) {
 #pragma unroll
   for (int k = 0; k < 4; k++) {
     u32 left[4] = {packed(p[2 * k][0], p[2 * k][1]), packed(p[2 * k][2], p[2 * k][3]),
@@ -51,7 +55,8 @@ template <int D> DEVICE void accumulate(float (*out)[4], float (*p)[4], bf16* b,
 }
 
 DEVICE bool sees(const int* segments, i64 start, int i, int j, int S, int window) {
-  return i < S && j <= i && (window == 0 || j > i - window) && (segments == 0 || segments[start + i] == segments[start + j]);
+  return i < S && j <= i && (window == 0 || j > i - window) &&
+         (segments == 0 || segments[start + i] == segments[start + j]);
 }
 
 DEVICE float rowSum(float x) {
@@ -65,9 +70,9 @@ DEVICE float rowMax(float x) {
 }
 
 // Grid: S in groups of 64, heads, B. Shared: queries, two tiles of keys, two of values.
-template <int D, bool CAPPED> DEVICE void forward(bf16* shared, const bf16* q, const bf16* k, const bf16* v, const float* sinks,
-                                     const int* segments, bf16* out, float* lse, int S, int heads, int kvHeads, float scale,
-                                     int window, float cap) {
+template <int D, bool CAPPED>
+DEVICE void forward(bf16* shared, const bf16* q, const bf16* k, const bf16* v, const float* sinks, const int* segments,
+                    bf16* out, float* lse, int S, int heads, int kvHeads, float scale, int window, float cap) {
   constexpr int TILE = ROWS * D;
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, head = blockIdx.y, kvHead = head * kvHeads / heads;
   // Later queries see more keys: they begin first.
@@ -91,7 +96,8 @@ template <int D, bool CAPPED> DEVICE void forward(bf16* shared, const bf16* q, c
       loadTile<D>(values + (at ^ 1) * TILE, v, start, j0 + ROWS, S, kvHeads, kvHead);
       commitCopies();
       waitCopies<1>();
-    } else waitCopies<0>();
+    } else
+      waitCopies<0>();
     __syncthreads();
     float s[8][4];
     scores<D>(s, queries, warp * 16, keys + at * TILE, lane);
@@ -144,7 +150,8 @@ template <int D, bool CAPPED> DEVICE void forward(bf16* shared, const bf16* q, c
 
 // From raw products s to probabilities, and from dp to the scores' gradients but for the scale, slope * p * (dp - dot).
 // log: the log of the denominator, in powers of two; unit: what makes powers of two of raw products.
-template <bool CAPPED> DEVICE void gradients(float& s, float& dp, float unit, float scale, float cap, float log, float dot) {
+template <bool CAPPED>
+DEVICE void gradients(float& s, float& dp, float unit, float scale, float cap, float log, float dot) {
   if (CAPPED) {
     float t = tanhf(s * scale / cap);
     s = power2(cap * t * LOG2E - log);
@@ -155,7 +162,9 @@ template <bool CAPPED> DEVICE void gradients(float& s, float& dp, float unit, fl
   }
 }
 
-template <int D> DEVICE void storeRows(bf16* out, float (*result)[4], float scale, i64 start, int row, int S, int heads, int head, int lane) {
+template <int D>
+DEVICE void storeRows(bf16* out, float (*result)[4], float scale, i64 start, int row, int S, int heads, int head,
+                      int lane) {
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     if (row + 8 * h >= S) continue;
@@ -166,9 +175,10 @@ template <int D> DEVICE void storeRows(bf16* out, float (*result)[4], float scal
 }
 
 // Gradients of queries. Grid as of `forward`. Shared: queries, dout, two tiles of keys, two of values.
-template <int D, bool CAPPED> DEVICE void gradQ(bf16* shared, const bf16* q, const bf16* k, const bf16* v, const int* segments,
-                                   const bf16* dout, const float* lse, const float* dots, bf16* dq, int S, int heads,
-                                   int kvHeads, float scale, int window, float cap) {
+template <int D, bool CAPPED>
+DEVICE void gradQ(bf16* shared, const bf16* q, const bf16* k, const bf16* v, const int* segments, const bf16* dout,
+                  const float* lse, const float* dots, bf16* dq, int S, int heads, int kvHeads, float scale, int window,
+                  float cap) {
   constexpr int TILE = ROWS * D;
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, head = blockIdx.y, kvHead = head * kvHeads / heads;
   int block = (gridDim.x - 1 - blockIdx.x) * ROWS, last = min(S, block + ROWS);
@@ -194,7 +204,8 @@ template <int D, bool CAPPED> DEVICE void gradQ(bf16* shared, const bf16* q, con
       loadTile<D>(values + (at ^ 1) * TILE, v, start, j0 + ROWS, S, kvHeads, kvHead);
       commitCopies();
       waitCopies<1>();
-    } else waitCopies<0>();
+    } else
+      waitCopies<0>();
     __syncthreads();
     float s[8][4], dp[8][4];
     scores<D>(s, queries, warp * 16, keys + at * TILE, lane);
@@ -209,7 +220,8 @@ template <int D, bool CAPPED> DEVICE void gradQ(bf16* shared, const bf16* q, con
       for (int n = 0; n < 8; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++)
-          if (!sees(segments, start, row + (e >> 1) * 8, j0 + n * 8 + (lane & 3) * 2 + (e & 1), S, window)) dp[n][e] = 0.0f;
+          if (!sees(segments, start, row + (e >> 1) * 8, j0 + n * 8 + (lane & 3) * 2 + (e & 1), S, window))
+            dp[n][e] = 0.0f;
     accumulate<D>(result, dp, keys + at * TILE, lane);
     __syncthreads();
   }
@@ -218,9 +230,10 @@ template <int D, bool CAPPED> DEVICE void gradQ(bf16* shared, const bf16* q, con
 
 // Gradients of keys and values. Grid: S in groups of 64, kvHeads, B. Shared: keys, values, two tiles of queries, two of
 // dout, and their logs and dots [2, 2, 64] in float.
-template <int D, bool CAPPED> DEVICE void gradKV(bf16* shared, const bf16* q, const bf16* k, const bf16* v, const int* segments,
-                                    const bf16* dout, const float* lse, const float* dots, bf16* dk, bf16* dv, int S,
-                                    int heads, int kvHeads, float scale, int window, float cap) {
+template <int D, bool CAPPED>
+DEVICE void gradKV(bf16* shared, const bf16* q, const bf16* k, const bf16* v, const int* segments, const bf16* dout,
+                   const float* lse, const float* dots, bf16* dk, bf16* dv, int S, int heads, int kvHeads, float scale,
+                   int window, float cap) {
   constexpr int TILE = ROWS * D;
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, kvHead = blockIdx.y, group = heads / kvHeads;
   int block = blockIdx.x * ROWS, end = window > 0 ? min(S, block + ROWS - 1 + window) : S;
@@ -248,7 +261,8 @@ template <int D, bool CAPPED> DEVICE void gradKV(bf16* shared, const bf16* q, co
     if (step + 1 < group * tiles) {
       fetch(step + 1);
       waitCopies<1>();
-    } else waitCopies<0>();
+    } else
+      waitCopies<0>();
     __syncthreads();
     float s[8][4], dp[8][4];
     scores<D>(s, keys, warp * 16, queries + at * TILE, lane);
@@ -278,26 +292,24 @@ template <int D, bool CAPPED> DEVICE void gradKV(bf16* shared, const bf16* q, co
 }
 
 // Each kernel for heads of 64 and of 128, without and with a soft cap.
-#define FLASH_KERNELS(NAME, D, CAPPED)                                                                                \
-  extern "C" __global__ void __launch_bounds__(FLASH_THREADS, D == 64 ? 4 : 2) flash##NAME(                           \
-      const bf16* q, const bf16* k, const bf16* v, const float* sinks, const int* segments, bf16* out,                \
-      float* lse, int S, int heads, int kvHeads, float scale, int window, float cap) {                                \
-    extern __shared__ bf16 shared[];                                                                                  \
-    forward<D, CAPPED>(shared, q, k, v, sinks, segments, out, lse, S, heads, kvHeads, scale, window, cap);            \
-  }                                                                                                                   \
-  extern "C" __global__ void __launch_bounds__(FLASH_THREADS, D == 64 ? 3 : 2) flashGradQ##NAME(                      \
-      const bf16* q, const bf16* k, const bf16* v, const int* segments, const bf16* dout,                             \
-      const float* lse, const float* dots, bf16* dq, int S, int heads, int kvHeads, float scale,                      \
-      int window, float cap) {                                                                                        \
-    extern __shared__ bf16 shared[];                                                                                  \
-    gradQ<D, CAPPED>(shared, q, k, v, segments, dout, lse, dots, dq, S, heads, kvHeads, scale, window, cap);          \
-  }                                                                                                                   \
-  extern "C" __global__ void __launch_bounds__(FLASH_THREADS, D == 64 ? 3 : 2) flashGradKV##NAME(                     \
-      const bf16* q, const bf16* k, const bf16* v, const int* segments, const bf16* dout,                             \
-      const float* lse, const float* dots, bf16* dk, bf16* dv, int S, int heads, int kvHeads,                         \
-      float scale, int window, float cap) {                                                                           \
-    extern __shared__ bf16 shared[];                                                                                  \
-    gradKV<D, CAPPED>(shared, q, k, v, segments, dout, lse, dots, dk, dv, S, heads, kvHeads, scale, window, cap);     \
+#define FLASH_KERNELS(NAME, D, CAPPED)                                                                             \
+  extern "C" __global__ void __launch_bounds__(FLASH_THREADS, D == 64 ? 4 : 2)                                     \
+      flash##NAME(const bf16* q, const bf16* k, const bf16* v, const float* sinks, const int* segments, bf16* out, \
+                  float* lse, int S, int heads, int kvHeads, float scale, int window, float cap) {                 \
+    extern __shared__ bf16 shared[];                                                                               \
+    forward<D, CAPPED>(shared, q, k, v, sinks, segments, out, lse, S, heads, kvHeads, scale, window, cap);         \
+  }                                                                                                                \
+  extern "C" __global__ void __launch_bounds__(FLASH_THREADS, D == 64 ? 3 : 2) flashGradQ##NAME(                   \
+      const bf16* q, const bf16* k, const bf16* v, const int* segments, const bf16* dout, const float* lse,        \
+      const float* dots, bf16* dq, int S, int heads, int kvHeads, float scale, int window, float cap) {            \
+    extern __shared__ bf16 shared[];                                                                               \
+    gradQ<D, CAPPED>(shared, q, k, v, segments, dout, lse, dots, dq, S, heads, kvHeads, scale, window, cap);       \
+  }                                                                                                                \
+  extern "C" __global__ void __launch_bounds__(FLASH_THREADS, D == 64 ? 3 : 2) flashGradKV##NAME(                  \
+      const bf16* q, const bf16* k, const bf16* v, const int* segments, const bf16* dout, const float* lse,        \
+      const float* dots, bf16* dk, bf16* dv, int S, int heads, int kvHeads, float scale, int window, float cap) {  \
+    extern __shared__ bf16 shared[];                                                                               \
+    gradKV<D, CAPPED>(shared, q, k, v, segments, dout, lse, dots, dk, dv, S, heads, kvHeads, scale, window, cap);  \
   }
 
 FLASH_KERNELS(64, 64, false)

@@ -1,5 +1,6 @@
-// Products of each expert's rows in bfloat16 on tensor cores. Tiles of 128 by 128, steps of 64, three steps in flight by
-// asynchronous copies; 8 warps, 64 by 32 results each. Sizes of rows are multiples of 8, rows of experts are any number.
+// Products of each expert's rows in bfloat16 on tensor cores. Tiles of 128 by 128, steps of 64, three steps in flight
+// by asynchronous copies; 8 warps, 64 by 32 results each. Sizes of rows are multiples of 8, rows of experts are any
+// number.
 
 #define SIDE 128
 #define STEP 64
@@ -28,7 +29,8 @@ DEVICE void loadTall(bf16* tile, const bf16* x, int row0, int rows, i64 width, i
 
 // sums [4][4][4] of a warp += left [128, 64] right [64, 128] of a step, of which the warp has rows 64 * (warp / 4) and
 // columns 32 * (warp % 4). LT: left lies as [64, 128]; RT: right lies as [128, 64].
-template <bool LT, bool RT> DEVICE void multiplyStep(float (*sums)[4][4], bf16* left, bf16* right, int warp, int lane) {
+template <bool LT, bool RT>
+DEVICE void multiplyStep(float (*sums)[4][4], bf16* left, bf16* right, int warp, int lane) {
   int row0 = (warp >> 2) * 64, column0 = (warp & 3) * 32;
 #pragma unroll
   for (int k = 0; k < STEP / 16; k++) {
@@ -36,16 +38,18 @@ template <bool LT, bool RT> DEVICE void multiplyStep(float (*sums)[4][4], bf16* 
 #pragma unroll
     for (int m = 0; m < 4; m++)
       if (LT)
-        loadMatricesTransposed(
-            a[m], chunkAt<SIDE>(left, k * 16 + (lane & 7) + ((lane >> 4) << 3), (row0 >> 3) + m * 2 + ((lane >> 3) & 1)));
-      else loadMatrices(a[m], chunkAt<STEP>(left, row0 + m * 16 + (lane & 15), k * 2 + (lane >> 4)));
+        loadMatricesTransposed(a[m], chunkAt<SIDE>(left, k * 16 + (lane & 7) + ((lane >> 4) << 3),
+                                                   (row0 >> 3) + m * 2 + ((lane >> 3) & 1)));
+      else
+        loadMatrices(a[m], chunkAt<STEP>(left, row0 + m * 16 + (lane & 15), k * 2 + (lane >> 4)));
 #pragma unroll
     for (int n = 0; n < 2; n++)
       if (RT)
-        loadMatrices(b[n], chunkAt<STEP>(right, column0 + n * 16 + (lane & 7) + ((lane >> 4) << 3), k * 2 + ((lane >> 3) & 1)));
+        loadMatrices(
+            b[n], chunkAt<STEP>(right, column0 + n * 16 + (lane & 7) + ((lane >> 4) << 3), k * 2 + ((lane >> 3) & 1)));
       else
-        loadMatricesTransposed(
-            b[n], chunkAt<SIDE>(right, k * 16 + (lane & 7) + (((lane >> 3) & 1) << 3), (column0 >> 3) + n * 2 + (lane >> 4)));
+        loadMatricesTransposed(b[n], chunkAt<SIDE>(right, k * 16 + (lane & 7) + (((lane >> 3) & 1) << 3),
+                                                   (column0 >> 3) + n * 2 + (lane >> 4)));
 #pragma unroll
     for (int m = 0; m < 4; m++)
 #pragma unroll
@@ -70,7 +74,8 @@ DEVICE void findRows(const int* counts, int E, int R, int tile, int& expert, int
 }
 
 // Runs `steps` steps, which `fetch` copies into stages of left and right tiles.
-template <bool LT, bool RT, class Fetch> DEVICE void pipeline(float (*sums)[4][4], bf16* shared, int steps, Fetch fetch) {
+template <bool LT, bool RT, class Fetch>
+DEVICE void pipeline(float (*sums)[4][4], bf16* shared, int steps, Fetch fetch) {
   constexpr int TILE = SIDE * STEP;
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   for (int s = 0; s < STAGES - 1; s++) {
@@ -91,8 +96,9 @@ template <bool LT, bool RT, class Fetch> DEVICE void pipeline(float (*sums)[4][4
 
 // x [R, a] -> out [R, b]: rows of expert e times weights[e], [a, b], or [b, a] if RT; nobody's rows become zeros. Grid:
 // tiles of b, tiles of rows.
-template <bool RT> DEVICE void groupedRows(bf16* shared, const bf16* x, const int* counts, const bf16* const* weights,
-                                           bf16* out, int R, int E, int a, int b) {
+template <bool RT>
+DEVICE void groupedRows(bf16* shared, const bf16* x, const int* counts, const bf16* const* weights, bf16* out, int R,
+                        int E, int a, int b) {
   int expert, first, end, column0 = blockIdx.x * SIDE, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   findRows(counts, E, R, blockIdx.y, expert, first, end);
   if (first >= end) return;
@@ -101,8 +107,10 @@ template <bool RT> DEVICE void groupedRows(bf16* shared, const bf16* x, const in
     const bf16* w = weights[expert];
     pipeline<false, RT>(sums, shared, (a + STEP - 1) / STEP, [&](int s, bf16* left, bf16* right) {
       loadWide(left, x, first, end, a, s * STEP, a);
-      if (RT) loadWide(right, w, column0, b, a, s * STEP, a);
-      else loadTall(right, w, s * STEP, a, b, column0, b);
+      if (RT)
+        loadWide(right, w, column0, b, a, s * STEP, a);
+      else
+        loadTall(right, w, s * STEP, a, b, column0, b);
     });
   }
   int row0 = first + (warp >> 2) * 64 + (lane >> 2), column = column0 + (warp & 3) * 32 + (lane & 3) * 2;
@@ -118,19 +126,23 @@ template <bool RT> DEVICE void groupedRows(bf16* shared, const bf16* x, const in
     }
 }
 
-KERNEL __launch_bounds__(GROUPED_THREADS, 2) groupedProduct(const bf16* x, const int* counts, const bf16* const* weights, bf16* out, int R, int E, int a, int b) {
+KERNEL __launch_bounds__(GROUPED_THREADS, 2)
+    groupedProduct(const bf16* x, const int* counts, const bf16* const* weights, bf16* out, int R, int E, int a,
+                   int b) {
   extern __shared__ bf16 shared[];
   groupedRows<false>(shared, x, counts, weights, out, R, E, a, b);
 }
 
-KERNEL __launch_bounds__(GROUPED_THREADS, 2) groupedProductTransposed(const bf16* x, const int* counts, const bf16* const* weights, bf16* out, int R, int E, int a,
-                                int b) {
+KERNEL __launch_bounds__(GROUPED_THREADS, 2)
+    groupedProductTransposed(const bf16* x, const int* counts, const bf16* const* weights, bf16* out, int R, int E,
+                             int a, int b) {
   extern __shared__ bf16 shared[];
   groupedRows<true>(shared, x, counts, weights, out, R, E, a, b);
 }
 
 // outs[e] [b, a] = dy_e^T x_e in float, zeros for an expert without rows. Grid: tiles of a, tiles of b, E.
-KERNEL __launch_bounds__(GROUPED_THREADS, 2) groupedWeightGradient(const bf16* x, const bf16* dy, const int* counts, float* const* outs, int a, int b) {
+KERNEL __launch_bounds__(GROUPED_THREADS, 2)
+    groupedWeightGradient(const bf16* x, const bf16* dy, const int* counts, float* const* outs, int a, int b) {
   extern __shared__ bf16 shared[];
   int expert = blockIdx.z, first = 0, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   for (int e = 0; e < expert; e++) first += counts[e];

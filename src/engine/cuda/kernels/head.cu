@@ -9,9 +9,10 @@ KERNEL countTargets(const int* targets, float* counted, int n) {
   if (threadIdx.x == 0) *counted = fmaxf(sum, 1.0f);
 }
 
-// Calls `work` with the elements of a row that fall to this thread, in eights where the row's size allows, and the first
-// one's place; with `back` they are stored again.
-template <class Work> DEVICE void overRow(A* row, int V, bool back, Work work) {
+// Calls `work` with the elements of a row that fall to this thread, in eights where the row's size allows, and the
+// first one's place; with `back` they are stored again.
+template <class Work>
+DEVICE void overRow(A* row, int V, bool back, Work work) {
   float x[8];
   if (V % 8 == 0)
     for (int i = threadIdx.x * 8; i < V; i += blockDim.x * 8) {
@@ -30,8 +31,8 @@ template <class Work> DEVICE void overRow(A* row, int V, bool back, Work work) {
 // Logits of each row become cap * tanh(logit / cap) (cap 0: they stay). losses [rows] = -log softmax(logits)[target], 0
 // where the target is negative. With `gradient`, logits become their gradients, for a mean over `counted` targets times
 // *dloss. A block for each row.
-KERNEL crossEntropy(A* logits, const int* targets, float* losses, const float* counted, const float* dloss, int V, float cap,
-                    int gradient) {
+KERNEL crossEntropy(A* logits, const int* targets, float* losses, const float* counted, const float* dloss, int V,
+                    float cap, int gradient) {
   __shared__ float scratch[32];
   A* row = logits + (i64)blockIdx.x * V;
   int target = targets[blockIdx.x];

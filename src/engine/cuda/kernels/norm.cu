@@ -61,8 +61,9 @@ KERNEL rmsNormRows(const A* x, const float* weight, A* out, int rows, int H, flo
 // Elements of a row, in eights for each lane, that `rmsNormGradRows` can hold: rows of up to 2048.
 #define MOST_EIGHTS 8
 
-// `rmsNormGrad` for rows of a multiple of 8 up to 2048 elements. Each warp takes every so many'th row and keeps the weight's
-// gradient of its columns in registers; the warps of a block add theirs up at the end, in order. Shared: H floats.
+// `rmsNormGrad` for rows of a multiple of 8 up to 2048 elements. Each warp takes every so many'th row and keeps the
+// weight's gradient of its columns in registers; the warps of a block add theirs up at the end, in order. Shared: H
+// floats.
 KERNEL rmsNormGradRows(const A* x, const float* weight, const A* dy, A* dx, float* parts, int rows, int H, float eps) {
   extern __shared__ float total[];
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
@@ -107,7 +108,8 @@ KERNEL rmsNormGradRows(const A* x, const float* weight, const A* dy, A* dx, floa
   for (int i = threadIdx.x; i < H; i += blockDim.x) parts[(i64)blockIdx.x * H + i] = total[i];
 }
 
-// The mean of a row of x, and what rounding has left out of it: rows of nearly equal numbers would lose their differences.
+// The mean of a row of x, and what rounding has left out of it: rows of nearly equal numbers would lose their
+// differences.
 DEVICE float meanOf(const A* x, i64 at, int H, float* scratch, float& rest) {
   float sum = 0.0f, left = 0.0f;
   for (int i = threadIdx.x; i < H; i += blockDim.x) sum += load(x, at + i);

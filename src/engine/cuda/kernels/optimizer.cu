@@ -38,7 +38,8 @@ KERNEL chunkSquares(const Chunk* chunks, const float* gradients, float* parts) {
 }
 
 // From the squares of all chunks and the losses of the micro-batches (losses[b * stride]) to the verdict. One block.
-KERNEL judge(const float* parts, int chunks, const float* losses, int stride, const Settings* settings, Verdict* verdict) {
+KERNEL judge(const float* parts, int chunks, const float* losses, int stride, const Settings* settings,
+             Verdict* verdict) {
   __shared__ double scratch[32];
   double sum = 0.0;
   for (int i = threadIdx.x; i < chunks; i += blockDim.x) sum += parts[i];

@@ -52,7 +52,8 @@ DEVICE void limitToGroups(float* choice, float* worth, int E, int groups, int ke
       if (value > first) {
         second = first;
         first = value;
-      } else if (value > second) second = value;
+      } else if (value > second)
+        second = value;
     }
     worth[g] = size > 1 ? first + second : first;
   }
@@ -93,8 +94,9 @@ DEVICE float divisorOf(const float* scores, const int* chosen, int K, int renorm
 }
 
 // Shared: for each warp scores [E], choice [E] and worth [groups].
-KERNEL routeTopK(const float* logits, const float* correction, float* weights, int* experts, int N, int E, int K, int score,
-                 float jitter, int renormalise, float plus, float atLeast, int groups, int kept, float scaling) {
+KERNEL routeTopK(const float* logits, const float* correction, float* weights, int* experts, int N, int E, int K,
+                 int score, float jitter, int renormalise, float plus, float atLeast, int groups, int kept,
+                 float scaling) {
   extern __shared__ float shared[];
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, token = blockIdx.x * (blockDim.x >> 5) + warp;
   if (token >= N) return;
@@ -137,8 +139,8 @@ KERNEL routeTopK(const float* logits, const float* correction, float* weights, i
 }
 
 // The weights that the rule gives to choices made elsewhere. Shared: scores [E] for each warp.
-KERNEL routeWeights(const float* logits, const int* experts, float* weights, int N, int E, int K, int score, int renormalise,
-                    float plus, float atLeast, float scaling) {
+KERNEL routeWeights(const float* logits, const int* experts, float* weights, int N, int E, int K, int score,
+                    int renormalise, float plus, float atLeast, float scaling) {
   extern __shared__ float shared[];
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, token = blockIdx.x * (blockDim.x >> 5) + warp;
   if (token >= N) return;
@@ -158,8 +160,8 @@ DEVICE void throughSoftmax(const float* p, const float* d, float* dlogits, int E
 }
 
 // Shared: for each warp scores [E] and their gradients [E].
-KERNEL routeTopKGrad(const float* logits, const int* experts, const float* dweights, float* dlogits, int N, int E, int K,
-                     int score, float jitter, int renormalise, float plus, float atLeast, float scaling) {
+KERNEL routeTopKGrad(const float* logits, const int* experts, const float* dweights, float* dlogits, int N, int E,
+                     int K, int score, float jitter, int renormalise, float plus, float atLeast, float scaling) {
   extern __shared__ float shared[];
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, token = blockIdx.x * (blockDim.x >> 5) + warp;
   if (token >= N) return;
@@ -193,7 +195,8 @@ KERNEL routeTopKGrad(const float* logits, const int* experts, const float* dweig
   }
   for (int k = lane; k < K; k += 32) spread[chosen[k]] = scaling * d[k] / divisor - pull;
   __syncwarp();
-  if (score == SOFTMAX) throughSoftmax(scores, spread, out, E, lane);
+  if (score == SOFTMAX)
+    throughSoftmax(scores, spread, out, E, lane);
   else
     for (int e = lane; e < E; e += 32) out[e] = spread[e] * scores[e] * (1.0f - scores[e]);
 }

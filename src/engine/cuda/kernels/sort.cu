@@ -15,8 +15,8 @@ KERNEL digitCounts(const int* keys, int* counts, int n, int shift, int digits) {
   for (int d = threadIdx.x; d < digits; d += blockDim.x) counts[d * gridDim.x + blockIdx.x] = own[d];
 }
 
-// counts [digits, blocks] become the places where each tile's items of each digit begin; totals [digits] (not where it is
-// null) are the items of each of the first `kept` digits. One block.
+// counts [digits, blocks] become the places where each tile's items of each digit begin; totals [digits] (not where it
+// is null) are the items of each of the first `kept` digits. One block.
 KERNEL digitOffsets(int* counts, int* totals, int digits, int blocks, int kept) {
   __shared__ int sums[1024];
   int n = digits * blocks, run = (n + blockDim.x - 1) / blockDim.x, sum = 0;
@@ -44,10 +44,10 @@ KERNEL digitOffsets(int* counts, int* totals, int digits, int blocks, int kept) 
   }
 }
 
-// Moves each item to its place. `order` holds what is sorted along; null: the items' own indices. `inverse` (not where it
-// is null) tells the place of each item. One warp for each tile; shared: digits ints.
-KERNEL digitScatter(const int* keys, const int* order, const int* offsets, int* sortedKeys, int* sortedOrder, int* inverse,
-                    int n, int shift, int digits) {
+// Moves each item to its place. `order` holds what is sorted along; null: the items' own indices. `inverse` (not where
+// it is null) tells the place of each item. One warp for each tile; shared: digits ints.
+KERNEL digitScatter(const int* keys, const int* order, const int* offsets, int* sortedKeys, int* sortedOrder,
+                    int* inverse, int n, int shift, int digits) {
   extern __shared__ int next[];
   int lane = threadIdx.x;
   for (int d = lane; d < digits; d += 32) next[d] = offsets[d * gridDim.x + blockIdx.x];

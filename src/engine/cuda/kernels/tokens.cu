@@ -18,8 +18,10 @@ DEVICE int lowerBound(const int* keys, int n, int key) {
   int low = 0, high = n;
   while (low < high) {
     int middle = (low + high) >> 1;
-    if (keys[middle] < key) low = middle + 1;
-    else high = middle;
+    if (keys[middle] < key)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return low;
 }
@@ -35,8 +37,8 @@ KERNEL embeddingGrad(const int* keys, const int* order, const A* dy, float* out,
   }
 }
 
-// x [N, heads * D]: pairs of `rotary` elements of each head, from `offset`, turn by the angles of their position, tables
-// cos and sin [S, rotary / 2]; the others pass. A block for each token.
+// x [N, heads * D]: pairs of `rotary` elements of each head, from `offset`, turn by the angles of their position,
+// tables cos and sin [S, rotary / 2]; the others pass. A block for each token.
 KERNEL rope(const A* x, const float* cosines, const float* sines, A* out, int S, int heads, int D, int offset,
             int rotary, int interleaved, int inverse) {
   i64 row = blockIdx.x;
@@ -57,7 +59,8 @@ KERNEL rope(const A* x, const float* cosines, const float* sines, A* out, int S,
 }
 
 // `rope` of whole heads whose pairs are (i, i + D / 2), D a multiple of 16: a thread turns eight pairs at a time.
-KERNEL ropeHalves(const A* x, const float* cosines, const float* sines, A* out, int N, int S, int heads, int D, int inverse) {
+KERNEL ropeHalves(const A* x, const float* cosines, const float* sines, A* out, int N, int S, int heads, int D,
+                  int inverse) {
   int half = D / 2, eights = half / 8, perToken = heads * eights;
   i64 n = (i64)N * perToken;
   for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) {
@@ -122,8 +125,8 @@ KERNEL segmentPositions(const int* segments, int* out, int batch, int S) {
   }
 }
 
-// Puts the first counts[b] of each row's T new keys or values [B*T, heads * size] behind its lengths[b] past ones in the
-// cache [B, heads, C, size]. Grid: T, B.
+// Puts the first counts[b] of each row's T new keys or values [B*T, heads * size] behind its lengths[b] past ones in
+// the cache [B, heads, C, size]. Grid: T, B.
 KERNEL appendCache(const A* fresh, A* cache, const int* lengths, const int* counts, int T, int heads, int C, int size) {
   int token = blockIdx.x, row = blockIdx.y;
   if (token >= counts[row]) return;
@@ -138,6 +141,8 @@ KERNEL appendCache(const A* fresh, A* cache, const int* lengths, const int* coun
 KERNEL moveCache(const A* from, A* to, int C, int other, int size) {
   i64 kept = (i64)min(C, other) * size, group = blockIdx.x;
   for (i64 i = threadIdx.x; i < (i64)other * size; i += blockDim.x)
-    if (i < kept) to[group * other * size + i] = from[group * C * size + i];
-    else store(to, group * other * size + i, 0.0f);
+    if (i < kept)
+      to[group * other * size + i] = from[group * C * size + i];
+    else
+      store(to, group * other * size + i, 0.0f);
 }
