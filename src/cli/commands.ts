@@ -47,7 +47,7 @@ export const commandEntries: Readonly<Record<string, CommandEntry>> = {
   },
   merge: {
     arguments: "<model>",
-    description: "average the experts of a mixture, or pick one, into a dense model folder",
+    description: "average the experts of an MoE, or pick one, into a dense model folder",
     load: async () => (await import("./merge.js")).mergeCommand(),
   },
   verify: {

@@ -56,7 +56,7 @@ export function convertCommand(): Command {
   withRecipe(command)
     .option(
       "--expert-multiply <m>",
-      "make a mixture out of a mixture: every expert m times (in place of --recipe)",
+      "make an MoE out of an MoE: every expert m times (in place of --recipe)",
       wholeNumber("--expert-multiply", 2, 65_536),
     )
     .option(

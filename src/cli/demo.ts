@@ -133,7 +133,7 @@ function shownLines({ made, proof }: Made, { written, seed, seconds }: Shown, co
   const { source, target } = made.plan;
   const preservation = proof?.preservation ?? null;
   return [
-    `${recipeWords}: 8 copies of every FFN as experts, a router that gives a token 2`,
+    `${recipeWords}: 8 copies of every FFN as experts, a router that sends each token to 2`,
     "",
     ...sizeTable(source, target, columns),
     "",

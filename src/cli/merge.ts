@@ -1,4 +1,4 @@
-/** `upcycle merge`: a dense model out of the experts of a mixture. */
+/** `upcycle merge`: a dense model out of the experts of an MoE. */
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { bytes, compact } from "../base/format.js";
@@ -29,7 +29,7 @@ interface MergeFlags extends MakeFlags {
 /** The command with its options and its help. */
 export function mergeCommand(): Command {
   const command = new Command("merge")
-    .description("average the experts of a mixture, or pick one, into a dense model folder")
+    .description("average the experts of an MoE, or pick one, into a dense model folder")
     .argument("<model>", `MoE model folder, ${orAdapted}`)
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
     .option("--expert <n>", "take this expert alone, counted from 0", wholeNumber("--expert", 0))

@@ -1,4 +1,4 @@
-/** `upcycle convert MOE --expert-multiply M`: a mixture of more experts out of a mixture. */
+/** `upcycle convert MOE --expert-multiply M`: an MoE with more experts out of an MoE. */
 import { inputError } from "../base/errors.js";
 import { bytes, compact } from "../base/format.js";
 import type { ModelSource } from "../files/checkpoint/model-source.js";
@@ -37,7 +37,7 @@ const meaningful: ReadonlySet<string> = new Set([
   "debug",
 ]);
 
-/** The recipe that flags with `--expert-multiply` say. Throws `input` for flags of recipes for dense models. */
+/** The recipe that flags with `--expert-multiply` say. Throws inputError for flags of recipes for dense models. */
 export function multiplyRecipe(flags: MultiplyFlags & { readonly expertMultiply: number }): MultiplyRecipe {
   const other = Object.keys(flags).find((flag) => !meaningful.has(flag));
   if (other !== undefined) {

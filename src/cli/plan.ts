@@ -105,7 +105,7 @@ export function planCommand(): Command {
       "upcycle fit --json of upcycling-shared; or dense=FILE, scratch=FILE, upcycled=FILE (default: published)",
       collect,
     )
-    .option("--fitted-recipe <name>", "recipe of the mixtures in your fits")
+    .option("--fitted-recipe <name>", "recipe of the MoEs in your fits")
     .option("--n <params>", "N of the laws (default: all parameters)", quantity("--n", 1))
     .option("--parent-lr <rate>", "highest learning rate of the parent's training", realNumber("--parent-lr", 1e-8, 1))
     .option("--level <part>", "confidence of intervals", realNumber("--level", 0.5, 0.9999), 0.9)
@@ -264,7 +264,7 @@ function gpuNamed({ gpus }: HardwareTable, name: string): Gpu {
   });
 }
 
-/** `0.45`, or `0.45,0.35`: shares of the GPU's peak that dense models and mixtures reach. */
+/** `0.45`, or `0.45,0.35`: shares of the GPU's peak that dense models and MoEs reach. */
 function sharesOfPeak(text: string): PlanRequest["mfu"] {
   const parts = text.split(",");
   if (parts.length > 2) throw inputError(`"${text}" is not one or two numbers`, { where: "--mfu" });

@@ -67,7 +67,10 @@ async function settingsOf(command: Command): Promise<Record<string, unknown>> {
 /** How results and errors are shown is no setting of the work. */
 const isSetting = ({ long }: Option): boolean => ![name, "--json", "--debug"].includes(long ?? "");
 
-/** What was given, else the default of the parser, else what the help says of the default, else null. */
+/**
+ * The value on the command line, else the default of the parser, else the default that the help text states as
+ * "(default: ...)", else null. Rewording such a text changes what `--print-settings` shows.
+ */
 function valueOf(command: Command, option: Option): unknown {
   const given: unknown = command.getOptionValue(option.attributeName());
   if (given !== undefined) return given;

@@ -98,7 +98,7 @@ async function execute(denseName: string, moeName: string, flags: VerifyFlags): 
 }
 
 /**
- * Throws inputError where a mixture stands in the place of the parent and a dense model in that of the child: the two
+ * Throws inputError where an MoE stands in the place of the parent and a dense model in that of the child: the two
  * are the wrong way round.
  */
 async function requireOrder(dense: ModelSource, moe: ModelSource): Promise<void> {

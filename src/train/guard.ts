@@ -4,7 +4,7 @@
  */
 import type { GuardConfig } from "../base/schemas/index.js";
 
-/** What the spike guard goes by. */
+/** State of the spike guard: recent losses and gradient norms, saved with the run. */
 export interface GuardState {
   /** Updates made: AdamW's bias correction counts these, not the skipped steps. */
   readonly updates: number;

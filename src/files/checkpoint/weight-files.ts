@@ -49,7 +49,7 @@ interface FillOptions {
 
 /**
  * Writes the chunks that are not done, in order, a few at a time, and flushes all files. After a failure or an abort
- * what was written is flushed and reported before the error is thrown (`interrupted` for an abort).
+ * what was written is flushed and reported before the error is thrown (interruptedError for an abort).
  */
 export async function fillWeightFiles(options: FillOptions): Promise<void> {
   const { chunks, done, writer, onFlushed, onWritten, signal, flushBytes = defaultFlushBytes } = options;

@@ -155,7 +155,7 @@ export interface WrittenCheckpoint {
 /**
  * Writes config.json, the weights, the index if there are several files, carried and further files.
  * Throws inputError if `dir` is taken or cannot be written to, or the spec cannot be said in its family's config;
- * stopError if the disk is (or would be) full; `interrupted` for the signal. After a failure `dir` is as it was before.
+ * stopError if the disk is (or would be) full; interruptedError for the signal. After a failure `dir` is as it was before.
  */
 export async function writeCheckpoint(options: WriteOptions): Promise<WrittenCheckpoint> {
   const { dir, carry } = options;

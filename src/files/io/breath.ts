@@ -2,7 +2,7 @@
 import { interruptedError } from "../../base/errors.js";
 
 /**
- * Lets events have their turn. Throws `interrupted` if the signal has fired, saying that nothing was written: to be
+ * Lets events have their turn. Throws interruptedError if the signal has fired, saying that nothing was written: to be
  * called only before anything is.
  */
 export async function breathe(signal: AbortSignal | undefined): Promise<void> {

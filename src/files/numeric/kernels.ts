@@ -50,8 +50,8 @@ interface Wasm {
 const wasm = (globalThis as unknown as { WebAssembly: Wasm }).WebAssembly;
 
 /**
- * Zeroed memory of at least so many bytes that begins at a page: WebAssembly memories do, in every engine. Where the
- * engine gets no addresses for one (it reserves gigabytes around each), the memory begins anywhere.
+ * Zeroed, page-aligned memory of at least `bytes` bytes. If address space is short (V8 reserves about 10 GB around each
+ * WebAssembly memory), an ArrayBuffer without guaranteed alignment.
  */
 export function pageMemory(bytes: number, allocate: typeof wasmMemory = wasmMemory): ArrayBuffer {
   const pages = Math.ceil(bytes / 65536);

@@ -27,6 +27,7 @@ export interface ParamInfo {
 export interface LossOutputs {
   /** Mean next-token cross entropy. */
   readonly loss: number;
+  /** The load-balancing loss, and the router z-loss; null without. */
   readonly balance: number | null;
   readonly z: number | null;
   /** How often each expert was chosen [E], one for each MoE layer. */
@@ -49,16 +50,13 @@ export interface LossProgram {
 export interface TrainProgram extends LossProgram {
   /** Inputs between targets and parameters. */
   readonly feeds: readonly RoutingFeed[];
-  /** Where the balance loss goes by the shares of several micro-batches. */
+  /** Set if the balance loss uses expert shares counted over several micro-batches (`global`, `running`); else null. */
   readonly shares: {
     /** Inputs as of the program; outputs: the counts [1, E] that shares are made of, one for each MoE layer. */
     readonly graph: Graph;
     /** Where those counts stand in the program's own outputs. */
     readonly counts: readonly number[];
-    /**
-     * Every micro-batch goes by the shares of the whole step, so that they must be known before; else by those up to
-     * itself.
-     */
+    /** True (`global`): the shares of the whole step are needed first. False (`running`): those up to this micro-batch. */
     readonly ahead: boolean;
   } | null;
   /** Output `gradients + i` is the gradient of `trained[i]`. Gradients are of loss + auxCoef * balance + zCoef * z. */
@@ -77,7 +75,7 @@ export interface LogitsProgram {
   readonly picksRows: boolean;
 }
 
-/** `batch`: sequences per micro-batch. */
+/** Sizes and settings of a train program; `batch` counts sequences per micro-batch. */
 interface TrainShape extends BatchShape {
   /** Coefficient of the load-balancing loss. */
   readonly auxCoef: number;
@@ -117,7 +115,7 @@ function buildLosses(spec: DecoderSpec, shape: BatchShape, routing = plainRoutin
     routing.balance === "model"
       ? balanceLoss(b, routers)
       : layerBalanceLoss(b, routers, { blocks: routing.balance === "sequence" ? shape.batch : 1, elsewhere });
-  // Without a loss in it, a network needs no balance that its layers cannot share.
+  // One balance loss over all layers exists only where their numbers of experts agree.
   const balance = moe && (routing.balance !== "model" || sharesBalance(spec)) ? balanced() : null;
   const z = moe ? routerZLoss(b, routers) : null;
   const values: ValueId[] = [];
@@ -165,7 +163,7 @@ function elsewhereFeeds(b: GraphBuilder, elsewhere: readonly ElsewhereInputs[]):
 const paramsOf = (decoder: Decoder): ParamInfo[] =>
   decoder.params.map(({ slot }) => ({ key: slot.key, shape: slot.shape }));
 
-/** Puts inputs in the promised order, drops dead nodes and proves the result. */
+/** Puts inputs in the promised order, drops dead nodes and verifies the graph. */
 function close(decoder: Decoder, feeds: readonly ValueId[], outputs: readonly ValueId[]): Graph {
   const inputs = [...feeds, ...decoder.params.map(({ id }) => id)];
   const graph = prune({ ...decoder.builder.finish(outputs), inputs });

@@ -89,9 +89,9 @@ function setUp(fit: Fit, problem: Problem, quantity: Functional, level: number):
   // Rise of the deviance per unit of unscaled objective.
   const small = 1e-4 * fit.objective + 1e-300;
   const rate = deviance(fit.objective + small) / small;
-  // Squares are summed whole but differentiated as halves.
-  const half = loss.name === "mse" ? 1 : 0.5;
-  const reach = Math.sqrt(threshold / Math.max(rate * half * curvature, 1e-300));
+  // For mse the objective sums r^2, while its curvature is that of r^2 / 2.
+  const curvatureFactor = loss.name === "mse" ? 1 : 0.5;
+  const reach = Math.sqrt(threshold / Math.max(rate * curvatureFactor * curvature, 1e-300));
   return {
     fit,
     problem,

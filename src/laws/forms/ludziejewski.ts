@@ -7,9 +7,10 @@ import { columnD } from "./chinchilla.js";
 import { effectiveExperts } from "./effective-experts.js";
 
 /**
- * Joint law of MoE models (Ludziejewski et al. 2025). Internal parameters: ln a' = ln a + delta m_E + alpha m_N +
- * gamma m_N m_E (the size term in the middle of the data), alpha' = alpha + gamma m_E, delta' = delta + gamma m_N,
- * gamma, likewise for the data term; ln c; ln Es and ln(Em / Es - 1).
+ * Joint law of MoE models (Ludziejewski et al. 2025). m_N, m_D and m_E are the means of ln N, ln D and ln Ehat over the
+ * points. Internal parameters, in this order: ln a' = ln a + delta m_E + alpha m_N + gamma m_N m_E,
+ * alpha' = alpha + gamma m_E, delta' = delta + gamma m_N, gamma; then the same four of the data term (b, beta, omega,
+ * zeta, with m_D in the place of m_N); then ln c, ln Es and ln(Em / Es - 1).
  */
 export const ludziejewski: Law = generalLaw({
   id: "ludziejewski",

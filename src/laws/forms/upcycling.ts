@@ -1,5 +1,5 @@
 /**
- * Laws of upcycled models: D1 tokens trained the dense parent, D2 the mixture made of it, N is the parent's size. The
+ * Laws of upcycled models: D1 tokens trained the dense parent, D2 the MoE made of it, N is the parent's size. The
  * logarithm in the interaction is natural and sizes are raw counts; other readings give impossible losses.
  */
 import { powerSumLaw, type Power, type PowerTerm } from "./power-sum.js";

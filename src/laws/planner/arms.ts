@@ -3,7 +3,7 @@ import type { Curves } from "./coefficients.js";
 import type { Gpu } from "./hardware.js";
 
 /**
- * `dense`: the parent trained on. `upcycled`: the mixture made of it. `scratch`: such a mixture from random weights.
+ * `dense`: the parent trained on. `upcycled`: the MoE made of it. `scratch`: such an MoE from random weights.
  */
 export type ArmId = "dense" | "upcycled" | "scratch";
 

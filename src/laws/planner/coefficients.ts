@@ -1,5 +1,5 @@
 /**
- * The three laws of a plan: dense models, mixtures from scratch, upcycled ones; where they are from, what is known of
+ * The three laws of a plan: dense models, MoEs from scratch, upcycled ones; where they are from, what is known of
  * their error, and over which sizes and tokens they were fitted.
  */
 import { at as elementAt, entryOf } from "../../base/at.js";
@@ -46,7 +46,7 @@ export interface Coefficients {
     readonly size: readonly [number, number] | null;
     readonly tokens: readonly [number, number] | null;
   };
-  /** Recipe of the fitted mixtures, such as E8G1T2; null: not known. */
+  /** Recipe of the fitted MoEs, such as E8G1T2; null: not known. */
   readonly recipe: string | null;
 }
 
@@ -60,7 +60,7 @@ export interface Curves {
 
 /**
  * Table 2 of Liew et al. 2025. The sizes and tokens of its fit are not known exactly: models up to 7B and a corpus of
- * 368B tokens, from notes about the paper; its mixtures have 8 experts of which 2 are chosen.
+ * 368B tokens, from notes about the paper; its MoEs have 8 experts of which 2 are chosen.
  */
 export function publishedCoefficients(): Coefficients {
   const of = (id: string): { readonly arm: ArmLaw; readonly half: Params } => {

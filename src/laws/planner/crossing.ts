@@ -20,7 +20,7 @@ interface Crossing {
   readonly to: "behind" | "ahead";
 }
 
-/** Where a mixture from scratch catches up with an upcycled one. */
+/** Where an MoE from scratch catches up with an upcycled one. */
 export interface CatchUp {
   /**
    * `at`: from `tokens` on scratch is ahead. `always-ahead`: upcycled never falls behind. `never-ahead`: no D2 at which
@@ -74,7 +74,7 @@ interface CatchUpOptions {
   readonly size: number;
   /** D1. */
   readonly seen: number;
-  /** Tokens the mixture from scratch gets for the parent's training: 0 (sunk) or D1 / r. */
+  /** Tokens the MoE from scratch gets for the parent's training: 0 (sunk) or D1 / r. */
   readonly credit: number;
   /** Largest number of tokens the laws were fitted on. */
   readonly largestFitted: number;

@@ -147,7 +147,7 @@ function catchUpNotes({ arms, main, validFrom, coefficients }: PlanResults, star
     notes.push({
       kind: "second-crossing",
       text:
-        `The budget of ${compact(scratch.tokens)} tokens is past D* = ${compact(star)}: by the laws a mixture ` +
+        `The budget of ${compact(scratch.tokens)} tokens is past D* = ${compact(star)}: by the laws an MoE ` +
         "from scratch has caught up.",
     });
   }
@@ -159,7 +159,7 @@ function recipeNotes({ recipes, coefficients }: PlanResults): Note[] {
   if (others.length === 0) return [];
   const about =
     coefficients.recipe === null
-      ? "mixtures of a recipe that the fit does not name"
+      ? "MoEs of a recipe that the fit does not name"
       : `${coefficients.recipe} (${coefficients.recipe === "E8G1T2" ? "8 experts, 2 chosen" : "your fit's"})`;
   return [
     {

@@ -13,7 +13,7 @@ export interface Optimum {
 
 /**
  * Size and upcycled tokens that a compute C is best split into when the parent (any size, trained on D1 tokens) costs
- * nothing: C = 6 r N D2, r = FLOPs per token of the mixture over the dense model's. For the law A D1^-a1 D2^(-a2 + a3
+ * nothing: C = 6 r N D2, r = FLOPs per token of the MoE over the dense model's. For the law A D1^-a1 D2^(-a2 + a3
  * ln D1) + B N^-b + E in closed form (derived here): a = a2 - a3 ln D1, A' = A D1^-a1, G = (b B / (a A'))^(1 / (a +
  * b)), N = G (C / 6r)^(a / (a + b)), D2 = C / (6 r N). For other laws by search.
  */
@@ -45,7 +45,7 @@ export function computeOptimal(
 
 /**
  * Best share of D1 in a fixed total of tokens, when the dense training is paid for too: loss and share, beside a
- * mixture from scratch on all of them.
+ * MoE from scratch on all of them.
  */
 export function bestShare(
   curves: Curves,

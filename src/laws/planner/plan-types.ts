@@ -29,7 +29,7 @@ export interface PlanRequest {
   /** Tokens per optimizer step; null: chosen. */
   readonly batchTokens: number | null;
   readonly speed: SpeedModel;
-  /** Measured share of peak, model FLOPs, of dense models and of mixtures; replaces the speed model. */
+  /** Measured share of peak, model FLOPs, of dense models and of MoEs; replaces the speed model. */
   readonly mfu: { readonly dense: number | null; readonly moe: number | null };
   readonly coefficients: Coefficients;
   readonly parentPeak: number | null;
@@ -45,7 +45,7 @@ export interface Interval {
   readonly high: number;
 }
 
-/** A model that is trained: the dense one, or the mixture of one recipe. */
+/** A model that is trained: the dense one, or the MoE of one recipe. */
 export interface ModelPlan {
   readonly recipe: RecipeShape | null;
   readonly params: ParamCount;
@@ -60,7 +60,7 @@ export interface ModelPlan {
 /** What one arm reaches and costs under the budget. */
 export interface ArmPlan {
   readonly id: ArmId;
-  /** Recipe of the mixture; null for the dense model. */
+  /** Recipe of the MoE; null for the dense model. */
   readonly recipe: string | null;
   /** D2: further tokens that the budget pays for; null: does not fit, and the budget is not in tokens. */
   readonly tokens: number | null;
@@ -79,7 +79,7 @@ export interface ArmPlan {
   readonly compute: number | null;
 }
 
-/** D* and the compute-optimal split of one recipe's mixture. */
+/** D* and the compute-optimal split of one recipe's MoE. */
 export interface RecipePlan {
   readonly name: string;
   /** FLOPs per token over the dense model's: r. */
@@ -122,7 +122,7 @@ export interface PlanResults {
   readonly validFrom: number | null;
   /** First D2 at which upcycling is ahead of training the dense model on, at equal tokens. */
   readonly aheadOfDense: number | null;
-  /** Were nothing trained yet: best share of dense tokens in D1 + D2, and a mixture from scratch on all. */
+  /** Were nothing trained yet: best share of dense tokens in D1 + D2, and an MoE from scratch on all. */
   readonly split: {
     readonly total: number;
     readonly share: number;

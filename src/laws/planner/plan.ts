@@ -1,5 +1,5 @@
 /**
- * A plan: what continuing a dense model, upcycling it, or a mixture from scratch would reach and cost under one budget.
+ * A plan: what continuing a dense model, upcycling it, or an MoE from scratch would reach and cost under one budget.
  * Pure: it also runs in the page.
  */
 import { at } from "../../base/at.js";
@@ -25,7 +25,7 @@ export interface Plan extends PlanResults {
   readonly sensitivity: readonly Variation[];
 }
 
-/** The mixture of one recipe. */
+/** The MoE of one recipe. */
 type MixturePlan = ModelPlan & { readonly recipe: RecipeShape };
 
 /**

@@ -27,7 +27,7 @@ interface World {
   readonly size: number;
   readonly seen: number;
   readonly curves: Curves;
-  /** Factor on the tokens of dense arms and of mixtures. */
+  /** Factor on the tokens of dense arms and of MoEs. */
   readonly dense: number;
   readonly moe: number;
 }
@@ -82,8 +82,7 @@ function assumptionsOf({ request, size, models }: PlanContext): readonly [assump
     ["tokens after the parent (D2)", ["half", { dense: 0.5, moe: 0.5 }], ["double", { dense: 2, moe: 2 }]],
     ["tokens the parent has seen (D1)", ["half", { seen: seen / 2 }], ["double", { seen: seen * 2 }]],
   ];
-  if (isTimed)
-    assumptions.push(["speed of the mixture", ["25 % slower", { moe: 0.75 }], ["25 % faster", { moe: 1.25 }]]);
+  if (isTimed) assumptions.push(["speed of the MoE", ["25 % slower", { moe: 0.75 }], ["25 % faster", { moe: 1.25 }]]);
   if (isTimed && budget.money !== null) {
     const cheaper: End = ["20 % less", { dense: 1.25, moe: 1.25 }];
     assumptions.push(["price of a GPU hour", cheaper, ["25 % more", { dense: 0.8, moe: 0.8 }]]);

@@ -195,7 +195,7 @@ export function shapeOfSize(size: number): ShapeNumbers {
 }
 
 /**
- * The mixture that a recipe makes of a dense decoder, for counting: not bound to a family that can be written. Throws
+ * The MoE that a recipe makes of a dense decoder, for counting: not bound to a family that can be written. Throws
  * inputError like `checkSource`.
  */
 export function mixtureOf(source: DecoderSpec, recipe: RecipeShape): DecoderSpec {

@@ -1,4 +1,4 @@
-/** A thread that fits: the first message is the task of all jobs, each further one a job. */
+/** Worker thread of fits. The first message sets law, points and loss; every later one is a job to answer. */
 import { parentPort } from "node:worker_threads";
 import { openRunner, type FitTask, type Job, type Runner } from "./jobs.js";
 

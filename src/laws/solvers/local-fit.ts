@@ -35,8 +35,8 @@ export interface LocalFit {
   readonly evaluations: number;
 }
 
-/** LAD is Huber's loss with a threshold this much smaller than the typical residual. */
-const ladThreshold = 1e-7;
+/** The lowering of Huber's threshold ends at this fraction of the typical residual. */
+const ladRatio = 1e-7;
 
 /** Fits from one start, with at most one penalty, by the minimiser that suits the loss. */
 export function fitFrom(
@@ -83,7 +83,7 @@ function finished(objective: Objective, loss: Loss, { theta, gradient, value, co
   };
 }
 
-/** Thresholds of Huber's loss on the way to least absolute deviations: each is a fifth of the one before. */
+/** Most thresholds tried on the way to least absolute deviations; each is a fifth of the one before. */
 const ladSteps = 14;
 
 /**
@@ -99,7 +99,7 @@ function leastAbsolute(objective: Objective, start: Float64Array, limits: Solver
   let minimum = bfgs(objective, start, limits);
   // The start may have been far away: thresholds are relative to the residuals of the first fit.
   floor = Math.max(Math.min(floor, medianResidual(objective)), 1e-13);
-  for (let step = 1; step < ladSteps && objective.delta > floor * ladThreshold; step++) {
+  for (let step = 1; step < ladSteps && objective.delta > floor * ladRatio; step++) {
     objective.delta = Math.max(floor * 0.2 ** step, 1e-14);
     minimum = bfgs(objective, minimum.theta, limits);
   }
@@ -161,7 +161,10 @@ function zeroResiduals(
   return true;
 }
 
-/** Largest slope that the points `on` cannot balance against the points `off`; null where it cannot be computed. */
+/**
+ * Largest gradient component that multipliers of at most their weights on the points `on` cannot cancel; null if the
+ * system is singular.
+ */
 function unbalancedSlope(
   objective: Objective,
   on: readonly number[],

@@ -33,7 +33,7 @@ export interface PreservationReport extends FunctionComparison {
   /** Null where the two cannot be compared layer by layer. */
   readonly layers: readonly LayerError[] | null;
   readonly precision: { readonly parent: StoredPrecision; readonly child: StoredPrecision };
-  /** Weights passed by instead of being held. */
+  /** Whether weights were streamed from disk instead of held in memory. */
   readonly streamed: boolean;
   readonly verdict: PreservationVerdict;
 }
@@ -45,7 +45,7 @@ export interface PreservationVerdict {
    * weights to 16 bits explains. `different`. `damaged`: a logit is not a number.
    */
   readonly kind: "identical" | "same" | "rounded" | "different" | "damaged";
-  /** Largest `relative` that would have been no `different`. */
+  /** Largest `relative` that is not judged `different`. */
   readonly tolerance: number;
   readonly words: string;
 }

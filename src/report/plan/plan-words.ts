@@ -134,7 +134,7 @@ export function splitWords({ split, recipes, main, seen, size }: Plan): readonly
   if (split !== null) {
     sentences.push(
       `Were nothing trained yet: of ${compact(split.total)} tokens in all, ${percent(split.share)} dense and ` +
-        `the rest upcycled would be best (${loss4(split.loss)}), and a mixture from scratch ` +
+        `the rest upcycled would be best (${loss4(split.loss)}), and an MoE from scratch ` +
         `${split.scratch < split.loss ? "better still" : "worse"} (${loss4(split.scratch)}).`,
     );
   }

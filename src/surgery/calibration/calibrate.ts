@@ -50,7 +50,7 @@ export interface Calibration {
 
 /**
  * Measures each layer's factor and the selected probability. Throws inputError for a model, recipe or text that cannot
- * be used, `interrupted` when `signal` fires.
+ * be used, interruptedError when `signal` fires.
  */
 export async function calibrate({
   source: from,

@@ -87,8 +87,8 @@ export async function planConversion(options: UpcycleOptions): Promise<Conversio
 }
 
 /**
- * Makes the MoE model folder; `out` appears only when it is complete. Throws `input` for a source, recipe, target or
- * folder that cannot be used, `stopped` for a full disk, `interrupted` when `signal` fires.
+ * Makes the MoE model folder; `out` appears only when it is complete. Throws inputError for a source, recipe, target or
+ * folder that cannot be used, stopError for a full disk, interruptedError when `signal` fires.
  */
 export function convertCheckpoint(
   options: ConvertOptions,
@@ -141,7 +141,7 @@ async function prepare(
   return { work, details: { record, card } };
 }
 
-/** Throws `input` for a plan whose router rows are missing: it can be shown, but not carried out. */
+/** Throws inputError for a plan whose router rows are missing: it can be shown, but not carried out. */
 function requireComplete({ plan: { data, recipe, outputs } }: ConversionPlan): void {
   const isMissing = ({ value }: PlannedSlot): boolean =>
     value.op === "data" && !data.some(({ name }) => name === value.name);

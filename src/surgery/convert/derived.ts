@@ -51,7 +51,7 @@ interface DerivedPlanning<Plan> {
 
 /** One way of deriving a model. */
 interface Derivation<Plan extends DerivedPlan> {
-  /** Throws `input` for a source that no such model can be derived from. */
+  /** Throws inputError for a source that no such model can be derived from. */
   readonly plan: (checkpoint: Checkpoint) => DerivedPlanning<Plan> | Promise<DerivedPlanning<Plan>>;
   /** What a plan writes. */
   readonly work: (planned: PlannedModel<Plan>, checkpoint: Checkpoint) => DerivedWork | Promise<DerivedWork>;

@@ -58,8 +58,8 @@ export type ExecuteEvent =
     };
 
 /**
- * Writes the folder. The base is the first of `sources`, and its tokenizer is copied. Throws `input` for a folder
- * that cannot be used, `stopped` for a full disk, `interrupted` when the signal fires.
+ * Writes the folder. The base is the first of `sources`, and its tokenizer is copied. Throws inputError for a folder
+ * that cannot be used, stopError for a full disk, interruptedError when the signal fires.
  */
 export function executeWork(
   sources: Parents,

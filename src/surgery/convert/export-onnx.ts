@@ -83,8 +83,8 @@ const PIECE = 1 << 22;
 
 /**
  * Writes the file, and the file of weights if there is one; names appear when everything is complete. Memory does not
- * grow with the model. Weights are stored in float32, named by slot key. Throws `input` for a model or a place that
- * cannot be used and a sequence longer than the model's positions, `stopped` for a full disk, `interrupted` when
+ * grow with the model. Weights are stored in float32, named by slot key. Throws inputError for a model or a place that
+ * cannot be used and a sequence longer than the model's positions, stopError for a full disk, interruptedError when
  * `signal` fires. Whoever stops listening stops the export, and nothing is left of it.
  */
 export async function* exportOnnx(options: ExportOptions): AsyncGenerator<ExportEvent, Exported, undefined> {

@@ -54,7 +54,7 @@ export type MadeModel<Planned extends PlannedModel, Details = unknown> = Planned
 
 /** Where and how to write. */
 export interface MakeOptions extends ExecuteOptions {
-  /** Take `out` as it is, instead of refusing it, where it is the same conversion's result and was not measured. */
+  /** If `out` already holds this conversion's complete but unmeasured result, use it instead of refusing the folder. */
   readonly acceptFinished?: boolean | undefined;
 }
 
@@ -70,11 +70,11 @@ export interface Surgery<Planned extends PlannedModel, Details> {
   readonly sources: ParentSources;
   /** Whether even a plan that is only shown needs what is measured on text (`measured`). */
   readonly plansByMeasuring: boolean;
-  /** Plans the model. It reads only weights that decide whether it can be made, and throws `input` if it cannot. */
+  /** Plans the model. It reads only weights that decide whether it can be made, and throws inputError if it cannot. */
   readonly plan: (parents: Parents) => Planned | Promise<Planned>;
-  /** Throws `input` for a plan that can be shown, not carried out. */
+  /** Throws inputError for a plan that can be shown, not carried out. */
   readonly requireComplete?: (planned: Planned) => void;
-  /** The work that the plan is, and the texts that are written beside the weights. Writes nothing. */
+  /** The plan as executable work, with the texts to be written beside the weights. Writes nothing. */
   readonly prepare: (parents: Parents, planned: Planned) => Promise<PreparedWork<Details>>;
   /** The same surgery with what had to be measured on text; left out where nothing has. */
   readonly measured?: (tools: MeasureTools) => AsyncGenerator<MeasureEvent, Surgery<Planned, Details>, undefined>;
@@ -82,7 +82,7 @@ export interface Surgery<Planned extends PlannedModel, Details> {
   readonly card: (made: MadeModel<Planned, Details>, preservation: PreservationReport) => string;
 }
 
-/** What would be made; writes nothing. Throws `input` for sources and settings that do not go together. */
+/** What would be made; writes nothing. Throws inputError for sources and settings that do not go together. */
 export async function planModel<Planned extends PlannedModel>(
   surgery: Pick<Surgery<Planned, unknown>, "sources" | "plan">,
 ): Promise<Planned> {
@@ -95,8 +95,8 @@ export async function planModel<Planned extends PlannedModel>(
 }
 
 /**
- * Makes the folder; `out` appears only when it is complete. Throws `input` for sources, settings or a folder that
- * cannot be used, `stopped` for a full disk, `interrupted` when `signal` fires. Whoever stops listening stops the work
+ * Makes the folder; `out` appears only when it is complete. Throws inputError for sources, settings or a folder that
+ * cannot be used, stopError for a full disk, interruptedError when `signal` fires. Whoever stops listening stops the work
  * as the signal does.
  */
 export async function* makeModel<Planned extends PlannedModel, Details>(

@@ -30,7 +30,7 @@ export type MeasureEvent =
 export const hasPrompts = ({ routerInit }: UpcycleRecipe): boolean =>
   routerInit !== null && routerInit.kind !== "uniform_random";
 
-/** The rows of a router that is made from prompts. Throws like `promptRouter`, `interrupted` when the signal fires. */
+/** The rows of a router that is made from prompts. Throws like `promptRouter`, interruptedError when the signal fires. */
 export async function* promptedRouter(
   source: ModelSource,
   recipe: UpcycleRecipe,

@@ -50,7 +50,7 @@ export async function planMerging(options: MergeSourceOptions): Promise<MergingP
 
 /**
  * Makes the dense model folder; `out` appears only when it is complete, and an interrupted merge resumes when asked for
- * again. Throws `input` for a source, choice or folder that cannot be used, `stopped` for a full disk, `interrupted`
+ * again. Throws inputError for a source, choice or folder that cannot be used, stopError for a full disk, `interrupted`
  * when `signal` fires.
  */
 export function mergeCheckpoint(
@@ -98,7 +98,7 @@ function workOf({ plan, warnings }: MergingPlan): DerivedWork {
 }
 
 /**
- * Throws `input` for experts that are parts of FFNs: without a record each counts as a whole FFN. Parts of one FFN
+ * Throws inputError for experts that are parts of FFNs: without a record each counts as a whole FFN. Parts of one FFN
  * share their router row (virtual group) until training moves it, and copies of experts keep their order. So a run of
  * equal rows at the beginning, followed by others, tells the number of parts.
  */
@@ -135,7 +135,7 @@ function equalFirstRows(rows: Float32Array, width: number): number {
 /** How many values are read at a time. */
 const valuesAtOnce = 1 << 20;
 
-/** Throws `input` for a shared expert's down matrix that is not zero. */
+/** Throws inputError for a shared expert's down matrix that is not zero. */
 async function requireZero(checkpoint: Checkpoint, key: string): Promise<void> {
   const shape = slotsOf(checkpoint.spec).find((slot) => slot.key === key)?.shape;
   if (shape === undefined) throw new Error(`the plan leaves out ${key}, which the model does not have`);

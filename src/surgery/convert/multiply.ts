@@ -44,8 +44,8 @@ export async function planMultiplying(options: MultiplySourceOptions): Promise<M
 
 /**
  * Makes the larger MoE model folder; `out` appears only when it is complete, and interrupted work resumes when asked
- * for again. Throws `input` for a source, recipe or folder that cannot be used, `stopped` for a full disk,
- * `interrupted` when `signal` fires.
+ * for again. Throws inputError for a source, recipe or folder that cannot be used, stopError for a full disk,
+ * interruptedError when `signal` fires.
  */
 export function multiplyExperts(
   options: MultiplyOptions,

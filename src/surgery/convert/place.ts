@@ -43,7 +43,7 @@ async function mayBeDone(out: string, acceptFinished: boolean): Promise<boolean>
   return (await readText(join(out, cardFile)).catch(() => "")).includes(notMeasured);
 }
 
-/** Throws `input` for a folder that is or holds the source: replacing it would destroy the source. */
+/** Throws inputError for a folder that is or holds the source: replacing it would destroy the source. */
 async function requireApart(source: string, out: string): Promise<void> {
   requireNamed(out);
   const [from, to] = [await realPath(source), await realPath(out)];

@@ -47,7 +47,7 @@ export async function requireText(source: ModelSource, files: readonly string[])
 
 /**
  * Writes `preservation.json` and the measured values into the card. The model is complete by then: what goes wrong here
- * is an event, and the conversion stands. Throws `interrupted` when the signal fires.
+ * is an event, and the conversion stands. Throws interruptedError when the signal fires.
  */
 export async function* prove(
   { dir, card }: { readonly dir: string; readonly card: (preservation: PreservationReport) => string },

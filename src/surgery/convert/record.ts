@@ -179,7 +179,7 @@ export function factorRuns(factors: SurgeryPlan["factors"]): UpcycleRecord["fact
 }
 
 /**
- * The factors of every one of `count` layers; null for those without experts. Throws `input` for layers that the model
+ * The factors of every one of `count` layers; null for those without experts. Throws inputError for layers that the model
  * does not have.
  */
 export function factorsByLayer({ factors }: Pick<UpcycleRecord, "factors">, count: number): (Factors | null)[] {
@@ -191,7 +191,7 @@ function sameFactors(a: Factors, b: Factors): boolean {
   return a.output === b.output && a.gate === b.gate && a.up === b.up && a.down === b.down && a.downBias === b.downBias;
 }
 
-/** The record of a model folder, or null if it has none. Throws `input` if it is there but unreadable. */
+/** The record of a model folder, or null if it has none. Throws inputError if it is there but unreadable. */
 export async function readRecord(dir: string): Promise<UpcycleRecord | null> {
   const path = join(dir, recordFile);
   if (!(await exists(path))) return null;
@@ -205,7 +205,7 @@ export async function readRecord(dir: string): Promise<UpcycleRecord | null> {
   });
 }
 
-/** The recipe of a record, checked, for `planUpcycle`. Throws `input` if the numbers make no sense. */
+/** The recipe of a record, checked, for `planUpcycle`. Throws inputError if the numbers make no sense. */
 export function recipeOf({ recipe }: UpcycleRecord): UpcycleRecipe {
   checkRecipe(recipe);
   return recipe;

@@ -54,7 +54,7 @@ export interface WorkflowResult<Planned extends PlannedModel, Details> {
 }
 
 /**
- * What would be made; writes nothing. Only what the plan has to know is measured on text. Throws `input` for sources
+ * What would be made; writes nothing. Only what the plan has to know is measured on text. Throws inputError for sources
  * and settings that do not go together.
  */
 export async function* planByWorkflow<Planned extends PlannedModel, Details>(

@@ -88,7 +88,7 @@ function firstDifference(a: readonly number[], b: readonly number[]): number {
 }
 
 /**
- * The recipe's target, or the best one where the recipe names none. Throws `input` if the named one cannot hold the
+ * The recipe's target, or the best one where the recipe names none. Throws inputError if the named one cannot hold the
  * source, or if no family can; the hint names those that can.
  */
 export function chooseTarget(

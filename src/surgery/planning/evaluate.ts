@@ -22,7 +22,7 @@ const convertedAtOnce = 1 << 18;
 /**
  * Computes a rectangle of `expr`, whose whole has shape `shape`, in `dtype`, row-major. `into` is memory that the
  * result may lie in, from its beginning. A pure copy in the source's own dtype is the source's bytes; everything else
- * goes through float32 and is rounded to `dtype` once. Throws `input` if a value does not fit into float16.
+ * goes through float32 and is rounded to `dtype` once. Throws inputError if a value does not fit into float16.
  */
 export async function evaluateRectangle(
   expr: Expr,

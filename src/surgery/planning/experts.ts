@@ -40,7 +40,7 @@ const sharedRouterStd = 1e-3;
 /**
  * The draft with experts in the place of the chosen layers' FFNs. The target says which router and which shared expert
  * they get; everything else stays as the draft has it. With `sample` only the first experts of each layer get values,
- * and stand for all. Throws `input` if the recipe asks for a shared expert that the target does not have.
+ * and stand for all. Throws inputError if the recipe asks for a shared expert that the target does not have.
  */
 export function upcycleFfns(
   draft: Draft,

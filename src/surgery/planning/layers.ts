@@ -7,7 +7,7 @@ interface LayerRange {
   readonly to: number;
 }
 
-/** Reads `all`, `even`, `odd`, or numbers and ranges from 0. Throws `input` for anything else. */
+/** Reads `all`, `even`, `odd`, or numbers and ranges from 0. Throws inputError for anything else. */
 export function layerRanges(text: string): readonly LayerRange[] | "even" | "odd" {
   if (text === "all") return [{ from: 0, to: Infinity }];
   if (text === "even" || text === "odd") return text;
@@ -26,7 +26,7 @@ export function layerRanges(text: string): readonly LayerRange[] | "even" | "odd
 }
 
 /**
- * For each of `count` layers whether it gets experts. Throws `input` for a layer that is not there, and if none is
+ * For each of `count` layers whether it gets experts. Throws inputError for a layer that is not there, and if none is
  * chosen.
  */
 export function chosenLayers({ layers }: { readonly layers: string }, count: number): readonly boolean[] {

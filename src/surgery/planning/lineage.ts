@@ -41,7 +41,7 @@ export type OriginLineage = Pick<MergeLineage, "recipe" | "copies">;
  * The origin of every routed expert's gate, up and down, in write order. How the FFN was cut is read off the two
  * shapes, so that it also works for a model whose recipe is lost (`lineage` null), if that had one parent and left
  * units in their order. Several parents have one shape, and one stands for all. Dense layers of the child are skipped.
- * Throws `input` if the child's experts cannot have been cut out of this parent.
+ * Throws inputError if the child's experts cannot have been cut out of this parent.
  */
 export function expertOrigins(
   parent: DecoderSpec,

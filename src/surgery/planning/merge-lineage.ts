@@ -38,7 +38,7 @@ export interface MergeLineage {
   readonly copies: number;
 }
 
-/** Throws `input` for a record that does not fit the model, or whose experts no dense FFN can take the place of. */
+/** Throws inputError for a record that does not fit the model, or whose experts no dense FFN can take the place of. */
 export function checkLineage(source: DecoderSpec, { recipe, copies, ffnDims, from }: MergeLineage): void {
   const hint =
     "to merge whole experts, remove that record: upcycle.json, multiply.json and the key upcycle of config.json";

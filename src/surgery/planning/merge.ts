@@ -76,7 +76,7 @@ interface Layout {
 
 /**
  * Plans the dense model. `lineage` is the record of how the experts were made; null if there is none, and every expert
- * then counts as a whole FFN. Throws `input` for a model, choice or record that cannot be merged.
+ * then counts as a whole FFN. Throws inputError for a model, choice or record that cannot be merged.
  */
 export function planMerge(source: DecoderSpec, choice: MergeChoice, lineage: MergeLineage | null): MergePlan {
   const first = firstMoeFfn(source);

@@ -56,7 +56,7 @@ export interface MultiplyPlan {
 }
 
 /**
- * Plans the larger model. Throws `input` for a dense source, numbers that make no sense, or a router with fixed top k.
+ * Plans the larger model. Throws inputError for a dense source, numbers that make no sense, or a router with fixed top k.
  */
 export function planMultiply(source: DecoderSpec, recipe: MultiplyRecipe): MultiplyPlan {
   checkNumbers(recipe);

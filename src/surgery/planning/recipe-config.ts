@@ -16,7 +16,7 @@ import {
 type RecipeExtras = Pick<RecipeOptions, "parents" | "sharedParent" | "others" | "routerInit">;
 
 /**
- * The recipe that keys of a file or options say; what is left out takes `recipeDefaults`. Throws `input` like
+ * The recipe that keys of a file or options say; what is left out takes `recipeDefaults`. Throws inputError like
  * `checkRecipe`.
  */
 export function recipeFromConfig(
@@ -76,7 +76,7 @@ function familyOf(name: string): TargetFamily {
 
 /**
  * Noise as files and options say it: `0.01` is a standard deviation, `"1%"` a hundredth of each tensor's own. Null for
- * an amount of 0. Throws `input` for anything else.
+ * an amount of 0. Throws inputError for anything else.
  */
 export function noiseOf(amount: number | string, fraction: number): Noise | null {
   const match = /^(\d+(?:\.\d+)?(?:e-?\d+)?)(%?)$/i.exec(String(amount).trim());

@@ -6,7 +6,7 @@ import { chosenLayers } from "./layers.js";
 import { recipeDefaults, recipeName, type RecipeShape, type UpcycleRecipe } from "./recipe.js";
 
 /**
- * Throws `input` for a source that this recipe cannot cut: one with experts already, one with an FFN size that G does
+ * Throws inputError for a source that this recipe cannot cut: one with experts already, one with an FFN size that G does
  * not divide, or one that would get too many tensors. Settings that are left out take `recipeDefaults`.
  */
 export function checkSource(settings: RecipeShape & Partial<UpcycleRecipe>, source: DecoderSpec): void {
@@ -25,7 +25,7 @@ export function checkSource(settings: RecipeShape & Partial<UpcycleRecipe>, sour
   checkTensors(recipe, source, chosen, where);
 }
 
-/** Throws `input` for an FFN that cannot be cut into experts. */
+/** Throws inputError for an FFN that cannot be cut into experts. */
 function checkFfn({ ffnDim, bias }: DenseFfn, layer: number, recipe: UpcycleRecipe, where: string): void {
   const { granularity, shared } = recipe;
   const routed = ffnDim - (shared ?? 0);

@@ -191,7 +191,7 @@ export const recipeDefaults = {
   correctionBias: false,
 } as const satisfies Omit<UpcycleRecipe, keyof RecipeShape>;
 
-/** `E8G1T2` -> numbers. Throws `input` if the text is not of that form. */
+/** `E8G1T2` -> numbers. Throws inputError if the text is not of that form. */
 export function parseRecipeName(text: string): RecipeShape {
   const match = /^E([1-9]\d{0,5})G([1-9]\d{0,5})T([1-9]\d{0,5})$/i.exec(text.trim());
   if (match === null) {
@@ -218,7 +218,7 @@ export function upcycleRecipe(name: string, options: RecipeOptions = {}): Upcycl
   return recipe;
 }
 
-/** Throws `input` for a recipe that makes no sense for any source. */
+/** Throws inputError for a recipe that makes no sense for any source. */
 export function checkRecipe(recipe: UpcycleRecipe): void {
   const where = `recipe ${recipeName(recipe)}`;
   checkShape(recipe, where);
@@ -288,7 +288,7 @@ function checkParents(recipe: UpcycleRecipe, where: string): void {
     });
 }
 
-/** Throws `input` for settings that need several parents. */
+/** Throws inputError for settings that need several parents. */
 function checkOneParent({ sharedParent, others }: UpcycleRecipe, where: string): void {
   if (sharedParent !== null)
     throw inputError("a model is the shared expert, but none are named for the routed ones", {

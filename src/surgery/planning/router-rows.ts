@@ -72,7 +72,7 @@ function promptedMatrices(
   ];
 }
 
-/** The rows of one layer. Throws `input` if there are none, or others than `size` finite values. */
+/** The rows of one layer. Throws inputError if there are none, or others than `size` finite values. */
 function fitting(rows: RouterRows, layer: number, size: number, recipe: UpcycleRecipe): Float32Array {
   const own = rows[layer];
   if (own?.length === size && own.every(Number.isFinite)) return own;

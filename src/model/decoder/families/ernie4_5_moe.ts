@@ -78,7 +78,7 @@ export const ernie45Moe: Dialect = {
       topK: readTopK(config, experts, 6, "moe_k"),
       router: router(config.positive("moe_norm_min", 1e-12, { zero: true })),
       ...plainExperts,
-      // Several shared experts are one of their size together.
+      // n shared experts are stored as one FFN n times as wide.
       shared: count === 0 ? null : { ffnDim: ffnDim * count, gated: false },
     } as const;
     if (config.bool("use_bias", false))

@@ -18,7 +18,7 @@ export const graniteDefaults: Defaults = {
   eos: 2,
 };
 
-/** Of all Granites: `attention_multiplier` stands in the place of headDim^-0.5, also when it is absent. */
+/** Granite's multipliers. The attention scale is `attention_multiplier`, 1 if the key is absent, never headDim^-0.5. */
 export function withGraniteFactors(common: Common, config: ConfigReader): Common {
   const multipliers = {
     embedding: config.positive("embedding_multiplier", 1),

@@ -1,6 +1,6 @@
 /**
  * Granite 3 MoE: granite in which every layer is a mixture of experts (transformers, configuration_granitemoe.py and
- * modeling_granitemoe.py). Kept router logits go through a softmax.
+ * modeling_granitemoe.py). Router order: top-k then softmax.
  */
 import { plainExperts, softmaxRouter } from "../types.js";
 import type { DecoderSpec, MoeFfn } from "../types.js";
