@@ -34,8 +34,8 @@ const rooms: readonly Room[] = [
   },
   {
     name: "engine",
-    parts: ["runtime", "optimizer", "routing", "onnxruntime", "interpreter"],
-    pure: ["runtime", "optimizer", "routing"],
+    parts: ["runtime", "optimizer", "routing", "cache", "onnxruntime", "interpreter", "cuda/lowering", "cuda"],
+    pure: ["runtime", "optimizer", "routing", "cuda/lowering"],
   },
   { name: "evals", parts: ["."], pure: [] },
   { name: "surgery", parts: ["planning", "calibration", "convert"], pure: ["planning"] },
@@ -58,11 +58,12 @@ const pure = new Set(
 /** Packages that one sub-room alone may import, so that another can take their place. */
 const onlyImporter: Readonly<Record<string, string>> = {
   "onnxruntime-node": "engine/onnxruntime",
+  koffi: "engine/cuda",
   tokenizers: "text/tokenizer",
   "@huggingface/hub": "files/hub",
 };
 /** Backends are chosen above: everything else speaks to `engine/runtime`. A study names the engine's version. */
-const backends = ["engine/onnxruntime", "engine/interpreter"];
+const backends = ["engine/onnxruntime", "engine/interpreter", "engine/cuda"];
 const choosers = ["study", "cli"];
 const impure = /\bDate\.now\b|\bnew Date\s*\(\s*\)|\bMath\.random\b|\bprocess\.\w|\bperformance\.now\b/;
 

@@ -125,6 +125,11 @@ export const commandEntries: Readonly<Record<string, CommandEntry>> = {
     description: "say which MoE families can hold an upcycled model, exactly or not, and which programs run it",
     load: async () => (await import("./targets.js")).targetsCommand(),
   },
+  doctor: {
+    arguments: "",
+    description: "say which GPUs can be used, what is missing, and the line that installs it",
+    load: async () => (await import("./doctor.js")).doctorCommand(),
+  },
   completion: {
     arguments: "<shell>",
     description: "print a script that completes commands, options and files in a shell",

@@ -20,6 +20,7 @@ import { openContext, shownPath, type ContextOptions } from "./context.js";
 import { askedModel, fetchedSource, modelSource, orAdapted } from "./model-folder.js";
 import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson } from "./options.js";
+import { withDevice } from "./device.js";
 import { requestedConversion, withRecipe, type RequestedConversion, type RecipeFlags } from "./recipe-options.js";
 import { verifyLine } from "./reproduce.js";
 import { resolvedBy } from "./settings.js";
@@ -91,7 +92,7 @@ export function convertCommand(): Command {
     .action(execute);
   resolvedBy(command, settings);
   return withExample(
-    withJson(command),
+    withJson(withDevice(command)),
     "upcycle convert models/dense --recipe E8G1T2 --out models/moe",
     "An interrupted conversion goes on when the same command is given again.",
   );

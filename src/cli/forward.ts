@@ -2,12 +2,12 @@
 import { Command } from "commander";
 import { readInputIds, requireLogitsPlace, writeLogits } from "../evals/forward.js";
 import { openModel } from "../evals/model.js";
-import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import { openContext, shownPath } from "./context.js";
+import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import { defaultThreads, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 
-interface ForwardFlags extends CommonFlags {
+interface ForwardFlags extends CommonFlags, DeviceFlags {
   readonly inputIds: string;
   readonly output: string;
 }
@@ -21,17 +21,18 @@ export function forwardCommand(): Command {
     .requiredOption("--output <file>", "safetensors file to write, with logits [B, T, V] in float32")
     .action(execute);
   return withExample(
-    withJson(withThreads(command)),
+    withJson(withThreads(withDevice(command))),
     "upcycle forward moe --input-ids in.safetensors --output out.safetensors",
   );
 }
 
-async function execute(name: string, { inputIds, output, threads, json: asJson }: ForwardFlags): Promise<void> {
+async function execute(name: string, { inputIds, output, threads, device, json: asJson }: ForwardFlags): Promise<void> {
   await requireLogitsPlace(output);
   const input = await readInputIds(inputIds);
   const source = await modelSource(name, asJson);
   const { terminal, json, signal } = openContext({ json: asJson, stopping: "removing what was begun" });
-  const model = await openModel(source, onnxruntimeBackend, threads ?? defaultThreads());
+  const backend = await chosenBackend(device, terminal);
+  const model = await openModel(source, backend, threads ?? defaultThreads());
   try {
     const start = performance.now();
     const { shape } = await writeLogits(model, input, output, signal);

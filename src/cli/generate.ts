@@ -8,10 +8,10 @@ import type { Timings } from "../evals/decoding.js";
 import { generateBatch } from "../evals/generate.js";
 import { openModel, type TextModel } from "../evals/model.js";
 import { inputName } from "../files/io/streams.js";
-import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import { openTokenizer, type TextTokenizer } from "../text/tokenizer/load.js";
 import { textStream, type TextStream } from "../text/tokenizer/stream.js";
 import { openContext, type CommandContext } from "./context.js";
+import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
 import { inputText, orStandardInput } from "./input.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import {
@@ -25,7 +25,7 @@ import {
   type CommonFlags,
 } from "./options.js";
 
-interface GenerateFlags extends CommonFlags {
+interface GenerateFlags extends CommonFlags, DeviceFlags {
   readonly prompt?: readonly string[];
   readonly promptFile?: string;
   readonly prompts?: string;
@@ -56,7 +56,7 @@ export function generateCommand(): Command {
     .option("--seed <n>", "of the choices", wholeNumber("--seed", 0), 0)
     .action(execute);
   return withExample(
-    withJson(withThreads(command)),
+    withJson(withThreads(withDevice(command))),
     'upcycle generate runs/small/last --prompt "The Congress of" --seed 1',
   );
 }
@@ -69,7 +69,8 @@ async function execute(name: string, flags: GenerateFlags): Promise<void> {
   const opening = openTokenizer(modelFolderOf(source), { signal: context.signal });
   opening.catch(() => undefined);
   try {
-    const model = await openModel(source, onnxruntimeBackend, flags.threads ?? defaultThreads());
+    const backend = await chosenBackend(flags.device, context.terminal);
+    const model = await openModel(source, backend, flags.threads ?? defaultThreads());
     try {
       await continueTexts(model, await opening, prompts, flags, context);
     } finally {

@@ -10,6 +10,7 @@ import type { MergeChoice } from "../surgery/planning/merge.js";
 import { openContext, shownPath } from "./context.js";
 import { askedModel, modelSource, orAdapted } from "./model-folder.js";
 import { byteSize, oneOf, wholeNumber, withExample, withJson } from "./options.js";
+import { withDevice } from "./device.js";
 import {
   carryOut,
   dtypeName,
@@ -48,7 +49,7 @@ export function mergeCommand(): Command {
     "experts that were not trained give the parent back. Otherwise each is taken to be a whole FFN. An",
     "interrupted merge goes on when the same command is given again.",
   ].join(" ");
-  return withExample(withJson(command), "upcycle merge models/moe --out models/dense", remark);
+  return withExample(withJson(withDevice(command)), "upcycle merge models/moe --out models/dense", remark);
 }
 
 async function execute(model: string, flags: MergeFlags, command: Command): Promise<void> {

@@ -6,15 +6,15 @@ import { percent, rate } from "../base/format.js";
 import { modelFolderOf } from "../files/checkpoint/model-source.js";
 import { openModel } from "../evals/model.js";
 import { slidingPerplexity } from "../evals/perplexity.js";
-import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import { utf8Length } from "../text/tokens/split.js";
 import { withTokenizer } from "../text/tokenizer/load.js";
 import { openContext, type CommandContext } from "./context.js";
+import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
 import { inputText, orStandardInput } from "./input.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import { defaultThreads, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 
-interface PerplexityFlags extends CommonFlags {
+interface PerplexityFlags extends CommonFlags, DeviceFlags {
   readonly stride?: number;
   readonly sequence?: number;
 }
@@ -39,7 +39,10 @@ export function perplexityCommand(): Command {
       wholeNumber("--stride", 1),
     )
     .action(execute);
-  return withExample(withJson(withThreads(command)), "upcycle perplexity runs/small/last data/notes.txt --stride 64");
+  return withExample(
+    withJson(withThreads(withDevice(command))),
+    "upcycle perplexity runs/small/last data/notes.txt --stride 64",
+  );
 }
 
 async function execute(name: string, file: string, flags: PerplexityFlags): Promise<void> {
@@ -50,7 +53,8 @@ async function execute(name: string, file: string, flags: PerplexityFlags): Prom
   const tokens = await withTokenizer(modelFolderOf(source), { signal }, (tokenizer) =>
     tokenizer.encode(text, { addSpecialTokens: true }),
   );
-  const model = await openModel(source, onnxruntimeBackend, flags.threads ?? defaultThreads());
+  const backend = await chosenBackend(flags.device, terminal);
+  const model = await openModel(source, backend, flags.threads ?? defaultThreads());
   try {
     const sequence = flags.sequence ?? Math.min(model.spec.maxPositions, LONGEST_DEFAULT);
     const stride = flags.stride ?? Math.max(1, Math.floor(sequence / 2));

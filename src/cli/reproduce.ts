@@ -51,7 +51,7 @@ export function verifyLine(parent: ModelSource, child: string): string {
   return `upcycle verify ${shellPath(shownModel(parent))} ${shellPath(shownPath(child))}`;
 }
 
-/** The command of a study with its folder and its threads. */
-export function studyLine(command: string, dir: string, threads: number): string {
-  return `${command} --out ${shellPath(shownPath(dir))} --threads ${threads}`;
+/** The command of a study with its folder and its threads. `device`: further flags that say what computes. */
+export function studyLine(command: string, dir: string, threads: number, device = ""): string {
+  return `${command} --out ${shellPath(shownPath(dir))} --threads ${threads}${device}`;
 }

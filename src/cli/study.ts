@@ -7,18 +7,18 @@ import { shellPath } from "../base/shell.js";
 import { parseStudyConfig, type StudyConfig } from "../base/schemas/index.js";
 import { sizeLimits } from "../files/io/open.js";
 import { readText } from "../files/io/ranges.js";
-import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import { terminalTable } from "../report/study/terminal.js";
 import { writeReport } from "../study/report.js";
 import { runStudy } from "../study/run.js";
 import { openContext, shownPath } from "./context.js";
+import { chosenBackend, deviceWords, withPrecision, type PrecisionFlags } from "./device.js";
 import { modelSource } from "./model-folder.js";
 import { defaultThreads, threadsOfFile, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { savingWords, studyView } from "./progress.js";
 import { convertLine, studyLine, verifyLine } from "./reproduce.js";
 import { resolvedBy } from "./settings.js";
 
-interface StudyFlags extends CommonFlags {
+interface StudyFlags extends CommonFlags, PrecisionFlags {
   readonly out?: string;
 }
 
@@ -42,7 +42,7 @@ export function studyCommand(): Command {
     .action((file: string, flags: StudyFlags) => execute(file, `upcycle study ${shellPath(shownPath(file))}`, flags));
   resolvedBy(command, ([file = ""], flags: StudyFlags) => settings(file, flags));
   return withExample(
-    withJson(withThreads(command, "the file's, else all cores")),
+    withJson(withThreads(withPrecision(command), "the file's, else all cores")),
     "upcycle study recipes/quickstart.yaml --out runs/first",
   );
 }
@@ -58,7 +58,7 @@ export function quickstartCommand(): Command {
     );
   resolvedBy(command, (_, flags: QuickstartFlags) => settings(quickstartRecipe(flags), flags));
   const remark = "The study it runs is recipes/quickstart.yaml: copy and change it, then run it with upcycle study.";
-  return withExample(withJson(withThreads(command)), "upcycle quickstart", remark);
+  return withExample(withJson(withThreads(withPrecision(command))), "upcycle quickstart", remark);
 }
 
 const readConfig = async (file: string): Promise<StudyConfig> =>
@@ -93,8 +93,8 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
     dir,
     threads,
     signal,
-    backend: onnxruntimeBackend,
-    command: studyLine(command, dir, threads),
+    backend: await chosenBackend(flags.device, terminal, flags.precision),
+    command: studyLine(command, dir, threads, deviceWords(flags)),
     conversionCommands: (parent, recipe, out) => [convertLine(parent, recipe, out), verifyLine(parent, out)],
   });
   const result = await resultOf(

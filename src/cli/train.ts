@@ -8,17 +8,17 @@ import { parseTrainConfig, type TrainConfig } from "../base/schemas/index.js";
 import { trainedFiles } from "../surgery/convert/trained-card.js";
 import { sizeLimits } from "../files/io/open.js";
 import { readText } from "../files/io/ranges.js";
-import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import type { EvalRecord } from "../train/records.js";
 import { trainFromConfig } from "../train/from-config.js";
 import type { RunResult } from "../train/run.js";
 import { openContext, shownPath } from "./context.js";
+import { chosenBackend, withPrecision, type PrecisionFlags } from "./device.js";
 import { modelSource } from "./model-folder.js";
 import { defaultThreads, threadsOfFile, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { savingWords, trainingView } from "./progress.js";
 import { resolvedBy } from "./settings.js";
 
-interface TrainFlags extends CommonFlags {
+interface TrainFlags extends CommonFlags, PrecisionFlags {
   readonly out?: string;
 }
 
@@ -34,7 +34,7 @@ export function trainCommand(): Command {
     return { options: { out: flags.out ?? config.out, threads: threadsFor(file, flags, config) }, file: config };
   });
   return withExample(
-    withJson(withThreads(command, "the file's, else all cores")),
+    withJson(withThreads(withPrecision(command), "the file's, else all cores")),
     "upcycle train recipes/train.yaml --out runs/small",
   );
 }
@@ -54,12 +54,13 @@ async function execute(file: string, flags: TrainFlags): Promise<void> {
   const dir = flags.out ?? config.out;
   const threads = threadsFor(file, flags, config);
   const view = trainingView(terminal, "train");
+  const backend = await chosenBackend(flags.device, terminal, flags.precision);
   const training = trainFromConfig({
     config,
     dir,
     threads,
     signal,
-    backend: onnxruntimeBackend,
+    backend,
     describe: trainedFiles,
   });
   const result = await resultOf(training, (event) => {

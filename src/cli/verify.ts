@@ -7,11 +7,11 @@ import type { ModelSource } from "../files/checkpoint/open.js";
 import { readRecord, type UpcycleRecord } from "../surgery/convert/record.js";
 import { countParams } from "../model/cost/params.js";
 import { measurePreservation } from "../evals/preservation.js";
-import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import type { PreservationReport } from "../model/results/preservation.js";
 import { isMoe } from "../model/decoder/types.js";
 import { openContext } from "./context.js";
 import { decoderOf } from "./decoder-of.js";
+import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
 import { modelSource, orAdapted, shownModel } from "./model-folder.js";
 import {
   byteSize,
@@ -26,7 +26,7 @@ import {
 } from "./options.js";
 import { preservationLines, preservationView } from "./preservation.js";
 
-interface VerifyFlags extends CommonFlags {
+interface VerifyFlags extends CommonFlags, DeviceFlags {
   readonly text?: readonly string[];
   readonly tokens?: number;
   readonly sequence: number;
@@ -65,7 +65,11 @@ export function verifyCommand(): Command {
       realNumber("--tolerance", 0),
     )
     .action(execute);
-  return withExample(withJson(withThreads(command)), "upcycle verify models/dense models/moe --text book.txt", remark);
+  return withExample(
+    withJson(withThreads(withDevice(command))),
+    "upcycle verify models/dense models/moe --text book.txt",
+    remark,
+  );
 }
 
 async function execute(denseName: string, moeName: string, flags: VerifyFlags): Promise<void> {
@@ -82,7 +86,7 @@ async function execute(denseName: string, moeName: string, flags: VerifyFlags): 
     memory,
     signal,
     threads: flags.threads ?? defaultThreads(),
-    backend: onnxruntimeBackend,
+    backend: await chosenBackend(flags.device, terminal),
     onEvent: preservationView(terminal),
   });
   // A record promises something of the weights as they were written, not of a model that an adapter has changed.

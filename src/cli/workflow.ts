@@ -6,7 +6,6 @@ import { stat } from "node:fs/promises";
 import { inputError } from "../base/errors.js";
 import { resultOf } from "../base/events.js";
 import { duration, folded } from "../base/format.js";
-import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import { foldersOf, type ModelSource } from "../files/checkpoint/model-source.js";
 import type { WriteDtype } from "../files/checkpoint/write.js";
 import { isHubReference } from "../files/hub/reference.js";
@@ -23,6 +22,7 @@ import {
   type WorkflowThreads,
 } from "../surgery/convert/workflow.js";
 import { shownPath, type CommandContext } from "./context.js";
+import { chosenBackend, type DeviceFlags } from "./device.js";
 import type { CommonFlags } from "./options.js";
 import { preservationLines, preservationView } from "./preservation.js";
 import { conversionView } from "./progress.js";
@@ -43,7 +43,7 @@ export const dtypeOf = (name: DtypeName | undefined): WriteDtype | undefined => 
 export const dtypeName = (dtype: WriteDtype): string => dtypeWords[dtype];
 
 /** Flags of every command that makes a model folder. */
-export interface MakeFlags extends CommonFlags {
+export interface MakeFlags extends CommonFlags, DeviceFlags {
   readonly out?: string;
   readonly dtype?: DtypeName;
   readonly shardSize?: number;
@@ -116,7 +116,7 @@ export async function carryOut<Planned extends PlannedModel, Details>(
   { terminal, json, signal }: CommandContext,
 ): Promise<void> {
   const { text, overwrite, shardSize } = flags;
-  const tools = { backend: onnxruntimeBackend, threads, text, signal };
+  const tools = { backend: await chosenBackend(flags.device, terminal), threads, text, signal };
   const view = workflowView(terminal, doing);
   if (flags.dryRun === true) {
     const planned = await resultOf(planByWorkflow(surgery, tools), view);

@@ -23,6 +23,7 @@ const commands = [
   "fit",
   "plan",
   "targets",
+  "doctor",
   "completion",
 ];
 

@@ -63,3 +63,32 @@ export function shifted(ids: ArrayLike<number>, sequence: number): { ids: Int32A
   const all = Int32Array.from(ids);
   return { ids: all, targets: all.map((_, i) => (i % sequence === sequence - 1 ? -1 : all[i + 1]!)) };
 }
+
+/** Of `trajectory.json`, see test/golden/README.md. */
+export interface Trajectory {
+  readonly optimizer: {
+    lr: number;
+    betas: [number, number];
+    eps: number;
+    weight_decay: number;
+    clip_grad_norm: number;
+  };
+  readonly steps: readonly { loss: number; aux_loss: number | null; grad_norm: number }[];
+}
+
+/** Golden gradients of one expert: transformers 5 holds [E, 2M, H] gate and up rows, and [E, H, M], in memory. */
+export function goldenGradient(gradients: ReadonlyMap<string, GoldenTensor>, name: string): Float32Array {
+  const direct = gradients.get(name);
+  if (direct !== undefined) return direct.data as Float32Array;
+  const match = /^(.*)\.(?:block_sparse_moe|mlp)\.(?:experts\.(\d+)\.(\w+)|gate)\.weight$/.exec(name);
+  if (match === null) throw new Error(`no golden gradient for ${name}`);
+  const [, layer, expert, part] = match;
+  if (expert === undefined) return gradients.get(`${layer}.mlp.gate.weight`)!.data as Float32Array;
+  const down = part === "w2" || part === "down_proj";
+  const { data, shape } = gradients.get(`${layer}.mlp.experts.${down ? "down_proj" : "gate_up_proj"}`)!;
+  const size = shape[1]! * shape[2]!;
+  const whole = data.subarray(Number(expert) * size, (Number(expert) + 1) * size) as Float32Array;
+  if (down) return whole;
+  const up = part === "w3" || part === "up_proj";
+  return up ? whole.subarray(size / 2) : whole.subarray(0, size / 2);
+}

@@ -3,7 +3,7 @@ import * as ort from "onnxruntime-node";
 import { at } from "../../base/at.js";
 import type { Graph, ValueId } from "../../graph/ir/ir.js";
 import { lower, type LowerOptions, type OnnxProgram } from "../../graph/onnx/lower.js";
-import { graphCache, graphCacheFolder, graphKey } from "./graph-cache.js";
+import { graphCache, graphCacheFolder, graphKey } from "../cache/graph-cache.js";
 
 /** Version of the onnxruntime that this package runs on. */
 export const onnxruntimeVersion: string = ort.env.versions.node ?? "unknown";

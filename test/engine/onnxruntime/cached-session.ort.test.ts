@@ -5,7 +5,7 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { at } from "../../../src/base/at.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
 import { transposable } from "../../../src/graph/onnx/lower.js";
-import { graphCache } from "../../../src/engine/onnxruntime/graph-cache.js";
+import { graphCache } from "../../../src/engine/cache/graph-cache.js";
 import { openSession, shapedTensor, type Session } from "../../../src/engine/onnxruntime/session.js";
 import { plainAttention, plainRope } from "../../../src/model/decoder/plain.js";
 import {

@@ -12,7 +12,7 @@ import { readRecord } from "../../../src/surgery/convert/record.js";
 import { readRuns } from "../../../src/laws/points/runs.js";
 import { hubSettings } from "../../../src/files/hub/settings.js";
 import { lawById } from "../../../src/laws/fitting/catalogue.js";
-import { graphCache } from "../../../src/engine/onnxruntime/graph-cache.js";
+import { graphCache } from "../../../src/engine/cache/graph-cache.js";
 import { openTokenizer } from "../../../src/text/tokenizer/load.js";
 import { readMetrics } from "../../../src/train/records.js";
 import { hasSpecialFiles, makeFifo } from "../io/special.js";

@@ -8,12 +8,13 @@ import { evaluateOnce } from "../../engine/onnxruntime/evaluate-once.js";
 import { logitsProgram, lossProgram, trainProgram, type ParamInfo } from "../../../src/graph/programs/programs.js";
 import {
   golden,
+  goldenGradient,
   goldenModels,
   goldenTrajectories,
   readTensors,
   relativeError,
   shifted,
-  type GoldenTensor,
+  type Trajectory,
 } from "../../support/golden.js";
 
 async function weightsOf(checkpoint: Checkpoint, params: readonly ParamInfo[]): Promise<Float32Array[]> {
@@ -56,34 +57,6 @@ describe("golden models of transformers", () => {
     });
   }
 });
-
-interface Trajectory {
-  readonly optimizer: {
-    lr: number;
-    betas: [number, number];
-    eps: number;
-    weight_decay: number;
-    clip_grad_norm: number;
-  };
-  readonly steps: readonly { loss: number; aux_loss: number | null; grad_norm: number }[];
-}
-
-/** Golden gradients of one expert: transformers 5 holds [E, 2M, H] gate and up rows, and [E, H, M], in memory. */
-function goldenGradient(gradients: Map<string, GoldenTensor>, name: string): Float32Array {
-  const direct = gradients.get(name);
-  if (direct !== undefined) return direct.data as Float32Array;
-  const match = /^(.*)\.(?:block_sparse_moe|mlp)\.(?:experts\.(\d+)\.(\w+)|gate)\.weight$/.exec(name);
-  if (match === null) throw new Error(`no golden gradient for ${name}`);
-  const [, layer, expert, part] = match;
-  if (expert === undefined) return entryOf(gradients, `${layer}.mlp.gate.weight`).data as Float32Array;
-  const down = part === "w2" || part === "down_proj";
-  const { data, shape } = entryOf(gradients, `${layer}.mlp.experts.${down ? "down_proj" : "gate_up_proj"}`);
-  const size = at(shape, 1) * at(shape, 2);
-  const whole = data.subarray(Number(expert) * size, (Number(expert) + 1) * size) as Float32Array;
-  if (down) return whole;
-  const up = part === "w3" || part === "up_proj";
-  return up ? whole.subarray(size / 2) : whole.subarray(0, size / 2);
-}
 
 describe("golden training runs of transformers", () => {
   for (const name of goldenTrajectories) {

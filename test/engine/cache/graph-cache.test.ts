@@ -2,7 +2,7 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, truncate, utimes, writeFi
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { graphCache, graphCacheFolder, graphKey } from "../../../src/engine/onnxruntime/graph-cache.js";
+import { graphCache, graphCacheFolder, graphKey } from "../../../src/engine/cache/graph-cache.js";
 
 let folder: string;
 beforeEach(async () => void (folder = await mkdtemp(join(tmpdir(), "graphs-"))));

@@ -1,0 +1,85 @@
+/** `--device`: what computes. */
+import type { Command } from "commander";
+import { inputError } from "../base/errors.js";
+import { cudaBackend } from "../engine/cuda/backend.js";
+import type { Precision } from "../engine/cuda/lowering/context.js";
+import { firstGpu } from "../engine/cuda/usable.js";
+import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
+import type { Backend } from "../engine/runtime/runtime.js";
+import { visibleLine, mostQuoted } from "../base/shown.js";
+import { oneOf } from "./options.js";
+import type { Terminal } from "./terminal.js";
+
+/** The CPU, GPU number `ordinal`, or the first GPU where there is one that works. */
+export type DeviceChoice =
+  { readonly kind: "auto" } | { readonly kind: "cpu" } | { readonly kind: "cuda"; readonly ordinal: number };
+
+/** Throws inputError for another word. */
+export function deviceChoice(text: string): DeviceChoice {
+  if (text === "auto" || text === "cpu") return { kind: text };
+  const [, ordinal = "0"] = /^cuda(?::(\d{1,3}))?$/.exec(text) ?? [text, "?"];
+  if (ordinal === "?")
+    throw inputError(`"${visibleLine(text, mostQuoted)}" is no device`, {
+      where: "--device",
+      hint: "write auto, cpu, cuda or cuda:N; upcycle doctor says what there is",
+    });
+  return { kind: "cuda", ordinal: Number(ordinal) };
+}
+
+export interface DeviceFlags {
+  readonly device?: DeviceChoice;
+}
+
+/** Of commands that train. */
+export interface PrecisionFlags extends DeviceFlags {
+  readonly precision?: Precision;
+}
+
+const precisions = ["float32", "tf32", "bf16"] as const satisfies readonly Precision[];
+
+export function withPrecision(command: Command): Command {
+  return withDevice(command).option(
+    "--precision <name>",
+    "of training on a GPU: bf16 (weights and sums in float32), tf32 or float32 (default: float32)",
+    oneOf("--precision", precisions),
+  );
+}
+
+export function withDevice(command: Command): Command {
+  return command.option(
+    "--device <name>",
+    "auto (a GPU that works, else the CPU), cpu, cuda or cuda:N (default: auto)",
+    deviceChoice,
+  );
+}
+
+/** The flags as they were given: ` --device cuda:0 --precision bf16`; empty where none was. */
+export function deviceWords({ device, precision }: PrecisionFlags): string {
+  const name = device?.kind === "cuda" ? `cuda:${device.ordinal}` : device?.kind;
+  const flag = (word: string, value: string | undefined): string => (value === undefined ? "" : ` ${word} ${value}`);
+  return `${flag("--device", name)}${flag("--precision", precision)}`;
+}
+
+/** The backend of a choice. A GPU that is there and cannot be used is said, once, where none was asked for. */
+export async function chosenBackend(
+  choice: DeviceChoice | undefined,
+  terminal: Terminal,
+  precision?: Precision,
+): Promise<Backend> {
+  if (choice?.kind === "cuda") return cudaBackend(choice.ordinal, { precision });
+  if (choice?.kind === "cpu") return onCpu(precision);
+  const gpu = await firstGpu();
+  if (gpu.usable) return cudaBackend(0, { precision });
+  if (gpu.reason !== null) terminal.note(`the GPU is not used: ${gpu.reason} (--device cpu says so itself)`);
+  return onCpu(precision);
+}
+
+/** Throws inputError for a precision that the CPU does not compute in. */
+function onCpu(precision: Precision | undefined): Backend {
+  if (precision !== undefined && precision !== "float32")
+    throw inputError(`the CPU computes in float32, not in ${precision}`, {
+      where: "--precision",
+      hint: "leave it out, or train on a GPU: upcycle doctor says what there is",
+    });
+  return onnxruntimeBackend;
+}

@@ -1,0 +1,150 @@
+// Norms over the last axis, x [rows, H], a block for each row; gradients of weights in two passes (see `sumSlices`).
+
+// x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019, equation 4).
+KERNEL rmsNorm(const A* x, const float* weight, A* out, int H, float eps) {
+  __shared__ float scratch[32];
+  i64 at = (i64)blockIdx.x * H;
+  float square = 0.0f;
+  for (int i = threadIdx.x; i < H; i += blockDim.x) {
+    float value = load(x, at + i);
+    square += value * value;
+  }
+  float r = 1.0f / sqrtf(blockSum(square, scratch) / H + eps);
+  for (int i = threadIdx.x; i < H; i += blockDim.x) store(out, at + i, load(x, at + i) * r * weight[i]);
+}
+
+// Block b takes rows b, b + gridDim.x, ... and leaves their share of the weight's gradient in parts [gridDim.x, H]
+// (not where parts is null). `kept` in shared memory sums it: each thread owns every blockDim.x-th column.
+KERNEL rmsNormGrad(const A* x, const float* weight, const A* dy, A* dx, float* parts, int rows, int H, float eps) {
+  extern __shared__ float kept[];
+  __shared__ float scratch[32];
+  for (int i = threadIdx.x; i < H; i += blockDim.x) kept[i] = 0.0f;
+  for (int row = blockIdx.x; row < rows; row += gridDim.x) {
+    i64 at = (i64)row * H;
+    float square = 0.0f, dot = 0.0f;
+    for (int i = threadIdx.x; i < H; i += blockDim.x) {
+      float value = load(x, at + i);
+      square += value * value;
+      dot += load(dy, at + i) * weight[i] * value;
+    }
+    float r = 1.0f / sqrtf(blockSum(square, scratch) / H + eps);
+    float mean = blockSum(dot, scratch) * r / H;
+    for (int i = threadIdx.x; i < H; i += blockDim.x) {
+      float value = load(x, at + i), d = load(dy, at + i);
+      kept[i] += d * value * r;
+      store(dx, at + i, r * (d * weight[i] - value * r * mean));
+    }
+  }
+  if (parts == 0) return;
+  for (int i = threadIdx.x; i < H; i += blockDim.x) parts[(i64)blockIdx.x * H + i] = kept[i];
+}
+
+// `rmsNorm` for rows of a multiple of 8 elements; a warp for each row.
+KERNEL rmsNormRows(const A* x, const float* weight, A* out, int rows, int H, float eps) {
+  int row = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (row >= rows) return;
+  i64 at = (i64)row * H;
+  float square = 0.0f, v[8], w[8];
+  for (int i = lane * 8; i < H; i += 256) {
+    load8(x, at + i, v);
+    for (int j = 0; j < 8; j++) square += v[j] * v[j];
+  }
+  float r = 1.0f / sqrtf(warpSum(square) / H + eps);
+  for (int i = lane * 8; i < H; i += 256) {
+    load8(x, at + i, v);
+    load8(weight, i, w);
+    for (int j = 0; j < 8; j++) v[j] *= r * w[j];
+    store8(out, at + i, v);
+  }
+}
+
+// Elements of a row, in eights for each lane, that `rmsNormGradRows` can hold: rows of up to 2048.
+#define MOST_EIGHTS 8
+
+// `rmsNormGrad` for rows of a multiple of 8 up to 2048 elements. Each warp takes every so many'th row and keeps the
+// weight's gradient of its columns in registers; the warps of a block add theirs up at the end, in order. Shared: H
+// floats.
+KERNEL rmsNormGradRows(const A* x, const float* weight, const A* dy, A* dx, float* parts, int rows, int H, float eps) {
+  extern __shared__ float total[];
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  float kept[MOST_EIGHTS][8] = {}, v[8], w[8], d[8];
+  for (int row = blockIdx.x * warps + warp; row < rows; row += gridDim.x * warps) {
+    i64 at = (i64)row * H;
+    float square = 0.0f, dot = 0.0f;
+    for (int i = lane * 8; i < H; i += 256) {
+      load8(x, at + i, v);
+      load8(dy, at + i, d);
+      load8(weight, i, w);
+      for (int j = 0; j < 8; j++) {
+        square += v[j] * v[j];
+        dot += d[j] * w[j] * v[j];
+      }
+    }
+    float r = 1.0f / sqrtf(warpSum(square) / H + eps), mean = warpSum(dot) * r / H;
+#pragma unroll
+    for (int c = 0; c < MOST_EIGHTS; c++) {
+      int i = (c * 32 + lane) * 8;
+      if (i >= H) continue;
+      load8(x, at + i, v);
+      load8(dy, at + i, d);
+      load8(weight, i, w);
+      for (int j = 0; j < 8; j++) {
+        kept[c][j] += d[j] * v[j] * r;
+        v[j] = r * (d[j] * w[j] - v[j] * r * mean);
+      }
+      store8(dx, at + i, v);
+    }
+  }
+  for (int turn = 0; turn < warps; turn++) {
+    if (turn == warp)
+#pragma unroll
+      for (int c = 0; c < MOST_EIGHTS; c++) {
+        int i = (c * 32 + lane) * 8;
+        if (i < H)
+          for (int j = 0; j < 8; j++) total[i + j] = (turn == 0 ? 0.0f : total[i + j]) + kept[c][j];
+      }
+    __syncthreads();
+  }
+  for (int i = threadIdx.x; i < H; i += blockDim.x) parts[(i64)blockIdx.x * H + i] = total[i];
+}
+
+// The mean of a row of x, and what rounding has left out of it: rows of nearly equal numbers would lose their
+// differences.
+DEVICE float meanOf(const A* x, i64 at, int H, float* scratch, float& rest) {
+  float sum = 0.0f, left = 0.0f;
+  for (int i = threadIdx.x; i < H; i += blockDim.x) sum += load(x, at + i);
+  float mean = blockSum(sum, scratch) / H;
+  for (int i = threadIdx.x; i < H; i += blockDim.x) left += load(x, at + i) - mean;
+  rest = blockSum(left, scratch) / H;
+  return mean;
+}
+
+// (x - mean) / sqrt(var + eps) (Ba et al. 2016), without weight and bias.
+KERNEL layerNorm(const A* x, A* out, int H, float eps) {
+  __shared__ float scratch[32];
+  i64 at = (i64)blockIdx.x * H;
+  float square = 0.0f, rest, mean = meanOf(x, at, H, scratch, rest);
+  for (int i = threadIdx.x; i < H; i += blockDim.x) {
+    float d = load(x, at + i) - mean - rest;
+    square += d * d;
+  }
+  float r = 1.0f / sqrtf(blockSum(square, scratch) / H + eps);
+  for (int i = threadIdx.x; i < H; i += blockDim.x) store(out, at + i, (load(x, at + i) - mean - rest) * r);
+}
+
+KERNEL layerNormGrad(const A* x, const A* dy, A* dx, int H, float eps) {
+  __shared__ float scratch[32];
+  i64 at = (i64)blockIdx.x * H;
+  float square = 0.0f, total = 0.0f, dot = 0.0f, rest, mean = meanOf(x, at, H, scratch, rest);
+  for (int i = threadIdx.x; i < H; i += blockDim.x) {
+    float d = load(x, at + i) - mean - rest;
+    square += d * d;
+    total += load(dy, at + i);
+    dot += load(dy, at + i) * d;
+  }
+  float r = 1.0f / sqrtf(blockSum(square, scratch) / H + eps);
+  total = blockSum(total, scratch) / H;
+  dot = blockSum(dot, scratch) * r / H;
+  for (int i = threadIdx.x; i < H; i += blockDim.x)
+    store(dx, at + i, r * (load(dy, at + i) - total - (load(x, at + i) - mean - rest) * r * dot));
+}

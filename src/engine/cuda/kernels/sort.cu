@@ -1,0 +1,109 @@
+// Stable counting sort by small keys, in three launches: digitCounts, digitOffsets, digitScatter. Experts are sorted in
+// one pass; token ids, which may be large, digit by digit from the lowest.
+
+// Items that one block of `digitCounts` and `digitScatter` takes.
+#define TILE 1024
+
+// counts [digits, blocks]: how many items of each tile have each digit, (key >> shift) % digits. Shared: digits ints.
+KERNEL digitCounts(const int* keys, int* counts, int n, int shift, int digits) {
+  extern __shared__ int own[];
+  for (int d = threadIdx.x; d < digits; d += blockDim.x) own[d] = 0;
+  __syncthreads();
+  int first = blockIdx.x * TILE, end = min(n, first + TILE);
+  for (int i = first + threadIdx.x; i < end; i += blockDim.x) atomicAdd(&own[(keys[i] >> shift) % digits], 1);
+  __syncthreads();
+  for (int d = threadIdx.x; d < digits; d += blockDim.x) counts[d * gridDim.x + blockIdx.x] = own[d];
+}
+
+// counts [digits, blocks] become the places where each tile's items of each digit begin; totals [digits] (not where it
+// is null) are the items of each of the first `kept` digits. One block.
+KERNEL digitOffsets(int* counts, int* totals, int digits, int blocks, int kept) {
+  __shared__ int sums[1024];
+  int n = digits * blocks, run = (n + blockDim.x - 1) / blockDim.x, sum = 0;
+  int first = min(n, (int)threadIdx.x * run), end = min(n, first + run);
+  if (totals != 0)
+    for (int d = threadIdx.x; d < kept; d += blockDim.x) {
+      int total = 0;
+      for (int b = 0; b < blocks; b++) total += counts[d * blocks + b];
+      totals[d] = total;
+    }
+  for (int i = first; i < end; i++) sum += counts[i];
+  sums[threadIdx.x] = sum;
+  __syncthreads();
+  for (int step = 1; step < blockDim.x; step <<= 1) {
+    int before = threadIdx.x >= step ? sums[threadIdx.x - step] : 0;
+    __syncthreads();
+    sums[threadIdx.x] += before;
+    __syncthreads();
+  }
+  int place = sums[threadIdx.x] - sum;
+  for (int i = first; i < end; i++) {
+    int count = counts[i];
+    counts[i] = place;
+    place += count;
+  }
+}
+
+// Moves each item to its place. `order` holds what is sorted along; null: the items' own indices. `inverse` (not where
+// it is null) tells the place of each item. One warp for each tile; shared: digits ints.
+KERNEL digitScatter(const int* keys, const int* order, const int* offsets, int* sortedKeys, int* sortedOrder,
+                    int* inverse, int n, int shift, int digits) {
+  extern __shared__ int next[];
+  int lane = threadIdx.x;
+  for (int d = lane; d < digits; d += 32) next[d] = offsets[d * gridDim.x + blockIdx.x];
+  __syncwarp();
+  int first = blockIdx.x * TILE, end = min(n, first + TILE);
+  for (int i = first + lane; i < first + TILE; i += 32) {
+    bool live = i < end;
+    int key = live ? keys[i] : 0, digit = live ? (key >> shift) % digits : -1;
+    u32 same = __match_any_sync(0xffffffffu, digit);
+    int before = __popc(same & ((1u << lane) - 1));
+    if (live) {
+      int place = next[digit] + before, item = order == 0 ? i : order[i];
+      if (sortedKeys != 0) sortedKeys[place] = key;
+      sortedOrder[place] = item;
+      if (inverse != 0) inverse[item] = place;
+    }
+    __syncwarp();
+    if (live && before == 0) next[digit] += __popc(same);
+    __syncwarp();
+  }
+}
+
+// out [blocks, experts]: how often each expert is among `run` choices; a block for each. Shared: experts ints.
+KERNEL expertCounts(const int* chosen, int* out, int run, int experts) {
+  extern __shared__ int own[];
+  for (int e = threadIdx.x; e < experts; e += blockDim.x) own[e] = 0;
+  __syncthreads();
+  for (int i = threadIdx.x; i < run; i += blockDim.x) {
+    int expert = chosen[(i64)blockIdx.x * run + i];
+    if (expert < experts) atomicAdd(&own[expert], 1);
+  }
+  __syncthreads();
+  for (int e = threadIdx.x; e < experts; e += blockDim.x) out[blockIdx.x * experts + e] = own[e];
+}
+
+// Choices beyond the `rows` best of an expert become `experts`: by weight, ties to the first slot, or (weights null) by
+// slot. `order` has the slots sorted by expert, `inverse` each slot's place, `counts` the slots of each expert.
+KERNEL expertCapacity(const float* weights, const int* chosen, const int* order, const int* inverse, const int* counts,
+                      int* out, int n, int experts, int rows) {
+  int slot = blockIdx.x * blockDim.x + threadIdx.x;
+  if (slot >= n) return;
+  int expert = chosen[slot];
+  if (expert >= experts) {
+    out[slot] = experts;
+    return;
+  }
+  int first = 0;
+  for (int e = 0; e < expert; e++) first += counts[e];
+  int better = inverse[slot] - first;
+  if (weights != 0) {
+    float own = weights[slot];
+    better = 0;
+    for (int place = first; place < first + counts[expert]; place++) {
+      int other = order[place];
+      better += weights[other] > own || (weights[other] == own && other < slot);
+    }
+  }
+  out[slot] = better < rows ? expert : experts;
+}

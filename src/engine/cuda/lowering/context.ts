@@ -1,0 +1,427 @@
+/** What lowering rules work with: values of a graph as buffers, scratch memory, launches. */
+import { at, entryOf } from "../../../base/at.js";
+import { elements, typeOf, type Graph, type Node, type Prim, type ValueId } from "../../../graph/ir/ir.js";
+import type {
+  Argument,
+  Buffer,
+  BufferId,
+  Home,
+  KernelLaunch,
+  Launch,
+  Operand,
+  ProductLaunch,
+  Storage,
+} from "./launches.js";
+
+/** Bytes of an element: float32 and int32. */
+export const WORD = 4;
+/** Threads of a block where a kernel does not ask for others. */
+export const THREADS = 256;
+/** Blocks of a kernel that walks over any number of elements. */
+const MOST_BLOCKS = 1 << 14;
+
+export const read = (buffer: BufferId): Argument => ({ kind: "pointer", buffer, access: "read" });
+export const write = (buffer: BufferId): Argument => ({ kind: "pointer", buffer, access: "write" });
+export const readOrNull = (buffer: BufferId | null): Argument => (buffer === null ? nothing : read(buffer));
+export const nothing: Argument = { kind: "null" };
+export const int = (value: number): Argument => ({ kind: "int", value });
+export const long = (value: number): Argument => ({ kind: "long", value });
+export const float = (value: number): Argument => ({ kind: "float", value });
+export const table = (buffers: readonly BufferId[], access: "read" | "write"): Argument => ({
+  kind: "table",
+  buffers,
+  access,
+});
+
+/** Blocks for `n` elements, one for each thread. */
+export const blocksFor = (n: number, threads = THREADS): number => Math.max(1, Math.ceil(n / threads));
+
+/** Elements that a thread takes at a time. */
+export const EIGHT = 8;
+/** Threads of a block for rows of `size` elements: as many as have work, in whole warps. */
+export const threadsFor = (size: number): number => Math.max(32, Math.min(THREADS, Math.ceil(size / EIGHT / 32) * 32));
+
+/** The grid of a kernel that walks over `n` elements. */
+export const gridFor = (n: number): readonly [number, number, number] => [
+  Math.min(blocksFor(Math.ceil(n / EIGHT)), MOST_BLOCKS),
+  1,
+  1,
+];
+
+/** Parts of a launch that have a usual value. */
+export type KernelCall = Omit<KernelLaunch, "kind" | "real" | "block" | "shared" | "bytes" | "flops"> &
+  Partial<Pick<KernelLaunch, "real" | "block" | "shared" | "bytes" | "flops">>;
+
+/** Values that share memory: a reshaped value is its input by another name. */
+function rootsOf(graph: Graph): (id: ValueId) => ValueId {
+  const roots = new Map<ValueId, ValueId>();
+  const rootOf = (id: ValueId): ValueId => roots.get(id) ?? id;
+  for (const node of graph.nodes) if (node.prim === "reshape") roots.set(node.out[0], rootOf(node.in[0]));
+  return rootOf;
+}
+
+/** A key that equal uses of a primitive share. */
+export const useKey = (prim: string, inputs: readonly ValueId[], attrs: object): string =>
+  `${prim}(${inputs.join()})${JSON.stringify(attrs)}`;
+
+/** In what a program computes. */
+export type Precision = "float32" | "tf32" | "bf16";
+
+/** Bytes of an element. */
+export const bytesPer: Readonly<Record<Storage, number>> = { f32: 4, bf16: 2 };
+
+/** Primitives that read float32 whatever the precision: routers, softmax and what they are made of. */
+const floatReaders: ReadonlySet<Prim> = new Set<Prim>([
+  "routeTopK",
+  "routeTopKGrad",
+  "routeWeights",
+  "softmax",
+  "softmaxGrad",
+  "logSumExp",
+  "sinkhorn",
+]);
+/** Primitives that work element by element: what reads their result reads their input, too. */
+const pointwise: ReadonlySet<Prim> = new Set<Prim>(["add", "sub", "mul", "scale", "tanh", "reshape"]);
+
+/** How a graph is lowered. */
+export interface LowerOptions {
+  /**
+   * `float32` (if left out); `tf32`: products round their operands to 10 bits of mantissa; `bf16`: products, and values
+   * between them, in bfloat16, while norms' weights, routers, softmax, losses, sums and gradients of weights stay in
+   * float32.
+   */
+  readonly precision?: Precision;
+  /** Logits of a head with its loss that exist at once; tokens are cut into runs by it. */
+  readonly mostLogits?: number;
+}
+
+export class Context {
+  readonly buffers: Buffer[] = [];
+  readonly launches: Launch[] = [];
+  /** What forward launches have kept for backward ones, by `useKey`. */
+  readonly kept = new Map<string, readonly BufferId[]>();
+  private readonly rootOf: (id: ValueId) => ValueId;
+  private readonly regions = new Map<ValueId, BufferId>();
+  /** Values of one repeated word, which get memory only where a launch needs all of it. */
+  private readonly fills = new Map<ValueId, number>();
+  private readonly constants = new Map<string, BufferId>();
+  private readonly lastUses = new Map<ValueId, number>();
+  /** Place among the graph's outputs of each value that is computed into it. */
+  private readonly direct = new Map<ValueId, number>();
+  /** What values that nodes have made are stored as; graph inputs are stored as float32 and count as either. */
+  private readonly storages = new Map<ValueId, Storage>();
+  /** Values in the other storage, by value and storage. */
+  private readonly casts = new Map<string, BufferId>();
+  private readonly consumers = new Map<ValueId, Node[]>();
+  private current = -1;
+
+  constructor(
+    readonly graph: Graph,
+    readonly options: LowerOptions = {},
+  ) {
+    this.rootOf = rootsOf(graph);
+    for (const [index, node] of graph.nodes.entries())
+      for (const id of node.in) {
+        this.lastUses.set(this.rootOf(id), index);
+        const known = this.consumers.get(id);
+        if (known === undefined) this.consumers.set(id, [node]);
+        else known.push(node);
+      }
+    graph.inputs.forEach((id, index) => this.regions.set(id, this.buffer(this.bytesOf(id), { kind: "input", index })));
+    const made = new Set(graph.nodes.flatMap((node) => (node.prim === "constant" ? [] : node.out)));
+    graph.outputs.forEach((id, index) => {
+      const root = this.rootOf(id);
+      this.lastUses.set(root, Infinity);
+      if (made.has(root) && !this.direct.has(root)) this.direct.set(root, index);
+    });
+  }
+
+  /** Called before each node's rule. */
+  begin(index: number): void {
+    this.current = index;
+  }
+
+  /** Keeps a value's memory until a node that will read it although the graph does not say so. */
+  extend(id: ValueId, index: number): void {
+    const root = this.rootOf(id);
+    this.lastUses.set(root, Math.max(this.lastUses.get(root) ?? 0, index));
+  }
+
+  shapeOf(id: ValueId): readonly number[] {
+    return typeOf(this.graph, id).shape;
+  }
+
+  sizeOf(id: ValueId): number {
+    return elements(this.shapeOf(id));
+  }
+
+  bytesOf(id: ValueId): number {
+    return this.sizeOf(id) * WORD;
+  }
+
+  /** Size of the last axis, and how many rows of it there are. */
+  rowsOf(id: ValueId): readonly [rows: number, size: number] {
+    const size = this.shapeOf(id).at(-1) ?? 1;
+    return [this.sizeOf(id) / size, size];
+  }
+
+  /** Nodes that read a value, under any of its names. */
+  readersOf(id: ValueId): readonly Node[] {
+    const root = this.rootOf(id);
+    return this.graph.nodes.filter((node) => node.prim !== "reshape" && node.in.some((x) => this.rootOf(x) === root));
+  }
+
+  private buffer(bytes: number, home: Home): BufferId {
+    return this.buffers.push({ bytes, home }) - 1;
+  }
+
+  scratch(count: number, storage: Storage = "f32"): BufferId {
+    return this.buffer(Math.max(1, count) * bytesPer[storage], { kind: "arena" });
+  }
+
+  /** What activations are stored as that are made of these values: as those of them that nodes have made. */
+  realOf(...ids: readonly ValueId[]): Storage {
+    if (this.options.precision !== "bf16") return "f32";
+    const stored = ids.flatMap((id) => this.storages.get(this.rootOf(id)) ?? []);
+    return stored.length === 0 || stored.includes("bf16") ? "bf16" : "f32";
+  }
+
+  /** What a value that a node has made is stored as; null for inputs and constants, which count as either. */
+  storageOf(id: ValueId): Storage | null {
+    return this.storages.get(this.rootOf(id)) ?? null;
+  }
+
+  /** Whether a router or a softmax reads a value, through anything that works element by element. */
+  feedsFloats(id: ValueId): boolean {
+    return (this.consumers.get(id) ?? []).some(
+      (node) =>
+        floatReaders.has(node.prim) || (pointwise.has(node.prim) && node.out.some((out) => this.feedsFloats(out))),
+    );
+  }
+
+  /** Whether a value becomes an output of the graph, likewise. */
+  feedsOutput(id: ValueId): boolean {
+    return (
+      this.graph.outputs.includes(id) ||
+      (this.consumers.get(id) ?? []).some(
+        (node) => pointwise.has(node.prim) && node.out.some((out) => this.feedsOutput(out)),
+      )
+    );
+  }
+
+  /** The word that all elements of a value are, or null. */
+  fillOf(id: ValueId): number | null {
+    return this.fills.get(this.rootOf(id)) ?? null;
+  }
+
+  defineFill(id: ValueId, word: number): void {
+    this.fills.set(id, word);
+  }
+
+  /** A constant of words; equal ones are kept once. */
+  constant(words: Uint32Array | number, bytes: number): BufferId {
+    const key = typeof words === "number" ? `${bytes} of ${words}` : words.join();
+    const known = this.constants.get(key);
+    if (known !== undefined) return known;
+    const made = this.buffer(bytes, { kind: "constant", words });
+    this.constants.set(key, made);
+    return made;
+  }
+
+  /** One element that stands for a value of a repeated word. */
+  single(word: number, storage: Storage = "f32"): BufferId {
+    return this.constant(storage === "f32" ? word : halfWord(word), WORD);
+  }
+
+  defineConstant(id: ValueId, words: Uint32Array): void {
+    this.regions.set(id, this.constant(words, words.byteLength));
+  }
+
+  /** Where a value lies, as float32 or integers. */
+  of(id: ValueId): BufferId {
+    return this.as(id, "f32");
+  }
+
+  /** Where a value lies in a storage; one that lies in the other is converted, once. */
+  as(id: ValueId, storage: Storage): BufferId {
+    const root = this.rootOf(id);
+    const fill = this.fills.get(root);
+    if (fill !== undefined) return this.filled(root, fill, storage);
+    const own = entryOf(this.regions, root);
+    if ((this.storages.get(root) ?? "f32") === storage) return own;
+    const key = `${root} ${storage}`;
+    const known = this.casts.get(key);
+    if (known !== undefined) return known;
+    const size = this.sizeOf(root);
+    const made = this.scratch(size, storage);
+    this.cast(own, made, size, storage);
+    this.casts.set(key, made);
+    return made;
+  }
+
+  /** `as` for values of one shape, such as the weights of experts: converted together where none of them has been. */
+  asMany(ids: readonly ValueId[], storage: Storage): BufferId[] {
+    const roots = ids.map((id) => this.rootOf(id));
+    const alone = (root: ValueId): boolean =>
+      this.fills.has(root) || (this.storages.get(root) ?? "f32") === storage || this.casts.has(`${root} ${storage}`);
+    if (storage === "f32" || new Set(roots).size < roots.length || roots.some(alone))
+      return ids.map((id) => this.as(id, storage));
+    const size = Math.max(...roots.map((root) => this.sizeOf(root)));
+    const [from, to] = [roots.map((root) => entryOf(this.regions, root)), roots.map(() => this.scratch(size, storage))];
+    const [x] = gridFor(size);
+    this.kernel({
+      module: "elementwise",
+      kernel: "toBf16Many",
+      grid: [x, roots.length, 1],
+      arguments: [table(from, "read"), table(to, "write"), long(size)],
+    });
+    for (const [i, root] of roots.entries()) this.casts.set(`${root} ${storage}`, at(to, i));
+    return to;
+  }
+
+  private filled(root: ValueId, fill: number, storage: Storage): BufferId {
+    if (storage === "f32") return this.constant(fill, this.bytesOf(root));
+    return this.constant(halfWord(fill), Math.ceil((this.sizeOf(root) * bytesPer[storage]) / WORD) * WORD);
+  }
+
+  private cast(from: BufferId, to: BufferId, size: number, storage: Storage): void {
+    this.kernel({
+      module: "elementwise",
+      kernel: storage === "bf16" ? "toBf16" : "fromBf16",
+      grid: gridFor(size),
+      arguments: [read(from), write(to), long(size)],
+    });
+  }
+
+  /** Memory for a value that a node makes. */
+  define(id: ValueId, storage: Storage = "f32"): BufferId {
+    this.storages.set(id, storage);
+    if (storage === "bf16") {
+      // Outputs are float32: `finish` converts it.
+      this.direct.delete(id);
+      const own = this.scratch(this.sizeOf(id), storage);
+      this.regions.set(id, own);
+      return own;
+    }
+    const output = this.direct.get(id);
+    const home: Home = output === undefined ? { kind: "arena" } : { kind: "output", index: output };
+    const made = this.buffer(Math.max(WORD, this.bytesOf(id)), home);
+    this.regions.set(id, made);
+    return made;
+  }
+
+  /**
+   * Memory for a value that is made element by element: that of one of `sources` where the current node is the last to
+   * read it, else memory of its own.
+   */
+  defineOver(id: ValueId, sources: readonly ValueId[], storage: Storage = "f32"): BufferId {
+    if (this.direct.has(id)) return this.define(id, storage);
+    const taken = new Set(at(this.graph.nodes, this.current).out.map((other) => this.regions.get(other)));
+    const free = sources.find((source) => {
+      const root = this.rootOf(source);
+      if (this.fills.has(root) || this.lastUses.get(root) !== this.current) return false;
+      const buffer = entryOf(this.regions, root);
+      const { home, bytes } = at(this.buffers, buffer);
+      const fits = bytes === this.sizeOf(id) * bytesPer[storage] && (this.storages.get(root) ?? "f32") === storage;
+      return home.kind === "arena" && fits && !taken.has(buffer);
+    });
+    if (free === undefined) return this.define(id, storage);
+    const buffer = entryOf(this.regions, this.rootOf(free));
+    this.regions.set(id, buffer);
+    this.storages.set(id, storage);
+    return buffer;
+  }
+
+  /** Makes a value another name for memory that exists. */
+  alias(id: ValueId, buffer: BufferId): void {
+    this.regions.set(id, buffer);
+  }
+
+  kernel({ real = "f32", block = THREADS, shared = 0, bytes, flops = 0, ...call }: KernelCall): void {
+    this.launches.push({
+      kind: "kernel",
+      real,
+      block,
+      shared,
+      flops,
+      bytes: bytes ?? this.bytesMoved(call.arguments),
+      ...call,
+    });
+  }
+
+  /** Bytes of everything that a kernel's arguments name, once each way. */
+  private bytesMoved(args: readonly Argument[]): number {
+    const size = (buffer: BufferId): number => at(this.buffers, buffer).bytes;
+    return args.reduce((sum, argument) => {
+      if (argument.kind === "table") return sum + argument.buffers.reduce((total, buffer) => total + size(buffer), 0);
+      if (argument.kind !== "pointer") return sum;
+      return sum + size(argument.buffer) * (argument.access === "update" ? 2 : 1);
+    }, 0);
+  }
+
+  /** out [m, n] = op(a) op(b) */
+  product(
+    sizes: { readonly m: number; readonly n: number; readonly k: number },
+    flags: {
+      readonly transA?: boolean;
+      readonly transB?: boolean;
+      readonly accumulate?: boolean;
+      /** What operands lie in and are multiplied as; float32 may become tf32. */
+      readonly real?: Storage;
+      readonly stored?: Storage;
+    },
+    operands: { readonly a: Operand; readonly b: Operand; readonly out: Operand },
+  ): void {
+    const { m, n, k } = sizes;
+    const { transA = false, transB = false, accumulate = false, real = "f32", stored = "f32" } = flags;
+    const compute: ProductLaunch["compute"] = real === "f32" && this.options.precision === "tf32" ? "tf32" : real;
+    this.launches.push({
+      kind: "product",
+      ...sizes,
+      transA,
+      transB,
+      accumulate,
+      compute,
+      stored,
+      ...operands,
+      bytes: bytesPer[real] * (m * k + k * n) + bytesPer[stored] * m * n * (accumulate ? 2 : 1),
+      flops: 2 * m * n * k,
+    });
+  }
+
+  /** Brings outputs into place that are inputs, constants or values that another output holds already. */
+  finish(): void {
+    this.graph.outputs.forEach((id, index) => {
+      const root = this.rootOf(id);
+      if (this.direct.get(root) === index) return;
+      const size = this.sizeOf(id);
+      const to = this.buffer(this.bytesOf(id), { kind: "output", index });
+      if (this.storages.get(root) === "bf16") {
+        this.cast(entryOf(this.regions, root), to, size, "f32");
+        return;
+      }
+      this.kernel({
+        module: "elementwise",
+        kernel: "copyWords",
+        grid: gridFor(size),
+        arguments: [read(this.of(id)), write(to), long(size)],
+      });
+    });
+  }
+}
+
+/** A whole buffer as an operand of a product, or from element `first` on. */
+export const operand = (buffer: BufferId, first = 0, storage: Storage = "f32"): Operand => ({
+  buffer,
+  offset: first * bytesPer[storage],
+});
+
+const halves = new DataView(new ArrayBuffer(WORD));
+
+/** Two bfloat16 of the number that a word of float32 is, as one word. */
+function halfWord(word: number): number {
+  halves.setUint32(0, word);
+  if (Number.isNaN(halves.getFloat32(0))) return 0x7fc07fc0;
+  const half = ((word + 0x7fff + ((word >>> 16) & 1)) >>> 16) & 0xffff;
+  return ((half << 16) | half) >>> 0;
+}

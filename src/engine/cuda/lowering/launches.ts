@@ -1,0 +1,132 @@
+/**
+ * A program as a list of launches: what a GPU is asked to do, in order, as plain data. Every launch names the memory it
+ * reads and writes, so that lifetimes, and from them a static plan of memory, follow from the list alone.
+ */
+
+/** How numbers lie in memory: float32, and integers of 32 bits; or bfloat16. */
+export type Storage = "f32" | "bf16";
+
+/** Index of a buffer in `LaunchList.buffers`. */
+export type BufferId = number;
+
+/** Where a buffer's memory comes from. */
+export type Home =
+  /** The program's own arena, at a place that the memory plan gives. */
+  | { readonly kind: "arena" }
+  /** Bound by whoever runs the program: input or output number `index` of the graph. */
+  | { readonly kind: "input"; readonly index: number }
+  | { readonly kind: "output"; readonly index: number }
+  /** Written once, before the first run: given words, or one word repeated. */
+  | { readonly kind: "constant"; readonly words: Uint32Array | number };
+
+/** A piece of device memory. */
+export interface Buffer {
+  readonly bytes: number;
+  readonly home: Home;
+}
+
+/** Whether a launch reads a region, writes all of it, or both. */
+export type Access = "read" | "write" | "update";
+
+/** What a kernel is called with. */
+export type Argument =
+  | {
+      readonly kind: "pointer";
+      readonly buffer: BufferId;
+      readonly access: Access;
+      /** In bytes. */ readonly offset?: number;
+    }
+  /** The address of an array of addresses, one for each buffer. */
+  | { readonly kind: "table"; readonly buffers: readonly BufferId[]; readonly access: Access }
+  | { readonly kind: "null" }
+  | { readonly kind: "int"; readonly value: number }
+  | { readonly kind: "long"; readonly value: number }
+  | { readonly kind: "float"; readonly value: number };
+
+/** Names of the kernel sources: files `NAME.cu` in engine/cuda/kernels. */
+export type KernelModule =
+  | "attention"
+  | "elementwise"
+  | "experts"
+  | "flash"
+  | "grouped"
+  | "head"
+  | "norm"
+  | "optimizer"
+  | "reduce"
+  | "route"
+  | "sort"
+  | "tokens";
+
+/** One call of a kernel. */
+export interface KernelLaunch {
+  readonly kind: "kernel";
+  readonly module: KernelModule;
+  readonly kernel: string;
+  /** The element type of activations that the kernel is compiled for. */
+  readonly real: Storage;
+  /** Blocks by axis, and threads of a block. */
+  readonly grid: readonly [number, number, number];
+  readonly block: number;
+  /** Bytes of dynamic shared memory. */
+  readonly shared: number;
+  readonly arguments: readonly Argument[];
+  /** Bytes that have to pass through memory at least, and floating-point operations. */
+  readonly bytes: number;
+  readonly flops: number;
+}
+
+/**
+ * A matrix product in rows: out [m, n] = op(a) op(b), or out += it with `accumulate`; see `matmul` in graph/ir/ir.ts.
+ */
+export interface ProductLaunch {
+  readonly kind: "product";
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly transA: boolean;
+  readonly transB: boolean;
+  readonly accumulate: boolean;
+  /** What operands are multiplied as: float32 with or without its last 13 bits, or bfloat16; sums are float32. */
+  readonly compute: "f32" | "tf32" | "bf16";
+  /** What the result is stored as. */
+  readonly stored: Storage;
+  readonly a: Operand;
+  readonly b: Operand;
+  readonly out: Operand;
+  readonly bytes: number;
+  readonly flops: number;
+}
+
+/** A matrix within a buffer. */
+export interface Operand {
+  readonly buffer: BufferId;
+  /** Where it begins, in bytes. */
+  readonly offset: number;
+}
+
+export type Launch = KernelLaunch | ProductLaunch;
+
+export interface LaunchList {
+  readonly buffers: readonly Buffer[];
+  readonly launches: readonly Launch[];
+  /** Place in the arena of each buffer that lies there, in bytes. */
+  readonly places: ReadonlyMap<BufferId, number>;
+  /** Bytes of the arena. */
+  readonly arena: number;
+}
+
+/** Buffers that a launch touches, and how. */
+export function touched(launch: Launch): readonly (readonly [BufferId, Access])[] {
+  if (launch.kind === "product")
+    return [
+      [launch.a.buffer, "read"],
+      [launch.b.buffer, "read"],
+      [launch.out.buffer, launch.accumulate ? "update" : "write"],
+    ];
+  return launch.arguments.flatMap((argument): (readonly [BufferId, Access])[] => {
+    if (argument.kind === "pointer") return [[argument.buffer, argument.access]];
+    if (argument.kind === "table") return argument.buffers.map((buffer) => [buffer, argument.access] as const);
+    return [];
+  });
+}

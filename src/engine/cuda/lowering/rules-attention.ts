@@ -1,0 +1,250 @@
+/** Attention (see attention.cu). N = B batch x S sequence tokens, D size of a head, V size of a value head. */
+import { attentionExtras, type AttentionAttrs, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
+import { blocksFor, float, int, nothing, read, readOrNull, useKey, write, type Context } from "./context.js";
+import type { BufferId, Storage } from "./launches.js";
+
+/** Queries or keys of a block, a warp for each. */
+const WARPS = 8;
+const LANES = 32;
+/** Elements of a head that a warp can hold. */
+const MOST_HEAD = 256;
+
+/** A query's pairs with keys, over the whole batch: what attention's products are proportional to. */
+function pairsOf({ batch, sequence, heads, window }: AttentionAttrs): number {
+  const width = Math.min(window ?? sequence, sequence);
+  return batch * heads * (width * sequence - (width * (width - 1)) / 2);
+}
+
+function checkHeads({ headDim, valueDim }: AttentionAttrs): void {
+  if (Math.max(headDim, valueDim) > MOST_HEAD)
+    throw new Error(`heads of ${Math.max(headDim, valueDim)} elements, the CUDA backend takes up to ${MOST_HEAD}`);
+}
+
+/** S, heads, kvHeads, D, V, scale, window, cap */
+const sizes = ({ sequence, heads, kvHeads, headDim, valueDim, scale, window, softcap }: AttentionAttrs) => [
+  ...[sequence, heads, kvHeads, headDim, valueDim].map(int),
+  float(scale),
+  int(window ?? 0),
+  float(softcap ?? 0),
+];
+
+/** Queries or keys of a block on tensor cores, and its threads. */
+const FLASH_ROWS = 64;
+const FLASH_THREADS = 128;
+const flashHeads: readonly number[] = [64, 128];
+
+/** Whether the kernels of flash.cu take this attention: bfloat16, heads and value heads of one usual size. */
+const takesFlash = ({ headDim, valueDim }: AttentionAttrs, real: Storage): boolean =>
+  real === "bf16" && headDim === valueDim && flashHeads.includes(headDim);
+
+/** The end of a kernel's name: heads' size, and whether scores are capped. */
+const flashName = ({ headDim, softcap }: AttentionAttrs): string => `${headDim}${softcap === null ? "" : "Capped"}`;
+
+/** S, heads, kvHeads, scale, window, cap */
+const flashSizes = ({ sequence, heads, kvHeads, scale, window, softcap }: AttentionAttrs) => [
+  ...[sequence, heads, kvHeads].map(int),
+  float(scale),
+  int(window ?? 0),
+  float(softcap ?? 0),
+];
+
+/** Bytes of so many tiles of a head's rows. */
+const tiles = (count: number, { headDim }: AttentionAttrs): number => count * FLASH_ROWS * headDim * 2;
+
+interface Extras {
+  readonly sinks: ValueId | null;
+  readonly segmentIds: ValueId | null;
+}
+
+const orNull = (c: Context, id: ValueId | null) => readOrNull(id === null ? null : c.of(id));
+
+/** Launches the forward pass; `lse` gets the logs of the softmax's denominators. */
+function forward(
+  c: Context,
+  attrs: AttentionAttrs,
+  [q, k, v]: readonly [ValueId, ValueId, ValueId, ...ValueId[]],
+  extras: Extras,
+  to: { readonly out: BufferId; readonly lse: BufferId | null; readonly real: Storage },
+): void {
+  const { batch, sequence, heads, headDim, valueDim } = attrs;
+  if (takesFlash(attrs, to.real)) {
+    c.kernel({
+      module: "flash",
+      kernel: `flash${flashName(attrs)}`,
+      real: "bf16",
+      grid: [blocksFor(sequence, FLASH_ROWS), heads, batch],
+      block: FLASH_THREADS,
+      shared: tiles(5, attrs),
+      flops: 2 * pairsOf(attrs) * (headDim + valueDim),
+      arguments: [
+        ...[q, k, v].map((id) => read(c.as(id, to.real))),
+        orNull(c, extras.sinks),
+        orNull(c, extras.segmentIds),
+        write(to.out),
+        to.lse === null ? nothing : write(to.lse),
+        ...flashSizes(attrs),
+      ],
+    });
+    return;
+  }
+  checkHeads(attrs);
+  c.kernel({
+    module: "attention",
+    kernel: "attention",
+    real: to.real,
+    grid: [blocksFor(sequence, WARPS), heads, batch],
+    block: WARPS * LANES,
+    shared: 4 * (WARPS * headDim + LANES * (headDim + 1 + valueDim)),
+    flops: 2 * pairsOf(attrs) * (headDim + valueDim),
+    arguments: [
+      ...[q, k, v].map((id) => read(c.as(id, to.real))),
+      orNull(c, extras.sinks),
+      orNull(c, extras.segmentIds),
+      write(to.out),
+      to.lse === null ? nothing : write(to.lse),
+      ...sizes(attrs),
+    ],
+  });
+}
+
+/** The inputs that a use of attention and its gradient share. */
+const sharedInputs = (attrs: AttentionAttrs, inputs: readonly ValueId[]): readonly ValueId[] =>
+  inputs.slice(0, 3 + Number(attrs.sinks) + Number(attrs.segmentIds === true));
+
+const keyOf = (attrs: AttentionAttrs, inputs: readonly ValueId[]): string =>
+  useKey("attention", sharedInputs(attrs, inputs), attrs);
+
+/** Gradients of the graph, by the key of the attention that they belong to. */
+export function attentionGradients(nodes: readonly { prim: string; in: readonly ValueId[]; attrs: object }[]) {
+  return new Map(
+    nodes.flatMap(({ prim, in: inputs, attrs }, index) =>
+      prim === "attentionGrad" ? [[keyOf(attrs as AttentionAttrs, inputs), index] as const] : [],
+    ),
+  );
+}
+
+/** Keeps its output and denominators where the graph has its gradient, too. */
+export function attention(c: Context, node: NodeOf<"attention">): void {
+  const { attrs } = node;
+  const key = keyOf(attrs, node.in);
+  const gradient = attentionGradients(c.graph.nodes).get(key);
+  const [q, k, v] = node.in;
+  const real = c.realOf(q, k, v);
+  const out = c.define(node.out[0], real);
+  const lse = gradient === undefined ? null : c.scratch(attrs.batch * attrs.sequence * attrs.heads);
+  forward(c, attrs, node.in, attentionExtras(attrs, node.in), { out, lse, real });
+  if (gradient === undefined || lse === null) return;
+  c.extend(node.out[0], gradient);
+  c.kept.set(key, [out, lse]);
+}
+
+export function attentionGrad(c: Context, node: NodeOf<"attentionGrad">): void {
+  const { attrs } = node;
+  const [q, k, v] = node.in;
+  const [dq, dk, dv, dsinks] = node.out;
+  const { batch, sequence, heads, kvHeads, headDim, valueDim } = attrs;
+  const rows = batch * sequence * heads;
+  const extras = attentionExtras(attrs, node.in);
+  const kept = c.kept.get(keyOf(attrs, node.in));
+  // The output's gradient comes last: there are at least q, k and v before it.
+  const last = node.in.at(-1)!;
+  const real = c.realOf(q, k, v);
+  const [out, lse] = kept ?? [c.scratch(rows * valueDim, real), c.scratch(rows)];
+  if (out === undefined || lse === undefined) throw new Error("attention has kept neither output nor denominators");
+  if (kept === undefined) forward(c, attrs, node.in, extras, { out, lse, real });
+  const dout = read(c.as(last, real));
+  const dots = c.scratch(rows);
+  c.kernel({
+    module: "attention",
+    kernel: "attentionDots",
+    real,
+    grid: [blocksFor(rows, WARPS), 1, 1],
+    block: WARPS * LANES,
+    flops: 2 * rows * valueDim,
+    arguments: [read(out), dout, write(dots), int(rows), int(valueDim)],
+  });
+  const sources = [
+    ...[q, k, v].map((id) => read(c.as(id, real))),
+    orNull(c, extras.segmentIds),
+    dout,
+    read(lse),
+    read(dots),
+  ];
+  const flash = takesFlash(attrs, real);
+  const common = {
+    module: "attention",
+    real,
+    block: WARPS * LANES,
+    shared: 4 * (WARPS * (headDim + valueDim) + LANES * (headDim + 1 + valueDim + 1)),
+  } as const;
+  const gradients = [
+    { name: "GradQ", by: heads, flops: 2 * headDim + valueDim, outputs: [dq] },
+    { name: "GradKV", by: kvHeads, flops: 2 * (headDim + valueDim), outputs: [dk, dv] },
+  ] as const;
+  for (const { name, by, flops, outputs } of gradients) {
+    const shared = { flops: 2 * pairsOf(attrs) * flops };
+    const targets = outputs.map((id) => write(c.define(id, real)));
+    if (flash)
+      c.kernel({
+        ...shared,
+        module: "flash",
+        kernel: `flash${name}${flashName(attrs)}`,
+        real: "bf16",
+        grid: [blocksFor(sequence, FLASH_ROWS), by, batch],
+        block: FLASH_THREADS,
+        // Behind the tiles: logs and dots of two tiles of queries.
+        shared: tiles(6, attrs) + 4 * 4 * FLASH_ROWS,
+        arguments: [...sources, ...targets, ...flashSizes(attrs)],
+      });
+    else
+      c.kernel({
+        ...shared,
+        ...common,
+        kernel: `attention${name}`,
+        grid: [blocksFor(sequence, WARPS), by, batch],
+        arguments: [...sources, ...targets, ...sizes(attrs)],
+      });
+  }
+  if (dsinks === undefined || extras.sinks === null) return;
+  c.kernel({
+    module: "attention",
+    kernel: "attentionSinks",
+    grid: [heads, 1, 1],
+    flops: 3 * rows,
+    arguments: [
+      read(c.of(extras.sinks)),
+      read(lse),
+      read(dots),
+      write(c.define(dsinks)),
+      int(batch * sequence),
+      int(heads),
+    ],
+  });
+}
+
+/** Warps that share the keys of one new token. */
+const CACHED_WARPS = 4;
+
+export function cachedAttention(c: Context, node: NodeOf<"cachedAttention">): void {
+  const { attrs } = node;
+  checkHeads(attrs);
+  const [q, k, v, pastK, pastV, lengths, sinks] = node.in;
+  const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity, scale, window, softcap } = attrs;
+  c.kernel({
+    module: "attention",
+    kernel: "cachedAttention",
+    grid: [sequence, heads, batch],
+    block: CACHED_WARPS * LANES,
+    shared: 4 * (headDim + CACHED_WARPS * (valueDim + 2)),
+    flops: 2 * batch * sequence * heads * (capacity + sequence) * (headDim + valueDim),
+    arguments: [
+      ...[q, k, v, pastK, pastV, lengths].map((id) => read(c.of(id))),
+      orNull(c, sinks ?? null),
+      write(c.define(node.out[0])),
+      ...[sequence, heads, kvHeads, headDim, valueDim, capacity].map(int),
+      float(scale),
+      int(window ?? 0),
+      float(softcap ?? 0),
+    ],
+  });
+}

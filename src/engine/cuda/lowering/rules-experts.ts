@@ -1,0 +1,302 @@
+/**
+ * Sorting by expert, and products of each expert's rows. N tokens, E experts, K experts of a token, R = N * K routed
+ * rows, H hidden, a and b sizes of an expert's rows before and after its product.
+ */
+import type { NodeOf, ValueId } from "../../../graph/ir/ir.js";
+import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
+import { blocksFor, int, nothing, read, readOrNull, table, threadsFor, write, type Context } from "./context.js";
+import type { BufferId, Storage } from "./launches.js";
+
+/** Items of one tile of the sort, as in sort.cu. */
+const TILE = 1024;
+/** Rows and columns of one tile of a product, as in experts.cu. */
+const SIDE = 64;
+
+/** Rows and columns of one tile on tensor cores, and shared memory of its stages, as in grouped.cu. */
+const TENSOR_SIDE = 128;
+const TENSOR_SHARED = 3 * 2 * TENSOR_SIDE * 64 * 2;
+/** Rows are copied in pieces of so many elements. */
+const CHUNK = 8;
+
+/** Whether the kernels of grouped.cu take rows of these sizes. */
+const takesTensors = (real: Storage, a: number, b: number): boolean =>
+  real === "bf16" && a % CHUNK === 0 && b % CHUNK === 0;
+
+interface DigitSort {
+  readonly keys: BufferId;
+  /** What is sorted along; null: the indices of the items. */
+  readonly order: BufferId | null;
+  readonly n: number;
+  readonly shift: number;
+  readonly digits: number;
+}
+
+interface DigitTargets {
+  readonly keys?: BufferId;
+  readonly order?: BufferId;
+  readonly inverse?: BufferId;
+  /** How many items have each of the first `digits` digits. */
+  readonly totals?: { readonly buffer: BufferId; readonly digits: number };
+}
+
+/** One stable pass of a sort by (key >> shift) % digits, into the given memory or scratch. */
+export function sortByDigit(
+  c: Context,
+  { keys, order, n, shift, digits }: DigitSort,
+  to: DigitTargets = {},
+): { readonly keys: BufferId; readonly order: BufferId } {
+  const blocks = blocksFor(n, TILE);
+  const counts = c.scratch(digits * blocks);
+  const sorted = { keys: to.keys ?? c.scratch(n), order: to.order ?? c.scratch(n) };
+  c.kernel({
+    module: "sort",
+    kernel: "digitCounts",
+    grid: [blocks, 1, 1],
+    shared: digits * 4,
+    arguments: [read(keys), write(counts), int(n), int(shift), int(digits)],
+  });
+  c.kernel({
+    module: "sort",
+    kernel: "digitOffsets",
+    grid: [1, 1, 1],
+    block: 1024,
+    arguments: [
+      { kind: "pointer", buffer: counts, access: "update" },
+      to.totals === undefined ? nothing : write(to.totals.buffer),
+      int(digits),
+      int(blocks),
+      int(to.totals?.digits ?? 0),
+    ],
+  });
+  c.kernel({
+    module: "sort",
+    kernel: "digitScatter",
+    grid: [blocks, 1, 1],
+    block: 32,
+    shared: digits * 4,
+    arguments: [
+      read(keys),
+      readOrNull(order),
+      read(counts),
+      write(sorted.keys),
+      write(sorted.order),
+      to.inverse === undefined ? nothing : write(to.inverse),
+      int(n),
+      int(shift),
+      int(digits),
+    ],
+  });
+  return sorted;
+}
+
+export function expertSort(c: Context, node: NodeOf<"expertSort">): void {
+  const [chosen] = node.in;
+  const [order, inverse, counts] = node.out;
+  const { experts } = node.attrs;
+  // A dropped choice is one more digit, behind the last expert.
+  sortByDigit(
+    c,
+    { keys: c.of(chosen), order: null, n: c.sizeOf(chosen), shift: 0, digits: experts + 1 },
+    {
+      order: c.define(order),
+      inverse: c.define(inverse),
+      totals: { buffer: c.define(counts), digits: experts },
+    },
+  );
+}
+
+export function expertCounts(c: Context, node: NodeOf<"expertCounts">): void {
+  const [chosen] = node.in;
+  const { experts, blocks } = node.attrs;
+  c.kernel({
+    module: "sort",
+    kernel: "expertCounts",
+    grid: [blocks, 1, 1],
+    block: 1024,
+    shared: experts * 4,
+    arguments: [read(c.of(chosen)), write(c.define(node.out[0])), int(c.sizeOf(chosen) / blocks), int(experts)],
+  });
+}
+
+export function expertCapacity(c: Context, node: NodeOf<"expertCapacity">): void {
+  const [weights, chosen] = node.in;
+  const { experts, rows, by } = node.attrs;
+  const n = c.sizeOf(chosen);
+  const [inverse, counts] = [c.scratch(n), c.scratch(experts)];
+  const keys = c.of(chosen);
+  const { order } = sortByDigit(
+    c,
+    { keys, order: null, n, shift: 0, digits: experts + 1 },
+    { inverse, totals: { buffer: counts, digits: experts } },
+  );
+  c.kernel({
+    module: "sort",
+    kernel: "expertCapacity",
+    grid: [blocksFor(n), 1, 1],
+    arguments: [
+      by === "weight" ? read(c.of(weights)) : nothing,
+      ...[keys, order, inverse, counts].map(read),
+      write(c.define(node.out[0])),
+      ...[n, experts, rows].map(int),
+    ],
+  });
+}
+
+export function dispatch(c: Context, node: NodeOf<"dispatch">): void {
+  const [x, order] = node.in;
+  const [rows, size] = matrixSizes(typeOf(c.graph, node.out[0]));
+  const real = c.realOf(x);
+  c.kernel({
+    module: "experts",
+    kernel: "dispatch",
+    real,
+    grid: [rows, 1, 1],
+    block: threadsFor(size),
+    arguments: [
+      read(c.as(x, real)),
+      read(c.of(order)),
+      write(c.define(node.out[0], real)),
+      int(size),
+      int(node.attrs.k),
+    ],
+  });
+}
+
+export function combine(c: Context, node: NodeOf<"combine">): void {
+  const [y, , inverse] = node.in;
+  const [rows, size] = matrixSizes(typeOf(c.graph, node.out[0]));
+  const real = c.realOf(y);
+  c.kernel({
+    module: "experts",
+    kernel: "combine",
+    real,
+    grid: [rows, 1, 1],
+    block: threadsFor(size),
+    flops: rows * size * node.attrs.k,
+    arguments: [
+      read(c.as(y, real)),
+      read(c.of(inverse)),
+      write(c.define(node.out[0], real)),
+      int(size),
+      int(node.attrs.k),
+    ],
+  });
+}
+
+export function scaleRows(c: Context, node: NodeOf<"scaleRows">): void {
+  const [y, weights, order] = node.in;
+  const [rows, size] = c.rowsOf(y);
+  const real = c.realOf(y);
+  const sources = [read(c.as(y, real)), read(c.of(weights)), read(c.of(order))];
+  c.kernel({
+    module: "experts",
+    kernel: "scaleRows",
+    real,
+    grid: [rows, 1, 1],
+    block: threadsFor(size),
+    flops: rows * size,
+    arguments: [...sources, write(c.defineOver(node.out[0], [y], real)), int(size)],
+  });
+}
+
+export function scaleRowsGrad(c: Context, node: NodeOf<"scaleRowsGrad">): void {
+  const [y, weights, order, , dout] = node.in;
+  const [dy, dweights] = node.out;
+  const [rows, size] = c.rowsOf(y);
+  const real = c.realOf(y, dout);
+  const sources = [read(c.as(y, real)), read(c.of(weights)), read(c.of(order)), read(c.as(dout, real))];
+  c.kernel({
+    module: "experts",
+    kernel: "scaleRowsGrad",
+    real,
+    grid: [rows, 1, 1],
+    block: threadsFor(size),
+    flops: 3 * rows * size,
+    arguments: [...sources, write(c.defineOver(dy, [dout, y], real)), write(c.define(dweights)), int(size)],
+  });
+}
+
+export function groupedMatmul(c: Context, node: NodeOf<"groupedMatmul">): void {
+  const [x, counts, ...weights] = node.in;
+  const [rows, a] = matrixSizes(typeOf(c.graph, x));
+  const [, b] = matrixSizes(typeOf(c.graph, node.out[0]));
+  const real = c.realOf(x);
+  const matrices = table(c.asMany(weights, real), "read");
+  const sources = [read(c.as(x, real)), read(c.of(counts)), matrices, write(c.define(node.out[0], real))];
+  const flops = 2 * rows * a * b;
+  if (takesTensors(real, a, b)) {
+    c.kernel({
+      module: "grouped",
+      kernel: node.attrs.transB ? "groupedProductTransposed" : "groupedProduct",
+      real,
+      grid: [blocksFor(b, TENSOR_SIDE), blocksFor(rows, TENSOR_SIDE) + weights.length + 1, 1],
+      shared: TENSOR_SHARED,
+      flops,
+      arguments: [...sources, ...[rows, weights.length, a, b].map(int)],
+    });
+    return;
+  }
+  c.kernel({
+    module: "experts",
+    kernel: "groupedMatmul",
+    real,
+    // Each expert's last tile may be cut short, and so may that of nobody's rows.
+    grid: [blocksFor(b, SIDE), blocksFor(rows, SIDE) + weights.length + 1, 1],
+    flops,
+    arguments: [...sources, ...[rows, weights.length, a, b, Number(node.attrs.transB)].map(int)],
+  });
+}
+
+const defined = (c: Context, ids: readonly ValueId[]): BufferId[] => ids.map((id) => c.define(id));
+
+export function groupedMatmulGradW(c: Context, node: NodeOf<"groupedMatmulGradW">): void {
+  const [x, dy, counts] = node.in;
+  const [rows, a] = matrixSizes(typeOf(c.graph, x));
+  const [, b] = matrixSizes(typeOf(c.graph, dy));
+  const real = c.realOf(x, dy);
+  const sources = [read(c.as(x, real)), read(c.as(dy, real)), read(c.of(counts))];
+  const tensors = takesTensors(real, a, b);
+  const side = tensors ? TENSOR_SIDE : SIDE;
+  c.kernel({
+    module: tensors ? "grouped" : "experts",
+    kernel: tensors ? "groupedWeightGradient" : "groupedMatmulGradW",
+    real,
+    grid: [blocksFor(a, side), blocksFor(b, side), node.out.length],
+    shared: tensors ? TENSOR_SHARED : 0,
+    flops: 2 * rows * a * b,
+    arguments: [...sources, table(defined(c, node.out), "write"), int(a), int(b)],
+  });
+}
+
+export function groupedBias(c: Context, node: NodeOf<"groupedBias">): void {
+  const [y, counts, ...biases] = node.in;
+  const [rows, size] = c.rowsOf(y);
+  const real = c.realOf(y);
+  const sources = [read(c.as(y, real)), read(c.of(counts))];
+  const vectors = table(
+    biases.map((id) => c.of(id)),
+    "read",
+  );
+  c.kernel({
+    module: "experts",
+    kernel: "groupedBias",
+    real,
+    grid: [rows, 1, 1],
+    flops: rows * size,
+    arguments: [...sources, vectors, write(c.defineOver(node.out[0], [y], real)), int(biases.length), int(size)],
+  });
+}
+
+export function groupedBiasGrad(c: Context, node: NodeOf<"groupedBiasGrad">): void {
+  const [dy, counts] = node.in;
+  const [rows, size] = c.rowsOf(dy);
+  const real = c.realOf(dy);
+  c.kernel({
+    module: "experts",
+    kernel: "groupedBiasGrad",
+    real,
+    grid: [blocksFor(size, 32), node.out.length, 1],
+    flops: rows * size,
+    arguments: [read(c.as(dy, real)), read(c.of(counts)), table(defined(c, node.out), "write"), int(size)],
+  });
+}

@@ -1,0 +1,127 @@
+/**
+ * The head with its loss, in runs of tokens, so that [tokens, vocabulary] never exists. Where the graph has the
+ * gradient, too, loss and gradient are made together. N tokens, H hidden, V vocabulary.
+ */
+import { matrixSizes, typeOf, type Node, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
+import { bytesPer, float, int, nothing, operand, read, useKey, write, type Context } from "./context.js";
+import type { Argument, BufferId } from "./launches.js";
+
+/** Logits that exist at once. */
+const MOST_LOGITS = 1 << 26;
+/** Fewer tokens than this make slow products. */
+const LEAST_TOKENS = 128;
+/** Threads that share a row of logits. */
+const THREADS = 512;
+
+const keyOf = ({ in: [x, head, targets], attrs }: NodeOf<"headCrossEntropy" | "headCrossEntropyGrad">): string =>
+  useKey("head", [x, head, targets], attrs);
+
+const isGradientOf =
+  (key: string) =>
+  (node: Node): node is NodeOf<"headCrossEntropyGrad"> =>
+    node.prim === "headCrossEntropyGrad" && keyOf(node) === key;
+
+interface Head {
+  readonly x: ValueId;
+  readonly head: ValueId;
+  readonly targets: ValueId;
+  readonly softcap: number | null;
+}
+
+interface Gradients {
+  readonly dloss: BufferId;
+  readonly dx: BufferId;
+  readonly dhead: BufferId;
+}
+
+/** Launches losses, gradients, or both. */
+function crossEntropy(
+  c: Context,
+  { x, head, targets, softcap }: Head,
+  loss: BufferId | null,
+  gradients: Gradients | null,
+): void {
+  const [tokens, hidden] = matrixSizes(typeOf(c.graph, x));
+  const [vocab] = matrixSizes(typeOf(c.graph, head));
+  const { mostLogits = MOST_LOGITS } = c.options;
+  const run = Math.min(tokens, Math.max(LEAST_TOKENS, Math.floor(mostLogits / vocab / LEAST_TOKENS) * LEAST_TOKENS));
+  const real = c.realOf(x);
+  const [counted, losses, logits] = [c.scratch(1), c.scratch(tokens), c.scratch(run * vocab, real)];
+  const one = { module: "head", grid: [1, 1, 1], block: 1024 } as const;
+  c.kernel({ ...one, kernel: "countTargets", arguments: [read(c.of(targets)), write(counted), int(tokens)] });
+  const [rows, weights] = [c.as(x, real), c.as(head, real)];
+  const stored = real;
+  for (let first = 0; first < tokens; first += run) {
+    const m = Math.min(run, tokens - first);
+    const [from, table, part] = [operand(rows, first * hidden, real), operand(weights), operand(logits)];
+    c.product({ m, n: vocab, k: hidden }, { transB: true, real, stored }, { a: from, b: table, out: part });
+    c.kernel({
+      module: "head",
+      kernel: "crossEntropy",
+      real,
+      grid: [m, 1, 1],
+      block: THREADS,
+      bytes: bytesPer[real] * m * vocab * (gradients === null ? 1 : 2),
+      flops: 5 * m * vocab,
+      arguments: [
+        { kind: "pointer", buffer: logits, access: "update" },
+        at(read(c.of(targets)), first),
+        loss === null ? nothing : at(write(losses), first),
+        read(counted),
+        gradients === null ? nothing : read(gradients.dloss),
+        int(vocab),
+        float(softcap ?? 0),
+        int(Number(gradients !== null)),
+      ],
+    });
+    if (gradients === null) continue;
+    c.product(
+      { m, n: hidden, k: vocab },
+      { real, stored },
+      { a: part, b: table, out: operand(gradients.dx, first * hidden, real) },
+    );
+    c.product(
+      { m: vocab, n: hidden, k: m },
+      { transA: true, accumulate: first > 0, real },
+      { a: part, b: from, out: operand(gradients.dhead) },
+    );
+  }
+  if (loss === null) return;
+  c.kernel({
+    ...one,
+    kernel: "meanLoss",
+    arguments: [read(losses), read(counted), write(loss), int(tokens)],
+  });
+}
+
+/** A pointer from element `first` on. */
+const at = (argument: Argument, first: number): Argument =>
+  argument.kind === "pointer" ? { ...argument, offset: first * 4 } : argument;
+
+const headOf = ({ in: [x, head, targets], attrs }: NodeOf<"headCrossEntropy" | "headCrossEntropyGrad">): Head => ({
+  x,
+  head,
+  targets,
+  softcap: attrs.softcap,
+});
+
+/** The loss is left to its gradient where the graph has one and nothing but its outputs needs the loss. */
+export function headCrossEntropy(c: Context, node: NodeOf<"headCrossEntropy">): void {
+  const [loss] = node.out;
+  const key = keyOf(node);
+  const together = c.graph.nodes.some(isGradientOf(key)) && c.readersOf(loss).length === 0;
+  const to = c.define(loss);
+  if (together) c.kept.set(key, [to]);
+  else crossEntropy(c, headOf(node), to, null);
+}
+
+export function headCrossEntropyGrad(c: Context, node: NodeOf<"headCrossEntropyGrad">): void {
+  const [, , , dloss] = node.in;
+  const [dx, dhead] = node.out;
+  const [loss = null] = c.kept.get(keyOf(node)) ?? [];
+  crossEntropy(c, headOf(node), loss, {
+    dloss: c.of(dloss),
+    dx: c.define(dx, c.realOf(node.in[0])),
+    dhead: c.define(dhead),
+  });
+}

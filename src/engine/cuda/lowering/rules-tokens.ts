@@ -1,0 +1,142 @@
+/** Embeddings, rotary positions, joined heads, documents within sequences. N tokens, H hidden, V vocabulary. */
+import type { NodeOf } from "../../../graph/ir/ir.js";
+import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
+import { EIGHT, blocksFor, gridFor, int, read, readOrNull, write, type Context } from "./context.js";
+import type { BufferId } from "./launches.js";
+import { sortByDigit } from "./rules-experts.js";
+
+/** Bits that one pass of a sort by token id takes. */
+const DIGIT_BITS = 8;
+
+export function embedding(c: Context, node: NodeOf<"embedding">): void {
+  const [table, ids] = node.in;
+  const [rows, size] = matrixSizes(typeOf(c.graph, node.out[0]));
+  const real = c.realOf(table);
+  // A parameter is read in float32; rows of what a node has made are copied.
+  const made = c.storageOf(table) !== null;
+  c.kernel({
+    module: "tokens",
+    kernel: made ? "gatherRows" : "embedding",
+    real,
+    grid: [rows, 1, 1],
+    bytes: 8 * rows * size,
+    arguments: [
+      read(made ? c.as(table, real) : c.of(table)),
+      read(c.of(ids)),
+      write(c.define(node.out[0], real)),
+      int(size),
+    ],
+  });
+}
+
+/** Tokens sorted by id, then a sum for each row of the table: equal ids add up in the order of their tokens. */
+export function embeddingGrad(c: Context, node: NodeOf<"embeddingGrad">): void {
+  const [ids, dy] = node.in;
+  const { vocab } = node.attrs;
+  const [tokens, size] = matrixSizes(typeOf(c.graph, dy));
+  let sorted: { readonly keys: BufferId; readonly order: BufferId | null } = { keys: c.of(ids), order: null };
+  for (let shift = 0; shift === 0 || vocab > 2 ** shift; shift += DIGIT_BITS)
+    sorted = sortByDigit(c, { ...sorted, n: tokens, shift, digits: 2 ** DIGIT_BITS });
+  const real = c.realOf(dy);
+  c.kernel({
+    module: "tokens",
+    kernel: "embeddingGrad",
+    real,
+    grid: [vocab, 1, 1],
+    flops: tokens * size,
+    arguments: [
+      read(sorted.keys),
+      readOrNull(sorted.order),
+      read(c.as(dy, real)),
+      write(c.define(node.out[0])),
+      int(tokens),
+      int(size),
+    ],
+  });
+}
+
+export function segmentIds(c: Context, node: NodeOf<"segmentIds">): void {
+  const { batch, sequence, end } = node.attrs;
+  c.kernel({
+    module: "tokens",
+    kernel: "segmentIds",
+    grid: [blocksFor(batch, 32), 1, 1],
+    block: 32,
+    arguments: [read(c.of(node.in[0])), write(c.define(node.out[0])), int(batch), int(sequence), int(end)],
+  });
+}
+
+export function segmentPositions(c: Context, node: NodeOf<"segmentPositions">): void {
+  const { batch, sequence } = node.attrs;
+  c.kernel({
+    module: "tokens",
+    kernel: "segmentPositions",
+    grid: [blocksFor(batch, 32), 1, 1],
+    block: 32,
+    arguments: [read(c.of(node.in[0])), write(c.define(node.out[0])), int(batch), int(sequence)],
+  });
+}
+
+export function rope(c: Context, node: NodeOf<"rope">): void {
+  const { batch, sequence, heads, headDim, offset, rotary, interleaved, inverse } = node.attrs;
+  const [x, cos, sin] = node.in;
+  const real = c.realOf(x);
+  const tokens = batch * sequence;
+  const sources = [read(c.as(x, real)), read(c.of(cos)), read(c.of(sin))];
+  const common = { module: "tokens", real, flops: 3 * tokens * heads * rotary } as const;
+  if (!interleaved && rotary === headDim && headDim % (2 * EIGHT) === 0) {
+    c.kernel({
+      ...common,
+      kernel: "ropeHalves",
+      grid: gridFor((tokens * heads * headDim) / 2),
+      arguments: [
+        ...sources,
+        write(c.defineOver(node.out[0], [x], real)),
+        ...[tokens, sequence, heads, headDim, Number(inverse)].map(int),
+      ],
+    });
+    return;
+  }
+  c.kernel({
+    ...common,
+    kernel: "rope",
+    grid: [tokens, 1, 1],
+    arguments: [
+      ...sources,
+      write(c.define(node.out[0], real)),
+      ...[sequence, heads, headDim, offset, rotary, Number(interleaved), Number(inverse)].map(int),
+    ],
+  });
+}
+
+/** Sizes of a head's own elements and of the shared ones. */
+function joinedSizes(c: Context, { in: [own, shared], attrs: { heads } }: NodeOf<"joinHeads" | "joinHeadsGrad">) {
+  const [rows, size] = matrixSizes(typeOf(c.graph, own));
+  return { rows, sizes: [heads, size / heads, matrixSizes(typeOf(c.graph, shared))[1]].map(int) };
+}
+
+export function joinHeads(c: Context, node: NodeOf<"joinHeads">): void {
+  const { rows, sizes } = joinedSizes(c, node);
+  const real = c.realOf(...node.in);
+  const sources = node.in.map((id) => read(c.as(id, real)));
+  c.kernel({
+    module: "tokens",
+    kernel: "joinHeads",
+    real,
+    grid: [rows, 1, 1],
+    arguments: [...sources, write(c.define(node.out[0], real)), ...sizes],
+  });
+}
+
+export function joinHeadsGrad(c: Context, node: NodeOf<"joinHeadsGrad">): void {
+  const { rows, sizes } = joinedSizes(c, node);
+  const [down, dshared] = node.out;
+  const real = c.realOf(node.in[2]);
+  c.kernel({
+    module: "tokens",
+    kernel: "joinHeadsGrad",
+    real,
+    grid: [rows, 1, 1],
+    arguments: [read(c.as(node.in[2], real)), write(c.define(down, real)), write(c.define(dshared, real)), ...sizes],
+  });
+}

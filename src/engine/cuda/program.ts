@@ -1,0 +1,232 @@
+/** A launch list bound to memory of a GPU, ready to be issued again and again. */
+import { at, entryOf } from "../../base/at.js";
+import type { PinnedMemory, DeviceMemory } from "./device.js";
+import type {
+  Argument,
+  Buffer as Region,
+  BufferId,
+  KernelLaunch,
+  Launch,
+  LaunchList,
+  ProductLaunch,
+} from "./lowering/launches.js";
+import { aligned } from "./lowering/memory.js";
+import type { ModuleVariant } from "./modules.js";
+import type { Address } from "./native.js";
+import type { Recorded, Stream } from "./stream.js";
+
+/** Addresses of a graph's inputs and outputs, in its order. */
+export interface Bindings {
+  readonly inputs: readonly Address[];
+  readonly outputs: readonly Address[];
+}
+
+/** What one launch took, and the bytes and floating-point operations that it has to move and do. */
+export interface MeasuredLaunch {
+  readonly name: string;
+  readonly ms: number;
+  readonly bytes: number;
+  readonly flops: number;
+}
+
+/** Bytes of an argument's place, and of a pointer. */
+const SLOT = 8;
+
+const modulesOf = (launches: readonly Launch[]): ModuleVariant[] =>
+  launches.flatMap((launch) => (launch.kind === "kernel" ? [launch] : []));
+
+const fillModule: ModuleVariant = { module: "elementwise", real: "f32" };
+
+const isFill = ({ home }: Region): boolean => home.kind === "constant" && typeof home.words === "number";
+
+export class Program implements Disposable {
+  private readonly arena: DeviceMemory;
+  private readonly constants: DeviceMemory;
+  private readonly tables: DeviceMemory;
+  /** Arguments of all launches, and arrays of their addresses. */
+  private readonly block: PinnedMemory;
+  private readonly issuers: readonly (() => void)[];
+  private recorded: Recorded | undefined;
+
+  /** Loads the kernels, takes memory and writes constants. Throws stopError where the GPU's memory is full. */
+  static async open(stream: Stream, list: LaunchList, bindings: Bindings): Promise<Program> {
+    await stream.device.prepare([...modulesOf(list.launches), fillModule]);
+    stream.device.enter();
+    return new Program(stream, list, bindings);
+  }
+
+  private constructor(
+    private readonly stream: Stream,
+    private readonly list: LaunchList,
+    private readonly bindings: Bindings,
+  ) {
+    const { device } = stream;
+    const constantPlaces = new Map<BufferId, number>();
+    let bytes = 0;
+    for (const [id, buffer] of list.buffers.entries()) {
+      if (buffer.home.kind !== "constant") continue;
+      constantPlaces.set(id, bytes);
+      bytes += aligned(buffer.bytes);
+    }
+    this.arena = device.allocate(list.arena, "a program's values");
+    this.constants = device.allocate(bytes, "a program's constants");
+    this.constantPlaces = constantPlaces;
+    this.writeConstants();
+    const tables = this.collectTables();
+    this.tables = device.allocate(tables.length * SLOT, "tables of addresses");
+    stream.upload(this.tables.address, BigUint64Array.from(tables));
+    const slots = list.launches.reduce(
+      (sum, launch) => sum + (launch.kind === "kernel" ? 2 * launch.arguments.length : 0),
+      0,
+    );
+    this.block = device.pinned(slots * SLOT);
+    this.issuers = this.bind();
+  }
+
+  private readonly constantPlaces: ReadonlyMap<BufferId, number>;
+
+  private addressOf(id: BufferId): Address {
+    const { home } = at(this.list.buffers, id);
+    switch (home.kind) {
+      case "arena":
+        return this.arena.address + BigInt(entryOf(this.list.places, id));
+      case "constant":
+        return this.constants.address + BigInt(entryOf(this.constantPlaces, id));
+      case "input":
+        return at(this.bindings.inputs, home.index);
+      case "output":
+        return at(this.bindings.outputs, home.index);
+    }
+  }
+
+  private writeConstants(): void {
+    for (const id of this.constantPlaces.keys()) {
+      const buffer = at(this.list.buffers, id);
+      if (buffer.home.kind !== "constant") continue;
+      const { words } = buffer.home;
+      if (typeof words === "number") continue;
+      this.stream.upload(this.addressOf(id), words);
+    }
+    this.fillConstants();
+  }
+
+  /** Constants of one repeated word are written by the GPU. */
+  private fillConstants(): void {
+    const { device } = this.stream;
+    const fill = device.function(fillModule, "fillWords", 0);
+    const arguments_ = device.pinned(6 * SLOT);
+    const view = new DataView(arguments_.buffer);
+    for (let i = 0; i < 3; i++) view.setBigUint64((3 + i) * SLOT, arguments_.address + BigInt(i * SLOT), true);
+    for (const id of this.constantPlaces.keys()) {
+      const buffer = at(this.list.buffers, id);
+      if (buffer.home.kind !== "constant" || typeof buffer.home.words !== "number" || !isFill(buffer)) continue;
+      const count = buffer.bytes / 4;
+      view.setBigUint64(0, this.addressOf(id), true);
+      view.setUint32(SLOT, buffer.home.words, true);
+      view.setBigInt64(2 * SLOT, BigInt(count), true);
+      const grid = Math.min(1 << 14, Math.ceil(count / 256));
+      const place = arguments_.address + BigInt(3 * SLOT);
+      device.driver.call("cuLaunchKernel", [fill, grid, 1, 1, 256, 1, 1, 0, this.stream.handle, place, 0]);
+    }
+    arguments_[Symbol.dispose]();
+  }
+
+  private collectTables(): Address[] {
+    return this.list.launches.flatMap((launch) =>
+      launch.kind !== "kernel"
+        ? []
+        : launch.arguments.flatMap((argument) =>
+            argument.kind === "table" ? argument.buffers.map((id) => this.addressOf(id)) : [],
+          ),
+    );
+  }
+
+  private bind(): (() => void)[] {
+    const view = new DataView(this.block.buffer);
+    const state = { slot: 0, table: 0 };
+    return this.list.launches.map((launch) =>
+      launch.kind === "kernel" ? this.bindKernel(launch, view, state) : this.bindProduct(launch),
+    );
+  }
+
+  private bindKernel(launch: KernelLaunch, view: DataView, state: { slot: number; table: number }): () => void {
+    const { device, handle } = this.stream;
+    const { grid, block, shared, arguments: args } = launch;
+    const first = state.slot * SLOT;
+    for (const [index, argument] of args.entries()) {
+      this.writeArgument(view, first + index * SLOT, argument, state);
+      view.setBigUint64(first + (args.length + index) * SLOT, this.block.address + BigInt(first + index * SLOT), true);
+    }
+    state.slot += 2 * args.length;
+    const pointers = this.block.address + BigInt(first + args.length * SLOT);
+    const kernel = device.function(launch, launch.kernel, shared);
+    const call = [kernel, ...grid, block, 1, 1, shared, handle, pointers, 0] as const;
+    const what = `${launch.module}.${launch.kernel}`;
+    return () => device.driver.call("cuLaunchKernel", call, what);
+  }
+
+  private writeArgument(view: DataView, place: number, argument: Argument, state: { table: number }): void {
+    switch (argument.kind) {
+      case "pointer":
+        return view.setBigUint64(place, this.addressOf(argument.buffer) + BigInt(argument.offset ?? 0), true);
+      case "table":
+        view.setBigUint64(place, this.tables.address + BigInt(state.table * SLOT), true);
+        state.table += argument.buffers.length;
+        return;
+      case "null":
+        return view.setBigUint64(place, 0n, true);
+      case "int":
+        return view.setInt32(place, argument.value, true);
+      case "long":
+        return view.setBigInt64(place, BigInt(argument.value), true);
+      case "float":
+        return view.setFloat32(place, argument.value, true);
+    }
+  }
+
+  private bindProduct(launch: ProductLaunch): () => void {
+    const { device, handle, workspace } = this.stream;
+    const product = device.products.plan(launch);
+    const place = ({ buffer, offset }: ProductLaunch["a"]): Address => this.addressOf(buffer) + BigInt(offset);
+    const operands = { a: place(launch.a), b: place(launch.b), out: place(launch.out) };
+    return () => product(operands, launch.accumulate, handle, workspace.address);
+  }
+
+  /** Issues every launch; the GPU may still be at work afterwards. */
+  issue(): void {
+    for (const issue of this.issuers) issue();
+  }
+
+  /** Milliseconds that each launch takes, one after the other, outside of a graph; and what it costs by the list. */
+  async measure(): Promise<readonly MeasuredLaunch[]> {
+    const { driver } = this.stream.device;
+    const events = Array.from({ length: this.issuers.length + 1 }, () => driver.handle("cuEventCreate", [0]));
+    const record = (event: Address | undefined): void =>
+      driver.call("cuEventRecord", [event ?? 0n, this.stream.handle]);
+    record(events[0]);
+    for (const [i, issue] of this.issuers.entries()) {
+      issue();
+      record(events[i + 1]);
+    }
+    await this.stream.finished();
+    const elapsed = new Float32Array(1);
+    const times = this.list.launches.map((launch, i): MeasuredLaunch => {
+      driver.call("cuEventElapsedTime_v2", [elapsed, at(events, i), at(events, i + 1)]);
+      const name = launch.kind === "kernel" ? launch.kernel : `product ${launch.m}x${launch.n}x${launch.k}`;
+      return { name, ms: elapsed[0] ?? 0, bytes: launch.bytes, flops: launch.flops };
+    });
+    for (const event of events) driver.call("cuEventDestroy_v2", [event]);
+    return times;
+  }
+
+  /** As `issue`, as one graph, which is recorded at the first call. */
+  launch(): void {
+    this.recorded ??= this.stream.record(() => this.issue());
+    this.recorded.launch();
+  }
+
+  [Symbol.dispose](): void {
+    this.recorded?.[Symbol.dispose]();
+    for (const memory of [this.arena, this.constants, this.tables, this.block]) memory[Symbol.dispose]();
+  }
+}

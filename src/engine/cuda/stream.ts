@@ -1,0 +1,74 @@
+/** A queue of work of one GPU, with the scratch memory of its products and staging memory for small transfers. */
+import type { Device, DeviceMemory } from "./device.js";
+import { handleFrom, type Address } from "./native.js";
+import { WORKSPACE } from "./products.js";
+
+/** The stream does not wait for the default stream. */
+const NON_BLOCKING = 1;
+/** A capture that other threads' calls do not disturb. */
+const RELAXED = 2;
+
+/** A sequence of launches that is issued as one. */
+export interface Recorded extends Disposable {
+  launch(): void;
+}
+
+export class Stream implements Disposable {
+  readonly handle: Address;
+  readonly workspace: DeviceMemory;
+
+  constructor(readonly device: Device) {
+    device.enter();
+    this.handle = device.driver.handle("cuStreamCreate", [NON_BLOCKING]);
+    this.workspace = device.allocate(WORKSPACE, "scratch memory of products");
+  }
+
+  /** Waits in another thread until everything issued is done. */
+  async finished(): Promise<void> {
+    await this.device.driver.callLater("cuStreamSynchronize", [this.handle]);
+  }
+
+  /** Issues a copy of host memory, which is read before the call returns. */
+  upload(to: Address, data: ArrayBufferView): void {
+    if (data.byteLength > 0) this.device.driver.call("cuMemcpyHtoDAsync_v2", [to, data, data.byteLength, this.handle]);
+  }
+
+  /** Copies device memory into host memory; it is there when `finished` is. */
+  download(into: ArrayBufferView, from: Address): void {
+    if (into.byteLength > 0)
+      this.device.driver.call("cuMemcpyDtoHAsync_v2", [into, from, into.byteLength, this.handle]);
+  }
+
+  copy(to: Address, from: Address, bytes: number): void {
+    if (bytes > 0) this.device.driver.call("cuMemcpyDtoDAsync_v2", [to, from, bytes, this.handle]);
+  }
+
+  clear(at: Address, bytes: number): void {
+    if (bytes > 0) this.device.driver.call("cuMemsetD8Async", [at, 0, bytes, this.handle]);
+  }
+
+  /** Everything that `issue` issues, as one graph. */
+  record(issue: () => void): Recorded {
+    const { driver } = this.device;
+    driver.call("cuStreamBeginCapture_v2", [this.handle, RELAXED]);
+    const end = (): Address => handleFrom((into) => driver.call("cuStreamEndCapture", [this.handle, into]));
+    try {
+      issue();
+    } catch (cause) {
+      end();
+      throw cause;
+    }
+    const graph = end();
+    const executable = driver.handle("cuGraphInstantiateWithFlags", [graph, 0], "a program as one graph");
+    driver.call("cuGraphDestroy", [graph]);
+    return {
+      launch: () => driver.call("cuGraphLaunch", [executable, this.handle]),
+      [Symbol.dispose]: () => driver.release("cuGraphExecDestroy", [executable]),
+    };
+  }
+
+  [Symbol.dispose](): void {
+    this.workspace[Symbol.dispose]();
+    this.device.driver.release("cuStreamDestroy_v2", [this.handle]);
+  }
+}

@@ -1,0 +1,320 @@
+/** A training run on a GPU. All state lies there; a step reads tokens and gives back a few numbers. */
+import { at } from "../../base/at.js";
+import { elements, typeOf, type Graph } from "../../graph/ir/ir.js";
+import type { LossOutputs, TrainProgram } from "../../graph/programs/programs.js";
+import { averagesMissing, checkLength, checkStep, checkTuning, frozenOf } from "../optimizer/state.js";
+import { stepFeeds, type RunAhead } from "../routing/routing-feeds.js";
+import { averageLosses, readLosses } from "../runtime/metrics.js";
+import type {
+  LossMetrics,
+  MicroBatch,
+  StateKind,
+  StepMetrics,
+  StepSettings,
+  TrainOptions,
+  TrainRuntime,
+} from "../runtime/runtime.js";
+import type { Device, DeviceMemory } from "./device.js";
+import type { LowerOptions } from "./lowering/context.js";
+import { lower } from "./lowering/lower.js";
+import type { LaunchList } from "./lowering/launches.js";
+import { aligned } from "./lowering/memory.js";
+import type { Address } from "./native.js";
+import { Program, type MeasuredLaunch } from "./program.js";
+import { StepUpdate } from "./step-update.js";
+import { Stream } from "./stream.js";
+import { TrainState } from "./train-state.js";
+import { Turns } from "./turns.js";
+
+/** Places of a graph's first outputs, one after the other, in bytes; and the bytes of all of them. */
+function outputPlaces(graph: Graph, count: number): { readonly places: readonly number[]; readonly bytes: number } {
+  const places: number[] = [];
+  let bytes = 0;
+  for (const id of graph.outputs.slice(0, count)) {
+    places.push(bytes);
+    bytes += aligned(4 * elements(typeOf(graph, id).shape));
+  }
+  return { places, bytes };
+}
+
+/** Numbers of a graph's outputs in host memory that was copied from the GPU. */
+function reader(graph: Graph, places: readonly number[], data: ArrayBuffer): (index: number) => number[] {
+  return (index) => {
+    const { dtype, shape } = typeOf(graph, at(graph.outputs, index));
+    const count = elements(shape);
+    const from = at(places, index);
+    return Array.from(dtype === "int" ? new Int32Array(data, from, count) : new Float32Array(data, from, count));
+  };
+}
+
+/** A loss graph on the GPU, with its own memory for what comes out. */
+interface LossRun {
+  readonly program: Program;
+  readonly results: DeviceMemory;
+  readonly read: (data: ArrayBuffer) => (index: number) => number[];
+}
+
+/** What a training run is opened with, and in what it computes. */
+export type CudaTrainOptions = TrainOptions & Pick<LowerOptions, "precision">;
+
+export class CudaTrainRuntime implements TrainRuntime {
+  private readonly state: TrainState;
+  private readonly owned: Disposable[] = [];
+  private readonly frozen: ReadonlySet<string>;
+  private readonly tokens: { readonly ids: DeviceMemory; readonly targets: DeviceMemory };
+  private readonly feeds: readonly DeviceMemory[];
+  private readonly metrics: ReturnType<typeof outputPlaces>;
+  private readonly losses: DeviceMemory;
+  private slots: DeviceMemory;
+  /** What `prepare` opens. */
+  private update: StepUpdate | undefined;
+  private training: Program | undefined;
+  private adding: Program | undefined;
+  private readonly evaluations = new Map<string, Promise<LossRun>>();
+  private peakRss = 0;
+  private readonly turns: Turns;
+
+  private constructor(
+    private readonly device: Device,
+    private readonly stream: Stream,
+    private readonly program: TrainProgram,
+    private readonly options: CudaTrainOptions,
+  ) {
+    this.turns = new Turns(device);
+    this.frozen = frozenOf(program);
+    const keep = <T extends Disposable>(thing: T): T => {
+      this.owned.push(thing);
+      return thing;
+    };
+    keep(stream);
+    this.state = keep(new TrainState(device, stream, program.params, { ...options, frozen: this.frozen }));
+    const { graph } = program;
+    const input = (index: number): DeviceMemory =>
+      keep(device.allocate(4 * elements(typeOf(graph, at(graph.inputs, index)).shape), "a program's inputs"));
+    this.tokens = { ids: input(0), targets: input(1) };
+    this.feeds = program.feeds.map((_, index) => input(2 + index));
+    this.metrics = outputPlaces(graph, program.gradients);
+    this.losses = keep(device.allocate(this.metrics.bytes, "a step's numbers"));
+    this.slots = keep(device.allocate(this.metrics.bytes, "a step's numbers"));
+  }
+
+  /** Throws stopError where the GPU's memory does not hold the run. */
+  static async open(device: Device, program: TrainProgram, options: CudaTrainOptions): Promise<CudaTrainRuntime> {
+    checkTuning(program, options);
+    const list = lower(program.graph, options);
+    const runtime = new CudaTrainRuntime(device, new Stream(device), program, options);
+    try {
+      await runtime.prepare(list);
+      return runtime;
+    } catch (cause) {
+      await runtime.close();
+      throw cause;
+    }
+  }
+
+  private async prepare(list: LaunchList): Promise<void> {
+    const { stream, program, state, losses, metrics } = this;
+    const outputs = [
+      ...metrics.places.map((place) => losses.address + BigInt(place)),
+      ...program.trained.map(({ key }) => state.addressOf("gradient", key)),
+    ];
+    this.training = await Program.open(stream, list, { inputs: this.inputs("weight"), outputs });
+    this.owned.push(this.training);
+    await this.makeUpdate().prepare();
+    await stream.finished();
+  }
+
+  /** The update reads every micro-batch's loss, so it is made anew where a step has more of them than any before. */
+  private makeUpdate(): StepUpdate {
+    const { stream, state, options, metrics, slots, program } = this;
+    const place = at(metrics.places, program.outputs.loss);
+    this.update = new StepUpdate(stream, state, options, {
+      address: slots.address + BigInt(place),
+      stride: metrics.bytes / 4,
+    });
+    return this.update;
+  }
+
+  private inputs(kind: "weight" | "average", feeds = this.feeds): Address[] {
+    const { tokens, state, program, frozen } = this;
+    return [
+      tokens.ids.address,
+      tokens.targets.address,
+      ...feeds.map(({ address }) => address),
+      ...program.params.map(({ key }) => state.addressOf(frozen.has(key) ? "weight" : kind, key)),
+    ];
+  }
+
+  private feed({ ids, targets }: MicroBatch, routing: readonly Float32Array[] = []): void {
+    this.stream.upload(this.tokens.ids.address, ids);
+    this.stream.upload(this.tokens.targets.address, targets);
+    for (const [i, data] of routing.entries()) this.stream.upload(at(this.feeds, i).address, data);
+  }
+
+  private updateFor(batches: number): StepUpdate {
+    const { metrics, device, update } = this;
+    if (update !== undefined && this.slots.bytes >= batches * metrics.bytes) return update;
+    update?.[Symbol.dispose]();
+    this.slots[Symbol.dispose]();
+    this.slots = device.allocate(batches * metrics.bytes, "a step's numbers");
+    this.owned.push(this.slots);
+    return this.makeUpdate();
+  }
+
+  step(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics> {
+    return this.turns.next(() => this.takeStep(batches, settings));
+  }
+
+  private async takeStep(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics> {
+    const { program, stream, metrics, losses, training } = this;
+    checkStep(this.options, batches, settings);
+    const update = this.updateFor(batches.length);
+    if (training === undefined) throw new Error("the runtime was not prepared");
+    const routing = await stepFeeds(program, batches, settings.draw, (batch, own) => this.ahead(batch, own));
+    const data = new ArrayBuffer(metrics.bytes * batches.length);
+    for (const [micro, batch] of batches.entries()) {
+      this.device.enter();
+      this.feed(batch, routing.next(micro));
+      training.launch();
+      stream.copy(this.slots.address + BigInt(micro * metrics.bytes), losses.address, metrics.bytes);
+      if (this.options.accumulate) await this.accumulate(micro);
+      if (program.shares === null) continue;
+      const own = new ArrayBuffer(metrics.bytes);
+      stream.download(new Uint8Array(own), losses.address);
+      await stream.finished();
+      routing.done(reader(program.graph, metrics.places, own));
+    }
+    await update.issue(settings, batches.length);
+    stream.download(new Uint8Array(data), this.slots.address);
+    await stream.finished();
+    this.peakRss = Math.max(this.peakRss, process.memoryUsage.rss());
+    const parts = batches.map((_, micro) => {
+      const own = data.slice(micro * metrics.bytes, (micro + 1) * metrics.bytes);
+      return readLosses(program.outputs, reader(program.graph, metrics.places, own));
+    });
+    return { ...averageLosses(parts), ...update.verdict() };
+  }
+
+  /** What each launch of forward and backward pass and of the last update takes, on the tokens that were last given. */
+  profile(): Promise<readonly MeasuredLaunch[]> {
+    return this.turns.next(async () => {
+      if (this.training === undefined) throw new Error("the runtime was not prepared");
+      const pass = await this.training.measure();
+      return [...pass, ...((await this.update?.measure()) ?? [])];
+    });
+  }
+
+  /** accumulated = gradient, or += gradient. */
+  private async accumulate(micro: number): Promise<void> {
+    const { state, stream } = this;
+    const [from, to] = [state.base("gradient"), state.base("accumulated")];
+    const bytes = state.bytesOf("gradient");
+    if (micro === 0) {
+      stream.copy(to, from, bytes);
+      return;
+    }
+    if (this.adding === undefined) {
+      this.adding = await Program.open(stream, addition(bytes), { inputs: [to, from], outputs: [] });
+      this.owned.push(this.adding);
+    }
+    this.adding.issue();
+  }
+
+  /** Runs a loss graph with the tokens and feeds that were last given. */
+  private async lossRun(name: string, graph: Graph, inputs: readonly Address[]): Promise<LossRun> {
+    const known = this.evaluations.get(name);
+    if (known !== undefined) return known;
+    const made = (async (): Promise<LossRun> => {
+      const { places, bytes } = outputPlaces(graph, graph.outputs.length);
+      const results = this.device.allocate(bytes, "losses");
+      const outputs = places.map((place) => results.address + BigInt(place));
+      const program = await Program.open(this.stream, lower(graph, this.options), { inputs, outputs });
+      this.owned.push(program, results);
+      return { program, results, read: (data) => reader(graph, places, data) };
+    })();
+    this.evaluations.set(name, made);
+    return made;
+  }
+
+  private async numbersOf({ program, results, read }: LossRun): Promise<(index: number) => number[]> {
+    this.device.enter();
+    program.launch();
+    const data = new ArrayBuffer(results.bytes);
+    this.stream.download(new Uint8Array(data), results.address);
+    await this.stream.finished();
+    return read(data);
+  }
+
+  private readonly ahead: RunAhead = async (batch, routing) => {
+    const { shares } = this.program;
+    if (shares === null) throw new Error("this program's shares need nothing ahead");
+    const run = await this.lossRun("shares", shares.graph, this.inputs("weight"));
+    this.feed(batch, routing);
+    const read = await this.numbersOf(run);
+    return shares.graph.outputs.map((_, index) => read(index));
+  };
+
+  evaluate(batch: MicroBatch, kind: "weight" | "average" = "weight"): Promise<LossMetrics> {
+    return this.turns.next(async () => {
+      if (kind === "average" && this.options.average !== true) throw averagesMissing();
+      const { graph, outputs }: { readonly graph: Graph; readonly outputs: LossOutputs } = this.program.evaluation;
+      const run = await this.lossRun(kind, graph, this.inputs(kind, []));
+      this.feed(batch);
+      return readLosses(outputs, await this.numbersOf(run));
+    });
+  }
+
+  read(kind: StateKind, key: string): Promise<Float32Array> {
+    return this.turns.next(() => this.state.read(kind, key));
+  }
+
+  write(kind: StateKind, key: string, data: Float32Array): Promise<void> {
+    return this.turns.next(async () => {
+      const { address, count } = this.state.region(kind, key);
+      checkLength(key, count, data);
+      this.stream.upload(address, data);
+      await this.stream.finished();
+    });
+  }
+
+  peakMemory(): Promise<number> {
+    return this.turns.next(() => Promise.resolve(this.peakRss));
+  }
+
+  close(): Promise<void> {
+    return this.turns.close(() => {
+      this.update?.[Symbol.dispose]();
+      for (const thing of this.owned.reverse()) thing[Symbol.dispose]();
+    });
+  }
+}
+
+/** a += b over so many bytes. */
+function addition(bytes: number): LaunchList {
+  const elementsOf = bytes / 4;
+  return {
+    buffers: [0, 1].map((index) => ({ bytes, home: { kind: "input", index } })),
+    places: new Map(),
+    arena: 0,
+    launches: [
+      {
+        kind: "kernel",
+        module: "elementwise",
+        kernel: "binarySame",
+        real: "f32",
+        grid: [Math.min(1 << 14, Math.ceil(elementsOf / 256)), 1, 1],
+        block: 256,
+        shared: 0,
+        bytes: 3 * bytes,
+        flops: elementsOf,
+        arguments: [
+          { kind: "pointer", buffer: 0, access: "read" },
+          { kind: "pointer", buffer: 1, access: "read" },
+          { kind: "pointer", buffer: 0, access: "update" },
+          { kind: "int", value: 0 },
+          { kind: "long", value: elementsOf },
+        ],
+      },
+    ],
+  };
+}

@@ -1,0 +1,113 @@
+/** Launch lists as text, and what their memory plans owe; nothing here needs a GPU. */
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { lower } from "../../../../src/engine/cuda/lowering/lower.js";
+import { touched, type LaunchList } from "../../../../src/engine/cuda/lowering/launches.js";
+import { livesOf } from "../../../../src/engine/cuda/lowering/memory.js";
+import { printLaunches } from "../../../../src/engine/cuda/lowering/print.js";
+import { GraphBuilder } from "../../../../src/graph/ir/builder.js";
+import type { Prim } from "../../../../src/graph/ir/ir.js";
+import { extendProgram, trainProgram } from "../../../../src/graph/programs/programs.js";
+import { cases, makeCase } from "../../../graph/ir/cases.js";
+import { goldenRun } from "../../../support/programs.js";
+
+/** Buffers of the arena that live at once and share memory, in words. */
+function clashes({ buffers, places, launches }: LaunchList): string[] {
+  const lives = [...livesOf(launches)].filter(([id]) => places.has(id));
+  return lives.flatMap(([a, lifeA], i) =>
+    lives.slice(i + 1).flatMap(([b, lifeB]) => {
+      const [from, other] = [places.get(a)!, places.get(b)!];
+      const apart = from + buffers[a]!.bytes <= other || other + buffers[b]!.bytes <= from;
+      const inTurn = lifeA.last < lifeB.first || lifeB.last < lifeA.first;
+      return apart || inTurn ? [] : [`${a} and ${b}`];
+    }),
+  );
+}
+
+/** Reads of buffers of the arena that nothing has written before. */
+function unwritten({ buffers, launches }: LaunchList): string[] {
+  const written = new Set<number>();
+  return launches.flatMap((launch, index) => {
+    const bad = touched(launch).flatMap(([id, access]) =>
+      access === "write" || buffers[id]!.home.kind !== "arena" || written.has(id) ? [] : [`${id} at launch ${index}`],
+    );
+    for (const [id, access] of touched(launch)) if (access !== "read") written.add(id);
+    return bad;
+  });
+}
+
+describe("a launch list", () => {
+  it.each(["train/llama", "train/mixtral"])("of a training step of %s prints as it did", async (name) => {
+    const { spec } = await goldenRun(name);
+    const program = trainProgram(spec, { batch: 2, sequence: 8, auxCoef: 0.01, zCoef: 0.001 });
+    const file = `./launches-${name.replace("/", "-")}.txt`;
+    await expect(`${printLaunches(lower(program.graph))}\n`).toMatchFileSnapshot(file);
+  });
+
+  it("in bfloat16 keeps weights' gradients in float32, and converts each value once", async () => {
+    const { spec } = await goldenRun("train/llama");
+    const program = trainProgram(spec, { batch: 2, sequence: 8, auxCoef: 0.01, zCoef: 0.001 });
+    const text = `${printLaunches(lower(program.graph, { precision: "bf16" }))}\n`;
+    await expect(text).toMatchFileSnapshot("./launches-train-llama-bf16.txt");
+    const conversions = [...text.matchAll(/toBf16<[^>]*>\((\S+),/g)].map(([, from]) => from);
+    // Inputs of the graph are its weights.
+    const weights = conversions.filter((from) => from!.startsWith("i"));
+    expect(new Set(weights).size).toBe(weights.length);
+    for (const line of text.split("\n")) if (/ product TN /.test(line)) expect(line).toContain("->f32");
+  });
+
+  it("of tokens behind a cache prints as it did", async () => {
+    const { spec } = await goldenRun("train/llama");
+    const program = extendProgram(spec, { batch: 2, tokens: 1, capacity: 16, positions: 32 });
+    await expect(`${printLaunches(lower(program.graph))}\n`).toMatchFileSnapshot("./launches-extend.txt");
+  });
+
+  it.each(["train/llama", "train/mixtral"])(
+    "of %s keeps live values apart and reads what was written",
+    async (name) => {
+      const { spec } = await goldenRun(name);
+      const list = lower(trainProgram(spec, { batch: 2, sequence: 8, auxCoef: 0.01, zCoef: 0.001 }).graph);
+      expect(clashes(list)).toEqual([]);
+      expect(unwritten(list)).toEqual([]);
+      const all = list.buffers.reduce((sum, { home, bytes }) => sum + (home.kind === "arena" ? bytes : 0), 0);
+      expect(list.arena).toBeLessThan(all / 2);
+    },
+  );
+
+  it.each(Object.keys(cases) as Prim[])("of random cases of %s keeps live values apart", (prim) => {
+    fc.assert(
+      fc.property(fc.gen(), (draw) => {
+        const list = lower(makeCase(prim, draw).graph);
+        expect(clashes(list)).toEqual([]);
+        expect(unwritten(list)).toEqual([]);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it("copies outputs that are inputs, constants or another output, and computes over values that end", () => {
+    const b = new GraphBuilder();
+    const x = b.input("x", "f32", [4]);
+    const y = b.scale(b.op("sigmoid", [b.scale(x, 2)], {}), 3);
+    const list = lower(b.finish([x, b.constant([7], [2]), y, b.reshape(y, [2, 2])]));
+    const text = printLaunches(list);
+    expect(list.arena).toBe(256);
+    expect(text).toMatch(/unary<1,1,1 x 256>\(i0, =a@0/);
+    expect(text).toMatch(/unary<1,1,1 x 256>\(a@0, =a@0/);
+    expect(text).toMatch(/unary<1,1,1 x 256>\(a@0, =o2/);
+    expect(text).toMatch(/copyWords<1,1,1 x 256>\(i0, =o0, 4\)/);
+    expect(text).toMatch(/copyWords<1,1,1 x 256>\(o2, =o3, 4\)/);
+  });
+
+  it("makes loss and gradient of a head in one pass over its logits", () => {
+    const b = new GraphBuilder();
+    const [x, head] = [b.input("x", "f32", [300, 8]), b.input("head", "f32", [50, 8])];
+    const targets = b.input("targets", "int", [300]);
+    const loss = b.op("headCrossEntropy", [x, head, targets], { softcap: null });
+    const gradients = b.apply("headCrossEntropyGrad", [x, head, targets, b.constant([1], [])], { softcap: null });
+    const list = lower(b.finish([loss, ...gradients]), { mostLogits: 128 * 50 });
+    const products = list.launches.filter(({ kind }) => kind === "product");
+    // Three runs of tokens, each with logits and two gradients.
+    expect(products.length).toBe(9);
+  });
+});

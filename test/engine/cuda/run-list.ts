@@ -1,0 +1,42 @@
+/** A launch list run once on the first GPU, on float64 feeds. */
+import { device } from "../../../src/engine/cuda/device.js";
+import { lower } from "../../../src/engine/cuda/lowering/lower.js";
+import type { LowerOptions } from "../../../src/engine/cuda/lowering/context.js";
+import { Program } from "../../../src/engine/cuda/program.js";
+import { Stream } from "../../../src/engine/cuda/stream.js";
+import { elements, typeOf, type Graph } from "../../../src/graph/ir/ir.js";
+
+/** One for all runs of a process: its scratch memory is large. */
+let shared: Stream | undefined;
+
+/** Numbers of each output, in order. */
+export async function runOnCuda(
+  graph: Graph,
+  feeds: readonly Float64Array[],
+  options: LowerOptions = {},
+): Promise<(Float32Array | Int32Array)[]> {
+  const gpu = await device(0);
+  const stream = (shared ??= new Stream(gpu));
+  const memory = (id: number) => gpu.allocate(4 * elements(typeOf(graph, id).shape), "a test");
+  const [inputs, outputs] = [graph.inputs.map(memory), graph.outputs.map(memory)];
+  const addresses = (of: typeof inputs) => of.map(({ address }) => address);
+  const program = await Program.open(stream, lower(graph, options), {
+    inputs: addresses(inputs),
+    outputs: addresses(outputs),
+  });
+  graph.inputs.forEach((id, i) => {
+    const data = feeds[i]!;
+    const isInt = typeOf(graph, id).dtype === "int";
+    stream.upload(inputs[i]!.address, isInt ? Int32Array.from(data) : Float32Array.from(data));
+  });
+  program.launch();
+  const results = graph.outputs.map((id, i) => {
+    const { dtype, shape } = typeOf(graph, id);
+    const data = dtype === "int" ? new Int32Array(elements(shape)) : new Float32Array(elements(shape));
+    stream.download(data, outputs[i]!.address);
+    return data;
+  });
+  await stream.finished();
+  for (const thing of [program, ...inputs, ...outputs]) thing[Symbol.dispose]();
+  return results;
+}
