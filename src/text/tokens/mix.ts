@@ -52,7 +52,7 @@ export function dealNext(weights: readonly number[], counts: number[]): number {
     const behind = weights[i]! * number - counts[i]!;
     if (behind > most) [best, most] = [i, behind];
   }
-  counts[best] = at(counts, best) + 1;
+  counts[best]!++;
   return best;
 }
 

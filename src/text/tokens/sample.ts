@@ -31,11 +31,10 @@ export function sampleToken(logits: ArrayLike<number>, settings: SampleSettings,
   if (settings.temperature === 0) return argmax(logits);
   const { ids, probabilities } = candidates(logits, settings);
   let sum = 0;
-  const drawn = probabilities.findIndex((probability) => {
-    sum += probability;
-    return uniform < sum;
-  });
-  if (drawn >= 0) return at(ids, drawn);
+  for (let i = 0; i < ids.length; i++) {
+    sum += probabilities[i]!;
+    if (uniform < sum) return ids[i]!;
+  }
   // Rounding may leave the sum a hair under 1: the draw then belongs to the last token that can occur at all.
   const last = probabilities.findLastIndex((probability) => probability !== 0);
   return at(ids, Math.max(0, last));
