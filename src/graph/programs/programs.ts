@@ -56,7 +56,7 @@ export interface TrainProgram extends LossProgram {
     readonly graph: Graph;
     /** Where those counts stand in the program's own outputs. */
     readonly counts: readonly number[];
-    /** True (`global`): the shares of the whole step are needed first. False (`running`): those up to this micro-batch. */
+    /** True (`global`): the shares of the whole step are needed first. False: those up to this micro-batch. */
     readonly ahead: boolean;
   } | null;
   /** Output `gradients + i` is the gradient of `trained[i]`. Gradients are of loss + auxCoef * balance + zCoef * z. */

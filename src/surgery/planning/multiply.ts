@@ -56,7 +56,8 @@ export interface MultiplyPlan {
 }
 
 /**
- * Plans the larger model. Throws inputError for a dense source, numbers that make no sense, or a router with fixed top k.
+ * Plans the larger model. Throws inputError for a dense source, numbers that make no sense, or a router with fixed
+ * top k.
  */
 export function planMultiply(source: DecoderSpec, recipe: MultiplyRecipe): MultiplyPlan {
   checkNumbers(recipe);

@@ -25,7 +25,8 @@ export interface TargetVerdict {
 }
 
 /**
- * Verdicts on all families for one recipe, best first. Throws inputError for a recipe that fits no source like this one.
+ * Verdicts on all families for one recipe, best first. Throws inputError for a recipe that fits no source like this
+ * one.
  */
 export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): TargetVerdict[] {
   checkRecipe(recipe);
