@@ -81,7 +81,7 @@ export const commandEntries: Readonly<Record<string, CommandEntry>> = {
     load: async () => (await import("./import.js")).importCommand(),
   },
   data: {
-    arguments: "<command>",
+    arguments: "[command]",
     description: "prepare text for training on a cluster",
     load: async () => (await import("./data.js")).dataCommand(),
   },

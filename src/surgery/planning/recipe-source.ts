@@ -7,7 +7,7 @@ import { recipeDefaults, recipeName, type RecipeShape, type UpcycleRecipe } from
 
 /**
  * Throws inputError for a source that this recipe cannot cut: one with experts already, one with an FFN size that G
- * does  * not divide, or one that would get too many tensors. Settings that are left out take `recipeDefaults`.
+ * does not divide, or one that would get too many tensors. Settings that are left out take `recipeDefaults`.
  */
 export function checkSource(settings: RecipeShape & Partial<UpcycleRecipe>, source: DecoderSpec): void {
   const recipe = { ...recipeDefaults, ...settings };
