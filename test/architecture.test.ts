@@ -6,7 +6,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { builtinModules } from "node:module";
 import { dirname, join, posix } from "node:path";
 import { fileURLToPath } from "node:url";
-import { describe, expect, test } from "vitest";
+import { describe, expect, it } from "vitest";
 import { families, ownFamily } from "../src/model/decoder/types.js";
 
 interface Room {
@@ -175,15 +175,15 @@ function circles(): string[] {
 }
 
 describe("architecture", () => {
-  test.each(files)("src/%s imports only what lies below its room", (file) => {
+  it.each(files)("src/%s imports only what lies below its room", (file) => {
     expect(breaches(file)).toEqual([]);
   });
 
-  test("no files import each other in a circle", () => {
+  it("no files import each other in a circle", () => {
     expect(circles()).toEqual([]);
   });
 
-  test("only the listed files outside model/decoder and model/tensors name a family", () => {
+  it("only the listed files outside model/decoder and model/tensors name a family", () => {
     const naming = files.filter(
       (file) => !["model/decoder", "model/tensors"].includes(roomOf(file) ?? "") && familiesIn(codeOf(file)).length > 0,
     );

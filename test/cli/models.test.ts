@@ -1,3 +1,7 @@
+/**
+ * The commands that read or make a model folder, as a user meets them. The file is long because it has a section for
+ * each.
+ */
 import { existsSync, readFileSync, statSync, readdirSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { describe, expect, it } from "vitest";

@@ -1,3 +1,7 @@
+/**
+ * `upcycle train` as a user meets it: runs, resumption, signals and refusals. The file is long because its cases share
+ * a small trained run.
+ */
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";

@@ -1,4 +1,7 @@
-/** A whole study, as small as one can be: real text files, a real tokenizer, every kind of arm. */
+/**
+ * A whole study, as small as one can be: real text files, a real tokenizer, every kind of arm. The file is long
+ * because one study, which takes seconds, serves all of its cases.
+ */
 import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";

@@ -1,8 +1,8 @@
 /**
  * A pickle machine that executes nothing: it builds lists, tuples, dictionaries and atoms, and asks its host what the
- * few named things stand for. An opcode or a name outside the list ends the reading. Pure, without recursion, linear in
- * the bytes. Source: CPython `Lib/pickletools.py` (opcodes of protocols 2 to 5); the same idea as torch's
- * `_weights_only_unpickler.py`.
+ * few named things stand for. An opcode or a name outside the list ends the reading. Pure, without recursion, linear
+ * in the bytes. Source: CPython `Lib/pickletools.py` (opcodes of protocols 2 to 5); the same idea as torch's
+ * `_weights_only_unpickler.py`. The file is long because every opcode has its case.
  */
 import { at } from "../../base/at.js";
 import { inputError, type UpcycleError } from "../../base/errors.js";

@@ -3,7 +3,8 @@
  * dialect beside those of Hugging Face families. What Megatron-Core cannot compute is refused by name. Source:
  * NVIDIA/Megatron-LM@d98e8a64 (core 0.20.0), `training/arguments.py`, `training/argument_utils.py`
  * (core_transformer_config_from_args), `core/transformer/transformer_config.py`, `core/transformer/moe/moe_utils.py`
- * (topk_routing_with_score_function), `core/models/common/embeddings/rotary_pos_embedding.py`. Pure.
+ * (topk_routing_with_score_function), `core/models/common/embeddings/rotary_pos_embedding.py`. Pure. The file is long
+ * because it holds every setting in both directions.
  */
 import { inputError } from "../../base/errors.js";
 import type { UpcycleError } from "../../base/errors.js";

@@ -1,3 +1,4 @@
+/** What a study file and a train file may say. The file is long because every key has its refusals. */
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { parseStudyConfig, parseTrainConfig } from "../../../src/base/schemas/index.js";

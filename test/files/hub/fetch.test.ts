@@ -1,3 +1,7 @@
+/**
+ * What is fetched of a model on the Hub, and what the cache holds afterwards. The file is long because one local Hub
+ * serves all of its cases.
+ */
 import { createHash } from "node:crypto";
 import {
   cpSync,

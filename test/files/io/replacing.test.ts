@@ -1,4 +1,7 @@
-/** What is replaced, and what is never: folders and files of somebody else's beside and in the place of ours. */
+/**
+ * What is replaced, and what is never: folders and files of somebody else's beside and in the place of ours. The file
+ * is long because each kind of output is tried with each kind of foreign file.
+ */
 import {
   existsSync,
   lstatSync,

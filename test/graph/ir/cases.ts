@@ -1,7 +1,8 @@
 /**
  * Random instances of every primitive: builds a graph around one. Typed over all primitives, so a new one without a
  * case does not compile. Sizes and attributes come from fast-check, which tries the smallest (axes of size 1) and
- * largest first and shrinks what fails; numbers from a stream that it seeds.
+ * largest first and shrinks what fails; numbers from a stream that it seeds. The file is long because every primitive
+ * has a case.
  */
 import fc from "fast-check";
 import { at } from "../../../src/base/at.js";

@@ -1,4 +1,7 @@
-/** The corners of every lowering where an engine is most likely to be wrong, against the reference evaluation. */
+/**
+ * The corners of every lowering where an engine is most likely to be wrong, against the reference evaluation. The file
+ * is long because every lowering has its corners.
+ */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { at } from "../../../src/base/at.js";

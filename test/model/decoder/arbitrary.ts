@@ -1,4 +1,6 @@
-/** Random valid specs of every family, for property tests. */
+/**
+ * Random valid specs of every family, for property tests. The file is long because every family has ranges of its own.
+ */
 import fc from "fast-check";
 import { bends } from "./bends.js";
 import { plainAttention, plainRope } from "../../../src/model/decoder/plain.js";

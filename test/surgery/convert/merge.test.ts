@@ -1,3 +1,7 @@
+/**
+ * Merging: what comes back of a parent, from which record, and what is refused. The file is long because each way of
+ * making an MoE has its way back.
+ */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,4 +1,7 @@
-/** Several dense parents as the experts of one model. */
+/**
+ * Several dense parents as the experts of one model. The file is long because every setting of such a recipe is tried
+ * with parents that differ.
+ */
 import { utimesSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { describe, expect, it } from "vitest";

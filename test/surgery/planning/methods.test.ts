@@ -1,3 +1,7 @@
+/**
+ * What each surgery method makes of a parent, expressed by properties. The file is long because it has a section for
+ * each method.
+ */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import {

@@ -1,4 +1,7 @@
-/** What lowering rules work with: values of a graph as buffers, scratch memory, launches. */
+/**
+ * What lowering rules work with: values of a graph as buffers, scratch memory, launches. The file is long because
+ * buffers, scratch memory and launches share one state.
+ */
 import { at, entryOf } from "../../../base/at.js";
 import { elements, typeOf, type Graph, type Node, type Prim, type ValueId } from "../../../graph/ir/ir.js";
 import type {
