@@ -63,6 +63,7 @@ const aside = new RegExp(
     "step \\d+/\\d+ {2}",
     "no answer from \\S+ for \\d+ s, trying again(?: in \\S+ \\S+)?: \\d+ of \\d+$",
     "the connection broke \\(.+\\), trying again(?: in \\S+ \\S+)?: \\d+ of \\d+$",
+    "\\d+ trainings of .+ in all: about .+, as a first guess$",
     "the Hub says \\d+, trying again(?: in \\S+ \\S+)?: \\d+ of \\d+$",
     "\\S+ has \\d+ bytes, the Hub announced \\d+, trying again(?: in \\S+ \\S+)?: \\d+ of \\d+$",
     "\\S+ arrived damaged \\(.+, trying again(?: in \\S+ \\S+)?: \\d+ of \\d+$",
