@@ -21,6 +21,7 @@ const scripts: Readonly<Record<string, (commands: readonly Completed[]) => strin
 /** Every command of the program, by name. */
 type Commands = Readonly<Record<string, { readonly load: () => Promise<Command> }>>;
 
+/** The command `completion` with its options and its help. */
 export function completionCommand(commands: Commands): Command {
   const shells = Object.keys(scripts);
   const command = new Command("completion")

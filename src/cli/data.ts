@@ -18,6 +18,7 @@ interface PrepareFlags extends CommonFlags {
   readonly overwrite?: boolean;
 }
 
+/** The command `data` with its options and its help. */
 export function dataCommand(): Command {
   const prepare = new Command("prepare")
     .description("write text as a data set of Megatron-LM (.bin and .idx)")

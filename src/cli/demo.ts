@@ -34,6 +34,7 @@ interface DemoFlags extends CommonFlags {
   readonly seed: number;
 }
 
+/** The command `demo` with its options and its help. */
 export function demoCommand(): Command {
   const command = new Command("demo")
     .description("upcycle the small model that comes along, prove it, let both write: a few seconds")

@@ -26,6 +26,7 @@ export function deviceChoice(text: string): DeviceChoice {
   return { kind: "cuda", ordinal: Number(ordinal) };
 }
 
+/** The options that say where a command computes. */
 export interface DeviceFlags {
   readonly device?: DeviceChoice;
 }
@@ -37,6 +38,7 @@ export interface PrecisionFlags extends DeviceFlags {
 
 const precisions = ["float32", "tf32", "bf16"] as const satisfies readonly Precision[];
 
+/** Adds `--precision` to a command. */
 export function withPrecision(command: Command): Command {
   return withDevice(command).option(
     "--precision <name>",
@@ -45,6 +47,7 @@ export function withPrecision(command: Command): Command {
   );
 }
 
+/** Adds `--device` to a command. */
 export function withDevice(command: Command): Command {
   return command.option(
     "--device <name>",

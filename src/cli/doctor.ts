@@ -11,6 +11,7 @@ const labelWidth = 11;
 const remark =
   "Exit code 1: there is a GPU and it cannot be used. A machine without a GPU is well, everything runs on its CPU.";
 
+/** The command `doctor` with its options and its help. */
 export function doctorCommand(): Command {
   const command = new Command("doctor")
     .description("say which GPUs can be used, what is missing, and the line that installs it")

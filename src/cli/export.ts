@@ -24,6 +24,7 @@ interface ExportFlags extends MakeFlags {
   readonly threads?: number;
 }
 
+/** The command `export` with its options and its help. */
 export function exportCommand(): Command {
   const command = new Command("export")
     .description("write a model as it is, dense or MoE, as a checkpoint that Megatron-Core loads")

@@ -20,6 +20,7 @@ interface ImportFlags extends MakeFlags {
   readonly target?: Family;
 }
 
+/** The command `import` with its options and its help. */
 export function importCommand(): Command {
   const command = new Command("import")
     .description("write a checkpoint of Megatron-Core as a Hugging Face model folder")

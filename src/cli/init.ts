@@ -31,6 +31,7 @@ interface InitFlags extends CommonFlags {
   readonly kind: Kind;
 }
 
+/** The command `init` with its options and its help. */
 export function initCommand(): Command {
   const command = new Command("init")
     .description("write a commented recipe to start from: a study, a training or a conversion")

@@ -29,6 +29,7 @@ interface LaunchFlags extends CommonFlags {
   readonly hardware?: string;
 }
 
+/** The command `launch` with its options and its help. */
 export function launchCommand(): Command {
   const command = new Command("launch")
     .description("start a training with Megatron-LM: here, on Slurm or on Kubernetes")

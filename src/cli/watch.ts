@@ -15,6 +15,7 @@ interface WatchFlags extends CommonFlags {
   readonly webhook?: string;
 }
 
+/** The command `watch` with its options and its help. */
 export function watchCommand(): Command {
   const command = new Command("watch")
     .description("follow logs of Megatron-LM, Megatron Bridge or NeMo: losses, speed, what goes wrong")

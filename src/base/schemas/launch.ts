@@ -40,6 +40,7 @@ const kubernetesSchema = z
   })
   .describe("Where Kubernetes starts the run.");
 
+/** What a launch file may say. */
 export const launchSchema = z
   .strictObject({
     out: z.string().min(1).describe("Folder of the run: scripts, logs, checkpoints."),
@@ -85,6 +86,7 @@ export const launchSchema = z
       });
   });
 
+/** A launch file as read, with its defaults. */
 export type LaunchConfig = z.infer<typeof launchSchema>;
 
 /** Reads a launch file. Throws `input` with one line that names file, line and key. */

@@ -75,6 +75,7 @@ async function startDriver(): Promise<Driver> {
   return bound;
 }
 
+/** Name, compute capability and memory of a GPU. */
 export function factsOf(bound: Driver, ordinal: number): DeviceFacts {
   const device = bound.integer("cuDeviceGet", [ordinal]);
   const attribute = (which: number): number => bound.integer("cuDeviceGetAttribute", [which, device]);
@@ -99,6 +100,7 @@ async function required(name: "nvrtc" | "cublasLt", version: number): Promise<Fo
   });
 }
 
+/** An open GPU: its context, memory and compiled modules. */
 export class Device {
   /** Functions by module and name. */
   private readonly functions = new Map<string, Address>();

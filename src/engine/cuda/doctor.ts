@@ -19,6 +19,7 @@ export interface LibraryReport {
   readonly source: string | null;
 }
 
+/** What `upcycle doctor` says of one GPU. */
 export interface GpuReport extends Omit<DeviceFacts, "driver"> {
   readonly selfTest: SelfTest | null;
   /** Why it cannot be used, in one line; null: it can. */
@@ -31,6 +32,7 @@ export interface Missing {
   readonly install: string;
 }
 
+/** What `upcycle doctor` says of libraries and GPUs. */
 export interface CudaReport {
   readonly koffi: string | null;
   readonly libraries: readonly LibraryReport[];

@@ -59,6 +59,7 @@ const signatures = {
   cuEventElapsedTime_v2: [host, u64, u64],
 } as const;
 
+/** The name of a function of the CUDA driver that the backend calls. */
 export type DriverCall = keyof typeof signatures;
 
 /** CUresult codes that mean something to the user. */
@@ -67,6 +68,7 @@ const codes = { outOfMemory: 2, noDevice: 100, invalidDevice: 101, noBinary: 209
 /** Driver API version that the calls above need: 12.0. */
 export const leastDriver = 12_000;
 
+/** The CUDA driver's functions, typed; a status that is no success becomes an error. */
 export class Driver {
   private readonly functions: Readonly<Record<DriverCall, StatusFunction>>;
   private readonly names: StatusFunction;

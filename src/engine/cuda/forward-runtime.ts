@@ -40,6 +40,7 @@ const disposeAll = (things: readonly Disposable[]): void => {
   for (const thing of things) thing[Symbol.dispose]();
 };
 
+/** Forward graphs over one set of weights on a GPU. */
 export class CudaForwardRuntime implements ForwardRuntime {
   private readonly weights = new Map<string, DeviceMemory>();
   private readonly programs = new Map<string, Opened>();

@@ -10,6 +10,7 @@ import { openLibrary, type LibraryHandle } from "./native.js";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
+/** The libraries that the backend looks for. */
 export type LibraryName = "driver" | "nvrtc" | "cublasLt";
 
 /** Stems of file names, before `.so`. */

@@ -25,6 +25,7 @@ export interface StatusFunction {
   async(...args: readonly unknown[]): void;
 }
 
+/** Version of the installed koffi. */
 export const koffiVersion = "3.3.4";
 
 let loaded: Promise<Koffi> | undefined;

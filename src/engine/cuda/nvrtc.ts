@@ -2,6 +2,7 @@
 import { stopError } from "../../base/errors.js";
 import { handleFrom, host, i32, text, u64, type LibraryHandle, type StatusFunction } from "./native.js";
 
+/** NVRTC: compiles CUDA sources to cubins. */
 export interface Compiler {
   /** As NVIDIA writes it: "13.0". */
   readonly version: string;

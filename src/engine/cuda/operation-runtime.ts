@@ -15,6 +15,7 @@ interface Opened {
   readonly results: readonly DeviceMemory[];
 }
 
+/** Single graphs without state, run on a GPU. */
 export class CudaOperationRuntime implements OperationRuntime {
   private readonly programs = new Map<string, Opened>();
   private readonly stream: Stream;

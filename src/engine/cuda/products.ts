@@ -41,6 +41,7 @@ export type Product = (
   workspace: Address,
 ) => void;
 
+/** Matrix products by cuBLASLt. */
 export interface Products {
   /** The product of these sizes; its algorithm is chosen once. */
   plan(sizes: Sizes): Product;

@@ -39,6 +39,7 @@ const fillModule: ModuleVariant = { module: "elementwise", real: "f32" };
 
 const isFill = ({ home }: Region): boolean => home.kind === "constant" && typeof home.words === "number";
 
+/** A launch list that is ready to run: its memory, kernels and recorded CUDA graph. */
 export class Program implements Disposable {
   private readonly arena: DeviceMemory;
   private readonly constants: DeviceMemory;

@@ -9,6 +9,7 @@ import type { Backend } from "../runtime/runtime.js";
 /** Largest difference from the float64 interpreter that float32 explains, relative to an output's largest number. */
 export const selfTestTolerance = 1e-4;
 
+/** Result of the comparison of a GPU with the interpreter. */
 export interface SelfTest {
   /** Largest difference from the interpreter, relative to the largest number of its output. */
   readonly difference: number;

@@ -51,6 +51,7 @@ function settingsOf(o: StepSettings, batches: number): Float64Array {
   );
 }
 
+/** A step's update on the GPU: clipping, the spike guard, the optimizer. */
 export class StepUpdate implements Disposable {
   /** One program for each scale that Muon's steps have asked for. */
   private readonly programs = new Map<MuonScale | "adamw", Program>();

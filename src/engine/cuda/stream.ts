@@ -13,6 +13,7 @@ export interface Recorded extends Disposable {
   launch(): void;
 }
 
+/** A stream of the device: launches and copies in order. */
 export class Stream implements Disposable {
   readonly handle: Address;
   readonly workspace: DeviceMemory;

@@ -57,6 +57,7 @@ interface LossRun {
 /** What a training run is opened with, and in what it computes. */
 export type CudaTrainOptions = TrainOptions & Pick<LowerOptions, "precision">;
 
+/** A training run on a GPU, which owns weights, gradients and optimizer state there. */
 export class CudaTrainRuntime implements TrainRuntime {
   private readonly state: TrainState;
   private readonly owned: Disposable[] = [];

@@ -17,6 +17,7 @@ const kinds = ["weight", "moment1", "moment2", "average", "gradient", "accumulat
 /** Parameters begin at multiples of so many elements (256 bytes). */
 const ALIGN = 64;
 
+/** Which state a training keeps of its parameters. */
 export interface StateSettings extends StateOptions {
   readonly accumulate: boolean;
 }
@@ -28,6 +29,7 @@ function keeps(options: StateSettings, key: string, kind: RegionKind): boolean {
   return keepsState(options, key, kind);
 }
 
+/** Weights, moments and averages of a training on a GPU. */
 export class TrainState implements Disposable {
   /** First element of each parameter's region, by kind. */
   private readonly offsets: Readonly<Record<RegionKind, ReadonlyMap<string, number>>>;

@@ -1,6 +1,7 @@
 /** Calls of a runtime follow one another, each with the runtime's GPU as the current one. */
 import type { Device } from "./device.js";
 
+/** Lets asynchronous callers use one device in turn. */
 export class Turns {
   private last: Promise<unknown> = Promise.resolve();
   private closed = false;

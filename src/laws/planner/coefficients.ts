@@ -12,6 +12,7 @@ import type { Params } from "../forms/types.js";
 
 /** The three kinds of models that a plan needs laws of. */
 export const armKinds = ["dense", "scratch", "upcycled"] as const;
+/** The three kinds of models that a plan compares. */
 export type ArmKind = (typeof armKinds)[number];
 
 /** The law of one kind of models, with its parameters. */

@@ -98,6 +98,7 @@ export interface LowerOptions {
   readonly mostLogits?: number;
 }
 
+/** What a lowering rule reads values from and writes launches to. */
 export class Context {
   readonly buffers: Buffer[] = [];
   readonly launches: Launch[] = [];

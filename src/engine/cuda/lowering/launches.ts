@@ -105,8 +105,10 @@ export interface Operand {
   readonly offset: number;
 }
 
+/** One kernel or matrix product with the buffers that it reads and writes. */
 export type Launch = KernelLaunch | ProductLaunch;
 
+/** A lowered program: its launches in order, and the buffers that they work on. */
 export interface LaunchList {
   readonly buffers: readonly Buffer[];
   readonly launches: readonly Launch[];

@@ -8,6 +8,7 @@ import { touched, type Buffer, type BufferId, type Launch } from "./launches.js"
 /** Buffers begin at multiples of this, which cuBLASLt's fastest products ask for. */
 export const ALIGNMENT = 256;
 
+/** The next multiple of the alignment of buffers, in bytes. */
 export const aligned = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
 
 /** First and last launch that touch a buffer. */

@@ -303,6 +303,7 @@ function toFloat(c: Context, node: NodeOf<"toFloat">): void {
   });
 }
 
+/** The lowering rule of every primitive. */
 export const rules: { readonly [P in Prim]: Rule<P> } = {
   constant,
   add: binary,

@@ -30,6 +30,7 @@ export const updateInputs = [
   "moments2",
   "averages",
 ] as const;
+/** What the update of a step is lowered from. */
 export type UpdateInput = (typeof updateInputs)[number];
 
 /** A matrix that Muon moves; offsets in elements. */
@@ -45,6 +46,7 @@ export interface MuonMatrix {
   readonly scale: number;
 }
 
+/** The launches of a step's update, and where their settings and verdict lie. */
 export interface UpdatePlan {
   /** Bytes of each input. */
   readonly bytes: Readonly<Record<UpdateInput, number>>;
