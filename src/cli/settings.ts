@@ -20,7 +20,7 @@ export type Resolver<Flags> = (
 
 const resolvers = new WeakMap<Command, Resolver<never>>();
 
-/** Adds what `resolve` finds to the settings that the command prints. Throws nothing; `resolve` may throw `input`. */
+/** Adds what `resolve` finds to the settings that the command prints; `resolve` may throw inputError. */
 export function resolvedBy<Flags>(command: Command, resolve: Resolver<Flags>): Command {
   resolvers.set(command, resolve);
   return command;

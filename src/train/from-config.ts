@@ -59,7 +59,7 @@ export interface TrainFileOptions {
    * (`trainedFiles`).
    */
   readonly describe?: ((start: Checkpoint) => Promise<Readonly<Record<string, string>>>) | undefined;
-  /** Aborting finishes the step in hand, saves and throws `interrupted`. */
+  /** Aborting finishes the step in hand, saves and throws interruptedError. */
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -43,7 +43,7 @@ export interface RunOptions {
   readonly sources?: Sources | undefined;
   /** Expert-to-dense similarity by MoE layer, measured with every evaluation. */
   readonly similarity?: ((read: (key: string) => Promise<Float32Array>) => Promise<number[]>) | undefined;
-  /** Aborting finishes the step in hand, saves and throws `interrupted`. */
+  /** Aborting finishes the step in hand, saves and throws interruptedError. */
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -89,7 +89,7 @@ export const launchSchema = z
 /** A launch file as read, with its defaults. */
 export type LaunchConfig = z.infer<typeof launchSchema>;
 
-/** Reads a launch file. Throws `input` with one line that names file, line and key. */
+/** Reads a launch file. Throws inputError with one line that names file, line and key. */
 export function parseLaunchConfig(text: string, file: string): LaunchConfig {
   return parseConfig(launchSchema, text, file);
 }

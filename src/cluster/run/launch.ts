@@ -44,7 +44,7 @@ export function launchFiles(plan: LaunchPlan, more: readonly string[] = []): Rec
   return { "run.sh": localScript(plan, more) };
 }
 
-/** Starts the run. Throws `input` where it is under way already, `stopped` where a scheduler refuses it. */
+/** Starts the run. Throws inputError where it is under way already, stopError where a scheduler refuses it. */
 export async function startRun(
   plan: LaunchPlan,
   {
@@ -148,7 +148,7 @@ function lineSplitter(onLine: (line: string) => void): (chunk: Buffer) => void {
   };
 }
 
-/** What a program prints. Throws `input` where it is not installed, `stopped` where it fails. */
+/** What a program prints. Throws inputError where it is not installed, stopError where it fails. */
 function run(program: string, words: readonly string[]): Promise<string> {
   return new Promise((done, failed) => {
     execFile(program, [...words], { timeout: 120_000 }, (error, stdout, stderr) => {

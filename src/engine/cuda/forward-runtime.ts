@@ -5,22 +5,22 @@ import type { ExtendProgram, LogitsProgram, ParamInfo } from "../../graph/progra
 import { cacheShape, extendInputs } from "../runtime/cache.js";
 import type { Extended, ExtendFeeds, ForwardRuntime } from "../runtime/runtime.js";
 import { appendList, moveList } from "./lowering/cache.js";
-import type { LowerOptions } from "./lowering/context.js";
-import { lower } from "./lowering/lower.js";
+import type { CudaLowerOptions } from "./lowering/context.js";
+import { lowerToLaunches } from "./lowering/lower.js";
 import type { Device, DeviceMemory } from "./device.js";
-import { Program } from "./program.js";
+import { DeviceProgram } from "./program.js";
 import { Stream } from "./stream.js";
 import { Turns } from "./turns.js";
 
 /** A program with memory for what is fed and what comes out, but for weights and cache. */
 interface Opened extends Disposable {
-  readonly program: Program;
+  readonly program: DeviceProgram;
   readonly fed: readonly DeviceMemory[];
   readonly results: readonly DeviceMemory[];
 }
 
 interface Extension extends Opened {
-  readonly append: Program;
+  readonly append: DeviceProgram;
   readonly lengths: DeviceMemory;
   readonly counts: DeviceMemory;
   /** The cache that it is bound to. */
@@ -51,7 +51,7 @@ export class CudaForwardRuntime implements ForwardRuntime {
 
   constructor(
     private readonly device: Device,
-    private readonly lowering: LowerOptions = {},
+    private readonly lowering: CudaLowerOptions = {},
   ) {
     this.stream = new Stream(device);
     this.turns = new Turns(device);
@@ -90,12 +90,12 @@ export class CudaForwardRuntime implements ForwardRuntime {
   /** A graph whose inputs are what is fed, then `bound`, then parameters. */
   private async open(graph: Graph, params: readonly ParamInfo[], bound: readonly bigint[]): Promise<Opened> {
     const weights = this.addressesOf(params);
-    const list = lower(graph, this.lowering);
+    const list = lowerToLaunches(graph, this.lowering);
     const count = graph.inputs.length - params.length - bound.length;
     const fed = graph.inputs.slice(0, count).map((id) => this.device.allocate(bytesOf(graph, id), "inputs"));
     const results = graph.outputs.map((id) => this.device.allocate(bytesOf(graph, id), "results"));
     try {
-      const program = await Program.open(this.stream, list, {
+      const program = await DeviceProgram.open(this.stream, list, {
         inputs: [...fed.map(({ address }) => address), ...bound, ...weights],
         outputs: results.map(({ address }) => address),
       });
@@ -177,7 +177,7 @@ export class CudaForwardRuntime implements ForwardRuntime {
       cache.data.map((_, i) => cacheShape(program, i, cache.capacity)),
       capacity,
     );
-    const move = await Program.open(this.stream, list, {
+    const move = await DeviceProgram.open(this.stream, list, {
       inputs: cache.data.map(({ address }) => address),
       outputs: target.data.map(({ address }) => address),
     });
@@ -208,7 +208,7 @@ export class CudaForwardRuntime implements ForwardRuntime {
       tokens,
     );
     const fresh = opened.results.slice(1).map(({ address }) => address);
-    const append = await Program.open(this.stream, list, {
+    const append = await DeviceProgram.open(this.stream, list, {
       inputs: [lengths.address, counts.address, ...fresh],
       outputs: cache.data.map(({ address }) => address),
     });

@@ -6,11 +6,17 @@ type Koffi = typeof import("koffi");
 
 /** Types of arguments: handles and device addresses are 64-bit integers, host memory is passed as typed arrays. */
 export const u64 = "uint64_t";
+/** An unsigned 32-bit number. */
 export const u32 = "uint32_t";
+/** A 64-bit number. */
 export const i64 = "int64_t";
+/** A 32-bit number. */
 export const i32 = "int";
+/** A number of bytes. */
 export const size = "size_t";
+/** Memory of the host. */
 export const host = "void*";
+/** Text that ends with a zero byte. */
 export const text = "str";
 
 /** A handle, or an address of the device or of pinned memory. */

@@ -2,15 +2,15 @@
 import { at } from "../../base/at.js";
 import { elements, typeOf, type Graph } from "../../graph/ir/ir.js";
 import type { ArrayData, OperationRuntime } from "../runtime/runtime.js";
-import type { LowerOptions } from "./lowering/context.js";
-import { lower } from "./lowering/lower.js";
+import type { CudaLowerOptions } from "./lowering/context.js";
+import { lowerToLaunches } from "./lowering/lower.js";
 import type { Device, DeviceMemory } from "./device.js";
-import { Program } from "./program.js";
+import { DeviceProgram } from "./program.js";
 import { Stream } from "./stream.js";
 import { Turns } from "./turns.js";
 
 interface Opened {
-  readonly program: Program;
+  readonly program: DeviceProgram;
   readonly fed: readonly DeviceMemory[];
   readonly results: readonly DeviceMemory[];
 }
@@ -23,19 +23,22 @@ export class CudaOperationRuntime implements OperationRuntime {
 
   constructor(
     private readonly device: Device,
-    private readonly lowering: LowerOptions = {},
+    private readonly lowering: CudaLowerOptions = {},
   ) {
     this.stream = new Stream(device);
     this.turns = new Turns(device);
   }
 
   private async open(graph: Graph): Promise<Opened> {
-    const list = lower(graph, this.lowering);
+    const list = lowerToLaunches(graph, this.lowering);
     const memory = (id: number): DeviceMemory =>
       this.device.allocate(4 * elements(typeOf(graph, id).shape), "an operation's values");
     const [fed, results] = [graph.inputs.map(memory), graph.outputs.map(memory)];
     const addresses = (of: readonly DeviceMemory[]): bigint[] => of.map(({ address }) => address);
-    const program = await Program.open(this.stream, list, { inputs: addresses(fed), outputs: addresses(results) });
+    const program = await DeviceProgram.open(this.stream, list, {
+      inputs: addresses(fed),
+      outputs: addresses(results),
+    });
     return { program, fed, results };
   }
 

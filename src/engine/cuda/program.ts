@@ -40,7 +40,7 @@ const fillModule: ModuleVariant = { module: "elementwise", real: "f32" };
 const isFill = ({ home }: Region): boolean => home.kind === "constant" && typeof home.words === "number";
 
 /** A launch list that is ready to run: its memory, kernels and recorded CUDA graph. */
-export class Program implements Disposable {
+export class DeviceProgram implements Disposable {
   private readonly arena: DeviceMemory;
   private readonly constants: DeviceMemory;
   private readonly tables: DeviceMemory;
@@ -50,10 +50,10 @@ export class Program implements Disposable {
   private recorded: Recorded | undefined;
 
   /** Loads the kernels, takes memory and writes constants. Throws stopError where the GPU's memory is full. */
-  static async open(stream: Stream, list: LaunchList, bindings: Bindings): Promise<Program> {
+  static async open(stream: Stream, list: LaunchList, bindings: Bindings): Promise<DeviceProgram> {
     await stream.device.prepare([...modulesOf(list.launches), fillModule]);
     stream.device.enter();
-    return new Program(stream, list, bindings);
+    return new DeviceProgram(stream, list, bindings);
   }
 
   private constructor(

@@ -13,9 +13,9 @@ import {
   type UpdateInput,
 } from "./lowering/update.js";
 import type { Address } from "./native.js";
-import { Program, type MeasuredLaunch } from "./program.js";
+import { DeviceProgram, type MeasuredLaunch } from "./program.js";
 import type { Stream } from "./stream.js";
-import type { TrainState } from "./train-state.js";
+import type { DeviceTrainState } from "./train-state.js";
 
 /** What the GPU found about a step. */
 export interface Verdict {
@@ -54,14 +54,14 @@ function settingsOf(o: StepSettings, batches: number): Float64Array {
 /** A step's update on the GPU: clipping, the spike guard, the optimizer. */
 export class StepUpdate implements Disposable {
   /** One program for each scale that Muon's steps have asked for. */
-  private readonly programs = new Map<MuonScale | "adamw", Program>();
+  private readonly programs = new Map<MuonScale | "adamw", DeviceProgram>();
   private readonly small: Readonly<Record<"chunks" | "rates" | "settings" | "verdict", DeviceMemory>>;
   private readonly counts: { readonly all: number; readonly adamw: number };
   private readonly result = new Float64Array(VERDICT_BYTES / 8);
 
   constructor(
     private readonly stream: Stream,
-    private readonly state: TrainState,
+    private readonly state: DeviceTrainState,
     private readonly options: TrainOptions,
     private readonly losses: Losses,
   ) {
@@ -103,7 +103,7 @@ export class StepUpdate implements Disposable {
 
   private inputs(): Readonly<Record<UpdateInput, { readonly address: Address; readonly bytes: number }>> {
     const { state, small, losses } = this;
-    const region = (kind: Parameters<TrainState["base"]>[0]) => ({
+    const region = (kind: Parameters<DeviceTrainState["base"]>[0]) => ({
       address: state.base(kind),
       bytes: state.bytesOf(kind),
     });
@@ -118,7 +118,7 @@ export class StepUpdate implements Disposable {
     };
   }
 
-  private async program(scale: MuonScale | "adamw"): Promise<Program> {
+  private async program(scale: MuonScale | "adamw"): Promise<DeviceProgram> {
     const known = this.programs.get(scale);
     if (known !== undefined) return known;
     const inputs = this.inputs();
@@ -130,7 +130,7 @@ export class StepUpdate implements Disposable {
       muon: scale === "adamw" ? [] : this.matrices(scale),
     });
     const addresses = updateInputs.map((name) => inputs[name].address);
-    const made = await Program.open(this.stream, list, { inputs: addresses, outputs: [] });
+    const made = await DeviceProgram.open(this.stream, list, { inputs: addresses, outputs: [] });
     this.programs.set(scale, made);
     return made;
   }

@@ -15,15 +15,15 @@ import type {
   TrainRuntime,
 } from "../runtime/runtime.js";
 import type { Device, DeviceMemory } from "./device.js";
-import type { LowerOptions } from "./lowering/context.js";
-import { lower } from "./lowering/lower.js";
+import type { CudaLowerOptions } from "./lowering/context.js";
+import { lowerToLaunches } from "./lowering/lower.js";
 import type { LaunchList } from "./lowering/launches.js";
 import { aligned } from "./lowering/memory.js";
 import type { Address } from "./native.js";
-import { Program, type MeasuredLaunch } from "./program.js";
+import { DeviceProgram, type MeasuredLaunch } from "./program.js";
 import { StepUpdate } from "./step-update.js";
 import { Stream } from "./stream.js";
-import { TrainState } from "./train-state.js";
+import { DeviceTrainState } from "./train-state.js";
 import { Turns } from "./turns.js";
 
 /** Places of a graph's first outputs, one after the other, in bytes; and the bytes of all of them. */
@@ -49,17 +49,17 @@ function reader(graph: Graph, places: readonly number[], data: ArrayBuffer): (in
 
 /** A loss graph on the GPU, with its own memory for what comes out. */
 interface LossRun {
-  readonly program: Program;
+  readonly program: DeviceProgram;
   readonly results: DeviceMemory;
   readonly read: (data: ArrayBuffer) => (index: number) => number[];
 }
 
 /** What a training run is opened with, and in what it computes. */
-export type CudaTrainOptions = TrainOptions & Pick<LowerOptions, "precision">;
+export type CudaTrainOptions = TrainOptions & Pick<CudaLowerOptions, "precision">;
 
 /** A training run on a GPU, which owns weights, gradients and optimizer state there. */
 export class CudaTrainRuntime implements TrainRuntime {
-  private readonly state: TrainState;
+  private readonly state: DeviceTrainState;
   private readonly owned: Disposable[] = [];
   private readonly frozen: ReadonlySet<string>;
   private readonly tokens: { readonly ids: DeviceMemory; readonly targets: DeviceMemory };
@@ -69,8 +69,8 @@ export class CudaTrainRuntime implements TrainRuntime {
   private slots: DeviceMemory;
   /** What `prepare` opens. */
   private update: StepUpdate | undefined;
-  private training: Program | undefined;
-  private adding: Program | undefined;
+  private training: DeviceProgram | undefined;
+  private adding: DeviceProgram | undefined;
   private readonly evaluations = new Map<string, Promise<LossRun>>();
   private peakRss = 0;
   private readonly turns: Turns;
@@ -88,7 +88,7 @@ export class CudaTrainRuntime implements TrainRuntime {
       return thing;
     };
     keep(stream);
-    this.state = keep(new TrainState(device, stream, program.params, { ...options, frozen: this.frozen }));
+    this.state = keep(new DeviceTrainState(device, stream, program.params, { ...options, frozen: this.frozen }));
     const { graph } = program;
     const input = (index: number): DeviceMemory =>
       keep(device.allocate(4 * elements(typeOf(graph, at(graph.inputs, index)).shape), "a program's inputs"));
@@ -102,7 +102,7 @@ export class CudaTrainRuntime implements TrainRuntime {
   /** Throws stopError where the GPU's memory does not hold the run. */
   static async open(device: Device, program: TrainProgram, options: CudaTrainOptions): Promise<CudaTrainRuntime> {
     checkTuning(program, options);
-    const list = lower(program.graph, options);
+    const list = lowerToLaunches(program.graph, options);
     const runtime = new CudaTrainRuntime(device, new Stream(device), program, options);
     try {
       await runtime.prepare(list);
@@ -119,7 +119,7 @@ export class CudaTrainRuntime implements TrainRuntime {
       ...metrics.places.map((place) => losses.address + BigInt(place)),
       ...program.trained.map(({ key }) => state.addressOf("gradient", key)),
     ];
-    this.training = await Program.open(stream, list, { inputs: this.inputs("weight"), outputs });
+    this.training = await DeviceProgram.open(stream, list, { inputs: this.inputs("weight"), outputs });
     this.owned.push(this.training);
     await this.makeUpdate().prepare();
     await stream.finished();
@@ -215,7 +215,7 @@ export class CudaTrainRuntime implements TrainRuntime {
       return;
     }
     if (this.adding === undefined) {
-      this.adding = await Program.open(stream, addition(bytes), { inputs: [to, from], outputs: [] });
+      this.adding = await DeviceProgram.open(stream, addition(bytes), { inputs: [to, from], outputs: [] });
       this.owned.push(this.adding);
     }
     this.adding.issue();
@@ -229,7 +229,7 @@ export class CudaTrainRuntime implements TrainRuntime {
       const { places, bytes } = outputPlaces(graph, graph.outputs.length);
       const results = this.device.allocate(bytes, "losses");
       const outputs = places.map((place) => results.address + BigInt(place));
-      const program = await Program.open(this.stream, lower(graph, this.options), { inputs, outputs });
+      const program = await DeviceProgram.open(this.stream, lowerToLaunches(graph, this.options), { inputs, outputs });
       this.owned.push(program, results);
       return { program, results, read: (data) => reader(graph, places, data) };
     })();

@@ -30,7 +30,7 @@ function keeps(options: StateSettings, key: string, kind: RegionKind): boolean {
 }
 
 /** Weights, moments and averages of a training on a GPU. */
-export class TrainState implements Disposable {
+export class DeviceTrainState implements Disposable {
   /** First element of each parameter's region, by kind. */
   private readonly offsets: Readonly<Record<RegionKind, ReadonlyMap<string, number>>>;
   private readonly memory: Readonly<Record<RegionKind, DeviceMemory>>;

@@ -96,7 +96,7 @@ export function lineageRecord({ recipe, family, factors, ffnDims, copies }: Merg
 
 /**
  * The lineage of a model: from the records in its folder, else from config.json; null if neither says anything. Throws
- * `input` for a record that is there but unreadable.
+ * inputError for a record that is there but unreadable.
  */
 export async function readLineage({
   dir,

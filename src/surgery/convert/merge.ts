@@ -50,8 +50,8 @@ export async function planMerging(options: MergeSourceOptions): Promise<MergingP
 
 /**
  * Makes the dense model folder; `out` appears only when it is complete, and an interrupted merge resumes when asked for
- * again. Throws inputError for a source, choice or folder that cannot be used, stopError for a full disk, `interrupted`
- * when `signal` fires.
+ * again. Throws inputError for a source, choice or folder that cannot be used, stopError for a full disk,
+ * interruptedError when `signal` fires.
  */
 export function mergeCheckpoint(
   options: MergeOptions,

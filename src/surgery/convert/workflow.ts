@@ -66,7 +66,7 @@ export async function* planByWorkflow<Planned extends PlannedModel, Details>(
 
 /**
  * Makes the model folder and measures it. A model that cannot be measured stands, and an event says why. Throws like
- * `makeModel`, and `input` for text that cannot be used.
+ * `makeModel`, and inputError for text that cannot be used.
  */
 export async function* makeByWorkflow<Planned extends PlannedModel, Details>(
   surgery: Surgery<Planned, Details>,

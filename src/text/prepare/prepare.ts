@@ -67,8 +67,8 @@ const defaultPace = { batchUnits: 1 << 20, flushIds: 1 << 25 };
 
 /**
  * Prepares the data set; both files get their names when they are complete. Throws inputError for text, a tokenizer or
- * a place that cannot be used, `stopped` for a full disk, `interrupted` when `signal` fires: the same work, asked for
- * again, goes on.
+ * a place that cannot be used, stopError for a full disk, interruptedError when `signal` fires: the same work, asked
+ * for again, goes on.
  */
 export function prepareData(options: PrepareOptions): AsyncGenerator<PrepareEvent, Prepared, undefined> {
   return eventsOf((tell, signal) => prepare({ ...options, signal }, tell), options.signal);

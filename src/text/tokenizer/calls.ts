@@ -53,7 +53,7 @@ export interface TokenizerReply {
 }
 
 /** Indices of the limits that the guard shares with its process; a limit of 0 is none. */
-export const guardLimits = { processorMs: 0, memoryMB: 1 } as const;
+export const guardLimitIndex = { processorMs: 0, memoryMB: 1 } as const;
 
 /** What the guard thread of a tokenizer's process is started with. */
 export interface GuardData {

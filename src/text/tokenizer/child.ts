@@ -10,7 +10,7 @@ import { Tokenizer } from "tokenizers";
 import { UpcycleError } from "../../base/errors.js";
 import { readText } from "../../files/io/ranges.js";
 import {
-  guardLimits,
+  guardLimitIndex,
   type GuardData,
   type Methods,
   type Refusal,
@@ -68,15 +68,23 @@ function parse(text: string): Tokenizer {
 
 async function answer({ id, method, args, budget }: TokenizerRequest): Promise<TokenizerReply> {
   const { user, system } = process.cpuUsage();
-  Atomics.store(limits, guardLimits.processorMs, Math.min(2 ** 31 - 1, (user + system) / 1000 + budget.processorMs));
+  Atomics.store(
+    limits,
+    guardLimitIndex.processorMs,
+    Math.min(2 ** 31 - 1, (user + system) / 1000 + budget.processorMs),
+  );
   // Memory that an earlier call needed may not have gone back to the system.
-  Atomics.store(limits, guardLimits.memoryMB, Math.max(Atomics.load(limits, guardLimits.memoryMB), budget.memoryMB));
+  Atomics.store(
+    limits,
+    guardLimitIndex.memoryMB,
+    Math.max(Atomics.load(limits, guardLimitIndex.memoryMB), budget.memoryMB),
+  );
   try {
     return { id, result: await (methods[method] as (...args: readonly unknown[]) => unknown)(...args) };
   } catch (error) {
     return { id, refusal: refusalOf(error) };
   } finally {
-    Atomics.store(limits, guardLimits.processorMs, 0);
+    Atomics.store(limits, guardLimitIndex.processorMs, 0);
   }
 }
 

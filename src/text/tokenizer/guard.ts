@@ -5,7 +5,7 @@
  */
 import { writeSync } from "node:fs";
 import { workerData } from "node:worker_threads";
-import { guardLimits, guardMarks, type GuardData } from "./calls.js";
+import { guardLimitIndex, guardMarks, type GuardData } from "./calls.js";
 
 /** Time between two looks. Memory is filled at some GB per second, so a process exceeds its limit by some 100 MB. */
 const EVERY_MS = 50;
@@ -25,8 +25,8 @@ function look(): void {
   if (process.ppid !== parent) return end();
   const { user, system } = process.cpuUsage();
   const [processorMs, memoryMB] = [
-    Atomics.load(limits, guardLimits.processorMs),
-    Atomics.load(limits, guardLimits.memoryMB),
+    Atomics.load(limits, guardLimitIndex.processorMs),
+    Atomics.load(limits, guardLimitIndex.memoryMB),
   ];
   if (processorMs !== 0 && (user + system) / 1000 > processorMs) end(guardMarks.processorMs);
   if (memoryMB !== 0 && process.memoryUsage.rss() / 1e6 > memoryMB) end(guardMarks.memoryMB);

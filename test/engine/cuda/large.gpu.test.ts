@@ -6,7 +6,7 @@ import { elements, type Graph, type ValueId } from "../../../src/graph/ir/ir.js"
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { cudaMachine } from "../../support/cuda.js";
 import { runOnCuda } from "./run-list.js";
-import type { LowerOptions } from "../../../src/engine/cuda/lowering/context.js";
+import type { CudaLowerOptions } from "../../../src/engine/cuda/lowering/context.js";
 
 class Case {
   readonly b = new GraphBuilder();
@@ -223,7 +223,7 @@ const cases: Readonly<Record<string, (c: Case) => readonly ValueId[]>> = {
   },
 };
 
-const lowering: LowerOptions = { mostLogits: 128 * 600 };
+const lowering: CudaLowerOptions = { mostLogits: 128 * 600 };
 
 describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, agrees with the float64 interpreter`, () => {
   it.each(Object.keys(cases))("%s", async (name) => {

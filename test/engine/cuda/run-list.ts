@@ -1,8 +1,8 @@
 /** A launch list run once on the first GPU, on float64 feeds. */
 import { device } from "../../../src/engine/cuda/device.js";
-import { lower } from "../../../src/engine/cuda/lowering/lower.js";
-import type { LowerOptions } from "../../../src/engine/cuda/lowering/context.js";
-import { Program } from "../../../src/engine/cuda/program.js";
+import { lowerToLaunches } from "../../../src/engine/cuda/lowering/lower.js";
+import type { CudaLowerOptions } from "../../../src/engine/cuda/lowering/context.js";
+import { DeviceProgram } from "../../../src/engine/cuda/program.js";
 import { Stream } from "../../../src/engine/cuda/stream.js";
 import { elements, typeOf, type Graph } from "../../../src/graph/ir/ir.js";
 
@@ -13,14 +13,14 @@ let shared: Stream | undefined;
 export async function runOnCuda(
   graph: Graph,
   feeds: readonly Float64Array[],
-  options: LowerOptions = {},
+  options: CudaLowerOptions = {},
 ): Promise<(Float32Array | Int32Array)[]> {
   const gpu = await device(0);
   const stream = (shared ??= new Stream(gpu));
   const memory = (id: number) => gpu.allocate(4 * elements(typeOf(graph, id).shape), "a test");
   const [inputs, outputs] = [graph.inputs.map(memory), graph.outputs.map(memory)];
   const addresses = (of: typeof inputs) => of.map(({ address }) => address);
-  const program = await Program.open(stream, lower(graph, options), {
+  const program = await DeviceProgram.open(stream, lowerToLaunches(graph, options), {
     inputs: addresses(inputs),
     outputs: addresses(outputs),
   });

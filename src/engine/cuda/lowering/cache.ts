@@ -1,5 +1,5 @@
 /** Launches on the cache of keys and values: [B, heads, C, size] for each of its parts. */
-import { int, read, write } from "./context.js";
+import { int, reads, writes } from "./context.js";
 import type { Argument, Buffer, KernelLaunch, LaunchList } from "./launches.js";
 
 /** B, heads, C, size */
@@ -47,10 +47,10 @@ export function appendList(shapes: readonly CacheShape[], tokens: number): Launc
   ];
   const launches = parts.map(({ heads, capacity, size }, i) =>
     tokensKernel("appendCache", [tokens, batch, 1], 8 * batch * tokens * heads * size, [
-      read(first + i),
+      reads(first + i),
       { kind: "pointer", buffer: first + parts.length + i, access: "update" },
-      read(0),
-      read(1),
+      reads(0),
+      reads(1),
       ...[tokens, heads, capacity, size].map(int),
     ]),
   );
@@ -66,8 +66,8 @@ export function moveList(shapes: readonly CacheShape[], capacity: number): Launc
   ];
   const launches = parts.map(({ batch, heads, capacity: from, size }, i) =>
     tokensKernel("moveCache", [batch * heads, 1, 1], 8 * batch * heads * Math.min(from, capacity) * size, [
-      read(i),
-      write(parts.length + i),
+      reads(i),
+      writes(parts.length + i),
       ...[from, capacity, size].map(int),
     ]),
   );

@@ -23,14 +23,22 @@ export const THREADS = 256;
 /** Blocks of a kernel that walks over any number of elements. */
 const MOST_BLOCKS = 1 << 14;
 
-export const read = (buffer: BufferId): Argument => ({ kind: "pointer", buffer, access: "read" });
-export const write = (buffer: BufferId): Argument => ({ kind: "pointer", buffer, access: "write" });
-export const readOrNull = (buffer: BufferId | null): Argument => (buffer === null ? nothing : read(buffer));
+/** A buffer that a kernel reads. */
+export const reads = (buffer: BufferId): Argument => ({ kind: "pointer", buffer, access: "read" });
+/** A buffer that a kernel writes. */
+export const writes = (buffer: BufferId): Argument => ({ kind: "pointer", buffer, access: "write" });
+/** A buffer that a kernel reads, or the null pointer where there is none. */
+export const readsOrNull = (buffer: BufferId | null): Argument => (buffer === null ? nothing : reads(buffer));
+/** The null pointer, which tells a kernel that an input is absent. */
 export const nothing: Argument = { kind: "null" };
+/** A 32-bit whole number. */
 export const int = (value: number): Argument => ({ kind: "int", value });
+/** A 64-bit whole number. */
 export const long = (value: number): Argument => ({ kind: "long", value });
+/** A float32 number. */
 export const float = (value: number): Argument => ({ kind: "float", value });
-export const table = (buffers: readonly BufferId[], access: "read" | "write"): Argument => ({
+/** The addresses of several buffers, all of which a kernel reads or writes. */
+export const bufferTable = (buffers: readonly BufferId[], access: "read" | "write"): Argument => ({
   kind: "table",
   buffers,
   access,
@@ -87,7 +95,7 @@ const floatReaders: ReadonlySet<Prim> = new Set<Prim>([
 const pointwise: ReadonlySet<Prim> = new Set<Prim>(["add", "sub", "mul", "scale", "tanh", "reshape"]);
 
 /** How a graph is lowered. */
-export interface LowerOptions {
+export interface CudaLowerOptions {
   /**
    * `float32` (if left out); `tf32`: products round their operands to 10 bits of mantissa; `bf16`: products, and values
    * between them, in bfloat16, while norms' weights, routers, softmax, losses, sums and gradients of weights stay in
@@ -121,7 +129,7 @@ export class Context {
 
   constructor(
     readonly graph: Graph,
-    readonly options: LowerOptions = {},
+    readonly options: CudaLowerOptions = {},
   ) {
     this.rootOf = rootsOf(graph);
     for (const [index, node] of graph.nodes.entries())
@@ -277,7 +285,7 @@ export class Context {
       module: "elementwise",
       kernel: "toBf16Many",
       grid: [x, roots.length, 1],
-      arguments: [table(from, "read"), table(to, "write"), long(size)],
+      arguments: [bufferTable(from, "read"), bufferTable(to, "write"), long(size)],
     });
     for (const [i, root] of roots.entries()) this.casts.set(`${root} ${storage}`, at(to, i));
     return to;
@@ -293,7 +301,7 @@ export class Context {
       module: "elementwise",
       kernel: storage === "bf16" ? "toBf16" : "fromBf16",
       grid: gridFor(size),
-      arguments: [read(from), write(to), long(size)],
+      arguments: [reads(from), writes(to), long(size)],
     });
   }
 
@@ -408,7 +416,7 @@ export class Context {
         module: "elementwise",
         kernel: "copyWords",
         grid: gridFor(size),
-        arguments: [read(this.of(id)), write(to), long(size)],
+        arguments: [reads(this.of(id)), writes(to), long(size)],
       });
     });
   }

@@ -1,7 +1,7 @@
 /** Graph to launch list. */
 import type { Graph, Node } from "../../../graph/ir/ir.js";
 import { verify } from "../../../graph/ir/passes.js";
-import { Context, type LowerOptions } from "./context.js";
+import { Context, type CudaLowerOptions } from "./context.js";
 import type { LaunchList } from "./launches.js";
 import { planMemory } from "./memory.js";
 import { rules } from "./rules.js";
@@ -10,7 +10,7 @@ import { rules } from "./rules.js";
  * Lowers a graph to launches with a plan of their memory.
  * @throws Error for a graph that is not well formed (a defect of ours).
  */
-export function lower(graph: Graph, options: LowerOptions = {}): LaunchList {
+export function lowerToLaunches(graph: Graph, options: CudaLowerOptions = {}): LaunchList {
   verify(graph);
   const context = new Context(graph, options);
   for (const [index, node] of graph.nodes.entries()) {

@@ -1,6 +1,6 @@
 /** Attention (see attention.cu). N = B batch x S sequence tokens, D size of a head, V size of a value head. */
 import { attentionExtras, type AttentionAttrs, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
-import { blocksFor, float, int, nothing, read, readOrNull, useKey, write, type Context } from "./context.js";
+import { blocksFor, float, int, nothing, reads, readsOrNull, useKey, writes, type Context } from "./context.js";
 import type { BufferId, Storage } from "./launches.js";
 
 /** Queries or keys of a block, a warp for each. */
@@ -56,7 +56,7 @@ interface Extras {
   readonly segmentIds: ValueId | null;
 }
 
-const orNull = (c: Context, id: ValueId | null) => readOrNull(id === null ? null : c.of(id));
+const orNull = (c: Context, id: ValueId | null) => readsOrNull(id === null ? null : c.of(id));
 
 /** Launches the forward pass; `lse` gets the logs of the softmax's denominators. */
 function forward(
@@ -77,11 +77,11 @@ function forward(
       shared: tiles(5, attrs),
       flops: 2 * pairsOf(attrs) * (headDim + valueDim),
       arguments: [
-        ...[q, k, v].map((id) => read(c.as(id, to.real))),
+        ...[q, k, v].map((id) => reads(c.as(id, to.real))),
         orNull(c, extras.sinks),
         orNull(c, extras.segmentIds),
-        write(to.out),
-        to.lse === null ? nothing : write(to.lse),
+        writes(to.out),
+        to.lse === null ? nothing : writes(to.lse),
         ...flashSizes(attrs),
       ],
     });
@@ -97,11 +97,11 @@ function forward(
     shared: 4 * (WARPS * headDim + LANES * (headDim + 1 + valueDim)),
     flops: 2 * pairsOf(attrs) * (headDim + valueDim),
     arguments: [
-      ...[q, k, v].map((id) => read(c.as(id, to.real))),
+      ...[q, k, v].map((id) => reads(c.as(id, to.real))),
       orNull(c, extras.sinks),
       orNull(c, extras.segmentIds),
-      write(to.out),
-      to.lse === null ? nothing : write(to.lse),
+      writes(to.out),
+      to.lse === null ? nothing : writes(to.lse),
       ...sizes(attrs),
     ],
   });
@@ -124,7 +124,7 @@ export function attentionGradients(nodes: readonly { prim: string; in: readonly 
 }
 
 /** Keeps its output and denominators where the graph has its gradient, too. */
-export function attention(c: Context, node: NodeOf<"attention">): void {
+export function lowerAttention(c: Context, node: NodeOf<"attention">): void {
   const { attrs } = node;
   const key = keyOf(attrs, node.in);
   const gradient = attentionGradients(c.graph.nodes).get(key);
@@ -138,7 +138,8 @@ export function attention(c: Context, node: NodeOf<"attention">): void {
   c.kept.set(key, [out, lse]);
 }
 
-export function attentionGrad(c: Context, node: NodeOf<"attentionGrad">): void {
+/** Appends the launches of `attentionGrad`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerAttentionGrad(c: Context, node: NodeOf<"attentionGrad">): void {
   const { attrs } = node;
   const [q, k, v] = node.in;
   const [dq, dk, dv, dsinks] = node.out;
@@ -152,7 +153,7 @@ export function attentionGrad(c: Context, node: NodeOf<"attentionGrad">): void {
   const [out, lse] = kept ?? [c.scratch(rows * valueDim, real), c.scratch(rows)];
   if (out === undefined || lse === undefined) throw new Error("attention has kept neither output nor denominators");
   if (kept === undefined) forward(c, attrs, node.in, extras, { out, lse, real });
-  const dout = read(c.as(last, real));
+  const dout = reads(c.as(last, real));
   const dots = c.scratch(rows);
   c.kernel({
     module: "attention",
@@ -161,14 +162,14 @@ export function attentionGrad(c: Context, node: NodeOf<"attentionGrad">): void {
     grid: [blocksFor(rows, WARPS), 1, 1],
     block: WARPS * LANES,
     flops: 2 * rows * valueDim,
-    arguments: [read(out), dout, write(dots), int(rows), int(valueDim)],
+    arguments: [reads(out), dout, writes(dots), int(rows), int(valueDim)],
   });
   const sources = [
-    ...[q, k, v].map((id) => read(c.as(id, real))),
+    ...[q, k, v].map((id) => reads(c.as(id, real))),
     orNull(c, extras.segmentIds),
     dout,
-    read(lse),
-    read(dots),
+    reads(lse),
+    reads(dots),
   ];
   const flash = takesFlash(attrs, real);
   const common = {
@@ -183,7 +184,7 @@ export function attentionGrad(c: Context, node: NodeOf<"attentionGrad">): void {
   ] as const;
   for (const { name, by, flops, outputs } of gradients) {
     const shared = { flops: 2 * pairsOf(attrs) * flops };
-    const targets = outputs.map((id) => write(c.define(id, real)));
+    const targets = outputs.map((id) => writes(c.define(id, real)));
     if (flash)
       c.kernel({
         ...shared,
@@ -212,10 +213,10 @@ export function attentionGrad(c: Context, node: NodeOf<"attentionGrad">): void {
     grid: [heads, 1, 1],
     flops: 3 * rows,
     arguments: [
-      read(c.of(extras.sinks)),
-      read(lse),
-      read(dots),
-      write(c.define(dsinks)),
+      reads(c.of(extras.sinks)),
+      reads(lse),
+      reads(dots),
+      writes(c.define(dsinks)),
       int(batch * sequence),
       int(heads),
     ],
@@ -225,7 +226,8 @@ export function attentionGrad(c: Context, node: NodeOf<"attentionGrad">): void {
 /** Warps that share the keys of one new token. */
 const CACHED_WARPS = 4;
 
-export function cachedAttention(c: Context, node: NodeOf<"cachedAttention">): void {
+/** Appends the launches of `cachedAttention`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerCachedAttention(c: Context, node: NodeOf<"cachedAttention">): void {
   const { attrs } = node;
   checkHeads(attrs);
   const [q, k, v, pastK, pastV, lengths, sinks] = node.in;
@@ -238,9 +240,9 @@ export function cachedAttention(c: Context, node: NodeOf<"cachedAttention">): vo
     shared: 4 * (headDim + CACHED_WARPS * (valueDim + 2)),
     flops: 2 * batch * sequence * heads * (capacity + sequence) * (headDim + valueDim),
     arguments: [
-      ...[q, k, v, pastK, pastV, lengths].map((id) => read(c.of(id))),
+      ...[q, k, v, pastK, pastV, lengths].map((id) => reads(c.of(id))),
       orNull(c, sinks ?? null),
-      write(c.define(node.out[0])),
+      writes(c.define(node.out[0])),
       ...[sequence, heads, kvHeads, headDim, valueDim, capacity].map(int),
       float(scale),
       int(window ?? 0),

@@ -1,6 +1,6 @@
 /** Axes: broadcasting as strides over few joint axes, and sums over one axis. */
 import { at } from "../../../base/at.js";
-import { int, long, read, write, type Context } from "./context.js";
+import { int, long, reads, writes, type Context } from "./context.js";
 import type { BufferId } from "./launches.js";
 
 /** Axes that kernel `binary` can tell apart. */
@@ -92,7 +92,7 @@ export function reduce(c: Context, from: BufferId, to: BufferId, { outer, size, 
       grid: [outer, 1, 1],
       block: size >= LONG ? MANY : FEW,
       flops,
-      arguments: [read(from), write(to), long(size)],
+      arguments: [reads(from), writes(to), long(size)],
     });
     return;
   }
@@ -103,7 +103,7 @@ export function reduce(c: Context, from: BufferId, to: BufferId, { outer, size, 
     kernel: "sumSlices",
     grid: [outer, slices, Math.ceil(inner / 32)],
     flops,
-    arguments: [read(from), write(part), int(size), int(inner), int(slices === 1 ? size : RUN)],
+    arguments: [reads(from), writes(part), int(size), int(inner), int(slices === 1 ? size : RUN)],
   });
   if (slices > 1) reduce(c, part, to, { outer, size: slices, inner });
 }

@@ -4,7 +4,17 @@
  */
 import type { NodeOf, ValueId } from "../../../graph/ir/ir.js";
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
-import { blocksFor, int, nothing, read, readOrNull, table, threadsFor, write, type Context } from "./context.js";
+import {
+  blocksFor,
+  int,
+  nothing,
+  reads,
+  readsOrNull,
+  bufferTable,
+  threadsFor,
+  writes,
+  type Context,
+} from "./context.js";
 import type { BufferId, Storage } from "./launches.js";
 
 /** Items of one tile of the sort, as in sort.cu. */
@@ -53,7 +63,7 @@ export function sortByDigit(
     kernel: "digitCounts",
     grid: [blocks, 1, 1],
     shared: digits * 4,
-    arguments: [read(keys), write(counts), int(n), int(shift), int(digits)],
+    arguments: [reads(keys), writes(counts), int(n), int(shift), int(digits)],
   });
   c.kernel({
     module: "sort",
@@ -62,7 +72,7 @@ export function sortByDigit(
     block: 1024,
     arguments: [
       { kind: "pointer", buffer: counts, access: "update" },
-      to.totals === undefined ? nothing : write(to.totals.buffer),
+      to.totals === undefined ? nothing : writes(to.totals.buffer),
       int(digits),
       int(blocks),
       int(to.totals?.digits ?? 0),
@@ -75,12 +85,12 @@ export function sortByDigit(
     block: 32,
     shared: digits * 4,
     arguments: [
-      read(keys),
-      readOrNull(order),
-      read(counts),
-      write(sorted.keys),
-      write(sorted.order),
-      to.inverse === undefined ? nothing : write(to.inverse),
+      reads(keys),
+      readsOrNull(order),
+      reads(counts),
+      writes(sorted.keys),
+      writes(sorted.order),
+      to.inverse === undefined ? nothing : writes(to.inverse),
       int(n),
       int(shift),
       int(digits),
@@ -89,7 +99,8 @@ export function sortByDigit(
   return sorted;
 }
 
-export function expertSort(c: Context, node: NodeOf<"expertSort">): void {
+/** Appends the launches of `expertSort`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerExpertSort(c: Context, node: NodeOf<"expertSort">): void {
   const [chosen] = node.in;
   const [order, inverse, counts] = node.out;
   const { experts } = node.attrs;
@@ -105,7 +116,8 @@ export function expertSort(c: Context, node: NodeOf<"expertSort">): void {
   );
 }
 
-export function expertCounts(c: Context, node: NodeOf<"expertCounts">): void {
+/** Appends the launches of `expertCounts`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerExpertCounts(c: Context, node: NodeOf<"expertCounts">): void {
   const [chosen] = node.in;
   const { experts, blocks } = node.attrs;
   c.kernel({
@@ -114,11 +126,12 @@ export function expertCounts(c: Context, node: NodeOf<"expertCounts">): void {
     grid: [blocks, 1, 1],
     block: 1024,
     shared: experts * 4,
-    arguments: [read(c.of(chosen)), write(c.define(node.out[0])), int(c.sizeOf(chosen) / blocks), int(experts)],
+    arguments: [reads(c.of(chosen)), writes(c.define(node.out[0])), int(c.sizeOf(chosen) / blocks), int(experts)],
   });
 }
 
-export function expertCapacity(c: Context, node: NodeOf<"expertCapacity">): void {
+/** Appends the launches of `expertCapacity`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerExpertCapacity(c: Context, node: NodeOf<"expertCapacity">): void {
   const [weights, chosen] = node.in;
   const { experts, rows, by } = node.attrs;
   const n = c.sizeOf(chosen);
@@ -134,15 +147,16 @@ export function expertCapacity(c: Context, node: NodeOf<"expertCapacity">): void
     kernel: "expertCapacity",
     grid: [blocksFor(n), 1, 1],
     arguments: [
-      by === "weight" ? read(c.of(weights)) : nothing,
-      ...[keys, order, inverse, counts].map(read),
-      write(c.define(node.out[0])),
+      by === "weight" ? reads(c.of(weights)) : nothing,
+      ...[keys, order, inverse, counts].map(reads),
+      writes(c.define(node.out[0])),
       ...[n, experts, rows].map(int),
     ],
   });
 }
 
-export function dispatch(c: Context, node: NodeOf<"dispatch">): void {
+/** Appends the launches of `dispatch`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerDispatch(c: Context, node: NodeOf<"dispatch">): void {
   const [x, order] = node.in;
   const [rows, size] = matrixSizes(typeOf(c.graph, node.out[0]));
   const real = c.realOf(x);
@@ -153,16 +167,17 @@ export function dispatch(c: Context, node: NodeOf<"dispatch">): void {
     grid: [rows, 1, 1],
     block: threadsFor(size),
     arguments: [
-      read(c.as(x, real)),
-      read(c.of(order)),
-      write(c.define(node.out[0], real)),
+      reads(c.as(x, real)),
+      reads(c.of(order)),
+      writes(c.define(node.out[0], real)),
       int(size),
       int(node.attrs.k),
     ],
   });
 }
 
-export function combine(c: Context, node: NodeOf<"combine">): void {
+/** Appends the launches of `combine`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerCombine(c: Context, node: NodeOf<"combine">): void {
   const [y, , inverse] = node.in;
   const [rows, size] = matrixSizes(typeOf(c.graph, node.out[0]));
   const real = c.realOf(y);
@@ -174,20 +189,21 @@ export function combine(c: Context, node: NodeOf<"combine">): void {
     block: threadsFor(size),
     flops: rows * size * node.attrs.k,
     arguments: [
-      read(c.as(y, real)),
-      read(c.of(inverse)),
-      write(c.define(node.out[0], real)),
+      reads(c.as(y, real)),
+      reads(c.of(inverse)),
+      writes(c.define(node.out[0], real)),
       int(size),
       int(node.attrs.k),
     ],
   });
 }
 
-export function scaleRows(c: Context, node: NodeOf<"scaleRows">): void {
+/** Appends the launches of `scaleRows`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerScaleRows(c: Context, node: NodeOf<"scaleRows">): void {
   const [y, weights, order] = node.in;
   const [rows, size] = c.rowsOf(y);
   const real = c.realOf(y);
-  const sources = [read(c.as(y, real)), read(c.of(weights)), read(c.of(order))];
+  const sources = [reads(c.as(y, real)), reads(c.of(weights)), reads(c.of(order))];
   c.kernel({
     module: "experts",
     kernel: "scaleRows",
@@ -195,16 +211,17 @@ export function scaleRows(c: Context, node: NodeOf<"scaleRows">): void {
     grid: [rows, 1, 1],
     block: threadsFor(size),
     flops: rows * size,
-    arguments: [...sources, write(c.defineOver(node.out[0], [y], real)), int(size)],
+    arguments: [...sources, writes(c.defineOver(node.out[0], [y], real)), int(size)],
   });
 }
 
-export function scaleRowsGrad(c: Context, node: NodeOf<"scaleRowsGrad">): void {
+/** Appends the launches of `scaleRowsGrad`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerScaleRowsGrad(c: Context, node: NodeOf<"scaleRowsGrad">): void {
   const [y, weights, order, , dout] = node.in;
   const [dy, dweights] = node.out;
   const [rows, size] = c.rowsOf(y);
   const real = c.realOf(y, dout);
-  const sources = [read(c.as(y, real)), read(c.of(weights)), read(c.of(order)), read(c.as(dout, real))];
+  const sources = [reads(c.as(y, real)), reads(c.of(weights)), reads(c.of(order)), reads(c.as(dout, real))];
   c.kernel({
     module: "experts",
     kernel: "scaleRowsGrad",
@@ -212,17 +229,18 @@ export function scaleRowsGrad(c: Context, node: NodeOf<"scaleRowsGrad">): void {
     grid: [rows, 1, 1],
     block: threadsFor(size),
     flops: 3 * rows * size,
-    arguments: [...sources, write(c.defineOver(dy, [dout, y], real)), write(c.define(dweights)), int(size)],
+    arguments: [...sources, writes(c.defineOver(dy, [dout, y], real)), writes(c.define(dweights)), int(size)],
   });
 }
 
-export function groupedMatmul(c: Context, node: NodeOf<"groupedMatmul">): void {
+/** Appends the launches of `groupedMatmul`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerGroupedMatmul(c: Context, node: NodeOf<"groupedMatmul">): void {
   const [x, counts, ...weights] = node.in;
   const [rows, a] = matrixSizes(typeOf(c.graph, x));
   const [, b] = matrixSizes(typeOf(c.graph, node.out[0]));
   const real = c.realOf(x);
-  const matrices = table(c.asMany(weights, real), "read");
-  const sources = [read(c.as(x, real)), read(c.of(counts)), matrices, write(c.define(node.out[0], real))];
+  const matrices = bufferTable(c.asMany(weights, real), "read");
+  const sources = [reads(c.as(x, real)), reads(c.of(counts)), matrices, writes(c.define(node.out[0], real))];
   const flops = 2 * rows * a * b;
   if (takesTensors(real, a, b)) {
     c.kernel({
@@ -249,12 +267,13 @@ export function groupedMatmul(c: Context, node: NodeOf<"groupedMatmul">): void {
 
 const defined = (c: Context, ids: readonly ValueId[]): BufferId[] => ids.map((id) => c.define(id));
 
-export function groupedMatmulGradW(c: Context, node: NodeOf<"groupedMatmulGradW">): void {
+/** Appends the launches of `groupedMatmulGradW`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerGroupedMatmulGradW(c: Context, node: NodeOf<"groupedMatmulGradW">): void {
   const [x, dy, counts] = node.in;
   const [rows, a] = matrixSizes(typeOf(c.graph, x));
   const [, b] = matrixSizes(typeOf(c.graph, dy));
   const real = c.realOf(x, dy);
-  const sources = [read(c.as(x, real)), read(c.as(dy, real)), read(c.of(counts))];
+  const sources = [reads(c.as(x, real)), reads(c.as(dy, real)), reads(c.of(counts))];
   const tensors = takesTensors(real, a, b);
   const side = tensors ? TENSOR_SIDE : SIDE;
   c.kernel({
@@ -264,16 +283,17 @@ export function groupedMatmulGradW(c: Context, node: NodeOf<"groupedMatmulGradW"
     grid: [blocksFor(a, side), blocksFor(b, side), node.out.length],
     shared: tensors ? TENSOR_SHARED : 0,
     flops: 2 * rows * a * b,
-    arguments: [...sources, table(defined(c, node.out), "write"), int(a), int(b)],
+    arguments: [...sources, bufferTable(defined(c, node.out), "write"), int(a), int(b)],
   });
 }
 
-export function groupedBias(c: Context, node: NodeOf<"groupedBias">): void {
+/** Appends the launches of `groupedBias`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerGroupedBias(c: Context, node: NodeOf<"groupedBias">): void {
   const [y, counts, ...biases] = node.in;
   const [rows, size] = c.rowsOf(y);
   const real = c.realOf(y);
-  const sources = [read(c.as(y, real)), read(c.of(counts))];
-  const vectors = table(
+  const sources = [reads(c.as(y, real)), reads(c.of(counts))];
+  const vectors = bufferTable(
     biases.map((id) => c.of(id)),
     "read",
   );
@@ -283,11 +303,12 @@ export function groupedBias(c: Context, node: NodeOf<"groupedBias">): void {
     real,
     grid: [rows, 1, 1],
     flops: rows * size,
-    arguments: [...sources, vectors, write(c.defineOver(node.out[0], [y], real)), int(biases.length), int(size)],
+    arguments: [...sources, vectors, writes(c.defineOver(node.out[0], [y], real)), int(biases.length), int(size)],
   });
 }
 
-export function groupedBiasGrad(c: Context, node: NodeOf<"groupedBiasGrad">): void {
+/** Appends the launches of `groupedBiasGrad`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerGroupedBiasGrad(c: Context, node: NodeOf<"groupedBiasGrad">): void {
   const [dy, counts] = node.in;
   const [rows, size] = c.rowsOf(dy);
   const real = c.realOf(dy);
@@ -297,6 +318,6 @@ export function groupedBiasGrad(c: Context, node: NodeOf<"groupedBiasGrad">): vo
     real,
     grid: [blocksFor(size, 32), node.out.length, 1],
     flops: rows * size,
-    arguments: [read(c.as(dy, real)), read(c.of(counts)), table(defined(c, node.out), "write"), int(size)],
+    arguments: [reads(c.as(dy, real)), reads(c.of(counts)), bufferTable(defined(c, node.out), "write"), int(size)],
   });
 }

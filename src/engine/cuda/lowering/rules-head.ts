@@ -3,7 +3,7 @@
  * gradient, too, loss and gradient are made together. N tokens, H hidden, V vocabulary.
  */
 import { matrixSizes, typeOf, type Node, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
-import { bytesPer, float, int, nothing, operand, read, useKey, write, type Context } from "./context.js";
+import { bytesPer, float, int, nothing, operand, reads, useKey, writes, type Context } from "./context.js";
 import type { Argument, BufferId } from "./launches.js";
 
 /** Logits that exist at once. */
@@ -48,7 +48,7 @@ function crossEntropy(
   const real = c.realOf(x);
   const [counted, losses, logits] = [c.scratch(1), c.scratch(tokens), c.scratch(run * vocab, real)];
   const one = { module: "head", grid: [1, 1, 1], block: 1024 } as const;
-  c.kernel({ ...one, kernel: "countTargets", arguments: [read(c.of(targets)), write(counted), int(tokens)] });
+  c.kernel({ ...one, kernel: "countTargets", arguments: [reads(c.of(targets)), writes(counted), int(tokens)] });
   const [rows, weights] = [c.as(x, real), c.as(head, real)];
   const stored = real;
   for (let first = 0; first < tokens; first += run) {
@@ -65,10 +65,10 @@ function crossEntropy(
       flops: 5 * m * vocab,
       arguments: [
         { kind: "pointer", buffer: logits, access: "update" },
-        at(read(c.of(targets)), first),
-        loss === null ? nothing : at(write(losses), first),
-        read(counted),
-        gradients === null ? nothing : read(gradients.dloss),
+        at(reads(c.of(targets)), first),
+        loss === null ? nothing : at(writes(losses), first),
+        reads(counted),
+        gradients === null ? nothing : reads(gradients.dloss),
         int(vocab),
         float(softcap ?? 0),
         int(Number(gradients !== null)),
@@ -90,7 +90,7 @@ function crossEntropy(
   c.kernel({
     ...one,
     kernel: "meanLoss",
-    arguments: [read(losses), read(counted), write(loss), int(tokens)],
+    arguments: [reads(losses), reads(counted), writes(loss), int(tokens)],
   });
 }
 
@@ -106,7 +106,7 @@ const headOf = ({ in: [x, head, targets], attrs }: NodeOf<"headCrossEntropy" | "
 });
 
 /** The loss is left to its gradient where the graph has one and nothing but its outputs needs the loss. */
-export function headCrossEntropy(c: Context, node: NodeOf<"headCrossEntropy">): void {
+export function lowerHeadCrossEntropy(c: Context, node: NodeOf<"headCrossEntropy">): void {
   const [loss] = node.out;
   const key = keyOf(node);
   const together = c.graph.nodes.some(isGradientOf(key)) && c.readersOf(loss).length === 0;
@@ -115,7 +115,8 @@ export function headCrossEntropy(c: Context, node: NodeOf<"headCrossEntropy">): 
   else crossEntropy(c, headOf(node), to, null);
 }
 
-export function headCrossEntropyGrad(c: Context, node: NodeOf<"headCrossEntropyGrad">): void {
+/** Appends the launches of `headCrossEntropyGrad`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerHeadCrossEntropyGrad(c: Context, node: NodeOf<"headCrossEntropyGrad">): void {
   const [, , , dloss] = node.in;
   const [dx, dhead] = node.out;
   const [loss = null] = c.kept.get(keyOf(node)) ?? [];

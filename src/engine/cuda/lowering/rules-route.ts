@@ -1,6 +1,6 @@
 /** Routers: a warp for each token (see route.cu). N tokens, E experts, K experts of a token. */
 import { SINKHORN_EPS, matrixSizes, typeOf, type NodeOf, type RouteRule } from "../../../graph/ir/ir.js";
-import { blocksFor, float, int, read, readOrNull, write, type Context } from "./context.js";
+import { blocksFor, float, int, reads, readsOrNull, writes, type Context } from "./context.js";
 
 /** Warps of a block, and shared memory that a block has without asking for more. */
 const WARPS = 8;
@@ -25,12 +25,13 @@ function perToken(tokens: number, floats: number) {
   return { grid: [blocksFor(tokens, warps), 1, 1] as const, block: warps * 32, shared: warps * floats * 4 };
 }
 
-export function routeTopK(c: Context, node: NodeOf<"routeTopK">): void {
+/** Appends the launches of `routeTopK`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerRouteTopK(c: Context, node: NodeOf<"routeTopK">): void {
   const [logits, correction] = node.in;
   const [weights, chosen] = node.out;
   const { k, rule } = node.attrs;
   const [tokens, experts] = matrixSizes(typeOf(c.graph, logits));
-  const sources = [read(c.of(logits)), readOrNull(correction === undefined ? null : c.of(correction))];
+  const sources = [reads(c.of(logits)), readsOrNull(correction === undefined ? null : c.of(correction))];
   c.kernel({
     module: "route",
     kernel: "routeTopK",
@@ -38,8 +39,8 @@ export function routeTopK(c: Context, node: NodeOf<"routeTopK">): void {
     flops: tokens * experts * (4 + k),
     arguments: [
       ...sources,
-      write(c.define(weights)),
-      write(c.define(chosen)),
+      writes(c.define(weights)),
+      writes(c.define(chosen)),
       ...[tokens, experts, k, scoreCodes[rule.score]].map(int),
       float(rule.jitter),
       ...renormalisation(rule),
@@ -50,12 +51,13 @@ export function routeTopK(c: Context, node: NodeOf<"routeTopK">): void {
   });
 }
 
-export function routeWeights(c: Context, node: NodeOf<"routeWeights">): void {
+/** Appends the launches of `routeWeights`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerRouteWeights(c: Context, node: NodeOf<"routeWeights">): void {
   const [logits, chosen] = node.in;
   const { rule } = node.attrs;
   const [tokens, experts] = matrixSizes(typeOf(c.graph, logits));
   const [, k] = matrixSizes(typeOf(c.graph, chosen));
-  const sources = [logits, chosen].map((id) => read(c.of(id)));
+  const sources = [logits, chosen].map((id) => reads(c.of(id)));
   c.kernel({
     module: "route",
     kernel: "routeWeights",
@@ -63,7 +65,7 @@ export function routeWeights(c: Context, node: NodeOf<"routeWeights">): void {
     flops: 4 * tokens * experts,
     arguments: [
       ...sources,
-      write(c.define(node.out[0])),
+      writes(c.define(node.out[0])),
       ...[tokens, experts, k, scoreCodes[rule.score]].map(int),
       ...renormalisation(rule),
       float(rule.scaling),
@@ -71,12 +73,13 @@ export function routeWeights(c: Context, node: NodeOf<"routeWeights">): void {
   });
 }
 
-export function routeTopKGrad(c: Context, node: NodeOf<"routeTopKGrad">): void {
+/** Appends the launches of `routeTopKGrad`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerRouteTopKGrad(c: Context, node: NodeOf<"routeTopKGrad">): void {
   const [logits, chosen] = node.in;
   const { rule } = node.attrs;
   const [tokens, experts] = matrixSizes(typeOf(c.graph, logits));
   const [, k] = matrixSizes(typeOf(c.graph, chosen));
-  const sources = node.in.map((id) => read(c.of(id)));
+  const sources = node.in.map((id) => reads(c.of(id)));
   c.kernel({
     module: "route",
     kernel: "routeTopKGrad",
@@ -84,7 +87,7 @@ export function routeTopKGrad(c: Context, node: NodeOf<"routeTopKGrad">): void {
     flops: 8 * tokens * experts,
     arguments: [
       ...sources,
-      write(c.define(node.out[0])),
+      writes(c.define(node.out[0])),
       ...[tokens, experts, k, scoreCodes[rule.score]].map(int),
       float(rule.jitter),
       ...renormalisation(rule),
@@ -96,7 +99,8 @@ export function routeTopKGrad(c: Context, node: NodeOf<"routeTopKGrad">): void {
 /** Warps that share the tokens of Sinkhorn's one block. */
 const SINKHORN_WARPS = 32;
 
-export function sinkhorn(c: Context, node: NodeOf<"sinkhorn">): void {
+/** Appends the launches of `sinkhorn`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerSinkhorn(c: Context, node: NodeOf<"sinkhorn">): void {
   const [logits] = node.in;
   const { iterations, tolerance } = node.attrs;
   const [tokens, experts] = matrixSizes(typeOf(c.graph, logits));
@@ -109,8 +113,8 @@ export function sinkhorn(c: Context, node: NodeOf<"sinkhorn">): void {
     shared: (warps + 2) * experts * 4,
     flops: 6 * tokens * experts * iterations,
     arguments: [
-      read(c.of(logits)),
-      write(c.define(node.out[0])),
+      reads(c.of(logits)),
+      writes(c.define(node.out[0])),
       ...[tokens, experts, iterations].map(int),
       float(tolerance),
       float(SINKHORN_EPS),

@@ -1,14 +1,15 @@
 /** Embeddings, rotary positions, joined heads, documents within sequences. N tokens, H hidden, V vocabulary. */
 import type { NodeOf } from "../../../graph/ir/ir.js";
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
-import { EIGHT, blocksFor, gridFor, int, read, readOrNull, write, type Context } from "./context.js";
+import { EIGHT, blocksFor, gridFor, int, reads, readsOrNull, writes, type Context } from "./context.js";
 import type { BufferId } from "./launches.js";
 import { sortByDigit } from "./rules-experts.js";
 
 /** Bits that one pass of a sort by token id takes. */
 const DIGIT_BITS = 8;
 
-export function embedding(c: Context, node: NodeOf<"embedding">): void {
+/** Appends the launches of `embedding`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerEmbedding(c: Context, node: NodeOf<"embedding">): void {
   const [table, ids] = node.in;
   const [rows, size] = matrixSizes(typeOf(c.graph, node.out[0]));
   const real = c.realOf(table);
@@ -21,16 +22,16 @@ export function embedding(c: Context, node: NodeOf<"embedding">): void {
     grid: [rows, 1, 1],
     bytes: 8 * rows * size,
     arguments: [
-      read(made ? c.as(table, real) : c.of(table)),
-      read(c.of(ids)),
-      write(c.define(node.out[0], real)),
+      reads(made ? c.as(table, real) : c.of(table)),
+      reads(c.of(ids)),
+      writes(c.define(node.out[0], real)),
       int(size),
     ],
   });
 }
 
 /** Tokens sorted by id, then a sum for each row of the table: equal ids add up in the order of their tokens. */
-export function embeddingGrad(c: Context, node: NodeOf<"embeddingGrad">): void {
+export function lowerEmbeddingGrad(c: Context, node: NodeOf<"embeddingGrad">): void {
   const [ids, dy] = node.in;
   const { vocab } = node.attrs;
   const [tokens, size] = matrixSizes(typeOf(c.graph, dy));
@@ -45,44 +46,47 @@ export function embeddingGrad(c: Context, node: NodeOf<"embeddingGrad">): void {
     grid: [vocab, 1, 1],
     flops: tokens * size,
     arguments: [
-      read(sorted.keys),
-      readOrNull(sorted.order),
-      read(c.as(dy, real)),
-      write(c.define(node.out[0])),
+      reads(sorted.keys),
+      readsOrNull(sorted.order),
+      reads(c.as(dy, real)),
+      writes(c.define(node.out[0])),
       int(tokens),
       int(size),
     ],
   });
 }
 
-export function segmentIds(c: Context, node: NodeOf<"segmentIds">): void {
+/** Appends the launches of `segmentIds`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerSegmentIds(c: Context, node: NodeOf<"segmentIds">): void {
   const { batch, sequence, end } = node.attrs;
   c.kernel({
     module: "tokens",
     kernel: "segmentIds",
     grid: [blocksFor(batch, 32), 1, 1],
     block: 32,
-    arguments: [read(c.of(node.in[0])), write(c.define(node.out[0])), int(batch), int(sequence), int(end)],
+    arguments: [reads(c.of(node.in[0])), writes(c.define(node.out[0])), int(batch), int(sequence), int(end)],
   });
 }
 
-export function segmentPositions(c: Context, node: NodeOf<"segmentPositions">): void {
+/** Appends the launches of `segmentPositions`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerSegmentPositions(c: Context, node: NodeOf<"segmentPositions">): void {
   const { batch, sequence } = node.attrs;
   c.kernel({
     module: "tokens",
     kernel: "segmentPositions",
     grid: [blocksFor(batch, 32), 1, 1],
     block: 32,
-    arguments: [read(c.of(node.in[0])), write(c.define(node.out[0])), int(batch), int(sequence)],
+    arguments: [reads(c.of(node.in[0])), writes(c.define(node.out[0])), int(batch), int(sequence)],
   });
 }
 
-export function rope(c: Context, node: NodeOf<"rope">): void {
+/** Appends the launches of `rope`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerRope(c: Context, node: NodeOf<"rope">): void {
   const { batch, sequence, heads, headDim, offset, rotary, interleaved, inverse } = node.attrs;
   const [x, cos, sin] = node.in;
   const real = c.realOf(x);
   const tokens = batch * sequence;
-  const sources = [read(c.as(x, real)), read(c.of(cos)), read(c.of(sin))];
+  const sources = [reads(c.as(x, real)), reads(c.of(cos)), reads(c.of(sin))];
   const common = { module: "tokens", real, flops: 3 * tokens * heads * rotary } as const;
   if (!interleaved && rotary === headDim && headDim % (2 * EIGHT) === 0) {
     c.kernel({
@@ -91,7 +95,7 @@ export function rope(c: Context, node: NodeOf<"rope">): void {
       grid: gridFor((tokens * heads * headDim) / 2),
       arguments: [
         ...sources,
-        write(c.defineOver(node.out[0], [x], real)),
+        writes(c.defineOver(node.out[0], [x], real)),
         ...[tokens, sequence, heads, headDim, Number(inverse)].map(int),
       ],
     });
@@ -103,7 +107,7 @@ export function rope(c: Context, node: NodeOf<"rope">): void {
     grid: [tokens, 1, 1],
     arguments: [
       ...sources,
-      write(c.define(node.out[0], real)),
+      writes(c.define(node.out[0], real)),
       ...[sequence, heads, headDim, offset, rotary, Number(interleaved), Number(inverse)].map(int),
     ],
   });
@@ -115,20 +119,22 @@ function joinedSizes(c: Context, { in: [own, shared], attrs: { heads } }: NodeOf
   return { rows, sizes: [heads, size / heads, matrixSizes(typeOf(c.graph, shared))[1]].map(int) };
 }
 
-export function joinHeads(c: Context, node: NodeOf<"joinHeads">): void {
+/** Appends the launches of `joinHeads`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerJoinHeads(c: Context, node: NodeOf<"joinHeads">): void {
   const { rows, sizes } = joinedSizes(c, node);
   const real = c.realOf(...node.in);
-  const sources = node.in.map((id) => read(c.as(id, real)));
+  const sources = node.in.map((id) => reads(c.as(id, real)));
   c.kernel({
     module: "tokens",
     kernel: "joinHeads",
     real,
     grid: [rows, 1, 1],
-    arguments: [...sources, write(c.define(node.out[0], real)), ...sizes],
+    arguments: [...sources, writes(c.define(node.out[0], real)), ...sizes],
   });
 }
 
-export function joinHeadsGrad(c: Context, node: NodeOf<"joinHeadsGrad">): void {
+/** Appends the launches of `joinHeadsGrad`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerJoinHeadsGrad(c: Context, node: NodeOf<"joinHeadsGrad">): void {
   const { rows, sizes } = joinedSizes(c, node);
   const [down, dshared] = node.out;
   const real = c.realOf(node.in[2]);
@@ -137,6 +143,6 @@ export function joinHeadsGrad(c: Context, node: NodeOf<"joinHeadsGrad">): void {
     kernel: "joinHeadsGrad",
     real,
     grid: [rows, 1, 1],
-    arguments: [read(c.as(node.in[2], real)), write(c.define(down, real)), write(c.define(dshared, real)), ...sizes],
+    arguments: [reads(c.as(node.in[2], real)), writes(c.define(down, real)), writes(c.define(dshared, real)), ...sizes],
   });
 }

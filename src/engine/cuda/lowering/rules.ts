@@ -4,11 +4,11 @@
  */
 import type { ActivationKind, NodeOf, Prim, ValueId } from "../../../graph/ir/ir.js";
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
-import { EIGHT, blocksFor, float, gridFor, int, long, operand, read, write, type Context } from "./context.js";
+import { EIGHT, blocksFor, float, gridFor, int, long, operand, reads, writes, type Context } from "./context.js";
 import type { BufferId, Storage } from "./launches.js";
-import { attention, attentionGrad, cachedAttention } from "./rules-attention.js";
+import { lowerAttention, lowerAttentionGrad, lowerCachedAttention } from "./rules-attention.js";
 import { broadcastOf, reduce, singleAxisOf } from "./rules-axes.js";
-import { headCrossEntropy, headCrossEntropyGrad } from "./rules-head.js";
+import { lowerHeadCrossEntropy, lowerHeadCrossEntropyGrad } from "./rules-head.js";
 import * as experts from "./rules-experts.js";
 import * as route from "./rules-route.js";
 import * as tokens from "./rules-tokens.js";
@@ -57,7 +57,7 @@ function binary(c: Context, node: NodeOf<"add" | "sub" | "mul">): void {
     c.kernel({
       ...common,
       kernel: "binarySame",
-      arguments: [read(left.at), read(right.at), write(to), code, long(n)],
+      arguments: [reads(left.at), reads(right.at), writes(to), code, long(n)],
     });
     return;
   }
@@ -66,9 +66,9 @@ function binary(c: Context, node: NodeOf<"add" | "sub" | "mul">): void {
     ...common,
     kernel: "binary",
     arguments: [
-      read(left.at),
-      read(right.at),
-      write(to),
+      reads(left.at),
+      reads(right.at),
+      writes(to),
       code,
       long(n),
       ...sizes.slice(1).map(int),
@@ -108,8 +108,8 @@ function unary(
     grid: gridFor(n),
     flops: n,
     arguments: [
-      read(from),
-      write(c.defineOver(out, [x], real)),
+      reads(from),
+      writes(c.defineOver(out, [x], real)),
       int(unaryCodes[code]),
       long(n),
       float(low),
@@ -136,7 +136,7 @@ function unaryGrad(
     real,
     grid: gridFor(n),
     flops: n,
-    arguments: [read(from), read(grad), write(to), int(unaryCodes[code]), long(n), float(low), float(high)],
+    arguments: [reads(from), reads(grad), writes(to), int(unaryCodes[code]), long(n), float(low), float(high)],
   });
 }
 
@@ -146,13 +146,13 @@ const ROW_WARPS = 8;
 /** softmax and what resembles it: a warp for each row of the last axis. */
 function rowWise(c: Context, kernel: string, inputs: readonly ValueId[], out: ValueId): void {
   const [rows, size] = c.rowsOf(inputs[0]!);
-  const sources = inputs.map((id) => read(c.of(id)));
+  const sources = inputs.map((id) => reads(c.of(id)));
   c.kernel({
     module: "reduce",
     kernel,
     grid: [blocksFor(rows, ROW_WARPS), 1, 1],
     flops: 4 * rows * size,
-    arguments: [...sources, write(c.define(out)), int(rows), int(size)],
+    arguments: [...sources, writes(c.define(out)), int(rows), int(size)],
   });
 }
 
@@ -162,7 +162,7 @@ function norm(c: Context, node: NodeOf<"rmsNorm" | "layerNorm" | "layerNormGrad"
   const [x, second] = node.in;
   const real = node.prim === "layerNormGrad" ? c.realOf(x, node.in[1]) : c.realOf(x);
   if (node.prim === "rmsNorm" && size % EIGHT === 0) {
-    const source = read(c.as(x, real));
+    const source = reads(c.as(x, real));
     c.kernel({
       module: "norm",
       kernel: "rmsNormRows",
@@ -171,8 +171,8 @@ function norm(c: Context, node: NodeOf<"rmsNorm" | "layerNorm" | "layerNormGrad"
       flops: 4 * rows * size,
       arguments: [
         source,
-        read(c.of(node.in[1])),
-        write(c.define(node.out[0], real)),
+        reads(c.of(node.in[1])),
+        writes(c.define(node.out[0], real)),
         int(rows),
         int(size),
         float(node.attrs.eps),
@@ -181,14 +181,14 @@ function norm(c: Context, node: NodeOf<"rmsNorm" | "layerNorm" | "layerNormGrad"
     return;
   }
   // A weight stays in float32.
-  const more = second === undefined ? [] : [read(node.prim === "rmsNorm" ? c.of(second) : c.as(second, real))];
+  const more = second === undefined ? [] : [reads(node.prim === "rmsNorm" ? c.of(second) : c.as(second, real))];
   c.kernel({
     module: "norm",
     kernel: node.prim,
     real,
     grid: [rows, 1, 1],
     flops: 4 * rows * size,
-    arguments: [read(c.as(x, real)), ...more, write(c.define(node.out[0], real)), int(size), float(node.attrs.eps)],
+    arguments: [reads(c.as(x, real)), ...more, writes(c.define(node.out[0], real)), int(size), float(node.attrs.eps)],
   });
 }
 
@@ -205,7 +205,7 @@ function rmsNormGrad(c: Context, node: NodeOf<"rmsNormGrad">): void {
   const blocks = Math.min(rows, NORM_PARTS);
   const parts = c.scratch(blocks * size);
   const real = c.realOf(x, dy);
-  const sources = [read(c.as(x, real)), read(c.of(weight)), read(c.as(dy, real))];
+  const sources = [reads(c.as(x, real)), reads(c.of(weight)), reads(c.as(dy, real))];
   c.kernel({
     module: "norm",
     real,
@@ -213,7 +213,7 @@ function rmsNormGrad(c: Context, node: NodeOf<"rmsNormGrad">): void {
     grid: [blocks, 1, 1],
     shared: size * 4,
     flops: 10 * rows * size,
-    arguments: [...sources, write(c.define(dx, real)), write(parts), int(rows), int(size), float(node.attrs.eps)],
+    arguments: [...sources, writes(c.define(dx, real)), writes(parts), int(rows), int(size), float(node.attrs.eps)],
   });
   reduce(c, parts, c.define(dweight), { outer: 1, size: blocks, inner: size });
 }
@@ -221,8 +221,8 @@ function rmsNormGrad(c: Context, node: NodeOf<"rmsNormGrad">): void {
 function swigluGrad(c: Context, node: NodeOf<"swigluGrad">): void {
   const n = c.sizeOf(node.in[0]);
   const real = c.realOf(...node.in);
-  const sources = node.in.map((id) => read(c.as(id, real)));
-  const outputs = node.out.map((id) => write(c.defineOver(id, node.in, real)));
+  const sources = node.in.map((id) => reads(c.as(id, real)));
+  const outputs = node.out.map((id) => writes(c.defineOver(id, node.in, real)));
   c.kernel({
     module: "elementwise",
     real,
@@ -236,14 +236,14 @@ function swigluGrad(c: Context, node: NodeOf<"swigluGrad">): void {
 function swiglu(c: Context, node: NodeOf<"swiglu">): void {
   const n = c.sizeOf(node.in[0]);
   const real = c.realOf(...node.in);
-  const sources = node.in.map((id) => read(c.as(id, real)));
+  const sources = node.in.map((id) => reads(c.as(id, real)));
   c.kernel({
     module: "elementwise",
     kernel: "swiglu",
     real,
     grid: gridFor(n),
     flops: 5 * n,
-    arguments: [...sources, write(c.defineOver(node.out[0], node.in, real)), long(n)],
+    arguments: [...sources, writes(c.defineOver(node.out[0], node.in, real)), long(n)],
   });
 }
 
@@ -268,12 +268,12 @@ function reduceSum(c: Context, node: NodeOf<"reduceSum">): void {
   let from = c.of(x);
   if (groups.length === 0) {
     const n = c.sizeOf(x);
-    const to = write(c.define(out));
+    const to = writes(c.define(out));
     c.kernel({
       module: "elementwise",
       kernel: "copyWords",
       grid: gridFor(n),
-      arguments: [read(from), to, long(n)],
+      arguments: [reads(from), to, long(n)],
     });
   }
   for (const [index, group] of groups.entries()) {
@@ -299,7 +299,7 @@ function toFloat(c: Context, node: NodeOf<"toFloat">): void {
     module: "elementwise",
     kernel: "toFloat",
     grid: gridFor(n),
-    arguments: [read(c.of(node.in[0])), write(c.define(node.out[0])), long(n)],
+    arguments: [reads(c.of(node.in[0])), writes(c.define(node.out[0])), long(n)],
   });
 }
 
@@ -324,37 +324,37 @@ export const rules: { readonly [P in Prim]: Rule<P> } = {
   softmaxGrad: (c, node) => rowWise(c, "softmaxGrad", node.in, node.out[0]),
   logSumExp: (c, node) => rowWise(c, "logSumExp", node.in, node.out[0]),
   matmul,
-  embedding: tokens.embedding,
-  segmentIds: tokens.segmentIds,
-  segmentPositions: tokens.segmentPositions,
-  embeddingGrad: tokens.embeddingGrad,
+  embedding: tokens.lowerEmbedding,
+  segmentIds: tokens.lowerSegmentIds,
+  segmentPositions: tokens.lowerSegmentPositions,
+  embeddingGrad: tokens.lowerEmbeddingGrad,
   rmsNorm: norm,
   rmsNormGrad,
   layerNorm: norm,
   layerNormGrad: norm,
-  rope: tokens.rope,
-  joinHeads: tokens.joinHeads,
-  joinHeadsGrad: tokens.joinHeadsGrad,
-  attention,
-  attentionGrad,
-  cachedAttention,
+  rope: tokens.lowerRope,
+  joinHeads: tokens.lowerJoinHeads,
+  joinHeadsGrad: tokens.lowerJoinHeadsGrad,
+  attention: lowerAttention,
+  attentionGrad: lowerAttentionGrad,
+  cachedAttention: lowerCachedAttention,
   swiglu,
   swigluGrad,
-  headCrossEntropy,
-  headCrossEntropyGrad,
-  routeTopK: route.routeTopK,
-  routeTopKGrad: route.routeTopKGrad,
-  routeWeights: route.routeWeights,
-  sinkhorn: route.sinkhorn,
-  expertCapacity: experts.expertCapacity,
-  expertCounts: experts.expertCounts,
-  expertSort: experts.expertSort,
-  dispatch: experts.dispatch,
-  combine: experts.combine,
-  scaleRows: experts.scaleRows,
-  scaleRowsGrad: experts.scaleRowsGrad,
-  groupedMatmul: experts.groupedMatmul,
-  groupedBias: experts.groupedBias,
-  groupedBiasGrad: experts.groupedBiasGrad,
-  groupedMatmulGradW: experts.groupedMatmulGradW,
+  headCrossEntropy: lowerHeadCrossEntropy,
+  headCrossEntropyGrad: lowerHeadCrossEntropyGrad,
+  routeTopK: route.lowerRouteTopK,
+  routeTopKGrad: route.lowerRouteTopKGrad,
+  routeWeights: route.lowerRouteWeights,
+  sinkhorn: route.lowerSinkhorn,
+  expertCapacity: experts.lowerExpertCapacity,
+  expertCounts: experts.lowerExpertCounts,
+  expertSort: experts.lowerExpertSort,
+  dispatch: experts.lowerDispatch,
+  combine: experts.lowerCombine,
+  scaleRows: experts.lowerScaleRows,
+  scaleRowsGrad: experts.lowerScaleRowsGrad,
+  groupedMatmul: experts.lowerGroupedMatmul,
+  groupedBias: experts.lowerGroupedBias,
+  groupedBiasGrad: experts.lowerGroupedBiasGrad,
+  groupedMatmulGradW: experts.lowerGroupedMatmulGradW,
 };

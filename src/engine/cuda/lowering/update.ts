@@ -6,15 +6,18 @@ import type { Graph } from "../../../graph/ir/ir.js";
 import { MUON_EPS, newtonSchulz } from "../../optimizer/muon.js";
 import { WORD, float, int, long, nothing, type KernelCall } from "./context.js";
 import type { Access, Argument, Buffer, BufferId, Launch, LaunchList } from "./launches.js";
-import { lower } from "./lower.js";
+import { lowerToLaunches } from "./lower.js";
 import { planMemory } from "./memory.js";
 
 /** Elements of a chunk, for which a block of 256 threads works. */
 export const CHUNK = 4096;
-/** Bytes of a chunk's entry, of the settings, of the verdict and of a parameter's rates. */
+/** Bytes of a chunk's entry. */
 export const CHUNK_BYTES = 48;
+/** Bytes of a step's settings: 13 numbers in float64. */
 export const SETTINGS_BYTES = 13 * 8;
+/** Bytes of a step's verdict: four numbers in float64. */
 export const VERDICT_BYTES = 4 * 8;
+/** Bytes of the rates of one parameter. */
 export const RATES_BYTES = 8;
 
 /** Memory that an update works on, in the order of the list's inputs. */
@@ -166,7 +169,7 @@ function iterations(): (rows: number, columns: number) => LaunchList {
   return (rows, columns) => {
     const key = `${rows}x${columns}`;
     const graph: Graph = newtonSchulz(rows, columns);
-    const list = known.get(key) ?? lower(graph);
+    const list = known.get(key) ?? lowerToLaunches(graph);
     known.set(key, list);
     return list;
   };

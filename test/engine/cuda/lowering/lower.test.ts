@@ -1,7 +1,7 @@
 /** Launch lists as text, and what their memory plans owe; nothing here needs a GPU. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { lower } from "../../../../src/engine/cuda/lowering/lower.js";
+import { lowerToLaunches } from "../../../../src/engine/cuda/lowering/lower.js";
 import { touched, type LaunchList } from "../../../../src/engine/cuda/lowering/launches.js";
 import { livesOf } from "../../../../src/engine/cuda/lowering/memory.js";
 import { printLaunches } from "../../../../src/engine/cuda/lowering/print.js";
@@ -41,13 +41,13 @@ describe("a launch list", () => {
     const { spec } = await goldenRun(name);
     const program = trainProgram(spec, { batch: 2, sequence: 8, auxCoef: 0.01, zCoef: 0.001 });
     const file = `./launches-${name.replace("/", "-")}.txt`;
-    await expect(`${printLaunches(lower(program.graph))}\n`).toMatchFileSnapshot(file);
+    await expect(`${printLaunches(lowerToLaunches(program.graph))}\n`).toMatchFileSnapshot(file);
   });
 
   it("in bfloat16 keeps weights' gradients in float32, and converts each value once", async () => {
     const { spec } = await goldenRun("train/llama");
     const program = trainProgram(spec, { batch: 2, sequence: 8, auxCoef: 0.01, zCoef: 0.001 });
-    const text = `${printLaunches(lower(program.graph, { precision: "bf16" }))}\n`;
+    const text = `${printLaunches(lowerToLaunches(program.graph, { precision: "bf16" }))}\n`;
     await expect(text).toMatchFileSnapshot("./launches-train-llama-bf16.txt");
     const conversions = [...text.matchAll(/toBf16<[^>]*>\((\S+),/g)].map(([, from]) => from);
     // Inputs of the graph are its weights.
@@ -59,14 +59,14 @@ describe("a launch list", () => {
   it("of tokens behind a cache prints as it did", async () => {
     const { spec } = await goldenRun("train/llama");
     const program = extendProgram(spec, { batch: 2, tokens: 1, capacity: 16, positions: 32 });
-    await expect(`${printLaunches(lower(program.graph))}\n`).toMatchFileSnapshot("./launches-extend.txt");
+    await expect(`${printLaunches(lowerToLaunches(program.graph))}\n`).toMatchFileSnapshot("./launches-extend.txt");
   });
 
   it.each(["train/llama", "train/mixtral"])(
     "of %s keeps live values apart and reads what was written",
     async (name) => {
       const { spec } = await goldenRun(name);
-      const list = lower(trainProgram(spec, { batch: 2, sequence: 8, auxCoef: 0.01, zCoef: 0.001 }).graph);
+      const list = lowerToLaunches(trainProgram(spec, { batch: 2, sequence: 8, auxCoef: 0.01, zCoef: 0.001 }).graph);
       expect(clashes(list)).toEqual([]);
       expect(unwritten(list)).toEqual([]);
       const all = list.buffers.reduce((sum, { home, bytes }) => sum + (home.kind === "arena" ? bytes : 0), 0);
@@ -77,7 +77,7 @@ describe("a launch list", () => {
   it.each(Object.keys(cases) as Prim[])("of random cases of %s keeps live values apart", (prim) => {
     fc.assert(
       fc.property(fc.gen(), (draw) => {
-        const list = lower(makeCase(prim, draw).graph);
+        const list = lowerToLaunches(makeCase(prim, draw).graph);
         expect(clashes(list)).toEqual([]);
         expect(unwritten(list)).toEqual([]);
       }),
@@ -89,7 +89,7 @@ describe("a launch list", () => {
     const b = new GraphBuilder();
     const x = b.input("x", "f32", [4]);
     const y = b.scale(b.op("sigmoid", [b.scale(x, 2)], {}), 3);
-    const list = lower(b.finish([x, b.constant([7], [2]), y, b.reshape(y, [2, 2])]));
+    const list = lowerToLaunches(b.finish([x, b.constant([7], [2]), y, b.reshape(y, [2, 2])]));
     const text = printLaunches(list);
     expect(list.arena).toBe(256);
     expect(text).toMatch(/unary<1,1,1 x 256>\(i0, =a@0/);
@@ -105,7 +105,7 @@ describe("a launch list", () => {
     const targets = b.input("targets", "int", [300]);
     const loss = b.op("headCrossEntropy", [x, head, targets], { softcap: null });
     const gradients = b.apply("headCrossEntropyGrad", [x, head, targets, b.constant([1], [])], { softcap: null });
-    const list = lower(b.finish([loss, ...gradients]), { mostLogits: 128 * 50 });
+    const list = lowerToLaunches(b.finish([loss, ...gradients]), { mostLogits: 128 * 50 });
     const products = list.launches.filter(({ kind }) => kind === "product");
     // Three runs of tokens, each with logits and two gradients.
     expect(products.length).toBe(9);
