@@ -191,7 +191,7 @@ function nextSteps(dir: string): string[] {
   const upcycle = process.env["npm_command"] === "exec" ? "npx upcycle" : "upcycle";
   return [
     "Next: more of its text, what is in the folder, whether further training pays",
-    "(four arms, two seeds, 5 minutes), and the same with your own model:",
+    "(four arms, two seeds, minutes), and the same with your own model:",
     "",
     `  ${upcycle} generate ${shellPath(dir)} --prompt "My fellow citizens"`,
     `  ${upcycle} inspect ${shellPath(dir)}`,

@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { cudaBackend } from "../engine/cuda/backend.js";
 import type { Precision } from "../engine/cuda/lowering/context.js";
-import { firstGpu } from "../engine/cuda/usable.js";
+import { firstGpu, requireGpu } from "../engine/cuda/usable.js";
 import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import type { Backend } from "../engine/runtime/runtime.js";
 import { visibleLine, mostQuoted } from "../base/shown.js";
@@ -63,13 +63,19 @@ export function deviceWords({ device, precision }: PrecisionFlags): string {
   return `${flag("--device", name)}${flag("--precision", precision)}`;
 }
 
-/** The backend of a choice. A GPU that is there and cannot be used is said, once, where none was asked for. */
+/**
+ * The backend of a choice. A GPU that is there and cannot be used is said, once, where none was asked for. Throws
+ * inputError for a GPU that was asked for and cannot be used, before a command begins its work.
+ */
 export async function chosenBackend(
   choice: DeviceChoice | undefined,
   terminal: Terminal,
   precision?: Precision,
 ): Promise<Backend> {
-  if (choice?.kind === "cuda") return cudaBackend(choice.ordinal, { precision });
+  if (choice?.kind === "cuda") {
+    await requireGpu(choice.ordinal);
+    return cudaBackend(choice.ordinal, { precision });
+  }
   if (choice?.kind === "cpu") return onCpu(precision);
   const gpu = await firstGpu();
   if (gpu.usable) return cudaBackend(0, { precision });

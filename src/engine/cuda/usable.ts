@@ -15,6 +15,11 @@ export function mayHaveGpu(env: Readonly<Record<string, string | undefined>>): b
 /** GPU 0 can be used; or why not, in one line; or there is none. */
 export type Usability = { readonly usable: true } | { readonly usable: false; readonly reason: string | null };
 
+/** Opens a GPU that was asked for by number. Throws inputError where it does not exist or cannot be used. */
+export async function requireGpu(ordinal: number): Promise<void> {
+  await device(ordinal);
+}
+
 /** The first GPU with what was found of it: whether the backend can use it, or why not. */
 export async function firstGpu(): Promise<Usability> {
   if (!mayHaveGpu(process.env)) return { usable: false, reason: null };
