@@ -49,6 +49,16 @@ import { smollm3 } from "./families/smollm3.js";
 import { solarOpen } from "./families/solar_open.js";
 import { stablelm } from "./families/stablelm.js";
 import { starcoder2 } from "./families/starcoder2.js";
+import { glm } from "./families/glm.js";
+import { glm4 } from "./families/glm4.js";
+import { seedOss } from "./families/seed_oss.js";
+import { arcee } from "./families/arcee.js";
+import { exaone4 } from "./families/exaone4.js";
+import { cohere2 } from "./families/cohere2.js";
+import { ernie45 } from "./families/ernie4_5.js";
+import { hunyuanV1Dense } from "./families/hunyuan_v1_dense.js";
+import { helium } from "./families/helium.js";
+import { ministral } from "./families/ministral.js";
 import { upcycle } from "./families/upcycle.js";
 
 const dialects: Readonly<Record<Family, Dialect>> = {
@@ -68,6 +78,16 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   gemma3_text: gemma3Text,
   granite,
   smollm3,
+  glm,
+  glm4,
+  seed_oss: seedOss,
+  arcee,
+  exaone4,
+  cohere2,
+  ernie4_5: ernie45,
+  hunyuan_v1_dense: hunyuanV1Dense,
+  helium,
+  ministral,
   olmo2,
   olmo3,
   olmo,

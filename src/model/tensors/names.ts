@@ -124,6 +124,28 @@ const phi3: NameTable = {
   experts: null,
 };
 
+/** Fused: `placement.ts` says which rows are whose. */
+const glm: NameTable = {
+  parts: { ...llamaParts, gate: `${layer}.mlp.gate_up_proj.weight`, up: `${layer}.mlp.gate_up_proj.weight` },
+  experts: null,
+};
+
+const glm4: NameTable = {
+  parts: {
+    ...glm.parts,
+    postAttentionNorm: `${layer}.post_self_attn_layernorm.weight`,
+    postFfnNorm: `${layer}.post_mlp_layernorm.weight`,
+  },
+  experts: null,
+};
+
+const hunyuanNorms = {
+  qNorm: `${attention}.query_layernorm.weight`,
+  kNorm: `${attention}.key_layernorm.weight`,
+};
+
+const hunyuanV1Dense: NameTable = { parts: { ...llamaParts, ...hunyuanNorms }, experts: null };
+
 const neoxLayer = "gpt_neox.layers.{layer}";
 const neoxFused = `${neoxLayer}.attention.query_key_value`;
 
@@ -372,8 +394,7 @@ const hyV3: NameTable = {
 const hunyuanV1Moe: NameTable = {
   parts: {
     ...qwenMoe.parts,
-    qNorm: `${attention}.query_layernorm.weight`,
-    kNorm: `${attention}.key_layernorm.weight`,
+    ...hunyuanNorms,
     router: `${layer}.mlp.gate.wg.weight`,
     ...sharedNames(`${layer}.mlp.shared_mlp`),
   },
@@ -451,6 +472,16 @@ const tables: Readonly<Record<Family, NameTable>> = {
   gemma3_text: postNorms,
   granite: dense,
   smollm3: dense,
+  glm,
+  glm4,
+  seed_oss: dense,
+  arcee: dense,
+  exaone4: postNorms,
+  cohere2: dense,
+  ernie4_5: dense,
+  hunyuan_v1_dense: hunyuanV1Dense,
+  helium: dense,
+  ministral: dense,
   olmo2: postNorms,
   olmo3: postNorms,
   olmo: dense,

@@ -127,13 +127,16 @@ const queryKeyValueRows: Shares = ({ attn: { heads, kvHeads, headDim } }, slot) 
   return storedRowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], part));
 };
 
-/** modeling_phi3.py: the rows of all query heads, of all key heads, of all value heads; gate rows, then up rows. */
-const phi3: Shares = (spec, slot) => {
+/** One tensor with the gate rows, then the up rows of a dense FFN; null for other slots. */
+const gateUpRows: Shares = (spec, slot) => {
   const part = indexIn(["gate", "up"], slot);
   const ffn = ffnOf(spec, slot);
-  if (part === -1 || ffn === undefined) return queryKeyValueRows(spec, slot);
+  if (part === -1 || ffn === undefined) return null;
   return storedRowsOf(slot, ...stacked([ffn.ffnDim, ffn.ffnDim], part));
 };
+
+/** modeling_phi3.py: the rows of all query heads, of all key heads, of all value heads; gate rows, then up rows. */
+const phi3: Shares = (spec, slot) => gateUpRows(spec, slot) ?? queryKeyValueRows(spec, slot);
 
 /** modeling_gpt_neox.py: each head's query, key and value rows in turn. */
 const gptNeox: Shares = ({ attn: { heads, headDim } }, slot) => {
@@ -223,6 +226,8 @@ const cohere: Shares = ({ attn: { headDim } }, slot) =>
 const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
   cohere,
   phi3,
+  glm: gateUpRows,
+  glm4: gateUpRows,
   gpt_neox: gptNeox,
   deepseek_v3: deepseekV3,
   granitemoe: graniteMoe,

@@ -27,6 +27,16 @@ const denseFamilies = [
   "gemma3_text",
   "gpt_neox",
   "gpt2",
+  "ministral",
+  "seed_oss",
+  "arcee",
+  "helium",
+  "ernie4_5",
+  "hunyuan_v1_dense",
+  "exaone4",
+  "glm",
+  "glm4",
+  "cohere2",
   ownFamily,
 ] as const satisfies readonly Family[];
 
@@ -37,6 +47,8 @@ const siblings: Readonly<Partial<Record<string, Family>>> = {
   qwen3_moe: "qwen3",
   granitemoe: "granite",
   flex_olmo: "olmo2",
+  ernie4_5_moe: "ernie4_5",
+  hunyuan_v1_moe: "hunyuan_v1_dense",
 };
 
 /**

@@ -224,6 +224,12 @@ const longrope = ({ layers: [first] }: DecoderSpec): fc.Arbitrary<RopeScaling> =
   });
 };
 
+/** Layers have rope where they have a window, or have it everywhere. */
+const ropeWhereSliding = (spec: DecoderSpec): DecoderSpec => ({
+  ...spec,
+  layers: spec.layers.map((layer) => ({ ...layer, rope: layer.window === null ? null : layer.rope })),
+});
+
 export const bends: Readonly<Partial<Record<Family, Bend>>> = {
   gemma: (spec) => fc.constant(gemma(spec)),
   gemma2: (spec) => sandwich(spec, true),
@@ -277,6 +283,18 @@ export const bends: Readonly<Partial<Record<Family, Bend>>> = {
   stablelm: (spec) =>
     fc.boolean().map((norms) => (norms ? normed(spec, "own-head", { ...spec.norm, bias: false }) : spec)),
   cohere: (spec) => fc.boolean().map((norms) => (norms ? normed(spec, "own-head") : spec)),
+  seed_oss: (spec) => fc.boolean().map((outBias) => ({ ...spec, attn: { ...spec.attn, outBias } })),
+  exaone4: (spec) =>
+    fc
+      .boolean()
+      .map((everywhere) =>
+        everywhere
+          ? { ...spec, layers: spec.layers.map((layer) => ({ ...layer, window: null })) }
+          : ropeWhereSliding(spec),
+      ),
+  cohere2: (spec) => fc.constant(ropeWhereSliding(spec)),
+  hunyuan_v1_dense: (spec) =>
+    fc.constant({ ...spec, attn: { ...spec.attn, qkNorm: { ...present(spec.attn.qkNorm), afterRope: true } } }),
   olmo2: (spec) => fc.constant(postNormed(spec)),
   olmo3: (spec) => roped(postNormed(spec)),
   olmo: (spec) =>
