@@ -61,6 +61,28 @@ LLAMA3 = {
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
 
+
+
+def falcon(**changed):
+    return sizes(("intermediate_size", "num_key_value_heads"), **{"ffn_hidden_size": 64, **changed})
+
+
+def opt(**changed):
+    return sizes(("intermediate_size", "num_key_value_heads"), **{"ffn_dim": 64, **changed})
+
+
+def gptj(without=(), **changed):
+    usual = {"vocab_size": 96, "n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 128, "n_inner": 64, "rotary_dim": 4, "bos_token_id": 1, "eos_token_id": 2}
+    return {key: value for key, value in {**usual, **changed}.items() if key not in without}
+
+
+def neo(**changed):
+    layers = {"num_layers": 2, "num_heads": 4, "window_size": 8, "attention_types": [[["global", "local"], 1]]}
+    return sizes(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), **{**layers, **changed})
+
+
+MPT = {"vocab_size": 96, "d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128}
+
 # Folder -> class of the config and what it is given.
 GOLDEN = {
     "glm": ("Glm", sizes(head_dim=8)),
@@ -73,6 +95,15 @@ GOLDEN = {
     "hunyuan_v1_dense": ("HunYuanDenseV1", sizes(head_dim=8)),
     "helium": ("Helium", sizes(head_dim=8)),
     "ministral": ("Ministral", sizes(head_dim=8, sliding_window=8, layer_types=["sliding_attention", "full_attention"])),
+    "ministral3": ("Ministral3", sizes(head_dim=8, rope_parameters=YARN)),
+    "apertus": ("Apertus", sizes()),
+    "falcon": ("Falcon", falcon(num_kv_heads=2, new_decoder_architecture=True)),
+    "opt": ("OPT", opt()),
+    "mpt": ("Mpt", MPT),
+    "gptj": ("GPTJ", gptj()),
+    "phi": ("Phi", sizes(num_key_value_heads=4)),
+    "gpt_neo": ("GPTNeo", neo()),
+    "gpt_bigcode": ("GPTBigCode", gptj(("rotary_dim",))),
 }
 
 # Name -> the same, for what released files have and the golden models have not.
@@ -128,6 +159,59 @@ VARIANTS = {
     ),
     "helium with biases, tied": ("Helium", sizes(head_dim=8, attention_bias=True, mlp_bias=True, tie_word_embeddings=True)),
     "helium with grouped keys, linear rope": ("Helium", sizes(head_dim=8, num_key_value_heads=1, rope_parameters=LINEAR)),
+    "ministral3 within the first length": (
+        "Ministral3",
+        sizes(head_dim=12, num_key_value_heads=1, rope_parameters={**YARN, "original_max_position_embeddings": 64, "factor": 4.0, "llama_4_scaling_beta": 0.3}),
+    ),
+    "ministral3 with a window, tied": (
+        "Ministral3",
+        sizes(head_dim=8, sliding_window=6, tie_word_embeddings=True, rope_parameters={**YARN, "original_max_position_embeddings": 5}),
+    ),
+    "ministral3 with plain rope": (
+        "Ministral3",
+        sizes(head_dim=8, rope_parameters={"rope_type": "default", "rope_theta": 1e6, "llama_4_scaling_beta": 0.2, "original_max_position_embeddings": 6}),
+    ),
+    "apertus as 8B": (
+        "Apertus",
+        sizes(head_dim=12, rope_parameters={**LLAMA3, "rope_theta": 12000000.0}, tie_word_embeddings=True, attention_bias=True),
+    ),
+    "apertus with plain rope and another activation": (
+        "Apertus",
+        sizes(num_key_value_heads=4, hidden_act="relu2", rope_parameters={"rope_type": "default", "rope_theta": 100.0}),
+    ),
+    "falcon as 7B": ("Falcon", falcon(multi_query=True, ffn_hidden_size=None)),
+    "falcon as RW 1B": ("Falcon", falcon(multi_query=False, parallel_attn=False, alibi=True, bias=True, ffn_hidden_size=None)),
+    "falcon as RW, eleven heads": (
+        "Falcon",
+        falcon(multi_query=False, parallel_attn=False, alibi=True, bias=True, hidden_size=88, num_attention_heads=11, ffn_hidden_size=40),
+    ),
+    "falcon as 11B": (
+        "Falcon",
+        falcon(num_kv_heads=1, new_decoder_architecture=True, num_ln_in_parallel_attn=1, tie_word_embeddings=False, rope_parameters=LINEAR),
+    ),
+    "falcon of the new form with linear biases": (
+        "Falcon",
+        falcon(num_kv_heads=4, new_decoder_architecture=True, alibi=True, bias=True, activation="relu"),
+    ),
+    "falcon with all heads' keys, parallel, biases": ("Falcon", falcon(multi_query=False, bias=True)),
+    "falcon with blocks in sequence and one key": ("Falcon", falcon(multi_query=True, parallel_attn=False)),
+    "opt untied, another activation": ("OPT", opt(tie_word_embeddings=False, activation_function="gelu", num_hidden_layers=3)),
+    "opt as Galactica": ("OPT", opt(enable_bias=False, layer_norm_elementwise_affine=False, activation_function="gelu")),
+    "mpt clipped and scaled": ("Mpt", {**MPT, "attn_config": {"clip_qkv": 0.5, "softmax_scale": 0.2}}),
+    "mpt with six heads, untied": ("Mpt", {**MPT, "d_model": 48, "n_heads": 6, "tie_word_embeddings": False, "max_seq_len": 40}),
+    "gptj turning whole heads, usual width, tied": ("GPTJ", gptj(rotary_dim=8, n_inner=None, tie_word_embeddings=True)),
+    "gptj with relu": ("GPTJ", gptj(rotary_dim=2, activation_function="relu")),
+    "phi with grouped keys, linear rope": (
+        "Phi",
+        sizes(rope_parameters={**LINEAR, "partial_rotary_factor": 0.25}, partial_rotary_factor=0.25, hidden_act="relu"),
+    ),
+    "phi as 2, tied": ("Phi", sizes(num_key_value_heads=4, rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}, tie_word_embeddings=True)),
+    "gpt_neo of four layers, usual width": (
+        "GPTNeo",
+        neo(num_layers=4, attention_types=[[["global", "local"], 2]], window_size=5, intermediate_size=None, tie_word_embeddings=False),
+    ),
+    "gpt_neo with global layers only": ("GPTNeo", neo(attention_types=[[["global"], 2]], activation_function="gelu")),
+    "gpt_bigcode with all heads' keys": ("GPTBigCode", gptj(("rotary_dim",), multi_query=False, n_inner=None, tie_word_embeddings=False)),
     "ministral with a window on every layer": ("Ministral", sizes(head_dim=12, sliding_window=5)),
     "ministral with full attention": (
         "Ministral",
@@ -150,7 +234,7 @@ def randomise(model, generator):
         if parameter.dim() >= 2:
             scale = 0.3 if "embed" in name or "wte" in name or "wpe" in name else parameter.shape[-1] ** -0.5
             parameter.data = scale * noise
-        elif name.endswith("bias"):
+        elif name.endswith("bias") or "alpha_" in name:
             parameter.data = 0.2 * noise
         else:
             parameter.data = parameter.data + 0.2 * noise
@@ -194,7 +278,7 @@ def main():
         for name, entry in VARIANTS.items():
             if arguments.only and not any(name.startswith(one) for one in arguments.only):
                 continue
-            folder = arguments.variants / name.replace(" ", "-").replace(",", "")
+            folder = arguments.variants / name.replace(" ", "-").replace(",", "").replace("'", "")
             folder.mkdir(parents=True, exist_ok=True)
             print(name, *make(name, entry, folder))
         return

@@ -6,7 +6,7 @@
 import { at, entryOf } from "../../base/at.js";
 import { typeOf, type Graph, type ValueId } from "../ir/ir.js";
 import { prune, verify } from "../ir/passes.js";
-import { buildDecoder } from "../nn/decoder.js";
+import { buildDecoder, headLoss } from "../nn/decoder.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { logitsOf, trainProgram, type ParamInfo } from "./programs.js";
 
@@ -57,7 +57,7 @@ export function forwardExport(spec: DecoderSpec, { batch, sequence, rows, loss }
   const logits = logitsOf(b, spec, decoder, rows === "all" ? null : b.constant(last, [batch], "int"));
   const targets = loss ? b.input("targets", "int", [batch * sequence]) : null;
   const mean =
-    targets === null ? [] : [b.op("headCrossEntropy", [hidden, head, targets], { softcap: spec.logitSoftcap })];
+    targets === null ? [] : [headLoss(b, spec, hidden, head, targets)];
   const feeds = targets === null ? [ids] : [ids, targets];
   const graph = prune({ ...b.finish([logits, ...mean]), inputs: [...feeds, ...params.map(({ id }) => id)] });
   verify(graph);

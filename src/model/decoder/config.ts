@@ -59,6 +59,15 @@ import { ernie45 } from "./families/ernie4_5.js";
 import { hunyuanV1Dense } from "./families/hunyuan_v1_dense.js";
 import { helium } from "./families/helium.js";
 import { ministral } from "./families/ministral.js";
+import { ministral3 } from "./families/ministral3.js";
+import { apertus } from "./families/apertus.js";
+import { falcon } from "./families/falcon.js";
+import { opt } from "./families/opt.js";
+import { mpt } from "./families/mpt.js";
+import { gptj } from "./families/gptj.js";
+import { phi } from "./families/phi.js";
+import { gptNeo } from "./families/gpt_neo.js";
+import { gptBigcode } from "./families/gpt_bigcode.js";
 import { upcycle } from "./families/upcycle.js";
 
 const dialects: Readonly<Record<Family, Dialect>> = {
@@ -88,6 +97,15 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   hunyuan_v1_dense: hunyuanV1Dense,
   helium,
   ministral,
+  ministral3,
+  apertus,
+  falcon,
+  opt,
+  mpt,
+  gptj,
+  phi,
+  gpt_neo: gptNeo,
+  gpt_bigcode: gptBigcode,
   olmo2,
   olmo3,
   olmo,

@@ -145,6 +145,18 @@ const gptNeox: Shares = ({ attn: { heads, headDim } }, slot) => {
   return storedRowsOf(slot, 3 * heads * headDim, { start: index * headDim, run: headDim, period: 3 * headDim });
 };
 
+/** modeling_falcon.py, modeling_gpt_bigcode.py: of each key head the rows of its query heads, of itself, of its value. */
+const groupedRows: Shares = ({ attn: { heads, kvHeads, headDim } }, slot) => {
+  const index = indexIn(["q", "k", "v", "qBias", "kBias", "vBias"], slot);
+  if (index === -1) return null;
+  const [period, rows] = stacked([(heads / kvHeads) * headDim, headDim, headDim], index % 3);
+  return storedRowsOf(slot, kvHeads * period, rows);
+};
+
+/** activations.py, XIELUActivation: constants are scalars. */
+const apertus: Shares = (_, slot) =>
+  indexIn(["activationBeta", "activationEps"], slot) === -1 ? null : { shape: [], layout: null };
+
 /**
  * modeling_granitemoe.py: one tensor for all experts, of each the gate rows, then the up rows; the shared expert
  * likewise.
@@ -229,6 +241,10 @@ const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
   glm: gateUpRows,
   glm4: gateUpRows,
   gpt_neox: gptNeox,
+  apertus,
+  falcon: groupedRows,
+  gpt_bigcode: groupedRows,
+  mpt: queryKeyValueRows,
   deepseek_v3: deepseekV3,
   granitemoe: graniteMoe,
   granitemoe_swa: graniteMoe,

@@ -37,6 +37,15 @@ const denseFamilies = [
   "glm",
   "glm4",
   "cohere2",
+  "ministral3",
+  "apertus",
+  "falcon",
+  "opt",
+  "mpt",
+  "gptj",
+  "phi",
+  "gpt_neo",
+  "gpt_bigcode",
   ownFamily,
 ] as const satisfies readonly Family[];
 

@@ -7,6 +7,7 @@ import { plainAttention, plainRope } from "../../../src/model/decoder/plain.js";
 import { families, plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../../../src/model/decoder/types.js";
 import type {
   ActivationKind,
+  Alibi,
   BlockKind,
   DecoderSpec,
   Family,
@@ -44,7 +45,7 @@ interface Traits {
   readonly norm?: Omit<NormSpec, "eps">;
   readonly blocks?: readonly BlockKind[];
   /** FFNs of any activation, with a gate or without. */
-  readonly ffn?: { readonly gated: boolean };
+  readonly ffn?: { readonly gated: boolean; readonly xielu?: true };
   readonly partialRotary?: true;
   readonly interleaved?: true;
   readonly logitScale?: true;
@@ -214,6 +215,113 @@ const traits: Readonly<Record<Family, Traits>> = {
     window: "layers",
     ffnBias: false,
     ffn: { gated: true },
+    moe: null,
+  },
+  ministral3: {
+    qkNorm: false,
+    qkvBias: false,
+    outBias: "none",
+    window: "uniform",
+    ffnBias: false,
+    ffn: { gated: true },
+    moe: null,
+  },
+  apertus: {
+    qkNorm: true,
+    qkvBias: "any",
+    outBias: "same",
+    window: "none",
+    ffnBias: false,
+    ffn: { gated: false, xielu: true },
+    moe: null,
+  },
+  falcon: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "none",
+    ffnBias: "same",
+    norm: { kind: "layer", weight: "scale", bias: true },
+    blocks: ["pre", "parallel", "parallel-shared"],
+    ffn: { gated: false },
+    square: true,
+    moe: null,
+  },
+  opt: {
+    qkNorm: false,
+    qkvBias: "any",
+    outBias: "same",
+    window: "none",
+    ffnBias: "same",
+    norm: { kind: "layer", weight: "scale", bias: true },
+    ffn: { gated: false },
+    square: true,
+    ungrouped: true,
+    moe: null,
+  },
+  mpt: {
+    qkNorm: false,
+    qkvBias: false,
+    outBias: "none",
+    window: "none",
+    ffnBias: false,
+    norm: { kind: "layer", weight: "scale", bias: false },
+    ffn: { gated: false },
+    square: true,
+    ungrouped: true,
+    moe: null,
+  },
+  gptj: {
+    qkNorm: false,
+    qkvBias: false,
+    outBias: "none",
+    window: "none",
+    ffnBias: "always",
+    norm: { kind: "layer", weight: "scale", bias: true },
+    blocks: ["parallel-shared"],
+    ffn: { gated: false },
+    partialRotary: true,
+    interleaved: true,
+    unscaled: true,
+    square: true,
+    ungrouped: true,
+    moe: null,
+  },
+  phi: {
+    qkNorm: false,
+    qkvBias: true,
+    outBias: "same",
+    window: "none",
+    ffnBias: "always",
+    norm: { kind: "layer", weight: "scale", bias: true },
+    blocks: ["parallel-shared"],
+    ffn: { gated: false },
+    partialRotary: true,
+    square: true,
+    moe: null,
+  },
+  gpt_neo: {
+    qkNorm: false,
+    qkvBias: false,
+    outBias: "none",
+    window: "layers",
+    ffnBias: "always",
+    norm: { kind: "layer", weight: "scale", bias: true },
+    ffn: { gated: false },
+    square: true,
+    ungrouped: true,
+    moe: null,
+  },
+  gpt_bigcode: {
+    qkNorm: false,
+    qkvBias: true,
+    outBias: "same",
+    window: "none",
+    ffnBias: "always",
+    norm: { kind: "layer", weight: "scale", bias: true },
+    ffn: { gated: false },
+    square: true,
+    ungrouped: true,
     moe: null,
   },
   olmo2: { qkNorm: false, qkvBias: "any", outBias: "same", window: "none", ffnBias: false, moe: null },
@@ -479,6 +587,16 @@ export function specOf(family: Family): fc.Arbitrary<DecoderSpec> {
   return llamaLike(family).chain(bends[family] ?? ((spec) => fc.constant(spec)));
 }
 
+/** Linear biases where the spec's attention takes them. */
+function alibiFor(
+  { attn: { heads, kvHeads, latent } }: DecoderSpec,
+  form: Pick<Alibi, "rounded" | "scaled"> | null,
+): Alibi | null {
+  if (form === null || latent !== null) return null;
+  const slopes = Array.from({ length: heads }, (_, head) => 2 ** -head);
+  return { ...form, rounded: form.rounded && kvHeads === heads, slopes };
+}
+
 /** What no released family combines. */
 function anything(spec: DecoderSpec): fc.Arbitrary<DecoderSpec> {
   return fc
@@ -495,14 +613,20 @@ function anything(spec: DecoderSpec): fc.Arbitrary<DecoderSpec> {
       routerBias: fc.boolean(),
       correctionBias: fc.boolean(),
       positions: fc.boolean(),
+      offset: fc.nat(3),
+      headBias: fc.boolean(),
+      alibi: fc.option(fc.record({ rounded: fc.boolean(), scaled: fc.boolean() })),
+      lengthScale: fc.option(fc.record({ beta: positive, originalMaxPositions: fc.integer({ min: 1, max: 9000 }) })),
     })
-    .map(({ block, norm, gated, bias, sinks, routerBias, correctionBias, positions }) => ({
+    .map(({ block, norm, gated, bias, sinks, routerBias, correctionBias, positions, offset, ...more }) => ({
       ...spec,
       family: "upcycle",
       block,
       norm: { ...spec.norm, ...norm },
       learnedPositions: positions,
-      attn: { ...spec.attn, sinks },
+      positionsOffset: positions ? offset : 0,
+      headBias: more.headBias,
+      attn: { ...spec.attn, sinks, lengthScale: more.lengthScale, alibi: alibiFor(spec, more.alibi) },
       layers: spec.layers.map((layer) => {
         const { ffn } = layer;
         if (ffn.kind === "dense") return { ...layer, ffn: { ...ffn, gated, bias } };
@@ -542,7 +666,12 @@ function llamaLike(family: Family): fc.Arbitrary<DecoderSpec> {
         kind: fc.constant("dense" as const),
         ffnDim: fc.integer({ min: 1, max: 80 }),
         bias: ffnBias === true ? fc.boolean() : fc.constant(ffnBias === "always"),
-        activation: ffn === undefined ? fc.constant<ActivationKind>("silu") : anyActivation,
+        activation:
+          ffn === undefined
+            ? fc.constant<ActivationKind>("silu")
+            : ffn.xielu
+              ? fc.oneof(fc.constant<ActivationKind>("xielu"), anyActivation)
+              : anyActivation,
         gated: fc.constant(ffn?.gated ?? true),
       }),
       moe: moe === null ? fc.constant(null) : moeFfn(moe),
