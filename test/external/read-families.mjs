@@ -3,11 +3,12 @@
  * compares logits, cached generation's logits and what rewriting changes:
  *
  *   node test/external/read-families.mjs DIR
+ *   python3 test/golden/make_families.py --check DIR
  *
- * Needs `npm run build` first. Exits with 1 if a model is refused or departs by 1e-4 or more.
+ * The second line has transformers read what the first has written to DIR-rewritten. Needs `npm run build` first.
+ * Prints a table. Exits with 1 if a model is refused or departs by 1e-4 or more.
  */
-import { mkdtemp, readdir, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { openCheckpoint } from "../../dist/files/checkpoint/open.js";
 import { writeCheckpoint } from "../../dist/files/checkpoint/write.js";
@@ -31,9 +32,8 @@ async function expected(folder) {
 }
 
 /** Bytes of the tensor files that rewriting changes. */
-async function changedByRewriting(folder, scratch) {
+async function changedByRewriting(folder, out) {
   const checkpoint = await openCheckpoint(folder);
-  const out = join(scratch, "rewritten");
   await rm(out, { recursive: true, force: true });
   await writeCheckpoint({
     dir: out,
@@ -60,7 +60,10 @@ async function changedByRewriting(folder, scratch) {
   return { changed, same };
 }
 
-const scratch = await mkdtemp(join(tmpdir(), "families-"));
+const written = `${dir}-rewritten`;
+await mkdir(written, { recursive: true });
+console.log("| config | transformers - ours | largest logit | rewriting changes | E8G1T2 fits into |");
+console.log("| --- | --- | --- | --- | --- |");
 let problems = 0;
 for (const name of (await readdir(dir)).sort()) {
   const folder = join(dir, name);
@@ -71,22 +74,24 @@ for (const name of (await readdir(dir)).sort()) {
     const worst = farthest(ours, logits);
     const { spec } = model;
     await model.close();
-    const { changed, same } = await changedByRewriting(folder, scratch);
+    const { changed, same } = await changedByRewriting(folder, join(written, name));
     const held = surveyRecipe(spec, upcycleRecipe("E8G1T2")).flatMap(({ family, obstacle }) =>
       obstacle === null ? [family] : [],
     );
     const good = worst < 1e-4 && changed === 0 && same;
     if (!good) problems++;
-    const verdict = good ? "ok" : "PROBLEM";
-    console.log(
-      `${verdict.padEnd(8)}${worst.toExponential(1)}  of ${Math.max(...logits.map(Math.abs)).toFixed(0)}  ` +
-        `changed ${changed}${same ? "" : ", spec differs"}  ${name}  ->  ${held.join(", ")}`,
-    );
+    const cells = [
+      name.replaceAll("-", " "),
+      worst.toExponential(1),
+      Math.max(...logits.map(Math.abs)).toFixed(1),
+      same ? `${changed} tensors` : "the description",
+      held.join(", "),
+    ];
+    console.log(`| ${cells.join(" | ")} |${good ? "" : " PROBLEM"}`);
   } catch (error) {
     problems++;
     console.log(`REFUSED  ${name}: ${error.line ?? error.stack}`);
   }
 }
-await rm(scratch, { recursive: true, force: true });
 console.log(`${problems} problems`);
 process.exitCode = problems === 0 ? 0 : 1;

@@ -3,6 +3,7 @@
     python3 test/golden/make_families.py                    writes the golden models named in GOLDEN anew
     python3 test/golden/make_families.py --only NAME ...    writes these only
     python3 test/golden/make_families.py --variants DIR     writes a folder for each config in VARIANTS
+    python3 test/golden/make_families.py --check DIR        reads what read-families.mjs has written to DIR-rewritten
 
 Each folder gets config.json, model.safetensors, expected.safetensors (input_ids, logits, loss) and
 gradients.safetensors (of the loss, by the names of the stored tensors). Needs PyTorch and transformers on a CPU.
@@ -269,11 +270,32 @@ def make(name, entry, folder):
     return [output.loss.item(), count, type(model).__name__]
 
 
+def check(folder, rewritten):
+    """Largest difference of the logits of a rewritten model, and what loading found wrong with its tensors."""
+    expected = load_file(folder / "expected.safetensors")
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        rewritten, dtype=torch.float32, output_loading_info=True
+    )
+    wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
+    with torch.no_grad():
+        logits = model.eval()(expected["input_ids"].long(), use_cache=False).logits
+    return (logits - expected["logits"]).abs().max().item(), wrong
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", type=Path)
+    parser.add_argument("--check", type=Path)
     parser.add_argument("--only", nargs="*")
     arguments = parser.parse_args()
+    if arguments.check is not None:
+        problems = 0
+        for folder in sorted(arguments.check.iterdir()):
+            worst, wrong = check(folder, arguments.check.with_name(f"{arguments.check.name}-rewritten") / folder.name)
+            problems += not (worst < 1e-4 and not wrong)
+            print(f"{worst:.1e}", folder.name, *wrong)
+        print(problems, "problems")
+        raise SystemExit(problems > 0)
     if arguments.variants is not None:
         for name, entry in VARIANTS.items():
             if arguments.only and not any(name.startswith(one) for one in arguments.only):

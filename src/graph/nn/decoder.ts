@@ -408,7 +408,9 @@ function withBiases(ctx: Context, made: Attended): Attended {
   const everywhere = (values: readonly number[]): ValueId =>
     b.mul(b.constant([1], [rows, 1]), b.constant(values, [1, values.length]));
   if (rounded) {
-    const biases = ofPosition(ctx, heads, (position) => slopes.map((slope) => bfloat16(bfloat16(slope) * bfloat16(position))));
+    const biases = ofPosition(ctx, heads, (position) =>
+      slopes.map((slope) => bfloat16(bfloat16(slope) * bfloat16(position))),
+    );
     return { ...made, q: perHead(made.q, everywhere(slopes.map(() => unit))), k: perHead(made.k, biases) };
   }
   const parts = ofPosition(ctx, 2, (position) => [position - (position % POSITION_UNIT), position % POSITION_UNIT]);
@@ -519,10 +521,7 @@ function xielu({ b, param }: Context, x: ValueId, layer: number): ValueId {
   const beta = param("activationBeta", layer);
   const softplus = (part: SlotPart): ValueId => b.op("activation", [param(part, layer)], { kind: "softplus" });
   const term = (kind: PlainActivation, factor: ValueId): ValueId => b.mul(b.op("activation", [x], { kind }), factor);
-  const bent = b.add(
-    term("relu2", softplus("activationP")),
-    term("xieluTail", b.add(beta, softplus("activationN"))),
-  );
+  const bent = b.add(term("relu2", softplus("activationP")), term("xieluTail", b.add(beta, softplus("activationN"))));
   return b.add(bent, b.mul(x, beta));
 }
 

@@ -56,8 +56,7 @@ export function forwardExport(spec: DecoderSpec, { batch, sequence, rows, loss }
   const last = Int32Array.from({ length: batch }, (_, row) => (row + 1) * sequence - 1);
   const logits = logitsOf(b, spec, decoder, rows === "all" ? null : b.constant(last, [batch], "int"));
   const targets = loss ? b.input("targets", "int", [batch * sequence]) : null;
-  const mean =
-    targets === null ? [] : [headLoss(b, spec, hidden, head, targets)];
+  const mean = targets === null ? [] : [headLoss(b, spec, hidden, head, targets)];
   const feeds = targets === null ? [ids] : [ids, targets];
   const graph = prune({ ...b.finish([logits, ...mean]), inputs: [...feeds, ...params.map(({ id }) => id)] });
   verify(graph);

@@ -59,7 +59,14 @@ export function layerParams(spec: DecoderSpec, { ffn }: LayerSpec): LayerParams 
   if (ffn.kind === "dense") return { attention, norms, ffn: dense, router: 0, experts: 0, shared: 0 };
   const routerVectors = (ffn.router.bias ? ffn.experts : 0) + (ffn.router.correctionBias ? ffn.experts : 0);
   const { router, expert, shared } = matrices;
-  return { attention, norms, ffn: numbers, router: router + routerVectors, experts: ffn.experts * (expert + biases), shared };
+  return {
+    attention,
+    norms,
+    ffn: numbers,
+    router: router + routerVectors,
+    experts: ffn.experts * (expert + biases),
+    shared,
+  };
 }
 
 /** Weights of matrices of an FFN, one expert counted once: also what one token multiplies. */

@@ -261,6 +261,8 @@ const floatKeys: ReadonlySet<string> = new Set([
   "router_scaling_factor",
   "mscale",
   "mscale_all_dim",
+  "llama_4_scaling_beta",
+  "softmax_scale",
 ]);
 
 /**

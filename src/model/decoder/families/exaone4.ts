@@ -23,7 +23,10 @@ const defaults: Defaults = {
 /** Every n-th layer attends to all tokens; a pattern of letters needs `layer_types` beside it. */
 function readPattern(config: ConfigReader): number {
   if (typeof config.get("sliding_window_pattern") === "string")
-    throw config.fail("sliding_window_pattern", "a number of layers (or layer_types beside it, which has the last word)");
+    throw config.fail(
+      "sliding_window_pattern",
+      "a number of layers (or layer_types beside it, which has the last word)",
+    );
   return config.int("sliding_window_pattern", 4);
 }
 

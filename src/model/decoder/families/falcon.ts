@@ -6,7 +6,15 @@
 import type { DecoderSpec } from "../types.js";
 import { falconAlibi } from "./alibi.js";
 import type { Defaults, Dialect } from "./common.js";
-import { denseSpec, readBase, refuse, requireAttention, requireKeys, sharedAttentionBias, uniformDense } from "./common.js";
+import {
+  denseSpec,
+  readBase,
+  refuse,
+  requireAttention,
+  requireKeys,
+  sharedAttentionBias,
+  uniformDense,
+} from "./common.js";
 import { requireSquareHeads } from "./learnt.js";
 import type { ConfigReader } from "./reader.js";
 import { readRope } from "./rope.js";
@@ -78,7 +86,8 @@ export const falcon: Dialect = {
     if (spec.block === "post" || spec.block === "sandwich") throw refuse(spec, `${spec.block} blocks`);
     // The old architecture has one key head, or one for each head, and never two norms side by side.
     const isNew = spec.block === "parallel" || (kvHeads !== 1 && kvHeads !== heads);
-    if (isNew && spec.block === "pre") throw refuse(spec, `${kvHeads} key heads for ${heads} heads and blocks in sequence`);
+    if (isNew && spec.block === "pre")
+      throw refuse(spec, `${kvHeads} key heads for ${heads} heads and blocks in sequence`);
     return {
       intermediate_size: undefined,
       ffn_hidden_size: ffn.ffnDim,

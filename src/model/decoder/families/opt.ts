@@ -4,7 +4,15 @@
  */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
-import { attentionOf, readBase, refuse, requireAttention, requireKeys, sharedAttentionBias, uniformDense } from "./common.js";
+import {
+  attentionOf,
+  readBase,
+  refuse,
+  requireAttention,
+  requireKeys,
+  sharedAttentionBias,
+  uniformDense,
+} from "./common.js";
 import { learntPositions, requireSquareHeads } from "./learnt.js";
 import type { ConfigReader } from "./reader.js";
 
@@ -58,7 +66,8 @@ export const opt: Dialect = {
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });
     if (!spec.learnedPositions) throw refuse(spec, "no learnt positions");
-    if (spec.positionsOffset !== OFFSET) throw refuse(spec, `learnt positions that begin at row ${spec.positionsOffset}`);
+    if (spec.positionsOffset !== OFFSET)
+      throw refuse(spec, `learnt positions that begin at row ${spec.positionsOffset}`);
     const { ffnDim, bias, gated } = uniformDense(spec, true);
     if (gated) throw refuse(spec, "an FFN with a gate");
     if (sharedAttentionBias(spec) !== bias) throw refuse(spec, "biases in only one of attention and FFN");
