@@ -291,7 +291,11 @@ def main():
     if arguments.check is not None:
         problems = 0
         for folder in sorted(arguments.check.iterdir()):
-            worst, wrong = check(folder, arguments.check.with_name(f"{arguments.check.name}-rewritten") / folder.name)
+            rewritten = arguments.check.with_name(f"{arguments.check.name}-rewritten") / folder.name
+            try:
+                worst, wrong = check(folder, rewritten)
+            except Exception as error:  # A config that the class does not take is a problem of that model.
+                worst, wrong = float("nan"), [repr(error)]
             problems += not (worst < 1e-4 and not wrong)
             print(f"{worst:.1e}", folder.name, *wrong)
         print(problems, "problems")

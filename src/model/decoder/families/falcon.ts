@@ -90,6 +90,8 @@ export const falcon: Dialect = {
       throw refuse(spec, `${kvHeads} key heads for ${heads} heads and blocks in sequence`);
     return {
       intermediate_size: undefined,
+      // The class computes it, and fails where a file has it.
+      head_dim: undefined,
       ffn_hidden_size: ffn.ffnDim,
       bias,
       alibi: alibi !== null,
