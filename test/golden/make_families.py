@@ -98,6 +98,13 @@ GOLDEN = {
     "ministral": ("Ministral", sizes(head_dim=8, sliding_window=8, layer_types=["sliding_attention", "full_attention"])),
     "ministral3": ("Ministral3", sizes(head_dim=8, rope_parameters=YARN)),
     "apertus": ("Apertus", sizes()),
+    "cwm": ("Cwm", sizes(head_dim=8, sliding_window=8)),
+    "jais2": ("Jais2", sizes()),
+    "hyperclovax": (
+        "HyperCLOVAX",
+        sizes(embedding_multiplier=3.0, residual_multiplier=0.5, logits_scaling=0.25, attention_multiplier=0.2),
+    ),
+    "vaultgemma": ("VaultGemma", sizes(head_dim=8, sliding_window=8)),
     "falcon": ("Falcon", falcon(num_kv_heads=2, new_decoder_architecture=True)),
     "opt": ("OPT", opt()),
     "mpt": ("Mpt", MPT),
@@ -179,6 +186,22 @@ VARIANTS = {
     "apertus with plain rope and another activation": (
         "Apertus",
         sizes(num_key_value_heads=4, hidden_act="relu2", rope_parameters={"rope_type": "default", "rope_theta": 100.0}),
+    ),
+    "cwm as released": ("Cwm", sizes(head_dim=12, sliding_window=6, num_hidden_layers=5, rope_parameters=LLAMA3, mlp_bias=True)),
+    "cwm with full attention": ("Cwm", sizes(head_dim=8, layer_types=["full_attention"] * 2)),
+    "jais2 without biases, tied": ("Jais2", sizes(attention_bias=False, mlp_bias=False, tie_word_embeddings=True, head_dim=12)),
+    "hyperclovax without norms behind, biases": (
+        "HyperCLOVAX",
+        sizes(use_post_norm=False, attention_bias=True, mlp_bias=True, tie_word_embeddings=True, logits_scaling=2.0),
+    ),
+    "hyperclovax as 14B": ("HyperCLOVAX", sizes(head_dim=12, residual_multiplier=0.3, rope_parameters=LINEAR)),
+    "vaultgemma with small caps, biases": (
+        "VaultGemma",
+        sizes(head_dim=12, sliding_window=5, num_hidden_layers=3, attn_logit_softcapping=1.5, final_logit_softcapping=2.0, query_pre_attn_scalar=7, attention_bias=True),
+    ),
+    "vaultgemma without caps": (
+        "VaultGemma",
+        sizes(head_dim=8, attn_logit_softcapping=None, final_logit_softcapping=None, tie_word_embeddings=False, layer_types=["full_attention"] * 2),
     ),
     "falcon as 7B": ("Falcon", falcon(multi_query=True, ffn_hidden_size=None)),
     "falcon as RW 1B": ("Falcon", falcon(multi_query=False, parallel_attn=False, alibi=True, bias=True, ffn_hidden_size=None)),

@@ -68,6 +68,10 @@ import { gptj } from "./families/gptj.js";
 import { phi } from "./families/phi.js";
 import { gptNeo } from "./families/gpt_neo.js";
 import { gptBigcode } from "./families/gpt_bigcode.js";
+import { cwm } from "./families/cwm.js";
+import { jais2 } from "./families/jais2.js";
+import { hyperclovax } from "./families/hyperclovax.js";
+import { vaultgemma } from "./families/vaultgemma.js";
 import { upcycle } from "./families/upcycle.js";
 
 const dialects: Readonly<Record<Family, Dialect>> = {
@@ -99,6 +103,10 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   ministral,
   ministral3,
   apertus,
+  cwm,
+  jais2,
+  hyperclovax,
+  vaultgemma,
   falcon,
   opt,
   mpt,

@@ -50,6 +50,10 @@ export const megatronFamilies: Readonly<Record<Exclude<Family, typeof ownFamily>
   helium: plain,
   ministral: plain,
   ministral3: cannot("queries are scaled by their position, which no setting says"),
+  cwm: plain,
+  jais2: plain,
+  hyperclovax: cannot(bothSides),
+  vaultgemma: cannot(multiplied(5.656854152679443)),
   apertus: cannot(
     "its FFN is not gated with xielu, Megatron-Core's arguments know SwiGLU gated, and GELU, tanh GELU and squared ReLU not gated",
   ),

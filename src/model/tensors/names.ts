@@ -465,6 +465,17 @@ const gpt2: NameTable = {
   experts: null,
 };
 
+const hyperclovax: NameTable = {
+  parts: {
+    ...llamaParts,
+    postAttentionNorm: `${layer}.post_norm1.weight`,
+    postFfnNorm: `${layer}.post_norm2.weight`,
+  },
+  experts: null,
+};
+
+const vaultgemma: NameTable = { parts: { ...llamaParts, ffnNorm: postNorms.parts.ffnNorm }, experts: null };
+
 const xielu = `${layer}.mlp.act_fn`;
 
 const apertus: NameTable = {
@@ -666,6 +677,10 @@ const tables: Readonly<Record<Family, NameTable>> = {
   ministral: dense,
   ministral3: dense,
   apertus,
+  cwm: dense,
+  jais2: nemotron,
+  hyperclovax,
+  vaultgemma,
   falcon,
   opt,
   mpt,

@@ -312,6 +312,13 @@ export const bends: Readonly<Partial<Record<Family, Bend>>> = {
           attn: { ...spec.attn, lengthScale: lengthScale === null ? null : { ...lengthScale, ...same } },
         };
       }),
+  hyperclovax: (spec) =>
+    fc.record({ embedding: positive, residual: positive, scale: positive }).map(({ embedding, residual, scale }) => ({
+      ...spec,
+      multipliers: { ...spec.multipliers, embedding, residual },
+      attn: { ...spec.attn, scale },
+    })),
+  vaultgemma: (spec) => sandwich(spec, true).map((capped) => ({ ...capped, block: "pre" })),
   falcon: (spec) =>
     fc.boolean().map((alibi) => {
       const { heads, kvHeads } = spec.attn;

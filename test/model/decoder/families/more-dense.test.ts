@@ -223,6 +223,50 @@ describe("apertus", () => {
   });
 });
 
+describe("cwm, jais2, hyperclovax, vaultgemma", () => {
+  it("cwm has a window on all layers but every fourth, and Llama 3's rope where a file has none", () => {
+    const bare = without(dense("cwm"), "layer_types", "sliding_window", "rope_parameters");
+    const five = read({ ...bare, num_hidden_layers: 5 });
+    expect(windowsOf(five)).toEqual([null, 8192, 8192, 8192, null]);
+    expect(firstRope(five)).toMatchObject({ theta: 1e6, scaling: { kind: "llama3", factor: 16 } });
+    expect(windowsOf(read({ ...bare, sliding_window: 0, layer_types: ["full_attention", "full_attention"] }))).toEqual([
+      null,
+      null,
+    ]);
+    expect(read(without(bare, "eos_token_id")).tokens.eos).toEqual([128_001, 128_008, 128_009]);
+  });
+
+  it("jais2 has biases everywhere and squares its ReLU", () => {
+    const bare = without(dense("jais2"), "attention_bias", "mlp_bias", "hidden_act", "layer_norm_eps");
+    expect(read(bare)).toEqual(read(dense("jais2")));
+    expect(read(bare)).toMatchObject({
+      attn: { qkvBias: true },
+      layers: [{ ffn: { activation: "relu2", bias: true } }, {}],
+    });
+  });
+
+  it("hyperclovax multiplies logits, and has norms behind each part unless it says otherwise", () => {
+    const bare = without(dense("hyperclovax"), "attention_multiplier", "use_post_norm");
+    expect(read(bare)).toMatchObject({ block: "sandwich", multipliers: { logits: 0.25 }, attn: { scale: 8 ** -0.5 } });
+    expect(read({ ...bare, use_post_norm: false, attention_multiplier: 0.1 })).toMatchObject({
+      block: "pre",
+      attn: { scale: 0.1 },
+    });
+    refuses(() => write({ ...read(bare), block: "post" }), "a hyperclovax model cannot have post blocks");
+  });
+
+  it("vaultgemma is Gemma 2 without norms behind", () => {
+    const bare = without(dense("vaultgemma"), "attn_logit_softcapping", "final_logit_softcapping", "layer_types");
+    expect(read(bare)).toMatchObject({
+      block: "pre",
+      logitSoftcap: 30,
+      attn: { softcap: 50 },
+      norm: { weight: "one-plus" },
+    });
+    expect(windowsOf(read(bare))).toEqual([8, null]);
+  });
+});
+
 describe("falcon", () => {
   const bare = without(
     dense("falcon"),
