@@ -273,6 +273,9 @@ def make(name, entry, folder):
     classes = [f"{prefix}ForCausalLM", f"{prefix}LMHeadModel"]
     model = next(getattr(transformers, each) for each in classes if hasattr(transformers, each))(config)
     model = model.float().eval()
+    # PyTorch's own attention knows no soft cap, and leaves it out without a word.
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        model.set_attn_implementation("eager")
     randomise(model, generator)
     model.tie_weights()
     # Padding's embedding has no gradient in PyTorch, so no text holds it.
@@ -299,6 +302,8 @@ def check(folder, rewritten):
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
         rewritten, dtype=torch.float32, output_loading_info=True
     )
+    if getattr(model.config, "attn_logit_softcapping", None) is not None:
+        model.set_attn_implementation("eager")
     wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
     with torch.no_grad():
         logits = model.eval()(expected["input_ids"].long(), use_cache=False).logits

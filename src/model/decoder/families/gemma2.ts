@@ -7,7 +7,7 @@ import type { Common, Defaults, Dialect } from "./common.js";
 import { denseSpec, readCommon, refuse, requireAttention, sharedAttentionBias, uniformDense } from "./common.js";
 import { embeddingFactor, gemmaDefaults, requireCausal } from "./gemma.js";
 import type { ConfigReader } from "./reader.js";
-import { readLayerWindows, writeLayerTypes } from "./windows.js";
+import { readLayerWindows, writeLayerTypesSized } from "./windows.js";
 
 const defaults: Defaults = {
   ...gemmaDefaults,
@@ -57,7 +57,7 @@ export function writeCapped(spec: DecoderSpec): Record<string, unknown> {
     query_pre_attn_scalar: scoreDivisor(spec),
     attn_logit_softcapping: spec.attn.softcap,
     final_logit_softcapping: spec.logitSoftcap,
-    ...writeLayerTypes(spec),
+    ...writeLayerTypesSized(spec, 4096),
   };
 }
 

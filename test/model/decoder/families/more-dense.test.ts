@@ -267,6 +267,28 @@ describe("cwm, jais2, hyperclovax, vaultgemma", () => {
   });
 });
 
+describe("classes that make a mask for sliding layers even where there are none", () => {
+  it.each(["gemma2", "gemma3_text", "olmo3", "vaultgemma", "cohere2", "ministral", "cwm"])(
+    "%s: get a size for it",
+    (family) => {
+      const spec = read(dense(family));
+      const full = {
+        ...spec,
+        layers: spec.layers.map((layer) => ({
+          ...layer,
+          window: null,
+          rope: family === "cohere2" ? null : layer.rope,
+        })),
+      };
+      const same = family === "olmo3" || family === "gemma3_text" ? [firstRope(spec), firstRope(spec)] : null;
+      const layers = full.layers.map((layer, i) => ({ ...layer, rope: same?.[i] ?? layer.rope }));
+      const config = write({ ...full, layers });
+      expect(config["sliding_window"]).toBeGreaterThan(0);
+      expect(windowsOf(read(config))).toEqual([null, null]);
+    },
+  );
+});
+
 describe("falcon", () => {
   const bare = without(
     dense("falcon"),
