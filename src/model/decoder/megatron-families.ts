@@ -55,7 +55,8 @@ export const megatronFamilies: Readonly<Record<Exclude<Family, typeof ownFamily>
   hyperclovax: cannot(bothSides),
   vaultgemma: cannot(multiplied(5.656854152679443)),
   apertus: cannot(
-    "its FFN is not gated with xielu, Megatron-Core's arguments know SwiGLU gated, and GELU, tanh GELU and squared ReLU not gated",
+    "its FFN is not gated with xielu, Megatron-Core's arguments know SwiGLU gated, and GELU, tanh GELU and squared " +
+      "ReLU not gated",
   ),
   falcon: cannot(sideBySide),
   opt: cannot("its learnt positions begin at row 2, Megatron-Core's at 0"),

@@ -127,7 +127,8 @@ function readChosen(config: ConfigReader, experts: number): number {
 
 /**
  * `dynamic` rope with an `alpha` is plain rope with the base theta * alpha^(d / (d - 2)), up to
- * `max_position_embeddings` tokens (`HunYuanMoEV1RotaryEmbedding`, `HunYuanDenseV1RotaryEmbedding`); it is written as such.
+ * `max_position_embeddings` tokens (`HunYuanMoEV1RotaryEmbedding`, `HunYuanDenseV1RotaryEmbedding`); it is written as
+ * such.
  */
 export function readAlphaRope(config: ConfigReader, headDim: number, own: Defaults): Rope {
   const dicts = ["rope_parameters", "rope_scaling"].map((key) => config.object(key)).filter((keys) => keys !== null);

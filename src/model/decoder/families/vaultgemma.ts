@@ -1,5 +1,6 @@
 /**
- * VaultGemma: Gemma 2 without the norms behind attention and FFN (transformers: models/vaultgemma/modular_vaultgemma.py).
+ * VaultGemma: Gemma 2 without the norms behind attention and FFN (transformers:
+ * models/vaultgemma/modular_vaultgemma.py).
  */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
