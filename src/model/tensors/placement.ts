@@ -145,7 +145,7 @@ const gptNeox: Shares = ({ attn: { heads, headDim } }, slot) => {
   return storedRowsOf(slot, 3 * heads * headDim, { start: index * headDim, run: headDim, period: 3 * headDim });
 };
 
-/** modeling_falcon.py and modeling_gpt_bigcode.py: of each key head the rows of its queries, of itself, of its value. */
+/** modeling_falcon.py, modeling_gpt_bigcode.py: of each key head the rows of its queries, of itself, of its value. */
 const groupedRows: Shares = ({ attn: { heads, kvHeads, headDim } }, slot) => {
   const index = indexIn(["q", "k", "v", "qBias", "kBias", "vBias"], slot);
   if (index === -1) return null;
