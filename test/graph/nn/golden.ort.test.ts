@@ -73,13 +73,15 @@ describe("golden models with gradients", () => {
       const results = await evaluateOnce(program.graph, [text.ids, text.targets, ...weights]);
       const gradients = readTensors(golden(name, "gradients.safetensors"));
       const ours = new Map(
-        program.params.map(({ key }, i) => [key, Float32Array.from(at(results, program.gradients + i).data)]),
+        program.trained.map(({ key }, i) => [key, Float32Array.from(at(results, program.gradients + i).data)]),
       );
       const places = storedTensors(checkpoint.spec);
       for (const [tensor, { data }] of gradients) {
         const stored = new Float32Array(data.length);
         for (const place of entryOf(places, tensor)) putFloats(place, stored, entryOf(ours, place.slot.key));
-        expect(relativeError(stored, data), tensor).toBeLessThan(1e-4);
+        // A bias of keys without rope moves all scores of a query alike: its gradient is rounding.
+        const isRounding = Math.max(...data.map(Math.abs), ...stored.map(Math.abs)) < 1e-7;
+        if (!isRounding) expect(relativeError(stored, data), tensor).toBeLessThan(1e-4);
       }
       // Every trained tensor was compared.
       expect([...gradients.keys()].sort()).toEqual(
