@@ -51,7 +51,7 @@ function* tensorsIn(
 ): Generator<readonly [string, ReadableTensor]> {
   for (const [name, { dtype, shape, begin }] of tensors) {
     const tensor = contiguous(source, begin, { file, dtype, shape, bytes: tensorBytes(dtype, shape) });
-    yield [name, weightless ? { ...tensor, read: () => Promise.reject(noWeightsHere(source.path)) } : tensor];
+    yield [name, weightless ? { ...tensor, weightless: true, read: () => Promise.reject(noWeightsHere(source.path)) } : tensor];
   }
 }
 

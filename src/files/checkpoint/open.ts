@@ -14,11 +14,12 @@ import { readJson } from "../io/ranges.js";
 import type { FloatDtype } from "../numeric/dtype.js";
 import { floatBytes, storedPlace, toFloat32 } from "../numeric/dtype.js";
 import { matrixShape, wholeRows, type TypedBytes } from "../numeric/rectangles.js";
-import { specFromConfig } from "../../model/decoder/config.js";
+import { decoderConfig, specFromConfig } from "../../model/decoder/config.js";
 import { readQuantization } from "../../model/decoder/quantization.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
-import { isComputedBuffer, olderName } from "../../model/tensors/names.js";
-import { isWholeTensor, placements, takeSlot, type Placement } from "../../model/tensors/placement.js";
+import { isComputedBuffer } from "../../model/tensors/names.js";
+import { isWholeTensor, takeSlot, type Placement } from "../../model/tensors/placement.js";
+import { familyNames, headNames } from "../../model/tensors/stored-names.js";
 import { adapterConfigFile, withAdapter } from "./adapter.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { locateTensors } from "./locate.js";
@@ -26,7 +27,9 @@ import { megatronFolder, openMegatronFolder, type MegatronReading } from "./open
 import { modelFolderOf, type ModelSource } from "./model-source.js";
 import { dequantizedDtype, isActivationScale, withScales } from "./scales.js";
 import { elements } from "../../base/shapes.js";
+import { placesIn } from "./places.js";
 import type { ReadableTensor } from "./stored.js";
+import { decideHead } from "./tied-head.js";
 import type { Checkpoint } from "./types.js";
 import { openRectangleReader, type RectangleSource } from "./rectangle-reader.js";
 
@@ -94,28 +97,47 @@ async function openFolder(dir: string): Promise<Checkpoint> {
   if ((await megatronFolder(dir)) !== null) return openMegatron(dir);
   const configPath = join(dir, "config.json");
   await requireConfigFile(dir, configPath);
-  const config = (await readJson(configPath, sizeLimits.settings)) as Readonly<Record<string, unknown>>;
-  const spec = specFromConfig(config, configPath);
+  const whole = (await readJson(configPath, sizeLimits.settings)) as Readonly<Record<string, unknown>>;
+  const config = decoderConfig(whole, configPath);
+  const described = specFromConfig(config, configPath);
   const files: RangeFile[] = [];
   try {
-    const places = placements(spec);
-    const names = new Set(places.map(({ name }) => name));
-    const { tensors, scales } = withScales(
-      underCurrentNames(spec, names, await locateTensors(dir, files)),
-      names,
-      readQuantization(config, configPath),
-      dequantizedDtype(config),
-      dir,
-    );
-    requireTensors(names, tensors, dir, spec);
+    const named = underFamilyNames(described, await locateTensors(dir, files), dir);
+    const names = new Set([...placesIn(described, named, dir).map(({ name }) => name), ...headNames(described)]);
+    const quantization = readQuantization(config, configPath);
+    const { tensors: scaled, scales } = withScales(named, names, quantization, dequantizedDtype(config), dir);
+    const { spec, tensors, copies, notes } = await decideHead(described, scaled, dir);
+    const places = placesIn(spec, tensors, dir);
+    const read = new Set(places.map(({ name }) => name));
+    requireTensors(read, tensors, dir, spec);
     const others = [...tensors.keys()]
-      .filter((name) => !names.has(name) && !scales.has(name) && !isComputedBuffer(name))
+      .filter((name) => !read.has(name) && !copies.has(name) && !scales.has(name) && !isComputedBuffer(name))
       .sort();
-    return checkpointOf({ dir, spec, config, tensors, others, sources: slotSources(places, tensors, dir), files });
+    const [rest, left] = whole === config ? [others, []] : textAlone(others, String(whole["model_type"]), spec.family);
+    const sources = slotSources(places, tensors, dir);
+    const opened = checkpointOf({ dir, spec, config, tensors, others: rest, sources, files });
+    return { ...opened, notes: [...left, ...notes, ...opened.notes] };
   } catch (cause) {
     await Promise.all(files.map((file) => file.close()));
     throw cause;
   }
+}
+
+/** Splits off what belongs to the other parts of a multimodal model, and says that it is left. */
+function textAlone(
+  names: readonly string[],
+  type: string,
+  family: string,
+): readonly [rest: string[], notes: string[]] {
+  const isTower = (name: string): boolean => !/^model\.layers\.\d+\./.test(name);
+  const towers = names.filter(isTower);
+  const parts = [...new Set(towers.map((name) => name.replace(/^model\./, "").split(".")[0] ?? name))];
+  const left =
+    towers.length === 0 ? "" : `; ${towers.length} tensors of its other parts (${parts.join(", ")}) are left out`;
+  return [
+    names.filter((name) => !isTower(name)),
+    [`of this ${type} model the text part is read, as ${family}${left}`],
+  ];
 }
 
 async function requireFolder(dir: string): Promise<void> {
@@ -141,19 +163,21 @@ async function requireConfigFile(dir: string, configPath: string): Promise<void>
   throw inputError("folder has no config.json", { where: dir, hint });
 }
 
-/** The tensors of old files, whose names have changed since, under their names of today. */
-function underCurrentNames(
+/** The tensors of a folder by the names of the decoder's family; one without other names is itself. */
+function underFamilyNames(
   spec: DecoderSpec,
-  names: ReadonlySet<string>,
   tensors: ReadonlyMap<string, ReadableTensor>,
+  dir: string,
 ): ReadonlyMap<string, ReadableTensor> {
-  const renamed = new Map<string, string>();
-  for (const name of names) {
-    const older = olderName(spec, name);
-    if (older !== null && !tensors.has(name)) renamed.set(older, name);
+  const renamed = familyNames(spec, tensors, dir);
+  if (renamed === null) return tensors;
+  const byName = new Map<string, ReadableTensor>();
+  for (const [name, tensor] of tensors) {
+    const familyName = renamed.get(name) ?? name;
+    if (byName.has(familyName)) throw inputError(`two tensors could be ${familyName}`, { where: dir });
+    byName.set(familyName, tensor);
   }
-  if (renamed.size === 0) return tensors;
-  return new Map([...tensors].map(([name, tensor]) => [renamed.get(name) ?? name, tensor]));
+  return byName;
 }
 
 function requireTensors(

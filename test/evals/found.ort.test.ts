@@ -1,0 +1,76 @@
+/** Folders as people have them: what transformers computes from each is what is computed here. */
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { entryOf } from "../../src/base/at.js";
+import { openModel } from "../../src/evals/model.js";
+import { openCheckpoint } from "../../src/files/checkpoint/open.js";
+import { inThread } from "../support/backend.js";
+import { golden, readTensors } from "../support/golden.js";
+
+/** Folders with a model and what transformers computed, below `found/`. */
+function foldersOf(place: string): string[] {
+  const entries = readdirSync(golden(place), { withFileTypes: true });
+  if (entries.some(({ name }) => name === "expected.safetensors")) return [place];
+  return entries.filter((entry) => entry.isDirectory()).flatMap(({ name }) => foldersOf(join(place, name)));
+}
+
+async function notesOf(place: string): Promise<{ notes: readonly string[]; unused: readonly string[] }> {
+  const { notes, unused, close } = await openCheckpoint(golden(place));
+  await close();
+  return { notes, unused };
+}
+
+describe("a folder as people have it", () => {
+  it.each(foldersOf("found"))("%s: transformers' logits", async (place) => {
+    const expected = readTensors(golden(place, "expected.safetensors"));
+    const { shape, data } = entryOf(expected, "input_ids");
+    const model = await openModel(golden(place), inThread, 1);
+    const logits = await model.logits(Int32Array.from(data), { batch: shape[0]!, sequence: shape[1]! });
+    await model.close();
+    const wanted = entryOf(expected, "logits").data;
+    expect(logits.length).toBe(wanted.length);
+    let worst = 0;
+    wanted.forEach((value, i) => (worst = Math.max(worst, Math.abs(value - logits[i]!))));
+    const largest = wanted.reduce((most: number, value) => Math.max(most, Math.abs(value)), 0);
+    expect(worst / largest).toBeLessThan(2e-5);
+  });
+
+  it("says which head is used where the config ties it and the files hold both, or the head alone", async () => {
+    expect((await notesOf("found/tied_equal")).notes).toEqual([]);
+    expect((await notesOf("found/tied_differing")).notes).toMatchInlineSnapshot(`
+      [
+        "config.json ties lm_head.weight to model.embed_tokens.weight, but their values differ: the head is kept as a matrix of its own, as transformers 5 does (older versions drop it)",
+      ]
+    `);
+    expect((await notesOf("found/tied_head_only")).notes).toMatchInlineSnapshot(`
+      [
+        "model.embed_tokens.weight is not stored: lm_head.weight is embedding and head, which config.json ties",
+      ]
+    `);
+  });
+
+  it("reads packed experts and foreign prefixes without leaving a tensor", async () => {
+    for (const place of [...foldersOf("found/packed"), ...foldersOf("found/prefix")])
+      expect(await notesOf(place), place).toEqual({ notes: [], unused: [] });
+  });
+
+  it("says what of a multimodal model was left", async () => {
+    expect(await notesOf("found/multimodal/gemma3")).toMatchInlineSnapshot(`
+      {
+        "notes": [
+          "of this gemma3 model the text part is read, as gemma3_text; 34 tensors of its other parts (multi_modal_projector, vision_tower) are left out",
+        ],
+        "unused": [],
+      }
+    `);
+    expect(await notesOf("found/multimodal/qwen2_vl_flat")).toMatchInlineSnapshot(`
+      {
+        "notes": [
+          "of this qwen2_vl model the text part is read, as qwen2; 19 tensors of its other parts (visual) are left out",
+        ],
+        "unused": [],
+      }
+    `);
+  });
+});
