@@ -20,6 +20,8 @@ export function preservationView(terminal: Terminal): (event: PreservationEvent)
 
 /** What was measured, line by line, and what it means. */
 export function preservationLines(report: PreservationReport, columns: number): string[] {
+  // Means over values that are no numbers say nothing.
+  if (report.verdict.kind === "damaged") return wrap(report.verdict.words, columns);
   const worst = worstLayer(report.layers);
   return [
     `largest logit difference  ${significant(report.maxAbsLogitDiff)}, ${significant(report.relative)} of the ` +

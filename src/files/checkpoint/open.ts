@@ -22,11 +22,13 @@ import { isWholeTensor, takeSlot, type Placement } from "../../model/tensors/pla
 import { familyNames, headNames } from "../../model/tensors/stored-names.js";
 import { adapterConfigFile, withAdapter } from "./adapter.js";
 import type { Slot } from "../../model/tensors/slots.js";
+import { foreignFolder } from "./foreign-folder.js";
 import { locateTensors } from "./locate.js";
 import { megatronFolder, openMegatronFolder, type MegatronReading } from "./open-megatron.js";
 import { modelFolderOf, type ModelSource } from "./model-source.js";
 import { dequantizedDtype, isActivationScale, withScales } from "./scales.js";
 import { elements } from "../../base/shapes.js";
+import { requireUnpacked } from "./packed-weights.js";
 import { placesIn } from "./places.js";
 import type { ReadableTensor } from "./stored.js";
 import { decideHead } from "./tied-head.js";
@@ -105,6 +107,7 @@ async function openFolder(dir: string): Promise<Checkpoint> {
     const named = underFamilyNames(described, await locateTensors(dir, files), dir);
     const names = new Set([...placesIn(described, named, dir).map(({ name }) => name), ...headNames(described)]);
     const quantization = readQuantization(config, configPath);
+    if (quantization === null) await requireUnpacked(named.keys(), config, dir);
     const { tensors: scaled, scales } = withScales(named, names, quantization, dequantizedDtype(config), dir);
     const { spec, tensors, copies, notes } = await decideHead(described, scaled, dir);
     const places = placesIn(spec, tensors, dir);
@@ -124,20 +127,13 @@ async function openFolder(dir: string): Promise<Checkpoint> {
 }
 
 /** Splits off what belongs to the other parts of a multimodal model, and says that it is left. */
-function textAlone(
-  names: readonly string[],
-  type: string,
-  family: string,
-): readonly [rest: string[], notes: string[]] {
+function textAlone(names: readonly string[], type: string, family: string): readonly [rest: string[], notes: string[]] {
   const isTower = (name: string): boolean => !/^model\.layers\.\d+\./.test(name);
   const towers = names.filter(isTower);
   const parts = [...new Set(towers.map((name) => name.replace(/^model\./, "").split(".")[0] ?? name))];
   const left =
     towers.length === 0 ? "" : `; ${towers.length} tensors of its other parts (${parts.join(", ")}) are left out`;
-  return [
-    names.filter((name) => !isTower(name)),
-    [`of this ${type} model the text part is read, as ${family}${left}`],
-  ];
+  return [names.filter((name) => !isTower(name)), [`of this ${type} model the text part is read, as ${family}${left}`]];
 }
 
 async function requireFolder(dir: string): Promise<void> {
@@ -157,6 +153,8 @@ async function requireConfigFile(dir: string, configPath: string): Promise<void>
   if (await exists(configPath)) return;
   await requireNoDeadLink(configPath);
   const isAdapter = await exists(join(dir, adapterConfigFile));
+  const foreign = isAdapter ? null : await foreignFolder(dir);
+  if (foreign !== null) throw foreign;
   const hint = isAdapter
     ? "this is an adapter, which goes behind its model: MODEL+ADAPTER"
     : "expected a Hugging Face model folder";

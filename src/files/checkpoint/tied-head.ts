@@ -46,7 +46,9 @@ export async function decideHead(
     return { ...asIs, tensors: renamed, notes };
   }
   if (embedding.weightless === true || stored.weightless === true) {
-    const notes = [`${head} is stored although config.json ties it to ${embed}: whether they differ shows with weights`];
+    const notes = [
+      `${head} is stored although config.json ties it to ${embed}: whether they differ shows with weights`,
+    ];
     return { ...asIs, copies: new Set([head]), notes };
   }
   if (await haveEqualValues(embedding, stored)) return { ...asIs, copies: new Set([head]) };

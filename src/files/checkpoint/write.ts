@@ -108,6 +108,11 @@ export interface WriteOptions {
   readonly extraBytes?: number | undefined;
   /** Most bytes of tensors per file (default 5 GB). */
   readonly maxShardBytes?: number | undefined;
+  /**
+   * Called with the name of a stored tensor, its slots that lie in the chunk at hand, and how many of the chunk's values
+   * are NaN or infinite. What it throws stops the writing.
+   */
+  readonly onNonFinite?: ((name: string, slots: readonly Slot[], values: number) => void | Promise<void>) | undefined;
   /** Called after each chunk of weights. */
   readonly onProgress?: ((progress: WriteProgress) => void) | undefined;
   /**
@@ -285,7 +290,7 @@ export function plannedWeightBytes(
 
 async function writeWeights(write: ResumableWrite, layout: WeightLayout, options: WriteOptions): Promise<void> {
   const { files, checksums } = layout;
-  const { dir, weights, resume, onProgress, signal, pace = {} } = options;
+  const { dir, weights, resume, onProgress, onNonFinite, signal, pace = {} } = options;
   const isWhole = typeof weights === "function";
   const chunks = layout.chunks(pace.chunkBytes, isWhole ? undefined : weights.sameAs);
   const bytesWhere = (isCounted: (index: number) => boolean): number =>
@@ -315,6 +320,12 @@ async function writeWeights(write: ResumableWrite, layout: WeightLayout, options
       signal,
       sums: checksums ? sums : undefined,
       onFlushed: (indices) => write.record(indices, checksums ? sums : undefined),
+      onNonFinite: ({ name, parts }, values) =>
+        onNonFinite?.(
+          name,
+          parts.map(({ slot }) => slot),
+          values,
+        ),
       onWritten: ({ name }, bytes) => onProgress?.({ name, bytes, totalBytes }),
     });
   } finally {

@@ -99,7 +99,9 @@ export function textPartOf(config: Json, where: string): TextPart | null {
   const common = Object.fromEntries(
     commonKeys.flatMap((key) => (config[key] === undefined || own[key] != null ? [] : [[key, config[key]]])),
   );
-  const familyOfType = Object.hasOwn(textFamilies, String(type)) ? textFamilies[type as keyof typeof textFamilies] : type;
+  const familyOfType = Object.hasOwn(textFamilies, String(type))
+    ? textFamilies[type as keyof typeof textFamilies]
+    : type;
   return {
     of,
     config: {

@@ -68,7 +68,10 @@ export function familyNames(
   const prefix = prefixes.includes(own) ? own : prefixes[0];
   if (prefix === undefined) return null;
   if (prefix !== own && prefixes.length > 1)
-    throw ambiguous(prefixes.map((one) => `${one}${first}`), where);
+    throw ambiguous(
+      prefixes.map((one) => `${one}${first}`),
+      where,
+    );
   return renamedUnder(prefix, { own, heads, plain, spec, where });
 }
 
@@ -92,7 +95,14 @@ function renamedUnder(prefix: string, { own, heads, plain, spec, where }: Renami
   const foundHeads = headsUnder(prefix, heads).filter((head) => plain.has(head));
   if (foundHeads.length > 1) throw ambiguous(foundHeads, where);
   const [head] = foundHeads;
-  if (head !== undefined) take(head, at(heads.filter((name) => head.endsWith(name)), 0));
+  if (head !== undefined)
+    take(
+      head,
+      at(
+        heads.filter((name) => head.endsWith(name)),
+        0,
+      ),
+    );
   const parts = new Set(decoderParts(spec).map((name) => at(name.slice(own.length).split("."), 0)));
   for (const short of plain.keys()) {
     if (short === head || !short.startsWith(prefix)) continue;

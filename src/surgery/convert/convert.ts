@@ -17,6 +17,7 @@ import { ownFamily, type DecoderSpec } from "../../model/decoder/types.js";
 import { isRouter, keepsFloat32 } from "../../model/tensors/precision.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { modelCard, type CardFacts } from "./card.js";
+import { damageWords } from "./damage.js";
 import { fileWarnings, ownDtype } from "./execute.js";
 import { lineageOf, lineageRecord } from "./lineage.js";
 import {
@@ -78,11 +79,12 @@ export function upcycling(options: UpcycleOptions): Surgery<ConversionPlan, Conv
   return {
     sources,
     plansByMeasuring: calibrates,
+    beforehand: () => requirePlannable(options),
     plan: (opened) => planFor(opened, options),
     requireComplete,
     prepare: (opened, planned) =>
       prepare(opened, planned, [sourceName(source), ...parents.map(sourceName)], options.format),
-    card: ({ card }, preservation) => modelCard({ ...card, preservation }),
+    card: ({ card, damage }, preservation) => modelCard({ ...card, preservation, damage: damageWords(damage) }),
     ...(calibrates || prompts ? { measured: (tools) => measured(options, tools) } : {}),
   };
 }
@@ -108,6 +110,15 @@ function needsCalibration({ scaling, calibration }: UpcycleRecipe): boolean {
 }
 
 /**
+ * Throws inputError for models and a recipe that do not go together, from configs and file headers alone: what is still
+ * to be measured does not decide it.
+ */
+export async function requirePlannable(options: UpcycleOptions): Promise<void> {
+  const { recipe } = options;
+  await planConversion(needsCalibration(recipe) ? { ...options, recipe: { ...recipe, scaling: "none" } } : options);
+}
+
+/**
  * The same upcycling with what has to be measured on text. What cannot be planned is refused first. Then come the
  * router rows, because calibration needs the router as it will be.
  */
@@ -117,7 +128,7 @@ async function* measured(
 ): AsyncGenerator<MeasureEvent, Surgery<ConversionPlan, ConversionDetails>, undefined> {
   const { source, recipe } = options;
   const calibrates = needsCalibration(recipe);
-  await planConversion(calibrates ? { ...options, recipe: { ...recipe, scaling: "none" } } : options);
+  await requirePlannable(options);
   const routerRows =
     options.routerRows ?? (hasPrompts(recipe) ? yield* promptedRouter(source, recipe, tools) : undefined);
   const complete = calibrates ? yield* calibratedRecipe(source, recipe, routerRows, tools) : recipe;
@@ -177,6 +188,7 @@ async function cardOf(parents: Parents, { plan, dtype, weightBytes, warnings }: 
     weightBytes,
     warnings,
     preservation: null,
+    damage: null,
   };
 }
 

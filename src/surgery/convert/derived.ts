@@ -7,6 +7,7 @@ import { plannedWeightBytes } from "../../files/checkpoint/write.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { PlannedSlot } from "../planning/plan.js";
 import { cardFile } from "../../files/formats/model-files.js";
+import { damagedCard } from "./damage.js";
 import { derivedCard, type DerivedCardWords } from "./derived-card.js";
 import { fileWarnings, ownDtype } from "./execute.js";
 import type { LineageRecord } from "./lineage.js";
@@ -68,7 +69,7 @@ export function derivedSurgery<Plan extends DerivedPlan>(
     plan: ([checkpoint]) => planFor(checkpoint, options, derivation),
     prepare: ([checkpoint], planned) => prepare(checkpoint, planned, sourceName(options.source), derivation),
     // The card says what is expected; what was measured lies beside it.
-    card: ({ card }) => card,
+    card: ({ card, damage }) => damagedCard(card, damage),
   };
 }
 

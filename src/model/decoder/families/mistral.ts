@@ -35,6 +35,10 @@ export const mistral: Dialect = {
     const { layer_types: types, ...window } = writeLayerTypes(spec);
     const differ = new Set(spec.layers.map((layer) => layer.window)).size > 1;
     // The key alone makes transformers take the other class, so it is written only where it says something.
-    return { intermediate_size: uniformDense(spec, false).ffnDim, ...window, ...(differ ? { layer_types: types } : {}) };
+    return {
+      intermediate_size: uniformDense(spec, false).ffnDim,
+      ...window,
+      ...(differ ? { layer_types: types } : {}),
+    };
   },
 };

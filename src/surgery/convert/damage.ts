@@ -1,0 +1,96 @@
+/** Weights that are NaN or infinite: what a conversion that meets them says, and where they come from. */
+import { at } from "../../base/at.js";
+import { stopError, type UpcycleError } from "../../base/errors.js";
+import { compact } from "../../base/format.js";
+import type { Checkpoint } from "../../files/checkpoint/open.js";
+import { countNonFinite } from "../../files/numeric/finite.js";
+import { matrixShape } from "../../files/numeric/rectangles.js";
+import { tensorNames } from "../../model/tensors/names.js";
+import { slotsOf, type Slot } from "../../model/tensors/slots.js";
+import { sourceKeys } from "../planning/expr.js";
+import { adapterFolderOf, modelFolderOf } from "../../files/checkpoint/model-source.js";
+import { sourceOf, type Parents } from "./parents.js";
+import type { Work } from "./work.js";
+
+/** How many values that are no numbers were written to each stored tensor that has any. */
+export type Damage = ReadonlyMap<string, number>;
+
+/** The verdict on a model with such values; null: it has none. */
+export function damageWords(damage: Damage): string | null {
+  const [first] = damage.keys();
+  if (first === undefined) return null;
+  const values = [...damage.values()].reduce((a, b) => a + b, 0);
+  const tensors = damage.size === 1 ? `tensor ${first}` : `${damage.size} tensors, such as ${first}`;
+  return (
+    `this model is damaged: ${compact(values)} ${values === 1 ? "value is" : "values are"} NaN or infinite, in ${tensors}` +
+    ", as what it was made of has them"
+  );
+}
+
+/** A card that says so first, and no longer what is kept of a function. */
+export function damagedCard(card: string, damage: Damage): string {
+  const words = damageWords(damage);
+  if (words === null) return card;
+  const lines = card.split("\n").filter((line) => !line.startsWith("| function |"));
+  const title = lines.findIndex((line) => line.startsWith("# "));
+  return lines.toSpliced(title + 1, 0, "", damageParagraph(words)).join("\n");
+}
+
+/** The verdict as a paragraph of a card. */
+export const damageParagraph = (words: string): string => `**${words.charAt(0).toUpperCase()}${words.slice(1)}.**`;
+
+/**
+ * The error for a tensor that would get values that are no numbers. Reads what the tensor is made of until it finds
+ * where they stand; where no source has any, the target's precision cannot hold the values.
+ */
+export async function damageError(
+  sources: Parents,
+  { outputs, dtype }: Pick<Work, "outputs" | "dtype">,
+  name: string,
+  slots: readonly Slot[],
+): Promise<UpcycleError> {
+  const keys = new Set(slots.map(({ key }) => key));
+  const values = outputs.filter(({ slot }) => keys.has(slot.key)).map(({ value }) => value);
+  for (const [index, source] of sources.entries()) {
+    for (const key of new Set(values.flatMap((value) => sourceKeys(value, index)))) {
+      const found = await countIn(source, key);
+      if (found > 0) return sourceError(source, key, found);
+    }
+  }
+  return stopError(`tensor ${name} would have infinite values: its weights are too large for this precision (${dtype})`, {
+    hint: "write bfloat16 or float32 (--dtype), or write it all the same with --allow-nonfinite",
+  });
+}
+
+function sourceError(source: Checkpoint, key: string, count: number): UpcycleError {
+  const from = sourceOf(source);
+  const adapter = adapterFolderOf(from);
+  const slot = slotsOf(source.spec).find((one) => one.key === key);
+  const name = slot === undefined ? key : at(tensorNames(source.spec, slot.at), 0);
+  const merged = adapter === null ? "" : ` with the adapter ${adapter} merged in`;
+  return stopError(
+    `the model is damaged: ${compact(count)} of the values of ${name}${merged} are NaN or infinite, as a training ` +
+      "that has diverged leaves them",
+    {
+      where: modelFolderOf(from),
+      hint: "use an earlier checkpoint, or convert it all the same with --allow-nonfinite",
+    },
+  );
+}
+
+/** Elements that are read at once. */
+const elementsAtOnce = 1 << 22;
+
+async function countIn(source: Checkpoint, key: string): Promise<number> {
+  const slot = slotsOf(source.spec).find((one) => one.key === key);
+  if (slot === undefined) return 0;
+  const [rows, columns] = matrixShape(slot.shape);
+  const step = Math.max(1, Math.floor(elementsAtOnce / columns));
+  let count = 0;
+  for (let start = 0; start < rows; start += step) {
+    const rowCount = Math.min(step, rows - start);
+    const { dtype, bytes } = await source.readRectangle({ key, rowStart: start, rowCount, columnStart: 0, columnCount: columns });
+    count += countNonFinite(dtype, bytes);
+  }
+  return count;
+}
