@@ -8,7 +8,12 @@ import { isHubReference } from "../files/hub/reference.js";
 import { forwardFlops } from "../model/cost/flops.js";
 import { countParams } from "../model/cost/params.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
-import { requirePlannable, upcycling, type ConversionDetails, type ConversionPlan } from "../surgery/convert/convert.js";
+import {
+  requirePlannable,
+  upcycling,
+  type ConversionDetails,
+  type ConversionPlan,
+} from "../surgery/convert/convert.js";
 import { planModel } from "../surgery/convert/make.js";
 import { hasPrompts } from "../surgery/convert/measure.js";
 import { multiplying } from "../surgery/convert/multiply.js";
@@ -254,12 +259,9 @@ function madeLines(
   const files = countedFiles(made.weightFiles);
   const [name = ""] = explainPlan(made.plan);
   return [
-    ...soundLines(made, [
-      name,
-      ...adapterLines(made),
-      sizeLine(made),
-      explainExpectation(made.plan.expected),
-    ]).flatMap((line) => folded(line, columns)),
+    ...soundLines(made, [name, ...adapterLines(made), sizeLine(made), explainExpectation(made.plan.expected)]).flatMap(
+      (line) => folded(line, columns),
+    ),
     made.found ? `${files} found, of the same conversion` : `${files} written in ${duration(made.seconds)}`,
     ...proofLines(proof, columns),
     ...(proof?.preservation == null ? [`to measure: ${verifyLine(source, made.dir)}`] : []),

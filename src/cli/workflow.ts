@@ -110,7 +110,10 @@ export function resultView<Planned extends PlannedModel, Details>(
 }
 
 /** The option of commands that write weights, for weights that are NaN or infinite. */
-export const allowNonFinite = ["--allow-nonfinite", "write weights that are NaN or infinite too, instead of stopping"] as const;
+export const allowNonFinite = [
+  "--allow-nonfinite",
+  "write weights that are NaN or infinite too, instead of stopping",
+] as const;
 
 /** The lines on a model that was made; where it is damaged that comes first, and nothing is said of its function. */
 export function soundLines({ damage }: { readonly damage: Damage }, lines: readonly string[]): string[] {
@@ -137,7 +140,15 @@ export async function carryOut<Planned extends PlannedModel, Details>(
   }
   const out = requireOutFlag(flags.out);
   const allowed = flags.allowNonfinite;
-  const options = { ...tools, out, overwrite, report, acceptFinished, maxShardBytes: shardSize, allowNonFinite: allowed };
+  const options = {
+    ...tools,
+    out,
+    overwrite,
+    report,
+    acceptFinished,
+    maxShardBytes: shardSize,
+    allowNonFinite: allowed,
+  };
   const result = await resultOf(makeByWorkflow(surgery, options), view);
   await afterwards?.();
   const { made, proof } = result;

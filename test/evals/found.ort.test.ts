@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { entryOf } from "../../src/base/at.js";
 import { openModel } from "../../src/evals/model.js";
-import { openCheckpoint } from "../../src/files/checkpoint/open.js";
+import { openCheckpoint, type ModelSource } from "../../src/files/checkpoint/open.js";
 import { inThread } from "../support/backend.js";
 import { golden, readTensors } from "../support/golden.js";
 
@@ -15,8 +15,15 @@ function foldersOf(place: string): string[] {
   return entries.filter((entry) => entry.isDirectory()).flatMap(({ name }) => foldersOf(join(place, name)));
 }
 
+/** What is opened for a folder: an adapter of `found/adapter` stands behind its model. */
+function sourceOf(place: string): ModelSource {
+  if (!place.startsWith("found/adapter/")) return golden(place);
+  const tied = /tied$/.test(place);
+  return { model: golden(tied ? "found/adapter_base_tied" : "found/adapter_base"), adapter: golden(place) };
+}
+
 async function notesOf(place: string): Promise<{ notes: readonly string[]; unused: readonly string[] }> {
-  const { notes, unused, close } = await openCheckpoint(golden(place));
+  const { notes, unused, close } = await openCheckpoint(sourceOf(place));
   await close();
   return { notes, unused };
 }
@@ -25,10 +32,10 @@ describe("a folder as people have it", () => {
   it.each(foldersOf("found"))("%s: transformers' logits", async (place) => {
     const expected = readTensors(golden(place, "expected.safetensors"));
     const { shape, data } = entryOf(expected, "input_ids");
-    const model = await openModel(golden(place), inThread, 1);
+    const model = await openModel(sourceOf(place), inThread, 1);
     const logits = await model.logits(Int32Array.from(data), { batch: shape[0]!, sequence: shape[1]! });
     await model.close();
-    const wanted = entryOf(expected, "logits").data;
+    const wanted = Float32Array.from(entryOf(expected, "logits").data);
     expect(logits.length).toBe(wanted.length);
     let worst = 0;
     wanted.forEach((value, i) => (worst = Math.max(worst, Math.abs(value - logits[i]!))));
@@ -72,5 +79,15 @@ describe("a folder as people have it", () => {
         "unused": [],
       }
     `);
+  });
+
+  it("says what an adapter brings in place of the model's own tensors", async () => {
+    expect((await notesOf("found/adapter/embedding")).notes).toEqual([]);
+    expect((await notesOf("found/adapter/head")).notes).toEqual([]);
+    expect((await notesOf("found/adapter/modules_to_save")).notes).toEqual([]);
+    expect((await notesOf("found/adapter/embedding_differing")).notes).toMatchInlineSnapshot();
+    expect((await notesOf("found/adapter/resized")).notes).toMatchInlineSnapshot();
+    expect((await notesOf("found/adapter/resized_tied")).notes).toMatchInlineSnapshot();
+    expect((await notesOf("found/adapter/head_untied")).notes).toMatchInlineSnapshot();
   });
 });

@@ -4,7 +4,6 @@
  */
 import { stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { entryOf } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { exists, previousName } from "../io/atomic.js";
 import { requireNoDeadLink, withFsErrors } from "../io/fs-errors.js";
@@ -12,16 +11,14 @@ import { kindOf, sizeLimits } from "../io/open.js";
 import type { RangeFile } from "../io/ranges.js";
 import { readJson } from "../io/ranges.js";
 import type { FloatDtype } from "../numeric/dtype.js";
-import { floatBytes, storedPlace, toFloat32 } from "../numeric/dtype.js";
-import { matrixShape, wholeRows, type TypedBytes } from "../numeric/rectangles.js";
+import { toFloat32 } from "../numeric/dtype.js";
 import { decoderConfig, specFromConfig } from "../../model/decoder/config.js";
 import { readQuantization } from "../../model/decoder/quantization.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { isComputedBuffer } from "../../model/tensors/names.js";
-import { isWholeTensor, takeSlot, type Placement } from "../../model/tensors/placement.js";
+import type { Placement } from "../../model/tensors/placement.js";
 import { familyNames, headNames } from "../../model/tensors/stored-names.js";
 import { adapterConfigFile, withAdapter } from "./adapter.js";
-import type { Slot } from "../../model/tensors/slots.js";
 import { foreignFolder } from "./foreign-folder.js";
 import { locateTensors } from "./locate.js";
 import { megatronFolder, openMegatronFolder, type MegatronReading } from "./open-megatron.js";
@@ -33,7 +30,8 @@ import { placesIn } from "./places.js";
 import type { ReadableTensor } from "./stored.js";
 import { decideHead } from "./tied-head.js";
 import type { Checkpoint } from "./types.js";
-import { openRectangleReader, type RectangleSource } from "./rectangle-reader.js";
+import { openRectangleReader } from "./rectangle-reader.js";
+import { readSlot, readSlotRows, slotSources, type SlotSource } from "./slot-sources.js";
 
 export type { Adapter, Checkpoint } from "./types.js";
 export type { ModelSource } from "./model-source.js";
@@ -199,71 +197,6 @@ function requireTensors(
   );
 }
 
-/** Rows of a slot in a stored tensor. */
-type SlotPart = RectangleSource & { readonly place: Placement };
-
-/** A slot and the stored tensors that it lies in, in the order of its rows. */
-interface SlotSource {
-  readonly slot: Slot;
-  /** The precision that all of them are read in. */
-  readonly dtype: FloatDtype;
-  readonly parts: [SlotPart, ...SlotPart[]];
-}
-
-/** Where each slot is read from. Throws inputError for a tensor of another shape or precision than its slot has. */
-function slotSources(
-  places: readonly Placement[],
-  tensors: ReadonlyMap<string, ReadableTensor>,
-  dir: string,
-  describedBy = "config.json",
-): Map<string, SlotSource> {
-  const sources = new Map<string, SlotSource>();
-  for (const place of places) {
-    const tensor = entryOf(tensors, place.name);
-    const where = join(dir, tensor.file);
-    const part = slotPart(place, tensor, where, describedBy);
-    const source = sources.get(place.slot.key);
-    if (source === undefined) sources.set(place.slot.key, { slot: place.slot, dtype: part.dtype, parts: [part] });
-    else if (source.dtype === part.dtype) source.parts.push(part);
-    else {
-      const { name } = source.parts[0];
-      throw inputError(
-        `tensor ${place.name} is stored as ${tensor.dtype}, ${name} as ${entryOf(tensors, name).dtype}, expected ` +
-          "one precision for both",
-        { where },
-      );
-    }
-  }
-  return sources;
-}
-
-function slotPart(place: Placement, tensor: ReadableTensor, where: string, describedBy: string): SlotPart {
-  const { name } = place;
-  const { shape, dtype, presented } = tensor;
-  if (shape.join() !== place.shape.join()) {
-    throw inputError(
-      `tensor ${name} has shape [${shape.join(", ")}], ${describedBy} asks for [${place.shape.join(", ")}]`,
-      { where, hint: "the weights do not belong to this config.json" },
-    );
-  }
-  if (presented === null) {
-    throw inputError(`tensor ${name} is stored as ${dtype}, expected F32, BF16, F16, F64, F8_E4M3 or F8_E5M2`, {
-      where,
-      hint: "use the unquantized model it was made from",
-    });
-  }
-  return {
-    place,
-    name,
-    dtype: presented,
-    count: elements(shape),
-    first: place.first,
-    rows: place.count,
-    layout: place.layout,
-    read: (start, count, into) => tensor.read(start, count, into),
-  };
-}
-
 /** What has been found out about a folder, without its weights. */
 interface OpenFolder {
   readonly dir: string;
@@ -296,6 +229,7 @@ function checkpointOf({ dir, spec, config, tensors, others, sources, files }: Op
       return readSlot(sourceOf(slotKey));
     },
     dtypeOf: (slotKey) => sourceOf(slotKey).dtype,
+    storedDtypeOf: (slotKey) => sourceOf(slotKey).dtype,
     readRectangle: (rectangle, into) => readRectangle(sourceOf(rectangle.key).parts, rectangle, into),
     async readFloat32(slotKey) {
       const { dtype, bytes } = await readSlot(sourceOf(slotKey));
@@ -308,33 +242,6 @@ function checkpointOf({ dir, spec, config, tensors, others, sources, files }: Op
       await Promise.all(files.map((file) => file.close()));
     },
   };
-}
-
-async function readSlot({ slot, dtype, parts }: SlotSource): Promise<TypedBytes> {
-  const [first] = parts;
-  if (isWholeTensor(first.place)) return { dtype, bytes: await first.read(0, first.count) };
-  const size = floatBytes[dtype];
-  const bytes = new Uint8Array(elements(slot.shape) * size);
-  for (const { place, count, read } of parts) takeSlot(place, await read(0, count), bytes, size);
-  return { dtype, bytes };
-}
-
-async function readSlotRows(
-  { slot, dtype, parts }: SlotSource,
-  { start, count }: { readonly start: number; readonly count: number },
-  memory: ArrayBuffer | undefined,
-  readRectangle: ReturnType<typeof openRectangleReader>,
-): Promise<Float32Array> {
-  const [rows, width] = matrixShape(slot.shape);
-  if (!(start >= 0 && count >= 0 && start + count <= rows))
-    throw new Error(`rows ${start} to ${start + count} of ${slot.key}, which has ${rows}`);
-  const fitting = memory !== undefined && memory.byteLength >= 4 * count * width ? memory : undefined;
-  const into = fitting && storedPlace(dtype, count * width, fitting);
-  const [first] = parts;
-  if (isWholeTensor(first.place))
-    return toFloat32(dtype, await first.read(start * width, count * width, into), fitting);
-  const { bytes } = await readRectangle(parts, wholeRows(slot.key, start, count, width), into);
-  return toFloat32(dtype, bytes, fitting);
 }
 
 /** The precision that most elements are read in. */

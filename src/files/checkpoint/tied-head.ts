@@ -71,7 +71,8 @@ function noHead([name]: readonly string[], dir: string): Error {
 /** Elements that are compared at once. */
 const run = 1 << 21;
 
-async function haveEqualValues(one: ReadableTensor, other: ReadableTensor): Promise<boolean> {
+/** Whether two tensors have one shape and equal values, whatever their precisions. */
+export async function haveEqualValues(one: ReadableTensor, other: ReadableTensor): Promise<boolean> {
   if (one.shape.join() !== other.shape.join() || one.presented === null || other.presented === null) return false;
   const count = elements(one.shape);
   for (let start = 0; start < count; start += run) {

@@ -5,7 +5,7 @@ import { markdownText, oneLine } from "../../base/markdown.js";
 import { bytes, compact, percent, significant } from "../../base/format.js";
 import type { WriteDtype } from "../../files/checkpoint/write.js";
 import { countParams } from "../../model/cost/params.js";
-import { worstLayer, type PreservationReport } from "../../model/results/preservation.js";
+import { unreachedWords, worstLayer, type PreservationReport } from "../../model/results/preservation.js";
 import { explainExpectation, explainTitle } from "../planning/explain.js";
 import type { SurgeryPlan } from "../planning/plan.js";
 import { servingOf, type Support } from "../planning/serving.js";
@@ -206,6 +206,7 @@ export function licence({ license, licenseName, licenseFrom, licenseFiles }: Par
 /** What was measured, in lines of Markdown; `parent` says what to call the model that it was compared with. */
 export function measured(report: PreservationReport | null, parent = "the parent"): string[] {
   if (report?.verdict.kind === "damaged") return [report.verdict.words];
+  const unreached = report === null ? null : unreachedWords(report);
   if (report === null) return [`${notMeasured} \`upcycle verify PARENT THIS\` does.`];
   return [
     `Measured on ${report.tokens} tokens of ${markdownText(report.source)}, ${parent} and this model evaluated ` +
@@ -214,6 +215,7 @@ export function measured(report: PreservationReport | null, parent = "the parent
     ...rows(measuredRows(report)),
     "",
     report.verdict.words,
+    ...(unreached === null ? [] : [unreached]),
     `\`${reportFile}\` has it by layer.`,
   ];
 }

@@ -14,11 +14,10 @@ import { recipeName, type UpcycleRecipe } from "../planning/recipe.js";
 import type { RouterRows } from "../planning/router-rows.js";
 import { megatronObstacles } from "../../model/decoder/megatron.js";
 import { ownFamily, type DecoderSpec } from "../../model/decoder/types.js";
-import { isRouter, keepsFloat32 } from "../../model/tensors/precision.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { modelCard, type CardFacts } from "./card.js";
 import { damageWords } from "./damage.js";
-import { fileWarnings, ownDtype } from "./execute.js";
+import { fileWarnings } from "./execute.js";
 import { lineageOf, lineageRecord } from "./lineage.js";
 import {
   makeModel,
@@ -34,6 +33,7 @@ import {
 import { calibratedRecipe, hasPrompts, promptedRouter, type MeasureEvent, type MeasureTools } from "./measure.js";
 import { readParentCard } from "./parent-card.js";
 import { adapterFacts, adapterWords, sourceName, sourceOf, type Parents } from "./parents.js";
+import { precisionsOf } from "./precision.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
 import { toolVersion } from "./version.js";
 
@@ -57,6 +57,8 @@ export type ConvertOptions = UpcycleOptions & MakeOptions;
 export interface ConversionPlan extends PlannedModel<SurgeryPlan> {
   /** Precision of the routers; null: that of all other tensors. */
   readonly routerDtype: WriteDtype | null;
+  /** The precision of each slot. */
+  readonly slotDtype: (slot: Slot) => WriteDtype;
   /** The adapter that is merged into each parent, the base first, in words; null: none. */
   readonly adapters: readonly (string | null)[];
 }
@@ -147,7 +149,7 @@ async function prepare(
   const work = {
     name: `${recipeName(plan.recipe)} of ${plan.source.family}`,
     settings: { recipe: plan.recipe, routerDtype },
-    slotDtype: slotDtypeOf(planned),
+    slotDtype: planned.slotDtype,
     target: plan.target,
     outputs: plan.outputs,
     data: plan.data,
@@ -192,18 +194,6 @@ async function cardOf(parents: Parents, { plan, dtype, weightBytes, warnings }: 
   };
 }
 
-/** The precision of each slot. */
-function slotDtypeOf({
-  plan: { target },
-  dtype,
-  routerDtype,
-}: Pick<ConversionPlan, "plan" | "dtype" | "routerDtype">): (slot: Slot) => WriteDtype {
-  return (slot) => {
-    if (routerDtype !== null && isRouter(slot)) return routerDtype;
-    return keepsFloat32(target, slot) ? "F32" : dtype;
-  };
-}
-
 function planFor(
   parents: Parents,
   { recipe, routerRows, dtype, routerDtype = undefined, maxShardBytes, format }: UpcycleOptions,
@@ -214,16 +204,19 @@ function planFor(
   );
   const [base, ...others] = parents;
   const plan = planFormat(base.spec, recipe, routerRows, format);
+  const { warnings: aboutPrecision, ...precisions } = precisionsOf(parents, plan, { dtype, routerDtype });
   const warnings = [
     ...plan.warnings,
     ...differences,
+    ...aboutPrecision,
     ...fileWarnings(base),
     ...others.flatMap((other) => fileWarnings(other).map((words) => `${sourceName(sourceOf(other))}: ${words}`)),
   ];
-  const precision = { plan, dtype: dtype ?? ownDtype(base), routerDtype: routerDtype ?? null };
   return {
-    ...precision,
-    weightBytes: plannedWeightBytes(plan.target, slotDtypeOf(precision), maxShardBytes, format),
+    plan,
+    ...precisions,
+    routerDtype: routerDtype ?? null,
+    weightBytes: plannedWeightBytes(plan.target, precisions.slotDtype, maxShardBytes, format),
     adapters: parents.map(adapterWords),
     warnings,
   };

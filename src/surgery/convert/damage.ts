@@ -4,7 +4,7 @@ import { stopError, type UpcycleError } from "../../base/errors.js";
 import { compact } from "../../base/format.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
 import { countNonFinite } from "../../files/numeric/finite.js";
-import { matrixShape } from "../../files/numeric/rectangles.js";
+import { matrixShape, wholeRows } from "../../files/numeric/rectangles.js";
 import { tensorNames } from "../../model/tensors/names.js";
 import { slotsOf, type Slot } from "../../model/tensors/slots.js";
 import { sourceKeys } from "../planning/expr.js";
@@ -57,9 +57,12 @@ export async function damageError(
       if (found > 0) return sourceError(source, key, found);
     }
   }
-  return stopError(`tensor ${name} would have infinite values: its weights are too large for this precision (${dtype})`, {
-    hint: "write bfloat16 or float32 (--dtype), or write it all the same with --allow-nonfinite",
-  });
+  return stopError(
+    `tensor ${name} would have infinite values: its weights are too large for this precision (${dtype})`,
+    {
+      hint: "write bfloat16 or float32 (--dtype), or write it all the same with --allow-nonfinite",
+    },
+  );
 }
 
 function sourceError(source: Checkpoint, key: string, count: number): UpcycleError {
@@ -89,7 +92,7 @@ async function countIn(source: Checkpoint, key: string): Promise<number> {
   let count = 0;
   for (let start = 0; start < rows; start += step) {
     const rowCount = Math.min(step, rows - start);
-    const { dtype, bytes } = await source.readRectangle({ key, rowStart: start, rowCount, columnStart: 0, columnCount: columns });
+    const { dtype, bytes } = await source.readRectangle(wholeRows(key, start, rowCount, columns));
     count += countNonFinite(dtype, bytes);
   }
   return count;

@@ -5,7 +5,12 @@
 import { parentPort, type MessagePort } from "node:worker_threads";
 import { sentError, type SentError } from "../../base/errors.js";
 import type { Chunk } from "../../files/checkpoint/chunks.js";
-import { openChunkWriter, type ChunkTarget, type ChunkWriter, type WrittenChunk } from "../../files/checkpoint/chunk-writer.js";
+import {
+  openChunkWriter,
+  type ChunkTarget,
+  type ChunkWriter,
+  type WrittenChunk,
+} from "../../files/checkpoint/chunk-writer.js";
 import { areasOf, type AreaPlan } from "./areas.js";
 import { closeParents, openParents, type ParentSources } from "./parents.js";
 

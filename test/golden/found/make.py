@@ -227,8 +227,54 @@ def composites():
     write_expected(folder, reload(folder, AutoModelForImageTextToText), 12)
 
 
+def adapters():
+    # PEFT's own files: embeddings and heads under factors (saved whole by default), modules trained as a whole, and a
+    # resized vocabulary. `expected.safetensors` is what PEFT computes with the adapter on its model.
+    import peft
+    from peft import LoraConfig, get_peft_model
+
+    def adapted(name, base, change=None, **settings):
+        torch.manual_seed(11)
+        model = reload(HERE / base)
+        if change is not None:
+            change(model)
+        wrapped = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=2, lora_alpha=4, **settings)).eval()
+        generator = torch.Generator().manual_seed(13)
+        with torch.no_grad():
+            for key, parameter in wrapped.named_parameters():
+                if "lora_" in key or "modules_to_save" in key:
+                    parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+        folder = fresh(f"adapter/{name}")
+        wrapped.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)
+        path = folder / "adapter_config.json"
+        config = json.loads(path.read_text())
+        config["base_model_name_or_path"] = None
+        for key in ("target_modules", "modules_to_save"):
+            config[key] = sorted(config[key]) if config[key] else config[key]
+        path.write_text(json.dumps(config, indent=2) + "\n")
+        write_expected(folder, wrapped, 12)
+        return folder
+
+    plain("adapter_base", "llama", seed=21)
+    plain("adapter_base_tied", "llama", seed=22, tie_word_embeddings=True)
+    resize = lambda model: model.resize_token_embeddings(VOCAB + 4)
+    adapted("embedding", "adapter_base", target_modules=["embed_tokens", "q_proj"])
+    adapted("head", "adapter_base", target_modules=["lm_head"])
+    differing = adapted("embedding_differing", "adapter_base", target_modules=["embed_tokens"],
+                        change=lambda model: model.model.embed_tokens.weight.data.mul_(1.5))
+    assert differing.exists()
+    adapted("modules_to_save", "adapter_base", target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens", "norm"])
+    adapted("modules_to_save_resized", "adapter_base", resize, target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"])
+    adapted("resized", "adapter_base", resize, target_modules=["v_proj"])
+    adapted("resized_tied", "adapter_base_tied", resize, target_modules=["v_proj"])
+    adapted("head_untied", "adapter_base_tied", target_modules=["q_proj"], modules_to_save=["lm_head"])
+    adapted("embedding_untied", "adapter_base_tied", target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    print("peft", peft.__version__)
+
+
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["ministral", "tied_heads", "packed", "prefixes", "composites"]
+    wanted = sys.argv[1:] or ["ministral", "tied_heads", "packed", "prefixes", "composites", "adapters"]
     for part in wanted:
         print(part, transformers.__version__, torch.__version__)
         globals()[part]()
