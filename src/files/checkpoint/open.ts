@@ -16,7 +16,6 @@ import { decoderConfig, specFromConfig } from "../../model/decoder/config.js";
 import { readQuantization } from "../../model/decoder/quantization.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { isComputedBuffer } from "../../model/tensors/names.js";
-import type { Placement } from "../../model/tensors/placement.js";
 import { familyNames, headNames } from "../../model/tensors/stored-names.js";
 import { adapterConfigFile, withAdapter } from "./adapter.js";
 import { foreignFolder } from "./foreign-folder.js";

@@ -1,6 +1,6 @@
 /**
  * Weights that are no numbers: NaN, or infinite. Looking for them costs little beside moving the bytes: a run of bytes
- * without any is seen by SIMD kernels at several GB/s (`bench/parts.mjs`), and only a run with one is counted.
+ * without any is seen by SIMD kernels at several GB/s (`bench/finite.mjs`), and only a run with one is counted.
  */
 import { floatBytes, type FloatDtype } from "./dtype.js";
 import { kernelMemory, type Kernels } from "./kernels.js";

@@ -35,7 +35,7 @@ def randomize(model, seed):
 
 
 def ids(length, seed=5):
-    return torch.randint(3, VOCAB, (1, length), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(3, VOCAB - 4, (1, length), generator=torch.Generator().manual_seed(seed))
 
 
 def write_expected(folder, model, length):
@@ -268,13 +268,38 @@ def adapters():
     adapted("modules_to_save_resized", "adapter_base", resize, target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"])
     adapted("resized", "adapter_base", resize, target_modules=["v_proj"])
     adapted("resized_tied", "adapter_base_tied", resize, target_modules=["v_proj"])
+    adapted("shrunk_tied", "adapter_base_tied", lambda model: model.resize_token_embeddings(VOCAB - 4),
+            target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"])
     adapted("head_untied", "adapter_base_tied", target_modules=["q_proj"], modules_to_save=["lm_head"])
     adapted("embedding_untied", "adapter_base_tied", target_modules=["q_proj"], modules_to_save=["embed_tokens"])
     print("peft", peft.__version__)
 
 
+def reports():
+    # Models as public reports describe them; each report's number is in docs/support-checked.md.
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0, 1.1, 1.3], "long_factor": [2.0, 3.0, 5.0],
+            "partial_rotary_factor": 0.75, "original_max_position_embeddings": 8}
+    sizes = {key: value for key, value in SIZES.items() if key != "head_dim"}
+    folder = fresh("report/phi4_mini")  # rope over three quarters of a head, LongRoPE, a tied head
+    config = CONFIG_MAPPING["phi3"](**sizes, rope_parameters=rope, original_max_position_embeddings=8,
+                                    tie_word_embeddings=True, sliding_window=None)
+    causal(config, 31).save_pretrained(folder)
+    trim(folder)
+    write_expected(folder, reload(folder), 20)
+
+    folder = plain("report/qwen3_moe_yarn", "qwen3_moe", seed=32, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8)
+    edit_config(folder, lambda config: (config.pop("rope_parameters", None), config.update(
+        rope_theta=10000.0, rope_scaling={"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16})))
+    write_expected(folder, reload(folder), 24)
+
+    folder = plain("report/llama_linear_rope", "llama", seed=33)
+    edit_config(folder, lambda config: (config.pop("rope_parameters", None), config.update(
+        rope_theta=10000.0, rope_scaling={"type": "linear", "factor": 4.0})))
+    write_expected(folder, reload(folder), 16)
+
+
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["ministral", "tied_heads", "packed", "prefixes", "composites", "adapters"]
+    wanted = sys.argv[1:] or ["ministral", "tied_heads", "packed", "prefixes", "composites", "adapters", "reports"]
     for part in wanted:
         print(part, transformers.__version__, torch.__version__)
         globals()[part]()
