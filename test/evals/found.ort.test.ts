@@ -85,9 +85,25 @@ describe("a folder as people have it", () => {
     expect((await notesOf("found/adapter/embedding")).notes).toEqual([]);
     expect((await notesOf("found/adapter/head")).notes).toEqual([]);
     expect((await notesOf("found/adapter/modules_to_save")).notes).toEqual([]);
-    expect((await notesOf("found/adapter/embedding_differing")).notes).toMatchInlineSnapshot();
-    expect((await notesOf("found/adapter/resized")).notes).toMatchInlineSnapshot();
-    expect((await notesOf("found/adapter/resized_tied")).notes).toMatchInlineSnapshot();
-    expect((await notesOf("found/adapter/head_untied")).notes).toMatchInlineSnapshot();
+    expect((await notesOf("found/adapter/embedding_differing")).notes).toMatchInlineSnapshot(`
+      [
+        "the adapter brings a model.embed_tokens.weight that differs from the model's, and it is used in its place",
+      ]
+    `);
+    expect((await notesOf("found/adapter/resized")).notes).toMatchInlineSnapshot(`
+      [
+        "the adapter resizes the vocabulary from 48 to 52 words",
+      ]
+    `);
+    expect((await notesOf("found/adapter/resized_tied")).notes).toMatchInlineSnapshot(`
+      [
+        "the adapter resizes the vocabulary from 48 to 52 words",
+      ]
+    `);
+    expect((await notesOf("found/adapter/head_untied")).notes).toMatchInlineSnapshot(`
+      [
+        "the adapter gives embedding and head values of their own, which the model ties: they are untied",
+      ]
+    `);
   });
 });

@@ -25,14 +25,21 @@ export interface AdapterWholes {
   readonly notes: readonly string[];
 }
 
-const wholeName = /^base_model\.model\.(.+?)(\.base_layer|\.modules_to_save(?:\.[^.]+)?)?\.(weight|bias)$/;
+const wholeName =
+  /^base_model\.model\.(.+?)(?:\.(base_layer|original_module|modules_to_save)(?:\.[^.]+)?)?\.(weight|bias)$/;
+
+/**
+ * What a whole tensor is, by what stands behind its module's name. Where the vocabulary was resized, PEFT saves a module
+ * of `modules_to_save` three times: as it was before, and as it was trained under two names.
+ */
+type WholeKind = "base_layer" | "original_module" | "modules_to_save" | "plain";
 
 /** The names of an adapter's tensors as names of the model's. */
 export interface AdapterNames {
   /** The model's name of a module, which PEFT found in the classes of transformers 5 or inside a multimodal model. */
   module(path: string): string;
   /** What a tensor of the adapter's files stands for as a whole, under factors or not; null for all others. */
-  whole(stored: string): Pick<NamedWhole, "name" | "isBase"> | null;
+  whole(stored: string): Pick<NamedWhole, "name" | "kind"> | null;
 }
 
 /** How the tensors of a model's adapters are called. */
@@ -57,7 +64,7 @@ export function adapterNames(model: DecoderSpec): AdapterNames {
       const [, path, wrapper, what] = wholeName.exec(unwrapped(stored)) ?? [];
       if (path === undefined || path.includes(".lora_")) return null;
       const name = `${module(path)}.${what}`;
-      return inFiles.has(name) ? { name, isBase: wrapper === ".base_layer" } : null;
+      return inFiles.has(name) ? { name, kind: (wrapper ?? "plain") as WholeKind } : null;
     },
   };
 }
@@ -67,8 +74,18 @@ interface NamedWhole {
   /** The model's name of what it is. */
   readonly name: string;
   readonly tensor: ReadableTensor;
-  /** It lies under factors, as PEFT saves embeddings and heads. */
-  readonly isBase: boolean;
+  readonly kind: WholeKind;
+}
+
+/** One tensor for each name: the trained one where there are several. */
+function trainedOnes(all: readonly NamedWhole[]): NamedWhole[] {
+  const rank: Readonly<Record<WholeKind, number>> = { modules_to_save: 0, base_layer: 1, plain: 1, original_module: 2 };
+  const byName = new Map<string, NamedWhole>();
+  for (const one of all) {
+    const other = byName.get(one.name);
+    if (other === undefined || rank[one.kind] < rank[other.kind]) byName.set(one.name, one);
+  }
+  return [...byName.values()];
 }
 
 /**
@@ -82,10 +99,12 @@ export async function adapterWholes(
   names: AdapterNames,
   { spec, config, dir }: { readonly spec: DecoderSpec; readonly config: AdapterConfig; readonly dir: string },
 ): Promise<AdapterWholes> {
-  const wholes = [...stored].flatMap(([name, tensor]): NamedWhole[] => {
-    const known = names.whole(name);
-    return known === null ? [] : [{ ...known, tensor }];
-  });
+  const wholes = trainedOnes(
+    [...stored].flatMap(([name, tensor]): NamedWhole[] => {
+      const known = names.whole(name);
+      return known === null ? [] : [{ ...known, tensor }];
+    }),
+  );
   for (const module of config.modules_to_save ?? []) requireModule(module, wholes, dir);
   const embed = at(tensorNames(spec, { part: "embed" }), 0);
   const head = at(tensorNames(spec, { part: "head" }), 0);
@@ -101,13 +120,13 @@ export async function adapterWholes(
   const shapes = shapesOf({ ...spec, vocab, tiedHead: false });
   const changed = new Map<string, ReadableTensor>();
   const notes: string[] = [];
-  for (const { name, tensor, isBase } of wholes) {
+  for (const { name, tensor, kind } of wholes) {
     requireShape(name, tensor, entryOf(shapes, name), dir);
     const before = own.get(name === head && spec.tiedHead ? embed : name);
     const known = before !== undefined && before.weightless !== true;
     if (known && !resized && (await haveEqualValues(before, tensor))) continue;
     changed.set(name, tensor);
-    if (isBase && known && !resized)
+    if (kind === "base_layer" && known && !resized)
       notes.push(`the adapter brings a ${name} that differs from the model's, and it is used in its place`);
   }
   if (resized) notes.push(`the adapter resizes the vocabulary from ${spec.vocab} to ${vocab} words`);

@@ -84,9 +84,8 @@ async function namesIn(dir: string): Promise<string[]> {
 
 /** The shards that a set of `count` lacks, as a phrase; `found` are the names that are there. */
 export function missingShards(found: readonly string[]): string | null {
-  const [first] = found;
-  const match = /^(.*)-(\d+)-of-(\d+)\.(safetensors|bin)$/.exec(first ?? "");
-  if (match === null) return null;
+  const match = found.map((name) => /^(.*)-(\d+)-of-(\d+)\.(safetensors|bin)$/.exec(name)).find((one) => one !== null);
+  if (match === undefined) return null;
   const [, stem, , of = "", extension] = match;
   const set = found.filter((name) => name.startsWith(`${stem}-`) && name.endsWith(`-of-${of}.${extension}`));
   const total = Number(of);

@@ -102,12 +102,13 @@ async function openFolder(dir: string): Promise<Checkpoint> {
   const files: RangeFile[] = [];
   try {
     const named = underFamilyNames(described, await locateTensors(dir, files), dir);
-    const names = new Set([...placesIn(described, named, dir).map(({ name }) => name), ...headNames(described)]);
+    const asDescribed = placesIn(described, named, dir);
+    const names = new Set([...asDescribed.map(({ name }) => name), ...headNames(described)]);
     const quantization = readQuantization(config, configPath);
     if (quantization === null) await requireUnpacked(named.keys(), config, dir);
     const { tensors: scaled, scales } = withScales(named, names, quantization, dequantizedDtype(config), dir);
     const { spec, tensors, copies, notes } = await decideHead(described, scaled, dir);
-    const places = placesIn(spec, tensors, dir);
+    const places = spec === described && tensors === scaled ? asDescribed : placesIn(spec, tensors, dir);
     const read = new Set(places.map(({ name }) => name));
     requireTensors(read, tensors, dir, spec);
     const others = [...tensors.keys()]

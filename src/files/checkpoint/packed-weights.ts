@@ -33,6 +33,10 @@ const packings: readonly Packing[] = [
   },
 ];
 
+/** What any of them has, MLX included: nearly every folder has no such name. */
+const anyMark =
+  /\.(g_idx|qweight|absmax|quant_map|SCB|weight_packed|weight_scale_2|W_q|scales|biases)$|\.quant_state\.|_proj_blocks$/;
+
 const mlx: Omit<Packing, "mark"> = {
   what: "MLX",
   hint: `write it in 16 bits with mlx_lm.convert --dequantize, or ${unquantized}`,
@@ -47,7 +51,8 @@ export async function requireUnpacked(
   config: Readonly<Record<string, unknown>>,
   dir: string,
 ): Promise<void> {
-  const all = [...names];
+  const all = [...names].filter((name) => anyMark.test(name));
+  if (all.length === 0) return;
   const there = new Set(all);
   const packing = packings.find(({ mark }) => all.some((name) => mark.test(name)));
   if (packing !== undefined) {

@@ -3,10 +3,11 @@ import { at } from "../../base/at.js";
 import { stopError, type UpcycleError } from "../../base/errors.js";
 import { compact } from "../../base/format.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
+import type { NonFiniteRun } from "../../files/checkpoint/write.js";
 import { countNonFinite } from "../../files/numeric/finite.js";
 import { matrixShape, wholeRows } from "../../files/numeric/rectangles.js";
 import { tensorNames } from "../../model/tensors/names.js";
-import { slotsOf, type Slot } from "../../model/tensors/slots.js";
+import { slotsOf } from "../../model/tensors/slots.js";
 import { sourceKeys } from "../planning/expr.js";
 import { adapterFolderOf, modelFolderOf } from "../../files/checkpoint/model-source.js";
 import { sourceOf, type Parents } from "./parents.js";
@@ -46,8 +47,7 @@ export const damageParagraph = (words: string): string => `**${words.charAt(0).t
 export async function damageError(
   sources: Parents,
   { outputs, dtype }: Pick<Work, "outputs" | "dtype">,
-  name: string,
-  slots: readonly Slot[],
+  { names: [name], slots }: NonFiniteRun,
 ): Promise<UpcycleError> {
   const keys = new Set(slots.map(({ key }) => key));
   const values = outputs.filter(({ slot }) => keys.has(slot.key)).map(({ value }) => value);

@@ -120,9 +120,9 @@ async function write(
     pace,
     resume: { identity, sources: () => sourceStamps(sources), onFound: listeners.onFound },
     onProgress: listeners.onProgress,
-    async onNonFinite(name, slots, values) {
-      if (!allowNonFinite) throw await damageError(sources, work, name, slots);
-      damage.set(name, (damage.get(name) ?? 0) + values);
+    async onNonFinite(found) {
+      if (!allowNonFinite) throw await damageError(sources, work, found);
+      for (const name of found.names) damage.set(name, (damage.get(name) ?? 0) + found.values);
     },
   });
   return { ...written, damage };
