@@ -267,7 +267,7 @@ function requireFactor(
   if (shape.join() !== expectedShape.join()) {
     throw inputError(
       `tensor ${name} has shape [${shape.join(", ")}], expected [${expectedShape.join(", ")}] for ${matrix}`,
-      { where, hint: `is this adapter of another model, or another ${adapterConfigFile}?` },
+      { where, hint: `is this adapter of another model, of one with added words, or another ${adapterConfigFile}?` },
     );
   }
   return factor as Factor;

@@ -52,6 +52,17 @@ export function slotSources(
 function slotPart(place: Placement, tensor: ReadableTensor, where: string, describedBy: string): SlotPart {
   const { name } = place;
   const { shape, dtype, presented } = tensor;
+  if (elements(shape) === 0) {
+    throw inputError(
+      `tensor ${name} is empty (shape [${shape.join(", ")}]), ${describedBy} asks for [${place.shape.join(", ")}]`,
+      {
+        where,
+        hint:
+          "DeepSpeed's ZeRO-3 saves a model so that was not gathered: save it with " +
+          "stage3_gather_16bit_weights_on_model_save, or put it together with zero_to_fp32.py",
+      },
+    );
+  }
   if (shape.join() !== place.shape.join()) {
     throw inputError(
       `tensor ${name} has shape [${shape.join(", ")}], ${describedBy} asks for [${place.shape.join(", ")}]`,

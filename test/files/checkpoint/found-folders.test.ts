@@ -82,6 +82,7 @@ describe("a folder that cannot be read says what it is", () => {
       "(1 of 3 shards) but no model.safetensors.index",
     ],
     ["some of two old shards", renamed("pytorch_model-00001-of-00002.bin"), "(1 of 2 shards) but no pytorch_model.bin"],
+    ["ZeRO-3 without gathering", withTensors({ [`${q}.weight`]: [0] }), "DeepSpeed's ZeRO-3 saves a model so"],
     ["GPTQ", withTensors({ [`${q}.qweight`]: [2, 2], [`${q}.g_idx`]: [2] }, /q_proj.weight/), "quantized by GPTQ"],
     [
       "AWQ",
