@@ -11,7 +11,7 @@ import type { WriteDtype } from "../files/checkpoint/write.js";
 import { isHubReference } from "../files/hub/reference.js";
 import { withFsErrors } from "../files/io/fs-errors.js";
 import { dtypeNames as dtypeWords } from "../surgery/convert/card.js";
-import { damageWords, type Damage } from "../surgery/convert/damage.js";
+import { damageWords, type Damage } from "../surgery/convert/damage-words.js";
 import type { PlannedModel, Surgery } from "../surgery/convert/make.js";
 import { requireOut } from "../surgery/convert/place.js";
 import type { Proof } from "../surgery/convert/proof.js";

@@ -10,7 +10,7 @@ import { explainExpectation, explainTitle } from "../planning/explain.js";
 import type { SurgeryPlan } from "../planning/plan.js";
 import { servingOf, type Support } from "../planning/serving.js";
 import { recipeName } from "../planning/recipe.js";
-import { damageParagraph } from "./damage.js";
+import { damageParagraph } from "./damage-words.js";
 import type { ParentCard } from "./parent-card.js";
 import { toolVersion } from "./version.js";
 

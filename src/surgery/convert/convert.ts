@@ -16,7 +16,7 @@ import { megatronObstacles } from "../../model/decoder/megatron.js";
 import { ownFamily, type DecoderSpec } from "../../model/decoder/types.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { modelCard, type CardFacts } from "./card.js";
-import { damageWords } from "./damage.js";
+import { damageWords } from "./damage-words.js";
 import { fileWarnings } from "./execute.js";
 import { lineageOf, lineageRecord } from "./lineage.js";
 import {

@@ -1,4 +1,4 @@
-/** Weights that are NaN or infinite: what a conversion that meets them says, and where they come from. */
+/** Weights that are NaN or infinite: where a conversion that meets them has them from. */
 import { at } from "../../base/at.js";
 import { stopError, type UpcycleError } from "../../base/errors.js";
 import { compact } from "../../base/format.js";
@@ -12,33 +12,6 @@ import { sourceKeys } from "../planning/expr.js";
 import { adapterFolderOf, modelFolderOf } from "../../files/checkpoint/model-source.js";
 import { sourceOf, type Parents } from "./parents.js";
 import type { Work } from "./work.js";
-
-/** How many values that are no numbers were written to each stored tensor that has any. */
-export type Damage = ReadonlyMap<string, number>;
-
-/** The verdict on a model with such values; null: it has none. */
-export function damageWords(damage: Damage): string | null {
-  const [first] = damage.keys();
-  if (first === undefined) return null;
-  const values = [...damage.values()].reduce((a, b) => a + b, 0);
-  const tensors = damage.size === 1 ? `tensor ${first}` : `${damage.size} tensors, such as ${first}`;
-  return (
-    `this model is damaged: ${compact(values)} ${values === 1 ? "value is" : "values are"} NaN or infinite, in ${tensors}` +
-    ", as what it was made of has them"
-  );
-}
-
-/** A card that says so first, and no longer what is kept of a function. */
-export function damagedCard(card: string, damage: Damage): string {
-  const words = damageWords(damage);
-  if (words === null) return card;
-  const lines = card.split("\n").filter((line) => !line.startsWith("| function |"));
-  const title = lines.findIndex((line) => line.startsWith("# "));
-  return lines.toSpliced(title + 1, 0, "", damageParagraph(words)).join("\n");
-}
-
-/** The verdict as a paragraph of a card. */
-export const damageParagraph = (words: string): string => `**${words.charAt(0).toUpperCase()}${words.slice(1)}.**`;
 
 /**
  * The error for a tensor that would get values that are no numbers. Reads what the tensor is made of until it finds

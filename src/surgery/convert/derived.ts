@@ -8,7 +8,7 @@ import type { Slot } from "../../model/tensors/slots.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { PlannedSlot } from "../planning/plan.js";
 import { cardFile } from "../../files/formats/model-files.js";
-import { damagedCard } from "./damage.js";
+import { damagedCard } from "./damage-words.js";
 import { derivedCard, type DerivedCardWords } from "./derived-card.js";
 import { fileWarnings } from "./execute.js";
 import type { LineageRecord } from "./lineage.js";

@@ -10,7 +10,7 @@ import { foldersOf, type ModelSource } from "../../files/checkpoint/model-source
 import type { WriteDtype } from "../../files/checkpoint/write.js";
 import { breathe } from "../../files/io/breath.js";
 import type { PreservationReport } from "../../model/results/preservation.js";
-import type { Damage } from "./damage.js";
+import type { Damage } from "./damage-words.js";
 import { executeWork, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
 import { finishedFiles } from "./finished.js";
 import type { MeasureEvent, MeasureTools } from "./measure.js";

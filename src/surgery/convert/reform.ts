@@ -15,7 +15,7 @@ import { read } from "../planning/expr.js";
 import type { PlannedSlot } from "../planning/plan.js";
 import { targetFamilies } from "../planning/recipe.js";
 import { cardFile } from "../../files/formats/model-files.js";
-import { damagedCard } from "./damage.js";
+import { damagedCard } from "./damage-words.js";
 import { derivedCard } from "./derived-card.js";
 import { fileWarnings, ownDtype } from "./execute.js";
 import type { LineageRecord } from "./lineage.js";

@@ -7,7 +7,7 @@ import { resultOf } from "../../../src/base/events.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { convertBytes, fromFloat32, toFloat32 } from "../../../src/files/numeric/dtype.js";
 import { convertCheckpoint, upcycling, type ConvertOptions } from "../../../src/surgery/convert/convert.js";
-import { damageWords } from "../../../src/surgery/convert/damage.js";
+import { damageWords } from "../../../src/surgery/convert/damage-words.js";
 import { diffCheckpoints } from "../../../src/surgery/convert/diff.js";
 import { mergeCheckpoint } from "../../../src/surgery/convert/merge.js";
 import { makeByWorkflow } from "../../../src/surgery/convert/workflow.js";
