@@ -123,7 +123,10 @@ describe("an adapter is refused", () => {
 
   it.each([
     [{ use_dora: true }, "DoRA rescales the merged weights"],
-    [{ modules_to_save: ["lm_head"] }, "modules that were trained as a whole are not taken over"],
+    [
+      { modules_to_save: ["lm_head"] },
+      "modules_to_save names lm_head, and the adapter has no such tensor of this model",
+    ],
     [{ bias: "lora_only" }, "trained biases are not merged here"],
     [{ lora_bias: true }, "biases of lora_B are not merged here"],
     [{ peft_type: "IA3" }, "this is no LoRA"],
@@ -164,7 +167,7 @@ describe("an adapter is refused", () => {
     expect(await lineOf(rename(`${q}.lora_B.bias`))).toContain("is a bias of LoRA");
     expect(await lineOf(rename(`${q}.lora_E`))).toContain("is no factor of LoRA that is known here");
     expect(await lineOf(rename("base_model.model.lm_head.weight"))).toContain(
-      "a module or a vocabulary that was trained as a whole",
+      "the adapter resizes the vocabulary, but has no model.embed_tokens.weight of the new size",
     );
     expect(await lineOf(rename(`${q}.lora_A.default.weight`))).toBe("no error");
     expect(
