@@ -123,10 +123,6 @@ describe("an adapter is refused", () => {
 
   it.each([
     [{ use_dora: true }, "DoRA rescales the merged weights"],
-    [
-      { modules_to_save: ["lm_head"] },
-      "modules_to_save names lm_head, and the adapter has no such tensor of this model",
-    ],
     [{ bias: "lora_only" }, "trained biases are not merged here"],
     [{ lora_bias: true }, "biases of lora_B are not merged here"],
     [{ peft_type: "IA3" }, "this is no LoRA"],
@@ -147,6 +143,12 @@ describe("an adapter is refused", () => {
     expect(line).toContain(merge);
     expect(line).toContain("adapter_config.json:");
     expect(line).toContain(Object.keys(config)[0]!);
+  });
+
+  it("that names a module trained as a whole, and does not have it", async () => {
+    expect(await lineOf(changedAdapter("llama", fresh(), { modules_to_save: ["lm_head"] }))).toContain(
+      "modules_to_save names lm_head, and the adapter has no such tensor of this model",
+    );
   });
 
   it("whose numbers make no sense", async () => {
