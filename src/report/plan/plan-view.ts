@@ -5,7 +5,8 @@
 import { at } from "../../base/at.js";
 import { compact, fixed, notAvailable, significant } from "../../base/format.js";
 import { lossOf, type ArmId } from "../../laws/planner/arms.js";
-import { curveDraws, curvesOf, type Curves } from "../../laws/planner/coefficients.js";
+import { curvesOf, type Curves } from "../../laws/planner/coefficients.js";
+import { curveDraws } from "../../laws/planner/law-draws.js";
 import type { CatchUp } from "../../laws/planner/crossing.js";
 import { intervalOf, type Plan } from "../../laws/planner/plan.js";
 import type { ArmPlan, PlanRequest } from "../../laws/planner/plan-types.js";
