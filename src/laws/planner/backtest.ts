@@ -1,8 +1,7 @@
 /** Published comparisons beside what the planner says for each, and what every form of its laws says. */
 import { lossOf } from "./arms.js";
-import { curvesOf, type Coefficients, type Curves } from "./coefficients.js";
 import { reuseShare, formNames } from "./alternative-forms.js";
-import { upcyclingParams } from "./coefficients.js";
+import { curvesOf, upcyclingParams, type Coefficients, type Curves } from "./coefficients.js";
 import { orderOf } from "./evidence.js";
 import { formsOf, withForm } from "./law-draws.js";
 import { publishedComparisons, type PublishedComparison } from "./published-comparisons.js";
@@ -49,7 +48,10 @@ export function backtest({ coefficients, draws, level }: BacktestOptions): reado
       answer,
       laws: forms.map((form) => ({
         name: form.name,
-        difference: lossOf("upcycled", form.curves, size, seen, tokens) / form.other(size, seen, other) - 1,
+        difference:
+          lossOf("upcycled", form.curves, size, seen, tokens) /
+            lossOf(other.id, form.curves, size, seen, other.tokens) -
+          1,
       })),
       outcome: outcomeOf(comparison, answer),
     };
@@ -59,46 +61,32 @@ export function backtest({ coefficients, draws, level }: BacktestOptions): reado
 interface LawForm {
   readonly name: string;
   readonly curves: Curves;
-  readonly other: (size: number, seen: number, other: { id: "dense" | "scratch"; tokens: number }) => number;
 }
 
 /** The laws as they are, with each other form of the upcycled one, and with a dense model whose gains saturate. */
 function lawForms(coefficients: Coefficients, curves: Curves): readonly LawForm[] {
-  const forms = formsOf(coefficients).map((form): LawForm => {
-    const own = withForm(curves, coefficients, coefficients.arms.upcycled.params, form);
-    return {
-      name: formNames[form],
-      curves: own,
-      other: (size, seen, { id, tokens }) => lossOf(id, own, size, seen, tokens),
-    };
-  });
-  const saturating = saturatingDense(coefficients, curves);
-  if (saturating === null) return forms;
-  return [
-    ...forms,
-    {
-      name: "reuse saturates",
-      curves,
-      other: (size, seen, { id, tokens }) =>
-        id === "dense" ? saturating(size, seen, tokens) : curves.scratch(size, tokens),
-    },
-  ];
+  const forms = formsOf(coefficients).map((form): LawForm => ({
+    name: formNames[form],
+    curves: withForm(curves, coefficients, coefficients.arms.upcycled.params, form),
+  }));
+  const saturating = saturatingReuse(coefficients, curves);
+  return saturating === null ? forms : [...forms, { name: "reuse saturates", curves: saturating }];
 }
 
 /**
- * Loss of a dense model of N parameters after D1 and D2 tokens if its further gains saturate; null where the laws do
- * not say how.
+ * The curves with a dense model whose gains from further tokens saturate, the second model of the dense arm; null where
+ * the laws do not say how.
  */
-export function saturatingDense(
-  { arms, ranges }: Coefficients,
-  curves: Curves,
-): ((size: number, seen: number, tokens: number) => number) | null {
+export function saturatingReuse({ arms, ranges }: Coefficients, curves: Curves): Curves | null {
   const params = upcyclingParams(arms.upcycled, arms.upcycled.params);
   if (params === null || ranges.tokens === null) return null;
   const [smallest] = ranges.tokens;
-  return (size, seen, tokens) => {
-    const parent = curves.dense(size, seen);
-    return parent - reuseShare(params, smallest, seen) * (parent - curves.dense(size, seen + tokens));
+  return {
+    ...curves,
+    continued: (size, seen, tokens) => {
+      const parent = curves.dense(size, seen);
+      return parent - reuseShare(params, smallest, seen) * (parent - curves.dense(size, seen + tokens));
+    },
   };
 }
 

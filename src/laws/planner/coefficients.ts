@@ -52,6 +52,8 @@ export interface Coefficients {
 /** Losses in nats per token: N parameters of the dense model, D tokens. */
 export interface Curves {
   readonly dense: (size: number, tokens: number) => number;
+  /** A dense model after D1 and D2 tokens; left out: as one trained on D1 + D2. */
+  readonly continued?: (size: number, seen: number, tokens: number) => number;
   readonly scratch: (size: number, tokens: number) => number;
   /** The law as it stands: at few tokens it may lie above the parent. */
   readonly upcycled: (size: number, seen: number, tokens: number) => number;

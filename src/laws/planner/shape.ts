@@ -246,6 +246,16 @@ export function mixtureOf(source: DecoderSpec, recipe: RecipeShape): DecoderSpec
   };
 }
 
+/** An MoE with `times` as many routed experts and the same number of them per token (arXiv 2604.19835). */
+export function multipliedExperts(source: DecoderSpec, times: number): DecoderSpec {
+  return {
+    ...source,
+    layers: source.layers.map((layer) =>
+      layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, experts: times * layer.ffn.experts } } : layer,
+    ),
+  };
+}
+
 /** Names of `parseShape`. */
 const shapeNames = ["hidden", "layers", "heads", "kv", "headDim", "inner", "vocab", "tied", "gated", "bias"];
 
