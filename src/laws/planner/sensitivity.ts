@@ -68,7 +68,7 @@ export function sensitivityOf(context: PlanContext, plan: PlanResults): readonly
       assumption: `${name}${share}`,
       low: { ...ends[0], label: "worst twentieth" },
       high: { ...ends[1], label: "best twentieth" },
-      decides: best.share !== null && best.share < 0.9,
+      decides: ends.some(({ best: drawn }) => !answer.ahead.includes(drawn)),
     },
   ];
 }

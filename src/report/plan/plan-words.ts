@@ -34,7 +34,7 @@ export function planAnswer(plan: Plan): readonly string[] {
   }
   const sentences =
     answer.verdict === "open"
-      ? [openWords(answer, plan), whyOpen(answer, plan), narrowingWords(answer, plan)]
+      ? [openWords(answer, plan), ordersWords(answer), whyOpen(answer, plan), narrowingWords(answer, plan)]
       : [verdictWords(answer, plan), budgetWordsOf(plan), certaintyWords(plan)];
   return [...sentences, backtestWords(plan)].filter((text) => text !== "");
 }
@@ -122,9 +122,28 @@ function openWords({ equalTokens, equalFlops, scratch }: Answer, { main }: Plan)
   );
 }
 
+/** How many published comparisons found the upcycled model better, against each of the two others. */
+function ordersWords({ equalTokens, scratch }: Answer): string {
+  const parts = [equalTokens, scratch].flatMap(({ published, other }) => {
+    if (published === null) return [];
+    const { better, alike, worse } = published.orders;
+    const counts = [
+      `${better} found it better`,
+      ...(alike === 0 ? [] : [`${alike} alike`]),
+      ...(worse === 0 ? [] : [`${worse} worse`]),
+    ];
+    return [
+      `of ${better + alike + worse} with ${other.id === "dense" ? "continued dense" : "from scratch"} ${counts.join(", ")}`,
+    ];
+  });
+  return parts.length === 0 ? "" : `Published comparisons of an upcycled model: ${parts.join("; ")}.`;
+}
+
 /** Why no law answers. */
 function whyOpen({ outside, clamped, equalTokens }: Answer, { parentLoss, validFrom }: Plan): string {
-  const reasons = outside.map(
+  // What is hardly outside is worth a word only where nothing else is.
+  const far = outside.filter(({ factor }) => factor >= 1.2);
+  const reasons = (far.length === 0 && !clamped ? outside : far).map(
     ({ what, value, factor, above }) =>
       `${what} = ${compact(value)} is ${compact(factor, 2)} times ${above ? "beyond" : "below"} what the laws were ` +
       "fitted on",
