@@ -24,8 +24,11 @@ export interface StarView {
   }[];
 }
 
-/** Who is ahead: one arm, several that tie, or nobody because no law answers there. */
-export type Winner = "dense" | "upcycled" | "scratch" | "tie" | "open";
+/**
+ * Who is ahead: one arm, the upcycled model and the MoE from scratch alike (`moe`), others that tie, or nobody because
+ * no law answers there (`open`).
+ */
+export type Winner = "dense" | "upcycled" | "scratch" | "moe" | "tie" | "open";
 
 /** Who is ahead at the plan's N, by D1 and D2 or by D1 and compute. */
 export interface WinnerView {
@@ -66,7 +69,7 @@ export interface PlanViews {
 const steps = 25;
 const mapSteps = 20;
 /** The map asks every cell, so it draws fewer. */
-const mapDraws = 40;
+const mapDraws = 80;
 const usualSizes: readonly number[] = [1e8, 1e9, 7e9, 7e10];
 
 /** The views of a plan; null where its parent is an MoE, of which the laws say nothing. */
@@ -142,7 +145,8 @@ function winnerOf(ground: Ground, tokens: number, denseTokens: number): Winner {
   ];
   const ahead: readonly ArmId[] = aheadOf(ground, contenders);
   if (ahead.length === 0) return "open";
-  return ahead.length > 1 ? "tie" : at(ahead, 0);
+  if (ahead.length === 1) return at(ahead, 0);
+  return ahead.includes("dense") ? "tie" : "moe";
 }
 
 function frontierView({ coefficients, seen }: PlanRequest, { size, arms, main }: Plan, ratio: number): FrontierView {

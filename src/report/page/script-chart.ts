@@ -199,6 +199,7 @@ function lineChart(id, describe) {
     const dots = spec.dots || [];
     const p = pen(u);
     const names = [];
+    const marked = [];
     for (const dot of dots) {
       const [x, y] = [p.x(dot.x), p.y(dot.y)];
       if (x < p.box.left || x > p.box.left + p.box.width || y < p.box.top || y > p.box.top + p.box.height) continue;
@@ -209,6 +210,25 @@ function lineChart(id, describe) {
       p.context.lineWidth = 1.5 * p.ratio;
       p.context.strokeStyle = variable("--page");
       p.context.stroke();
+      marked.push({ label: dot.label, colour: dot.colour, x: x, y: y });
+    }
+    // The names of dots, right of them or left where the right has no room, none on another.
+    marked.sort((a, b) => a.y - b.y);
+    p.context.textBaseline = "middle";
+    p.context.lineJoin = "round";
+    let above = -Infinity;
+    for (const mark of marked) {
+      const room = p.context.measureText(mark.label).width + 10 * p.ratio;
+      const isLeft = mark.x + room > p.box.left + p.box.width;
+      const y = Math.max(mark.y - 11 * p.ratio, above + 13 * p.ratio);
+      above = y;
+      p.context.textAlign = isLeft ? "right" : "left";
+      const x = mark.x + (isLeft ? -8 : 8) * p.ratio;
+      p.context.lineWidth = 3 * p.ratio;
+      p.context.strokeStyle = variable("--page");
+      p.context.strokeText(mark.label, x, y);
+      p.context.fillStyle = mark.colour;
+      p.context.fillText(mark.label, x, y);
     }
     if (spec.names) {
       for (const line of spec.lines) {

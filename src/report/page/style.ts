@@ -17,7 +17,8 @@ const light = css`
   --code: #f2f3f4;
   --cue: #c9ccd0;
   --beyond: #f1f1ee;
-  --tie: #9db7a6;
+  --tie: #8f8ac2;
+  --tie-all: #c9b98f;
   --l1: #2f74b5;
   --l2: #7fb0dc;
   --l3: #c4dcf0;
@@ -39,7 +40,8 @@ const dark = css`
   --code: #20252b;
   --cue: #4a525b;
   --beyond: #1c2025;
-  --tie: #5d7566;
+  --tie: #6a659c;
+  --tie-all: #6e6346;
   --l1: #78b9f2;
   --l2: #3c79b1;
   --l3: #2d4b66;

@@ -139,6 +139,9 @@ const style = css`
     font-weight: 600;
   }
   td {
+    min-width: 6.5rem;
+  }
+  td.number {
     min-width: 2.6rem;
   }
   tbody th {

@@ -278,7 +278,12 @@ function sensitivityTable({ sensitivity }: Plan): PlanTable {
   };
 }
 
-const share = (value: number): string => `${value < 0 ? "-" : "+"}${fixed(Math.abs(100 * value), 1)}`;
+/** A share in per cent, with its sign where it does not round to 0. */
+function share(value: number): string {
+  const digits = fixed(Math.abs(100 * value), 1);
+  if (Number(digits) === 0) return digits;
+  return `${value < 0 ? "-" : "+"}${digits}`;
+}
 
 /** What was measured: a share of the other's loss, or an order. */
 function measuredCell({ comparison: { measured } }: Plan["backtest"][number]): string {

@@ -108,7 +108,9 @@ function tiles(plan: Plan): string {
         [
           "D*, parent sunk",
           catchUpWords(recipes.find(({ name }) => name === main)?.sunk),
-          "tokens until scratch catches up, by the laws",
+          plan.answer?.verdict === "open"
+            ? "by laws that do not reach here"
+            : "tokens until scratch catches up, by the laws",
         ],
         costTile(plan, upcycled, "Cost"),
       ];
@@ -209,9 +211,7 @@ export function planChart({ coefficients, seed, level }: PlanRequest, plan: Plan
       high: hasIntervals ? intervals.map((interval) => round(interval.high)) : null,
     };
   });
-  const dots = plan.arms.flatMap(({ id, label, tokens, loss }) =>
-    tokens === null || loss === null ? [] : [{ x: tokens, y: round(loss), tone: tones[id], label }],
-  );
+  const dots = armDots(plan).map((dot) => ({ ...dot, y: round(dot.y) }));
   const bottom = Math.min(...lines.flatMap(({ low: lows, values }) => lows ?? values));
   // A mixture from scratch starts far above the others: its beginning may lie above the picture.
   const top = parentLoss + 0.45 * (parentLoss - bottom);
@@ -225,4 +225,16 @@ export function planChart({ coefficients, seed, level }: PlanRequest, plan: Plan
     verticals: [{ value: middle, label: "budget" }, ...(star === null ? [] : [{ value: star, label: "D*" }])],
     fitted: coefficients.ranges.tokens,
   };
+}
+
+/** A dot for every arm with a loss; arms of one kind that lie on each other share a dot and its name. */
+function armDots({ arms }: Plan): PlanChart["dots"] {
+  const dots: { x: number; y: number; tone: number; label: string }[] = [];
+  for (const { id, label, recipe, tokens, loss } of arms) {
+    if (tokens === null || loss === null) continue;
+    const same = dots.find(({ x, y, tone }) => x === tokens && y === loss && tone === tones[id]);
+    if (same === undefined) dots.push({ x: tokens, y: loss, tone: tones[id], label });
+    else same.label += `, ${recipe ?? label}`;
+  }
+  return dots;
 }

@@ -111,14 +111,13 @@ function budgetWordsOf({ arms, main }: Plan): string {
 }
 
 /** Where no law answers: what published comparisons say. */
-function openWords({ equalTokens, equalFlops, scratch }: Answer, { main }: Plan): string {
+function openWords({ equalTokens, equalFlops }: Answer, { main }: Plan): string {
   const tokens = compact(equalTokens.one.tokens);
   const published = equalTokens.basis === "published";
   const subject = published ? "published comparisons put" : "the laws put";
   return (
     `No verdict: ${subject} upcycled ${main ?? ""} ${standing(equalTokens)} continued dense at equal tokens ` +
-    `(${tokens}), ${standing(equalFlops)} it at equal FLOPs (dense with ${compact(equalFlops.other.tokens)}), and ` +
-    `${standing(scratch)} a mixture from scratch.`
+    `(${tokens}) and ${standing(equalFlops)} it at equal FLOPs (dense with ${compact(equalFlops.other.tokens)}).`
   );
 }
 
@@ -136,7 +135,8 @@ function ordersWords({ equalTokens, scratch }: Answer): string {
       `of ${better + alike + worse} with ${other.id === "dense" ? "continued dense" : "from scratch"} ${counts.join(", ")}`,
     ];
   });
-  return parts.length === 0 ? "" : `Published comparisons of an upcycled model: ${parts.join("; ")}.`;
+  const counts = parts.length === 0 ? "" : ` Published comparisons of an upcycled model: ${parts.join("; ")}.`;
+  return `Against a mixture from scratch it is ${standing(scratch)}${scratch.verdict === "tie" ? " it" : ""}.${counts}`;
 }
 
 /** Why no law answers. */

@@ -12,7 +12,8 @@ const winnerWords: Readonly<Record<Winner, readonly [colour: string, words: stri
   upcycled: ["var(--arm-2)", "upcycled"],
   scratch: ["var(--arm-1)", "from scratch"],
   dense: ["var(--arm-0)", "continued dense"],
-  tie: ["var(--tie)", "too close to call"],
+  moe: ["var(--tie)", "upcycled = from scratch, both below dense"],
+  tie: ["var(--tie-all)", "too close to call"],
   open: ["var(--rule)", "no law answers"],
 };
 
