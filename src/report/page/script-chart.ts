@@ -1,7 +1,7 @@
 /**
  * Script of the page, first part, as text (it runs in a browser, which this package's types do not know): one line
- * chart with bands, a reading under the pointer or the arrow keys, and a redraw when the width, the theme or the medium
- * changes. No back-quotes and no dollar-brace in here: the text stands in a template literal.
+ * chart with bands, a reading under the pointer or the arrow keys, a redraw when the width, the theme or the medium
+ * changes, and the copy buttons. No back-quotes and no dollar-brace in here: the text stands in a template literal.
  */
 export const chartScript = String.raw`
 "use strict";
@@ -65,11 +65,14 @@ function resampled(xs, ys, grid) {
 }
 
 /**
- * Logarithmic ticks: 1, 2 and 5 of every decade, only 1 where there are many decades. (uPlot's own start at the first
- * point.)
+ * Logarithmic ticks: 1, 2 and 5 of every decade, only 1 where there are many decades or few of the pixels that the axis
+ * is long. (uPlot's own start at the first point.)
  */
-function logTicks(min, max) {
-  const leads = max / min > 500 ? [1] : [1, 2, 5];
+function logTicks(min, max, length) {
+  const decade = length / Math.log10(max / min);
+  // Between 1 and 2 a name needs 40 pixels; an axis shorter than a decade would have hardly any tick.
+  const isSparse = max / min > 500 || (decade < 133 && max / min > 20);
+  const leads = isSparse ? [1] : [1, 2, 5];
   const ticks = [];
   for (let decade = Math.floor(Math.log10(min)); decade <= Math.log10(max); decade++) {
     for (const lead of leads) {
@@ -210,7 +213,7 @@ function lineChart(id, describe) {
       p.context.lineWidth = 1.5 * p.ratio;
       p.context.strokeStyle = variable("--page");
       p.context.stroke();
-      marked.push({ label: dot.label, colour: dot.colour, x: x, y: y });
+      if (dot.label !== "") marked.push({ label: dot.label, colour: dot.colour, x: x, y: y });
     }
     // The names of dots, right of them or left where the right has no room, none on another.
     marked.sort((a, b) => a.y - b.y);
@@ -220,6 +223,7 @@ function lineChart(id, describe) {
     for (const mark of marked) {
       const room = p.context.measureText(mark.label).width + 10 * p.ratio;
       const isLeft = mark.x + room > p.box.left + p.box.width;
+      if (isLeft && mark.x - room < p.box.left) continue;
       const y = Math.max(mark.y - 11 * p.ratio, above + 13 * p.ratio);
       above = y;
       p.context.textAlign = isLeft ? "right" : "left";
@@ -298,7 +302,7 @@ function lineChart(id, describe) {
       values: (u, splits) => splits.map((v) => (v === null ? "" : short(v, true))),
     };
     if (spec.xLog) {
-      xAxis.splits = (u, i, min, max) => logTicks(min, max);
+      xAxis.splits = (u, i, min, max) => logTicks(min, max, drawnWidth - 60 - nameRoom());
       xAxis.filter = (u, splits) => splits;
     }
     plot = new uPlot(
@@ -365,4 +369,21 @@ addEventListener("afterprint", () => {
   delete root.dataset.print;
   redrawAll();
 });
+
+/** Buttons that copy the text of an element; where the clipboard is closed, they select it. */
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    const source = document.getElementById(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(source);
+      button.textContent = "Selected";
+    }
+    setTimeout(() => {
+      button.textContent = "Copy";
+    }, 1600);
+  });
+}
 `;

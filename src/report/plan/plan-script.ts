@@ -89,15 +89,6 @@ document.getElementById("reset").addEventListener("click", () => {
   for (const slider of sliders) slider.value = slider.defaultValue;
   update();
 });
-for (const button of document.querySelectorAll("button[data-copy]")) {
-  button.addEventListener("click", () => {
-    const text = document.getElementById(button.dataset.copy).textContent;
-    navigator.clipboard.writeText(text).then(() => {
-      button.textContent = "Copied";
-      setTimeout(() => (button.textContent = "Copy"), 1500);
-    });
-  });
-}
 if (chart !== null) lineChart("plan-loss", chartSpec);
 restore();
 `;

@@ -120,7 +120,7 @@ function modelTable({ models }: Plan): PlanTable {
     words: [],
     note:
       "Active: parameters that touch a token, with both embeddings and without any. FLOPs per token, forward and " +
-      "backward; MFU: their share of peak.",
+      "backward; MFU: their share of peak, calibrated on published trainings unless it was measured.",
     head: ["model", "parameters", "active", "no embedding", "TFLOP/1K tok.", "MFU", "tokens/s"],
     rows: models.map((model) => [
       modelName(model),
@@ -239,8 +239,8 @@ function timeTable({ models }: Plan): PlanTable {
     title: "Seconds of a step",
     words: [],
     note:
-      "By the speed model, a step of the whole cluster: computing; communication of each kind that does not hide " +
-      "behind it; the pipeline's bubble.",
+      "By the speed model, before it is calibrated, a step of the whole cluster: computing; communication of each kind " +
+      "that does not hide behind it; the pipeline's bubble.",
     head: ["model", "compute", "TP", "EP", "CP", "PP", "DP", "sum", "tokens"],
     rows: models.map((model) => {
       const best = model.placing.best;

@@ -227,14 +227,17 @@ export function planChart({ coefficients, seed, level }: PlanRequest, plan: Plan
   };
 }
 
-/** A dot for every arm with a loss; arms of one kind that lie on each other share a dot and its name. */
+/**
+ * A dot for every arm with a loss, named by its recipe, because its line says its kind; arms of one kind that lie on each
+ * other share a dot.
+ */
 function armDots({ arms }: Plan): PlanChart["dots"] {
   const dots: { x: number; y: number; tone: number; label: string }[] = [];
-  for (const { id, label, recipe, tokens, loss } of arms) {
+  for (const { id, recipe, tokens, loss } of arms) {
     if (tokens === null || loss === null) continue;
     const same = dots.find(({ x, y, tone }) => x === tokens && y === loss && tone === tones[id]);
-    if (same === undefined) dots.push({ x: tokens, y: loss, tone: tones[id], label });
-    else same.label += `, ${recipe ?? label}`;
+    if (same === undefined) dots.push({ x: tokens, y: loss, tone: tones[id], label: recipe ?? "" });
+    else same.label += `, ${recipe ?? ""}`;
   }
   return dots;
 }

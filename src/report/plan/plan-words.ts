@@ -93,8 +93,9 @@ function verdictWords(answer: Answer, plan: Plan): string {
       `below it ${flops}.`
     );
   }
+  const close = ahead.length > 1 ? ", too close to call" : "";
   return (
-    `${lead}: after ${tokens} tokens ${upcycled} is ${standing(equalTokens)} continued dense at equal tokens and ` +
+    `${lead}${close}: after ${tokens} tokens ${upcycled} is ${standing(equalTokens)} continued dense at equal tokens and ` +
     `${standing(equalFlops)} it ${flops}, and ${standing(scratch)} a mixture from scratch.`
   );
 }
