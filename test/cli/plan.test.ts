@@ -168,7 +168,7 @@ describe("upcycle plan", () => {
     ]);
     const totals = ({ models }: Record<string, unknown>): (readonly [number, number])[] =>
       (models as { params: { total: number; active: number } }[]).map(({ params }) => [params.total, params.active]);
-    // Mixtral's published element counts; DeepSeek-V3 has 671B, of which 37B are active, without multi-token prediction.
+    // Mixtral's published element counts; DeepSeek-V3 has 671B, 37B of them active, without multi-token prediction.
     expect(at(totals(mixtral), 0)).toEqual([46_702_792_704, 12_879_925_248]);
     expect(at(totals(deepseek), 0).map((count) => Math.floor(count / 1e9))).toEqual([671, 37]);
     for (const plan of [mixtral, deepseek]) {

@@ -1,9 +1,9 @@
 /**
  * How much lower an upcycled model's loss is where no law can say: an interval from what others have measured.
  *
- * A published loss difference counts the less the further its N, D1 and D2 are from those of the plan: a factor of ten
- * in one of them halves its weight or so (`reach`). The law's own difference at the nearest place inside of its range is
- * the prior; its weight falls with the distance to that place. The scatter between studies starts from the law's scatter
+ * A published loss difference counts the less the further its N, D1 and D2 are from those of the plan: a factor of
+ * ten in one of them leaves 61 % (`reach`). The law's own difference at the nearest place inside of its range is the
+ * prior; its weight falls with the distance to that place. The scatter between studies starts from the law's scatter
  * inside of its range, with the weight of four comparisons. What comes out is Student's interval for one more
  * comparison (normal data with a normal-inverse-gamma prior, evidence discounted by powers; our choice throughout).
  */

@@ -44,7 +44,7 @@ export const lawErrors: LawErrors = { fit: 0.002, growth: 0.0075, forms: true };
 /** The draws without any error but that of the coefficients. */
 export const coefficientErrorsOnly: LawErrors = { fit: 0, growth: 0, forms: false };
 
-/** Half of the draws keep the interaction, which fitted best where forms were compared; a quarter each takes another. */
+/** Half of the draws keep the interaction, which fitted best where forms were compared; the others share the rest. */
 const formOfDraw: readonly UpcyclingForm[] = ["interaction", "no-interaction", "interaction", "additive"];
 
 /**

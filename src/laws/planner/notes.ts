@@ -34,8 +34,8 @@ const moeParentNotes: readonly Note[] = [
   {
     kind: "coefficients",
     text:
-      "The parent is an MoE already. No law that we know is about training one on or about multiplying its experts, so " +
-      "there are no losses here: parameters, FLOPs, layout, time and cost only.",
+      "The parent is an MoE already. No law that we know is about training one on or about multiplying its experts, " +
+      "so there are no losses here: parameters, FLOPs, layout, time and cost only.",
   },
 ];
 
@@ -53,8 +53,8 @@ function coefficientNotes({ coefficients, level, draws }: PlanResults): Note[] {
   const why: Record<PlanResults["coefficients"]["uncertainty"], string> = {
     rounding:
       `Intervals are ${percent(level)} over ${draws} draws: the digits that Table 2 does not print; an error of the ` +
-      "fit of 0.2 % for each law, which is our estimate because none is published; the form of the upcycled law (with " +
-      "interaction, without, additive); and an error that grows outside of the fitted range.",
+      "fit of 0.2 % for each law, which is our estimate because none is published; the form of the upcycled law " +
+      "(with interaction, without, additive); and an error that grows outside of the fitted range.",
     draws:
       `Intervals are ${percent(level)} over ${draws} bootstrap draws of your fits, with the form of the upcycled law ` +
       "(with interaction, without, additive) and an error that grows outside of the fitted range.",

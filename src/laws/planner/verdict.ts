@@ -50,8 +50,8 @@ export interface Comparison {
   /** Loss of `other` by its law, to which shares refer. */
   readonly loss: number;
   /**
-   * `lower`, `higher`: the interval leaves out 0. `tie`: it does not, and the difference is no more than two runs of one
-   * recipe differ by. `open`: nothing can be said.
+   * `lower`, `higher`: the interval leaves out 0. `tie`: it does not, and the difference is no more than two runs of
+   * one recipe differ by. `open`: nothing can be said.
    */
   readonly verdict: "lower" | "higher" | "tie" | "open";
   /** Null where the law answers. */

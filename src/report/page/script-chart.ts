@@ -86,8 +86,8 @@ function logTicks(min, max, length) {
 /**
  * Draws describe() into the figure with this id. describe returns { x, lines, xLog, xLabel, xWord, yRange, level,
  * format, verticals, fitted, dots, names }; a line is { label, colour, values, low, high, dash, width }, level a dashed
- * horizontal { value, label, below }, a vertical { value, label }, fitted the range of x outside of which the picture is
- * shaded, a dot { x, y, label, colour }; with names the lines carry theirs at their ends.
+ * horizontal { value, label, below }, a vertical { value, label }, fitted the range of x outside of which the picture
+ * is shaded, a dot { x, y, label, colour }; with names the lines carry theirs at their ends.
  */
 function lineChart(id, describe) {
   const figure = document.getElementById(id);
@@ -151,7 +151,13 @@ function lineChart(id, describe) {
     context.save();
     context.font = 11.5 * ratio + "px " + getComputedStyle(document.body).fontFamily;
     context.beginPath();
-    return { context: context, ratio: ratio, box: u.bbox, x: (v) => u.valToPos(v, "x", true), y: (v) => u.valToPos(v, "y", true) };
+    return {
+      context: context,
+      ratio: ratio,
+      box: u.bbox,
+      x: (value) => u.valToPos(value, "x", true),
+      y: (value) => u.valToPos(value, "y", true),
+    };
   }
 
   /** What is beyond the fitted range lies on grey. */
@@ -238,7 +244,8 @@ function lineChart(id, describe) {
       for (const line of spec.lines) {
         let last = line.values.length - 1;
         while (last >= 0 && line.values[last] === null) last -= 1;
-        if (last >= 0) names.push({ label: line.label, colour: line.colour, x: p.x(spec.x[last]), y: p.y(line.values[last]) });
+        if (last < 0) continue;
+        names.push({ label: line.label, colour: line.colour, x: p.x(spec.x[last]), y: p.y(line.values[last]) });
       }
       names.sort((a, b) => a.y - b.y);
       const apart = 13 * p.ratio;
@@ -330,7 +337,11 @@ function lineChart(id, describe) {
           points: { size: (u, i) => (series[i].band ? 0 : 8), width: 0, fill: (u, i) => series[i].stroke },
           drag: { x: true, y: false },
         },
-        hooks: { drawClear: [drawFitted], draw: [drawLevel, drawVerticals, drawNames], setCursor: [(u) => show(u.cursor.left < 0 ? null : u.cursor.idx)] },
+        hooks: {
+          drawClear: [drawFitted],
+          draw: [drawLevel, drawVerticals, drawNames],
+          setCursor: [(u) => show(u.cursor.left < 0 ? null : u.cursor.idx)],
+        },
       },
       columns,
       host,

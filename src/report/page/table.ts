@@ -13,5 +13,6 @@ export function framedTable(
     i === 0 ? `<th scope="row">${text}</th>` : `<td${align(i)}>${text}</td>`;
   const names = head.map((text, i) => `<th scope="col"${align(i)}>${text}</th>`).join("");
   const body = rows.map((row) => `<tr>${row.map(cell).join("")}</tr>`).join("");
-  return `<div class="frame" role="region" tabindex="0" aria-label="${label}"><table><thead><tr>${names}</tr></thead><tbody>${body}</tbody></table></div>`;
+  const table = `<table><thead><tr>${names}</tr></thead><tbody>${body}</tbody></table>`;
+  return `<div class="frame" role="region" tabindex="0" aria-label="${label}">${table}</div>`;
 }

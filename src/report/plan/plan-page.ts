@@ -232,15 +232,18 @@ function whatIf(request: PlanRequest, words: readonly string[]): string {
   return `<section aria-labelledby="sliders-title" class="scripted"><h2 id="sliders-title">What if</h2>
 <div class="sliders" id="sliders">${sliders.join("")}</div>
 <p id="problem" role="status"></p>
-<div class="commands" id="again"><button type="button" data-copy="again-command">Copy</button><pre tabindex="0" aria-label="The command for these settings"><code id="again-command">${escapeHtml(command)}</code></pre></div>
+<div class="commands" id="again"><button type="button" data-copy="again-command">Copy</button>
+<pre tabindex="0" aria-label="The command for these settings"
+><code id="again-command">${escapeHtml(command)}</code></pre>
+</div>
 <p class="note small">The command plans for what the sliders say; the address of this page keeps them too.</p>
 <button type="button" id="reset">Back to the plan</button></section>`;
 }
 
 const lossCaption =
-  "<b>Loss against further tokens, by the laws.</b> Bands: the interval; grey: beyond the fitted tokens; dots: the arms " +
-  "of the table above. At few tokens the upcycled law lies above the parent, whose loss stands there. The beginning of " +
-  "a mixture from scratch may lie above the picture.";
+  "<b>Loss against further tokens, by the laws.</b> Bands: the interval; grey: beyond the fitted tokens; dots: the " +
+  "arms of the table above. At few tokens the upcycled law lies above the parent, whose loss stands there. The " +
+  "beginning of a mixture from scratch may lie above the picture.";
 const lossFigure =
   `<figure id="plan-loss" class="scripted"><figcaption>${lossCaption}</figcaption>` +
   '<div class="plot" tabindex="0" role="img" aria-label="Loss against further tokens"></div>' +

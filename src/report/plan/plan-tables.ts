@@ -239,8 +239,8 @@ function timeTable({ models }: Plan): PlanTable {
     title: "Seconds of a step",
     words: [],
     note:
-      "By the speed model, before it is calibrated, a step of the whole cluster: computing; communication of each kind " +
-      "that does not hide behind it; the pipeline's bubble.",
+      "By the speed model, before it is calibrated, a step of the whole cluster: computing; communication of each " +
+      "kind that does not hide behind it; the pipeline's bubble.",
     head: ["model", "compute", "TP", "EP", "CP", "PP", "DP", "sum", "tokens"],
     rows: models.map((model) => {
       const best = model.placing.best;
@@ -331,8 +331,8 @@ function backtestLawTable({ backtest }: Plan): PlanTable {
     title: "What each law says for them",
     words: [1],
     note:
-      "As the laws stand, also where they do not reach: the difference in % of the other's loss. Reuse saturates: the " +
-      "second model of the dense arm, whose gains from D2 fall with ln D1.",
+      "As the laws stand, also where they do not reach: the difference in % of the other's loss. Reuse saturates: " +
+      "the second model of the dense arm, whose gains from D2 fall with ln D1.",
     head: ["parent", "measured", ...names],
     rows: backtest.map((row) => [
       row.comparison.title + (row.comparison.recipe === null ? "" : ` ${row.comparison.recipe}`),
@@ -342,12 +342,17 @@ function backtestLawTable({ backtest }: Plan): PlanTable {
   };
 }
 
+const readWords = {
+  text: "read in the paper",
+  abstract: "read in the abstract",
+  notes: "from notes about the paper",
+} as const;
+
 /** Where each published comparison was read, in the order of the table. */
 export function comparisonSources({ backtest }: Plan): readonly (readonly [name: string, text: string])[] {
   return backtest.map(({ comparison: { title, recipe, words, source, read, assumed } }) => [
     recipe === null ? title : `${title} ${recipe}`,
-    `${words} [${source}; ${{ text: "read in the paper", abstract: "read in the abstract", notes: "from notes about the paper" }[read]}` +
-      `${assumed === null ? "" : `; ours: ${assumed}`}]`,
+    `${words} [${source}; ${readWords[read]}${assumed === null ? "" : `; ours: ${assumed}`}]`,
   ]);
 }
 

@@ -14,7 +14,8 @@ const adviceWidth = 20;
 const shortTables: readonly string[] = ["arms", "crossings", "backtest", "models", "layout", "memory"];
 
 const moreHint =
-  "--full shows FLOPs, seconds, the sums, sources and what the answer hangs on; --html FILE writes a page with sliders; --json has the views too.";
+  "--full shows FLOPs, seconds, the sums, sources and what the answer hangs on; --html FILE writes a page with " +
+  "sliders; --json has the views too.";
 
 /**
  * A plan as text; `shape` is the dense model's shape in words. With `full` it has every table, sum and reason; else

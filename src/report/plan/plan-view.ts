@@ -228,8 +228,8 @@ export function planChart({ coefficients, seed, level }: PlanRequest, plan: Plan
 }
 
 /**
- * A dot for every arm with a loss, named by its recipe, because its line says its kind; arms of one kind that lie on each
- * other share a dot.
+ * A dot for every arm with a loss, named by its recipe, because its line says its kind; arms of one kind that lie on
+ * each other share a dot.
  */
 function armDots({ arms }: Plan): PlanChart["dots"] {
   const dots: { x: number; y: number; tone: number; label: string }[] = [];

@@ -95,8 +95,8 @@ function verdictWords(answer: Answer, plan: Plan): string {
   }
   const close = ahead.length > 1 ? ", too close to call" : "";
   return (
-    `${lead}${close}: after ${tokens} tokens ${upcycled} is ${standing(equalTokens)} continued dense at equal tokens and ` +
-    `${standing(equalFlops)} it ${flops}, and ${standing(scratch)} a mixture from scratch.`
+    `${lead}${close}: after ${tokens} tokens ${upcycled} is ${standing(equalTokens)} continued dense at equal tokens ` +
+    `and ${standing(equalFlops)} it ${flops}, and ${standing(scratch)} a mixture from scratch.`
   );
 }
 
@@ -132,9 +132,8 @@ function ordersWords({ equalTokens, scratch }: Answer): string {
       ...(alike === 0 ? [] : [`${alike} alike`]),
       ...(worse === 0 ? [] : [`${worse} worse`]),
     ];
-    return [
-      `of ${better + alike + worse} with ${other.id === "dense" ? "continued dense" : "from scratch"} ${counts.join(", ")}`,
-    ];
+    const name = other.id === "dense" ? "continued dense" : "from scratch";
+    return [`of ${better + alike + worse} with ${name} ${counts.join(", ")}`];
   });
   const counts = parts.length === 0 ? "" : ` Published comparisons of an upcycled model: ${parts.join("; ")}.`;
   return `Against a mixture from scratch it is ${standing(scratch)}${scratch.verdict === "tie" ? " it" : ""}.${counts}`;

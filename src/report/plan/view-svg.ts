@@ -86,7 +86,7 @@ export function ticksOf({ low, high, log }: SvgAxis): readonly number[] {
     }
     return ticks.filter((tick) => tick >= low * (1 - 1e-9) && tick <= high * (1 + 1e-9));
   }
-  const rough = (high - low) / 5;
+  const rough = (high - low) / 7;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step =
     at(
@@ -133,7 +133,8 @@ function axes(x: SvgAxis, y: SvgAxis, sides: Box, toX: Scale, toY: Scale): strin
 }
 
 const frame = (description: string, body: string): string =>
-  `<svg class="view" viewBox="0 -6 ${width} ${height + 6}" role="img" aria-label="${escapeHtml(description)}">${body}</svg>`;
+  `<svg class="view" viewBox="0 -6 ${width} ${height + 6}" role="img" ` +
+  `aria-label="${escapeHtml(description)}">${body}</svg>`;
 
 /** A chart of lines, each with its name at its end. */
 export function svgChart({ description, x, y, lines, marks = [], fitted = null }: SvgChart): string {
@@ -167,7 +168,8 @@ function beyondFit(axis: SvgAxis, fitted: readonly [number, number], toX: Scale,
       const [left, right] = [toX(from), toX(to)];
       const word =
         right - left > 56 ? `<text x="${round(right - 4)}" y="${bottom - 5}" text-anchor="end">beyond fit</text>` : "";
-      return `<rect class="beyond" x="${round(left)}" y="${top}" width="${round(right - left)}" height="${round(bottom - top)}"/>${word}`;
+      const size = `width="${round(right - left)}" height="${round(bottom - top)}"`;
+      return `<rect class="beyond" x="${round(left)}" y="${top}" ${size}/>${word}`;
     })
     .join("");
 }

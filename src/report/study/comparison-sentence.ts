@@ -30,7 +30,7 @@ export function bothComparisons(nameA: string, nameB: string, tokens: ArmCompari
     const place = "at equal tokens and at equal FLOPs";
     return `${claim(nameA, nameB, tokens, place)}: ${numbers(tokens)}.`;
   }
-  const both = `${claim(nameA, nameB, tokens)} (${size(tokens)}), and ${secondClaim(flops)} (${size(flops)})`;
+  const both = `${claim(nameA, nameB, tokens)} (${apart(tokens)}), and ${secondClaim(flops)} (${apart(flops)})`;
   const losses = (comparison: ArmComparison): string =>
     `${lossWithRange(comparison.a)} against ${lossWithRange(comparison.b)}`;
   return (
@@ -72,6 +72,13 @@ function claim(
       if (comparison.difference === 0) return `${nameA} came out equal to ${nameB} ${place}`;
       return `${nameA} came out ${better ? "below" : "above"} ${nameB} ${place}`;
   }
+}
+
+/** How far two arms are apart, for brackets. */
+function apart(comparison: ArmComparison): string {
+  if (comparison.difference === 0) return "no difference";
+  const direction = comparison.difference < 0 ? "lower" : "higher";
+  return `${nats(comparison.difference)}, ${percent(Math.abs(comparison.relative))} ${direction}`;
 }
 
 function size(comparison: ArmComparison): string {
