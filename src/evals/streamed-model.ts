@@ -87,9 +87,7 @@ export async function openStreamedModel(
         runtime.memory(4 * count * width),
       );
       const { graph } = blocks.head(rowsOf(hidden), count);
-      const biases = spec.headBias
-        ? [await weights.readRows("headBias", first, count, runtime.memory(4 * count))]
-        : [];
+      const biases = spec.headBias ? [await weights.readRows("headBias", first, count, runtime.memory(4 * count))] : [];
       const head = [rows, ...biases];
       const [logits] = await runtime.run(
         `head ${rowsOf(hidden)} ${count}`,
