@@ -323,7 +323,12 @@ function remarks({ notes, warnings, predictions }: FitReport): string[] {
 }
 
 const statusWords = (status: FitReport["fit"]["status"]): string =>
-  ({ converged: "converged", "at-bound": "at a bound", "iteration-limit": "NOT converged" })[status];
+  ({
+    converged: "converged",
+    "at-bound": "at a bound",
+    "iteration-limit": "NOT converged",
+    "no-better-than-constant": "NO FIT, no better than a constant",
+  })[status];
 
 /** The most lines of a reason that are named. */
 const mostLines = 5;

@@ -59,7 +59,12 @@ function header({ fit, points, file }: LawResult): string {
 }
 
 function tiles({ fit, quality }: LawResult): string {
-  const status = { converged: "converged", "at-bound": "at a bound", "iteration-limit": "not converged" }[fit.status];
+  const status = {
+    converged: "converged",
+    "at-bound": "at a bound",
+    "iteration-limit": "not converged",
+    "no-better-than-constant": "no fit",
+  }[fit.status];
   const items = [
     ["Optimum", status, `${fit.starts.atOptimum} of ${fit.starts.tried} starts reach it`],
     ["Error of the fit", `${significant(100 * quality.logRmse)} %`, `RMSE ${significant(quality.rmse)} nats`],
