@@ -23,7 +23,7 @@ import { fitLaw, problemOf } from "../dist/laws/fitting/fit.js";
 import { misfitOf } from "../dist/laws/fitting/misfit.js";
 import { newRunInterval, noiseOfOne } from "../dist/laws/fitting/new-run.js";
 import { profileParameter, profilePrediction } from "../dist/laws/fitting/profile.js";
-import { runNoise } from "../dist/laws/fitting/run-noise.js";
+import { runNoise, runNoiseOf } from "../dist/laws/fitting/run-noise.js";
 import { tangentOf } from "../dist/laws/fitting/tangent.js";
 import { publishedById } from "../dist/laws/forms/published.js";
 import { naturalOf, placesOf, predict } from "../dist/laws/forms/types.js";
@@ -195,7 +195,7 @@ function runStudy(name, cell, seed, result) {
   result.flagged += misfit?.isFlagged === true ? 1 : 0;
   if (cell.pattern !== undefined) return;
   const { cluster, ...unnamed } = points;
-  const noise = cluster === undefined ? null : runNoise(tangent, cluster);
+  const noise = cluster === undefined ? null : runNoiseOf(fit, problem, cluster);
   const ofLogs = cluster === undefined ? null : runNoise(tangent, cluster, fit.residuals);
   const ofOne = noiseOfOne(fit.residuals, fit.bound.p, ofLogs);
   result.noticed += dependenceOf(fit, unnamed, tangent) === null ? 0 : 1;

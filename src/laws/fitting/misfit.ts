@@ -27,6 +27,8 @@ export interface Misfit {
 const falseAlarms = 0.06;
 /** A pattern of which less than this part is new to the fit is no pattern. */
 const leastNew = 0.02;
+/** Constants and the columns themselves are in the span of most laws: what little they leave would only add noise. */
+const leastNewOfLines = 0.2;
 const largestDegree = 3;
 /** Points at equal places say something about the noise from this many degrees of freedom on. */
 const fewestReplicates = 4;
@@ -42,10 +44,13 @@ interface Test {
 export function misfitOf(fit: Fit, points: Points, tangent: Tangent): Misfit | null {
   const residuals = winsorised(fit.residuals);
   const parts = points.cluster === undefined ? [whole] : runParts(points.cluster);
-  const degrees = patterns(points);
+  const { lines, curved } = patterns(points);
   const tests = parts.flatMap(({ map, lost }) => {
     const [r, X] = [map(residuals), tangent.rows.map(map)];
-    const smooth = degrees.flatMap((_, i) => patternTest(r, X, degrees.slice(0, i + 1).flat().map(map), lost));
+    const smooth = curved.flatMap((_, i) => {
+      const added = curved.slice(0, i + 1).flat();
+      return patternTest(r, X, { lines: lines.map(map), curves: added.map(map) }, lost);
+    });
     const replicated = points.cluster === undefined ? replicateTest(r, points, tangent.rows.length) : [];
     return [...smooth, ...replicated];
   });
@@ -96,21 +101,26 @@ function winsorised(residuals: Float64Array): Float64Array {
   return limit > 0 ? residuals.map((r) => Math.min(limit, Math.max(-limit, r))) : residuals;
 }
 
-/**
- * Monomials by their degree: a constant and the columns themselves with the squares and products, then those of degree
- * three. Of a law over groups those of each group.
- */
-function patterns({ n, columns, group }: Points): readonly (readonly Float64Array[])[] {
+/** Monomials of the columns. */
+interface Patterns {
+  /** A constant and the columns themselves. */
+  readonly lines: readonly Float64Array[];
+  /** Squares and products, then those of degree three. */
+  readonly curved: readonly (readonly Float64Array[])[];
+}
+
+/** Monomials by their degree; of a law over groups those of each group. */
+function patterns({ n, columns, group }: Points): Patterns {
   const groups = group === undefined ? [null] : [...new Set(group)];
   const byGroup = groups.map((name) => {
     const isIn = (i: number): boolean => name === null || group?.[i] === name;
     const features = Object.keys(columns).flatMap((column) => standardised(valueAt(columns, column), isIn));
     return monomials(features, Float64Array.from({ length: n }, (_, i) => (isIn(i) ? 1 : 0)));
   });
-  return [
-    byGroup.flatMap((degrees) => degrees.slice(0, 3).flat()),
-    byGroup.flatMap((degrees) => degrees.slice(3).flat()),
-  ].filter((list) => list.length > 0);
+  return {
+    lines: byGroup.flatMap((degrees) => degrees.slice(0, 2).flat()),
+    curved: [2, 3].map((degree) => byGroup.flatMap((degrees) => at(degrees, degree))).filter((list) => list.length > 0),
+  };
 }
 
 /** A column's logarithm, or the column where it is not positive, about its mean in its own spread; 0 elsewhere. */
@@ -149,12 +159,14 @@ function monomials(features: readonly Float64Array[], one: Float64Array): readon
 function patternTest(
   residuals: Float64Array,
   columns: readonly Float64Array[],
-  added: readonly Float64Array[],
+  { lines, curves }: { readonly lines: readonly Float64Array[]; readonly curves: readonly Float64Array[] },
   lost: number,
 ): Test[] {
   const basis = orthonormal(columns, [], 1e-9);
   const most = Math.floor((residuals.length - lost - basis.length) / 2);
-  const extra = orthonormal(added, basis, leastNew).slice(0, Math.max(0, most));
+  const straight = orthonormal(lines, basis, leastNewOfLines);
+  const bent = orthonormal(curves, [...basis, ...straight], leastNew);
+  const extra = [...straight, ...bent].slice(0, Math.max(0, most));
   const noise = residuals.length - lost - basis.length - extra.length;
   if (extra.length === 0 || noise < 2) return [];
   const rest = without(residuals, basis);

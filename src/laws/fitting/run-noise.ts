@@ -11,7 +11,9 @@ import { at } from "../../base/at.js";
 import { inverse } from "../../base/linear-algebra.js";
 import { dot } from "../../base/vectors.js";
 import { fisherTail } from "./distributions.js";
-import type { Tangent } from "./tangent.js";
+import type { Problem } from "../solvers/local-fit.js";
+import type { Fit } from "./fit.js";
+import { tangentOf, type Tangent } from "./tangent.js";
 
 /** A variance with how well it is known. */
 export interface Variance {
@@ -34,6 +36,24 @@ export interface RunNoise {
    * independent.
    */
   along(gradient: Float64Array): Variance;
+}
+
+/**
+ * The noise of a fit's points in runs. Where a parameter ended on a bound, an interval may move it off or not: it is as
+ * wide as the wider of both needs. Null where no run has two points.
+ */
+export function runNoiseOf(fit: Fit, problem: Problem, runs: readonly string[]): RunNoise | null {
+  const free = runNoise(tangentOf(fit, problem), runs);
+  if (fit.atBound.length === 0 || free === null) return free;
+  const held = runNoise(tangentOf(fit, problem, "held"), runs);
+  if (held === null) return free;
+  return {
+    ...held,
+    along(gradient) {
+      const [one, other] = [free.along(gradient), held.along(gradient)];
+      return one.value > other.value ? one : other;
+    },
+  };
 }
 
 /** Estimates the noise; `values` [n] vary, the tangent's pulls where left out. Null where no run has two points. */

@@ -1,5 +1,6 @@
 /** A fit near its optimum as a linear problem: what tests and intervals that need no further fits work on. */
 import { at } from "../../base/at.js";
+import { largestSize } from "../../base/vectors.js";
 import type { LossName } from "../solvers/loss.js";
 import type { Problem } from "../solvers/local-fit.js";
 import type { Fit } from "./fit.js";
@@ -7,7 +8,7 @@ import type { Fit } from "./fit.js";
 /** Derivatives and residuals at the optimum. `n` points, `p` free parameters. */
 export interface Tangent {
   readonly n: number;
-  /** Indices of the parameters that are not on a bound. */
+  /** Indices of the parameters that the points feel. */
   readonly free: readonly number[];
   /** d prediction / d parameter, a row [n] per free parameter: of ln L, or of L where raw residuals are fitted. */
   readonly rows: readonly Float64Array[];
@@ -15,14 +16,20 @@ export interface Tangent {
   readonly pulls: Float64Array;
 }
 
-/** The tangent of a fit at its optimum. */
-export function tangentOf(fit: Fit, { bound }: Problem): Tangent {
+/**
+ * The tangent of a fit at its optimum, over the parameters that the points feel; with `bounds` "held" without those on a
+ * bound.
+ */
+export function tangentOf(fit: Fit, { bound }: Problem, bounds: "free" | "held" = "free"): Tangent {
   const { n } = bound;
-  const free = fit.law.parameters.flatMap(({ name }, j) => (fit.atBound.includes(name) ? [] : [j]));
   const logs = new Float64Array(n);
   bound.evaluate(fit.theta, logs);
   const jacobian = new Float64Array(bound.p * n);
   bound.jacobian(jacobian);
+  const sizes = fit.law.parameters.map((_, j) => largestSize(jacobian.subarray(j * n, (j + 1) * n)));
+  const isHeld = (j: number): boolean =>
+    bounds === "held" && fit.atBound.includes(at(fit.law.parameters, j).name);
+  const free = sizes.flatMap((size, j) => (size > 1e-6 * Math.max(...sizes) && !isHeld(j) ? [j] : []));
   const isRaw = fit.loss.name === "mse-raw";
   const rows = free.map((j) => {
     const row = jacobian.slice(j * n, (j + 1) * n);

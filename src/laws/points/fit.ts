@@ -31,7 +31,7 @@ import { misfitOf, type Misfit } from "../fitting/misfit.js";
 import { newRunInterval, noiseOfOne } from "../fitting/new-run.js";
 import { outliersOf } from "../fitting/outliers.js";
 import { rivalsOf, type Rival } from "../fitting/rivals.js";
-import { runNoise, type RunNoise, type Variance } from "../fitting/run-noise.js";
+import { runNoise, runNoiseOf, type RunNoise, type Variance } from "../fitting/run-noise.js";
 import { tangentOf } from "../fitting/tangent.js";
 import type { Job } from "./jobs.js";
 import { openPool, type Pool } from "./pool.js";
@@ -213,7 +213,7 @@ function report(
   const pointName: PointName = (i) => (lines === undefined ? `point ${i + 1}` : `line ${lines[i]}`);
   const tangent = tangentOf(fit, problem);
   const { cluster } = points;
-  const noise = cluster === undefined ? null : runNoise(tangent, cluster);
+  const noise = cluster === undefined ? null : runNoiseOf(fit, problem, cluster);
   const ofOne = noiseOfOne(fit.residuals, fit.bound.p, cluster === undefined ? null : runNoise(tangent, cluster, fit.residuals));
   const quality = qualityOf(fit, points);
   const misfit = misfitOf(fit, points, tangent);
