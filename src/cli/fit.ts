@@ -5,7 +5,7 @@ import { inputError } from "../base/errors.js";
 import { largestOf, smallestOf } from "../base/extremes.js";
 import { compact, duration, labelled, significant, table } from "../base/format.js";
 import { toolVersion } from "../surgery/convert/version.js";
-import { parseMapping } from "../laws/points/columns.js";
+import { parseMapping, splitOutside } from "../laws/points/columns.js";
 import { runFit, type FitProgress, type FitReport, type FitRequest, type PredictAt } from "../laws/points/fit.js";
 import { readPoints, type Dropped, type ReadPoints } from "../laws/points/points.js";
 import { writeFileAtomic } from "../files/io/atomic.js";
@@ -91,8 +91,7 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
   const columns = [...mapping.keys()];
   const law = lawName(flags.law, columns, numbers(flags.start, "--start"));
   const form = lawOf(law);
-  const compare = (flags.compare ?? "")
-    .split(",")
+  const compare = splitOutside(flags.compare ?? "")
     .filter((text) => text !== "")
     .map((text) => lawName(text, columns, {}));
   requireDrawsPlace(flags);
