@@ -2,7 +2,10 @@
 import { expressionLaw, type ParameterHints } from "../forms/expression-law.js";
 import { chinchilla, joint } from "../forms/chinchilla.js";
 import { clark } from "../forms/clark.js";
+import { dataConstrained, dataConstrainedReuse } from "../forms/data-constrained.js";
 import { kaplan } from "../forms/kaplan.js";
+import { efficiencyLeverage, farseer, sparsity } from "../forms/leverage.js";
+import { learningRateAnnealing } from "../forms/schedules.js";
 import { ludziejewski } from "../forms/ludziejewski.js";
 import { abnar, krajewski } from "../forms/moe.js";
 import {
@@ -23,6 +26,10 @@ export const laws: readonly Law[] = [
   chinchilla,
   joint,
   kaplan,
+  farseer,
+  dataConstrained,
+  dataConstrainedReuse,
+  learningRateAnnealing,
   upcyclingLaw,
   upcyclingNoInteraction,
   upcyclingAdditive,
@@ -36,6 +43,8 @@ export const laws: readonly Law[] = [
   ludziejewski,
   clark,
   abnar,
+  sparsity,
+  efficiencyLeverage,
 ];
 
 /** What names a law to another thread: an id of the catalogue, or a formula with its columns, starts and bounds. */

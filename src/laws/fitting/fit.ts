@@ -141,7 +141,9 @@ function explainsNothing({ bound, loss, logLoss }: Problem, objective: number, r
   const values = loss.name === "mse-raw" ? logLoss.map(Math.exp) : logLoss;
   const constant = isSquared(loss.name) ? meanOf(values) : median(values);
   const flat = values.reduce((sum, value) => sum + lossOf(loss, Math.abs(value - constant)), 0);
-  const deviance = devianceOf(loss, objective, residuals, { p, level: 0.9 }).of(flat);
   const more = Math.max(1, p - 1);
-  return fisherTail(deviance / more, more, n - p) > chance;
+  const ratio = isSquared(loss.name)
+    ? ((flat - objective) / Math.max(objective, 1e-300)) * ((n - p) / more)
+    : devianceOf(loss, objective, residuals, { p, level: 0.9 }).of(flat) / more;
+  return fisherTail(ratio, more, n - p) > chance;
 }

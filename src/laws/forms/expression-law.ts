@@ -6,7 +6,7 @@ import { inputError } from "../../base/errors.js";
 import { compileExpression, linearNames, namesIn, parseExpression, quoted, type Expression } from "./expression.js";
 import { checkFinite } from "./expression-check.js";
 import { generalLaw } from "./general.js";
-import type { Law, Points } from "./types.js";
+import type { Column, Law, Parameter, Points } from "./types.js";
 
 /** Names that are columns even where the user maps none. */
 const standardColumns: readonly string[] = ["N", "D", "D1", "D2"];
@@ -31,6 +31,8 @@ export interface ParameterHints {
 const mostCandidates = 4000;
 const fewestCandidates = 500;
 const candidateWork = 400_000;
+/** Where every start is given, only their neighbourhood is searched. */
+const givenCandidates = 200;
 
 /**
  * A law from the text of a formula. `columns`: further names that are columns, which may have any finite value, also
@@ -38,16 +40,44 @@ const candidateWork = 400_000;
  * law, and for hints that do not fit it.
  */
 export function expressionLaw(text: string, columns: readonly string[] = [], hints: ParameterHints = {}): Law {
+  return formulaLaw(text, columns, hints);
+}
+
+/** What a law with a name says beside its formula. */
+export interface NamedFormula {
+  readonly id: string;
+  readonly title: string;
+  /** The formula as people read it. */
+  readonly formula: string;
+  readonly source: string;
+  readonly note?: string;
+  readonly columns: readonly Column[];
+  readonly parameters: readonly Omit<Parameter, "role">[];
+}
+
+/** A law with a name from the text of its formula, in which its columns and parameters stand under their names. */
+export function namedLaw(text: string, named: NamedFormula, hints: ParameterHints): Law {
+  return formulaLaw(
+    text,
+    named.columns.map(({ name }) => name),
+    hints,
+    named,
+  );
+}
+
+function formulaLaw(text: string, columns: readonly string[], hints: ParameterHints, named?: NamedFormula): Law {
   const formula = readFormula(text, [...standardColumns, ...columns], hints);
   const { expression, columnNames, names, scales } = formula;
+  const own = named?.parameters ?? [];
   const evaluate = compileExpression(expression, names, columnNames);
   const toNatural = (theta: Float64Array): Float64Array => theta.map((value, j) => at(scales, j).natural(value));
   return generalLaw({
-    id: "expression",
-    title: "user-defined law",
-    formula: `L(${columnNames.join(", ")}) = ${text.replace(/^\s*L\s*=\s*/, "").trim()}`,
-    source: "user-defined",
-    columns: columnNames.map((name) => ({
+    id: named?.id ?? "expression",
+    title: named?.title ?? "user-defined law",
+    formula: named?.formula ?? `L(${columnNames.join(", ")}) = ${text.replace(/^\s*L\s*=\s*/, "").trim()}`,
+    source: named?.source ?? "user-defined",
+    ...(named?.note !== undefined && { note: named.note }),
+    columns: named?.columns ?? columnNames.map((name) => ({
       name,
       meaning: "column of the formula",
       unit: "as given",
@@ -57,6 +87,7 @@ export function expressionLaw(text: string, columns: readonly string[] = [], hin
       name,
       meaning: "parameter of the formula",
       unit: "as given",
+      ...own.find((parameter) => parameter.name === name),
       role: at(scales, j).role,
     })),
     center: () => [],
@@ -180,7 +211,9 @@ function checkHints(name: string, start: number | undefined, [low, high]: Bounds
 function startsOf(formula: Formula, points: Points, given: Readonly<Record<string, number>>): Float64Array[] {
   const { names, scales, powers } = formula;
   const stream = randomStream(0, "expression starts");
-  const count = Math.min(mostCandidates, Math.max(fewestCandidates, Math.floor(candidateWork / points.n)));
+  const isGiven = names.every((name) => given[name] !== undefined);
+  const usual = Math.min(mostCandidates, Math.max(fewestCandidates, Math.floor(candidateWork / points.n)));
+  const count = isGiven ? givenCandidates : usual;
   const linear = linearNames(formula.expression, names).filter((name) => given[name] === undefined);
   const project = projectionOf(formula, points, linear);
   return Array.from({ length: count }, (_, i) => {
