@@ -17,6 +17,7 @@ import { defaultDelta, lossNames, type LossName } from "../laws/solvers/loss.js"
 import { renderLawHtml } from "../report/laws/law-page.js";
 import { chartAssets } from "../study/chart-assets.js";
 import { commandLine } from "./assets.js";
+import { executeIsoFlop, isoFlopName } from "./fit-isoflop.js";
 import { openContext, shownPath } from "./context.js";
 import { orStandardInput, reading } from "./input.js";
 import {
@@ -81,13 +82,14 @@ export function fitCommand(): Command {
     .option("--html <file>", "write a page with charts")
     .action(execute);
   const remarks = [
-    `Laws: ${laws.map(({ id }) => id).join(", ")}.`,
+    `Laws: ${laws.map(({ id }) => id).join(", ")}; ${isoFlopName}: the best size and tokens by compute budget.`,
     "Sizes and tokens are raw counts, losses nats per token.",
   ];
   return withExample(withJson(command), "upcycle fit runs.csv --law chinchilla --bootstrap 1000 --profile", ...remarks);
 }
 
 async function execute(file: string, flags: FitFlags): Promise<void> {
+  if (flags.law === isoFlopName) return executeIsoFlop(file, requireNoPage(flags));
   const { terminal, json } = openContext({ json: flags.json });
   if (flags.html !== undefined) await requireFilePlace(flags.html, "page of this command", isOwnPage);
   const mapping = flags.columns === undefined ? new Map<string, string>() : parseMapping(flags.columns);
@@ -117,6 +119,15 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
   const seconds = (performance.now() - start) / 1000;
   terminal.out(describe(report, pointTable, name, seconds, terminal.columns));
   if (flags.html !== undefined) terminal.out(`report: ${shownPath(flags.html)}`);
+}
+
+/** An IsoFLOP analysis has budgets where laws have charts. */
+function requireNoPage(flags: FitFlags): FitFlags {
+  const useless = (["html", "profile", "compare", "draws", "grid", "start", "bounds"] as const).find(
+    (name) => flags[name] !== undefined,
+  );
+  if (useless === undefined) return flags;
+  throw inputError(`an IsoFLOP analysis has no use for it`, { where: `--${useless}`, hint: "it takes --bootstrap and --predict C=1e24" });
 }
 
 function requireDrawsPlace({ draws, bootstrap, json }: FitFlags): void {
@@ -178,7 +189,7 @@ function lawName(text: string, columns: readonly string[], hints: ParameterHints
   if (lawById(text) !== undefined) return { id: text };
   const isFormula = /[-+*/^=()]\s*[\w(]/.test(text) && !/^[a-z]+(-[a-z]+)*$/.test(text);
   if (isFormula) return { formula: text, columns: columns.filter((name) => name !== "loss"), ...hints };
-  const names = laws.map(({ id }) => id);
+  const names = [...laws.map(({ id }) => id), isoFlopName];
   throw inputError(`"${text}" is not a law`, {
     where: "--law",
     hint: didYouMean(text, names) ?? `laws: ${names.join(", ")}; or a formula such as "A*N^-a + E"`,

@@ -44,22 +44,30 @@ export function columnsOfRuns(columns: readonly string[]): readonly string[] | n
 const dependence = 0.01;
 const noticeable = 0.3;
 
+/** Points that go together. */
+export interface Dependence {
+  readonly noise: RunNoise;
+  /** What each point's run would be called. */
+  readonly runs: readonly string[];
+}
+
 /**
  * Whether points that agree in all but their tokens have residuals that go together, as checkpoints of one run do; said
  * where nobody named the runs. Null: nothing of the kind.
  */
-export function dependenceOf(fit: Fit, points: Points, tangent: Tangent): RunNoise | null {
+export function dependenceOf(fit: Fit, points: Points, tangent: Tangent): Dependence | null {
   const names = columnsOfRuns(fit.law.columns.map(({ name }) => name));
   if (points.cluster !== undefined || names === null) return null;
   const runs = Array.from({ length: points.n }, (_, i) =>
     [points.group?.[i] ?? "", ...names.map((name) => at(valueAt(points.columns, name), i))].join(" "),
   );
   const noise = runNoise(tangent, runs);
-  return noise !== null && noise.independence < dependence && noise.correlation > noticeable ? noise : null;
+  const isNoticed = noise !== null && noise.independence < dependence && noise.correlation > noticeable;
+  return isNoticed ? { noise, runs } : null;
 }
 
 /** Says that residuals go together, and what to do. */
-export function dependenceWarning(fit: Fit, { runs, correlation }: RunNoise): Warning {
+export function dependenceWarning(fit: Fit, { noise: { runs, correlation } }: Dependence): Warning {
   const names = columnsOfRuns(fit.law.columns.map(({ name }) => name)) ?? [];
   const text =
     `Points with the same ${names.join(" and ")} have residuals that go together (${runs} groups, correlation ` +

@@ -216,10 +216,11 @@ function report(
   const noise = cluster === undefined ? null : runNoiseOf(fit, problem, cluster);
   const ofOne = noiseOfOne(fit.residuals, fit.bound.p, cluster === undefined ? null : runNoise(tangent, cluster, fit.residuals));
   const quality = qualityOf(fit, points);
-  const misfit = misfitOf(fit, points, tangent);
+  const dependence = dependenceOf(fit, points, tangent);
+  // Points that go together would pass for a pattern.
+  const misfit = misfitOf(fit, dependence === null ? points : { ...points, cluster: dependence.runs }, tangent);
   const outliers = outliersOf(fit, problem);
   const rivals = rivalsOf(fit, points, loss);
-  const dependence = dependenceOf(fit, points, tangent);
   const natural = draws.length === 0 ? [] : naturalDraws(fit.bound, draws);
   const profiles: Record<string, Profile> = {};
   const intervals: Record<string, BootstrapInterval> = {};

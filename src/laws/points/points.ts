@@ -43,6 +43,8 @@ export interface ReadOptions {
   readonly maxLoss?: number | undefined;
   /** Laws to be compared with, whose columns are read too. */
   readonly compare?: readonly Law[];
+  /** Columns of the law that are read only where the table has them. */
+  readonly optional?: readonly string[];
 }
 
 /**
@@ -60,12 +62,13 @@ function pointsFrom(
   { headers, rows, lines }: Table,
   path: string,
   law: Law,
-  { mapping, cluster, maxLoss, compare = [] }: ReadOptions,
+  { mapping, cluster, maxLoss, compare = [], optional = [] }: ReadOptions,
 ): ReadPoints {
   const table: NamedTable = { headers, rows, path, mapping, index: new Map(headers.map((name, i) => [name, i])) };
   const lawColumns = [law, ...compare]
     .flatMap(({ columns }) => columns)
-    .filter(({ name }, i, all) => all.findIndex((other) => other.name === name) === i);
+    .filter(({ name }, i, all) => all.findIndex((other) => other.name === name) === i)
+    .filter(({ name }) => !optional.includes(name) || columnSource(name, headers, mapping) !== null);
   const columnNames = lawColumns.map(({ name }) => name);
   const { values, texts, stated, unreadable } = readColumns(table, law, lawColumns);
   const group = law.groups === undefined ? undefined : groupColumn(law.groups, table, lines);
