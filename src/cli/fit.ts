@@ -171,6 +171,7 @@ async function writePage(path: string, report: FitReport, pointTable: ReadPoints
     {
       ...report,
       points: pointTable.points,
+      active: pointTable.active,
       rows: pointTable.rows,
       columns: pointTable.columns,
       file,

@@ -30,6 +30,8 @@ export interface ReadPoints {
   readonly dropped: readonly Dropped[];
   /** Rows of the file. */
   readonly rows: number;
+  /** Parameters that a token uses, by point, where the table has a column for them; null: it has none. */
+  readonly active: Float64Array | null;
   /** Header of the column that names the runs, where several points come from one; null: none. */
   readonly runs: string | null;
 }
@@ -116,6 +118,9 @@ function pointsFrom(
       ...(group !== undefined && { group: take(group) }),
     },
     runs,
+    active: table.index.has("active")
+      ? Float64Array.from(take(cellsOf("active", table)), (text) => numberOf(text, "."))
+      : null,
     lines: take(lines),
     columns: Object.fromEntries([...columnNames, "loss"].map((name) => [name, valueAt(texts, name)])),
     stated,

@@ -118,7 +118,9 @@ function profileCells(profile: LawResult["profiles"][string] | undefined): strin
 function predictionTable({ predictions }: LawResult): string {
   const interval = (ends: { low: number; high: number } | null): string =>
     ends === null ? "" : range(fixed(ends.low, 4), fixed(ends.high, 4));
-  const rows = predictions.map(({ at, group, loss, bootstrap, profile }) => [
+  const ends = ({ low, high, lowOpen, highOpen }: (typeof predictions)[number]["newRun"]): string =>
+    range(lowOpen ? "open" : fixed(low, 4), highOpen ? "open" : fixed(high, 4));
+  const rows = predictions.map(({ at, group, loss, bootstrap, profile, newRun }) => [
     escapeHtml(
       (group === null ? "" : `${group}, `) +
         Object.entries(at)
@@ -128,8 +130,14 @@ function predictionTable({ predictions }: LawResult): string {
     fixed(loss, 4),
     interval(bootstrap),
     interval(profile),
+    ends(newRun),
   ]);
-  return table(["Place", "Loss", "Bootstrap", "Profile"], rows, 4);
+  const percent = `${Number((100 * (predictions[0]?.newRun.level ?? NaN)).toFixed(2))} %`;
+  return (
+    table(["Place", "Loss", "Law, bootstrap", "Law, profile", "A new run"], rows, 5) +
+    `<p class="note">Intervals of ${percent}: of the law are those in which its own loss lies, of a new run those in ` +
+    "which one more training would end, with the scatter that the points have.</p>"
+  );
 }
 
 function comparisonTable({ comparison }: LawResult): string {
@@ -162,11 +170,18 @@ function table(head: readonly string[], rows: readonly (readonly string[])[], nu
   return framedTable(head, rows, (column) => column > 0 && column < numbers);
 }
 
+/** The swatch of a series, in the colour that the script draws it with. */
+function swatch({ tone, ramp }: Chart["series"][number]): string {
+  if (ramp === undefined) return `<i class="swatch tone-${tone % 6}"></i>`;
+  const share = Number((100 * ramp).toFixed(1));
+  return `<i class="swatch" style="--swatch: color-mix(in srgb, var(--ramp-high) ${share}%, var(--ramp-low))"></i>`;
+}
+
 function figures(charts: readonly Chart[]): string {
   const items = charts.map(({ id, title, note, series }) => {
     const legend = series
       .filter(({ kind }) => kind !== "line" || !series.some((other) => other.kind === "dots"))
-      .map(({ label, tone }) => `<li><i class="swatch tone-${tone % 6}"></i>${escapeHtml(label)}</li>`);
+      .map((entry) => `<li>${swatch(entry)}${escapeHtml(entry.label)}</li>`);
     const scale = legend.length > 1 ? `<ul class="scale">${legend.join("")}</ul>` : "";
     return (
       `<figure id="${escapeHtml(id)}"><figcaption><b>${escapeHtml(title)}.</b> ${escapeHtml(note)}</figcaption>` +
@@ -176,7 +191,7 @@ function figures(charts: readonly Chart[]): string {
   return `<div class="charts scripted">${items.join("")}</div>`;
 }
 
-function method({ fit, points, rows, leftOut, columns, file, command }: LawResult): string {
+function method({ fit, points, rows, leftOut, columns, file, command, noise }: LawResult): string {
   const { law, loss } = fit;
   const facts: [string, string][] = [
     ["Law", `${law.id}, from ${law.source}`],
@@ -188,9 +203,18 @@ function method({ fit, points, rows, leftOut, columns, file, command }: LawResul
         .map(([name, from]) => `${name} = ${from}`)
         .join(", "),
     ],
+    ...(noise.runs === null
+      ? []
+      : [
+          [
+            "Runs",
+            `${noise.runs} of several points each; correlation within a run ${significant(noise.correlation ?? NaN, 2)}`,
+          ] as [string, string],
+        ]),
     [
       "Loss",
-      `${loss.name}${loss.name === "huber" ? ` with delta ${loss.delta}` : ""} of ln predicted - ln observed, ` +
+      `${loss.name}${loss.name === "huber" ? ` with delta ${loss.delta}` : ""} of ` +
+        `${loss.name === "mse-raw" ? "predicted - observed" : "ln predicted - ln observed"}, ` +
         `summed over points: ${String(fit.objective)}`,
     ],
     [
