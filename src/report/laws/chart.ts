@@ -52,12 +52,21 @@ export function sample(items: readonly number[], most: number): number[] {
 export const indices = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
 /** Round numbers between `low` and `high`, about `most` of them, with the decimals that they need. */
-export function roundLevels(low: number, high: number, most: number): { readonly levels: number[]; readonly decimals: number } {
-  const rough = (high - low) / most;
-  const decade = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((lead) => lead * decade).find((one) => one >= rough * (1 - 1e-9)) ?? 10 * decade;
-  const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-  const first = Math.ceil(low / step - 1e-9);
-  const count = Math.floor(high / step + 1e-9) - first + 1;
-  return { decimals, levels: Array.from({ length: Math.max(0, count) }, (_, i) => Number(((first + i) * step).toFixed(decimals))) };
+export function roundLevels(low: number, high: number, most: number): RoundLevels {
+  const decade = Math.floor(Math.log10((high - low) / most));
+  const steps = [decade, decade + 1].flatMap((power) => [1, 2, 5].map((lead) => ({ step: lead * 10 ** power, power })));
+  const all = steps.map(({ step, power }): RoundLevels => {
+    const decimals = Math.max(0, -power);
+    const first = Math.ceil(low / step - 1e-9);
+    const count = Math.max(0, Math.floor(high / step + 1e-9) - first + 1);
+    return { decimals, levels: Array.from({ length: count }, (_, i) => Number(((first + i) * step).toFixed(decimals))) };
+  });
+  const distance = ({ levels }: RoundLevels): number => Math.abs(levels.length - most);
+  return all.reduce((best, next) => (distance(next) < distance(best) ? next : best));
+}
+
+/** Levels as they are drawn and named. */
+interface RoundLevels {
+  readonly levels: readonly number[];
+  readonly decimals: number;
 }

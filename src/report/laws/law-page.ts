@@ -1,6 +1,7 @@
 /** A fitted law as one HTML file that opens without a network. */
 import { valueAt } from "../../base/at.js";
 import { compact, fixed, grouped, significant } from "../../base/format.js";
+import { css } from "../page/css.js";
 import { escapeHtml } from "../page/escape.js";
 import { factsAndCommand, pageSection, renderPage, type ReportAssets } from "../page/shell.js";
 import { framedTable } from "../page/table.js";
@@ -18,9 +19,26 @@ export function renderLawHtml(result: LawResult, assets: ReportAssets): string {
     body: sections(result, charts),
     data: { charts },
     script: lawScript,
+    style: lawStyle,
   };
   return renderPage(page, assets);
 }
+
+/** Paths and formulas break where they must; a tile's word stays whole on a narrow screen. */
+const lawStyle = css`
+  .facts em,
+  .answer code,
+  .facts-list dd {
+    overflow-wrap: anywhere;
+    white-space: normal;
+  }
+  @media (max-width: 30rem) {
+    .tiles b {
+      font-size: 1.15rem;
+      overflow-wrap: normal;
+    }
+  }
+`;
 
 /** The sections of the page; those that the fit has nothing for are empty. */
 function sections(result: LawResult, charts: readonly Chart[]): string[] {
@@ -120,6 +138,10 @@ function predictionTable({ predictions }: LawResult): string {
     ends === null ? "" : range(fixed(ends.low, 4), fixed(ends.high, 4));
   const ends = ({ low, high, lowOpen, highOpen }: (typeof predictions)[number]["newRun"]): string =>
     range(lowOpen ? "open" : fixed(low, 4), highOpen ? "open" : fixed(high, 4));
+  const [withBootstrap, withProfile] = [
+    predictions.some(({ bootstrap }) => bootstrap !== null),
+    predictions.some(({ profile }) => profile !== null),
+  ];
   const rows = predictions.map(({ at, group, loss, bootstrap, profile, newRun }) => [
     escapeHtml(
       (group === null ? "" : `${group}, `) +
@@ -128,13 +150,20 @@ function predictionTable({ predictions }: LawResult): string {
           .join(", "),
     ),
     fixed(loss, 4),
-    interval(bootstrap),
-    interval(profile),
+    ...(withBootstrap ? [interval(bootstrap)] : []),
+    ...(withProfile ? [interval(profile)] : []),
     ends(newRun),
   ]);
+  const head = [
+    "Place",
+    "Loss",
+    ...(withBootstrap ? ["Law, bootstrap"] : []),
+    ...(withProfile ? ["Law, profile"] : []),
+    "A new run",
+  ];
   const percent = `${Number((100 * (predictions[0]?.newRun.level ?? NaN)).toFixed(2))} %`;
   return (
-    table(["Place", "Loss", "Law, bootstrap", "Law, profile", "A new run"], rows, 5) +
+    table(head, rows, head.length) +
     `<p class="note">Intervals of ${percent}: of the law are those in which its own loss lies, of a new run those in ` +
     "which one more training would end, with the scatter that the points have.</p>"
   );

@@ -46,9 +46,10 @@ function lossAxes(names: readonly string[]): readonly (readonly [x: string, by: 
 
 function lossChart(part: LawPart, [x, by]: readonly [x: string, by: string], id: string): Chart {
   const names = part.columns.map(({ name }) => name);
-  const bins = x === by ? [{ label: "", rows: indices(part.points.n) }] : binsOf(valueAt(part.points.columns, by), mostLines);
-  const shown = bins.reduce((sum, { rows }) => sum + rows.length, 0);
   const others = names.filter((name) => name !== x && name !== by);
+  const slice = sliceAt(part, others);
+  const bins = x === by ? [{ label: "", rows: slice.rows }] : binsOf(valueAt(part.points.columns, by), slice.rows, mostLines);
+  const shown = bins.reduce((sum, { rows }) => sum + rows.length, 0);
   return {
     id: idOf(id, part),
     xLog: isPositive(valueAt(part.points.columns, x)) && x !== "S",
@@ -58,9 +59,7 @@ function lossChart(part: LawPart, [x, by]: readonly [x: string, by: string], id:
     yLabel: "loss, nats per token",
     title: titleOf(x === by ? `Loss against ${x}` : `Loss against ${x}, by ${by}`, part),
     note:
-      (others.length === 0
-        ? "Dots are points, the line of their colour the fit at the same value."
-        : `Dots are points, the line of their colour the fit at the same value, ${others.join(" and ")} at its median.`) +
+      `Dots are points, the line of their colour the fit at the same value${slice.words}.` +
       (shown < part.points.n ? ` ${bins.length} values of ${by} are shown, with ${shown} of ${part.points.n} points.` : ""),
     series: bins.flatMap(({ label, rows }, i) =>
       lossSeries(part, x, rows, {
@@ -97,6 +96,37 @@ function lossSeries(
   ];
 }
 
+interface Slice {
+  readonly rows: readonly number[];
+  /** What the points of the slice have in common: `, with N = 1.00B`. */
+  readonly words: string;
+}
+
+/** Fewer points than this show no curve. */
+const fewestInSlice = 6;
+
+/**
+ * The points at which the columns that a chart does not show have one value, near their medians, so that dots lie by
+ * their lines; all points where hardly any are alike in them.
+ */
+function sliceAt({ points }: LawPart, others: readonly string[]): Slice {
+  const all = indices(points.n);
+  const chosen = others.map((name) => {
+    const values = valueAt(points.columns, name);
+    const center = middle([...values]);
+    const groups = rowsByValue(values, all);
+    return groups.find((rows) => rows.some((row) => at(values, row) === center)) ?? [];
+  });
+  const rows = all.filter((row) => chosen.every((group) => group.includes(row)));
+  if (others.length === 0) return { rows: all, words: "" };
+  if (rows.length < fewestInSlice) return { rows: all, words: `, ${others.join(" and ")} at the median of the dots` };
+  const values = others.map((name) => {
+    const column = valueAt(points.columns, name);
+    return `${name} = ${compact(middle(rows.map((row) => at(column, row))))}`;
+  });
+  return { rows, words: `, with ${values.join(", ")}` };
+}
+
 interface Bin {
   readonly label: string;
   readonly rows: readonly number[];
@@ -114,9 +144,9 @@ const along = (low: number, high: number, steps: number): number[] =>
   low > 0 ? spaced(low, high, steps) : Array.from({ length: steps }, (_, i) => low + ((high - low) * i) / (steps - 1));
 
 /** Rows by value, ascending; values that hardly differ are one. */
-function rowsByValue(values: Float64Array): number[][] {
+function rowsByValue(values: Float64Array, rows: readonly number[]): number[][] {
   const groups: number[][] = [];
-  for (const row of indices(values.length).sort((a, b) => at(values, a) - at(values, b))) {
+  for (const row of rows.toSorted((a, b) => at(values, a) - at(values, b))) {
     const group = groups.at(-1);
     const first = group === undefined ? NaN : at(values, at(group, 0));
     if (group !== undefined && Math.abs(at(values, row) - first) <= sameValue * Math.abs(first)) group.push(row);
@@ -129,20 +159,19 @@ function rowsByValue(values: Float64Array): number[][] {
  * Groups of rows by the values of a column. Of many values those with most points are taken, evenly over the range, so
  * that every dot lies by a line of its own value; where nearly each point has a value of its own, ranges of equal count.
  */
-function binsOf(values: Float64Array, most: number): Bin[] {
-  const groups = rowsByValue(values);
-  const labelled = (rows: readonly number[]): Bin => ({
-    label: compact(middle(rows.map((row) => at(values, row)))),
-    rows,
+function binsOf(values: Float64Array, rows: readonly number[], most: number): Bin[] {
+  const groups = rowsByValue(values, rows);
+  const labelled = (own: readonly number[]): Bin => ({
+    label: compact(middle(own.map((row) => at(values, row)))),
+    rows: own,
   });
   if (groups.length <= most) return groups.map(labelled);
   const chosen = Array.from({ length: most }, (_, i) => {
     const part = groups.slice(Math.floor((i * groups.length) / most), Math.floor(((i + 1) * groups.length) / most));
     return part.reduce((largest, group) => (group.length > largest.length ? group : largest));
   });
-  if (chosen.reduce((sum, rows) => sum + rows.length, 0) >= fewestPerValue * most) return chosen.map(labelled);
-  const rows = indices(values.length);
-  const ascending = [...values].sort((a, b) => a - b);
+  if (chosen.reduce((sum, own) => sum + own.length, 0) >= fewestPerValue * most) return chosen.map(labelled);
+  const ascending = rows.map((row) => at(values, row)).sort((a, b) => a - b);
   const starts = Array.from({ length: most }, (_, i) => at(ascending, Math.floor((i * ascending.length) / most)));
   return starts.flatMap((start, i) => {
     const end = starts[i + 1] ?? Infinity;
