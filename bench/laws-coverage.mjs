@@ -58,7 +58,9 @@ const predictionsOf = {
 };
 /** 9 runs, each with a size of its own, or 24 with a size and a parent; four checkpoints of each, in equal ratios. */
 const checkpoints = (runs, name, low, high) => {
-  const rows = runs.flatMap((run, r) => spaced(low, high, 4).map((value) => ({ ...run, [name]: value, run: `run ${r}` })));
+  const rows = runs.flatMap((run, r) =>
+    spaced(low, high, 4).map((value) => ({ ...run, [name]: value, run: `run ${r}` })),
+  );
   const names = Object.keys(rows[0]).filter((key) => key !== "run");
   return {
     ...placesOf(Object.fromEntries(names.map((key) => [key, rows.map((row) => row[key])]))),
@@ -142,7 +144,9 @@ function simulated({ law, truth, places, noise, departure }, seed) {
   const loss = predict(lawById(law), truth, places).map((value, i) => value * Math.exp(errors[i]));
   const extra = Array.from(
     { length: 2 },
-    (_, k) => deviates[places.n + runs.length + 2 * k] * noise.within + deviates[places.n + runs.length + 2 * k + 1] * noise.between,
+    (_, k) =>
+      deviates[places.n + runs.length + 2 * k] * noise.within +
+      deviates[places.n + runs.length + 2 * k + 1] * noise.between,
   );
   return { points: { ...places, loss }, extra };
 }
@@ -220,7 +224,8 @@ function runStudy(name, cell, seed, result) {
   });
 }
 
-const saved = flags.resume !== undefined && existsSync(flags.resume) ? JSON.parse(readFileSync(flags.resume, "utf8")) : {};
+const saved =
+  flags.resume !== undefined && existsSync(flags.resume) ? JSON.parse(readFileSync(flags.resume, "utf8")) : {};
 const chosen = flags.cells === undefined ? Object.keys(cells) : flags.cells.split(";");
 const results = saved;
 const loadBefore = loadavg()[0];

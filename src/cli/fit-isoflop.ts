@@ -58,7 +58,8 @@ export async function executeIsoFlop(file: string, flags: IsoFlopFlags): Promise
         "fit a law of N and D, which needs no budgets",
     });
   const places = (flags.predict ?? []).map((text) => allocationAt(result, budgetAsked(text)));
-  if (json) return terminal.json({ law: isoFlopName, source: reads.source, n: read.points.n, ...result, predictions: places });
+  if (json)
+    return terminal.json({ law: isoFlopName, source: reads.source, n: read.points.n, ...result, predictions: places });
   terminal.out(describe(result, read, name, places, terminal.columns));
 }
 
@@ -80,7 +81,10 @@ function allocationAt({ size, tokens }: IsoFlop, compute: number): Allocation {
 function budgetAsked(text: string): number {
   const [, value] = /^\s*C\s*=\s*(.+)$/.exec(text) ?? [];
   if (value === undefined)
-    throw inputError(`"${text}" names no compute`, { where: "--predict", hint: "an IsoFLOP analysis predicts for C=1e24" });
+    throw inputError(`"${text}" names no compute`, {
+      where: "--predict",
+      hint: "an IsoFLOP analysis predicts for C=1e24",
+    });
   return realNumber("--predict", 1)(value);
 }
 
@@ -100,15 +104,17 @@ function describe(
         ` (${significant(100 * result.level, 2)} %)`,
     );
   const heading = ["budget, FLOP", "points", "best N", "best D", "D per N", "loss", ""];
-  const budgets = result.budgets.map(({ compute, n, size, tokens, tokensPerParameter, loss, leftOut, extrapolated }) => [
-    compute.toExponential(2).replace("e+", "e"),
-    String(n),
-    size === null ? "" : compact(size),
-    tokens === null ? "" : compact(tokens),
-    tokensPerParameter === null ? "" : significant(tokensPerParameter),
-    loss === null ? "" : loss.toFixed(4),
-    leftOut ?? (extrapolated ? "outside the sizes trained" : ""),
-  ]);
+  const budgets = result.budgets.map(
+    ({ compute, n, size, tokens, tokensPerParameter, loss, leftOut, extrapolated }) => [
+      compute.toExponential(2).replace("e+", "e"),
+      String(n),
+      size === null ? "" : compact(size),
+      tokens === null ? "" : compact(tokens),
+      tokensPerParameter === null ? "" : significant(tokensPerParameter),
+      loss === null ? "" : loss.toFixed(4),
+      leftOut ?? (extrapolated ? "outside the sizes trained" : ""),
+    ],
+  );
   const used = Object.entries(columns).map(([name, from]) => (name === from ? name : `${name} = ${from}`));
   return [
     ...row("analysis", `${reads.title}: ${reads.formula}`),
@@ -118,7 +124,11 @@ function describe(
     ...power("N*", result.size),
     ...power("D*", result.tokens),
     "",
-    ...table([heading, ...budgets], heading.map((_, i) => (i === heading.length - 1 ? "left" : "right")), width),
+    ...table(
+      [heading, ...budgets],
+      heading.map((_, i) => (i === heading.length - 1 ? "left" : "right")),
+      width,
+    ),
     ...places.flatMap(({ compute, size, tokens, tokensPerParameter }) => [
       "",
       ...row(

@@ -64,7 +64,12 @@ export function fitCommand(): Command {
     .argument("<file>", `CSV, JSON lines, Parquet, trainer_state.json, a log, or a folder of runs; ${orStandardInput}`)
     .requiredOption("--law <law>", "name below, or a formula in quotes")
     .option("--columns <list>", "where columns are: N=params,D=tokens*1e9,loss=loss")
-    .option("--loss <name>", `loss of residuals: ${lossNames.join(", ")} (-raw: of L, else of ln L)`, oneOf("--loss", lossNames), "huber")
+    .option(
+      "--loss <name>",
+      `loss of residuals: ${lossNames.join(", ")} (-raw: of L, else of ln L)`,
+      oneOf("--loss", lossNames),
+      "huber",
+    )
     .option("--delta <number>", "threshold of Huber's loss", realNumber("--delta", 1e-12, 1e6), defaultDelta)
     .option("--max-loss <nats>", "leave out points with a larger loss", realNumber("--max-loss", 0))
     .option("--bootstrap <n>", "fits of resampled points, for intervals", wholeNumber("--bootstrap", 0, 1e6), 0)
@@ -127,7 +132,10 @@ function requireNoPage(flags: FitFlags): FitFlags {
     (name) => flags[name] !== undefined,
   );
   if (useless === undefined) return flags;
-  throw inputError(`an IsoFLOP analysis has no use for it`, { where: `--${useless}`, hint: "it takes --bootstrap and --predict C=1e24" });
+  throw inputError(`an IsoFLOP analysis has no use for it`, {
+    where: `--${useless}`,
+    hint: "it takes --bootstrap and --predict C=1e24",
+  });
 }
 
 function requireDrawsPlace({ draws, bootstrap, json }: FitFlags): void {
@@ -249,7 +257,10 @@ function progressLine({ what, done, total }: FitProgress): string {
 }
 
 /** The keys of `--json`, apart from draws. */
-function summary(report: FitReport, { points, columns: from, dropped, rows, runs }: ReadPoints): Record<string, unknown> {
+function summary(
+  report: FitReport,
+  { points, columns: from, dropped, rows, runs }: ReadPoints,
+): Record<string, unknown> {
   const { fit, profiles, bootstrap, quality, predictions, notes, warnings, comparison } = report;
   const names = fit.law.parameters.map(({ name }) => name);
   const intervals = Object.fromEntries(

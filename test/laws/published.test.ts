@@ -40,7 +40,9 @@ describe.skipIf(!existsSync(file("gadre-c4-eval.csv")))("Gadre et al. 2024", () 
     );
     const size = (i: number): number => at(columns.N ?? [], i);
     const multiple = (i: number): number => at(columns.M ?? [], i);
-    const fitted = rows.filter((i) => small.includes(size(i)) && (multiple(i) === 20 || (multiple(i) === 320 && size(i) === small[0])));
+    const fitted = rows.filter(
+      (i) => small.includes(size(i)) && (multiple(i) === 20 || (multiple(i) === 320 && size(i) === small[0])),
+    );
     expect(fitted).toHaveLength(5);
     const fit = fitLaw(
       form,
@@ -60,26 +62,32 @@ describe.skipIf(!existsSync(file("gadre-c4-eval.csv")))("Gadre et al. 2024", () 
   });
 });
 
-describe.skipIf(!existsSync(file("llama3-isoflops.csv")))("Llama 3's IsoFLOP curves, as Open Athena read them off", () => {
-  it("have the exponents of Approach 2 that were published with them", async () => {
-    const { columns, loss } = await points("llama3-isoflops.csv", law("chinchilla"));
-    const [N, D] = [columns.N ?? new Float64Array(), columns.D ?? new Float64Array()];
-    const result = isoFlop({ N, D, C: N.map((size, i) => 6 * size * at(D, i)), loss }, { level: 0.9, bootstrap: 0, seed: 0 });
-    expect(result?.size.exponent).toBeCloseTo(0.4632, 3);
-    expect(result?.tokens.exponent).toBeCloseTo(0.5368, 3);
-  });
-
-  it("have the law of raw least squares that was published with them", async () => {
-    const fit = fitLaw(law("chinchilla"), await points("llama3-isoflops.csv", law("chinchilla")), {
-      loss: { name: "mse-raw", delta: 0 },
+describe.skipIf(!existsSync(file("llama3-isoflops.csv")))(
+  "Llama 3's IsoFLOP curves, as Open Athena read them off",
+  () => {
+    it("have the exponents of Approach 2 that were published with them", async () => {
+      const { columns, loss } = await points("llama3-isoflops.csv", law("chinchilla"));
+      const [N, D] = [columns.N ?? new Float64Array(), columns.D ?? new Float64Array()];
+      const result = isoFlop(
+        { N, D, C: N.map((size, i) => 6 * size * at(D, i)), loss },
+        { level: 0.9, bootstrap: 0, seed: 0 },
+      );
+      expect(result?.size.exponent).toBeCloseTo(0.4632, 3);
+      expect(result?.tokens.exponent).toBeCloseTo(0.5368, 3);
     });
-    expect(fit.params.E).toBeCloseTo(0.6047, 4);
-    expect(fit.params.A).toBeCloseTo(59.1, 0);
-    expect(fit.params.B).toBeCloseTo(155.1, 1);
-    expect(fit.params.alpha).toBeCloseTo(0.31, 4);
-    expect(fit.params.beta).toBeCloseTo(0.3136, 4);
-  });
-});
+
+    it("have the law of raw least squares that was published with them", async () => {
+      const fit = fitLaw(law("chinchilla"), await points("llama3-isoflops.csv", law("chinchilla")), {
+        loss: { name: "mse-raw", delta: 0 },
+      });
+      expect(fit.params.E).toBeCloseTo(0.6047, 4);
+      expect(fit.params.A).toBeCloseTo(59.1, 0);
+      expect(fit.params.B).toBeCloseTo(155.1, 1);
+      expect(fit.params.alpha).toBeCloseTo(0.31, 4);
+      expect(fit.params.beta).toBeCloseTo(0.3136, 4);
+    });
+  },
+);
 
 describe("Ling's efficiency leverage", () => {
   it("is seven for the case that the paper names, within the rounding of its table", () => {

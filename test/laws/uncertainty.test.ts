@@ -58,7 +58,10 @@ describe("deviances", () => {
       devianceOf({ name: "huber", delta }, 1, residuals, { p: 5, level: 0.95 }).of(1 + rise) / (2 * rise);
     expect(of(1) * 1e-4).toBeCloseTo(1, 1);
     expect((of(1e-4) * 1e-6) / 0.798).toBeCloseTo(1, 1);
-    expect(devianceOf({ name: "lad", delta: 0 }, 1, residuals, { p: 5, level: 0.95 }).of(2) / 2 / 79.8).toBeCloseTo(1, 1);
+    expect(devianceOf({ name: "lad", delta: 0 }, 1, residuals, { p: 5, level: 0.95 }).of(2) / 2 / 79.8).toBeCloseTo(
+      1,
+      1,
+    );
   });
 });
 

@@ -49,8 +49,7 @@ export const laws: readonly Law[] = [
 
 /** What names a law to another thread: an id of the catalogue, or a formula with its columns, starts and bounds. */
 export type LawName =
-  | { readonly id: string }
-  | ({ readonly formula: string; readonly columns: readonly string[] } & ParameterHints);
+  { readonly id: string } | ({ readonly formula: string; readonly columns: readonly string[] } & ParameterHints);
 
 /** The law that a name stands for. Throws Error for an id that is not in the catalogue. */
 export function lawOf(name: LawName): Law {

@@ -51,7 +51,10 @@ export function devianceOf(
   const factor = steepness(loss, residuals, p);
   // A fit makes residuals smaller than the noise, which a square feels twice, a density at zero once.
   const inside = loss.name === "huber" ? residuals.filter((r) => Math.abs(r) <= loss.delta).length / n : 0;
-  return { threshold: t * t * (n / freedom) ** ((1 + inside) / 2), of: (other) => Math.max(0, 2 * (other - objective) * factor) };
+  return {
+    threshold: t * t * (n / freedom) ** ((1 + inside) / 2),
+    of: (other) => Math.max(0, 2 * (other - objective) * factor),
+  };
 }
 
 /** E psi' / E psi^2 for the loss as summed: psi is r up to delta and +-delta beyond, for absolute values +-1. */

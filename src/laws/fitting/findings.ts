@@ -78,7 +78,8 @@ export function dependenceWarning(fit: Fit, { noise: { runs, correlation } }: De
 
 /** Says that a pattern is left in the residuals. */
 export function misfitWarning({ probability, share, by, freedom: [patterns] }: Misfit): Warning {
-  const odds = probability < 1e-4 ? "fewer than one table in 10,000" : `${significant(100 * probability, 2)} % of tables`;
+  const odds =
+    probability < 1e-4 ? "fewer than one table in 10,000" : `${significant(100 * probability, 2)} % of tables`;
   const what =
     by === "patterns"
       ? `${patterns} smooth functions of the columns take ${percent(share)} of the residuals' variance`
@@ -141,8 +142,6 @@ export function rivalWarnings(rivals: readonly Rival[]): Warning[] {
               "neither prediction is to be preferred.",
           ),
         ]),
-    ...(better.length === 0
-      ? []
-      : [warning("rivals", [], `The points are described better by ${better.join(", ")}.`)]),
+    ...(better.length === 0 ? [] : [warning("rivals", [], `The points are described better by ${better.join(", ")}.`)]),
   ];
 }

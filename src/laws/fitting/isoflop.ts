@@ -68,7 +68,10 @@ const fewestSizes = 4;
 export const fewestBudgets = 3;
 
 /** Analyses the points; null where fewer than three budgets have a lowest point. */
-export function isoFlop(points: IsoFlopPoints, { level, bootstrap, seed, tolerance = 0.05 }: IsoFlopOptions): IsoFlop | null {
+export function isoFlop(
+  points: IsoFlopPoints,
+  { level, bootstrap, seed, tolerance = 0.05 }: IsoFlopOptions,
+): IsoFlop | null {
   const groups = budgetsOf(points.C, tolerance);
   const budgets = groups.map((rows) => budgetOf(points, rows));
   const lines = linesThrough(budgets);
@@ -90,8 +93,14 @@ export function isoFlop(points: IsoFlopPoints, { level, bootstrap, seed, toleran
   return {
     budgets,
     level,
-    size: power(lines.size, draws.map(([size]) => size)),
-    tokens: power(lines.tokens, draws.map(([, tokens]) => tokens)),
+    size: power(
+      lines.size,
+      draws.map(([size]) => size),
+    ),
+    tokens: power(
+      lines.tokens,
+      draws.map(([, tokens]) => tokens),
+    ),
   };
 }
 
@@ -154,12 +163,20 @@ interface Line {
 }
 
 function linesThrough(budgets: readonly Budget[]): { readonly size: Line; readonly tokens: Line } | null {
-  const used = budgets.flatMap(({ compute, size, tokens }) => (size === null || tokens === null ? [] : [{ compute, size, tokens }]));
+  const used = budgets.flatMap(({ compute, size, tokens }) =>
+    size === null || tokens === null ? [] : [{ compute, size, tokens }],
+  );
   if (used.length < fewestBudgets) return null;
   const xs = used.map(({ compute }) => Math.log(compute));
   return {
-    size: lineThrough(xs, used.map(({ size }) => Math.log(size))),
-    tokens: lineThrough(xs, used.map(({ tokens }) => Math.log(tokens))),
+    size: lineThrough(
+      xs,
+      used.map(({ size }) => Math.log(size)),
+    ),
+    tokens: lineThrough(
+      xs,
+      used.map(({ tokens }) => Math.log(tokens)),
+    ),
   };
 }
 

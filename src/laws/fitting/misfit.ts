@@ -115,7 +115,10 @@ function patterns({ n, columns, group }: Points): Patterns {
   const byGroup = groups.map((name) => {
     const isIn = (i: number): boolean => name === null || group?.[i] === name;
     const features = Object.keys(columns).flatMap((column) => standardised(valueAt(columns, column), isIn));
-    return monomials(features, Float64Array.from({ length: n }, (_, i) => (isIn(i) ? 1 : 0)));
+    return monomials(
+      features,
+      Float64Array.from({ length: n }, (_, i) => (isIn(i) ? 1 : 0)),
+    );
   });
   return {
     lines: byGroup.flatMap((degrees) => degrees.slice(0, 2).flat()),

@@ -74,7 +74,14 @@ export function runNoise(
   const C = inverse(products(rows, rows, 1e-11), p);
   if (C === null) return null;
   const KS = products(sums, sums);
-  const CB = times(C, products(sums.map((sum) => sum.map((value, g) => value / at(sizes, g))), sums), p);
+  const CB = times(
+    C,
+    products(
+      sums.map((sum) => sum.map((value, g) => value / at(sizes, g))),
+      sums,
+    ),
+    p,
+  );
   const CS = times(C, KS, p);
   const [tB, tS, tBS] = [trace(CB, p), trace(CS, p), trace(times(CB, CS, p), p)];
   const total = dot(values, values);
@@ -95,7 +102,10 @@ export function runNoise(
   const estimate = (pointFactor: number, runFactor: number): Variance => {
     const [w, b] = weights(pointFactor, runFactor);
     const [own, other] = [w * within, b * between];
-    return { value: own + other, freedom: (own + other) ** 2 / (own ** 2 / freedomWithin + other ** 2 / freedomBetween) };
+    return {
+      value: own + other,
+      freedom: (own + other) ** 2 / (own ** 2 / freedomWithin + other ** 2 / freedomBetween),
+    };
   };
   const runVariance = estimate(0, 1).value;
   const isIndependent = !(runVariance > 0);

@@ -27,8 +27,7 @@ export function tangentOf(fit: Fit, { bound }: Problem, bounds: "free" | "held" 
   const jacobian = new Float64Array(bound.p * n);
   bound.jacobian(jacobian);
   const sizes = fit.law.parameters.map((_, j) => largestSize(jacobian.subarray(j * n, (j + 1) * n)));
-  const isHeld = (j: number): boolean =>
-    bounds === "held" && fit.atBound.includes(at(fit.law.parameters, j).name);
+  const isHeld = (j: number): boolean => bounds === "held" && fit.atBound.includes(at(fit.law.parameters, j).name);
   const free = sizes.flatMap((size, j) => (size > 1e-6 * Math.max(...sizes) && !isHeld(j) ? [j] : []));
   const isRaw = fit.loss.name === "mse-raw";
   const rows = free.map((j) => {

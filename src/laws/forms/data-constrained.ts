@@ -7,7 +7,11 @@ const columnU: Column = { name: "U", meaning: "unique training tokens", unit: "t
 
 const reuse: readonly Omit<Parameter, "role">[] = [
   { name: "R_D", meaning: "repetitions after which further ones are worth little", unit: "1" },
-  { name: "R_N", meaning: "multiples of the best size for the unique tokens after which more is worth little", unit: "1" },
+  {
+    name: "R_N",
+    meaning: "multiples of the best size for the unique tokens after which more is worth little",
+    unit: "1",
+  },
 ];
 
 /** Effective data and parameters; `size` is the best size for the unique tokens by the law of unique data. */
@@ -56,7 +60,11 @@ export const dataConstrained: Law = namedLaw(
 
 /** What repetition is worth, with the law of unique data as its authors fitted it. */
 export const dataConstrainedReuse: Law = namedLaw(
-  effective(...([c4.a, c4.b, c4.e].map((value) => `exp(${value})`) as [string, string, string]), `${c4.alpha}`, `${c4.alpha}`),
+  effective(
+    ...([c4.a, c4.b, c4.e].map((value) => `exp(${value})`) as [string, string, string]),
+    `${c4.alpha}`,
+    `${c4.alpha}`,
+  ),
   {
     id: "data-constrained-reuse",
     title: "repeated data, on C4's law of unique data",

@@ -77,12 +77,14 @@ function formulaLaw(text: string, columns: readonly string[], hints: ParameterHi
     formula: named?.formula ?? `L(${columnNames.join(", ")}) = ${text.replace(/^\s*L\s*=\s*/, "").trim()}`,
     source: named?.source ?? "user-defined",
     ...(named?.note !== undefined && { note: named.note }),
-    columns: named?.columns ?? columnNames.map((name) => ({
-      name,
-      meaning: "column of the formula",
-      unit: "as given",
-      range: { least: -Infinity },
-    })),
+    columns:
+      named?.columns ??
+      columnNames.map((name) => ({
+        name,
+        meaning: "column of the formula",
+        unit: "as given",
+        range: { least: -Infinity },
+      })),
     parameters: names.map((name, j) => ({
       name,
       meaning: "parameter of the formula",
@@ -218,7 +220,10 @@ function startsOf(formula: Formula, points: Points, given: Readonly<Record<strin
   const project = projectionOf(formula, points, linear);
   return Array.from({ length: count }, (_, i) => {
     const natural = Float64Array.from(names, (name, j) => {
-      const [part, side] = [stream.uniformAt(2 * (i * names.length + j)), stream.uniformAt(2 * (i * names.length + j) + 1)];
+      const [part, side] = [
+        stream.uniformAt(2 * (i * names.length + j)),
+        stream.uniformAt(2 * (i * names.length + j) + 1),
+      ];
       const start = given[name];
       if (start !== undefined) {
         const offset = i === 0 ? 0 : (2 * part - 1) * Math.log(3);
@@ -266,7 +271,9 @@ function projectionOf(
       }
     }
     const sizes = positions.map((_, a) => Math.sqrt(at(gram, a * k + a)) || 1);
-    const scaled = gram.map((value, at_) => value / (sizes[Math.floor(at_ / k)]! * sizes[at_ % k]!) + (at_ % (k + 1) === 0 ? 1e-12 : 0));
+    const scaled = gram.map(
+      (value, at_) => value / (sizes[Math.floor(at_ / k)]! * sizes[at_ % k]!) + (at_ % (k + 1) === 0 ? 1e-12 : 0),
+    );
     const solution = solve(
       scaled,
       k,

@@ -9,7 +9,8 @@ export const learningRateAnnealing: Law = namedLaw(
     id: "lr-annealing",
     title: "learning-rate annealing",
     formula: "L(S1, S2) = L0 + A S1^-alpha - C S2",
-    source: "Tissue et al. 2024 (arXiv 2408.11029), equation 1; its coefficients were not read, so the law is fitted only",
+    source:
+      "Tissue et al. 2024 (arXiv 2408.11029), equation 1; its coefficients were not read, so the law is fitted only",
     note:
       "with S2 the largest learning rate less the current one it is the start of the multi-power law (Luo et al. 2025, " +
       "arXiv 2503.12811)",

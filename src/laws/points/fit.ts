@@ -214,7 +214,11 @@ function report(
   const tangent = tangentOf(fit, problem);
   const { cluster } = points;
   const noise = cluster === undefined ? null : runNoiseOf(fit, problem, cluster);
-  const ofOne = noiseOfOne(fit.residuals, fit.bound.p, cluster === undefined ? null : runNoise(tangent, cluster, fit.residuals));
+  const ofOne = noiseOfOne(
+    fit.residuals,
+    fit.bound.p,
+    cluster === undefined ? null : runNoise(tangent, cluster, fit.residuals),
+  );
   const quality = qualityOf(fit, points);
   const dependence = dependenceOf(fit, points, tangent);
   // Points that go together would pass for a pattern.

@@ -105,9 +105,7 @@ function pointsFrom(
       hint: "a cross entropy is positive; is the column a logarithm or a difference?",
     });
   }
-  const columns = Object.fromEntries(
-    columnNames.map((name) => [name, Float64Array.from(take(valueAt(values, name)))]),
-  );
+  const columns = Object.fromEntries(columnNames.map((name) => [name, Float64Array.from(take(valueAt(values, name)))]));
   const runs = cluster === "none" ? null : (cluster ?? runsColumn(table, columns, usable));
   return {
     points: {
@@ -273,9 +271,7 @@ function runsColumn(
 /** Groups by row. Throws inputError naming those that the law does not know. */
 function groupColumn(groups: NonNullable<Law["groups"]>, table: NamedTable, lines: readonly number[]): string[] {
   const names = groups.map(({ name }) => name);
-  const cells = textColumn("group", table).map(
-    (text) => names.find((name) => name === text.toLowerCase()) ?? text,
-  );
+  const cells = textColumn("group", table).map((text) => names.find((name) => name === text.toLowerCase()) ?? text);
   const unknown = new Map<string, number[]>();
   cells.forEach((text, row) => {
     if (!names.includes(text)) unknown.set(text, [...(unknown.get(text) ?? []), elementAt(lines, row)]);

@@ -74,7 +74,11 @@ async function pointsBelow(root: string, dir: string, depth: number): Promise<Ru
   if ((await exists(join(dir, "run.json"))) && (await exists(join(dir, "metrics.jsonl"))))
     return ofRun(dir, relative(root, dir));
   const entries = await withFsErrors(dir, "read folder", () => readdir(dir, { withFileTypes: true }));
-  const trainer = await ofTrainer(dir, relative(root, dir), entries.map(({ name }) => name));
+  const trainer = await ofTrainer(
+    dir,
+    relative(root, dir),
+    entries.map(({ name }) => name),
+  );
   if (trainer !== null) return trainer;
   const points: RunPoint[] = [];
   for (const { name } of entries.filter((entry) => entry.isFile() && entry.name.endsWith(".log")))

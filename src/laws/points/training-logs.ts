@@ -21,7 +21,8 @@ const trainerHeaders = ["step", "epoch", "tokens", "total_flos", "learning_rate"
  */
 export function trainerTable(state: Entry & { readonly log_history: readonly Entry[] }): Table {
   const evaluations = state.log_history.filter((entry) => typeof entry.eval_loss === "number");
-  const entries = evaluations.length > 0 ? evaluations : state.log_history.filter((entry) => typeof entry.loss === "number");
+  const entries =
+    evaluations.length > 0 ? evaluations : state.log_history.filter((entry) => typeof entry.loss === "number");
   const last = entries.at(-1);
   const rows = entries.map((entry) => {
     const own: Entry = {
@@ -63,7 +64,11 @@ export function megatronTable(text: string): Table {
     return event === null ? [] : [{ line: i + 1, event }];
   });
   const argument = (name: string): number =>
-    Number(events.map(({ event }) => event).find((event) => event.type === "argument" && event.name === name)?.["value" as never]);
+    Number(
+      events.map(({ event }) => event).find((event) => event.type === "argument" && event.name === name)?.[
+        "value" as never
+      ],
+    );
   const sequence = argument("seq_length");
   const params = parametersOf(lines);
   const samplesAt = new Map<number, number>();
@@ -119,10 +124,13 @@ export function withRunsInRows(table: Table): Table {
   const metrics = new Set(columns.map(({ metric }) => metric));
   const [metric] = metrics;
   const others = table.headers.flatMap((header, j) => (chartColumn.test(header) ? [] : [j]));
-  if (metric === undefined || metrics.size > 1 || !table.headers.some((header) => /__(?:MIN|MAX)$/.test(header))) return table;
+  if (metric === undefined || metrics.size > 1 || !table.headers.some((header) => /__(?:MIN|MAX)$/.test(header)))
+    return table;
   const cells = columns.flatMap(({ j, run }) =>
     table.rows.flatMap((row, i) =>
-      (row[j] ?? "") === "" ? [] : [{ line: table.lines[i] ?? 0, row: [run, ...others.map((k) => row[k] ?? ""), row[j] ?? ""] }],
+      (row[j] ?? "") === ""
+        ? []
+        : [{ line: table.lines[i] ?? 0, row: [run, ...others.map((k) => row[k] ?? ""), row[j] ?? ""] }],
     ),
   );
   return {

@@ -145,7 +145,8 @@ export class Objective {
   dataSum(loss: LossName): number {
     const { residuals, weights, delta } = this;
     let sum = 0;
-    for (let i = 0; i < residuals.length; i++) sum += weights[i]! * lossOf({ name: loss, delta }, Math.abs(residuals[i]!));
+    for (let i = 0; i < residuals.length; i++)
+      sum += weights[i]! * lossOf({ name: loss, delta }, Math.abs(residuals[i]!));
     return sum;
   }
 }

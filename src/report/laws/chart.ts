@@ -59,7 +59,10 @@ export function roundLevels(low: number, high: number, most: number): RoundLevel
     const decimals = Math.max(0, -power);
     const first = Math.ceil(low / step - 1e-9);
     const count = Math.max(0, Math.floor(high / step + 1e-9) - first + 1);
-    return { decimals, levels: Array.from({ length: count }, (_, i) => Number(((first + i) * step).toFixed(decimals))) };
+    return {
+      decimals,
+      levels: Array.from({ length: count }, (_, i) => Number(((first + i) * step).toFixed(decimals))),
+    };
   });
   const distance = ({ levels }: RoundLevels): number => Math.abs(levels.length - most);
   return all.reduce((best, next) => (distance(next) < distance(best) ? next : best));

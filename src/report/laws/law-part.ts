@@ -39,7 +39,11 @@ export function partsOf({
   }));
 }
 
-function activeRatioOf({ n, columns: { N }, group }: Points, active: Float64Array | null, name: string | null): number | null {
+function activeRatioOf(
+  { n, columns: { N }, group }: Points,
+  active: Float64Array | null,
+  name: string | null,
+): number | null {
   if (active === null || N === undefined) return null;
   const ratios = indices(n)
     .filter((i) => name === null || group?.[i] === name)

@@ -48,7 +48,8 @@ function lossChart(part: LawPart, [x, by]: readonly [x: string, by: string], id:
   const names = part.columns.map(({ name }) => name);
   const others = names.filter((name) => name !== x && name !== by);
   const slice = sliceAt(part, others);
-  const bins = x === by ? [{ label: "", rows: slice.rows }] : binsOf(valueAt(part.points.columns, by), slice.rows, mostLines);
+  const bins =
+    x === by ? [{ label: "", rows: slice.rows }] : binsOf(valueAt(part.points.columns, by), slice.rows, mostLines);
   const shown = bins.reduce((sum, { rows }) => sum + rows.length, 0);
   return {
     id: idOf(id, part),
@@ -60,7 +61,9 @@ function lossChart(part: LawPart, [x, by]: readonly [x: string, by: string], id:
     title: titleOf(x === by ? `Loss against ${x}` : `Loss against ${x}, by ${by}`, part),
     note:
       `Dots are points, the line of their colour the fit at the same value${slice.words}.` +
-      (shown < part.points.n ? ` ${bins.length} values of ${by} are shown, with ${shown} of ${part.points.n} points.` : ""),
+      (shown < part.points.n
+        ? ` ${bins.length} values of ${by} are shown, with ${shown} of ${part.points.n} points.`
+        : ""),
     series: bins.flatMap(({ label, rows }, i) =>
       lossSeries(part, x, rows, {
         ramp: bins.length < 2 ? 0.5 : i / (bins.length - 1),

@@ -78,7 +78,9 @@ describe("fits", () => {
       const lines = Array.from({ length: 37 }, (_, i) => i + 2);
       const found = await report(copied, "chinchilla", { lines, loss: { name, delta } });
       expect(found.outliers.map(({ line }) => line)).toEqual([12]);
-      expect(found.warnings.find(({ kind }) => kind === "duplicates")?.text).toMatch(/^1 row is .*\(line 38 as line 7\)/);
+      expect(found.warnings.find(({ kind }) => kind === "duplicates")?.text).toMatch(
+        /^1 row is .*\(line 38 as line 7\)/,
+      );
     }
   });
 
@@ -86,18 +88,23 @@ describe("fits", () => {
     const { columns, n } = grid;
     const points = simulated(law("chinchilla"), chinchilla, grid, 0.002, 4);
     const bent = points.loss.map(
-      (value, i) => value * Math.exp(0.01 * Math.log(at(columns.N ?? [], i) / 1e9) * Math.log(at(columns.D ?? [], i) / 2e10)),
+      (value, i) =>
+        value * Math.exp(0.01 * Math.log(at(columns.N ?? [], i) / 1e9) * Math.log(at(columns.D ?? [], i) / 2e10)),
     );
     expect((await report({ ...points, loss: bent })).misfit).toMatchObject({ isFlagged: true, by: "patterns" });
     expect((await report(points)).misfit?.isFlagged).toBe(false);
     // Every other place off: no smooth pattern, but points at one place agree far better.
     const seeds = simulated(law("chinchilla"), chinchilla, grid, 0.0005, 5);
-    const jagged = (loss: Float64Array): Float64Array => loss.map((value, i) => value * (i % 2 === Math.floor(i / 6) % 2 ? 1.004 : 0.996));
+    const jagged = (loss: Float64Array): Float64Array =>
+      loss.map((value, i) => value * (i % 2 === Math.floor(i / 6) % 2 ? 1.004 : 0.996));
     const double = (values: Float64Array): Float64Array => Float64Array.of(...values, ...values);
     const replicated = {
       n: 2 * n,
       columns: { N: double(columns.N ?? bent), D: double(columns.D ?? bent) },
-      loss: Float64Array.of(...jagged(points.loss.map((_, i) => at(seeds.loss, i))), ...jagged(simulated(law("chinchilla"), chinchilla, grid, 0.0005, 6).loss)),
+      loss: Float64Array.of(
+        ...jagged(points.loss.map((_, i) => at(seeds.loss, i))),
+        ...jagged(simulated(law("chinchilla"), chinchilla, grid, 0.0005, 6).loss),
+      ),
     };
     expect((await report(replicated)).misfit).toMatchObject({ isFlagged: true, by: "replicates" });
   });

@@ -56,12 +56,20 @@ describe("formulas", () => {
     expect(valueOf(`${"N+".repeat(1999)}N`, [1], ["N"])).toBe(2000);
   });
 
-  it.each(["a-(b-c)", "a-b-c", "(a+b)*c", "a^(-b)", "(a^b)^c", "a^b^c", "-(a+b)^2", "ln(a-1)/(b/c)", "(-a)*b", "max(a,b-c)^2"])(
-    "%s is written as it was read",
-    (text) => {
-      expect(textOf(parseExpression(text))).toBe(text);
-    },
-  );
+  it.each([
+    "a-(b-c)",
+    "a-b-c",
+    "(a+b)*c",
+    "a^(-b)",
+    "(a^b)^c",
+    "a^b^c",
+    "-(a+b)^2",
+    "ln(a-1)/(b/c)",
+    "(-a)*b",
+    "max(a,b-c)^2",
+  ])("%s is written as it was read", (text) => {
+    expect(textOf(parseExpression(text))).toBe(text);
+  });
 
   it("carry their derivatives", () => {
     const parameters = ["a", "b"];
@@ -156,7 +164,8 @@ describe("laws from formulas", () => {
     const points = { ...places, loss: predict(truth, params, places) };
     const fit = fitLaw(truth, points, { loss: { name: "mse", delta: 0 } });
     expect(fit.objective).toBeLessThan(1e-16);
-    if (!text.includes("B")) for (const [name, value] of Object.entries(params)) expect(fit.params[name]).toBeCloseTo(value, 4);
+    if (!text.includes("B"))
+      for (const [name, value] of Object.entries(params)) expect(fit.params[name]).toBeCloseTo(value, 4);
   });
 
   it("keeps parameters inside their bounds, and refuses starts outside", () => {
@@ -174,7 +183,9 @@ describe("laws from formulas", () => {
     const form = expressionLaw("A*N^-a + B*dropout^b + E", ["dropout"]);
     const params = { A: 400, a: 0.34, B: 0.5, b: 1.5, E: 1.7 };
     const points = { ...places, loss: predict(form, params, places) };
-    expect(checkPoints(form, points)).toEqual(["12 points for 5 parameters are few: intervals are wide and depend on every point."]);
+    expect(checkPoints(form, points)).toEqual([
+      "12 points for 5 parameters are few: intervals are wide and depend on every point.",
+    ]);
     const fit = fitLaw(form, points, { loss: { name: "mse", delta: 0 } });
     expect(fit.objective).toBeLessThan(1e-16);
     expect(fit.params.b).toBeCloseTo(1.5, 5);

@@ -33,9 +33,12 @@ describe("numbers", () => {
     expect(numberOf(text, ",")).toBe(value);
   });
 
-  it.each(["7Q", "3,21", "1,00", "abc", "1.2.3", "12 34", "--1", "1e"])("%j is no number with a decimal point", (text) => {
-    expect(numberOf(text, ".")).toBeNaN();
-  });
+  it.each(["7Q", "3,21", "1,00", "abc", "1.2.3", "12 34", "--1", "1e"])(
+    "%j is no number with a decimal point",
+    (text) => {
+      expect(numberOf(text, ".")).toBeNaN();
+    },
+  );
 
   it.each([
     ["3,21", ","],

@@ -21,12 +21,18 @@ const columnOf = async (text: string, name: string): Promise<number[]> => {
 describe("tables", () => {
   it.each([
     ["suffixes", "N,D,loss\n7B,1.4T,1.9\n70M,20b,2.9"],
-    ["groups of digits in quotes", 'N,D,loss\n"7,000,000,000","1,400,000,000,000",1.9\n"70,000,000","20,000,000,000",2.9'],
+    [
+      "groups of digits in quotes",
+      'N,D,loss\n"7,000,000,000","1,400,000,000,000",1.9\n"70,000,000","20,000,000,000",2.9',
+    ],
     ["decimal commas", "N;D;loss\n7000000000;1,4e12;1,9\n70.000.000;20.000.000.000;2,9"],
     ["a stated separator", "sep=;\nN;D;loss\n7B;1.4T;1.9\n70M;20B;2.9"],
-    ["comments", "# exported, with a \" quote\nN,D,loss\n# another\n7B,1.4T,1.9\n70M,20B,2.9\n# end"],
+    ["comments", '# exported, with a " quote\nN,D,loss\n# another\n7B,1.4T,1.9\n70M,20B,2.9\n# end'],
     ["a heading in a comment, as NumPy writes it", "# N,D,loss\n7e9,1.4e12,1.9\n7e7,2e10,2.9"],
-    ["spaces that do not break", "N;D;loss\n7\u00a0000\u00a0000\u00a0000;1400\u00a0000\u00a0000\u00a0000;1.9\n70\u00a0000\u00a0000;2e10;2.9"],
+    [
+      "spaces that do not break",
+      "N;D;loss\n7\u00a0000\u00a0000\u00a0000;1400\u00a0000\u00a0000\u00a0000;1.9\n70\u00a0000\u00a0000;2e10;2.9",
+    ],
   ])("with %s are read", async (_, text) => {
     expect(await columnOf(text, "N")).toEqual([7e9, 7e7]);
     expect(await columnOf(text, "D")).toEqual([1.4e12, 2e10]);
@@ -34,9 +40,15 @@ describe("tables", () => {
   });
 
   it.each([
-    ["N,D,loss\n7Q,1T,1.9\n1B,1T,2", /:2: N is "7Q", which is no number \(1 of 2 rows are like it\); numbers can be written as 7B/],
+    [
+      "N,D,loss\n7Q,1T,1.9\n1B,1T,2",
+      /:2: N is "7Q", which is no number \(1 of 2 rows are like it\); numbers can be written as 7B/,
+    ],
     ["N,D,loss\n7B,1T,1,9", /:2: 4 cells, the heading has 3; the cells: 7B \| 1T \| 1 \| 9; if a number has commas/],
-    ["N;D;loss\n7B;1T;1,95\n7B;1T;1.95", /a decimal point and a decimal comma: loss is "1.95" in row 2, loss is "1,95" in row 1/],
+    [
+      "N;D;loss\n7B;1T;1,95\n7B;1T;1.95",
+      /a decimal point and a decimal comma: loss is "1.95" in row 2, loss is "1,95" in row 1/,
+    ],
     ["N,D,val/ppl\n7B,1T,7", /no column for loss .*: --columns "loss=ln\(val\/ppl\)"/],
     ["N,step,loss\n7B,100,2", /no column for D .*--columns D=step\*TOKENS/],
   ])("%j is refused with the cell and what to write", async (text, words) => {
@@ -65,7 +77,8 @@ describe("tables", () => {
   });
 
   it("of a chart exported from Weights & Biases have their runs in rows", async () => {
-    const header = '"Step","a - eval/loss","a - eval/loss__MIN","a - eval/loss__MAX","b - eval/loss","b - eval/loss__MIN","b - eval/loss__MAX"';
+    const header =
+      '"Step","a - eval/loss","a - eval/loss__MIN","a - eval/loss__MAX","b - eval/loss","b - eval/loss__MIN","b - eval/loss__MAX"';
     const text = `${header}\n"100","3.5","3.5","3.5","3.4","3.4","3.4"\n"200","3.2","3.2","3.2","","",""`;
     const { points } = await read(text, "chinchilla", { N: "1e9", D: "Step*1e6" });
     expect([[...(points.columns.D ?? [])], [...points.loss], points.cluster]).toEqual([
@@ -78,30 +91,49 @@ describe("tables", () => {
 
 describe("training logs", () => {
   const state = (losses: readonly number[]): string =>
-    JSON.stringify({
-      total_flos: 6e18,
-      log_history: [
-        { step: 10, loss: 4.2, learning_rate: 1e-4 },
-        ...losses.map((loss, i) => ({ step: 100 * (i + 1), epoch: i + 1, eval_loss: loss, num_input_tokens_seen: 1e9 * (i + 1) })),
-        { step: 200, train_loss: 3.3 },
-      ],
-    }, null, 2);
+    JSON.stringify(
+      {
+        total_flos: 6e18,
+        log_history: [
+          { step: 10, loss: 4.2, learning_rate: 1e-4 },
+          ...losses.map((loss, i) => ({
+            step: 100 * (i + 1),
+            epoch: i + 1,
+            eval_loss: loss,
+            num_input_tokens_seen: 1e9 * (i + 1),
+          })),
+          { step: 200, train_loss: 3.3 },
+        ],
+      },
+      null,
+      2,
+    );
 
   it("of Hugging Face's Trainer give a row for each evaluation", async () => {
     const { points } = await read(state([3.5, 3.2]), "chinchilla", { N: "1e9" }, "trainer_state.json");
-    expect([[...(points.columns.D ?? [])], [...points.loss]]).toEqual([[1e9, 2e9], [3.5, 3.2]]);
+    expect([[...(points.columns.D ?? [])], [...points.loss]]).toEqual([
+      [1e9, 2e9],
+      [3.5, 3.2],
+    ]);
   });
 
   it("in a folder give the last evaluation of each run", async () => {
     const root = join(dir, "trainer");
-    for (const [run, losses] of [["a", [3.5, 3.2]], ["b", [3.4, 3.1]]] as const)
+    for (const [run, losses] of [
+      ["a", [3.5, 3.2]],
+      ["b", [3.4, 3.1]],
+    ] as const)
       for (const step of [100, 200]) {
         const place = join(root, run, `checkpoint-${step}`);
         mkdirSync(place, { recursive: true });
         writeFileSync(join(place, "trainer_state.json"), state(losses.slice(0, step / 100)));
       }
     const { points } = await readPoints(root, law("chinchilla"), { mapping: new Map([["N", "1e9"]]) });
-    expect([[...(points.columns.D ?? [])], [...points.loss], points.cluster]).toEqual([[2e9, 2e9], [3.2, 3.1], undefined]);
+    expect([[...(points.columns.D ?? [])], [...points.loss], points.cluster]).toEqual([
+      [2e9, 2e9],
+      [3.2, 3.1],
+      undefined,
+    ]);
   });
 
   it("of Megatron-LM give tokens and parameters where they print them", async () => {
