@@ -1,4 +1,6 @@
-/** `upcycle fit FILE --law isoflop`: the best size and token count at each compute budget, and how they grow with it. */
+/**
+ * `upcycle fit FILE --law isoflop`: the best size and token count at each compute budget, and how they grow with it.
+ */
 import { at } from "../base/at.js";
 import { inputError } from "../base/errors.js";
 import { compact, labelled, significant, table } from "../base/format.js";
@@ -54,7 +56,8 @@ export async function executeIsoFlop(file: string, flags: IsoFlopFlags): Promise
     throw inputError(`fewer than ${fewestBudgets} compute budgets with at least four sizes each`, {
       where: name,
       hint:
-        "points of one budget have the same compute within 5 %; map the column of the budget (--columns C=COLUMN), or " +
+        "points of one budget have the same compute within 5 %; map the column of the budget " +
+        "(--columns C=COLUMN), or " +
         "fit a law of N and D, which needs no budgets",
     });
   const places = (flags.predict ?? []).map((text) => allocationAt(result, budgetAsked(text)));
@@ -99,7 +102,8 @@ function describe(
   const power = (name: string, { exponent, factor, interval, bootstrap }: PowerOfCompute): string[] =>
     row(
       name,
-      `${significant(factor)} C^${significant(exponent, 4)}; exponent ${range(interval)} by the line through the best points` +
+      `${significant(factor)} C^${significant(exponent, 4)}; exponent ${range(interval)} by the ` +
+        `line through the best points` +
         (bootstrap === null ? "" : `, ${range(bootstrap)} by bootstrap`) +
         ` (${significant(100 * result.level, 2)} %)`,
     );
@@ -140,7 +144,8 @@ function describe(
     "",
     ...row(
       "note",
-      "Parabolas are biased where loss falls faster with size than with tokens, or the other way round, and where sizes " +
+      "Parabolas are biased where loss falls faster with size than with tokens, or the other " +
+        "way round, and where sizes " +
         "lie to one side of the best; compare with --law chinchilla on the same points.",
     ),
   ];

@@ -72,7 +72,8 @@ export function dependenceWarning(fit: Fit, { noise: { runs, correlation } }: De
   const text =
     `Points with the same ${names.join(" and ")} have residuals that go together (${runs} groups, correlation ` +
     `${significant(correlation, 2)}), as several checkpoints of one run do. Intervals take points as independent and ` +
-    `are then too narrow: name the column of the run (--cluster run${names.length === 1 ? `, or --cluster ${names[0]}` : ""}).`;
+    `are then too narrow: name the column of the run (--cluster ` +
+    `run${names.length === 1 ? `, or --cluster ${names[0]}` : ""}).`;
   return warning("clustered", [], text);
 }
 
@@ -101,7 +102,8 @@ export function outlierWarning(outliers: readonly Outlier[], pointName: PointNam
   });
   const more = outliers.length > mostNamed ? `, and ${outliers.length - mostNamed} more` : "";
   const text =
-    `Far from the fit, in multiples of the usual residual: ${named.join(", ")}${more}. Check those runs; a robust loss ` +
+    `Far from the fit, in multiples of the usual residual: ${named.join(", ")}${more}. Check ` +
+    `those runs; a robust loss ` +
     "(--loss huber) gives them little weight, --max-loss leaves the largest out.";
   return [warning("outliers", [], text)];
 }

@@ -1,7 +1,9 @@
 /**
- * IsoFLOP analysis, Approach 2 of Hoffmann et al. 2022 (arXiv 2203.15556, section 3.2): at each compute budget a parabola
+ * IsoFLOP analysis, Approach 2 of Hoffmann et al. 2022 (arXiv 2203.15556, section 3.2): at each compute budget a
+ * parabola
  * of the loss over ln N (and over ln D) has its lowest point at the best size; the best sizes grow as a power of the
- * budget. Parabolas are biased where both exponents differ or the sizes lie to one side of the best one; a law of N and D
+ * budget. Parabolas are biased where both exponents differ or the sizes lie to one side of the best one; a law of N
+ * and D
  * fitted to the same points is the check.
  */
 import { at } from "../../base/at.js";

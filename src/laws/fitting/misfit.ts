@@ -1,7 +1,10 @@
 /**
- * Whether residuals still hold a pattern that the law's form cannot describe. Smooth functions of the columns (monomials
- * of their logarithms) are added to the fit's tangent; an F test says whether they take more of the residuals than chance
- * would give them. Points at one place several times show the noise by itself, whatever the form, and are tested too. In
+ * Whether residuals still hold a pattern that the law's form cannot describe. Smooth functions of the columns
+ * (monomials
+ * of their logarithms) are added to the fit's tangent; an F test says whether they take more of the residuals than
+ * chance
+ * would give them. Points at one place several times show the noise by itself, whatever the form, and are tested
+ * too. In
  * runs of several points both parts are tested by themselves: differences within runs, and means of runs.
  */
 import { at, valueAt } from "../../base/at.js";

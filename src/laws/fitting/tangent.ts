@@ -17,7 +17,8 @@ export interface Tangent {
 }
 
 /**
- * The tangent of a fit at its optimum, over the parameters that the points feel; with `bounds` "held" without those on a
+ * The tangent of a fit at its optimum, over the parameters that the points feel; with `bounds` "held" without those
+ * on a
  * bound.
  */
 export function tangentOf(fit: Fit, { bound }: Problem, bounds: "free" | "held" = "free"): Tangent {

@@ -1,4 +1,7 @@
-/** Training on repeated data (Muennighoff et al. 2023): repeated tokens, and parameters beyond what they call for, count less and less. */
+/**
+ * Training on repeated data (Muennighoff et al. 2023): repeated tokens, and parameters beyond what they call for,
+ * count less and less.
+ */
 import { columnD, columnN } from "./chinchilla.js";
 import { namedLaw } from "./expression-law.js";
 import type { Column, Law, Parameter } from "./types.js";
@@ -24,7 +27,8 @@ function effective(a: string, b: string, e: string, alpha: string, beta: string)
 }
 
 const formula =
-  "L(N, D, U) = A N'^-alpha + B D'^-beta + E, D' = U (1 + R_D (1 - exp(-(D/U - 1)/R_D))), N' alike with the size that " +
+  "L(N, D, U) = A N'^-alpha + B D'^-beta + E, D' = U (1 + R_D (1 - exp(-(D/U - 1)/R_D))), N' " +
+  "alike with the size that " +
   "is best for U tokens in place of U";
 const source = "Muennighoff et al. 2023 (arXiv 2305.16264), equations 5 and 6";
 

@@ -1,11 +1,14 @@
-/** What sparsity saves: a mixture's compute against that of a dense model of the same loss, and its loss by sparsity. */
+/**
+ * What sparsity saves: a mixture's compute against that of a dense model of the same loss, and its loss by sparsity.
+ */
 import { columnD, columnN } from "./chinchilla.js";
 import { namedLaw } from "./expression-law.js";
 import { powerSumLaw } from "./power-sum.js";
 import type { Law } from "./types.js";
 
 /**
- * Efficiency leverage (Tian et al. 2025): how many times the compute a dense model takes for the same loss. The paper does
+ * Efficiency leverage (Tian et al. 2025): how many times the compute a dense model takes for the same loss. The
+ * paper does
  * not say to which bases its logarithms are. With log10 C and ln G its Table 2 gives 6.9 for the case of which it says
  * "exceeding 7x" (A 3.1 %, G 12, C 1e22); with ln C it gives thousands, with log10 G 5.4.
  */
@@ -15,7 +18,8 @@ export const efficiencyLeverage: Law = namedLaw(
     id: "efficiency-leverage",
     title: "efficiency leverage of mixtures",
     formula:
-      "EL(A, G, C) = Ahat^(a + d log10 C + gamma (ln G)^2 + beta ln G), 1/Ahat = 1/(A + 1/(1/A_start - 1/A_max)) + 1/A_max",
+      "EL(A, G, C) = Ahat^(a + d log10 C + gamma (ln G)^2 + beta ln G), 1/Ahat = 1/(A + " +
+      "1/(1/A_start - 1/A_max)) + 1/A_max",
     source: "Tian et al. 2025 (arXiv 2507.17702), equations 10 and 13",
     note: "predicts a ratio of computes, not a loss: map the column loss to it",
     columns: [
@@ -39,7 +43,8 @@ export const efficiencyLeverage: Law = namedLaw(
 );
 
 /**
- * Loss by sparsity and active parameters. Liew et al. 2025, section 4.2, fit such a law; its formula and numbers were not
+ * Loss by sparsity and active parameters. Liew et al. 2025, section 4.2, fit such a law; its formula and numbers
+ * were not
  * available, so this is what its ansatz (a power law in each at the other fixed) allows, fitted only.
  */
 export const sparsity: Law = powerSumLaw({
@@ -47,7 +52,8 @@ export const sparsity: Law = powerSumLaw({
   title: "sparsity and active parameters of upcycled models",
   formula: "L(P, N) = A P^-alpha1 N^(-alpha2 + alpha3 ln P) + E",
   source:
-    "the power-law ansatz of Liew, Kato, Takase 2025 (arXiv 2502.03009), section 4.2: our form, because theirs was not " +
+    "the power-law ansatz of Liew, Kato, Takase 2025 (arXiv 2502.03009), section 4.2: our form, " +
+    "because theirs was not " +
     "available; fitted only",
   columns: [
     { name: "P", meaning: "total over active parameters", unit: "1", range: { least: 1 } },
@@ -84,7 +90,8 @@ export const farseer: Law = namedLaw(
     title: "Farseer",
     formula: "L(N, D) = exp(a3 N^gamma + b3) + exp(a2 N^beta + b2) D^(-exp(a1 N^alpha + b1))",
     source:
-      "Li et al. 2025 (arXiv 2506.10972), as in secondary sources; its coefficients were not read, so the law is fitted only",
+      "Li et al. 2025 (arXiv 2506.10972), as in secondary sources; its coefficients were not " +
+      "read, so the law is fitted only",
     note: "nine parameters: fit it to many sizes and token counts only",
     columns: [columnN, columnD],
     parameters: [

@@ -12,7 +12,8 @@ export const learningRateAnnealing: Law = namedLaw(
     source:
       "Tissue et al. 2024 (arXiv 2408.11029), equation 1; its coefficients were not read, so the law is fitted only",
     note:
-      "with S2 the largest learning rate less the current one it is the start of the multi-power law (Luo et al. 2025, " +
+      "with S2 the largest learning rate less the current one it is the start of the " +
+      "multi-power law (Luo et al. 2025, " +
       "arXiv 2503.12811)",
     columns: [
       { name: "S1", meaning: "sum of learning rates over the steps so far", unit: "learning rate * steps" },

@@ -187,7 +187,8 @@ function readColumns(table: NamedTable, law: Law, lawColumns: readonly Column[])
 }
 
 /**
- * The decimal sign of a table: what its cells prove. Without proof `3,210` is a decimal number as a loss and else a count
+ * The decimal sign of a table: what its cells prove. Without proof `3,210` is a decimal number as a loss and else a
+ * count
  * in thousands. Throws inputError where cells prove both.
  */
 function decimalSign(
@@ -223,7 +224,9 @@ function requireReadable(unreadable: Unreadable, rows: number, path: string, lin
   const [[row, reasons]] = [...unreadable] as [[number, ReadonlyMap<string, string>]];
   throw inputError(`${[...reasons.values()][0] ?? "a cell"} (${unreadable.size} of ${rows} rows are like it)`, {
     where: `${path}:${elementAt(lines, row)}`,
-    hint: "numbers can be written as 7B, 1.5e9, 1,000, 1 000 or 3,21; correct the cells, or map another column (--columns)",
+    hint:
+      "numbers can be written as 7B, 1.5e9, 1,000, 1 000 or 3,21; correct the cells, or map " +
+      "another column (--columns)",
   });
 }
 
@@ -235,7 +238,10 @@ function hintFor(name: string, headers: readonly string[]): string {
     return `a loss is the logarithm of a perplexity: --columns "loss=ln(${perplexity})"; ${list}`;
   const steps = headers.find((header) => ["samples", "iteration", "step", "Step"].includes(header));
   if (["D", "D2"].includes(name) && steps !== undefined)
-    return `say how many tokens ${steps} counts: --columns ${name}=${steps}*TOKENS, as in ${name}=${steps}*4096; ${list}`;
+    return (
+      `say how many tokens ${steps} counts: --columns ${name}=${steps}*TOKENS, as in ` +
+      `${name}=${steps}*4096; ${list}`
+    );
   if (name === "N") return `name it, or write the number: --columns N=COLUMN or N=1.3e9; ${list}`;
   return `name it: --columns ${name}=COLUMN; ${list}`;
 }
@@ -244,7 +250,8 @@ function hintFor(name: string, headers: readonly string[]): string {
 const runHeaders = ["run", "run_id", "run id", "run_name", "run name", "name", "experiment"];
 
 /**
- * The column that names runs, where nobody said which: one whose points agree in everything but their tokens, as several
+ * The column that names runs, where nobody said which: one whose points agree in everything but their tokens, as
+ * several
  * checkpoints of one run do. Null where there is none.
  */
 function runsColumn(

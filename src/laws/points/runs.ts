@@ -1,6 +1,7 @@
 /**
  * Points from folders of runs, at any depth: the tool's own studies (`result.json`) and trainings (`run.json`,
- * `metrics.jsonl`), those of Hugging Face's Trainer (`trainer_state.json`) and logs of Megatron-LM (`*.log`). Only the LAST evaluation of a run counts: losses in the middle of a learning-rate schedule belong to no
+ * `metrics.jsonl`), those of Hugging Face's Trainer (`trainer_state.json`) and logs of Megatron-LM (`*.log`). Only
+ * the LAST evaluation of a run counts: losses in the middle of a learning-rate schedule belong to no
  * finished model.
  */
 import { readdir, readFile } from "node:fs/promises";

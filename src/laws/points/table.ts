@@ -1,5 +1,6 @@
 /**
- * Tables of text cells from files: CSV (comma, semicolon or tab), JSON lines, a JSON list, a trainer's state or log, also
+ * Tables of text cells from files: CSV (comma, semicolon or tab), JSON lines, a JSON list, a trainer's state or log,
+ * also
  * compressed with gzip; and Parquet.
  */
 import { at as elementAt } from "../../base/at.js";

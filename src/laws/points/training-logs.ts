@@ -1,5 +1,6 @@
 /**
- * Tables from what trainers and trackers write: `trainer_state.json` of Hugging Face's Trainer, logs of Megatron-LM, and
+ * Tables from what trainers and trackers write: `trainer_state.json` of Hugging Face's Trainer, logs of Megatron-LM,
+ * and
  * charts exported from Weights & Biases, which have a column per run.
  */
 import { parseLine, type LogEvent } from "../../files/formats/megatron-log.js";

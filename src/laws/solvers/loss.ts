@@ -1,5 +1,6 @@
 /**
- * Losses over residuals r = ln(prediction) - ln(observed), and squares of the raw residuals prediction - observed, which
+ * Losses over residuals r = ln(prediction) - ln(observed), and squares of the raw residuals prediction - observed,
+ * which
  * `scipy.optimize.curve_fit` minimises. Objectives are SUMS over points, never means: with the usual
  * stopping rules a mean stops far from the optimum (Besiroglu et al. 2024, "Chinchilla Scaling: A Replication Attempt",
  * section 3).

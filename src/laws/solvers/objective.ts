@@ -97,7 +97,10 @@ export class Objective {
     return sum;
   }
 
-  /** The same for squares of prediction - observation, whose slope by ln prediction is the residual times the prediction. */
+  /**
+   * The same for squares of prediction - observation, whose slope by ln prediction is the residual times the
+   * prediction.
+   */
   private weighRawResiduals({ observed, predicted }: NonNullable<Objective["raw"]>): number {
     const { weights, residuals, slopes } = this;
     let sum = 0;

@@ -237,7 +237,8 @@ function method({ fit, points, rows, leftOut, columns, file, command, noise }: L
       : [
           [
             "Runs",
-            `${noise.runs} of several points each; correlation within a run ${significant(noise.correlation ?? NaN, 2)}`,
+            `${noise.runs} of several points each; correlation within a run ` +
+              `${significant(noise.correlation ?? NaN, 2)}`,
           ] as [string, string],
         ]),
     [

@@ -160,7 +160,8 @@ function rowsByValue(values: Float64Array, rows: readonly number[]): number[][] 
 
 /**
  * Groups of rows by the values of a column. Of many values those with most points are taken, evenly over the range, so
- * that every dot lies by a line of its own value; where nearly each point has a value of its own, ranges of equal count.
+ * that every dot lies by a line of its own value; where nearly each point has a value of its own, ranges of equal
+ * count.
  */
 function binsOf(values: Float64Array, rows: readonly number[], most: number): Bin[] {
   const groups = rowsByValue(values, rows);
