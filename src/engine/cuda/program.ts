@@ -19,6 +19,8 @@ import type { Recorded, Stream } from "./stream.js";
 export interface Bindings {
   readonly inputs: readonly Address[];
   readonly outputs: readonly Address[];
+  /** Inputs as bfloat16, by their place among the inputs, where the list reads them so. */
+  readonly halves?: ReadonlyMap<number, Address>;
 }
 
 /** What one launch took, and the bytes and floating-point operations that it has to move and do. */
@@ -97,6 +99,8 @@ export class DeviceProgram implements Disposable {
         return at(this.bindings.inputs, home.index);
       case "output":
         return at(this.bindings.outputs, home.index);
+      case "half":
+        return entryOf(this.bindings.halves ?? new Map<number, Address>(), home.index);
     }
   }
 
@@ -189,8 +193,9 @@ export class DeviceProgram implements Disposable {
     const { device, handle, workspace } = this.stream;
     const product = device.products.plan(launch);
     const place = ({ buffer, offset }: ProductLaunch["a"]): Address => this.addressOf(buffer) + BigInt(offset);
-    const operands = { a: place(launch.a), b: place(launch.b), out: place(launch.out) };
-    return () => product(operands, launch.accumulate, handle, workspace.address);
+    const { a, b, addend, out } = launch;
+    const operands = { a: place(a), b: place(b), addend: addend && place(addend), out: place(out) };
+    return () => product(operands, handle, workspace.address);
   }
 
   /** Issues every launch; the GPU may still be at work afterwards. */
