@@ -118,15 +118,14 @@ DEVICE void crossEntropyHeldIn(bf16* logits, const int* targets, float* losses, 
   }
 }
 
-#define CROSS_ENTROPY_HELD(EIGHTS)                                                                               \
-  KERNEL crossEntropyHeld##EIGHTS(bf16* logits, const int* targets, float* losses, const float* counted,        \
-                                  const float* dloss, int V) {                                                  \
-    crossEntropyHeldIn<EIGHTS>(logits, targets, losses, counted, dloss, V);                                     \
-  }
-CROSS_ENTROPY_HELD(1)
-CROSS_ENTROPY_HELD(2)
-CROSS_ENTROPY_HELD(4)
-CROSS_ENTROPY_HELD(8)
+#define HELD_LOGITS \
+  bf16 *logits, const int *targets, float *losses, const float *counted, const float *dloss, int V
+#define HELD_VALUES logits, targets, losses, counted, dloss, V
+
+KERNEL crossEntropyHeld1(HELD_LOGITS) { crossEntropyHeldIn<1>(HELD_VALUES); }
+KERNEL crossEntropyHeld2(HELD_LOGITS) { crossEntropyHeldIn<2>(HELD_VALUES); }
+KERNEL crossEntropyHeld4(HELD_LOGITS) { crossEntropyHeldIn<4>(HELD_VALUES); }
+KERNEL crossEntropyHeld8(HELD_LOGITS) { crossEntropyHeldIn<8>(HELD_VALUES); }
 
 // loss = sum of losses [n] / counted. One block.
 KERNEL meanLoss(const float* losses, const float* counted, float* loss, int n) {

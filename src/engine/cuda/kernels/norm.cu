@@ -120,17 +120,16 @@ DEVICE void rmsNormGradHeld(const A* x, const float* weight, const A* dy, const 
   for (int i = threadIdx.x; i < H; i += blockDim.x) parts[(i64)blockIdx.x * H + i] = total[i];
 }
 
-#define HELD(EIGHTS)                                                                                                \
-  KERNEL rmsNormGradRows##EIGHTS(const A* x, const float* weight, const A* dy, const A* rest, A* dx, float* parts, \
-                                 int rows, int H, float eps) {                                                     \
-    rmsNormGradHeld<EIGHTS>(x, weight, dy, rest, dx, parts, rows, H, eps);                                         \
-  }
-HELD(1)
-HELD(2)
-HELD(3)
-HELD(4)
-HELD(6)
-HELD(8)
+#define NORM_GRAD                                                                                              \
+  const A *x, const float *weight, const A *dy, const A *rest, A *dx, float *parts, int rows, int H, float eps
+#define NORM_GRAD_VALUES x, weight, dy, rest, dx, parts, rows, H, eps
+
+KERNEL rmsNormGradRows1(NORM_GRAD) { rmsNormGradHeld<1>(NORM_GRAD_VALUES); }
+KERNEL rmsNormGradRows2(NORM_GRAD) { rmsNormGradHeld<2>(NORM_GRAD_VALUES); }
+KERNEL rmsNormGradRows3(NORM_GRAD) { rmsNormGradHeld<3>(NORM_GRAD_VALUES); }
+KERNEL rmsNormGradRows4(NORM_GRAD) { rmsNormGradHeld<4>(NORM_GRAD_VALUES); }
+KERNEL rmsNormGradRows6(NORM_GRAD) { rmsNormGradHeld<6>(NORM_GRAD_VALUES); }
+KERNEL rmsNormGradRows8(NORM_GRAD) { rmsNormGradHeld<8>(NORM_GRAD_VALUES); }
 
 // The mean of a row of x, and what rounding has left out of it: rows of nearly equal numbers would lose their
 // differences.

@@ -4,7 +4,7 @@
  * one that of their weights. N tokens, H hidden, W width of all results together.
  */
 import { at } from "../../../base/at.js";
-import { matrixSizes, typeOf, type Graph, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
+import { matrixSizes, typeOf, type Graph, type Node, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
 import { operand, type Context } from "./context.js";
 
 /** A product with one of the weights, and its place among the nodes. */
@@ -18,6 +18,8 @@ interface Member {
 
 /** What is done backwards for the members of a joint. */
 interface Backward {
+  /** What the gradients of the weights are made of, beside those of the results: the value itself or one made again. */
+  readonly x: ValueId;
   /** Gradients of the results, in the order of the members. */
   readonly gradients: readonly ValueId[];
   /** The sum of the gradients that the members give to what they were made of. */
@@ -43,7 +45,7 @@ function candidates(c: Context): Member[][] {
   const groups = new Map<ValueId, Member[]>();
   const places = new Map(c.graph.inputs.map((id, index) => [id, halves.get(index)]));
   for (const [index, node] of c.graph.nodes.entries()) {
-    if (node.prim !== "matmul" || node.attrs.transA || !node.attrs.transB) continue;
+    if (node.prim !== "matmul" || !isForward(node)) continue;
     const weight = c.root(node.in[1]);
     if (places.get(weight) === undefined) continue;
     const x = c.root(node.in[0]);
@@ -67,6 +69,8 @@ function neighbours(c: Context, members: readonly Member[]): readonly Member[] {
   return close && members.length > 1 && members.every(({ width }) => width % EIGHT === 0) ? members : [];
 }
 
+const isForward = (node: Node): boolean => node.prim === "matmul" && !node.attrs.transA && node.attrs.transB;
+
 /** The one value that sums of all of `parts`, and of nothing else, make; and the sums' places. */
 function totalOf(c: Context, graph: Graph, parts: readonly ValueId[]): { total: ValueId; sums: number[] } | null {
   const open = new Set(parts.map((id) => c.root(id)));
@@ -87,14 +91,15 @@ function totalOf(c: Context, graph: Graph, parts: readonly ValueId[]): { total: 
 }
 
 /** The gradients of a joint's members where they are what they are expected to be, in one place; else null. */
-function backwardOf(c: Context, x: ValueId, members: readonly Member[]): Backward | null {
+function backwardOf(c: Context, members: readonly Member[]): Backward | null {
   const { graph, options } = c;
   const outputs = options.layout?.outputs ?? new Map<number, number>();
   const gradients: ValueId[] = [];
+  const sources = new Set<ValueId>();
   const [dx, dweights, nodes]: [ValueId[], ValueId[], number[]] = [[], [], []];
-  for (const { weight, node } of members) {
+  for (const { weight } of members) {
     // dx = d W, and dW = d^T x, of the same d.
-    const back = c.readingNodes(weight).filter((i) => at(graph.nodes, i) !== node);
+    const back = c.readingNodes(weight).filter((i) => !isForward(at(graph.nodes, i)));
     const [first, ...more] = back;
     if (first === undefined || more.length > 0) return null;
     const toX = at(graph.nodes, first);
@@ -105,7 +110,8 @@ function backwardOf(c: Context, x: ValueId, members: readonly Member[]): Backwar
     if (second === undefined || others.length > 1) return null;
     const toW = at(graph.nodes, second);
     if (toW.prim !== "matmul" || !toW.attrs.transA || toW.attrs.transB) return null;
-    if (c.root(toW.in[0]) !== gradient || c.root(toW.in[1]) !== x) return null;
+    if (c.root(toW.in[0]) !== gradient) return null;
+    sources.add(c.root(toW.in[1]));
     gradients.push(gradient);
     dx.push(toX.out[0]);
     dweights.push(toW.out[0]);
@@ -118,10 +124,12 @@ function backwardOf(c: Context, x: ValueId, members: readonly Member[]): Backwar
   );
   const made = new Set(graph.nodes.flatMap((node) => node.out));
   const sum = totalOf(c, graph, dx);
+  const [x, ...others] = sources;
+  if (x === undefined || others.length > 0) return null;
   if (!close || sum === null || new Set(gradients).size < gradients.length) return null;
   // A gradient that is a constant, or a reshaped value of another size, is no row of a joint buffer.
   if (!gradients.every((id, i) => made.has(id) && c.rowsOf(id)[1] === at(members, i).width)) return null;
-  return { gradients, dx: sum.total, dweights, nodes: [...nodes, ...sum.sums] };
+  return { x, gradients, dx: sum.total, dweights, nodes: [...nodes, ...sum.sums] };
 }
 
 /** Joints of a graph, found before it is lowered, and lowered as their first nodes come up. */
@@ -134,14 +142,17 @@ export class Joints {
 
   constructor(private readonly c: Context) {
     if (c.options.precision !== "bf16") return;
+    // Weights whose products are made again in the backward pass have more than one group, and one backward.
+    const settled = new Set<ValueId>();
     for (const group of candidates(c)) {
       const members = neighbours(c, group);
       const [first] = members;
       if (first === undefined || members.some(({ node }) => !c.keepsHalf(node.out[0]))) continue;
       const x = c.root(first.node.in[0]);
-      const joint: Joint = { x, members, backward: backwardOf(c, x, members) };
+      const joint: Joint = { x, members, backward: settled.has(first.weight) ? null : backwardOf(c, members) };
       this.forward.set(Math.min(...members.map(({ index }) => index)), joint);
       if (joint.backward === null) continue;
+      settled.add(first.weight);
       this.backward.set(Math.max(...joint.backward.nodes), joint);
       this.aim(joint, joint.backward);
     }
@@ -198,7 +209,7 @@ export class Joints {
     }
   }
 
-  private lowerBackward(joint: Joint, { dx, dweights }: Backward): void {
+  private lowerBackward(joint: Joint, { x, dx, dweights }: Backward): void {
     const { c } = this;
     const width = this.widthOf(joint);
     const [rows, size] = c.rowsOf(joint.x);
@@ -213,7 +224,7 @@ export class Joints {
     c.product(
       { m: width, n: size, k: rows },
       { transA: true, real },
-      { a: operand(gradients), b: operand(c.as(joint.x, real)), out: operand(c.outputs(dweights)) },
+      { a: operand(gradients), b: operand(c.as(x, real)), out: operand(c.outputs(dweights)) },
     );
   }
 }
