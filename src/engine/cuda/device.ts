@@ -105,6 +105,8 @@ export class Device {
   /** Functions by module and name. */
   private readonly functions = new Map<string, Address>();
   private readonly modules = new Map<string, Promise<Address>>();
+  /** Products whose way was chosen, by `tune`. */
+  readonly tuned = new Set<string>();
 
   private constructor(
     readonly driver: Driver,
@@ -183,7 +185,7 @@ export class Device {
 
   /** Loads modules, compiling those that were not kept. */
   async prepare(modules: Iterable<ModuleVariant>): Promise<void> {
-    for (const variant of modules) await this.load(variant);
+    await Promise.all([...modules].map((variant) => this.load(variant)));
   }
 
   private load(variant: ModuleVariant): Promise<Address> {

@@ -14,6 +14,7 @@ import { aligned } from "./lowering/memory.js";
 import type { ModuleVariant } from "./modules.js";
 import type { Address } from "./native.js";
 import type { Recorded, Stream } from "./stream.js";
+import { tune, useOf, type TunedProduct } from "./tuning.js";
 
 /** Addresses of a graph's inputs and outputs, in its order. */
 export interface Bindings {
@@ -55,7 +56,16 @@ export class DeviceProgram implements Disposable {
   static async open(stream: Stream, list: LaunchList, bindings: Bindings): Promise<DeviceProgram> {
     await stream.device.prepare([...modulesOf(list.launches), fillModule]);
     stream.device.enter();
-    return new DeviceProgram(stream, list, bindings);
+    const program = new DeviceProgram(stream, list, bindings);
+    await tune(stream, program.tunedProducts());
+    stream.device.enter();
+    return program;
+  }
+
+  private tunedProducts(): TunedProduct[] {
+    return this.list.launches.flatMap((launch) =>
+      launch.kind === "product" ? [{ launch, operands: this.operandsOf(launch) }] : [],
+    );
   }
 
   private constructor(
@@ -191,11 +201,14 @@ export class DeviceProgram implements Disposable {
 
   private bindProduct(launch: ProductLaunch): () => void {
     const { device, handle, workspace } = this.stream;
-    const product = device.products.plan(launch);
+    const plan = device.products.plan(launch, useOf(launch));
+    const operands = this.operandsOf(launch);
+    return () => plan.run(operands, handle, workspace.address);
+  }
+
+  private operandsOf({ a, b, addend, out }: ProductLaunch): TunedProduct["operands"] {
     const place = ({ buffer, offset }: ProductLaunch["a"]): Address => this.addressOf(buffer) + BigInt(offset);
-    const { a, b, addend, out } = launch;
-    const operands = { a: place(a), b: place(b), addend: addend && place(addend), out: place(out) };
-    return () => product(operands, handle, workspace.address);
+    return { a: place(a), b: place(b), addend: addend && place(addend), out: place(out) };
   }
 
   /** Issues every launch; the GPU may still be at work afterwards. */

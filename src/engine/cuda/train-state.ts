@@ -14,8 +14,11 @@ export type RegionKind = StateKind | "gradient" | "accumulated";
 
 const kinds = ["weight", "moment1", "moment2", "average", "gradient", "accumulated"] as const;
 
-/** Parameters begin at multiples of so many elements (256 bytes). */
-const ALIGN = 64;
+/** Kinds of state that checkpoints hold. */
+export const stateKinds = ["weight", "moment1", "moment2", "average"] as const satisfies readonly StateKind[];
+
+/** Parameters begin at multiples of so many elements: of 256 bytes, as bfloat16, too. */
+const ALIGN = 128;
 
 /** Which state a training keeps of its parameters. */
 export interface StateSettings extends StateOptions {
@@ -106,6 +109,11 @@ export class DeviceTrainState implements Disposable {
 
   addressOf(kind: RegionKind, key: string): Address {
     return this.base(kind) + BigInt(4 * entryOf(this.offsets[kind], key));
+  }
+
+  /** Bytes of what a checkpoint may hold. */
+  savedBytes(): number {
+    return stateKinds.reduce((sum, kind) => sum + this.memory[kind].bytes, 0);
   }
 
   /** Address of a parameter's bfloat16. */

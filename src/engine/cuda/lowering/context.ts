@@ -281,7 +281,8 @@ export class Context {
   /** As `defineOver` for a rule that writes rows which may lie apart. */
   defineRows(id: ValueId, sources: readonly ValueId[], storage: Storage): View {
     const target = this.targets.get(id);
-    if (target === undefined) return { buffer: this.defineOver(id, sources, storage), first: 0, stride: this.rowsOf(id)[1] };
+    if (target === undefined)
+      return { buffer: this.defineOver(id, sources, storage), first: 0, stride: this.rowsOf(id)[1] };
     this.defineView(id, target, storage);
     return target;
   }
@@ -307,7 +308,11 @@ export class Context {
       real,
       grid: gridFor(rows * size),
       bytes: 2 * rows * size * bytesPer[real],
-      arguments: [viewed(from, "read", real), viewed(to, "write", real), ...[rows, size, from.stride, to.stride].map(int)],
+      arguments: [
+        viewed(from, "read", real),
+        viewed(to, "write", real),
+        ...[rows, size, from.stride, to.stride].map(int),
+      ],
     });
   }
 

@@ -119,8 +119,7 @@ function backwardOf(c: Context, members: readonly Member[]): Backward | null {
   }
   const placeOf = (id: ValueId): number => outputs.get(graph.outputs.indexOf(id)) ?? NaN;
   const close = dweights.every(
-    (id, i) =>
-      placeOf(id) === (i === 0 ? placeOf(id) : placeOf(at(dweights, i - 1)) + c.sizeOf(at(dweights, i - 1))),
+    (id, i) => placeOf(id) === (i === 0 ? placeOf(id) : placeOf(at(dweights, i - 1)) + c.sizeOf(at(dweights, i - 1))),
   );
   const made = new Set(graph.nodes.flatMap((node) => node.out));
   const sum = totalOf(c, graph, dx);
@@ -220,7 +219,11 @@ export class Joints {
     const [addend, to] =
       sum === null ? [null, c.define(dx, "bf16")] : [operand(c.as(sum.other, "bf16")), c.defineSum(sum, "bf16")];
     const real = "bf16";
-    c.product({ m: rows, n: size, k: width }, { real, stored: real }, { a: operand(gradients), b: weights, addend, out: operand(to) });
+    c.product(
+      { m: rows, n: size, k: width },
+      { real, stored: real },
+      { a: operand(gradients), b: weights, addend, out: operand(to) },
+    );
     c.product(
       { m: width, n: size, k: rows },
       { transA: true, real },

@@ -1,6 +1,15 @@
 /** A launch list as text: what runs, over which memory, and what it costs. */
 import { at } from "../../../base/at.js";
-import type { Argument, Buffer, BufferId, KernelLaunch, Launch, LaunchList, Operand, ProductLaunch } from "./launches.js";
+import type {
+  Argument,
+  Buffer,
+  BufferId,
+  KernelLaunch,
+  Launch,
+  LaunchList,
+  Operand,
+  ProductLaunch,
+} from "./launches.js";
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(3)} MB`;
 const megaflops = (flops: number): string => `${(flops / 1e6).toFixed(3)} MFLOP`;

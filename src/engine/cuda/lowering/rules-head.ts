@@ -86,25 +86,26 @@ function crossEntropy(
           int(vocab),
         ],
       });
-    else c.kernel({
-      module: "head",
-      kernel: "crossEntropy",
-      real,
-      grid: [m, 1, 1],
-      block: THREADS,
-      bytes: bytesPer[real] * m * vocab * (gradients === null ? 1 : 2),
-      flops: 5 * m * vocab,
-      arguments: [
-        { kind: "pointer", buffer: logits, access: "update" },
-        at(reads(c.of(targets)), first),
-        loss === null ? nothing : at(writes(losses), first),
-        reads(counted),
-        gradients === null ? nothing : reads(gradients.dloss),
-        int(vocab),
-        float(softcap ?? 0),
-        int(Number(gradients !== null)),
-      ],
-    });
+    else
+      c.kernel({
+        module: "head",
+        kernel: "crossEntropy",
+        real,
+        grid: [m, 1, 1],
+        block: THREADS,
+        bytes: bytesPer[real] * m * vocab * (gradients === null ? 1 : 2),
+        flops: 5 * m * vocab,
+        arguments: [
+          { kind: "pointer", buffer: logits, access: "update" },
+          at(reads(c.of(targets)), first),
+          loss === null ? nothing : at(writes(losses), first),
+          reads(counted),
+          gradients === null ? nothing : reads(gradients.dloss),
+          int(vocab),
+          float(softcap ?? 0),
+          int(Number(gradients !== null)),
+        ],
+      });
     if (gradients === null) continue;
     c.product(
       { m, n: hidden, k: vocab },

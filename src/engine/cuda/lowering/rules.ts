@@ -237,15 +237,7 @@ function rmsNormGrad(c: Context, node: NodeOf<"rmsNormGrad">): void {
     grid: [blocks, 1, 1],
     shared: size * 4,
     flops: 10 * rows * size,
-    arguments: [
-      ...sources,
-      readsOrNull(rest),
-      writes(to),
-      writes(parts),
-      int(rows),
-      int(size),
-      float(node.attrs.eps),
-    ],
+    arguments: [...sources, readsOrNull(rest), writes(to), writes(parts), int(rows), int(size), float(node.attrs.eps)],
   });
   reduce(c, parts, c.define(dweight), { outer: 1, size: blocks, inner: size });
 }
@@ -337,9 +329,7 @@ function matmul(c: Context, node: NodeOf<"matmul">): void {
   const operands = { a: operand(c.as(a, real)), b: operand(c.as(b, real)) };
   const sum = c.sumOf(out, stored);
   const [addend, to] =
-    sum === null
-      ? [null, c.define(out, stored)]
-      : [operand(c.as(sum.other, stored)), c.defineSum(sum, stored)];
+    sum === null ? [null, c.define(out, stored)] : [operand(c.as(sum.other, stored)), c.defineSum(sum, stored)];
   c.product({ m, n, k }, { ...node.attrs, real, stored }, { ...operands, addend, out: operand(to) });
 }
 
