@@ -464,6 +464,13 @@ export class Context {
     return made;
   }
 
+  /** Memory for a value whose rows lie apart, into which a launch brings them together. */
+  gatherHere(id: ValueId, storage: Storage): BufferId {
+    const made = this.scratch(this.sizeOf(id), storage);
+    this.casts.set(`${this.rootOf(id)} ${storage}`, made);
+    return made;
+  }
+
   /** Rows that lie apart, brought together once. */
   private gathered(id: ValueId, storage: Storage): BufferId {
     const root = this.rootOf(id);
