@@ -71,8 +71,7 @@ function neighbours(c: Context, members: readonly Member[]): readonly Member[] {
   return close && members.length > 1 && members.every(({ width }) => width % EIGHT === 0) ? members : [];
 }
 
-const onlyOf = (places: readonly number[]): number | null =>
-  places.length === 1 ? (places[0] ?? null) : null;
+const onlyOf = (places: readonly number[]): number | null => (places.length === 1 ? (places[0] ?? null) : null);
 
 const isRope =
   (c: Context) =>
@@ -154,7 +153,10 @@ export class Joints {
   /** Joints by the place of the last of their products backwards. */
   private readonly backward = new Map<number, Joint>();
   /** Ropes over a joint's results, by the place of the first of them; and those that make its gradients. */
-  private readonly turns = new Map<number, { readonly joint: Joint; readonly turned: Turned; readonly back: boolean }>();
+  private readonly turns = new Map<
+    number,
+    { readonly joint: Joint; readonly turned: Turned; readonly back: boolean }
+  >();
   /** The results of a joint's products forwards. */
   private readonly made = new Map<Joint, BufferId>();
   private readonly results = new Map<Joint, BufferId>();
@@ -170,7 +172,11 @@ export class Joints {
       const x = c.root(first.node.in[0]);
       const joint: Joint = { x, members, backward: settled.has(first.weight) ? null : backwardOf(c, members) };
       this.forward.set(Math.min(...members.map(({ index }) => index)), joint);
-      this.turn(joint, false, members.map(({ node }) => onlyOf(c.readingNodes(node.out[0]).filter(isRope(c)))));
+      this.turn(
+        joint,
+        false,
+        members.map(({ node }) => onlyOf(c.readingNodes(node.out[0]).filter(isRope(c)))),
+      );
       if (joint.backward === null) continue;
       settled.add(first.weight);
       this.backward.set(Math.max(...joint.backward.nodes), joint);

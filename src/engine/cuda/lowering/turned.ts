@@ -52,7 +52,11 @@ export function turnedOf(c: Context, nodes: readonly (number | null)[]): Turned 
 export function lowerTurned(
   c: Context,
   { ropes, plain }: Turned,
-  { from, to, widths: all }: { readonly from: readonly View[]; readonly to: readonly View[]; readonly widths: readonly number[] },
+  {
+    from,
+    to,
+    widths: all,
+  }: { readonly from: readonly View[]; readonly to: readonly View[]; readonly widths: readonly number[] },
 ): void {
   const [{ node }] = ropes;
   const { batch, sequence, headDim, inverse } = node.attrs;
