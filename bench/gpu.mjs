@@ -12,9 +12,8 @@ import { parseArgs } from "node:util";
 import { cudaBackend } from "../dist/engine/cuda/backend.js";
 import { device } from "../dist/engine/cuda/device.js";
 import { trainProgram } from "../dist/graph/programs/programs.js";
-import { plainAttention, plainRope } from "../dist/model/decoder/plain.js";
-import { plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../dist/model/decoder/types.js";
-import { optimizer, startTokens, startWeight } from "./start.mjs";
+import { median, model, sizes, weightOf } from "./gpu-model.mjs";
+import { optimizer, startTokens } from "./start.mjs";
 
 const { values: flags } = parseArgs({
   options: {
@@ -31,47 +30,6 @@ const { values: flags } = parseArgs({
 
 /** FLOP/s of an H100 or H200 in dense bfloat16. */
 const PEAK = 989e12;
-
-function model({ vocab, hidden, layers, heads, ffnDim, experts = 0, topK = 1 }) {
-  const ffn =
-    experts === 0
-      ? { kind: "dense", ffnDim, bias: false, activation: "silu", gated: true }
-      : {
-          kind: "moe",
-          activation: "silu",
-          ffnDim,
-          experts,
-          topK,
-          router: softmaxRouter("topk-softmax"),
-          ...plainExperts,
-          shared: null,
-        };
-  return {
-    family: experts === 0 ? "llama" : "mixtral",
-    vocab,
-    hidden,
-    tiedHead: false,
-    norm: rmsNorm(1e-5),
-    ...plainBlocks,
-    maxPositions: 4096,
-    attn: plainAttention({ heads, kvHeads: heads, headDim: hidden / heads }),
-    tokens: { bos: null, eos: [], pad: null },
-    initStd: 0.02,
-    auxLossCoef: 0.01,
-    layers: Array.from({ length: layers }, () => ({ window: null, rope: plainRope(10000, hidden / heads), ffn })),
-  };
-}
-
-const big = { vocab: 32768, hidden: 768, layers: 12, heads: 12 };
-const small = { vocab: 4096, hidden: 256, layers: 8, heads: 4 };
-const sizes = {
-  dense135M: { ...big, ffnDim: 2048 },
-  E8G1T2: { ...big, ffnDim: 2048, experts: 8, topK: 2 },
-  E8G8T8: { ...big, ffnDim: 256, experts: 64, topK: 8 },
-  dense956M: { vocab: 32768, hidden: 2048, layers: 16, heads: 16, ffnDim: 5632 },
-  "dense8.5M": { ...small, ffnDim: 704 },
-  "E8G1T2-39M": { ...small, ffnDim: 704, experts: 8, topK: 2 },
-};
 
 /** FLOPs of a token: 6 for each weight it passes, and causal attention forward and backward. */
 function flopsPerToken({ vocab, hidden, layers, ffnDim, experts = 0, topK = 1 }, sequence) {
@@ -95,17 +53,6 @@ function launchTable(times) {
     Object.fromEntries(Object.entries(row).map(([k, v]) => [k, typeof v === "number" ? Number(v.toFixed(3)) : v]));
   return [...byName.values()].sort((a, b) => b.ms - a.ms).map(rounded);
 }
-
-/** A weight of any size from a few random numbers: making millions of them takes longer than the measurement. */
-function weightOf(key, dims) {
-  const size = dims.reduce((product, dim) => product * dim, 1);
-  const rows = startWeight(key, [Math.min(dims[0], 64), ...dims.slice(1)]);
-  const data = new Float32Array(size);
-  for (let at = 0; at < size; at += rows.length) data.set(rows.subarray(0, Math.min(rows.length, size - at)), at);
-  return data;
-}
-
-const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 /** PyTorch's step of a size in a process of its own, which waits to be asked. */
 function startTorch(name, batch, sequence, mode) {

@@ -22,6 +22,8 @@ export interface Bindings {
   readonly outputs: readonly Address[];
   /** Inputs as bfloat16, by their place among the inputs, where the list reads them so. */
   readonly halves?: ReadonlyMap<number, Address>;
+  /** Memory of a program on the same stream that this one may use, too, where it is large enough. */
+  readonly arena?: DeviceMemory | undefined;
 }
 
 /** What one launch took, and the bytes and floating-point operations that it has to move and do. */
@@ -44,7 +46,9 @@ const isFill = ({ home }: Region): boolean => home.kind === "constant" && typeof
 
 /** A launch list that is ready to run: its memory, kernels and recorded CUDA graph. */
 export class DeviceProgram implements Disposable {
-  private readonly arena: DeviceMemory;
+  /** Where values come to lie; its own, or lent by another program. */
+  readonly arena: DeviceMemory;
+  private readonly ownsArena: boolean;
   private readonly constants: DeviceMemory;
   private readonly tables: DeviceMemory;
   /** Arguments of all launches, and arrays of their addresses. */
@@ -81,7 +85,9 @@ export class DeviceProgram implements Disposable {
       constantPlaces.set(id, bytes);
       bytes += aligned(buffer.bytes);
     }
-    this.arena = device.allocate(list.arena, "a program's values");
+    const lent = bindings.arena !== undefined && bindings.arena.bytes >= list.arena ? bindings.arena : null;
+    this.ownsArena = lent === null;
+    this.arena = lent ?? device.allocate(list.arena, "a program's values");
     this.constants = device.allocate(bytes, "a program's constants");
     this.constantPlaces = constantPlaces;
     this.writeConstants();
@@ -246,6 +252,7 @@ export class DeviceProgram implements Disposable {
 
   [Symbol.dispose](): void {
     this.recorded?.[Symbol.dispose]();
-    for (const memory of [this.arena, this.constants, this.tables, this.block]) memory[Symbol.dispose]();
+    if (this.ownsArena) this.arena[Symbol.dispose]();
+    for (const memory of [this.constants, this.tables, this.block]) memory[Symbol.dispose]();
   }
 }

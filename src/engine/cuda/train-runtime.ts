@@ -22,12 +22,14 @@ import type { LaunchList } from "./lowering/launches.js";
 import { aligned } from "./lowering/memory.js";
 import type { Address } from "./native.js";
 import { DeviceProgram, type MeasuredLaunch } from "./program.js";
+import { STEP_VALUES, requireMemory, type MemoryNeeds } from "./needs.js";
 import { peakFlops } from "./peaks.js";
+import { WORKSPACE } from "./products.js";
 import { DeviceSnapshot, StagingPool } from "./snapshot.js";
 import { StepMemory } from "./step-memory.js";
 import { StepUpdate, verdictOf } from "./step-update.js";
 import { Stream } from "./stream.js";
-import { DeviceTrainState, regionLayout, type RegionLayout, type StateSettings } from "./train-state.js";
+import { DeviceTrainState, regionLayout, stateBytes, type RegionLayout, type StateSettings } from "./train-state.js";
 import { Turns } from "./turns.js";
 
 /** Places of a graph's first outputs, one after the other, in bytes; and the bytes of all of them. */
@@ -115,6 +117,8 @@ export class CudaTrainRuntime implements TrainRuntime {
   static async open(device: Device, program: TrainProgram, options: CudaTrainOptions): Promise<CudaTrainRuntime> {
     checkTuning(program, options);
     const list = lowerToLaunches(program.graph, { ...options, layout: trainLayout(program, options) });
+    device.enter();
+    requireMemory(needsOf(program, options, list), device.driver.memory().free, `cuda:${device.facts.ordinal}`);
     const runtime = new CudaTrainRuntime(device, new Stream(device), program, options);
     try {
       await runtime.prepare(list);
@@ -299,7 +303,9 @@ export class CudaTrainRuntime implements TrainRuntime {
       const outputs = places.map((place) => results.address + BigInt(place));
       const layout = halves.size === 0 ? {} : { layout: halvesLayout(this.program, this.options, halves) };
       const list = lowerToLaunches(graph, { ...this.options, ...layout });
-      const program = await DeviceProgram.open(this.stream, list, { inputs, outputs, halves });
+      // Evaluation and training take turns, and so do their values.
+      const arena = this.training?.arena;
+      const program = await DeviceProgram.open(this.stream, list, { inputs, outputs, halves, arena });
       this.owned.push(program, results);
       return { program, results, read: (data) => reader(graph, places, data) };
     })();
@@ -398,6 +404,16 @@ const stateSettings = (program: TrainProgram, options: CudaTrainOptions): StateS
   frozen: frozenOf(program),
   halves: options.precision === "bf16",
 });
+
+/** Bytes that a training takes of a GPU, by what they are for. */
+function needsOf(program: TrainProgram, options: CudaTrainOptions, list: LaunchList): MemoryNeeds {
+  const constants = list.buffers.reduce((sum, { bytes, home }) => sum + (home.kind === "constant" ? bytes : 0), 0);
+  return new Map([
+    ...stateBytes(program.params, stateSettings(program, options)),
+    [STEP_VALUES, list.arena],
+    ["constants and scratch memory of products", constants + WORKSPACE],
+  ]);
+}
 
 /** Where a training's weights and gradients lie. */
 function trainLayout(program: TrainProgram, options: CudaTrainOptions): Layout {

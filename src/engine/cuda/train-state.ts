@@ -14,6 +14,16 @@ export type RegionKind = StateKind | "gradient" | "accumulated";
 
 const kinds = ["weight", "moment1", "moment2", "average", "gradient", "accumulated"] as const;
 
+/** Kinds as they are called in messages. */
+const kindWords: Readonly<Record<RegionKind, string>> = {
+  weight: "weights",
+  moment1: "first moments",
+  moment2: "second moments",
+  average: "averages",
+  gradient: "gradients",
+  accumulated: "sums of gradients",
+};
+
 /** Kinds of state that checkpoints hold. */
 export const stateKinds = ["weight", "moment1", "moment2", "average"] as const satisfies readonly StateKind[];
 
@@ -50,7 +60,7 @@ export function regionLayout(params: readonly ParamInfo[], options: StateSetting
 
 /** Bytes of all that a training keeps of its parameters, by what it is. */
 export function stateBytes(params: readonly ParamInfo[], options: StateSettings): ReadonlyMap<string, number> {
-  const sizes = kinds.map((kind) => [`${kind}s`, 4 * regionLayout(params, options, kind).floats] as const);
+  const sizes = kinds.map((kind) => [kindWords[kind], 4 * regionLayout(params, options, kind).floats] as const);
   const weights = regionLayout(params, options, "weight").floats;
   return new Map([...sizes, ["weights in bfloat16", options.halves ? HALF_BYTES * weights : 0]]);
 }
@@ -81,7 +91,7 @@ export class DeviceTrainState implements Disposable {
     const layouts = kinds.map((kind) => [kind, regionLayout(params, options, kind)] as const);
     this.offsets = Object.fromEntries(layouts.map(([kind, { offsets }]) => [kind, offsets])) as typeof this.offsets;
     this.memory = Object.fromEntries(
-      layouts.map(([kind, { floats }]) => [kind, device.allocate(floats * 4, `${kind}s of all parameters`)]),
+      layouts.map(([kind, { floats }]) => [kind, device.allocate(floats * 4, `${kindWords[kind]} of all parameters`)]),
     ) as typeof this.memory;
     const halves = options.halves ? HALF_BYTES * regionLayout(params, options, "weight").floats : 0;
     this.halves = device.allocate(halves, "weights in bfloat16");

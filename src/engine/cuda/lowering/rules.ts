@@ -251,7 +251,8 @@ function rmsNormGrad(c: Context, node: NodeOf<"rmsNormGrad">): void {
     flops: 10 * rows * size,
     arguments: [...sources, readsOrNull(rest), writes(to), writes(parts), int(rows), int(size), float(node.attrs.eps)],
   });
-  reduce(c, parts, c.define(dweight), { outer: 1, size: blocks, inner: size });
+  if (c.readingNodes(dweight).length === 0) c.sumLater({ parts, to: c.define(dweight), size: blocks, inner: size });
+  else reduce(c, parts, c.define(dweight), { outer: 1, size: blocks, inner: size });
 }
 
 /** Whether rows can be taken in eights, wherever they begin. */
