@@ -88,12 +88,16 @@ describe("a checkpoint that is written while steps go on", () => {
     changedBackend((runtime) => {
       const waiting: { at: number; resolve: () => void }[] = [];
       let asked = 0;
+      // The runtime in this thread takes one step at a time.
+      let last: Promise<unknown> = Promise.resolve();
       return {
         queues: true,
         step: (batches, settings) => {
           asked++;
           for (const { at, resolve } of waiting) if (asked >= at) resolve();
-          return runtime.step(batches, settings);
+          const step = last.then(() => runtime.step(batches, settings));
+          last = step.catch(() => undefined);
+          return step;
         },
         snapshot: async () => {
           const state = new Map<string, Promise<Float32Array>>();

@@ -235,7 +235,10 @@ function rmsNormGrad(c: Context, node: NodeOf<"rmsNormGrad">): void {
   const [dx, dweight] = node.out;
   const [rows, size] = c.rowsOf(x);
   const { kernel, blocks: resident } = normGradKernel(size);
-  const blocks = Math.min(rows, MULTIPROCESSORS * resident);
+  // As many blocks as are at work at once at most, and the same number of rows for every warp, or block.
+  const atOnce = kernel === "rmsNormGrad" ? 1 : ROW_WARPS;
+  const turns = Math.ceil(rows / (atOnce * MULTIPROCESSORS * resident));
+  const blocks = Math.ceil(rows / (atOnce * turns));
   const parts = c.scratch(blocks * size);
   const real = c.realOf(x, dy);
   const sources = [reads(c.as(x, real)), reads(c.of(weight)), reads(c.as(dy, real))];
