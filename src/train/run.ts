@@ -68,7 +68,7 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   const average = block.average !== undefined;
   const layout = stateLayout(plan, { dtype: block.checkpoints === "bfloat16" ? "BF16" : "F32", average });
   const log = await openJsonl(join(dir, metricsFile));
-  let peak: number | null = null;
+  let peak: number | null;
   try {
     const runtime = await options.backend.openTrain(programOf(options, plan), {
       threads: options.threads,

@@ -1,6 +1,6 @@
 /**
- * How products are made best: cuBLASLt's proposals are timed on the GPU, once for each size, and what was chosen is kept
- * on disk. Other ways add up in another order, so equal bits need equal choices: that is why they are kept.
+ * How products are made best: cuBLASLt's proposals are timed on the GPU, once for each size, and what was chosen is
+ * kept on disk. Other ways add up in another order, so equal bits need equal choices: that is why they are kept.
  */
 import { createHash } from "node:crypto";
 import { at } from "../../base/at.js";

@@ -1,4 +1,4 @@
-/** Whole training runs on a GPU: stopped and resumed, with layers made again, and with a GPU that is lost on the way. */
+/** Training runs on a GPU: stopped and resumed, with layers made again, and with a GPU that is lost on the way. */
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { cudaBackend } from "../../../src/engine/cuda/backend.js";
 import type { Backend } from "../../../src/engine/runtime/runtime.js";
