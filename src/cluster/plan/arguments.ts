@@ -33,10 +33,11 @@ const argument = (flag: string, value: MegatronValue | undefined, reason: string
 /** All arguments but those that say where to load from, which the script decides. Throws inputError. */
 export function launchArguments(request: ArgumentRequest): ReasonedArgument[] {
   refuse(request.config.training);
+  requireFall(request.config.training);
   const chosen = [
     ...modelArguments(request),
     ...implementation(request),
-    ...parallelism(request.layout, isMoe(request.spec)),
+    ...parallelism(request),
     ...batchAndLength(request),
     ...learning(request.config.training),
     ...routing(request),
@@ -85,6 +86,16 @@ function refuse({
   if (route?.balance === "model") no("routing.balance", "its loss is taken layer by layer; say layer");
   if (route?.balance === "global") no("routing.balance", "it makes no second forward pass; say running");
   if (lr.schedule === "wsd" && lr.steps !== undefined) no("lr.steps", "its wsd schedule ends with the training");
+}
+
+/** Megatron-LM stops at its start where the learning rate is still rising when it should have fallen. */
+function requireFall(training: Training): void {
+  const { warmup, steps = iterations(training) } = training.lr;
+  if (warmup >= steps)
+    throw inputError(`a warm-up of ${warmup} steps is as long as the schedule of ${steps}`, {
+      where: "training.lr.warmup",
+      hint: "make it shorter: Megatron-LM asserts that it is",
+    });
 }
 
 /** Settings of a description whose argument has another form. */
@@ -177,8 +188,9 @@ function implementation({ config, spec }: ArgumentRequest): ReasonedArgument[] {
   ];
 }
 
-function parallelism(layout: ParallelLayout, moe: boolean): ReasonedArgument[] {
+function parallelism({ layout, spec, config: { transformerEngine } }: ArgumentRequest): ReasonedArgument[] {
   const { tp, pp, vpp, cp, ep, etp, dp, recompute } = layout;
+  const moe = isMoe(spec);
   const why = "layout: the fastest that fits, by upcycle plan's model";
   return [
     ...argument("--tensor-model-parallel-size", tp, why),
@@ -187,7 +199,8 @@ function parallelism(layout: ParallelLayout, moe: boolean): ReasonedArgument[] {
     ...argument("--context-parallel-size", cp, why),
     ...(moe ? argument("--expert-model-parallel-size", ep, why) : []),
     ...(moe ? argument("--expert-tensor-parallel-size", etp, why) : []),
-    ...(tp > 1
+    // The norms of PyTorch, which stand for Transformer Engine's, refuse it.
+    ...(tp > 1 && transformerEngine
       ? argument("--sequence-parallel", true, "with tensor parallelism: activations of norms are divided too")
       : []),
     ...(dp > 1 ? argument("--use-distributed-optimizer", true, "data-parallel ranks share the optimizer's state") : []),

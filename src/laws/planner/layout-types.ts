@@ -90,6 +90,8 @@ export interface LayoutRequest {
   /** Tokens per optimizer step, rounded to whole micro-batches of every layout. */
   readonly batchTokens: number;
   readonly speed: SpeedModel;
+  /** Largest degree of tensor parallelism that the program can train with; a node's GPUs where nothing is said. */
+  readonly mostTensor?: number;
 }
 
 /** The fastest layout that fits, and how the search went. */
