@@ -50,7 +50,7 @@ async function execute(file: string | undefined, flags: LaunchFlags, command: Co
   const context = openContext({ json: flags.json, stopping: "waiting for the run to save and end" });
   if (flags.lint !== undefined) return lint(flags.lint, flags, context);
   if (file === undefined) return command.error("error: missing required argument 'file'");
-  const plan = await planOf(file, flags);
+  const plan = await launchPlan(file, flags.hardware);
   for (const { message, hint } of findingsOf(plan)) context.terminal.note(`warning: ${message}; ${hint}`);
   if (flags.dryRun === true) return show(plan, context);
   if (flags.check === true) return check(plan, flags, context);
@@ -66,7 +66,8 @@ async function execute(file: string | undefined, flags: LaunchFlags, command: Co
     throw stopError(`the run ended with code ${started.exitCode}`, { where: started.log });
 }
 
-async function planOf(file: string, { hardware }: LaunchFlags): Promise<LaunchPlan> {
+/** What a launch file asks for. Throws inputError. */
+export async function launchPlan(file: string, hardware: string | undefined): Promise<LaunchPlan> {
   const config = absolutePaths(parseLaunchConfig(await readText(file, sizeLimits.yaml), shownPath(file)));
   const checkpoint = await openCheckpoint(config.checkpoint);
   await checkpoint.close();
