@@ -5,9 +5,9 @@
  * A child process converts a small model in many chunks and prints a line after each. It is killed (SIGKILL) after a
  * random number of lines and some milliseconds, or while it starts. The same conversion is then started again with
  * another number of threads, until one finishes. After every kill the model folder must either be absent or be complete
- * with the right bytes. At the end it must be complete, and no other file may be left beside it. With `--format megatron`
- * a folder of saves is written: its tracker, by which Megatron-Core finds the model, may be there only when the model is
- * complete. The script writes bench/results/DATE-soak-convert[-megatron].json.
+ * with the right bytes. At the end it must be complete, and no other file may be left beside it. With
+ * `--format megatron` a folder of saves is written: its tracker, by which Megatron-Core finds the model, may be there
+ * only when the model is complete. The script writes bench/results/DATE-soak-convert[-megatron].json.
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";

@@ -1,5 +1,6 @@
-// arguments.mjs OUT [--tiny]: arguments of pretrain_gpt.py as `upcycle launch` gives them, a file for each layout of the sweep on one
-// and two GPUs, for a model of 2.4B parameters with experts and a dense one of 1.7B (--tiny: ones that processors train). Needs no GPU.
+// arguments.mjs OUT [--tiny]: arguments of pretrain_gpt.py as `upcycle launch` gives them, a file for each layout of
+// the sweep on one and two GPUs, for a model of 2.4B parameters with experts and a dense one of 1.7B (--tiny: ones that
+// processors train). Needs no GPU.
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseLaunchConfig } from "../../dist/base/schemas/index.js";
@@ -25,7 +26,9 @@ const sized = (hidden, inner, heads, groups) => ({
   num_attention_heads: tiny ? 4 : heads,
   num_key_value_heads: tiny ? 2 : groups,
 });
-/** A model with experts and one without: Megatron-LM trains experts with tensor parallelism only with Transformer Engine. */
+/**
+ * A model with experts and one without: Megatron-LM trains experts with tensor parallelism only with Transformer Engine.
+ */
 const models = {
   moe: {
     model_type: "mixtral",

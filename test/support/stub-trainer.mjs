@@ -1,8 +1,17 @@
-// Stands for `torchrun ... pretrain_gpt.py`: writes Megatron-LM's log lines and checkpoint folders, goes on from its tracker, and ends
-// as Megatron-LM does: at its last iteration, at a signal, at its time. Settings for tests in the environment: STUB_STEP_MS of real time,
-// STUB_SECONDS of a step by its own clock, STUB_BEGIN (that clock at the start), STUB_FAIL_AFTER steps (STUB_FAILURE: node, disk, nan or
-// term), STUB_LEDGER (a file that gets what was trained).
-import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+// Stands for `torchrun ... pretrain_gpt.py`: writes Megatron-LM's log lines and checkpoint folders, goes on from its
+// tracker, and ends as Megatron-LM does: at its last iteration, at a signal, at its time. Settings for tests in the
+// environment: STUB_STEP_MS of real time, STUB_SECONDS of a step by its own clock, STUB_BEGIN (that clock at the start),
+// STUB_FAIL_AFTER steps (STUB_FAILURE: node, disk or term), STUB_LEDGER (a file that gets what was trained).
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 
 const words = process.argv.slice(2);
@@ -17,7 +26,8 @@ const failAfter = Number(env.STUB_FAIL_AFTER ?? Infinity);
 let clock = Number(env.STUB_BEGIN ?? Date.now());
 const begin = clock;
 const stamp = () => new Date(clock).toISOString().replace("T", " ").replace("Z", "000");
-const say = (line) => process.stdout.write(`${line}\n`);
+// At once: what is still on its way when a process ends is lost.
+const say = (line) => writeSync(1, `${line}\n`);
 const note = (line) => (env.STUB_LEDGER ? appendFileSync(env.STUB_LEDGER, `${line}\n`) : undefined);
 
 mkdirSync(save, { recursive: true });
@@ -59,7 +69,8 @@ const write = () => {
   writeFileSync(`${trackerOf(save)}.part`, String(iteration));
   renameSync(`${trackerOf(save)}.part`, trackerOf(save));
   say(
-    ` [${stamp()}]  successfully saved checkpoint from iteration ${String(iteration).padStart(7)} to ${save} [ t 1/8, p 1/1 ]`,
+    ` [${stamp()}]  successfully saved checkpoint from iteration ${String(iteration).padStart(7)} to ${save} ` +
+      "[ t 1/8, p 1/1 ]",
   );
   note(`saved ${iteration}`);
 };
@@ -75,21 +86,21 @@ while (iteration < total) {
   iteration++;
   clock += 1000 * stepSeconds;
   done++;
-  const isNan = env.STUB_FAILURE === "nan" && done >= failAfter;
   const loss = (2 + 8 / Math.sqrt(iteration)).toExponential(6).toUpperCase();
   const line =
-    ` [${stamp()}] iteration ${String(iteration).padStart(8)}/${String(total).padStart(8)} | consumed samples: ${iteration * 8} | ` +
-    `elapsed time per iteration (ms): ${(1000 * stepSeconds).toFixed(1)} | throughput per GPU (TFLOP/s/GPU): 400.0 | ` +
-    `learning rate: 3.000000E-04 | global batch size:     8 |${isNan ? "" : ` lm loss: ${loss} |`} loss scale: 1.0 | grad norm: 0.500 | ` +
-    "number of skipped iterations:   0 | number of nan iterations:   0 |";
-  if (done >= failAfter && env.STUB_FAILURE !== "nan") {
+    ` [${stamp()}] iteration ${String(iteration).padStart(8)}/${String(total).padStart(8)} | ` +
+    `consumed samples: ${iteration * 8} | elapsed time per iteration (ms): ${(1000 * stepSeconds).toFixed(1)} | ` +
+    `throughput per GPU (TFLOP/s/GPU): 400.0 | learning rate: 3.000000E-04 | global batch size:     8 | ` +
+    `lm loss: ${loss} | loss scale: 1.0 | grad norm: 0.500 | number of skipped iterations:   0 | ` +
+    "number of nan iterations:   0 |";
+  if (done >= failAfter) {
     note(`lost ${iteration - 1}`);
     if (env.STUB_FAILURE === "disk") {
       mkdirSync(join(save, `iter_${String(iteration).padStart(7, "0")}`), { recursive: true });
       say("OSError: [Errno 28] No space left on device");
     } else if (env.STUB_FAILURE === "term") leave("after receiving SIGTERM.");
     // A node that is gone ends a line where it stands.
-    else process.stdout.write(line.slice(0, 60));
+    else writeSync(1, line.slice(0, 60));
     end(1);
   }
   say(line);

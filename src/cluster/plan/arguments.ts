@@ -138,7 +138,7 @@ function pattern(list: readonly number[]): string {
   return `(${runs.map(([one, count]) => `[${one}]*${count}`).join("+")})`;
 }
 
-function modelArguments({ spec, config }: ArgumentRequest): ReasonedArgument[] {
+function modelArguments({ spec, config, layout }: ArgumentRequest): ReasonedArgument[] {
   const settings: MegatronSettings = megatronSettings(spec);
   const grouped = settings["group_query_attention"] === true;
   const found = Object.entries(settings).flatMap(([name, value]) => {
@@ -155,18 +155,24 @@ function modelArguments({ spec, config }: ArgumentRequest): ReasonedArgument[] {
     ...argument("--seq-length", config.training.sequence, "training.sequence"),
     ...argument(
       "--make-vocab-size-divisible-by",
-      divisorFor(spec.vocab),
-      "no rows are added to the vocabulary for one rank: added rows count in the loss",
+      divisorFor(spec.vocab, layout.tp),
+      "no rows are added to the vocabulary where tensor parallelism divides it: added rows count in the loss",
     ),
   ];
 }
 
-/** The largest power of two up to 128 that divides the vocabulary. */
-function divisorFor(vocab: number): number {
+/** The largest power of two up to 128 with which no rows are added for `tp` ranks; 1 where some always are. */
+function divisorFor(vocab: number, tp: number): number {
   let divisor = 128;
-  while (vocab % divisor !== 0) divisor /= 2;
+  while (divisor > 1 && vocab % (divisor * tp) !== 0) divisor /= 2;
   return divisor;
 }
+
+/** Rows that Megatron-LM adds to a vocabulary for `tp` ranks. */
+export const addedRows = (vocab: number, tp: number): number => {
+  const unit = divisorFor(vocab, tp) * tp;
+  return (unit - (vocab % unit)) % unit;
+};
 
 function implementation({ config, spec }: ArgumentRequest): ReasonedArgument[] {
   if (config.transformerEngine)

@@ -1,11 +1,15 @@
 /** Scripts and manifests that start a run: torchrun on this machine, Slurm, Kubernetes. Texts alone. Pure. */
 import type { LaunchConfig } from "../../base/schemas/index.js";
+import type { ParallelLayout } from "../../laws/planner/layout-types.js";
 import { shellWord } from "../../base/shell.js";
 import { iterations, type ReasonedArgument } from "./arguments.js";
 
 /** What a script starts. */
 export interface LaunchPlan {
   readonly config: LaunchConfig;
+  readonly layout: ParallelLayout;
+  /** Words of the model's vocabulary. */
+  readonly vocab: number;
   readonly arguments: readonly ReasonedArgument[];
   /** Name, value, reason. */
   readonly environment: readonly (readonly [string, string, string])[];

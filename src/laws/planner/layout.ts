@@ -105,7 +105,9 @@ function* candidates(
   const layers = spec.layers.length;
   const sequences = Math.max(1, Math.round(batchTokens / sequence));
   const { heads, kvHeads } = spec.attn;
-  for (const tp of powers(Math.min(gpu.perNode, mostTensor, gpus)).filter((t) => heads % t === 0 && kvHeads % t === 0)) {
+  for (const tp of powers(Math.min(gpu.perNode, mostTensor, gpus)).filter(
+    (t) => heads % t === 0 && kvHeads % t === 0,
+  )) {
     for (const cp of sequence < contextFrom ? [1] : powers(Math.min(8, sequence / 4096, gpus / tp))) {
       for (let pp = 1; pp <= Math.min(layers, gpus / (tp * cp)); pp++) {
         if (layers % pp !== 0 || gpus % (tp * cp * pp) !== 0) continue;

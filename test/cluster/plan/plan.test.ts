@@ -154,6 +154,8 @@ describe("scripts", () => {
     const asked = config(more);
     return {
       config: asked,
+      layout: { ...layout, tp: 2 },
+      vocab: 128,
       arguments: argumentsFor("moe/mixtral", asked),
       environment: environmentOf({ ...layout, tp: 2 }, { A: "b c" }),
       gpusPerNode: 8,

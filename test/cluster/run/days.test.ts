@@ -90,7 +90,14 @@ class Cluster {
       ...{ tp: 1, pp: 1, vpp: 1, cp: 1, ep: 1, etp: 1, dp: 1000, edp: 1000 },
       ...{ microBatch: 1, microBatches: 1, recompute: "none" as const },
     };
-    this.plan = { config, arguments: launchArguments({ config, spec, layout }), environment: [], gpusPerNode: 8 };
+    this.plan = {
+      config,
+      layout,
+      vocab: spec.vocab,
+      arguments: launchArguments({ config, spec, layout }),
+      environment: [],
+      gpusPerNode: 8,
+    };
   }
 
   jobs(): { id: string; state: string; rest: string }[] {

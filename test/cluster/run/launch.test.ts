@@ -71,14 +71,17 @@ describe("a run on Slurm", () => {
   const sbatch = 'n=$(grep -c "^sbatch" "$(dirname "$0")/../asked"); echo $((100 + n))';
 
   it("is a chain of jobs, each behind the one before, and is not started twice", { timeout: 60_000 }, async () => {
-    const here = cluster("slurm: { jobs: 3, minutes: 60 }", { sbatch, squeue: 'echo "101 RUNNING"' });
+    const here = cluster("slurm: { jobs: 3, minutes: 60 }", {
+      sbatch,
+      squeue: 'echo "101|RUNNING|"; echo "7|RUNNING|another"',
+    });
     const first = await upcycle(here, "launch", here.file, "--json");
     expect(first.stderr).toBe("");
     expect(JSON.parse(first.stdout)).toMatchObject({ where: "slurm", jobs: ["101", "102", "103"] });
     expect(asked(here).map((line) => /--dependency=\S+/.exec(line)?.[0] ?? "none")).toEqual([
       "none",
-      "--dependency=afterany:101",
-      "--dependency=afterany:102",
+      "--dependency=afterany:101,singleton",
+      "--dependency=afterany:102,singleton",
     ]);
     const again = await upcycle(here, "launch", here.file);
     expect([again.code, again.stderr]).toEqual([
@@ -91,7 +94,7 @@ describe("a run on Slurm", () => {
   it("starts again when its jobs are gone", { timeout: 60_000 }, async () => {
     const here = cluster("slurm: { minutes: 60 }", {
       sbatch,
-      squeue: "echo 'slurm_load_jobs error: Invalid job id' >&2; exit 1",
+      squeue: "echo '101|COMPLETED|'",
     });
     expect((await upcycle(here, "launch", here.file)).code).toBe(0);
     expect((await upcycle(here, "launch", here.file)).code).toBe(0);
@@ -100,6 +103,7 @@ describe("a run on Slurm", () => {
 
   it("says what sbatch says, and what is missing", { timeout: 60_000 }, async () => {
     const refusing = cluster("slurm: {}", {
+      squeue: "",
       sbatch: "echo 'sbatch: error: invalid partition specified: gpu' >&2; exit 1",
     });
     const { code, stderr } = await upcycle(refusing, "launch", refusing.file);
