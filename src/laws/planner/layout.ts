@@ -56,6 +56,13 @@ export function bestLayout(request: LayoutRequest): LayoutResult {
   return { best, tried: triedCount, fitting, leastBytes };
 }
 
+/** A layout that is given, with its bytes and its seconds, whether it fits or not. */
+export function costLayout(request: LayoutRequest, layout: ParallelLayout): CostedLayout {
+  const prepared = prepare(request);
+  const sums = fullest(request, prepared, layout, new Float64Array(6), new Float64Array(6));
+  return timed(request, prepared, layout, bytesFrom(sums, request.gpu.memory));
+}
+
 const recomputes: readonly Recompute[] = ["none", "selective", "full"];
 
 /** Fewest GPUs, whole nodes from one node on, on which anything fits; null above 65,536. */
