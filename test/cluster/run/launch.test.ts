@@ -18,7 +18,8 @@ import { afterAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { followLines } from "../../../src/cluster/run/follow.js";
 import { watchRun, type WatchEvent } from "../../../src/cluster/run/watch.js";
-import { golden } from "../../support/golden.js";
+import { writeOneDocument } from "../../../src/text/prepare/one-document.js";
+import { golden, readTensors } from "../../support/golden.js";
 import { start } from "../../cli/upcycle.js";
 
 const root = mkdtempSync(join(tmpdir(), "upcycle-cluster-"));
@@ -130,25 +131,38 @@ describe("a run on this machine", () => {
     expect(readFileSync(join(here.folder, "run/logs/run.log"), "utf8").split("\n").length).toBe(3);
   });
 
-  it(
-    "can be checked: the first validation loss is compared, and a broken load found",
-    { timeout: 60_000 },
-    async () => {
-      const evaluates =
-        'echo " validation loss at iteration 0 on validation set | lm loss value: 3.877081E+00 | lm loss PPL: 4.8E+01 |"';
-      const sound = cluster("", { torchrun: evaluates });
-      const good = await upcycle(sound, "launch", sound.file, "--check", "--expect", "3.8771");
-      expect([good.code, good.stdout]).toEqual([0, expect.stringContaining("as expected")]);
-      expect(asked(sound)[0]).toContain("--skip-train");
-      const bad = await upcycle(sound, "launch", sound.file, "--check", "--expect", "2");
-      expect([bad.code, bad.stderr]).toEqual([
-        1,
-        expect.stringContaining("the first validation loss is 3.877081, expected 2 within 0.01"),
-      ]);
-      const broken = cluster("", { torchrun: `echo "load_return: _IncompatibleKeys(missing)"; ${evaluates}` });
-      expect((await upcycle(broken, "launch", broken.file, "--check")).stderr).toContain("load_return");
-    },
-  );
+  it("can be checked: its loss is compared with ours, and a broken load found", { timeout: 120_000 }, async () => {
+    const expected = golden("megatron/moe", "expected.safetensors");
+    const [ids, labels, losses] = ["val_input_ids", "val_labels", "val_token_loss"].map(
+      (name) => readTensors(expected).get(name)!.data,
+    ) as [Int32Array, Int32Array, Float32Array];
+    // The first sequence that Megatron-LM itself evaluated, and the loss that it had there.
+    const tokens = Int32Array.of(...ids.subarray(0, 32), labels[31]!);
+    const loss = losses.subarray(0, 32).reduce((sum, one) => sum + one, 0) / 32;
+    const printing = async (value: number, before = ""): Promise<Cluster> => {
+      const made = cluster("", {
+        torchrun: `${before}echo " validation loss at iteration 0 on validation set | lm loss value: ${value} |"`,
+      });
+      writeFileSync(made.file, readFileSync(made.file, "utf8").replace("gpus: 2", "gpus: 1"));
+      await writeOneDocument(join(made.folder, "data"), tokens, 128);
+      return made;
+    };
+    const sound = await printing(loss);
+    const good = await upcycle(sound, "launch", sound.file, "--check", "--within", "1e-5");
+    expect([good.code, good.stdout]).toEqual([0, expect.stringContaining("as expected")]);
+    const given = asked(sound)[0]!;
+    for (const words of ["--skip-train", "--eval-iters 1", "--seq-length 32", "--global-batch-size 1"])
+      expect(given).toContain(words);
+    expect(given).toContain(`--valid-data-path ${sound.folder}/run/check/check_document`);
+    expect(given).not.toContain("--data-path");
+    const off = await printing(loss + 0.02);
+    const bad = await upcycle(off, "launch", off.file, "--check");
+    expect([bad.code, bad.stderr]).toEqual([1, expect.stringContaining(`expected ${loss.toPrecision(5).slice(0, 5)}`)]);
+    const told = await upcycle(off, "launch", off.file, "--check", "--expect", String(loss + 0.02));
+    expect(told.code).toBe(0);
+    const broken = await printing(loss, 'echo "load_return: _IncompatibleKeys(missing)"; ');
+    expect((await upcycle(broken, "launch", broken.file, "--check")).stderr).toContain("load_return");
+  });
 
   it("that fails gives its exit code and the log", { timeout: 60_000 }, async () => {
     const here = cluster("", { torchrun: "echo 'RuntimeError: no GPU'; exit 3" });
