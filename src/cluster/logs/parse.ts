@@ -106,6 +106,8 @@ function iterationLine(line: string): LogEvent | null {
   if (match === null) return null;
   const [, at = null, iteration, of, rest = ""] = match;
   const fields = fieldsOf(rest);
+  // The end of a node has cut the line off, and the next start has written on behind it: nothing is known of its loss.
+  if (!Object.keys(fields).some((name) => name.startsWith("elapsed time") || name === "lm loss")) return null;
   const starting = (name: string): number | null => {
     const key = Object.keys(fields).find((one) => one.startsWith(name));
     return key === undefined ? null : toNumber(fields[key]);
