@@ -27,7 +27,8 @@ const sized = (hidden, inner, heads, groups) => ({
   num_key_value_heads: tiny ? 2 : groups,
 });
 /**
- * A model with experts and one without: Megatron-LM trains experts with tensor parallelism only with Transformer Engine.
+ * A model with experts and one without: Megatron-LM trains experts with tensor parallelism only with Transformer
+ * Engine.
  */
 const models = {
   moe: {

@@ -1,5 +1,5 @@
-// planner.mjs RESULT.json: the planner beside the sweep of all.py. Constants are set once by runs on one GPU (dense model,
-// micro-batches of 1, 2 and 4): `rest` by the time, the reserve by the memory. Then they stay, and the runs on two GPUs
+// planner.mjs RESULT.json: the planner beside the sweep of all.py. Constants are set once by runs on one GPU (dense
+// model, micro-batches of 1, 2 and 4): `rest` by the time, the reserve by the memory. Then they stay, and the runs on two GPUs
 // are predicted. Needs no GPU.
 import { readFileSync } from "node:fs";
 import { specFromConfig } from "../../dist/model/decoder/config.js";
@@ -37,7 +37,8 @@ function layoutOf(run) {
   const dp = Number(gpus) / (tp * pp);
   const microBatch = Number(micro);
   const microBatches = batch / (dp * microBatch);
-  const layout = { tp, pp, vpp: 1, cp: 1, ep: 1, etp: 1, dp, edp: dp, microBatch, microBatches, recompute: "selective" };
+  const degrees = { tp, pp, vpp: 1, cp: 1, ep: 1, etp: 1, dp, edp: dp };
+  const layout = { ...degrees, microBatch, microBatches, recompute: "selective" };
   return { gpus: Number(gpus), layout };
 }
 

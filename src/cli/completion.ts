@@ -86,7 +86,10 @@ _upcycle() {
     completion) options="${Object.keys(scripts).join(" ")} --json --help" ;;
 ${commands
   .filter(({ name }) => name !== "completion")
-  .map((command) => `    ${command.name})${partsCase(command)} [[ "$current" == -* ]] && options="${optionsOf(command)}" ;;`)
+  .map(
+    (command) =>
+      `    ${command.name})${partsCase(command)} [[ "$current" == -* ]] && options="${optionsOf(command)}" ;;`,
+  )
   .join("\n")}
   esac
   COMPREPLY=($(compgen -W "$options" -- "$current"))

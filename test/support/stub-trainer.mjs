@@ -1,7 +1,7 @@
 // Stands for `torchrun ... pretrain_gpt.py`: writes Megatron-LM's log lines and checkpoint folders, goes on from its
 // tracker, and ends as Megatron-LM does: at its last iteration, at a signal, at its time. Settings for tests in the
-// environment: STUB_STEP_MS of real time, STUB_SECONDS of a step by its own clock, STUB_BEGIN (that clock at the start),
-// STUB_FAIL_AFTER steps (STUB_FAILURE: node, disk or term), STUB_LEDGER (a file that gets what was trained).
+// environment: STUB_STEP_MS of real time, STUB_SECONDS of a step by its own clock, STUB_BEGIN (that clock at the
+// start), STUB_FAIL_AFTER steps (STUB_FAILURE: node, disk or term), STUB_LEDGER (a file that gets what was trained).
 import {
   appendFileSync,
   existsSync,

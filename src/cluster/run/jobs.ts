@@ -83,7 +83,7 @@ async function kubernetesJobs(manifest: string): Promise<ClusterJob[]> {
   return hasEnded ? [] : [{ id: status.metadata?.name ?? manifest, state: reached.at(-1) ?? "Created" }];
 }
 
-/** Ends the jobs of a run, and waits until they are gone. Throws stopError where that takes longer than `most` looks. */
+/** Ends the jobs of a run, and waits until they are gone. Throws stopError where that takes more than `most` looks. */
 export async function endJobs(plan: Pick<LaunchPlan, "config">, pause: () => Promise<void>, most = 60): Promise<void> {
   for (let look = 0; look <= most; look++) {
     const alive = await jobsUnderWay(plan);
