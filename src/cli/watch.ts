@@ -31,7 +31,7 @@ export function watchCommand(): Command {
     .option("--webhook <url>", "gets each alert as JSON by POST")
     .option(
       "--restart <file>",
-      "launch file of the run: starts it again from its last good checkpoint where it ended early, stood still or diverged",
+      "launch file of the run: starts it again from its last good checkpoint where it ended, stood still or diverged",
     )
     .option("--hardware <file>", "with --restart: as upcycle launch was given it")
     .action(execute);

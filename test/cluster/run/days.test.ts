@@ -1,6 +1,7 @@
 /**
  * Days of a run on a cluster of 1,000 GPUs in seconds: a scheduler that is simulated here runs the job script itself,
- * whose trainer is a stand-in with a clock of its own. Nodes fail about every two hours, jobs are preempted, disks fill up, chains run out.
+ * whose trainer is a stand-in with a clock of its own.
+ * Nodes fail about every two hours, jobs are preempted, disks fill up, chains run out.
  */
 import { execFile } from "node:child_process";
 import {
