@@ -79,6 +79,115 @@ KERNEL scaleRowsGrad(const A* y, const float* weights, const int* order, const A
   if (threadIdx.x == 0) dweights[slot] = dot;
 }
 
+// y [R, H] -> [N, H]: sums of each token's rows times the weights of its slots, best choice first. A block for each
+// token.
+KERNEL combineScaled(const A* y, const float* weights, const int* inverse, A* out, int H, int K) {
+  float sums[8], v[8];
+  const float* own = weights + (i64)blockIdx.x * K;
+  const int* places = inverse + (i64)blockIdx.x * K;
+  if (H % 8 == 0) {
+    for (int i = threadIdx.x * 8; i < H; i += blockDim.x * 8) {
+      for (int j = 0; j < 8; j++) sums[j] = 0.0f;
+      for (int k = 0; k < K; k++) {
+        float weight = own[k];
+        load8(y, (i64)places[k] * H + i, v);
+        for (int j = 0; j < 8; j++) sums[j] += weight * v[j];
+      }
+      store8(out, (i64)blockIdx.x * H + i, sums);
+    }
+    return;
+  }
+  for (int i = threadIdx.x; i < H; i += blockDim.x) {
+    float sum = 0.0f;
+    for (int k = 0; k < K; k++) sum += own[k] * load(y, (i64)places[k] * H + i);
+    store(out, (i64)blockIdx.x * H + i, sum);
+  }
+}
+
+// scaleRowsGrad of what `dispatch` makes of x [N, H]: dy [R, H] and the gradients of weights. A block for each row.
+KERNEL dispatchScaled(const A* y, const A* x, const float* weights, const int* order, A* dy, float* dweights, int H,
+                      int K) {
+  __shared__ float scratch[32];
+  int slot = order[blockIdx.x];
+  float weight = weights[slot], dot = 0.0f;
+  i64 at = (i64)blockIdx.x * H, from = (i64)(slot / K) * H;
+  float v[8], d[8];
+  if (H % 8 == 0)
+    for (int i = threadIdx.x * 8; i < H; i += blockDim.x * 8) {
+      load8(y, at + i, v);
+      load8(x, from + i, d);
+      for (int j = 0; j < 8; j++) {
+        dot += d[j] * v[j];
+        d[j] *= weight;
+      }
+      store8(dy, at + i, d);
+    }
+  else
+    for (int i = threadIdx.x; i < H; i += blockDim.x) {
+      float g = load(x, from + i);
+      dot += g * load(y, at + i);
+      store(dy, at + i, g * weight);
+    }
+  dot = blockSum(dot, scratch);
+  if (threadIdx.x == 0) dweights[slot] = dot;
+}
+
+// Gated units of rows times the weight of each row's slot. A block for each row.
+KERNEL scaledGate(const A* gate, const A* up, const float* weights, const int* order, A* out, int H) {
+  float weight = weights[order[blockIdx.x]];
+  i64 at = (i64)blockIdx.x * H;
+  float g[8], u[8];
+  if (H % 8 == 0)
+    for (int i = threadIdx.x * 8; i < H; i += blockDim.x * 8) {
+      load8(gate, at + i, g);
+      load8(up, at + i, u);
+      for (int j = 0; j < 8; j++) g[j] = g[j] * sigmoid(g[j]) * u[j] * weight;
+      store8(out, at + i, g);
+    }
+  else
+    for (int i = threadIdx.x; i < H; i += blockDim.x) {
+      float x = load(gate, at + i);
+      store(out, at + i, x * sigmoid(x) * load(up, at + i) * weight);
+    }
+}
+
+// Gradients of gate and up become x and y, that of the result being d times the weight; returns d times the result.
+DEVICE float scaledSlopes(float& x, float& y, float d, float weight) {
+  float s = sigmoid(x), unit = x * s, result = unit * y;
+  float dgate = d * weight * y * s * (1.0f + x * (1.0f - s));
+  y = d * weight * unit;
+  x = dgate;
+  return d * result;
+}
+
+// Gradients of gates, ups and weights of `scaledGate`, d [R, H] being that of its result. A block for each row.
+KERNEL scaledGateGrad(const A* gate, const A* up, const A* d, const float* weights, const int* order, A* dgate, A* dup,
+                      float* dweights, int H) {
+  __shared__ float scratch[32];
+  int slot = order[blockIdx.x];
+  float weight = weights[slot], dot = 0.0f;
+  i64 at = (i64)blockIdx.x * H;
+  float g[8], u[8], v[8];
+  if (H % 8 == 0)
+    for (int i = threadIdx.x * 8; i < H; i += blockDim.x * 8) {
+      load8(gate, at + i, g);
+      load8(up, at + i, u);
+      load8(d, at + i, v);
+      for (int j = 0; j < 8; j++) dot += scaledSlopes(g[j], u[j], v[j], weight);
+      store8(dgate, at + i, g);
+      store8(dup, at + i, u);
+    }
+  else
+    for (int i = threadIdx.x; i < H; i += blockDim.x) {
+      float x = load(gate, at + i), y = load(up, at + i);
+      dot += scaledSlopes(x, y, load(d, at + i), weight);
+      store(dgate, at + i, x);
+      store(dup, at + i, y);
+    }
+  dot = blockSum(dot, scratch);
+  if (threadIdx.x == 0) dweights[slot] = dot;
+}
+
 // Tiles of 64 by 64, steps of 16; 256 threads, 16 results each.
 #define SIDE 64
 #define STEP 16

@@ -29,6 +29,12 @@ export const reads = (buffer: BufferId): Argument => ({ kind: "pointer", buffer,
 export const writes = (buffer: BufferId): Argument => ({ kind: "pointer", buffer, access: "write" });
 /** A buffer that a kernel reads, or the null pointer where there is none. */
 export const readsOrNull = (buffer: BufferId | null): Argument => (buffer === null ? nothing : reads(buffer));
+/** Tensor maps of matrices [rows, columns] of bfloat16, one for each buffer, for boxes of `boxRows` rows. */
+export const tensorMaps = (
+  buffers: readonly BufferId[],
+  [rows, columns]: readonly [number, number],
+  boxRows: number,
+): Argument => ({ kind: "maps", buffers, rows, columns, boxRows });
 /** The null pointer, which tells a kernel that an input is absent. */
 export const nothing: Argument = { kind: "null" };
 /** A 32-bit whole number. */
@@ -94,6 +100,13 @@ const floatReaders: ReadonlySet<Prim> = new Set<Prim>([
 /** Primitives that work element by element: what reads their result reads their input, too. */
 const pointwise: ReadonlySet<Prim> = new Set<Prim>(["add", "sub", "mul", "scale", "tanh", "reshape"]);
 
+/** What lowering has to know of a GPU. */
+export interface Chip {
+  /** Compute capability, 90 for 9.0. */
+  readonly capability: number;
+  readonly multiprocessors: number;
+}
+
 /** How a graph is lowered. */
 export interface CudaLowerOptions {
   /**
@@ -104,6 +117,8 @@ export interface CudaLowerOptions {
   readonly precision?: Precision;
   /** Logits of a head with its loss that exist at once; tokens are cut into runs by it. */
   readonly mostLogits?: number;
+  /** The GPU, where kernels may be chosen by it; left out: kernels that every GPU from compute capability 8.0 on runs. */
+  readonly chip?: Chip;
 }
 
 /** What a lowering rule reads values from and writes launches to. */
@@ -125,6 +140,10 @@ export class Context {
   /** Values in the other storage, by value and storage. */
   private readonly casts = new Map<string, BufferId>();
   private readonly consumers = new Map<ValueId, Node[]>();
+  /** Places of the nodes that read a value under any of its names, reshapes left out. */
+  private readonly readers = new Map<ValueId, number[]>();
+  /** Nodes whose work other launches do. */
+  private readonly done = new Set<number>();
   private current = -1;
 
   constructor(
@@ -134,7 +153,9 @@ export class Context {
     this.rootOf = rootsOf(graph);
     for (const [index, node] of graph.nodes.entries())
       for (const id of node.in) {
-        this.lastUses.set(this.rootOf(id), index);
+        const root = this.rootOf(id);
+        this.lastUses.set(root, index);
+        if (node.prim !== "reshape") this.readers.set(root, [...(this.readers.get(root) ?? []), index]);
         const known = this.consumers.get(id);
         if (known === undefined) this.consumers.set(id, [node]);
         else known.push(node);
@@ -148,15 +169,37 @@ export class Context {
     });
   }
 
-  /** Called before each node's rule. */
-  begin(index: number): void {
+  /** Called before each node's rule; false where nothing is left to do for it. */
+  begin(index: number): boolean {
     this.current = index;
+    return !this.done.has(index);
+  }
+
+  /** Says that a node's work is done by other launches. */
+  skip(index: number): void {
+    this.done.add(index);
   }
 
   /** Keeps a value's memory until a node that will read it although the graph does not say so. */
   extend(id: ValueId, index: number): void {
     const root = this.rootOf(id);
     this.lastUses.set(root, Math.max(this.lastUses.get(root) ?? 0, index));
+  }
+
+  /** Places of the nodes that read a value, under any of its names. */
+  readingNodes(id: ValueId): readonly number[] {
+    return this.readers.get(this.rootOf(id)) ?? [];
+  }
+
+  /** A value's own name, of which reshaped ones are others. */
+  root(id: ValueId): ValueId {
+    return this.rootOf(id);
+  }
+
+  /** Whether a value is an output of the graph, under any of its names. */
+  isOutput(id: ValueId): boolean {
+    const root = this.rootOf(id);
+    return this.graph.outputs.some((output) => this.rootOf(output) === root);
   }
 
   shapeOf(id: ValueId): readonly number[] {
@@ -365,7 +408,8 @@ export class Context {
   private bytesMoved(args: readonly Argument[]): number {
     const size = (buffer: BufferId): number => at(this.buffers, buffer).bytes;
     return args.reduce((sum, argument) => {
-      if (argument.kind === "table") return sum + argument.buffers.reduce((total, buffer) => total + size(buffer), 0);
+      if (argument.kind === "table" || argument.kind === "maps")
+        return sum + argument.buffers.reduce((total, buffer) => total + size(buffer), 0);
       if (argument.kind !== "pointer") return sum;
       return sum + size(argument.buffer) * (argument.access === "update" ? 2 : 1);
     }, 0);

@@ -2,6 +2,7 @@
 import type { Graph, Node } from "../../../graph/ir/ir.js";
 import { verify } from "../../../graph/ir/passes.js";
 import { Context, type CudaLowerOptions } from "./context.js";
+import { ExpertFusions } from "./expert-fusions.js";
 import type { LaunchList } from "./launches.js";
 import { planMemory } from "./memory.js";
 import { rules } from "./rules.js";
@@ -13,8 +14,10 @@ import { rules } from "./rules.js";
 export function lowerToLaunches(graph: Graph, options: CudaLowerOptions = {}): LaunchList {
   verify(graph);
   const context = new Context(graph, options);
+  const expertLayers = new ExpertFusions(context);
   for (const [index, node] of graph.nodes.entries()) {
-    context.begin(index);
+    const open = context.begin(index);
+    if (expertLayers.lower(index) || !open) continue;
     (rules[node.prim] as (c: Context, node: Node) => void)(context, node);
   }
   context.finish();

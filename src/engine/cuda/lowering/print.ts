@@ -29,6 +29,10 @@ function printArgument(list: LaunchList, argument: Argument): string {
       return marks[argument.access] + placeOf(list, argument.buffer, argument.offset);
     case "table":
       return `${marks[argument.access]}[${argument.buffers.map((id) => placeOf(list, id)).join(" ")}]`;
+    case "maps": {
+      const { buffers, rows, columns, boxRows } = argument;
+      return `{${buffers.map((id) => placeOf(list, id)).join(" ")} ${rows}x${columns}/${boxRows}}`;
+    }
     case "null":
       return "-";
     case "int":

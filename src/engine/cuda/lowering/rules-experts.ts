@@ -16,6 +16,7 @@ import {
   type Context,
 } from "./context.js";
 import type { BufferId, Storage } from "./launches.js";
+import { leftMap, raggedRows, raggedWeightGradient, rowMap, takesRagged, turnedMaps, weightMaps } from "./ragged.js";
 
 /** Items of one tile of the sort, as in sort.cu. */
 const TILE = 1024;
@@ -239,6 +240,27 @@ export function lowerGroupedMatmul(c: Context, node: NodeOf<"groupedMatmul">): v
   const [rows, a] = matrixSizes(typeOf(c.graph, x));
   const [, b] = matrixSizes(typeOf(c.graph, node.out[0]));
   const real = c.realOf(x);
+  const { chip } = c.options;
+  const ragged = { rows, experts: weights.length, a, b };
+  if (takesRagged(chip, real, ragged)) {
+    const left = leftMap(c.as(x, real), rows, a);
+    const buffers = c.asMany(weights, real);
+    const ends = [reads(c.of(counts)), writes(c.define(node.out[0], real))];
+    const flops = 2 * rows * a * b;
+    raggedRows(
+      c,
+      chip,
+      node.attrs.transB
+        ? { kernel: "raggedProduct", flops, arguments: [left, weightMaps(buffers, ragged), ...ends] }
+        : {
+            kernel: "raggedProductTurned",
+            flops,
+            arguments: [left, turnedMaps(buffers, ragged), nothing, nothing, ...ends],
+          },
+      ragged,
+    );
+    return;
+  }
   const matrices = bufferTable(c.asMany(weights, real), "read");
   const sources = [reads(c.as(x, real)), reads(c.of(counts)), matrices, writes(c.define(node.out[0], real))];
   const flops = 2 * rows * a * b;
@@ -273,6 +295,19 @@ export function lowerGroupedMatmulGradW(c: Context, node: NodeOf<"groupedMatmulG
   const [rows, a] = matrixSizes(typeOf(c.graph, x));
   const [, b] = matrixSizes(typeOf(c.graph, dy));
   const real = c.realOf(x, dy);
+  const { chip } = c.options;
+  const ragged = { rows, experts: node.out.length, a, b };
+  if (takesRagged(chip, real, ragged)) {
+    const maps = [rowMap(c.as(x, real), rows, a), rowMap(c.as(dy, real), rows, b)];
+    const outs = bufferTable(defined(c, node.out), "write");
+    raggedWeightGradient(
+      c,
+      chip,
+      { flops: 2 * rows * a * b, arguments: [...maps, reads(c.of(counts)), outs] },
+      ragged,
+    );
+    return;
+  }
   const sources = [reads(c.as(x, real)), reads(c.as(dy, real)), reads(c.of(counts))];
   const tensors = takesTensors(real, a, b);
   const side = tensors ? TENSOR_SIDE : SIDE;
