@@ -8,7 +8,7 @@ import type { Compiler } from "./nvrtc.js";
 const sourceOf = (file: string): string => readFileSync(new URL(`./kernels/${file}`, import.meta.url), "utf8");
 
 /** Modules that use what compute capability 9.0 alone has. */
-const hopperModules: ReadonlySet<KernelModule> = new Set<KernelModule>(["ragged"]);
+const hopperModules: ReadonlySet<KernelModule> = new Set<KernelModule>(["flash-hopper", "ragged"]);
 
 /** What all kernels share, then a module's own source, whose lines keep their numbers in messages. */
 export function moduleSource(module: KernelModule): string {

@@ -51,6 +51,13 @@ DEVICE void loadBox(void* to, const char* map, int column, int row, u64* barrier
                "l"(map), "r"(sharedAddress(barrier)), "r"(column), "r"(row)
                : "memory");
 }
+// Bytes of device memory, a multiple of 16, to shared memory.
+DEVICE void loadBytes(void* to, const void* from, u32 bytes, u64* barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0],[%1],%2,[%3];" ::"r"(
+                   sharedAddress(to)),
+               "l"(from), "r"(bytes), "r"(sharedAddress(barrier))
+               : "memory");
+}
 // Makes what the host has written as tensor maps visible to copies; a barrier of the block has to follow.
 DEVICE void acquireMaps(const char* maps, int count) {
   for (int i = threadIdx.x; i < count; i += blockDim.x)
@@ -125,4 +132,55 @@ DEVICE void wgmma256(float* c, u64 a, u64 b, int more) {
                "},%128,%129,p,1,1,%131,%132;}"
                : R8(0), R8(8), R8(16), R8(24), R8(32), R8(40), R8(48), R8(56), R8(64), R8(72), R8(80), R8(88), R8(96), R8(104), R8(112), R8(120)
                : "l"(a), "l"(b), "r"(more), "n"(TA), "n"(TB));
+}
+
+// c [64, 64] = a [64, 16] b [16, 64], or c += it where `more` is not 0. TA, TB: the operand lies along its other side.
+template <int TA, int TB>
+DEVICE void wgmma64(float* c, u64 a, u64 b, int more) {
+  asm volatile("{.reg .pred p;setp.ne.b32 p,%34,0;"
+               "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+               "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+               "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+               "},%32,%33,p,1,1,%35,%36;}"
+               : R8(0), R8(8), R8(16), R8(24)
+               : "l"(a), "l"(b), "r"(more), "n"(TA), "n"(TB));
+}
+
+template <int TA, int TB>
+DEVICE void wgmma128(float* c, u64 a, u64 b, int more) {
+  asm volatile("{.reg .pred p;setp.ne.b32 p,%66,0;"
+               "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+               "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+               "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+               "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
+               "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+               "},%64,%65,p,1,1,%67,%68;}"
+               : R8(0), R8(8), R8(16), R8(24), R8(32), R8(40), R8(48), R8(56)
+               : "l"(a), "l"(b), "r"(more), "n"(TA), "n"(TB));
+}
+
+// The same with a in registers, as `multiplyAdd` has it.
+template <int TB>
+DEVICE void wgmma64(float* c, const u32* a, u64 b, int more) {
+  asm volatile("{.reg .pred p;setp.ne.b32 p,%37,0;"
+               "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+               "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+               "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+               "},{%32,%33,%34,%35},%36,p,1,1,%38;}"
+               : R8(0), R8(8), R8(16), R8(24)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(more), "n"(TB));
+}
+
+// The same with a in registers, as `multiplyAdd` has it.
+template <int TB>
+DEVICE void wgmma128(float* c, const u32* a, u64 b, int more) {
+  asm volatile("{.reg .pred p;setp.ne.b32 p,%69,0;"
+               "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+               "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+               "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+               "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
+               "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+               "},{%64,%65,%66,%67},%68,p,1,1,%70;}"
+               : R8(0), R8(8), R8(16), R8(24), R8(32), R8(40), R8(48), R8(56)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(more), "n"(TB));
 }

@@ -106,9 +106,17 @@ DEVICE Shared prepare(char* memory, int stages, const int* counts, int E) {
   return s;
 }
 
+template <int TA, int TB, int COLUMNS>
+DEVICE void multiplyColumns(float* c, u64 left, u64 right, int more) {
+  if (COLUMNS == 256)
+    wgmma256<TA, TB>(c, left, right, more);
+  else
+    wgmma128<TA, TB>(c, left, right, more);
+}
+
 // Multiplies the stages of one tile. TA, TB: the operand lies along its other side. `arrived` is called when a stage is
 // there and has not been read.
-template <int TA, int TB, class Arrived>
+template <int TA, int TB, int COLUMNS, class Arrived>
 DEVICE void multiplyTile(float* c, Shared s, Ring& ring, int steps, int group, Arrived arrived) {
   bool first = (threadIdx.x & 127) == 0;
   int previous = -1;
@@ -120,7 +128,8 @@ DEVICE void multiplyTile(float* c, Shared s, Ring& ring, int steps, int group, A
     beginWgmma();
 #pragma unroll
     for (int k = 0; k < DEPTH / 16; k++)
-      wgmma256<TA, TB>(c, left + k * (TA ? 2048 >> 4 : 32 >> 4), right + k * (TB ? 2048 >> 4 : 32 >> 4), step + k);
+      multiplyColumns<TA, TB, COLUMNS>(c, left + k * (TA ? 2048 >> 4 : 32 >> 4), right + k * (TB ? 2048 >> 4 : 32 >> 4),
+                                       step + k);
     commitWgmma();
     waitWgmma<1>();
     if (previous >= 0 && first) arrive(s.empty + previous);
@@ -226,7 +235,7 @@ DEVICE void raggedRows(char* memory, const char* x, const char* y, const char* w
         }
         continue;
       }
-      multiplyTile<0, MODE == TURNED>(c, s, ring, steps, group, [](int, char*) {});
+      multiplyTile<0, MODE == TURNED, TILE_COLUMNS>(c, s, ring, steps, group, [](int, char*) {});
       if (MODE != GATED) {
         storePiece(c, piece, out, row, walk.end, column, b, lane);
         storePiece(c + 64, piece, out, row, walk.end, column + PIECE, b, lane);
@@ -276,47 +285,48 @@ RAGGED_KERNEL raggedGated(const char* x, const char* gateWeights, const char* up
                     stages);
 }
 
-// outs[e] [b, a] = dy_e^T x_e in float, zeros for an expert without rows.
-RAGGED_KERNEL raggedWeightGradient(const char* x, const char* dy, const int* counts, float* const* outs, int E, int a,
-                                   int b, int stages) {
-  extern __shared__ __align__(1024) char memory[];
+// outs[e] [b, a] = dy_e^T x_e in float, zeros for an expert without rows; tiles of 128 by COLUMNS.
+template <int COLUMNS>
+DEVICE void weightGradient(char* memory, const char* x, const char* dy, const int* counts, float* const* outs, int E,
+                           int a, int b, int stages) {
+  constexpr int BOXES = 2 + COLUMNS / 64;
   acquireMaps(x, 1);
   acquireMaps(dy, 1);
   Shared s = prepare(memory, stages, counts, E);
-  int across = (a + TILE_COLUMNS - 1) / TILE_COLUMNS, down = (b + TILE_ROWS - 1) / TILE_ROWS;
+  int across = (a + COLUMNS - 1) / COLUMNS, down = (b + TILE_ROWS - 1) / TILE_ROWS;
   int each = across * down, tiles = each * E;
   Ring ring = {0, 0};
   if (threadIdx.x < 128) {
     fewerRegisters<FEW_REGISTERS>();
     for (int tile = blockIdx.x; threadIdx.x == 0 && tile < tiles; tile += gridDim.x) {
       int expert = tile / each, place = tile - expert * each, row = place / across * TILE_ROWS;
-      int column = place % across * TILE_COLUMNS, end = s.groups.rows[expert + 1];
+      int column = place % across * COLUMNS, end = s.groups.rows[expert + 1];
       for (int first = s.groups.rows[expert]; first < end; first += DEPTH) {
         u64* full = s.full + ring.stage;
         char* to = s.stages + ring.stage * STAGE_BYTES;
         waitFor(s.empty + ring.stage, ring.phase ^ 1);
-        expectBytes(full, STAGE_BYTES);
+        expectBytes(full, BOXES * BOX_BYTES);
         for (int m = 0; m < 2; m++) loadBox(to + m * BOX_BYTES, dy, row + m * 64, first, full);
-        for (int n = 0; n < 4; n++) loadBox(to + LEFT_BYTES + n * BOX_BYTES, x, column + n * 64, first, full);
+        for (int n = 0; n < COLUMNS / 64; n++) loadBox(to + LEFT_BYTES + n * BOX_BYTES, x, column + n * 64, first, full);
         advance(ring, stages);
       }
     }
   } else {
     moreRegisters<MANY_REGISTERS>();
     int lane = threadIdx.x & 31, group = (threadIdx.x >> 7) - 1, warp = (threadIdx.x >> 5) & 3, t = threadIdx.x - 128;
-    float c[TILE_COLUMNS / 2];
+    float c[COLUMNS / 2];
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
       int expert = tile / each, place = tile - expert * each, first = s.groups.rows[expert];
       int count = s.groups.rows[expert + 1] - first;
       if (count == 0)
 #pragma unroll
-        for (int i = 0; i < TILE_COLUMNS / 2; i++) c[i] = 0.0f;
+        for (int i = 0; i < COLUMNS / 2; i++) c[i] = 0.0f;
       // Rows behind the expert's last one are another's: they are cleared in both operands.
-      multiplyTile<1, 1>(c, s, ring, (count + DEPTH - 1) / DEPTH, group, [&](int step, char* at) {
+      multiplyTile<1, 1, COLUMNS>(c, s, ring, (count + DEPTH - 1) / DEPTH, group, [&](int step, char* at) {
         int live = count - step * DEPTH, chunks = (DEPTH - live) * 8;
         if (live >= DEPTH) return;
         uint4 nothing = {0, 0, 0, 0};
-        for (int i = t; i < STAGE_BYTES / BOX_BYTES * chunks; i += CONSUMERS) {
+        for (int i = t; i < BOXES * chunks; i += CONSUMERS) {
           int box = i / chunks, chunk = i - box * chunks;
           *(uint4*)(at + box * BOX_BYTES + live * 128 + chunk * 16) = nothing;
         }
@@ -324,17 +334,30 @@ RAGGED_KERNEL raggedWeightGradient(const char* x, const char* dy, const int* cou
         syncSome(1, CONSUMERS);
       });
       int row = place / across * TILE_ROWS + group * 64 + warp * 16 + (lane >> 2);
-      int column = place % across * TILE_COLUMNS + (lane & 3) * 2;
+      int column = place % across * COLUMNS + (lane & 3) * 2;
       float* out = outs[expert];
 #pragma unroll
       for (int h = 0; h < 2; h++)
         if (row + 8 * h < b)
 #pragma unroll
-          for (int n = 0; n < TILE_COLUMNS / 8; n++)
+          for (int n = 0; n < COLUMNS / 8; n++)
             if (column + n * 8 < a) {
               float2 pair = {c[4 * n + 2 * h], c[4 * n + 2 * h + 1]};
               *(float2*)(out + (i64)(row + 8 * h) * a + column + n * 8) = pair;
             }
     }
   }
+}
+
+RAGGED_KERNEL raggedWeightGradient(const char* x, const char* dy, const int* counts, float* const* outs, int E, int a,
+                                   int b, int stages) {
+  extern __shared__ __align__(1024) char memory[];
+  weightGradient<256>(memory, x, dy, counts, outs, E, a, b, stages);
+}
+
+// For matrices of too few tiles to fill a GPU.
+RAGGED_KERNEL raggedWeightGradientNarrow(const char* x, const char* dy, const int* counts, float* const* outs, int E,
+                                         int a, int b, int stages) {
+  extern __shared__ __align__(1024) char memory[];
+  weightGradient<128>(memory, x, dy, counts, outs, E, a, b, stages);
 }

@@ -107,6 +107,12 @@ export interface Chip {
   readonly multiprocessors: number;
 }
 
+/** The compute capability that has wgmma and TMA. */
+const HOPPER = 90;
+
+/** Whether kernels that use what compute capability 9.0 alone has run on a GPU. */
+export const isHopper = (chip: Chip | undefined): chip is Chip => chip?.capability === HOPPER;
+
 /** How a graph is lowered. */
 export interface CudaLowerOptions {
   /**

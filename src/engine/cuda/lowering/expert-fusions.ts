@@ -51,6 +51,7 @@ export class ExpertFusions {
         if (fusion === null || [fusion.index, ...fusion.replaced].some((place) => this.taken.has(place))) continue;
         for (const place of [fusion.index, ...fusion.replaced]) this.taken.add(place);
         for (const id of fusion.inputs) c.extend(id, fusion.index);
+        for (const place of fusion.replaced) c.skip(place);
         this.fusions.set(fusion.index, fusion);
       }
   }
@@ -59,7 +60,6 @@ export class ExpertFusions {
   lower(index: number): boolean {
     const fusion = this.fusions.get(index);
     if (fusion === undefined) return false;
-    for (const place of fusion.replaced) this.c.skip(place);
     fusion.launch();
     return true;
   }

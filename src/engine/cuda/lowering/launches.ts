@@ -60,6 +60,7 @@ export type KernelModule =
   | "elementwise"
   | "experts"
   | "flash"
+  | "flash-hopper"
   | "grouped"
   | "head"
   | "norm"

@@ -2,11 +2,9 @@
  * Products of experts' rows by wgmma and TMA (see ragged.cu), for compute capability 9.0. R rows, E experts, a and b
  * sizes of a row before and after its product.
  */
-import { int, tensorMaps, type Chip, type Context } from "./context.js";
+import { int, isHopper, tensorMaps, type Chip, type Context } from "./context.js";
 import type { Argument, BufferId, KernelLaunch, Storage } from "./launches.js";
 
-/** The compute capability that has wgmma. */
-const HOPPER = 90;
 /** Threads of a block, rows and columns of a tile and elements of a step, as in ragged.cu. */
 const THREADS = 384;
 const TILE_ROWS = 128;
@@ -36,7 +34,7 @@ export function takesRagged(
   { experts, a, b }: { readonly experts: number; readonly a: number; readonly b: number },
 ): chip is Chip {
   const fits = a % EIGHT === 0 && b % EIGHT === 0 && sharedBytes(LEAST_STAGES, experts) <= MOST_SHARED;
-  return chip?.capability === HOPPER && real === "bf16" && fits;
+  return isHopper(chip) && real === "bf16" && fits;
 }
 
 /** Sizes of a product of rows. */

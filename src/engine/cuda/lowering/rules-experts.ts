@@ -300,12 +300,7 @@ export function lowerGroupedMatmulGradW(c: Context, node: NodeOf<"groupedMatmulG
   if (takesRagged(chip, real, ragged)) {
     const maps = [rowMap(c.as(x, real), rows, a), rowMap(c.as(dy, real), rows, b)];
     const outs = bufferTable(defined(c, node.out), "write");
-    raggedWeightGradient(
-      c,
-      chip,
-      { flops: 2 * rows * a * b, arguments: [...maps, reads(c.of(counts)), outs] },
-      ragged,
-    );
+    raggedWeightGradient(c, chip, { flops: 2 * rows * a * b, arguments: [...maps, reads(c.of(counts)), outs] }, ragged);
     return;
   }
   const sources = [reads(c.as(x, real)), reads(c.as(dy, real)), reads(c.of(counts))];
