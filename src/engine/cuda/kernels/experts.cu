@@ -2,19 +2,32 @@
 // N tokens, K experts for each, R = N * K routed rows, E experts; `counts` [E] says how many rows each expert has. Rows
 // behind those belong to nobody (choices that a capacity dropped).
 
-// x [N, H] -> [R, H]: row of the slot at each sorted place. A block for each routed row; rows of a multiple of 8
-// elements are moved in eights, here and below.
-KERNEL dispatch(const A* x, const int* order, A* out, int H, int K) {
-  const A* from = x + (i64)(order[blockIdx.x] / K) * H;
-  A* to = out + (i64)blockIdx.x * H;
-  float v[8];
-  if (H % 8 == 0)
-    for (int i = threadIdx.x * 8; i < H; i += blockDim.x * 8) {
-      load8(from, i, v);
-      store8(to, i, v);
-    }
-  else
-    for (int i = threadIdx.x; i < H; i += blockDim.x) to[i] = from[i];
+// Rows of a block of kernels where each row has a warp.
+#define ROW_WARPS 8
+
+// x [N, H] -> [R, H]: row of the slot at each sorted place. A warp for each routed row; rows of a multiple of 8 elements
+// are moved in eights, here and below.
+KERNEL dispatch(const A* x, const int* order, A* out, int R, int H, int K) {
+  int row = blockIdx.x * ROW_WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (row >= R) return;
+  const A* from = x + (i64)(order[row] / K) * H;
+  A* to = out + (i64)row * H;
+  if (H % 8 != 0) {
+    for (int i = lane; i < H; i += 32) to[i] = from[i];
+    return;
+  }
+  // Four loads are on their way at a time.
+  const uint4* source = (const uint4*)from;
+  uint4 *target = (uint4*)to, v[4];
+  int n = H * (int)sizeof(A) / 16;
+  for (int i0 = lane; i0 < n; i0 += 128) {
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      if (i0 + 32 * j < n) v[j] = source[i0 + 32 * j];
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      if (i0 + 32 * j < n) target[i0 + 32 * j] = v[j];
+  }
 }
 
 // y [R, H] -> [N, H]: sums of each token's rows, best choice first. A block for each token.
@@ -104,16 +117,16 @@ KERNEL combineScaled(const A* y, const float* weights, const int* inverse, A* ou
   }
 }
 
-// scaleRowsGrad of what `dispatch` makes of x [N, H]: dy [R, H] and the gradients of weights. A block for each row.
-KERNEL dispatchScaled(const A* y, const A* x, const float* weights, const int* order, A* dy, float* dweights, int H,
-                      int K) {
-  __shared__ float scratch[32];
-  int slot = order[blockIdx.x];
-  float weight = weights[slot], dot = 0.0f;
-  i64 at = (i64)blockIdx.x * H, from = (i64)(slot / K) * H;
-  float v[8], d[8];
+// scaleRowsGrad of what `dispatch` makes of x [N, H]: dy [R, H] and the gradients of weights. A warp for each row.
+KERNEL dispatchScaled(const A* y, const A* x, const float* weights, const int* order, A* dy, float* dweights, int R,
+                      int H, int K) {
+  int row = blockIdx.x * ROW_WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (row >= R) return;
+  int slot = order[row];
+  float weight = weights[slot], dot = 0.0f, v[8], d[8];
+  i64 at = (i64)row * H, from = (i64)(slot / K) * H;
   if (H % 8 == 0)
-    for (int i = threadIdx.x * 8; i < H; i += blockDim.x * 8) {
+    for (int i = lane * 8; i < H; i += 256) {
       load8(y, at + i, v);
       load8(x, from + i, d);
       for (int j = 0; j < 8; j++) {
@@ -123,29 +136,30 @@ KERNEL dispatchScaled(const A* y, const A* x, const float* weights, const int* o
       store8(dy, at + i, d);
     }
   else
-    for (int i = threadIdx.x; i < H; i += blockDim.x) {
+    for (int i = lane; i < H; i += 32) {
       float g = load(x, from + i);
       dot += g * load(y, at + i);
       store(dy, at + i, g * weight);
     }
-  dot = blockSum(dot, scratch);
-  if (threadIdx.x == 0) dweights[slot] = dot;
+  dot = warpSum(dot);
+  if (lane == 0) dweights[slot] = dot;
 }
 
-// Gated units of rows times the weight of each row's slot. A block for each row.
-KERNEL scaledGate(const A* gate, const A* up, const float* weights, const int* order, A* out, int H) {
-  float weight = weights[order[blockIdx.x]];
-  i64 at = (i64)blockIdx.x * H;
-  float g[8], u[8];
+// Gated units of rows times the weight of each row's slot. A warp for each row.
+KERNEL scaledGate(const A* gate, const A* up, const float* weights, const int* order, A* out, int R, int H) {
+  int row = blockIdx.x * ROW_WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (row >= R) return;
+  float weight = weights[order[row]], g[8], u[8];
+  i64 at = (i64)row * H;
   if (H % 8 == 0)
-    for (int i = threadIdx.x * 8; i < H; i += blockDim.x * 8) {
+    for (int i = lane * 8; i < H; i += 256) {
       load8(gate, at + i, g);
       load8(up, at + i, u);
       for (int j = 0; j < 8; j++) g[j] = g[j] * sigmoid(g[j]) * u[j] * weight;
       store8(out, at + i, g);
     }
   else
-    for (int i = threadIdx.x; i < H; i += blockDim.x) {
+    for (int i = lane; i < H; i += 32) {
       float x = load(gate, at + i);
       store(out, at + i, x * sigmoid(x) * load(up, at + i) * weight);
     }
@@ -160,16 +174,16 @@ DEVICE float scaledSlopes(float& x, float& y, float d, float weight) {
   return d * result;
 }
 
-// Gradients of gates, ups and weights of `scaledGate`, d [R, H] being that of its result. A block for each row.
+// Gradients of gates, ups and weights of `scaledGate`, d [R, H] being that of its result. A warp for each row.
 KERNEL scaledGateGrad(const A* gate, const A* up, const A* d, const float* weights, const int* order, A* dgate, A* dup,
-                      float* dweights, int H) {
-  __shared__ float scratch[32];
-  int slot = order[blockIdx.x];
-  float weight = weights[slot], dot = 0.0f;
-  i64 at = (i64)blockIdx.x * H;
-  float g[8], u[8], v[8];
+                      float* dweights, int R, int H) {
+  int row = blockIdx.x * ROW_WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (row >= R) return;
+  int slot = order[row];
+  float weight = weights[slot], dot = 0.0f, g[8], u[8], v[8];
+  i64 at = (i64)row * H;
   if (H % 8 == 0)
-    for (int i = threadIdx.x * 8; i < H; i += blockDim.x * 8) {
+    for (int i = lane * 8; i < H; i += 256) {
       load8(gate, at + i, g);
       load8(up, at + i, u);
       load8(d, at + i, v);
@@ -178,14 +192,14 @@ KERNEL scaledGateGrad(const A* gate, const A* up, const A* d, const float* weigh
       store8(dup, at + i, u);
     }
   else
-    for (int i = threadIdx.x; i < H; i += blockDim.x) {
+    for (int i = lane; i < H; i += 32) {
       float x = load(gate, at + i), y = load(up, at + i);
       dot += scaledSlopes(x, y, load(d, at + i), weight);
       store(dgate, at + i, x);
       store(dup, at + i, y);
     }
-  dot = blockSum(dot, scratch);
-  if (threadIdx.x == 0) dweights[slot] = dot;
+  dot = warpSum(dot);
+  if (lane == 0) dweights[slot] = dot;
 }
 
 // Tiles of 64 by 64, steps of 16; 256 threads, 16 results each.

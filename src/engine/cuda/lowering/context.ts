@@ -58,6 +58,9 @@ export const EIGHT = 8;
 /** Threads of a block for rows of `size` elements: as many as have work, in whole warps. */
 export const threadsFor = (size: number): number => Math.max(32, Math.min(THREADS, Math.ceil(size / EIGHT / 32) * 32));
 
+/** Rows of a block where each row has a warp. */
+export const ROW_WARPS = 8;
+
 /** The grid of a kernel that walks over `n` elements. */
 export const gridFor = (n: number): readonly [number, number, number] => [
   Math.min(blocksFor(Math.ceil(n / EIGHT)), MOST_BLOCKS),

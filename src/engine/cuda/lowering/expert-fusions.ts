@@ -4,7 +4,7 @@
  */
 import { at } from "../../../base/at.js";
 import { matrixSizes, typeOf, type Node, type NodeOf, type Prim, type ValueId } from "../../../graph/ir/ir.js";
-import { int, nothing, reads, threadsFor, writes, type Context } from "./context.js";
+import { ROW_WARPS, blocksFor, int, nothing, reads, threadsFor, writes, type Context } from "./context.js";
 import type { Argument } from "./launches.js";
 import { GATED_COLUMNS, leftMap, raggedRows, takesRagged, turnedMaps, weightMaps } from "./ragged.js";
 
@@ -125,10 +125,9 @@ export class ExpertFusions {
           module: "experts",
           kernel: "scaledGateGrad",
           real,
-          grid: [rows, 1, 1],
-          block: threadsFor(size),
+          grid: [blocksFor(rows, ROW_WARPS), 1, 1],
           flops: 14 * rows * size,
-          arguments: [...sources, ...routed, ...slopes, writes(c.define(scaled.node.out[1])), int(size)],
+          arguments: [...sources, ...routed, ...slopes, writes(c.define(scaled.node.out[1])), int(rows), int(size)],
         });
       },
     };
@@ -154,10 +153,9 @@ export class ExpertFusions {
           module: "experts",
           kernel: "scaledGate",
           real,
-          grid: [rows, 1, 1],
-          block: threadsFor(size),
+          grid: [blocksFor(rows, ROW_WARPS), 1, 1],
           flops: 6 * rows * size,
-          arguments: [...sources, ...routed, writes(c.define(use.scale.node.out[0], real)), int(size)],
+          arguments: [...sources, ...routed, writes(c.define(use.scale.node.out[0], real)), int(rows), int(size)],
         });
       },
     };
@@ -310,10 +308,9 @@ export class ExpertFusions {
           module: "experts",
           kernel: "dispatchScaled",
           real,
-          grid: [rows, 1, 1],
-          block: threadsFor(size),
+          grid: [blocksFor(rows, ROW_WARPS), 1, 1],
           flops: 3 * rows * size,
-          arguments: [...sources, ...routed, ...targets, int(size), int(dispatch.node.attrs.k)],
+          arguments: [...sources, ...routed, ...targets, int(rows), int(size), int(dispatch.node.attrs.k)],
         });
       },
     };

@@ -81,11 +81,16 @@ function launch(
     block: THREADS,
     shared: sharedBytes(stages, experts),
     flops,
-    arguments: [...args, ...(kernel === WEIGHT_GRADIENT ? [] : [int(rows)]), ...[experts, a, b, stages].map(int)],
+    arguments: [
+      ...args,
+      ...(kernel.startsWith(WEIGHT_GRADIENT) ? [] : [int(rows)]),
+      ...[experts, a, b, stages].map(int),
+    ],
   });
 }
 
 const WEIGHT_GRADIENT = "raggedWeightGradient";
+const NARROW_WEIGHT_GRADIENT = "raggedWeightGradientNarrow";
 
 /** A product of rows; `width`: columns of the result in a tile. */
 export function raggedRows(c: Context, chip: Chip, what: Launch, sizes: RaggedSizes, width = TILE_COLUMNS): void {
@@ -96,6 +101,9 @@ export function raggedRows(c: Context, chip: Chip, what: Launch, sizes: RaggedSi
 
 /** Gradients of weights [b, a]. */
 export function raggedWeightGradient(c: Context, chip: Chip, what: Omit<Launch, "kernel">, sizes: RaggedSizes): void {
-  const tiles = sizes.experts * Math.ceil(sizes.a / TILE_COLUMNS) * Math.ceil(sizes.b / TILE_ROWS);
-  launch(c, chip, { kernel: WEIGHT_GRADIENT, ...what }, sizes, tiles);
+  const tiles = (columns: number): number =>
+    sizes.experts * Math.ceil(sizes.a / columns) * Math.ceil(sizes.b / TILE_ROWS);
+  const narrow = tiles(TILE_COLUMNS) < chip.multiprocessors;
+  const kernel = narrow ? NARROW_WEIGHT_GRADIENT : WEIGHT_GRADIENT;
+  launch(c, chip, { kernel, ...what }, sizes, tiles(narrow ? TILE_COLUMNS / 2 : TILE_COLUMNS));
 }

@@ -5,6 +5,7 @@
 import type { NodeOf, ValueId } from "../../../graph/ir/ir.js";
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
 import {
+  ROW_WARPS,
   blocksFor,
   int,
   nothing,
@@ -165,12 +166,12 @@ export function lowerDispatch(c: Context, node: NodeOf<"dispatch">): void {
     module: "experts",
     kernel: "dispatch",
     real,
-    grid: [rows, 1, 1],
-    block: threadsFor(size),
+    grid: [blocksFor(rows, ROW_WARPS), 1, 1],
     arguments: [
       reads(c.as(x, real)),
       reads(c.of(order)),
       writes(c.define(node.out[0], real)),
+      int(rows),
       int(size),
       int(node.attrs.k),
     ],

@@ -4,7 +4,19 @@
  */
 import type { ActivationKind, NodeOf, Prim, ValueId } from "../../../graph/ir/ir.js";
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
-import { EIGHT, blocksFor, float, gridFor, int, long, operand, reads, writes, type Context } from "./context.js";
+import {
+  EIGHT,
+  ROW_WARPS,
+  blocksFor,
+  float,
+  gridFor,
+  int,
+  long,
+  operand,
+  reads,
+  writes,
+  type Context,
+} from "./context.js";
 import type { BufferId, Storage } from "./launches.js";
 import { lowerAttention, lowerAttentionGrad, lowerCachedAttention } from "./rules-attention.js";
 import { broadcastOf, reduce, singleAxisOf } from "./rules-axes.js";
@@ -139,9 +151,6 @@ function unaryGrad(
     arguments: [reads(from), reads(grad), writes(to), int(unaryCodes[code]), long(n), float(low), float(high)],
   });
 }
-
-/** Warps of a block where each row has a warp of its own. */
-const ROW_WARPS = 8;
 
 /** softmax and what resembles it: a warp for each row of the last axis. */
 function rowWise(c: Context, kernel: string, inputs: readonly ValueId[], out: ValueId): void {
