@@ -33,10 +33,9 @@ const ALGORITHM_BYTES = 64;
 
 type Sizes = Pick<ProductLaunch, "m" | "n" | "k" | "transA" | "transB" | "compute" | "stored">;
 
-/** A product whose algorithm is chosen: out = a b, or out += a b with `accumulate`. */
+/** A product whose algorithm is chosen: out = a b + addend, if there is one; it may be `out`. */
 export type Product = (
-  operands: { readonly a: Address; readonly b: Address; readonly out: Address },
-  accumulate: boolean,
+  operands: { readonly a: Address; readonly b: Address; readonly addend: Address | null; readonly out: Address },
   stream: Address,
   workspace: Address,
 ) => void;
@@ -99,10 +98,23 @@ export function openProducts(library: LibraryHandle): Products {
     call("cublasLtMatmulAlgoGetHeuristic", handle, operation, ...shapes, preference, 1, found, count);
     if (count[0] === 0) throw stopError(`cuBLASLt knows no way to multiply ${m}x${k} by ${k}x${n}`);
     const algorithm = found.subarray(0, ALGORITHM_BYTES);
-    return ({ a, b, out }, accumulate, stream, workspace) =>
+    return ({ a, b, addend, out }, stream, workspace) =>
       call(
         "cublasLtMatmul",
-        ...[handle, operation, one, b, left, a, right, accumulate ? one : zero, out, result, out, result],
+        ...[
+          handle,
+          operation,
+          one,
+          b,
+          left,
+          a,
+          right,
+          addend === null ? zero : one,
+          addend ?? out,
+          result,
+          out,
+          result,
+        ],
         ...[algorithm, workspace, WORKSPACE, stream],
       );
   }

@@ -20,6 +20,8 @@ import type { Recorded, Stream } from "./stream.js";
 export interface Bindings {
   readonly inputs: readonly Address[];
   readonly outputs: readonly Address[];
+  /** Inputs as bfloat16, by their place among the inputs, where the list reads them so. */
+  readonly halves?: ReadonlyMap<number, Address>;
 }
 
 /** What one launch took, and the bytes and floating-point operations that it has to move and do. */
@@ -110,6 +112,8 @@ export class DeviceProgram implements Disposable {
         return at(this.bindings.inputs, home.index);
       case "output":
         return at(this.bindings.outputs, home.index);
+      case "half":
+        return entryOf(this.bindings.halves ?? new Map<number, Address>(), home.index);
     }
   }
 
@@ -234,8 +238,9 @@ export class DeviceProgram implements Disposable {
     const { device, handle, workspace } = this.stream;
     const product = device.products.plan(launch);
     const place = ({ buffer, offset }: ProductLaunch["a"]): Address => this.addressOf(buffer) + BigInt(offset);
-    const operands = { a: place(launch.a), b: place(launch.b), out: place(launch.out) };
-    return () => product(operands, launch.accumulate, handle, workspace.address);
+    const { a, b, addend, out } = launch;
+    const operands = { a: place(a), b: place(b), addend: addend && place(addend), out: place(out) };
+    return () => product(operands, handle, workspace.address);
   }
 
   /** Issues every launch; the GPU may still be at work afterwards. */
@@ -278,13 +283,13 @@ export class DeviceProgram implements Disposable {
 }
 
 /** Writes the tensor map of a matrix at `address`; `into` is memory of the host at a multiple of 64. */
-function encodeMap(driver: Driver, into: Address, { rows, columns, boxRows }: Maps, address: Address): void {
+function encodeMap(driver: Driver, into: Address, { rows, columns, boxRows, apart }: Maps, address: Address): void {
   driver.call(
     "cuTensorMapEncodeTiled",
     [
-      ...[into, BFLOAT16, 2, address],
+      ...[into, BFLOAT16, 2, address + BigInt(2 * (apart?.first ?? 0))],
       BigUint64Array.of(BigInt(columns), BigInt(rows)),
-      BigUint64Array.of(BigInt(2 * columns)),
+      BigUint64Array.of(BigInt(2 * (apart?.stride ?? columns))),
       Uint32Array.of(BOX_COLUMNS, boxRows),
       Uint32Array.of(1, 1),
       ...[0, SWIZZLE_128_BYTES, PROMOTION_256_BYTES, 0],

@@ -95,6 +95,7 @@ export class StepUpdate implements Disposable {
           gradient: state.offsetOf(this.source, key) ?? 0,
           moment: state.offsetOf("moment1", key) ?? 0,
           average: state.offsetOf("average", key),
+          half: state.halves.bytes > 0,
           scale: muonScale(scale, rows, columns),
         },
       ];
@@ -115,6 +116,7 @@ export class StepUpdate implements Disposable {
       moments1: region("moment1"),
       moments2: region("moment2"),
       averages: region("average"),
+      halves: state.halves,
     };
   }
 

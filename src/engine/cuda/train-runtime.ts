@@ -1,5 +1,5 @@
 /** A training run on a GPU. All state lies there; a step reads tokens and gives back a few numbers. */
-import { at } from "../../base/at.js";
+import { at, entryOf } from "../../base/at.js";
 import { elements, typeOf, type Graph } from "../../graph/ir/ir.js";
 import type { LossOutputs, TrainProgram } from "../../graph/programs/programs.js";
 import { averagesMissing, checkLength, checkStep, checkTuning, frozenOf } from "../optimizer/state.js";
@@ -15,7 +15,7 @@ import type {
   TrainRuntime,
 } from "../runtime/runtime.js";
 import type { Device, DeviceMemory } from "./device.js";
-import type { CudaLowerOptions } from "./lowering/context.js";
+import type { CudaLowerOptions, Layout } from "./lowering/context.js";
 import { lowerToLaunches } from "./lowering/lower.js";
 import type { LaunchList } from "./lowering/launches.js";
 import { aligned } from "./lowering/memory.js";
@@ -23,7 +23,7 @@ import type { Address } from "./native.js";
 import { DeviceProgram, type MeasuredLaunch } from "./program.js";
 import { StepUpdate } from "./step-update.js";
 import { Stream } from "./stream.js";
-import { DeviceTrainState } from "./train-state.js";
+import { DeviceTrainState, regionLayout, type RegionLayout, type StateSettings } from "./train-state.js";
 import { Turns } from "./turns.js";
 
 /** Places of a graph's first outputs, one after the other, in bytes; and the bytes of all of them. */
@@ -71,6 +71,9 @@ export class CudaTrainRuntime implements TrainRuntime {
   private update: StepUpdate | undefined;
   private training: DeviceProgram | undefined;
   private adding: DeviceProgram | undefined;
+  /** Makes weights' bfloat16 of their float32, and whether that is due. */
+  private rounding: DeviceProgram | undefined;
+  private stale = true;
   private readonly evaluations = new Map<string, Promise<LossRun>>();
   private peakRss = 0;
   private readonly turns: Turns;
@@ -88,7 +91,7 @@ export class CudaTrainRuntime implements TrainRuntime {
       return thing;
     };
     keep(stream);
-    this.state = keep(new DeviceTrainState(device, stream, program.params, { ...options, frozen: this.frozen }));
+    this.state = keep(new DeviceTrainState(device, stream, program.params, stateSettings(program, options)));
     const { graph } = program;
     const input = (index: number): DeviceMemory =>
       keep(device.allocate(4 * elements(typeOf(graph, at(graph.inputs, index)).shape), "a program's inputs"));
@@ -103,7 +106,7 @@ export class CudaTrainRuntime implements TrainRuntime {
   static async open(device: Device, program: TrainProgram, options: CudaTrainOptions): Promise<CudaTrainRuntime> {
     checkTuning(program, options);
     const chosen = { ...options, chip: device.chip };
-    const list = lowerToLaunches(program.graph, chosen);
+    const list = lowerToLaunches(program.graph, { ...chosen, layout: trainLayout(program, options) });
     const runtime = new CudaTrainRuntime(device, new Stream(device), program, chosen);
     try {
       await runtime.prepare(list);
@@ -120,7 +123,8 @@ export class CudaTrainRuntime implements TrainRuntime {
       ...metrics.places.map((place) => losses.address + BigInt(place)),
       ...program.trained.map(({ key }) => state.addressOf("gradient", key)),
     ];
-    this.training = await DeviceProgram.open(stream, list, { inputs: this.inputs("weight"), outputs });
+    const halves = this.halves(program.feeds.length);
+    this.training = await DeviceProgram.open(stream, list, { inputs: this.inputs("weight"), outputs, halves });
     this.owned.push(this.training);
     await this.makeUpdate().prepare();
     await stream.finished();
@@ -145,6 +149,27 @@ export class CudaTrainRuntime implements TrainRuntime {
       ...feeds.map(({ address }) => address),
       ...program.params.map(({ key }) => state.addressOf(frozen.has(key) ? "weight" : kind, key)),
     ];
+  }
+
+  /** Weights as bfloat16 among the inputs of a graph with so many feeds. */
+  private halves(feeds: number): ReadonlyMap<number, Address> {
+    const { program, state } = this;
+    if (state.halves.bytes === 0) return new Map();
+    return new Map(program.params.map(({ key }, i) => [FIRST_FEED + feeds + i, state.halfOf(key)]));
+  }
+
+  /** Makes the weights' bfloat16 anew where weights were written. */
+  private async freshen(): Promise<void> {
+    const { stream, state } = this;
+    if (!this.stale || state.halves.bytes === 0) return;
+    const bytes = state.bytesOf("weight");
+    if (this.rounding === undefined) {
+      const ends = { inputs: [state.base("weight")], outputs: [state.halves.address] };
+      this.rounding = await DeviceProgram.open(stream, roundingList(bytes), ends);
+      this.owned.push(this.rounding);
+    }
+    this.rounding.issue();
+    this.stale = false;
   }
 
   private feed({ ids, targets }: MicroBatch, routing: readonly Float32Array[] = []): void {
@@ -172,6 +197,7 @@ export class CudaTrainRuntime implements TrainRuntime {
     checkStep(this.options, batches, settings);
     const update = this.updateFor(batches.length);
     if (training === undefined) throw new Error("the runtime was not prepared");
+    await this.freshen();
     const routing = await stepFeeds(program, batches, settings.draw, (batch, own) => this.ahead(batch, own));
     const data = new ArrayBuffer(metrics.bytes * batches.length);
     for (const [micro, batch] of batches.entries()) {
@@ -223,14 +249,21 @@ export class CudaTrainRuntime implements TrainRuntime {
   }
 
   /** Runs a loss graph with the tokens and feeds that were last given. */
-  private async lossRun(name: string, graph: Graph, inputs: readonly Address[]): Promise<LossRun> {
+  private async lossRun(
+    name: string,
+    graph: Graph,
+    inputs: readonly Address[],
+    halves: ReadonlyMap<number, Address>,
+  ): Promise<LossRun> {
     const known = this.evaluations.get(name);
     if (known !== undefined) return known;
     const made = (async (): Promise<LossRun> => {
       const { places, bytes } = outputPlaces(graph, graph.outputs.length);
       const results = this.device.allocate(bytes, "losses");
       const outputs = places.map((place) => results.address + BigInt(place));
-      const program = await DeviceProgram.open(this.stream, lowerToLaunches(graph, this.options), { inputs, outputs });
+      const layout = halves.size === 0 ? {} : { layout: halvesLayout(this.program, this.options, halves) };
+      const list = lowerToLaunches(graph, { ...this.options, ...layout });
+      const program = await DeviceProgram.open(this.stream, list, { inputs, outputs, halves });
       this.owned.push(program, results);
       return { program, results, read: (data) => reader(graph, places, data) };
     })();
@@ -250,7 +283,12 @@ export class CudaTrainRuntime implements TrainRuntime {
   private readonly ahead: RunAhead = async (batch, routing) => {
     const { shares } = this.program;
     if (shares === null) throw new Error("this program's shares need nothing ahead");
-    const run = await this.lossRun("shares", shares.graph, this.inputs("weight"));
+    const run = await this.lossRun(
+      "shares",
+      shares.graph,
+      this.inputs("weight"),
+      this.halves(this.program.feeds.length),
+    );
     this.feed(batch, routing);
     const read = await this.numbersOf(run);
     return shares.graph.outputs.map((_, index) => read(index));
@@ -260,7 +298,9 @@ export class CudaTrainRuntime implements TrainRuntime {
     return this.turns.next(async () => {
       if (kind === "average" && this.options.average !== true) throw averagesMissing();
       const { graph, outputs }: { readonly graph: Graph; readonly outputs: LossOutputs } = this.program.evaluation;
-      const run = await this.lossRun(kind, graph, this.inputs(kind, []));
+      await this.freshen();
+      const halves = kind === "weight" ? this.halves(0) : new Map<number, Address>();
+      const run = await this.lossRun(kind, graph, this.inputs(kind, []), halves);
       this.feed(batch);
       return readLosses(outputs, await this.numbersOf(run));
     });
@@ -275,6 +315,7 @@ export class CudaTrainRuntime implements TrainRuntime {
       const { address, count } = this.state.region(kind, key);
       checkLength(key, count, data);
       this.stream.upload(address, data);
+      if (kind === "weight") this.stale = true;
       await this.stream.finished();
     });
   }
@@ -289,6 +330,68 @@ export class CudaTrainRuntime implements TrainRuntime {
       for (const thing of this.owned.reverse()) thing[Symbol.dispose]();
     });
   }
+}
+
+/** Place of the first feed among a graph's inputs: behind ids and targets. */
+const FIRST_FEED = 2;
+
+/** What is kept of the parameters of a training. */
+const stateSettings = (program: TrainProgram, options: CudaTrainOptions): StateSettings => ({
+  ...options,
+  frozen: frozenOf(program),
+  halves: options.precision === "bf16",
+});
+
+/** Where a training's weights and gradients lie. */
+function trainLayout(program: TrainProgram, options: CudaTrainOptions): Layout {
+  const settings = stateSettings(program, options);
+  if (!settings.halves) return { halves: new Map(), outputs: new Map() };
+  const [weights, gradients] = (["weight", "gradient"] as const).map((kind) =>
+    regionLayout(program.params, settings, kind),
+  ) as [RegionLayout, RegionLayout];
+  const first = FIRST_FEED + program.feeds.length;
+  return {
+    halves: new Map(program.params.map(({ key }, i) => [first + i, entryOf(weights.offsets, key)])),
+    outputs: new Map(program.trained.map(({ key }, i) => [program.gradients + i, entryOf(gradients.offsets, key)])),
+  };
+}
+
+/** Where weights lie among the inputs of a graph without gradients. */
+function halvesLayout(program: TrainProgram, options: CudaTrainOptions, halves: ReadonlyMap<number, Address>): Layout {
+  const { offsets } = regionLayout(program.params, stateSettings(program, options), "weight");
+  const places = program.params.map(({ key }) => entryOf(offsets, key));
+  return { halves: new Map([...halves.keys()].map((index, i) => [index, at(places, i)])), outputs: new Map() };
+}
+
+/** The bfloat16 of so many bytes of float32. */
+function roundingList(bytes: number): LaunchList {
+  const count = bytes / 4;
+  return {
+    buffers: [
+      { bytes, home: { kind: "input", index: 0 } },
+      { bytes: bytes / 2, home: { kind: "output", index: 0 } },
+    ],
+    places: new Map(),
+    arena: 0,
+    launches: [
+      {
+        kind: "kernel",
+        module: "elementwise",
+        kernel: "toBf16",
+        real: "f32",
+        grid: [Math.min(1 << 14, Math.ceil(count / 2048)), 1, 1],
+        block: 256,
+        shared: 0,
+        bytes: (bytes * 3) / 2,
+        flops: 0,
+        arguments: [
+          { kind: "pointer", buffer: 0, access: "read" },
+          { kind: "pointer", buffer: 1, access: "write" },
+          { kind: "long", value: count },
+        ],
+      },
+    ],
+  };
 }
 
 /** a += b over so many bytes. */

@@ -2,7 +2,7 @@
 // attention.cu can do but soft caps. GROUPS warpgroups of a block work for 64 queries (or 64 keys) each; the other side
 // passes through a ring of tiles of 64 rows. Scores never leave the registers. The backward pass is two kernels, as in flash.cu.
 //
-// Rows [batch * S, heads * D] are named by tensor maps with boxes of 64 by 64. A tile may reach into the next batch's
+// Rows [batch * S, heads * D], which may lie apart, are named by tensor maps with boxes of 64 by 64. A tile may reach into the next batch's
 // rows, which no pair that is seen has.
 
 #define SIDE 64
@@ -91,7 +91,7 @@ DEVICE float rowMax(float x) {
 // A warp's 16 rows of c [64, D], times a factor for each half of them, to rows [row, ..) of a head of out, by way of
 // shared memory [16, D] that belongs to the warp.
 template <int D>
-DEVICE void storeHead(const float* c, const float* factors, bf16* own, bf16* out, i64 start, int row, int S, int heads,
+DEVICE void storeHead(const float* c, const float* factors, bf16* own, bf16* out, i64 start, int row, int S, int stride,
                       int head, int lane) {
 #pragma unroll
   for (int j = 0; j < D / 8; j += 2)
@@ -104,7 +104,7 @@ DEVICE void storeHead(const float* c, const float* factors, bf16* own, bf16* out
   for (int i = lane; i < 16 * (D / 8); i += 32) {
     int r = i / (D / 8), chunk = i % (D / 8);
     if (row + r < S)
-      *(uint4*)(out + ((start + row + r) * heads + head) * D + chunk * 8) = *(uint4*)chunkAt<D>(own, r, chunk);
+      *(uint4*)(out + (start + row + r) * stride + head * D + chunk * 8) = *(uint4*)chunkAt<D>(own, r, chunk);
   }
 }
 
@@ -208,16 +208,16 @@ DEVICE void forward(char* memory, const char* q, const char* k, const char* v, c
       lse[(start + row + 8 * h) * heads + head] = top[h] * unit / LOG2E + logf(total);
   }
   syncSome(1 + group, 128);
-  storeHead<D>(result, inverse, (bf16*)mine + (warp & 3) * 16 * D, out, start, own + (warp & 3) * 16, S, heads, head,
-               lane);
+  storeHead<D>(result, inverse, (bf16*)mine + (warp & 3) * 16 * D, out, start, own + (warp & 3) * 16, S, heads * D,
+               head, lane);
 }
 
-// Gradients of queries; and, for `gradKV`, the logs of the denominators in powers of two and the dots of out and dout:
+// Gradients of queries, whose rows lie `stride` elements apart; and, for `gradKV`, the logs of the denominators in powers of two and the dots of out and dout:
 // stats [2, B, heads, padded], `padded` being S up to a multiple of 64. Grid as of `forward`.
 template <int D, int GROUPS, int STAGES>
 DEVICE void gradQ(char* memory, const char* q, const char* k, const char* v, const char* dout, const int* segments,
                   const bf16* out, const bf16* grad, const float* lse, float* stats, bf16* dq, int S, int heads,
-                  int kvHeads, float scale, int window, int padded) {
+                  int kvHeads, float scale, int window, int padded, int stride) {
   constexpr int TILE = SIDE * D * 2, BLOCK = GROUPS * SIDE;
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, group = threadIdx.x >> 7;
   int head = blockIdx.y, kvHead = head * kvHeads / heads;
@@ -317,14 +317,14 @@ DEVICE void gradQ(char* memory, const char* q, const char* k, const char* v, con
   }
   float factors[2] = {scale, scale};
   syncSome(1 + group, 128);
-  storeHead<D>(result, factors, (bf16*)queries + (warp & 3) * 16 * D, dq, start, rows, S, heads, head, lane);
+  storeHead<D>(result, factors, (bf16*)queries + (warp & 3) * 16 * D, dq, start, rows, S, stride, head, lane);
 }
 
-// Gradients of keys and values. Grid: S in groups of 64 * GROUPS, kvHeads, B.
+// Gradients of keys and values, whose rows lie strideK and strideV elements apart. Grid: S in groups of 64 * GROUPS, kvHeads, B.
 template <int D, int GROUPS, int STAGES>
 DEVICE void gradKV(char* memory, const char* q, const char* k, const char* v, const char* dout, const int* segments,
                    const float* stats, bf16* dk, bf16* dv, int S, int heads, int kvHeads, float scale, int window,
-                   int padded) {
+                   int padded, int strideK, int strideV) {
   constexpr int TILE = SIDE * D * 2, BLOCK = GROUPS * SIDE, STAGE = 2 * TILE + 1024;
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, group = threadIdx.x >> 7;
   int kvHead = blockIdx.y, each = heads / kvHeads;
@@ -421,8 +421,8 @@ DEVICE void gradKV(char* memory, const char* q, const char* k, const char* v, co
   }
   float factors[2] = {scale, scale}, ones[2] = {1.0f, 1.0f};
   syncSome(1 + group, 128);
-  storeHead<D>(resultK, factors, (bf16*)keys + (warp & 3) * 16 * D, dk, start, rows, S, kvHeads, kvHead, lane);
-  storeHead<D>(resultV, ones, (bf16*)values + (warp & 3) * 16 * D, dv, start, rows, S, kvHeads, kvHead, lane);
+  storeHead<D>(resultK, factors, (bf16*)keys + (warp & 3) * 16 * D, dk, start, rows, S, strideK, kvHead, lane);
+  storeHead<D>(resultV, ones, (bf16*)values + (warp & 3) * 16 * D, dv, start, rows, S, strideV, kvHead, lane);
 }
 
 // Kernels for heads of D elements: warpgroups, stages and blocks that share a multiprocessor, of each.
@@ -437,19 +437,19 @@ DEVICE void gradKV(char* memory, const char* q, const char* k, const char* v, co
   extern "C" __global__ void __launch_bounds__(128 * GROUPS, BLOCKS)                                                  \
       flashGradQ##NAME(const char* q, const char* k, const char* v, const char* dout, const int* segments,            \
                        const bf16* out, const bf16* grad, const float* lse, float* stats, bf16* dq, int S, int heads, \
-                       int kvHeads, float scale, int window, int padded) {                                            \
+                       int kvHeads, float scale, int window, int padded, int stride) {                                \
     extern __shared__ __align__(1024) char memory[];                                                                  \
     gradQ<D, GROUPS, STAGES>(memory, q, k, v, dout, segments, out, grad, lse, stats, dq, S, heads, kvHeads, scale,    \
-                             window, padded);                                                                         \
+                             window, padded, stride);                                                                 \
   }
 #define GRAD_KV(NAME, D, GROUPS, STAGES, BLOCKS)                                                                      \
   extern "C" __global__ void __launch_bounds__(128 * GROUPS, BLOCKS)                                                  \
       flashGradKV##NAME(const char* q, const char* k, const char* v, const char* dout, const int* segments,           \
                         const float* stats, bf16* dk, bf16* dv, int S, int heads, int kvHeads, float scale,           \
-                        int window, int padded) {                                                                     \
+                        int window, int padded, int strideK, int strideV) {                                           \
     extern __shared__ __align__(1024) char memory[];                                                                  \
     gradKV<D, GROUPS, STAGES>(memory, q, k, v, dout, segments, stats, dk, dv, S, heads, kvHeads, scale, window,       \
-                              padded);                                                                                \
+                              padded, strideK, strideV);                                                              \
   }
 
 FORWARD(64, 64, 2, 3, 2)

@@ -58,14 +58,15 @@ KERNEL rope(const A* x, const float* cosines, const float* sines, A* out, int S,
   }
 }
 
-// `rope` of whole heads whose pairs are (i, i + D / 2), D a multiple of 16: a thread turns eight pairs at a time.
+// `rope` of whole heads whose pairs are (i, i + D / 2), D a multiple of 16: a thread turns eight pairs at a time. Rows
+// of x and of the result lie `from` and `to` elements apart.
 KERNEL ropeHalves(const A* x, const float* cosines, const float* sines, A* out, int N, int S, int heads, int D,
-                  int inverse) {
+                  int inverse, int from, int to) {
   int half = D / 2, eights = half / 8, perToken = heads * eights;
   i64 n = (i64)N * perToken;
   for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) {
     int row = (int)(i / perToken), in = (int)(i % perToken), pair = in % eights * 8;
-    i64 at = ((i64)row * heads + in / eights) * D + pair, angle = (i64)(row % S) * half + pair;
+    i64 column = in / eights * D + pair, at = (i64)row * from + column, angle = (i64)(row % S) * half + pair;
     float a[8], b[8], c[8], s[8];
     load8(x, at, a);
     load8(x, at + half, b);
@@ -76,8 +77,8 @@ KERNEL ropeHalves(const A* x, const float* cosines, const float* sines, A* out, 
       b[j] = b[j] * c[j] + a[j] * sine;
       a[j] = first;
     }
-    store8(out, at, a);
-    store8(out, at + half, b);
+    store8(out, (i64)row * to + column, a);
+    store8(out, (i64)row * to + column + half, b);
   }
 }
 

@@ -4,6 +4,7 @@ import { verify } from "../../../graph/ir/passes.js";
 import { Context, type CudaLowerOptions } from "./context.js";
 import { ExpertFusions } from "./expert-fusions.js";
 import type { LaunchList } from "./launches.js";
+import { Joints } from "./joint.js";
 import { planMemory } from "./memory.js";
 import { rules } from "./rules.js";
 
@@ -15,10 +16,12 @@ export function lowerToLaunches(graph: Graph, options: CudaLowerOptions = {}): L
   verify(graph);
   const context = new Context(graph, options);
   const expertLayers = new ExpertFusions(context);
+  const joints = new Joints(context);
   for (const [index, node] of graph.nodes.entries()) {
     const open = context.begin(index);
-    if (expertLayers.lower(index) || !open) continue;
+    if (joints.lower(index) || expertLayers.lower(index) || !open) continue;
     (rules[node.prim] as (c: Context, node: Node) => void)(context, node);
+    context.settle(index);
   }
   context.finish();
   const { buffers, launches } = context;

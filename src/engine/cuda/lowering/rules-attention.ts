@@ -1,7 +1,9 @@
 /** Attention (see attention.cu). N = B batch x S sequence tokens, D size of a head, V size of a value head. */
 import { attentionExtras, type AttentionAttrs, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
 import {
+  EIGHT,
   blocksFor,
+  bytesPer,
   float,
   int,
   isHopper,
@@ -10,8 +12,11 @@ import {
   readsOrNull,
   tensorMaps,
   useKey,
+  viewMap,
+  viewed,
   writes,
   type Context,
+  type View,
 } from "./context.js";
 import type { Argument, BufferId, Storage } from "./launches.js";
 
@@ -75,10 +80,16 @@ const BARRIERS = 64;
 const takesHopper = (c: Context, attrs: AttentionAttrs, real: Storage): boolean =>
   isHopper(c.options.chip) && takesFlash(attrs, real) && attrs.softcap === null;
 
+/** Bytes of so many values of all heads and of heads of keys. */
+const rowBytes = (attrs: AttentionAttrs, ofHeads: number, ofKvHeads: number): number =>
+  bytesPer.bf16 * attrs.batch * attrs.sequence * attrs.headDim * (ofHeads * attrs.heads + ofKvHeads * attrs.kvHeads);
+
 /** Rows of a value as tiles of a head. */
 function headMap(c: Context, id: ValueId): Argument {
   const [rows, size] = c.rowsOf(id);
-  return tensorMaps([c.as(id, "bf16")], [rows, size], FLASH_ROWS);
+  const view = c.viewOf(id, "bf16");
+  const taken = [view.first, view.stride].every((elements) => elements % EIGHT === 0);
+  return taken ? viewMap(view, [rows, size], FLASH_ROWS) : tensorMaps([c.as(id, "bf16")], [rows, size], FLASH_ROWS);
 }
 
 /** The gradients of queries, keys and values by flash-hopper.cu. */
@@ -94,6 +105,7 @@ function hopperGradients(
   const stats = c.scratch(2 * batch * heads * padded);
   const maps = [q, k, v, dout].map((id) => headMap(c, id));
   const sizes = [...[sequence, heads, kvHeads].map(int), float(scale), int(window ?? 0), int(padded)];
+  const [toQ, toK, toV] = [dq, dk, dv].map((id) => c.defineRows(id, [], "bf16")) as [View, View, View];
   const segments = orNull(c, segmentIds);
   const grad = reads(c.as(dout, "bf16"));
   const common = { module: "flash-hopper", real: "bf16", block: HOPPER_THREADS } as const;
@@ -104,7 +116,18 @@ function hopperGradients(
     grid: [blocks, heads, batch],
     shared: tiles(4 + 2 * HOPPER_STAGES, attrs) + BARRIERS,
     flops: 6 * pairsOf(attrs) * headDim,
-    arguments: [...maps, segments, reads(out), grad, reads(lse), writes(stats), writes(c.define(dq, "bf16")), ...sizes],
+    bytes: rowBytes(attrs, 4, 2),
+    arguments: [
+      ...maps,
+      segments,
+      reads(out),
+      grad,
+      reads(lse),
+      writes(stats),
+      viewed(toQ, "write", "bf16"),
+      ...sizes,
+      int(toQ.stride),
+    ],
   });
   c.kernel({
     ...common,
@@ -112,7 +135,15 @@ function hopperGradients(
     grid: [blocks, kvHeads, batch],
     shared: tiles(4 + 2 * HOPPER_STAGES, attrs) + HOPPER_STAGES * NUMBERS + BARRIERS,
     flops: 8 * pairsOf(attrs) * headDim,
-    arguments: [...maps, segments, reads(stats), ...[dk, dv].map((id) => writes(c.define(id, "bf16"))), ...sizes],
+    bytes: rowBytes(attrs, 2, 4),
+    arguments: [
+      ...maps,
+      segments,
+      reads(stats),
+      ...[toK, toV].map((to) => viewed(to, "write", "bf16")),
+      ...sizes,
+      ...[toK, toV].map(({ stride }) => int(stride)),
+    ],
   });
 }
 
@@ -141,6 +172,7 @@ function forward(
       block: HOPPER_THREADS,
       shared: tiles(2 + 2 * HOPPER_STAGES, attrs) + BARRIERS,
       flops: 4 * pairsOf(attrs) * headDim,
+      bytes: rowBytes(attrs, 2, 2),
       arguments: [
         ...[q, k, v].map((id) => headMap(c, id)),
         orNull(c, extras.sinks),
