@@ -4,6 +4,7 @@ import { randomStream } from "../../../src/base/random.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
 import { elements, type Graph, type ValueId } from "../../../src/graph/ir/ir.js";
 import { backward } from "../../../src/graph/grad/backward.js";
+import { lowerToLaunches } from "../../../src/engine/cuda/lowering/lower.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { cudaMachine } from "../../support/cuda.js";
 import { oldest, runOnCuda } from "./run-list.js";
@@ -265,6 +266,41 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, agrees with th
     }
     // Equal inputs give equal bits.
     expect(await runOnCuda(graph, c.feeds, lowering)).toEqual(actual);
+  });
+});
+
+/** The nearest numbers of bfloat16: 8 bits of mantissa. */
+const toBfloat16 = (data: Float64Array): Float64Array =>
+  data.map((x) =>
+    x === 0
+      ? 0
+      : Math.round(x / 2 ** (Math.floor(Math.log2(Math.abs(x))) - 7)) * 2 ** (Math.floor(Math.log2(Math.abs(x))) - 7),
+  );
+
+describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, in bfloat16`, () => {
+  it("a router's product and its gradient are as exact as in float32, the gradient of what it reads to 2^-7", async () => {
+    const c = new Case();
+    const [tokens, hidden, experts] = [96, 72, 16];
+    const [x, router] = [c.normal(tokens, hidden), c.normal(experts, hidden)];
+    c.feeds[0] = toBfloat16(c.feeds[0]!);
+    // An input counts as either; a value that a node has made is stored as bfloat16.
+    const halves = c.b.scale(x, 2);
+    const logits = c.b.op("matmul", [halves, router], { transA: false, transB: true });
+    const chances = c.b.op("softmax", [logits], {});
+    const loss = c.b.op("reduceSum", [c.b.mul(chances, c.normal(tokens, experts))], { axes: [0, 1], keepDims: false });
+    const [dx, drouter] = backward(c.b, loss, [x, router]);
+    const graph = c.b.finish([logits, drouter!, dx!]);
+    const list = lowerToLaunches(graph, { precision: "bf16" });
+    const products = list.launches.flatMap((launch) => (launch.kind === "product" ? [launch.compute] : []));
+    expect(products).toEqual(["bf16", "bf16", "bf16"]);
+    const expected = evaluate(graph, c.feeds);
+    const actual = await runOnCuda(graph, c.feeds, { precision: "bf16" });
+    for (const [i, bound] of [1e-6, 1e-6, 2 ** -7].entries()) {
+      const { data } = expected[i]!;
+      const size = data.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+      const worst = data.reduce((most, value, at) => Math.max(most, Math.abs(actual[i]![at]! - value)), 0);
+      expect(worst / size, `output ${i}`).toBeLessThan(bound);
+    }
   });
 });
 

@@ -68,10 +68,12 @@ const flashSizes = ({ sequence, heads, kvHeads, scale, window, softcap }: Attent
 /** Bytes of so many tiles of a head's rows. */
 const tiles = (count: number, { headDim }: AttentionAttrs): number => count * FLASH_ROWS * headDim * 2;
 
-/** Queries or keys of a block of flash-hopper.cu, its threads, and tiles that are in flight. */
-const HOPPER_BLOCK = 128;
-const HOPPER_THREADS = 256;
-const HOPPER_STAGES = 3;
+/** Tiles in flight in each kernel of flash-hopper.cu, by heads' size. */
+const hopperStages: Readonly<Record<number, { readonly forward: number; readonly gradient: number }>> = {
+  64: { forward: 2, gradient: 3 },
+  128: { forward: 2, gradient: 2 },
+};
+const stagesOf = ({ headDim }: AttentionAttrs) => hopperStages[headDim] ?? { forward: 2, gradient: 2 };
 /** Bytes of logs and dots beside a tile, and of barriers. */
 const NUMBERS = 1024;
 const BARRIERS = 64;
@@ -108,13 +110,14 @@ function hopperGradients(
   const [toQ, toK, toV] = [dq, dk, dv].map((id) => c.defineRows(id, [], "bf16")) as [View, View, View];
   const segments = orNull(c, segmentIds);
   const grad = reads(c.as(dout, "bf16"));
-  const common = { module: "flash-hopper", real: "bf16", block: HOPPER_THREADS } as const;
-  const blocks = blocksFor(sequence, HOPPER_BLOCK);
+  const common = { module: "flash-hopper", real: "bf16", block: FLASH_THREADS } as const;
+  const blocks = blocksFor(sequence, FLASH_ROWS);
+  const stages = stagesOf(attrs).gradient;
   c.kernel({
     ...common,
     kernel: `flashGradQ${headDim}`,
     grid: [blocks, heads, batch],
-    shared: tiles(4 + 2 * HOPPER_STAGES, attrs) + BARRIERS,
+    shared: tiles(2 + 2 * stages, attrs) + BARRIERS,
     flops: 6 * pairsOf(attrs) * headDim,
     bytes: rowBytes(attrs, 4, 2),
     arguments: [
@@ -133,7 +136,7 @@ function hopperGradients(
     ...common,
     kernel: `flashGradKV${headDim}`,
     grid: [blocks, kvHeads, batch],
-    shared: tiles(4 + 2 * HOPPER_STAGES, attrs) + HOPPER_STAGES * NUMBERS + BARRIERS,
+    shared: tiles(2 + 2 * stages, attrs) + stages * NUMBERS + BARRIERS,
     flops: 8 * pairsOf(attrs) * headDim,
     bytes: rowBytes(attrs, 2, 4),
     arguments: [
@@ -168,9 +171,9 @@ function forward(
       module: "flash-hopper",
       kernel: `flash${headDim}`,
       real: "bf16",
-      grid: [blocksFor(sequence, HOPPER_BLOCK), heads, batch],
-      block: HOPPER_THREADS,
-      shared: tiles(2 + 2 * HOPPER_STAGES, attrs) + BARRIERS,
+      grid: [blocksFor(sequence, FLASH_ROWS), heads, batch],
+      block: FLASH_THREADS,
+      shared: tiles(1 + 2 * stagesOf(attrs).forward, attrs) + BARRIERS,
       flops: 4 * pairsOf(attrs) * headDim,
       bytes: rowBytes(attrs, 2, 2),
       arguments: [

@@ -28,6 +28,7 @@ import { lowerHeadCrossEntropy, lowerHeadCrossEntropyGrad } from "./rules-head.j
 import * as experts from "./rules-experts.js";
 import * as route from "./rules-route.js";
 import * as tokens from "./rules-tokens.js";
+import { lowerSplitProduct } from "./split-product.js";
 
 /** Appends the launches of one node, and defines its outputs. */
 export type Rule<P extends Prim> = (c: Context, node: NodeOf<P>) => void;
@@ -322,6 +323,7 @@ function matmul(c: Context, node: NodeOf<"matmul">): void {
   const k = node.attrs.transA ? rows : columns;
   const [out] = node.out;
   const real = c.feedsFloats(out) || [a, b].some((id) => c.storageOf(id) === "f32") ? "f32" : c.realOf(a, b);
+  if (real === "f32" && lowerSplitProduct(c, node)) return;
   // Gradients of weights are sums over all tokens, and so is what leaves the graph, in float32.
   const stored = node.attrs.transA || c.feedsOutput(out) ? "f32" : real;
   const operands = { a: operand(c.as(a, real)), b: operand(c.as(b, real)) };
