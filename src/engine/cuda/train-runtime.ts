@@ -9,6 +9,7 @@ import type {
   LossMetrics,
   MicroBatch,
   StateKind,
+  StateSnapshot,
   StepMetrics,
   StepSettings,
   TrainOptions,
@@ -21,9 +22,14 @@ import type { LaunchList } from "./lowering/launches.js";
 import { aligned } from "./lowering/memory.js";
 import type { Address } from "./native.js";
 import { DeviceProgram, type MeasuredLaunch } from "./program.js";
-import { StepUpdate } from "./step-update.js";
+import { STEP_VALUES, requireMemory, type MemoryNeeds } from "./needs.js";
+import { peakFlops } from "./peaks.js";
+import { WORKSPACE } from "./products.js";
+import { DeviceSnapshot, StagingPool } from "./snapshot.js";
+import { StepMemory } from "./step-memory.js";
+import { StepUpdate, verdictOf } from "./step-update.js";
 import { Stream } from "./stream.js";
-import { DeviceTrainState, regionLayout, type RegionLayout, type StateSettings } from "./train-state.js";
+import { DeviceTrainState, regionLayout, stateBytes, type RegionLayout, type StateSettings } from "./train-state.js";
 import { Turns } from "./turns.js";
 
 /** Places of a graph's first outputs, one after the other, in bytes; and the bytes of all of them. */
@@ -74,6 +80,11 @@ export class CudaTrainRuntime implements TrainRuntime {
   /** Makes weights' bfloat16 of their float32, and whether that is due. */
   private rounding: DeviceProgram | undefined;
   private stale = true;
+  /** Steps that have not answered, and memory of those that have. */
+  private readonly answers = new Set<Promise<StepMetrics>>();
+  private readonly idle: StepMemory[] = [];
+  /** Host memory through which checkpoints leave the GPU; kept from one to the next. */
+  private staging: StagingPool | undefined;
   private readonly evaluations = new Map<string, Promise<LossRun>>();
   private peakRss = 0;
   private readonly turns: Turns;
@@ -107,6 +118,8 @@ export class CudaTrainRuntime implements TrainRuntime {
     checkTuning(program, options);
     const chosen = { ...options, chip: device.chip };
     const list = lowerToLaunches(program.graph, { ...chosen, layout: trainLayout(program, options) });
+    device.enter();
+    requireMemory(needsOf(program, options, list), device.driver.memory().free, `cuda:${device.facts.ordinal}`);
     const runtime = new CudaTrainRuntime(device, new Stream(device), program, chosen);
     try {
       await runtime.prepare(list);
@@ -175,6 +188,10 @@ export class CudaTrainRuntime implements TrainRuntime {
   private feed({ ids, targets }: MicroBatch, routing: readonly Float32Array[] = []): void {
     this.stream.upload(this.tokens.ids.address, ids);
     this.stream.upload(this.tokens.targets.address, targets);
+    this.feedRouting(routing);
+  }
+
+  private feedRouting(routing: readonly Float32Array[] = []): void {
     for (const [i, data] of routing.entries()) this.stream.upload(at(this.feeds, i).address, data);
   }
 
@@ -188,21 +205,39 @@ export class CudaTrainRuntime implements TrainRuntime {
     return this.makeUpdate();
   }
 
+  /** A step is issued when those before it are, not when they have answered: the GPU goes from one to the next. */
   step(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics> {
-    return this.turns.next(() => this.takeStep(batches, settings));
+    const answer = this.turns.next(() => this.issueStep(batches, settings)).then((answered) => answered());
+    this.answers.add(answer);
+    const forget = (): void => void this.answers.delete(answer);
+    answer.then(forget, forget);
+    return answer;
   }
 
-  private async takeStep(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics> {
-    const { program, stream, metrics, losses, training } = this;
+  /** Memory for a step of so many micro-batches, which no step under way uses. */
+  private memoryFor(batches: number): StepMemory {
+    const found = this.idle.findIndex((memory) => memory.batches === batches);
+    if (found >= 0) return at(this.idle.splice(found, 1), 0);
+    const perBatch = this.tokens.ids.bytes / 4;
+    const memory = new StepMemory(this.device, batches, perBatch, this.metrics.bytes * batches);
+    this.owned.push(memory);
+    return memory;
+  }
+
+  /** Issues a step; what it gives back waits for its numbers. */
+  private async issueStep(batches: readonly MicroBatch[], settings: StepSettings): Promise<() => Promise<StepMetrics>> {
+    const { program, stream, metrics, losses, training, tokens } = this;
     checkStep(this.options, batches, settings);
     const update = this.updateFor(batches.length);
     if (training === undefined) throw new Error("the runtime was not prepared");
     await this.freshen();
     const routing = await stepFeeds(program, batches, settings.draw, (batch, own) => this.ahead(batch, own));
-    const data = new ArrayBuffer(metrics.bytes * batches.length);
+    const memory = this.memoryFor(batches.length);
+    const places = { ids: tokens.ids.address, targets: tokens.targets.address };
     for (const [micro, batch] of batches.entries()) {
       this.device.enter();
-      this.feed(batch, routing.next(micro));
+      memory.upload(stream, micro, batch, places);
+      this.feedRouting(routing.next(micro));
       training.launch();
       stream.copy(this.slots.address + BigInt(micro * metrics.bytes), losses.address, metrics.bytes);
       if (this.options.accumulate) await this.accumulate(micro);
@@ -212,15 +247,21 @@ export class CudaTrainRuntime implements TrainRuntime {
       await stream.finished();
       routing.done(reader(program.graph, metrics.places, own));
     }
-    await update.issue(settings, batches.length);
-    stream.download(new Uint8Array(data), this.slots.address);
-    await stream.finished();
-    this.peakRss = Math.max(this.peakRss, process.memoryUsage.rss());
-    const parts = batches.map((_, micro) => {
-      const own = data.slice(micro * metrics.bytes, (micro + 1) * metrics.bytes);
-      return readLosses(program.outputs, reader(program.graph, metrics.places, own));
-    });
-    return { ...averageLosses(parts), ...update.verdict() };
+    await update.issue(settings, batches.length, memory.verdict);
+    stream.download(memory.losses, this.slots.address);
+    const reached = stream.mark();
+    return async () => {
+      await reached();
+      this.peakRss = Math.max(this.peakRss, process.memoryUsage.rss());
+      const data = memory.losses.slice().buffer;
+      const verdict = verdictOf(memory.verdict);
+      this.idle.push(memory);
+      const parts = batches.map((_, micro) => {
+        const own = data.slice(micro * metrics.bytes, (micro + 1) * metrics.bytes);
+        return readLosses(program.outputs, reader(program.graph, metrics.places, own));
+      });
+      return { ...averageLosses(parts), ...verdict };
+    };
   }
 
   /** What each launch of forward and backward pass and of the last update takes, on the tokens that were last given. */
@@ -263,7 +304,9 @@ export class CudaTrainRuntime implements TrainRuntime {
       const outputs = places.map((place) => results.address + BigInt(place));
       const layout = halves.size === 0 ? {} : { layout: halvesLayout(this.program, this.options, halves) };
       const list = lowerToLaunches(graph, { ...this.options, ...layout });
-      const program = await DeviceProgram.open(this.stream, list, { inputs, outputs, halves });
+      // Evaluation and training take turns, and so do their values.
+      const arena = this.training?.arena;
+      const program = await DeviceProgram.open(this.stream, list, { inputs, outputs, halves, arena });
       this.owned.push(program, results);
       return { program, results, read: (data) => reader(graph, places, data) };
     })();
@@ -320,17 +363,38 @@ export class CudaTrainRuntime implements TrainRuntime {
     });
   }
 
+  get peakFlops(): number | null {
+    return peakFlops(this.device.facts.name);
+  }
+
+  /** A copy on the GPU, read through a stream of its own; null where the GPU has no room for it. */
+  snapshot(): Promise<StateSnapshot | null> {
+    return this.turns.next(() => {
+      const { free } = this.device.driver.memory();
+      if (free < this.state.savedBytes() + LEAST_FREE) return Promise.resolve(null);
+      this.staging ??= new StagingPool(this.device);
+      return Promise.resolve(new DeviceSnapshot(this.stream, this.state, this.staging));
+    });
+  }
+
   peakMemory(): Promise<number> {
     return this.turns.next(() => Promise.resolve(this.peakRss));
   }
 
-  close(): Promise<void> {
+  readonly queues = true;
+
+  async close(): Promise<void> {
+    await Promise.allSettled(this.answers);
     return this.turns.close(() => {
       this.update?.[Symbol.dispose]();
+      this.staging?.[Symbol.dispose]();
       for (const thing of this.owned.reverse()) thing[Symbol.dispose]();
     });
   }
 }
+
+/** Bytes that a copy of the state leaves free on the GPU. */
+const LEAST_FREE = 512 << 20;
 
 /** Place of the first feed among a graph's inputs: behind ids and targets. */
 const FIRST_FEED = 2;
@@ -341,6 +405,16 @@ const stateSettings = (program: TrainProgram, options: CudaTrainOptions): StateS
   frozen: frozenOf(program),
   halves: options.precision === "bf16",
 });
+
+/** Bytes that a training takes of a GPU, by what they are for. */
+function needsOf(program: TrainProgram, options: CudaTrainOptions, list: LaunchList): MemoryNeeds {
+  const constants = list.buffers.reduce((sum, { bytes, home }) => sum + (home.kind === "constant" ? bytes : 0), 0);
+  return new Map([
+    ...stateBytes(program.params, stateSettings(program, options)),
+    [STEP_VALUES, list.arena],
+    ["constants and scratch memory of products", constants + WORKSPACE],
+  ]);
+}
 
 /** Where a training's weights and gradients lie. */
 function trainLayout(program: TrainProgram, options: CudaTrainOptions): Layout {

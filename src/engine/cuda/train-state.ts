@@ -14,8 +14,21 @@ export type RegionKind = StateKind | "gradient" | "accumulated";
 
 const kinds = ["weight", "moment1", "moment2", "average", "gradient", "accumulated"] as const;
 
-/** Parameters begin at multiples of so many elements (256 bytes). */
-const ALIGN = 64;
+/** Kinds as they are called in messages. */
+const kindWords: Readonly<Record<RegionKind, string>> = {
+  weight: "weights",
+  moment1: "first moments",
+  moment2: "second moments",
+  average: "averages",
+  gradient: "gradients",
+  accumulated: "sums of gradients",
+};
+
+/** Kinds of state that checkpoints hold. */
+export const stateKinds = ["weight", "moment1", "moment2", "average"] as const satisfies readonly StateKind[];
+
+/** Parameters begin at multiples of so many elements: of 256 bytes, as bfloat16, too. */
+const ALIGN = 128;
 
 /** Which state a training keeps of its parameters. */
 export interface StateSettings extends StateOptions {
@@ -47,7 +60,7 @@ export function regionLayout(params: readonly ParamInfo[], options: StateSetting
 
 /** Bytes of all that a training keeps of its parameters, by what it is. */
 export function stateBytes(params: readonly ParamInfo[], options: StateSettings): ReadonlyMap<string, number> {
-  const sizes = kinds.map((kind) => [`${kind}s`, 4 * regionLayout(params, options, kind).floats] as const);
+  const sizes = kinds.map((kind) => [kindWords[kind], 4 * regionLayout(params, options, kind).floats] as const);
   const weights = regionLayout(params, options, "weight").floats;
   return new Map([...sizes, ["weights in bfloat16", options.halves ? HALF_BYTES * weights : 0]]);
 }
@@ -78,7 +91,7 @@ export class DeviceTrainState implements Disposable {
     const layouts = kinds.map((kind) => [kind, regionLayout(params, options, kind)] as const);
     this.offsets = Object.fromEntries(layouts.map(([kind, { offsets }]) => [kind, offsets])) as typeof this.offsets;
     this.memory = Object.fromEntries(
-      layouts.map(([kind, { floats }]) => [kind, device.allocate(floats * 4, `${kind}s of all parameters`)]),
+      layouts.map(([kind, { floats }]) => [kind, device.allocate(floats * 4, `${kindWords[kind]} of all parameters`)]),
     ) as typeof this.memory;
     const halves = options.halves ? HALF_BYTES * regionLayout(params, options, "weight").floats : 0;
     this.halves = device.allocate(halves, "weights in bfloat16");
@@ -106,6 +119,11 @@ export class DeviceTrainState implements Disposable {
 
   addressOf(kind: RegionKind, key: string): Address {
     return this.base(kind) + BigInt(4 * entryOf(this.offsets[kind], key));
+  }
+
+  /** Bytes of what a checkpoint may hold. */
+  savedBytes(): number {
+    return stateKinds.reduce((sum, kind) => sum + this.memory[kind].bytes, 0);
   }
 
   /** Address of a parameter's bfloat16. */

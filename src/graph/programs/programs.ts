@@ -213,7 +213,12 @@ export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram
       recomputed(graph, shape.recompute ?? "none", {
         forward,
         layers: decoder.layers,
-        kept: decoder.routers.flatMap(({ logits, chosen, counts, kept }) => [logits, chosen, counts, ...(kept === null ? [] : [kept])]),
+        kept: decoder.routers.flatMap(({ logits, chosen, counts, kept }) => [
+          logits,
+          chosen,
+          counts,
+          ...(kept === null ? [] : [kept]),
+        ]),
       }),
     ),
     params: paramsOf(decoder),

@@ -64,6 +64,18 @@ KERNEL rmsNormRows(const A* x, const float* weight, A* out, int rows, int H, flo
 // the gradient that reaches x beside the norm. Each warp takes every so many'th row, holds it in registers, and keeps
 // the weight's gradient of its columns there, too; the warps of a block add theirs up at the end, in order. Shared: H
 // floats.
+// Eight neighbours as they lie in memory, to be held in few registers.
+template <class T>
+struct Eight;
+template <>
+struct Eight<float> {
+  float4 a, b;
+};
+template <>
+struct Eight<bf16> {
+  uint4 a;
+};
+
 template <int EIGHTS>
 DEVICE void rmsNormGradHeld(const A* x, const float* weight, const A* dy, const A* rest, A* dx, float* parts, int rows,
                             int H, float eps) {
@@ -72,22 +84,25 @@ DEVICE void rmsNormGradHeld(const A* x, const float* weight, const A* dy, const 
   float kept[EIGHTS][8] = {};
   for (int row = blockIdx.x * warps + warp; row < rows; row += gridDim.x * warps) {
     i64 at = (i64)row * H;
-    float square = 0.0f, dot = 0.0f, v[EIGHTS][8], d[EIGHTS][8], w[8];
+    float square = 0.0f, dot = 0.0f, v[8], d[8], w[8];
+    Eight<A> heldX[EIGHTS], heldD[EIGHTS];
 #pragma unroll
     for (int c = 0; c < EIGHTS; c++) {
       int i = (c * 32 + lane) * 8;
       if (i >= H) continue;
-      load8(x, at + i, v[c]);
-      load8(dy, at + i, d[c]);
+      heldX[c] = *(const Eight<A>*)(x + at + i);
+      heldD[c] = *(const Eight<A>*)(dy + at + i);
     }
 #pragma unroll
     for (int c = 0; c < EIGHTS; c++) {
       int i = (c * 32 + lane) * 8;
       if (i >= H) continue;
+      load8((const A*)&heldX[c], 0, v);
+      load8((const A*)&heldD[c], 0, d);
       load8(weight, i, w);
       for (int j = 0; j < 8; j++) {
-        square += v[c][j] * v[c][j];
-        dot += d[c][j] * w[j] * v[c][j];
+        square += v[j] * v[j];
+        dot += d[j] * w[j] * v[j];
       }
     }
     float r = 1.0f / sqrtf(warpSum(square) / H + eps), mean = warpSum(dot) * r / H;
@@ -95,16 +110,18 @@ DEVICE void rmsNormGradHeld(const A* x, const float* weight, const A* dy, const 
     for (int c = 0; c < EIGHTS; c++) {
       int i = (c * 32 + lane) * 8;
       if (i >= H) continue;
+      load8((const A*)&heldX[c], 0, v);
+      load8((const A*)&heldD[c], 0, d);
       load8(weight, i, w);
       for (int j = 0; j < 8; j++) {
-        kept[c][j] += d[c][j] * v[c][j] * r;
-        v[c][j] = r * (d[c][j] * w[j] - v[c][j] * r * mean);
+        kept[c][j] += d[j] * v[j] * r;
+        v[j] = r * (d[j] * w[j] - v[j] * r * mean);
       }
       if (rest != 0) {
         load8(rest, at + i, w);
-        for (int j = 0; j < 8; j++) v[c][j] += w[j];
+        for (int j = 0; j < 8; j++) v[j] += w[j];
       }
-      store8(dx, at + i, v[c]);
+      store8(dx, at + i, v);
     }
   }
   for (int turn = 0; turn < warps; turn++) {
@@ -124,12 +141,12 @@ DEVICE void rmsNormGradHeld(const A* x, const float* weight, const A* dy, const 
   const A *x, const float *weight, const A *dy, const A *rest, A *dx, float *parts, int rows, int H, float eps
 #define NORM_GRAD_VALUES x, weight, dy, rest, dx, parts, rows, H, eps
 
-KERNEL rmsNormGradRows1(NORM_GRAD) { rmsNormGradHeld<1>(NORM_GRAD_VALUES); }
-KERNEL rmsNormGradRows2(NORM_GRAD) { rmsNormGradHeld<2>(NORM_GRAD_VALUES); }
-KERNEL rmsNormGradRows3(NORM_GRAD) { rmsNormGradHeld<3>(NORM_GRAD_VALUES); }
-KERNEL rmsNormGradRows4(NORM_GRAD) { rmsNormGradHeld<4>(NORM_GRAD_VALUES); }
-KERNEL rmsNormGradRows6(NORM_GRAD) { rmsNormGradHeld<6>(NORM_GRAD_VALUES); }
-KERNEL rmsNormGradRows8(NORM_GRAD) { rmsNormGradHeld<8>(NORM_GRAD_VALUES); }
+KERNEL __launch_bounds__(256, 4) rmsNormGradRows1(NORM_GRAD) { rmsNormGradHeld<1>(NORM_GRAD_VALUES); }
+KERNEL __launch_bounds__(256, 3) rmsNormGradRows2(NORM_GRAD) { rmsNormGradHeld<2>(NORM_GRAD_VALUES); }
+KERNEL __launch_bounds__(256, 3) rmsNormGradRows3(NORM_GRAD) { rmsNormGradHeld<3>(NORM_GRAD_VALUES); }
+KERNEL __launch_bounds__(256, 2) rmsNormGradRows4(NORM_GRAD) { rmsNormGradHeld<4>(NORM_GRAD_VALUES); }
+KERNEL __launch_bounds__(256, 1) rmsNormGradRows6(NORM_GRAD) { rmsNormGradHeld<6>(NORM_GRAD_VALUES); }
+KERNEL __launch_bounds__(256, 1) rmsNormGradRows8(NORM_GRAD) { rmsNormGradHeld<8>(NORM_GRAD_VALUES); }
 
 // The mean of a row of x, and what rounding has left out of it: rows of nearly equal numbers would lose their
 // differences.

@@ -21,6 +21,7 @@ import type {
 export const WORD = 4;
 /** Threads of a block where a kernel does not ask for others. */
 export const THREADS = 256;
+const WARP = 32;
 /** Blocks of a kernel that walks over any number of elements. */
 const MOST_BLOCKS = 1 << 14;
 
@@ -159,6 +160,16 @@ export interface View {
   readonly stride: number;
 }
 
+/** Parts of a gradient that are summed at the end. */
+interface LateSum {
+  /** [size, inner] */
+  readonly parts: BufferId;
+  /** [inner] */
+  readonly to: BufferId;
+  readonly size: number;
+  readonly inner: number;
+}
+
 /** A sum whose second term goes into the launch that makes its first one. */
 export interface FusedSum {
   /** The value of the sum, and the term that is there already. */
@@ -196,6 +207,7 @@ export class Context {
   /** Nodes whose work other launches do. */
   private readonly done = new Set<number>();
   private readonly extended = new Set<ValueId>();
+  private readonly lateSums = new Map<string, readonly LateSum[]>();
   private current = -1;
 
   constructor(
@@ -500,6 +512,13 @@ export class Context {
     return made;
   }
 
+  /** Memory for a value whose rows lie apart, into which a launch brings them together. */
+  gatherHere(id: ValueId, storage: Storage): BufferId {
+    const made = this.scratch(this.sizeOf(id), storage);
+    this.casts.set(`${this.rootOf(id)} ${storage}`, made);
+    return made;
+  }
+
   /** Rows that lie apart, brought together once. */
   private gathered(id: ValueId, storage: Storage): BufferId {
     const root = this.rootOf(id);
@@ -645,8 +664,39 @@ export class Context {
     });
   }
 
+  /** Notes parts [size, inner] whose sum over `size` nothing waits for; `finish` sums those of one size together. */
+  sumLater(sum: LateSum): void {
+    const key = `${sum.size} x ${sum.inner}`;
+    this.lateSums.set(key, [...(this.lateSums.get(key) ?? []), sum]);
+  }
+
+  private sumNow(): void {
+    for (const sums of this.lateSums.values()) {
+      const { size, inner } = at(sums, 0);
+      this.kernel({
+        module: "reduce",
+        kernel: "sumRowsMany",
+        grid: [blocksFor(inner, WARP), sums.length, 1],
+        flops: sums.length * size * inner,
+        arguments: [
+          bufferTable(
+            sums.map(({ parts }) => parts),
+            "read",
+          ),
+          bufferTable(
+            sums.map(({ to }) => to),
+            "write",
+          ),
+          int(size),
+          int(inner),
+        ],
+      });
+    }
+  }
+
   /** Brings outputs into place that are inputs, constants or values that another output holds already. */
   finish(): void {
+    this.sumNow();
     this.graph.outputs.forEach((id, index) => {
       const root = this.rootOf(id);
       if (this.direct.get(root) === index) return;

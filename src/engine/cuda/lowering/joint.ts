@@ -3,9 +3,11 @@
  * makes all results, side by side in the rows of one buffer; and one makes the gradient of what they were made of, and
  * one that of their weights. N tokens, H hidden, W width of all results together.
  */
-import { at } from "../../../base/at.js";
+import { at, entryOf } from "../../../base/at.js";
 import { matrixSizes, typeOf, type Graph, type Node, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
-import { operand, type Context } from "./context.js";
+import { operand, type Context, type View } from "./context.js";
+import type { BufferId } from "./launches.js";
+import { inUnits, lowerTurned, turnedOf, type Turned } from "./turned.js";
 
 /** A product with one of the weights, and its place among the nodes. */
 interface Member {
@@ -68,6 +70,19 @@ function neighbours(c: Context, members: readonly Member[]): readonly Member[] {
   // Nothing but what is known to read rows that lie apart may need the results at once: others get copies.
   return close && members.length > 1 && members.every(({ width }) => width % EIGHT === 0) ? members : [];
 }
+
+const onlyOf = (places: readonly number[]): number | null => (places.length === 1 ? (places[0] ?? null) : null);
+
+const isRope =
+  (c: Context) =>
+  (index: number): boolean =>
+    at(c.graph.nodes, index).prim === "rope";
+
+/** Place of the node that makes a value. */
+const makersOf = (c: Context, id: ValueId): number[] => {
+  const index = c.graph.nodes.findIndex((node) => (node.out as readonly ValueId[]).includes(id));
+  return index < 0 ? [] : [index];
+};
 
 const isForward = (node: Node): boolean => node.prim === "matmul" && !node.attrs.transA && node.attrs.transB;
 
@@ -137,7 +152,14 @@ export class Joints {
   private readonly forward = new Map<number, Joint>();
   /** Joints by the place of the last of their products backwards. */
   private readonly backward = new Map<number, Joint>();
-  private readonly results = new Map<Joint, ReturnType<Context["scratch"]>>();
+  /** Ropes over a joint's results, by the place of the first of them; and those that make its gradients. */
+  private readonly turns = new Map<
+    number,
+    { readonly joint: Joint; readonly turned: Turned; readonly back: boolean }
+  >();
+  /** The results of a joint's products forwards. */
+  private readonly made = new Map<Joint, BufferId>();
+  private readonly results = new Map<Joint, BufferId>();
 
   constructor(private readonly c: Context) {
     if (c.options.precision !== "bf16") return;
@@ -150,6 +172,11 @@ export class Joints {
       const x = c.root(first.node.in[0]);
       const joint: Joint = { x, members, backward: settled.has(first.weight) ? null : backwardOf(c, members) };
       this.forward.set(Math.min(...members.map(({ index }) => index)), joint);
+      this.turn(
+        joint,
+        false,
+        members.map(({ node }) => onlyOf(c.readingNodes(node.out[0]).filter(isRope(c)))),
+      );
       if (joint.backward === null) continue;
       settled.add(first.weight);
       this.backward.set(Math.max(...joint.backward.nodes), joint);
@@ -168,12 +195,55 @@ export class Joints {
     const [rows] = c.rowsOf(at(joint.members, 0).node.out[0]);
     const buffer = c.scratch(rows * stride, "bf16");
     this.results.set(joint, buffer);
+    for (const node of joint.backward?.nodes ?? []) c.skip(node);
+    const makers = gradients.map((id) => onlyOf(makersOf(c, id).filter(isRope(c))));
+    if (this.turn(joint, true, makers)) return;
     let first = 0;
     for (const [i, id] of gradients.entries()) {
       c.aimAt(id, { buffer, first, stride });
       first += at(joint.members, i).width;
     }
-    for (const node of joint.backward?.nodes ?? []) c.skip(node);
+  }
+
+  /** Notes ropes that one launch can do together; false where there are none. */
+  private turn(joint: Joint, back: boolean, ropes: readonly (number | null)[]): boolean {
+    const turned = joint.members.every(({ width }) => inUnits(width)) ? turnedOf(this.c, ropes) : null;
+    if (turned === null) return false;
+    const places = turned.ropes.map(({ index }) => index);
+    const { c } = this;
+    // What does not turn has to be there when the ropes come up.
+    const plain = back ? at(joint.backward?.gradients ?? [], turned.plain) : null;
+    if (plain !== null && makersOf(c, plain).some((maker) => maker > Math.min(...places))) return false;
+    if (!back && c.readingNodes(at(joint.members, turned.plain).node.out[0]).length === 0) return false;
+    this.turns.set(Math.min(...places), { joint, turned, back });
+    for (const index of places) c.skip(index);
+    return true;
+  }
+
+  /** Rows of a joint's members side by side in a buffer. */
+  private rowsIn(joint: Joint, buffer: BufferId): View[] {
+    const stride = this.widthOf(joint);
+    let first = 0;
+    return joint.members.map(({ width }) => {
+      const view = { buffer, first, stride };
+      first += width;
+      return view;
+    });
+  }
+
+  private lowerTurns({ joint, turned, back }: { joint: Joint; turned: Turned; back: boolean }): void {
+    const { c } = this;
+    const buffer = entryOf(back ? this.results : this.made, joint);
+    const widths = joint.members.map(({ width }) => width);
+    const joined = this.rowsIn(joint, buffer);
+    const apart = joint.members.map(({ node, width }, place): View => {
+      const rope = turned.ropes.find((each) => each.place === place)?.node;
+      const gradient = joint.backward?.gradients[place];
+      if (back) return { buffer: c.as(rope?.in[0] ?? gradient ?? node.out[0], "bf16"), first: 0, stride: width };
+      const own = rope === undefined ? c.gatherHere(node.out[0], "bf16") : c.define(rope.out[0], "bf16");
+      return { buffer: own, first: 0, stride: width };
+    });
+    lowerTurned(c, turned, back ? { from: apart, to: joined, widths } : { from: joined, to: apart, widths });
   }
 
   /** Lowers what stands at this place of the nodes; false where nothing of a joint does. */
@@ -182,7 +252,9 @@ export class Joints {
     if (forward !== undefined) this.lowerForward(forward);
     const backward = this.backward.get(index);
     if (backward?.backward != null) this.lowerBackward(backward, backward.backward);
-    return forward !== undefined || backward !== undefined;
+    const turns = this.turns.get(index);
+    if (turns !== undefined) this.lowerTurns(turns);
+    return forward !== undefined || backward !== undefined || turns !== undefined;
   }
 
   private lowerForward(joint: Joint): void {
@@ -200,11 +272,11 @@ export class Joints {
         out: operand(buffer),
       },
     );
-    let first = 0;
-    for (const { index, node, width } of members) {
-      c.defineView(node.out[0], { buffer, first, stride }, "bf16");
+    this.made.set(joint, buffer);
+    for (const [i, view] of this.rowsIn(joint, buffer).entries()) {
+      const { index, node } = at(members, i);
+      c.defineView(node.out[0], view, "bf16");
       c.skip(index);
-      first += width;
     }
   }
 

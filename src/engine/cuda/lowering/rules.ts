@@ -206,23 +206,38 @@ function norm(c: Context, node: NodeOf<"rmsNorm" | "layerNorm" | "layerNormGrad"
   });
 }
 
-/** Blocks that share the rows of a norm's gradient, each with a part of the weight's. */
-const NORM_PARTS = 264;
+/** Multiprocessors that the rows of a norm's gradient are cut for; each block leaves a part of the weight's. */
+const MULTIPROCESSORS = 132;
 
-/** Numbers of eights of a row that each lane of a warp can hold, for which norm.cu has a kernel. */
-const heldEights: readonly number[] = [1, 2, 3, 4, 6, 8];
+/**
+ * Numbers of eights of a row that each lane of a warp can hold, for which norm.cu has a kernel, and the kernel's blocks
+ * on a multiprocessor.
+ */
+const heldEights: readonly (readonly [eights: number, blocks: number])[] = [
+  [1, 4],
+  [2, 3],
+  [3, 3],
+  [4, 2],
+  [6, 1],
+  [8, 1],
+];
 
-/** Kernel of a norm's gradient for rows of so many elements. */
-function normGradKernel(size: number): string {
-  const eights = heldEights.find((count) => size <= count * EIGHT * 32);
-  return size % EIGHT !== 0 || eights === undefined ? "rmsNormGrad" : `rmsNormGradRows${eights}`;
+/** Kernel of a norm's gradient for rows of so many elements, and its blocks on a multiprocessor. */
+function normGradKernel(size: number): { readonly kernel: string; readonly blocks: number } {
+  const [eights, blocks] = heldEights.find(([count]) => size <= count * EIGHT * 32) ?? [];
+  if (size % EIGHT !== 0 || eights === undefined || blocks === undefined) return { kernel: "rmsNormGrad", blocks: 2 };
+  return { kernel: `rmsNormGradRows${eights}`, blocks };
 }
 
 function rmsNormGrad(c: Context, node: NodeOf<"rmsNormGrad">): void {
   const [x, weight, dy] = node.in;
   const [dx, dweight] = node.out;
   const [rows, size] = c.rowsOf(x);
-  const blocks = Math.min(rows, NORM_PARTS);
+  const { kernel, blocks: resident } = normGradKernel(size);
+  // As many blocks as are at work at once at most, and the same number of rows for every warp, or block.
+  const atOnce = kernel === "rmsNormGrad" ? 1 : ROW_WARPS;
+  const turns = Math.ceil(rows / (atOnce * MULTIPROCESSORS * resident));
+  const blocks = Math.ceil(rows / (atOnce * turns));
   const parts = c.scratch(blocks * size);
   const real = c.realOf(x, dy);
   const sources = [reads(c.as(x, real)), reads(c.of(weight)), reads(c.as(dy, real))];
@@ -232,13 +247,14 @@ function rmsNormGrad(c: Context, node: NodeOf<"rmsNormGrad">): void {
   c.kernel({
     module: "norm",
     real,
-    kernel: normGradKernel(size),
+    kernel,
     grid: [blocks, 1, 1],
     shared: size * 4,
     flops: 10 * rows * size,
     arguments: [...sources, readsOrNull(rest), writes(to), writes(parts), int(rows), int(size), float(node.attrs.eps)],
   });
-  reduce(c, parts, c.define(dweight), { outer: 1, size: blocks, inner: size });
+  if (c.readingNodes(dweight).length === 0) c.sumLater({ parts, to: c.define(dweight), size: blocks, inner: size });
+  else reduce(c, parts, c.define(dweight), { outer: 1, size: blocks, inner: size });
 }
 
 /** Whether rows can be taken in eights, wherever they begin. */

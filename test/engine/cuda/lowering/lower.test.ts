@@ -105,7 +105,7 @@ describe("a launch list", () => {
   it.each([
     ["compute capability 8.0", { capability: 80, multiprocessors: 132 }, 8, 64],
     ["rows of 12 elements", hopper, 8, 12],
-    ["more experts than fit into shared memory", hopper, 7000, 64],
+    ["more experts than fit into shared memory", hopper, 6000, 64],
   ] as const)("takes the kernels of 8.0 for %s", (_, chip, experts, size) => {
     const b = new GraphBuilder();
     const [x, chosen] = [b.input("x", "f32", [40, size]), b.input("chosen", "int", [40, 1])];
@@ -114,6 +114,36 @@ describe("a launch list", () => {
     const y = b.op("groupedMatmul", [x, counts, ...weights], { transB: true });
     const list = lowerToLaunches(b.finish([y]), { precision: "bf16", chip });
     expect(list.launches.filter((launch) => launch.kind === "kernel" && launch.module === "ragged")).toEqual([]);
+  });
+
+  it("of neighbouring weights multiplies once for all of them, forwards and backwards", async () => {
+    const { spec } = await goldenRun("train/llama");
+    const heads = { ...spec.attn, headDim: 16 };
+    const rope = { ...spec.layers[0]!.rope!, rotary: 16 };
+    const wide = { ...spec, attn: heads, layers: spec.layers.map((layer) => ({ ...layer, rope })) };
+    const program = trainProgram(wide, { batch: 2, sequence: 8, auxCoef: 0, zCoef: 0 });
+    const places = (infos: readonly { shape: readonly number[] }[], first: number) => {
+      let offset = 0;
+      return new Map(
+        infos.map(({ shape }, i) => {
+          const entry = [first + i, offset] as const;
+          offset += shape.reduce((product, size) => product * size, 1);
+          return entry;
+        }),
+      );
+    };
+    const layout = { halves: places(program.params, 2), outputs: places(program.trained, program.gradients) };
+    const list = lowerToLaunches(program.graph, { precision: "bf16", layout });
+    const text = printLaunches(list);
+    await expect(`${text}\n`).toMatchFileSnapshot("./launches-train-llama-joint.txt");
+    const count = (pattern: RegExp): number => [...text.matchAll(pattern)].length;
+    const layers = wide.layers.length;
+    // Forwards: query, key and value; output; gate and up; down; and the head. Backwards twice as many.
+    expect(count(/ product /g)).toBe(3 * (4 * layers + 1));
+    expect(count(/ropeTogether/g)).toBe(2 * layers);
+    expect(count(/toBf16|binarySame|copyRows/g)).toBe(0);
+    expect(clashes(list)).toEqual([]);
+    expect(unwritten(list)).toEqual([]);
   });
 
   it("of tokens behind a cache prints as it did", async () => {
@@ -130,7 +160,7 @@ describe("a launch list", () => {
       expect(clashes(list)).toEqual([]);
       expect(unwritten(list)).toEqual([]);
       const all = list.buffers.reduce((sum, { home, bytes }) => sum + (home.kind === "arena" ? bytes : 0), 0);
-      expect(list.arena).toBeLessThan(all / 2);
+      expect(list.arena).toBeLessThan(0.6 * all);
     },
   );
 
