@@ -30,24 +30,33 @@ KERNEL dispatch(const A* x, const int* order, A* out, int R, int H, int K) {
   }
 }
 
-// y [R, H] -> [N, H]: sums of each token's rows, best choice first. A block for each token.
-KERNEL combine(const A* y, const int* inverse, A* out, int H, int K) {
+// y [R, H] -> [N, H]: sums of each token's rows, best choice first, times the weights of its slots where `weights` is not
+// null, and `addend` [N, H] where that is not null, which may be `out`. A block for each token.
+KERNEL combine(const A* y, const float* weights, const int* inverse, const A* addend, A* out, int H, int K) {
   float sums[8], v[8];
+  i64 own = (i64)blockIdx.x * K, at = (i64)blockIdx.x * H;
   if (H % 8 == 0) {
     for (int i = threadIdx.x * 8; i < H; i += blockDim.x * 8) {
       for (int j = 0; j < 8; j++) sums[j] = 0.0f;
       for (int k = 0; k < K; k++) {
-        load8(y, (i64)inverse[blockIdx.x * K + k] * H + i, v);
+        float weight = weights == 0 ? 1.0f : weights[own + k];
+        load8(y, (i64)inverse[own + k] * H + i, v);
+        for (int j = 0; j < 8; j++) sums[j] += weight * v[j];
+      }
+      if (addend != 0) {
+        load8(addend, at + i, v);
         for (int j = 0; j < 8; j++) sums[j] += v[j];
       }
-      store8(out, (i64)blockIdx.x * H + i, sums);
+      store8(out, at + i, sums);
     }
     return;
   }
   for (int i = threadIdx.x; i < H; i += blockDim.x) {
     float sum = 0.0f;
-    for (int k = 0; k < K; k++) sum += load(y, (i64)inverse[blockIdx.x * K + k] * H + i);
-    store(out, (i64)blockIdx.x * H + i, sum);
+    for (int k = 0; k < K; k++)
+      sum += (weights == 0 ? 1.0f : weights[own + k]) * load(y, (i64)inverse[own + k] * H + i);
+    if (addend != 0) sum += load(addend, at + i);
+    store(out, at + i, sum);
   }
 }
 
@@ -90,31 +99,6 @@ KERNEL scaleRowsGrad(const A* y, const float* weights, const int* order, const A
     }
   dot = blockSum(dot, scratch);
   if (threadIdx.x == 0) dweights[slot] = dot;
-}
-
-// y [R, H] -> [N, H]: sums of each token's rows times the weights of its slots, best choice first. A block for each
-// token.
-KERNEL combineScaled(const A* y, const float* weights, const int* inverse, A* out, int H, int K) {
-  float sums[8], v[8];
-  const float* own = weights + (i64)blockIdx.x * K;
-  const int* places = inverse + (i64)blockIdx.x * K;
-  if (H % 8 == 0) {
-    for (int i = threadIdx.x * 8; i < H; i += blockDim.x * 8) {
-      for (int j = 0; j < 8; j++) sums[j] = 0.0f;
-      for (int k = 0; k < K; k++) {
-        float weight = own[k];
-        load8(y, (i64)places[k] * H + i, v);
-        for (int j = 0; j < 8; j++) sums[j] += weight * v[j];
-      }
-      store8(out, (i64)blockIdx.x * H + i, sums);
-    }
-    return;
-  }
-  for (int i = threadIdx.x; i < H; i += blockDim.x) {
-    float sum = 0.0f;
-    for (int k = 0; k < K; k++) sum += own[k] * load(y, (i64)places[k] * H + i);
-    store(out, (i64)blockIdx.x * H + i, sum);
-  }
 }
 
 // scaleRowsGrad of what `dispatch` makes of x [N, H]: dy [R, H] and the gradients of weights. A warp for each row.

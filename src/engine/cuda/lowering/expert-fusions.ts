@@ -4,8 +4,9 @@
  */
 import { at } from "../../../base/at.js";
 import { matrixSizes, typeOf, type Node, type NodeOf, type Prim, type ValueId } from "../../../graph/ir/ir.js";
-import { ROW_WARPS, blocksFor, int, nothing, reads, threadsFor, writes, type Context } from "./context.js";
+import { ROW_WARPS, blocksFor, int, nothing, reads, writes, type Context } from "./context.js";
 import type { Argument } from "./launches.js";
+import { combineRows } from "./rules-experts.js";
 import { GATED_COLUMNS, leftMap, raggedRows, takesRagged, turnedMaps, weightMaps } from "./ragged.js";
 
 /** A node with its place. */
@@ -260,28 +261,15 @@ export class ExpertFusions {
   /** Sums of each token's rows, each times its weight. */
   private scaledCombine({ index, node }: Placed<"combine">): Fusion | null {
     const { c } = this;
-    const [scaledRows, , inverse] = node.in;
+    const [scaledRows] = node.in;
     const scale = this.maker(scaledRows, "scaleRows");
     if (scale === null || !this.onlyReadBy(scaledRows, index)) return null;
     const [y, weights] = scale.node.in;
-    const [rows, size] = matrixSizes(typeOf(c.graph, node.out[0]));
     return {
       index,
       replaced: [scale.index],
       inputs: [y, weights],
-      launch: () => {
-        const real = c.realOf(y);
-        const sources = [reads(c.as(y, real)), reads(c.of(weights)), reads(c.of(inverse))];
-        c.kernel({
-          module: "experts",
-          kernel: "combineScaled",
-          real,
-          grid: [rows, 1, 1],
-          block: threadsFor(size),
-          flops: 2 * rows * size * node.attrs.k,
-          arguments: [...sources, writes(c.define(node.out[0], real)), int(size), int(node.attrs.k)],
-        });
-      },
+      launch: () => combineRows(c, { node, y, weights }),
     };
   }
 

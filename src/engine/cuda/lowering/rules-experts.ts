@@ -178,26 +178,39 @@ export function lowerDispatch(c: Context, node: NodeOf<"dispatch">): void {
   });
 }
 
-/** Appends the launches of `combine`, whose shapes are those of the primitive in graph/ir/ir.ts. */
-export function lowerCombine(c: Context, node: NodeOf<"combine">): void {
-  const [y, , inverse] = node.in;
-  const [rows, size] = matrixSizes(typeOf(c.graph, node.out[0]));
+/** Sums of each token's rows, times `weights` if there are any; and what else is added to them, if that is there. */
+export function combineRows(
+  c: Context,
+  { node, y, weights }: { readonly node: NodeOf<"combine">; readonly y: ValueId; readonly weights: ValueId | null },
+): void {
+  const [, , inverse] = node.in;
+  const [out] = node.out;
+  const [rows, size] = matrixSizes(typeOf(c.graph, out));
   const real = c.realOf(y);
+  const sources = [reads(c.as(y, real)), readsOrNull(weights === null ? null : c.of(weights)), reads(c.of(inverse))];
+  const sum = c.sumOf(out, real);
+  const addend = sum === null ? null : c.as(sum.other, real);
+  const to = sum === null ? c.define(out, real) : c.defineSum(sum, real);
   c.kernel({
     module: "experts",
     kernel: "combine",
     real,
     grid: [rows, 1, 1],
     block: threadsFor(size),
-    flops: rows * size * node.attrs.k,
+    flops: rows * size * node.attrs.k * (weights === null ? 1 : 2),
     arguments: [
-      reads(c.as(y, real)),
-      reads(c.of(inverse)),
-      writes(c.define(node.out[0], real)),
+      ...sources,
+      addend === to ? { kind: "pointer", buffer: to, access: "update" } : readsOrNull(addend),
+      writes(to),
       int(size),
       int(node.attrs.k),
     ],
   });
+}
+
+/** Appends the launches of `combine`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerCombine(c: Context, node: NodeOf<"combine">): void {
+  combineRows(c, { node, y: node.in[0], weights: null });
 }
 
 /** Appends the launches of `scaleRows`, whose shapes are those of the primitive in graph/ir/ir.ts. */
