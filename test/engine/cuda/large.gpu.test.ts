@@ -283,11 +283,14 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, in bfloat16`, 
     const [tokens, hidden, experts] = [96, 72, 16];
     const [x, router] = [c.normal(tokens, hidden), c.normal(experts, hidden)];
     c.feeds[0] = toBfloat16(c.feeds[0]!);
-    // An input counts as either; a value that a node has made is stored as bfloat16.
-    const halves = c.b.scale(x, 2);
-    const logits = c.b.op("matmul", [halves, router], { transA: false, transB: true });
+    // An input counts as either; a value that a node has made is stored as bfloat16, and dispatched rows are as they were.
+    const { order, inverse } = routed(c, tokens, 4, 1);
+    const rows = c.b.op("dispatch", [c.b.scale(x, 2), order, inverse], { k: 1 });
+    const logits = c.b.op("matmul", [rows, router], { transA: false, transB: true });
     const chances = c.b.op("softmax", [logits], {});
-    const loss = c.b.op("reduceSum", [c.b.mul(chances, c.normal(tokens, experts))], { axes: [0, 1], keepDims: false });
+    const seed = c.normal(tokens, experts);
+    c.feeds[3] = toBfloat16(c.feeds[3]!);
+    const loss = c.b.op("reduceSum", [c.b.mul(chances, seed)], { axes: [0, 1], keepDims: false });
     const [dx, drouter] = backward(c.b, loss, [x, router]);
     const graph = c.b.finish([logits, drouter!, dx!]);
     const list = lowerToLaunches(graph, { precision: "bf16" });
