@@ -32,7 +32,7 @@ const RESULT_BYTES = 96;
 const ALGORITHM_BYTES = 64;
 
 /** What decides how a product is best made. */
-export type ProductSizes = Pick<ProductLaunch, "m" | "n" | "k" | "transA" | "transB" | "compute" | "stored">;
+type ProductSizes = Pick<ProductLaunch, "m" | "n" | "k" | "transA" | "transB" | "compute" | "stored">;
 
 /** Ways to make a product that are asked for. */
 const MOST_CANDIDATES = 8;

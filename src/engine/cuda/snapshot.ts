@@ -9,10 +9,18 @@ import { stateKinds, type DeviceTrainState } from "./train-state.js";
 /** Bytes of pinned memory that are kept; what needs more goes through ordinary memory, which the host has to copy. */
 const MOST_PINNED = 8 * 2 ** 30;
 
+/** Copies are kept where the GPU has so many times their bytes free beside them. */
+const ROOMY = 2;
+
+/** Memory of a copy of the state, by kind. */
+type StateCopies = ReadonlyMap<StateKind, DeviceMemory>;
+
 /** Pinned memory by size, given out and taken back; allocating it is slow. */
 export class StagingPool implements Disposable {
   private readonly free = new Map<number, PinnedMemory[]>();
   private bytes = 0;
+  /** Copies of the state that the last checkpoint has left, where the GPU has room to keep them. */
+  private copies: StateCopies | null = null;
   /** The stream that copies leave the GPU on. */
   readonly stream: Stream;
 
@@ -29,6 +37,33 @@ export class StagingPool implements Disposable {
     return this.device.pinned(bytes);
   }
 
+  /** Memory on the GPU for copies of these sizes; that of the last checkpoint where it was kept. */
+  takeCopies(sizes: ReadonlyMap<StateKind, number>): StateCopies {
+    const kept = this.copies;
+    this.copies = null;
+    if (kept !== null) return kept;
+    const copies = new Map<StateKind, DeviceMemory>();
+    try {
+      for (const [kind, bytes] of sizes) copies.set(kind, this.device.allocate(bytes, "a copy of the state"));
+    } catch (cause) {
+      for (const copy of copies.values()) copy[Symbol.dispose]();
+      throw cause;
+    }
+    return copies;
+  }
+
+  /** Giving memory of the GPU back makes it wait, so copies are kept where that leaves much more than they take. */
+  giveBackCopies(copies: StateCopies): void {
+    const bytes = [...copies.values()].reduce((sum, copy) => sum + copy.bytes, 0);
+    if (this.copies === null && this.device.driver.memory().free > ROOMY * bytes) this.copies = copies;
+    else for (const copy of copies.values()) copy[Symbol.dispose]();
+  }
+
+  /** Whether copies were kept, so that none have to be allocated. */
+  get holdsCopies(): boolean {
+    return this.copies !== null;
+  }
+
   giveBack(memory: PinnedMemory): void {
     const size = memory.buffer.byteLength;
     this.free.set(size, [...(this.free.get(size) ?? []), memory]);
@@ -37,13 +72,15 @@ export class StagingPool implements Disposable {
   [Symbol.dispose](): void {
     for (const list of this.free.values()) for (const memory of list) memory[Symbol.dispose]();
     this.free.clear();
+    for (const copy of this.copies?.values() ?? []) copy[Symbol.dispose]();
+    this.copies = null;
     this.stream[Symbol.dispose]();
   }
 }
 
 /** The state as it was when this was made. */
 export class DeviceSnapshot implements StateSnapshot {
-  private readonly copies = new Map<StateKind, DeviceMemory>();
+  private readonly copies: StateCopies;
   private readonly taken: PinnedMemory[] = [];
   private closed = false;
 
@@ -53,18 +90,8 @@ export class DeviceSnapshot implements StateSnapshot {
     private readonly state: DeviceTrainState,
     private readonly pool: StagingPool,
   ) {
-    const { device } = training;
-    try {
-      for (const kind of stateKinds) {
-        const bytes = state.bytesOf(kind);
-        const copy = device.allocate(bytes, "a copy of the state");
-        this.copies.set(kind, copy);
-        training.copy(copy.address, state.base(kind), bytes);
-      }
-    } catch (cause) {
-      for (const copy of this.copies.values()) copy[Symbol.dispose]();
-      throw cause;
-    }
+    this.copies = pool.takeCopies(new Map(stateKinds.map((kind) => [kind, state.bytesOf(kind)])));
+    for (const [kind, copy] of this.copies) training.copy(copy.address, state.base(kind), copy.bytes);
     pool.stream.waitFor(training);
   }
 
@@ -87,7 +114,7 @@ export class DeviceSnapshot implements StateSnapshot {
     this.closed = true;
     this.pool.stream.device.enter();
     for (const memory of this.taken) this.pool.giveBack(memory);
-    for (const copy of this.copies.values()) copy[Symbol.dispose]();
+    this.pool.giveBackCopies(this.copies);
     return Promise.resolve();
   }
 }

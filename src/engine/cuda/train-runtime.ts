@@ -370,9 +370,10 @@ export class CudaTrainRuntime implements TrainRuntime {
   /** A copy on the GPU, read through a stream of its own; null where the GPU has no room for it. */
   snapshot(): Promise<StateSnapshot | null> {
     return this.turns.next(() => {
-      const { free } = this.device.driver.memory();
-      if (free < this.state.savedBytes() + LEAST_FREE) return Promise.resolve(null);
       this.staging ??= new StagingPool(this.device);
+      const { free } = this.device.driver.memory();
+      const holds = this.staging.holdsCopies || free >= this.state.savedBytes() + LEAST_FREE;
+      if (!holds) return Promise.resolve(null);
       return Promise.resolve(new DeviceSnapshot(this.stream, this.state, this.staging));
     });
   }

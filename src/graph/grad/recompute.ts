@@ -9,7 +9,7 @@ import type { Graph, Node, Prim, Value, ValueId } from "../ir/ir.js";
 export type Recompute = "none" | "norms" | "layer";
 
 /** Values of a network that decide what is made again. */
-export interface RecomputeFrame {
+interface RecomputeFrame {
   /** Nodes of the forward pass; those behind them are the backward pass. */
   readonly forward: number;
   /** What goes into each layer, and out of the last one. */

@@ -171,7 +171,7 @@ interface LateSum {
 }
 
 /** A sum whose second term goes into the launch that makes its first one. */
-export interface FusedSum {
+interface FusedSum {
   /** The value of the sum, and the term that is there already. */
   readonly out: ValueId;
   readonly other: ValueId;
