@@ -74,7 +74,7 @@ describe("a launch list", () => {
     // Down forwards; gradients of the gated unit, and of what was dispatched, by way of gates and ups at once.
     expect(count("raggedProduct")).toBe(layers);
     expect(count("raggedProductTurned")).toBe(2 * layers);
-    expect(count("raggedWeightGradient")).toBe(3 * layers);
+    expect(count("raggedWeightGradientNarrow")).toBe(3 * layers);
     expect(kernels.filter((kernel) => /^(swiglu|scaleRows|grouped.*|scaleRowsGrad)$/.test(kernel))).toEqual([]);
   });
 
