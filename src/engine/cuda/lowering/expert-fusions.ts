@@ -162,7 +162,7 @@ export class ExpertFusions {
     };
   }
 
-  /** How a gated unit's result is scaled, where nothing else needs it: its gradient makes it again, or there is none. */
+  /** How a gated unit's result is scaled, where nothing else needs it: its gradient makes it again, if there is one. */
   private useOfUnit(node: NodeOf<"swiglu">): { readonly scale: Placed<"scaleRows"> } | null {
     const use = this.scaling(node.out[0]);
     if (use === null) return null;

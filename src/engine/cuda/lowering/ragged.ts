@@ -10,7 +10,7 @@ const THREADS = 384;
 const TILE_ROWS = 128;
 const TILE_COLUMNS = 256;
 const DEPTH = 64;
-/** Bytes of shared memory: of a stage, of results on their way out, and of what there may be (compute capability 9.0). */
+/** Bytes of shared memory: of a stage, of results on their way out, and of what a block may have. */
 const STAGE_BYTES = (TILE_ROWS + TILE_COLUMNS) * DEPTH * 2;
 const PIECE_BYTES = 8 * 16 * (128 + 8) * 2;
 const MOST_SHARED = 232_448;
