@@ -271,11 +271,10 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, agrees with th
 
 /** The nearest numbers of bfloat16: 8 bits of mantissa. */
 const toBfloat16 = (data: Float64Array): Float64Array =>
-  data.map((x) =>
-    x === 0
-      ? 0
-      : Math.round(x / 2 ** (Math.floor(Math.log2(Math.abs(x))) - 7)) * 2 ** (Math.floor(Math.log2(Math.abs(x))) - 7),
-  );
+  data.map((x) => {
+    const unit = 2 ** (Math.floor(Math.log2(Math.abs(x))) - 7);
+    return x === 0 ? 0 : Math.round(x / unit) * unit;
+  });
 
 describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, in bfloat16`, () => {
   it("a router's product and its gradient are as exact as in float32", async () => {
@@ -283,7 +282,7 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, in bfloat16`, 
     const [tokens, hidden, experts] = [96, 72, 16];
     const [x, router] = [c.normal(tokens, hidden), c.normal(experts, hidden)];
     c.feeds[0] = toBfloat16(c.feeds[0]!);
-    // An input counts as either; a value that a node has made is stored as bfloat16, and dispatched rows are as they were.
+    // An input counts as either; what a node makes is stored as bfloat16, and dispatched rows are as they were.
     const { order, inverse } = routed(c, tokens, 4, 1);
     const rows = c.b.op("dispatch", [c.b.scale(x, 2), order, inverse], { k: 1 });
     const logits = c.b.op("matmul", [rows, router], { transA: false, transB: true });
