@@ -132,12 +132,12 @@ describe("study files", () => {
     ];
     expect(lines).toMatchInlineSnapshot(`
       [
-        "a.yaml:6 (continue.stepz): unknown key "stepz"; did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, resetAttention, auxLoss, zLoss, routing, evalEvery, saveEvery",
+        "a.yaml:6 (continue.stepz): unknown key "stepz"; did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, recompute, resetAttention, auxLoss, zLoss, routing, evalEvery, saveEvery",
         "a.yaml:11 (continue.lr.warm_up): unknown key "warm_up"; did you mean "warmup"? valid keys: peak, schedule, warmup, final, decay, steps",
         "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, recipe, router, scaling, routerStd, target, allowUnevenTopK, experts, noise, noiseFraction, drop, permute, shared, layers, pad, correctionBias, auxLossCoef",
         "a.yaml:12 (arms.dense.recipe): unknown key "recipe"; valid keys: kind, label",
         "a.yaml:2 (colour): unknown key "colour"; valid keys: name, seeds, threads, text, parent, model, tokenizer, pretrain, continue, evaluation, arms",
-        "a.yaml:8 (continue.aux-loss): unknown key "aux-loss"; did you mean "auxLoss"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, resetAttention, auxLoss, zLoss, routing, evalEvery, saveEvery",
+        "a.yaml:8 (continue.aux-loss): unknown key "aux-loss"; did you mean "auxLoss"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, recompute, resetAttention, auxLoss, zLoss, routing, evalEvery, saveEvery",
       ]
     `);
   });
@@ -363,7 +363,7 @@ describe("the training block of a train file", () => {
         "a.yaml:9 (training.groups.router.lr): expected a number above 0 and at most 1000, found 0",
         "a.yaml:9 (training.freeze): expected a list of at least 1, found an empty list",
         "a.yaml:9 (training.freeze[0]): expected text (Letters, digits, dots and stars), found text "a b"",
-        "a.yaml:7 (continue.budget): unknown key "budget"; valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, resetAttention, auxLoss, zLoss, routing, evalEvery, saveEvery",
+        "a.yaml:7 (continue.budget): unknown key "budget"; valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, recompute, resetAttention, auxLoss, zLoss, routing, evalEvery, saveEvery",
       ]
     `);
   });
