@@ -1,0 +1,147 @@
+/**
+ * Every causal model type of transformers, tiny, in transformers and here:
+ *
+ *   node test/external/sweep.mjs --python PYTHON [--work DIR] [--jobs N] [--out FILE.md] [--no-variants] [TYPE...]
+ *
+ * `sweep_models.py` makes the models; this opens each folder with the built toolkit and compares logits. Then every
+ * attribute of each accepted type is changed in turn and compared again. Writes the tables to FILE.md (or stdout) and
+ * exits with 1 if a folder was accepted and its logits differ. Needs `npm run build` first.
+ */
+import { spawnSync } from "node:child_process";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { availableParallelism, cpus, tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { onnxruntimeBackend } from "../../dist/engine/onnxruntime/backend.js";
+import { openModel } from "../../dist/evals/model.js";
+import { openTensorFile } from "../../dist/files/io/tensor-file.js";
+import { specFromConfig } from "../../dist/model/decoder/config.js";
+
+/** Largest difference from transformers' logits, as a fraction of the largest logit. */
+const sameLogits = 1e-4;
+
+const { values: flags, positionals: chosen } = parseArgs({
+  allowPositionals: true,
+  options: {
+    python: { type: "string" },
+    work: { type: "string" },
+    jobs: { type: "string", default: "1" },
+    out: { type: "string" },
+    "no-variants": { type: "boolean", default: false },
+    reuse: { type: "boolean", default: false },
+  },
+});
+if (flags.python === undefined) throw new Error("--python PYTHON is missing: one with torch and transformers");
+const work = flags.work ?? (await mkdtemp(join(tmpdir(), "upcycle-sweep-")));
+await mkdir(work, { recursive: true });
+
+const json = async (file) => JSON.parse(await readFile(file, "utf8"));
+
+function python(...args) {
+  const script = fileURLToPath(new URL("sweep_models.py", import.meta.url));
+  const { status } = spawnSync(flags.python, [script, ...args], { stdio: ["ignore", "inherit", "inherit"] });
+  if (status !== 0) throw new Error(`sweep_models.py ${args[0]} exited with ${status}`);
+}
+
+/** Has the models of a list made; each entry then has its class, or the reason why transformers cannot make it. */
+async function made(name, entries) {
+  const file = join(work, name);
+  if (!flags.reuse) {
+    await writeFile(file, JSON.stringify(entries));
+    python("run", work, file, flags.jobs);
+  }
+  return json(`${file}.results.json`);
+}
+
+/** What we make of a folder whose logits are known: `same`, `refused` with the reason, or `DIFFERENT`. */
+async function verdict(dir, expectedFile) {
+  let model;
+  try {
+    model = await openModel(dir, onnxruntimeBackend, 1);
+  } catch (error) {
+    if (error?.name !== "UpcycleError") return { verdict: "BROKEN", words: error.stack.split("\n")[0] };
+    return { verdict: "refused", words: reason(error, dir) };
+  }
+  const expected = await openTensorFile(expectedFile);
+  try {
+    const [batch, sequence] = expected.tensors.get("input_ids").shape;
+    const bytes = async (name) => (await expected.read(name)).slice().buffer;
+    const theirs = new Float32Array(await bytes("logits"));
+    const ours = await model.logits(new Int32Array(await bytes("input_ids")), { batch, sequence });
+    const largest = theirs.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    const off = theirs.reduce((most, value, index) => Math.max(most, Math.abs(value - ours[index])), 0);
+    const difference = off / largest;
+    return { verdict: difference <= sameLogits ? "same" : "DIFFERENT", difference };
+  } catch (error) {
+    return { verdict: "BROKEN", words: error.stack.split("\n")[0] };
+  } finally {
+    await expected.close();
+    await model.close();
+  }
+}
+
+/** The reason alone: without the path, which is this machine's, and without the list of families. */
+function reason(error, dir) {
+  return error.line
+    .replaceAll(`${join(dir, "config.json")}: `, "")
+    .replaceAll(`${dir}: `, "")
+    .replaceAll(dir, "the folder")
+    .replace(/, expected one of upcycle, .*$/, ": no family that is read here");
+}
+
+async function types() {
+  if (!flags.reuse) python("list", work);
+  const all = await json(join(work, "types.json"));
+  const entries = await made("types.json", chosen.length === 0 ? all : all.filter(({ type }) => chosen.includes(type)));
+  for (const entry of entries) {
+    if (entry.class === undefined) continue;
+    const dir = join(work, entry.name);
+    const expected = join(dir, "expected.safetensors");
+    Object.assign(entry, await verdict(dir, expected));
+    entry.saved = await verdict(join(dir, "saved"), expected);
+    process.stderr.write(`${entry.type}: ${entry.verdict} / ${entry.saved.verdict}\n`);
+  }
+  return entries;
+}
+
+/** Only folders that we accept need transformers' verdict. */
+const refusal = ({ config, name }) => {
+  try {
+    specFromConfig(config, join(work, name, "config.json"));
+    return null;
+  } catch (error) {
+    if (error?.name !== "UpcycleError") return { verdict: "BROKEN", words: error.stack.split("\n")[0] };
+    return { verdict: "refused", words: reason(error, join(work, name)) };
+  }
+};
+
+async function variants(accepted) {
+  if (!flags.reuse) python("variants", work, ...accepted);
+  const all = await json(join(work, "variants.json"));
+  const entries = all.map((entry) => ({ ...entry, ...refusal(entry) }));
+  const open = await made("variants-open.json", entries.filter(({ verdict: known }) => known === undefined));
+  for (const entry of open) {
+    if (entry.class === undefined) continue;
+    const dir = join(work, entry.name);
+    Object.assign(entry, await verdict(dir, join(dir, "expected.safetensors")));
+    if (entry.verdict !== "same") process.stderr.write(`${entry.type}: ${entry.change}: ${entry.verdict} ${entry.words ?? entry.difference}\n`);
+    else await rm(dir, { recursive: true });
+  }
+  return [...entries.filter(({ verdict: known }) => known !== undefined), ...open];
+}
+
+const started = await types();
+const accepted = started.filter((entry) => entry.verdict === "same" || entry.saved?.verdict === "same").map(({ type }) => type);
+const changed = flags["no-variants"] ? [] : await variants(accepted);
+await writeFile(join(work, "results.json"), JSON.stringify({ types: started, variants: changed }, null, 1));
+const wrong = [...started, ...changed].filter(({ verdict: known, saved }) =>
+  [known, saved?.verdict].some((word) => word === "DIFFERENT" || word === "BROKEN"),
+);
+console.log(
+  `${started.length} types: ${accepted.length} agree, ${started.filter(({ verdict: known }) => known === "refused").length} refused, ` +
+    `${started.filter((entry) => entry.class === undefined).length} not made; ${changed.length} variants; ${wrong.length} wrong`,
+);
+for (const { type, change, verdict: known, words, difference, saved } of wrong)
+  console.log(`${type} ${change ?? "as the class has it"}: ${known} ${words ?? difference} ${JSON.stringify(saved ?? "")}`);
+if (wrong.length > 0) process.exitCode = 1;
