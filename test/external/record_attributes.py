@@ -1,11 +1,12 @@
 """Which attributes of its config does transformers read for a family?
 
-    python record_attributes.py FAMILY... > test/model/decoder/attributes.json
+    python record_attributes.py test/model/decoder/attributes.json FAMILY...
 
-For each family a tiny model is made from a config.json, run, and continued behind a cache, all in eager attention; every
+Adds the families to the file. For each, a tiny model is made from a config.json, run, and continued behind a cache, all in eager attention; every
 attribute that code of transformers reads on the way is recorded, those of dictionaries as DICTIONARY.KEY. An entry says
-where: `config` (the config class itself), `build`, `run`, `generate`; `declared` alone: never read. What the library's
-shared code reads for every model to save, print or distribute it is no matter of a family and left out.
+where: `config` (the config class itself, keys that it turns into others among them), `build`, `run`, `generate`;
+`declared` alone: never read. What the library's shared code reads for every model to save, print or distribute it is no
+matter of a family and left out. `others` are values that the attribute may have instead.
 """
 import dataclasses
 import inspect
@@ -113,7 +114,12 @@ def keywords_of(config_class):
     for owner in config_class.__mro__:
         for method in ("__init__", "__post_init__", "convert_rope_params_to_dict"):
             if owner.__module__.startswith("transformers.") and method in vars(owner):
-                keys.update(re.findall(r"""kwargs\.(?:pop|get)\(\s*"(\w+)\"""", inspect.getsource(vars(owner)[method])))
+                try:
+                    source = inspect.getsource(vars(owner)[method])
+                except OSError:
+                    # A dataclass's own `__init__` was never written down.
+                    continue
+                keys.update(re.findall(r"""kwargs\.(?:pop|get)\(\s*"(\w+)\"""", source))
     return keys
 
 
@@ -163,15 +169,53 @@ def record_family(family):
                 pass
     owners = [config_class, *(part for part in config_class.sub_configs.values() if dataclasses.is_dataclass(part))]
     for owner in owners:
-        for name in [*(field.name for field in dataclasses.fields(owner)), *keywords_of(owner)]:
-            seen.setdefault(prefixes.get(owner, "") + name, set())
+        for field in dataclasses.fields(owner):
+            seen.setdefault(prefixes.get(owner, "") + field.name, set())
+        for name in keywords_of(owner):
+            seen.setdefault(prefixes.get(owner, "") + name, set()).add("config")
     order = ["config", "build", "run", "generate"]
-    return {name: " ".join(one for one in order if one in phases) or "declared" for name, phases in sorted(seen.items())}
+    read = {name: " ".join(one for one in order if one in phases) or "declared" for name, phases in sorted(seen.items())}
+    return {"config": config, "attributes": read, "others": {name: others_of(name, config) for name in read}}
+
+
+def expanded(facts):
+    """The families of a file, each with all its values."""
+    usual = facts.pop("others")
+    for one in facts.values():
+        one["others"] = {name: one["others"].get(name, usual[name]) for name in one["attributes"]}
+    return facts
+
+
+def compacted(families):
+    """Values that most families share stand once, under `others`; a family has those that differ."""
+    common = {}
+    for facts in families.values():
+        for name, values in facts["others"].items():
+            common.setdefault(name, []).append(json.dumps(values))
+    usual = {name: max(set(lists), key=lists.count) for name, lists in sorted(common.items())}
+    for facts in families.values():
+        facts["others"] = {name: values for name, values in facts["others"].items() if json.dumps(values) != usual[name]}
+    return {"others": {name: json.loads(text) for name, text in usual.items()}, **families}
+
+
+def others_of(path, config):
+    """Values that an attribute may have instead of its own."""
+    value = config
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return [*tiny.alternatives(path.split(".")[-1], value), *tiny.generic.get(path, [])]
 
 
 if __name__ == "__main__":
+    file, *families = sys.argv[1:]
     result = {}
-    for family in sys.argv[1:]:
+    if os.path.exists(file):
+        with open(file) as opened:
+            result = expanded(json.load(opened))
+    for family in families:
         print(family, file=sys.stderr)
         result[family] = record_family(family)
-    print(json.dumps(result, indent=1))
+    # One family a line, so that a change shows which family it is.
+    with open(file, "w") as opened:
+        lines = [f"{json.dumps(name)}:{json.dumps(facts)}" for name, facts in sorted(compacted(result).items())]
+        opened.write("{" + ",\n".join(lines) + "}\n")

@@ -105,11 +105,22 @@ async function types() {
   return entries;
 }
 
-/** Only folders that we accept need transformers' verdict. */
-const refusal = ({ config, name }) => {
+/** What transformers reads of each family's config, as `record_attributes.py` saw it. */
+const recorded = await json(fileURLToPath(new URL("../model/decoder/attributes.json", import.meta.url)));
+
+/** Whether neither transformers nor we look at what was changed: then nothing has to be run. */
+function isUnread({ type, change }, spec, unchanged) {
+  const attributes = recorded[type]?.attributes;
+  if (attributes === undefined || JSON.stringify(spec) !== JSON.stringify(unchanged)) return false;
+  return !/config|build|run/.test(attributes[change.split(" ")[0]] ?? "");
+}
+
+/** A verdict that needs no model: we refuse the config, or nobody reads the change. Else null. */
+const early = (entry, unchanged) => {
+  const { config, name } = entry;
   try {
-    specFromConfig(config, join(work, name, "config.json"));
-    return null;
+    const spec = specFromConfig(config, join(work, name, "config.json"));
+    return isUnread(entry, spec, unchanged.get(entry.type)) ? { verdict: "unread" } : null;
   } catch (error) {
     if (error?.name !== "UpcycleError") return { verdict: "BROKEN", words: error.stack.split("\n")[0] };
     return { verdict: "refused", words: reason(error, join(work, name)) };
@@ -117,9 +128,11 @@ const refusal = ({ config, name }) => {
 };
 
 async function variants(accepted) {
-  if (!flags.reuse) python("variants", work, ...accepted);
+  const names = accepted.map(({ type }) => type);
+  if (!flags.reuse) python("variants", work, ...names);
   const all = await json(join(work, "variants.json"));
-  const entries = all.map((entry) => ({ ...entry, ...refusal(entry) }));
+  const unchanged = new Map(accepted.map(({ type, config }) => [type, specFromConfig(config, type)]));
+  const entries = all.map((entry) => ({ ...entry, ...early(entry, unchanged) }));
   const open = await made("variants-open.json", entries.filter(({ verdict: known }) => known === undefined));
   for (const entry of open) {
     if (entry.class === undefined) continue;
@@ -132,7 +145,7 @@ async function variants(accepted) {
 }
 
 const started = await types();
-const accepted = started.filter((entry) => entry.verdict === "same" || entry.saved?.verdict === "same").map(({ type }) => type);
+const accepted = started.filter((entry) => entry.verdict === "same");
 const changed = flags["no-variants"] ? [] : await variants(accepted);
 await writeFile(join(work, "results.json"), JSON.stringify({ types: started, variants: changed }, null, 1));
 const wrong = [...started, ...changed].filter(({ verdict: known, saved }) =>

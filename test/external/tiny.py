@@ -190,6 +190,7 @@ special = {
         "global_config": {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 48},
         "encoder_hash_byte_group_vocab": 64,
     },
+    "cohere": {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}},
     "cohere_compass_text": {"rope_parameters": compass_ropes},
     "dbrx": {"attn_config": {"rope_theta": 10_000.0, "kv_n_heads": 2, "clip_qkv": 8.0}, "ffn_config": {"moe_num_experts": 8, "moe_top_k": 2}},
     "deepseek_v2": {"num_experts_per_tok": 2, "topk_group": 1, "n_group": 1, "first_k_dense_replace": 1},
@@ -318,7 +319,7 @@ def changes(config, declared, path):
 
 def opens_others(change):
     """Whether a change may make a class look at attributes that it passed over."""
-    return change.endswith(("= true", "= false")) or "rope" in change or "types" in change
+    return change.endswith(("= true", "= false")) or change.startswith("rope_parameters = {") or "types = [" in change
 
 
 # Keys that configs carry whether or not their class declares them.

@@ -5,6 +5,7 @@
 import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import type { DecoderSpec, Family } from "./types.js";
+import { refuseDepartures } from "./attributes.js";
 import { allExpertTensors, mostTensors } from "./bounds.js";
 import { readQuantization } from "./quantization.js";
 import { families } from "./types.js";
@@ -117,6 +118,7 @@ export function specFromConfig(config: unknown, where: string): DecoderSpec {
   }
   // Also refuses what cannot be read; how 8-bit weights are stored is no matter of the spec.
   readQuantization(config, where);
+  refuseDepartures(reader, type as Family);
   const spec = dialects[type as Family].read(reader);
   const tensors = allExpertTensors(spec);
   if (tensors > mostTensors) {
