@@ -2,8 +2,9 @@
 
     python sweep_models.py list WORK              writes WORK/types.json: a config.json for every causal model type
     python sweep_models.py variants WORK TYPE...  writes WORK/variants.json: the same with one attribute changed each
-    python sweep_models.py run WORK LIST JOBS     makes the models of a list: WORK/NAME/{config.json,model.safetensors,
-                                                  expected.safetensors}, and LIST.results.json: what came of each
+    python sweep_models.py run WORK LIST JOBS     makes those models of a list that LIST.names.json names:
+                                                  WORK/NAME/{config.json,model.safetensors,expected.safetensors}, and
+                                                  LIST.results.json: what came of each
 
 An entry of a list is {"type", "name", "change", "config"}. Its model is made from exactly that config.json, through
 AutoConfig as `from_pretrained` would; `saved/` beside it is the folder as transformers writes it.
@@ -121,6 +122,9 @@ def attempt(work, entry):
 def run(work, file, jobs):
     with open(file) as opened:
         entries = json.load(opened)
+    with open(f"{file}.names.json") as opened:
+        names = set(json.load(opened))
+    entries = [entry for entry in entries if entry["name"] in names]
     # Imported before the processes fork, so that none of them has to.
     for model_type in {entry["type"] for entry in entries}:
         try:

@@ -14,7 +14,7 @@ import { readJson } from "../io/ranges.js";
 import type { FloatDtype } from "../numeric/dtype.js";
 import { floatBytes, storedPlace, toFloat32 } from "../numeric/dtype.js";
 import { matrixShape, wholeRows, type TypedBytes } from "../numeric/rectangles.js";
-import { specFromConfig } from "../../model/decoder/config.js";
+import { specFromConfig, unreadKeys } from "../../model/decoder/config.js";
 import { readQuantization } from "../../model/decoder/quantization.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { isComputedBuffer, olderName } from "../../model/tensors/names.js";
@@ -111,7 +111,8 @@ async function openFolder(dir: string): Promise<Checkpoint> {
     const others = [...tensors.keys()]
       .filter((name) => !names.has(name) && !scales.has(name) && !isComputedBuffer(name))
       .sort();
-    return checkpointOf({ dir, spec, config, tensors, others, sources: slotSources(places, tensors, dir), files });
+    const opened = checkpointOf({ dir, spec, config, tensors, others, sources: slotSources(places, tensors, dir), files });
+    return { ...opened, notes: [...opened.notes, ...noteOnKeys(unreadKeys(config))] };
   } catch (cause) {
     await Promise.all(files.map((file) => file.close()));
     throw cause;
@@ -320,6 +321,14 @@ function dominantDtype(sources: Iterable<SlotSource>): FloatDtype {
   const counts = new Map<FloatDtype, number>();
   for (const { slot, dtype } of sources) counts.set(dtype, (counts.get(dtype) ?? 0) + elements(slot.shape));
   return [...counts].reduce((a, b) => (b[1] > a[1] ? b : a))[0];
+}
+
+/** Files carry keys of many programs; one that nobody is known to read may still have meant something to its writer. */
+function noteOnKeys(keys: readonly string[]): string[] {
+  if (keys.length === 0) return [];
+  const listed = keys.length <= 5 ? keys.join(", ") : `${keys.slice(0, 5).join(", ")}, ...`;
+  const [them, are] = keys.length === 1 ? ["key", "is"] : ["keys", "are"];
+  return [`config.json has ${keys.length} ${them} that ${are} read neither here nor by transformers: ${listed}`];
 }
 
 function notesOn(activationScales: readonly string[]): string[] {

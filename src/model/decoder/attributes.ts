@@ -102,6 +102,7 @@ const olderShared: AttributeTable = {
   ...each(used, "model_type", "quantization_config", "compression_config"),
   ...each(bookkeeping, "_name_or_path", "custom_pipelines", "task_specific_params", "tokenizer_class", "language"),
   ...each(bookkeeping, "unsloth_version", "unsloth_fixed"),
+  upcycle: irrelevant("says how this toolkit made the model"),
   ...each(execution, "_attn_implementation", "_attn_implementation_autoset", "use_flash_attn", "use_flash_attention_2"),
   ...each(execution, "_flash_attn_2_enabled", "model_max_length", "is_llama_config", "ep_size", "torchscript"),
   tie_last_hidden_states: outputs,
@@ -150,7 +151,11 @@ const insideObjects: AttributeTable = Object.fromEntries(
     ),
   ]),
 );
-const layerOfTensors = irrelevant("a switch for the class's implementation; the result is the same");
+const longropeOnly = each(
+  irrelevant("belongs to a kind of rope that this family's class refuses"),
+  ...["beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor"].map((key) => `rope_parameters.${key}`),
+);
+const otherKernel = irrelevant("a switch for the class's implementation; the result is the same");
 
 /** Attributes of single families, and shared ones that mean something else to them. */
 const own: Readonly<Partial<Record<Family, AttributeTable>>> = {
@@ -162,9 +167,15 @@ const own: Readonly<Partial<Record<Family, AttributeTable>>> = {
   starcoder2: { ...windowed, ...each(used, "norm_epsilon", "use_bias") },
   stablelm: each(used, "layer_norm_eps", "use_qkv_bias", "qk_layernorm", "use_parallel_residual"),
   cohere: each(used, "layer_norm_eps", "logit_scale", "use_qk_norm"),
-  phi3: windowed,
+  phi3: {
+    ...windowed,
+    ...longropeOnly,
+    "rope_parameters.original_max_position_embeddings": irrelevant("the one beside rope_parameters has the last word"),
+  },
   gpt_neox: {
     ...each(used, "layer_norm_eps", "use_parallel_residual", "rotary_pct", "rotary_emb_base"),
+    rope_theta: irrelevant("the class reads rotary_emb_base and rope_parameters"),
+    partial_rotary_factor: irrelevant("the class reads rotary_pct and rope_parameters"),
     is_decoder: internal,
   },
   gemma: each(used, "use_bidirectional_attention"),
@@ -189,15 +200,20 @@ const own: Readonly<Partial<Record<Family, AttributeTable>>> = {
     ...qwenWindows,
     ...each(used, "decoder_sparse_step", "mlp_only_layers", "shared_expert_intermediate_size", "qkv_bias"),
   },
-  qwen3_moe: { ...layered, ...each(used, "use_sliding_window", "decoder_sparse_step", "mlp_only_layers") },
+  qwen3_moe: { ...windowed, ...each(used, "use_sliding_window", "decoder_sparse_step", "mlp_only_layers") },
   olmoe: each(used, "clip_qkv", "sliding_window"),
-  mellum: { ...layered, ...ropesByType, ...each(used, "mlp_layer_types") },
+  mellum: {
+    ...layered,
+    ...ropesByType,
+    ...each(used, "mlp_layer_types"),
+    ...each(irrelevant("the class reads rope_parameters"), "rope_theta", "rope_scaling"),
+  },
   dots1: { ...layered, ...routed, ...each(used, "max_window_layers", "first_k_dense_replace") },
   glm4_moe: { ...routed, ...each(used, "first_k_dense_replace", "use_qk_norm"), num_mtp_layers: extraPredictions },
   solar_open: routed,
   hy_v3: {
     ...each(used, "mlp_bias", "num_shared_experts", "router_scaling_factor", "mlp_layer_types"),
-    enable_moe_fp32_combine: layerOfTensors,
+    enable_moe_fp32_combine: otherKernel,
   },
   hunyuan_v1_moe: {
     ...each(used, "moe_topk", "rope_parameters.alpha"),
@@ -205,6 +221,7 @@ const own: Readonly<Partial<Record<Family, AttributeTable>>> = {
   },
   deepseek_v3: {
     ...routed,
+    head_dim: irrelevant("the sizes of the parts of a head count"),
     num_mtp_layers: extraPredictions,
     ...each(used, "first_k_dense_replace", "q_lora_rank", "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"),
     ...each(used, "rope_interleave"),
@@ -213,6 +230,7 @@ const own: Readonly<Partial<Record<Family, AttributeTable>>> = {
   granitemoe_swa: { ...layered, ...multipliers, ...each(used, "shared_intermediate_size", "layer_rope_theta") },
   phimoe: {
     ...windowed,
+    ...longropeOnly,
     ...each(used, "lm_head_bias", "router_jitter_noise", "rope_parameters.short_mscale", "rope_parameters.long_mscale"),
   },
   ernie4_5_moe: each(
@@ -239,6 +257,10 @@ const own: Readonly<Partial<Record<Family, AttributeTable>>> = {
   gpt2: {
     ...each(used, "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "activation_function"),
     ...each(used, "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "add_cross_attention"),
+    ...each(
+      irrelevant("positions are learnt"),
+      ...["rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor"],
+    ),
     reorder_and_upcast_attn: irrelevant("computes the same scores in another precision"),
     ...each(heads, "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels"),
     ...each(heads, "summary_first_dropout"),

@@ -2,20 +2,18 @@
  * Every attribute that transformers reads of a family's config has an entry in our table, and the entry is true.
  * `attributes.json` was recorded by `test/external/record_attributes.py`.
  */
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import {
   attributeUse,
   ownAttributes,
   sharedAttributes,
-  unknownKeys,
   type AttributeUse,
 } from "../../../src/model/decoder/attributes.js";
-import { specFromConfig } from "../../../src/model/decoder/config.js";
-import { ConfigReader } from "../../../src/model/decoder/families/reader.js";
+import { specFromConfig, unreadKeys } from "../../../src/model/decoder/config.js";
 import { families, ownFamily, type Family } from "../../../src/model/decoder/types.js";
-import { goldenConfig, type Config } from "./families/configs.js";
+import { goldenConfig, read, write, type Config } from "./families/configs.js";
 
 /** A family's tiny config; what transformers reads of it, and where; other values that attributes may have. */
 interface Recorded {
@@ -60,32 +58,57 @@ const yarn = { rope_type: "yarn", rope_theta: 10_000, factor: 4, original_max_po
 const llama3 = { ...yarn, rope_type: "llama3", low_freq_factor: 1, high_freq_factor: 4 };
 const longrope = { ...yarn, rope_type: "longrope", short_factor: [1, 1, 1, 1], long_factor: [1, 2, 3, 4] };
 const mscaled = { ...yarn, mscale: 1, mscale_all_dim: 1 };
+/** LongRoPE's factors for heads of which only so many pairs turn. */
+const half = (pairs: number): Config => ({
+  short_factor: Array<number>(pairs).fill(1),
+  long_factor: Array<number>(pairs).fill(2),
+});
+const slidingFirst = ["sliding_attention", "full_attention"];
 const byType = (rope: Config): Config => ({ full_attention: rope, sliding_attention: rope });
 
 /** Configs in which attributes may say something that they do not say in the family's own. */
 const contexts: readonly Config[] = [
-  ...[yarn, llama3, longrope, mscaled, { rope_type: "linear", rope_theta: 10_000, factor: 2 }].flatMap((rope) => [
-    { rope_parameters: rope },
-    { rope_parameters: byType(rope) },
-  ]),
-  { rope_parameters: byType({ rope_type: "default", rope_theta: 10_000 }), layer_types: ["full_attention", "sliding_attention"] },
+  ...[yarn, llama3, longrope, { ...longrope, ...half(2) }, { ...longrope, ...half(1) }, mscaled, { rope_type: "linear", rope_theta: 10_000, factor: 2 }].flatMap(
+    (rope) => [{ rope_parameters: rope }, { rope_parameters: byType(rope) }],
+  ),
+  { rope_parameters: { ...longrope, short_mscale: 1.1, long_mscale: 1.1 }, original_max_position_embeddings: 16 },
+  { rope_parameters: { rope_theta: 10_000 } },
+  { rope_parameters: { rope_type: "dynamic", rope_theta: 10_000, alpha: 3 } },
+  { rope_parameters: { rope_type: "default", rope_theta: 10_000 } },
+  { rope_parameters: byType({ rope_type: "default", rope_theta: 10_000 }), layer_types: slidingFirst },
   { use_sliding_window: true, max_window_layers: 0 },
-  { use_sliding_window: true, layer_types: ["full_attention", "sliding_attention"] },
+  { use_sliding_window: true, layer_types: slidingFirst },
+  { use_sliding_window: true, sliding_window: 8, layer_types: slidingFirst },
+  { mlp_only_layers: [0] },
+  { mlp_layer_types: ["dense", "sparse"] },
+  { moe_layer_start_index: 0 },
 ];
 /** Values beyond the recorded ones. */
 const values: Readonly<Record<string, readonly unknown[]>> = {
-  bos_token_id: [5],
-  eos_token_id: [5],
-  pad_token_id: [5],
+  bos_token_id: [7],
+  eos_token_id: [7],
+  pad_token_id: [7],
   layer_types: [["chunked_attention", "full_attention"]],
-  use_sliding_window: [true],
+  partial_rotary_factor: [1],
+  use_sliding_window: [false],
+  moe_layer_end_index: [0],
+  attn_config: [{ kv_n_heads: 1 }],
+  ffn_config: [{ moe_num_experts: 4 }],
+  original_max_position_embeddings: [32],
   "rope_parameters.type": ["linear"],
+  "rope_parameters.short_mscale": [1.3],
+  "rope_parameters.long_mscale": [1.3],
   "rope_parameters.factor": [3],
+  "rope_parameters.alpha": [2],
   "rope_parameters.attention_factor": [1.5],
   "rope_parameters.beta_fast": [4],
   "rope_parameters.beta_slow": [0.5],
+  "rope_parameters.low_freq_factor": [2],
+  "rope_parameters.high_freq_factor": [8],
   "rope_parameters.mscale": [0.5],
   "rope_parameters.mscale_all_dim": [0.5],
+  "rope_parameters.original_max_position_embeddings": [32],
+  "rope_parameters.partial_rotary_factor": [1],
   "rope_parameters.truncate": [false],
 };
 
@@ -146,8 +169,8 @@ describe("attributes that transformers reads", () => {
   });
 
   it("has no entry that transformers does not read", () => {
-    const read = new Set(known.flatMap((family) => Object.keys(factsOf(family).attributes)));
-    expect(sharedAttributes.filter((name) => !read.has(name))).toEqual([]);
+    const all = new Set(known.flatMap((family) => Object.keys(factsOf(family).attributes)));
+    expect(sharedAttributes.filter((name) => !all.has(name))).toEqual([]);
     const stale = known.flatMap((family) =>
       ownAttributes(family).flatMap((name) => (name in factsOf(family).attributes ? [] : [`${family}: ${name}`])),
     );
@@ -159,9 +182,19 @@ describe("attributes that transformers reads", () => {
   });
 });
 
-describe("unknownKeys", () => {
+describe("unreadKeys", () => {
   it("names keys that say something and that nobody reads", () => {
     const config = { ...goldenConfig("dense/llama"), my_window: 8, nothing: null, temperature: 0.6 };
-    expect(unknownKeys(new ConfigReader(config, "config.json"), "llama")).toEqual(["my_window"]);
+    expect(unreadKeys(config)).toEqual(["my_window"]);
+  });
+
+  const golden = ["dense", "moe"].flatMap((kind) =>
+    readdirSync(new URL(`../../golden/${kind}`, import.meta.url)).map((name) => `${kind}/${name}`),
+  );
+
+  it.each(golden)("%s: names nothing in what transformers wrote, nor in what we write", (name) => {
+    const config = goldenConfig(name);
+    expect(unreadKeys(config)).toEqual([]);
+    expect(unreadKeys(write(read(config)))).toEqual([]);
   });
 });
