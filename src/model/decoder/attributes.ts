@@ -151,10 +151,7 @@ const insideObjects: AttributeTable = Object.fromEntries(
     ),
   ]),
 );
-const longropeOnly = each(
-  irrelevant("belongs to a kind of rope that this family's class refuses"),
-  ...["beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor"].map((key) => `rope_parameters.${key}`),
-);
+const otherRope = irrelevant("belongs to a kind of rope that this family's class refuses");
 const otherKernel = irrelevant("a switch for the class's implementation; the result is the same");
 
 /** Attributes of single families, and shared ones that mean something else to them. */
@@ -169,7 +166,7 @@ const own: Readonly<Partial<Record<Family, AttributeTable>>> = {
   cohere: each(used, "layer_norm_eps", "logit_scale", "use_qk_norm"),
   phi3: {
     ...windowed,
-    ...longropeOnly,
+    ...each(otherRope, "rope_parameters.low_freq_factor", "rope_parameters.high_freq_factor"),
     "rope_parameters.original_max_position_embeddings": irrelevant("the one beside rope_parameters has the last word"),
   },
   gpt_neox: {
@@ -230,7 +227,8 @@ const own: Readonly<Partial<Record<Family, AttributeTable>>> = {
   granitemoe_swa: { ...layered, ...multipliers, ...each(used, "shared_intermediate_size", "layer_rope_theta") },
   phimoe: {
     ...windowed,
-    ...longropeOnly,
+    ...each(otherRope, "rope_parameters.low_freq_factor", "rope_parameters.high_freq_factor"),
+    ...each(otherRope, "rope_parameters.beta_fast", "rope_parameters.beta_slow"),
     ...each(used, "lm_head_bias", "router_jitter_noise", "rope_parameters.short_mscale", "rope_parameters.long_mscale"),
   },
   ernie4_5_moe: each(
@@ -277,7 +275,7 @@ const olderOwn: Readonly<Partial<Record<Family, AttributeTable>>> = {
     used,
     ...["num_shared_expert", "use_mixed_mlp_moe", "use_cla", "moe_layer_num_skipped", "use_qk_norm"],
   ),
-  deepseek_v3: { ...olderRouted, num_nextn_predict_layers: extraPredictions },
+  deepseek_v3: { ...olderRouted, num_nextn_predict_layers: extraPredictions, qk_head_dim: internal },
   gpt_oss: each(used, "swiglu_limit"),
 };
 

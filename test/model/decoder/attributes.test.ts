@@ -72,6 +72,7 @@ const contexts: readonly Config[] = [
     (rope) => [{ rope_parameters: rope }, { rope_parameters: byType(rope) }],
   ),
   { rope_parameters: { ...longrope, short_mscale: 1.1, long_mscale: 1.1 }, original_max_position_embeddings: 16 },
+  { rope_parameters: { ...longrope, short_mscale: 1.1, long_mscale: 1.1 } },
   { rope_parameters: { rope_theta: 10_000 } },
   { rope_parameters: { rope_type: "dynamic", rope_theta: 10_000, alpha: 3 } },
   { rope_parameters: { rope_type: "default", rope_theta: 10_000 } },
