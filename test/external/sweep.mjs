@@ -4,7 +4,7 @@
  *   node test/external/sweep.mjs --python PYTHON [--work DIR] [--jobs N] [--out FILE.md] [--no-variants] [TYPE...]
  *
  * `sweep_models.py` makes the models; this opens each folder with the built toolkit and compares logits. Then every
- * attribute of each accepted type is changed in turn and compared again. Writes the tables to FILE.md (or stdout) and
+ * attribute of each accepted type is changed in turn and compared again. Writes the tables to FILE.md and
  * exits with 1 if a folder was accepted and its logits differ. Needs `npm run build` first.
  */
 import { spawnSync } from "node:child_process";
@@ -17,6 +17,7 @@ import { onnxruntimeBackend } from "../../dist/engine/onnxruntime/backend.js";
 import { openModel } from "../../dist/evals/model.js";
 import { openTensorFile } from "../../dist/files/io/tensor-file.js";
 import { specFromConfig } from "../../dist/model/decoder/config.js";
+import { sweepPage } from "./sweep-table.mjs";
 
 /** Largest difference from transformers' logits, as a fraction of the largest logit. */
 const sameLogits = 1e-4;
@@ -164,10 +165,21 @@ async function variants(accepted) {
   return [...entries.filter(({ verdict: known }) => known !== undefined), ...open];
 }
 
+function facts() {
+  const program = "import torch, transformers; print(f'transformers {transformers.__version__}, torch {torch.__version__}')";
+  const { stdout } = spawnSync(flags.python, ["-c", program], { encoding: "utf8" });
+  const machine = `${availableParallelism()} cores of ${cpus()[0]?.model ?? "an unknown CPU"}`;
+  return {
+    date: new Date().toISOString().slice(0, 10),
+    versions: `${stdout.trim()}, float32, eager attention; Node.js ${process.version}; ${machine}`,
+  };
+}
+
 const started = await types();
 const accepted = started.filter((entry) => entry.verdict === "same");
 const changed = flags["no-variants"] ? [] : await variants(accepted);
 await writeFile(join(work, "results.json"), JSON.stringify({ types: started, variants: changed }, null, 1));
+if (flags.out !== undefined) await writeFile(flags.out, sweepPage({ types: started, variants: changed, facts: facts(), known: knownDifference }));
 const wrong = [...started, ...changed].filter(
   (entry) =>
     [entry.verdict, entry.saved?.verdict].some((word) => word === "DIFFERENT" || word === "BROKEN") &&
