@@ -73,10 +73,10 @@ ${table(
 
 ## Not made
 
-Transformers does not make these from sizes alone.
+Transformers makes no model of these from a config.json that runs on token ids alone.
 
 ${table(
-  ["type", "what transformers says"],
+  ["type", "why"],
   failed.map(({ type, failure }) => [`\`${type}\``, cell(failure)]),
 )}
 ${

@@ -45,6 +45,9 @@ def list_types(work):
     entries = []
     for model_type in tiny.causal_types():
         entry = {"type": model_type, "name": model_type, "change": None}
+        if model_type in tiny.impossible:
+            entries.append({**entry, "config": None, "failure": tiny.impossible[model_type]})
+            continue
         try:
             entry["config"] = config_of(model_type, tiny.tiny_settings(model_type))
             json.dumps(entry)

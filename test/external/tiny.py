@@ -177,8 +177,6 @@ def logits(model, ids):
 full = ["full_attention"] * LAYERS
 compass_ropes = {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]}}
 head = {"head_dim": 8}
-codec = {"model_type": "encodec", "hidden_size": 32, "num_filters": 4, "codebook_size": 64, "codebook_dim": 32}
-text_encoder = {"model_type": "t5", "vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
 byte_layers = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1, "intermediate_size": 48}
 
 # What a type needs beyond smaller sizes: attributes whose class defaults are no model, or which hang together.
@@ -204,14 +202,23 @@ special = {
     "lfm2_moe": {"layer_types": full, "num_dense_layers": 1},
     "mamba2": {"num_heads": 8},
     "ministral": head,
-    "musicgen": {"text_encoder": text_encoder, "audio_encoder": codec},
-    "musicgen_melody": {"text_encoder": text_encoder, "audio_encoder": codec},
     "nemotron": {**head, "num_key_value_heads": 2},
     "reformer": {"is_decoder": True, "axial_pos_embds": False, "attn_layers": ["local", "local"], "local_attn_chunk_length": 8},
     "recurrent_gemma": {"lru_width": 32},
     "xmod": {"default_language": "en_XX"},
     "zamba": {"num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"]},
     "zamba2": {"num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"]},
+}
+
+assistant = "a drafter, which takes the hidden states of another model beside the tokens"
+musicgen = "its causal class takes the config of its decoder, which is of no type that AutoConfig knows"
+# Types that transformers cannot make a model of from a config.json alone that runs on token ids.
+impossible = {
+    "gemma3n": "its vision tower needs the packages timm and PIL; its text part is gemma3n_text",
+    "gemma4_assistant": assistant,
+    "gemma4_unified_assistant": assistant,
+    "musicgen": musicgen,
+    "musicgen_melody": musicgen,
 }
 
 activations = ["gelu", "gelu_pytorch_tanh", "relu", "relu2", "silu", "quick_gelu", "tanh"]
