@@ -1,6 +1,6 @@
 """Which attributes of its config does transformers read for a family?
 
-    python record_attributes.py test/model/decoder/attributes.json FAMILY...
+    python record_attributes.py test/golden/attributes.json FAMILY...
 
 Adds the families to the file. For each, a tiny model is made from a config.json, run, and continued behind a cache, all in eager attention; every
 attribute that code of transformers reads on the way is recorded, those of dictionaries as DICTIONARY.KEY. An entry says

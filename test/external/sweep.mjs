@@ -127,7 +127,7 @@ const knownDifference = (entry) =>
   knownDifferences.find(({ type, change }) => type === entry.type && change.test(entry.change ?? ""));
 
 /** What transformers reads of each family's config, as `record_attributes.py` saw it. */
-const recorded = await json(fileURLToPath(new URL("../model/decoder/attributes.json", import.meta.url)));
+const recorded = await json(fileURLToPath(new URL("../golden/attributes.json", import.meta.url)));
 
 /** Whether neither transformers nor we look at what was changed: then nothing has to be run. */
 function isUnread({ type, change }, spec, unchanged) {

@@ -22,7 +22,7 @@ interface Recorded {
   readonly others: Readonly<Record<string, readonly unknown[]>>;
 }
 
-const file = JSON.parse(readFileSync(new URL("./attributes.json", import.meta.url), "utf8")) as unknown;
+const file = JSON.parse(readFileSync(new URL("../../golden/attributes.json", import.meta.url), "utf8")) as unknown;
 const recorded = file as Readonly<Partial<Record<Family, Recorded>>>;
 /** Values that most families share. */
 const { others: usual } = file as Pick<Recorded, "others">;
@@ -32,7 +32,7 @@ function factsOf(family: Family): Recorded {
   const facts = recorded[family];
   if (facts === undefined)
     throw new Error(
-      `record it: python test/external/record_attributes.py test/model/decoder/attributes.json ${family}`,
+      `record it: python test/external/record_attributes.py test/golden/attributes.json ${family}`,
     );
   return facts;
 }
