@@ -19,7 +19,10 @@ function grouped(entries, factOf) {
 function variantRow(type, variants) {
   const own = variants.filter((entry) => entry.type === type);
   const count = (isOne) => own.filter(isOne).length;
-  const largest = own.reduce((most, { verdict, difference }) => (verdict === "same" ? Math.max(most, difference) : most), 0);
+  const largest = own.reduce(
+    (most, { verdict, difference }) => (verdict === "same" ? Math.max(most, difference) : most),
+    0,
+  );
   return [
     `\`${type}\``,
     own.length,
@@ -68,7 +71,10 @@ ${table(
 
 ${table(
   ["what is said", "types"],
-  grouped(refused, ({ words }) => words.replace(/"[a-z0-9_-]+": no family/, "...: no family")).map(([words, names]) => [cell(words), code(names)]),
+  grouped(refused, ({ words }) => words.replace(/"[a-z0-9_-]+": no family/, "...: no family")).map(([words, names]) => [
+    cell(words),
+    code(names),
+  ]),
 )}
 
 ## Not made
@@ -89,7 +95,16 @@ For each type that agrees, every attribute of its config was changed, left out a
 that files carry for other types. A change that transformers' recorded reads and our reader both pass over was not run.
 
 ${table(
-  ["type", "changes", "agree", "largest difference", "refused here", "read by nobody", "refused by transformers", "differ"],
+  [
+    "type",
+    "changes",
+    "agree",
+    "largest difference",
+    "refused here",
+    "read by nobody",
+    "refused by transformers",
+    "differ",
+  ],
   families.map((type) => variantRow(type, variants)),
 )}
 

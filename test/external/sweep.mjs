@@ -154,19 +154,24 @@ async function variants(accepted) {
   const all = await json(join(work, "variants.json"));
   const unchanged = new Map(accepted.map(({ type, config }) => [type, specFromConfig(config, type)]));
   const entries = all.map((entry) => ({ ...entry, ...early(entry, unchanged) }));
-  const open = await made("variants.json", entries.filter(({ verdict: known }) => known === undefined));
+  const open = await made(
+    "variants.json",
+    entries.filter(({ verdict: known }) => known === undefined),
+  );
   for (const entry of open) {
     if (entry.class === undefined) continue;
     const dir = join(work, entry.name);
     Object.assign(entry, await verdict(dir, join(dir, "expected.safetensors")));
-    if (entry.verdict !== "same") process.stderr.write(`${entry.type}: ${entry.change}: ${entry.verdict} ${entry.words ?? entry.difference}\n`);
+    if (entry.verdict !== "same")
+      process.stderr.write(`${entry.type}: ${entry.change}: ${entry.verdict} ${entry.words ?? entry.difference}\n`);
     else await rm(dir, { recursive: true });
   }
   return [...entries.filter(({ verdict: known }) => known !== undefined), ...open];
 }
 
 function facts() {
-  const program = "import torch, transformers; print(f'transformers {transformers.__version__}, torch {torch.__version__}')";
+  const program =
+    "import torch, transformers; print(f'transformers {transformers.__version__}, torch {torch.__version__}')";
   const { stdout } = spawnSync(flags.python, ["-c", program], { encoding: "utf8" });
   const machine = `${availableParallelism()} cores of ${cpus()[0]?.model ?? "an unknown CPU"}`;
   return {
@@ -179,7 +184,8 @@ const started = await types();
 const accepted = started.filter((entry) => entry.verdict === "same");
 const changed = flags["no-variants"] ? [] : await variants(accepted);
 await writeFile(join(work, "results.json"), JSON.stringify({ types: started, variants: changed }, null, 1));
-if (flags.out !== undefined) await writeFile(flags.out, sweepPage({ types: started, variants: changed, facts: facts(), known: knownDifference }));
+if (flags.out !== undefined)
+  await writeFile(flags.out, sweepPage({ types: started, variants: changed, facts: facts(), known: knownDifference }));
 const wrong = [...started, ...changed].filter(
   (entry) =>
     [entry.verdict, entry.saved?.verdict].some((word) => word === "DIFFERENT" || word === "BROKEN") &&
@@ -190,5 +196,7 @@ console.log(
     `${started.filter((entry) => entry.class === undefined).length} not made; ${changed.length} variants; ${wrong.length} wrong`,
 );
 for (const { type, change, verdict: known, words, difference, saved } of wrong)
-  console.log(`${type} ${change ?? "as the class has it"}: ${known} ${words ?? difference} ${JSON.stringify(saved ?? "")}`);
+  console.log(
+    `${type} ${change ?? "as the class has it"}: ${known} ${words ?? difference} ${JSON.stringify(saved ?? "")}`,
+  );
 if (wrong.length > 0) process.exitCode = 1;

@@ -111,7 +111,15 @@ async function openFolder(dir: string): Promise<Checkpoint> {
     const others = [...tensors.keys()]
       .filter((name) => !names.has(name) && !scales.has(name) && !isComputedBuffer(name))
       .sort();
-    const opened = checkpointOf({ dir, spec, config, tensors, others, sources: slotSources(places, tensors, dir), files });
+    const opened = checkpointOf({
+      dir,
+      spec,
+      config,
+      tensors,
+      others,
+      sources: slotSources(places, tensors, dir),
+      files,
+    });
     return { ...opened, notes: [...opened.notes, ...noteOnKeys(unreadKeys(config))] };
   } catch (cause) {
     await Promise.all(files.map((file) => file.close()));

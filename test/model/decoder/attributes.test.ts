@@ -31,9 +31,7 @@ const known = families.filter((family) => family !== ownFamily);
 function factsOf(family: Family): Recorded {
   const facts = recorded[family];
   if (facts === undefined)
-    throw new Error(
-      `record it: python test/external/record_attributes.py test/golden/attributes.json ${family}`,
-    );
+    throw new Error(`record it: python test/external/record_attributes.py test/golden/attributes.json ${family}`);
   return facts;
 }
 
@@ -68,9 +66,15 @@ const byType = (rope: Config): Config => ({ full_attention: rope, sliding_attent
 
 /** Configs in which attributes may say something that they do not say in the family's own. */
 const contexts: readonly Config[] = [
-  ...[yarn, llama3, longrope, { ...longrope, ...half(2) }, { ...longrope, ...half(1) }, mscaled, { rope_type: "linear", rope_theta: 10_000, factor: 2 }].flatMap(
-    (rope) => [{ rope_parameters: rope }, { rope_parameters: byType(rope) }],
-  ),
+  ...[
+    yarn,
+    llama3,
+    longrope,
+    { ...longrope, ...half(2) },
+    { ...longrope, ...half(1) },
+    mscaled,
+    { rope_type: "linear", rope_theta: 10_000, factor: 2 },
+  ].flatMap((rope) => [{ rope_parameters: rope }, { rope_parameters: byType(rope) }]),
   { rope_parameters: { ...longrope, short_mscale: 1.1, long_mscale: 1.1 }, original_max_position_embeddings: 16 },
   { rope_parameters: { ...longrope, short_mscale: 1.1, long_mscale: 1.1 } },
   { rope_parameters: { rope_theta: 10_000 } },

@@ -32,7 +32,9 @@ describe("configs of public reports", () => {
 
   it("vllm-project/vllm#6692: of type and rope_type in rope_scaling the second counts", () => {
     const keys = { factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 32 };
-    const rope = ropeOf(flat(llama, { rope_theta: 10_000, rope_scaling: { ...keys, rope_type: "llama3", type: "yarn" } }));
+    const rope = ropeOf(
+      flat(llama, { rope_theta: 10_000, rope_scaling: { ...keys, rope_type: "llama3", type: "yarn" } }),
+    );
     expect(rope).toMatchObject({ theta: 10_000, scaling: { kind: "llama3", factor: 8 } });
   });
 
@@ -40,7 +42,9 @@ describe("configs of public reports", () => {
     const yarn = { rope_type: "yarn", rope_theta: 10_000, factor: 16, original_max_position_embeddings: 32 };
     const scalingOf = (keys: Config): unknown => ropeOf({ ...llama, rope_parameters: { ...yarn, ...keys } });
     expect(scalingOf({ mscale: 1, mscale_all_dim: 1 })).toMatchObject({ scaling: { attentionFactor: 1 } });
-    expect(scalingOf({})).toMatchObject({ scaling: { attentionFactor: expect.closeTo(1.2772588722239782, 12) as number } });
+    expect(scalingOf({})).toMatchObject({
+      scaling: { attentionFactor: expect.closeTo(1.2772588722239782, 12) as number },
+    });
   });
 
   it("vllm-project/vllm#42624: a rope_theta that stands in rope_parameters only is read", () => {
