@@ -111,19 +111,23 @@ function formatWords(formats: readonly StoredFormat[]): string {
   return parts.join(", ");
 }
 
-function shape({ hidden, layers, vocab, tiedHead, maxPositions }: DecoderSpec): string {
+function shape({ hidden, layers, vocab, tiedHead, headBias, maxPositions, learnedPositions }: DecoderSpec): string {
   return (
     `hidden ${hidden}, ${layers.length === 1 ? "1 layer" : `${layers.length} layers`}, vocabulary ` +
-    `${grouped(vocab)}, ${tiedHead ? "tied" : "own"} head, ${grouped(maxPositions)} positions`
+    `${grouped(vocab)}, ${tiedHead ? "tied" : "own"} head${headBias ? " with a bias" : ""}, ` +
+    `${grouped(maxPositions)} ${learnedPositions ? "learnt " : ""}positions`
   );
 }
 
 function attention({ attn, layers }: DecoderSpec): string {
-  const { heads, kvHeads, headDim, qkNorm, qkvBias } = attn;
+  const { heads, kvHeads, headDim, qkNorm, qkvBias, alibi, lengthScale } = attn;
   const ropes = [...new Set(layers.map(({ rope }) => (rope === null ? "no rope" : `rope ${ropeWords(rope)}`)))];
-  const extras = [qkNorm !== null ? "normalised queries and keys" : "", qkvBias ? "biases" : ""].filter(
-    (text) => text !== "",
-  );
+  const extras = [
+    qkNorm !== null ? "normalised queries and keys" : "",
+    qkvBias ? "biases" : "",
+    alibi !== null ? "linear biases (ALiBi)" : "",
+    lengthScale !== null ? `queries scaled beyond ${grouped(lengthScale.originalMaxPositions)} positions` : "",
+  ].filter((text) => text !== "");
   return [`${heads} heads of ${headDim}, ${kvHeads} key-value heads`, ...ropes, ...extras].join(", ");
 }
 

@@ -84,7 +84,16 @@ export async function openStreamedModel(
         runtime.memory(4 * count * width),
       );
       const { graph } = blocks.head(rowsOf(hidden), count);
-      const [logits] = await runtime.run(`head ${rowsOf(hidden)} ${count}`, graph, [hidden, weights], [1]);
+      const biases = spec.headBias
+        ? [await checkpoint.readRows("headBias", first, count, runtime.memory(4 * count))]
+        : [];
+      const head = [weights, ...biases];
+      const [logits] = await runtime.run(
+        `head ${rowsOf(hidden)} ${count}`,
+        graph,
+        [hidden, ...head],
+        head.map((_, i) => i + 1),
+      );
       return logits as Float32Array;
     },
     async logits(ids, shape, rows) {

@@ -18,6 +18,14 @@ const norms = new Set<SlotPart>([
   "kvLatentNorm",
 ]);
 
+/** As transformers begins them (activations.py, XIELUActivation): p and n are 0.8. */
+const xieluNumbers: Readonly<Partial<Record<SlotPart, number>>> = {
+  activationP: Math.log(Math.expm1(0.8)),
+  activationN: Math.log(Math.expm1(0.8 - 0.5)),
+  activationBeta: 0.5,
+  activationEps: -1e-6,
+};
+
 /**
  * A freshly drawn tensor: norms are 1, biases 0, all else normal with the spec's `initStd`, as transformers initialises
  * these families. The stream is named by the slot, so the value depends on nothing but seed and slot.
@@ -26,6 +34,8 @@ export function freshTensor(spec: DecoderSpec, slot: Slot, seed: number): Float3
   const data = new Float32Array(elements(slot.shape));
   // A weight that acts as 1 + w starts at 0; queries and keys follow the same rule in the families that have both.
   if (norms.has(slot.at.part)) return data.fill(spec.norm.weight === "one-plus" ? 0 : 1);
+  const number = xieluNumbers[slot.at.part];
+  if (number !== undefined) return data.fill(number);
   if (slot.at.part.endsWith("Bias") || isBuffer(slot.at)) return data;
   randomStream(seed, `init ${slot.key}`).normals(data, 0, 0, spec.initStd);
   return data;

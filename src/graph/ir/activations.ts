@@ -1,5 +1,5 @@
 /** Activations and their slopes in float64, for the reference evaluation. */
-import type { ActivationKind } from "./ir.js";
+import { XIELU_EPS, type PlainActivation } from "./ir.js";
 import { sigmoid } from "./reference-values.js";
 
 const ROOT_2_OVER_PI = Math.sqrt(2 / Math.PI);
@@ -35,7 +35,7 @@ interface Activation {
 }
 
 /** Value and derivative of each activation at a point. */
-export const activations: Readonly<Record<ActivationKind, Activation>> = {
+export const activations: Readonly<Record<PlainActivation, Activation>> = {
   silu: { value: (x) => x * sigmoid(x), slope: (x) => sigmoid(x) * (1 + x * (1 - sigmoid(x))) },
   gelu: { value: (x) => x * cumulative(x), slope: (x) => cumulative(x) + x * normal(x) },
   geluTanh: {
@@ -47,4 +47,12 @@ export const activations: Readonly<Record<ActivationKind, Activation>> = {
   },
   relu: { value: (x) => Math.max(0, x), slope: (x) => (x > 0 ? 1 : 0) },
   relu2: { value: (x) => Math.max(0, x) ** 2, slope: (x) => 2 * Math.max(0, x) },
+  xieluTail: {
+    value: (x) => (x > 0 ? 0 : Math.expm1(Math.min(x, XIELU_EPS)) - x),
+    slope: (x) => (x > 0 ? 0 : x < XIELU_EPS ? Math.expm1(x) : -1),
+  },
+  softplus: {
+    value: (x) => Math.max(0, x) + Math.log1p(Math.exp(-Math.abs(x))),
+    slope: (x) => sigmoid(x),
+  },
 };

@@ -15,6 +15,15 @@
 
 import type { ActivationKind } from "../../model/decoder/types.js";
 
+/**
+ * Activations without numbers of their own. xIELU is a sum of some: `xieluTail` is expm1(min(x, -1e-6)) - x for x <= 0,
+ * else 0; `softplus` is ln(1 + exp(x)).
+ */
+export type PlainActivation = Exclude<ActivationKind, "xielu"> | "xieluTail" | "softplus";
+
+/** Above it the exponential of xIELU is that of this number (activations.py, XIELUActivation: `eps`). */
+export const XIELU_EPS = -1e-6;
+
 /** Element types: float32, or integers for indices and counts. */
 export type DType = "f32" | "int";
 
@@ -129,9 +138,9 @@ export interface PrimAttrs {
    * `silu` is x * sigmoid(x); `gelu` x * Phi(x); `geluTanh` its tanh approximation (Hendrycks & Gimpel 2016); `relu2`
    * relu(x)^2 (So et al. 2021).
    */
-  activation: { readonly kind: ActivationKind };
+  activation: { readonly kind: PlainActivation };
   /** (x, dy) -> dx */
-  activationGrad: { readonly kind: ActivationKind };
+  activationGrad: { readonly kind: PlainActivation };
   /** (x) -> x limited to [low, high] */
   clamp: { readonly low: number; readonly high: number };
   /** (x, dy) -> dy where low <= x <= high, else 0 */
@@ -389,5 +398,4 @@ export function lastSize({ shape }: Pick<ValueType, "shape">): number {
   return size;
 }
 
-export type { ActivationKind } from "../../model/decoder/types.js";
 export { elements } from "../../base/shapes.js";

@@ -43,7 +43,10 @@ interface BlockwiseDecoder {
   ffnInput(layer: number, rows: number): DecoderBlock;
   /** x [N, H] -> what the head reads [N, H] */
   final(rows: number): DecoderBlock;
-  /** (hidden [N, H], rows of the head [C, H]) -> logits [N, C]; the head's rows are given as an activation. */
+  /**
+   * (hidden [N, H], rows of the head [C, H], where there is a bias its part [C]) -> logits [N, C]; the head's rows are
+   * given as activations.
+   */
   head(rows: number, columns: number): DecoderBlock;
 }
 
@@ -93,7 +96,8 @@ export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
     head: (rows, columns) =>
       block(oneSequence(rows), stream(rows), ({ b }, hidden) => {
         const head = b.input("head", "f32", [columns, spec.hidden]);
-        return headLogits(b, spec, hidden, head);
+        const headBias = spec.headBias ? b.input("headBias", "f32", [columns]) : null;
+        return headLogits(b, spec, hidden, { head, headBias });
       }),
   };
 }

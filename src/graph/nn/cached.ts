@@ -15,9 +15,12 @@ import {
   embedded,
   ffnBranch,
   finalHidden,
+  headOf,
   isParallel,
+  keyDim,
   netContext,
   ropeTablesOf,
+  type Head,
   type NetContext,
 } from "./decoder.js";
 
@@ -53,7 +56,7 @@ interface CachedDecoder {
   /** Keys and values of the new tokens [N, kvHeads * size], by layer. */
   readonly present: readonly KeyValue[];
   readonly hidden: ValueId;
-  readonly head: ValueId;
+  readonly head: Head;
 }
 
 /** Builds the network of new tokens up to the last hidden states; logits are added by the caller. */
@@ -68,8 +71,9 @@ export function buildCachedDecoder(
   const lengths = capacity === 0 ? null : b.input("lengths", "int", [batch]);
   const { kvHeads, headDim, latent } = spec.attn;
   const valueDim = latent?.valueDim ?? headDim;
+  const keySize = keyDim(spec.attn);
   const past = (capacity === 0 ? [] : spec.layers).map((_, layer) => ({
-    k: b.input(`past.${layer}.k`, "f32", [batch, kvHeads, capacity, headDim]),
+    k: b.input(`past.${layer}.k`, "f32", [batch, kvHeads, capacity, keySize]),
     v: b.input(`past.${layer}.v`, "f32", [batch, kvHeads, capacity, valueDim]),
   }));
   const params = slotsOf(spec).map((slot) => ({ slot, id: b.input(slot.key, "f32", slot.shape) }));
@@ -80,6 +84,7 @@ export function buildCachedDecoder(
   const ctx: NetContext = {
     ...netContext(b, spec, { batch: 1, sequence: rows }, (key) => entryOf(byKey, key)),
     positions,
+    positionCount: tableLength,
     rope: ropeTablesOf(b, tableLength, positions),
     attend([q, k, v, ...sinks], attrs, layer) {
       present[layer] = { k, v };
@@ -104,6 +109,6 @@ export function buildCachedDecoder(
     past,
     present,
     hidden: finalHidden(ctx, x),
-    head: ctx.param(spec.tiedHead ? "embed" : "head"),
+    head: headOf(ctx),
   };
 }

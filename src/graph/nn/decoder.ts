@@ -8,8 +8,9 @@
  * The file is long because the network reads from top to bottom in it: decoder, block, attention, FFN, router, experts.
  */
 import { at, entryOf } from "../../base/at.js";
+import { bfloat16 } from "../../base/bfloat16.js";
 import { GraphBuilder } from "../ir/builder.js";
-import type { AttentionAttrs, PrimAttrs, PrimInputs, RouteRule, ValueId } from "../ir/ir.js";
+import type { AttentionAttrs, PlainActivation, PrimAttrs, PrimInputs, RouteRule, ValueId } from "../ir/ir.js";
 import type {
   ActivationKind,
   AttentionSpec,
@@ -70,8 +71,7 @@ export interface Decoder {
   readonly params: readonly { readonly slot: Slot; readonly id: ValueId }[];
   /** Final normalised hidden states [N, H]. */
   readonly hidden: ValueId;
-  /** Shape [V, H]; the embedding where tied. */
-  readonly head: ValueId;
+  readonly head: Head;
   readonly routers: readonly RouterValues[];
 }
 
@@ -108,6 +108,8 @@ export interface NetContext extends BatchShape {
   readonly segmentIds?: ValueId | undefined;
   /** Position of each token [N], int; row by row from 0 if left out. */
   readonly positions?: ValueId | undefined;
+  /** Every position lies below it. */
+  readonly positionCount: number;
   /** Attention in place of the plain one over `batch` x `sequence`; `attrs.window` is the layer's own. */
   readonly attend?:
     ((inputs: PrimInputs<ValueId>["attention"], attrs: AttentionAttrs, layer: number) => ValueId) | undefined;
@@ -129,6 +131,7 @@ export function netContext(
     sequence,
     param: (part, layer, expert) => input(slotKey({ part, layer, expert })),
     rope: ropeTablesOf(b, sequence),
+    positionCount: sequence,
     routers: [],
   };
 }
@@ -169,7 +172,7 @@ export function buildDecoder(spec: DecoderSpec, shape: BatchShape, routing: Trai
     ids,
     params,
     hidden: finalHidden(ctx, x),
-    head: ctx.param(spec.tiedHead ? "embed" : "head"),
+    head: headOf(ctx),
     routers: ctx.routers,
   };
 }
@@ -190,17 +193,32 @@ function documentsApart(
 
 /** ids [N] -> residual stream [N, H]. */
 export function embedded(ctx: Context, ids: ValueId): ValueId {
-  const { b, spec, param, batch, sequence } = ctx;
+  const { b, spec, param } = ctx;
   const x = b.scale(b.op("embedding", [param("embed"), ids], {}), spec.multipliers.embedding);
-  if (!spec.learnedPositions) return x;
-  const positions =
-    ctx.positions ??
-    b.constant(
-      Int32Array.from({ length: batch * sequence }, (_, row) => row % sequence),
-      [batch * sequence],
-      "int",
-    );
-  return b.add(x, b.op("embedding", [param("positions"), positions], {}));
+  return spec.learnedPositions ? b.add(x, byPosition(ctx, readPositions(ctx))) : x;
+}
+
+/** The learnt vectors that are read [maxPositions, H]. */
+function readPositions({ b, spec: { positionsOffset: offset, maxPositions }, param }: Context): ValueId {
+  const all = param("positions");
+  if (offset === 0) return all;
+  const rows = Int32Array.from({ length: maxPositions }, (_, row) => offset + row);
+  return b.op("embedding", [all, b.constant(rows, [maxPositions], "int")], {});
+}
+
+/** Each token's row of a table with a row for each position: [P, C] -> [N, C]. */
+function byPosition({ b, batch, sequence, positions }: Context, table: ValueId): ValueId {
+  const all = (): ValueId => {
+    const rows = Int32Array.from({ length: batch * sequence }, (_, row) => row % sequence);
+    return b.constant(rows, [batch * sequence], "int");
+  };
+  return b.op("embedding", [table, positions ?? all()], {});
+}
+
+/** The same of numbers that follow from the position: [N, columns]. */
+function ofPosition(ctx: Context, columns: number, row: (position: number) => readonly number[]): ValueId {
+  const values = Float32Array.from(Array.from({ length: ctx.positionCount }, (_, position) => row(position)).flat());
+  return byPosition(ctx, ctx.b.constant(values, [ctx.positionCount, columns]));
 }
 
 /**
@@ -211,14 +229,57 @@ export function finalHidden(ctx: Context, x: ValueId): ValueId {
   return ctx.b.scale(norm(ctx, x, "finalNorm"), ctx.spec.multipliers.logits);
 }
 
+/** Mean cross entropy of the logits of hidden states [N, H] at targets [N], where those are not negative. */
+export function headLoss(
+  b: GraphBuilder,
+  { logitSoftcap: softcap }: Pick<DecoderSpec, "logitSoftcap">,
+  hidden: ValueId,
+  { head, headBias }: Head,
+  targets: ValueId,
+): ValueId {
+  if (headBias === null) return b.op("headCrossEntropy", [hidden, head, targets], { softcap });
+  // One more column of the head, which a 1 in the hidden states reads; zeros behind it keep rows aligned in memory.
+  const one = Array.from({ length: HEAD_PADDING }, (_, i) => (i === 0 ? 1 : 0));
+  const row = b.constant(one, [1, HEAD_PADDING]);
+  const all = (rows: number, factor: ValueId): ValueId => b.mul(b.reshape(factor, [rows, 1]), row);
+  const [tokens] = b.matrix(hidden);
+  const [vocab] = b.matrix(head);
+  const wider = (x: ValueId, columns: ValueId): ValueId => b.op("joinHeads", [x, columns], { heads: 1 });
+  const inputs = [
+    wider(hidden, all(tokens, b.constant([1], [tokens]))),
+    wider(head, all(vocab, headBias)),
+    targets,
+  ] as const;
+  return b.op("headCrossEntropy", inputs, { softcap });
+}
+
+/** Columns that a head's bias takes. */
+const HEAD_PADDING = 8;
+
+/** The output head of a graph, or rows of it. */
+export interface Head {
+  /** [C, H] */
+  readonly head: ValueId;
+  /** [C] */
+  readonly headBias: ValueId | null;
+}
+
+/** The output head, which may be the embedding. */
+export function headOf({ spec, param }: Pick<NetContext, "spec" | "param">): Head {
+  return {
+    head: param(spec.tiedHead ? "embed" : "head"),
+    headBias: spec.headBias ? param("headBias") : null,
+  };
+}
+
 /** Logits [N, C] of hidden states [N, H] by C rows of the head [C, H], behind the soft cap where there is one. */
 export function headLogits(
   b: GraphBuilder,
   { logitSoftcap: cap }: Pick<DecoderSpec, "logitSoftcap">,
   hidden: ValueId,
-  head: ValueId,
+  { head, headBias }: Head,
 ): ValueId {
-  const raw = b.linear(hidden, head);
+  const raw = b.linear(hidden, head, headBias ?? undefined);
   return cap === null ? raw : b.scale(b.op("tanh", [b.scale(raw, 1 / cap)], {}), cap);
 }
 
@@ -287,11 +348,12 @@ function normalise(b: GraphBuilder, x: ValueId, spec: NormSpec, weight: ValueId 
 function attention(ctx: Context, x: ValueId, layer: LayerSpec, index: number): ValueId {
   const { b, spec, param, batch, sequence } = ctx;
   const { heads, kvHeads, headDim, outBias, scale, softcap, sinks, latent } = spec.attn;
-  const { q, k, v } = latent === null ? projected(ctx, x, layer, index) : fromLatents(ctx, x, latent, layer, index);
+  const made = latent === null ? projected(ctx, x, layer, index) : fromLatents(ctx, x, latent, layer, index);
+  const { q, k, v } = withBiases(ctx, lengthScaled(ctx, made));
   const { window } = layer;
   // A window that no query can leave is no window: the graph stays the same for short sequences.
   const limiting = window !== null && window < sequence ? window : null;
-  const shape = { batch, sequence, heads, kvHeads, headDim, valueDim: latent?.valueDim ?? headDim };
+  const shape = { batch, sequence, heads, kvHeads, headDim: keyDim(spec.attn), valueDim: latent?.valueDim ?? headDim };
   const segmentIds = ctx.segmentIds === undefined ? [] : [ctx.segmentIds];
   const inputs: PrimInputs<ValueId>["attention"] = [q, k, v, ...(sinks ? [param("sinks", index)] : []), ...segmentIds];
   const attrs = { ...shape, scale, softcap, sinks, ...(segmentIds.length === 0 ? {} : { segmentIds: true }) };
@@ -305,6 +367,58 @@ interface Attended {
   readonly q: ValueId;
   readonly k: ValueId;
   readonly v: ValueId;
+}
+
+/** Queries times their position's factor. */
+function lengthScaled(ctx: Context, made: Attended): Attended {
+  const { lengthScale } = ctx.spec.attn;
+  // Every factor is 1 there.
+  if (lengthScale === null || ctx.positionCount <= lengthScale.originalMaxPositions) return made;
+  const { beta, originalMaxPositions: whole } = lengthScale;
+  const factor = ofPosition(ctx, 1, (position) => [1 + beta * Math.log(1 + Math.floor(position / whole))]);
+  return { ...made, q: ctx.b.mul(made.q, factor) };
+}
+
+/** Positions are whole multiples of this and a rest, both of which bfloat16 holds exactly. */
+const POSITION_UNIT = 256;
+
+/** Elements of a query or key as attention reads it: linear biases are products of some more elements. */
+export function keyDim({ headDim, alibi }: AttentionSpec): number {
+  return headDim + (alibi === null ? 0 : alibi.rounded ? 1 : 2);
+}
+
+/**
+ * Queries and keys with more elements, whose products are the linear biases: of a key its position in two parts, of a
+ * query its head's slope twice. Where products are rounded they stand in the keys, one for each head.
+ */
+function withBiases(ctx: Context, made: Attended): Attended {
+  const { b, spec } = ctx;
+  const { heads, kvHeads, headDim, scale, alibi } = spec.attn;
+  if (alibi === null) return made;
+  const { slopes, rounded, scaled } = alibi;
+  // Attention multiplies all products by its scale.
+  const unit = scaled ? 1 : 1 / scale;
+  const [rows] = b.matrix(made.q);
+  /** x [N, heads * D] with the columns [N, heads * C] of each head. */
+  const perHead = (x: ValueId, columns: ValueId): ValueId => {
+    const size = b.matrix(columns)[1] / heads;
+    const each = [b.reshape(x, [rows * heads, headDim]), b.reshape(columns, [rows * heads, size])];
+    return b.reshape(b.op("joinHeads", each, { heads: 1 }), [rows, heads * (headDim + size)]);
+  };
+  const everywhere = (values: readonly number[]): ValueId =>
+    b.mul(b.constant([1], [rows, 1]), b.constant(values, [1, values.length]));
+  if (rounded) {
+    const biases = ofPosition(ctx, heads, (position) =>
+      slopes.map((slope) => bfloat16(bfloat16(slope) * bfloat16(position))),
+    );
+    return { ...made, q: perHead(made.q, everywhere(slopes.map(() => unit))), k: perHead(made.k, biases) };
+  }
+  const parts = ofPosition(ctx, 2, (position) => [position - (position % POSITION_UNIT), position % POSITION_UNIT]);
+  return {
+    ...made,
+    q: perHead(made.q, everywhere(slopes.flatMap((slope) => [slope * unit, slope * unit]))),
+    k: b.op("joinHeads", [made.k, parts], { heads: kvHeads }),
+  };
 }
 
 /** Queries, keys and values straight from the hidden states. */
@@ -386,15 +500,29 @@ function ffn(ctx: Context, x: ValueId, { ffn: spec }: LayerSpec, layer: number):
   const bias = (part: SlotPart): ValueId | undefined => (spec.bias ? param(part, layer) : undefined);
   const up = b.linear(x, param("up", layer), bias("upBias"));
   const inner = spec.gated
-    ? gated(b, b.linear(x, param("gate", layer), bias("gateBias")), up, spec.activation)
-    : b.op("activation", [up], { kind: spec.activation });
+    ? gated(ctx, b.linear(x, param("gate", layer), bias("gateBias")), up, spec.activation, layer)
+    : activated(ctx, up, spec.activation, layer);
   return b.linear(inner, param("down", layer), bias("downBias"));
 }
 
-/** act(gate) * up; SiLU's has a primitive of its own. */
-/** A gated unit act(gate) * up. */
-function gated(b: GraphBuilder, gate: ValueId, up: ValueId, kind: ActivationKind): ValueId {
-  return kind === "silu" ? b.op("swiglu", [gate, up], {}) : b.mul(b.op("activation", [gate], { kind }), up);
+/** A gated unit act(gate) * up; SiLU's has a primitive of its own. */
+function gated(ctx: Context, gate: ValueId, up: ValueId, kind: ActivationKind, layer: number): ValueId {
+  const { b } = ctx;
+  return kind === "silu" ? b.op("swiglu", [gate, up], {}) : b.mul(activated(ctx, gate, kind, layer), up);
+}
+
+/** act(x) of a layer. */
+function activated(ctx: Context, x: ValueId, kind: ActivationKind, layer: number): ValueId {
+  return kind === "xielu" ? xielu(ctx, x, layer) : ctx.b.op("activation", [x], { kind });
+}
+
+/** See `ActivationKind` (activations.py, XIELUActivation). */
+function xielu({ b, param }: Context, x: ValueId, layer: number): ValueId {
+  const beta = param("activationBeta", layer);
+  const softplus = (part: SlotPart): ValueId => b.op("activation", [param(part, layer)], { kind: "softplus" });
+  const term = (kind: PlainActivation, factor: ValueId): ValueId => b.mul(b.op("activation", [x], { kind }), factor);
+  const bent = b.add(term("relu2", softplus("activationP")), term("xieluTail", b.add(beta, softplus("activationN"))));
+  return b.add(bent, b.mul(x, beta));
 }
 
 /** gpt-oss's gated unit: see `ClampedGlu` (modeling_gpt_oss.py, GptOssExperts). */
@@ -456,12 +584,13 @@ function route(ctx: Context, x: ValueId, { router, experts, topK }: MoeFfn, laye
 
 /** What the routed experts of a layer make of x [N, H], weighted and summed for each token: [N, H]. */
 function routedExperts(
-  { b, spec, param }: Context,
+  ctx: Context,
   x: ValueId,
   ffn: MoeFfn,
   layer: number,
   { weights, order, inverse, counts }: Routing,
 ): ValueId {
+  const { b, spec, param } = ctx;
   const each = (part: SlotPart): ValueId[] =>
     Array.from({ length: ffn.experts }, (_, expert) => param(part, layer, expert));
   const dispatched = b.op("dispatch", [x, order, inverse], { k: ffn.topK });
@@ -470,9 +599,11 @@ function routedExperts(
     return ffn.bias ? b.op("groupedBias", [y, counts, ...each(`${part}Bias`)], {}) : y;
   };
   const inner = (): ValueId => {
-    if (!ffn.gated) return b.op("activation", [grouped(dispatched, "up")], { kind: ffn.activation });
+    if (!ffn.gated) return activated(ctx, grouped(dispatched, "up"), ffn.activation, layer);
     const [gate, up] = [grouped(dispatched, "gate"), grouped(dispatched, "up")];
-    return ffn.clampedGlu === null ? gated(b, gate, up, ffn.activation) : clampedGlu(b, gate, up, ffn.clampedGlu);
+    return ffn.clampedGlu === null
+      ? gated(ctx, gate, up, ffn.activation, layer)
+      : clampedGlu(b, gate, up, ffn.clampedGlu);
   };
   const weightedRows = (y: ValueId): ValueId => b.op("scaleRows", [y, weights, order, inverse], {});
   // The weights commute with the down projection unless that has a bias, so they go where rows are narrower.
@@ -517,16 +648,17 @@ function capacityOf(
 
 /** What the expert that every token uses makes of x [N, H]. */
 function sharedExpert(
-  { b, param }: Context,
+  ctx: Context,
   x: ValueId,
   ffn: MoeFfn,
   shared: NonNullable<MoeFfn["shared"]>,
   layer: number,
 ): ValueId {
+  const { b, param } = ctx;
   const up = b.linear(x, param("sharedUp", layer));
   const inner = ffn.gated
-    ? gated(b, b.linear(x, param("sharedGate", layer)), up, ffn.activation)
-    : b.op("activation", [up], { kind: ffn.activation });
+    ? gated(ctx, b.linear(x, param("sharedGate", layer)), up, ffn.activation, layer)
+    : activated(ctx, up, ffn.activation, layer);
   const out = b.linear(inner, param("sharedDown", layer));
   return shared.gated ? b.mul(out, b.op("sigmoid", [b.linear(x, param("sharedRouter", layer))], {})) : out;
 }

@@ -7,7 +7,8 @@
 import { at } from "../../base/at.js";
 import {
   elements,
-  type ActivationKind,
+  XIELU_EPS,
+  type PlainActivation,
   type NodeOf,
   type Prim,
   type PrimInputs,
@@ -118,7 +119,16 @@ function normalCumulative(ctx: Lowering, x: string): string {
   });
 }
 
-function activation(ctx: Lowering, kind: ActivationKind, x: string): string {
+/** e^x - 1, without the cancellation of a small x: 2 t / (1 - t) with t = tanh(x / 2); x is at most 0. */
+function expm1(ctx: Lowering, x: string): string {
+  const e = ctx.emitter;
+  return ctx.remember(`expm1 ${x}`, () => {
+    const t = e.op("Tanh", [e.op("Mul", [x, e.floats([0.5])])]);
+    return e.op("Div", [e.op("Add", [t, t]), e.op("Sub", [e.floats([1]), t])]);
+  });
+}
+
+function activation(ctx: Lowering, kind: PlainActivation, x: string): string {
   const e = ctx.emitter;
   switch (kind) {
     case "silu":
@@ -133,11 +143,19 @@ function activation(ctx: Lowering, kind: ActivationKind, x: string): string {
       const positive = e.op("Relu", [x]);
       return e.op("Mul", [positive, positive]);
     }
+    case "xieluTail": {
+      // For x > 0 both parts are taken at 0, and expm1 there is that of eps: too small to see, but not 0.
+      const below = e.op("Min", [x, e.floats([0])]);
+      const part = e.op("Sub", [expm1(ctx, e.op("Min", [x, e.floats([XIELU_EPS])])), below]);
+      return e.op("Where", [e.op("Greater", [x, e.floats([0])]), e.floats([0]), part]);
+    }
+    case "softplus":
+      return e.op("Softplus", [x]);
   }
 }
 
 /** Derivative of an activation at x. */
-function slope(ctx: Lowering, kind: ActivationKind, x: string): string {
+function slope(ctx: Lowering, kind: PlainActivation, x: string): string {
   const e = ctx.emitter;
   const times = (a: string, b: string): string => e.op("Mul", [a, b]);
   const plus = (a: string, b: string): string => e.op("Add", [a, b]);
@@ -164,6 +182,16 @@ function slope(ctx: Lowering, kind: ActivationKind, x: string): string {
       return e.op("Cast", [e.op("Greater", [x, e.floats([0])])], { to: 1 });
     case "relu2":
       return times(e.op("Relu", [x]), e.floats([2]));
+    case "xieluTail": {
+      const below = e.op("Where", [
+        e.op("Less", [x, e.floats([XIELU_EPS])]),
+        expm1(ctx, e.op("Min", [x, e.floats([XIELU_EPS])])),
+        e.floats([-1]),
+      ]);
+      return e.op("Where", [e.op("Greater", [x, e.floats([0])]), e.floats([0]), below]);
+    }
+    case "softplus":
+      return sigmoidOf(ctx, x);
   }
 }
 

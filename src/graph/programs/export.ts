@@ -6,7 +6,7 @@
 import { at, entryOf } from "../../base/at.js";
 import { typeOf, type Graph, type ValueId } from "../ir/ir.js";
 import { prune, verify } from "../ir/passes.js";
-import { buildDecoder } from "../nn/decoder.js";
+import { buildDecoder, headLoss } from "../nn/decoder.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { logitsOf, trainProgram, type ParamInfo } from "./programs.js";
 
@@ -56,8 +56,7 @@ export function forwardExport(spec: DecoderSpec, { batch, sequence, rows, loss }
   const last = Int32Array.from({ length: batch }, (_, row) => (row + 1) * sequence - 1);
   const logits = logitsOf(b, spec, decoder, rows === "all" ? null : b.constant(last, [batch], "int"));
   const targets = loss ? b.input("targets", "int", [batch * sequence]) : null;
-  const mean =
-    targets === null ? [] : [b.op("headCrossEntropy", [hidden, head, targets], { softcap: spec.logitSoftcap })];
+  const mean = targets === null ? [] : [headLoss(b, spec, hidden, head, targets)];
   const feeds = targets === null ? [ids] : [ids, targets];
   const graph = prune({ ...b.finish([logits, ...mean]), inputs: [...feeds, ...params.map(({ id }) => id)] });
   verify(graph);

@@ -10,7 +10,7 @@ import { elements, type Graph, type ValueId } from "../ir/ir.js";
 import { prune, verify } from "../ir/passes.js";
 import type { GraphBuilder } from "../ir/builder.js";
 import { buildCachedDecoder, type CachedShape, type KeyValue } from "../nn/cached.js";
-import { buildDecoder, headLogits, type BatchShape, type Decoder } from "../nn/decoder.js";
+import { buildDecoder, headLogits, headLoss, keyDim, type BatchShape, type Decoder } from "../nn/decoder.js";
 import { routerEntropy } from "../nn/router-entropy.js";
 import { balanceLoss, layerBalanceLoss, routerZLoss, scoreCounts, type ElsewhereInputs } from "../nn/losses.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
@@ -106,7 +106,7 @@ function buildLosses(spec: DecoderSpec, shape: BatchShape, routing = plainRoutin
   const decoder = buildDecoder(spec, shape, routing);
   const { builder: b, routers } = decoder;
   const targets = b.input("targets", "int", [shape.batch * shape.sequence]);
-  const loss = b.op("headCrossEntropy", [decoder.hidden, decoder.head, targets], { softcap: spec.logitSoftcap });
+  const loss = headLoss(b, spec, decoder.hidden, decoder.head, targets);
   const moe = routers.length > 0;
   const overStep = moe && (routing.balance === "global" || routing.balance === "running");
   const shares = overStep ? routers.map((router) => scoreCounts(b, router, 1)) : [];
@@ -277,7 +277,7 @@ export function extendProgram(spec: DecoderSpec, shape: CachedShape): ExtendProg
     kvHeads,
     params: params.map(({ slot }) => ({ key: slot.key, shape: slot.shape })),
     layers: spec.layers.length,
-    keyDim: headDim,
+    keyDim: keyDim(spec.attn),
     valueDim: latent?.valueDim ?? headDim,
   };
 }

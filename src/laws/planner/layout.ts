@@ -170,7 +170,7 @@ function stageBytes(
   const last = index === pp - 1;
   // A tied matrix lies on the first stage and, where that is another, on the last.
   const matrices = (first ? 1 : 0) + (last && (pp > 1 || !spec.tiedHead) ? 1 : 0);
-  const positions = first && spec.learnedPositions ? spec.maxPositions * spec.hidden : 0;
+  const positions = first && spec.learnedPositions ? (spec.maxPositions + spec.positionsOffset) * spec.hidden : 0;
   const plain =
     (at(prepared.split, to) - at(prepared.split, from) + matrices * prepared.embedding) / tp +
     at(prepared.whole, to) -

@@ -67,6 +67,8 @@ export function shapeSpec(shape: ShapeNumbers): DecoderSpec {
       clip: null,
       sinks: false,
       latent: null,
+      alibi: null,
+      lengthScale: null,
     },
     layers: Array.from({ length: shape.layers }, () => ({
       window: null,

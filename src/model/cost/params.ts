@@ -33,8 +33,8 @@ const normsPerLayer = { pre: 2, post: 2, sandwich: 4, parallel: 2, "parallel-sha
 /** Parameters of a decoder: all, those that one token uses, and those of its embeddings. */
 export function countParams(spec: DecoderSpec): ParamCount {
   const embedding = spec.vocab * spec.hidden * (spec.tiedHead ? 1 : 2);
-  const positions = spec.learnedPositions ? spec.maxPositions * spec.hidden : 0;
-  let total = embedding + positions + normVectors(spec) * spec.hidden;
+  const positions = spec.learnedPositions ? (spec.maxPositions + spec.positionsOffset) * spec.hidden : 0;
+  let total = embedding + positions + (spec.headBias ? spec.vocab : 0) + normVectors(spec) * spec.hidden;
   let active = total;
   for (const layer of spec.layers) {
     const { attention, norms, ffn, router, experts, shared } = layerParams(spec, layer);
@@ -45,16 +45,28 @@ export function countParams(spec: DecoderSpec): ParamCount {
   return { total, active, embedding };
 }
 
+/** Stored numbers of a layer's xIELU: two that are learnt and two constants. */
+const XIELU_NUMBERS = 4;
+
 /** Parameters of one block. */
 export function layerParams(spec: DecoderSpec, { ffn }: LayerSpec): LayerParams {
   const attention = attentionMatrices(spec.attn, spec.hidden) + attentionVectors(spec.attn, spec.hidden);
   const norms = normsPerLayer[spec.block] * normVectors(spec) * spec.hidden;
   const matrices = ffnMatrices(ffn, spec.hidden);
   const biases = ffn.bias ? (ffn.gated ? 2 : 1) * ffn.ffnDim + spec.hidden : 0;
-  if (ffn.kind === "dense") return { attention, norms, ffn: matrices.ffn + biases, router: 0, experts: 0, shared: 0 };
+  const numbers = ffn.activation === "xielu" ? XIELU_NUMBERS : 0;
+  const dense = matrices.ffn + biases + numbers;
+  if (ffn.kind === "dense") return { attention, norms, ffn: dense, router: 0, experts: 0, shared: 0 };
   const routerVectors = (ffn.router.bias ? ffn.experts : 0) + (ffn.router.correctionBias ? ffn.experts : 0);
   const { router, expert, shared } = matrices;
-  return { attention, norms, ffn: 0, router: router + routerVectors, experts: ffn.experts * (expert + biases), shared };
+  return {
+    attention,
+    norms,
+    ffn: numbers,
+    router: router + routerVectors,
+    experts: ffn.experts * (expert + biases),
+    shared,
+  };
 }
 
 /** Weights of matrices of an FFN, one expert counted once: also what one token multiplies. */

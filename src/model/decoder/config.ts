@@ -50,6 +50,29 @@ import { smollm3 } from "./families/smollm3.js";
 import { solarOpen } from "./families/solar_open.js";
 import { stablelm } from "./families/stablelm.js";
 import { starcoder2 } from "./families/starcoder2.js";
+import { glm } from "./families/glm.js";
+import { glm4 } from "./families/glm4.js";
+import { seedOss } from "./families/seed_oss.js";
+import { arcee } from "./families/arcee.js";
+import { exaone4 } from "./families/exaone4.js";
+import { cohere2 } from "./families/cohere2.js";
+import { ernie45 } from "./families/ernie4_5.js";
+import { hunyuanV1Dense } from "./families/hunyuan_v1_dense.js";
+import { helium } from "./families/helium.js";
+import { ministral } from "./families/ministral.js";
+import { ministral3 } from "./families/ministral3.js";
+import { apertus } from "./families/apertus.js";
+import { falcon } from "./families/falcon.js";
+import { opt } from "./families/opt.js";
+import { mpt } from "./families/mpt.js";
+import { gptj } from "./families/gptj.js";
+import { phi } from "./families/phi.js";
+import { gptNeo } from "./families/gpt_neo.js";
+import { gptBigcode } from "./families/gpt_bigcode.js";
+import { cwm } from "./families/cwm.js";
+import { jais2 } from "./families/jais2.js";
+import { hyperclovax } from "./families/hyperclovax.js";
+import { vaultgemma } from "./families/vaultgemma.js";
 import { upcycle } from "./families/upcycle.js";
 
 const dialects: Readonly<Record<Family, Dialect>> = {
@@ -69,6 +92,29 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   gemma3_text: gemma3Text,
   granite,
   smollm3,
+  glm,
+  glm4,
+  seed_oss: seedOss,
+  arcee,
+  exaone4,
+  cohere2,
+  ernie4_5: ernie45,
+  hunyuan_v1_dense: hunyuanV1Dense,
+  helium,
+  ministral,
+  ministral3,
+  apertus,
+  cwm,
+  jais2,
+  hyperclovax,
+  vaultgemma,
+  falcon,
+  opt,
+  mpt,
+  gptj,
+  phi,
+  gpt_neo: gptNeo,
+  gpt_bigcode: gptBigcode,
   olmo2,
   olmo3,
   olmo,
@@ -234,6 +280,8 @@ const floatKeys: ReadonlySet<string> = new Set([
   "router_scaling_factor",
   "mscale",
   "mscale_all_dim",
+  "llama_4_scaling_beta",
+  "softmax_scale",
 ]);
 
 /**

@@ -18,6 +18,8 @@ const sideBySide = "it has attention and FFN side by side, Megatron-Core's GPT h
 const behindOne =
   "it has attention and FFN side by side behind one norm, Megatron-Core's GPT has norms before each part alone";
 const postNorm = "it has norms behind attention and FFN, Megatron-Core's GPT has norms before each part alone";
+const bothSides =
+  "it has norms before and behind attention and FFN, Megatron-Core's GPT has norms before each part alone";
 const multiplied = (factor: number): string => `embeddings are multiplied by ${factor}, which no setting says`;
 
 /** Factors are those of the small models in `test/golden`. */
@@ -33,14 +35,36 @@ export const megatronFamilies: Readonly<Record<Exclude<Family, typeof ownFamily>
   phi3: { ...plain, note: "not with LongRoPE" },
   gpt_neox: cannot(sideBySide),
   gemma: cannot(multiplied(5.656854152679443)),
-  gemma2: cannot(
-    "it has norms before and behind attention and FFN, Megatron-Core's GPT has norms before each part alone",
-  ),
-  gemma3_text: cannot(
-    "it has norms before and behind attention and FFN, Megatron-Core's GPT has norms before each part alone",
-  ),
+  gemma2: cannot(bothSides),
+  gemma3_text: cannot(bothSides),
   granite: cannot(multiplied(12)),
   smollm3: { ...plain, note: "layers without positions by --no-rope-freq" },
+  glm: { ...plain, note: "rope over neighbouring pairs by --rotary-interleaved" },
+  glm4: cannot(bothSides),
+  seed_oss: plain,
+  arcee: plain,
+  exaone4: cannot(postNorm),
+  cohere2: cannot(behindOne),
+  ernie4_5: plain,
+  hunyuan_v1_dense: cannot("the norm of queries and keys stands behind rope"),
+  helium: plain,
+  ministral: plain,
+  ministral3: cannot("queries are scaled by their position, which no setting says"),
+  cwm: plain,
+  jais2: plain,
+  hyperclovax: cannot(bothSides),
+  vaultgemma: cannot(multiplied(5.656854152679443)),
+  apertus: cannot(
+    "its FFN is not gated with xielu, Megatron-Core's arguments know SwiGLU gated, and GELU, tanh GELU and squared " +
+      "ReLU not gated",
+  ),
+  falcon: cannot(sideBySide),
+  opt: cannot("its learnt positions begin at row 2, Megatron-Core's at 0"),
+  mpt: cannot("its LayerNorm has no bias, Megatron-Core's always has"),
+  gptj: cannot(behindOne),
+  phi: cannot(behindOne),
+  gpt_neo: cannot("scores are scaled by 1, no setting says so"),
+  gpt_bigcode: { ...plain, note: "tanh GELU by the fused kernel, which is the default" },
   olmo2: cannot(postNorm),
   olmo3: cannot(postNorm),
   olmo: cannot("its norms have no weights, Megatron-Core's always have"),

@@ -41,7 +41,7 @@ export function megatronObstacles(spec: DecoderSpec): string[] {
 
 const unless = (holds: boolean, words: string): string[] => (holds ? [] : [words]);
 
-function blockObstacles({ block, norm, multipliers, logitSoftcap }: DecoderSpec): string[] {
+function blockObstacles({ block, norm, multipliers, logitSoftcap, headBias }: DecoderSpec): string[] {
   const { embedding, residual, logits } = multipliers;
   return [
     ...unless(block === "pre", `it has ${blockWords[block]}, Megatron-Core's GPT has norms before each part alone`),
@@ -54,6 +54,7 @@ function blockObstacles({ block, norm, multipliers, logitSoftcap }: DecoderSpec)
     ...unless(residual === 1, `what layers add is multiplied by ${residual}, which no setting says`),
     ...unless(logits === 1, `logits are multiplied by ${logits}, which no setting says`),
     ...unless(logitSoftcap === null, "its logits have a soft cap, which no setting says"),
+    ...unless(!headBias, "its logits have a bias, which Megatron-Core's GPT has not"),
   ];
 }
 
@@ -66,13 +67,15 @@ const blockWords: Readonly<Record<DecoderSpec["block"], string>> = {
 };
 
 function attentionObstacles(attn: AttentionSpec, norm: NormSpec): string[] {
-  const { headDim, qkNorm, scale, softcap, clip, sinks, latent } = attn;
+  const { headDim, qkNorm, scale, softcap, clip, sinks, latent, alibi, lengthScale } = attn;
   const usual = headDim ** -0.5;
   return [
     ...unless(latent === null, "its latent attention is not written here, though Megatron-Core computes it"),
     ...unless(Math.abs(scale - usual) <= 1e-12 * usual, `scores are scaled by ${scale}, no setting says so`),
     ...unless(softcap === null, "its attention scores have a soft cap"),
     ...unless(clip === null, "queries, keys and values are clipped"),
+    ...unless(alibi === null, "its attention has linear biases (ALiBi), which Megatron-Core has not"),
+    ...unless(lengthScale === null, "queries are scaled by their position, which no setting says"),
     ...unless(!sinks, "its learnt attention sinks are not written here, though Transformer Engine computes them"),
     ...unless(qkNorm === null || qkNorm.span === "head", "the norm of queries and keys is not one for each head alike"),
     ...unless(qkNorm === null || !qkNorm.afterRope, "the norm of queries and keys stands behind rope"),
@@ -85,7 +88,7 @@ function attentionObstacles(attn: AttentionSpec, norm: NormSpec): string[] {
 
 const llama3Range = { lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositions: 8192 };
 
-function positionObstacles({ layers, learnedPositions }: DecoderSpec): string[] {
+function positionObstacles({ layers, learnedPositions, positionsOffset }: DecoderSpec): string[] {
   const ropes = [...new Set(layers.flatMap(({ rope }) => (rope === null ? [] : [JSON.stringify(rope)])))];
   const windows = new Set(layers.flatMap(({ window }) => (window === null ? [] : [window])));
   const rope = layers.find((layer) => layer.rope !== null)?.rope ?? null;
@@ -93,6 +96,7 @@ function positionObstacles({ layers, learnedPositions }: DecoderSpec): string[] 
     ...unless(ropes.length <= 1, "layers have different rotary frequencies"),
     ...unless(windows.size <= 1, "layers have sliding windows of different sizes"),
     ...unless(!learnedPositions || rope === null, "it has learnt positions beside rotary ones"),
+    ...unless(positionsOffset === 0, `its learnt positions begin at row ${positionsOffset}, Megatron-Core's at 0`),
     ...(rope === null ? [] : scalingObstacles(rope)),
   ];
 }
@@ -464,6 +468,8 @@ function readAttention(read: SettingsReader, norm: NormSpec): AttentionSpec {
     clip: null,
     sinks: false,
     latent: null,
+    alibi: null,
+    lengthScale: null,
   };
 }
 

@@ -23,13 +23,15 @@ export function plainAttention(size: Pick<AttentionSpec, "heads" | "kvHeads" | "
     clip: null,
     sinks: false,
     latent: null,
+    alibi: null,
+    lengthScale: null,
   };
 }
 
 /** What the spec has beyond a Llama-like decoder, in words; empty for Llama, Mistral, Qwen and Mixtral. */
 export function departures(spec: DecoderSpec, { anyActivation = false } = {}): string[] {
   const { embedding, residual, logits } = spec.multipliers;
-  const { scale, softcap, clip, headDim, qkNorm, sinks, latent } = spec.attn;
+  const { scale, softcap, clip, headDim, qkNorm, sinks, latent, alibi, lengthScale } = spec.attn;
   const { kind, weight, bias } = spec.norm;
   const differences: string[] = [];
   const add = (departs: boolean, words: string): void => {
@@ -47,7 +49,10 @@ export function departures(spec: DecoderSpec, { anyActivation = false } = {}): s
   add(clip !== null, "clipped queries, keys and values");
   add(sinks, "attention sinks");
   add(latent !== null, "multi-head latent attention");
+  add(alibi !== null, "linear biases on attention (ALiBi)");
+  add(lengthScale !== null, "queries scaled by position");
   add(spec.learnedPositions, "learnt positions");
+  add(spec.headBias, "a bias on the logits");
   add(scale !== headDim ** -0.5, `an attention scale of ${scale}`);
   const ropes = spec.layers.map(({ rope }) => rope);
   add(

@@ -21,6 +21,29 @@ export const families = [
   "gemma3_text",
   "granite",
   "smollm3",
+  "glm",
+  "glm4",
+  "seed_oss",
+  "arcee",
+  "exaone4",
+  "cohere2",
+  "ernie4_5",
+  "hunyuan_v1_dense",
+  "helium",
+  "ministral",
+  "ministral3",
+  "apertus",
+  "cwm",
+  "jais2",
+  "hyperclovax",
+  "vaultgemma",
+  "falcon",
+  "opt",
+  "mpt",
+  "gptj",
+  "phi",
+  "gpt_neo",
+  "gpt_bigcode",
   "olmo2",
   "olmo3",
   "olmo",
@@ -134,8 +157,38 @@ export interface LatentAttention {
   readonly norm: NormSpec;
 }
 
-/** Activation functions by their usual names; `geluTanh` is the approximation by tanh, `relu2` the square of ReLU. */
-export type ActivationKind = "silu" | "gelu" | "geluTanh" | "relu" | "relu2";
+/**
+ * Activation functions by their usual names; `geluTanh` is the approximation by tanh, `relu2` the square of ReLU.
+ * `xielu` (Huang and Schlag 2024, arXiv 2411.13010) has three learnt or stored numbers in each layer, which all of a
+ * layer's experts share: p = softplus(alphaP), n = beta + softplus(alphaN); for x > 0 p x^2 + beta x, else
+ * n (expm1(x) - x) + beta x.
+ */
+export type ActivationKind = "silu" | "gelu" | "geluTanh" | "relu" | "relu2" | "xielu";
+
+/**
+ * Attention with linear biases (Press et al. 2021, arXiv 2108.12409): each head adds slope * (position of the key) to
+ * its scores, which is a slope times the distance up to a constant that the softmax takes away.
+ */
+export interface Alibi {
+  /** By head. */
+  readonly slopes: readonly number[];
+  /**
+   * Slopes and their products with positions are rounded to bfloat16, so that biases depend on where a text stands
+   * (Falcon). Each key has one head of queries.
+   */
+  readonly rounded: boolean;
+  /** Biases are multiplied by the attention's scale as the scores are (Falcon). */
+  readonly scaled: boolean;
+}
+
+/**
+ * Queries are multiplied by 1 + beta * ln(1 + floor(position / originalMaxPositions)), so that long texts do not level
+ * the softmax (Llama 4, Ministral 3).
+ */
+export interface LengthScale {
+  readonly beta: number;
+  readonly originalMaxPositions: number;
+}
 
 /** Attention, the same in every layer but for window and rope. */
 export interface AttentionSpec {
@@ -155,6 +208,10 @@ export interface AttentionSpec {
    * Queries and keys (before rope; behind a `qkNorm` that stands before rope) and values are limited to [-clip, clip].
    */
   readonly clip: number | null;
+  /** Null: scores do not depend on positions but by rope. */
+  readonly alibi: Alibi | null;
+  /** Null: queries are the same at every position. */
+  readonly lengthScale: LengthScale | null;
   /** Each head's softmax has one more, learnt logit, whose share of the probability is dropped (gpt-oss). */
   readonly sinks: boolean;
   /**
@@ -294,6 +351,10 @@ export interface DecoderSpec {
   readonly maxPositions: number;
   /** A learnt vector for each of `maxPositions` positions is added to the embeddings (GPT-2). */
   readonly learnedPositions: boolean;
+  /** Rows in front of the first position's vector that nobody reads (2 in OPT). */
+  readonly positionsOffset: number;
+  /** A learnt number for each token is added to the logits (GPT-J, Phi). */
+  readonly headBias: boolean;
   readonly attn: AttentionSpec;
   /** One entry per block: dense and MoE may mix. */
   readonly layers: readonly LayerSpec[];
@@ -353,6 +414,8 @@ export const plainBlocks = {
   multipliers: { embedding: 1, residual: 1, logits: 1 },
   logitSoftcap: null,
   learnedPositions: false,
+  positionsOffset: 0,
+  headBias: false,
 } as const satisfies Partial<DecoderSpec>;
 
 /** True if any block is a mixture of experts. */

@@ -58,11 +58,16 @@ const llamaParts: NameTable["parts"] = {
   sharedUp: null,
   sharedDown: null,
   sharedRouter: null,
+  activationP: null,
+  activationN: null,
+  activationBeta: null,
+  activationEps: null,
   postFfnNorm: null,
   postFfnNormBias: null,
   finalNorm: "model.norm.weight",
   finalNormBias: null,
   head: "lm_head.weight",
+  headBias: null,
 };
 
 const dense: NameTable = { parts: llamaParts, experts: null };
@@ -123,6 +128,28 @@ const phi3: NameTable = {
   },
   experts: null,
 };
+
+/** Fused: `placement.ts` says which rows are whose. */
+const glm: NameTable = {
+  parts: { ...llamaParts, gate: `${layer}.mlp.gate_up_proj.weight`, up: `${layer}.mlp.gate_up_proj.weight` },
+  experts: null,
+};
+
+const glm4: NameTable = {
+  parts: {
+    ...glm.parts,
+    postAttentionNorm: `${layer}.post_self_attn_layernorm.weight`,
+    postFfnNorm: `${layer}.post_mlp_layernorm.weight`,
+  },
+  experts: null,
+};
+
+const hunyuanNorms = {
+  qNorm: `${attention}.query_layernorm.weight`,
+  kNorm: `${attention}.key_layernorm.weight`,
+};
+
+const hunyuanV1Dense: NameTable = { parts: { ...llamaParts, ...hunyuanNorms }, experts: null };
 
 const neoxLayer = "gpt_neox.layers.{layer}";
 const neoxFused = `${neoxLayer}.attention.query_key_value`;
@@ -247,6 +274,11 @@ const upcycle: NameTable = {
     postAttentionNormBias: `${layer}.post_attention_norm.bias`,
     postFfnNorm: `${layer}.post_ffn_norm.weight`,
     postFfnNormBias: `${layer}.post_ffn_norm.bias`,
+    activationP: `${layer}.activation.alpha_p`,
+    activationN: `${layer}.activation.alpha_n`,
+    activationBeta: `${layer}.activation.beta`,
+    activationEps: `${layer}.activation.eps`,
+    headBias: "lm_head.bias",
     router: `${layer}.moe.router.weight`,
     routerBias: `${layer}.moe.router.bias`,
     routerCorrection: `${layer}.moe.router.correction`,
@@ -372,8 +404,7 @@ const hyV3: NameTable = {
 const hunyuanV1Moe: NameTable = {
   parts: {
     ...qwenMoe.parts,
-    qNorm: `${attention}.query_layernorm.weight`,
-    kNorm: `${attention}.key_layernorm.weight`,
+    ...hunyuanNorms,
     router: `${layer}.mlp.gate.wg.weight`,
     ...sharedNames(`${layer}.mlp.shared_mlp`),
   },
@@ -434,6 +465,189 @@ const gpt2: NameTable = {
   experts: null,
 };
 
+const hyperclovax: NameTable = {
+  parts: {
+    ...llamaParts,
+    postAttentionNorm: `${layer}.post_norm1.weight`,
+    postFfnNorm: `${layer}.post_norm2.weight`,
+  },
+  experts: null,
+};
+
+const vaultgemma: NameTable = { parts: { ...llamaParts, ffnNorm: postNorms.parts.ffnNorm }, experts: null };
+
+const xielu = `${layer}.mlp.act_fn`;
+
+const apertus: NameTable = {
+  parts: {
+    ...llamaParts,
+    inputNorm: `${layer}.attention_layernorm.weight`,
+    ffnNorm: `${layer}.feedforward_layernorm.weight`,
+    gate: null,
+    gateBias: null,
+    activationP: `${xielu}.alpha_p`,
+    activationN: `${xielu}.alpha_n`,
+    activationBeta: `${xielu}.beta`,
+    activationEps: `${xielu}.eps`,
+  },
+  experts: null,
+};
+
+const falconAttention = `${gpt2Layer}.self_attention`;
+const falconFused = `${falconAttention}.query_key_value`;
+
+/** Fused: `placement.ts` says which rows are whose. */
+const falcon: NameTable = {
+  parts: {
+    ...gpt2.parts,
+    embed: "transformer.word_embeddings.weight",
+    positions: null,
+    inputNorm: `${gpt2Layer}.input_layernorm.weight`,
+    inputNormBias: `${gpt2Layer}.input_layernorm.bias`,
+    q: `${falconFused}.weight`,
+    qBias: `${falconFused}.bias`,
+    k: `${falconFused}.weight`,
+    kBias: `${falconFused}.bias`,
+    v: `${falconFused}.weight`,
+    vBias: `${falconFused}.bias`,
+    o: `${falconAttention}.dense.weight`,
+    oBias: `${falconAttention}.dense.bias`,
+    ffnNorm: `${gpt2Layer}.post_attention_layernorm.weight`,
+    ffnNormBias: `${gpt2Layer}.post_attention_layernorm.bias`,
+    up: `${gpt2Layer}.mlp.dense_h_to_4h.weight`,
+    upBias: `${gpt2Layer}.mlp.dense_h_to_4h.bias`,
+    down: `${gpt2Layer}.mlp.dense_4h_to_h.weight`,
+    downBias: `${gpt2Layer}.mlp.dense_4h_to_h.bias`,
+  },
+  experts: null,
+};
+
+/** Falcon 40B and its kin, with a norm in front of attention and one in front of the FFN. */
+const falconTwoNorms: NameTable = {
+  parts: {
+    ...falcon.parts,
+    inputNorm: `${gpt2Layer}.ln_attn.weight`,
+    inputNormBias: `${gpt2Layer}.ln_attn.bias`,
+    ffnNorm: `${gpt2Layer}.ln_mlp.weight`,
+    ffnNormBias: `${gpt2Layer}.ln_mlp.bias`,
+  },
+  experts: null,
+};
+
+const optLayer = "model.decoder.layers.{layer}";
+
+const opt: NameTable = {
+  parts: {
+    ...llamaParts,
+    embed: "model.decoder.embed_tokens.weight",
+    positions: "model.decoder.embed_positions.weight",
+    inputNorm: `${optLayer}.self_attn_layer_norm.weight`,
+    inputNormBias: `${optLayer}.self_attn_layer_norm.bias`,
+    q: `${optLayer}.self_attn.q_proj.weight`,
+    qBias: `${optLayer}.self_attn.q_proj.bias`,
+    k: `${optLayer}.self_attn.k_proj.weight`,
+    kBias: `${optLayer}.self_attn.k_proj.bias`,
+    v: `${optLayer}.self_attn.v_proj.weight`,
+    vBias: `${optLayer}.self_attn.v_proj.bias`,
+    o: `${optLayer}.self_attn.out_proj.weight`,
+    oBias: `${optLayer}.self_attn.out_proj.bias`,
+    ffnNorm: `${optLayer}.final_layer_norm.weight`,
+    ffnNormBias: `${optLayer}.final_layer_norm.bias`,
+    gate: null,
+    gateBias: null,
+    up: `${optLayer}.fc1.weight`,
+    upBias: `${optLayer}.fc1.bias`,
+    down: `${optLayer}.fc2.weight`,
+    downBias: `${optLayer}.fc2.bias`,
+    finalNorm: "model.decoder.final_layer_norm.weight",
+    finalNormBias: "model.decoder.final_layer_norm.bias",
+  },
+  experts: null,
+};
+
+const mptLayer = "transformer.blocks.{layer}";
+
+/** Fused: `placement.ts` says which rows are whose. */
+const mpt: NameTable = {
+  parts: {
+    ...llamaParts,
+    embed: "transformer.wte.weight",
+    inputNorm: `${mptLayer}.norm_1.weight`,
+    q: `${mptLayer}.attn.Wqkv.weight`,
+    k: `${mptLayer}.attn.Wqkv.weight`,
+    v: `${mptLayer}.attn.Wqkv.weight`,
+    o: `${mptLayer}.attn.out_proj.weight`,
+    ffnNorm: `${mptLayer}.norm_2.weight`,
+    gate: null,
+    gateBias: null,
+    up: `${mptLayer}.ffn.up_proj.weight`,
+    down: `${mptLayer}.ffn.down_proj.weight`,
+    finalNorm: "transformer.norm_f.weight",
+  },
+  experts: null,
+};
+
+const gptj: NameTable = {
+  parts: {
+    ...gpt2.parts,
+    positions: null,
+    q: `${gpt2Layer}.attn.q_proj.weight`,
+    qBias: null,
+    k: `${gpt2Layer}.attn.k_proj.weight`,
+    kBias: null,
+    v: `${gpt2Layer}.attn.v_proj.weight`,
+    vBias: null,
+    o: `${gpt2Layer}.attn.out_proj.weight`,
+    oBias: null,
+    ffnNorm: null,
+    ffnNormBias: null,
+    up: `${gpt2Layer}.mlp.fc_in.weight`,
+    upBias: `${gpt2Layer}.mlp.fc_in.bias`,
+    down: `${gpt2Layer}.mlp.fc_out.weight`,
+    downBias: `${gpt2Layer}.mlp.fc_out.bias`,
+    headBias: "lm_head.bias",
+  },
+  experts: null,
+};
+
+const phi: NameTable = {
+  parts: {
+    ...llamaParts,
+    ...layerNormBiases,
+    o: `${attention}.dense.weight`,
+    oBias: `${attention}.dense.bias`,
+    ffnNorm: null,
+    ffnNormBias: null,
+    gate: null,
+    gateBias: null,
+    up: `${layer}.mlp.fc1.weight`,
+    upBias: `${layer}.mlp.fc1.bias`,
+    down: `${layer}.mlp.fc2.weight`,
+    downBias: `${layer}.mlp.fc2.bias`,
+    finalNorm: "model.final_layernorm.weight",
+    finalNormBias: "model.final_layernorm.bias",
+    headBias: "lm_head.bias",
+  },
+  experts: null,
+};
+
+const neoAttention = `${gpt2Layer}.attn.attention`;
+
+const gptNeo: NameTable = {
+  parts: {
+    ...gpt2.parts,
+    q: `${neoAttention}.q_proj.weight`,
+    qBias: null,
+    k: `${neoAttention}.k_proj.weight`,
+    kBias: null,
+    v: `${neoAttention}.v_proj.weight`,
+    vBias: null,
+    o: `${neoAttention}.out_proj.weight`,
+    oBias: `${neoAttention}.out_proj.bias`,
+  },
+  experts: null,
+};
+
 const tables: Readonly<Record<Family, NameTable>> = {
   upcycle,
   llama: dense,
@@ -451,6 +665,29 @@ const tables: Readonly<Record<Family, NameTable>> = {
   gemma3_text: postNorms,
   granite: dense,
   smollm3: dense,
+  glm,
+  glm4,
+  seed_oss: dense,
+  arcee: dense,
+  exaone4: postNorms,
+  cohere2: dense,
+  ernie4_5: dense,
+  hunyuan_v1_dense: hunyuanV1Dense,
+  helium: dense,
+  ministral: dense,
+  ministral3: dense,
+  apertus,
+  cwm: dense,
+  jais2: nemotron,
+  hyperclovax,
+  vaultgemma,
+  falcon,
+  opt,
+  mpt,
+  gptj,
+  phi,
+  gpt_neo: gptNeo,
+  gpt_bigcode: gpt2,
   olmo2: postNorms,
   olmo3: postNorms,
   olmo: dense,
@@ -486,8 +723,9 @@ export interface NamedSlot {
 /** DeepSeek-V3 without a query latent has queries under their usual name. */
 const directQueries: NameTable = { ...deepseekV3, parts: { ...deepseekV3.parts, q: llamaParts.q } };
 
-function tableOf({ family, attn }: DecoderSpec): NameTable {
-  return family === "deepseek_v3" && attn.latent?.queryRank === null ? directQueries : tables[family];
+function tableOf({ family, attn, block }: DecoderSpec): NameTable {
+  if (family === "deepseek_v3" && attn.latent?.queryRank === null) return directQueries;
+  return family === "falcon" && block === "parallel" ? falconTwoNorms : tables[family];
 }
 
 /**
@@ -512,12 +750,15 @@ export function namedSlots(spec: DecoderSpec): NamedSlot[] {
   return slotsOf(spec).map((slot) => ({ slot, names: tensorNames(spec, slot.at) }));
 }
 
+/** The prefix of the class that holds the model, which a family's first files lack. */
+const unprefixed: Readonly<Partial<Record<Family, string>>> = { gpt2: "transformer.", opt: "model." };
+
 /**
- * What a family's old files call a tensor that new ones call `name`: GPT-2's first files lack the prefix of the class
- * that holds the model. Null if there is no older name.
+ * What a family's old files call a tensor that new ones call `name`. Null if there is no older name.
  */
 export function olderName({ family }: DecoderSpec, name: string): string | null {
-  return family === "gpt2" && name.startsWith("transformer.") ? name.slice("transformer.".length) : null;
+  const prefix = unprefixed[family];
+  return prefix !== undefined && name.startsWith(prefix) ? name.slice(prefix.length) : null;
 }
 
 /**

@@ -127,13 +127,16 @@ const queryKeyValueRows: Shares = ({ attn: { heads, kvHeads, headDim } }, slot) 
   return storedRowsOf(slot, ...stacked([heads * headDim, kvHeads * headDim, kvHeads * headDim], part));
 };
 
-/** modeling_phi3.py: the rows of all query heads, of all key heads, of all value heads; gate rows, then up rows. */
-const phi3: Shares = (spec, slot) => {
+/** One tensor with the gate rows, then the up rows of a dense FFN; null for other slots. */
+const gateUpRows: Shares = (spec, slot) => {
   const part = indexIn(["gate", "up"], slot);
   const ffn = ffnOf(spec, slot);
-  if (part === -1 || ffn === undefined) return queryKeyValueRows(spec, slot);
+  if (part === -1 || ffn === undefined) return null;
   return storedRowsOf(slot, ...stacked([ffn.ffnDim, ffn.ffnDim], part));
 };
+
+/** modeling_phi3.py: the rows of all query heads, of all key heads, of all value heads; gate rows, then up rows. */
+const phi3: Shares = (spec, slot) => gateUpRows(spec, slot) ?? queryKeyValueRows(spec, slot);
 
 /** modeling_gpt_neox.py: each head's query, key and value rows in turn. */
 const gptNeox: Shares = ({ attn: { heads, headDim } }, slot) => {
@@ -141,6 +144,18 @@ const gptNeox: Shares = ({ attn: { heads, headDim } }, slot) => {
   if (index === -1) return null;
   return storedRowsOf(slot, 3 * heads * headDim, { start: index * headDim, run: headDim, period: 3 * headDim });
 };
+
+/** modeling_falcon.py, modeling_gpt_bigcode.py: of each key head the rows of its queries, of itself, of its value. */
+const groupedRows: Shares = ({ attn: { heads, kvHeads, headDim } }, slot) => {
+  const index = indexIn(["q", "k", "v", "qBias", "kBias", "vBias"], slot);
+  if (index === -1) return null;
+  const [period, rows] = stacked([(heads / kvHeads) * headDim, headDim, headDim], index % 3);
+  return storedRowsOf(slot, kvHeads * period, rows);
+};
+
+/** activations.py, XIELUActivation: constants are scalars. */
+const apertus: Shares = (_, slot) =>
+  indexIn(["activationBeta", "activationEps"], slot) === -1 ? null : { shape: [], layout: null };
 
 /**
  * modeling_granitemoe.py: one tensor for all experts, of each the gate rows, then the up rows; the shared expert
@@ -223,7 +238,13 @@ const cohere: Shares = ({ attn: { headDim } }, slot) =>
 const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
   cohere,
   phi3,
+  glm: gateUpRows,
+  glm4: gateUpRows,
   gpt_neox: gptNeox,
+  apertus,
+  falcon: groupedRows,
+  gpt_bigcode: groupedRows,
+  mpt: queryKeyValueRows,
   deepseek_v3: deepseekV3,
   granitemoe: graniteMoe,
   granitemoe_swa: graniteMoe,

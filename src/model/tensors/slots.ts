@@ -43,11 +43,16 @@ export type SlotPart =
   | "sharedUp"
   | "sharedDown"
   | "sharedRouter"
+  | "activationP"
+  | "activationN"
+  | "activationBeta"
+  | "activationEps"
   | "postFfnNorm"
   | "postFfnNormBias"
   | "finalNorm"
   | "finalNormBias"
-  | "head";
+  | "head"
+  | "headBias";
 
 /** Which tensor of a decoder: its part, and where that part is. */
 export interface SlotAt {
@@ -82,9 +87,12 @@ export function normPlaces(block: BlockKind): {
   };
 }
 
-/** True for state that no gradient reaches: the correction bias, which balancing moves by its own rule. */
+/**
+ * True for state that no gradient reaches: the correction bias, which balancing moves by its own rule, and xIELU's
+ * stored constants.
+ */
 export function isBuffer({ part }: SlotAt): boolean {
-  return part === "routerCorrection";
+  return part === "routerCorrection" || part === "activationBeta" || part === "activationEps";
 }
 
 /** The key of a slot: `embed`, `layers.3.q`, `layers.3.experts.5.gate`. */
@@ -104,19 +112,24 @@ export function slotsOf(spec: DecoderSpec): Slot[] {
     if (exists && spec.norm.bias) add({ part: `${part}Bias`, layer }, spec.hidden);
   };
   add({ part: "embed" }, spec.vocab, spec.hidden);
-  if (spec.learnedPositions) add({ part: "positions" }, spec.maxPositions, spec.hidden);
+  if (spec.learnedPositions) add({ part: "positions" }, spec.maxPositions + spec.positionsOffset, spec.hidden);
   spec.layers.forEach(({ ffn }, layer) => {
     norm(before, "inputNorm", layer);
     addAttention(spec, layer, add);
     norm(after, "postAttentionNorm", layer);
     norm(beforeFfn, "ffnNorm", layer);
     addFfn(ffn, layer, spec.hidden, add);
+    if (ffn.activation === "xielu") for (const part of xieluParts) add({ part, layer }, 1);
     norm(after, "postFfnNorm", layer);
   });
   norm(true, "finalNorm");
   if (!spec.tiedHead) add({ part: "head" }, spec.vocab, spec.hidden);
+  if (spec.headBias) add({ part: "headBias" }, spec.vocab);
   return slots;
 }
+
+/** The numbers of xIELU, see `ActivationKind`. Files also store the eps below which the exponential is taken. */
+const xieluParts = ["activationP", "activationN", "activationBeta", "activationEps"] as const;
 
 type Add = (at: SlotAt, ...shape: number[]) => void;
 

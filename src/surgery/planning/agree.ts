@@ -30,9 +30,16 @@ export function requireAgreement(
       hint: "name all parents",
     });
   const baseFacts = { name: base.name, facts: factsOf(base.spec) };
-  return more.flatMap(({ name, spec }) =>
-    differenceFrom(baseFacts, { name, facts: factsOf(spec) }, others === "average"),
-  );
+  return more.flatMap(({ name, spec }) => [
+    ...differenceFrom(baseFacts, { name, facts: factsOf(spec) }, others === "average"),
+    ...(hasXielu(spec)
+      ? [`experts of ${name} get the learnt numbers of ${base.name}'s xIELU: a layer has one set`]
+      : []),
+  ]);
+}
+
+function hasXielu({ layers }: DecoderSpec): boolean {
+  return layers.some(({ ffn }) => ffn.activation === "xielu");
 }
 
 interface NamedFacts {

@@ -27,6 +27,29 @@ const denseFamilies = [
   "gemma3_text",
   "gpt_neox",
   "gpt2",
+  "ministral",
+  "seed_oss",
+  "arcee",
+  "helium",
+  "ernie4_5",
+  "hunyuan_v1_dense",
+  "exaone4",
+  "glm",
+  "glm4",
+  "cohere2",
+  "ministral3",
+  "apertus",
+  "cwm",
+  "jais2",
+  "hyperclovax",
+  "vaultgemma",
+  "falcon",
+  "opt",
+  "mpt",
+  "gptj",
+  "phi",
+  "gpt_neo",
+  "gpt_bigcode",
   ownFamily,
 ] as const satisfies readonly Family[];
 
@@ -37,6 +60,8 @@ const siblings: Readonly<Partial<Record<string, Family>>> = {
   qwen3_moe: "qwen3",
   granitemoe: "granite",
   flex_olmo: "olmo2",
+  ernie4_5_moe: "ernie4_5",
+  hunyuan_v1_moe: "hunyuan_v1_dense",
 };
 
 /**

@@ -25,6 +25,7 @@ export const targetFamilies = [
   "solar_open",
   "mellum",
   "hy_v3",
+  "hunyuan_v1_moe",
   "lfm2_moe",
   "dbrx",
   "phimoe",

@@ -81,6 +81,12 @@ const rows: Readonly<Record<TargetFamily, (order: RouterOrder) => Row>> = {
     "llama.cpp": none("not in its map"),
     "Megatron-Bridge": "same",
   }),
+  hunyuan_v1_moe: () => ({
+    transformers: "same",
+    vLLM: ["unknown", "its HunYuanMoEV1ForCausalLM was not read"],
+    "llama.cpp": ["unknown", "its HunYuanMoEV1ForCausalLM was not read"],
+    "Megatron-Bridge": "unknown",
+  }),
   dbrx: () => ({ transformers: "same", vLLM: "same", "llama.cpp": "same", "Megatron-Bridge": noBridge }),
   lfm2_moe: () => ({
     transformers: "same",

@@ -50,5 +50,4 @@ export const neverTargets: Readonly<Record<string, string>> = {
   deepseek_v3:
     "its latent attention holds one rotary key for all heads, so grouped or multi-head keys with rope do not fit",
   gpt_oss: "its experts clamp their gated unit and add 1 to the up branch, which no dense family does",
-  hunyuan_v1_moe: "normalises queries and keys behind rope, which no dense family that we read does",
 };

@@ -128,6 +128,13 @@ export const targets: Readonly<Record<TargetFamily, Target>> = {
     mixedLayers: true,
     rewrites: [...folded, allAttentionBiases, halves],
   },
+  // Its shared expert is as wide as an expert, which is what a shared expert that adds nothing gets.
+  hunyuan_v1_moe: {
+    routers: onlyRenormalised,
+    sharedExpert: plainShared,
+    mixedLayers: false,
+    rewrites: [...folded, allAttentionBiases, halves],
+  },
   lfm2_moe: {
     routers: { "topk-softmax": sigmoid(1e-6) },
     sharedExpert: null,

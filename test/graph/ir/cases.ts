@@ -98,7 +98,7 @@ class CaseBuilder {
 
 type Make = (c: CaseBuilder) => readonly ValueId[];
 
-const activationKinds = ["silu", "gelu", "geluTanh", "relu", "relu2"] as const;
+const activationKinds = ["silu", "gelu", "geluTanh", "relu", "relu2", "xieluTail", "softplus"] as const;
 
 /** Two shapes that broadcast: axes of either may be 1 or missing. */
 function broadcasting(c: CaseBuilder): [ValueId, ValueId] {

@@ -1,6 +1,7 @@
 /** What families whose decoders depart far from Llama's do to a Llama-like spec. */
 import fc from "fast-check";
 import { routedBends } from "./bends-routed.js";
+import { falconAlibi, mptAlibi } from "../../../src/model/decoder/families/alibi.js";
 import type { DecoderSpec, Family, MoeFfn, QkNorm, Rope, RopeScaling } from "../../../src/model/decoder/types.js";
 import { at } from "../../../src/base/at.js";
 import { present } from "../../support/present.js";
@@ -224,6 +225,24 @@ const longrope = ({ layers: [first] }: DecoderSpec): fc.Arbitrary<RopeScaling> =
   });
 };
 
+const withoutRope = (spec: DecoderSpec): DecoderSpec => ({
+  ...spec,
+  layers: spec.layers.map((layer) => ({ ...layer, rope: null })),
+});
+
+/** Positions are parameters here: not as many as elsewhere. */
+const learnt = (spec: DecoderSpec): DecoderSpec => ({
+  ...withoutRope(spec),
+  learnedPositions: true,
+  maxPositions: 64 + (spec.maxPositions % 64),
+});
+
+/** Layers have rope where they have a window, or have it everywhere. */
+const ropeWhereSliding = (spec: DecoderSpec): DecoderSpec => ({
+  ...spec,
+  layers: spec.layers.map((layer) => ({ ...layer, rope: layer.window === null ? null : layer.rope })),
+});
+
 export const bends: Readonly<Partial<Record<Family, Bend>>> = {
   gemma: (spec) => fc.constant(gemma(spec)),
   gemma2: (spec) => sandwich(spec, true),
@@ -257,14 +276,7 @@ export const bends: Readonly<Partial<Record<Family, Bend>>> = {
     fc
       .option(positive)
       .map((clip) => ({ ...spec, tiedHead: false, norm: { ...spec.norm, eps: 1e-5 }, attn: { ...spec.attn, clip } })),
-  // Positions are parameters here: not as many as elsewhere.
-  gpt2: (spec) =>
-    fc.constant({
-      ...spec,
-      learnedPositions: true,
-      maxPositions: 64 + (spec.maxPositions % 64),
-      layers: spec.layers.map((layer) => ({ ...layer, rope: null })),
-    }),
+  gpt2: (spec) => fc.constant(learnt(spec)),
   smollm3: (spec) =>
     fc.array(fc.boolean(), { minLength: spec.layers.length, maxLength: spec.layers.length }).map((has) => ({
       ...spec,
@@ -277,6 +289,70 @@ export const bends: Readonly<Partial<Record<Family, Bend>>> = {
   stablelm: (spec) =>
     fc.boolean().map((norms) => (norms ? normed(spec, "own-head", { ...spec.norm, bias: false }) : spec)),
   cohere: (spec) => fc.boolean().map((norms) => (norms ? normed(spec, "own-head") : spec)),
+  seed_oss: (spec) => fc.boolean().map((outBias) => ({ ...spec, attn: { ...spec.attn, outBias } })),
+  exaone4: (spec) =>
+    fc
+      .boolean()
+      .map((everywhere) =>
+        everywhere
+          ? { ...spec, layers: spec.layers.map((layer) => ({ ...layer, window: null })) }
+          : ropeWhereSliding(spec),
+      ),
+  cohere2: (spec) => fc.constant(ropeWhereSliding(spec)),
+  hunyuan_v1_dense: (spec) =>
+    fc.constant({ ...spec, attn: { ...spec.attn, qkNorm: { ...present(spec.attn.qkNorm), afterRope: true } } }),
+  ministral3: (spec) =>
+    fc
+      .option(fc.record({ beta: positive, originalMaxPositions: fc.integer({ min: 1, max: 9000 }) }))
+      .map((lengthScale) => {
+        const original = present(at(spec.layers, 0).rope).scaling;
+        const same = "originalMaxPositions" in original ? { originalMaxPositions: original.originalMaxPositions } : {};
+        return {
+          ...spec,
+          attn: { ...spec.attn, lengthScale: lengthScale === null ? null : { ...lengthScale, ...same } },
+        };
+      }),
+  hyperclovax: (spec) =>
+    fc.record({ embedding: positive, residual: positive, scale: positive }).map(({ embedding, residual, scale }) => ({
+      ...spec,
+      multipliers: { ...spec.multipliers, embedding, residual },
+      attn: { ...spec.attn, scale },
+    })),
+  vaultgemma: (spec) => sandwich(spec, true).map((capped) => ({ ...capped, block: "pre" })),
+  falcon: (spec) =>
+    fc.boolean().map((alibi) => {
+      const { heads, kvHeads } = spec.attn;
+      // Blocks in sequence have one key head or as many as heads, and so has attention with linear biases.
+      const fits = kvHeads === 1 || kvHeads === heads;
+      const block = fits ? spec.block : "parallel";
+      if (!alibi || kvHeads !== heads) return { ...spec, block };
+      return { ...withoutRope(spec), block, attn: { ...spec.attn, alibi: falconAlibi(heads) } };
+    }),
+  opt: (spec) =>
+    fc.boolean().map((affine) => ({
+      ...learnt(spec),
+      positionsOffset: 2,
+      norm: { ...spec.norm, eps: 1e-5, ...(affine ? {} : ({ weight: "none", bias: false } as const)) },
+    })),
+  mpt: (spec) =>
+    fc.record({ clip: fc.option(positive), scale: fc.option(positive) }).map(({ clip, scale }) => ({
+      ...withoutRope(spec),
+      attn: { ...spec.attn, alibi: mptAlibi(spec.attn.heads), clip, scale: scale ?? spec.attn.scale },
+      layers: withoutRope(spec).layers.map((layer) => ({
+        ...layer,
+        ffn: { ...layer.ffn, ffnDim: 4 * spec.hidden, activation: "gelu" as const },
+      })),
+    })),
+  gptj: (spec) =>
+    fc.constant({
+      ...spec,
+      headBias: true,
+      layers: spec.layers.map((layer) => ({ ...layer, rope: { ...present(layer.rope), theta: 10_000 } })),
+    }),
+  phi: (spec) => fc.constant({ ...spec, headBias: true }),
+  gpt_neo: (spec) => fc.constant({ ...learnt(spec), attn: { ...spec.attn, scale: 1, outBias: true } }),
+  gpt_bigcode: (spec) =>
+    fc.boolean().map((one) => ({ ...learnt(spec), attn: { ...spec.attn, kvHeads: one ? 1 : spec.attn.heads } })),
   olmo2: (spec) => fc.constant(postNormed(spec)),
   olmo3: (spec) => roped(postNormed(spec)),
   olmo: (spec) =>

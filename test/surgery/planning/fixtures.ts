@@ -139,6 +139,8 @@ const activations: Readonly<Record<ActivationKind, (x: number) => number>> = {
   geluTanh: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
   relu: (x) => Math.max(0, x),
   relu2: (x) => Math.max(0, x) ** 2,
+  // With the numbers that a model begins with.
+  xielu: (x) => (x > 0 ? 0.8 * x * x : 0.8 * (Math.expm1(Math.min(x, -1e-6)) - x)) + 0.5 * x,
 };
 
 /** down(act(gate x) * up x) or down(act(up x)), with biases where there are any. */

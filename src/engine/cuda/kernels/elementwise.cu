@@ -48,11 +48,14 @@ KERNEL binarySame(const A* a, const A* b, A* out, int op, i64 n) {
 #define GELU_TANH 6
 #define RELU 7
 #define RELU2 8
+#define XIELU_TAIL 9
+#define SOFTPLUS 10
 
 #define ROOT_2_OVER_PI 0.7978845608028654f
 #define ROOT_HALF 0.7071067811865476f
 #define ROOT_2_PI 2.5066282746310002f
 #define CUBIC 0.044715f
+#define XIELU_EPS -1e-6f
 
 // `low` is also the factor of SCALE.
 DEVICE float applied(int op, float x, float low, float high) {
@@ -66,6 +69,8 @@ DEVICE float applied(int op, float x, float low, float high) {
     case GELU: return 0.5f * x * (1.0f + erff(x * ROOT_HALF));
     case GELU_TANH: return 0.5f * x * (1.0f + tanhf(ROOT_2_OVER_PI * (x + CUBIC * x * x * x)));
     case RELU: return x > 0.0f ? x : 0.0f;
+    case XIELU_TAIL: return x > 0.0f ? 0.0f : expm1f(fminf(x, XIELU_EPS)) - x;
+    case SOFTPLUS: return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)));
     default: return x > 0.0f ? x * x : 0.0f;
   }
 }
@@ -83,6 +88,8 @@ DEVICE float slope(int op, float x, float low, float high) {
       return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * ROOT_2_OVER_PI * (1.0f + 3.0f * CUBIC * x * x);
     }
     case RELU: return x > 0.0f ? 1.0f : 0.0f;
+    case XIELU_TAIL: return x > 0.0f ? 0.0f : x < XIELU_EPS ? expm1f(x) : -1.0f;
+    case SOFTPLUS: return sigmoid(x);
     default: return x > 0.0f ? 2.0f * x : 0.0f;
   }
 }

@@ -2,7 +2,7 @@
  * Lowering rules: how each primitive becomes launches. The table is typed over all primitives, so a missing rule does
  * not compile. Kernels and the order of their arguments are those of the sources in engine/cuda/kernels.
  */
-import type { ActivationKind, NodeOf, Prim, ValueId } from "../../../graph/ir/ir.js";
+import type { NodeOf, PlainActivation, Prim, ValueId } from "../../../graph/ir/ir.js";
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
 import { EIGHT, blocksFor, float, gridFor, int, long, operand, reads, writes, type Context } from "./context.js";
 import type { BufferId, Storage } from "./launches.js";
@@ -78,7 +78,7 @@ function binary(c: Context, node: NodeOf<"add" | "sub" | "mul">): void {
 }
 
 /** Codes of kernels `unary` and `unaryGrad`. */
-const unaryCodes: Readonly<Record<"scale" | "sigmoid" | "tanh" | "clamp" | ActivationKind, number>> = {
+const unaryCodes: Readonly<Record<"scale" | "sigmoid" | "tanh" | "clamp" | PlainActivation, number>> = {
   scale: 0,
   sigmoid: 1,
   tanh: 2,
@@ -88,6 +88,8 @@ const unaryCodes: Readonly<Record<"scale" | "sigmoid" | "tanh" | "clamp" | Activ
   geluTanh: 6,
   relu: 7,
   relu2: 8,
+  xieluTail: 9,
+  softplus: 10,
 };
 
 function unary(

@@ -2,12 +2,13 @@
  * Command R, and R+ with its norms on queries and keys: LayerNorm without bias, a parallel block that shares one norm,
  * rope over neighbouring pairs, scaled logits (transformers, configuration_cohere.py and modeling_cohere.py).
  */
-import type { DecoderSpec } from "../types.js";
-import type { Defaults, Dialect } from "./common.js";
+import type { DecoderSpec, Rope } from "../types.js";
+import type { AttentionOptions, Common, Defaults, Dialect } from "./common.js";
 import { denseSpec, readCommon, requireAttention, sharedAttentionBias, uniformDense } from "./common.js";
 import type { ConfigReader } from "./reader.js";
 
-const defaults: Defaults = {
+/** What both Command R classes assume. */
+export const cohereDefaults: Defaults = {
   kvHeads: "heads",
   headDim: "derived",
   maxPositions: 8192,
@@ -24,32 +25,41 @@ const defaults: Defaults = {
   tiedHead: true,
 };
 
+/** A decoder of either class; without `layers` all of them attend to all tokens and have the common rope. */
+export function readParallel(
+  config: ConfigReader,
+  common: Common,
+  qkNorm: AttentionOptions["qkNorm"],
+  layers: { readonly windows?: readonly (number | null)[]; readonly ropes?: readonly (Rope | null)[] } = {},
+): DecoderSpec {
+  const bias = config.bool("attention_bias", false);
+  const ffn = { ffnDim: config.int("intermediate_size"), bias: false };
+  const spec = denseSpec(common, { qkNorm, qkvBias: bias, outBias: bias }, ffn, layers.windows ?? [], layers.ropes);
+  const multipliers = { ...spec.multipliers, logits: config.positive("logit_scale", 0.0625) };
+  return { ...spec, block: "parallel-shared", multipliers };
+}
+
+/** The keys that both classes read. */
+export function writeParallel(spec: DecoderSpec): Record<string, unknown> {
+  return {
+    intermediate_size: uniformDense(spec, false).ffnDim,
+    attention_bias: sharedAttentionBias(spec),
+    logit_scale: spec.multipliers.logits,
+  };
+}
+
 /** The config dialect of Command R. */
 export const cohere: Dialect = {
   family: "cohere",
   architecture: "CohereForCausalLM",
-  defaults,
+  defaults: cohereDefaults,
   read(config: ConfigReader): DecoderSpec {
-    const common = readCommon(config, "cohere", defaults);
-    const bias = config.bool("attention_bias", false);
-    const ffn = { ffnDim: config.int("intermediate_size"), bias: false };
-    const spec = denseSpec(
-      common,
-      { qkNorm: config.bool("use_qk_norm", false) && "own-head", qkvBias: bias, outBias: bias },
-      ffn,
-      [],
-    );
-    const multipliers = { ...spec.multipliers, logits: config.positive("logit_scale", 0.0625) };
-    return { ...spec, block: "parallel-shared", multipliers };
+    const common = readCommon(config, "cohere", cohereDefaults);
+    return readParallel(config, common, config.bool("use_qk_norm", false) && "own-head");
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     const qkNorm = spec.attn.qkNorm !== null;
     requireAttention(spec, { qkNorm, qkvBias: "any", outBias: "any" });
-    return {
-      intermediate_size: uniformDense(spec, false).ffnDim,
-      attention_bias: sharedAttentionBias(spec),
-      logit_scale: spec.multipliers.logits,
-      use_qk_norm: qkNorm,
-    };
+    return { ...writeParallel(spec), use_qk_norm: qkNorm };
   },
 };

@@ -132,7 +132,18 @@ export function readBase(config: ConfigReader, family: Family, defaults: Default
     tiedHead: config.bool("tie_word_embeddings", defaults.tiedHead ?? false),
     norm: { ...(defaults.norm ?? rmsNorm(0)), eps: readEps(config, defaults) },
     maxPositions: config.int("max_position_embeddings", defaults.maxPositions),
-    attn: { heads, kvHeads, headDim, scale: headDim ** -0.5, softcap: null, clip: null, sinks: false, latent: null },
+    attn: {
+      heads,
+      kvHeads,
+      headDim,
+      scale: headDim ** -0.5,
+      softcap: null,
+      clip: null,
+      sinks: false,
+      latent: null,
+      alibi: null,
+      lengthScale: null,
+    },
     activation: readActivation(config, defaults),
     layerCount: config.int("num_hidden_layers", undefined, { max: maxLayers }),
     tokens: readTokens(config, defaults),
@@ -147,6 +158,7 @@ const activationNames: Readonly<Record<ActivationKind, readonly [string, ...stri
   geluTanh: ["gelu_pytorch_tanh", "gelu_new"],
   relu: ["relu"],
   relu2: ["relu2"],
+  xielu: ["xielu"],
 };
 
 function readEps(config: ConfigReader, { normKey = "rms_norm_eps", normEps }: Defaults): number {
@@ -160,7 +172,11 @@ function readActivation(
 ): ActivationKind {
   const key = keys.find((name) => config.has(name)) ?? at(keys, 0);
   const value = config.get(key) ?? activationNames[fallback ?? "silu"][0];
-  const kinds = fallback === undefined ? (["silu"] as const) : (Object.keys(activationNames) as ActivationKind[]);
+  // Only one class hands its numbers on.
+  const known = (Object.keys(activationNames) as ActivationKind[]).filter(
+    (name) => name !== "xielu" || fallback === "xielu",
+  );
+  const kinds = fallback === undefined ? (["silu"] as const) : known;
   const kind = kinds.find((name) => activationNames[name].some((spelling) => spelling === value));
   if (kind === undefined)
     throw config.fail(key, kinds.map((name) => JSON.stringify(activationNames[name][0])).join(" or "));

@@ -7,7 +7,7 @@ import type { Common, Defaults, Dialect } from "./common.js";
 import { denseSpec, readCommon, refuse, requireAttention, sharedAttentionBias, uniformDense } from "./common.js";
 import { embeddingFactor, gemmaDefaults, requireCausal } from "./gemma.js";
 import type { ConfigReader } from "./reader.js";
-import { readLayerWindows, writeLayerTypes } from "./windows.js";
+import { readLayerWindows, writeLayerTypesSized } from "./windows.js";
 
 const defaults: Defaults = {
   ...gemmaDefaults,
@@ -43,6 +43,11 @@ function readCap(config: ConfigReader, key: string, fallback: number | null): nu
 /** The keys that Gemma 2 and 3 share. */
 export function writeSandwiched(spec: DecoderSpec): Record<string, unknown> {
   if (spec.block !== "sandwich") throw refuse(spec, `${spec.block} blocks`);
+  return writeCapped(spec);
+}
+
+/** The keys that Gemma 2, Gemma 3 and VaultGemma share, wherever their norms stand. */
+export function writeCapped(spec: DecoderSpec): Record<string, unknown> {
   // transformers 5 validates this even though head_dim is given.
   if (spec.hidden % spec.attn.heads !== 0)
     throw refuse(spec, `hidden size ${spec.hidden} with ${spec.attn.heads} heads (not a multiple)`);
@@ -52,7 +57,7 @@ export function writeSandwiched(spec: DecoderSpec): Record<string, unknown> {
     query_pre_attn_scalar: scoreDivisor(spec),
     attn_logit_softcapping: spec.attn.softcap,
     final_logit_softcapping: spec.logitSoftcap,
-    ...writeLayerTypes(spec),
+    ...writeLayerTypesSized(spec, 4096),
   };
 }
 

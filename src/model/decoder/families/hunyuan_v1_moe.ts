@@ -71,7 +71,7 @@ export const hunyuanV1Moe: Dialect = {
     } as const;
     const sparse = Array<boolean>(base.layerCount).fill(true);
     const bias = config.bool("attention_bias", false);
-    const common = { ...base, rope: readAlphaRope(config, base.attn.headDim) };
+    const common = { ...base, rope: readAlphaRope(config, base.attn.headDim, defaults) };
     const spec = moeSpec(
       common,
       { qkNorm: true, qkvBias: bias, outBias: bias },
@@ -127,15 +127,16 @@ function readChosen(config: ConfigReader, experts: number): number {
 
 /**
  * `dynamic` rope with an `alpha` is plain rope with the base theta * alpha^(d / (d - 2)), up to
- * `max_position_embeddings` tokens (`HunYuanMoEV1RotaryEmbedding`); it is written as such.
+ * `max_position_embeddings` tokens (`HunYuanMoEV1RotaryEmbedding`, `HunYuanDenseV1RotaryEmbedding`); it is written as
+ * such.
  */
-function readAlphaRope(config: ConfigReader, headDim: number): Rope {
+export function readAlphaRope(config: ConfigReader, headDim: number, own: Defaults): Rope {
   const dicts = ["rope_parameters", "rope_scaling"].map((key) => config.object(key)).filter((keys) => keys !== null);
   const isAlpha = (keys: ConfigReader): boolean =>
     (keys.get("rope_type") ?? keys.get("type")) === "dynamic" && keys.has("alpha");
   const alphas = dicts.map((keys) => (isAlpha(keys) ? keys.positive("alpha") : null));
   const alpha = alphas.find((one) => one !== null);
-  if (alpha === undefined) return readRope(config, headDim, defaults);
+  if (alpha === undefined) return readRope(config, headDim, own);
   const thetas = [config, ...dicts].filter((keys) => keys.has("rope_theta")).map((keys) => keys.positive("rope_theta"));
   if (new Set(alphas).size > 1 || new Set(thetas).size > 1) {
     throw inputError("rope_scaling and rope_parameters disagree", {

@@ -8,7 +8,7 @@ import { denseSpec, readBase, refuse } from "./common.js";
 import { olmoDefaults, postNormed, writePostNormed } from "./olmo2.js";
 import type { ConfigReader } from "./reader.js";
 import { readRopesByType, ropesByTypeOf, writeRopesByType } from "./rope.js";
-import { readLayerWindows, writeLayerTypes } from "./windows.js";
+import { readLayerWindows, writeLayerTypesSized } from "./windows.js";
 
 const defaults: Defaults = { ...olmoDefaults, ropeTheta: 500_000 };
 
@@ -33,6 +33,6 @@ export const olmo3: Dialect = {
   write(spec: DecoderSpec): Record<string, unknown> {
     const ropesByType = ropesByTypeOf(spec, ropes);
     if (ropesByType === null) throw refuse(spec, "layers without rope");
-    return { ...writePostNormed(spec), ...writeLayerTypes(spec), ...writeRopesByType(ropesByType, ropes) };
+    return { ...writePostNormed(spec), ...writeLayerTypesSized(spec, 4096), ...writeRopesByType(ropesByType, ropes) };
   },
 };

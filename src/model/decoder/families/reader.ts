@@ -44,6 +44,11 @@ export class ConfigReader {
     return new ConfigReader(values, this.where, this.prefix, this.names);
   }
 
+  /** The same object with further or other entries. */
+  with(entries: Readonly<Record<string, unknown>>): ConfigReader {
+    return new ConfigReader({ ...this.values, ...entries }, this.where, this.prefix, this.names);
+  }
+
   private spelled(key: string): string {
     return (Object.hasOwn(this.names, key) ? this.names[key] : undefined) ?? key;
   }

@@ -61,7 +61,7 @@ const scaling = z.discriminatedUnion("kind", [
 
 const rope = z.strictObject({ theta: positive, scaling, rotary: size.multipleOf(2), interleaved: z.boolean() });
 
-const activation = z.enum(["silu", "gelu", "geluTanh", "relu", "relu2"]);
+const activation = z.enum(["silu", "gelu", "geluTanh", "relu", "relu2", "xielu"]);
 
 const router = z.strictObject({
   score: z.enum(["softmax", "sigmoid", "sparsemixer"]),
@@ -105,6 +105,12 @@ const attention = z.strictObject({
   latent: z
     .strictObject({ queryRank: size.nullable(), kvRank: size, ropeDim: size.multipleOf(2), valueDim: size, norm })
     .nullable(),
+  // Absent in folders of earlier versions.
+  alibi: z
+    .strictObject({ slopes: z.array(z.number()).min(1), rounded: z.boolean(), scaled: z.boolean() })
+    .nullable()
+    .default(null),
+  lengthScale: z.strictObject({ beta: positive, originalMaxPositions: size }).nullable().default(null),
 });
 
 const decoder = z.strictObject({
@@ -117,6 +123,9 @@ const decoder = z.strictObject({
   logitSoftcap: positive.nullable(),
   maxPositions: size,
   learnedPositions: z.boolean(),
+  // Absent in folders of earlier versions.
+  positionsOffset: z.int().min(0).max(1024).default(0),
+  headBias: z.boolean().default(false),
   attn: attention,
   layers: z
     .array(z.strictObject({ window: size.nullable(), rope: rope.nullable(), ffn }))
@@ -168,10 +177,13 @@ export const upcycle: Dialect = {
 
 /** What the types cannot rule out; null if all fits together. */
 function contradiction({ attn, layers }: DecoderSpec): string | null {
-  const { heads, kvHeads, headDim, latent, qkvBias, qkNorm } = attn;
+  const { heads, kvHeads, headDim, latent, qkvBias, qkNorm, alibi } = attn;
   if (heads % kvHeads !== 0) return `${heads} heads are no multiple of ${kvHeads} key-value heads`;
   if (latent !== null && (kvHeads !== heads || qkvBias || qkNorm !== null))
     return "latent attention has as many key heads as heads, no biases and no norms on queries and keys";
+  if (alibi !== null && alibi.slopes.length !== heads) return `${alibi.slopes.length} slopes for ${heads} heads`;
+  if (alibi !== null && latent !== null) return "linear biases beside latent attention";
+  if (alibi?.rounded && kvHeads !== heads) return "rounded linear biases need as many key heads as heads";
   if (latent !== null && latent.ropeDim >= headDim) return `${latent.ropeDim} rotary elements of a head of ${headDim}`;
   for (const [layer, { rope: turn, ffn: own }] of layers.entries()) {
     const room = latent === null ? headDim : latent.ropeDim;

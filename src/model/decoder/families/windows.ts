@@ -1,5 +1,5 @@
 /** Sliding-window settings: the same window on every layer (Mistral's way) or per layer (Qwen's way). */
-import type { DecoderSpec } from "../types.js";
+import type { DecoderSpec, Rope } from "../types.js";
 import type { ConfigReader } from "./reader.js";
 import { isString } from "./reader.js";
 import { refuse } from "./common.js";
@@ -67,4 +67,23 @@ export function writeLayerTypes(spec: DecoderSpec): Record<string, unknown> {
 export function writeLayerTypesSized(spec: DecoderSpec, unused: number): Record<string, unknown> {
   const keys = writeLayerTypes(spec);
   return { ...keys, sliding_window: keys["sliding_window"] ?? unused };
+}
+
+/** In some families only layers with a sliding window have rope. */
+export function slidingRopes(windows: readonly (number | null)[], rope: Rope): (Rope | null)[] {
+  return windows.map((window) => (window === null ? null : rope));
+}
+
+/** Stands in for a window that no layer has: the class default of the families that call `writeSlidingRopes`. */
+const unusedWindow = 4096;
+
+/**
+ * The window's keys of a family in which only layers with a sliding window have rope; or, with `everywhere`, all layers
+ * have rope and none has a window. Throws inputError if another layer has rope, or one with a window has none.
+ */
+export function writeSlidingRopes(spec: DecoderSpec, everywhere: boolean): Record<string, unknown> {
+  if (everywhere) return writeLayerTypes(spec);
+  if (spec.layers.some(({ window, rope }) => (window === null) !== (rope === null)))
+    throw refuse(spec, "rope on other layers than those with a sliding window");
+  return writeLayerTypesSized(spec, unusedWindow);
 }

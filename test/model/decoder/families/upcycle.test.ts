@@ -19,6 +19,26 @@ describe("upcycle", () => {
     expect(read(write(mixtral))).toEqual(mixtral);
   });
 
+  it("reads folders that were written before some keys were there", () => {
+    const { decoder, ...config } = write(mixtral);
+    const { positionsOffset, headBias, attn, ...older } = decoder as Record<string, unknown>;
+    const { alibi, lengthScale, ...olderAttention } = attn as Record<string, unknown>;
+    expect([positionsOffset, headBias, alibi, lengthScale]).toEqual([0, false, null, null]);
+    expect(read({ ...config, decoder: { ...older, attn: olderAttention } })).toEqual(mixtral);
+  });
+
+  it("linear biases that do not fit the heads are refused", () => {
+    const { heads } = mixtral.attn;
+    const alibi = { slopes: Array.from({ length: heads }, () => 0.5), rounded: false, scaled: false };
+    const biased = (change: Partial<typeof alibi>): DecoderSpec => ({
+      ...mixtral,
+      attn: { ...mixtral.attn, alibi: { ...alibi, ...change } },
+    });
+    expect(read(write(biased({})))).toEqual(biased({}));
+    refuses(() => read(write(biased({ slopes: [1] }))), `1 slopes for ${heads} heads`);
+    refuses(() => read(write(biased({ rounded: true }))), "rounded linear biases need as many key heads as heads");
+  });
+
   it("a spec whose parts do not fit together is refused in a line, not by the network", () => {
     const selects =
       "layer 0: sparsemixer selects among all experts by their logits, without groups, correction or renormalisation";
