@@ -1,22 +1,28 @@
 // Training on one GPU: node bench/gpu.mjs [--sizes dense135M,E8G1T2,...] [--shapes 16x512,64x512] [--steps 10]
-// [--precision bf16] [--launches]
-// -> one JSON line for each size and shape: milliseconds of a step (median of three runs of so many steps), tokens/s,
-// the share of the GPU's peak in bfloat16 that the model's FLOPs reach, memory, seconds until the first step was done.
-// Sizes and how FLOPs are counted are those of ../shared/gpu-anchor/torch_anchor.py.
+// [--rounds 5] [--precision bf16] [--launches] [--torch graph,compile,eager] [--python python3]
+// -> one JSON line for each size and shape: milliseconds of a step (median of so many rounds of so many steps),
+// tokens/s, the share of the GPU's peak in bfloat16 that the model's FLOPs reach, memory, seconds until the first step was done.
+// With --torch, rounds alternate with those of PyTorch on the same GPU (gpu_anchor.py), whose modes are named. A size
+// may have a capacity: E8G1T2@1.25.
+import { spawn } from "node:child_process";
 import { performance } from "node:perf_hooks";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { cudaBackend } from "../dist/engine/cuda/backend.js";
-import { startedDriver } from "../dist/engine/cuda/device.js";
+import { device } from "../dist/engine/cuda/device.js";
 import { trainProgram } from "../dist/graph/programs/programs.js";
-import { plainAttention, plainRope } from "../dist/model/decoder/plain.js";
-import { plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../dist/model/decoder/types.js";
-import { optimizer, startTokens, startWeight } from "./start.mjs";
+import { median, model, sizes, weightOf } from "./gpu-model.mjs";
+import { optimizer, startTokens } from "./start.mjs";
 
 const { values: flags } = parseArgs({
   options: {
     sizes: { type: "string", default: "dense135M,E8G1T2,E8G8T8" },
     shapes: { type: "string", default: "16x512,64x512" },
     steps: { type: "string", default: "10" },
+    rounds: { type: "string", default: "5" },
+    torch: { type: "string", default: "" },
+    python: { type: "string", default: "python3" },
     precision: { type: "string", default: "bf16" },
     launches: { type: "boolean", default: false },
   },
@@ -24,47 +30,6 @@ const { values: flags } = parseArgs({
 
 /** FLOP/s of an H100 or H200 in dense bfloat16. */
 const PEAK = 989e12;
-
-function model({ vocab, hidden, layers, heads, ffnDim, experts = 0, topK = 1 }) {
-  const ffn =
-    experts === 0
-      ? { kind: "dense", ffnDim, bias: false, activation: "silu", gated: true }
-      : {
-          kind: "moe",
-          activation: "silu",
-          ffnDim,
-          experts,
-          topK,
-          router: softmaxRouter("topk-softmax"),
-          ...plainExperts,
-          shared: null,
-        };
-  return {
-    family: experts === 0 ? "llama" : "mixtral",
-    vocab,
-    hidden,
-    tiedHead: false,
-    norm: rmsNorm(1e-5),
-    ...plainBlocks,
-    maxPositions: 4096,
-    attn: plainAttention({ heads, kvHeads: heads, headDim: hidden / heads }),
-    tokens: { bos: null, eos: [], pad: null },
-    initStd: 0.02,
-    auxLossCoef: 0.01,
-    layers: Array.from({ length: layers }, () => ({ window: null, rope: plainRope(10000, hidden / heads), ffn })),
-  };
-}
-
-const big = { vocab: 32768, hidden: 768, layers: 12, heads: 12 };
-const small = { vocab: 4096, hidden: 256, layers: 8, heads: 4 };
-const sizes = {
-  dense135M: { ...big, ffnDim: 2048 },
-  E8G1T2: { ...big, ffnDim: 2048, experts: 8, topK: 2 },
-  E8G8T8: { ...big, ffnDim: 256, experts: 64, topK: 8 },
-  dense956M: { vocab: 32768, hidden: 2048, layers: 16, heads: 16, ffnDim: 5632 },
-  "dense8.5M": { ...small, ffnDim: 704 },
-  "E8G1T2-39M": { ...small, ffnDim: 704, experts: 8, topK: 2 },
-};
 
 /** FLOPs of a token: 6 for each weight it passes, and causal attention forward and backward. */
 function flopsPerToken({ vocab, hidden, layers, ffnDim, experts = 0, topK = 1 }, sequence) {
@@ -89,20 +54,45 @@ function launchTable(times) {
   return [...byName.values()].sort((a, b) => b.ms - a.ms).map(rounded);
 }
 
-async function measure(name, batch, sequence, steps) {
+/** PyTorch's step of a size in a process of its own, which waits to be asked. */
+function startTorch(name, batch, sequence, mode) {
+  const { vocab, hidden, layers, heads, ffnDim, experts = 0, topK = 0 } = sizes[name];
+  const size = { V: vocab, d: hidden, L: layers, h: heads, f: ffnDim, E: experts, T: topK };
+  const script = fileURLToPath(new URL("gpu_anchor.py", import.meta.url));
+  const args = [script, JSON.stringify(size), String(batch), String(sequence), mode];
+  const child = spawn(flags.python, args, { stdio: ["pipe", "pipe", "inherit"] });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const next = async () => {
+    const { value, done } = await lines.next();
+    if (done) throw new Error(`gpu_anchor.py ${mode} ended`);
+    return JSON.parse(value);
+  };
+  const times = [];
+  return {
+    mode,
+    times,
+    ready: next(),
+    async round(steps) {
+      child.stdin.write(`${steps}\n`);
+      times.push((await next()).ms);
+    },
+    stop: () => void child.kill("SIGKILL"),
+  };
+}
+
+/** Our step of a size, ready to run. */
+async function openOurs(name, capacity, batch, sequence) {
   const started = performance.now();
   const spec = model(sizes[name]);
-  const shape = { batch, sequence, auxCoef: 0.01, zCoef: 0 };
+  const routing = { balance: "model", jitter: false, sinkhorn: false, capacity };
+  const shape = { batch, sequence, auxCoef: 0.01, zCoef: 0, ...(capacity === null ? {} : { routing }) };
   const program = trainProgram(spec, shape);
-  const driver = await startedDriver();
-  const runtime = await cudaBackend(0, { precision: flags.precision }).openTrain(program, {
-    threads: 1,
-    accumulate: false,
-  });
+  const backend = cudaBackend(0, { precision: flags.precision });
+  const runtime = await backend.openTrain(program, { threads: 1, accumulate: false });
   const openMs = performance.now() - started;
   let parameters = 0;
   for (const { key, shape: dims } of program.params) {
-    const data = startWeight(key, dims);
+    const data = weightOf(key, dims);
     parameters += data.length;
     await runtime.write("weight", key, data);
   }
@@ -113,51 +103,101 @@ async function measure(name, batch, sequence, steps) {
     const tokens = startTokens(spec.vocab, index, shape);
     return { ids: tokens.slice(0, -1), targets: tokens.slice(1) };
   });
-  const step = async () => {
-    const given = batches[update % batches.length];
-    update++;
-    losses.push((await runtime.step([given], { ...settings, update })).loss);
+  // As the training loop does it: a step is asked for while the one before it is under way.
+  const run = async (steps) => {
+    let asked = null;
+    for (let i = 0; i < steps; i++) {
+      const given = batches[update % batches.length];
+      update++;
+      const before = asked;
+      asked = runtime.step([given], { ...settings, update });
+      if (before !== null) losses.push((await before).loss);
+    }
+    losses.push((await asked).loss);
   };
   const first = performance.now();
-  await step();
-  const firstMs = performance.now() - first;
-  for (let i = 0; i < 2; i++) await step();
-  const times = [];
-  for (let run = 0; run < 3; run++) {
-    const from = performance.now();
-    for (let i = 0; i < steps; i++) await step();
-    times.push((performance.now() - from) / steps);
-  }
-  const ms = times.sort((a, b) => a - b)[1];
-  const tokensPerSecond = (batch * sequence * 1000) / ms;
-  const flops = flopsPerToken(sizes[name], sequence) * tokensPerSecond;
-  const launches = flags.launches ? launchTable(await runtime.profile()) : undefined;
-  const { free, total } = driver.memory();
-  await runtime.close();
+  await run(1);
+  const firstStepMs = performance.now() - first;
   return {
-    size: name,
+    runtime,
+    losses,
+    facts: {
+      parameters,
+      openMs: Math.round(openMs),
+      firstStepMs: Math.round(firstStepMs),
+    },
+    async round(steps) {
+      const from = performance.now();
+      await run(steps);
+      return (performance.now() - from) / steps;
+    },
+  };
+}
+
+async function measure(size, batch, sequence, others) {
+  const [name, factor] = size.split("@");
+  const capacity = factor === undefined ? null : { factor: Number(factor), by: "weight" };
+  const [steps, rounds] = [Number(flags.steps), Number(flags.rounds)];
+  const ours = await openOurs(name, capacity, batch, sequence);
+  await ours.round(3);
+  const anchors = await Promise.all(others.map(async (each) => ({ ...(await each.ready), ...each })));
+  const times = [];
+  for (let round = 0; round < rounds; round++) {
+    times.push(await ours.round(steps));
+    for (const anchor of anchors) await anchor.round(steps);
+  }
+  const ms = median(times);
+  const speed = (own) => (batch * sequence * 1000) / own;
+  const flops = flopsPerToken(sizes[name], sequence) * speed(ms);
+  const torch = anchors.map(({ mode, warmSeconds, peakGigabytes, times: own }) => ({
+    mode,
+    ms: Number(median(own).toFixed(2)),
+    tokensPerSecond: Math.round(speed(median(own))),
+    peakGigabytes,
+    warmSeconds,
+  }));
+  const gigabytes = Number(((await device(0)).takePeak() / 1e9).toFixed(2));
+  const launches = flags.launches ? launchTable(await ours.runtime.profile()) : undefined;
+  await ours.runtime.close();
+  for (const anchor of anchors) anchor.stop();
+  return {
+    size,
     precision: flags.precision,
-    parameters,
     batch,
     sequence,
     ms: Number(ms.toFixed(2)),
-    tokensPerSecond: Math.round(tokensPerSecond),
+    times: times.map((each) => Number(each.toFixed(2))),
+    tokensPerSecond: Math.round(speed(ms)),
     tflops: Number((flops / 1e12).toFixed(1)),
     mfu: Number((flops / PEAK).toFixed(3)),
-    gigabytes: Number(((total - free) / 1e9).toFixed(2)),
-    openMs: Math.round(openMs),
-    firstStepMs: Math.round(firstMs),
-    losses: [losses[0], losses.at(-1)],
+    ...ours.facts,
+    gigabytes,
+    losses: [ours.losses[0], ours.losses.at(-1)],
+    ...(torch.length === 0
+      ? {}
+      : { torch, ratio: Number((Math.min(...torch.map((each) => each.ms)) / ms).toFixed(3)) }),
     ...(launches === undefined ? {} : { launches }),
   };
 }
 
-for (const name of flags.sizes.split(","))
-  for (const shape of flags.shapes.split(",")) {
+const modes = flags.torch === "" ? [] : flags.torch.split(",");
+const cases = flags.sizes.split(",").flatMap((size) =>
+  flags.shapes.split(",").map((shape) => {
     const [batch, sequence] = shape.split("x").map(Number);
-    try {
-      console.log(JSON.stringify(await measure(name, batch, sequence, Number(flags.steps))));
-    } catch (error) {
-      console.log(JSON.stringify({ size: name, shape, error: error.line ?? String(error) }));
-    }
+    return { size, batch, sequence };
+  }),
+);
+// torch.compile takes tens of seconds: all of it is spent at once, and nothing is timed before it is over.
+const torches = cases.map(({ size, batch, sequence }) =>
+  modes.map((mode) => startTorch(size.split("@")[0], batch, sequence, mode)),
+);
+await Promise.allSettled(torches.flat().map(({ ready }) => ready));
+for (const [i, { size, batch, sequence }] of cases.entries()) {
+  try {
+    console.log(JSON.stringify(await measure(size, batch, sequence, torches[i])));
+  } catch (error) {
+    console.log(JSON.stringify({ size, batch, sequence, error: error.line ?? String(error) }));
   }
+  for (const other of torches[i]) other.stop();
+}
+process.exit(0);

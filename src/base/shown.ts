@@ -59,6 +59,8 @@ export function visibleLine(text: string, most = longestLine): string {
 /** A value as JSON; `missing` for undefined, and words for what nests too deeply to be written (a hostile file). */
 export function jsonText(value: unknown): string {
   if (value === undefined) return "missing";
+  // JSON has none of these, and would say null.
+  if (typeof value === "number" && !Number.isFinite(value)) return String(value);
   try {
     // Functions and symbols have no JSON.
     return JSON.stringify(value) ?? typeof value;

@@ -8,7 +8,12 @@ export async function plannerBundle(): Promise<string> {
   return readText(fileURLToPath(new URL("../report/plan/plan-live.bundle.js", import.meta.url)));
 }
 
+/** The words of the running command after the program's name. */
+export function commandWords(): readonly string[] {
+  return process.argv.slice(2);
+}
+
 /** The running command, quoted so that it can be typed again. */
 export function commandLine(): string {
-  return `upcycle ${process.argv.slice(2).map(shellWord).join(" ")}`;
+  return `upcycle ${commandWords().map(shellWord).join(" ")}`;
 }

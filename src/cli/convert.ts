@@ -8,8 +8,15 @@ import { isHubReference } from "../files/hub/reference.js";
 import { forwardFlops } from "../model/cost/flops.js";
 import { countParams } from "../model/cost/params.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
-import { upcycling, type ConversionDetails, type ConversionPlan } from "../surgery/convert/convert.js";
+import {
+  requirePlannable,
+  upcycling,
+  type ConversionDetails,
+  type ConversionPlan,
+} from "../surgery/convert/convert.js";
+import { planModel } from "../surgery/convert/make.js";
 import { hasPrompts } from "../surgery/convert/measure.js";
+import { multiplying } from "../surgery/convert/multiply.js";
 import { sourceName } from "../surgery/convert/parents.js";
 import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import { factorRuns } from "../surgery/convert/record.js";
@@ -17,7 +24,7 @@ import type { WorkflowResult, WorkflowThreads } from "../surgery/convert/workflo
 import { explainExpectation, explainPlan } from "../surgery/planning/explain.js";
 import { recipeName } from "../surgery/planning/recipe.js";
 import { openContext, shownPath, type ContextOptions } from "./context.js";
-import { askedModel, fetchedSource, modelSource, orAdapted } from "./model-folder.js";
+import { askedModel, fetchedSource, orAdapted } from "./model-folder.js";
 import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson } from "./options.js";
 import { withDevice } from "./device.js";
@@ -26,6 +33,7 @@ import { verifyLine } from "./reproduce.js";
 import { resolvedBy } from "./settings.js";
 import { textHelp } from "./verify.js";
 import {
+  allowNonFinite,
   carryOut,
   countedFiles,
   dtypeName,
@@ -33,6 +41,7 @@ import {
   dtypeOf,
   proofLines,
   requireBeforehand,
+  soundLines,
   type DtypeName,
   type MakeFlags,
   type ResultView,
@@ -80,6 +89,7 @@ export function convertCommand(): Command {
     )
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")
+    .option(...allowNonFinite)
     .option(
       "--threads <n>",
       "threads that compute (default: at most 2 to convert, all cores to measure, 1 for prompts: the router's " +
@@ -158,16 +168,21 @@ async function execute(model: string | undefined, flags: ConvertFlags, command: 
   const making = saves === undefined ? flags : { ...flags, out: releaseFolder(saves) };
   await requireBeforehand(models, making, acceptFinished);
   const part = flags.dryRun === true && recipe.scaling !== "calibrated" ? "headers" : "all";
-  const sources = await fetchedSources(models, model === undefined, part, flags.json);
-  const context = openContext(contextOf(flags));
-  const surgery = upcycling({
-    ...sources,
+  const settled = {
     recipe,
     dtype: dtypeOf(flags.dtype ?? dtype ?? undefined),
     routerDtype: dtypeOf(flags.routerDtype),
     maxShardBytes: flags.shardSize,
     format: flags.format === "megatron" ? "torch_dist" : undefined,
-  });
+  } as const;
+  const fetched = (what: FetchedPart): ReturnType<typeof fetchedSources> =>
+    fetchedSources(models, model === undefined, what, flags.json);
+  // Headers say whether the models fit together, before gigabytes of weights are downloaded.
+  if (part === "all" && models.flatMap(foldersOf).some(isHubReference))
+    await requirePlannable({ ...settled, ...(await fetched("headers")) });
+  const sources = await fetched(part);
+  const context = openContext(contextOf(flags));
+  const surgery = upcycling({ ...settled, ...sources });
   const view = conversionResultView(models[0], surgery.sources.map(sourceName));
   const afterwards = saves === undefined ? {} : { afterwards: () => nameRelease(saves) };
   const running = { threads: threadsOf(flags), report: flags.report, acceptFinished, ...afterwards };
@@ -199,9 +214,12 @@ async function multiply(
   const recipe = multiplyRecipe(flags);
   if (model === undefined) return command.error("error: missing required argument 'model'");
   requireOutFlag(flags, command);
-  await requireBeforehand([await askedModel(model)], flags);
+  const asked = await askedModel(model);
+  await requireBeforehand([asked], flags);
   const context = openContext(contextOf(flags));
-  const source = await modelSource(model, flags.json, flags.dryRun === true ? "headers" : "all");
+  if (flags.dryRun !== true && foldersOf(asked).some(isHubReference))
+    await planModel(multiplying({ source: await fetchedSource(asked, flags.json, "headers"), recipe }));
+  const source = await fetchedSource(asked, flags.json, flags.dryRun === true ? "headers" : "all");
   await runMultiply(source, recipe, flags, context);
 }
 
@@ -241,8 +259,8 @@ function madeLines(
   const files = countedFiles(made.weightFiles);
   const [name = ""] = explainPlan(made.plan);
   return [
-    ...[name, ...adapterLines(made), sizeLine(made), explainExpectation(made.plan.expected)].flatMap((line) =>
-      folded(line, columns),
+    ...soundLines(made, [name, ...adapterLines(made), sizeLine(made), explainExpectation(made.plan.expected)]).flatMap(
+      (line) => folded(line, columns),
     ),
     made.found ? `${files} found, of the same conversion` : `${files} written in ${duration(made.seconds)}`,
     ...proofLines(proof, columns),

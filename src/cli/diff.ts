@@ -68,7 +68,22 @@ interface DiffView {
   readonly columns: number;
 }
 
+/** What is said first of models whose weights are no numbers; nothing of sound ones. */
+function damageLines({ tensors }: CheckpointDiff, columns: number): string[] {
+  return (["a", "b"] as const).flatMap((model, side) => {
+    const damaged = tensors.filter(({ nonFinite }) => (nonFinite?.[side] ?? 0) > 0);
+    const [first] = damaged;
+    if (first === undefined) return [];
+    const more = damaged.length === 1 ? "" : ` and ${damaged.length - 1} more`;
+    return folded(`warning: ${model} is damaged: ${first.name}${more} has values that are NaN or infinite`, columns);
+  });
+}
+
 function diffLines(diff: CheckpointDiff, view: DiffView): string[] {
+  return [...damageLines(diff, view.columns), ...differenceLines(diff, view)];
+}
+
+function differenceLines(diff: CheckpointDiff, view: DiffView): string[] {
   const { tensors, onlyA, onlyB, config } = diff;
   if (diff.equal) return [`no difference: ${tensors.length} tensors and the config are equal`];
   const equal = tensors.filter((one) => one.equal).length;

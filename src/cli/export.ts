@@ -2,19 +2,24 @@
 import { Command } from "commander";
 import { bytes, compact, duration, folded } from "../base/format.js";
 import { countParams } from "../model/cost/params.js";
+import { foldersOf } from "../files/checkpoint/model-source.js";
+import { isHubReference } from "../files/hub/reference.js";
+import { planModel } from "../surgery/convert/make.js";
 import { exporting, type ReformPlan } from "../surgery/convert/reform.js";
 import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import type { WorkflowResult } from "../surgery/convert/workflow.js";
 import { openContext, shownPath } from "./context.js";
-import { askedModel, modelSource, orAdapted } from "./model-folder.js";
+import { askedModel, fetchedSource, orAdapted } from "./model-folder.js";
 import { byteSize, defaultThreads, oneOf, wholeNumber, withExample, withJson } from "./options.js";
 import {
+  allowNonFinite,
   carryOut,
   countedFiles,
   dtypeChoices,
   dtypeName,
   dtypeOf,
   requireBeforehand,
+  soundLines,
   type MakeFlags,
   type ResultView,
 } from "./workflow.js";
@@ -38,6 +43,7 @@ export function exportCommand(): Command {
     .option("--dtype <name>", `${dtypeChoices.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeChoices))
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the model in the folder if it is there")
+    .option(...allowNonFinite)
     .option("--threads <n>", "threads that copy (default: at most 2)", wholeNumber("--threads", 1, 64))
     .option("--dry-run", "say what would be made; write nothing")
     .action(execute);
@@ -52,8 +58,11 @@ async function execute(model: string, flags: ExportFlags, command: Command): Pro
   if (out === undefined && dryRun !== true) return command.error("error: required option '--out <dir>' not specified");
   const inside = out === undefined ? flags : { ...flags, out: releaseFolder(out) };
   if (out !== undefined) await requireReleasePlace(out);
-  await requireBeforehand([await askedModel(model)], inside);
-  const source = await modelSource(model, flags.json, dryRun === true ? "headers" : "all");
+  const asked = await askedModel(model);
+  await requireBeforehand([asked], inside);
+  if (dryRun !== true && foldersOf(asked).some(isHubReference))
+    await planModel(exporting({ source: await fetchedSource(asked, flags.json, "headers") }));
+  const source = await fetchedSource(asked, flags.json, dryRun === true ? "headers" : "all");
   const context = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   const threads = flags.threads ?? Math.min(2, defaultThreads());
   await carryOut(
@@ -84,7 +93,7 @@ export function reformShown(out: string | null | undefined): ResultView<ReformPl
     }),
     planLines: (planned) => [...lines(planned), ...planned.warnings.map((warning) => `warning: ${warning}`)],
     madeLines: ({ made }: WorkflowResult<ReformPlan, unknown>, columns) => [
-      ...lines(made).flatMap((line) => folded(line, columns)),
+      ...soundLines(made, lines(made)).flatMap((line) => folded(line, columns)),
       `${countedFiles(made.weightFiles)} written in ${duration(made.seconds)}`,
       ...(out == null
         ? [`model: ${shownPath(made.dir)}`]

@@ -5,17 +5,19 @@ import { inputError } from "../base/errors.js";
 import { largestOf, smallestOf } from "../base/extremes.js";
 import { compact, duration, labelled, significant, table } from "../base/format.js";
 import { toolVersion } from "../surgery/convert/version.js";
-import { parseMapping } from "../laws/points/columns.js";
+import { parseMapping, splitOutside } from "../laws/points/columns.js";
 import { runFit, type FitProgress, type FitReport, type FitRequest, type PredictAt } from "../laws/points/fit.js";
 import { readPoints, type Dropped, type ReadPoints } from "../laws/points/points.js";
 import { writeFileAtomic } from "../files/io/atomic.js";
 import { isOwnPage, requireFilePlace } from "../files/io/named-file.js";
 import { inputName } from "../files/io/streams.js";
 import { laws, lawById, lawOf, type LawName } from "../laws/fitting/catalogue.js";
+import type { Bounds, ParameterHints } from "../laws/forms/expression-law.js";
 import { defaultDelta, lossNames, type LossName } from "../laws/solvers/loss.js";
 import { renderLawHtml } from "../report/laws/law-page.js";
 import { chartAssets } from "../study/chart-assets.js";
 import { commandLine } from "./assets.js";
+import { executeIsoFlop, isoFlopName } from "./fit-isoflop.js";
 import { openContext, shownPath } from "./context.js";
 import { orStandardInput, reading } from "./input.js";
 import {
@@ -37,6 +39,7 @@ interface FitFlags extends CommonFlags {
   readonly delta: number;
   readonly columns?: string;
   readonly start?: string;
+  readonly bounds?: string;
   readonly maxLoss?: number;
   readonly cluster?: string;
   readonly bootstrap: number;
@@ -58,43 +61,51 @@ const patience = 1000;
 export function fitCommand(): Command {
   const command = new Command("fit")
     .description("fit a scaling law to losses of trained models")
-    .argument("<file>", `CSV, JSON lines, Parquet, or a folder of runs; ${orStandardInput}`)
+    .argument("<file>", `CSV, JSON lines, Parquet, trainer_state.json, a log, or a folder of runs; ${orStandardInput}`)
     .requiredOption("--law <law>", "name below, or a formula in quotes")
     .option("--columns <list>", "where columns are: N=params,D=tokens*1e9,loss=loss")
-    .option("--loss <name>", `loss of ln-residuals: ${lossNames.join(", ")}`, oneOf("--loss", lossNames), "huber")
+    .option(
+      "--loss <name>",
+      `loss of residuals: ${lossNames.join(", ")} (-raw: of L, else of ln L)`,
+      oneOf("--loss", lossNames),
+      "huber",
+    )
     .option("--delta <number>", "threshold of Huber's loss", realNumber("--delta", 1e-12, 1e6), defaultDelta)
     .option("--max-loss <nats>", "leave out points with a larger loss", realNumber("--max-loss", 0))
     .option("--bootstrap <n>", "fits of resampled points, for intervals", wholeNumber("--bootstrap", 0, 1e6), 0)
-    .option("--cluster <column>", "resample whole runs, named in this column")
+    .option("--cluster <column>", "names runs of several points, for intervals; none: independent")
     .option("--profile", "intervals by profile likelihood")
     .option("--level <part>", "confidence of intervals", realNumber("--level", 0.5, 0.9999), 0.95)
     .option("--predict <list>", "a place to predict, N=7e10,D=1e12 (group=moe); repeatable", collect)
     .option("--draws", "parameters of every resampled fit in the JSON, for plans")
     .option("--compare <laws>", "other laws fitted to the same points: a,b")
     .option("--start <list>", "where a formula's search begins: A=400,alpha=0.3")
+    .option("--bounds <list>", "between which values a formula's parameters lie: A=0..,b=-1..1")
     .option("--grid", "all starts of the law's grid instead of projection")
     .option("--seed <n>", "of the resampling", wholeNumber("--seed", 0), 0)
     .option("--threads <n>", "worker threads (default: all cores)", wholeNumber("--threads", 1, mostThreads()))
     .option("--html <file>", "write a page with charts")
     .action(execute);
   const remarks = [
-    `Laws: ${laws.map(({ id }) => id).join(", ")}.`,
+    `Laws: ${laws.map(({ id }) => id).join(", ")}; ${isoFlopName}: the best size and tokens by compute budget.`,
     "Sizes and tokens are raw counts, losses nats per token.",
   ];
   return withExample(withJson(command), "upcycle fit runs.csv --law chinchilla --bootstrap 1000 --profile", ...remarks);
 }
 
 async function execute(file: string, flags: FitFlags): Promise<void> {
+  if (flags.law === isoFlopName) return executeIsoFlop(file, requireNoPage(flags));
   const { terminal, json } = openContext({ json: flags.json });
   if (flags.html !== undefined) await requireFilePlace(flags.html, "page of this command", isOwnPage);
   const mapping = flags.columns === undefined ? new Map<string, string>() : parseMapping(flags.columns);
   const columns = [...mapping.keys()];
-  const law = lawName(flags.law, columns, numbers(flags.start, "--start"));
+  const hints = { start: numbers(flags.start, "--start"), bounds: boundsOf(flags.bounds) };
+  const law = lawName(flags.law, columns, hints);
+  requireFormula(law, hints);
   const form = lawOf(law);
-  const compare = (flags.compare ?? "")
-    .split(",")
+  const compare = splitOutside(flags.compare ?? "")
     .filter((text) => text !== "")
-    .map((text) => lawName(text, columns, {}));
+    .map((text) => lawName(text, columns));
   requireDrawsPlace(flags);
   const options = { mapping, cluster: flags.cluster, maxLoss: flags.maxLoss, compare: compare.map(lawOf) };
   const pointTable = await reading(file, flags.json, () => readPoints(file, form, options));
@@ -113,6 +124,18 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
   const seconds = (performance.now() - start) / 1000;
   terminal.out(describe(report, pointTable, name, seconds, terminal.columns));
   if (flags.html !== undefined) terminal.out(`report: ${shownPath(flags.html)}`);
+}
+
+/** An IsoFLOP analysis has budgets where laws have charts. */
+function requireNoPage(flags: FitFlags): FitFlags {
+  const useless = (["html", "profile", "compare", "draws", "grid", "start", "bounds"] as const).find(
+    (name) => flags[name] !== undefined,
+  );
+  if (useless === undefined) return flags;
+  throw inputError(`an IsoFLOP analysis has no use for it`, {
+    where: `--${useless}`,
+    hint: "it takes --bootstrap and --predict C=1e24",
+  });
 }
 
 function requireDrawsPlace({ draws, bootstrap, json }: FitFlags): void {
@@ -156,6 +179,7 @@ async function writePage(path: string, report: FitReport, pointTable: ReadPoints
     {
       ...report,
       points: pointTable.points,
+      active: pointTable.active,
       rows: pointTable.rows,
       columns: pointTable.columns,
       file,
@@ -170,15 +194,41 @@ async function writePage(path: string, report: FitReport, pointTable: ReadPoints
 }
 
 /** A law of the catalogue, or a formula over these columns. Throws inputError for anything else. */
-function lawName(text: string, columns: readonly string[], start: Readonly<Record<string, number>>): LawName {
+function lawName(text: string, columns: readonly string[], hints: ParameterHints = {}): LawName {
   if (lawById(text) !== undefined) return { id: text };
   const isFormula = /[-+*/^=()]\s*[\w(]/.test(text) && !/^[a-z]+(-[a-z]+)*$/.test(text);
-  if (isFormula) return { formula: text, columns: columns.filter((name) => name !== "loss"), start };
-  const names = laws.map(({ id }) => id);
+  if (isFormula) return { formula: text, columns: columns.filter((name) => name !== "loss"), ...hints };
+  const names = [...laws.map(({ id }) => id), isoFlopName];
   throw inputError(`"${text}" is not a law`, {
     where: "--law",
     hint: didYouMean(text, names) ?? `laws: ${names.join(", ")}; or a formula such as "A*N^-a + E"`,
   });
+}
+
+/** Starts and bounds are about the parameters of a formula: laws with a name have their own. */
+function requireFormula(law: LawName, { start, bounds }: Required<ParameterHints>): void {
+  if ("formula" in law) return;
+  const where = Object.keys(bounds).length > 0 ? "--bounds" : Object.keys(start).length > 0 ? "--start" : null;
+  if (where === null) return;
+  throw inputError(`the law ${law.id} has its own starts and bounds`, {
+    where,
+    hint: 'write a formula instead, such as --law "A*N^-a + B*D^-b + E"',
+  });
+}
+
+/** Bounds by name as `A=0..,b=-1..1`; a side that is left out has no bound. Throws inputError naming the option. */
+function boundsOf(text: string | undefined): Readonly<Record<string, Bounds>> {
+  const where = "--bounds";
+  const parts = (text ?? "").split(",").filter((part) => part.trim() !== "");
+  return Object.fromEntries(
+    parts.map((part): [string, Bounds] => {
+      const [, name, low, high] = /^\s*([A-Za-z_]\w*)\s*=\s*(.*?)\s*\.\.\s*(.*?)\s*$/.exec(part) ?? [];
+      if (name === undefined || low === undefined || high === undefined)
+        throw inputError(`"${part.trim()}" is not NAME=LOW..HIGH`, { where, hint: "for example A=0..,b=-1..1" });
+      const end = (value: string, open: number): number => (value === "" ? open : realNumber(where, -Infinity)(value));
+      return [name, [end(low, -Infinity), end(high, Infinity)]];
+    }),
+  );
 }
 
 /** A place as `N=7e10,D=1e12`, and with `group=dense` for a law over groups. Throws inputError naming the option. */
@@ -207,7 +257,10 @@ function progressLine({ what, done, total }: FitProgress): string {
 }
 
 /** The keys of `--json`, apart from draws. */
-function summary(report: FitReport, { points, columns: from, dropped, rows }: ReadPoints): Record<string, unknown> {
+function summary(
+  report: FitReport,
+  { points, columns: from, dropped, rows, runs }: ReadPoints,
+): Record<string, unknown> {
   const { fit, profiles, bootstrap, quality, predictions, notes, warnings, comparison } = report;
   const names = fit.law.parameters.map(({ name }) => name);
   const intervals = Object.fromEntries(
@@ -228,7 +281,12 @@ function summary(report: FitReport, { points, columns: from, dropped, rows }: Re
     starts: fit.starts,
     loss: fit.loss.name === "huber" ? fit.loss : { name: fit.loss.name },
     quality,
+    noise: report.noise,
+    misfit: report.misfit,
+    outliers: report.outliers,
+    rivals: report.rivals,
     n: points.n,
+    runs,
     ranges: ranges(points),
     rows,
     columns: from,
@@ -274,7 +332,7 @@ function describe(report: FitReport, pointTable: ReadPoints, file: string, secon
 
 /** What was fitted to what, and how well, as labels and texts. */
 function fitFacts(
-  { fit, quality }: FitReport,
+  { fit, quality, noise }: FitReport,
   pointTable: ReadPoints,
   file: string,
   seconds: number,
@@ -290,7 +348,11 @@ function fitFacts(
     ["source", law.source],
     ["points", `${pointTable.points.n} of ${pointTable.rows} in ${file}${leftOut}`],
     ["columns", columns.join(", ")],
-    ["loss", `${lossWords} of ln-residuals, summed: ${fit.objective.toPrecision(10)}`],
+    ...(noise.runs === null ? [] : [["runs", runWords(noise, pointTable)] as const]),
+    [
+      "loss",
+      `${lossWords} of ${loss.name === "mse-raw" ? "raw" : "ln"} residuals, summed: ${fit.objective.toPrecision(10)}`,
+    ],
     [
       "fit",
       `${statusWords(fit.status)}; ${starts.atOptimum} of ${starts.tried} starts ended here; gradient ` +
@@ -303,14 +365,26 @@ function fitFacts(
   ];
 }
 
-function predictionWords({ at, group, loss, profile, bootstrap }: FitReport["predictions"][number]): string {
+/** From which column runs come, and how alike the points of one are. */
+function runWords({ runs, correlation }: FitReport["noise"], { runs: column }: ReadPoints): string {
+  return `${runs} of several points, by ${column}; correlation within a run ${significant(correlation ?? NaN, 2)}`;
+}
+
+function predictionWords(prediction: FitReport["predictions"][number]): string {
+  const { at, group, loss, profile, bootstrap, newRun, rivals } = prediction;
   const sizes = Object.entries(at).map(([name, size]) => `${name} = ${compact(size)}`);
   const place = `${group === null ? "" : `${group}, `}${sizes.join(", ")}`;
   const intervals = [
     ...(bootstrap === null ? [] : [`${range(bootstrap.low, bootstrap.high)} by bootstrap`]),
     ...(profile === null ? [] : [`${range(profile.low, profile.high)} by profile`]),
   ];
-  return `L = ${loss.toFixed(4)} nats at ${place}${intervals.length === 0 ? "" : `; ${intervals.join(", ")}`}`;
+  const others = Object.entries(rivals).map(([law, value]) => `${value.toFixed(4)} by ${law}`);
+  return [
+    `L = ${loss.toFixed(4)} nats at ${place}`,
+    ...(intervals.length === 0 ? [] : [`the law: ${intervals.join(", ")}`]),
+    `a new run: ${newRunRange(newRun)} (${significant(100 * newRun.level, 2)} %)`,
+    ...(others.length === 0 ? [] : [`as likely: ${others.join(", ")}`]),
+  ].join("; ");
 }
 
 /** Everything a reader should be careful about, a sentence each. */
@@ -323,7 +397,12 @@ function remarks({ notes, warnings, predictions }: FitReport): string[] {
 }
 
 const statusWords = (status: FitReport["fit"]["status"]): string =>
-  ({ converged: "converged", "at-bound": "at a bound", "iteration-limit": "NOT converged" })[status];
+  ({
+    converged: "converged",
+    "at-bound": "at a bound",
+    "iteration-limit": "NOT converged",
+    "no-better-than-constant": "NO FIT, no better than a constant",
+  })[status];
 
 /** The most lines of a reason that are named. */
 const mostLines = 5;
@@ -393,5 +472,7 @@ function comparisonTable({ comparison }: FitReport, columns: number): readonly s
 /** A number with six significant digits: an exponent that is printed with two changes predictions by percents. */
 const digits = (value: number, count = 6): string => significant(value, count);
 const range = (low: number, high: number): string => `${digits(low, 4)} .. ${digits(high, 4)}`;
+const newRunRange = ({ low, high, lowOpen, highOpen }: FitReport["predictions"][number]["newRun"]): string =>
+  `${lowOpen ? "open" : digits(low, 4)} .. ${highOpen ? "open" : digits(high, 4)}`;
 const profileRange = ({ low, high, lowOpen, highOpen }: FitReport["profiles"][string]): string =>
   `${lowOpen ? "open" : digits(low, 4)} .. ${highOpen ? "open" : digits(high, 4)}`;

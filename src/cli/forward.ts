@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { readInputIds, requireLogitsPlace, writeLogits } from "../evals/forward.js";
 import { openModel } from "../evals/model.js";
+import { warnOfDamage } from "./damage.js";
 import { openContext, shownPath } from "./context.js";
 import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
 import { modelSource, orAdapted } from "./model-folder.js";
@@ -33,6 +34,7 @@ async function execute(name: string, { inputIds, output, threads, device, json: 
   const { terminal, json, signal } = openContext({ json: asJson, stopping: "removing what was begun" });
   const backend = await chosenBackend(device, terminal);
   const model = await openModel(source, backend, threads ?? defaultThreads());
+  warnOfDamage(terminal, model);
   try {
     const start = performance.now();
     const { shape } = await writeLogits(model, input, output, signal);

@@ -10,6 +10,7 @@ import { openModel, type TextModel } from "../evals/model.js";
 import { inputName } from "../files/io/streams.js";
 import { openTokenizer, type TextTokenizer } from "../text/tokenizer/load.js";
 import { textStream, type TextStream } from "../text/tokenizer/stream.js";
+import { warnOfDamage } from "./damage.js";
 import { openContext, type CommandContext } from "./context.js";
 import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
 import { inputText, orStandardInput } from "./input.js";
@@ -71,6 +72,7 @@ async function execute(name: string, flags: GenerateFlags): Promise<void> {
   try {
     const backend = await chosenBackend(flags.device, context.terminal);
     const model = await openModel(source, backend, flags.threads ?? defaultThreads());
+    warnOfDamage(context.terminal, model);
     try {
       await continueTexts(model, await opening, prompts, flags, context);
     } finally {

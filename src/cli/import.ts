@@ -11,7 +11,7 @@ import { openContext } from "./context.js";
 import { reformShown } from "./export.js";
 import { modelFolder } from "./model-folder.js";
 import { byteSize, oneOf, wholeNumber, withExample, withJson } from "./options.js";
-import { carryOut, dtypeChoices, dtypeOf, requireBeforehand, type MakeFlags } from "./workflow.js";
+import { allowNonFinite, carryOut, dtypeChoices, dtypeOf, requireBeforehand, type MakeFlags } from "./workflow.js";
 
 interface ImportFlags extends MakeFlags {
   readonly args?: string;
@@ -41,6 +41,7 @@ export function importCommand(): Command {
     .option("--dtype <name>", `${dtypeChoices.join(", ")} (default: the stored one)`, oneOf("--dtype", dtypeChoices))
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")
+    .option(...allowNonFinite)
     .option("--dry-run", "say what would be made; write nothing")
     .action(execute);
   const remark =

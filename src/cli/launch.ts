@@ -4,7 +4,7 @@ import { Command } from "commander";
 import { inputError, stopError } from "../base/errors.js";
 import { shellWord } from "../base/shell.js";
 import { parseLaunchConfig, type LaunchConfig } from "../base/schemas/index.js";
-import { parseLine } from "../cluster/logs/parse.js";
+import { parseLine } from "../files/formats/megatron-log.js";
 import { environmentOf, launchArguments } from "../cluster/plan/arguments.js";
 import { launchLayout } from "../cluster/plan/layout.js";
 import { lintArguments, type LintContext, type LintFinding } from "../cluster/plan/lint.js";

@@ -12,6 +12,7 @@ import { askedModel, modelSource, orAdapted } from "./model-folder.js";
 import { byteSize, oneOf, wholeNumber, withExample, withJson } from "./options.js";
 import { withDevice } from "./device.js";
 import {
+  allowNonFinite,
   carryOut,
   dtypeName,
   dtypeChoices,
@@ -40,6 +41,7 @@ export function mergeCommand(): Command {
     .option("--dtype <name>", `${dtypeChoices.join(", ")} (default: the model's)`, oneOf("--dtype", dtypeChoices))
     .option("--shard-size <size>", "most bytes per weight file (default: 5GB)", byteSize("--shard-size"))
     .option("--overwrite", "replace the folder if it is there")
+    .option(...allowNonFinite)
     .option("--threads <n>", "threads that compute (default: 1)", wholeNumber("--threads", 1, 64))
     .option("--dry-run", "say what would be made; write nothing")
     .action(execute);

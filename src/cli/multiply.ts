@@ -29,6 +29,7 @@ const meaningful: ReadonlySet<string> = new Set([
   "dtype",
   "shardSize",
   "overwrite",
+  "allowNonfinite",
   "threads",
   "dryRun",
   "report",

@@ -8,6 +8,7 @@ import { openModel } from "../evals/model.js";
 import { slidingPerplexity } from "../evals/perplexity.js";
 import { utf8Length } from "../text/tokens/split.js";
 import { withTokenizer } from "../text/tokenizer/load.js";
+import { warnOfDamage } from "./damage.js";
 import { openContext, type CommandContext } from "./context.js";
 import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
 import { inputText, orStandardInput } from "./input.js";
@@ -55,6 +56,7 @@ async function execute(name: string, file: string, flags: PerplexityFlags): Prom
   );
   const backend = await chosenBackend(flags.device, terminal);
   const model = await openModel(source, backend, flags.threads ?? defaultThreads());
+  warnOfDamage(terminal, model);
   try {
     const sequence = flags.sequence ?? Math.min(model.spec.maxPositions, LONGEST_DEFAULT);
     const stride = flags.stride ?? Math.max(1, Math.floor(sequence / 2));

@@ -22,6 +22,7 @@ import {
 } from "../laws/planner/coefficients.js";
 import { gpuOf, type Gpu } from "../laws/planner/hardware.js";
 import { makePlan } from "../laws/planner/plan.js";
+import { planViews } from "../laws/planner/views.js";
 import type { PlanBudget } from "../laws/planner/arms.js";
 import type { PlanRequest } from "../laws/planner/plan-types.js";
 import { parseShape, presets, shapeOfSize, shapeSpec } from "../laws/planner/shape.js";
@@ -32,7 +33,7 @@ import { specFromConfig } from "../model/decoder/config.js";
 import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
 import { parseRecipeName, recipeDefaults, checkRecipe, type RecipeShape } from "../surgery/planning/recipe.js";
 import { chartAssets } from "../study/chart-assets.js";
-import { commandLine, plannerBundle } from "./assets.js";
+import { commandWords, plannerBundle } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
 import { askedModel, modelFolder, orHub, shownModel } from "./model-folder.js";
 import {
@@ -128,13 +129,10 @@ async function execute(model: string | undefined, flags: PlanFlags): Promise<voi
   const plan = makePlan(request);
   if (flags.html !== undefined) {
     const assets = { ...(await chartAssets()), liveJs: await plannerBundle() };
-    await writeFileAtomic(
-      flags.html,
-      renderPlanHtml({ request, command: commandLine(), version: toolVersion }, assets),
-    );
+    await writeFileAtomic(flags.html, renderPlanHtml({ request, words: commandWords(), version: toolVersion }, assets));
   }
   if (json) {
-    terminal.json({ upcycle: toolVersion, ...plan });
+    terminal.json({ upcycle: toolVersion, ...plan, views: planViews(request, plan) });
     return;
   }
   terminal.out(planText(plan, shapeWords(request.spec), flags.full === true, terminal.columns).split("\n"));
@@ -154,7 +152,8 @@ async function requestOf(model: string | undefined, flags: PlanFlags): Promise<P
     spec: dense.spec,
     size: flags.n ?? null,
     seen: dense.seen,
-    recipes: recipesOf(flags),
+    // An MoE is not upcycled again: it is trained on, or its experts are multiplied.
+    recipes: isMoe(dense.spec) ? [] : recipesOf(flags),
     budget,
     gpu: flags.price === undefined ? gpu : { ...gpu, price: flags.price },
     currency: table.currency,
@@ -226,11 +225,6 @@ async function modelOfFolder(model: string, seen: number | null, json: boolean |
     });
   const file = join(await modelFolder(source, json, "config"), "config.json");
   const spec = specFromConfig(await readJson(file, sizeLimits.settings), shownPath(file));
-  if (isMoe(spec))
-    throw inputError("this model is already a mixture of experts", {
-      where: isHubReference(model) ? model : shownPath(model),
-      hint: "a plan starts from a dense model",
-    });
   return { name: isHubReference(model) ? model.slice("hf://".length) : shownPath(model), spec, seen };
 }
 
@@ -348,8 +342,11 @@ const isRecordOf = (record: object, isValue: (value: unknown) => boolean): boole
 
 function shapeWords({ hidden, layers, attn, vocab, tiedHead }: DecoderSpec): string {
   const { ffn } = at(layers, 0);
+  const moe = layers.find((layer) => layer.ffn.kind === "moe")?.ffn;
+  const experts =
+    moe?.kind === "moe" ? `, MoE of ${moe.experts} experts of ${grouped(moe.ffnDim)}, ${moe.topK} chosen` : "";
   return (
     `hidden ${grouped(hidden)}, ${layers.length} layers, ${attn.heads} heads of ${attn.headDim} (${attn.kvHeads} ` +
-    `key-value), FFN ${grouped(ffn.ffnDim)}, vocabulary ${grouped(vocab)} (${tiedHead ? "tied" : "own"} head)`
+    `key-value), FFN ${grouped(ffn.ffnDim)}${experts}, vocabulary ${grouped(vocab)} (${tiedHead ? "tied" : "own"} head)`
   );
 }

@@ -1,7 +1,7 @@
 /** A preservation report on the terminal. */
 import { grouped, percent, significant, wrap } from "../base/format.js";
 import type { PreservationEvent } from "../evals/preservation.js";
-import { worstLayer, type PreservationReport } from "../model/results/preservation.js";
+import { unreachedWords, worstLayer, type PreservationReport } from "../model/results/preservation.js";
 import type { Terminal } from "./terminal.js";
 
 /** Shows how far a measurement is. */
@@ -20,7 +20,10 @@ export function preservationView(terminal: Terminal): (event: PreservationEvent)
 
 /** What was measured, line by line, and what it means. */
 export function preservationLines(report: PreservationReport, columns: number): string[] {
+  // Means over values that are no numbers say nothing.
+  if (report.verdict.kind === "damaged") return [...wrap(report.verdict.words, columns)];
   const worst = worstLayer(report.layers);
+  const unreached = unreachedWords(report);
   return [
     `largest logit difference  ${significant(report.maxAbsLogitDiff)}, ${significant(report.relative)} of the ` +
       "largest logit",
@@ -33,5 +36,6 @@ export function preservationLines(report: PreservationReport, columns: number): 
       : [`FFN error                 ${significant(worst.relative)} at most (layer ${worst.layer})`]),
     "",
     ...wrap(report.verdict.words, columns),
+    ...(unreached === null ? [] : wrap(unreached, columns)),
   ];
 }

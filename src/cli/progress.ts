@@ -4,7 +4,7 @@ import { meanOf } from "../base/mean.js";
 import type { MakeEvent, PlannedModel } from "../surgery/convert/make.js";
 import type { StudyEvent } from "../study/run.js";
 import { TimeLeft } from "../study/time-left.js";
-import type { TrainEvent } from "../train/run.js";
+import type { RunResult, TrainEvent } from "../train/run.js";
 import type { Terminal } from "./terminal.js";
 
 /** What trainings do on Ctrl-C. */
@@ -12,6 +12,12 @@ export const savingWords = "finishing the step in hand and saving";
 
 /** The speed is that of so many last steps, so that the line does not flicker. */
 const RECENT_STEPS = 8;
+
+/** "490K tok/s, 34 % of the GPU's peak (model FLOPs)"; without the share where no peak is known. */
+export function peakWords({ tokensPerSecond, mfu }: Pick<RunResult, "tokensPerSecond" | "mfu">): string {
+  const share = mfu === null ? "" : `, ${percent(mfu)} of the GPU's peak (model FLOPs)`;
+  return `${rate(tokensPerSecond)}${share}`;
+}
 
 /** Shows one training's events. `name` says which training; `overall` adds the state of a larger whole. */
 export function trainingView(terminal: Terminal, name: string): (event: TrainEvent, overall?: string) => void {
@@ -76,6 +82,8 @@ export function studyView(terminal: Terminal, threads: number, now: () => number
         const percentage = Math.floor((100 * event.done) / event.total);
         const left = duration(timeLeft.seconds(event.total - done, now() - began));
         view(event.event, `  study ${percentage} %, ${left} left`);
+        if (event.event.type === "done" && event.event.result.mfu !== null)
+          terminal.note(`${run}  ${peakWords(event.event.result)}`);
         break;
       }
     }

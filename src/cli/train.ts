@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { Command } from "commander";
 import { at } from "../base/at.js";
 import { resultOf } from "../base/events.js";
-import { bytes, duration, rate } from "../base/format.js";
+import { bytes, duration } from "../base/format.js";
 import { parseTrainConfig, type TrainConfig } from "../base/schemas/index.js";
 import { trainedFiles } from "../surgery/convert/trained-card.js";
 import { sizeLimits } from "../files/io/open.js";
@@ -15,7 +15,7 @@ import { openContext, shownPath } from "./context.js";
 import { chosenBackend, withPrecision, type PrecisionFlags } from "./device.js";
 import { modelSource } from "./model-folder.js";
 import { defaultThreads, threadsOfFile, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
-import { savingWords, trainingView } from "./progress.js";
+import { peakWords, savingWords, trainingView } from "./progress.js";
 import { resolvedBy } from "./settings.js";
 
 interface TrainFlags extends CommonFlags, PrecisionFlags {
@@ -90,6 +90,7 @@ function summary(result: RunResult, dir: string): Record<string, unknown> {
     bestLoss: best.loss,
     evals: evals.map(({ step, tokens, loss, parts }) => ({ step, tokens, loss, parts })),
     tokensPerSecond: result.tokensPerSecond,
+    mfu: result.mfu,
     peakRssBytes: result.peakRssBytes,
   };
 }
@@ -99,7 +100,7 @@ function resultLines(result: RunResult, dir: string): string[] {
   const best = lowest(result);
   const seconds = steps.reduce((sum, { ms }) => sum + ms / 1000, 0);
   const memory = result.peakRssBytes === 0 ? "" : `, peak memory ${bytes(result.peakRssBytes)}`;
-  const speed = `${rate(result.tokensPerSecond)}${memory}`;
+  const speed = `${peakWords(result)}${memory}`;
   const reason = result.metrics.done?.reason === "time" ? " (its time budget)" : "";
   return [
     ...(result.found ? ["already finished, nothing was trained"] : []),

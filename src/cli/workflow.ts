@@ -11,6 +11,7 @@ import type { WriteDtype } from "../files/checkpoint/write.js";
 import { isHubReference } from "../files/hub/reference.js";
 import { withFsErrors } from "../files/io/fs-errors.js";
 import { dtypeNames as dtypeWords } from "../surgery/convert/card.js";
+import { damageWords, type Damage } from "../surgery/convert/damage-words.js";
 import type { PlannedModel, Surgery } from "../surgery/convert/make.js";
 import { requireOut } from "../surgery/convert/place.js";
 import type { Proof } from "../surgery/convert/proof.js";
@@ -49,6 +50,7 @@ export interface MakeFlags extends CommonFlags, DeviceFlags {
   readonly shardSize?: number;
   readonly overwrite?: boolean;
   readonly dryRun?: boolean;
+  readonly allowNonfinite?: boolean;
   readonly text?: readonly string[];
 }
 
@@ -99,12 +101,24 @@ export function resultView<Planned extends PlannedModel, Details>(
     facts,
     planLines: (planned) => [...lines(planned), ...planned.warnings.map((warning) => `warning: ${warning}`)],
     madeLines: ({ made, proof }, columns) => [
-      ...lines(made).flatMap((line) => folded(line, columns)),
+      ...soundLines(made, lines(made)).flatMap((line) => folded(line, columns)),
       `${countedFiles(made.weightFiles)} written in ${duration(made.seconds)}`,
       ...proofLines(proof, columns),
       `model: ${shownPath(made.dir)}`,
     ],
   };
+}
+
+/** The option of commands that write weights, for weights that are NaN or infinite. */
+export const allowNonFinite = [
+  "--allow-nonfinite",
+  "write weights that are NaN or infinite too, instead of stopping",
+] as const;
+
+/** The lines on a model that was made; where it is damaged that comes first, and nothing is said of its function. */
+export function soundLines({ damage }: { readonly damage: Damage }, lines: readonly string[]): string[] {
+  const words = damageWords(damage);
+  return words === null ? [...lines] : [`warning: ${words}`, ...lines.filter((line) => !line.startsWith("function"))];
 }
 
 /** Carries out a surgery, or plans it for a dry run, and shows the result. */
@@ -125,13 +139,23 @@ export async function carryOut<Planned extends PlannedModel, Details>(
     return terminal.out(lines.flatMap((line) => folded(line, terminal.columns)));
   }
   const out = requireOutFlag(flags.out);
-  const options = { ...tools, out, overwrite, report, acceptFinished, maxShardBytes: shardSize };
+  const allowed = flags.allowNonfinite;
+  const options = {
+    ...tools,
+    out,
+    overwrite,
+    report,
+    acceptFinished,
+    maxShardBytes: shardSize,
+    allowNonFinite: allowed,
+  };
   const result = await resultOf(makeByWorkflow(surgery, options), view);
   await afterwards?.();
   const { made, proof } = result;
   if (!json) return terminal.out(madeLines(result, terminal.columns));
   const { dir, weightFiles, seconds } = made;
-  terminal.json({ dryRun: false, model: dir, weightFiles, seconds, ...facts(made), ...proof });
+  const nonFinite = made.damage.size === 0 ? {} : { nonFinite: Object.fromEntries(made.damage) };
+  terminal.json({ dryRun: false, model: dir, ...nonFinite, weightFiles, seconds, ...facts(made), ...proof });
 }
 
 /** Commands ask for `--out` before anything else, so this refuses only where one has forgotten to. */

@@ -18,6 +18,7 @@ import {
 import type { CachedShape } from "../graph/nn/cached.js";
 import type { Backend, Extended, ExtendFeeds } from "../engine/runtime/runtime.js";
 import { slotsOf } from "../model/tensors/slots.js";
+import { watchedWeights } from "./finite-weights.js";
 
 /** A model that gives logits, wherever its weights are. */
 export interface RunnableModel {
@@ -26,6 +27,8 @@ export interface RunnableModel {
   readonly spec: DecoderSpec;
   /** The precision that most of the weights are stored in. */
   readonly precision: FloatDtype;
+  /** How many values of each slot are NaN or infinite, of those that were read so far. */
+  readonly nonFinite: ReadonlyMap<string, number>;
   /** Logits [rows or B*S, V] for ids [B*S]; `rows` picks positions of the flattened batch. */
   logits(
     ids: Int32Array,
@@ -55,9 +58,10 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
   const checkpoint = await openCheckpoint(source);
   try {
     const { dir, spec } = checkpoint;
+    const weights = watchedWeights(checkpoint);
     const runtime = await backend.openForward({ threads });
     try {
-      for (const { key } of slotsOf(spec)) await runtime.write(key, await checkpoint.readFloat32(key));
+      for (const { key } of slotsOf(spec)) await runtime.write(key, await weights.readFloat32(key));
     } catch (cause) {
       await runtime.close();
       throw cause;
@@ -68,6 +72,7 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
       dir,
       spec,
       precision: checkpoint.dtype,
+      nonFinite: weights.nonFinite,
       logits(ids, { batch, sequence }, rows) {
         requireIds(ids, spec.vocab, dir);
         const name = `${batch}x${sequence}x${rows?.length ?? "all"}`;

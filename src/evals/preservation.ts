@@ -9,6 +9,7 @@ import {
   type PreservationReport,
 } from "../model/results/preservation.js";
 import type { Backend } from "../engine/runtime/runtime.js";
+import { partsBeyond } from "../model/decoder/length.js";
 import { compareModels } from "./compare.js";
 import { compareStreamed, type StreamedComparison } from "./compare-streamed.js";
 import { openModel, type RunnableModel } from "./model.js";
@@ -93,6 +94,7 @@ export async function measurePreservation(options: PreservationOptions): Promise
       return reportOf(compared, streamed.layers, {
         source,
         sequence,
+        unreached: [...new Set([parent, child].flatMap(({ spec }) => partsBeyond(spec, sequence)))].sort(),
         streamed: !inMemory,
         precision: { parent: parent.precision, child: child.precision },
       });
@@ -140,7 +142,7 @@ async function withModels<M extends RunnableModel, R>(
 function reportOf(
   compared: FunctionComparison,
   layers: readonly LayerError[] | null,
-  how: Pick<PreservationReport, "source" | "sequence" | "streamed" | "precision">,
+  how: Pick<PreservationReport, "source" | "sequence" | "unreached" | "streamed" | "precision">,
 ): PreservationReport {
   const { tokens, parentLoss, childLoss, maxAbsLogitDiff, meanAbsLogitDiff, maxAbsLogit, klDivergence, topAgreement } =
     compared;

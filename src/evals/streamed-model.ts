@@ -8,6 +8,7 @@ import { isParallel, type BatchShape } from "../graph/nn/decoder.js";
 import { blockwiseDecoder, type DecoderBlock } from "../graph/nn/blockwise.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
 import type { ArrayData, Backend } from "../engine/runtime/runtime.js";
+import { watchedWeights } from "./finite-weights.js";
 import { requireIds, type RunnableModel } from "./model.js";
 import { defaultWeightElements, evaluateStreamed } from "./streamed-graph.js";
 
@@ -54,8 +55,9 @@ export async function openStreamedModel(
   const { dir, spec } = checkpoint;
   const { hidden: width, vocab } = spec;
   const blocks = blockwiseDecoder(spec);
+  const weights = watchedWeights(checkpoint);
   const stream = {
-    weights: checkpoint,
+    weights,
     operations: runtime,
     weightElements,
     checkpoint: () => signal?.throwIfAborted(),
@@ -67,6 +69,7 @@ export async function openStreamedModel(
     dir,
     spec,
     precision: checkpoint.dtype,
+    nonFinite: weights.nonFinite,
     embed(ids, shape) {
       requireIds(ids, vocab, dir);
       return run(blocks.embedding(shape), ids);
@@ -77,17 +80,15 @@ export async function openStreamedModel(
     ffnInput: async (layer, x) => (await run(blocks.ffnInput(layer, rowsOf(x)), x)) ?? x,
     final: (x) => run(blocks.final(rowsOf(x)), x),
     async head(hidden, first, count) {
-      const weights = await checkpoint.readRows(
+      const rows = await weights.readRows(
         spec.tiedHead ? "embed" : "head",
         first,
         count,
         runtime.memory(4 * count * width),
       );
       const { graph } = blocks.head(rowsOf(hidden), count);
-      const biases = spec.headBias
-        ? [await checkpoint.readRows("headBias", first, count, runtime.memory(4 * count))]
-        : [];
-      const head = [weights, ...biases];
+      const biases = spec.headBias ? [await weights.readRows("headBias", first, count, runtime.memory(4 * count))] : [];
+      const head = [rows, ...biases];
       const [logits] = await runtime.run(
         `head ${rowsOf(hidden)} ${count}`,
         graph,

@@ -22,13 +22,12 @@ import { readJson } from "../files/io/ranges.js";
 import { findings } from "../report/study/findings.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
 import type { ArmResult, ArmRun, StudyResult } from "../model/results/result.js";
-import { newModelSpec } from "../train/init.js";
 import { describeText, type TrainingData } from "../train/training-data.js";
 import { readCorpus, type Corpus } from "../train/text.js";
 import { environment } from "./environment.js";
 import { claimStudyFolder, isStudyComplete, requireSpace, resultFile } from "./folder.js";
 import { FlopMeter } from "./meter.js";
-import { prepareParentData } from "./parent.js";
+import { parentShape, prepareParentData } from "./parent.js";
 import { planArms, type PlannedArm } from "./plan.js";
 import { guessedSeconds } from "./time-left.js";
 import { makeParent, runArm } from "./trainings.js";
@@ -84,9 +83,9 @@ async function* measureStudy(
   seconds: () => number,
 ): AsyncGenerator<StudyEvent, StudyResult> {
   const { config, dir, signal } = options;
-  // The shape of a new parent is known before its tokenizer: what cannot be made is refused now, the rest foretold.
-  const early = config.model === undefined ? null : newModelSpec(config.model, config.tokenizer!.vocab, 0);
-  if (early !== null) yield workNote(options, early, planArms(config, early));
+  // The parent's shape is known before its tokenizer: what cannot be made is refused now, the rest foretold.
+  const early = await parentShape(config);
+  yield workNote(options, early, planArms(config, early));
   yield { type: "phase", label: "reading text" };
   const corpus = await readCorpus(config.text, signal);
   yield { type: "phase", label: config.parent === undefined ? "learning the tokenizer" : "opening the parent" };
@@ -97,7 +96,6 @@ async function* measureStudy(
 
   await requireSpace(options, data, arms);
   const meter = new FlopMeter(config, data.spec, arms);
-  if (early === null) yield workNote(options, data.spec, arms);
   const parent = yield* makeParent(options, data, meter);
   const runs = arms.map((): ArmRun[] => []);
   for (const seed of config.seeds) {

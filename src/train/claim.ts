@@ -80,7 +80,8 @@ function recordOf(options: RunOptions): RunRecord {
 
 /** What may not change from one command to the next. */
 function fixed(record: RunRecord): Readonly<Record<string, unknown>> {
-  const training = { ...record.training, steps: undefined, lr: undefined, saveEvery: undefined, budget: undefined };
+  const free = { steps: undefined, lr: undefined, saveEvery: undefined, budget: undefined, recompute: undefined };
+  const training = { ...record.training, ...free };
   return { ...record, sources: undefined, training };
 }
 

@@ -1,7 +1,7 @@
 /**
  * A train file, run: one model, one training.
  *
- *   1 read and split text   2 model: open a folder, or learn a tokenizer for a new one   3 tokens   4 `trainRun`
+ *   1 open the model's folder   2 read and split text   3 learn a new model's tokenizer   4 tokens   5 `trainRun`
  */
 import { interruptedError } from "../base/errors.js";
 import { compact } from "../base/format.js";
@@ -91,12 +91,19 @@ async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<Train
   const sources = await sourcesOf({ model: isNewModel(model) ? null : model, text: config.text, signal });
   // Where the settings differ as well, `trainRun` names those.
   if (before !== null && sameInputs(before, config)) requireSameSources(before.sources, sources, "run");
+  if (!isNewModel(model)) yield { type: "phase", label: "opening the model" };
+  const opened = isNewModel(model) ? null : await openFittingBase(model, config.training, signal);
   yield { type: "phase", label: "reading text" };
-  const text = await readText(config.text, signal);
-  yield { type: "phase", label: openingLabel(model, before !== null) };
-  const base = isNewModel(model)
-    ? await learnBase(model, options, text, before !== null)
-    : await openBase(model, signal);
+  const text = await readText(config.text, signal).catch(async (cause: unknown) => {
+    await opened?.tokenizer.close();
+    throw cause;
+  });
+  let base = opened;
+  if (isNewModel(model)) {
+    yield { type: "phase", label: before === null ? "learning the tokenizer" : "opening the tokenizer" };
+    base = await learnBase(model, options, text, before !== null);
+  }
+  if (base === null) throw new Error("a model that is not new was opened");
   const { spec } = base;
   const { block, tokenized } = await tokenize(base, text, options).finally(() => base.tokenizer.close());
   signal?.throwIfAborted();
@@ -135,9 +142,21 @@ const isNewModel = (model: TrainRequest["model"]): model is ModelConfig =>
 const sameInputs = (saved: Readonly<Record<string, unknown>>, { model, text }: TrainRequest): boolean =>
   changesBetween({ model: saved["model"], text: saved["text"] }, { model, text }).length === 0;
 
-function openingLabel(model: TrainRequest["model"], resumes: boolean): string {
-  if (!isNewModel(model)) return "opening the model";
-  return resumes ? "opening the tokenizer" : "learning the tokenizer";
+/** Shape and tokenizer of a model that this training can train. Throws inputError before any text is read. */
+async function openFittingBase(
+  model: ModelSource,
+  training: TrainRequest["training"],
+  signal: AbortSignal | undefined,
+): Promise<ModelBase> {
+  const base = await openBase(model, signal);
+  try {
+    requirePositions(base, training.sequence);
+    checkRouting(base.spec, withSteps(training, trainFlopsPerToken(base.spec, training.sequence)));
+    return base;
+  } catch (cause) {
+    await base.tokenizer.close();
+    throw cause;
+  }
 }
 
 /** Shape of a new model, and its tokenizer. The schema proves that a file with a new model has a tokenizer block. */

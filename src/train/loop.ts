@@ -51,54 +51,105 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
   const order = { batch: block.batch, sequence: block.sequence, seed: options.seed };
   const { train } = options.text;
   const micro = ArrayBuffer.isView(train) ? openBatches(train, order) : openMix(train, order);
-  const save = (): Promise<TrainEvent> => saveCheckpoint(options, engine, micro, state);
-  if (state.step === 0) yield await evaluate(options, engine, state);
-  while (state.step < block.steps && state.ms < timeLimit) {
-    if (signal?.aborted === true) {
-      if (state.saved < state.step || state.step === 0) yield await save();
-      throw interruptedError(`stopped after step ${state.step} of ${block.steps}`, {
-        where: dir,
-        hint: "run the same command again to go on",
-      });
+  const saver = new Saver(options, engine, micro, state);
+  const begin = (step: number): StepUnderWay => beginStep(options, runtime, micro, state, step);
+  let next: StepUnderWay | null = null;
+  let answered = 0;
+  try {
+    if (state.step === 0) yield await evaluate(options, engine, state);
+    while (state.step < block.steps && state.ms < timeLimit) {
+      if (signal?.aborted === true && next === null) {
+        yield* saver.finished();
+        if (state.saved < state.step || state.step === 0) yield* saver.save(true);
+        throw interruptedError(`stopped after step ${state.step} of ${block.steps}`, {
+          where: dir,
+          hint: "run the same command again to go on",
+        });
+      }
+      const now: StepUnderWay = next ?? begin(state.step + 1);
+      next = looksAhead(options, runtime, now.step) ? begin(now.step + 1) : null;
+      const record = await endStep(options, runtime, state, now, answered);
+      answered = performance.now();
+      await log.append(record);
+      yield record;
+      const atEnd = state.step === block.steps || state.ms >= timeLimit;
+      if (atEnd || state.step % block.evalEvery === 0) yield await evaluate(options, engine, state);
+      if (atEnd && block.average !== undefined) await saveModel(options, engine, "average", true);
+      if (atEnd || state.step % block.saveEvery === 0) yield* saver.save(atEnd);
     }
-    const record = await oneStep(options, runtime, micro, state);
-    await log.append(record);
-    yield record;
-    const atEnd = state.step === block.steps || state.ms >= timeLimit;
-    if (atEnd || state.step % block.evalEvery === 0) yield await evaluate(options, engine, state);
-    if (atEnd && block.average !== undefined) await saveModel(options, engine, "average", true);
-    if (atEnd || state.step % block.saveEvery === 0) yield await save();
+  } finally {
+    // A checkpoint that is being written is finished, whatever has become of the steps behind it.
+    await saver.settled();
+  }
+}
+
+/** Saves checkpoints, one at a time; while one is written, steps go on where the runtime can hold a copy. */
+class Saver {
+  private pending: Promise<TrainEvent> | null = null;
+
+  constructor(
+    private readonly options: RunOptions,
+    private readonly engine: Engine,
+    private readonly micro: BatchReader,
+    private readonly state: LoopState,
+  ) {}
+
+  /** Begins a checkpoint of the state as it is now; with `wait`, it is complete when this returns. */
+  async *save(wait: boolean): AsyncGenerator<TrainEvent> {
+    yield* this.finished();
+    const { options, engine, micro, state } = this;
+    const { runtime } = engine;
+    await requireFiniteLoss(options, runtime, micro, state);
+    state.peakRss = Math.max(state.peakRss, await runtime.peakMemory());
+    const snapshot = wait ? null : ((await runtime.snapshot?.()) ?? null);
+    const written = saveCheckpoint(options, engine, state, snapshot ?? runtime).finally(() => snapshot?.close());
+    // What fails is said where it is waited for.
+    written.catch(() => undefined);
+    this.pending = written;
+    if (snapshot === null) yield* this.finished();
+  }
+
+  /** Waits for the checkpoint that is being written, if there is one. Throws what its writing has thrown. */
+  async *finished(): AsyncGenerator<TrainEvent> {
+    const { pending } = this;
+    if (pending === null) return;
+    this.pending = null;
+    yield await pending;
+  }
+
+  /** As `finished`, where nothing more can be said. */
+  async settled(): Promise<void> {
+    await this.pending?.catch(() => undefined);
   }
 }
 
 /**
- * Saves `last/`. A checkpoint replaces the one before it, so weights that give no finite loss are refused: throws
- * stopError. Changes `state`.
+ * Saves `last/`, from the runtime or a copy of its state. Changes `state`.
  */
 async function saveCheckpoint(
   options: RunOptions,
   engine: Engine,
-  micro: BatchReader,
   state: LoopState,
+  from: Pick<TrainRuntime, "read">,
 ): Promise<TrainEvent> {
   const { spec, block, carry, lineage, texts } = options;
-  const { runtime, log, layout } = engine;
+  const { log, layout } = engine;
+  const { step } = state;
   const dir = join(options.dir, "last");
-  await requireFiniteLoss(options, runtime, micro, state);
-  await log.sync();
-  state.peakRss = Math.max(state.peakRss, await runtime.peakMemory());
   const progress = {
-    step: state.step,
+    step,
     bestLoss: state.best,
     ms: state.ms,
     peakRssBytes: state.peakRss,
     guard: block.guard === undefined ? undefined : state.guard,
   };
-  await saveState({ dir, spec, runtime, carry, lineage, texts, layout, progress });
-  state.saved = state.step;
-  return { type: "save", step: state.step, dir };
+  await log.sync();
+  await saveState({ dir, spec, state: from, carry, lineage, texts, layout, progress });
+  state.saved = step;
+  return { type: "save", step, dir };
 }
 
+/** A checkpoint replaces the one before it, so weights that give no finite loss are refused. Throws stopError. */
 async function requireFiniteLoss(
   options: RunOptions,
   runtime: TrainRuntime,
@@ -111,28 +162,63 @@ async function requireFiniteLoss(
   if (!Number.isFinite(loss)) throw diverged(`the loss after step ${state.step} is ${loss}`, options, state);
 }
 
-/** One optimizer step and what the log says of it. Changes `state`. */
-async function oneStep(
+/** A step that a runtime was asked for. */
+interface StepUnderWay {
+  readonly step: number;
+  /** When it was asked for. */
+  readonly began: number;
+  readonly settings: StepSettings;
+  readonly metrics: Promise<StepMetrics>;
+}
+
+/** Asks for a step. */
+function beginStep(
   options: RunOptions,
   runtime: TrainRuntime,
   micro: BatchReader,
   state: LoopState,
-): Promise<StepRecord> {
+  step: number,
+): StepUnderWay {
   const { block } = options;
-  const started = performance.now();
-  const step = state.step + 1;
+  const began = performance.now();
   const batches = Array.from({ length: block.accumulate }, (_, i) => {
-    const { inputs, targets } = micro.at(state.step * block.accumulate + i);
+    const { inputs, targets } = micro.at((step - 1) * block.accumulate + i);
     return { ids: inputs, targets };
   });
   const settings = stepSettings(options, state, step);
-  const metrics = await runtime.step(batches, settings);
+  const metrics = runtime.step(batches, settings);
+  // A step that fails while the one before it is looked at is told of when its turn comes.
+  metrics.catch(() => undefined);
+  return { step, began, settings, metrics };
+}
+
+/**
+ * Whether the step behind this one may be asked for before this one has answered: nothing that this one's numbers
+ * decide, and nothing that reads the weights, lies between them.
+ */
+function looksAhead({ block, signal }: RunOptions, runtime: TrainRuntime, step: number): boolean {
+  const { guard, routing, budget, steps, evalEvery, saveEvery } = block;
+  const decides = guard !== undefined || routing?.bias !== undefined || Number.isFinite(timeBudget(budget));
+  const stops = step >= steps || step % evalEvery === 0 || step % saveEvery === 0 || signal?.aborted === true;
+  return runtime.queues === true && !decides && !stops;
+}
+
+/** Waits for a step; what the log says of it. Changes `state`. `answered`: when the step before it had answered. */
+async function endStep(
+  options: RunOptions,
+  runtime: TrainRuntime,
+  state: LoopState,
+  { step, began, settings, metrics: asked }: StepUnderWay,
+  answered: number,
+): Promise<StepRecord> {
+  const { block } = options;
+  const metrics = await asked;
   const { loss, balanceLoss, zLoss, gradNorm, applied, spike, counts, kept, entropy } = metrics;
   if (block.guard !== undefined) state.guard = afterStep(state.guard, block.guard, { loss, gradNorm, applied });
   requireProgress(options, state, step, metrics);
   const biasRate = block.routing?.bias;
   if (applied && biasRate !== undefined) await moveBiases(options, runtime, counts, biasRate);
-  const ms = performance.now() - started;
+  const ms = performance.now() - Math.max(began, answered);
   state.step = step;
   state.ms += ms;
   return {
@@ -240,7 +326,17 @@ function saveModel(
   name: string,
   averaged: boolean,
 ): Promise<void> {
-  return saveState({ dir: join(dir, name), spec, runtime, carry, lineage, texts, layout, progress: null, averaged });
+  return saveState({
+    dir: join(dir, name),
+    spec,
+    state: runtime,
+    carry,
+    lineage,
+    texts,
+    layout,
+    progress: null,
+    averaged,
+  });
 }
 
 /** The error for numbers that are no longer finite. */

@@ -16,6 +16,7 @@ import { planParameters, type ParameterPlan } from "../engine/optimizer/groups.j
 import { trainProgram, type TrainProgram } from "../graph/programs/programs.js";
 import { checkRouting, routingSettings } from "../engine/routing/routing.js";
 import type { TrainRuntime } from "../engine/runtime/runtime.js";
+import { forwardFlops } from "../model/cost/flops.js";
 import { slotsOf } from "../model/tensors/slots.js";
 import { claimRunFolder, requireSameRun } from "./claim.js";
 import { requireRunFolder } from "./fresh.js";
@@ -56,7 +57,7 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   if (start >= block.steps || (progress?.ms ?? 0) >= timeBudget(block.budget)) {
     const metrics = await readMetrics(dir);
     if (metrics.done !== null) {
-      const result = resultOf(metrics, tokensPerStep(block), last, true);
+      const result = resultOf(options, metrics, last, null);
       yield { type: "done", result };
       return result;
     }
@@ -67,6 +68,7 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   const average = block.average !== undefined;
   const layout = stateLayout(plan, { dtype: block.checkpoints === "bfloat16" ? "BF16" : "F32", average });
   const log = await openJsonl(join(dir, metricsFile));
+  let peak: number | null;
   try {
     const runtime = await options.backend.openTrain(programOf(options, plan), {
       threads: options.threads,
@@ -74,6 +76,7 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
       tuning: plan.tuning,
       average,
     });
+    peak = runtime.peakFlops ?? null;
     try {
       if (progress === null) await writeInitial(options, layout, runtime);
       else await loadState(last, spec, layout, runtime);
@@ -93,7 +96,7 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   } finally {
     await log.close();
   }
-  const result = resultOf(await readMetrics(dir), tokensPerStep(block), last, false);
+  const result = resultOf(options, await readMetrics(dir), last, { peak });
   yield { type: "done", result };
   return result;
 }
@@ -120,6 +123,7 @@ function programOf({ spec, block, documentEnd }: RunOptions, { frozen }: Paramet
     documentEnd: block.resetAttention === true ? documentEnd : undefined,
     auxCoef: block.auxLoss,
     zCoef: block.zLoss,
+    recompute: block.recompute,
     frozen,
     routing: routingSettings(block),
   });
@@ -134,13 +138,22 @@ async function writeInitial({ spec, initial }: RunOptions, layout: StateLayout, 
   }
 }
 
-function resultOf(metrics: RunMetrics, perStep: number, last: string, found: boolean): RunResult {
+/** `ran`: FLOP/s of the device that has just trained; null where the folder held the finished run. */
+function resultOf(
+  { block, spec }: RunOptions,
+  metrics: RunMetrics,
+  last: string,
+  ran: { readonly peak: number | null } | null,
+): RunResult {
+  const speed = tokensPerSecond(metrics.steps, tokensPerStep(block));
+  const flops = 3 * forwardFlops(spec, block.sequence, "causal").total;
   return {
     metrics,
     last,
-    found,
+    found: ran === null,
     finalLoss: metrics.evals.at(-1)?.loss ?? NaN,
-    tokensPerSecond: tokensPerSecond(metrics.steps, perStep),
+    tokensPerSecond: speed,
+    mfu: ran?.peak == null ? null : (speed * flops) / ran.peak,
     peakRssBytes: metrics.done?.peakRssBytes ?? 0,
   };
 }

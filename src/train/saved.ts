@@ -63,7 +63,8 @@ const bytesOf = (data: Float32Array): Uint8Array => new Uint8Array(data.buffer, 
 interface SaveOptions {
   readonly dir: string;
   readonly spec: DecoderSpec;
-  readonly runtime: TrainRuntime;
+  /** The runtime, or a copy of its state. */
+  readonly state: Pick<TrainRuntime, "read">;
   readonly layout: StateLayout;
   /** Folder whose tokenizer files come along. */
   readonly carry: string | undefined;
@@ -80,7 +81,7 @@ interface SaveOptions {
 export async function saveState({
   dir,
   spec,
-  runtime,
+  state,
   layout,
   carry,
   lineage,
@@ -100,14 +101,14 @@ export async function saveState({
     carry,
     lineage,
     overwrite: "checkpoint",
-    weights: ({ key }) => runtime.read(averaged && layout.kinds(key).includes("average") ? "average" : "weight", key),
+    weights: ({ key }) => state.read(averaged && layout.kinds(key).includes("average") ? "average" : "weight", key),
     files: { ...texts, ...(progress === null ? {} : { [progressFile]: `${JSON.stringify(progress)}\n` }) },
     extraBytes: progress === null ? 0 : 4 * tensors.reduce((sum, { shape }) => sum + elements(shape), 0),
     finish: async (folder) => {
       if (progress === null) return;
       await writeTensorFile(join(folder, momentsFile), tensors, async (name) => {
         const [kind, ...key] = name.split(".");
-        return bytesOf(await runtime.read(kind as StateKind, key.join(".")));
+        return bytesOf(await state.read(kind as StateKind, key.join(".")));
       });
     },
   });

@@ -103,7 +103,7 @@ async function requireSame(path: string, text: string): Promise<void> {
 }
 
 /** Throws inputError where a sequence is longer than the model's positions. */
-export function requirePositions({ spec, carry }: ModelBase, sequence: number): void {
+export function requirePositions({ spec, carry }: Pick<ModelBase, "spec" | "carry">, sequence: number): void {
   if (sequence <= spec.maxPositions) return;
   throw inputError(`sequence ${sequence} is longer than the model's ${spec.maxPositions} positions`, {
     where: carry,

@@ -61,6 +61,11 @@ export interface RunResult {
   /** Held-out loss at the end, in nats per token. */
   readonly finalLoss: number;
   readonly tokensPerSecond: number;
+  /**
+   * Share of the device's peak that the model's FLOPs reach: forward and backward, causal attention, nothing that is
+   * computed again; null where the peak is not known.
+   */
+  readonly mfu: number | null;
   readonly peakRssBytes: number;
   /** Folder of the last checkpoint. */
   readonly last: string;

@@ -16,6 +16,12 @@ const values: Record<string, number[]> = {
   E: [1, 8, 64],
   G: [1, 4, 16],
   S: [0, 0.5, 0.9],
+  U: [5e8, 8e9],
+  S1: [0.1, 1, 8],
+  S2: [0, 1e-4, 3e-4],
+  P: [1, 2, 6],
+  A: [0.03, 0.1, 0.5],
+  C: [1e19, 1e21],
 };
 const placesFor = ({ columns }: Law) =>
   gridOf(Object.fromEntries(columns.map(({ name }) => [name, valueAt(values, name)])));
@@ -24,6 +30,13 @@ const plain: Record<string, Record<string, number>> = {
   "upcycling-data": { A: 12, alpha1: 0.05, alpha2: 0.1, alpha3: 8e-4, E: 1.2 },
   "upcycling-no-interaction": { A: 12, alpha1: 0.05, alpha2: 0.1, B: 8, beta: 0.11, E: 0.3 },
   "upcycling-additive": { A1: 8, alpha1: 0.12, A2: 9, alpha2: 0.13, B: 8, beta: 0.11, E: 0.3 },
+  "upcycling-data-no-interaction": { A: 12, alpha1: 0.05, alpha2: 0.1, E: 1.2 },
+  "upcycling-data-additive": { A1: 8, alpha1: 0.12, A2: 9, alpha2: 0.13, E: 0.3 },
+  "upcycling-data-total": { A: 12, alpha: 0.12, E: 0.3 },
+  farseer: { a3: -0.02, gamma: 0.17, b3: 0.5, a2: 90, beta: -0.1, b2: -6, a1: -0.12, alpha: 0.12, b1: 0.4 },
+  "data-constrained": { A: 500, B: 1500, E: 1.8, alpha: 0.35, beta: 0.36, R_D: 15, R_N: 5 },
+  "lr-annealing": { L0: 2.5, A: 0.5, alpha: 0.5, C: 300 },
+  sparsity: { A: 12, alpha1: 0.05, alpha2: 0.1, alpha3: 8e-4, E: 1.2 },
   "upcycling-total": { A: 12, alpha: 0.12, B: 8, beta: 0.11, E: 0.3 },
 };
 const paramsFor = ({ id }: Law): Record<string, number> => ({

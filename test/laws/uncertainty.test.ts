@@ -44,7 +44,7 @@ describe("deviances", () => {
   const squares = residuals.reduce((sum, r) => sum + r * r, 0);
 
   it("reject at chi-squared's quantile for many points", () => {
-    const { threshold, of } = devianceOf(mse, squares, residuals, 5, 0.95);
+    const { threshold, of } = devianceOf(mse, squares, residuals, { p: 5, level: 0.95 });
     expect(threshold).toBeCloseTo(3.8415, 2);
     expect(of(squares + 1e-4)).toBeCloseTo(1, 1);
     expect(of(squares * 0.9)).toBe(0);
@@ -55,10 +55,13 @@ describe("deviances", () => {
     // E psi' / E psi^2 of a normal distribution: 1 / sigma^2 for a wide threshold, 2 phi(0) / (sigma delta) for a
     // narrow one.
     const of = (delta: number): number =>
-      devianceOf({ name: "huber", delta }, 1, residuals, 5, 0.95).of(1 + rise) / (2 * rise);
+      devianceOf({ name: "huber", delta }, 1, residuals, { p: 5, level: 0.95 }).of(1 + rise) / (2 * rise);
     expect(of(1) * 1e-4).toBeCloseTo(1, 1);
     expect((of(1e-4) * 1e-6) / 0.798).toBeCloseTo(1, 1);
-    expect(devianceOf({ name: "lad", delta: 0 }, 1, residuals, 5, 0.95).of(2) / 2 / 79.8).toBeCloseTo(1, 1);
+    expect(devianceOf({ name: "lad", delta: 0 }, 1, residuals, { p: 5, level: 0.95 }).of(2) / 2 / 79.8).toBeCloseTo(
+      1,
+      1,
+    );
   });
 });
 

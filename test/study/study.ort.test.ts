@@ -562,4 +562,23 @@ ${more}`);
         "32; or fill it with zero units (--pad, in files pad: true)",
     ]);
   });
+
+  it("is refused before text is read if it is no dense model, or an arm cannot be made of it", async () => {
+    for (const [index, study] of [
+      own(join(whole, firstRun(arm("coarse")).path, "last")),
+      own(join(whole, "parent/last"), "  odd: {kind: upcycled, recipe: E2G3T3}"),
+    ].entries()) {
+      const events: StudyEvent[] = [];
+      const dir = join(root, `early${index}`);
+      const running = runStudy({
+        config: study,
+        dir,
+        backend: inThread,
+        threads: 2,
+        command: "upcycle study own.yaml",
+      });
+      await failure(resultOf(running, (event) => events.push(event)));
+      expect(events).toEqual([]);
+    }
+  });
 });

@@ -2,6 +2,8 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
+import type { StateKind } from "../../src/engine/runtime/runtime.js";
+import { slotsOf } from "../../src/model/tensors/slots.js";
 import type { TrainEvent } from "../../src/train/run.js";
 import {
   block,
@@ -75,6 +77,81 @@ describe("a checkpoint that cannot be written", () => {
     for (const [name, bytes] of Object.entries(before))
       expect(readFileSync(join(dir, "last", name)).equals(bytes), name).toBe(true);
     expect(hiddenEntries(dir)).toEqual([]);
+    await finish(runOptions(dir));
+    expect(await remains(dir)).toEqual(expected());
+  });
+});
+
+describe("a checkpoint that is written while steps go on", () => {
+  /** A runtime whose steps queue, and whose copies of the state are read when so many more steps were asked for. */
+  const copying = (later: number, fail = false) =>
+    changedBackend((runtime) => {
+      const waiting: { at: number; resolve: () => void }[] = [];
+      let asked = 0;
+      // The runtime in this thread takes one step at a time.
+      let last: Promise<unknown> = Promise.resolve();
+      return {
+        queues: true,
+        step: (batches, settings) => {
+          asked++;
+          for (const { at, resolve } of waiting) if (asked >= at) resolve();
+          const step = last.then(() => runtime.step(batches, settings));
+          last = step.catch(() => undefined);
+          return step;
+        },
+        snapshot: async () => {
+          const state = new Map<string, Promise<Float32Array>>();
+          const read = (kind: StateKind, key: string): Promise<Float32Array> => {
+            const name = `${kind}.${key}`;
+            const known = state.get(name) ?? runtime.read(kind, key);
+            state.set(name, known);
+            return known;
+          };
+          for (const { key } of slotsOf(runOptions("").spec))
+            for (const kind of ["weight", "moment1", "moment2"] as const) await read(kind, key);
+          const from = asked + later;
+          const ready = new Promise<void>((resolve) => waiting.push({ at: from, resolve }));
+          return {
+            read: async (kind, key) => {
+              await ready;
+              if (fail && from > 3 + later) throw new Error("the copy is lost");
+              return read(kind, key);
+            },
+            close: () => Promise.resolve(),
+          };
+        },
+      };
+    });
+
+  it("holds the state as it was, and is complete when the run says so", async () => {
+    const dir = fresh();
+    const seen: string[] = [];
+    await finish(runOptions(dir, { backend: copying(2) }), (event) => {
+      if (event.type === "step" || event.type === "save") seen.push(`${event.type} ${event.step}`);
+      if (event.type === "save") expect(savedStep(dir)).toBe(event.step);
+    });
+    expect(await remains(dir)).toEqual(expected());
+    // Saved every third step: the steps behind it were not waited for.
+    expect(seen.indexOf("save 3")).toBeGreaterThan(seen.indexOf("step 5"));
+    expect(seen.at(-1)).toBe("save 12");
+  });
+
+  it("gives the same numbers and the same bytes when the run was stopped while it was written", async () => {
+    const dir = fresh();
+    const controller = new AbortController();
+    await failure(
+      finish(runOptions(dir, { backend: copying(1), signal: controller.signal }), (event) => {
+        if (event.type === "step" && event.step === 4) controller.abort();
+      }),
+    );
+    await finish(runOptions(dir));
+    expect(await remains(dir)).toEqual(expected());
+  });
+
+  it("stops the run when it cannot be written, and leaves the one before", async () => {
+    const dir = fresh();
+    await expect(finish(runOptions(dir, { backend: copying(1, true) }))).rejects.toThrow("the copy is lost");
+    expect(savedStep(dir)).toBe(3);
     await finish(runOptions(dir));
     expect(await remains(dir)).toEqual(expected());
   });

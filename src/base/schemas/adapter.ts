@@ -46,7 +46,7 @@ const shape = {
       `an initialization that changes the model's own weights (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA); ${mergeHint}`,
     ),
   use_dora: refuse("DoRA rescales the merged weights"),
-  modules_to_save: refuse("modules that were trained as a whole are not taken over"),
+  modules_to_save: z.array(z.string()).nullish(),
   lora_bias: refuse("biases of lora_B are not merged here"),
   use_qalora: refuse("QALoRA pools its inputs"),
   alora_invocation_tokens: refuse("an activated LoRA has no merged weights"),
@@ -106,7 +106,7 @@ export const adapterSchema = looseSchema
 /** What `adapter_config.json` says of the ranks and factors of a LoRA adapter, under PEFT's own keys. */
 export type AdapterConfig = Pick<
   z.output<typeof looseSchema>,
-  "r" | "lora_alpha" | "use_rslora" | "rank_pattern" | "alpha_pattern"
+  "r" | "lora_alpha" | "use_rslora" | "rank_pattern" | "alpha_pattern" | "modules_to_save"
 >;
 
 /** Reads an `adapter_config.json`. Throws inputError with one line that names file, line and key. */

@@ -201,6 +201,13 @@ const trainingShape = {
       "Precision of the saved models; float32 if left out. Training and resuming are in float32 either way: " +
         "with bfloat16 the weights lie beside the moments.",
     ),
+  recompute: z
+    .enum(["none", "norms", "layer"])
+    .optional()
+    .describe(
+      "What the backward pass makes again instead of keeping it: nothing (if left out), norms and activations, or " +
+        "all of a layer but its input. It saves memory and changes no number.",
+    ),
   resetAttention: z
     .boolean()
     .optional()

@@ -2,7 +2,7 @@
  * Events of a run's logs as its state and alerts: losses, balance, speed, what went wrong. Several files (nodes,
  * restarts) feed one monitor; a step that is printed twice counts once. Pure: the caller gives the time.
  */
-import type { IterationEvent, LogEvent, ProblemKind } from "./parse.js";
+import type { IterationEvent, LogEvent, ProblemKind } from "../../files/formats/megatron-log.js";
 
 /** What is told of a run. */
 export type Alert = {

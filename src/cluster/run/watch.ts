@@ -1,5 +1,5 @@
 /** Logs of a run as a stream of its events, states and alerts. */
-import { parseLine, type LogEvent } from "../logs/parse.js";
+import { parseLine, type LogEvent } from "../../files/formats/megatron-log.js";
 import { RunMonitor, type Alert, type MonitorOptions, type RunState } from "../logs/monitor.js";
 import { followLines, type FollowOptions } from "./follow.js";
 

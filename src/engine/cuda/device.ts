@@ -105,6 +105,11 @@ export class Device {
   /** Functions by module and name. */
   private readonly functions = new Map<string, Address>();
   private readonly modules = new Map<string, Promise<Address>>();
+  /** Bytes that are allocated, and the most that ever were. */
+  private inUse = 0;
+  private mostInUse = 0;
+  /** Products whose way was chosen, by `tune`. */
+  readonly tuned = new Set<string>();
 
   private constructor(
     readonly driver: Driver,
@@ -156,15 +161,26 @@ export class Device {
   allocate(bytes: number, what: string): DeviceMemory {
     const { driver: bound } = this;
     const address = bound.handle("cuMemAlloc_v2", [Math.max(bytes, 1)], `${what}, ${(bytes / 1e9).toFixed(2)} GB`);
+    this.inUse += bytes;
+    this.mostInUse = Math.max(this.mostInUse, this.inUse);
     let live = true;
     return {
       address,
       bytes,
       [Symbol.dispose]: () => {
-        if (live) bound.release("cuMemFree_v2", [address]);
+        if (!live) return;
         live = false;
+        this.inUse -= bytes;
+        bound.release("cuMemFree_v2", [address]);
       },
     };
+  }
+
+  /** Bytes that were allocated at most since this was last asked. */
+  takePeak(): number {
+    const most = this.mostInUse;
+    this.mostInUse = this.inUse;
+    return most;
   }
 
   pinned(bytes: number): PinnedMemory {
@@ -183,7 +199,7 @@ export class Device {
 
   /** Loads modules, compiling those that were not kept. */
   async prepare(modules: Iterable<ModuleVariant>): Promise<void> {
-    for (const variant of modules) await this.load(variant);
+    await Promise.all([...modules].map((variant) => this.load(variant)));
   }
 
   private load(variant: ModuleVariant): Promise<Address> {

@@ -46,6 +46,7 @@ const signatures = {
   cuStreamCreate: [host, u32],
   cuStreamDestroy_v2: [u64],
   cuStreamSynchronize: [u64],
+  cuStreamWaitEvent: [u64, u64, u32],
   cuStreamBeginCapture_v2: [u64, i32],
   cuStreamEndCapture: [u64, host],
   cuGraphInstantiateWithFlags: [host, u64, "unsigned long long"],

@@ -34,7 +34,7 @@ export async function machineCode(
   const cache = folder === null ? null : graphCache(folder);
   const known = await cache?.read(key);
   if (known !== undefined) return known;
-  const code = compiler.compile(source, `${module}.cu`, options);
+  const code = await compiler.compile(source, `${module}.cu`, options);
   await cache?.write(key, [code]);
   return code;
 }

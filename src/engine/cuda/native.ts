@@ -41,7 +41,13 @@ export function native(): Promise<Koffi> {
   loaded ??= import("koffi").then(
     (koffi) => {
       // Launches pass few arguments, compilers of kernels work deep.
-      koffi.config({ sync_stack_size: 16 << 20, sync_heap_size: 4 << 20, async_stack_size: 1 << 20 });
+      const [deep, wide] = [16 << 20, 4 << 20];
+      koffi.config({
+        sync_stack_size: deep,
+        sync_heap_size: wide,
+        async_stack_size: deep,
+        async_heap_size: wide,
+      });
       return koffi;
     },
     (cause: unknown) => {

@@ -6,8 +6,11 @@ import { handleFrom, host, i32, text, u64, type LibraryHandle, type StatusFuncti
 export interface Compiler {
   /** As NVIDIA writes it: "13.0". */
   readonly version: string;
-  /** Machine code for an architecture such as "sm_90". Throws stopError with the compiler's first complaint. */
-  compile(source: string, name: string, options: readonly string[]): Uint8Array;
+  /**
+   * Machine code for an architecture such as "sm_90", made in another thread: several sources compile at once. Throws
+   * stopError with the compiler's first complaint.
+   */
+  compile(source: string, name: string, options: readonly string[]): Promise<Uint8Array>;
 }
 
 /** Binds the functions of NVRTC's library. */
@@ -32,10 +35,16 @@ export function bindCompiler(library: LibraryHandle): Compiler {
   check(bind("nvrtcVersion", [host, host])(major, minor), "nvrtcVersion");
   return {
     version: `${major[0]}.${minor[0]}`,
-    compile(source, name, options) {
+    async compile(source, name, options) {
       const program = handleFrom((into) => check(create(into, source, name, 0, null, null), "nvrtcCreateProgram"));
       try {
-        if (compile(program, options.length, options) !== 0) throw complaint(name, bytesOf(log, program));
+        const status = await new Promise<number>((resolve, reject) => {
+          compile.async(program, options.length, options, (error: unknown, result: number) => {
+            if (error === null || error === undefined) resolve(result);
+            else reject(error instanceof Error ? error : new Error("a call failed"));
+          });
+        });
+        if (status !== 0) throw complaint(name, bytesOf(log, program));
         return bytesOf(code, program);
       } finally {
         destroy(BigUint64Array.of(program));

@@ -31,20 +31,34 @@ const MOST_WORKSPACE = 1;
 const RESULT_BYTES = 96;
 const ALGORITHM_BYTES = 64;
 
-type Sizes = Pick<ProductLaunch, "m" | "n" | "k" | "transA" | "transB" | "compute" | "stored">;
+/** What decides how a product is best made. */
+type ProductSizes = Pick<ProductLaunch, "m" | "n" | "k" | "transA" | "transB" | "compute" | "stored">;
 
-/** A product whose algorithm is chosen: out = a b, or out += a b with `accumulate`. */
+/** Ways to make a product that are asked for. */
+const MOST_CANDIDATES = 8;
+
+/** A product whose algorithm is chosen: out = a b + addend, if there is one; it may be `out`. */
 export type Product = (
-  operands: { readonly a: Address; readonly b: Address; readonly out: Address },
-  accumulate: boolean,
+  operands: { readonly a: Address; readonly b: Address; readonly addend: Address | null; readonly out: Address },
   stream: Address,
   workspace: Address,
 ) => void;
 
+/** A product of certain sizes, and the ways in which it can be made. */
+export interface ProductPlan {
+  /** As cuBLASLt describes them, the one that it thinks best first. */
+  readonly candidates: readonly Uint8Array[];
+  /** The way in which `run` makes it: the first candidate, until another is set. */
+  algorithm: Uint8Array;
+  readonly run: Product;
+}
+
 /** Matrix products by cuBLASLt. */
 export interface Products {
-  /** The product of these sizes; its algorithm is chosen once. */
-  plan(sizes: Sizes): Product;
+  /** "13.1.0" */
+  readonly version: string;
+  /** The product of these sizes, the same for the same `sizes` and `use`. */
+  plan(sizes: ProductSizes, use?: string): ProductPlan;
   close(): void;
 }
 
@@ -67,6 +81,10 @@ export function productsVersion(library: LibraryHandle): string {
   return `${Math.floor(version / 10000)}.${Math.floor((version % 10000) / 100)}.${version % 100}`;
 }
 
+/** A name that products of equal sizes share. */
+export const sizesKey = ({ m, n, k, transA, transB, compute, stored }: ProductSizes): string =>
+  [m, n, k, transA, transB, compute, stored].join();
+
 /** Opens cuBLASLt for the current device. */
 export function openProducts(library: LibraryHandle): Products {
   const functions = Object.fromEntries(
@@ -83,9 +101,9 @@ export function openProducts(library: LibraryHandle): Products {
   const layout = (type: number, rows: number, columns: number): Address =>
     handleFrom((into) => call("cublasLtMatrixLayoutCreate", into, type, rows, columns, rows));
   const [one, zero] = [Float32Array.of(1), Float32Array.of(0)];
-  const plans = new Map<string, Product>();
+  const plans = new Map<string, ProductPlan>();
 
-  function choose({ m, n, k, transA, transB, compute, stored }: Sizes): Product {
+  function open({ m, n, k, transA, transB, compute, stored }: ProductSizes): ProductPlan {
     const operation = handleFrom((into) => call("cublasLtMatmulDescCreate", into, computes[compute], types.f32));
     const transposed = (flag: boolean): Int32Array => Int32Array.of(Number(flag));
     call("cublasLtMatmulDescSetAttribute", operation, TRANSPOSE_A, transposed(transB), 4);
@@ -94,24 +112,31 @@ export function openProducts(library: LibraryHandle): Products {
     const left = transB ? layout(type, k, n) : layout(type, n, k);
     const right = transA ? layout(type, m, k) : layout(type, k, m);
     const result = layout(types[stored], n, m);
-    const [found, count] = [new Uint8Array(RESULT_BYTES), new Int32Array(1)];
+    const [found, count] = [new Uint8Array(MOST_CANDIDATES * RESULT_BYTES), new Int32Array(1)];
     const shapes = [left, right, result, result] as const;
-    call("cublasLtMatmulAlgoGetHeuristic", handle, operation, ...shapes, preference, 1, found, count);
-    if (count[0] === 0) throw stopError(`cuBLASLt knows no way to multiply ${m}x${k} by ${k}x${n}`);
-    const algorithm = found.subarray(0, ALGORITHM_BYTES);
-    return ({ a, b, out }, accumulate, stream, workspace) =>
-      call(
-        "cublasLtMatmul",
-        ...[handle, operation, one, b, left, a, right, accumulate ? one : zero, out, result, out, result],
-        ...[algorithm, workspace, WORKSPACE, stream],
-      );
+    call("cublasLtMatmulAlgoGetHeuristic", handle, operation, ...shapes, preference, MOST_CANDIDATES, found, count);
+    const { 0: candidateCount = 0 } = count;
+    if (candidateCount === 0) throw stopError(`cuBLASLt knows no way to multiply ${m}x${k} by ${k}x${n}`);
+    const candidates = Array.from({ length: candidateCount }, (_, i) =>
+      found.slice(i * RESULT_BYTES, i * RESULT_BYTES + ALGORITHM_BYTES),
+    );
+    const plan: ProductPlan = {
+      candidates,
+      algorithm: candidates[0] ?? new Uint8Array(),
+      run: ({ a, b, addend, out }, stream, workspace) => {
+        const factors = [handle, operation, one, b, left, a, right] as const;
+        const sum = [addend === null ? zero : one, addend ?? out, result, out, result] as const;
+        call("cublasLtMatmul", ...factors, ...sum, plan.algorithm, workspace, WORKSPACE, stream);
+      },
+    };
+    return plan;
   }
 
   return {
-    plan(sizes) {
-      const { m, n, k, transA, transB, compute, stored } = sizes;
-      const key = [m, n, k, transA, transB, compute, stored].join();
-      const plan = plans.get(key) ?? choose(sizes);
+    version: productsVersion(library),
+    plan(sizes, use = "") {
+      const key = `${sizesKey(sizes)} ${use}`;
+      const plan = plans.get(key) ?? open(sizes);
       plans.set(key, plan);
       return plan;
     },

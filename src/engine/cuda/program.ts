@@ -14,11 +14,16 @@ import { aligned } from "./lowering/memory.js";
 import type { ModuleVariant } from "./modules.js";
 import type { Address } from "./native.js";
 import type { Recorded, Stream } from "./stream.js";
+import { tune, useOf, type TunedProduct } from "./tuning.js";
 
 /** Addresses of a graph's inputs and outputs, in its order. */
 export interface Bindings {
   readonly inputs: readonly Address[];
   readonly outputs: readonly Address[];
+  /** Inputs as bfloat16, by their place among the inputs, where the list reads them so. */
+  readonly halves?: ReadonlyMap<number, Address>;
+  /** Memory of a program on the same stream that this one may use, too, where it is large enough. */
+  readonly arena?: DeviceMemory | undefined;
 }
 
 /** What one launch took, and the bytes and floating-point operations that it has to move and do. */
@@ -41,7 +46,9 @@ const isFill = ({ home }: Region): boolean => home.kind === "constant" && typeof
 
 /** A launch list that is ready to run: its memory, kernels and recorded CUDA graph. */
 export class DeviceProgram implements Disposable {
-  private readonly arena: DeviceMemory;
+  /** Where values come to lie; its own, or lent by another program. */
+  readonly arena: DeviceMemory;
+  private readonly ownsArena: boolean;
   private readonly constants: DeviceMemory;
   private readonly tables: DeviceMemory;
   /** Arguments of all launches, and arrays of their addresses. */
@@ -53,7 +60,16 @@ export class DeviceProgram implements Disposable {
   static async open(stream: Stream, list: LaunchList, bindings: Bindings): Promise<DeviceProgram> {
     await stream.device.prepare([...modulesOf(list.launches), fillModule]);
     stream.device.enter();
-    return new DeviceProgram(stream, list, bindings);
+    const program = new DeviceProgram(stream, list, bindings);
+    await tune(stream, program.tunedProducts());
+    stream.device.enter();
+    return program;
+  }
+
+  private tunedProducts(): TunedProduct[] {
+    return this.list.launches.flatMap((launch) =>
+      launch.kind === "product" ? [{ launch, operands: this.operandsOf(launch) }] : [],
+    );
   }
 
   private constructor(
@@ -69,7 +85,9 @@ export class DeviceProgram implements Disposable {
       constantPlaces.set(id, bytes);
       bytes += aligned(buffer.bytes);
     }
-    this.arena = device.allocate(list.arena, "a program's values");
+    const lent = bindings.arena !== undefined && bindings.arena.bytes >= list.arena ? bindings.arena : null;
+    this.ownsArena = lent === null;
+    this.arena = lent ?? device.allocate(list.arena, "a program's values");
     this.constants = device.allocate(bytes, "a program's constants");
     this.constantPlaces = constantPlaces;
     this.writeConstants();
@@ -97,6 +115,8 @@ export class DeviceProgram implements Disposable {
         return at(this.bindings.inputs, home.index);
       case "output":
         return at(this.bindings.outputs, home.index);
+      case "half":
+        return entryOf(this.bindings.halves ?? new Map<number, Address>(), home.index);
     }
   }
 
@@ -187,10 +207,14 @@ export class DeviceProgram implements Disposable {
 
   private bindProduct(launch: ProductLaunch): () => void {
     const { device, handle, workspace } = this.stream;
-    const product = device.products.plan(launch);
+    const plan = device.products.plan(launch, useOf(launch));
+    const operands = this.operandsOf(launch);
+    return () => plan.run(operands, handle, workspace.address);
+  }
+
+  private operandsOf({ a, b, addend, out }: ProductLaunch): TunedProduct["operands"] {
     const place = ({ buffer, offset }: ProductLaunch["a"]): Address => this.addressOf(buffer) + BigInt(offset);
-    const operands = { a: place(launch.a), b: place(launch.b), out: place(launch.out) };
-    return () => product(operands, launch.accumulate, handle, workspace.address);
+    return { a: place(a), b: place(b), addend: addend && place(addend), out: place(out) };
   }
 
   /** Issues every launch; the GPU may still be at work afterwards. */
@@ -228,6 +252,7 @@ export class DeviceProgram implements Disposable {
 
   [Symbol.dispose](): void {
     this.recorded?.[Symbol.dispose]();
-    for (const memory of [this.arena, this.constants, this.tables, this.block]) memory[Symbol.dispose]();
+    if (this.ownsArena) this.arena[Symbol.dispose]();
+    for (const memory of [this.constants, this.tables, this.block]) memory[Symbol.dispose]();
   }
 }

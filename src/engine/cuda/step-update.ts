@@ -51,13 +51,17 @@ function settingsOf(o: StepSettings, batches: number): Float64Array {
   );
 }
 
+/** What the GPU has found about a step. */
+export function verdictOf([applied = 0, spike = 0, gradNorm = NaN]: Float64Array): Verdict {
+  return { applied: applied !== 0, spike: spikes[spike] ?? null, gradNorm };
+}
+
 /** A step's update on the GPU: clipping, the spike guard, the optimizer. */
 export class StepUpdate implements Disposable {
   /** One program for each scale that Muon's steps have asked for. */
   private readonly programs = new Map<MuonScale | "adamw", DeviceProgram>();
   private readonly small: Readonly<Record<"chunks" | "rates" | "settings" | "verdict", DeviceMemory>>;
   private readonly counts: { readonly all: number; readonly adamw: number };
-  private readonly result = new Float64Array(VERDICT_BYTES / 8);
 
   constructor(
     private readonly stream: Stream,
@@ -95,6 +99,7 @@ export class StepUpdate implements Disposable {
           gradient: state.offsetOf(this.source, key) ?? 0,
           moment: state.offsetOf("moment1", key) ?? 0,
           average: state.offsetOf("average", key),
+          half: state.halves.bytes > 0,
           scale: muonScale(scale, rows, columns),
         },
       ];
@@ -115,6 +120,7 @@ export class StepUpdate implements Disposable {
       moments1: region("moment1"),
       moments2: region("moment2"),
       averages: region("average"),
+      halves: state.halves,
     };
   }
 
@@ -140,8 +146,8 @@ export class StepUpdate implements Disposable {
     if (!this.state.moving.some(({ key }) => usesMuon(this.options, key))) await this.program("adamw");
   }
 
-  /** Issues the update; `verdict` tells what became of it when the stream has finished. */
-  async issue(settings: StepSettings, batches: number): Promise<void> {
+  /** Issues the update; `verdict` gets what became of it, see `verdictOf`. */
+  async issue(settings: StepSettings, batches: number, verdict: Float64Array): Promise<void> {
     const { state, options, stream, small } = this;
     const rates = state.moving.flatMap((param) => {
       const { rate, decay } = ratesOf(options, param, settings);
@@ -153,7 +159,7 @@ export class StepUpdate implements Disposable {
     stream.upload(small.rates.address, Float32Array.from(rates));
     stream.upload(small.settings.address, settingsOf(settings, batches));
     program.launch();
-    stream.download(this.result, small.verdict.address);
+    stream.download(verdict, small.verdict.address);
   }
 
   /** What each launch of the update takes. */
@@ -161,11 +167,6 @@ export class StepUpdate implements Disposable {
     const times: MeasuredLaunch[] = [];
     for (const program of this.programs.values()) times.push(...(await program.measure()));
     return times;
-  }
-
-  verdict(): Verdict {
-    const [applied = 0, spike = 0, gradNorm = NaN] = this.result;
-    return { applied: applied !== 0, spike: spikes[spike] ?? null, gradNorm };
   }
 
   [Symbol.dispose](): void {

@@ -8,6 +8,9 @@ const NON_BLOCKING = 1;
 /** A capture that other threads' calls do not disturb. */
 const RELAXED = 2;
 
+/** An event that is not asked for times. */
+const NO_TIMING = 2;
+
 /** A sequence of launches that is issued as one. */
 export interface Recorded extends Disposable {
   launch(): void;
@@ -16,17 +19,44 @@ export interface Recorded extends Disposable {
 /** A stream of the device: launches and copies in order. */
 export class Stream implements Disposable {
   readonly handle: Address;
-  readonly workspace: DeviceMemory;
+  private scratch: DeviceMemory | undefined;
 
   constructor(readonly device: Device) {
     device.enter();
     this.handle = device.driver.handle("cuStreamCreate", [NON_BLOCKING]);
-    this.workspace = device.allocate(WORKSPACE, "scratch memory of products");
+  }
+
+  /** Scratch memory of the products on this stream. */
+  get workspace(): DeviceMemory {
+    return (this.scratch ??= this.device.allocate(WORKSPACE, "scratch memory of products"));
   }
 
   /** Waits in another thread until everything issued is done. */
   async finished(): Promise<void> {
     await this.device.driver.callLater("cuStreamSynchronize", [this.handle]);
+  }
+
+  /** Marks what is issued by now; what it gives back waits, in another thread, until that is done. */
+  mark(): () => Promise<void> {
+    const { driver } = this.device;
+    const event = driver.handle("cuEventCreate", [NO_TIMING]);
+    driver.call("cuEventRecord", [event, this.handle]);
+    return async () => {
+      try {
+        await driver.callLater("cuEventSynchronize", [event]);
+      } finally {
+        driver.release("cuEventDestroy_v2", [event]);
+      }
+    };
+  }
+
+  /** What is issued here from now on waits for what is issued on another stream by now. */
+  waitFor(other: Stream): void {
+    const { driver } = this.device;
+    const event = driver.handle("cuEventCreate", [NO_TIMING]);
+    driver.call("cuEventRecord", [event, other.handle]);
+    driver.call("cuStreamWaitEvent", [this.handle, event, 0]);
+    driver.release("cuEventDestroy_v2", [event]);
   }
 
   /** Issues a copy of host memory, which is read before the call returns. */
@@ -69,7 +99,7 @@ export class Stream implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.workspace[Symbol.dispose]();
+    this.scratch?.[Symbol.dispose]();
     this.device.driver.release("cuStreamDestroy_v2", [this.handle]);
   }
 }

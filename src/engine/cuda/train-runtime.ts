@@ -1,5 +1,5 @@
 /** A training run on a GPU. All state lies there; a step reads tokens and gives back a few numbers. */
-import { at } from "../../base/at.js";
+import { at, entryOf } from "../../base/at.js";
 import { elements, typeOf, type Graph } from "../../graph/ir/ir.js";
 import type { LossOutputs, TrainProgram } from "../../graph/programs/programs.js";
 import { averagesMissing, checkLength, checkStep, checkTuning, frozenOf } from "../optimizer/state.js";
@@ -9,21 +9,27 @@ import type {
   LossMetrics,
   MicroBatch,
   StateKind,
+  StateSnapshot,
   StepMetrics,
   StepSettings,
   TrainOptions,
   TrainRuntime,
 } from "../runtime/runtime.js";
 import type { Device, DeviceMemory } from "./device.js";
-import type { CudaLowerOptions } from "./lowering/context.js";
+import type { CudaLowerOptions, Layout } from "./lowering/context.js";
 import { lowerToLaunches } from "./lowering/lower.js";
 import type { LaunchList } from "./lowering/launches.js";
 import { aligned } from "./lowering/memory.js";
 import type { Address } from "./native.js";
 import { DeviceProgram, type MeasuredLaunch } from "./program.js";
-import { StepUpdate } from "./step-update.js";
+import { STEP_VALUES, requireMemory, type MemoryNeeds } from "./needs.js";
+import { peakFlops } from "./peaks.js";
+import { WORKSPACE } from "./products.js";
+import { DeviceSnapshot, StagingPool } from "./snapshot.js";
+import { StepMemory } from "./step-memory.js";
+import { StepUpdate, verdictOf } from "./step-update.js";
 import { Stream } from "./stream.js";
-import { DeviceTrainState } from "./train-state.js";
+import { DeviceTrainState, regionLayout, stateBytes, type RegionLayout, type StateSettings } from "./train-state.js";
 import { Turns } from "./turns.js";
 
 /** Places of a graph's first outputs, one after the other, in bytes; and the bytes of all of them. */
@@ -71,6 +77,14 @@ export class CudaTrainRuntime implements TrainRuntime {
   private update: StepUpdate | undefined;
   private training: DeviceProgram | undefined;
   private adding: DeviceProgram | undefined;
+  /** Makes weights' bfloat16 of their float32, and whether that is due. */
+  private rounding: DeviceProgram | undefined;
+  private stale = true;
+  /** Steps that have not answered, and memory of those that have. */
+  private readonly answers = new Set<Promise<StepMetrics>>();
+  private readonly idle: StepMemory[] = [];
+  /** Host memory through which checkpoints leave the GPU; kept from one to the next. */
+  private staging: StagingPool | undefined;
   private readonly evaluations = new Map<string, Promise<LossRun>>();
   private peakRss = 0;
   private readonly turns: Turns;
@@ -88,7 +102,7 @@ export class CudaTrainRuntime implements TrainRuntime {
       return thing;
     };
     keep(stream);
-    this.state = keep(new DeviceTrainState(device, stream, program.params, { ...options, frozen: this.frozen }));
+    this.state = keep(new DeviceTrainState(device, stream, program.params, stateSettings(program, options)));
     const { graph } = program;
     const input = (index: number): DeviceMemory =>
       keep(device.allocate(4 * elements(typeOf(graph, at(graph.inputs, index)).shape), "a program's inputs"));
@@ -102,7 +116,9 @@ export class CudaTrainRuntime implements TrainRuntime {
   /** Throws stopError where the GPU's memory does not hold the run. */
   static async open(device: Device, program: TrainProgram, options: CudaTrainOptions): Promise<CudaTrainRuntime> {
     checkTuning(program, options);
-    const list = lowerToLaunches(program.graph, options);
+    const list = lowerToLaunches(program.graph, { ...options, layout: trainLayout(program, options) });
+    device.enter();
+    requireMemory(needsOf(program, options, list), device.driver.memory().free, `cuda:${device.facts.ordinal}`);
     const runtime = new CudaTrainRuntime(device, new Stream(device), program, options);
     try {
       await runtime.prepare(list);
@@ -119,7 +135,8 @@ export class CudaTrainRuntime implements TrainRuntime {
       ...metrics.places.map((place) => losses.address + BigInt(place)),
       ...program.trained.map(({ key }) => state.addressOf("gradient", key)),
     ];
-    this.training = await DeviceProgram.open(stream, list, { inputs: this.inputs("weight"), outputs });
+    const halves = this.halves(program.feeds.length);
+    this.training = await DeviceProgram.open(stream, list, { inputs: this.inputs("weight"), outputs, halves });
     this.owned.push(this.training);
     await this.makeUpdate().prepare();
     await stream.finished();
@@ -146,9 +163,34 @@ export class CudaTrainRuntime implements TrainRuntime {
     ];
   }
 
+  /** Weights as bfloat16 among the inputs of a graph with so many feeds. */
+  private halves(feeds: number): ReadonlyMap<number, Address> {
+    const { program, state } = this;
+    if (state.halves.bytes === 0) return new Map();
+    return new Map(program.params.map(({ key }, i) => [FIRST_FEED + feeds + i, state.halfOf(key)]));
+  }
+
+  /** Makes the weights' bfloat16 anew where weights were written. */
+  private async freshen(): Promise<void> {
+    const { stream, state } = this;
+    if (!this.stale || state.halves.bytes === 0) return;
+    const bytes = state.bytesOf("weight");
+    if (this.rounding === undefined) {
+      const ends = { inputs: [state.base("weight")], outputs: [state.halves.address] };
+      this.rounding = await DeviceProgram.open(stream, roundingList(bytes), ends);
+      this.owned.push(this.rounding);
+    }
+    this.rounding.issue();
+    this.stale = false;
+  }
+
   private feed({ ids, targets }: MicroBatch, routing: readonly Float32Array[] = []): void {
     this.stream.upload(this.tokens.ids.address, ids);
     this.stream.upload(this.tokens.targets.address, targets);
+    this.feedRouting(routing);
+  }
+
+  private feedRouting(routing: readonly Float32Array[] = []): void {
     for (const [i, data] of routing.entries()) this.stream.upload(at(this.feeds, i).address, data);
   }
 
@@ -162,20 +204,39 @@ export class CudaTrainRuntime implements TrainRuntime {
     return this.makeUpdate();
   }
 
+  /** A step is issued when those before it are, not when they have answered: the GPU goes from one to the next. */
   step(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics> {
-    return this.turns.next(() => this.takeStep(batches, settings));
+    const answer = this.turns.next(() => this.issueStep(batches, settings)).then((answered) => answered());
+    this.answers.add(answer);
+    const forget = (): void => void this.answers.delete(answer);
+    answer.then(forget, forget);
+    return answer;
   }
 
-  private async takeStep(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics> {
-    const { program, stream, metrics, losses, training } = this;
+  /** Memory for a step of so many micro-batches, which no step under way uses. */
+  private memoryFor(batches: number): StepMemory {
+    const found = this.idle.findIndex((memory) => memory.batches === batches);
+    if (found >= 0) return at(this.idle.splice(found, 1), 0);
+    const perBatch = this.tokens.ids.bytes / 4;
+    const memory = new StepMemory(this.device, batches, perBatch, this.metrics.bytes * batches);
+    this.owned.push(memory);
+    return memory;
+  }
+
+  /** Issues a step; what it gives back waits for its numbers. */
+  private async issueStep(batches: readonly MicroBatch[], settings: StepSettings): Promise<() => Promise<StepMetrics>> {
+    const { program, stream, metrics, losses, training, tokens } = this;
     checkStep(this.options, batches, settings);
     const update = this.updateFor(batches.length);
     if (training === undefined) throw new Error("the runtime was not prepared");
+    await this.freshen();
     const routing = await stepFeeds(program, batches, settings.draw, (batch, own) => this.ahead(batch, own));
-    const data = new ArrayBuffer(metrics.bytes * batches.length);
+    const memory = this.memoryFor(batches.length);
+    const places = { ids: tokens.ids.address, targets: tokens.targets.address };
     for (const [micro, batch] of batches.entries()) {
       this.device.enter();
-      this.feed(batch, routing.next(micro));
+      memory.upload(stream, micro, batch, places);
+      this.feedRouting(routing.next(micro));
       training.launch();
       stream.copy(this.slots.address + BigInt(micro * metrics.bytes), losses.address, metrics.bytes);
       if (this.options.accumulate) await this.accumulate(micro);
@@ -185,15 +246,21 @@ export class CudaTrainRuntime implements TrainRuntime {
       await stream.finished();
       routing.done(reader(program.graph, metrics.places, own));
     }
-    await update.issue(settings, batches.length);
-    stream.download(new Uint8Array(data), this.slots.address);
-    await stream.finished();
-    this.peakRss = Math.max(this.peakRss, process.memoryUsage.rss());
-    const parts = batches.map((_, micro) => {
-      const own = data.slice(micro * metrics.bytes, (micro + 1) * metrics.bytes);
-      return readLosses(program.outputs, reader(program.graph, metrics.places, own));
-    });
-    return { ...averageLosses(parts), ...update.verdict() };
+    await update.issue(settings, batches.length, memory.verdict);
+    stream.download(memory.losses, this.slots.address);
+    const reached = stream.mark();
+    return async () => {
+      await reached();
+      this.peakRss = Math.max(this.peakRss, process.memoryUsage.rss());
+      const data = memory.losses.slice().buffer;
+      const verdict = verdictOf(memory.verdict);
+      this.idle.push(memory);
+      const parts = batches.map((_, micro) => {
+        const own = data.slice(micro * metrics.bytes, (micro + 1) * metrics.bytes);
+        return readLosses(program.outputs, reader(program.graph, metrics.places, own));
+      });
+      return { ...averageLosses(parts), ...verdict };
+    };
   }
 
   /** What each launch of forward and backward pass and of the last update takes, on the tokens that were last given. */
@@ -222,14 +289,23 @@ export class CudaTrainRuntime implements TrainRuntime {
   }
 
   /** Runs a loss graph with the tokens and feeds that were last given. */
-  private async lossRun(name: string, graph: Graph, inputs: readonly Address[]): Promise<LossRun> {
+  private async lossRun(
+    name: string,
+    graph: Graph,
+    inputs: readonly Address[],
+    halves: ReadonlyMap<number, Address>,
+  ): Promise<LossRun> {
     const known = this.evaluations.get(name);
     if (known !== undefined) return known;
     const made = (async (): Promise<LossRun> => {
       const { places, bytes } = outputPlaces(graph, graph.outputs.length);
       const results = this.device.allocate(bytes, "losses");
       const outputs = places.map((place) => results.address + BigInt(place));
-      const program = await DeviceProgram.open(this.stream, lowerToLaunches(graph, this.options), { inputs, outputs });
+      const layout = halves.size === 0 ? {} : { layout: halvesLayout(this.program, this.options, halves) };
+      const list = lowerToLaunches(graph, { ...this.options, ...layout });
+      // Evaluation and training take turns, and so do their values.
+      const arena = this.training?.arena;
+      const program = await DeviceProgram.open(this.stream, list, { inputs, outputs, halves, arena });
       this.owned.push(program, results);
       return { program, results, read: (data) => reader(graph, places, data) };
     })();
@@ -249,7 +325,12 @@ export class CudaTrainRuntime implements TrainRuntime {
   private readonly ahead: RunAhead = async (batch, routing) => {
     const { shares } = this.program;
     if (shares === null) throw new Error("this program's shares need nothing ahead");
-    const run = await this.lossRun("shares", shares.graph, this.inputs("weight"));
+    const run = await this.lossRun(
+      "shares",
+      shares.graph,
+      this.inputs("weight"),
+      this.halves(this.program.feeds.length),
+    );
     this.feed(batch, routing);
     const read = await this.numbersOf(run);
     return shares.graph.outputs.map((_, index) => read(index));
@@ -259,7 +340,9 @@ export class CudaTrainRuntime implements TrainRuntime {
     return this.turns.next(async () => {
       if (kind === "average" && this.options.average !== true) throw averagesMissing();
       const { graph, outputs }: { readonly graph: Graph; readonly outputs: LossOutputs } = this.program.evaluation;
-      const run = await this.lossRun(kind, graph, this.inputs(kind, []));
+      await this.freshen();
+      const halves = kind === "weight" ? this.halves(0) : new Map<number, Address>();
+      const run = await this.lossRun(kind, graph, this.inputs(kind, []), halves);
       this.feed(batch);
       return readLosses(outputs, await this.numbersOf(run));
     });
@@ -274,7 +357,23 @@ export class CudaTrainRuntime implements TrainRuntime {
       const { address, count } = this.state.region(kind, key);
       checkLength(key, count, data);
       this.stream.upload(address, data);
+      if (kind === "weight") this.stale = true;
       await this.stream.finished();
+    });
+  }
+
+  get peakFlops(): number | null {
+    return peakFlops(this.device.facts.name);
+  }
+
+  /** A copy on the GPU, read through a stream of its own; null where the GPU has no room for it. */
+  snapshot(): Promise<StateSnapshot | null> {
+    return this.turns.next(() => {
+      this.staging ??= new StagingPool(this.device);
+      const { free } = this.device.driver.memory();
+      const holds = this.staging.holdsCopies || free >= this.state.savedBytes() + LEAST_FREE;
+      if (!holds) return Promise.resolve(null);
+      return Promise.resolve(new DeviceSnapshot(this.stream, this.state, this.staging));
     });
   }
 
@@ -282,12 +381,91 @@ export class CudaTrainRuntime implements TrainRuntime {
     return this.turns.next(() => Promise.resolve(this.peakRss));
   }
 
-  close(): Promise<void> {
+  readonly queues = true;
+
+  async close(): Promise<void> {
+    await Promise.allSettled(this.answers);
     return this.turns.close(() => {
       this.update?.[Symbol.dispose]();
+      this.staging?.[Symbol.dispose]();
       for (const thing of this.owned.reverse()) thing[Symbol.dispose]();
     });
   }
+}
+
+/** Bytes that a copy of the state leaves free on the GPU. */
+const LEAST_FREE = 512 << 20;
+
+/** Place of the first feed among a graph's inputs: behind ids and targets. */
+const FIRST_FEED = 2;
+
+/** What is kept of the parameters of a training. */
+const stateSettings = (program: TrainProgram, options: CudaTrainOptions): StateSettings => ({
+  ...options,
+  frozen: frozenOf(program),
+  halves: options.precision === "bf16",
+});
+
+/** Bytes that a training takes of a GPU, by what they are for. */
+function needsOf(program: TrainProgram, options: CudaTrainOptions, list: LaunchList): MemoryNeeds {
+  const constants = list.buffers.reduce((sum, { bytes, home }) => sum + (home.kind === "constant" ? bytes : 0), 0);
+  return new Map([
+    ...stateBytes(program.params, stateSettings(program, options)),
+    [STEP_VALUES, list.arena],
+    ["constants and scratch memory of products", constants + WORKSPACE],
+  ]);
+}
+
+/** Where a training's weights and gradients lie. */
+function trainLayout(program: TrainProgram, options: CudaTrainOptions): Layout {
+  const settings = stateSettings(program, options);
+  if (!settings.halves) return { halves: new Map(), outputs: new Map() };
+  const [weights, gradients] = (["weight", "gradient"] as const).map((kind) =>
+    regionLayout(program.params, settings, kind),
+  ) as [RegionLayout, RegionLayout];
+  const first = FIRST_FEED + program.feeds.length;
+  return {
+    halves: new Map(program.params.map(({ key }, i) => [first + i, entryOf(weights.offsets, key)])),
+    outputs: new Map(program.trained.map(({ key }, i) => [program.gradients + i, entryOf(gradients.offsets, key)])),
+  };
+}
+
+/** Where weights lie among the inputs of a graph without gradients. */
+function halvesLayout(program: TrainProgram, options: CudaTrainOptions, halves: ReadonlyMap<number, Address>): Layout {
+  const { offsets } = regionLayout(program.params, stateSettings(program, options), "weight");
+  const places = program.params.map(({ key }) => entryOf(offsets, key));
+  return { halves: new Map([...halves.keys()].map((index, i) => [index, at(places, i)])), outputs: new Map() };
+}
+
+/** The bfloat16 of so many bytes of float32. */
+function roundingList(bytes: number): LaunchList {
+  const count = bytes / 4;
+  return {
+    buffers: [
+      { bytes, home: { kind: "input", index: 0 } },
+      { bytes: bytes / 2, home: { kind: "output", index: 0 } },
+    ],
+    places: new Map(),
+    arena: 0,
+    launches: [
+      {
+        kind: "kernel",
+        module: "elementwise",
+        kernel: "toBf16",
+        real: "f32",
+        grid: [Math.min(1 << 14, Math.ceil(count / 2048)), 1, 1],
+        block: 256,
+        shared: 0,
+        bytes: (bytes * 3) / 2,
+        flops: 0,
+        arguments: [
+          { kind: "pointer", buffer: 0, access: "read" },
+          { kind: "pointer", buffer: 1, access: "write" },
+          { kind: "long", value: count },
+        ],
+      },
+    ],
+  };
 }
 
 /** a += b over so many bytes. */

@@ -14,12 +14,55 @@ export type RegionKind = StateKind | "gradient" | "accumulated";
 
 const kinds = ["weight", "moment1", "moment2", "average", "gradient", "accumulated"] as const;
 
-/** Parameters begin at multiples of so many elements (256 bytes). */
-const ALIGN = 64;
+/** Kinds as they are called in messages. */
+const kindWords: Readonly<Record<RegionKind, string>> = {
+  weight: "weights",
+  moment1: "first moments",
+  moment2: "second moments",
+  average: "averages",
+  gradient: "gradients",
+  accumulated: "sums of gradients",
+};
+
+/** Kinds of state that checkpoints hold. */
+export const stateKinds = ["weight", "moment1", "moment2", "average"] as const satisfies readonly StateKind[];
+
+/** Parameters begin at multiples of so many elements: of 256 bytes, as bfloat16, too. */
+const ALIGN = 128;
 
 /** Which state a training keeps of its parameters. */
 export interface StateSettings extends StateOptions {
   readonly accumulate: boolean;
+  /** Whether weights are kept as bfloat16, too, at the places of their float32. */
+  readonly halves: boolean;
+}
+
+/** Bytes of a weight as bfloat16. */
+const HALF_BYTES = 2;
+
+/** First element of each parameter's region of a kind, and elements of all regions. */
+export interface RegionLayout {
+  readonly offsets: ReadonlyMap<string, number>;
+  readonly floats: number;
+}
+
+/** Where the parameters' regions of a kind lie. */
+export function regionLayout(params: readonly ParamInfo[], options: StateSettings, kind: RegionKind): RegionLayout {
+  const offsets = new Map<string, number>();
+  let floats = 0;
+  for (const { key, shape } of params) {
+    if (!keeps(options, key, kind)) continue;
+    offsets.set(key, floats);
+    floats += Math.ceil(elements(shape) / ALIGN) * ALIGN;
+  }
+  return { offsets, floats };
+}
+
+/** Bytes of all that a training keeps of its parameters, by what it is. */
+export function stateBytes(params: readonly ParamInfo[], options: StateSettings): ReadonlyMap<string, number> {
+  const sizes = kinds.map((kind) => [kindWords[kind], 4 * regionLayout(params, options, kind).floats] as const);
+  const weights = regionLayout(params, options, "weight").floats;
+  return new Map([...sizes, ["weights in bfloat16", options.halves ? HALF_BYTES * weights : 0]]);
 }
 
 /** Whether a parameter has a region of this kind. */
@@ -34,6 +77,8 @@ export class DeviceTrainState implements Disposable {
   /** First element of each parameter's region, by kind. */
   private readonly offsets: Readonly<Record<RegionKind, ReadonlyMap<string, number>>>;
   private readonly memory: Readonly<Record<RegionKind, DeviceMemory>>;
+  /** Weights as bfloat16, each at the place that it has among the float32 ones; of no bytes where none are kept. */
+  readonly halves: DeviceMemory;
   /** Parameters with a gradient; those of AdamW come first. */
   readonly moving: readonly ParamInfo[];
 
@@ -43,28 +88,19 @@ export class DeviceTrainState implements Disposable {
     readonly params: readonly ParamInfo[],
     private readonly options: StateSettings,
   ) {
-    const layouts = kinds.map((kind) => [kind, this.layout(kind)] as const);
+    const layouts = kinds.map((kind) => [kind, regionLayout(params, options, kind)] as const);
     this.offsets = Object.fromEntries(layouts.map(([kind, { offsets }]) => [kind, offsets])) as typeof this.offsets;
     this.memory = Object.fromEntries(
-      layouts.map(([kind, { floats }]) => [kind, device.allocate(floats * 4, `${kind}s of all parameters`)]),
+      layouts.map(([kind, { floats }]) => [kind, device.allocate(floats * 4, `${kindWords[kind]} of all parameters`)]),
     ) as typeof this.memory;
+    const halves = options.halves ? HALF_BYTES * regionLayout(params, options, "weight").floats : 0;
+    this.halves = device.allocate(halves, "weights in bfloat16");
     for (const kind of kinds) stream.clear(this.memory[kind].address, this.memory[kind].bytes);
     const trained = params.filter(({ key }) => this.offsets.gradient.has(key));
     this.moving = [
       ...trained.filter(({ key }) => !usesMuon(options, key)),
       ...trained.filter(({ key }) => usesMuon(options, key)),
     ];
-  }
-
-  private layout(kind: RegionKind): { readonly offsets: ReadonlyMap<string, number>; readonly floats: number } {
-    const offsets = new Map<string, number>();
-    let floats = 0;
-    for (const { key, shape } of this.params) {
-      if (!keeps(this.options, key, kind)) continue;
-      offsets.set(key, floats);
-      floats += Math.ceil(elements(shape) / ALIGN) * ALIGN;
-    }
-    return { offsets, floats };
   }
 
   /** Bytes of all regions of a kind. */
@@ -83,6 +119,16 @@ export class DeviceTrainState implements Disposable {
 
   addressOf(kind: RegionKind, key: string): Address {
     return this.base(kind) + BigInt(4 * entryOf(this.offsets[kind], key));
+  }
+
+  /** Bytes of what a checkpoint may hold. */
+  savedBytes(): number {
+    return stateKinds.reduce((sum, kind) => sum + this.memory[kind].bytes, 0);
+  }
+
+  /** Address of a parameter's bfloat16. */
+  halfOf(key: string): Address {
+    return this.halves.address + BigInt(HALF_BYTES * entryOf(this.offsets.weight, key));
   }
 
   /** Address and number of elements. Throws for a parameter that has no such region. */
@@ -130,5 +176,6 @@ export class DeviceTrainState implements Disposable {
 
   [Symbol.dispose](): void {
     for (const kind of kinds) this.memory[kind][Symbol.dispose]();
+    this.halves[Symbol.dispose]();
   }
 }

@@ -102,6 +102,8 @@ export type StateKind = "weight" | "moment1" | "moment2" | "average";
 
 /** An open training run: a backend that owns weights and optimizer state. */
 export interface TrainRuntime {
+  /** Whether a step may be asked for before the one before it has answered, so that the device goes on at once. */
+  readonly queues?: boolean;
   /** One update from the mean gradient of the micro-batches. */
   step(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics>;
   /** Losses of one batch with the current weights, or with their averages. */
@@ -113,8 +115,22 @@ export interface TrainRuntime {
   read(kind: StateKind, key: string): Promise<Float32Array>;
   /** Replaces a parameter's state; rejects for state that does not exist and for another number of elements. */
   write(kind: StateKind, key: string, data: Float32Array): Promise<void>;
+  /**
+   * A copy of the state as it is now, to be read while steps go on; null where there is no room for one. Left out by
+   * runtimes whose state is saved as fast as it is copied.
+   */
+  snapshot?(): Promise<StateSnapshot | null>;
   /** Largest resident memory of the process right after a step of this runtime, in bytes. */
   peakMemory(): Promise<number>;
+  /** FLOP/s of the device at most, in the precision of its fastest products; null or left out where it is not known. */
+  readonly peakFlops?: number | null;
+  close(): Promise<void>;
+}
+
+/** A copy of a training's state. */
+export interface StateSnapshot {
+  /** As `TrainRuntime.read`; what it gives may lose its content at `close`. */
+  read(kind: StateKind, key: string): Promise<Float32Array>;
   close(): Promise<void>;
 }
 

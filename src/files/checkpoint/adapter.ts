@@ -23,7 +23,11 @@ import { addLowRank, type LowRank } from "../numeric/low-rank.js";
 import { matrixShape, wholeRows, type SourceRectangle, type TypedBytes } from "../numeric/rectangles.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { placements, rowSpans, type Placement } from "../../model/tensors/placement.js";
+import { unwrapped } from "../../model/tensors/stored-names.js";
+import { adapterNames, adapterWholes, type AdapterNames } from "./adapter-wholes.js";
 import { locateAdapter } from "./locate.js";
+import { openRectangleReader } from "./rectangle-reader.js";
+import { readSlot, readSlotRows, slotSources, type SlotSource } from "./slot-sources.js";
 import { elements } from "../../base/shapes.js";
 import type { ReadableTensor } from "./stored.js";
 import type { Adapter, Checkpoint } from "./types.js";
@@ -32,6 +36,12 @@ import type { Adapter, Checkpoint } from "./types.js";
 export const adapterConfigFile = "adapter_config.json";
 
 interface OpenAdapter extends Adapter {
+  /** The model with the adapter, whose vocabulary may be another one. */
+  readonly spec: DecoderSpec;
+  /** What else a user should know of it. */
+  readonly notes: readonly string[];
+  /** Slots that it brings as a whole. */
+  readonly replaced: ReadonlyMap<string, SlotSource>;
   /** The change of a slot; null: the adapter does not change it. */
   changeOf(slotKey: string): SlotChange | null;
   close(): Promise<void>;
@@ -61,7 +71,7 @@ const cacheBytes = 64 << 20;
  * what is missing or damaged, for an adapter of another model, and for one whose merged weights are anything but W +
  * scale B A; nothing in it is passed over.
  */
-async function openAdapter(dir: string, spec: DecoderSpec): Promise<OpenAdapter> {
+async function openAdapter(dir: string, base: Checkpoint): Promise<OpenAdapter> {
   const configPath = join(dir, adapterConfigFile);
   if (!(await exists(configPath)))
     throw inputError(`folder has no ${adapterConfigFile}`, {
@@ -73,13 +83,21 @@ async function openAdapter(dir: string, spec: DecoderSpec): Promise<OpenAdapter>
   const close = async (): Promise<void> => void (await Promise.all(files.map((file) => file.close())));
   try {
     const tensors = await locateAdapter(dir, files);
+    const names = adapterNames(base.spec);
+    const wholes = await adapterWholes(tensors, base.tensors, names, { spec: base.spec, config, dir });
+    const { spec } = wholes;
     const places = placesByName(spec);
-    const changes = [...factorNames(tensors, dir, spec)].map((names) =>
-      changeOfMatrix(names, { tensors, places, config, dir, spec }),
+    const changes = [...factorNames(tensors, names, dir, spec)].map((factors) =>
+      changeOfMatrix(factors, { tensors, places, config, dir, spec }),
     );
-    if (changes.length === 0) throw inputError("the adapter has no tensors", { where: dir });
-    const ranks = changes.map(({ rank }) => rank);
+    if (changes.length === 0 && wholes.tensors.size === 0)
+      throw inputError("the adapter has no tensors", { where: dir });
+    const ranks = changes.length === 0 ? [config.r] : changes.map(({ rank }) => rank);
+    const replaced = placements(spec).filter(({ name }) => wholes.tensors.has(name));
     return {
+      spec,
+      notes: wholes.notes,
+      replaced: slotSources(replaced, wholes.tensors, dir, "the model"),
       dir,
       config,
       close,
@@ -87,6 +105,7 @@ async function openAdapter(dir: string, spec: DecoderSpec): Promise<OpenAdapter>
         [...tensors].map(([name, { file, dtype, shape, bytes }]) => [name, { file, dtype, shape, bytes }]),
       ),
       changed: changes.map(({ name }) => name),
+      wholes: [...wholes.tensors.keys()],
       ranks: [ranks.reduce((a, b) => Math.min(a, b)), ranks.reduce((a, b) => Math.max(a, b))],
       changeOf: changesBySlot(changes),
     };
@@ -124,14 +143,17 @@ const factorName = /^base_model\.model\.(.+)\.lora_(embedding_)?([AB])(?:\.defau
 /** Pairs A and B of each module. */
 function factorNames(
   tensors: ReadonlyMap<string, ReadableTensor>,
+  names: AdapterNames,
   dir: string,
   spec: DecoderSpec,
 ): Iterable<FactorNames> {
   const byModule = new Map<string, FactorNames>();
   for (const [name, { file }] of tensors) {
     const where = join(dir, file);
-    const [, module, embedding, which] = factorName.exec(name) ?? [];
-    if (module === undefined) throw noFactor(name, where);
+    if (names.whole(name) !== null) continue;
+    const [, path, embedding, which] = factorName.exec(unwrapped(name)) ?? [];
+    if (path === undefined) throw noFactor(name, where);
+    const module = names.module(path);
     const other = byModule.get(module) ?? { module, embedding: embedding !== undefined };
     const key = which === "A" ? "a" : "b";
     if (other[key] !== undefined || other.embedding !== (embedding !== undefined))
@@ -157,7 +179,7 @@ function noFactor(name: string, where: string): UpcycleError {
       ? "is a bias of LoRA"
       : /\.lora_/.test(name)
         ? "is no factor of LoRA that is known here"
-        : "is no factor of LoRA: a module or a vocabulary that was trained as a whole";
+        : "is no factor of LoRA, and no tensor of this model";
   return inputError(`tensor ${name} ${what}`, { where, hint: mergeHint });
 }
 
@@ -245,7 +267,7 @@ function requireFactor(
   if (shape.join() !== expectedShape.join()) {
     throw inputError(
       `tensor ${name} has shape [${shape.join(", ")}], expected [${expectedShape.join(", ")}] for ${matrix}`,
-      { where, hint: `is this adapter of another model, or another ${adapterConfigFile}?` },
+      { where, hint: `is this adapter of another model, of one with added words, or another ${adapterConfigFile}?` },
     );
   }
   return factor as Factor;
@@ -316,36 +338,43 @@ function factorCache(maxBytes: number): (name: string, read: () => Promise<LowRa
  * like `openAdapter`; `base` stays open then.
  */
 export async function withAdapter(base: Checkpoint, dir: string): Promise<Checkpoint> {
-  const adapter = await openAdapter(dir, base.spec);
-  const shapes = new Map(placements(base.spec).map(({ slot }) => [slot.key, matrixShape(slot.shape)] as const));
+  const adapter = await openAdapter(dir, base);
+  const { spec } = adapter;
+  // Where the adapter gives one of embedding and head, the model's own is the other.
+  const baseKey = (key: string): string => (key === "head" && base.spec.tiedHead ? "embed" : key);
+  const under = withReplaced(base, adapter.replaced, baseKey);
+  const shapes = new Map(placements(spec).map(({ slot }) => [slot.key, matrixShape(slot.shape)] as const));
   const rowsOf = (key: string, start = 0, count = entryOf(shapes, key)[0]): SourceRectangle => {
     const [rows, width] = entryOf(shapes, key);
     if (!(start >= 0 && count >= 0 && start + count <= rows))
       throw new Error(`rows ${start} to ${start + count} of ${key}, which has ${rows}`);
     return wholeRows(key, start, count, width);
   };
-  const { config, tensors, changed, ranks } = adapter;
+  const { config, tensors, changed, wholes, ranks } = adapter;
   return {
     ...base,
-    adapter: { dir, config, tensors, changed, ranks },
-    dtypeOf: (key) => (adapter.changeOf(key) === null ? base.dtypeOf(key) : "F32"),
+    spec,
+    notes: [...base.notes, ...adapter.notes],
+    adapter: { dir, config, tensors, changed, wholes, ranks },
+    dtypeOf: (key) => (adapter.changeOf(key) === null ? under.dtypeOf(key) : "F32"),
+    storedDtypeOf: (key) => base.storedDtypeOf(baseKey(key)),
     async readRectangle(rectangle, into) {
       const change = adapter.changeOf(rectangle.key);
-      if (change === null) return base.readRectangle(rectangle, into);
-      return float32Bytes(await readMerged(base, change, rectangle, into));
+      if (change === null) return under.readRectangle(rectangle, into);
+      return float32Bytes(await readMerged(under, change, rectangle, into));
     },
     async readRows(key, start, count, memory) {
       const change = adapter.changeOf(key);
-      if (change === null) return base.readRows(key, start, count, memory);
-      return readMerged(base, change, rowsOf(key, start, count), memory && new Uint8Array(memory));
+      if (change === null) return under.readRows(key, start, count, memory);
+      return readMerged(under, change, rowsOf(key, start, count), memory && new Uint8Array(memory));
     },
     async readFloat32(key) {
       const change = adapter.changeOf(key);
-      return change === null ? base.readFloat32(key) : readMerged(base, change, rowsOf(key));
+      return change === null ? under.readFloat32(key) : readMerged(under, change, rowsOf(key));
     },
     async readBytes(key) {
       const change = adapter.changeOf(key);
-      return change === null ? base.readBytes(key) : float32Bytes(await readMerged(base, change, rowsOf(key)));
+      return change === null ? under.readBytes(key) : float32Bytes(await readMerged(under, change, rowsOf(key)));
     },
     async close() {
       await Promise.all([base.close(), adapter.close()]);
@@ -353,9 +382,46 @@ export async function withAdapter(base: Checkpoint, dir: string): Promise<Checkp
   };
 }
 
+/** What weights are read from, by slot. */
+type SlotReaders = Pick<Checkpoint, "dtypeOf" | "readBytes" | "readFloat32" | "readRectangle" | "readRows">;
+
+/** The model's weights, some of whose slots are read from the adapter's files instead. */
+function withReplaced(
+  base: Checkpoint,
+  replaced: ReadonlyMap<string, SlotSource>,
+  baseKey: (key: string) => string,
+): SlotReaders {
+  const readRectangle = openRectangleReader();
+  const readBytes = (key: string): Promise<TypedBytes> => {
+    const source = replaced.get(key);
+    return source === undefined ? base.readBytes(baseKey(key)) : readSlot(source);
+  };
+  return {
+    dtypeOf: (key) => replaced.get(key)?.dtype ?? base.dtypeOf(baseKey(key)),
+    readBytes,
+    async readFloat32(key) {
+      if (!replaced.has(key)) return base.readFloat32(baseKey(key));
+      const { dtype, bytes } = await readBytes(key);
+      return toFloat32(dtype, bytes);
+    },
+    async readRectangle(rectangle, into) {
+      const source = replaced.get(rectangle.key);
+      return source === undefined
+        ? base.readRectangle({ ...rectangle, key: baseKey(rectangle.key) }, into)
+        : readRectangle(source.parts, rectangle, into);
+    },
+    async readRows(key, start, count, memory) {
+      const source = replaced.get(key);
+      return source === undefined
+        ? base.readRows(baseKey(key), start, count, memory)
+        : readSlotRows(source, { start, count }, memory, readRectangle);
+    },
+  };
+}
+
 /** The rectangle W + scale B A in float32, in `into` where it fits. */
 async function readMerged(
-  base: Checkpoint,
+  base: Pick<Checkpoint, "readRectangle">,
   change: SlotChange,
   rectangle: SourceRectangle,
   into?: Uint8Array,

@@ -6,17 +6,23 @@ import { withFsErrors } from "../io/fs-errors.js";
 import { filesToKeep } from "../io/limits.js";
 import { openForOffsets, runMemory, type OffsetFile, type RunMemory } from "../io/offsets.js";
 import type { Chunk } from "./chunks.js";
+import { countNonFinite } from "../numeric/finite.js";
 import { fillChunk, type MakeRectangle } from "./fill.js";
+
+/** What is known of a chunk that is written. */
+export interface WrittenChunk {
+  /** CRC-32 of its bytes; null where the target asks for no checksums. */
+  readonly sum: number | null;
+  /** How many of its values are NaN or infinite. */
+  readonly nonFinite: number;
+}
 
 /** Makes chunks and writes them, several at once. */
 export interface ChunkWriter {
   /** How many `write` may be under way at once. */
   readonly inFlight: number;
-  /**
-   * Afterwards the chunk is in the hands of the system, not yet on disk. Gives the CRC-32 of its bytes if the target
-   * asks for checksums, else null.
-   */
-  write(chunk: Chunk): Promise<number | null>;
+  /** Afterwards the chunk is in the hands of the system, not yet on disk. */
+  write(chunk: Chunk): Promise<WrittenChunk>;
   close(): Promise<void>;
 }
 
@@ -75,11 +81,12 @@ export function openChunkWriter(
         let run = memory.at(at(chunk.places, 0).offset, chunk.bytes);
         await fillChunk(chunk, make, run);
         const sum = checksums ? crc32(run) : null;
+        const nonFinite = countNonFinite(chunk.dtype, run);
         for (const { file, offset } of chunk.places) {
           run = memory.moved(run, offset);
           await writeAt(file, run, offset);
         }
-        return sum;
+        return { sum, nonFinite };
       } finally {
         free.push(memory);
       }

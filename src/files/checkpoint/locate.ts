@@ -1,7 +1,8 @@
 /** Finds every stored tensor of a model folder from its index and the headers of its files; reads no weights. */
 import { readdir } from "node:fs/promises";
-import { join } from "node:path";
+import { extname, join } from "node:path";
 import { UpcycleError, inputError } from "../../base/errors.js";
+import { foreignFile, tellingBytes } from "../formats/foreign-file.js";
 import type { Header } from "../formats/safetensors.js";
 import {
   headerAlone,
@@ -17,6 +18,7 @@ import { requireNoDeadLink, withFsErrors } from "../io/fs-errors.js";
 import type { RangeFile } from "../io/ranges.js";
 import { openPooled } from "../io/range-pool.js";
 import { readText } from "../io/ranges.js";
+import { foreignFolder, misnamedWeights, missingShards } from "./foreign-folder.js";
 import { pickledTensors } from "./pickled.js";
 import { contiguous, type ReadableTensor } from "./stored.js";
 
@@ -51,7 +53,10 @@ function* tensorsIn(
 ): Generator<readonly [string, ReadableTensor]> {
   for (const [name, { dtype, shape, begin }] of tensors) {
     const tensor = contiguous(source, begin, { file, dtype, shape, bytes: tensorBytes(dtype, shape) });
-    yield [name, weightless ? { ...tensor, read: () => Promise.reject(noWeightsHere(source.path)) } : tensor];
+    yield [
+      name,
+      weightless ? { ...tensor, weightless: true, read: () => Promise.reject(noWeightsHere(source.path)) } : tensor,
+    ];
   }
 }
 
@@ -151,7 +156,9 @@ function noWeightsHere(path: string): UpcycleError {
 
 /** The header of one open safetensors file. */
 async function readHeader(file: RangeFile): Promise<Header> {
-  const first = await file.read(0, Math.min(lengthBytes, file.size));
+  const first = await file.read(0, Math.min(tellingBytes, file.size));
+  const foreign = foreignFile(first);
+  if (foreign !== null) throw inputError(`this is ${foreign.what}`, { where: file.path, hint: foreign.hint });
   const length = headerLength(first, file.size, file.path);
   return parseHeader(await file.read(lengthBytes, length), file.size, file.path);
 }
@@ -164,7 +171,11 @@ async function noWeights(dir: string): Promise<UpcycleError> {
   const shard = names.find((name) => /^(model|pytorch_model)-\d+-of-\d+\.(safetensors|bin)$/.test(name));
   if (shard !== undefined) {
     const index = shard.endsWith(".bin") ? pickledIndexFileName : indexFileName;
-    return inputError(`folder has ${shard} but no ${index}`, { where: dir, hint: "copy or download it again" });
+    const found = missingShards(names.filter((name) => name.endsWith(extname(shard))).sort());
+    const count = found === null ? "" : ` (${found})`;
+    return inputError(`folder has ${shard}${count} but no ${index}`, { where: dir, hint: "copy or download it again" });
   }
+  const foreign = (await foreignFolder(dir)) ?? (await misnamedWeights(dir));
+  if (foreign !== null) return foreign;
   return inputError(`folder has no ${singleFileName}, no ${indexFileName} and no ${pickledFileName}`, { where: dir });
 }

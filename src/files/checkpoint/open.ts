@@ -4,7 +4,6 @@
  */
 import { stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { entryOf } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { exists, previousName } from "../io/atomic.js";
 import { requireNoDeadLink, withFsErrors } from "../io/fs-errors.js";
@@ -12,23 +11,26 @@ import { kindOf, sizeLimits } from "../io/open.js";
 import type { RangeFile } from "../io/ranges.js";
 import { readJson } from "../io/ranges.js";
 import type { FloatDtype } from "../numeric/dtype.js";
-import { floatBytes, storedPlace, toFloat32 } from "../numeric/dtype.js";
-import { matrixShape, wholeRows, type TypedBytes } from "../numeric/rectangles.js";
-import { specFromConfig, unreadKeys } from "../../model/decoder/config.js";
+import { toFloat32 } from "../numeric/dtype.js";
+import { decoderConfig, specFromConfig, unreadKeys } from "../../model/decoder/config.js";
 import { readQuantization } from "../../model/decoder/quantization.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
-import { isComputedBuffer, olderName } from "../../model/tensors/names.js";
-import { isWholeTensor, placements, takeSlot, type Placement } from "../../model/tensors/placement.js";
+import { isComputedBuffer } from "../../model/tensors/names.js";
+import { familyNames, headNames } from "../../model/tensors/stored-names.js";
 import { adapterConfigFile, withAdapter } from "./adapter.js";
-import type { Slot } from "../../model/tensors/slots.js";
+import { foreignFolder } from "./foreign-folder.js";
 import { locateTensors } from "./locate.js";
 import { megatronFolder, openMegatronFolder, type MegatronReading } from "./open-megatron.js";
 import { modelFolderOf, type ModelSource } from "./model-source.js";
 import { dequantizedDtype, isActivationScale, withScales } from "./scales.js";
 import { elements } from "../../base/shapes.js";
+import { requireUnpacked } from "./packed-weights.js";
+import { placesIn } from "./places.js";
 import type { ReadableTensor } from "./stored.js";
+import { decideHead } from "./tied-head.js";
 import type { Checkpoint } from "./types.js";
-import { openRectangleReader, type RectangleSource } from "./rectangle-reader.js";
+import { openRectangleReader } from "./rectangle-reader.js";
+import { readSlot, readSlotRows, slotSources, type SlotSource } from "./slot-sources.js";
 
 export type { Adapter, Checkpoint } from "./types.js";
 export type { ModelSource } from "./model-source.js";
@@ -94,37 +96,42 @@ async function openFolder(dir: string): Promise<Checkpoint> {
   if ((await megatronFolder(dir)) !== null) return openMegatron(dir);
   const configPath = join(dir, "config.json");
   await requireConfigFile(dir, configPath);
-  const config = (await readJson(configPath, sizeLimits.settings)) as Readonly<Record<string, unknown>>;
-  const spec = specFromConfig(config, configPath);
+  const whole = (await readJson(configPath, sizeLimits.settings)) as Readonly<Record<string, unknown>>;
+  const config = decoderConfig(whole, configPath);
+  const described = specFromConfig(config, configPath);
   const files: RangeFile[] = [];
   try {
-    const places = placements(spec);
-    const names = new Set(places.map(({ name }) => name));
-    const { tensors, scales } = withScales(
-      underCurrentNames(spec, names, await locateTensors(dir, files)),
-      names,
-      readQuantization(config, configPath),
-      dequantizedDtype(config),
-      dir,
-    );
-    requireTensors(names, tensors, dir, spec);
+    const named = underFamilyNames(described, await locateTensors(dir, files), dir);
+    const asDescribed = placesIn(described, named, dir);
+    const names = new Set([...asDescribed.map(({ name }) => name), ...headNames(described)]);
+    const quantization = readQuantization(config, configPath);
+    if (quantization === null) await requireUnpacked(named.keys(), config, dir);
+    const { tensors: scaled, scales } = withScales(named, names, quantization, dequantizedDtype(config), dir);
+    const { spec, tensors, copies, notes } = await decideHead(described, scaled, dir);
+    const places = spec === described && tensors === scaled ? asDescribed : placesIn(spec, tensors, dir);
+    const read = new Set(places.map(({ name }) => name));
+    requireTensors(read, tensors, dir, spec);
     const others = [...tensors.keys()]
-      .filter((name) => !names.has(name) && !scales.has(name) && !isComputedBuffer(name))
+      .filter((name) => !read.has(name) && !copies.has(name) && !scales.has(name) && !isComputedBuffer(name))
       .sort();
-    const opened = checkpointOf({
-      dir,
-      spec,
-      config,
-      tensors,
-      others,
-      sources: slotSources(places, tensors, dir),
-      files,
-    });
-    return { ...opened, notes: [...opened.notes, ...noteOnKeys(unreadKeys(config))] };
+    const [rest, left] = whole === config ? [others, []] : textAlone(others, String(whole["model_type"]), spec.family);
+    const sources = slotSources(places, tensors, dir);
+    const opened = checkpointOf({ dir, spec, config, tensors, others: rest, sources, files });
+    return { ...opened, notes: [...left, ...notes, ...opened.notes, ...noteOnKeys(unreadKeys(config))] };
   } catch (cause) {
     await Promise.all(files.map((file) => file.close()));
     throw cause;
   }
+}
+
+/** Splits off what belongs to the other parts of a multimodal model, and says that it is left. */
+function textAlone(names: readonly string[], type: string, family: string): readonly [rest: string[], notes: string[]] {
+  const isTower = (name: string): boolean => !/^model\.layers\.\d+\./.test(name);
+  const towers = names.filter(isTower);
+  const parts = [...new Set(towers.map((name) => name.replace(/^model\./, "").split(".")[0] ?? name))];
+  const left =
+    towers.length === 0 ? "" : `; ${towers.length} tensors of its other parts (${parts.join(", ")}) are left out`;
+  return [names.filter((name) => !isTower(name)), [`of this ${type} model the text part is read, as ${family}${left}`]];
 }
 
 async function requireFolder(dir: string): Promise<void> {
@@ -144,25 +151,29 @@ async function requireConfigFile(dir: string, configPath: string): Promise<void>
   if (await exists(configPath)) return;
   await requireNoDeadLink(configPath);
   const isAdapter = await exists(join(dir, adapterConfigFile));
+  const foreign = isAdapter ? null : await foreignFolder(dir);
+  if (foreign !== null) throw foreign;
   const hint = isAdapter
     ? "this is an adapter, which goes behind its model: MODEL+ADAPTER"
     : "expected a Hugging Face model folder";
   throw inputError("folder has no config.json", { where: dir, hint });
 }
 
-/** The tensors of old files, whose names have changed since, under their names of today. */
-function underCurrentNames(
+/** The tensors of a folder by the names of the decoder's family; one without other names is itself. */
+function underFamilyNames(
   spec: DecoderSpec,
-  names: ReadonlySet<string>,
   tensors: ReadonlyMap<string, ReadableTensor>,
+  dir: string,
 ): ReadonlyMap<string, ReadableTensor> {
-  const renamed = new Map<string, string>();
-  for (const name of names) {
-    const older = olderName(spec, name);
-    if (older !== null && !tensors.has(name)) renamed.set(older, name);
+  const renamed = familyNames(spec, tensors, dir);
+  if (renamed === null) return tensors;
+  const byName = new Map<string, ReadableTensor>();
+  for (const [name, tensor] of tensors) {
+    const familyName = renamed.get(name) ?? name;
+    if (byName.has(familyName)) throw inputError(`two tensors could be ${familyName}`, { where: dir });
+    byName.set(familyName, tensor);
   }
-  if (renamed.size === 0) return tensors;
-  return new Map([...tensors].map(([name, tensor]) => [renamed.get(name) ?? name, tensor]));
+  return byName;
 }
 
 function requireTensors(
@@ -184,71 +195,6 @@ function requireTensors(
       hint: "the weights do not belong to this config.json, or the download is incomplete",
     },
   );
-}
-
-/** Rows of a slot in a stored tensor. */
-type SlotPart = RectangleSource & { readonly place: Placement };
-
-/** A slot and the stored tensors that it lies in, in the order of its rows. */
-interface SlotSource {
-  readonly slot: Slot;
-  /** The precision that all of them are read in. */
-  readonly dtype: FloatDtype;
-  readonly parts: [SlotPart, ...SlotPart[]];
-}
-
-/** Where each slot is read from. Throws inputError for a tensor of another shape or precision than its slot has. */
-function slotSources(
-  places: readonly Placement[],
-  tensors: ReadonlyMap<string, ReadableTensor>,
-  dir: string,
-  describedBy = "config.json",
-): Map<string, SlotSource> {
-  const sources = new Map<string, SlotSource>();
-  for (const place of places) {
-    const tensor = entryOf(tensors, place.name);
-    const where = join(dir, tensor.file);
-    const part = slotPart(place, tensor, where, describedBy);
-    const source = sources.get(place.slot.key);
-    if (source === undefined) sources.set(place.slot.key, { slot: place.slot, dtype: part.dtype, parts: [part] });
-    else if (source.dtype === part.dtype) source.parts.push(part);
-    else {
-      const { name } = source.parts[0];
-      throw inputError(
-        `tensor ${place.name} is stored as ${tensor.dtype}, ${name} as ${entryOf(tensors, name).dtype}, expected ` +
-          "one precision for both",
-        { where },
-      );
-    }
-  }
-  return sources;
-}
-
-function slotPart(place: Placement, tensor: ReadableTensor, where: string, describedBy: string): SlotPart {
-  const { name } = place;
-  const { shape, dtype, presented } = tensor;
-  if (shape.join() !== place.shape.join()) {
-    throw inputError(
-      `tensor ${name} has shape [${shape.join(", ")}], ${describedBy} asks for [${place.shape.join(", ")}]`,
-      { where, hint: "the weights do not belong to this config.json" },
-    );
-  }
-  if (presented === null) {
-    throw inputError(`tensor ${name} is stored as ${dtype}, expected F32, BF16, F16, F64, F8_E4M3 or F8_E5M2`, {
-      where,
-      hint: "use the unquantized model it was made from",
-    });
-  }
-  return {
-    place,
-    name,
-    dtype: presented,
-    count: elements(shape),
-    first: place.first,
-    rows: place.count,
-    layout: place.layout,
-    read: (start, count, into) => tensor.read(start, count, into),
-  };
 }
 
 /** What has been found out about a folder, without its weights. */
@@ -283,6 +229,7 @@ function checkpointOf({ dir, spec, config, tensors, others, sources, files }: Op
       return readSlot(sourceOf(slotKey));
     },
     dtypeOf: (slotKey) => sourceOf(slotKey).dtype,
+    storedDtypeOf: (slotKey) => sourceOf(slotKey).dtype,
     readRectangle: (rectangle, into) => readRectangle(sourceOf(rectangle.key).parts, rectangle, into),
     async readFloat32(slotKey) {
       const { dtype, bytes } = await readSlot(sourceOf(slotKey));
@@ -295,33 +242,6 @@ function checkpointOf({ dir, spec, config, tensors, others, sources, files }: Op
       await Promise.all(files.map((file) => file.close()));
     },
   };
-}
-
-async function readSlot({ slot, dtype, parts }: SlotSource): Promise<TypedBytes> {
-  const [first] = parts;
-  if (isWholeTensor(first.place)) return { dtype, bytes: await first.read(0, first.count) };
-  const size = floatBytes[dtype];
-  const bytes = new Uint8Array(elements(slot.shape) * size);
-  for (const { place, count, read } of parts) takeSlot(place, await read(0, count), bytes, size);
-  return { dtype, bytes };
-}
-
-async function readSlotRows(
-  { slot, dtype, parts }: SlotSource,
-  { start, count }: { readonly start: number; readonly count: number },
-  memory: ArrayBuffer | undefined,
-  readRectangle: ReturnType<typeof openRectangleReader>,
-): Promise<Float32Array> {
-  const [rows, width] = matrixShape(slot.shape);
-  if (!(start >= 0 && count >= 0 && start + count <= rows))
-    throw new Error(`rows ${start} to ${start + count} of ${slot.key}, which has ${rows}`);
-  const fitting = memory !== undefined && memory.byteLength >= 4 * count * width ? memory : undefined;
-  const into = fitting && storedPlace(dtype, count * width, fitting);
-  const [first] = parts;
-  if (isWholeTensor(first.place))
-    return toFloat32(dtype, await first.read(start * width, count * width, into), fitting);
-  const { bytes } = await readRectangle(parts, wholeRows(slot.key, start, count, width), into);
-  return toFloat32(dtype, bytes, fitting);
 }
 
 /** The precision that most elements are read in. */

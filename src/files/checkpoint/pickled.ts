@@ -3,6 +3,7 @@
  * for.
  */
 import { UpcycleError, inputError } from "../../base/errors.js";
+import { foreignFile } from "../formats/foreign-file.js";
 import { itemSizes, tensorBytes } from "../formats/safetensors.js";
 import { parseStateDict, runsOf, type TorchTensor } from "../formats/torch-state.js";
 import type { ZipMember } from "../formats/zip.js";
@@ -61,12 +62,8 @@ async function requireZip(source: RangeFile): Promise<void> {
   if (startsWith(0x80, 2, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9)) throw old("the format of torch before 1.6");
   if (new TextDecoder().decode(first.subarray(257, 262)) === "ustar")
     throw old("the tar format of torch before 0.1.10");
-  if (new TextDecoder().decode(first).startsWith("version https://git-lfs")) {
-    throw inputError("this is a Git LFS pointer, not the file itself", {
-      where: source.path,
-      hint: "run git lfs pull in the model's folder",
-    });
-  }
+  const foreign = foreignFile(first);
+  if (foreign !== null) throw inputError(`this is ${foreign.what}`, { where: source.path, hint: foreign.hint });
   throw inputError("file is no torch.save archive", {
     where: source.path,
     hint: "the file is damaged or cut short; copy or download it again",

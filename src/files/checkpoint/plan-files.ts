@@ -72,7 +72,7 @@ export function planFiles(spec: DecoderSpec, dtype: SlotDtype, maxShardBytes?: n
 
 function dtypeOfAll(name: string, slots: readonly Placement[], dtypeOf: (slot: Slot) => WriteDtype): WriteDtype {
   const [dtype, ...others] = new Set(slots.map(({ slot }) => dtypeOf(slot)));
-  if (dtype === undefined || others.length > 0)
-    throw new Error(`the slots of ${name} are to be written in ${dtype === undefined ? "no" : "several"} precisions`);
-  return dtype;
+  if (dtype === undefined) throw new Error(`no slot lies in ${name}`);
+  // One tensor has one precision: the one that holds what every 16-bit one does.
+  return others.length > 0 ? "F32" : dtype;
 }

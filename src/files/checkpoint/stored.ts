@@ -28,6 +28,8 @@ export interface StoredTensor {
 export interface ReadableTensor extends StoredTensor {
   /** The precision that `read` gives; null if the tensor holds no floating-point numbers. */
   readonly presented: FloatDtype | null;
+  /** Set where the file has its header alone: `read` refuses then. */
+  readonly weightless?: true;
   /**
    * `count` elements from element `start` on, in row-major order, little-endian in the `presented` precision (else as
    * stored). They may lie in `into`, from its beginning.

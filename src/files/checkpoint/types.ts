@@ -7,7 +7,7 @@ import type { AdapterConfig } from "../../base/schemas/index.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { FloatDtype } from "../numeric/dtype.js";
 import type { SourceRectangle, TypedBytes } from "../numeric/rectangles.js";
-import type { StoredTensor } from "./stored.js";
+import type { ReadableTensor, StoredTensor } from "./stored.js";
 
 /** The LoRA adapter that an open model has merged in. */
 export interface Adapter {
@@ -17,8 +17,10 @@ export interface Adapter {
   readonly config: AdapterConfig;
   /** The tensors of its files, by name. */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
-  /** Names of the model's stored tensors that it changes. */
+  /** Names of the model's stored tensors to which it adds a change. */
   readonly changed: readonly string[];
+  /** Names of the model's stored tensors that it brings as a whole. */
+  readonly wholes: readonly string[];
   /** The smallest and the largest rank among its modules. */
   readonly ranks: readonly [number, number];
 }
@@ -40,7 +42,7 @@ export interface Checkpoint {
   /** The parsed config.json. */
   readonly config: Readonly<Record<string, unknown>>;
   /** Every tensor of the files by its Hugging Face name, used or not. */
-  readonly tensors: ReadonlyMap<string, StoredTensor>;
+  readonly tensors: ReadonlyMap<string, ReadableTensor>;
   /** Names of stored tensors that no slot reads, computed buffers and scales left out. */
   readonly unused: readonly string[];
   /** What else a user should know about how the files were read. */
@@ -56,6 +58,8 @@ export interface Checkpoint {
   readBytes(slotKey: string): Promise<TypedBytes>;
   /** The precision that `readBytes` and `readRectangle` give. */
   dtypeOf(slotKey: string): FloatDtype;
+  /** The precision that the model's own tensor is read in, whatever an adapter makes of it. */
+  storedDtypeOf(slotKey: string): FloatDtype;
   /**
    * A rectangle [rowCount, columnCount] of the slot `rectangle.key`, seen as a matrix [R, C], row-major. The bytes may
    * lie at the beginning of `into`; do not write into them where they do not.

@@ -45,6 +45,8 @@ interface FillOptions {
   readonly sums?: Map<number, number> | undefined;
   /** Called with the indices of chunks that are on disk. */
   readonly onFlushed?: ((chunks: readonly number[]) => Promise<void>) | undefined;
+  /** Called for each chunk with NaN or infinite values, and how many it has; what it throws stops the writing. */
+  readonly onNonFinite?: ((chunk: Chunk, values: number) => void | Promise<void>) | undefined;
   /** Called after each chunk with the bytes of all that are written, those of earlier processes included. */
   readonly onWritten?: ((chunk: Chunk, writtenBytes: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -59,6 +61,8 @@ export async function fillWeightFiles(options: FillOptions): Promise<void> {
   const underWay = new Set<Promise<void>>();
   let failure: { readonly cause: unknown } | null = null;
   let writtenChunks: number[] = [];
+  // They are made again when this is resumed, so that they are found again.
+  const damaged = new Set<number>();
   let unflushedBytes = 0;
   let bytes = chunks.reduce((sum, chunk, i) => sum + (done.has(i) ? sizeOf(chunk) : 0), 0);
   let flushing = Promise.resolve();
@@ -69,13 +73,17 @@ export async function fillWeightFiles(options: FillOptions): Promise<void> {
     unflushedBytes = 0;
     if (now.length === 0) return;
     await flushFiles(options, new Set(now.flatMap((i) => at(chunks, i).places.map(({ file }) => file))));
-    await onFlushed?.(now);
+    await onFlushed?.(now.filter((i) => !damaged.has(i)));
   };
   const write = async (chunk: Chunk, i: number): Promise<void> => {
     try {
-      const sum = await writer.write(chunk);
+      const { sum, nonFinite } = await writer.write(chunk);
       if (sum !== null) options.sums?.set(i, sum);
       writtenChunks.push(i);
+      if (nonFinite > 0) {
+        damaged.add(i);
+        await options.onNonFinite?.(chunk, nonFinite);
+      }
       bytes += sizeOf(chunk);
       unflushedBytes += sizeOf(chunk);
       onWritten?.(chunk, bytes);

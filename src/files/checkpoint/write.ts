@@ -9,7 +9,7 @@
  */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { entryOf } from "../../base/at.js";
+import { at, entryOf } from "../../base/at.js";
 import { UpcycleError, inputError } from "../../base/errors.js";
 import { stageDirectory, writeFileSynced } from "../io/atomic.js";
 import type { Overwrite } from "../io/model-folder.js";
@@ -22,6 +22,7 @@ import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { openResumableWrite, type ResumableWrite, type Identity } from "./resumable-write.js";
 import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "./chunk-writer.js";
+import type { Chunk } from "./chunks.js";
 import { copyFiles, findCarried } from "./copy.js";
 import type { MakeRectangle } from "./fill.js";
 import { type PlannedFile, type SlotDtype, type WriteDtype } from "./plan-files.js";
@@ -108,6 +109,11 @@ export interface WriteOptions {
   readonly extraBytes?: number | undefined;
   /** Most bytes of tensors per file (default 5 GB). */
   readonly maxShardBytes?: number | undefined;
+  /**
+   * Called for a run of bytes with values that are NaN or infinite: the names of the stored tensors that it is written
+   * to, the slots that lie in it, and how many values those are. What it throws stops the writing.
+   */
+  readonly onNonFinite?: ((found: NonFiniteRun) => void | Promise<void>) | undefined;
   /** Called after each chunk of weights. */
   readonly onProgress?: ((progress: WriteProgress) => void) | undefined;
   /**
@@ -133,6 +139,22 @@ export interface WriteOptions {
    * complete.
    */
   readonly overwrite?: Overwrite | undefined;
+}
+
+/** A run of bytes with values that are NaN or infinite. */
+export interface NonFiniteRun {
+  /** The stored tensors that hold it. */
+  readonly names: readonly string[];
+  readonly slots: readonly Slot[];
+  readonly values: number;
+}
+
+/** The stored tensors that a chunk is written to. */
+function namesOf({ name, places }: Chunk, files: readonly PlannedFile[]): string[] {
+  return places.map(({ file, offset }) => {
+    const tensor = at(files, file).tensors.find(({ begin, end }) => begin <= offset && offset < end);
+    return tensor?.name ?? name;
+  });
 }
 
 interface ResumeOptions {
@@ -285,7 +307,7 @@ export function plannedWeightBytes(
 
 async function writeWeights(write: ResumableWrite, layout: WeightLayout, options: WriteOptions): Promise<void> {
   const { files, checksums } = layout;
-  const { dir, weights, resume, onProgress, signal, pace = {} } = options;
+  const { dir, weights, resume, onProgress, onNonFinite, signal, pace = {} } = options;
   const isWhole = typeof weights === "function";
   const chunks = layout.chunks(pace.chunkBytes, isWhole ? undefined : weights.sameAs);
   const bytesWhere = (isCounted: (index: number) => boolean): number =>
@@ -315,6 +337,8 @@ async function writeWeights(write: ResumableWrite, layout: WeightLayout, options
       signal,
       sums: checksums ? sums : undefined,
       onFlushed: (indices) => write.record(indices, checksums ? sums : undefined),
+      onNonFinite: (chunk, values) =>
+        onNonFinite?.({ names: namesOf(chunk, files), slots: chunk.parts.map(({ slot }) => slot), values }),
       onWritten: ({ name }, bytes) => onProgress?.({ name, bytes, totalBytes }),
     });
   } finally {

@@ -1,6 +1,8 @@
 /** Reading parts of files, without ever loading a whole one. */
 import { inputError } from "../../base/errors.js";
 import { isNestedTooDeeply, nestedTooDeeply } from "../formats/duplicate-key.js";
+import { foreignFile, tellingBytes } from "../formats/foreign-file.js";
+import { parsePythonJson } from "../formats/python-json.js";
 import { withFsErrors } from "./fs-errors.js";
 import { sizeLimits, openRegular, readWhole, utf8Text } from "./open.js";
 
@@ -57,14 +59,16 @@ export async function readText(path: string, maxBytes: number = sizeLimits.recor
   return utf8Text(await readWhole(path, maxBytes, "open file"), path);
 }
 
-/** A JSON file. Throws inputError like `readText`, and if it is empty or not JSON. */
+/** A JSON file, as Python writes JSON. Throws inputError like `readText`, and if it is empty or not JSON. */
 export async function readJson(path: string, maxBytes: number = sizeLimits.record): Promise<unknown> {
   const text = await readText(path, maxBytes);
   if (text.trim() === "") throw inputError("the file is empty, expected JSON", { where: path });
   if (isNestedTooDeeply(text)) throw inputError(nestedTooDeeply, { where: path });
   try {
-    return JSON.parse(text) as unknown;
+    return parsePythonJson(text);
   } catch (cause) {
+    const foreign = foreignFile(new TextEncoder().encode(text.slice(0, tellingBytes)));
+    if (foreign !== null) throw inputError(`this is ${foreign.what}`, { where: path, hint: foreign.hint });
     throw inputError(`not valid JSON (${(cause as Error).message})`, { where: path, cause });
   }
 }

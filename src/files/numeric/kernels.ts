@@ -36,6 +36,10 @@ export interface Kernels {
    * four columns each, and neither they nor `rank` may be 0.
    */
   addLowRank(w: number, a: number, b: number, rows: number, groups: number, rank: number, scale: number): void;
+  /** 1 where any 16-bit word of `bytes` bytes, a multiple of 16, has all bits of the mask, else 0. */
+  anyMasked16(x: number, bytes: number, mask: number): number;
+  /** The same of 32-bit words. */
+  anyMasked32(x: number, bytes: number, mask: number): number;
 }
 
 // TypeScript ships the types of WebAssembly with the browser's only; these are the parts used here.

@@ -127,4 +127,32 @@
           (br_if $nextGroup (i32.lt_u (local.get $w) (local.get $rowEnd))))
         (local.set $w (i32.add (local.get $w) (local.get $width)))
         (local.set $b (i32.add (local.get $b) (i32.shl (local.get $rankBytes) (i32.const 1))))
-        (br $nextRows)))))
+        (br $nextRows))))
+
+  ;; whether any 16-bit word of n bytes (a multiple of 16) has all bits of mask
+  (func (export "anyMasked16") (param $x i32) (param $n i32) (param $mask i32) (result i32)
+    (local $end i32) (local $m v128) (local $found v128)
+    (local.set $end (i32.add (local.get $x) (local.get $n)))
+    (local.set $m (i16x8.splat (local.get $mask)))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $x) (local.get $end)))
+        (local.set $found
+          (v128.or (local.get $found) (i16x8.eq (v128.and (v128.load (local.get $x)) (local.get $m)) (local.get $m))))
+        (local.set $x (i32.add (local.get $x) (i32.const 16)))
+        (br $next)))
+    (v128.any_true (local.get $found)))
+
+  ;; the same of 32-bit words
+  (func (export "anyMasked32") (param $x i32) (param $n i32) (param $mask i32) (result i32)
+    (local $end i32) (local $m v128) (local $found v128)
+    (local.set $end (i32.add (local.get $x) (local.get $n)))
+    (local.set $m (i32x4.splat (local.get $mask)))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $x) (local.get $end)))
+        (local.set $found
+          (v128.or (local.get $found) (i32x4.eq (v128.and (v128.load (local.get $x)) (local.get $m)) (local.get $m))))
+        (local.set $x (i32.add (local.get $x) (i32.const 16)))
+        (br $next)))
+    (v128.any_true (local.get $found))))

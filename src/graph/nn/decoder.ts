@@ -73,6 +73,8 @@ export interface Decoder {
   readonly hidden: ValueId;
   readonly head: Head;
   readonly routers: readonly RouterValues[];
+  /** What goes into each layer, and out of the last one [N, H]. */
+  readonly layers: readonly ValueId[];
 }
 
 /** Sizes of a batch, and what ends its documents. */
@@ -166,7 +168,8 @@ export function buildDecoder(spec: DecoderSpec, shape: BatchShape, routing: Trai
     routing,
   };
   let x = embedded(ctx, ids);
-  spec.layers.forEach((layer, index) => (x = block(ctx, x, layer, index)));
+  const layers = [x];
+  spec.layers.forEach((layer, index) => layers.push((x = block(ctx, x, layer, index))));
   return {
     builder: b,
     ids,
@@ -174,6 +177,7 @@ export function buildDecoder(spec: DecoderSpec, shape: BatchShape, routing: Trai
     hidden: finalHidden(ctx, x),
     head: headOf(ctx),
     routers: ctx.routers,
+    layers,
   };
 }
 

@@ -6,6 +6,7 @@
  */
 import { at } from "../../base/at.js";
 import { backward } from "../grad/backward.js";
+import { recomputed, type Recompute } from "../grad/recompute.js";
 import { elements, type Graph, type ValueId } from "../ir/ir.js";
 import { prune, verify } from "../ir/passes.js";
 import type { GraphBuilder } from "../ir/builder.js";
@@ -85,6 +86,8 @@ interface TrainShape extends BatchShape {
   readonly routing?: RoutingSettings | undefined;
   /** Keys of parameters that get no gradient; backward nodes that only they need are left out. */
   readonly frozen?: ReadonlySet<string> | undefined;
+  /** What the backward pass makes again instead of keeping it; nothing if left out. */
+  readonly recompute?: Recompute | undefined;
 }
 
 /** Losses and metrics of a network, in a graph that can still grow. */
@@ -164,9 +167,14 @@ const paramsOf = (decoder: Decoder): ParamInfo[] =>
   decoder.params.map(({ slot }) => ({ key: slot.key, shape: slot.shape }));
 
 /** Puts inputs in the promised order, drops dead nodes and verifies the graph. */
-function close(decoder: Decoder, feeds: readonly ValueId[], outputs: readonly ValueId[]): Graph {
+function close(
+  decoder: Decoder,
+  feeds: readonly ValueId[],
+  outputs: readonly ValueId[],
+  change: (graph: Graph) => Graph = (graph) => graph,
+): Graph {
   const inputs = [...feeds, ...decoder.params.map(({ id }) => id)];
-  const graph = prune({ ...decoder.builder.finish(outputs), inputs });
+  const graph = prune(change({ ...decoder.builder.finish(outputs), inputs }));
   verify(graph);
   return graph;
 }
@@ -193,6 +201,7 @@ export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram
   if (ids.balance !== null && shape.auxCoef !== 0) total = b.add(total, b.scale(ids.balance, shape.auxCoef));
   if (ids.z !== null && shape.zCoef !== 0) total = b.add(total, b.scale(ids.z, shape.zCoef));
   const trained = decoder.params.filter(({ slot }) => !isBuffer(slot.at) && shape.frozen?.has(slot.key) !== true);
+  const forward = b.nodes.length;
   const gradients = backward(
     b,
     total,
@@ -200,7 +209,18 @@ export function trainProgram(spec: DecoderSpec, shape: TrainShape): TrainProgram
   );
   const inputs = [decoder.ids, targets, ...feeds.map(({ id }) => id)];
   return {
-    graph: close(decoder, inputs, [...values, ...shares, ...gradients]),
+    graph: close(decoder, inputs, [...values, ...shares, ...gradients], (graph) =>
+      recomputed(graph, shape.recompute ?? "none", {
+        forward,
+        layers: decoder.layers,
+        kept: decoder.routers.flatMap(({ logits, chosen, counts, kept }) => [
+          logits,
+          chosen,
+          counts,
+          ...(kept === null ? [] : [kept]),
+        ]),
+      }),
+    ),
     params: paramsOf(decoder),
     outputs,
     feeds: feeds.map(({ feed }) => feed),

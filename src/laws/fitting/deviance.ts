@@ -8,7 +8,8 @@
  * would give 90 % intervals that hold the truth in four cases of five.
  */
 import { quantile, studentQuantile } from "./distributions.js";
-import type { Loss } from "../solvers/loss.js";
+import { isSquared, type Loss } from "../solvers/loss.js";
+import type { Variance } from "./run-noise.js";
 
 interface Deviance {
   /** Where an interval of the level ends. */
@@ -17,15 +18,30 @@ interface Deviance {
   readonly of: (objective: number) => number;
 }
 
+interface DevianceOptions {
+  /** Parameters of the law. */
+  readonly p: number;
+  readonly level: number;
+  /** How much larger the quantity's variance is than among independent points, and how well that is known. */
+  readonly inflation?: Variance | undefined;
+}
+
 /**
  * Chi-squared with one degree of freedom for many points. For few, Student's t enters as it does for squares, where the
- * threshold n ln(1 + t^2 / (n - p)) makes the interval of a linear law exact.
+ * threshold n ln(1 + t^2 / (n - p)) makes the interval of a linear law exact. Where points of a run go together, the
+ * threshold grows by the inflation of the variance (Chandler and Bate 2007).
  */
-export function devianceOf(loss: Loss, objective: number, residuals: Float64Array, p: number, level: number): Deviance {
+export function devianceOf(
+  loss: Loss,
+  objective: number,
+  residuals: Float64Array,
+  { p, level, inflation }: DevianceOptions,
+): Deviance {
   const n = residuals.length;
   const freedom = Math.max(1, n - p);
-  const t = studentQuantile((1 + level) / 2, freedom);
-  if (loss.name === "mse") {
+  const known = inflation === undefined ? freedom : Math.min(freedom, inflation.freedom);
+  const t = studentQuantile((1 + level) / 2, known) * Math.sqrt(inflation?.value ?? 1);
+  if (isSquared(loss.name)) {
     const least = Math.max(objective, 1e-300);
     return {
       threshold: n * Math.log1p((t * t) / freedom),
@@ -33,7 +49,12 @@ export function devianceOf(loss: Loss, objective: number, residuals: Float64Arra
     };
   }
   const factor = steepness(loss, residuals, p);
-  return { threshold: (t * t * n) / freedom, of: (other) => Math.max(0, 2 * (other - objective) * factor) };
+  // A fit makes residuals smaller than the noise, which a square feels twice, a density at zero once.
+  const inside = loss.name === "huber" ? residuals.filter((r) => Math.abs(r) <= loss.delta).length / n : 0;
+  return {
+    threshold: t * t * (n / freedom) ** ((1 + inside) / 2),
+    of: (other) => Math.max(0, 2 * (other - objective) * factor),
+  };
 }
 
 /** E psi' / E psi^2 for the loss as summed: psi is r up to delta and +-delta beyond, for absolute values +-1. */

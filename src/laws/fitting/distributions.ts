@@ -21,7 +21,7 @@ export function errorFunction(x: number): number {
 }
 
 /** Regularised incomplete beta function by its continued fraction (Lentz; Numerical Recipes, section 6.4). */
-function incompleteBeta(a: number, b: number, x: number): number {
+export function incompleteBeta(a: number, b: number, x: number): number {
   if (x <= 0) return 0;
   if (x >= 1) return 1;
   if (x > (a + 1) / (a + b + 2)) return 1 - incompleteBeta(b, a, 1 - x);
@@ -69,6 +69,12 @@ export function studentQuantile(probability: number, freedom: number): number {
   return (low + high) / 2;
 }
 
+/** Probability that an F-distributed number with these degrees of freedom is larger than `value`. */
+export function fisherTail(value: number, freedom: number, otherFreedom: number): number {
+  if (!(value > 0)) return 1;
+  return incompleteBeta(otherFreedom / 2, freedom / 2, otherFreedom / (otherFreedom + freedom * value));
+}
+
 /**
  * Largest log-likelihood of n ln-residuals whose losses sum to `objective`, over the scale of their distribution:
  * normal for squares, Laplace for absolute values, and for Huber's loss the density proportional to exp(-rho(r) / s),
@@ -78,6 +84,7 @@ export function logLikelihood({ name, delta }: Loss, objective: number, n: numbe
   const sum = Math.max(objective, 1e-300);
   switch (name) {
     case "mse":
+    case "mse-raw":
       return -0.5 * n * (Math.log((2 * Math.PI * sum) / n) + 1);
     case "lad":
       return -n * (Math.log((2 * sum) / n) + 1);

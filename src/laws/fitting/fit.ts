@@ -2,15 +2,19 @@
 import { inputError } from "../../base/errors.js";
 import { subtract } from "../../base/vectors.js";
 import { defaultLimits, isOnBound, type SolverLimits } from "../solvers/box.js";
-import { fitFrom, type LocalFit, type Problem } from "../solvers/local-fit.js";
-import { defaultDelta, type Loss } from "../solvers/loss.js";
+import { fitFrom, median, type LocalFit, type Problem } from "../solvers/local-fit.js";
+import { devianceOf } from "./deviance.js";
+import { fisherTail } from "./distributions.js";
+import { defaultDelta, isSquared, lossOf, type Loss } from "../solvers/loss.js";
+import { meanOf } from "../../base/mean.js";
 import { paramsOf, type BoundLaw, type Law, type Params, type Points } from "../forms/types.js";
 
 /**
  * `converged`: a stopping rule was met inside the bounds. `at-bound`: it was met with a parameter on a bound, which the
  * data therefore do not identify. `iteration-limit`: neither; the numbers are the best seen, not an optimum.
+ * `no-better-than-constant`: the law describes the losses no better than one number for all of them would.
  */
-type FitStatus = "converged" | "at-bound" | "iteration-limit";
+export type FitStatus = "converged" | "at-bound" | "iteration-limit" | "no-better-than-constant";
 
 /** Where local fits start: `projection`, variable projection; `grid`, every combination of the law's grid. */
 export type StartMethod = "projection" | "grid";
@@ -111,11 +115,35 @@ export function bestOf(
     theta: best.theta,
     params: paramsOf(bound.law, bound.natural(best.theta)),
     objective: best.objective,
-    status: !best.converged ? "iteration-limit" : atBound.length > 0 ? "at-bound" : "converged",
+    status: explainsNothing(problem, best.objective, residuals)
+      ? "no-better-than-constant"
+      : !best.converged
+        ? "iteration-limit"
+        : atBound.length > 0
+          ? "at-bound"
+          : "converged",
     atBound,
     gradientNorm: best.gradientNorm,
     starts: { tried: localFits.length, atOptimum, share: atOptimum / Math.max(1, localFits.length) },
     evaluations: localFits.reduce((sum, { evaluations }) => sum + evaluations, again.evaluations),
     residuals,
   };
+}
+
+/** A law is worth something where chance alone would do as well in fewer than one table of so many. */
+const chance = 0.05;
+
+/** Whether one number for all losses describes them as well, for its single parameter. */
+function explainsNothing({ bound, loss, logLoss }: Problem, objective: number, residuals: Float64Array): boolean {
+  const n = residuals.length;
+  const p = bound.p;
+  if (n <= p || !Number.isFinite(objective)) return false;
+  const values = loss.name === "mse-raw" ? logLoss.map(Math.exp) : logLoss;
+  const constant = isSquared(loss.name) ? meanOf(values) : median(values);
+  const flat = values.reduce((sum, value) => sum + lossOf(loss, Math.abs(value - constant)), 0);
+  const more = Math.max(1, p - 1);
+  const ratio = isSquared(loss.name)
+    ? ((flat - objective) / Math.max(objective, 1e-300)) * ((n - p) / more)
+    : devianceOf(loss, objective, residuals, { p, level: 0.9 }).of(flat) / more;
+  return fisherTail(ratio, more, n - p) > chance;
 }

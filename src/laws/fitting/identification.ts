@@ -5,6 +5,7 @@ import type { BootstrapInterval } from "./bootstrap.js";
 import type { Fit } from "./fit.js";
 import { inverse } from "../../base/linear-algebra.js";
 import type { Problem } from "../solvers/local-fit.js";
+import { isSquared } from "../solvers/loss.js";
 import { Objective } from "../solvers/objective.js";
 import { unscaledCurvature, type Profile } from "./profile.js";
 import type { Places, Points } from "../forms/types.js";
@@ -20,7 +21,13 @@ export interface Warning {
     | "sign"
     | "correlated"
     | "intervals-differ"
-    | "extrapolation";
+    | "extrapolation"
+    | "no-fit"
+    | "misfit"
+    | "clustered"
+    | "rivals"
+    | "outliers"
+    | "duplicates";
   readonly parameters: readonly string[];
   /** One sentence. */
   readonly text: string;
@@ -59,7 +66,8 @@ export function identificationWarnings(
   ];
 }
 
-function warning(kind: Warning["kind"], parameters: readonly string[], text: string): Warning {
+/** A warning about these parameters. */
+export function warning(kind: Warning["kind"], parameters: readonly string[], text: string): Warning {
   return { kind, parameters, text };
 }
 
@@ -81,7 +89,7 @@ function searchWarnings({ status, starts }: Fit): Warning[] {
 
 /** Fewer residuals in the curved part of the loss than parameters: the optimum is not a single point. */
 function flatnessWarnings({ loss, residuals, theta, atBound }: Fit): Warning[] {
-  if (loss.name === "mse") return [];
+  if (isSquared(loss.name)) return [];
   const near = loss.name === "huber" ? loss.delta : 1e-9;
   const count = residuals.filter((r) => Math.abs(r) <= near).length;
   if (count >= theta.length - atBound.length) return [];

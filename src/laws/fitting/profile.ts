@@ -8,6 +8,8 @@
  */
 import { at as elementAt } from "../../base/at.js";
 import { devianceOf } from "./deviance.js";
+import { isSquared } from "../solvers/loss.js";
+import type { RunNoise } from "./run-noise.js";
 import type { Fit } from "./fit.js";
 import { inverse } from "../../base/linear-algebra.js";
 import { fitFrom, type LocalFit, type Problem } from "../solvers/local-fit.js";
@@ -34,8 +36,11 @@ export interface Profile {
   readonly threshold: number;
 }
 
-interface ProfileOptions {
+/** How a quantity is profiled. */
+export interface ProfileOptions {
   readonly level: number;
+  /** Of points that come from runs; else points are taken as independent. */
+  readonly noise?: RunNoise | null | undefined;
   /** Fits per side. */
   readonly limit?: number;
 }
@@ -58,9 +63,9 @@ export function profile(
   fit: Fit,
   problem: Problem,
   quantity: Functional,
-  { level, limit = 24 }: ProfileOptions,
+  { level, noise, limit = 24 }: ProfileOptions,
 ): Profile {
-  const setup = setUp(fit, problem, quantity, level);
+  const setup = setUp(fit, problem, quantity, { level, noise });
   const below = side(setup, -1, limit);
   const above = side(setup, 1, limit);
   const curve = [...below.points, { value: setup.center, deviance: 0 }, ...above.points].sort(
@@ -77,12 +82,13 @@ export function profile(
   };
 }
 
-function setUp(fit: Fit, problem: Problem, quantity: Functional, level: number): ProfileSetup {
+function setUp(fit: Fit, problem: Problem, quantity: Functional, { level, noise }: ProfileOptions): ProfileSetup {
   const { bound, logLoss, weights, loss } = problem;
   const { p } = bound;
-  const { threshold, of: deviance } = devianceOf(loss, fit.objective, fit.residuals, p, level);
   const gradient = new Float64Array(p);
   const center = quantity.at(fit.theta, gradient);
+  const inflation = noise?.along(gradient);
+  const { threshold, of: deviance } = devianceOf(loss, fit.objective, fit.residuals, { p, level, inflation });
   const objective = new Objective(bound, logLoss, weights, loss.name, ladSmoothing(fit, loss.delta));
   const variance = varianceAlong(gradient, unscaledCurvature(problem, fit.theta, objective));
   const curvature = 1 / Math.max(variance, 1e-300);
@@ -90,7 +96,7 @@ function setUp(fit: Fit, problem: Problem, quantity: Functional, level: number):
   const small = 1e-4 * fit.objective + 1e-300;
   const rate = deviance(fit.objective + small) / small;
   // For mse the objective sums r^2, while its curvature is that of r^2 / 2.
-  const curvatureFactor = loss.name === "mse" ? 1 : 0.5;
+  const curvatureFactor = isSquared(loss.name) ? 1 : 0.5;
   const reach = Math.sqrt(threshold / Math.max(rate * curvatureFactor * curvature, 1e-300));
   return {
     fit,
@@ -197,6 +203,27 @@ function side(
   if (outside === null) return { end: center + sign * inside.distance, open: true, points };
   const part = (1 - inside.root) / (outside.root - inside.root);
   return { end: center + sign * (inside.distance + part * (outside.distance - inside.distance)), open: false, points };
+}
+
+/** An interval without its profile. */
+export interface Interval {
+  readonly level: number;
+  readonly low: number;
+  readonly high: number;
+  readonly lowOpen: boolean;
+  readonly highOpen: boolean;
+}
+
+/** Interval of the loss predicted at one place, from the curvature at the optimum alone: no further fits. */
+export function linearPrediction(fit: Fit, problem: Problem, place: Places, options: ProfileOptions): Interval {
+  const { center, reach } = setUp(fit, problem, logPrediction(fit, place), options);
+  return {
+    level: options.level,
+    low: Math.exp(center - reach),
+    high: Math.exp(center + reach),
+    lowOpen: false,
+    highOpen: false,
+  };
 }
 
 /** Profile of natural parameter number j, in natural units. */

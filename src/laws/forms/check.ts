@@ -3,7 +3,7 @@ import { at, valueAt } from "../../base/at.js";
 import { largestOf, smallestOf } from "../../base/extremes.js";
 import { inputError } from "../../base/errors.js";
 import { compact, significant } from "../../base/format.js";
-import type { Column, Law, Points } from "./types.js";
+import { outOfRange, type Column, type Law, type Points } from "./types.js";
 
 interface CheckOptions {
   /** File or other origin, for errors. */
@@ -57,18 +57,15 @@ type Fail = (message: string, hint?: string) => never;
 type PointName = (i: number) => string;
 
 /** The column is there, and its value at every point that uses it is a number the law can take. */
-function checkValues(law: Law, points: Points, { name, meaning }: Column, pointName: PointName, fail: Fail): void {
+function checkValues(law: Law, points: Points, column: Column, pointName: PointName, fail: Fail): void {
+  const { name, meaning } = column;
   const values =
     points.columns[name] ??
     fail(`the law ${law.id} needs a column ${name} (${meaning})`, `name it: --columns ${name}=YOUR_COLUMN`);
-  const { above, below } = rangeOf(name);
   for (const i of rowsUsing(law, points, name)) {
     const value = at(values, i);
-    if (!Number.isFinite(value)) fail(`${pointName(i)}: ${name} is ${value}`, "leave that row out, or correct it");
-    if (!(value > above))
-      fail(`${pointName(i)}: ${name} is ${value}, expected more than ${above}`, "leave that row out, or correct it");
-    if (below !== undefined && value >= below)
-      fail(`${pointName(i)}: ${name} is ${value}, expected less than ${below}`);
+    const wrong = outOfRange(column, value);
+    if (wrong !== null) fail(`${pointName(i)}: ${name} is ${value}, ${wrong}`, "leave that row out, or correct it");
   }
 }
 
@@ -121,26 +118,29 @@ function checkSpan(law: Law, points: Points, name: string, { isStated, pointName
     );
   }
   if (!countColumns.has(name)) return;
+  // A count of zero, such as no tokens of a parent, has no order of magnitude.
+  const least = values.reduce((most, value) => (value > 0 ? Math.min(most, value) : most), Infinity);
+  if (least === Infinity) return;
   if (!isStated && high < smallestCount) {
     fail(
       `${name} goes from ${significant(low)} to ${significant(high)}, expected raw counts`,
       `if it is in billions, write --columns ${name}=YOUR_COLUMN*1e9`,
     );
   }
-  if (!isStated && low > largestCount)
+  if (!isStated && least > largestCount)
     fail(
-      `${name} starts at ${significant(low)}, more than any model has seen`,
+      `${name} starts at ${significant(least)}, more than any model has seen`,
       `check its unit; --columns ${name}=YOUR_COLUMN*1e-9 scales it`,
     );
-  if (high / low > widestSpan) {
-    const [smallest, largest] = [low, high].map((value) => pointName(at(rows, values.indexOf(value))));
+  if (high / least > widestSpan) {
+    const [smallest, largest] = [least, high].map((value) => pointName(at(rows, values.indexOf(value))));
     fail(
-      `${name} spans a factor of ${(high / low).toExponential(1).replace("e+", "e")}: ${compact(low)} at ` +
+      `${name} spans a factor of ${(high / least).toExponential(1).replace("e+", "e")}: ${compact(least)} at ` +
         `${smallest}, ${compact(high)} at ${largest}`,
       "are some rows in other units than the rest?",
     );
   }
-  if (high / low < 3)
+  if (low > 0 && high / low < 3)
     warnings.push(
       `${name} varies only by a factor of ${significant(high / low)}: its exponent will hardly be identified.`,
     );
@@ -176,11 +176,6 @@ function rowsUsing(law: Law, points: Points, column: string): readonly number[] 
 }
 
 const countColumns: ReadonlySet<string> = new Set(["N", "D", "D1", "D2"]);
-
-/** Values that a column can have. */
-function rangeOf(name: string): { readonly above: number; readonly below?: number } {
-  return name === "S" ? { above: -1e-12, below: 1 } : { above: 0 };
-}
 
 /** A law that does without a column that is constant. */
 function alternative(law: Law, name: string): string {

@@ -12,10 +12,13 @@ export type Expression =
   | { readonly kind: "call"; readonly name: FunctionName; readonly of: Expression }
   | { readonly kind: "binary"; readonly op: Operator; readonly left: Expression; readonly right: Expression };
 
-type Operator = "+" | "-" | "*" | "/" | "^";
+type Operator = "+" | "-" | "*" | "/" | "^" | Choice;
+type Choice = "max" | "min";
 type FunctionName = "ln" | "log10" | "exp" | "sqrt";
 
 const functionNames: readonly string[] = ["ln", "log10", "exp", "sqrt"];
+const choices: readonly string[] = ["max", "min"] satisfies readonly Choice[];
+const isChoice = (name: string): name is Choice => choices.includes(name);
 /** Levels of parentheses, signs and powers inside each other. */
 const deepest = 200;
 /** No law that anybody fits comes near; a chain of sums this long still fits on the stack. */
@@ -98,12 +101,20 @@ export function parseExpression(text: string): Expression {
     if (token?.name !== undefined) {
       at += 1;
       if (tokens[at]?.sign !== "(") return { kind: "name", name: token.name };
-      if (!functionNames.includes(token.name)) {
+      if (!functionNames.includes(token.name) && !isChoice(token.name)) {
         at -= 1;
-        return fail(`a function (${functionNames.join(", ")})`);
+        return fail(`a function (${[...functionNames, ...choices].join(", ")})`);
       }
       at += 1;
       const of = nested(sum);
+      if (isChoice(token.name)) {
+        let chosen = of;
+        do {
+          if (!takes(",")) return fail('"," and another argument');
+          chosen = { kind: "binary", op: token.name, left: chosen, right: nested(sum) };
+        } while (!takes(")"));
+        return chosen;
+      }
       if (!takes(")")) fail('")"');
       return { kind: "call", name: token.name as FunctionName, of };
     }
@@ -124,7 +135,7 @@ export function quoted(text: string): string {
 }
 
 /** How tightly what an operator makes holds together; names, numbers and calls do most. */
-const binding: Readonly<Record<Operator, number>> = { "+": 1, "-": 1, "*": 2, "/": 2, "^": 3 };
+const binding: Readonly<Record<Operator, number>> = { "+": 1, "-": 1, "*": 2, "/": 2, "^": 3, max: 4, min: 4 };
 const tightest = 4;
 
 /** The formula as text, with parentheses only where parts would else group in another way, and around signs. */
@@ -141,6 +152,7 @@ export function textOf(expression: Expression): string {
       return `${expression.name}(${textOf(expression.of)})`;
     case "binary": {
       const { op, left, right } = expression;
+      if (isChoice(op)) return `${op}(${textOf(left)},${textOf(right)})`;
       const own = binding[op];
       const sign = op === "-" && left.kind === "number" && left.value === 0;
       // Powers group from the right, all others from the left.
@@ -174,6 +186,35 @@ export function namesIn(expression: Expression): {
   };
   visit(expression, false);
   return { all: [...all], powers };
+}
+
+/**
+ * Names of `candidates` in which the formula is linear all together: a sum in which none multiplies another, and none
+ * stands in a divisor, an exponent or a function.
+ */
+export function linearNames(expression: Expression, candidates: readonly string[]): readonly string[] {
+  return candidates.reduce<readonly string[]>((linear, name) => {
+    const wider = [...linear, name];
+    return degreeIn(expression, new Set(wider)) <= 1 ? wider : linear;
+  }, []);
+}
+
+/** 0: none of the names is there; 1: the formula is linear in them; more: it is not. */
+function degreeIn(node: Expression, names: ReadonlySet<string>): number {
+  switch (node.kind) {
+    case "number":
+      return 0;
+    case "name":
+      return names.has(node.name) ? 1 : 0;
+    case "call":
+      return 2 * degreeIn(node.of, names);
+    case "binary": {
+      const [left, right] = [degreeIn(node.left, names), degreeIn(node.right, names)];
+      if (node.op === "+" || node.op === "-") return Math.max(left, right);
+      if (node.op === "*") return left + right;
+      return node.op === "/" && right === 0 ? left : 2 * (left + right);
+    }
+  }
 }
 
 /** The value with the given numbers for names; `visit` is called with the value of every part, inner ones first. */
@@ -275,5 +316,8 @@ const operators: Readonly<
   "-": (a, b) => [a - b, 1, -1],
   "*": (a, b) => [a * b, b, a],
   "/": (a, b) => [a / b, 1 / b, -a / (b * b)],
-  "^": (a, b) => [a ** b, b * a ** (b - 1), a ** b * Math.log(a)],
+  // A power of zero does not change with its exponent, as long as it is finite.
+  "^": (a, b) => [a ** b, b * a ** (b - 1), a === 0 ? 0 : a ** b * Math.log(a)],
+  max: (a, b) => (a >= b || Number.isNaN(a) ? [a, 1, 0] : [b, 0, 1]),
+  min: (a, b) => (a <= b || Number.isNaN(a) ? [a, 1, 0] : [b, 0, 1]),
 };

@@ -46,7 +46,12 @@ export const abnar: Law = powerSumLaw({
   columns: [
     { name: "N", meaning: "total parameters", unit: "parameters" },
     columnD,
-    { name: "S", meaning: "sparsity: share of inactive experts, from 0 to below 1", unit: "1" },
+    {
+      name: "S",
+      meaning: "sparsity: share of inactive experts, from 0 to below 1",
+      unit: "1",
+      range: { least: 0, below: 1 },
+    },
   ],
   parameters: [
     { name: "a", meaning: "size coefficient", unit: "nats/token * parameters^alpha", role: "coefficient" },

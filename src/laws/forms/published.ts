@@ -109,6 +109,21 @@ export const published: readonly PublishedCoefficients[] = [
       e: 0.94,
     },
   },
+  {
+    id: "muennighoff",
+    law: "data-constrained-reuse",
+    source: "Muennighoff et al. 2023 (arXiv 2305.16264), unrounded from its notebook; not the minimum of its objective",
+    provenance: "read",
+    params: { R_D: 15.387756, R_N: 5.309743 },
+  },
+  {
+    id: "ling",
+    law: "efficiency-leverage",
+    source: "Tian et al. 2025 (arXiv 2507.17702), Table 2, read in a full-text copy",
+    provenance: "read",
+    params: { a: 1.23, d: -0.0761, gamma: 0.0167, beta: -0.117, A_start: 0.0163, A_max: 5.28e16 },
+    rounding: { a: 0.005, d: 5e-5, gamma: 5e-5, beta: 5e-4, A_start: 5e-5, A_max: 5e13 },
+  },
   ...(
     [
       ["s-base", { a: -0.082, b: -0.108, c: 0.009, d: 1.104, Es: 1.847, Em: 314.478 }],

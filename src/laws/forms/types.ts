@@ -10,6 +10,16 @@ export interface Column {
   readonly name: string;
   readonly meaning: string;
   readonly unit: string;
+  /** Values that it can have, from `least` to below `below`; where left out, any number above 0. */
+  readonly range?: { readonly least: number; readonly below?: number };
+}
+
+/** What is wrong with a value of a column, such as "expected more than 0"; null: nothing. */
+export function outOfRange({ range }: Column, value: number): string | null {
+  if (!Number.isFinite(value)) return "expected a finite number";
+  if (range === undefined) return value > 0 ? null : "expected more than 0";
+  if (value < range.least) return `expected at least ${range.least}`;
+  return range.below !== undefined && value >= range.below ? `expected less than ${range.below}` : null;
 }
 
 /**

@@ -124,3 +124,51 @@ export const upcyclingTotal: Law = powerSumLaw({
   terms: [{ coefficient: "A", powers: [fall("alpha", "D1 + D2")] }, sizeTerm, constantTerm],
   derived: { "D1 + D2": (column) => column("D1") + column("D2") },
 });
+
+/** The upcycling law for one model size, without its interaction. */
+export const upcyclingDataNoInteraction: Law = powerSumLaw({
+  id: "upcycling-data-no-interaction",
+  title: "upcycling, data only, without interaction",
+  formula: "L(D1, D2) = A D1^-alpha1 D2^-alpha2 + E",
+  source: "the upcycling law for one model size with alpha3 = 0: our definition, for comparison",
+  columns: [columnD1, columnD2],
+  parameters: [dataCoefficient, alpha1, alpha2, irreducible],
+  terms: [{ coefficient: "A", powers: [fall("alpha1", "D1"), fall("alpha2", "D2")] }, constantTerm],
+});
+
+/** Both stages of training as terms of their own, for one model size. */
+export const upcyclingDataAdditive: Law = powerSumLaw({
+  id: "upcycling-data-additive",
+  title: "upcycling, data only, additive",
+  formula: "L(D1, D2) = A1 D1^-alpha1 + A2 D2^-alpha2 + E",
+  source: "an additive alternative for one model size: our definition, for comparison",
+  columns: [columnD1, columnD2],
+  parameters: [
+    { ...dataCoefficient, name: "A1", meaning: "coefficient of the parent's tokens" },
+    alpha1,
+    { ...dataCoefficient, name: "A2", meaning: "coefficient of upcycled tokens" },
+    alpha2,
+    irreducible,
+  ],
+  terms: [
+    { coefficient: "A1", powers: [fall("alpha1", "D1")] },
+    { coefficient: "A2", powers: [fall("alpha2", "D2")] },
+    constantTerm,
+  ],
+});
+
+/** All tokens count alike, for one model size. */
+export const upcyclingDataTotal: Law = powerSumLaw({
+  id: "upcycling-data-total",
+  title: "upcycling, data only, all tokens alike",
+  formula: "L(D1, D2) = A (D1 + D2)^-alpha + E",
+  source: "what remains if a parent's tokens are worth as much as later ones: our definition, for comparison",
+  columns: [columnD1, columnD2],
+  parameters: [
+    { ...dataCoefficient, unit: "nats/token * tokens^alpha" },
+    { name: "alpha", meaning: "exponent of all tokens", unit: "1", role: "exponent" },
+    irreducible,
+  ],
+  terms: [{ coefficient: "A", powers: [fall("alpha", "D1 + D2")] }, constantTerm],
+  derived: { "D1 + D2": (column) => column("D1") + column("D2") },
+});

@@ -7,6 +7,13 @@ import type { Gpu } from "./hardware.js";
  */
 export type ArmId = "dense" | "upcycled" | "scratch";
 
+/** What the three uses of a budget are called. */
+export const armNames: Readonly<Record<ArmId, string>> = {
+  dense: "continued dense",
+  upcycled: "upcycled",
+  scratch: "from scratch",
+};
+
 /** What may be spent. Limits that are null do not bind; of several the smallest one binds. */
 export interface PlanBudget {
   /** D2. */
@@ -26,7 +33,7 @@ export function upcycledLoss(curves: Curves, size: number, seen: number, tokens:
 export function lossOf(id: ArmId, curves: Curves, size: number, seen: number, tokens: number): number {
   switch (id) {
     case "dense":
-      return curves.dense(size, seen + tokens);
+      return curves.continued === undefined ? curves.dense(size, seen + tokens) : curves.continued(size, seen, tokens);
     case "upcycled":
       return upcycledLoss(curves, size, seen, tokens);
     case "scratch":

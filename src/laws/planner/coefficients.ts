@@ -2,9 +2,7 @@
  * The three laws of a plan: dense models, MoEs from scratch, upcycled ones; where they are from, what is known of
  * their error, and over which sizes and tokens they were fitted.
  */
-import { at as elementAt, entryOf } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
-import { randomStream } from "../../base/random.js";
 import { lawById, lawOf } from "../fitting/catalogue.js";
 import { lossFunctions } from "../forms/evaluate.js";
 import { publishedById } from "../forms/published.js";
@@ -28,7 +26,7 @@ export interface ArmLaw {
  * Why the numbers are not exact. `rounding`: printed digits, half a unit in the last place by parameter. `draws`:
  * natural parameters of bootstrap draws. `none`: not known.
  */
-type Uncertainty =
+export type Uncertainty =
   | { readonly kind: "rounding"; readonly half: Readonly<Record<ArmKind, Params>> }
   | { readonly kind: "draws"; readonly draws: Readonly<Record<ArmKind, Readonly<Record<string, readonly number[]>>>> }
   | { readonly kind: "none" };
@@ -54,6 +52,8 @@ export interface Coefficients {
 /** Losses in nats per token: N parameters of the dense model, D tokens. */
 export interface Curves {
   readonly dense: (size: number, tokens: number) => number;
+  /** A dense model after D1 and D2 tokens; left out: as one trained on D1 + D2. */
+  readonly continued?: (size: number, seen: number, tokens: number) => number;
   readonly scratch: (size: number, tokens: number) => number;
   /** The law as it stands: at few tokens it may lie above the parent. */
   readonly upcycled: (size: number, seen: number, tokens: number) => number;
@@ -92,9 +92,11 @@ export function curvesOf(arms: Coefficients["arms"]): Curves {
   return curveMaker(arms)(mapArms((kind) => arms[kind].params));
 }
 
-type ArmParams = Readonly<Record<ArmKind, Params>>;
+/** Parameters of the three laws. */
+export type ArmParams = Readonly<Record<ArmKind, Params>>;
 
-function curveMaker(arms: Coefficients["arms"]): (params: ArmParams) => Curves {
+/** The three laws as functions, for any parameters. Each law must be one of the catalogue. */
+export function curveMaker(arms: Coefficients["arms"]): (params: ArmParams) => Curves {
   const of = (kind: ArmKind, ...names: readonly string[]): ReturnType<typeof lossFunctions> =>
     lossFunctions(lawOf({ id: arms[kind].law }), names, arms[kind].group);
   const [dense, scratch, upcycled] = [of("dense", "N", "D"), of("scratch", "N", "D"), of("upcycled", "N", "D1", "D2")];
@@ -105,60 +107,22 @@ function curveMaker(arms: Coefficients["arms"]): (params: ArmParams) => Curves {
   });
 }
 
-/**
- * At most `count` sets of curves under the known uncertainty, the same for a seed; empty where the uncertainty is not
- * known. E, which the published laws share, is drawn once.
- */
-export function curveDraws({ arms, uncertainty }: Coefficients, count: number, seed: number): readonly Curves[] {
-  const make = curveMaker(arms);
-  switch (uncertainty.kind) {
-    case "none":
-      return [];
-    case "rounding":
-      return roundingDraws(arms, uncertainty.half, count, seed).map(make);
-    case "draws":
-      return bootstrapParams(uncertainty.draws, count).map(make);
-  }
-}
-
-/** Parameters drawn evenly from the numbers that round to the printed ones; `half` is half a unit in the last place. */
-function roundingDraws(arms: Coefficients["arms"], half: ArmParams, count: number, seed: number): ArmParams[] {
-  const stream = randomStream(seed, "rounding");
-  // E is one number in all three laws, so it has one deviation.
-  const deviationName = (kind: ArmKind, name: string): string => (name === "E" ? name : `${kind}.${name}`);
-  const names = new Set(
-    armKinds.flatMap((kind) => Object.keys(arms[kind].params).map((name) => deviationName(kind, name))),
-  );
-  const positions = new Map([...names].map((name, i) => [name, i]));
-  const tables = mapArms((kind) =>
-    Object.entries(arms[kind].params).map(([name, value]) => ({
-      name,
-      value,
-      half: half[kind][name] ?? 0,
-      position: entryOf(positions, deviationName(kind, name)),
-    })),
-  );
-  return Array.from({ length: count }, (_, draw) => {
-    const drawn = (row: (typeof tables)["dense"][number]): [string, number] => {
-      const deviation = 2 * stream.uniformAt(draw * positions.size + row.position) - 1;
-      return [row.name, row.value + deviation * row.half];
-    };
-    return mapArms((kind) => Object.fromEntries(tables[kind].map(drawn)));
-  });
-}
-
-/** Parameters of the first draws, as many as every arm has. */
-function bootstrapParams(draws: Extract<Uncertainty, { kind: "draws" }>["draws"], count: number): ArmParams[] {
-  const lengths = armKinds.flatMap((kind) => Object.values(draws[kind]).map((values) => values.length));
-  return Array.from({ length: Math.min(...lengths, count) }, (_, draw) =>
-    mapArms((kind) =>
-      Object.fromEntries(Object.entries(draws[kind]).map(([name, values]) => [name, elementAt(values, draw)])),
-    ),
-  );
-}
-
-function mapArms<T>(make: (kind: ArmKind) => T): Record<ArmKind, T> {
+/** Something for each kind of models. */
+export function mapArms<T>(make: (kind: ArmKind) => T): Record<ArmKind, T> {
   return { dense: make("dense"), scratch: make("scratch"), upcycled: make("upcycled") };
+}
+
+/** Parameters of the upcycling law of an arm, by their own names; null where the law has another form. */
+export function upcyclingParams({ law, group }: ArmLaw, params: Params): Params | null {
+  if (law === "upcycling") return params;
+  if (law !== "upcycling-shared" || group === undefined) return null;
+  const prefix = `${group}.`;
+  return Object.fromEntries(
+    Object.entries(params).flatMap(([name, value]): [string, number][] => {
+      if (name.startsWith(prefix)) return [[name.slice(prefix.length), value]];
+      return name.includes(".") ? [] : [[name, value]];
+    }),
+  );
 }
 
 /** What `upcycle fit --json` prints, as far as a plan reads it. */

@@ -87,7 +87,7 @@ export interface LayoutRequest {
   readonly gpu: Gpu;
   readonly gpus: number;
   readonly sequence: number;
-  /** Tokens per optimizer step, rounded to whole micro-batches of every layout. */
+  /** Tokens per optimizer step: kept exactly where a layout of whole micro-batches can. */
   readonly batchTokens: number;
   readonly speed: SpeedModel;
 }

@@ -6,14 +6,22 @@ import { recipeEvidence } from "./training.js";
 /** One thing a reader must know, with its kind for those who look for it. */
 export interface Note {
   readonly kind:
-    "clamped" | "extrapolation" | "second-crossing" | "recipe" | "uncertainty" | "layout" | "coefficients" | "shape";
+    | "clamped"
+    | "extrapolation"
+    | "second-crossing"
+    | "recipe"
+    | "uncertainty"
+    | "layout"
+    | "coefficients"
+    | "shape"
+    | "time";
   readonly text: string;
 }
 
 /** All notes of a plan, those about the coefficients first. */
 export function notesOf(plan: PlanResults): readonly Note[] {
   return [
-    ...coefficientNotes(plan),
+    ...(plan.moeParent ? moeParentNotes : coefficientNotes(plan)),
     ...clampNotes(plan),
     ...rangeNotes(plan),
     ...crossingNotes(plan),
@@ -21,6 +29,15 @@ export function notesOf(plan: PlanResults): readonly Note[] {
     ...layoutNotes(plan),
   ];
 }
+
+const moeParentNotes: readonly Note[] = [
+  {
+    kind: "coefficients",
+    text:
+      "The parent is an MoE already. No law that we know is about training one on or about multiplying its experts, " +
+      "so there are no losses here: parameters, FLOPs, layout, time and cost only.",
+  },
+];
 
 function coefficientNotes({ coefficients, level, draws }: PlanResults): Note[] {
   const label: Note[] = coefficients.published
@@ -35,17 +52,19 @@ function coefficientNotes({ coefficients, level, draws }: PlanResults): Note[] {
     : [];
   const why: Record<PlanResults["coefficients"]["uncertainty"], string> = {
     rounding:
-      `Intervals are ${percent(level)} over ${draws} draws of the digits that Table 2 does not print. The error ` +
-      "of its fit is not published and comes on top.",
+      `Intervals are ${percent(level)} over ${draws} draws: the digits that Table 2 does not print; an error of the ` +
+      "fit of 0.2 % for each law, which is our estimate because none is published; the form of the upcycled law " +
+      "(with interaction, without, additive); and an error that grows outside of the fitted range.",
     draws:
-      `Intervals are ${percent(level)} over ${draws} bootstrap draws of your fits. They hold where the law does; ` +
-      "extrapolation comes on top.",
+      `Intervals are ${percent(level)} over ${draws} bootstrap draws of your fits, with the form of the upcycled law ` +
+      "(with interaction, without, additive) and an error that grows outside of the fitted range.",
     none: "No intervals: the fits carry no draws. Repeat them with upcycle fit --bootstrap 400 --draws --json.",
   };
   return [...label, { kind: "uncertainty", text: why[coefficients.uncertainty] }];
 }
 
 function clampNotes({ arms, validFrom, parentLoss }: PlanResults): Note[] {
+  if (parentLoss === null) return [];
   const clamped = arms.flatMap(({ tokens, unclamped }) =>
     tokens === null || unclamped === null ? [] : [{ tokens, unclamped }],
   )[0];
@@ -64,7 +83,8 @@ function clampNotes({ arms, validFrom, parentLoss }: PlanResults): Note[] {
 }
 
 /** Sizes and token counts beyond those that the laws were fitted on. */
-function rangeNotes({ coefficients: { ranges, published }, size, seen, arms }: PlanResults): Note[] {
+function rangeNotes({ coefficients: { ranges, published }, size, seen, arms, moeParent }: PlanResults): Note[] {
+  if (moeParent) return [];
   const notes: Note[] = [];
   const whose = published ? "The published fit used" : "Your fit used";
   const outside = (what: string, value: number, range: readonly [number, number] | null, unit: string): void => {
@@ -171,10 +191,44 @@ function recipeNotes({ recipes, coefficients }: PlanResults): Note[] {
   ];
 }
 
-function layoutNotes({ models, gpus, gpu }: PlanResults): Note[] {
-  return models.flatMap(({ recipe, needs, placing }): Note[] => {
+function layoutNotes(plan: PlanResults): Note[] {
+  return [...misfitNotes(plan), ...batchNotes(plan), ...timeNotes(plan)];
+}
+
+/** Steps that are not as long as asked. */
+function batchNotes({ models, batchTokens, gpus }: PlanResults): Note[] {
+  const others = models.flatMap(({ name, placing: { best } }) =>
+    best === null || best.tokensPerStep === batchTokens ? [] : [`${name} ${compact(best.tokensPerStep, 4)}`],
+  );
+  if (others.length === 0) return [];
+  return [
+    {
+      kind: "layout",
+      text:
+        `A step of ${compact(batchTokens, 4)} tokens is no whole number of micro-batches in any layout that fits on ` +
+        `${gpus} GPUs: ${others.join(", ")} instead.`,
+    },
+  ];
+}
+
+/** How far times can be trusted. */
+function timeNotes({ calibration: { speed, low, high, count }, arms, level }: PlanResults): Note[] {
+  if (arms.every(({ secondsInterval }) => secondsInterval === null)) return [];
+  return [
+    {
+      kind: "time",
+      text:
+        `Times are those of the speed model over ${fixed(speed, 2)}, the geometric mean of its GPU hours over the ` +
+        `published ones of ${count} trainings. One more training takes ${fixed(low, 2)} to ${fixed(high, 2)} times ` +
+        `the time shown (${percent(level)}). Pass your own --mfu to be surer.`,
+    },
+  ];
+}
+
+function misfitNotes({ models, gpus, gpu }: PlanResults): Note[] {
+  return models.flatMap(({ name, needs, placing }): Note[] => {
     if (placing.best !== null) return [];
-    const what = recipe === null ? "The dense model" : `E${recipe.expansion}G${recipe.granularity}T${recipe.topK}`;
+    const what = name === "dense" ? "The dense model" : name;
     const least =
       `needs at least ${compact(placing.leastBytes / 1e9)} GB per GPU on ${gpus} ${gpu.title}, which ` +
       `${gpus === 1 ? "has" : "have"} ${compact(gpu.memory / 1e9)} GB`;

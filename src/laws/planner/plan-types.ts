@@ -10,6 +10,9 @@ import type { Gpu } from "./hardware.js";
 import type { LayoutResult, SpeedModel } from "./layout-types.js";
 import type { Optimum } from "./optimum.js";
 import type { Advice } from "./training.js";
+import type { BacktestRow } from "./backtest.js";
+import type { Calibration } from "./calibration.js";
+import type { Answer, Interval } from "./verdict.js";
 
 /** Everything a plan depends on. */
 export interface PlanRequest {
@@ -39,14 +42,10 @@ export interface PlanRequest {
   readonly level: number;
 }
 
-/** Ends of a confidence interval. */
-export interface Interval {
-  readonly low: number;
-  readonly high: number;
-}
-
-/** A model that is trained: the dense one, or the MoE of one recipe. */
+/** A model that is trained: the parent as it is, or an MoE made of it. */
 export interface ModelPlan {
+  /** `dense`, the name of a recipe, `MoE` for a parent that is one already, or `experts x2`. */
+  readonly name: string;
   readonly recipe: RecipeShape | null;
   readonly params: ParamCount;
   readonly flops: ForwardFlops;
@@ -60,7 +59,9 @@ export interface ModelPlan {
 /** What one arm reaches and costs under the budget. */
 export interface ArmPlan {
   readonly id: ArmId;
-  /** Recipe of the MoE; null for the dense model. */
+  /** What it is called: `upcycled E8G1T2`. */
+  readonly label: string;
+  /** Recipe of the MoE; null for the parent trained on. */
   readonly recipe: string | null;
   /** D2: further tokens that the budget pays for; null: does not fit, and the budget is not in tokens. */
   readonly tokens: number | null;
@@ -73,6 +74,8 @@ export interface ArmPlan {
   /** The law's own value where the parent's stands instead. */
   readonly unclamped: number | null;
   readonly seconds: number | null;
+  /** Of the seconds, from how published runs stand to the speed model; null where the MFU was measured. */
+  readonly secondsInterval: Interval | null;
   readonly gpuHours: number | null;
   readonly money: number | null;
   /** FLOP for all its tokens, forward and backward. */
@@ -109,8 +112,16 @@ export interface PlanResults {
   };
   readonly level: number;
   readonly draws: number;
-  /** Loss of the dense model as it is. */
-  readonly parentLoss: number;
+  /** Loss of the dense model as it is; null for a parent that is an MoE, of which the laws say nothing. */
+  readonly parentLoss: number | null;
+  /** The parent is an MoE already: it is laid out and costed, and the laws are not asked. */
+  readonly moeParent: boolean;
+  /** How the speed model's times are brought to those of published runs. */
+  readonly calibration: Calibration;
+  /** Which use of the budget gets furthest; null where an arm does not fit, or the laws do not apply. */
+  readonly answer: Answer | null;
+  /** Published comparisons beside what is said here about each. */
+  readonly backtest: readonly BacktestRow[];
   readonly models: readonly ModelPlan[];
   readonly arms: readonly ArmPlan[];
   /** The recipe that the laws are about, or else the first one: the one that the answer is about. */

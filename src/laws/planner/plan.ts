@@ -5,19 +5,22 @@
 import { at } from "../../base/at.js";
 import { countParams } from "../../model/cost/params.js";
 import { forwardFlops } from "../../model/cost/flops.js";
-import { quantile } from "../fitting/distributions.js";
-import type { DecoderSpec } from "../../model/decoder/types.js";
+import { isMoe, type DecoderSpec } from "../../model/decoder/types.js";
 import { checkRecipe, recipeDefaults, recipeName, type RecipeShape } from "../../surgery/planning/recipe.js";
-import { curveDraws, curvesOf, type Curves } from "./coefficients.js";
+import { curvesOf, type Curves } from "./coefficients.js";
+import { curveDraws } from "./law-draws.js";
 import { catchUp, crossings, validFrom } from "./crossing.js";
 import { bestLayout, fewestGpus } from "./layout.js";
 import { notesOf, type Note } from "./notes.js";
-import { affordable, lossOf, upcycledLoss, type ArmId } from "./arms.js";
+import { affordable, armNames, lossOf, upcycledLoss, type ArmId } from "./arms.js";
+import { backtest } from "./backtest.js";
+import { calibration, type Calibration } from "./calibration.js";
 import { bestShare, computeOptimal } from "./optimum.js";
-import type { ArmPlan, Interval, ModelPlan, PlanContext, PlanRequest, PlanResults, RecipePlan } from "./plan-types.js";
+import type { ArmPlan, ModelPlan, PlanContext, PlanRequest, PlanResults, RecipePlan } from "./plan-types.js";
 import { sensitivityOf, type Variation } from "./sensitivity.js";
 import { batchFor, trainingAdvice } from "./training.js";
-import { mixtureOf } from "./shape.js";
+import { mixtureOf, multipliedExperts } from "./shape.js";
+import { answerOf, intervalOf, type Answer, type Ground } from "./verdict.js";
 
 /** A plan with the notes that a reader needs before believing it, and what its answer hangs on. */
 export interface Plan extends PlanResults {
@@ -34,32 +37,34 @@ type MixturePlan = ModelPlan & { readonly recipe: RecipeShape };
  */
 export function makePlan(request: PlanRequest): Plan {
   const { spec, seen, gpu, gpus, sequence, coefficients, level, budget } = request;
-  const dense = countParams(spec);
-  const size = request.size ?? dense.total;
+  const size = request.size ?? countParams(spec).total;
   for (const recipe of request.recipes) checkRecipe({ ...recipeDefaults, ...recipe, allowUnevenTopK: true });
-  const mixtureSpecs = request.recipes.map((recipe) => ({ recipe, spec: mixtureOf(spec, recipe) }));
+  const moeParent = isMoe(spec);
+  const mixtureSpecs = moeParent ? [] : request.recipes.map((recipe) => ({ recipe, spec: mixtureOf(spec, recipe) }));
   const batchTokens = request.batchTokens ?? batchFor(roughTokens(request, mixtureSpecs[0]?.spec ?? spec));
-  const denseModel = modelPlan(request, spec, null, batchTokens);
+  const calibrated = calibration(level);
+  const modelOf = modelPlanner(request, batchTokens, calibrated);
+  const parent = modelOf(moeParent ? "MoE" : "dense", spec, null);
   const mixtures = mixtureSpecs.map((mixture): MixturePlan => ({
-    ...modelPlan(request, mixture.spec, mixture.recipe, batchTokens),
+    ...modelOf(recipeName(mixture.recipe), mixture.spec, mixture.recipe),
     recipe: mixture.recipe,
   }));
-  const models = [denseModel, ...mixtures];
+  const multiplied = moeParent ? [modelOf("experts x2", multipliedExperts(spec, 2), null)] : [];
+  const models = [parent, ...mixtures, ...multiplied];
   const curves = curvesOf(coefficients.arms);
-  const draws = curveDraws(coefficients, request.draws, request.seed);
+  const draws = moeParent ? [] : curveDraws(coefficients, request.draws, request.seed);
   const context: PlanContext = { request, size, curves, draws, models };
+  const armOf = armPlanner(context, calibrated);
   const arms = [
-    armPlan(context, "dense", denseModel),
-    ...mixtures.flatMap((model) => [armPlan(context, "upcycled", model), armPlan(context, "scratch", model)]),
+    armOf("dense", parent),
+    ...mixtures.flatMap((model) => [armOf("upcycled", model), armOf("scratch", model)]),
+    ...multiplied.map((model) => armOf("upcycled", model)),
   ];
-  const largestFitted = coefficients.ranges.tokens?.[1] ?? Infinity;
-  const sunkInterval = sunkIntervalOf(context, largestFitted);
-  const recipes = mixtures.map((mixture) => recipePlan(context, mixture, largestFitted, sunkInterval));
-  const mainRecipe =
-    request.recipes.find((recipe) => recipeName(recipe) === coefficients.recipe) ?? request.recipes[0] ?? null;
+  const mainRecipe = moeParent
+    ? null
+    : (request.recipes.find((recipe) => recipeName(recipe) === coefficients.recipe) ?? request.recipes[0] ?? null);
   const main = mainRecipe === null ? null : recipeName(mainRecipe);
   const mainTokens = arms.find(({ id, recipe }) => id === "upcycled" && recipe === main)?.tokens ?? null;
-  const total = seen + (mainTokens ?? budget.tokens ?? seen);
   const { name, currency, parentPeak } = request;
   const partial: PlanResults = {
     name,
@@ -73,9 +78,10 @@ export function makePlan(request: PlanRequest): Plan {
     budget,
     level,
     draws: draws.length,
+    calibration: calibrated,
     models,
     arms,
-    recipes,
+    moeParent,
     coefficients: {
       name: coefficients.name,
       source: coefficients.source,
@@ -85,12 +91,8 @@ export function makePlan(request: PlanRequest): Plan {
       arms: coefficients.arms,
       uncertainty: coefficients.uncertainty.kind,
     },
-    parentLoss: curves.dense(size, seen),
     main,
-    best: bestArm(context, arms, main),
-    validFrom: validFrom(curves, size, seen),
-    aheadOfDense: aheadOfDense(curves, size, seen),
-    split: main === null ? null : { total, ...bestShare(curves, size, total) },
+    ...(moeParent ? withoutLaws : lawResults(context, arms, mixtures, main)),
     advice:
       mainRecipe === null
         ? []
@@ -99,69 +101,145 @@ export function makePlan(request: PlanRequest): Plan {
   return { ...partial, notes: notesOf(partial), sensitivity: sensitivityOf(context, partial) };
 }
 
+/** What the laws say in a plan. */
+type LawResults = Pick<
+  PlanResults,
+  "recipes" | "parentLoss" | "best" | "answer" | "backtest" | "validFrom" | "aheadOfDense" | "split"
+>;
+
+/** Of a parent that is an MoE already the laws say nothing. */
+const withoutLaws: LawResults = {
+  recipes: [],
+  parentLoss: null,
+  best: null,
+  answer: null,
+  backtest: [],
+  validFrom: null,
+  aheadOfDense: null,
+  split: null,
+};
+
+function lawResults(
+  context: PlanContext,
+  arms: readonly ArmPlan[],
+  mixtures: readonly MixturePlan[],
+  main: string | null,
+): LawResults {
+  const { request, size, curves, draws } = context;
+  const { seen, coefficients, level, budget } = request;
+  const largestFitted = coefficients.ranges.tokens?.[1] ?? Infinity;
+  const sunkInterval = sunkIntervalOf(context, largestFitted);
+  const mainTokens = arms.find(({ id, recipe }) => id === "upcycled" && recipe === main)?.tokens ?? null;
+  const total = seen + (mainTokens ?? budget.tokens ?? seen);
+  const recipes = mixtures.map((mixture) => recipePlan(context, mixture, largestFitted, sunkInterval));
+  return {
+    recipes,
+    parentLoss: curves.dense(size, seen),
+    best: bestArm(context, arms, main),
+    answer: planAnswerOf(context, arms, main, recipes.find(({ name }) => name === main)?.ratio ?? 1),
+    backtest: backtest({ coefficients, draws, level }),
+    validFrom: validFrom(curves, size, seen),
+    aheadOfDense: aheadOfDense(curves, size, seen),
+    split: main === null ? null : { total, ...bestShare(curves, size, total) },
+  };
+}
+
+/** The answer about the main recipe; null where the budget does not pay for one of the three arms. */
+function planAnswerOf(
+  { request, size, curves, draws }: PlanContext,
+  arms: readonly ArmPlan[],
+  main: string | null,
+  ratio: number,
+): Answer | null {
+  const tokensOf = (kind: ArmId): number | null =>
+    arms.find(({ id, recipe }) => id === kind && (recipe === null || recipe === main))?.tokens ?? null;
+  const [dense, upcycled, scratch] = [tokensOf("dense"), tokensOf("upcycled"), tokensOf("scratch")];
+  if (dense === null || upcycled === null || scratch === null) return null;
+  const { seen, coefficients, level } = request;
+  const ground: Ground = { size, seen, coefficients, curves, draws, level };
+  const contenders = {
+    dense: { id: "dense", tokens: dense },
+    upcycled: { id: "upcycled", tokens: upcycled },
+    scratch: { id: "scratch", tokens: scratch },
+  } as const;
+  return answerOf(ground, contenders, ratio);
+}
+
 /** First D2 at which upcycling is ahead of training the dense model on; null: never. */
 function aheadOfDense(curves: Curves, size: number, seen: number): number | null {
   const lead = (tokens: number): number => curves.dense(size, seen + tokens) - upcycledLoss(curves, size, seen, tokens);
   return crossings(lead).find(({ to }) => to === "ahead")?.tokens ?? null;
 }
 
-function modelPlan(
+function modelPlanner(
   request: PlanRequest,
-  spec: DecoderSpec,
-  recipe: RecipeShape | null,
   batchTokens: number,
-): ModelPlan {
+  { speed: calibrated }: Calibration,
+): (name: string, spec: DecoderSpec, recipe: RecipeShape | null) => ModelPlan {
   const { gpu, gpus, sequence, speed } = request;
-  const layoutRequest = { spec, gpu, gpus, sequence, batchTokens, speed };
-  const placing = bestLayout(layoutRequest);
-  const flops = forwardFlops(spec, sequence, "causal");
-  const measuredMfu = recipe === null ? request.mfu.dense : request.mfu.moe;
-  const measuredSpeed = measuredMfu === null ? null : (measuredMfu * gpu.peak * gpus) / (3 * flops.total);
-  return {
-    recipe,
-    params: countParams(spec),
-    flops,
-    placing,
-    needs: placing.best === null ? fewestGpus(layoutRequest) : null,
-    tokensPerSecond: placing.best === null ? null : (measuredSpeed ?? placing.best.tokensPerSecond),
-    mfu: placing.best === null ? null : (measuredMfu ?? placing.best.mfu),
+  return (name, spec, recipe) => {
+    const layoutRequest = { spec, gpu, gpus, sequence, batchTokens, speed };
+    const placing = bestLayout(layoutRequest);
+    const flops = forwardFlops(spec, sequence, "causal");
+    const measuredMfu = isMoe(spec) ? request.mfu.moe : request.mfu.dense;
+    const measuredSpeed = measuredMfu === null ? null : (measuredMfu * gpu.peak * gpus) / (3 * flops.total);
+    const { best } = placing;
+    return {
+      name,
+      recipe,
+      params: countParams(spec),
+      flops,
+      placing,
+      needs: best === null ? fewestGpus(layoutRequest) : null,
+      tokensPerSecond: best === null ? null : (measuredSpeed ?? calibrated * best.tokensPerSecond),
+      mfu: best === null ? null : (measuredMfu ?? calibrated * best.mfu),
+    };
   };
 }
 
-function armPlan({ request, size, curves, draws }: PlanContext, id: ArmId, model: ModelPlan): ArmPlan {
+function armPlanner(
+  { request, size, curves, draws }: PlanContext,
+  { low, high }: Calibration,
+): (id: ArmId, model: ModelPlan) => ArmPlan {
   const { gpu, gpus, budget, seen, level } = request;
-  const tokens = affordable(budget, gpu, gpus, model.tokensPerSecond);
-  const recipe = model.recipe === null ? null : recipeName(model.recipe);
-  const seconds = tokens === null || model.tokensPerSecond === null ? null : tokens / model.tokensPerSecond;
-  const gpuHours = seconds === null ? null : (seconds * gpus) / 3600;
-  const loss = tokens === null ? null : lossOf(id, curves, size, seen, tokens);
-  const raw = tokens === null || id !== "upcycled" ? null : curves.upcycled(size, seen, tokens);
-  return {
-    id,
-    recipe,
-    tokens,
-    loss,
-    otherRecipe: recipe !== null && recipe !== request.coefficients.recipe,
-    interval:
-      tokens === null
-        ? null
-        : intervalOf(
-            draws.map((one) => lossOf(id, one, size, seen, tokens)),
-            level,
-          ),
-    unclamped: raw !== null && loss !== null && raw > loss ? raw : null,
-    seconds,
-    gpuHours,
-    money: gpuHours === null ? null : gpuHours * gpu.price,
-    compute: tokens === null ? null : 3 * model.flops.total * tokens,
+  const hasLaws = !isMoe(request.spec);
+  return (id, model) => {
+    const tokens = affordable(budget, gpu, gpus, model.tokensPerSecond);
+    const recipe = id === "dense" ? null : model.name;
+    const seconds = tokens === null || model.tokensPerSecond === null ? null : tokens / model.tokensPerSecond;
+    const isMeasured = (isMoeModel(model) ? request.mfu.moe : request.mfu.dense) !== null;
+    const gpuHours = seconds === null ? null : (seconds * gpus) / 3600;
+    const loss = tokens === null || !hasLaws ? null : lossOf(id, curves, size, seen, tokens);
+    const raw = tokens === null || id !== "upcycled" || !hasLaws ? null : curves.upcycled(size, seen, tokens);
+    return {
+      id,
+      label: armLabel(id, model.name, hasLaws),
+      recipe,
+      tokens,
+      loss,
+      otherRecipe: hasLaws && recipe !== null && recipe !== request.coefficients.recipe,
+      interval:
+        tokens === null || !hasLaws
+          ? null
+          : intervalOf(
+              draws.map((one) => lossOf(id, one, size, seen, tokens)),
+              level,
+            ),
+      unclamped: raw !== null && loss !== null && raw > loss ? raw : null,
+      seconds,
+      secondsInterval: seconds === null || isMeasured ? null : { low: low * seconds, high: high * seconds },
+      gpuHours,
+      money: gpuHours === null ? null : gpuHours * gpu.price,
+      compute: tokens === null ? null : 3 * model.flops.total * tokens,
+    };
   };
 }
 
-/** The middle `level` of the values, such as 0.9; null of fewer than two finite ones. */
-export function intervalOf(values: readonly number[], level: number): Interval | null {
-  const ascending = Float64Array.from(values.filter(Number.isFinite)).sort();
-  if (ascending.length < 2) return null;
-  return { low: quantile(ascending, (1 - level) / 2), high: quantile(ascending, (1 + level) / 2) };
+const isMoeModel = ({ flops }: ModelPlan): boolean => flops.experts > 0;
+
+function armLabel(id: ArmId, model: string, isDenseParent: boolean): string {
+  if (!isDenseParent) return id === "dense" ? "continued MoE" : model;
+  return id === "dense" ? armNames.dense : `${armNames[id]} ${model}`;
 }
 
 function bestArm({ request, size, draws }: PlanContext, arms: readonly ArmPlan[], main: string | null): Plan["best"] {

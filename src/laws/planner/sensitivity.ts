@@ -3,6 +3,8 @@ import { at } from "../../base/at.js";
 import { compact, percent } from "../../base/format.js";
 import { affordable, lossOf, type ArmId } from "./arms.js";
 import type { Curves } from "./coefficients.js";
+import { saturatingReuse } from "./backtest.js";
+import { withForm } from "./law-draws.js";
 import type { PlanContext, PlanResults } from "./plan-types.js";
 
 /** What the arms reach at one end of a variation. */
@@ -18,7 +20,7 @@ export interface Variation {
   readonly assumption: string;
   readonly low: VariedOutcome;
   readonly high: VariedOutcome;
-  /** One end, or both, has another best arm than the plan. */
+  /** At one end, or at both, another arm is best than the one that is ahead in the plan, or those that tie. */
   readonly decides: boolean;
 }
 
@@ -43,23 +45,22 @@ interface PaidArm {
 
 /** Every assumption that can be varied in this plan; empty where the arms cannot be compared. */
 export function sensitivityOf(context: PlanContext, plan: PlanResults): readonly Variation[] {
-  const { best } = plan;
-  if (best === null) return [];
+  const { best, answer } = plan;
+  // Where no law answers there is no choice that could hang on anything.
+  if (best === null || answer === null || answer.verdict === "open") return [];
   const { request, size, curves, draws } = context;
   const arms = plan.arms.flatMap(({ id, tokens, recipe }): PaidArm[] =>
     tokens === null || (recipe !== null && recipe !== plan.main) ? [] : [{ id, tokens }],
   );
   const base: World = { size, seen: request.seen, curves, dense: 1, moe: 1 };
-  const bestId = at(plan.arms, best.arm).id;
   const variations = assumptionsOf(context).map(([assumption, lowEnd, highEnd]): Variation => {
     const low = outcomeOf(arms, lowEnd[0], { ...base, ...lowEnd[1] });
     const high = outcomeOf(arms, highEnd[0], { ...base, ...highEnd[1] });
-    return { assumption, low, high, decides: low.best !== bestId || high.best !== bestId };
+    return { assumption, low, high, decides: [low, high].some(({ best: other }) => !answer.ahead.includes(other)) };
   });
   const ends = drawnEnds(draws, (drawn) => outcomeOf(arms, "", { ...base, curves: drawn }));
   if (ends === null) return variations;
-  const name =
-    plan.coefficients.uncertainty === "rounding" ? "digits the coefficients do not print" : "error of the fits";
+  const name = plan.coefficients.uncertainty === "rounding" ? "errors of the laws" : "errors of the fits";
   const share = best.share === null ? "" : `, same best arm in ${percent(best.share)} of draws`;
   return [
     ...variations,
@@ -67,14 +68,19 @@ export function sensitivityOf(context: PlanContext, plan: PlanResults): readonly
       assumption: `${name}${share}`,
       low: { ...ends[0], label: "worst twentieth" },
       high: { ...ends[1], label: "best twentieth" },
-      decides: best.share !== null && best.share < 0.9,
+      decides: ends.some(({ best: drawn }) => !answer.ahead.includes(drawn)),
     },
   ];
 }
 
 /** The assumptions that the request leaves open, each with two ends. */
-function assumptionsOf({ request, size, models }: PlanContext): readonly [assumption: string, low: End, high: End][] {
-  const { budget, seen, gpu, gpus } = request;
+function assumptionsOf({
+  request,
+  size,
+  curves,
+  models,
+}: PlanContext): readonly [assumption: string, low: End, high: End][] {
+  const { budget, seen, gpu, gpus, coefficients } = request;
   const withoutEmbeddings = size - at(models, 0).params.embedding;
   // Speed and price matter where the budget is not in tokens alone.
   const isTimed = affordable({ ...budget, tokens: null }, gpu, gpus, 1) !== null;
@@ -90,6 +96,16 @@ function assumptionsOf({ request, size, models }: PlanContext): readonly [assump
   if (withoutEmbeddings > 0) {
     const without: End = [`without embeddings, ${compact(withoutEmbeddings)}`, { size: withoutEmbeddings }];
     assumptions.push(["what N counts", without, [`with, ${compact(size)}`, {}]]);
+  }
+  const saturating = saturatingReuse(coefficients, curves);
+  if (saturating !== null) {
+    const form = (name: "no-interaction" | "additive"): Partial<World> => ({
+      curves: withForm(curves, coefficients, coefficients.arms.upcycled.params, name),
+    });
+    assumptions.push(
+      ["gains of a dense model on D1", ["as D1 + D2", {}], ["saturate", { curves: saturating }]],
+      ["form of the upcycled law", ["no interaction", form("no-interaction")], ["additive", form("additive")]],
+    );
   }
   return assumptions;
 }

@@ -170,6 +170,29 @@ export const presets: readonly Preset[] = [
   },
 ];
 
+/** Shapes of models whose trainings are published (`published-runs.ts`) and that are no presets. */
+const shapesOfRuns: Readonly<Record<string, () => DecoderSpec>> = {
+  "llama-2-13b": () => shapeSpec(shape(5120, 40, 40, 40, 13824, 32000)),
+  "llama-2-70b": () => shapeSpec(shape(8192, 80, 64, 8, 28672, 32000)),
+  "llama-3-8b": () => presetSpec("llama-3.1-8b"),
+  "llama-3-70b": () => presetSpec("llama-3.1-70b"),
+  "olmoe-1b-7b": () => {
+    const dense = shapeSpec(shape(2048, 16, 16, 16, 8192, 50304, { qkNorm: "full" }));
+    return mixtureOf(dense, { expansion: 8, granularity: 8, topK: 8 });
+  },
+};
+
+/** The decoder of a published training. Throws Error for an id that is neither a preset nor listed. */
+export function publishedShape(id: string): DecoderSpec {
+  return shapesOfRuns[id]?.() ?? presetSpec(id);
+}
+
+function presetSpec(id: string): DecoderSpec {
+  const preset = presets.find((one) => one.id === id);
+  if (preset === undefined) throw new Error(`no preset ${id}`);
+  return shapeSpec(preset.shape);
+}
+
 /**
  * A usual shape of about `size` parameters: heads of 128 (64 below 500M), four queries per key head, SwiGLU of about
  * 8/3 of the width (multiples of 256), width about 100 times the depth, an even depth, vocabulary 128,256 (32,000 below
@@ -222,6 +245,16 @@ export function mixtureOf(source: DecoderSpec, recipe: RecipeShape): DecoderSpec
       };
       return { ...layer, ffn };
     }),
+  };
+}
+
+/** An MoE with `times` as many routed experts and the same number of them per token (arXiv 2604.19835). */
+export function multipliedExperts(source: DecoderSpec, times: number): DecoderSpec {
+  return {
+    ...source,
+    layers: source.layers.map((layer) =>
+      layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, experts: times * layer.ffn.experts } } : layer,
+    ),
   };
 }
 

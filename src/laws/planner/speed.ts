@@ -38,7 +38,9 @@ export function stepSeconds(
   const { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches } = layout;
   const tokens = (sequence * microBatch) / cp;
   const rows = tokens / tp;
-  const perStage = spec.layers.length / pp;
+  // Every stage waits for the longest one.
+  const perStage = Math.ceil(spec.layers.length / pp);
+  const waiting = (perStage * pp) / spec.layers.length;
   const row = 2 * spec.hidden;
   const link = (span: number): number => speed.links * (span <= gpu.perNode ? gpu.intra : gpu.inter);
 
@@ -66,7 +68,7 @@ export function stepSeconds(
       imbalance: 1,
     });
   const elements = (passesOverActivations * activationBytes * stepTokens) / (gpus * gpu.hbm * speed.links);
-  const compute = unit * 3 * (blocks + head) + recompute + elements;
+  const compute = waiting * (unit * 3 * (blocks + head) + recompute + elements);
 
   // The rest is about one GPU and all micro-batches of the step.
   const layerRuns = microBatches * perStage;

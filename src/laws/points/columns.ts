@@ -3,8 +3,10 @@ import { at as elementAt, valueAt } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { forbiddenHint, isForbiddenName } from "../forms/expression-law.js";
 import { compileExpression, namesIn, parseExpression, type Expression } from "../forms/expression.js";
+import { numberOf, type DecimalSign } from "./numbers.js";
 
-interface ColumnSource {
+/** Where a column is read from. */
+export interface ColumnSource {
   /** Of the law, or `loss`. */
   readonly name: string;
   /** As written by the user, or the header found. */
@@ -16,21 +18,29 @@ interface ColumnSource {
 
 /** Headers taken for a column where the user maps none, ignoring case; the column's own name comes first. */
 const usual: Readonly<Record<string, readonly string[]>> = {
-  N: ["params", "parameters", "model_size", "model size", "size", "n_params", "num_params"],
-  D: ["tokens", "training_tokens", "train_tokens", "n_tokens", "num_tokens"],
+  N: ["params", "parameters", "model_size", "model size", "size", "n_params", "num_params", "num_parameters"],
+  D: [
+    ...["tokens", "training_tokens", "train_tokens", "n_tokens", "num_tokens", "tokens_seen", "train/tokens"],
+    ...["consumed_tokens", "num_input_tokens_seen", "total_tokens", "n_tokens_seen", "optim/n_tokens"],
+  ],
   D1: ["tokens1", "parent_tokens", "dense_tokens"],
   D2: ["tokens2", "upcycled_tokens", "moe_tokens"],
   E: ["experts", "num_experts", "n_experts"],
   G: ["granularity"],
   S: ["sparsity"],
-  loss: ["final_loss", "val_loss", "validation_loss", "test_loss", "eval_loss", "heldout_loss", "l"],
+  U: ["unique_tokens"],
+  C: ["compute", "flops", "flop", "budget", "training flop"],
+  loss: [
+    ...["final_loss", "val_loss", "validation_loss", "test_loss", "eval_loss", "heldout_loss", "l"],
+    ...["eval/loss", "val/loss", "validation/loss", "valid/loss", "test/loss", "eval/lm_loss"],
+  ],
   group: ["kind"],
 };
 
 /** `N=params,D=tokens` as pairs. Throws inputError for anything else. */
 export function parseMapping(text: string): ReadonlyMap<string, string> {
   const pairs = new Map<string, string>();
-  for (const part of text.split(",")) {
+  for (const part of splitOutside(text)) {
     const at = part.indexOf("=");
     const [name, source] = [part.slice(0, at).trim(), part.slice(at + 1).trim()];
     if (at < 0 || !/^[A-Za-z_]\w*$/.test(name) || source === "") {
@@ -46,6 +56,21 @@ export function parseMapping(text: string): ReadonlyMap<string, string> {
     pairs.set(name, source);
   }
   return pairs;
+}
+
+/** The parts between commas that stand outside of parentheses. */
+export function splitOutside(text: string): readonly string[] {
+  const parts: string[] = [];
+  let depth = 0;
+  let part = "";
+  for (const character of text) {
+    depth += character === "(" ? 1 : character === ")" ? -1 : 0;
+    if (character === "," && depth <= 0) {
+      parts.push(part);
+      part = "";
+    } else part += character;
+  }
+  return [...parts, part];
 }
 
 /**
@@ -123,16 +148,27 @@ export function headerList(headers: readonly string[]): string {
   return first.join(", ") + (headers.length > first.length ? ", ..." : "");
 }
 
+/** The table's side of a column: its headers, its cells, and how numbers are written in them. */
+export interface Cells {
+  readonly headers: readonly string[];
+  readonly rows: number;
+  readonly decimal: DecimalSign;
+  readonly cell: (header: string, row: number) => string;
+}
+
+/** The headers whose cells a column is computed from. */
+export function headersOf({ formula }: ColumnSource, headers: readonly string[]): readonly string[] {
+  return namesIn(formula).all.filter((name) => headers.includes(name));
+}
+
 /**
  * Values [rows] of a column; its formula may use headers and the `columns` read before it. An empty or unreadable cell
  * is NaN. Throws inputError for a name that is neither.
  */
 export function readColumn(
   source: ColumnSource,
-  cell: (header: string, row: number) => string | undefined,
+  { headers, rows, decimal, cell }: Cells,
   columns: Readonly<Record<string, Float64Array>>,
-  rows: number,
-  headers: readonly string[],
 ): Float64Array {
   const { all } = namesIn(source.formula);
   for (const name of all) {
@@ -146,13 +182,8 @@ export function readColumn(
   const evaluate = compileExpression(source.formula, [], all);
   return Float64Array.from({ length: rows }, (_, row) => {
     const values = all.map((name) =>
-      headers.includes(name) ? numberIn(cell(name, row)) : elementAt(valueAt(columns, name), row),
+      headers.includes(name) ? numberOf(cell(name, row), decimal) : elementAt(valueAt(columns, name), row),
     );
     return evaluate([], values).value;
   });
-}
-
-/** NaN for text, for an empty cell, and for the spellings of missing values. */
-function numberIn(text: string | undefined): number {
-  return text === undefined || text.trim() === "" ? NaN : Number(text);
 }

@@ -1,5 +1,5 @@
 /** A fit from points to everything a report says about it: optimum, intervals, comparison, warnings. */
-import { at as elementAt } from "../../base/at.js";
+import { at as elementAt, valueAt } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { clusterCount, naturalDraws, summarise, type BootstrapInterval } from "../fitting/bootstrap.js";
 import { lawOf, type LawName } from "../fitting/catalogue.js";
@@ -9,8 +9,30 @@ import { bestOf, fitLaw, problemOf, startsOf, type Fit, type StartMethod } from 
 import { extrapolationWarnings, identificationWarnings, type Warning } from "../fitting/identification.js";
 import type { LocalFit, Problem } from "../solvers/local-fit.js";
 import type { Loss } from "../solvers/loss.js";
-import { profileParameter, profilePrediction, type Profile } from "../fitting/profile.js";
-import { placesOf, predict, type Law, type Points } from "../forms/types.js";
+import {
+  linearPrediction,
+  profileParameter,
+  profilePrediction,
+  type Interval,
+  type Profile,
+} from "../fitting/profile.js";
+import { outOfRange, placesOf, predict, type Law, type Points } from "../forms/types.js";
+import {
+  dependenceOf,
+  dependenceWarning,
+  duplicateWarning,
+  misfitWarning,
+  outlierWarning,
+  rivalWarnings,
+  worthWarnings,
+  type PointName,
+} from "../fitting/findings.js";
+import { misfitOf, type Misfit } from "../fitting/misfit.js";
+import { newRunInterval, noiseOfOne } from "../fitting/new-run.js";
+import { outliersOf } from "../fitting/outliers.js";
+import { rivalsOf, type Rival } from "../fitting/rivals.js";
+import { runNoise, runNoiseOf, type RunNoise, type Variance } from "../fitting/run-noise.js";
+import { tangentOf } from "../fitting/tangent.js";
 import type { Job } from "./jobs.js";
 import { openPool, type Pool } from "./pool.js";
 
@@ -50,7 +72,21 @@ interface Prediction {
   readonly loss: number;
   readonly profile: Profile | null;
   readonly bootstrap: BootstrapInterval | null;
+  /** Where the loss of a new training run lies, which is wider than where the law lies. */
+  readonly newRun: Interval;
+  /** The same place by the forms that the points cannot tell from this one. */
+  readonly rivals: Readonly<Record<string, number>>;
   readonly warnings: readonly Warning[];
+}
+
+/** What is known of a fit's points and of their noise. */
+export interface Noise {
+  /** Standard deviation of one point about the law, in ln L, of a run that was not fitted. */
+  readonly ofOnePoint: number;
+  /** Training runs, where a column names them; null where points are taken as independent. */
+  readonly runs: number | null;
+  /** Correlation of two points of one run; null where points are taken as independent. */
+  readonly correlation: number | null;
 }
 
 /** A fit with its intervals, predictions, comparison and warnings. */
@@ -62,6 +98,13 @@ export interface FitReport {
   /** Natural parameters of every draw, by parameter. */
   readonly draws: Readonly<Record<string, Float64Array>>;
   readonly predictions: readonly Prediction[];
+  readonly noise: Noise;
+  /** The test of whether residuals hold a pattern; null where there are too few points for it. */
+  readonly misfit: Misfit | null;
+  /** Points far from the fit, by their place among the points, and their lines where those are known. */
+  readonly outliers: readonly { readonly line: number | null; readonly residual: number; readonly size: number }[];
+  /** Other forms over the same columns. */
+  readonly rivals: readonly { readonly law: string; readonly lead: number; readonly verdict: Rival["verdict"] }[];
   /** Sentences about the points. */
   readonly notes: readonly string[];
   readonly warnings: readonly Warning[];
@@ -159,7 +202,7 @@ async function drawFits(
 }
 
 function report(
-  { points, loss, level, profile, compare, predict: places }: FitRequest,
+  { points, loss, lines, level, profile, compare, predict: places }: FitRequest,
   law: Law,
   problem: Problem,
   fit: Fit,
@@ -167,12 +210,27 @@ function report(
   notes: readonly string[],
   progress: (state: FitProgress) => void,
 ): FitReport {
+  const pointName: PointName = (i) => (lines === undefined ? `point ${i + 1}` : `line ${lines[i]}`);
+  const tangent = tangentOf(fit, problem);
+  const { cluster } = points;
+  const noise = cluster === undefined ? null : runNoiseOf(fit, problem, cluster);
+  const ofOne = noiseOfOne(
+    fit.residuals,
+    fit.bound.p,
+    cluster === undefined ? null : runNoise(tangent, cluster, fit.residuals),
+  );
+  const quality = qualityOf(fit, points);
+  const dependence = dependenceOf(fit, points, tangent);
+  // Points that go together would pass for a pattern.
+  const misfit = misfitOf(fit, dependence === null ? points : { ...points, cluster: dependence.runs }, tangent);
+  const outliers = outliersOf(fit, problem);
+  const rivals = rivalsOf(fit, points, loss);
   const natural = draws.length === 0 ? [] : naturalDraws(fit.bound, draws);
   const profiles: Record<string, Profile> = {};
   const intervals: Record<string, BootstrapInterval> = {};
   law.parameters.forEach(({ name }, j) => {
     if (profile) {
-      profiles[name] = profileParameter(fit, problem, j, { level });
+      profiles[name] = profileParameter(fit, problem, j, { level, noise });
       progress({ what: "profile", done: j + 1, total: law.parameters.length });
     }
     if (natural.length > 0) intervals[name] = summarise(elementAt(natural, j), level);
@@ -187,13 +245,40 @@ function report(
     fit,
     profiles,
     notes,
-    quality: qualityOf(fit, points),
+    quality,
+    misfit,
+    noise: {
+      ofOnePoint: Math.sqrt(ofOne.value),
+      runs: noise?.runs ?? null,
+      correlation: noise?.correlation ?? null,
+    },
+    outliers: outliers.map(({ point, ...rest }) => ({ line: lines?.[point] ?? null, ...rest })),
+    rivals: rivals.map(({ fit: { law: rival }, lead, verdict }) => ({ law: rival.id, lead, verdict })),
     comparison: others.length === 0 ? [] : [criteria(fit, points), ...others],
     bootstrap: intervals,
     draws: Object.fromEntries(natural.map((values, j) => [elementAt(law.parameters, j).name, values])),
-    predictions: places.map((at) => predictionAt(at, points, problem, fit, draws, { profile, level })),
-    warnings: identificationWarnings(fit, problem, { profile: profiles, bootstrap: intervals }),
+    predictions: places.map((at) =>
+      predictionAt(at, points, problem, fit, draws, { profile, level, noise, ofOne, rivals }),
+    ),
+    warnings: [
+      ...worthWarnings(fit, quality),
+      ...identificationWarnings(fit, problem, { profile: profiles, bootstrap: intervals }),
+      ...(misfit?.isFlagged === true ? [misfitWarning(misfit)] : []),
+      ...(dependence === null ? [] : [dependenceWarning(fit, dependence)]),
+      ...rivalWarnings(rivals),
+      ...outlierWarning(outliers, pointName),
+      ...duplicateWarning(points, pointName),
+    ],
   };
+}
+
+interface PredictionOptions {
+  readonly profile: boolean;
+  readonly level: number;
+  readonly noise: RunNoise | null;
+  /** Variance of one new point. */
+  readonly ofOne: Variance;
+  readonly rivals: readonly Rival[];
 }
 
 function predictionAt(
@@ -202,7 +287,7 @@ function predictionAt(
   problem: Problem,
   fit: Fit,
   draws: Float64Array,
-  { profile, level }: { profile: boolean; level: number },
+  { profile, level, noise, ofOne, rivals }: PredictionOptions,
 ): Prediction {
   const values = Object.fromEntries(Object.entries(columns).map(([name, value]) => [name, [value]]));
   // Columns that the group's law does not use have no value.
@@ -224,12 +309,27 @@ function predictionAt(
     evaluator.evaluate(draws.subarray(i * p, (i + 1) * p), out);
     return Math.exp(elementAt(out, 0));
   });
+  const loss = elementAt(predict(fit.law, fit.params, place), 0);
+  const byProfile = profile ? profilePrediction(fit, problem, place, { level, noise }) : null;
+  const byBootstrap = drawnLosses.length === 0 ? null : summarise(drawnLosses, level);
+  const own: Interval =
+    byProfile ??
+    (byBootstrap === null
+      ? linearPrediction(fit, problem, place, { level, noise })
+      : { ...byBootstrap, lowOpen: false, highOpen: false });
+  const { low, high, lowOpen, highOpen } = newRunInterval(own, loss, ofOne);
   return {
     at: columns,
     group: group ?? null,
-    loss: elementAt(predict(fit.law, fit.params, place), 0),
-    profile: profile ? profilePrediction(fit, problem, place, { level }) : null,
-    bootstrap: drawnLosses.length === 0 ? null : summarise(drawnLosses, level),
+    loss,
+    profile: byProfile,
+    bootstrap: byBootstrap,
+    newRun: { level, low, high, lowOpen, highOpen },
+    rivals: Object.fromEntries(
+      rivals
+        .filter(({ verdict }) => verdict !== "worse")
+        .map(({ fit: rival }) => [rival.law.id, elementAt(predict(rival.law, rival.params, place), 0)]),
+    ),
     warnings: extrapolationWarnings(alike, placesOf(values)),
   };
 }
@@ -246,14 +346,14 @@ function checkPlaces(law: Law, places: FitRequest["predict"]): void {
       );
     }
     if (law.groups === undefined && group !== undefined) throw inputError(`the law ${law.id} has no groups`, { where });
-    const required = part?.columns ?? law.columns.map(({ name }) => name);
-    const names = [...(group === undefined ? [] : [`group=${group}`]), ...required.map((column) => `${column}=...`)];
-    for (const name of required) {
-      if (!((columns[name] ?? 0) > 0) && !(name === "S" && columns[name] === 0))
-        throw inputError(`a prediction of ${law.id} needs ${name}`, {
-          where,
-          hint: `write ${names.join(",")}`,
-        });
+    const required = law.columns.filter(({ name }) => part === undefined || part.columns.includes(name));
+    const names = [...(group === undefined ? [] : [`group=${group}`]), ...required.map(({ name }) => `${name}=...`)];
+    for (const column of required) {
+      const { name } = column;
+      if (!Object.hasOwn(columns, name))
+        throw inputError(`a prediction of ${law.id} needs ${name}`, { where, hint: `write ${names.join(",")}` });
+      const wrong = outOfRange(column, valueAt(columns, name));
+      if (wrong !== null) throw inputError(`${name} is ${columns[name]}, ${wrong}`, { where });
     }
   }
 }

@@ -1,9 +1,10 @@
 /**
- * Points from the tool's own runs: folders of studies (`result.json`) and of trainings (`run.json`, `metrics.jsonl`),
- * at any depth. Only the LAST evaluation of a run counts: losses in the middle of a learning-rate schedule belong to no
+ * Points from folders of runs, at any depth: the tool's own studies (`result.json`) and trainings (`run.json`,
+ * `metrics.jsonl`), those of Hugging Face's Trainer (`trainer_state.json`) and logs of Megatron-LM (`*.log`). Only
+ * the LAST evaluation of a run counts: losses in the middle of a learning-rate schedule belong to no
  * finished model.
  */
-import { readdir } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { inputError } from "../../base/errors.js";
 import { countParams } from "../../model/cost/params.js";
@@ -14,15 +15,18 @@ import { readJson } from "../../files/io/ranges.js";
 import type { Law } from "../forms/types.js";
 import type { ArmResult, ArmRun, StudyResult } from "../../model/results/result.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
-import type { Table } from "./table.js";
+import { specFromConfig } from "../../model/decoder/config.js";
+import { readTable, type Table } from "./table.js";
+import { isMegatronLog } from "./training-logs.js";
 
 /** One finished model. N is the dense model's size, or the size of the parent of an upcycled one. */
 interface RunPoint {
   readonly run: string;
   readonly group: "dense" | "moe" | "upcycled";
-  readonly N: number;
-  readonly active: number;
-  readonly total: number;
+  /** Null where a log does not say it. */
+  readonly N: number | null;
+  readonly active: number | null;
+  readonly total: number | null;
   /** Tokens of this model's own training; of a continued dense model those of its parent too. */
   readonly D: number | null;
   readonly D1: number | null;
@@ -41,7 +45,9 @@ export async function readRuns(dir: string, law: Law): Promise<Table> {
   if (all.length === 0) {
     throw inputError("no finished run in this folder", {
       where: dir,
-      hint: "expected result.json of a study, or run.json with metrics.jsonl of a training",
+      hint:
+        "expected result.json of a study, run.json with metrics.jsonl of a training, trainer_state.json, or *.log of " +
+        "Megatron-LM",
     });
   }
   const upcycled = law.columns.some(({ name }) => name === "D2") && law.groups === undefined;
@@ -68,14 +74,73 @@ async function pointsBelow(root: string, dir: string, depth: number): Promise<Ru
     return ofStudy((await readJson(join(dir, "result.json"))) as StudyResult, relative(root, dir));
   if ((await exists(join(dir, "run.json"))) && (await exists(join(dir, "metrics.jsonl"))))
     return ofRun(dir, relative(root, dir));
-  if (depth === deepest) return [];
   const entries = await withFsErrors(dir, "read folder", () => readdir(dir, { withFileTypes: true }));
+  const trainer = await ofTrainer(
+    dir,
+    relative(root, dir),
+    entries.map(({ name }) => name),
+  );
+  if (trainer !== null) return trainer;
   const points: RunPoint[] = [];
+  for (const { name } of entries.filter((entry) => entry.isFile() && entry.name.endsWith(".log")))
+    points.push(...(await ofLog(join(dir, name), relative(root, join(dir, name)))));
+  if (depth === deepest) return points;
   for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
     if (entry.isDirectory() && !entry.name.startsWith("."))
       points.push(...(await pointsBelow(root, join(dir, entry.name), depth + 1)));
   }
   return points;
+}
+
+/**
+ * The last evaluation of a run of Hugging Face's Trainer: its own state, or that of its last checkpoint. Null where the
+ * folder holds neither.
+ */
+async function ofTrainer(dir: string, name: string, entries: readonly string[]): Promise<RunPoint[] | null> {
+  const step = (entry: string): number => Number(/^checkpoint-(\d+)$/.exec(entry)?.[1] ?? NaN);
+  const last = entries.filter((entry) => step(entry) >= 0).sort((a, b) => step(b) - step(a))[0];
+  const places = [dir, ...(last === undefined ? [] : [join(dir, last)])];
+  for (const place of places) {
+    const file = join(place, "trainer_state.json");
+    if (!(await exists(file))) continue;
+    const config = join(place, "config.json");
+    return lastRow(await readTable(file), name, (await exists(config)) ? await sizeOf(config) : null);
+  }
+  return null;
+}
+
+/** Total and active parameters of a model in Hugging Face's format; null where it is of no family that we know. */
+async function sizeOf(config: string): Promise<{ readonly active: number; readonly total: number } | null> {
+  const value = await readJson(config);
+  try {
+    return countParams(specFromConfig(value, config));
+  } catch {
+    return null;
+  }
+}
+
+/** The last row of a log of Megatron-LM; none of any other log. */
+async function ofLog(file: string, name: string): Promise<RunPoint[]> {
+  const text = await withFsErrors(file, "read", () => readFile(file, "utf8"));
+  return isMegatronLog(text) ? lastRow(await readTable(file), name, null) : [];
+}
+
+function lastRow(
+  { headers: names, rows }: Table,
+  run: string,
+  size: { readonly active: number; readonly total: number } | null,
+): RunPoint[] {
+  const cells = rows.at(-1) ?? [];
+  const value = (name: string): number | null => {
+    const text = cells[names.indexOf(name)] ?? "";
+    return text === "" ? null : Number(text);
+  };
+  const loss = value("loss");
+  if (loss === null) return [];
+  const total = size?.total ?? value("params");
+  const isDense = size === null || size.active === size.total;
+  const counts = { N: total, active: size?.active ?? total, total, D: value("tokens"), D1: null, D2: null };
+  return [{ run, group: isDense ? "dense" : "moe", ...counts, loss }];
 }
 
 /** Points of all runs of a study; `name` is the path of its folder, for the names of the runs. */

@@ -1,6 +1,7 @@
 /**
- * Tables of text cells from files: CSV (comma, semicolon or tab), JSON lines, a JSON list, also compressed with gzip;
- * and Parquet.
+ * Tables of text cells from files: CSV (comma, semicolon or tab), JSON lines, a JSON list, a trainer's state or log,
+ * also
+ * compressed with gzip; and Parquet.
  */
 import { at as elementAt } from "../../base/at.js";
 import { gunzipSync } from "node:zlib";
@@ -9,6 +10,7 @@ import { isNestedTooDeeply, nestedTooDeeply } from "../../files/formats/duplicat
 import { bytes as bytesText } from "../../base/format.js";
 import { sizeLimits, tooLarge, utf8Text } from "../../files/io/open.js";
 import { inputName, readInput } from "../../files/io/streams.js";
+import { isMegatronLog, isTrainerState, megatronTable, trainerTable, withRunsInRows } from "./training-logs.js";
 
 /** A table of text cells. */
 export interface Table {
@@ -37,9 +39,26 @@ export async function readTable(file: string): Promise<Table> {
   const text = utf8Text(plain, path, "file is not UTF-8 text, nor such text compressed with gzip");
   const first = text.trimStart()[0];
   if (first === undefined) throw inputError("the file is empty", { where: path });
-  if (first === "{") return fromObjects(parseLines(text, path), path);
+  if (first === "{") return trainerState(text, path) ?? fromObjects(parseLines(text, path), path);
+  if (isMegatronLog(text)) return filled(megatronTable(text), path);
   if (first === "[") return fromObjects(parseList(text, path), path);
-  return parseCsv(text, path);
+  return withRunsInRows(parseCsv(text, path));
+}
+
+/** The table of a `trainer_state.json`; null where the text is no such file. */
+function trainerState(text: string, path: string): Table | null {
+  if (!text.includes('"log_history"') || isNestedTooDeeply(text)) return null;
+  try {
+    const value = JSON.parse(text) as unknown;
+    return isTrainerState(value) ? filled(trainerTable(value), path) : null;
+  } catch {
+    return null;
+  }
+}
+
+function filled(table: Table, path: string): Table {
+  if (table.rows.length === 0) throw inputError("this log holds no loss", { where: path });
+  return table;
 }
 
 /** Equal rows take next to nothing in a Parquet file. */
@@ -164,7 +183,7 @@ interface CsvRecord {
  * quoted cell that is not closed, for no rows, for two columns of one name, and for rows of other lengths.
  */
 export function parseCsv(text: string, path: string): Table {
-  const [head, ...rows] = csvRecords(text.replace(/^\ufeff/, ""), path);
+  const [head, ...rows] = headed(csvRecords(text.replace(/^\ufeff/, ""), path));
   if (head === undefined || rows.length === 0)
     throw inputError("expected a line of column names and lines of values", { where: path });
   const twice = head.cells.find((name, i) => name !== "" && head.cells.indexOf(name) !== i);
@@ -173,24 +192,49 @@ export function parseCsv(text: string, path: string): Table {
   if (ragged !== undefined)
     throw inputError(`${ragged.cells.length} cells, the heading has ${head.cells.length}`, {
       where: `${path}:${ragged.line}`,
+      hint:
+        ragged.cells.length > head.cells.length
+          ? `the cells: ${ragged.cells.join(" | ")}; if a number has commas in it, put it in quotes ("1,000"), or ` +
+            "separate columns with semicolons"
+          : `the cells: ${ragged.cells.join(" | ")}`,
     });
   return { headers: head.cells, rows: rows.map(({ cells }) => cells), lines: rows.map(({ line }) => line) };
 }
 
-/** The separator that the heading has most of. */
+/**
+ * Without lines that begin with a number sign. Where the first line left holds numbers only, the last comment before it
+ * is the heading, as NumPy writes it.
+ */
+function headed(records: readonly CsvRecord[]): readonly CsvRecord[] {
+  const isComment = ({ cells: [first = ""] }: CsvRecord): boolean => first.startsWith("#");
+  const at = records.findIndex((record) => !isComment(record));
+  const first = records[at];
+  const comment = records[at - 1];
+  const rest = records.filter((record, i) => i > at && !isComment(record));
+  if (first === undefined) return [];
+  const isNumbers = first.cells.every((cell) => cell === "" || Number.isFinite(Number(cell)));
+  if (!isNumbers || comment?.cells.length !== first.cells.length) return [first, ...rest];
+  const [name = "", ...others] = comment.cells;
+  return [{ ...comment, cells: [name.replace(/^#+\s*/, ""), ...others] }, first, ...rest];
+}
+
+/** The separator that the first line says (`sep=;`, as spreadsheets write it), or that the heading has most of. */
 function separatorOf(source: string): string {
-  const heading = source.slice(0, source.search(/\r?\n|$/));
+  const [, stated] = /^sep=(.)\r?\n/.exec(source) ?? [];
+  if (stated !== undefined) return stated;
+  const heading = source.split(/\r?\n/).find((line) => line.trim() !== "" && !line.startsWith("#")) ?? "";
   return [",", ";", "\t"].reduce((best, next) =>
     heading.split(next).length > heading.split(best).length ? next : best,
   );
 }
 
 /** Records that have at least one cell with text. */
-function csvRecords(source: string, path: string): CsvRecord[] {
-  const separator = separatorOf(source);
+function csvRecords(text: string, path: string): CsvRecord[] {
+  const separator = separatorOf(text);
+  const source = text.replace(/^sep=.\r?\n/, "");
   const records: CsvRecord[] = [];
-  let line = 1;
-  let start = 1;
+  let line = source === text ? 1 : 2;
+  let start = line;
   let cells: string[] = [];
   let cell = "";
   let isQuoted = false;
@@ -206,6 +250,17 @@ function csvRecords(source: string, path: string): CsvRecord[] {
   };
   for (let i = 0; i < source.length; i++) {
     const character = elementAt(source, i);
+    if (character === "#" && cells.length === 0 && cell === "" && !isQuoted) {
+      // A comment is a record of its own, whatever quotes it holds.
+      const end = source.indexOf("\n", i);
+      const comment = source.slice(i, end === -1 ? undefined : end);
+      records.push({ line: start, cells: comment.split(separator).map((part) => part.trim()) });
+      if (end === -1) break;
+      i = end;
+      line += 1;
+      start = line;
+      continue;
+    }
     if (character === "\n") line += 1;
     if (isQuoted) {
       if (character !== '"') cell += character;

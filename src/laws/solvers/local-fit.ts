@@ -5,7 +5,7 @@ import { at } from "../../base/at.js";
 import { meanOf } from "../../base/mean.js";
 import { levenberg } from "./levenberg.js";
 import { solve } from "../../base/linear-algebra.js";
-import type { Loss } from "./loss.js";
+import { isSquared, type Loss } from "./loss.js";
 import { Objective, type Penalty } from "./objective.js";
 import type { BoundLaw } from "../forms/types.js";
 import { largestSize } from "../../base/vectors.js";
@@ -48,7 +48,7 @@ export function fitFrom(
   const { bound, logLoss, weights, loss } = problem;
   const objective = new Objective(bound, logLoss, weights, loss.name, loss.delta);
   objective.penalty = penalty;
-  if (loss.name === "mse") return finished(objective, loss, levenberg(objective, start, limits));
+  if (isSquared(loss.name)) return finished(objective, loss, levenberg(objective, start, limits));
   const near = approached(objective, start, limits);
   if (loss.name === "lad") return leastAbsolute(objective, near, limits);
   return finished(objective, loss, bfgs(objective, near, limits));

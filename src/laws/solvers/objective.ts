@@ -5,7 +5,7 @@
  *
  * Dimensions: `n` points, `p` internal parameters.
  */
-import type { LossName } from "./loss.js";
+import { isSquared, lossOf, type LossName } from "./loss.js";
 import type { Evaluator, Functional } from "../forms/types.js";
 import type { Box } from "./box.js";
 import { addScaled, dot3, zeros, type Matrix } from "../../base/vectors.js";
@@ -21,7 +21,7 @@ export interface Penalty {
 /** The objective of one fit. It remembers the last evaluated point, which `curvature` and `dataSum` are about. */
 export class Objective {
   readonly p: number;
-  /** ln prediction - ln observation of the last evaluated point. */
+  /** ln prediction - ln observation of the last evaluated point; prediction - observation where those are fitted. */
   readonly residuals: Float64Array;
   /** d ln L_i / d theta_j: a row per parameter, a column per point. */
   private readonly jacobian: Matrix;
@@ -32,6 +32,8 @@ export class Objective {
   delta: number;
   private readonly slopes: Float64Array;
   private readonly penaltyGradient: Float64Array;
+  /** Of raw residuals only: the observed losses, and the predictions of the last evaluated point. */
+  private readonly raw: { readonly observed: Float64Array; readonly predicted: Float64Array } | null;
 
   constructor(
     readonly law: Evaluator & Box & { readonly p: number },
@@ -45,7 +47,8 @@ export class Objective {
     this.jacobian = zeros(law.p, law.n);
     this.slopes = new Float64Array(law.n);
     this.penaltyGradient = new Float64Array(law.p);
-    this.delta = loss === "mse" ? Infinity : delta;
+    this.delta = isSquared(loss) ? Infinity : delta;
+    this.raw = loss === "mse-raw" ? { observed: logLoss.map(Math.exp), predicted: new Float64Array(law.n) } : null;
   }
 
   /** Huber: 1 / delta; squares: 1. */
@@ -63,7 +66,7 @@ export class Objective {
     const { law, residuals, slopes, penalty, penaltyGradient, scale } = this;
     this.evaluations += 1;
     law.evaluate(theta, residuals);
-    const data = this.weighResiduals() * scale;
+    const data = this.raw === null ? this.weighResiduals() * scale : this.weighRawResiduals(this.raw);
     law.pullback(slopes, gradient);
     if (penalty === null) return data;
     const weight = penalty.weight * scale;
@@ -95,6 +98,25 @@ export class Objective {
   }
 
   /**
+   * The same for squares of prediction - observation, whose slope by ln prediction is the residual times the
+   * prediction.
+   */
+  private weighRawResiduals({ observed, predicted }: NonNullable<Objective["raw"]>): number {
+    const { weights, residuals, slopes } = this;
+    let sum = 0;
+    for (let i = 0; i < residuals.length; i++) {
+      const prediction = Math.exp(residuals[i]!);
+      const r = prediction - observed[i]!;
+      const w = weights[i]!;
+      predicted[i] = prediction;
+      residuals[i] = r;
+      sum += w * 0.5 * r * r;
+      slopes[i] = w * r * prediction;
+    }
+    return sum;
+  }
+
+  /**
    * Fills the rows [p][p] of the Gauss-Newton matrix J^T W J of the last evaluated point, W = w psi(r) / r: a convex
    * quadratic with this matrix lies above Huber's loss and touches it there (iteratively reweighted least squares).
    */
@@ -103,7 +125,8 @@ export class Objective {
     law.jacobian(jacobian.values);
     for (let i = 0; i < residuals.length; i++) {
       const size = Math.abs(residuals[i]!);
-      slopes[i] = weights[i]! * scale * (size <= delta ? 1 : delta / size);
+      const steepness = this.raw === null ? 1 : this.raw.predicted[i]! ** 2;
+      slopes[i] = weights[i]! * scale * steepness * (size <= delta ? 1 : delta / size);
     }
     for (const [j, own] of jacobian.rows.entries()) {
       for (const [k, other] of jacobian.rows.entries()) {
@@ -125,14 +148,8 @@ export class Objective {
   dataSum(loss: LossName): number {
     const { residuals, weights, delta } = this;
     let sum = 0;
-    for (let i = 0; i < residuals.length; i++) sum += weights[i]! * pointLoss(loss, Math.abs(residuals[i]!), delta);
+    for (let i = 0; i < residuals.length; i++)
+      sum += weights[i]! * lossOf({ name: loss, delta }, Math.abs(residuals[i]!));
     return sum;
   }
-}
-
-/** What one residual of this size counts, as reported. */
-function pointLoss(loss: LossName, size: number, delta: number): number {
-  if (loss === "mse") return size * size;
-  if (loss === "lad") return size;
-  return size <= delta ? (size * size) / 2 : delta * (size - delta / 2);
 }

@@ -9,6 +9,7 @@ import { refuseDepartures, unknownKeys } from "./attributes.js";
 import { allExpertTensors, mostTensors } from "./bounds.js";
 import { readQuantization } from "./quantization.js";
 import { families, ownFamily } from "./types.js";
+import { textPartOf } from "./text-part.js";
 import type { Dialect } from "./families/common.js";
 import { writeCommon } from "./families/common.js";
 import { ConfigReader } from "./families/reader.js";
@@ -74,6 +75,7 @@ import { jais2 } from "./families/jais2.js";
 import { hyperclovax } from "./families/hyperclovax.js";
 import { vaultgemma } from "./families/vaultgemma.js";
 import { upcycle } from "./families/upcycle.js";
+import { requireSaidWindows } from "./families/windows.js";
 
 const dialects: Readonly<Record<Family, Dialect>> = {
   upcycle,
@@ -151,13 +153,21 @@ const transformersVersion = "5.18.0";
 export type ConfigDtype = "float32" | "bfloat16" | "float16";
 
 /**
+ * The config of the decoder: of a multimodal model the one of its text model. Throws inputError for what is no object.
+ */
+export function decoderConfig(config: unknown, where: string): Readonly<Record<string, unknown>> {
+  if (typeof config !== "object" || config === null || Array.isArray(config))
+    throw inputError("not a JSON object", { where });
+  const keys = config as Readonly<Record<string, unknown>>;
+  return textPartOf(keys, where)?.config ?? keys;
+}
+
+/**
  * Reads a parsed `config.json`; `where` is the file's path, for errors. Absent keys mean what the family's transformers
  * class says they mean; sizes must be present. Throws inputError naming file, key, value and what is supported.
  */
 export function specFromConfig(config: unknown, where: string): DecoderSpec {
-  if (typeof config !== "object" || config === null || Array.isArray(config))
-    throw inputError("not a JSON object", { where });
-  const reader = new ConfigReader(config as Record<string, unknown>, where);
+  const reader = new ConfigReader(decoderConfig(config, where), where);
   const type = reader.get("model_type");
   if (typeof type !== "string" || !Object.hasOwn(dialects, type)) {
     throw reader.fail("model_type", `one of ${families.join(", ")}`);
@@ -166,6 +176,7 @@ export function specFromConfig(config: unknown, where: string): DecoderSpec {
   readQuantization(config, where);
   refuseDepartures(reader, type as Family);
   const spec = dialects[type as Family].read(reader);
+  requireSaidWindows(reader, spec);
   const tensors = allExpertTensors(spec);
   if (tensors > mostTensors) {
     throw inputError(`${spec.layers.length} layers of experts are ${tensors} tensors, the limit is ${mostTensors}`, {

@@ -419,6 +419,6 @@ export const plainBlocks = {
 } as const satisfies Partial<DecoderSpec>;
 
 /** True if any block is a mixture of experts. */
-export function isMoe(spec: DecoderSpec): boolean {
+export function isMoe(spec: Pick<DecoderSpec, "layers">): boolean {
   return spec.layers.some((layer) => layer.ffn.kind === "moe");
 }

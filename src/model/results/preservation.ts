@@ -30,6 +30,8 @@ export interface PreservationReport extends FunctionComparison {
   readonly source: string;
   /** Tokens per sequence. */
   readonly sequence: number;
+  /** Parts of the models that sequences of this length do not reach (`partsBeyond`). */
+  readonly unreached: readonly string[];
   /** Null where the two cannot be compared layer by layer. */
   readonly layers: readonly LayerError[] | null;
   readonly precision: { readonly parent: StoredPrecision; readonly child: StoredPrecision };
@@ -96,6 +98,15 @@ export function judgePreservation(relative: number, precision: PreservationRepor
     `The two models do not compute the same function: logits differ by up to ${digits(100 * relative)} % of ` +
       "the largest.",
   );
+}
+
+/** What the measurement says nothing about, as a sentence; null: it reached every part. */
+export function unreachedWords({
+  sequence,
+  unreached,
+}: Pick<PreservationReport, "sequence" | "unreached">): string | null {
+  if (unreached.length === 0) return null;
+  return `Sequences of ${sequence} tokens were too short to show: ${unreached.join("; ")}.`;
 }
 
 const digits = (value: number): string => String(Number(value.toPrecision(3)));

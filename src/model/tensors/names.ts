@@ -713,6 +713,63 @@ const tables: Readonly<Record<Family, NameTable>> = {
   gpt2,
 };
 
+/** Which of a family's two forms of names. */
+export type NameForm =
+  /** Of files: what `save_pretrained` writes. */
+  | "files"
+  /**
+   * Of transformers 5's modules: what `state_dict()` gives, FSDP saves, and `save_original_format=False` writes. Experts
+   * of a layer are two tensors.
+   */
+  | "modules";
+
+const moduleExperts = (prefix: string): NameTable["experts"] => ({
+  gate: `${prefix}.gate_up_proj`,
+  up: `${prefix}.gate_up_proj`,
+  down: `${prefix}.down_proj`,
+});
+
+/** What differs in the modules of a class whose files have a tensor for each expert (`conversion_mapping.py`, 5.18). */
+const modules: Readonly<Partial<Record<Family, Partial<NameTable>>>> = {
+  gpt_neox: { parts: { ...gptNeox.parts, head: llamaParts.head } },
+  mixtral: { parts: { ...mixtral.parts, router: qwenMoe.parts.router }, experts: moduleExperts(ossExperts) },
+  phimoe: { parts: { ...phimoe.parts, router: `${layer}.mlp.router.weight` }, experts: moduleExperts(ossExperts) },
+  granitemoe: {
+    parts: { ...graniteMoe.parts, router: `${blockSparse}.router.weight` },
+    experts: moduleExperts(`${blockSparse}.experts`),
+  },
+  hy_v3: {
+    parts: {
+      ...hyV3.parts,
+      router: qwenMoe.parts.router,
+      routerCorrection: `${layer}.mlp.e_score_correction_bias`,
+      ...sharedNames(`${layer}.mlp.shared_experts`),
+    },
+    experts: moduleExperts(ossExperts),
+  },
+  ernie4_5_moe: {
+    parts: { ...ernie45Moe.parts, routerCorrection: `${layer}.mlp.gate.moe_statics.e_score_correction_bias` },
+    experts: moduleExperts(ossExperts),
+  },
+  lfm2_moe: { experts: moduleExperts(`${lfm2Ffn}.experts`) },
+  ...Object.fromEntries(
+    (
+      [
+        "qwen2_moe",
+        "qwen3_moe",
+        "olmoe",
+        "flex_olmo",
+        "mellum",
+        "dots1",
+        "glm4_moe",
+        "solar_open",
+        "hunyuan_v1_moe",
+        "deepseek_v3",
+      ] satisfies Family[]
+    ).map((family) => [family, { experts: moduleExperts(ossExperts) }]),
+  ),
+};
+
 /** A slot with its names. */
 export interface NamedSlot {
   readonly slot: Slot;
@@ -723,17 +780,23 @@ export interface NamedSlot {
 /** DeepSeek-V3 without a query latent has queries under their usual name. */
 const directQueries: NameTable = { ...deepseekV3, parts: { ...deepseekV3.parts, q: llamaParts.q } };
 
-function tableOf({ family, attn, block }: DecoderSpec): NameTable {
+/** The names that a family's files use. */
+function filesTable({ family, attn, block }: DecoderSpec): NameTable {
   if (family === "deepseek_v3" && attn.latent?.queryRank === null) return directQueries;
   return family === "falcon" && block === "parallel" ? falconTwoNorms : tables[family];
+}
+
+function tableOf(spec: DecoderSpec, form: NameForm): NameTable {
+  const table = filesTable(spec);
+  return form === "files" ? table : { ...table, ...modules[spec.family] };
 }
 
 /**
  * The Hugging Face names of the tensors that hold one slot, in the order of its rows; nearly always one. Asking for a
  * part that the family does not have is a defect of the caller.
  */
-export function tensorNames(spec: DecoderSpec, at: SlotAt): string[] {
-  const table = tableOf(spec);
+export function tensorNames(spec: DecoderSpec, at: SlotAt, form: NameForm = "files"): string[] {
+  const table = tableOf(spec, form);
   const template = at.expert === undefined ? table.parts[at.part] : table.experts?.[at.part as ExpertPart];
   if (template === null || template === undefined)
     throw new Error(`${spec.family} has no name for ${JSON.stringify(at)}`);
@@ -746,19 +809,18 @@ export function tensorNames(spec: DecoderSpec, at: SlotAt): string[] {
 }
 
 /** Every slot of a decoder with its names, in write order. */
-export function namedSlots(spec: DecoderSpec): NamedSlot[] {
-  return slotsOf(spec).map((slot) => ({ slot, names: tensorNames(spec, slot.at) }));
+export function namedSlots(spec: DecoderSpec, form: NameForm = "files"): NamedSlot[] {
+  return slotsOf(spec).map((slot) => ({ slot, names: tensorNames(spec, slot.at, form) }));
 }
 
-/** The prefix of the class that holds the model, which a family's first files lack. */
-const unprefixed: Readonly<Partial<Record<Family, string>>> = { gpt2: "transformer.", opt: "model." };
+/** Whether transformers 5's modules hold all experts of a layer in two tensors where the family's files do not. */
+export function packsInModules({ family }: DecoderSpec): boolean {
+  return modules[family]?.experts != null;
+}
 
-/**
- * What a family's old files call a tensor that new ones call `name`. Null if there is no older name.
- */
-export function olderName({ family }: DecoderSpec, name: string): string | null {
-  const prefix = unprefixed[family];
-  return prefix !== undefined && name.startsWith(prefix) ? name.slice(prefix.length) : null;
+/** Whether the family's modules have other names than its files. */
+export function hasModuleNames({ family }: DecoderSpec): boolean {
+  return modules[family] !== undefined;
 }
 
 /**

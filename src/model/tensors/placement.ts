@@ -7,7 +7,7 @@
  */
 import { at as elementAt } from "../../base/at.js";
 import type { DecoderSpec, Family, Ffn, MoeFfn } from "../decoder/types.js";
-import { namedSlots } from "./names.js";
+import { namedSlots, packsInModules, type NameForm } from "./names.js";
 import type { Slot, SlotPart } from "./slots.js";
 
 /** Runs of `run` rows each, `period` rows apart; the first one begins at row `start`. */
@@ -254,13 +254,22 @@ const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
   gpt2,
 };
 
+/** The packed experts of transformers 5's modules: of each the gate rows, then the up rows (`MoeExperts`). */
+const packedExperts: Shares = (spec, slot) => (slot.at.expert === undefined ? null : graniteMoe(spec, slot));
+
+function sharesIn(spec: DecoderSpec, form: NameForm): Shares | undefined {
+  const own = sharesOf[spec.family];
+  if (form === "files" || !packsInModules(spec)) return own;
+  return (all, slot) => packedExperts(all, slot) ?? own?.(all, slot) ?? null;
+}
+
 /**
  * Every slot with its places, in the order of `namedSlots`; those of a slot in the order of its rows, which they divide
  * evenly. The slots of one stored tensor fill it without overlap.
  */
-export function placements(spec: DecoderSpec): Placement[] {
-  const shares = sharesOf[spec.family];
-  return namedSlots(spec).flatMap(({ slot, names }) => {
+export function placements(spec: DecoderSpec, form: NameForm = "files"): Placement[] {
+  const shares = sharesIn(spec, form);
+  return namedSlots(spec, form).flatMap(({ slot, names }) => {
     const [rows = 1, ...rest] = slot.shape;
     const share = (names.length === 1 ? shares?.(spec, slot) : null) ?? null;
     const count = rows / names.length;

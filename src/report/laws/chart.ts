@@ -19,8 +19,10 @@ export interface Chart {
 /** One line, or one set of dots. */
 export interface ChartSeries {
   readonly label: string;
-  /** Index into `armTones`, modulo their number. */
+  /** Index into `armTones`, modulo their number; not used with a `ramp`. */
   readonly tone: number;
+  /** Place on the scale of a quantity that has an order, from 0 to 1. */
+  readonly ramp?: number;
   /** `cloud`: small faint dots; `mark`: one large dot. */
   readonly kind: "dots" | "line" | "cloud" | "mark";
   readonly x: readonly number[];
@@ -48,3 +50,26 @@ export function sample(items: readonly number[], most: number): number[] {
 
 /** The whole numbers below `count`. */
 export const indices = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+
+/** Round numbers between `low` and `high`, about `most` of them, with the decimals that they need. */
+export function roundLevels(low: number, high: number, most: number): RoundLevels {
+  const decade = Math.floor(Math.log10((high - low) / most));
+  const steps = [decade, decade + 1].flatMap((power) => [1, 2, 5].map((lead) => ({ step: lead * 10 ** power, power })));
+  const all = steps.map(({ step, power }): RoundLevels => {
+    const decimals = Math.max(0, -power);
+    const first = Math.ceil(low / step - 1e-9);
+    const count = Math.max(0, Math.floor(high / step + 1e-9) - first + 1);
+    return {
+      decimals,
+      levels: Array.from({ length: count }, (_, i) => Number(((first + i) * step).toFixed(decimals))),
+    };
+  });
+  const distance = ({ levels }: RoundLevels): number => Math.abs(levels.length - most);
+  return all.reduce((best, next) => (distance(next) < distance(best) ? next : best));
+}
+
+/** Levels as they are drawn and named. */
+interface RoundLevels {
+  readonly levels: readonly number[];
+  readonly decimals: number;
+}

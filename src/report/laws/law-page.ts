@@ -1,6 +1,7 @@
 /** A fitted law as one HTML file that opens without a network. */
 import { valueAt } from "../../base/at.js";
 import { compact, fixed, grouped, significant } from "../../base/format.js";
+import { css } from "../page/css.js";
 import { escapeHtml } from "../page/escape.js";
 import { factsAndCommand, pageSection, renderPage, type ReportAssets } from "../page/shell.js";
 import { framedTable } from "../page/table.js";
@@ -18,9 +19,26 @@ export function renderLawHtml(result: LawResult, assets: ReportAssets): string {
     body: sections(result, charts),
     data: { charts },
     script: lawScript,
+    style: lawStyle,
   };
   return renderPage(page, assets);
 }
+
+/** Paths and formulas break where they must; a tile's word stays whole on a narrow screen. */
+const lawStyle = css`
+  .facts em,
+  .answer code,
+  .facts-list dd {
+    overflow-wrap: anywhere;
+    white-space: normal;
+  }
+  @media (max-width: 30rem) {
+    .tiles b {
+      font-size: 1.15rem;
+      overflow-wrap: normal;
+    }
+  }
+`;
 
 /** The sections of the page; those that the fit has nothing for are empty. */
 function sections(result: LawResult, charts: readonly Chart[]): string[] {
@@ -59,7 +77,12 @@ function header({ fit, points, file }: LawResult): string {
 }
 
 function tiles({ fit, quality }: LawResult): string {
-  const status = { converged: "converged", "at-bound": "at a bound", "iteration-limit": "not converged" }[fit.status];
+  const status = {
+    converged: "converged",
+    "at-bound": "at a bound",
+    "iteration-limit": "not converged",
+    "no-better-than-constant": "no fit",
+  }[fit.status];
   const items = [
     ["Optimum", status, `${fit.starts.atOptimum} of ${fit.starts.tried} starts reach it`],
     ["Error of the fit", `${significant(100 * quality.logRmse)} %`, `RMSE ${significant(quality.rmse)} nats`],
@@ -113,7 +136,13 @@ function profileCells(profile: LawResult["profiles"][string] | undefined): strin
 function predictionTable({ predictions }: LawResult): string {
   const interval = (ends: { low: number; high: number } | null): string =>
     ends === null ? "" : range(fixed(ends.low, 4), fixed(ends.high, 4));
-  const rows = predictions.map(({ at, group, loss, bootstrap, profile }) => [
+  const ends = ({ low, high, lowOpen, highOpen }: (typeof predictions)[number]["newRun"]): string =>
+    range(lowOpen ? "open" : fixed(low, 4), highOpen ? "open" : fixed(high, 4));
+  const [withBootstrap, withProfile] = [
+    predictions.some(({ bootstrap }) => bootstrap !== null),
+    predictions.some(({ profile }) => profile !== null),
+  ];
+  const rows = predictions.map(({ at, group, loss, bootstrap, profile, newRun }) => [
     escapeHtml(
       (group === null ? "" : `${group}, `) +
         Object.entries(at)
@@ -121,10 +150,23 @@ function predictionTable({ predictions }: LawResult): string {
           .join(", "),
     ),
     fixed(loss, 4),
-    interval(bootstrap),
-    interval(profile),
+    ...(withBootstrap ? [interval(bootstrap)] : []),
+    ...(withProfile ? [interval(profile)] : []),
+    ends(newRun),
   ]);
-  return table(["Place", "Loss", "Bootstrap", "Profile"], rows, 4);
+  const head = [
+    "Place",
+    "Loss",
+    ...(withBootstrap ? ["Law, bootstrap"] : []),
+    ...(withProfile ? ["Law, profile"] : []),
+    "A new run",
+  ];
+  const percent = `${Number((100 * (predictions[0]?.newRun.level ?? NaN)).toFixed(2))} %`;
+  return (
+    table(head, rows, head.length) +
+    `<p class="note">Intervals of ${percent}: of the law are those in which its own loss lies, of a new run those in ` +
+    "which one more training would end, with the scatter that the points have.</p>"
+  );
 }
 
 function comparisonTable({ comparison }: LawResult): string {
@@ -157,11 +199,18 @@ function table(head: readonly string[], rows: readonly (readonly string[])[], nu
   return framedTable(head, rows, (column) => column > 0 && column < numbers);
 }
 
+/** The swatch of a series, in the colour that the script draws it with. */
+function swatch({ tone, ramp }: Chart["series"][number]): string {
+  if (ramp === undefined) return `<i class="swatch tone-${tone % 6}"></i>`;
+  const share = Number((100 * ramp).toFixed(1));
+  return `<i class="swatch" style="--swatch: color-mix(in srgb, var(--ramp-high) ${share}%, var(--ramp-low))"></i>`;
+}
+
 function figures(charts: readonly Chart[]): string {
   const items = charts.map(({ id, title, note, series }) => {
     const legend = series
       .filter(({ kind }) => kind !== "line" || !series.some((other) => other.kind === "dots"))
-      .map(({ label, tone }) => `<li><i class="swatch tone-${tone % 6}"></i>${escapeHtml(label)}</li>`);
+      .map((entry) => `<li>${swatch(entry)}${escapeHtml(entry.label)}</li>`);
     const scale = legend.length > 1 ? `<ul class="scale">${legend.join("")}</ul>` : "";
     return (
       `<figure id="${escapeHtml(id)}"><figcaption><b>${escapeHtml(title)}.</b> ${escapeHtml(note)}</figcaption>` +
@@ -171,7 +220,7 @@ function figures(charts: readonly Chart[]): string {
   return `<div class="charts scripted">${items.join("")}</div>`;
 }
 
-function method({ fit, points, rows, leftOut, columns, file, command }: LawResult): string {
+function method({ fit, points, rows, leftOut, columns, file, command, noise }: LawResult): string {
   const { law, loss } = fit;
   const facts: [string, string][] = [
     ["Law", `${law.id}, from ${law.source}`],
@@ -183,9 +232,19 @@ function method({ fit, points, rows, leftOut, columns, file, command }: LawResul
         .map(([name, from]) => `${name} = ${from}`)
         .join(", "),
     ],
+    ...(noise.runs === null
+      ? []
+      : [
+          [
+            "Runs",
+            `${noise.runs} of several points each; correlation within a run ` +
+              `${significant(noise.correlation ?? NaN, 2)}`,
+          ] as [string, string],
+        ]),
     [
       "Loss",
-      `${loss.name}${loss.name === "huber" ? ` with delta ${loss.delta}` : ""} of ln predicted - ln observed, ` +
+      `${loss.name}${loss.name === "huber" ? ` with delta ${loss.delta}` : ""} of ` +
+        `${loss.name === "mse-raw" ? "predicted - observed" : "ln predicted - ln observed"}, ` +
         `summed over points: ${String(fit.objective)}`,
     ],
     [

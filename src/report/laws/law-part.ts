@@ -12,20 +12,44 @@ export interface LawPart {
   readonly group: string;
   readonly columns: Law["columns"];
   readonly points: Points;
+  /** Parameters that a token uses over N, in the middle of the points; null where they do not say it. */
+  readonly activeRatio: number | null;
   /** Losses at places that are given column by column. */
   readonly predict: (columns: Readonly<Record<string, readonly number[]>>) => number[];
 }
 
 /** The parts of a fit: one, or one for each group. */
-export function partsOf({ fit, points }: { readonly fit: Fit; readonly points: Points }): LawPart[] {
+export function partsOf({
+  fit,
+  points,
+  active,
+}: {
+  readonly fit: Fit;
+  readonly points: Points;
+  readonly active: Float64Array | null;
+}): LawPart[] {
   const { law } = fit;
   const groups = law.groups ?? [{ name: "", columns: law.columns.map(({ name }) => name) }];
   return groups.map(({ name: group, columns }) => ({
     group,
     columns: law.columns.filter(({ name }) => columns.includes(name)),
     points: law.groups === undefined ? points : pointsOfGroup(points, group),
+    activeRatio: activeRatioOf(points, active, law.groups === undefined ? null : group),
     predict: (places) => predictionsOf(fit, group, places),
   }));
+}
+
+function activeRatioOf(
+  { n, columns: { N }, group }: Points,
+  active: Float64Array | null,
+  name: string | null,
+): number | null {
+  if (active === null || N === undefined) return null;
+  const ratios = indices(n)
+    .filter((i) => name === null || group?.[i] === name)
+    .map((i) => elementAt(active, i) / elementAt(N, i))
+    .filter((ratio) => ratio > 0 && Number.isFinite(ratio));
+  return ratios.length === 0 ? null : middle(ratios);
 }
 
 function pointsOfGroup(points: Points, group: string): Points {

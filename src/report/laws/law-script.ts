@@ -64,9 +64,10 @@ function lawChart(chart) {
     );
   }
 
-  /** As many digits as a step of the axis needs. */
+  /** As many decimals as a step of the axis has: two for 0.25. */
   function plain(step) {
-    const decimals = Math.max(0, Math.ceil(-Math.log10(step) - 1e-9));
+    let decimals = 0;
+    while (decimals < 8 && Math.abs(Number(step.toFixed(decimals)) / step - 1) > 1e-6) decimals += 1;
     return (value) =>
       value === null
         ? ""
@@ -83,7 +84,10 @@ function lawChart(chart) {
     if (plot !== null) plot.destroy();
     const series = [{}].concat(
       chart.series.map((entry) => {
-        const colour = variable("--arm-" + (entry.tone % 6));
+        const colour =
+          entry.ramp === undefined
+            ? variable("--arm-" + (entry.tone % 6))
+            : mixed(variable("--ramp-low"), variable("--ramp-high"), entry.ramp);
         if (entry.kind === "line") return { stroke: colour, width: 2, spanGaps: true, points: { show: false } };
         const size = entry.kind === "cloud" ? 3 : entry.kind === "mark" ? 10 : 5;
         const fill = entry.kind === "cloud" ? faded(colour, 0.45) : colour;
@@ -102,7 +106,7 @@ function lawChart(chart) {
         splits.map(chart.xLog ? (v) => (v === null ? "" : short(v, true)) : plain(step)),
     };
     if (chart.xLog) {
-      xAxis.splits = (u, i, min, max) => logTicks(min, max);
+      xAxis.splits = (u, i, min, max) => logTicks(min, max, drawnWidth - 80);
       xAxis.filter = (u, splits) => splits;
     }
     const yAxis = {
@@ -113,7 +117,7 @@ function lawChart(chart) {
         splits.map(chart.yLog ? (v) => (v === null ? "" : short(v, true)) : plain(step)),
     };
     if (chart.yLog) {
-      yAxis.splits = (u, i, min, max) => logTicks(min, max);
+      yAxis.splits = (u, i, min, max) => logTicks(min, max, 220);
       yAxis.filter = (u, splits) => splits;
     }
     plot = new uPlot(

@@ -3,7 +3,7 @@ import { valueAt, at as elementAt } from "../../base/at.js";
 import type { Fit } from "../../laws/fitting/fit.js";
 import type { Criteria, Quality } from "../../laws/fitting/compare.js";
 import type { BootstrapInterval } from "../../laws/fitting/bootstrap.js";
-import type { Profile } from "../../laws/fitting/profile.js";
+import type { Interval, Profile } from "../../laws/fitting/profile.js";
 import type { Points } from "../../laws/forms/types.js";
 import { indices, rounded, sample, type Chart } from "./chart.js";
 import { partsOf } from "./law-part.js";
@@ -15,6 +15,8 @@ export type { Chart } from "./chart.js";
 export interface LawResult {
   readonly fit: Fit;
   readonly points: Points;
+  /** Parameters that a token uses, by point; null where the table does not say them. */
+  readonly active: Float64Array | null;
   readonly quality: Quality;
   readonly profiles: Readonly<Record<string, Profile>>;
   readonly bootstrap: Readonly<Record<string, BootstrapInterval>>;
@@ -26,7 +28,11 @@ export interface LawResult {
     readonly loss: number;
     readonly profile: Profile | null;
     readonly bootstrap: BootstrapInterval | null;
+    /** Where the loss of a new training run lies. */
+    readonly newRun: Interval;
   }[];
+  /** Training runs that the points come from, and how alike those of one are. */
+  readonly noise: { readonly runs: number | null; readonly correlation: number | null };
   readonly comparison: readonly Criteria[];
   /** What to be careful about, a sentence each. */
   readonly warnings: readonly string[];

@@ -27,6 +27,12 @@ export const armTones: readonly Tone[] = [
   { light: "#8a6d00", dark: "#e3c341" },
 ];
 
+/** Both ends of the scale for a quantity that has an order: one hue, its darkness the order. */
+export const rampTones: readonly [low: Tone, high: Tone] = [
+  { light: "#4f93cf", dark: "#47749f" },
+  { light: "#0a1f44", dark: "#e3f0fd" },
+];
+
 const firstUpcycled = 2;
 
 /** Index into `armTones` per arm, in the order given; more arms than colours share them, and dashes tell them apart. */
@@ -39,7 +45,9 @@ export function toneIndices(arms: readonly ArmResult[]): readonly number[] {
   });
 }
 
-/** The colours of one mode as declarations of the variables `--arm-<index>`. */
+/** The colours of one mode as declarations of the variables `--arm-<index>`, `--ramp-low` and `--ramp-high`. */
 export function toneVariables(mode: keyof Tone): string {
-  return armTones.map((tone, index) => `--arm-${index}: ${tone[mode]};`).join(" ");
+  const [low, high] = rampTones;
+  const arms = armTones.map((tone, index) => `--arm-${index}: ${tone[mode]};`);
+  return [...arms, `--ramp-low: ${low[mode]};`, `--ramp-high: ${high[mode]};`].join(" ");
 }

@@ -15,6 +15,10 @@ const light = css`
   --grid: #eceef0;
   --accent: #0062aa;
   --code: #f2f3f4;
+  --cue: #c9ccd0;
+  --beyond: #f1f1ee;
+  --tie: #8f8ac2;
+  --tie-all: #c9b98f;
   --l1: #2f74b5;
   --l2: #7fb0dc;
   --l3: #c4dcf0;
@@ -34,6 +38,10 @@ const dark = css`
   --grid: #262b31;
   --accent: #6cb8f2;
   --code: #20252b;
+  --cue: #4a525b;
+  --beyond: #1c2025;
+  --tie: #6a659c;
+  --tie-all: #6e6346;
   --l1: #78b9f2;
   --l2: #3c79b1;
   --l3: #2d4b66;
@@ -249,6 +257,11 @@ const tables = css`
   .frame {
     margin: 0 0 1.5rem;
     overflow-x: auto;
+    background:
+      linear-gradient(to right, var(--page) 40%, transparent) left / 2.5rem 100% no-repeat local,
+      linear-gradient(to left, var(--page) 40%, transparent) right / 2.5rem 100% no-repeat local,
+      linear-gradient(to right, var(--cue), transparent) left / 0.9rem 100% no-repeat scroll,
+      linear-gradient(to left, var(--cue), transparent) right / 0.9rem 100% no-repeat scroll;
   }
   table {
     width: 100%;

@@ -8,12 +8,10 @@ import { compact, significant } from "../../base/format.js";
 import { makePlan } from "../../laws/planner/plan.js";
 import type { PlanRequest } from "../../laws/planner/plan-types.js";
 import { shapeOfSize, shapeSpec } from "../../laws/planner/shape.js";
+import { planViews } from "../../laws/planner/views.js";
+import type { RecipeShape } from "../../surgery/planning/recipe.js";
+import { changedCommand, type Changes, type ControlKey } from "./plan-command.js";
 import { planChart, planSections, type PlanChart, type PlanSections } from "./plan-view.js";
-
-/** What a slider changes. */
-type ControlKey = "size" | "seen" | "tokens" | "expansion" | "granularity" | "topK" | "price" | "gpus";
-/** The values of the sliders that were moved. */
-export type Changes = { readonly [K in ControlKey]?: number };
 
 /** A slider of the page. */
 export interface Control {
@@ -29,19 +27,19 @@ export interface Control {
 }
 
 /** What the page shows after a slider was moved: the plan, or why there is none; and the sliders' values in words. */
-export type Rendered =
-  | {
-      readonly ok: true;
-      readonly sections: PlanSections;
-      readonly chart: PlanChart;
-      readonly values: Readonly<Record<ControlKey, string>>;
-    }
-  | { readonly ok: false; readonly error: string; readonly values: Readonly<Record<ControlKey, string>> };
+export type Rendered = (
+  | { readonly ok: true; readonly sections: PlanSections; readonly chart: PlanChart | null }
+  | { readonly ok: false; readonly error: string }
+) & {
+  readonly values: Readonly<Record<ControlKey, string>>;
+  /** The command that plans for these settings. */
+  readonly command: string;
+};
 
-/** The sliders of a request. */
+/** The sliders of a request. A parent that is an MoE keeps its shape, so only what it costs can be varied. */
 export function controlsOf(request: PlanRequest): readonly Control[] {
   const plan = makePlan({ ...request, draws: 0 });
-  const recipe = at(request.recipes, 0);
+  const recipe = firstRecipe(request);
   const tokens = plan.arms.find(({ id, tokens: some }) => id === "upcycled" && some !== null)?.tokens ?? 1e11;
   const log = (key: ControlKey, label: string, low: number, high: number, start: number): Control => ({
     key,
@@ -61,22 +59,30 @@ export function controlsOf(request: PlanRequest): readonly Control[] {
     step: 1,
     start: Math.log2(start),
   });
-  return [
-    log("size", "N, parameters of the dense model", 1e8, 1e12, plan.size),
-    log("seen", "D1, tokens it has seen", 1e9, 1e14, request.seen),
+  const costs = [
     log("tokens", "D2, further tokens", 1e8, 1e14, tokens),
-    power("expansion", "E, copies of the FFN", 7, recipe.expansion),
-    power("granularity", "G, parts of a copy", 5, recipe.granularity),
-    power("topK", "T, experts per token", 6, recipe.topK),
     log("price", "price of a GPU hour", 0.1, 20, request.gpu.price),
     power("gpus", "GPUs", 13, request.gpus),
   ];
+  if (plan.moeParent) return costs;
+  return [
+    log("size", "N, parameters of the dense model", 1e8, 1e12, plan.size),
+    log("seen", "D1, tokens it has seen", 1e9, 1e14, request.seen),
+    at(costs, 0),
+    power("expansion", "E, copies of the FFN", 7, recipe.expansion),
+    power("granularity", "G, parts of a copy", 5, recipe.granularity),
+    power("topK", "T, experts per token", 6, recipe.topK),
+    ...costs.slice(1),
+  ];
 }
+
+/** The recipe that the sliders start from. */
+const firstRecipe = ({ recipes }: PlanRequest): RecipeShape => recipes[0] ?? { expansion: 8, granularity: 1, topK: 2 };
 
 /** The request with what the sliders change; a recipe that is changed takes the place of all recipes. */
 export function changedRequest(request: PlanRequest, changes: Changes): PlanRequest {
   const { size, seen, tokens, expansion, granularity, topK, price, gpus } = changes;
-  const recipe = at(request.recipes, 0);
+  const recipe = firstRecipe(request);
   const isOtherRecipe = expansion !== undefined || granularity !== undefined || topK !== undefined;
   return {
     ...request,
@@ -102,16 +108,21 @@ export function changedRequest(request: PlanRequest, changes: Changes): PlanRequ
   };
 }
 
-/** The plan of a changed request as markup and numbers, or what is wrong with it. */
-export function render(request: PlanRequest, changes: Changes): Rendered {
+/**
+ * The plan of a changed request as markup and numbers, or what is wrong with it. `words` are those of the command that
+ * made the page, after its name.
+ */
+export function render(request: PlanRequest, changes: Changes, words: readonly string[]): Rendered {
   const now = changedRequest(request, changes);
-  const recipe = at(now.recipes, 0);
+  const recipe = firstRecipe(now);
+  const command = changedCommand(words, now, changes);
   const values = valueWords(now, compact(changes.size ?? request.size ?? NaN));
   try {
     if (now.recipes !== request.recipes && recipe.topK % recipe.granularity !== 0) {
       return {
         ok: false,
         values,
+        command,
         error:
           `T = ${recipe.topK} is not a multiple of G = ${recipe.granularity}: tokens would get incomplete copies ` +
           "of the FFN.",
@@ -120,12 +131,13 @@ export function render(request: PlanRequest, changes: Changes): Rendered {
     const plan = makePlan(now);
     return {
       ok: true,
-      sections: planSections(plan),
+      sections: planSections(plan, planViews(now, plan)),
       chart: planChart(now, plan),
+      command,
       values: { ...values, size: compact(plan.size) },
     };
   } catch (error) {
-    if (error instanceof UpcycleError) return { ok: false, error: error.line, values };
+    if (error instanceof UpcycleError) return { ok: false, error: error.line, values, command };
     throw error;
   }
 }
@@ -133,7 +145,7 @@ export function render(request: PlanRequest, changes: Changes): Rendered {
 /** What the sliders' labels say of a request. */
 function valueWords(request: PlanRequest, size: string): Readonly<Record<ControlKey, string>> {
   const { seen, budget, gpu, currency, gpus } = request;
-  const { expansion, granularity, topK } = at(request.recipes, 0);
+  const { expansion, granularity, topK } = firstRecipe(request);
   return {
     size,
     seen: compact(seen),

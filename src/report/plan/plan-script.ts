@@ -8,6 +8,7 @@ const changes = {};
 let chart = report.chart;
 const panel = document.getElementById("sliders");
 const sliders = [...panel.querySelectorAll("input")];
+const again = document.getElementById("again-command");
 const problem = document.getElementById("problem");
 const body = document.querySelector("main");
 
@@ -20,6 +21,10 @@ function chartSpec() {
     format: (value) => value.toFixed(4),
     yRange: [chart.low, chart.high],
     level: { value: chart.parent, label: "the dense model as it is" },
+    names: true,
+    fitted: chart.fitted,
+    verticals: chart.verticals,
+    dots: chart.dots.map((dot) => ({ x: dot.x, y: dot.y, label: dot.label, colour: variable("--arm-" + dot.tone) })),
     lines: chart.lines.map((line) => ({
       label: line.label,
       colour: variable("--arm-" + line.tone),
@@ -34,13 +39,16 @@ function show(result) {
   for (const key of Object.keys(result.values)) {
     const output = panel.querySelector("output[data-for=" + key + "]");
     if (output !== null) output.textContent = result.values[key];
+    const slider = panel.querySelector("input[data-key=" + key + "]");
+    if (slider !== null) slider.setAttribute("aria-valuetext", result.values[key]);
   }
+  again.textContent = result.command;
   problem.textContent = result.ok ? "" : result.error;
   body.classList.toggle("stale", !result.ok);
   if (!result.ok) return;
   for (const place of document.querySelectorAll("[data-live]")) place.innerHTML = result.sections[place.dataset.live];
   chart = result.chart;
-  redrawAll();
+  if (chart !== null) redrawAll();
 }
 
 let waiting = false;
@@ -50,8 +58,23 @@ function update() {
   // Not an animation frame: a page that is not shown gets none.
   setTimeout(() => {
     waiting = false;
-    show(upcyclePlan.render(report.request, changes));
+    show(upcyclePlan.render(report.request, changes, report.words));
+    const state = Object.keys(changes).map((key) => key + "=" + changes[key]).join("&");
+    history.replaceState(null, "", "#" + state);
   }, 16);
+}
+
+/** What the address says the sliders are at; keys and values that no slider has are left alone. */
+function restore() {
+  for (const pair of location.hash.slice(1).split("&")) {
+    const [key, text] = pair.split("=");
+    const value = Number(text);
+    const slider = sliders.find((one) => one.dataset.key === key);
+    if (slider === undefined || !(value > 0) || !Number.isFinite(value)) continue;
+    changes[key] = value;
+    slider.value = Math.log(value) / Math.log(Number(slider.dataset.base));
+  }
+  if (Object.keys(changes).length > 0) update();
 }
 
 for (const slider of sliders) {
@@ -66,5 +89,6 @@ document.getElementById("reset").addEventListener("click", () => {
   for (const slider of sliders) slider.value = slider.defaultValue;
   update();
 });
-lineChart("plan-loss", chartSpec);
+if (chart !== null) lineChart("plan-loss", chartSpec);
+restore();
 `;

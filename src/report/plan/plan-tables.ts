@@ -2,9 +2,11 @@
 import { bytes, compact, duration, fixed, grouped, notAvailable, percent, significant } from "../../base/format.js";
 import type { CatchUp } from "../../laws/planner/crossing.js";
 import type { Plan } from "../../laws/planner/plan.js";
-import type { Interval, ModelPlan } from "../../laws/planner/plan-types.js";
-import { recipeName } from "../../surgery/planning/recipe.js";
-import { planArmName, armNames, loss4, orNone } from "./plan-words.js";
+import { armNames } from "../../laws/planner/arms.js";
+import type { ModelPlan } from "../../laws/planner/plan-types.js";
+import { publishedRuns } from "../../laws/planner/published-runs.js";
+import type { Interval } from "../../laws/planner/verdict.js";
+import { loss4, orNone } from "./plan-words.js";
 
 /** One table of a plan as plain texts. */
 export interface PlanTable {
@@ -18,7 +20,7 @@ export interface PlanTable {
   readonly words: readonly number[];
 }
 
-const modelName = ({ recipe }: ModelPlan): string => (recipe === null ? "dense" : recipeName(recipe));
+const modelName = ({ name }: ModelPlan): string => name;
 const range = (interval: Interval | null, show: (value: number) => string): string =>
   interval === null ? notAvailable : `${show(interval.low)}-${show(interval.high)}`;
 
@@ -33,22 +35,28 @@ export function planTables(plan: Plan): readonly PlanTable[] {
     memoryTable(plan),
     timeTable(plan),
     sensitivityTable(plan),
+    backtestTable(plan),
+    backtestLawTable(plan),
+    calibrationTable(plan),
   ];
 }
 
-function armTable({ arms, level, currency, gpus, gpu, batchTokens }: Plan): PlanTable {
+function armTable({ arms, level, currency, gpus, gpu, batchTokens, calibration, moeParent }: Plan): PlanTable {
+  const isCalibrated = arms.some(({ secondsInterval }) => secondsInterval !== null);
+  const times = `Times: x ${fixed(calibration.low, 1)} to ${fixed(calibration.high, 1)} (${percent(level)}).`;
+  const marks = "* the law lies above the parent there, whose loss is shown; ~ the laws are of another recipe.";
   return {
     id: "arms",
     title: "What the budget buys",
     words: [],
     note:
-      `On ${gpus} x ${gpu.title}, ${compact(batchTokens)} tokens a step. * the law lies above the parent there, ` +
-      "whose loss is shown; ~ the laws are of another recipe.",
+      `On ${gpus} x ${gpu.title}, ${compact(batchTokens)} tokens a step.${isCalibrated ? ` ${times}` : ""}` +
+      (moeParent ? "" : ` ${marks}`),
     head: ["", "tokens", "loss", `${percent(level)} range`, "time", "GPU hours", currency],
     rows: arms.map((arm) => [
-      planArmName(arm),
+      arm.label,
       orNone(arm.tokens, compact),
-      orNone(arm.loss, loss4) + (arm.otherRecipe ? "~" : "") + (arm.unclamped === null ? "" : "*"),
+      orNone(arm.loss, loss4) + (arm.loss !== null && arm.otherRecipe ? "~" : "") + (arm.unclamped === null ? "" : "*"),
       range(arm.interval, loss4),
       orNone(arm.seconds, duration),
       orNone(arm.gpuHours, compact),
@@ -112,7 +120,7 @@ function modelTable({ models }: Plan): PlanTable {
     words: [],
     note:
       "Active: parameters that touch a token, with both embeddings and without any. FLOPs per token, forward and " +
-      "backward; MFU: their share of peak.",
+      "backward; MFU: their share of peak, calibrated on published trainings unless it was measured.",
     head: ["model", "parameters", "active", "no embedding", "TFLOP/1K tok.", "MFU", "tokens/s"],
     rows: models.map((model) => [
       modelName(model),
@@ -231,8 +239,8 @@ function timeTable({ models }: Plan): PlanTable {
     title: "Seconds of a step",
     words: [],
     note:
-      "By the speed model, a step of the whole cluster: computing; communication of each kind that does not hide " +
-      "behind it; the pipeline's bubble.",
+      "By the speed model, before it is calibrated, a step of the whole cluster: computing; communication of each " +
+      "kind that does not hide behind it; the pipeline's bubble.",
     head: ["model", "compute", "TP", "EP", "CP", "PP", "DP", "sum", "tokens"],
     rows: models.map((model) => {
       const best = model.placing.best;
@@ -266,6 +274,105 @@ function sensitivityTable({ sensitivity }: Plan): PlanTable {
       decides ? `${assumption} *` : assumption,
       ...end(low),
       ...end(high),
+    ]),
+  };
+}
+
+/** A share in per cent, with its sign where it does not round to 0. */
+function share(value: number): string {
+  const digits = fixed(Math.abs(100 * value), 1);
+  if (Number(digits) === 0) return digits;
+  return `${value < 0 ? "-" : "+"}${digits}`;
+}
+
+/** What was measured: a share of the other's loss, or an order. */
+function measuredCell({ comparison: { measured } }: Plan["backtest"][number]): string {
+  if (measured.kind === "loss") return `${share(measured.difference)} %`;
+  return { "-1": "lower", "0": "alike", "1": "higher" }[String(measured.order) as "-1" | "0" | "1"];
+}
+
+/** What the plan says: the interval, with the verdict where there is one. */
+function answerCell({ answer: { verdict, interval, basis, difference } }: Plan["backtest"][number]): string {
+  const ends = interval === null ? share(difference) : `${share(interval.low)} to ${share(interval.high)}`;
+  if (basis === "published") return `${ends} %, open`;
+  return `${ends} %, ${verdict}`;
+}
+
+const othersNames = { dense: "continued dense", scratch: "from scratch", parent: "the parent" } as const;
+
+function backtestTable({ backtest, level }: Plan): PlanTable {
+  return {
+    id: "backtest",
+    title: "Published comparisons beside this plan's answers",
+    words: [1, 2, 3, 4, 5],
+    note:
+      "Loss of the upcycled model against another after equal tokens, in % of the other's. Said here: the " +
+      `${percent(level)} interval and the verdict, with the comparison itself left out of the evidence; open: no ` +
+      "verdict. Accuracies, figures and rules give an order only.",
+    head: ["parent", "N, D1, D2", "against", "measured", "said here", "result"],
+    rows: backtest.map((row) => {
+      const { title, recipe, size, seen, tokens, assumed, against } = row.comparison;
+      return [
+        recipe === null ? title : `${title} ${recipe}`,
+        [size, seen, tokens].map((value) => compact(value, 2)).join(", ") + (assumed === null ? "" : " (ours)"),
+        othersNames[against],
+        measuredCell(row),
+        answerCell(row),
+        row.outcome,
+      ];
+    }),
+  };
+}
+
+function backtestLawTable({ backtest }: Plan): PlanTable {
+  const names = backtest[0]?.laws.map(({ name }) => name) ?? [];
+  return {
+    id: "backtest-laws",
+    title: "What each law says for them",
+    words: [1],
+    note:
+      "As the laws stand, also where they do not reach: the difference in % of the other's loss. Reuse saturates: " +
+      "the second model of the dense arm, whose gains from D2 fall with ln D1.",
+    head: ["parent", "measured", ...names],
+    rows: backtest.map((row) => [
+      row.comparison.title + (row.comparison.recipe === null ? "" : ` ${row.comparison.recipe}`),
+      measuredCell(row),
+      ...row.laws.map(({ difference }) => share(difference)),
+    ]),
+  };
+}
+
+const readWords = {
+  text: "read in the paper",
+  abstract: "read in the abstract",
+  notes: "from notes about the paper",
+} as const;
+
+/** Where each published comparison was read, in the order of the table. */
+export function comparisonSources({ backtest }: Plan): readonly (readonly [name: string, text: string])[] {
+  return backtest.map(({ comparison: { title, recipe, words, source, read, assumed } }) => [
+    recipe === null ? title : `${title} ${recipe}`,
+    `${words} [${source}; ${readWords[read]}${assumed === null ? "" : `; ours: ${assumed}`}]`,
+  ]);
+}
+
+function calibrationTable({ calibration, level }: Plan): PlanTable {
+  return {
+    id: "calibration",
+    title: "Times beside published trainings",
+    words: [1, 5],
+    note:
+      `GPU hours by the speed model over the published ones: geometric mean ${fixed(calibration.speed, 2)}, by which ` +
+      `all speeds of this plan are multiplied. One more training takes ${fixed(calibration.low, 2)} to ` +
+      `${fixed(calibration.high, 2)} times the calibrated time (${percent(level)}).`,
+    head: ["training", "GPU", "published h", "model h", "ratio", "ours"],
+    rows: publishedRuns.map(({ title, gpu, published, predicted, assumed }) => [
+      title,
+      gpu,
+      compact(published),
+      compact(predicted),
+      fixed(predicted / published, 2),
+      assumed ?? "",
     ]),
   };
 }

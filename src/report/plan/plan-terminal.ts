@@ -2,7 +2,7 @@
 import { at } from "../../base/at.js";
 import { compact, grouped, labelled, table, wrap } from "../../base/format.js";
 import type { Plan } from "../../laws/planner/plan.js";
-import { memorySums, planTables, type PlanTable } from "./plan-tables.js";
+import { comparisonSources, memorySums, planTables, type PlanTable } from "./plan-tables.js";
 import { budgetWords, planAnswer, splitWords } from "./plan-words.js";
 
 const labelWidth = 14;
@@ -11,10 +11,11 @@ const labelWidth = 14;
 const adviceWidth = 20;
 
 /** Tables of the short form. */
-const shortTables: readonly string[] = ["arms", "crossings", "models", "layout", "memory"];
+const shortTables: readonly string[] = ["arms", "crossings", "backtest", "models", "layout", "memory"];
 
 const moreHint =
-  "--full shows FLOPs, seconds, the sums and what the answer hangs on; --html FILE writes a page with sliders.";
+  "--full shows FLOPs, seconds, the sums, sources and what the answer hangs on; --html FILE writes a page with " +
+  "sliders; --json has the views too.";
 
 /**
  * A plan as text; `shape` is the dense model's shape in words. With `full` it has every table, sum and reason; else
@@ -30,8 +31,7 @@ export function planText(plan: Plan, shape: string, full: boolean, columns = 80)
       .filter(({ id, rows }) => rows.length > 0 && (full || shortTables.includes(id)))
       .flatMap((planTable) => ["", ...section(planTable, plan, full, columns)]),
     "",
-    ...adviceLines(plan, full, columns),
-    "",
+    ...(plan.advice.length === 0 ? [] : [...adviceLines(plan, full, columns), ""]),
     ...plan.notes.flatMap(({ text }) => row("note", text)),
     ...(full ? [] : ["", ...wrap(moreHint, columns)]),
   ];
@@ -43,10 +43,14 @@ function planFacts(plan: Plan, shape: string): readonly (readonly [label: string
   const { models, gpu, gpus, currency, coefficients } = plan;
   return [
     ["model", `${plan.name}: ${compact(at(models, 0).params.total)} parameters, ${shape}`],
-    ["seen", `D1 = ${compact(plan.seen)} tokens; loss as it is ${plan.parentLoss.toFixed(4)} by the dense law`],
+    [
+      "seen",
+      `D1 = ${compact(plan.seen)} tokens` +
+        (plan.parentLoss === null ? "" : `; loss as it is ${plan.parentLoss.toFixed(4)} by the dense law`),
+    ],
     ["hardware", `${gpus} x ${gpu.title}, ${gpu.price} ${currency} a GPU hour, sequence ${grouped(plan.sequence)}`],
     ["budget", budgetWords(plan.budget, currency)],
-    ["coefficients", coefficients.source],
+    ...(plan.moeParent ? [] : [["coefficients", coefficients.source] as const]),
   ];
 }
 
@@ -70,5 +74,6 @@ function section(planTable: PlanTable, plan: Plan, full: boolean, columns: numbe
 /** What the full form says below a table. */
 function furtherWords(id: string, plan: Plan): readonly string[] {
   if (id === "memory") return memorySums(plan);
+  if (id === "backtest-laws") return comparisonSources(plan).map(([name, text]) => `${name}: ${text}`);
   return id === "crossings" ? splitWords(plan) : [];
 }

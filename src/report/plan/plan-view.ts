@@ -3,21 +3,26 @@
  * Node and in the page.
  */
 import { at } from "../../base/at.js";
-import { compact, fixed, notAvailable, significant } from "../../base/format.js";
-import { lossOf, type ArmId } from "../../laws/planner/arms.js";
-import { curveDraws, curvesOf, type Curves } from "../../laws/planner/coefficients.js";
+import { compact, duration, fixed, notAvailable, percent, significant } from "../../base/format.js";
+import { armNames, lossOf, type ArmId } from "../../laws/planner/arms.js";
+import { curvesOf, type Curves } from "../../laws/planner/coefficients.js";
+import { curveDraws } from "../../laws/planner/law-draws.js";
 import type { CatchUp } from "../../laws/planner/crossing.js";
-import { intervalOf, type Plan } from "../../laws/planner/plan.js";
+import type { Plan } from "../../laws/planner/plan.js";
+import { intervalOf, type Comparison } from "../../laws/planner/verdict.js";
+import type { PlanViews } from "../../laws/planner/views.js";
+import { factRows } from "../page/shell.js";
 import type { ArmPlan, PlanRequest } from "../../laws/planner/plan-types.js";
 import { escapeHtml } from "../page/escape.js";
 import { framedTable } from "../page/table.js";
-import { memorySums, planTables, type PlanTable } from "./plan-tables.js";
-import { armNames, budgetWords, orNone, planAnswer, splitWords } from "./plan-words.js";
+import { comparisonSources, memorySums, planTables, type PlanTable } from "./plan-tables.js";
+import { budgetWords, orNone, planAnswer, splitWords } from "./plan-words.js";
+import { viewSection } from "./view-sections.js";
 
 /** Markup by the name in `data-live`. */
 export type PlanSections = Readonly<Record<string, string>>;
 
-/** Loss against further tokens, for every kind of model. */
+/** Loss against further tokens: a line for every kind of model, a dot for every arm of the table. */
 export interface PlanChart {
   /** Further tokens. */
   readonly x: readonly number[];
@@ -35,13 +40,19 @@ export interface PlanChart {
     readonly low: readonly number[] | null;
     readonly high: readonly number[] | null;
   }[];
+  /** Every arm at the tokens that the budget buys for it. */
+  readonly dots: readonly { readonly x: number; readonly y: number; readonly tone: number; readonly label: string }[];
+  /** The budget's tokens and D*. */
+  readonly verticals: readonly { readonly value: number; readonly label: string }[];
+  /** The fitted range of tokens; null: not known. */
+  readonly fitted: readonly [number, number] | null;
 }
 
 /** Tables that need no heading, because their section has their title. */
-const untitled: readonly string[] = ["arms", "crossings"];
+const untitled: readonly string[] = ["arms", "crossings", "backtest"];
 
 /** The sections of a plan. */
-export function planSections(plan: Plan): PlanSections {
+export function planSections(plan: Plan, views: PlanViews | null): PlanSections {
   const tables = Object.fromEntries(
     planTables(plan).map((table) => [table.id, htmlTable(table, !untitled.includes(table.id))]),
   );
@@ -58,6 +69,8 @@ export function planSections(plan: Plan): PlanSections {
       .join(' <span aria-hidden="true">·</span> '),
     tiles: tiles(plan),
     split: paragraphs(splitWords(plan)),
+    views: viewSection(views, plan),
+    comparisons: factRows(comparisonSources(plan)),
     sums: paragraphs(memorySums(plan)),
     advice: plan.advice
       .map(
@@ -83,21 +96,24 @@ type Tile = readonly [name: string, value: string, note: string];
 
 /** The key numbers of a plan as markup. */
 function tiles(plan: Plan): string {
-  const { arms, main, recipes } = plan;
-  const arm = (kind: ArmId): ArmPlan | undefined =>
-    arms.find(({ id, recipe }) => id === kind && (recipe === null || recipe === main));
-  const [dense, upcycled] = [arm("dense"), arm("upcycled")];
-  const items: readonly Tile[] = [
-    furthestTile(plan),
-    lossTile(plan, upcycled),
-    gainTile(dense, upcycled),
-    [
-      "D*, parent sunk",
-      catchUpWords(recipes.find(({ name }) => name === main)?.sunk),
-      "tokens until scratch catches up",
-    ],
-    costTile(plan, upcycled),
-  ];
+  const { arms, main, recipes, moeParent } = plan;
+  const upcycled = arms.find(({ id, recipe }) => id === "upcycled" && recipe === main);
+  const items: readonly Tile[] = moeParent
+    ? arms.map((arm) => costTile(plan, arm, arm.label))
+    : [
+        verdictTile(plan),
+        comparisonTile("Equal tokens, against dense", plan.answer?.equalTokens),
+        comparisonTile("Equal FLOPs, against dense", plan.answer?.equalFlops),
+        comparisonTile("Against from scratch", plan.answer?.scratch),
+        [
+          "D*, parent sunk",
+          catchUpWords(recipes.find(({ name }) => name === main)?.sunk),
+          plan.answer?.verdict === "open"
+            ? "by laws that do not reach here"
+            : "tokens until scratch catches up, by the laws",
+        ],
+        costTile(plan, upcycled, "Cost"),
+      ];
   return items
     .map(
       ([name, value, note]) =>
@@ -106,32 +122,30 @@ function tiles(plan: Plan): string {
     .join("");
 }
 
-function furthestTile({ arms, best }: Plan): Tile {
-  const name = best === null ? notAvailable : armNames[at(arms, best.arm).id];
-  return ["Furthest", name, best?.share == null ? "" : `in ${Math.round(100 * best.share)} % of draws`];
+function verdictTile({ answer, level }: Plan): Tile {
+  if (answer === null) return ["Verdict", notAvailable, "an arm does not fit"];
+  const words = answer.ahead.map((id) => armNames[id]).join(" = ");
+  if (answer.verdict === "open") return ["Verdict", "none", "no law answers here"];
+  const note = answer.verdict === "tie" ? "too close to be told apart" : `clear in the ${percent(level)} interval`;
+  return ["Verdict", words, note];
 }
 
-function lossTile({ main, parentLoss, level }: Plan, upcycled: ArmPlan | undefined): Tile {
-  const interval = upcycled?.interval;
-  const note =
-    interval == null
-      ? `the parent's: ${fixed(parentLoss, 3)}`
-      : `${fixed(interval.low, 3)}-${fixed(interval.high, 3)} (${Math.round(100 * level)} %)`;
-  return [`Loss of ${main ?? "the mixture"}`, upcycled?.loss == null ? notAvailable : fixed(upcycled.loss, 3), note];
+/** How far the upcycled model is from another: the interval is what counts. */
+function comparisonTile(name: string, comparison: Comparison | undefined): Tile {
+  if (comparison === undefined) return [name, notAvailable, ""];
+  const { basis, difference, interval, verdict } = comparison;
+  const signed = (nats: number): string => `${nats < 0 ? "−" : "+"}${fixed(Math.abs(nats), 3)}`;
+  const ends = interval === null ? "" : `${signed(interval.low)} to ${signed(interval.high)}`;
+  if (basis === "published") return [name, ends, "nats, from published comparisons"];
+  const word = verdict === "tie" ? ", a tie" : verdict === "open" ? ", too close to call" : "";
+  return [name, signed(difference), `nats${ends === "" ? "" : `, ${ends}`}${word}`];
 }
 
-function gainTile(dense: ArmPlan | undefined, upcycled: ArmPlan | undefined): Tile {
-  const gain = dense?.loss == null || upcycled?.loss == null ? null : dense.loss - upcycled.loss;
-  const difference = gain === null ? notAvailable : `${gain >= 0 ? "-" : "+"}${fixed(Math.abs(gain), 3)}`;
-  return ["Over continued dense", difference, "nats per token"];
-}
-
-function costTile({ currency }: Plan, upcycled: ArmPlan | undefined): Tile {
-  return [
-    "Cost",
-    upcycled?.money == null ? notAvailable : `${compact(upcycled.money)} ${currency}`,
-    upcycled?.gpuHours == null ? "does not fit" : `${compact(upcycled.gpuHours)} GPU hours`,
-  ];
+function costTile({ currency, gpus }: Plan, arm: ArmPlan | undefined, name: string): Tile {
+  if (arm?.money == null || arm.seconds === null) return [name, notAvailable, "does not fit"];
+  const { low, high } = arm.secondsInterval ?? { low: arm.seconds, high: arm.seconds };
+  const time = low === high ? duration(arm.seconds) : `${duration(low)} to ${duration(high)}`;
+  return [name, `${compact(arm.money)} ${currency}`, `${time} on ${gpus} GPUs`];
 }
 
 /** When scratch catches up with the upcycled model. */
@@ -151,7 +165,8 @@ function catchUpWords(sunk: CatchUp | undefined): string {
 function htmlTable({ title, note, head, rows, words }: PlanTable, withTitle: boolean): string {
   if (rows.length === 0) return "";
   const cells = rows.map((row) => row.map(escapeHtml));
-  const table = framedTable(head.map(escapeHtml), cells, (column) => column > 0 && !words.includes(column));
+  const isNumber = (column: number): boolean => column > 0 && !words.includes(column);
+  const table = framedTable(head.map(escapeHtml), cells, isNumber, escapeHtml(title));
   return `${withTitle ? `<h3>${escapeHtml(title)}</h3>` : ""}<p class="note">${escapeHtml(note)}</p>${table}`;
 }
 
@@ -159,15 +174,19 @@ const chartSteps = 49;
 const chartDraws = 60;
 const tones: Readonly<Record<ArmId, number>> = { dense: 0, scratch: 1, upcycled: 2 };
 
-/** Loss against D2 around the budget and D*, with intervals. */
-export function planChart({ coefficients, seed, level }: PlanRequest, plan: Plan): PlanChart {
+/** Loss against D2 around the budget and D*, with intervals; null where there are no losses. */
+export function planChart({ coefficients, seed, level }: PlanRequest, plan: Plan): PlanChart | null {
+  if (plan.parentLoss === null) return null;
+  const parentLoss = plan.parentLoss;
   const curves = curvesOf(coefficients.arms);
   const draws = curveDraws(coefficients, chartDraws, seed);
+  const bought = plan.arms.flatMap(({ tokens }) => (tokens === null ? [] : [tokens]));
   const middle =
     plan.arms.find(({ id, recipe, tokens }) => id === "upcycled" && recipe === plan.main && tokens !== null)?.tokens ??
     plan.seen / 10;
-  const star = plan.recipes.find(({ name }) => name === plan.main)?.sunk.tokens ?? middle;
-  const [low, high] = [Math.min(middle, star) / 30, Math.max(middle, star) * 10];
+  const star = plan.recipes.find(({ name }) => name === plan.main)?.sunk.tokens ?? null;
+  const around = [middle, star ?? middle, ...bought];
+  const [low, high] = [Math.min(...around) / 30, Math.max(...around) * 10];
   const x = Array.from({ length: chartSteps }, (_, i) =>
     Number((low * (high / low) ** (i / (chartSteps - 1))).toPrecision(4)),
   );
@@ -185,15 +204,40 @@ export function planChart({ coefficients, seed, level }: PlanRequest, plan: Plan
     );
     const hasIntervals = intervals.length === x.length;
     return {
-      label: id === "dense" ? armNames.dense : `${armNames[id]} ${plan.main ?? ""}`.trim(),
+      label: armNames[id],
       tone: tones[id],
       values: losses(curves).map(round),
       low: hasIntervals ? intervals.map((interval) => round(interval.low)) : null,
       high: hasIntervals ? intervals.map((interval) => round(interval.high)) : null,
     };
   });
+  const dots = armDots(plan).map((dot) => ({ ...dot, y: round(dot.y) }));
   const bottom = Math.min(...lines.flatMap(({ low: lows, values }) => lows ?? values));
   // A mixture from scratch starts far above the others: its beginning may lie above the picture.
-  const top = plan.parentLoss + 0.45 * (plan.parentLoss - bottom);
-  return { x, parent: round(plan.parentLoss), low: round(bottom - 0.05 * (top - bottom)), high: round(top), lines };
+  const top = parentLoss + 0.45 * (parentLoss - bottom);
+  return {
+    x,
+    parent: round(parentLoss),
+    low: round(bottom - 0.05 * (top - bottom)),
+    high: round(top),
+    lines,
+    dots,
+    verticals: [{ value: middle, label: "budget" }, ...(star === null ? [] : [{ value: star, label: "D*" }])],
+    fitted: coefficients.ranges.tokens,
+  };
+}
+
+/**
+ * A dot for every arm with a loss, named by its recipe, because its line says its kind; arms of one kind that lie on
+ * each other share a dot.
+ */
+function armDots({ arms }: Plan): PlanChart["dots"] {
+  const dots: { x: number; y: number; tone: number; label: string }[] = [];
+  for (const { id, recipe, tokens, loss } of arms) {
+    if (tokens === null || loss === null) continue;
+    const same = dots.find(({ x, y, tone }) => x === tokens && y === loss && tone === tones[id]);
+    if (same === undefined) dots.push({ x: tokens, y: loss, tone: tones[id], label: recipe ?? "" });
+    else same.label += `, ${recipe ?? ""}`;
+  }
+  return dots;
 }

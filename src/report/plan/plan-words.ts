@@ -1,21 +1,10 @@
 /** A plan in words, for terminal and page alike: the answer, the budget, and how tokens would best be split. */
 import { at } from "../../base/at.js";
-import { compact, fixed, notAvailable, percent, significant } from "../../base/format.js";
+import { compact, duration, fixed, notAvailable, percent, significant } from "../../base/format.js";
 import type { CatchUp } from "../../laws/planner/crossing.js";
 import type { ArmId, PlanBudget } from "../../laws/planner/arms.js";
 import type { Plan } from "../../laws/planner/plan.js";
-import type { ArmPlan } from "../../laws/planner/plan-types.js";
-
-/** What the three uses of a budget are called. */
-export const armNames: Readonly<Record<ArmId, string>> = {
-  dense: "continued dense",
-  upcycled: "upcycled",
-  scratch: "from scratch",
-};
-
-/** An arm with its recipe, if it has one. */
-export const planArmName = ({ id, recipe }: Pick<ArmPlan, "id" | "recipe">): string =>
-  recipe === null ? armNames[id] : `${armNames[id]} ${recipe}`;
+import type { Answer, Comparison } from "../../laws/planner/verdict.js";
 
 /** A loss with four decimals. */
 export const loss4 = (value: number): string => fixed(value, 4);
@@ -34,53 +23,171 @@ export function budgetWords({ tokens, gpuHours, money, days }: PlanBudget, curre
   return parts.length === 1 ? at(parts, 0) : `the least of ${parts.join(", ")}`;
 }
 
-/** The answer in two or three sentences, the first of which says what to do. */
+/** The answer in a few sentences, the first of which says what to do and both comparisons behind it. */
 export function planAnswer(plan: Plan): readonly string[] {
-  const { best, main, recipes } = plan;
-  const arms = plan.arms.filter(({ recipe }) => recipe === null || recipe === main);
-  const [dense, upcycled, scratch] = (["dense", "upcycled", "scratch"] as const).map((kind) =>
-    arms.find(({ id }) => id === kind),
-  );
-  if (best === null || !isTrainable(dense) || !isTrainable(upcycled) || !isTrainable(scratch)) {
-    const out = arms.filter(({ loss }) => loss === null).map(planArmName);
+  const { answer, arms, main } = plan;
+  if (plan.moeParent) return [costWords(plan)];
+  const concerned = arms.filter(({ recipe }) => recipe === null || recipe === main);
+  if (answer === null) {
+    const out = concerned.filter(({ loss }) => loss === null).map(({ label }) => label);
     return [`No answer: ${out.join(", ")} cannot be trained on this hardware within this budget.`];
   }
-  const winner = at(plan.arms, best.arm);
-  const catchUp = recipes.find(({ name }) => name === main)?.sunk;
-  return [
-    choiceWords({ dense, upcycled, scratch }, plan)[winner.id],
-    [catchUpSentence(catchUp), shareWords(best.share)].filter((text) => text !== "").join(" "),
-    sensitivityWords(plan),
-  ].filter((text) => text !== "");
+  const sentences =
+    answer.verdict === "open"
+      ? [openWords(answer, plan), ordersWords(answer), whyOpen(answer, plan), narrowingWords(answer, plan)]
+      : [verdictWords(answer, plan), budgetWordsOf(plan), certaintyWords(plan)];
+  return [...sentences, backtestWords(plan)].filter((text) => text !== "");
 }
 
-/** An arm that the budget pays for. */
-type TrainableArm = ArmPlan & { readonly loss: number };
+/** What an MoE parent costs: nothing else can be said of it. */
+function costWords({ name, arms, currency }: Plan): string {
+  const costs = arms.map(({ label, tokens, seconds, money }) =>
+    tokens === null || seconds === null
+      ? `${label} does not fit`
+      : `${label} takes ${duration(seconds)} and ${orNone(money, compact)} ${currency} for ${compact(tokens)} tokens`,
+  );
+  return `Costs only, because no law is about an MoE that is trained on: of ${name}, ${costs.join("; ")}.`;
+}
 
-const isTrainable = (arm: ArmPlan | undefined): arm is TrainableArm => arm !== undefined && arm.loss !== null;
+const size3 = (nats: number): string => fixed(Math.abs(nats), 3);
+const side = (nats: number): string => (nats < 0 ? "below" : "above");
 
-/** What to do, for each arm that may come out best, and the losses that say so. */
-function choiceWords(
-  { dense, upcycled, scratch }: Readonly<Record<ArmId, TrainableArm>>,
-  { aheadOfDense }: Plan,
-): Readonly<Record<ArmId, string>> {
-  const gain = dense.loss - upcycled.loss;
-  const lead = scratch.loss - upcycled.loss;
-  const tokens = (arm: TrainableArm): string => orNone(arm.tokens, compact);
-  const reach = `with ${tokens(upcycled)} tokens ${planArmName(upcycled)} reaches ${loss4(upcycled.loss)}`;
-  const comparison =
-    `continued dense ${loss4(dense.loss)} with ${tokens(dense)}, from scratch ${loss4(scratch.loss)} ` +
-    `with ${tokens(scratch)}`;
-  const overtaking = aheadOfDense === null ? "" : ` At equal tokens upcycling moves ahead at ${compact(aheadOfDense)}.`;
-  return {
-    upcycled:
-      `Upcycle: ${reach}, ${fixed(gain, 4)} nats below the dense model trained on and ${fixed(lead, 4)} ` +
-      `below a mixture from scratch (${comparison}).`,
-    dense: `Train the dense model on: ${reach}, no better (${comparison}).${overtaking}`,
-    scratch:
-      `By the laws a mixture from scratch gets furthest: ${reach}, ${fixed(-lead, 4)} nats above it ` +
-      `(${comparison}).${gain > 0 ? " Upcycling still beats training the dense model on." : ""}`,
-  };
+/** `0.076 nats below`, `0.103 below to 0.024 above`, `= ... within 0.002`: how one model stands to the other. */
+function standing({ basis, difference, interval, verdict }: Comparison): string {
+  if (basis === "published" && interval !== null) {
+    const { low, high } = interval;
+    if (low < 0 === high < 0) {
+      const [near, far] = low < 0 ? [high, low] : [low, high];
+      return `${size3(near)} to ${size3(far)} nats ${side(near)}`;
+    }
+    return `between ${size3(low)} nats below and ${size3(high)} above`;
+  }
+  if (verdict === "tie") return `equal within ${within(difference)} nats to`;
+  const doubt = verdict === "open" && interval !== null ? ` (${signed(interval.low)} to ${signed(interval.high)})` : "";
+  return `${size3(difference)} nats${doubt} ${side(difference)}`;
+}
+
+const signed = (nats: number): string => `${nats < 0 ? "-" : "+"}${size3(nats)}`;
+/** A bound of a tie, rounded up. */
+const within = (nats: number): string => fixed(Math.max(0.001, Math.ceil(1000 * Math.abs(nats)) / 1000), 3);
+
+const leads: Readonly<Record<ArmId, string>> = {
+  dense: "train the dense model on",
+  upcycled: "upcycle",
+  scratch: "start from scratch",
+};
+
+/** What to do where a law answers, and how the upcycled model stands to both others. */
+function verdictWords(answer: Answer, plan: Plan): string {
+  const { ahead, equalTokens, equalFlops, scratch } = answer;
+  const names = ahead.map((id) => leads[id]).join(" or ");
+  const lead = names.charAt(0).toUpperCase() + names.slice(1);
+  const tokens = compact(equalTokens.one.tokens);
+  const flops = `at equal FLOPs (dense with ${compact(equalFlops.other.tokens)})`;
+  const upcycled = `upcycled ${plan.main ?? ""}`;
+  const isTied = scratch.verdict === "tie" && equalTokens.verdict === "lower" && equalFlops.verdict === "lower";
+  if (isTied) {
+    return (
+      `${lead}: after ${tokens} tokens ${upcycled} = from scratch within ${within(scratch.difference)} nats, both ` +
+      `${size3(equalTokens.difference)} below continued dense at equal tokens and ${size3(equalFlops.difference)} ` +
+      `below it ${flops}.`
+    );
+  }
+  const close = ahead.length > 1 ? ", too close to call" : "";
+  return (
+    `${lead}${close}: after ${tokens} tokens ${upcycled} is ${standing(equalTokens)} continued dense at equal tokens ` +
+    `and ${standing(equalFlops)} it ${flops}, and ${standing(scratch)} a mixture from scratch.`
+  );
+}
+
+/** What each arm reaches, where the budget buys them different numbers of tokens. */
+function budgetWordsOf({ arms, main }: Plan): string {
+  const concerned = arms.filter(({ recipe }) => recipe === null || recipe === main);
+  const counts = new Set(concerned.map(({ tokens }) => tokens));
+  if (counts.size < 2) return "";
+  const parts = concerned.map(
+    ({ label, loss, tokens }) => `${label} ${orNone(loss, loss4)} with ${orNone(tokens, compact)} tokens`,
+  );
+  return `The budget buys ${parts.join(", ")}.`;
+}
+
+/** Where no law answers: what published comparisons say. */
+function openWords({ equalTokens, equalFlops }: Answer, { main }: Plan): string {
+  const tokens = compact(equalTokens.one.tokens);
+  const published = equalTokens.basis === "published";
+  const subject = published ? "published comparisons put" : "the laws put";
+  return (
+    `No verdict: ${subject} upcycled ${main ?? ""} ${standing(equalTokens)} continued dense at equal tokens ` +
+    `(${tokens}) and ${standing(equalFlops)} it at equal FLOPs (dense with ${compact(equalFlops.other.tokens)}).`
+  );
+}
+
+/** How many published comparisons found the upcycled model better, against each of the two others. */
+function ordersWords({ equalTokens, scratch }: Answer): string {
+  const parts = [equalTokens, scratch].flatMap(({ published, other }) => {
+    if (published === null) return [];
+    const { better, alike, worse } = published.orders;
+    const counts = [
+      `${better} found it better`,
+      ...(alike === 0 ? [] : [`${alike} alike`]),
+      ...(worse === 0 ? [] : [`${worse} worse`]),
+    ];
+    const name = other.id === "dense" ? "continued dense" : "from scratch";
+    return [`of ${better + alike + worse} with ${name} ${counts.join(", ")}`];
+  });
+  const counts = parts.length === 0 ? "" : ` Published comparisons of an upcycled model: ${parts.join("; ")}.`;
+  return `Against a mixture from scratch it is ${standing(scratch)}${scratch.verdict === "tie" ? " it" : ""}.${counts}`;
+}
+
+/** Why no law answers. */
+function whyOpen({ outside, clamped, equalTokens }: Answer, { parentLoss, validFrom }: Plan): string {
+  // What is hardly outside is worth a word only where nothing else is.
+  const far = outside.filter(({ factor }) => factor >= 1.2);
+  const reasons = (far.length === 0 && !clamped ? outside : far).map(
+    ({ what, value, factor, above }) =>
+      `${what} = ${compact(value)} is ${compact(factor, 2)} times ${above ? "beyond" : "below"} what the laws were ` +
+      "fitted on",
+  );
+  if (clamped) {
+    const from = validFrom === null ? "" : ` and passes it only at ${compact(validFrom)}`;
+    reasons.push(
+      `at ${compact(equalTokens.one.tokens)} further tokens the upcycled law lies above its own parent ` +
+        `(${orNone(parentLoss, loss4)})${from}`,
+    );
+  }
+  return `The laws do not answer: ${reasons.join("; ")}.`;
+}
+
+/** Which measurement would narrow the interval. */
+function narrowingWords({ narrowing, equalTokens }: Answer, { main, level }: Plan): string {
+  if (narrowing === null) return "";
+  const nats = (share: number): string => fixed(share * equalTokens.loss, 3);
+  return (
+    `What would narrow it: train the dense model and upcycled ${main ?? ""} for ${compact(narrowing.tokens)} tokens ` +
+    `each and compare; the ${percent(level)} interval of ± ${nats(narrowing.before)} nats would shrink to about ` +
+    `± ${nats(narrowing.after)}.`
+  );
+}
+
+/** How sure the verdict is: D*, draws and assumptions. */
+function certaintyWords(plan: Plan): string {
+  const { best, main, recipes } = plan;
+  const catchUp = recipes.find(({ name }) => name === main)?.sunk;
+  const lowest = best === null ? "" : at(plan.arms, best.arm).label;
+  return [catchUpSentence(catchUp), shareWords(lowest, best?.share ?? null), sensitivityWords(plan)]
+    .filter((text) => text !== "")
+    .join(" ");
+}
+
+/** How the answers stood to published comparisons that were left out of them. */
+export function backtestWords({ backtest }: Plan): string {
+  if (backtest.length === 0) return "";
+  const count = (outcome: string): number => backtest.filter((row) => row.outcome === outcome).length;
+  const fails = count("fails");
+  return (
+    `Back-test: of ${backtest.length} published comparisons, each left out, the answer holds for ${count("holds")}, ` +
+    `leaves ${count("open")} open and ${fails === 0 ? "contradicts none" : `contradicts ${fails}`}.`
+  );
 }
 
 /** Until when upcycling stays ahead. */
@@ -100,12 +207,9 @@ function catchUpSentence(catchUp: CatchUp | undefined): string {
   }
 }
 
-/** How many draws of the coefficients agree on the best arm. */
-function shareWords(share: number | null): string {
-  if (share === null) return "";
-  return share >= 0.7
-    ? `The order holds in ${percent(share)} of draws of the coefficients.`
-    : `Too close to call: only ${percent(share)} of draws of the coefficients agree.`;
+/** How many draws of the laws agree on the arm with the lowest loss. */
+function shareWords(label: string, share: number | null): string {
+  return share === null ? "" : `The loss of ${label} is the lowest in ${percent(share)} of draws of the laws.`;
 }
 
 /** Which assumptions would change the best choice. */
@@ -114,7 +218,7 @@ function sensitivityWords({ sensitivity }: Plan): string {
     .filter(({ decides }) => decides)
     .map(({ assumption }) => at(assumption.split(","), 0));
   return assumptions.length === 0
-    ? "No single assumption of those varied below changes the best choice."
+    ? "No single assumption of those varied below changes the choice."
     : `The choice hangs on: ${assumptions.join("; ")}.`;
 }
 

@@ -10,13 +10,56 @@ export const verdictWords =
 
 /** The sentence: which arm did better, where, by how much, and how much of that may be chance. */
 export function comparisonSentence(nameA: string, nameB: string, comparison: ArmComparison): string {
-  const place = comparison.axis === "tokens" ? `after ${amount(comparison)}` : `at ${amount(comparison)}`;
-  const losses = `${lossWithRange(comparison.a)} against ${lossWithRange(comparison.b)} ${place}`;
-  return `${claim(nameA, nameB, comparison)}: held-out loss ${losses}, ${size(comparison)}${evidence(comparison)}.`;
+  return `${claim(nameA, nameB, comparison)}: ${numbers(comparison)}.`;
 }
 
-function claim(nameA: string, nameB: string, comparison: ArmComparison): string {
-  const place = comparison.axis === "tokens" ? "at equal tokens" : "at equal FLOPs";
+/** The losses, where they were read, how far they are apart, and what speaks for or against chance. */
+function numbers(comparison: ArmComparison): string {
+  const place = comparison.axis === "tokens" ? `after ${amount(comparison)}` : `at ${amount(comparison)}`;
+  const losses = `${lossWithRange(comparison.a)} against ${lossWithRange(comparison.b)} ${place}`;
+  return `held-out loss ${losses}, ${size(comparison)}${evidence(comparison)}`;
+}
+
+/**
+ * Both comparisons of two arms in one sentence, after equal tokens and after equal FLOPs, because one alone may hide
+ * the other; then the losses of each.
+ */
+export function bothComparisons(nameA: string, nameB: string, tokens: ArmComparison, flops: ArmComparison): string {
+  // Arms that cost the same per token are read at one place.
+  if (tokens.a.mean === flops.a.mean && tokens.b.mean === flops.b.mean) {
+    const place = "at equal tokens and at equal FLOPs";
+    return `${claim(nameA, nameB, tokens, place)}: ${numbers(tokens)}.`;
+  }
+  const both = `${claim(nameA, nameB, tokens)} (${apart(tokens)}), and ${secondClaim(flops)} (${apart(flops)})`;
+  const losses = (comparison: ArmComparison): string =>
+    `${lossWithRange(comparison.a)} against ${lossWithRange(comparison.b)}`;
+  return (
+    `${both}: held-out loss ${losses(tokens)} after ${amount(tokens)}${evidence(tokens)}; ${losses(flops)} at ` +
+    `${amount(flops)}${evidence(flops)}.`
+  );
+}
+
+/** The claim of the second comparison, where the arms are already named. */
+function secondClaim({ difference, verdict }: ArmComparison): string {
+  const better = difference < 0;
+  switch (verdict) {
+    case "within":
+      return "not distinguishable at equal FLOPs";
+    case "narrow":
+      return `slightly ${better ? "better" : "worse"} at equal FLOPs`;
+    case "clear":
+      return `clearly ${better ? "better" : "worse"} at equal FLOPs`;
+    case "unknown":
+      return difference === 0 ? "equal at equal FLOPs" : `${better ? "below" : "above"} it at equal FLOPs`;
+  }
+}
+
+function claim(
+  nameA: string,
+  nameB: string,
+  comparison: ArmComparison,
+  place = comparison.axis === "tokens" ? "at equal tokens" : "at equal FLOPs",
+): string {
   const better = comparison.difference < 0;
   switch (comparison.verdict) {
     case "within":
@@ -29,6 +72,13 @@ function claim(nameA: string, nameB: string, comparison: ArmComparison): string 
       if (comparison.difference === 0) return `${nameA} came out equal to ${nameB} ${place}`;
       return `${nameA} came out ${better ? "below" : "above"} ${nameB} ${place}`;
   }
+}
+
+/** How far two arms are apart, for brackets. */
+function apart(comparison: ArmComparison): string {
+  if (comparison.difference === 0) return "no difference";
+  const direction = comparison.difference < 0 ? "lower" : "higher";
+  return `${nats(comparison.difference)}, ${percent(Math.abs(comparison.relative))} ${direction}`;
 }
 
 function size(comparison: ArmComparison): string {

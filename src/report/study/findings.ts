@@ -5,7 +5,7 @@
  */
 import { at } from "../../base/at.js";
 import { compact, fixed, percent, significant } from "../../base/format.js";
-import { comparisonSentence, verdictWords } from "./comparison-sentence.js";
+import { bothComparisons, comparisonSentence, verdictWords } from "./comparison-sentence.js";
 import { healthFindings } from "./health-findings.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
@@ -48,13 +48,12 @@ function againstDense(upcycled: readonly ArmResult[], dense: ArmResult | null): 
     return ["No continued dense training is part of this study, so it cannot say whether upcycling paid off."];
   const sentences = upcycled.flatMap((arm, index) => {
     const name = index === 0 ? armName(arm) : arm.label;
-    const comparisons = (["tokens", "flops"] as const).map((axis) => compareArms(arm, dense, axis));
-    return comparisons.flatMap((comparison, axis) => {
-      if (comparison !== null) return [comparisonSentence(name, dense.label, comparison)];
-      return axis === 0
-        ? [`${name} and ${dense.label} cannot be compared: one of them has a run without a finite loss.`]
-        : [];
-    });
+    const [tokens, flops] = (["tokens", "flops"] as const).map((axis) => compareArms(arm, dense, axis));
+    if (tokens == null)
+      return [`${name} and ${dense.label} cannot be compared: one of them has a run without a finite loss.`];
+    return [
+      flops == null ? comparisonSentence(name, dense.label, tokens) : bothComparisons(name, dense.label, tokens, flops),
+    ];
   });
   return [...sentences, ...scheduleCaveat(upcycled, dense)];
 }

@@ -1,5 +1,5 @@
 /**
- * Script of the page, second part, as text: what each chart shows, the load maps and the copy button. Same rules as the
+ * Script of the page, second part, as text: what each chart shows, the load maps. Same rules as the
  * first.
  */
 export const pageScript = String.raw`
@@ -210,19 +210,4 @@ report.arms.forEach((arm, i) => {
   if (arm.similarity !== null) lineChart("similarity-" + i, () => similaritySpec(arm));
 });
 for (const figure of document.querySelectorAll("[data-load]")) loadMap(figure);
-for (const button of document.querySelectorAll("[data-copy]")) {
-  button.addEventListener("click", async () => {
-    const source = document.getElementById(button.dataset.copy);
-    try {
-      await navigator.clipboard.writeText(source.textContent);
-      button.textContent = "Copied";
-    } catch {
-      getSelection().selectAllChildren(source);
-      button.textContent = "Selected";
-    }
-    setTimeout(() => {
-      button.textContent = "Copy";
-    }, 1600);
-  });
-}
 `;

@@ -102,7 +102,8 @@ export function findingsSection(result: StudyResult): string {
     : pageSection("findings", "What was found", `<ul class="findings">${items.join("")}</ul>`);
 }
 
-const longestClaim = 110;
+/** Characters; a claim about two comparisons has up to about 160. */
+const longestClaim = 170;
 
 /** The claim before the first colon stands out; the numbers behind it follow. */
 function emphasized(finding: string): string {

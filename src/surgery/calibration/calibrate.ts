@@ -15,6 +15,7 @@ import type { UpcycleRecipe } from "../planning/recipe.js";
 import { matricesOf, type RouterRows } from "../planning/router-rows.js";
 import type { ModelSource } from "../../files/checkpoint/model-source.js";
 import { sampleTokens } from "../../evals/sample-tokens.js";
+import { requireFiniteWeights } from "../../evals/finite-weights.js";
 import { openStreamedModel, plus } from "../../evals/streamed-model.js";
 import { inTurn } from "./in-turn.js";
 
@@ -83,6 +84,7 @@ export async function calibrate({
         if (router !== null) addMasses(sums, router, await model.ffnInput(layer, into), spec.hidden, recipe.topK);
         return plus(attended, await model.ffn(layer, into));
       });
+      requireFiniteWeights(model);
       calibration.push(sums.count === 0 ? null : (recipe.granularity * sums.first) / sums.second);
       mass.push(sums.count === 0 ? null : sums.first / sums.count);
       onLayer?.(layer + 1, spec.layers.length);

@@ -13,7 +13,7 @@
  */
 import { join } from "node:path";
 import { at, entryOf } from "../../base/at.js";
-import { inputError } from "../../base/errors.js";
+import { inputError, stopError } from "../../base/errors.js";
 import { modelFolderOf } from "../../files/checkpoint/model-source.js";
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../../files/checkpoint/open.js";
 import { exists } from "../../files/io/atomic.js";
@@ -22,6 +22,7 @@ import type { Backend } from "../../engine/runtime/runtime.js";
 import { recipeName, type ExpertPrompts, type UpcycleRecipe } from "../planning/recipe.js";
 import type { RouterRows } from "../planning/router-rows.js";
 import { withTokenizer, type TextTokenizer } from "../../text/tokenizer/load.js";
+import { requireFiniteWeights } from "../../evals/finite-weights.js";
 import { openStreamedModel, throughLayer } from "../../evals/streamed-model.js";
 import { inTurn } from "./in-turn.js";
 
@@ -132,6 +133,7 @@ async function hiddenRows(
     let streams = await inTurn(texts, (ids) => model.embed(ids, shapeOf(ids)));
     const rows: Float32Array[] = [];
     for (let layer = 0; layer < spec.layers.length; layer++) {
+      requireFiniteWeights(model);
       const last = streams.map((x) => x.subarray(x.length - spec.hidden));
       // Streams are in the order of `texts`: the positive prompts of the first expert, its negative ones, and so on.
       let start = 0;
@@ -168,6 +170,11 @@ async function embeddingRows(source: ModelSource, encoded: readonly Encoded[]): 
       direction(sumOf(positive), sumOf(negative), whose, dir),
     );
     const matrix = joined(directions, spec.hidden);
+    if (!matrix.every(Number.isFinite))
+      throw stopError("embeddings of the prompts are NaN or infinite: the model is damaged", {
+        where: dir,
+        hint: "use an earlier checkpoint",
+      });
     return spec.layers.map(() => matrix);
   } finally {
     await checkpoint.close();

@@ -5,11 +5,12 @@ import { markdownText, oneLine } from "../../base/markdown.js";
 import { bytes, compact, percent, significant } from "../../base/format.js";
 import type { WriteDtype } from "../../files/checkpoint/write.js";
 import { countParams } from "../../model/cost/params.js";
-import { worstLayer, type PreservationReport } from "../../model/results/preservation.js";
+import { unreachedWords, worstLayer, type PreservationReport } from "../../model/results/preservation.js";
 import { explainExpectation, explainTitle } from "../planning/explain.js";
 import type { SurgeryPlan } from "../planning/plan.js";
 import { servingOf, type Support } from "../planning/serving.js";
 import { recipeName } from "../planning/recipe.js";
+import { damageParagraph } from "./damage-words.js";
 import type { ParentCard } from "./parent-card.js";
 import { toolVersion } from "./version.js";
 
@@ -42,6 +43,8 @@ export interface CardFacts {
   readonly warnings: readonly string[];
   /** What was measured on the finished model; null: nothing yet. */
   readonly preservation: PreservationReport | null;
+  /** The verdict on weights that are NaN or infinite; null: there are none. */
+  readonly damage: string | null;
 }
 
 /** What a card says of a LoRA adapter that is merged into a model. */
@@ -59,6 +62,7 @@ export function modelCard(facts: CardFacts): string {
     "",
     `# ${shownName(facts.parentName, facts.adapter)} ${recipeName(facts.plan.recipe)}`,
     "",
+    ...(facts.damage === null ? [] : [damageParagraph(facts.damage), ""]),
     "A mixture of experts, upcycled from " +
       `${bold(shownName(facts.parent.repository ?? facts.parentName, facts.adapter))} with Upcycle ` +
       `${toolVersion}.`,
@@ -69,8 +73,8 @@ export function modelCard(facts: CardFacts): string {
     "",
     "## The parent's function",
     "",
-    `${sentence(explainExpectation(facts.plan.expected))}`,
-    "",
+    // What arithmetic promises holds for numbers.
+    ...(facts.damage === null ? [sentence(explainExpectation(facts.plan.expected)), ""] : []),
     ...measured(facts.preservation, facts.adapter === null ? "the parent" : "the parent with its adapter merged in"),
     "",
     "## Loading",
@@ -201,6 +205,8 @@ export function licence({ license, licenseName, licenseFrom, licenseFiles }: Par
 
 /** What was measured, in lines of Markdown; `parent` says what to call the model that it was compared with. */
 export function measured(report: PreservationReport | null, parent = "the parent"): string[] {
+  if (report?.verdict.kind === "damaged") return [report.verdict.words];
+  const unreached = report === null ? null : unreachedWords(report);
   if (report === null) return [`${notMeasured} \`upcycle verify PARENT THIS\` does.`];
   return [
     `Measured on ${report.tokens} tokens of ${markdownText(report.source)}, ${parent} and this model evaluated ` +
@@ -209,6 +215,7 @@ export function measured(report: PreservationReport | null, parent = "the parent
     ...rows(measuredRows(report)),
     "",
     report.verdict.words,
+    ...(unreached === null ? [] : [unreached]),
     `\`${reportFile}\` has it by layer.`,
   ];
 }

@@ -14,10 +14,10 @@ import { recipeName, type UpcycleRecipe } from "../planning/recipe.js";
 import type { RouterRows } from "../planning/router-rows.js";
 import { megatronObstacles } from "../../model/decoder/megatron.js";
 import { ownFamily, type DecoderSpec } from "../../model/decoder/types.js";
-import { isRouter, keepsFloat32 } from "../../model/tensors/precision.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { modelCard, type CardFacts } from "./card.js";
-import { fileWarnings, ownDtype } from "./execute.js";
+import { damageWords } from "./damage-words.js";
+import { fileWarnings } from "./execute.js";
 import { lineageOf, lineageRecord } from "./lineage.js";
 import {
   makeModel,
@@ -33,6 +33,7 @@ import {
 import { calibratedRecipe, hasPrompts, promptedRouter, type MeasureEvent, type MeasureTools } from "./measure.js";
 import { readParentCard } from "./parent-card.js";
 import { adapterFacts, adapterWords, sourceName, sourceOf, type Parents } from "./parents.js";
+import { precisionsOf } from "./precision.js";
 import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
 import { toolVersion } from "./version.js";
 
@@ -56,6 +57,8 @@ export type ConvertOptions = UpcycleOptions & MakeOptions;
 export interface ConversionPlan extends PlannedModel<SurgeryPlan> {
   /** Precision of the routers; null: that of all other tensors. */
   readonly routerDtype: WriteDtype | null;
+  /** The precision of each slot. */
+  readonly slotDtype: (slot: Slot) => WriteDtype;
   /** The adapter that is merged into each parent, the base first, in words; null: none. */
   readonly adapters: readonly (string | null)[];
 }
@@ -78,11 +81,12 @@ export function upcycling(options: UpcycleOptions): Surgery<ConversionPlan, Conv
   return {
     sources,
     plansByMeasuring: calibrates,
+    beforehand: () => requirePlannable(options),
     plan: (opened) => planFor(opened, options),
     requireComplete,
     prepare: (opened, planned) =>
       prepare(opened, planned, [sourceName(source), ...parents.map(sourceName)], options.format),
-    card: ({ card }, preservation) => modelCard({ ...card, preservation }),
+    card: ({ card, damage }, preservation) => modelCard({ ...card, preservation, damage: damageWords(damage) }),
     ...(calibrates || prompts ? { measured: (tools) => measured(options, tools) } : {}),
   };
 }
@@ -108,6 +112,15 @@ function needsCalibration({ scaling, calibration }: UpcycleRecipe): boolean {
 }
 
 /**
+ * Throws inputError for models and a recipe that do not go together, from configs and file headers alone: what is still
+ * to be measured does not decide it.
+ */
+export async function requirePlannable(options: UpcycleOptions): Promise<void> {
+  const { recipe } = options;
+  await planConversion(needsCalibration(recipe) ? { ...options, recipe: { ...recipe, scaling: "none" } } : options);
+}
+
+/**
  * The same upcycling with what has to be measured on text. What cannot be planned is refused first. Then come the
  * router rows, because calibration needs the router as it will be.
  */
@@ -117,7 +130,7 @@ async function* measured(
 ): AsyncGenerator<MeasureEvent, Surgery<ConversionPlan, ConversionDetails>, undefined> {
   const { source, recipe } = options;
   const calibrates = needsCalibration(recipe);
-  await planConversion(calibrates ? { ...options, recipe: { ...recipe, scaling: "none" } } : options);
+  await requirePlannable(options);
   const routerRows =
     options.routerRows ?? (hasPrompts(recipe) ? yield* promptedRouter(source, recipe, tools) : undefined);
   const complete = calibrates ? yield* calibratedRecipe(source, recipe, routerRows, tools) : recipe;
@@ -136,7 +149,7 @@ async function prepare(
   const work = {
     name: `${recipeName(plan.recipe)} of ${plan.source.family}`,
     settings: { recipe: plan.recipe, routerDtype },
-    slotDtype: slotDtypeOf(planned),
+    slotDtype: planned.slotDtype,
     target: plan.target,
     outputs: plan.outputs,
     data: plan.data,
@@ -177,18 +190,7 @@ async function cardOf(parents: Parents, { plan, dtype, weightBytes, warnings }: 
     weightBytes,
     warnings,
     preservation: null,
-  };
-}
-
-/** The precision of each slot. */
-function slotDtypeOf({
-  plan: { target },
-  dtype,
-  routerDtype,
-}: Pick<ConversionPlan, "plan" | "dtype" | "routerDtype">): (slot: Slot) => WriteDtype {
-  return (slot) => {
-    if (routerDtype !== null && isRouter(slot)) return routerDtype;
-    return keepsFloat32(target, slot) ? "F32" : dtype;
+    damage: null,
   };
 }
 
@@ -202,16 +204,19 @@ function planFor(
   );
   const [base, ...others] = parents;
   const plan = planFormat(base.spec, recipe, routerRows, format);
+  const { warnings: aboutPrecision, ...precisions } = precisionsOf(parents, plan, { dtype, routerDtype });
   const warnings = [
     ...plan.warnings,
     ...differences,
+    ...aboutPrecision,
     ...fileWarnings(base),
     ...others.flatMap((other) => fileWarnings(other).map((words) => `${sourceName(sourceOf(other))}: ${words}`)),
   ];
-  const precision = { plan, dtype: dtype ?? ownDtype(base), routerDtype: routerDtype ?? null };
   return {
-    ...precision,
-    weightBytes: plannedWeightBytes(plan.target, slotDtypeOf(precision), maxShardBytes, format),
+    plan,
+    ...precisions,
+    routerDtype: routerDtype ?? null,
+    weightBytes: plannedWeightBytes(plan.target, precisions.slotDtype, maxShardBytes, format),
     adapters: parents.map(adapterWords),
     warnings,
   };

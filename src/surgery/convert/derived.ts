@@ -3,15 +3,18 @@
  * (`multiply.ts`) have in common. The surgery that comes out is carried out by `make.ts`.
  */
 import type { Checkpoint } from "../../files/checkpoint/open.js";
-import { plannedWeightBytes } from "../../files/checkpoint/write.js";
+import { plannedWeightBytes, type WriteDtype } from "../../files/checkpoint/write.js";
+import type { Slot } from "../../model/tensors/slots.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { PlannedSlot } from "../planning/plan.js";
 import { cardFile } from "../../files/formats/model-files.js";
+import { damagedCard } from "./damage-words.js";
 import { derivedCard, type DerivedCardWords } from "./derived-card.js";
-import { fileWarnings, ownDtype } from "./execute.js";
+import { fileWarnings } from "./execute.js";
 import type { LineageRecord } from "./lineage.js";
 import type { PlannedModel, PreparedWork, SourceOptions, Surgery } from "./make.js";
 import { sourceName } from "./parents.js";
+import { precisionsOf } from "./precision.js";
 import { toolVersion } from "./version.js";
 
 /** What every plan of a derivation says. */
@@ -54,50 +57,58 @@ interface Derivation<Plan extends DerivedPlan> {
   /** Throws inputError for a source that no such model can be derived from. */
   readonly plan: (checkpoint: Checkpoint) => DerivedPlanning<Plan> | Promise<DerivedPlanning<Plan>>;
   /** What a plan writes. */
-  readonly work: (planned: PlannedModel<Plan>, checkpoint: Checkpoint) => DerivedWork | Promise<DerivedWork>;
+  readonly work: (planned: DerivedModel<Plan>, checkpoint: Checkpoint) => DerivedWork | Promise<DerivedWork>;
+}
+
+/** A derived model, before it is made. */
+export interface DerivedModel<Plan> extends PlannedModel<Plan> {
+  /** The precision of each slot. */
+  readonly slotDtype: (slot: Slot) => WriteDtype;
 }
 
 /** A derivation as a surgery on `options.source`, for `makeModel` and the workflow. */
 export function derivedSurgery<Plan extends DerivedPlan>(
   options: SourceOptions,
   derivation: Derivation<Plan>,
-): Surgery<PlannedModel<Plan>, DerivedDetails> {
+): Surgery<DerivedModel<Plan>, DerivedDetails> {
   return {
     sources: [options.source],
     plansByMeasuring: false,
     plan: ([checkpoint]) => planFor(checkpoint, options, derivation),
     prepare: ([checkpoint], planned) => prepare(checkpoint, planned, sourceName(options.source), derivation),
     // The card says what is expected; what was measured lies beside it.
-    card: ({ card }) => card,
+    card: ({ card, damage }) => damagedCard(card, damage),
   };
 }
 
 async function planFor<Plan extends DerivedPlan>(
   checkpoint: Checkpoint,
-  { dtype = ownDtype(checkpoint), maxShardBytes }: SourceOptions,
+  { dtype: asked, maxShardBytes }: SourceOptions,
   derivation: Derivation<Plan>,
-): Promise<PlannedModel<Plan>> {
+): Promise<DerivedModel<Plan>> {
   const { plan, warnings } = await derivation.plan(checkpoint);
+  const { dtype, slotDtype, warnings: aboutPrecision } = precisionsOf([checkpoint], plan, { dtype: asked });
   return {
     plan,
     dtype,
-    weightBytes: plannedWeightBytes(plan.target, dtype, maxShardBytes),
-    warnings: [...warnings, ...fileWarnings(checkpoint)],
+    slotDtype,
+    weightBytes: plannedWeightBytes(plan.target, slotDtype, maxShardBytes),
+    warnings: [...warnings, ...aboutPrecision, ...fileWarnings(checkpoint)],
   };
 }
 
 async function prepare<Plan extends DerivedPlan>(
   checkpoint: Checkpoint,
-  planned: PlannedModel<Plan>,
+  planned: DerivedModel<Plan>,
   name: string,
   derivation: Derivation<Plan>,
 ): Promise<PreparedWork<DerivedDetails>> {
-  const { plan, dtype } = planned;
+  const { plan, dtype, slotDtype } = planned;
   const { source, target, outputs } = plan;
   const { record, card: words, ...work } = await derivation.work(planned, checkpoint);
   const card = await derivedCard(checkpoint, { ...words, ...planned, target });
   const from = { name, family: source.family };
   const content = { version: 1, upcycle: toolVersion, from, ...record.content };
   const files = { [record.file]: `${JSON.stringify(content, null, 2)}\n`, [cardFile]: card };
-  return { work: { ...work, target, outputs, dtype, files }, details: { card } };
+  return { work: { ...work, target, outputs, dtype, slotDtype, files }, details: { card } };
 }

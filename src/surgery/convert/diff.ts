@@ -5,6 +5,7 @@
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../../files/checkpoint/open.js";
 import { lineageKey } from "../../files/checkpoint/write.js";
 import { toFloat32, type FloatDtype } from "../../files/numeric/dtype.js";
+import { countNonFinite } from "../../files/numeric/finite.js";
 import { namedSlots } from "../../model/tensors/names.js";
 
 /** One tensor of two models, a and b. */
@@ -17,6 +18,8 @@ export interface TensorDiff {
   readonly equal: boolean;
   /** Null where the shapes differ. */
   readonly difference: Difference | null;
+  /** How many values of a and of b are NaN or infinite; null where the shapes differ. */
+  readonly nonFinite: readonly [number, number] | null;
 }
 
 /** The difference of b from a, in float64 over the values as float32. */
@@ -122,10 +125,11 @@ async function diffTensor(
   signal: AbortSignal | undefined,
 ): Promise<TensorDiff> {
   const about = { name, shapes: [shapeA, shapeB], dtypes: [a.dtypeOf(key), b.dtypeOf(key)] } as const;
-  if (shapeA.join() !== shapeB.join()) return { ...about, equal: false, difference: null };
+  if (shapeA.join() !== shapeB.join()) return { ...about, equal: false, difference: null, nonFinite: null };
   const [rows = 1, ...rest] = shapeA;
   const width = rest.reduce((x, y) => x * y, 1);
   const step = Math.max(1, Math.floor(pieceElements / width));
+  const nonFinite: [number, number] = [0, 0];
   const sums = { equal: about.dtypes[0] === about.dtypes[1], max: 0, abs: 0, square: 0, dot: 0, a: 0, b: 0 };
   for (let start = 0; start < rows; start += step) {
     signal?.throwIfAborted();
@@ -138,6 +142,8 @@ async function diffTensor(
       stride: width,
     };
     const [x, y] = await Promise.all([a.readRectangle(region), b.readRectangle(region)]);
+    nonFinite[0] += countNonFinite(x.dtype, x.bytes);
+    nonFinite[1] += countNonFinite(y.dtype, y.bytes);
     sums.equal &&= Buffer.compare(x.bytes, y.bytes) === 0;
     addUp(sums, toFloat32(x.dtype, x.bytes), toFloat32(y.dtype, y.bytes));
   }
@@ -148,6 +154,7 @@ async function diffTensor(
   return {
     ...about,
     equal: sums.equal,
+    nonFinite,
     difference: { maxAbs: sums.max + nanIfAny, meanAbs: sums.abs / count, relative, cosine: cosine(sums) },
   };
 }

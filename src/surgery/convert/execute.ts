@@ -15,6 +15,8 @@ import { threadsThatFit } from "../../files/io/limits.js";
 import { printExpr } from "../planning/expr.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { areasOf } from "./areas.js";
+import { damageError } from "./damage.js";
+import type { Damage } from "./damage-words.js";
 import { sourceOf, type Parents } from "./parents.js";
 import { identityOf, sourceStamps } from "./identity.js";
 import { openThreads } from "./threads.js";
@@ -37,6 +39,11 @@ export interface ExecuteOptions {
   readonly threads?: number | undefined;
   /** Stops between two chunks; the same work, asked for again, resumes there. */
   readonly signal?: AbortSignal | undefined;
+  /**
+   * Write weights that are NaN or infinite too, and say so; if left out the writing stops at the first one, with a
+   * stopError that says where it stands.
+   */
+  readonly allowNonFinite?: boolean | undefined;
   /** How many bytes a chunk has, and after how many chunks are flushed and recorded: for tests and measurements. */
   readonly pace?: WriteOptions["pace"];
 }
@@ -57,6 +64,12 @@ export type ExecuteEvent =
       readonly bytesPerSecond: number;
     };
 
+/** A folder that is written. */
+export interface ExecutedWork extends WrittenCheckpoint {
+  /** Which tensors got values that are NaN or infinite, and how many. */
+  readonly damage: Damage;
+}
+
 /**
  * Writes the folder. The base is the first of `sources`, and its tokenizer is copied. Throws inputError for a folder
  * that cannot be used, stopError for a full disk, interruptedError when the signal fires.
@@ -65,16 +78,16 @@ export function executeWork(
   sources: Parents,
   work: Work,
   options: ExecuteOptions,
-): AsyncGenerator<ExecuteEvent, WrittenCheckpoint, undefined> {
+): AsyncGenerator<ExecuteEvent, ExecutedWork, undefined> {
   return eventsOf((tell, signal) => write(sources, work, { ...options, signal }, tell), options.signal);
 }
 
 async function write(
   sources: Parents,
   work: Work,
-  { out, threads = 1, maxShardBytes, overwrite, signal, pace }: ExecuteOptions,
+  { out, threads = 1, maxShardBytes, overwrite, allowNonFinite = false, signal, pace }: ExecuteOptions,
   tell: (event: ExecuteEvent) => void,
-): Promise<WrittenCheckpoint> {
+): Promise<ExecutedWork> {
   const { target, dtype, slotDtype, lineage, files } = work;
   await breathe(signal);
   const identity = await identityOf(
@@ -91,7 +104,8 @@ async function write(
   );
   await breathe(signal);
   const listeners = progressEvents(tell);
-  return writeCheckpoint({
+  const damage = new Map<string, number>();
+  const written = await writeCheckpoint({
     dir: out,
     format: work.format,
     spec: target,
@@ -107,7 +121,12 @@ async function write(
     pace,
     resume: { identity, sources: () => sourceStamps(sources), onFound: listeners.onFound },
     onProgress: listeners.onProgress,
+    async onNonFinite(found) {
+      if (!allowNonFinite) throw await damageError(sources, work, found);
+      for (const name of found.names) damage.set(name, (damage.get(name) ?? 0) + found.values);
+    },
   });
+  return { ...written, damage };
 }
 
 /** Listeners that turn the writer's calls into events. The speed is that of this attempt alone. */

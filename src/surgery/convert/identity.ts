@@ -4,7 +4,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Identity } from "../../files/checkpoint/resumable-write.js";
 import { adapterConfigFile } from "../../files/checkpoint/adapter.js";
-import type { Checkpoint } from "../../files/checkpoint/open.js";
+import type { Checkpoint, StoredTensor } from "../../files/checkpoint/open.js";
 import { realPath } from "../../files/io/atomic.js";
 import { decoderRecord } from "../../model/decoder/record.js";
 import { printExpr } from "../planning/expr.js";
@@ -64,7 +64,8 @@ export async function sourceStamps(parents: readonly Checkpoint[]): Promise<Iden
   return Object.assign({}, ...(await Promise.all(folders.map(stampsOf)))) as Identity["sources"];
 }
 
-interface StampedFolder extends Pick<Checkpoint, "dir" | "tensors"> {
+interface StampedFolder extends Pick<Checkpoint, "dir"> {
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
   /** Name and content of its config. */
   readonly file: string;
   readonly config: unknown;

@@ -10,6 +10,7 @@ import { foldersOf, type ModelSource } from "../../files/checkpoint/model-source
 import type { WriteDtype } from "../../files/checkpoint/write.js";
 import { breathe } from "../../files/io/breath.js";
 import type { PreservationReport } from "../../model/results/preservation.js";
+import type { Damage } from "./damage-words.js";
 import { executeWork, type ExecuteEvent, type ExecuteOptions } from "./execute.js";
 import { finishedFiles } from "./finished.js";
 import type { MeasureEvent, MeasureTools } from "./measure.js";
@@ -47,6 +48,8 @@ interface MadeFolder {
   readonly seconds: number;
   /** Whether the folder was there already (`acceptFinished`). */
   readonly found: boolean;
+  /** Which tensors got values that are NaN or infinite; of a folder that was there already nothing is known. */
+  readonly damage: Damage;
 }
 
 /** What was planned and made, with the texts (`Details`) that were written beside the weights. */
@@ -72,6 +75,8 @@ export interface Surgery<Planned extends PlannedModel, Details> {
   readonly open?: () => Promise<Parents>;
   /** Whether even a plan that is only shown needs what is measured on text (`measured`). */
   readonly plansByMeasuring: boolean;
+  /** Refuses what cannot be planned where `plan` needs what is measured on text; left out where it does not. */
+  readonly beforehand?: () => Promise<void>;
   /** Plans the model. It reads only weights that decide whether it can be made, and throws inputError if it cannot. */
   readonly plan: (parents: Parents) => Planned | Promise<Planned>;
   /** Throws inputError for a plan that can be shown, not carried out. */
@@ -80,8 +85,8 @@ export interface Surgery<Planned extends PlannedModel, Details> {
   readonly prepare: (parents: Parents, planned: Planned) => Promise<PreparedWork<Details>>;
   /** The same surgery with what had to be measured on text; left out where nothing has. */
   readonly measured?: (tools: MeasureTools) => AsyncGenerator<MeasureEvent, Surgery<Planned, Details>, undefined>;
-  /** The text of the model card with what was measured on the finished model. */
-  readonly card: (made: MadeModel<Planned, Details>, preservation: PreservationReport) => string;
+  /** The text of the model card with what was measured on the finished model; null: nothing was. */
+  readonly card: (made: MadeModel<Planned, Details>, preservation: PreservationReport | null) => string;
 }
 
 /** What would be made; writes nothing. Throws inputError for sources and settings that do not go together. */
@@ -119,12 +124,13 @@ export async function* makeModel<Planned extends PlannedModel, Details>(
     const { work, details } = await surgery.prepare(parents, planned);
     const finished =
       acceptFinished === true && overwrite !== true ? await finishedFiles(out, work, maxShardBytes, parents) : null;
-    const weightFiles =
-      finished ??
-      (yield* executeWork(parents, work, surgery.open === undefined ? options : { ...options, threads: 1 }))
-        .weightFiles;
+    const threads = surgery.open === undefined ? options : { ...options, threads: 1 };
+    const { weightFiles, damage } =
+      finished === null
+        ? yield* executeWork(parents, work, threads)
+        : { weightFiles: finished, damage: new Map<string, number>() };
     const seconds = (performance.now() - started) / 1000;
-    return { ...planned, ...details, dir: out, weightFiles, seconds, found: finished !== null };
+    return { ...planned, ...details, dir: out, weightFiles, seconds, found: finished !== null, damage };
   } finally {
     await closeParents(parents);
   }

@@ -8,18 +8,10 @@ import { slotKey, slotsOf } from "../../model/tensors/slots.js";
 import { planMerge, type MergeChoice, type MergePlan } from "../planning/merge.js";
 import { paddingOf } from "../planning/merge-lineage.js";
 import { recipeName } from "../planning/recipe.js";
-import { derivedSurgery, type DerivedDetails, type DerivedWork } from "./derived.js";
+import { derivedSurgery, type DerivedDetails, type DerivedModel, type DerivedWork } from "./derived.js";
 import type { ExecuteOptions } from "./execute.js";
 import { readLineage } from "./lineage.js";
-import {
-  makeModel,
-  planModel,
-  type MadeModel,
-  type MakeEvent,
-  type PlannedModel,
-  type SourceOptions,
-  type Surgery,
-} from "./make.js";
+import { makeModel, planModel, type MadeModel, type MakeEvent, type SourceOptions, type Surgery } from "./make.js";
 
 /** Name of the file in a merged model's folder that says how it was made. */
 const mergeFile = "merge.json";
@@ -33,7 +25,7 @@ interface MergeSourceOptions extends SourceOptions {
 export type MergeOptions = MergeSourceOptions & ExecuteOptions;
 
 /** How a model would be merged. */
-export type MergingPlan = PlannedModel<MergePlan>;
+export type MergingPlan = DerivedModel<MergePlan>;
 
 /** Merging as a surgery, for `makeModel` and the workflow. */
 export function merging(options: MergeSourceOptions): Surgery<MergingPlan, DerivedDetails> {

@@ -2,18 +2,10 @@
 import type { Checkpoint } from "../../files/checkpoint/open.js";
 import { explainExpectation } from "../planning/explain.js";
 import { planMultiply, type MultiplyPlan, type MultiplyRecipe } from "../planning/multiply.js";
-import { derivedSurgery, type DerivedDetails, type DerivedWork } from "./derived.js";
+import { derivedSurgery, type DerivedDetails, type DerivedModel, type DerivedWork } from "./derived.js";
 import type { ExecuteOptions } from "./execute.js";
 import { lineageRecord, multiplied, multiplyFile, readLineage } from "./lineage.js";
-import {
-  makeModel,
-  planModel,
-  type MadeModel,
-  type MakeEvent,
-  type PlannedModel,
-  type SourceOptions,
-  type Surgery,
-} from "./make.js";
+import { makeModel, planModel, type MadeModel, type MakeEvent, type SourceOptions, type Surgery } from "./make.js";
 
 /** What to multiply, and how; the source is an MoE model. */
 interface MultiplySourceOptions extends SourceOptions {
@@ -24,7 +16,7 @@ interface MultiplySourceOptions extends SourceOptions {
 export type MultiplyOptions = MultiplySourceOptions & ExecuteOptions;
 
 /** How a model's experts would be multiplied. */
-export type MultiplyingPlan = PlannedModel<MultiplyPlan>;
+export type MultiplyingPlan = DerivedModel<MultiplyPlan>;
 
 /** Multiplication as a surgery, for `makeModel` and the workflow. */
 export function multiplying(options: MultiplySourceOptions): Surgery<MultiplyingPlan, DerivedDetails> {

@@ -53,11 +53,15 @@ export function adapterWords({ adapter }: Pick<Checkpoint, "adapter">): string |
   return adapter === null ? null : wordsOfAdapter(adapter);
 }
 
-/** An adapter in a few words: its name, its ranks, and how many matrices it changes. */
-export function wordsOfAdapter({ dir, ranks, changed }: NonNullable<Checkpoint["adapter"]>): string {
+/** An adapter in a few words: its name, its ranks, how many matrices it changes, and what it brings as a whole. */
+export function wordsOfAdapter({ dir, ranks, changed, wholes }: NonNullable<Checkpoint["adapter"]>): string {
   const [least, most] = ranks;
+  const instead =
+    wholes.length === 0
+      ? ""
+      : `, ${wholes.length === 1 ? "1 tensor" : `${wholes.length} tensors`} in place of the model's`;
   return (
     `${modelName(dir)}, LoRA of ${least === most ? `rank ${least}` : `ranks ${least} to ${most}`} merged into ` +
-    `${changed.length === 1 ? "1 matrix" : `${changed.length} matrices`}`
+    `${changed.length === 1 ? "1 matrix" : `${changed.length} matrices`}${instead}`
   );
 }

@@ -15,6 +15,7 @@ import { read } from "../planning/expr.js";
 import type { PlannedSlot } from "../planning/plan.js";
 import { targetFamilies } from "../planning/recipe.js";
 import { cardFile } from "../../files/formats/model-files.js";
+import { damagedCard } from "./damage-words.js";
 import { derivedCard } from "./derived-card.js";
 import { fileWarnings, ownDtype } from "./execute.js";
 import type { LineageRecord } from "./lineage.js";
@@ -43,7 +44,7 @@ export function exporting(options: SourceOptions): Surgery<ReformPlan, ReformDet
     plansByMeasuring: false,
     plan: ([checkpoint]) => planFor(checkpoint, checkpoint.spec, "torch_dist", options),
     prepare: ([checkpoint], planned) => prepare(checkpoint, planned, options),
-    card: ({ card }) => card,
+    card: ({ card, damage }) => damagedCard(card, damage),
   };
 }
 
@@ -66,7 +67,7 @@ export function importing(options: ImportOptions): Surgery<ReformPlan, ReformDet
     plansByMeasuring: false,
     plan: ([checkpoint]) => planFor(checkpoint, familyOf(checkpoint.spec, family), "safetensors", options),
     prepare: ([checkpoint], planned) => prepare(checkpoint, planned, options),
-    card: ({ card }) => card,
+    card: ({ card, damage }) => damagedCard(card, damage),
   };
 }
 

@@ -1,7 +1,7 @@
 /** Makes chunks on worker threads. The bytes of a chunk do not depend on the thread that makes it. */
 import { Worker } from "node:worker_threads";
 import { receivedError } from "../../base/errors.js";
-import type { ChunkWriter } from "../../files/checkpoint/chunk-writer.js";
+import type { ChunkWriter, WrittenChunk } from "../../files/checkpoint/chunk-writer.js";
 import { limitError, moduleArguments } from "../../files/io/limits.js";
 import type { ThreadWork, TaskOutcome, Request } from "./worker.js";
 
@@ -10,7 +10,7 @@ const inFlightEach = 2;
 
 /** A chunk that a thread was asked for. */
 interface PendingChunk {
-  readonly resolve: (sum: number | null) => void;
+  readonly resolve: (written: WrittenChunk) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -57,13 +57,14 @@ export function openThreads(work: ThreadWork, threads: number): ChunkWriter {
 function startThread(work: ThreadWork, pending: Map<number, PendingChunk>, fail: (error: Error) => void): Thread {
   const worker = new Worker(workerFile(), { execArgv: moduleArguments() });
   const thread: Thread = { worker, busy: 0, closed: () => undefined };
-  worker.on("message", ({ id, sum = null, error }: TaskOutcome) => {
+  worker.on("message", ({ id, written, error }: TaskOutcome) => {
     if (id === null) return thread.closed();
     thread.busy--;
     const chunk = pending.get(id);
     pending.delete(id);
-    if (error === undefined) chunk?.resolve(sum);
-    else chunk?.reject(receivedError(error));
+    if (error !== undefined) chunk?.reject(receivedError(error));
+    else if (written != null) chunk?.resolve(written);
+    else chunk?.reject(new Error("a converting thread answered without a chunk"));
   });
   worker.on("error", (error: unknown) => fail(limitError(error) ?? (error as Error)));
   worker.on("exit", (code) => {

@@ -5,7 +5,12 @@
 import { parentPort, type MessagePort } from "node:worker_threads";
 import { sentError, type SentError } from "../../base/errors.js";
 import type { Chunk } from "../../files/checkpoint/chunks.js";
-import { openChunkWriter, type ChunkTarget, type ChunkWriter } from "../../files/checkpoint/chunk-writer.js";
+import {
+  openChunkWriter,
+  type ChunkTarget,
+  type ChunkWriter,
+  type WrittenChunk,
+} from "../../files/checkpoint/chunk-writer.js";
 import { areasOf, type AreaPlan } from "./areas.js";
 import { closeParents, openParents, type ParentSources } from "./parents.js";
 
@@ -22,10 +27,13 @@ export type Request =
   { readonly work: ThreadWork } | { readonly id: number; readonly chunk: Chunk } | { readonly close: true };
 
 /**
- * The thread's answer: the `id` of the chunk that is written, or null once everything is closed. `sum` is the CRC-32 of
- * the chunk's bytes where the target asks for checksums.
+ * The thread's answer: the `id` of the chunk that is `written`, or null once everything is closed.
  */
-export type TaskOutcome = { readonly id: number | null; readonly sum?: number | null; readonly error?: SentError };
+export type TaskOutcome = {
+  readonly id: number | null;
+  readonly written?: WrittenChunk | null;
+  readonly error?: SentError;
+};
 
 interface OpenWork {
   readonly writer: ChunkWriter;
@@ -47,7 +55,7 @@ async function openWork({ sources, plan, target }: ThreadWork): Promise<OpenWork
 /** Answers the messages that come through `port`. */
 function serve(port: MessagePort): void {
   let opening: Promise<OpenWork> | undefined;
-  const carryOut = async (request: Exclude<Request, { readonly work: ThreadWork }>): Promise<number | null> => {
+  const carryOut = async (request: Exclude<Request, { readonly work: ThreadWork }>): Promise<WrittenChunk | null> => {
     if (opening === undefined) throw new Error("a chunk came before the work that it belongs to");
     const { writer, close } = await opening;
     if ("chunk" in request) return writer.write(request.chunk);
@@ -63,7 +71,7 @@ function serve(port: MessagePort): void {
     }
     const id = "id" in request ? request.id : null;
     carryOut(request).then(
-      (sum) => port.postMessage({ id, sum } satisfies TaskOutcome),
+      (written) => port.postMessage({ id, written } satisfies TaskOutcome),
       (error: unknown) => port.postMessage({ id, error: sentError(error) } satisfies TaskOutcome),
     );
   });

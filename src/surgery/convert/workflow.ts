@@ -5,7 +5,10 @@
  *
  * All that can be refused is refused before weights are read. The backend is handed in.
  */
+import { join } from "node:path";
 import { foldersOf } from "../../files/checkpoint/model-source.js";
+import { cardFile } from "../../files/formats/model-files.js";
+import { writeFileAtomic } from "../../files/io/atomic.js";
 import type { Backend } from "../../engine/runtime/runtime.js";
 import {
   makeModel,
@@ -75,9 +78,15 @@ export async function* makeByWorkflow<Planned extends PlannedModel, Details>(
   const { backend, threads, text, report, signal, out, overwrite, acceptFinished } = options;
   const [source] = surgery.sources;
   await requireOut({ out, overwrite, acceptFinished, folders: surgery.sources.flatMap(foldersOf) });
-  if (report && text !== undefined) await requireText(source, text);
+  if (text !== undefined && (report || surgery.plansByMeasuring)) {
+    // What cannot be made is refused before any text is read.
+    await requirePlannable(surgery);
+    await requireText(source, text);
+  }
   const ready = yield* measuredSurgery(surgery, options);
   const made = yield* makeModel(ready, { ...options, threads: threads.writing });
+  // The card was written before the weights, and says what is kept of sound ones.
+  if (made.damage.size > 0) await writeFileAtomic(join(made.dir, cardFile), ready.card(made, null));
   if (!report) return { made, proof: null };
   const proof = yield* prove({ dir: made.dir, card: (preservation) => ready.card(made, preservation) }, source, {
     backend,
@@ -86,6 +95,14 @@ export async function* makeByWorkflow<Planned extends PlannedModel, Details>(
     threads: threads.proof,
   });
   return { made, proof };
+}
+
+/** Throws inputError for sources and settings that do not go together, as far as that shows before measuring. */
+async function requirePlannable<Planned extends PlannedModel, Details>(
+  surgery: Surgery<Planned, Details>,
+): Promise<void> {
+  if (surgery.beforehand !== undefined) await surgery.beforehand();
+  else await planModel(surgery);
 }
 
 async function* measuredSurgery<Planned extends PlannedModel, Details>(

@@ -123,7 +123,6 @@ describe("an adapter is refused", () => {
 
   it.each([
     [{ use_dora: true }, "DoRA rescales the merged weights"],
-    [{ modules_to_save: ["lm_head"] }, "modules that were trained as a whole are not taken over"],
     [{ bias: "lora_only" }, "trained biases are not merged here"],
     [{ lora_bias: true }, "biases of lora_B are not merged here"],
     [{ peft_type: "IA3" }, "this is no LoRA"],
@@ -146,6 +145,12 @@ describe("an adapter is refused", () => {
     expect(line).toContain(Object.keys(config)[0]!);
   });
 
+  it("that names a module trained as a whole, and does not have it", async () => {
+    expect(await lineOf(changedAdapter("llama", fresh(), { modules_to_save: ["lm_head"] }))).toContain(
+      "modules_to_save names lm_head, and the adapter has no such tensor of this model",
+    );
+  });
+
   it("whose numbers make no sense", async () => {
     expect(await lineOf(changedAdapter("llama", fresh(), { r: 0 }))).toContain("(r)");
     expect(await lineOf(changedAdapter("llama", fresh(), { r: 5 }))).toMatch(
@@ -164,7 +169,7 @@ describe("an adapter is refused", () => {
     expect(await lineOf(rename(`${q}.lora_B.bias`))).toContain("is a bias of LoRA");
     expect(await lineOf(rename(`${q}.lora_E`))).toContain("is no factor of LoRA that is known here");
     expect(await lineOf(rename("base_model.model.lm_head.weight"))).toContain(
-      "a module or a vocabulary that was trained as a whole",
+      "the adapter resizes the vocabulary, but has no model.embed_tokens.weight of the new size",
     );
     expect(await lineOf(rename(`${q}.lora_A.default.weight`))).toBe("no error");
     expect(

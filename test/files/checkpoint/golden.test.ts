@@ -92,7 +92,7 @@ describe("golden models", () => {
     });
   });
 
-  it("buffers are ignored, and a head beside a tied embedding is named as unused", async () => {
+  it("buffers are ignored, and a head beside a tied embedding that differs from it is used", async () => {
     const dir = variant("dense/llama", (tensors) => [
       ...tensors,
       { name: "model.layers.0.self_attn.rotary_emb.inv_freq", dtype: "F32", shape: [4], bytes: new Uint8Array(16) },
@@ -103,6 +103,9 @@ describe("golden models", () => {
       config,
       readFileSync(config, "utf8").replace('"tie_word_embeddings": false', '"tie_word_embeddings": true'),
     );
-    await withCheckpoint(dir, async (checkpoint) => expect(checkpoint.unused).toEqual(["lm_head.weight"]));
+    await withCheckpoint(dir, async ({ unused, spec, notes }) => {
+      expect([unused, spec.tiedHead]).toEqual([[], false]);
+      expect(notes).toEqual([expect.stringContaining("the head is kept as a matrix of its own")]);
+    });
   });
 });

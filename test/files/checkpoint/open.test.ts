@@ -35,7 +35,7 @@ describe("folders that cannot be opened", () => {
         rmSync(join(dir, "model.safetensors"));
         return dir;
       },
-      "folder has no model.safetensors, no model.safetensors.index.json and no pytorch_model.bin",
+      "weights are in expected.safetensors, a name that is not looked for",
     ],
     [
       "shards without index",
@@ -44,7 +44,7 @@ describe("folders that cannot be opened", () => {
         renameSync(join(dir, "model.safetensors"), join(dir, "model-00001-of-00002.safetensors"));
         return dir;
       },
-      "folder has model-00001-of-00002.safetensors but no model.safetensors.index.json",
+      "folder has model-00001-of-00002.safetensors (1 of 2 shards) but no model.safetensors.index.json",
     ],
     [
       "missing tensor",

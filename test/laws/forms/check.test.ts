@@ -57,7 +57,7 @@ describe("points", () => {
     [
       "a size that is no number",
       edited(({ columns }) => (valueAt(columns, "N")[1] = NaN)),
-      "point 2: N is NaN; leave that row out, or correct it",
+      "point 2: N is NaN, expected a finite number; leave that row out, or correct it",
     ],
     [
       "no tokens",

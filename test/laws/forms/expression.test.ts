@@ -1,6 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { expressionLaw } from "../../../src/laws/forms/expression-law.js";
 import { compileExpression, parseExpression, textOf } from "../../../src/laws/forms/expression.js";
+import { checkPoints } from "../../../src/laws/forms/check.js";
+import { predict } from "../../../src/laws/forms/types.js";
 import { fitLaw } from "../../../src/laws/fitting/fit.js";
 import { gridOf, law, publishedParams, simulated, spaced } from "../data.js";
 
@@ -22,6 +24,9 @@ describe("formulas", () => {
     ["sqrt(16)", 4],
     ["--2", 2],
     ["1-1", 0],
+    ["max(1, 2)", 2],
+    ["min(3, 1, 2) * 2", 2],
+    ["0^0.5", 0],
   ])("%s is %d", (text, value) => {
     expect(valueOf(text)).toBeCloseTo(value, 12);
   });
@@ -31,9 +36,10 @@ describe("formulas", () => {
     ["1 +", "found the end"],
     ["(1", 'expected ")", found the end'],
     ["1 2", 'an operator (+ - * / ^), found "2"'],
-    ["sin(1)", 'expected a function (ln, log10, exp, sqrt), found "sin"'],
+    ["sin(1)", 'expected a function (ln, log10, exp, sqrt, max, min), found "sin"'],
     ["a; b", 'found ";"'],
     ["1 + $", 'found "$"'],
+    ["max(1)", 'expected "," and another argument, found ")"'],
     ["(".repeat(300) + "1", "nested more than 200 levels"],
     ["-".repeat(300) + "1", "nested more than 200 levels"],
     ["N+".repeat(2000) + "N", "the law has 4001 characters, limit 4000"],
@@ -50,12 +56,20 @@ describe("formulas", () => {
     expect(valueOf(`${"N+".repeat(1999)}N`, [1], ["N"])).toBe(2000);
   });
 
-  it.each(["a-(b-c)", "a-b-c", "(a+b)*c", "a^(-b)", "(a^b)^c", "a^b^c", "-(a+b)^2", "ln(a-1)/(b/c)", "(-a)*b"])(
-    "%s is written as it was read",
-    (text) => {
-      expect(textOf(parseExpression(text))).toBe(text);
-    },
-  );
+  it.each([
+    "a-(b-c)",
+    "a-b-c",
+    "(a+b)*c",
+    "a^(-b)",
+    "(a^b)^c",
+    "a^b^c",
+    "-(a+b)^2",
+    "ln(a-1)/(b/c)",
+    "(-a)*b",
+    "max(a,b-c)^2",
+  ])("%s is written as it was read", (text) => {
+    expect(textOf(parseExpression(text))).toBe(text);
+  });
 
   it("carry their derivatives", () => {
     const parameters = ["a", "b"];
@@ -128,8 +142,8 @@ describe("laws from formulas", () => {
     // One point alone is outside of what the formula allows.
     ["E+A/(N-1e8)", '"A/(N-100000000)" is not a finite number at N = 100M'],
     ["E+A*N^-a+sqrt(-1)", '"sqrt(-1)" is not a finite number'],
-    ["-A*N^-a", 'the law "-A*N^-a" is not positive at N = 10.0M'],
-    ["A*N^-a-1e9", "is not positive at N = 10.0M"],
+    ["-exp(A*N^-a)", 'the law "-exp(A*N^-a)" is not positive at N = 10.0M'],
+    ["max(A*N^-a,ln(-N))", '"ln(-N)" is not a finite number at N = 10.0M'],
   ])("%s is refused with the part that is finite or positive nowhere", (text, words) => {
     const points = { ...gridOf({ N: spaced(1e7, 1e9, 5) }), loss: Float64Array.of(4, 3.5, 3.2, 3, 2.9) };
     for (const starts of ["projection", "grid"] as const)
@@ -137,6 +151,51 @@ describe("laws from formulas", () => {
   });
 
   it("refuses starts of unknown parameters", () => {
-    expect(() => expressionLaw("a * N^-b", [], { c: 1 })).toThrow("has no parameter c");
+    expect(() => expressionLaw("a * N^-b", [], { start: { c: 1 } })).toThrow("has no parameter c");
+  });
+
+  it.each([
+    ["A*N^a + E", { A: 400, a: -0.34, E: 1.7 }],
+    ["A*N^-a - B*N^b + E", { A: 400, a: 0.34, B: -0.002, b: 0.2, E: 1.5 }],
+    ["E - A*N^a", { E: 1.6, A: -400, a: -0.34 }],
+  ])("%s is fitted whatever the signs of its parameters", (text, params) => {
+    const places = gridOf({ N: spaced(1e7, 1e10, 16) });
+    const truth = expressionLaw(text);
+    const points = { ...places, loss: predict(truth, params, places) };
+    const fit = fitLaw(truth, points, { loss: { name: "mse", delta: 0 } });
+    expect(fit.objective).toBeLessThan(1e-16);
+    if (!text.includes("B"))
+      for (const [name, value] of Object.entries(params)) expect(fit.params[name]).toBeCloseTo(value, 4);
+  });
+
+  it("keeps parameters inside their bounds, and refuses starts outside", () => {
+    const places = gridOf({ N: spaced(1e7, 1e10, 16) });
+    const points = { ...places, loss: predict(expressionLaw("A*N^a+E"), { A: 400, a: -0.34, E: 1.7 }, places) };
+    const bounded = expressionLaw("A*N^a+E", [], { bounds: { a: [0, Infinity] } });
+    expect(fitLaw(bounded, points).params.a).toBeGreaterThanOrEqual(0);
+    expect(() => expressionLaw("A*N^a+E", [], { start: { a: -1 }, bounds: { a: [0, 1] } })).toThrow(
+      "a starts at -1, outside of its bounds 0 to 1",
+    );
+  });
+
+  it("takes columns with zeros", () => {
+    const places = gridOf({ N: spaced(1e7, 1e9, 4), dropout: [0, 0.1, 0.2] });
+    const form = expressionLaw("A*N^-a + B*dropout^b + E", ["dropout"]);
+    const params = { A: 400, a: 0.34, B: 0.5, b: 1.5, E: 1.7 };
+    const points = { ...places, loss: predict(form, params, places) };
+    expect(checkPoints(form, points)).toEqual([
+      "12 points for 5 parameters are few: intervals are wide and depend on every point.",
+    ]);
+    const fit = fitLaw(form, points, { loss: { name: "mse", delta: 0 } });
+    expect(fit.objective).toBeLessThan(1e-16);
+    expect(fit.params.b).toBeCloseTo(1.5, 5);
+  });
+
+  it("that describe nothing say so", () => {
+    const places = gridOf({ N: spaced(1e7, 1e10, 12), D: spaced(1e9, 1e11, 3) });
+    const points = simulated(law("chinchilla"), publishedParams("besiroglu"), places, 0.001);
+    const fit = fitLaw(expressionLaw("A*N^a", [], { bounds: { a: [0, Infinity] } }), points);
+    expect(fit.status).toBe("no-better-than-constant");
+    expect(fitLaw(expressionLaw("A*N^a+E"), points).status).toBe("converged");
   });
 });

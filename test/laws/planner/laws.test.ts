@@ -5,13 +5,13 @@ import { published } from "../../../src/laws/forms/published.js";
 import { placesOf, predict } from "../../../src/laws/forms/types.js";
 import {
   armKinds,
-  curveDraws,
   curvesOf,
   fittedCoefficients,
   publishedCoefficients,
   type ArmKind,
   type FitDocument,
 } from "../../../src/laws/planner/coefficients.js";
+import { coefficientErrorsOnly, curveDraws } from "../../../src/laws/planner/law-draws.js";
 import { catchUp, crossings, validFrom } from "../../../src/laws/planner/crossing.js";
 import { bestShare, computeOptimal } from "../../../src/laws/planner/optimum.js";
 import { lossFunction } from "../data.js";
@@ -171,9 +171,12 @@ describe("where compute is best spent", () => {
   });
 });
 
+/** Coefficients without rounding. */
+const noHalf = { dense: {}, scratch: {}, upcycled: {} };
+
 describe("uncertainty", () => {
   it("of rounding spreads Table 2's prediction as computed in the reference", () => {
-    const draws = curveDraws(table2, 4000, 1).map((one) => one.upcycled(1e9, 5e10, 1e10));
+    const draws = curveDraws(table2, 4000, 1, coefficientErrorsOnly).map((one) => one.upcycled(1e9, 5e10, 1e10));
     const mean = draws.reduce((sum, value) => sum + value, 0) / draws.length;
     const deviation = Math.sqrt(draws.reduce((sum, value) => sum + (value - mean) ** 2, 0) / draws.length);
     expect(mean).toBeCloseTo(2.2577, 2);
@@ -182,11 +185,58 @@ describe("uncertainty", () => {
     expect(Math.max(...draws.map((value) => Math.abs(value - 2.2577)))).toBeLessThan(0.045);
   });
 
+  it("adds the error of the fit inside, and grows outside of the range", () => {
+    const spread = (size: number, tokens: number): number => {
+      const losses = curveDraws(table2, 2000, 1).map((one) => Math.log(one.dense(size, tokens)));
+      const mean = losses.reduce((sum, value) => sum + value, 0) / losses.length;
+      return Math.sqrt(losses.reduce((sum, value) => sum + (value - mean) ** 2, 0) / losses.length);
+    };
+    const rounding = (size: number, tokens: number): number => {
+      const losses = curveDraws(table2, 2000, 1, coefficientErrorsOnly).map((one) => Math.log(one.dense(size, tokens)));
+      const mean = losses.reduce((sum, value) => sum + value, 0) / losses.length;
+      return Math.sqrt(losses.reduce((sum, value) => sum + (value - mean) ** 2, 0) / losses.length);
+    };
+    // Independent errors add as squares: 0.2 % inside, 0.75 % for every e-fold outside.
+    within(Math.sqrt(spread(1e9, 1e11) ** 2 - rounding(1e9, 1e11) ** 2), 0.002, 0.25);
+    const far = 3.68e11 * Math.exp(3);
+    within(Math.sqrt(spread(1e9, far) ** 2 - rounding(1e9, far) ** 2), Math.hypot(0.002, 3 * 0.0075), 0.1);
+  });
+
+  it("varies the form of the upcycled law: alike in the middle of the fit, apart at its ends", () => {
+    const centre = Math.sqrt(1e9 * 3.68e11);
+    const [interaction, none, , additive] = curveDraws(
+      { ...table2, uncertainty: { kind: "rounding", half: noHalf } },
+      4,
+      0,
+      {
+        fit: 0,
+        growth: 0,
+        forms: true,
+      },
+    ).map((one) => (seen: number, tokens: number) => one.upcycled(1e9, seen, tokens));
+    for (const form of [none, additive]) {
+      within(present(form)(centre, centre), present(interaction)(centre, centre), 1e-12);
+      // Both slopes too, by differences.
+      for (const [a, b] of [
+        [1.001, 1],
+        [1, 1.001],
+      ] as const) {
+        const slope = (one: (seen: number, tokens: number) => number): number =>
+          (one(centre * a, centre * b) - one(centre, centre)) / 0.001;
+        within(slope(present(form)), slope(present(interaction)), 1e-3);
+      }
+      expect(Math.abs(present(form)(3e11, 3e11) / present(interaction)(3e11, 3e11) - 1)).toBeGreaterThan(1e-3);
+    }
+  });
+
   it("is the same for a seed, another for another, and shares E", () => {
     const at = (seed: number): number => elementAt(curveDraws(table2, 3, seed), 2).dense(1e9, 1e10);
     expect(at(1)).toBe(at(1));
     expect(at(1)).not.toBe(at(2));
-    const huge = curveDraws(table2, 50, 3).map((one) => [one.dense(1e300, 1e300), one.scratch(1e300, 1e300)]);
+    const huge = curveDraws(table2, 50, 3, coefficientErrorsOnly).map((one) => [
+      one.dense(1e300, 1e300),
+      one.scratch(1e300, 1e300),
+    ]);
     for (const [dense, scratch] of huge) expect(dense).toBeCloseTo(present(scratch), 10);
   });
 });
@@ -231,6 +281,7 @@ describe("the user's own fits", () => {
       0,
     );
     expect(draws).toHaveLength(2);
+    // The bootstrap holds the error of the fit, so inside of the range nothing is added.
     expect(elementAt(draws, 0).dense(1e9, 1e10)).toBe(curves.dense(1e9, 1e10));
   });
 

@@ -87,6 +87,37 @@ describe("the layout", () => {
     expect(layout.recompute === "full" || layout.tp * layout.pp > 1).toBe(true);
   });
 
+  it.each([
+    [512, 2 ** 22],
+    [512, 3 * 2 ** 20],
+    [64, 2 ** 21],
+    [96, 96 * 4096 * 8],
+  ])("on %d GPUs makes steps of exactly %d tokens", (gpus, batchTokens) => {
+    expect(layoutOf({ gpus, batchTokens }).tokensPerStep).toBe(batchTokens);
+  });
+
+  it("comes near a batch that no layout can make of whole micro-batches", () => {
+    const { tokensPerStep } = layoutOf({ gpus: 96, batchTokens: 2 ** 22 });
+    expect(tokensPerStep).not.toBe(2 ** 22);
+    expect(Math.abs(tokensPerStep / 2 ** 22 - 1)).toBeLessThanOrEqual(0.125);
+  });
+
+  it("cuts a number of layers that nothing divides into stages of two sizes", () => {
+    // DeepSeek-V3 has 61 layers.
+    const dense = presetSpec("llama-2-7b");
+    const layers = Array.from({ length: 61 }, () => at(dense.layers, 0));
+    const spec = { ...dense, layers };
+    const { layout, bytes, seconds } = layoutOf({ spec, gpus: 32, gpu: { ...h100, memory: 25e9 } });
+    expect(layout.pp).toBeGreaterThan(1);
+    expect(layout.pp).not.toBe(61);
+    expect(bytes.total).toBeLessThanOrEqual(25e9);
+    expect(seconds.total).toBeGreaterThan(0);
+    // The fullest stage holds the longer share of the layers.
+    const longest = Math.ceil(61 / layout.pp);
+    const perLayer = (countParams(spec).total - countParams({ ...spec, layers: [] }).total) / 61;
+    expect(bytes.plainParams).toBeGreaterThanOrEqual((longest * perLayer) / layout.tp / 1.001);
+  });
+
   it("keeps context parallelism for long sequences", () => {
     expect(layoutOf().layout.cp).toBe(1);
   });

@@ -76,7 +76,15 @@ describe("a plan", () => {
     expect(present(upcycled).loss).toBeCloseTo(law, 12);
     const few = makePlan(requestFor({ budget: { tokens: 5e9, gpuHours: null, money: null, days: null } }));
     expect(at(few.arms, 1).loss).toBe(few.parentLoss);
-    expect(at(few.arms, 1).unclamped).toBeGreaterThan(few.parentLoss);
+    expect(at(few.arms, 1).unclamped).toBeGreaterThan(present(few.parentLoss));
+    // No verdict from a law that does not hold.
+    expect(few.answer).toMatchObject({
+      verdict: "open",
+      ahead: [],
+      clamped: true,
+      equalTokens: { basis: "published" },
+    });
+    expect(few.sensitivity).toEqual([]);
     expect(present(few.notes.find(({ kind }) => kind === "clamped")).text).toContain("worse than the parent itself");
     expect(present(few.best).arm).toBe(0);
   });
@@ -111,6 +119,19 @@ describe("a plan", () => {
     // A mixture costs more a token, so it gets fewer.
     expect(present(at(hours.arms, 1).tokens)).toBeLessThan(present(at(hours.arms, 0).tokens));
     expect(of({ gpuHours: 6400, tokens: 1e9 }).arms.map(({ tokens }) => tokens)).toEqual([1e9, 1e9, 1e9]);
+  });
+
+  it("gives times an interval from published trainings, and none where the share of peak was measured", () => {
+    const { calibration, arms } = plan;
+    expect(calibration.count).toBe(8);
+    expect(calibration.speed).toBeCloseTo(0.76, 2);
+    for (const { seconds, secondsInterval } of arms) {
+      expect(present(secondsInterval).low / present(seconds)).toBeCloseTo(calibration.low, 9);
+      expect(present(secondsInterval).high / present(seconds)).toBeCloseTo(calibration.high, 9);
+    }
+    const measured = makePlan(requestFor({ mfu: { dense: 0.4, moe: 0.3 } }));
+    expect(measured.arms.map(({ secondsInterval }) => secondsInterval)).toEqual([null, null, null]);
+    expect(measured.notes.some(({ kind }) => kind === "time")).toBe(false);
   });
 
   it("uses a measured share of peak", () => {
@@ -158,8 +179,79 @@ describe("a plan", () => {
     );
     expect(at(small.arms, present(small.best).arm).id).toBe("upcycled");
     const tokens = present(small.sensitivity.find(({ assumption }) => assumption.startsWith("tokens after")));
-    expect([tokens.high.best, tokens.decides]).toEqual(["scratch", true]);
+    // Upcycled and scratch tie here, so neither of the two is another answer; the dense model would be.
+    expect(present(small.answer)).toMatchObject({ verdict: "tie", ahead: ["upcycled", "scratch"] });
+    expect([tokens.high.best, tokens.decides]).toEqual(["scratch", false]);
+    for (const assumption of ["gains of a dense model on D1", "form of the upcycled law", "errors of the laws"])
+      expect(small.sensitivity.map((row) => row.assumption.split(",")[0])).toContain(assumption);
     expect(small.sensitivity.map(({ assumption }) => assumption.split(",")[0])).toContain("what N counts");
+  });
+
+  it("answers inside of the fit, with both comparisons of a tie", () => {
+    const inside = makePlan(
+      requestFor({
+        spec: shapeSpec(shapeOfSize(1e9)),
+        size: 1e9,
+        seen: 7.4e10,
+        budget: { tokens: 3.7e10, gpuHours: null, money: null, days: null },
+        draws: 500,
+        gpus: 8,
+      }),
+    );
+    const { verdict, ahead, equalTokens, equalFlops, scratch, outside } = present(inside.answer);
+    expect([verdict, ahead, outside]).toEqual(["tie", ["upcycled", "scratch"], []]);
+    expect(equalTokens).toMatchObject({ basis: "law", verdict: "lower" });
+    // Reference values of the laws: upcycled 2.1442, dense 2.2183 after 111B, scratch 2.1447.
+    expect(equalTokens.difference).toBeCloseTo(2.1442 - 2.2183, 3);
+    expect(scratch.difference).toBeCloseTo(2.1442 - 2.1447, 3);
+    expect(scratch.verdict).toBe("tie");
+    // The dense model gets more tokens for the same FLOPs, so it is nearer.
+    expect(equalFlops.difference).toBeGreaterThan(equalTokens.difference);
+    expect(equalFlops.other.tokens / equalTokens.other.tokens).toBeCloseTo(at(inside.recipes, 0).ratio, 12);
+  });
+
+  it.each([
+    ["llama-3.1-8b", 15e12, 2e10, 64, true],
+    ["nemotron-4-15b", 8e12, 1e12, 1024, false],
+  ] as const)("draws no verdict for %s with D1 = %d and D2 = %d", (id, seen, tokens, gpus, clamped) => {
+    const far = makePlan(
+      requestFor({
+        spec: presetSpec(id),
+        seen,
+        gpus,
+        draws: 500,
+        budget: { tokens, gpuHours: null, money: null, days: null },
+      }),
+    );
+    const { verdict, outside, equalTokens, narrowing, ...answer } = present(far.answer);
+    expect([verdict, answer.ahead, answer.clamped]).toEqual(["open", [], clamped]);
+    expect(outside.map(({ what }) => what)).toContain("D1");
+    expect(equalTokens).toMatchObject({ basis: "published", verdict: "open" });
+    const { low, high } = present(equalTokens.interval);
+    expect(low < 0 && high > low).toBe(true);
+    expect(present(narrowing).after).toBeLessThan(present(narrowing).before);
+    expect(present(narrowing).tokens).toBeCloseTo(tokens / 10, 0);
+  });
+
+  it("lays out and costs a parent that is an MoE, without losses", () => {
+    const moe = makePlan(
+      requestFor({ spec: mixtureOf(presetSpec("mistral-7b"), parseRecipeName("E8G1T2")), recipes: [] }),
+    );
+    expect(moe).toMatchObject({ moeParent: true, answer: null, parentLoss: null, recipes: [], backtest: [] });
+    expect(moe.models.map(({ name, params }) => [name, params.total])).toEqual([
+      ["MoE", 46_702_792_704],
+      // Eight experts more of three matrices 4096 x 14336 and their router rows, in each of 32 layers.
+      ["experts x2", 46_702_792_704 + 32 * 8 * (3 * 4096 * 14336 + 4096)],
+    ]);
+    expect(moe.models.map(({ flops }) => flops.experts)).toEqual([
+      at(moe.models, 0).flops.experts,
+      at(moe.models, 0).flops.experts,
+    ]);
+    expect(moe.arms.map(({ label, loss, interval }) => [label, loss, interval])).toEqual([
+      ["continued MoE", null, null],
+      ["experts x2", null, null],
+    ]);
+    for (const { money, seconds } of moe.arms) expect(present(money) > 0 && present(seconds) > 0).toBe(true);
   });
 
   it("says so where nothing fits, and how many GPUs would do", () => {

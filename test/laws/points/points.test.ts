@@ -119,7 +119,7 @@ describe("points", () => {
       loss: Float64Array.of(3.25),
       cluster: ["a"],
     });
-    expect(dropped).toEqual([{ line: 2, reason: "loss is missing or no number" }]);
+    expect(dropped).toEqual([{ line: 2, reason: "loss is missing" }]);
   });
 
   it("that lack something are left out with the reason", async () => {
@@ -130,9 +130,9 @@ describe("points", () => {
     const { points, dropped, rows } = await read(path, "", { maxLoss: 5 });
     expect([points.n, rows]).toEqual([1, 7]);
     expect(dropped).toEqual([
-      { line: 3, reason: "N is missing or no number" },
-      { line: 4, reason: "D is missing or no number" },
-      { line: 5, reason: "loss is missing or no number" },
+      { line: 3, reason: "N is missing" },
+      { line: 4, reason: "D is missing" },
+      { line: 5, reason: "loss is missing" },
       { line: 6, reason: "loss is infinite" },
       { line: 7, reason: "N is 0" },
       { line: 8, reason: "loss is above 5" },
@@ -148,7 +148,7 @@ describe("points", () => {
     [
       "nothing usable",
       () => read(file("nan.csv", "N,D,loss\n1e8,2e9,NaN\n")),
-      /nan\.csv: none of 1 rows can be used; line 2: loss is missing or no number$/,
+      /nan\.csv: none of 1 rows can be used; line 2: loss is missing$/,
     ],
     [
       "no column",

@@ -3,9 +3,18 @@ import { join } from "node:path";
 import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "vitest";
 import { at } from "../../../src/base/at.js";
-import { makePlan } from "../../../src/laws/planner/plan.js";
-import { changedRequest, controlsOf, render, type Changes, type Rendered } from "../../../src/report/plan/plan-live.js";
+import { makePlan, type Plan } from "../../../src/laws/planner/plan.js";
+import { changedRequest, controlsOf, render, type Rendered } from "../../../src/report/plan/plan-live.js";
 import { renderPlanHtml } from "../../../src/report/plan/plan-page.js";
+import { changedCommand, type Changes } from "../../../src/report/plan/plan-command.js";
+import { planTables } from "../../../src/report/plan/plan-tables.js";
+import { svgChart, svgMap, tickWords, ticksOf } from "../../../src/report/plan/view-svg.js";
+import { randomStream } from "../../../src/base/random.js";
+import { curvesOf } from "../../../src/laws/planner/coefficients.js";
+import { catchUp } from "../../../src/laws/planner/crossing.js";
+import { planViews } from "../../../src/laws/planner/views.js";
+import { present } from "../../support/present.js";
+import { upcycle, upcycleJson } from "../../cli/upcycle.js";
 import { planScript } from "../../../src/report/plan/plan-script.js";
 import { planText } from "../../../src/report/plan/plan-terminal.js";
 import { planAnswer } from "../../../src/report/plan/plan-words.js";
@@ -31,14 +40,15 @@ const request = requestFor({
   recipes: ["E8G1T2", "E8G8T8"].map(parseRecipeName),
   budget: { tokens: null, gpuHours: null, money: 500, days: null },
 });
-const html = renderPlanHtml({ request, command: "upcycle plan '<b>'", version: "0.0.0" }, assets);
+const words = ["plan", "<b>", "--d1", "100B", "--gpus", "8", "--money", "500", "--html", "plan.html"];
+const html = renderPlanHtml({ request, words, version: "0.0.0" }, assets);
 
 describe("the page of a plan", () => {
   it("refers to nothing outside of itself and escapes what users gave", () => {
     expect(html).not.toMatch(/(src|href|action|poster|data)\s*=\s*["']?\s*(https?:)?\/\//i);
     expect(html).not.toMatch(/@import|<iframe|<img|fetch\(|XMLHttpRequest|require\(|node:/i);
     expect(html).toContain("default-src 'none'");
-    expect(html).not.toMatch(/<b>mine<\/b>|'<b>'/);
+    expect(html).not.toMatch(/<b>mine<\/b>|'?<b>'? --d1/);
     expect(html.length).toBeLessThan(400_000);
   });
 
@@ -49,7 +59,7 @@ describe("the page of a plan", () => {
     const body = html.replace(/<script[\s\S]*?<\/script>/g, "").replace(/<style[\s\S]*?<\/style>/g, "");
     const open: string[] = [];
     for (const [, slash, name = ""] of body.matchAll(/<(\/?)([a-z][a-z0-9]*)\b[^>]*>/g)) {
-      if (["meta", "link", "input", "br"].includes(name)) continue;
+      if (["meta", "link", "input", "br", "path", "line", "rect", "circle"].includes(name)) continue;
       if (slash === "") open.push(name);
       else expect(open.pop()).toBe(name);
     }
@@ -63,7 +73,11 @@ describe("the page of a plan", () => {
       "What the budget buys",
       "Parallel layout",
       "GB on the fullest GPU",
-      "What the answer hangs on",
+      "What others have measured",
+      "Nemotron-4 15B E8G1T2",
+      "arXiv 2410.07524",
+      "Times beside published trainings",
+      "Who is ahead at equal FLOPs",
       "auxiliary loss",
       "alpha3 = 0.000798",
       "weights 2 x",
@@ -117,11 +131,11 @@ describe("the sliders of a plan's page", () => {
     ["one expert", { expansion: 1, topK: 1 }, "one expert is the dense model again"],
     ["more experts chosen than there are", { expansion: 2, topK: 8 }, "there are only E*G = 2 experts"],
   ])("say what is wrong with %s", (_, changes, line) => {
-    expect(render(request, changes)).toMatchObject({ ok: false, error: expect.stringContaining(line) });
+    expect(render(request, changes, words)).toMatchObject({ ok: false, error: expect.stringContaining(line) });
   });
 
   it("compute in the bundle what Node computes", () => {
-    const context: { upcyclePlan?: { render(request: unknown, changes: unknown): Rendered } } = {};
+    const context: { upcyclePlan?: { render(request: unknown, changes: unknown, words: unknown): Rendered } } = {};
     // A browser's globals, as far as the planner needs them.
     runInNewContext(`${liveJs};this.upcyclePlan = upcyclePlan`, Object.assign(context, { TextEncoder }));
     for (const changes of [
@@ -132,8 +146,8 @@ describe("the sliders of a plan's page", () => {
     ]) {
       // The page gets the request as JSON.
       expect(
-        JSON.parse(JSON.stringify(context.upcyclePlan?.render(JSON.parse(JSON.stringify(request)), changes))),
-      ).toEqual(JSON.parse(JSON.stringify(render(request, changes))));
+        JSON.parse(JSON.stringify(context.upcyclePlan?.render(JSON.parse(JSON.stringify(request)), changes, words))),
+      ).toEqual(JSON.parse(JSON.stringify(render(request, changes, words))));
     }
   });
 
@@ -159,7 +173,197 @@ describe("the sliders of a plan's page", () => {
     expect(dom).not.toContain(firstAnswer);
     expect(dom).toMatch(/<output data-for="tokens">1\.00T<\/output>/);
     expect(dom).toMatch(/<output data-for="gpus">64<\/output>/);
+    expect(dom).toMatch(/<input[^>]*data-key="gpus"[^>]*aria-valuetext="64"/);
+    // The address keeps the sliders: the same page, opened again, comes back to them.
+    const address = page.url();
+    expect(address).toMatch(/#tokens=1000000000000&gpus=64$/);
+    const again = await openPage(address);
+    await again.page.waitForFunction(`document.body.textContent.includes(${JSON.stringify(movedAnswer)})`, {
+      timeout: 50_000,
+    });
+    expect(await again.page.evaluate('document.getElementById("again-command").textContent')).toBe(
+      "upcycle plan '<b>' --d1 100B --tokens 1000000000000 --gpus 64",
+    );
     expect(dom).toMatch(/<div class="plot"[^>]*><div[^>]*class="uplot/);
+  });
+});
+
+describe("the command of a changed page", () => {
+  it.each<[string, readonly string[], Changes, string]>([
+    ["nothing moved", ["plan", "m", "--tokens=1T", "--html", "a.html"], {}, "upcycle plan m --tokens=1T"],
+    [
+      "other tokens instead of any budget",
+      ["plan", "m", "--days", "3", "--money=5", "--full"],
+      { tokens: 3e10 },
+      "upcycle plan m --full --tokens 30000000000",
+    ],
+    [
+      "another size instead of a folder, with its D1",
+      ["plan", "models/my-dense", "--d1", "2T", "--tokens", "1B"],
+      { size: 7.08e9 },
+      "upcycle plan --tokens 1B --size 7080000000 --d1 100000000000",
+    ],
+    [
+      "another size instead of a preset",
+      ["plan", "--preset", "llama-2-7b", "--tokens", "1B"],
+      { size: 1e9, gpus: 64 },
+      "upcycle plan --tokens 1B --size 1000000000 --d1 100000000000 --gpus 64",
+    ],
+    [
+      "another recipe and price",
+      ["plan", "--preset", "llama-2-7b", "--recipe", "E8G1T2,E8G8T8", "--tokens", "1B"],
+      { topK: 4, price: 1.25 },
+      "upcycle plan --preset llama-2-7b --tokens 1B --recipe E8G1T4 --price 1.25",
+    ],
+  ])("with %s", (_, own, changes, command) => {
+    expect(changedCommand(own, changedRequest(request, changes), changes)).toBe(command);
+  });
+
+  it.skipIf(chromium === undefined)(
+    "plans what the page shows, for ten random settings (skipped where no browser is installed)",
+    async () => {
+      const folder = temporaryFolder();
+      const file = join(folder, "random.html");
+      const first = ["plan", "--preset", "llama-3.2-1b", "--d1", "100B", "--tokens", "30B", "--draws", "60"];
+      expect((await upcycle(...first, "--html", file)).code).toBe(0);
+      const { page, errors } = await openPage(`file://${file}`);
+      const stream = randomStream(15, "slider settings");
+      let drawn = 0;
+      const uniform = (low: number, high: number): number => low + (high - low) * stream.uniformAt(drawn++);
+      const settings = Array.from({ length: 10 }, () => {
+        const parts = Math.floor(uniform(0, 3));
+        return {
+          size: uniform(8.3, 10.5),
+          seen: uniform(10, 13),
+          tokens: uniform(9.5, 12),
+          expansion: Math.floor(uniform(2, 6)),
+          granularity: parts,
+          topK: parts + Math.floor(uniform(0, 2)),
+          price: uniform(-0.5, 1),
+          gpus: Math.floor(uniform(5, 11)),
+        };
+      });
+      const text = (selector: string): string => `document.querySelector("${selector}").textContent`;
+      const shown: { command: string; answer: string; rows: string[][] }[] = [];
+      for (const setting of settings) {
+        const before = (await page.evaluate(text("#again-command"))) as string;
+        await page.evaluate(`for (const [key, value] of Object.entries(${JSON.stringify(setting)})) {
+          const slider = document.querySelector("input[data-key=" + key + "]");
+          slider.value = value;
+          slider.dispatchEvent(new Event("input"));
+        }`);
+        await page.waitForFunction(
+          `document.getElementById("again-command").textContent !== ${JSON.stringify(before)}`,
+          { timeout: 50_000 },
+        );
+        expect(await page.evaluate(text("#problem"))).toBe("");
+        shown.push({
+          command: (await page.evaluate(text("#again-command"))) as string,
+          answer: (await page.evaluate(text("[data-live=answer]"))) as string,
+          rows: (await page.evaluate(
+            `[...document.querySelectorAll("[data-live=arms] tbody tr, [data-live=crossings] tbody tr, " +
+              "[data-live=models] tbody tr")].map((row) => [...row.children].map((cell) => cell.textContent))`,
+          )) as string[][],
+        });
+      }
+      expect(errors).toEqual([]);
+      expect(new Set(shown.map(({ command }) => command)).size).toBe(10);
+      for (const { command, answer, rows } of shown) {
+        const plan = (await upcycleJson(...command.split(" ").slice(1))) as unknown as Plan;
+        expect(planAnswer(plan).join(" "), command).toBe(answer);
+        const tables = planTables(plan).filter(({ id }) => ["arms", "crossings", "models"].includes(id));
+        expect(
+          tables.flatMap(({ rows: cells }) => cells.map((row) => [...row])),
+          command,
+        ).toEqual(rows);
+      }
+    },
+    240_000,
+  );
+});
+
+describe("charts without a script", () => {
+  it("have round ticks with all their decimals", () => {
+    const axis = { low: 2.21, high: 2.34, log: false, label: "" };
+    expect(tickWords(axis, ticksOf(axis))).toEqual(["2.22", "2.24", "2.26", "2.28", "2.30", "2.32", "2.34"]);
+    const quarter = { low: 2, high: 3.2, log: false, label: "" };
+    expect(tickWords(quarter, [2.25, 2.5, 2.75])).toEqual(["2.25", "2.50", "2.75"]);
+    const tokens = { low: 2e9, high: 3e11, log: true, label: "" };
+    expect(tickWords(tokens, ticksOf(tokens))).toEqual(["10B", "100B"]);
+  });
+
+  it("keep lines inside of their axes, and names apart", () => {
+    const svg = svgChart({
+      description: "two lines",
+      x: { low: 1, high: 100, log: true, label: "x" },
+      y: { low: 0, high: 1, log: false, label: "y" },
+      lines: [
+        { label: "one", colour: "red", x: [1, 10, 100], y: [0.2, null, 0.5] },
+        { label: "two", colour: "blue", x: [1, 10, 100], y: [0.2, 5, 0.5] },
+      ],
+      fitted: [2, 50],
+    });
+    // Gaps and points outside begin a new stroke.
+    expect([...svg.matchAll(/<path d="([^"]*)"/g)].map(([, d]) => (d ?? "").match(/M/g)?.length)).toEqual([2, 2]);
+    expect(svg.match(/class="beyond"/g)).toHaveLength(2);
+    const ys = [...svg.matchAll(/<text x="[\d.]+" y="([\d.]+)" dy="4" style/g)].map(([, y]) => Number(y));
+    expect(Math.abs(at(ys, 0) - at(ys, 1))).toBeGreaterThanOrEqual(12);
+  });
+
+  it("merge equal cells of a map", () => {
+    const svg = svgMap({
+      description: "a map",
+      x: { low: 1, high: 100, log: true, label: "x" },
+      y: { low: 1, high: 100, log: true, label: "y" },
+      cells: [
+        ["a", "a", "b"],
+        ["b", "b", "b"],
+      ],
+      colours: { a: "red", b: "blue" },
+      here: { x: 10, y: 10, label: "here" },
+      fittedX: [2, 50],
+      fittedY: null,
+    });
+    expect(svg.match(/<rect/g)).toHaveLength(3);
+    expect(svg.match(/fill: red/g)).toHaveLength(1);
+    expect(svg.match(/class="mark"/g)).toHaveLength(2);
+  });
+});
+
+describe("the views of a plan", () => {
+  const views = present(planViews(request, makePlan(request)));
+
+  it("have D* for several sizes, which falls from one size to the next at a D1", () => {
+    const { seen, lines } = views.stars;
+    expect(lines.length).toBeGreaterThanOrEqual(4);
+    const curves = curvesOf(request.coefficients.arms);
+    for (const { size, tokens } of lines) {
+      const place = 8;
+      const star = catchUp(curves, { size, seen: at(seen, place), credit: 0, largestFitted: 3.68e11 }).tokens;
+      expect(at(tokens, place)).toBe(star);
+    }
+  });
+
+  it("map who is ahead like the plan's own answer, and nobody where no law answers", () => {
+    for (const { seen, tokens, cells } of views.winners) {
+      expect(cells.map((row) => row.length)).toEqual(seen.map(() => tokens.length));
+      const lastRow = at(cells, cells.length - 1);
+      expect(new Set(lastRow)).toEqual(new Set(["open"]));
+      // Many further tokens on a small D1: an MoE from scratch is ahead.
+      const [row, column] = [2, tokens.findLastIndex((count) => count < 3.6e11)];
+      expect(at(at(cells, row), column)).toBe("scratch");
+    }
+  });
+
+  it("spend every compute best, with a loss that falls, and exponents that fall with ln D1", () => {
+    const { points, ratio, seen } = present(views.frontier);
+    points.forEach(({ compute, size, tokens, loss }, i) => {
+      expect((6 * ratio * size * tokens) / compute).toBeCloseTo(1, 9);
+      if (i > 0) expect(loss).toBeLessThan(at(points, i - 1).loss);
+    });
+    expect(seen).toBe(1e11);
+    const { seen: parents, exponent } = present(views.exponents);
+    parents.forEach((count, i) => expect(at(exponent, i)).toBeCloseTo(0.085 - 7.98e-4 * Math.log(count), 12));
   });
 });
 
@@ -186,11 +390,11 @@ describe("the plan as text", () => {
       budget: { tokens: count, gpuHours: null, money: null, days: null },
     });
     const small = { spec: presetSpec("llama-3.2-1b"), seen: 1e11, gpus: 8 };
-    expect(first({ ...small, ...tokens(3e10) })).toMatch(/^Upcycle: /);
-    expect(first({ ...small, ...tokens(1e12) })).toMatch(/^By the laws a mixture from scratch gets furthest/);
-    expect(first({ ...small, ...tokens(1e9) })).toMatch(
-      /^Train the dense model on: .* At equal tokens upcycling moves ahead at/,
+    expect(first({ ...small, ...tokens(3e10) })).toMatch(
+      /^Upcycle or start from scratch, too close to call: after 30\.0B tokens .*at equal tokens.*at equal FLOPs/,
     );
+    expect(first({ ...small, seen: 1e10, ...tokens(3e11) })).toMatch(/^Start from scratch: .*at equal FLOPs/);
+    expect(first({ ...small, ...tokens(1e9) })).toMatch(/^No verdict: published comparisons put upcycled E8G1T2/);
     expect(first({ gpus: 1, budget: { tokens: null, gpuHours: 10, money: null, days: null } })).toMatch(
       /^No answer: .*cannot be trained/,
     );

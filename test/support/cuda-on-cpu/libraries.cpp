@@ -64,6 +64,7 @@ API int cuStreamSynchronize(u64) { return failing("cuStreamSynchronize"); }
 API int cuEventCreate(u64* e, unsigned) { *e = 9; return 0; }
 API int cuEventDestroy_v2(u64) { return 0; }
 API int cuEventRecord(u64, u64) { return 0; }
+API int cuStreamWaitEvent(u64, u64, unsigned) { return failing("cuStreamWaitEvent"); }
 API int cuEventSynchronize(u64) { return 0; }
 API int cuEventElapsedTime_v2(float* ms, u64, u64) { *ms = 1; return 0; }
 API int cuStreamBeginCapture_v2(u64, int) { capturing = new Calls; return 0; }

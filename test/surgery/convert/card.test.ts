@@ -299,6 +299,7 @@ describe("the model card", () => {
       version: 1,
       tokens: 256,
       sequence: 256,
+      unreached: [],
       source: "book.txt",
       parentLoss: 2.5,
       childLoss: 2.75,

@@ -108,6 +108,7 @@ describe("differences by slot", () => {
     name,
     shapes: [[2], [2]],
     dtypes: ["F32", "F32"],
+    nonFinite: [0, 0],
     equal: relative === 0,
     difference: { maxAbs: relative, meanAbs: relative, relative, cosine: 1 - relative },
     ...rest,

@@ -91,7 +91,8 @@ describe("threads", () => {
       ({ type }) => void (type === "planned" && rmSync(join(source, "model.safetensors"))),
     );
     expect(await lineOf(broken)).toBe(
-      "input: ROOT/halfway: folder has no model.safetensors, no model.safetensors.index.json and no pytorch_model.bin",
+      "input: ROOT/halfway: weights are in expected.safetensors, a name that is not looked for; name the file " +
+        "model.safetensors or pytorch_model.bin, or add the index of its shards",
     );
   });
 });

@@ -154,6 +154,56 @@ KERNEL swigluGrad(const A* gate, const A* up, const A* dh, A* dgate, A* dup, i64
       });
 }
 
+// Calls `eight` with row and column of each eight elements of [rows, size] that fall to this thread; size is a multiple
+// of 8.
+template <class Eight>
+DEVICE void overRows(int rows, int size, Eight eight) {
+  u32 perRow = size / 8, n = (u32)rows * perRow;
+  for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    u32 row = i / perRow;
+    eight((i64)row, (int)(i - row * perRow) * 8);
+  }
+}
+
+// `swiglu` of rows that lie apart: those of gate `gateStride` elements, and so on.
+KERNEL swigluRows(const A* gate, const A* up, A* out, int rows, int size, int gateStride, int upStride) {
+  overRows(rows, size, [&](i64 row, int column) {
+    float g[8], u[8];
+    load8(gate, row * gateStride + column, g);
+    load8(up, row * upStride + column, u);
+    for (int j = 0; j < 8; j++) g[j] = g[j] * sigmoid(g[j]) * u[j];
+    store8(out, row * size + column, g);
+  });
+}
+
+KERNEL swigluGradRows(const A* gate, const A* up, const A* dh, A* dgate, A* dup, int rows, int size, int gateStride,
+                      int upStride, int dgateStride, int dupStride) {
+  overRows(rows, size, [&](i64 row, int column) {
+    float g[8], u[8], d[8];
+    load8(gate, row * gateStride + column, g);
+    load8(up, row * upStride + column, u);
+    load8(dh, row * size + column, d);
+    for (int j = 0; j < 8; j++) swigluSlopes(g[j], u[j], d[j]);
+    store8(dgate, row * dgateStride + column, g);
+    store8(dup, row * dupStride + column, u);
+  });
+}
+
+// Rows of `size` elements from one stride to another.
+KERNEL copyRows(const A* x, A* out, int rows, int size, int from, int to) {
+  if (size % 8 == 0 && from % 8 == 0 && to % 8 == 0) {
+    overRows(rows, size, [&](i64 row, int column) {
+      float v[8];
+      load8(x, row * from + column, v);
+      store8(out, row * to + column, v);
+    });
+    return;
+  }
+  i64 n = (i64)rows * size;
+  for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x)
+    out[i / size * to + i % size] = x[i / size * from + i % size];
+}
+
 // Words of 4 bytes.
 KERNEL copyWords(const u32* x, u32* out, i64 n) {
   for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) out[i] = x[i];

@@ -68,6 +68,65 @@ KERNEL crossEntropy(A* logits, const int* targets, float* losses, const float* c
   });
 }
 
+#define LOG2_E 1.4426950408889634f
+
+// `crossEntropy` with gradient and without a cap for rows of a multiple of 8 of up to EIGHTS * 8192 logits, which are
+// read once: each thread holds its part of them.
+template <int EIGHTS>
+DEVICE void crossEntropyHeldIn(bf16* logits, const int* targets, float* losses, const float* counted,
+                               const float* dloss, int V) {
+  __shared__ float scratch[32];
+  bf16* row = logits + (i64)blockIdx.x * V;
+  int target = targets[blockIdx.x];
+  uint4 held[EIGHTS];
+  float top = minusInfinity(), sum = 0.0f, x[8];
+#pragma unroll
+  for (int c = 0; c < EIGHTS; c++) {
+    int i = (c * blockDim.x + threadIdx.x) * 8;
+    if (i < V) held[c] = *(const uint4*)(row + i);
+  }
+#pragma unroll
+  for (int c = 0; c < EIGHTS; c++) {
+    int i = (c * blockDim.x + threadIdx.x) * 8;
+    if (i >= V) continue;
+    load8((const bf16*)&held[c], 0, x);
+    for (int j = 0; j < 8; j++) top = fmaxf(top, x[j]);
+  }
+  top = blockMax(top, scratch);
+#pragma unroll
+  for (int c = 0; c < EIGHTS; c++) {
+    int i = (c * blockDim.x + threadIdx.x) * 8;
+    if (i >= V) continue;
+    load8((const bf16*)&held[c], 0, x);
+    for (int j = 0; j < 8; j++) sum += power2((x[j] - top) * LOG2_E);
+  }
+  sum = blockSum(sum, scratch);
+  if (threadIdx.x == 0 && losses != 0) losses[blockIdx.x] = target < 0 ? 0.0f : top + logf(sum) - load(row, target);
+  // The target's logit is read before its place is written.
+  __syncthreads();
+  float factor = target < 0 ? 0.0f : *dloss / *counted, by = factor / sum;
+#pragma unroll
+  for (int c = 0; c < EIGHTS; c++) {
+    int i = (c * blockDim.x + threadIdx.x) * 8;
+    if (i >= V) continue;
+    load8((const bf16*)&held[c], 0, x);
+    for (int j = 0; j < 8; j++) {
+      float p = power2((x[j] - top) * LOG2_E) * by;
+      x[j] = i + j == target ? p - factor : p;
+    }
+    store8(row, i, x);
+  }
+}
+
+#define HELD_LOGITS \
+  bf16 *logits, const int *targets, float *losses, const float *counted, const float *dloss, int V
+#define HELD_VALUES logits, targets, losses, counted, dloss, V
+
+KERNEL crossEntropyHeld1(HELD_LOGITS) { crossEntropyHeldIn<1>(HELD_VALUES); }
+KERNEL crossEntropyHeld2(HELD_LOGITS) { crossEntropyHeldIn<2>(HELD_VALUES); }
+KERNEL crossEntropyHeld4(HELD_LOGITS) { crossEntropyHeldIn<4>(HELD_VALUES); }
+KERNEL crossEntropyHeld8(HELD_LOGITS) { crossEntropyHeldIn<8>(HELD_VALUES); }
+
 // loss = sum of losses [n] / counted. One block.
 KERNEL meanLoss(const float* losses, const float* counted, float* loss, int n) {
   __shared__ double scratch[32];

@@ -14,8 +14,10 @@ KERNEL rmsNorm(const A* x, const float* weight, A* out, int H, float eps) {
 }
 
 // Block b takes rows b, b + gridDim.x, ... and leaves their share of the weight's gradient in parts [gridDim.x, H]
-// (not where parts is null). `kept` in shared memory sums it: each thread owns every blockDim.x-th column.
-KERNEL rmsNormGrad(const A* x, const float* weight, const A* dy, A* dx, float* parts, int rows, int H, float eps) {
+// (not where parts is null). `kept` in shared memory sums it: each thread owns every blockDim.x-th column. `rest` is
+// added to dx where it is not null, and may be its memory.
+KERNEL rmsNormGrad(const A* x, const float* weight, const A* dy, const A* rest, A* dx, float* parts, int rows, int H,
+                   float eps) {
   extern __shared__ float kept[];
   __shared__ float scratch[32];
   for (int i = threadIdx.x; i < H; i += blockDim.x) kept[i] = 0.0f;
@@ -32,7 +34,7 @@ KERNEL rmsNormGrad(const A* x, const float* weight, const A* dy, A* dx, float* p
     for (int i = threadIdx.x; i < H; i += blockDim.x) {
       float value = load(x, at + i), d = load(dy, at + i);
       kept[i] += d * value * r;
-      store(dx, at + i, r * (d * weight[i] - value * r * mean));
+      store(dx, at + i, r * (d * weight[i] - value * r * mean) + (rest == 0 ? 0.0f : load(rest, at + i)));
     }
   }
   if (parts == 0) return;
@@ -58,22 +60,45 @@ KERNEL rmsNormRows(const A* x, const float* weight, A* out, int rows, int H, flo
   }
 }
 
-// Elements of a row, in eights for each lane, that `rmsNormGradRows` can hold: rows of up to 2048.
-#define MOST_EIGHTS 8
-
-// `rmsNormGrad` for rows of a multiple of 8 up to 2048 elements. Each warp takes every so many'th row and keeps the
-// weight's gradient of its columns in registers; the warps of a block add theirs up at the end, in order. Shared: H
+// `rmsNormGrad` for rows of a multiple of 8 of up to EIGHTS * 256 elements, plus `rest` [rows, H] where that is not null:
+// the gradient that reaches x beside the norm. Each warp takes every so many'th row, holds it in registers, and keeps
+// the weight's gradient of its columns there, too; the warps of a block add theirs up at the end, in order. Shared: H
 // floats.
-KERNEL rmsNormGradRows(const A* x, const float* weight, const A* dy, A* dx, float* parts, int rows, int H, float eps) {
+// Eight neighbours as they lie in memory, to be held in few registers.
+template <class T>
+struct Eight;
+template <>
+struct Eight<float> {
+  float4 a, b;
+};
+template <>
+struct Eight<bf16> {
+  uint4 a;
+};
+
+template <int EIGHTS>
+DEVICE void rmsNormGradHeld(const A* x, const float* weight, const A* dy, const A* rest, A* dx, float* parts, int rows,
+                            int H, float eps) {
   extern __shared__ float total[];
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-  float kept[MOST_EIGHTS][8] = {}, v[8], w[8], d[8];
+  float kept[EIGHTS][8] = {};
   for (int row = blockIdx.x * warps + warp; row < rows; row += gridDim.x * warps) {
     i64 at = (i64)row * H;
-    float square = 0.0f, dot = 0.0f;
-    for (int i = lane * 8; i < H; i += 256) {
-      load8(x, at + i, v);
-      load8(dy, at + i, d);
+    float square = 0.0f, dot = 0.0f, v[8], d[8], w[8];
+    Eight<A> heldX[EIGHTS], heldD[EIGHTS];
+#pragma unroll
+    for (int c = 0; c < EIGHTS; c++) {
+      int i = (c * 32 + lane) * 8;
+      if (i >= H) continue;
+      heldX[c] = *(const Eight<A>*)(x + at + i);
+      heldD[c] = *(const Eight<A>*)(dy + at + i);
+    }
+#pragma unroll
+    for (int c = 0; c < EIGHTS; c++) {
+      int i = (c * 32 + lane) * 8;
+      if (i >= H) continue;
+      load8((const A*)&heldX[c], 0, v);
+      load8((const A*)&heldD[c], 0, d);
       load8(weight, i, w);
       for (int j = 0; j < 8; j++) {
         square += v[j] * v[j];
@@ -82,15 +107,19 @@ KERNEL rmsNormGradRows(const A* x, const float* weight, const A* dy, A* dx, floa
     }
     float r = 1.0f / sqrtf(warpSum(square) / H + eps), mean = warpSum(dot) * r / H;
 #pragma unroll
-    for (int c = 0; c < MOST_EIGHTS; c++) {
+    for (int c = 0; c < EIGHTS; c++) {
       int i = (c * 32 + lane) * 8;
       if (i >= H) continue;
-      load8(x, at + i, v);
-      load8(dy, at + i, d);
+      load8((const A*)&heldX[c], 0, v);
+      load8((const A*)&heldD[c], 0, d);
       load8(weight, i, w);
       for (int j = 0; j < 8; j++) {
         kept[c][j] += d[j] * v[j] * r;
         v[j] = r * (d[j] * w[j] - v[j] * r * mean);
+      }
+      if (rest != 0) {
+        load8(rest, at + i, w);
+        for (int j = 0; j < 8; j++) v[j] += w[j];
       }
       store8(dx, at + i, v);
     }
@@ -98,7 +127,7 @@ KERNEL rmsNormGradRows(const A* x, const float* weight, const A* dy, A* dx, floa
   for (int turn = 0; turn < warps; turn++) {
     if (turn == warp)
 #pragma unroll
-      for (int c = 0; c < MOST_EIGHTS; c++) {
+      for (int c = 0; c < EIGHTS; c++) {
         int i = (c * 32 + lane) * 8;
         if (i < H)
           for (int j = 0; j < 8; j++) total[i + j] = (turn == 0 ? 0.0f : total[i + j]) + kept[c][j];
@@ -107,6 +136,17 @@ KERNEL rmsNormGradRows(const A* x, const float* weight, const A* dy, A* dx, floa
   }
   for (int i = threadIdx.x; i < H; i += blockDim.x) parts[(i64)blockIdx.x * H + i] = total[i];
 }
+
+#define NORM_GRAD                                                                                              \
+  const A *x, const float *weight, const A *dy, const A *rest, A *dx, float *parts, int rows, int H, float eps
+#define NORM_GRAD_VALUES x, weight, dy, rest, dx, parts, rows, H, eps
+
+KERNEL __launch_bounds__(256, 4) rmsNormGradRows1(NORM_GRAD) { rmsNormGradHeld<1>(NORM_GRAD_VALUES); }
+KERNEL __launch_bounds__(256, 3) rmsNormGradRows2(NORM_GRAD) { rmsNormGradHeld<2>(NORM_GRAD_VALUES); }
+KERNEL __launch_bounds__(256, 3) rmsNormGradRows3(NORM_GRAD) { rmsNormGradHeld<3>(NORM_GRAD_VALUES); }
+KERNEL __launch_bounds__(256, 2) rmsNormGradRows4(NORM_GRAD) { rmsNormGradHeld<4>(NORM_GRAD_VALUES); }
+KERNEL __launch_bounds__(256, 1) rmsNormGradRows6(NORM_GRAD) { rmsNormGradHeld<6>(NORM_GRAD_VALUES); }
+KERNEL __launch_bounds__(256, 1) rmsNormGradRows8(NORM_GRAD) { rmsNormGradHeld<8>(NORM_GRAD_VALUES); }
 
 // The mean of a row of x, and what rounding has left out of it: rows of nearly equal numbers would lose their
 // differences.

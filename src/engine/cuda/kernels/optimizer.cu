@@ -24,14 +24,29 @@ struct Rates {
   float rate, keep;
 };
 
+// Up to eight neighbours from a multiple of 8 on, all at once where there are eight.
+DEVICE void loadSome(const float* p, int i, float* x, int count) {
+  if (count == 8) return load8(p, i, x);
+  for (int j = 0; j < count; j++) x[j] = p[i + j];
+}
+DEVICE void storeSome(float* p, int i, const float* x, int count) {
+  if (count == 8) return store8(p, i, x);
+  for (int j = 0; j < count; j++) p[i + j] = x[j];
+}
+DEVICE void storeSome(bf16* p, int i, const float* x, int count) {
+  if (count == 8) return store8(p, i, x);
+  for (int j = 0; j < count; j++) store(p, i + j, x[j]);
+}
+
 // parts [chunks]: sums of squares.
 KERNEL chunkSquares(const Chunk* chunks, const float* gradients, float* parts) {
   __shared__ float scratch[32];
   Chunk c = chunks[blockIdx.x];
-  float sum = 0.0f;
-  for (int i = threadIdx.x; i < c.count; i += blockDim.x) {
-    float g = gradients[c.gradient + i];
-    sum += g * g;
+  float sum = 0.0f, g[8];
+  for (int i = threadIdx.x * 8; i < c.count; i += blockDim.x * 8) {
+    int count = min(8, c.count - i);
+    loadSome(gradients + c.gradient, i, g, count);
+    for (int j = 0; j < count; j++) sum += g[j] * g[j];
   }
   sum = blockSum(sum, scratch);
   if (threadIdx.x == 0) parts[blockIdx.x] = sum;
@@ -54,9 +69,10 @@ KERNEL judge(const float* parts, int chunks, const float* losses, int stride, co
   verdict->factor = settings->mean * fmin(1.0, settings->clipNorm / (norm + 1e-6));
 }
 
-// AdamW with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), then the running average of the weights.
+// AdamW with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), then the running average of the weights, and
+// the weights as bfloat16 where `halves` is not null: those of weights[i] are halves[i].
 KERNEL adamw(const Chunk* chunks, const Rates* rates, const Settings* settings, const Verdict* verdict, float* weights,
-             const float* gradients, float* moments1, float* moments2, float* averages) {
+             const float* gradients, float* moments1, float* moments2, float* averages, bf16* halves) {
   if (verdict->applied == 0.0) return;
   Chunk c = chunks[blockIdx.x];
   Rates r = rates[c.parameter];
@@ -64,14 +80,27 @@ KERNEL adamw(const Chunk* chunks, const Rates* rates, const Settings* settings, 
   float rest1 = (float)(1.0 - settings->beta1), rest2 = (float)(1.0 - settings->beta2);
   float step = (float)(r.rate * settings->correction1), root = (float)settings->correction2, eps = (float)settings->eps;
   float decay = (float)settings->averageDecay, fresh = (float)(1.0 - settings->averageDecay);
-  for (int i = threadIdx.x; i < c.count; i += blockDim.x) {
-    float g = gradients[c.gradient + i] * factor;
-    float m = beta1 * moments1[c.moment1 + i] + rest1 * g, v = beta2 * moments2[c.moment2 + i] + rest2 * g * g;
-    float w = weights[c.weight + i] * r.keep - step * m / (sqrtf(v) * root + eps);
-    moments1[c.moment1 + i] = m;
-    moments2[c.moment2 + i] = v;
-    weights[c.weight + i] = w;
-    if (decay >= 0.0f) averages[c.average + i] = decay * averages[c.average + i] + fresh * w;
+  for (int i = threadIdx.x * 8; i < c.count; i += blockDim.x * 8) {
+    int count = min(8, c.count - i);
+    float g[8], m[8], v[8], w[8];
+    loadSome(gradients + c.gradient, i, g, count);
+    loadSome(moments1 + c.moment1, i, m, count);
+    loadSome(moments2 + c.moment2, i, v, count);
+    loadSome(weights + c.weight, i, w, count);
+    for (int j = 0; j < count; j++) {
+      g[j] *= factor;
+      m[j] = beta1 * m[j] + rest1 * g[j];
+      v[j] = beta2 * v[j] + rest2 * g[j] * g[j];
+      w[j] = w[j] * r.keep - step * m[j] / (sqrtf(v[j]) * root + eps);
+    }
+    storeSome(moments1 + c.moment1, i, m, count);
+    storeSome(moments2 + c.moment2, i, v, count);
+    storeSome(weights + c.weight, i, w, count);
+    if (halves != 0) storeSome(halves + c.weight, i, w, count);
+    if (decay < 0.0f) continue;
+    loadSome(averages + c.average, i, g, count);
+    for (int j = 0; j < count; j++) g[j] = decay * g[j] + fresh * w[j];
+    storeSome(averages + c.average, i, g, count);
   }
 }
 
@@ -103,15 +132,16 @@ KERNEL muonNormalise(float* u, const float* parts, int count, i64 n, float eps) 
   for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) u[i] *= by;
 }
 
-// `average` is null where none is kept.
-KERNEL muonApply(float* weight, const float* direction, float* average, const Rates* rates, const Settings* settings,
-                 const Verdict* verdict, int parameter, float scale, i64 n) {
+// `average` is null where none is kept, `half` where no bfloat16 is.
+KERNEL muonApply(float* weight, const float* direction, float* average, bf16* half, const Rates* rates,
+                 const Settings* settings, const Verdict* verdict, int parameter, float scale, i64 n) {
   if (verdict->applied == 0.0) return;
   Rates r = rates[parameter];
   float decay = (float)settings->averageDecay, fresh = (float)(1.0 - settings->averageDecay);
   for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) {
     float w = weight[i] * r.keep - r.rate * scale * direction[i];
     weight[i] = w;
+    if (half != 0) store(half, i, w);
     if (average != 0 && decay >= 0.0f) average[i] = decay * average[i] + fresh * w;
   }
 }

@@ -17,6 +17,21 @@ KERNEL sumSlices(const float* x, float* out, int size, int inner, int run) {
   out[((i64)blockIdx.x * slices + blockIdx.y) * inner + column] = sum;
 }
 
+// For each of many arrays x [size, inner], its sum over `size`. Grid: inner in groups of 32, arrays.
+KERNEL sumRowsMany(const float* const* x, float* const* out, int size, int inner) {
+  __shared__ float parts[8][32];
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, column = blockIdx.x * 32 + lane;
+  const float* from = x[blockIdx.y];
+  float sum = 0.0f;
+  if (column < inner)
+    for (int i = warp; i < size; i += 8) sum += from[(i64)i * inner + column];
+  parts[warp][lane] = sum;
+  __syncthreads();
+  if (warp > 0 || column >= inner) return;
+  for (int w = 1; w < 8; w++) sum += parts[w][lane];
+  out[blockIdx.y][column] = sum;
+}
+
 // x [rows, size] -> out [rows]; a block for each row.
 KERNEL sumRows(const float* x, float* out, i64 size) {
   __shared__ float scratch[32];

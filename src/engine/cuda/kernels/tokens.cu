@@ -58,14 +58,15 @@ KERNEL rope(const A* x, const float* cosines, const float* sines, A* out, int S,
   }
 }
 
-// `rope` of whole heads whose pairs are (i, i + D / 2), D a multiple of 16: a thread turns eight pairs at a time.
+// `rope` of whole heads whose pairs are (i, i + D / 2), D a multiple of 16: a thread turns eight pairs at a time. Rows
+// of x and of the result lie `from` and `to` elements apart.
 KERNEL ropeHalves(const A* x, const float* cosines, const float* sines, A* out, int N, int S, int heads, int D,
-                  int inverse) {
+                  int inverse, int from, int to) {
   int half = D / 2, eights = half / 8, perToken = heads * eights;
   i64 n = (i64)N * perToken;
   for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) {
     int row = (int)(i / perToken), in = (int)(i % perToken), pair = in % eights * 8;
-    i64 at = ((i64)row * heads + in / eights) * D + pair, angle = (i64)(row % S) * half + pair;
+    i64 column = in / eights * D + pair, at = (i64)row * from + column, angle = (i64)(row % S) * half + pair;
     float a[8], b[8], c[8], s[8];
     load8(x, at, a);
     load8(x, at + half, b);
@@ -76,8 +77,50 @@ KERNEL ropeHalves(const A* x, const float* cosines, const float* sines, A* out, 
       b[j] = b[j] * c[j] + a[j] * sine;
       a[j] = first;
     }
-    store8(out, at, a);
-    store8(out, at + half, b);
+    store8(out, (i64)row * to + column, a);
+    store8(out, (i64)row * to + column + half, b);
+  }
+}
+
+// Rows of a part of a joint product's result, in units of 16 elements: where they are, where they go, and how far rows
+// lie apart.
+#define PART(n) const A *from##n, A *to##n, int fromStride##n, int toStride##n, int units##n
+
+// Query and key (parts 0 and 1) turn as in `ropeHalves`, heads of D; part 2 is copied. A thread takes a unit at a time.
+KERNEL ropeTogether(const float* cosines, const float* sines, PART(0), PART(1), PART(2), int N, int S, int D,
+                    int inverse) {
+  int half = D / 2, eights = half / 8;
+  u32 perToken = units0 + units1 + units2, n = (u32)N * perToken;
+  for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+    u32 row = i / perToken;
+    int in = i - row * perToken;
+    float a[8], b[8], c[8], s[8];
+    if (in >= units0 + units1) {
+      int column = (in - units0 - units1) * 16;
+      load8(from2, (i64)row * fromStride2 + column, a);
+      load8(from2, (i64)row * fromStride2 + column + 8, b);
+      store8(to2, (i64)row * toStride2 + column, a);
+      store8(to2, (i64)row * toStride2 + column + 8, b);
+      continue;
+    }
+    bool key = in >= units0;
+    if (key) in -= units0;
+    const A* from = key ? from1 : from0;
+    A* to = key ? to1 : to0;
+    int pair = in % eights * 8, column = in / eights * D + pair;
+    i64 at = (i64)row * (key ? fromStride1 : fromStride0) + column, angle = (i64)(row % S) * half + pair;
+    load8(from, at, a);
+    load8(from, at + half, b);
+    load8(cosines, angle, c);
+    load8(sines, angle, s);
+    for (int j = 0; j < 8; j++) {
+      float sine = inverse ? -s[j] : s[j], first = a[j] * c[j] - b[j] * sine;
+      b[j] = b[j] * c[j] + a[j] * sine;
+      a[j] = first;
+    }
+    at = (i64)row * (key ? toStride1 : toStride0) + column;
+    store8(to, at, a);
+    store8(to, at + half, b);
   }
 }
 

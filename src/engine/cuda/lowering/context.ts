@@ -5,6 +5,7 @@
 import { at, entryOf } from "../../../base/at.js";
 import { elements, typeOf, type Graph, type Node, type Prim, type ValueId } from "../../../graph/ir/ir.js";
 import type {
+  Access,
   Argument,
   Buffer,
   BufferId,
@@ -20,6 +21,7 @@ import type {
 export const WORD = 4;
 /** Threads of a block where a kernel does not ask for others. */
 export const THREADS = 256;
+const WARP = 32;
 /** Blocks of a kernel that walks over any number of elements. */
 const MOST_BLOCKS = 1 << 14;
 
@@ -104,6 +106,42 @@ export interface CudaLowerOptions {
   readonly precision?: Precision;
   /** Logits of a head with its loss that exist at once; tokens are cut into runs by it. */
   readonly mostLogits?: number;
+  /** Where inputs lie as bfloat16, and outputs, so that neighbours can be multiplied together. */
+  readonly layout?: Layout;
+}
+
+/** Places of inputs and outputs in the memory of whoever runs the program, in elements from a common beginning. */
+export interface Layout {
+  /** Of the inputs that are kept as bfloat16 beside their float32, by their place among the inputs. */
+  readonly halves: ReadonlyMap<number, number>;
+  /** Of outputs, by their place among the outputs. */
+  readonly outputs: ReadonlyMap<number, number>;
+}
+
+/** Rows of a value within a buffer: it begins at an element, and its rows are `stride` elements apart. */
+export interface View {
+  readonly buffer: BufferId;
+  readonly first: number;
+  readonly stride: number;
+}
+
+/** Parts of a gradient that are summed at the end. */
+interface LateSum {
+  /** [size, inner] */
+  readonly parts: BufferId;
+  /** [inner] */
+  readonly to: BufferId;
+  readonly size: number;
+  readonly inner: number;
+}
+
+/** A sum whose second term goes into the launch that makes its first one. */
+interface FusedSum {
+  /** The value of the sum, and the term that is there already. */
+  readonly out: ValueId;
+  readonly other: ValueId;
+  /** Place of the sum among the nodes. */
+  readonly index: number;
 }
 
 /** What a lowering rule reads values from and writes launches to. */
@@ -125,6 +163,16 @@ export class Context {
   /** Values in the other storage, by value and storage. */
   private readonly casts = new Map<string, BufferId>();
   private readonly consumers = new Map<ValueId, Node[]>();
+  /** Places of the nodes that read a value under any of its names, reshapes left out. */
+  private readonly readers = new Map<ValueId, number[]>();
+  /** Values whose rows lie apart, in the storage that `storages` says. */
+  private readonly views = new Map<ValueId, View>();
+  /** Values that rules are asked to make as rows that lie apart. */
+  private readonly targets = new Map<ValueId, View>();
+  /** Nodes whose work other launches do. */
+  private readonly done = new Set<number>();
+  private readonly extended = new Set<ValueId>();
+  private readonly lateSums = new Map<string, readonly LateSum[]>();
   private current = -1;
 
   constructor(
@@ -134,7 +182,9 @@ export class Context {
     this.rootOf = rootsOf(graph);
     for (const [index, node] of graph.nodes.entries())
       for (const id of node.in) {
-        this.lastUses.set(this.rootOf(id), index);
+        const root = this.rootOf(id);
+        this.lastUses.set(root, index);
+        if (node.prim !== "reshape") this.readers.set(root, [...(this.readers.get(root) ?? []), index]);
         const known = this.consumers.get(id);
         if (known === undefined) this.consumers.set(id, [node]);
         else known.push(node);
@@ -148,15 +198,134 @@ export class Context {
     });
   }
 
-  /** Called before each node's rule. */
-  begin(index: number): void {
+  /** Called before each node's rule; false where nothing is left to do for it. */
+  begin(index: number): boolean {
     this.current = index;
+    return !this.done.has(index);
+  }
+
+  /** Says that a node's work is done by other launches. */
+  skip(index: number): void {
+    this.done.add(index);
   }
 
   /** Keeps a value's memory until a node that will read it although the graph does not say so. */
   extend(id: ValueId, index: number): void {
     const root = this.rootOf(id);
+    this.extended.add(root);
     this.lastUses.set(root, Math.max(this.lastUses.get(root) ?? 0, index));
+  }
+
+  /** Places of the nodes that read a value, under any of its names. */
+  readingNodes(id: ValueId): readonly number[] {
+    return this.readers.get(this.rootOf(id)) ?? [];
+  }
+
+  /** A value's own name, of which reshaped ones are others. */
+  root(id: ValueId): ValueId {
+    return this.rootOf(id);
+  }
+
+  /**
+   * The sum that is all that is made of the value of the current node, where its other term is there already and both
+   * are stored as `storage`: then one launch can do both.
+   */
+  sumOf(id: ValueId, storage: Storage): FusedSum | null {
+    const [index, ...others] = this.readingNodes(id);
+    if (index === undefined || others.length > 0 || this.isOutput(id)) return null;
+    const node = at(this.graph.nodes, index);
+    if (node.prim !== "add") return null;
+    const [a, b] = node.in;
+    const [own, other] = this.rootOf(a) === this.rootOf(id) ? [a, b] : [b, a];
+    const [out] = node.out;
+    const shape = this.shapeOf(out).join();
+    if (this.shapeOf(own).join() !== shape || this.shapeOf(other).join() !== shape) return null;
+    if (!this.isMade(other) || this.rootOf(other) === this.rootOf(id)) return null;
+    if ((this.storageOf(other) ?? "f32") !== storage || this.targets.has(out)) return null;
+    return { out, other, index };
+  }
+
+  /** Whether a value lies in memory already, in rows one after the other. */
+  private isMade(id: ValueId): boolean {
+    const root = this.rootOf(id);
+    return this.regions.has(root) && !this.fills.has(root);
+  }
+
+  private isOutput(id: ValueId): boolean {
+    const root = this.rootOf(id);
+    return this.graph.outputs.some((output) => this.rootOf(output) === root);
+  }
+
+  /** Memory for a sum that is made now: that of its other term where nothing else will read it. */
+  defineSum({ out, other, index }: FusedSum, storage: Storage): BufferId {
+    this.done.add(index);
+    const root = this.rootOf(other);
+    const later = this.readingNodes(other).some((reader) => reader >= this.current && reader !== index);
+    const buffer = entryOf(this.regions, root);
+    const { home, bytes } = at(this.buffers, buffer);
+    const ends = this.lastUses.get(root) === index && !later && !this.extended.has(root);
+    const fits = home.kind === "arena" && bytes === this.sizeOf(out) * bytesPer[storage];
+    if (this.direct.has(out) || !ends || !fits) return this.define(out, storage);
+    this.regions.set(out, buffer);
+    this.storages.set(out, storage);
+    return buffer;
+  }
+
+  /** Makes a value rows of a buffer that lie apart. */
+  defineView(id: ValueId, view: View, storage: Storage): void {
+    this.views.set(this.rootOf(id), view);
+    this.storages.set(this.rootOf(id), storage);
+  }
+
+  /** Asks for a value to be made as rows that lie apart. */
+  aimAt(id: ValueId, view: View): void {
+    this.targets.set(id, view);
+  }
+
+  /** Rows of a value in a storage, as they lie. */
+  viewOf(id: ValueId, storage: Storage): View {
+    const root = this.rootOf(id);
+    const view = this.views.get(root);
+    if (view !== undefined && this.storages.get(root) === storage) return view;
+    return { buffer: this.as(id, storage), first: 0, stride: this.rowsOf(id)[1] };
+  }
+
+  /** As `defineOver` for a rule that writes rows which may lie apart. */
+  defineRows(id: ValueId, sources: readonly ValueId[], storage: Storage): View {
+    const target = this.targets.get(id);
+    if (target === undefined)
+      return { buffer: this.defineOver(id, sources, storage), first: 0, stride: this.rowsOf(id)[1] };
+    this.defineView(id, target, storage);
+    return target;
+  }
+
+  /** Copies what a rule has made in rows of its own to where it was asked for. */
+  settle(index: number): void {
+    for (const id of at(this.graph.nodes, index).out) {
+      const target = this.targets.get(id);
+      const own = this.regions.get(id);
+      if (target === undefined || own === undefined) continue;
+      const storage = this.storages.get(id) ?? "f32";
+      const [rows, size] = this.rowsOf(id);
+      this.copyRows({ buffer: own, first: 0, stride: size }, target, [rows, size], storage);
+      this.regions.delete(id);
+      this.defineView(id, target, storage);
+    }
+  }
+
+  private copyRows(from: View, to: View, [rows, size]: readonly [number, number], real: Storage): void {
+    this.kernel({
+      module: "elementwise",
+      kernel: "copyRows",
+      real,
+      grid: gridFor(rows * size),
+      bytes: 2 * rows * size * bytesPer[real],
+      arguments: [
+        viewed(from, "read", real),
+        viewed(to, "write", real),
+        ...[rows, size, from.stride, to.stride].map(int),
+      ],
+    });
   }
 
   shapeOf(id: ValueId): readonly number[] {
@@ -211,6 +380,11 @@ export class Context {
     );
   }
 
+  /** Whether the result of a product of bfloat16 stays bfloat16. */
+  keepsHalf(id: ValueId): boolean {
+    return this.options.precision === "bf16" && !this.feedsFloats(id) && !this.feedsOutput(id);
+  }
+
   /** Whether a value becomes an output of the graph, likewise. */
   feedsOutput(id: ValueId): boolean {
     return (
@@ -259,11 +433,12 @@ export class Context {
     const root = this.rootOf(id);
     const fill = this.fills.get(root);
     if (fill !== undefined) return this.filled(root, fill, storage);
-    const own = entryOf(this.regions, root);
-    if ((this.storages.get(root) ?? "f32") === storage) return own;
     const key = `${root} ${storage}`;
-    const known = this.casts.get(key);
+    const known = this.casts.get(key) ?? this.half(root, storage);
     if (known !== undefined) return known;
+    const stored = this.storages.get(root) ?? "f32";
+    const own = this.regions.get(root) ?? this.gathered(id, stored);
+    if (stored === storage) return own;
     const size = this.sizeOf(root);
     const made = this.scratch(size, storage);
     this.cast(own, made, size, storage);
@@ -271,11 +446,62 @@ export class Context {
     return made;
   }
 
+  /** The bfloat16 that is kept of an input. */
+  private half(root: ValueId, storage: Storage): BufferId | undefined {
+    const index = storage === "bf16" ? this.graph.inputs.indexOf(root) : -1;
+    return this.options.layout?.halves.has(index) === true ? this.halves([root]) : undefined;
+  }
+
+  /** The bfloat16 that is kept of inputs which lie one behind the other, as one buffer. */
+  halves(ids: readonly ValueId[]): BufferId {
+    const key = `${ids.map((id) => this.rootOf(id)).join()} bf16`;
+    const index = this.graph.inputs.indexOf(this.rootOf(at(ids, 0)));
+    const bytes = ids.reduce((sum, id) => sum + this.sizeOf(id) * bytesPer.bf16, 0);
+    const made = this.casts.get(key) ?? this.buffer(bytes, { kind: "half", index });
+    this.casts.set(key, made);
+    return made;
+  }
+
+  /** Memory of outputs that lie one behind the other, as one buffer, into which a launch writes them all. */
+  outputs(ids: readonly ValueId[]): BufferId {
+    const index = entryOf(this.direct, at(ids, 0));
+    const made = this.buffer(
+      ids.reduce((sum, id) => sum + this.bytesOf(id), 0),
+      { kind: "output", index },
+    );
+    for (const id of ids) {
+      this.regions.set(id, made);
+      this.storages.set(id, "f32");
+    }
+    return made;
+  }
+
+  /** Memory for a value whose rows lie apart, into which a launch brings them together. */
+  gatherHere(id: ValueId, storage: Storage): BufferId {
+    const made = this.scratch(this.sizeOf(id), storage);
+    this.casts.set(`${this.rootOf(id)} ${storage}`, made);
+    return made;
+  }
+
+  /** Rows that lie apart, brought together once. */
+  private gathered(id: ValueId, storage: Storage): BufferId {
+    const root = this.rootOf(id);
+    const view = entryOf(this.views, root);
+    const [rows, size] = this.rowsOf(root);
+    const made = this.scratch(rows * size, storage);
+    this.copyRows(view, { buffer: made, first: 0, stride: size }, [rows, size], storage);
+    this.casts.set(`${root} ${storage}`, made);
+    return made;
+  }
+
   /** `as` for values of one shape, such as the weights of experts: converted together where none of them has been. */
   asMany(ids: readonly ValueId[], storage: Storage): BufferId[] {
     const roots = ids.map((id) => this.rootOf(id));
     const alone = (root: ValueId): boolean =>
-      this.fills.has(root) || (this.storages.get(root) ?? "f32") === storage || this.casts.has(`${root} ${storage}`);
+      this.fills.has(root) ||
+      (this.storages.get(root) ?? "f32") === storage ||
+      this.casts.has(`${root} ${storage}`) ||
+      this.half(root, storage) !== undefined;
     if (storage === "f32" || new Set(roots).size < roots.length || roots.some(alone))
       return ids.map((id) => this.as(id, storage));
     const size = Math.max(...roots.map((root) => this.sizeOf(root)));
@@ -331,7 +557,7 @@ export class Context {
     const taken = new Set(at(this.graph.nodes, this.current).out.map((other) => this.regions.get(other)));
     const free = sources.find((source) => {
       const root = this.rootOf(source);
-      if (this.fills.has(root) || this.lastUses.get(root) !== this.current) return false;
+      if (this.fills.has(root) || this.views.has(root) || this.lastUses.get(root) !== this.current) return false;
       const buffer = entryOf(this.regions, root);
       const { home, bytes } = at(this.buffers, buffer);
       const fits = bytes === this.sizeOf(id) * bytesPer[storage] && (this.storages.get(root) ?? "f32") === storage;
@@ -377,32 +603,63 @@ export class Context {
     flags: {
       readonly transA?: boolean;
       readonly transB?: boolean;
-      readonly accumulate?: boolean;
       /** What operands lie in and are multiplied as; float32 may become tf32. */
       readonly real?: Storage;
       readonly stored?: Storage;
     },
-    operands: { readonly a: Operand; readonly b: Operand; readonly out: Operand },
+    operands: { readonly a: Operand; readonly b: Operand; readonly addend?: Operand | null; readonly out: Operand },
   ): void {
     const { m, n, k } = sizes;
-    const { transA = false, transB = false, accumulate = false, real = "f32", stored = "f32" } = flags;
+    const { transA = false, transB = false, real = "f32", stored = "f32" } = flags;
+    const { addend = null } = operands;
     const compute: ProductLaunch["compute"] = real === "f32" && this.options.precision === "tf32" ? "tf32" : real;
     this.launches.push({
       kind: "product",
       ...sizes,
       transA,
       transB,
-      accumulate,
       compute,
       stored,
       ...operands,
-      bytes: bytesPer[real] * (m * k + k * n) + bytesPer[stored] * m * n * (accumulate ? 2 : 1),
+      addend,
+      bytes: bytesPer[real] * (m * k + k * n) + bytesPer[stored] * m * n * (addend === null ? 1 : 2),
       flops: 2 * m * n * k,
     });
   }
 
+  /** Notes parts [size, inner] whose sum over `size` nothing waits for; `finish` sums those of one size together. */
+  sumLater(sum: LateSum): void {
+    const key = `${sum.size} x ${sum.inner}`;
+    this.lateSums.set(key, [...(this.lateSums.get(key) ?? []), sum]);
+  }
+
+  private sumNow(): void {
+    for (const sums of this.lateSums.values()) {
+      const { size, inner } = at(sums, 0);
+      this.kernel({
+        module: "reduce",
+        kernel: "sumRowsMany",
+        grid: [blocksFor(inner, WARP), sums.length, 1],
+        flops: sums.length * size * inner,
+        arguments: [
+          bufferTable(
+            sums.map(({ parts }) => parts),
+            "read",
+          ),
+          bufferTable(
+            sums.map(({ to }) => to),
+            "write",
+          ),
+          int(size),
+          int(inner),
+        ],
+      });
+    }
+  }
+
   /** Brings outputs into place that are inputs, constants or values that another output holds already. */
   finish(): void {
+    this.sumNow();
     this.graph.outputs.forEach((id, index) => {
       const root = this.rootOf(id);
       if (this.direct.get(root) === index) return;
@@ -425,6 +682,14 @@ export class Context {
 /** A whole buffer as an operand of a product, or from element `first` on. */
 export const operand = (buffer: BufferId, first = 0, storage: Storage = "f32"): Operand => ({
   buffer,
+  offset: first * bytesPer[storage],
+});
+
+/** A view as a kernel's argument. */
+export const viewed = ({ buffer, first }: View, access: Access, storage: Storage): Argument => ({
+  kind: "pointer",
+  buffer,
+  access,
   offset: first * bytesPer[storage],
 });
 

@@ -16,6 +16,8 @@ export type Home =
   /** Bound by whoever runs the program: input or output number `index` of the graph. */
   | { readonly kind: "input"; readonly index: number }
   | { readonly kind: "output"; readonly index: number }
+  /** Likewise: input number `index` as bfloat16, which whoever runs the program keeps beside the float32 one. */
+  | { readonly kind: "half"; readonly index: number }
   /** Written once, before the first run: given words, or one word repeated. */
   | { readonly kind: "constant"; readonly words: Uint32Array | number };
 
@@ -77,7 +79,8 @@ export interface KernelLaunch {
 }
 
 /**
- * A matrix product in rows: out [m, n] = op(a) op(b), or out += it with `accumulate`; see `matmul` in graph/ir/ir.ts.
+ * A matrix product in rows: out [m, n] = op(a) op(b) + addend; see `matmul` in graph/ir/ir.ts. The addend is stored as
+ * the result is, and may be what the result replaces.
  */
 export interface ProductLaunch {
   readonly kind: "product";
@@ -86,7 +89,7 @@ export interface ProductLaunch {
   readonly k: number;
   readonly transA: boolean;
   readonly transB: boolean;
-  readonly accumulate: boolean;
+  readonly addend: Operand | null;
   /** What operands are multiplied as: float32 with or without its last 13 bits, or bfloat16; sums are float32. */
   readonly compute: "f32" | "tf32" | "bf16";
   /** What the result is stored as. */
@@ -120,12 +123,15 @@ export interface LaunchList {
 
 /** Buffers that a launch touches, and how. */
 export function touched(launch: Launch): readonly (readonly [BufferId, Access])[] {
-  if (launch.kind === "product")
+  if (launch.kind === "product") {
+    const { a, b, addend, out } = launch;
     return [
-      [launch.a.buffer, "read"],
-      [launch.b.buffer, "read"],
-      [launch.out.buffer, launch.accumulate ? "update" : "write"],
+      [a.buffer, "read"],
+      [b.buffer, "read"],
+      ...(addend === null || addend.buffer === out.buffer ? [] : [[addend.buffer, "read"] as const]),
+      [out.buffer, addend?.buffer === out.buffer ? "update" : "write"],
     ];
+  }
   return launch.arguments.flatMap((argument): (readonly [BufferId, Access])[] => {
     if (argument.kind === "pointer") return [[argument.buffer, argument.access]];
     if (argument.kind === "table") return argument.buffers.map((buffer) => [buffer, argument.access] as const);

@@ -3,6 +3,7 @@ import type { Graph, Node } from "../../../graph/ir/ir.js";
 import { verify } from "../../../graph/ir/passes.js";
 import { Context, type CudaLowerOptions } from "./context.js";
 import type { LaunchList } from "./launches.js";
+import { Joints } from "./joint.js";
 import { planMemory } from "./memory.js";
 import { rules } from "./rules.js";
 
@@ -13,9 +14,12 @@ import { rules } from "./rules.js";
 export function lowerToLaunches(graph: Graph, options: CudaLowerOptions = {}): LaunchList {
   verify(graph);
   const context = new Context(graph, options);
+  const joints = new Joints(context);
   for (const [index, node] of graph.nodes.entries()) {
-    context.begin(index);
+    const open = context.begin(index);
+    if (joints.lower(index) || !open) continue;
     (rules[node.prim] as (c: Context, node: Node) => void)(context, node);
+    context.settle(index);
   }
   context.finish();
   const { buffers, launches } = context;

@@ -1,11 +1,20 @@
 /** A launch list as text: what runs, over which memory, and what it costs. */
 import { at } from "../../../base/at.js";
-import type { Argument, Buffer, BufferId, KernelLaunch, Launch, LaunchList, ProductLaunch } from "./launches.js";
+import type {
+  Argument,
+  Buffer,
+  BufferId,
+  KernelLaunch,
+  Launch,
+  LaunchList,
+  Operand,
+  ProductLaunch,
+} from "./launches.js";
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(3)} MB`;
 const megaflops = (flops: number): string => `${(flops / 1e6).toFixed(3)} MFLOP`;
 
-/** `i3` input, `o2` output, `a@1024` in the arena, `c7` constant. */
+/** `i3` input, `h3` the same in bfloat16, `o2` output, `a@1024` in the arena, `c7` constant. */
 function placeOf({ buffers, places }: LaunchList, id: BufferId, offset = 0): string {
   const { home }: Buffer = at(buffers, id);
   const more = offset === 0 ? "" : `+${offset}`;
@@ -16,6 +25,8 @@ function placeOf({ buffers, places }: LaunchList, id: BufferId, offset = 0): str
       return `i${home.index}${more}`;
     case "output":
       return `o${home.index}${more}`;
+    case "half":
+      return `h${home.index}${more}`;
     case "constant":
       return `c${id}${more}`;
   }
@@ -46,11 +57,14 @@ function printKernel(list: LaunchList, launch: KernelLaunch): string {
 }
 
 function printProduct(list: LaunchList, launch: ProductLaunch): string {
-  const { m, n, k, transA, transB, accumulate, compute, stored, a, b, out } = launch;
+  const { m, n, k, transA, transB, addend, compute, stored, a, b, out } = launch;
   const types = compute === "f32" && stored === "f32" ? "" : ` ${compute}->${stored}`;
   const flags = `${transA ? "T" : "N"}${transB ? "T" : "N"}`;
-  const [left, right, to] = [a, b, out].map(({ buffer, offset }) => placeOf(list, buffer, offset));
-  return `product ${flags}${types} ${m}x${n}x${k}(${left}, ${right}, ${accumulate ? "+=" : "="}${to})`;
+  const place = ({ buffer, offset }: Operand): string => placeOf(list, buffer, offset);
+  const inPlace = addend?.buffer === out.buffer && addend.offset === out.offset;
+  const added = addend === null || inPlace ? "" : `, ${place(addend)}`;
+  const target = `${inPlace ? "+=" : "="}${place(out)}`;
+  return `product ${flags}${types} ${m}x${n}x${k}(${place(a)}, ${place(b)}${added}, ${target})`;
 }
 
 const printLaunch = (list: LaunchList, launch: Launch): string =>

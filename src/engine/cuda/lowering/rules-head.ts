@@ -3,8 +3,8 @@
  * gradient, too, loss and gradient are made together. N tokens, H hidden, V vocabulary.
  */
 import { matrixSizes, typeOf, type Node, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
-import { bytesPer, float, int, nothing, operand, reads, useKey, writes, type Context } from "./context.js";
-import type { Argument, BufferId } from "./launches.js";
+import { EIGHT, bytesPer, float, int, nothing, operand, reads, useKey, writes, type Context } from "./context.js";
+import type { Argument, BufferId, Storage } from "./launches.js";
 
 /** Logits that exist at once. */
 const MOST_LOGITS = 1 << 26;
@@ -12,6 +12,18 @@ const MOST_LOGITS = 1 << 26;
 const LEAST_TOKENS = 128;
 /** Threads that share a row of logits. */
 const THREADS = 512;
+
+/** Threads that share a row which they hold in registers, and the numbers of eights that each may hold. */
+const HELD_THREADS = 1024;
+const heldEights: readonly number[] = [1, 2, 4, 8];
+
+/** The kernel that reads rows of so many logits once, or null where none does. */
+function heldKernel(real: Storage, vocab: number, softcap: number | null): string | null {
+  const eights = heldEights.find((count) => vocab <= count * EIGHT * HELD_THREADS);
+  return real === "bf16" && vocab % EIGHT === 0 && softcap === null && eights !== undefined
+    ? `crossEntropyHeld${eights}`
+    : null;
+}
 
 const keyOf = ({ in: [x, head, targets], attrs }: NodeOf<"headCrossEntropy" | "headCrossEntropyGrad">): string =>
   useKey("head", [x, head, targets], attrs);
@@ -55,25 +67,45 @@ function crossEntropy(
     const m = Math.min(run, tokens - first);
     const [from, table, part] = [operand(rows, first * hidden, real), operand(weights), operand(logits)];
     c.product({ m, n: vocab, k: hidden }, { transB: true, real, stored }, { a: from, b: table, out: part });
-    c.kernel({
-      module: "head",
-      kernel: "crossEntropy",
-      real,
-      grid: [m, 1, 1],
-      block: THREADS,
-      bytes: bytesPer[real] * m * vocab * (gradients === null ? 1 : 2),
-      flops: 5 * m * vocab,
-      arguments: [
-        { kind: "pointer", buffer: logits, access: "update" },
-        at(reads(c.of(targets)), first),
-        loss === null ? nothing : at(writes(losses), first),
-        reads(counted),
-        gradients === null ? nothing : reads(gradients.dloss),
-        int(vocab),
-        float(softcap ?? 0),
-        int(Number(gradients !== null)),
-      ],
-    });
+    const held = gradients === null ? null : heldKernel(real, vocab, softcap);
+    if (held !== null && gradients !== null)
+      c.kernel({
+        module: "head",
+        kernel: held,
+        real,
+        grid: [m, 1, 1],
+        block: HELD_THREADS,
+        bytes: bytesPer[real] * m * vocab * 2,
+        flops: 5 * m * vocab,
+        arguments: [
+          { kind: "pointer", buffer: logits, access: "update" },
+          at(reads(c.of(targets)), first),
+          loss === null ? nothing : at(writes(losses), first),
+          reads(counted),
+          reads(gradients.dloss),
+          int(vocab),
+        ],
+      });
+    else
+      c.kernel({
+        module: "head",
+        kernel: "crossEntropy",
+        real,
+        grid: [m, 1, 1],
+        block: THREADS,
+        bytes: bytesPer[real] * m * vocab * (gradients === null ? 1 : 2),
+        flops: 5 * m * vocab,
+        arguments: [
+          { kind: "pointer", buffer: logits, access: "update" },
+          at(reads(c.of(targets)), first),
+          loss === null ? nothing : at(writes(losses), first),
+          reads(counted),
+          gradients === null ? nothing : reads(gradients.dloss),
+          int(vocab),
+          float(softcap ?? 0),
+          int(Number(gradients !== null)),
+        ],
+      });
     if (gradients === null) continue;
     c.product(
       { m, n: hidden, k: vocab },
@@ -82,8 +114,8 @@ function crossEntropy(
     );
     c.product(
       { m: vocab, n: hidden, k: m },
-      { transA: true, accumulate: first > 0, real },
-      { a: part, b: from, out: operand(gradients.dhead) },
+      { transA: true, real },
+      { a: part, b: from, addend: first > 0 ? operand(gradients.dhead) : null, out: operand(gradients.dhead) },
     );
   }
   if (loss === null) return;

@@ -1,7 +1,18 @@
 /** Embeddings, rotary positions, joined heads, documents within sequences. N tokens, H hidden, V vocabulary. */
 import type { NodeOf } from "../../../graph/ir/ir.js";
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
-import { EIGHT, blocksFor, gridFor, int, reads, readsOrNull, writes, type Context } from "./context.js";
+import {
+  EIGHT,
+  blocksFor,
+  bytesPer,
+  gridFor,
+  int,
+  reads,
+  readsOrNull,
+  viewed,
+  writes,
+  type Context,
+} from "./context.js";
 import type { BufferId } from "./launches.js";
 import { sortByDigit } from "./rules-experts.js";
 
@@ -86,17 +97,21 @@ export function lowerRope(c: Context, node: NodeOf<"rope">): void {
   const [x, cos, sin] = node.in;
   const real = c.realOf(x);
   const tokens = batch * sequence;
-  const sources = [reads(c.as(x, real)), reads(c.of(cos)), reads(c.of(sin))];
+  const tables = [reads(c.of(cos)), reads(c.of(sin))];
   const common = { module: "tokens", real, flops: 3 * tokens * heads * rotary } as const;
   if (!interleaved && rotary === headDim && headDim % (2 * EIGHT) === 0) {
+    const from = c.viewOf(x, real);
+    const to = c.defineRows(node.out[0], [x], real);
     c.kernel({
       ...common,
       kernel: "ropeHalves",
       grid: gridFor((tokens * heads * headDim) / 2),
+      bytes: 2 * tokens * heads * headDim * bytesPer[real],
       arguments: [
-        ...sources,
-        writes(c.defineOver(node.out[0], [x], real)),
-        ...[tokens, sequence, heads, headDim, Number(inverse)].map(int),
+        viewed(from, "read", real),
+        ...tables,
+        viewed(to, "write", real),
+        ...[tokens, sequence, heads, headDim, Number(inverse), from.stride, to.stride].map(int),
       ],
     });
     return;
@@ -106,7 +121,8 @@ export function lowerRope(c: Context, node: NodeOf<"rope">): void {
     kernel: "rope",
     grid: [tokens, 1, 1],
     arguments: [
-      ...sources,
+      reads(c.as(x, real)),
+      ...tables,
       writes(c.define(node.out[0], real)),
       ...[sequence, heads, headDim, offset, rotary, Number(interleaved), Number(inverse)].map(int),
     ],

@@ -4,7 +4,22 @@
  */
 import type { NodeOf, PlainActivation, Prim, ValueId } from "../../../graph/ir/ir.js";
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
-import { EIGHT, blocksFor, float, gridFor, int, long, operand, reads, writes, type Context } from "./context.js";
+import {
+  EIGHT,
+  blocksFor,
+  bytesPer,
+  float,
+  gridFor,
+  int,
+  long,
+  operand,
+  reads,
+  readsOrNull,
+  viewed,
+  writes,
+  type Context,
+  type View,
+} from "./context.js";
 import type { BufferId, Storage } from "./launches.js";
 import { lowerAttention, lowerAttentionGrad, lowerCachedAttention } from "./rules-attention.js";
 import { broadcastOf, reduce, singleAxisOf } from "./rules-axes.js";
@@ -194,35 +209,88 @@ function norm(c: Context, node: NodeOf<"rmsNorm" | "layerNorm" | "layerNormGrad"
   });
 }
 
-/** Blocks that share the rows of a norm's gradient, each with a part of the weight's. */
-const NORM_PARTS = 264;
+/** Multiprocessors that the rows of a norm's gradient are cut for; each block leaves a part of the weight's. */
+const MULTIPROCESSORS = 132;
 
-/** Elements of a row whose weight's gradient a warp can hold. */
-const MOST_KEPT = 2048;
+/**
+ * Numbers of eights of a row that each lane of a warp can hold, for which norm.cu has a kernel, and the kernel's blocks
+ * on a multiprocessor.
+ */
+const heldEights: readonly (readonly [eights: number, blocks: number])[] = [
+  [1, 4],
+  [2, 3],
+  [3, 3],
+  [4, 2],
+  [6, 1],
+  [8, 1],
+];
+
+/** Kernel of a norm's gradient for rows of so many elements, and its blocks on a multiprocessor. */
+function normGradKernel(size: number): { readonly kernel: string; readonly blocks: number } {
+  const [eights, blocks] = heldEights.find(([count]) => size <= count * EIGHT * 32) ?? [];
+  if (size % EIGHT !== 0 || eights === undefined || blocks === undefined) return { kernel: "rmsNormGrad", blocks: 2 };
+  return { kernel: `rmsNormGradRows${eights}`, blocks };
+}
 
 function rmsNormGrad(c: Context, node: NodeOf<"rmsNormGrad">): void {
   const [x, weight, dy] = node.in;
   const [dx, dweight] = node.out;
   const [rows, size] = c.rowsOf(x);
-  const blocks = Math.min(rows, NORM_PARTS);
+  const { kernel, blocks: resident } = normGradKernel(size);
+  // As many blocks as are at work at once at most, and the same number of rows for every warp, or block.
+  const atOnce = kernel === "rmsNormGrad" ? 1 : ROW_WARPS;
+  const turns = Math.ceil(rows / (atOnce * MULTIPROCESSORS * resident));
+  const blocks = Math.ceil(rows / (atOnce * turns));
   const parts = c.scratch(blocks * size);
   const real = c.realOf(x, dy);
   const sources = [reads(c.as(x, real)), reads(c.of(weight)), reads(c.as(dy, real))];
+  const sum = c.sumOf(dx, real);
+  const rest = sum === null ? null : c.as(sum.other, real);
+  const to = sum === null ? c.define(dx, real) : c.defineSum(sum, real);
   c.kernel({
     module: "norm",
     real,
-    kernel: size % EIGHT === 0 && size <= MOST_KEPT ? "rmsNormGradRows" : "rmsNormGrad",
+    kernel,
     grid: [blocks, 1, 1],
     shared: size * 4,
     flops: 10 * rows * size,
-    arguments: [...sources, writes(c.define(dx, real)), writes(parts), int(rows), int(size), float(node.attrs.eps)],
+    arguments: [...sources, readsOrNull(rest), writes(to), writes(parts), int(rows), int(size), float(node.attrs.eps)],
   });
-  reduce(c, parts, c.define(dweight), { outer: 1, size: blocks, inner: size });
+  if (c.readingNodes(dweight).length === 0) c.sumLater({ parts, to: c.define(dweight), size: blocks, inner: size });
+  else reduce(c, parts, c.define(dweight), { outer: 1, size: blocks, inner: size });
 }
+
+/** Whether rows can be taken in eights, wherever they begin. */
+const inEights = (size: number, views: readonly View[]): boolean =>
+  size % EIGHT === 0 && views.every(({ first, stride }) => first % EIGHT === 0 && stride % EIGHT === 0);
+
+const areApart = (size: number, views: readonly View[]): boolean => views.some(({ stride }) => stride !== size);
 
 function swigluGrad(c: Context, node: NodeOf<"swigluGrad">): void {
   const n = c.sizeOf(node.in[0]);
   const real = c.realOf(...node.in);
+  const [gate, up, dh] = node.in;
+  const [rows, size] = c.rowsOf(gate);
+  const from = [gate, up].map((id) => c.viewOf(id, real));
+  if (areApart(size, from) && inEights(size, from)) {
+    const grad = reads(c.as(dh, real));
+    const to = node.out.map((id) => c.defineRows(id, [], real));
+    c.kernel({
+      module: "elementwise",
+      real,
+      kernel: "swigluGradRows",
+      grid: gridFor(n),
+      flops: 10 * n,
+      bytes: 5 * n * bytesPer[real],
+      arguments: [
+        ...from.map((view) => viewed(view, "read", real)),
+        grad,
+        ...to.map((view) => viewed(view, "write", real)),
+        ...[rows, size, ...[...from, ...to].map(({ stride }) => stride)].map(int),
+      ],
+    });
+    return;
+  }
   const sources = node.in.map((id) => reads(c.as(id, real)));
   const outputs = node.out.map((id) => writes(c.defineOver(id, node.in, real)));
   c.kernel({
@@ -238,6 +306,24 @@ function swigluGrad(c: Context, node: NodeOf<"swigluGrad">): void {
 function swiglu(c: Context, node: NodeOf<"swiglu">): void {
   const n = c.sizeOf(node.in[0]);
   const real = c.realOf(...node.in);
+  const [rows, size] = c.rowsOf(node.in[0]);
+  const from = node.in.map((id) => c.viewOf(id, real));
+  if (areApart(size, from) && inEights(size, from)) {
+    c.kernel({
+      module: "elementwise",
+      kernel: "swigluRows",
+      real,
+      grid: gridFor(n),
+      flops: 5 * n,
+      bytes: 3 * n * bytesPer[real],
+      arguments: [
+        ...from.map((view) => viewed(view, "read", real)),
+        writes(c.define(node.out[0], real)),
+        ...[rows, size, ...from.map(({ stride }) => stride)].map(int),
+      ],
+    });
+    return;
+  }
   const sources = node.in.map((id) => reads(c.as(id, real)));
   c.kernel({
     module: "elementwise",
@@ -259,7 +345,10 @@ function matmul(c: Context, node: NodeOf<"matmul">): void {
   // Gradients of weights are sums over all tokens, and so is what leaves the graph, in float32.
   const stored = node.attrs.transA || c.feedsOutput(out) ? "f32" : real;
   const operands = { a: operand(c.as(a, real)), b: operand(c.as(b, real)) };
-  c.product({ m, n, k }, { ...node.attrs, real, stored }, { ...operands, out: operand(c.define(out, stored)) });
+  const sum = c.sumOf(out, stored);
+  const [addend, to] =
+    sum === null ? [null, c.define(out, stored)] : [operand(c.as(sum.other, stored)), c.defineSum(sum, stored)];
+  c.product({ m, n, k }, { ...node.attrs, real, stored }, { ...operands, addend, out: operand(to) });
 }
 
 /** Sums over axes that lie together, one such group after the other, the last first. */

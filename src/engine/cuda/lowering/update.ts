@@ -4,7 +4,7 @@
  */
 import type { Graph } from "../../../graph/ir/ir.js";
 import { MUON_EPS, newtonSchulz } from "../../optimizer/muon.js";
-import { WORD, float, int, long, nothing, type KernelCall } from "./context.js";
+import { WORD, bytesPer, float, int, long, nothing, type KernelCall } from "./context.js";
 import type { Access, Argument, Buffer, BufferId, Launch, LaunchList } from "./launches.js";
 import { lowerToLaunches } from "./lower.js";
 import { planMemory } from "./memory.js";
@@ -32,6 +32,7 @@ export const updateInputs = [
   "moments1",
   "moments2",
   "averages",
+  "halves",
 ] as const;
 /** What the update of a step is lowered from. */
 export type UpdateInput = (typeof updateInputs)[number];
@@ -45,6 +46,8 @@ export interface MuonMatrix {
   readonly gradient: number;
   readonly moment: number;
   readonly average: number | null;
+  /** Whether the weights are kept as bfloat16, too: where the weight lies, in elements of it. */
+  readonly half: boolean;
   /** Factor on the learning rate. */
   readonly scale: number;
 }
@@ -95,9 +98,9 @@ class UpdateBuilder {
 
 function renamed(launch: Launch, moved: (id: BufferId) => BufferId): Launch {
   if (launch.kind === "product") {
-    const { a, b, out } = launch;
+    const { a, b, addend, out } = launch;
     const operand = ({ buffer, offset }: typeof a): typeof a => ({ buffer: moved(buffer), offset });
-    return { ...launch, a: operand(a), b: operand(b), out: operand(out) };
+    return { ...launch, a: operand(a), b: operand(b), addend: addend && operand(addend), out: operand(out) };
   }
   const argument = (each: Argument): Argument => {
     if (each.kind === "pointer") return { ...each, buffer: moved(each.buffer) };
@@ -107,16 +110,16 @@ function renamed(launch: Launch, moved: (id: BufferId) => BufferId): Launch {
 }
 
 /** A pointer to an input, from an element on. */
-const pointer = (name: UpdateInput, access: Access, element = 0): Argument => ({
+const pointer = (name: UpdateInput, access: Access, element = 0, bytes = WORD): Argument => ({
   kind: "pointer",
   buffer: updateInputs.indexOf(name),
   access,
-  offset: element * WORD,
+  offset: element * bytes,
 });
 const scratchPointer = (buffer: BufferId, access: Access): Argument => ({ kind: "pointer", buffer, access });
 
 function muonLaunches(b: UpdateBuilder, matrix: MuonMatrix, iteration: (rows: number, columns: number) => LaunchList) {
-  const { rows, columns, parameter, weight, gradient, moment, average, scale } = matrix;
+  const { rows, columns, parameter, weight, gradient, moment, average, half, scale } = matrix;
   const n = rows * columns;
   const [u, direction, parts] = [b.scratch(n), b.scratch(n), b.scratch(MUON_BLOCKS)];
   const [settings, verdict] = [pointer("settings", "read"), pointer("verdict", "read")];
@@ -153,6 +156,7 @@ function muonLaunches(b: UpdateBuilder, matrix: MuonMatrix, iteration: (rows: nu
       pointer("weights", "update", weight),
       scratchPointer(direction, "read"),
       average === null ? nothing : pointer("averages", "update", average),
+      half ? pointer("halves", "write", weight, bytesPer.bf16) : nothing,
       pointer("rates", "read"),
       settings,
       verdict,
@@ -206,7 +210,7 @@ export function lowerUpdate(plan: UpdatePlan): LaunchList {
     b.kernel({
       kernel: "adamw",
       grid: [plan.adamwChunks, 1, 1],
-      bytes: 28 * elements,
+      bytes: (28 + (plan.bytes.halves === 0 ? 0 : bytesPer.bf16)) * elements,
       flops: 14 * elements,
       arguments: [
         chunks,
@@ -218,6 +222,7 @@ export function lowerUpdate(plan: UpdatePlan): LaunchList {
         pointer("moments1", "update"),
         pointer("moments2", "update"),
         pointer("averages", "update"),
+        plan.bytes.halves === 0 ? nothing : pointer("halves", "write"),
       ],
     });
   }

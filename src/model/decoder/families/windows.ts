@@ -32,6 +32,27 @@ export function readLayerWindows(
   });
 }
 
+/**
+ * Throws inputError where `layer_types` says another window of a layer than the class computes: a class that does not
+ * know the key passes it over in transformers, while other programs may go by it. Types that are about something else
+ * than the window (convolutions) are their own family's matter.
+ */
+export function requireSaidWindows(config: ConfigReader, { layers, family }: DecoderSpec): void {
+  const types = config.get("layer_types");
+  if (!Array.isArray(types)) return;
+  const typeOf = (window: number | null): string => (window === null ? "full_attention" : "sliding_attention");
+  const wrong = layers.findIndex(({ window }, layer) => {
+    const type: unknown = types[layer];
+    return (type === "full_attention" || type === "sliding_attention") && type !== typeOf(window);
+  });
+  if (wrong === -1) return;
+  throw config.fail(
+    "layer_types",
+    `${JSON.stringify(typeOf(layers[wrong]?.window ?? null))} for layer ${wrong}`,
+    `the class of ${family} does not read this key; remove it, or set the window that is meant`,
+  );
+}
+
 /** The window shared by all layers. Throws inputError if they differ. */
 export function uniformWindow(spec: DecoderSpec): number | null {
   const windows = new Set(spec.layers.map(({ window }) => window));

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { RunMonitor, type Alert } from "../../../src/cluster/logs/monitor.js";
-import { parseLine, type IterationEvent, type LogEvent } from "../../../src/cluster/logs/parse.js";
+import { parseLine, type IterationEvent, type LogEvent } from "../../../src/files/formats/megatron-log.js";
 import { golden } from "../../support/golden.js";
 
 const linesOf = (name: string): string[] => readFileSync(golden("megatron", "logs", name), "utf8").split("\n");

@@ -1,0 +1,157 @@
+/** Tables as spreadsheets, trackers and trainers write them. */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { readPoints } from "../../../src/laws/points/points.js";
+import { temporaryFolder } from "../../files/io/temporary.js";
+import { law } from "../data.js";
+
+const dir = temporaryFolder();
+let files = 0;
+function read(text: string, form = "chinchilla", mapping: Record<string, string> = {}, name = "runs.csv") {
+  const path = join(dir, `${files++}-${name}`);
+  writeFileSync(path, text);
+  return readPoints(path, law(form), { mapping: new Map(Object.entries(mapping)) });
+}
+const columnOf = async (text: string, name: string): Promise<number[]> => {
+  const { points } = await read(text);
+  return [...(name === "loss" ? points.loss : (points.columns[name] ?? []))];
+};
+
+describe("tables", () => {
+  it.each([
+    ["suffixes", "N,D,loss\n7B,1.4T,1.9\n70M,20b,2.9"],
+    [
+      "groups of digits in quotes",
+      'N,D,loss\n"7,000,000,000","1,400,000,000,000",1.9\n"70,000,000","20,000,000,000",2.9',
+    ],
+    ["decimal commas", "N;D;loss\n7000000000;1,4e12;1,9\n70.000.000;20.000.000.000;2,9"],
+    ["a stated separator", "sep=;\nN;D;loss\n7B;1.4T;1.9\n70M;20B;2.9"],
+    ["comments", '# exported, with a " quote\nN,D,loss\n# another\n7B,1.4T,1.9\n70M,20B,2.9\n# end'],
+    ["a heading in a comment, as NumPy writes it", "# N,D,loss\n7e9,1.4e12,1.9\n7e7,2e10,2.9"],
+    [
+      "spaces that do not break",
+      "N;D;loss\n7\u00a0000\u00a0000\u00a0000;1400\u00a0000\u00a0000\u00a0000;1.9\n70\u00a0000\u00a0000;2e10;2.9",
+    ],
+  ])("with %s are read", async (_, text) => {
+    expect(await columnOf(text, "N")).toEqual([7e9, 7e7]);
+    expect(await columnOf(text, "D")).toEqual([1.4e12, 2e10]);
+    expect(await columnOf(text, "loss")).toEqual([1.9, 2.9]);
+  });
+
+  it.each([
+    [
+      "N,D,loss\n7Q,1T,1.9\n1B,1T,2",
+      /:2: N is "7Q", which is no number \(1 of 2 rows are like it\); numbers can be written as 7B/,
+    ],
+    ["N,D,loss\n7B,1T,1,9", /:2: 4 cells, the heading has 3; the cells: 7B \| 1T \| 1 \| 9; if a number has commas/],
+    [
+      "N;D;loss\n7B;1T;1,95\n7B;1T;1.95",
+      /a decimal point and a decimal comma: loss is "1.95" in row 2, loss is "1,95" in row 1/,
+    ],
+    ["N,D,val/ppl\n7B,1T,7", /no column for loss .*: --columns "loss=ln\(val\/ppl\)"/],
+    ["N,step,loss\n7B,100,2", /no column for D .*--columns D=step\*TOKENS/],
+  ])("%j is refused with the cell and what to write", async (text, words) => {
+    await expect(read(text)).rejects.toThrow(words);
+  });
+
+  it("leave single rows out by their cell", async () => {
+    const rows = Array.from({ length: 9 }, (_, i) => `${i + 1}B,1T,${2 + i / 10}`);
+    const { dropped } = await read(["N,D,loss", ...rows, "12Q,1T,2"].join("\n"));
+    expect(dropped).toEqual([{ line: 11, reason: 'N is "12Q", which is no number' }]);
+  });
+
+  it("name unknown groups", async () => {
+    const text = "group,N,D,D1,D2,loss\nDense,1B,1B,,,3\nsparse,1B,1B,,,3\nsparse,1B,2B,,,3";
+    await expect(read(text, "upcycling-shared")).rejects.toThrow(
+      /unknown group "sparse" \(2 rows, first on line 3\); groups are dense, moe, upcycled/,
+    );
+  });
+
+  it("take a column of runs whose points are checkpoints, and no other column of names", async () => {
+    const runs = await read("run,N,D,loss\na,1B,1B,3\na,1B,2B,2.9\nb,2B,1B,2.8\nb,2B,2B,2.7");
+    expect([runs.runs, runs.points.cluster]).toEqual(["run", ["a", "a", "b", "b"]]);
+    const single = await read("run,N,D,loss\na,1B,1B,3\nb,1B,2B,2.9");
+    const sets = await read("name,N,D,loss\nc4,1B,1B,3\nc4,2B,2B,2.9\npile,1B,1B,3\npile,2B,2B,2.9");
+    expect([single.runs, sets.runs]).toEqual([null, null]);
+  });
+
+  it("of a chart exported from Weights & Biases have their runs in rows", async () => {
+    const header =
+      '"Step","a - eval/loss","a - eval/loss__MIN","a - eval/loss__MAX","b - eval/loss","b - eval/loss__MIN","b - eval/loss__MAX"';
+    const text = `${header}\n"100","3.5","3.5","3.5","3.4","3.4","3.4"\n"200","3.2","3.2","3.2","","",""`;
+    const { points } = await read(text, "chinchilla", { N: "1e9", D: "Step*1e6" });
+    expect([[...(points.columns.D ?? [])], [...points.loss], points.cluster]).toEqual([
+      [1e8, 2e8, 1e8],
+      [3.5, 3.2, 3.4],
+      ["a", "a", "b"],
+    ]);
+  });
+});
+
+describe("training logs", () => {
+  const state = (losses: readonly number[]): string =>
+    JSON.stringify(
+      {
+        total_flos: 6e18,
+        log_history: [
+          { step: 10, loss: 4.2, learning_rate: 1e-4 },
+          ...losses.map((loss, i) => ({
+            step: 100 * (i + 1),
+            epoch: i + 1,
+            eval_loss: loss,
+            num_input_tokens_seen: 1e9 * (i + 1),
+          })),
+          { step: 200, train_loss: 3.3 },
+        ],
+      },
+      null,
+      2,
+    );
+
+  it("of Hugging Face's Trainer give a row for each evaluation", async () => {
+    const { points } = await read(state([3.5, 3.2]), "chinchilla", { N: "1e9" }, "trainer_state.json");
+    expect([[...(points.columns.D ?? [])], [...points.loss]]).toEqual([
+      [1e9, 2e9],
+      [3.5, 3.2],
+    ]);
+  });
+
+  it("in a folder give the last evaluation of each run", async () => {
+    const root = join(dir, "trainer");
+    for (const [run, losses] of [
+      ["a", [3.5, 3.2]],
+      ["b", [3.4, 3.1]],
+    ] as const)
+      for (const step of [100, 200]) {
+        const place = join(root, run, `checkpoint-${step}`);
+        mkdirSync(place, { recursive: true });
+        writeFileSync(join(place, "trainer_state.json"), state(losses.slice(0, step / 100)));
+      }
+    const { points } = await readPoints(root, law("chinchilla"), { mapping: new Map([["N", "1e9"]]) });
+    expect([[...(points.columns.D ?? [])], [...points.loss], points.cluster]).toEqual([
+      [2e9, 2e9],
+      [3.2, 3.1],
+      undefined,
+    ]);
+  });
+
+  it("of Megatron-LM give tokens and parameters where they print them", async () => {
+    const lines = [
+      "  seq_length ...................................... 4096",
+      " > number of parameters on (tensor, pipeline) model parallel rank (0, 0): 600000000",
+      " > number of parameters on (tensor, pipeline) model parallel rank (1, 0): 600000000",
+      " [2026-03-01 10:00:01] iteration      100/  500 | consumed samples:        25600 | elapsed time per iteration (ms): 812.3 | learning rate: 1.5E-05 | global batch size:   256 | lm loss: 7.432110E+00 | loss scale: 1.0 | grad norm: 2.112 |",
+      " [2026-03-01 10:02:01] iteration      200/  500 | consumed samples:        51200 | elapsed time per iteration (ms): 810.3 | learning rate: 3.0E-05 | global batch size:   256 | lm loss: 6.432110E+00 | loss scale: 1.0 | grad norm: 1.112 |",
+    ];
+    const { points } = await read(lines.join("\n"), "chinchilla", {}, "megatron.log");
+    expect([[...(points.columns.N ?? [])], [...(points.columns.D ?? [])], [...points.loss]]).toEqual([
+      [1.2e9, 1.2e9],
+      [25600 * 4096, 51200 * 4096],
+      [7.43211, 6.43211],
+    ]);
+    await expect(read(lines.slice(3).join("\n"), "chinchilla", {}, "megatron.log")).rejects.toThrow(
+      /no column for N .*N=COLUMN or N=1.3e9/,
+    );
+  });
+});
