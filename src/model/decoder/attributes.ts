@@ -37,9 +37,12 @@ const training = irrelevant("noise and settings of training, switched off otherw
 const heads = irrelevant("belongs to heads for classification, which no causal model here has");
 const sampling = irrelevant("a setting of generation, which transformers keeps in generation_config.json");
 const internal = irrelevant("set by the config class itself, never read from a file");
+const tokenizers = irrelevant("names a token for tokenizers");
 const foreign = irrelevant("asked of every model, has a meaning for images only");
 
-const allFull = (value: unknown): boolean => Array.isArray(value) && value.every((type) => type === "full_attention");
+/** `requireSaidWindows` holds them to the windows that the class computes. */
+const areWindows = (value: unknown): boolean =>
+  Array.isArray(value) && value.every((type) => type === "full_attention" || type === "sliding_attention");
 
 /** Attributes that every class has, or that mean the same in all classes that have them. */
 const shared: AttributeTable = {
@@ -85,8 +88,8 @@ const shared: AttributeTable = {
   ...each(only("no such key"), "clip_qkv", "attn_logit_softcapping", "final_logit_softcapping"),
   layer_types: {
     kind: "refused",
-    expected: '"full_attention" for every layer, because this family\'s layers are all alike',
-    allows: allFull,
+    expected: '"full_attention" or "sliding_attention" for each layer',
+    allows: areWindows,
   },
   sliding_window: irrelevant("this family's attention has no window; only the size of transformers' cache follows it"),
 };
@@ -135,19 +138,26 @@ const ropesByType: AttributeTable = each(
   ),
 );
 const extraPredictions = irrelevant("layers for predicting further tokens stand behind the last one and are not read");
-/** What the classes of DBRX's two objects take over from the class of all configs. */
-const insideObjects: AttributeTable = Object.fromEntries(
-  ["attn_config", "ffn_config"].flatMap((object) => [
+/** What the class of an object inside a config takes over from the class of all configs. */
+const insideObject = (object: string): AttributeTable => ({
+  ...each(
+    irrelevant("the class looks at the whole config's only"),
     ...[
       ...["_commit_hash", "architectures", "attn_implementation", "chunk_size_feed_forward", "dtype", "torch_dtype"],
       ...["experts_implementation", "id2label", "label2id", "is_encoder_decoder", "name_or_path", "num_labels"],
       ...["output_attentions", "output_hidden_states", "problem_type", "return_dict", "transformers_version"],
-    ].map((name) => [`${object}.${name}`, irrelevant("the class looks at the whole config's only")] as const),
+    ].map((name) => `${object}.${name}`),
+  ),
+  ...each(
+    only("no such key"),
     ...["partial_rotary_factor", "per_layer_config", "rope_parameters", "rope_scaling"].map(
-      (name) => [`${object}.${name}`, only("no such key")] as const,
+      (name) => `${object}.${name}`,
     ),
-  ]),
-);
+  ),
+});
+const ropeKeys = ["rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor"] as const;
+const learntPositions = each(irrelevant("positions are learnt"), ...ropeKeys);
+const unturned = each(irrelevant("positions are biases of the scores"), ...ropeKeys);
 const otherRope = irrelevant("belongs to a kind of rope that this family's class refuses");
 const otherKernel = irrelevant("a switch for the class's implementation; the result is the same");
 
@@ -187,6 +197,70 @@ const own: Readonly<Partial<Record<Family, AttributeTable>>> = {
   },
   granite: { ...multipliers, ...each(used, "mlp_bias") },
   smollm3: { ...layered, ...each(used, "use_sliding_window", "no_rope_layers", "no_rope_layer_interval", "mlp_bias") },
+  seed_oss: each(used, "attention_out_bias", "mlp_bias"),
+  arcee: each(used, "mlp_bias"),
+  exaone4: { ...layered, ...each(used, "sliding_window_pattern") },
+  cohere2: { ...layered, ...each(used, "layer_norm_eps", "logit_scale", "sliding_window_pattern") },
+  ernie4_5: each(used, "use_bias"),
+  hunyuan_v1_dense: { ...each(used, "rope_parameters.alpha"), eod_token_id: tokenizers },
+  helium: each(used, "mlp_bias"),
+  ministral: layered,
+  ministral3: { ...windowed, ...each(used, "rope_parameters.llama_4_scaling_beta") },
+  cwm: { ...layered, ...each(used, "mlp_bias") },
+  jais2: each(used, "layer_norm_eps", "mlp_bias"),
+  hyperclovax: { ...multipliers, ...each(used, "mlp_bias", "use_post_norm") },
+  vaultgemma: {
+    ...layered,
+    ...each(used, "hidden_activation", "query_pre_attn_scalar"),
+    ...each(used, "attn_logit_softcapping", "final_logit_softcapping"),
+  },
+  falcon: each(
+    used,
+    ...["activation", "alibi", "bias", "ffn_hidden_size", "layer_norm_epsilon", "multi_query", "num_kv_heads"],
+    ...["new_decoder_architecture", "num_ln_in_parallel_attn", "parallel_attn", "n_embed"],
+  ),
+  opt: {
+    ...each(used, "activation_function", "ffn_dim", "enable_bias", "layer_norm_elementwise_affine", "init_std"),
+    ...each(used, "do_layer_norm_before", "word_embed_proj_dim", "_remove_final_layer_norm"),
+    initializer_range: irrelevant("the class reads init_std"),
+    ...each(training, "dropout", "layerdrop"),
+    ...learntPositions,
+  },
+  mpt: {
+    ...each(used, "d_model", "n_heads", "n_layers", "max_seq_len", "layer_norm_epsilon", "attn_config"),
+    ...each(used, "attn_config.clip_qkv", "attn_config.softmax_scale", "attn_config.alibi"),
+    ...each(used, "attn_config.alibi_bias_max", "attn_config.attn_type", "attn_config.attn_uses_sequence_id"),
+    ...each(used, "attn_config.prefix_lm", "attn_config.qk_ln", "expansion_ratio", "logit_scale", "no_bias"),
+    ...each(used, "norm_type"),
+    ...each(irrelevant("the class has no such thing"), "learned_pos_emb", "embedding_fraction"),
+    max_position_embeddings: irrelevant("the class reads max_seq_len"),
+    ...unturned,
+    "attn_config.attn_pdrop": training,
+    ...each(execution, "attn_config.attn_impl", "init_device"),
+    "attn_config.rope_theta": only("no such key"),
+    ...insideObject("attn_config"),
+  },
+  gptj: {
+    ...each(used, "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "activation_function", "rotary_dim"),
+    ...each(used, "layer_norm_epsilon"),
+    ...each(irrelevant("rotary_dim elements turn, at a base of the class's own"), ...ropeKeys),
+  },
+  phi: each(used, "layer_norm_eps", "qk_layernorm"),
+  gpt_neo: {
+    ...each(used, "num_heads", "num_layers", "window_size", "activation_function", "layer_norm_epsilon"),
+    ...each(used, "attention_types", "attention_layers"),
+    ...each(training, "embed_dropout", "resid_dropout"),
+    ...learntPositions,
+  },
+  gpt_bigcode: {
+    ...each(used, "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "activation_function", "multi_query"),
+    ...each(used, "layer_norm_epsilon", "scale_attn_weights", "add_cross_attention"),
+    ...each(
+      irrelevant("computes the same scores in another precision"),
+      ...["attention_softmax_in_fp32", "scale_attention_softmax_in_fp32"],
+    ),
+    ...learntPositions,
+  },
   olmo3: { ...layered, ...ropesByType },
   olmo: each(used, "clip_qkv"),
   mixtral: windowed,
@@ -211,7 +285,7 @@ const own: Readonly<Partial<Record<Family, AttributeTable>>> = {
   },
   hunyuan_v1_moe: {
     ...each(used, "moe_topk", "rope_parameters.alpha"),
-    ...each(irrelevant("names a token for tokenizers"), "eod_token_id", "sep_token_id"),
+    ...each(tokenizers, "eod_token_id", "sep_token_id"),
   },
   deepseek_v3: {
     ...routed,
@@ -263,15 +337,13 @@ const own: Readonly<Partial<Record<Family, AttributeTable>>> = {
     "ffn_config.rope_theta": only("no such key"),
     ...each(training, "attn_config.attn_pdrop", "ffn_config.moe_jitter_eps"),
     "ffn_config.hidden_size": irrelevant("the class overwrites it with d_model"),
-    ...insideObjects,
+    ...insideObject("attn_config"),
+    ...insideObject("ffn_config"),
   },
   gpt2: {
     ...each(used, "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "activation_function"),
     ...each(used, "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "add_cross_attention"),
-    ...each(
-      irrelevant("positions are learnt"),
-      ...["rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor"],
-    ),
+    ...learntPositions,
     reorder_and_upcast_attn: irrelevant("computes the same scores in another precision"),
     ...each(heads, "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels"),
     ...each(heads, "summary_first_dropout"),
@@ -290,6 +362,15 @@ const olderOwn: Readonly<Partial<Record<Family, AttributeTable>>> = {
   ),
   deepseek_v3: { ...olderRouted, num_nextn_predict_layers: extraPredictions, qk_head_dim: internal },
   gpt_oss: each(used, "swiglu_limit"),
+  apertus: each(used, "qk_norm", "post_norm", "mlp_bias"),
+  cohere2: each(
+    used,
+    ...["use_qk_norm", "use_parallel_block", "use_parallel_embedding", "use_gated_activation", "layer_switch"],
+    ...["position_embedding_type", "order_of_interleaved_layers", "rotary_pct"],
+  ),
+  falcon: each(used, "apply_residual_connection_post_layernorm"),
+  gptj: each(used, "rotary", "scale_attn_weights"),
+  hunyuan_v1_dense: each(used, "use_qk_norm", "use_cla", "mlp_bias", "norm_type"),
 };
 
 /** What an attribute is to the family's reader; undefined if it is not known. */

@@ -69,6 +69,14 @@ describe("configs of public reports", () => {
     expect(read({ ...llama, per_layer_config: {} })).toEqual(read(llama));
   });
 
+  it("attention_layers of GPT-Neo and n_embed of Falcon, which transformers gives the last word, are held to the rest", () => {
+    const neo = goldenConfig("dense/gpt_neo");
+    const kinds = read(neo).layers.map(({ window }) => (window === null ? "global" : "local"));
+    expect(read({ ...neo, attention_layers: kinds })).toEqual(read(neo));
+    refuses(() => read({ ...neo, attention_layers: [...kinds].reverse() }), "attention_layers is");
+    refuses(() => read({ ...goldenConfig("dense/falcon"), n_embed: 8 }), "n_embed is 8");
+  });
+
   it("layer_types of a family whose layers are all alike is refused unless every layer has full attention", () => {
     const types = ["sliding_attention", "full_attention"];
     refuses(() => read({ ...llama, layer_types: types, sliding_window: 8 }), "layer_types is");
