@@ -1,6 +1,6 @@
 /**
  * Feeds damaged and absurd safetensors headers, shard indexes, configs and torch archives to their readers:
- * `node bench/fuzz.mjs [--cases 1000000] [--seed N] [--out FILE]` (after npm run build).
+ * `node bench/fuzz.mjs [--cases 1000000] [--seed N] [--only KIND] [--out FILE]` (after npm run build).
  *
  * Every case must end either with a value that the bytes really say, or with an inputError of one line. It must end in
  * time, and may not use more memory than its input explains (the process has a heap of 256 MB, and its resident set is
@@ -36,6 +36,7 @@ const { values: flags } = parseArgs({
   options: {
     cases: { type: "string", default: "1000000" },
     seed: { type: "string", default: "1" },
+    only: { type: "string" },
     out: { type: "string" },
     inner: { type: "boolean", default: false },
   },
@@ -350,10 +351,52 @@ const common = new Uint8Array(readFileSync(join(save, "common.pt")));
 const { offset, length } = [...parseDcpMetadata(metadata, "m").tensors.values()][0].chunks[0];
 const item = new Uint8Array(readFileSync(join(save, "__0_0.distcp")).subarray(offset, offset + length));
 
+const latin = (text) => [...text].map((letter) => letter.charCodeAt(0));
+const u32 = (value) => [value & 255, (value >>> 8) & 255, (value >>> 16) & 255, value >>> 24];
+/** Pieces of pickles that ask for code to be run, files to be read, or memory that their bytes do not explain. */
+const snippets = [
+  latin("cos\nsystem\n"),
+  latin("cbuiltins\neval\n"),
+  latin("cbuiltins\ngetattr\n"),
+  latin("cio\nopen\n"),
+  latin("ctorch.distributed.checkpoint.metadata\nMetadata\n"),
+  latin("ctorch\nSize\n"),
+  latin("ccollections\nOrderedDict\n"),
+  latin("S'touch /tmp/upcycle-was-here'\n"),
+  latin("S'__proto__'\n"),
+  latin("I99999999999\n"),
+  // A short and a long text, bytes, a frame and a place in the memo, of lengths that are not there.
+  [0x8c, 200],
+  [0x58, ...u32(0x7fffffff)],
+  [0x42, ...u32(0xffffffff)],
+  [0x8d, ...u32(0xffffffff), ...u32(0x000fffff)],
+  [0x95, ...u32(0xffffffff), ...u32(0x7fffffff)],
+  [0x72, ...u32(0xfffffff0)],
+  [0x6a, ...u32(0xfffffff0)],
+  // Long integers, an empty tuple, dict, list and set, a mark, and what makes objects of them.
+  [0x8b, ...u32(0x7fffffff)],
+  [0x8a, 255],
+  ...[0x29, 0x7d, 0x5d, 0x8f, 0x28, 0x74, 0x85, 0x86, 0x87, 0x52, 0x81, 0x62, 0x93, 0x75, 0x73, 0x65, 0x61, 0x90].map(
+    (one) => [one],
+  ),
+  ...[0x94, 0x30, 0x31, 0x32, 0x51, 0x4e, 0x88].map((one) => [one]),
+  [0x71, 0],
+  [0x68, 0],
+];
+
+/** A pickle of such pieces, in front of a true one, behind it, or alone. */
+function wickedPickle({ below, pick, chance }) {
+  const made = Array.from({ length: 1 + below(40) }, () => pick(snippets)).flat();
+  const nested = chance(0.1) ? new Array(1 + below(20000)).fill(pick([0x28, 0x5d, 0x7d, 0x29])) : [];
+  const head = chance(0.8) ? [0x80, pick([2, 4, 5])] : [];
+  const rest = chance(0.3) ? metadata.subarray(2) : Uint8Array.of(0x2e);
+  return Uint8Array.from([...head, ...nested, ...made, ...rest]);
+}
+
 function megatronCase(random) {
   const { below, pick, chance } = random;
   const whole = pick([metadata, metadata, common, item]);
-  const bytes = whole.slice();
+  const bytes = whole === metadata && chance(0.4) ? wickedPickle(random) : whole.slice();
   for (let i = 1 + below(6); i > 0; i--)
     bytes[below(bytes.length)] = chance(0.3)
       ? pick([0, 1, 0x52, 0x62, 0x81, 0x93, 0x94, 0x28, 0x2e, 0xff])
@@ -396,8 +439,10 @@ const kinds = {
   megatron: megatronCase,
 };
 const counts = Object.fromEntries(Object.keys(kinds).map((kind) => [kind, { cases: 0, values: 0, refused: 0 }]));
+if (flags.only !== undefined && kinds[flags.only] === undefined)
+  throw new Error(`--only ${flags.only} is none of ${Object.keys(kinds).join(", ")}`);
 /** Cheap kinds and those with many branches oftener. */
-const order = [
+const mixed = [
   "safetensors",
   "config",
   "index",
@@ -410,6 +455,7 @@ const order = [
   "archive",
   "megatron",
 ];
+const order = flags.only === undefined ? mixed : [flags.only];
 const total = Number(flags.cases);
 const began = new Date();
 let slowest = { ms: 0 };
@@ -461,7 +507,9 @@ const report = {
   failures: 0,
 };
 console.log(JSON.stringify(report, null, 1));
-const file = flags.out ?? here(`results/${began.toISOString().slice(0, 10)}-fuzz.json`);
+const file =
+  flags.out ??
+  here(`results/${began.toISOString().slice(0, 10)}-fuzz${flags.only === undefined ? "" : `-${flags.only}`}.json`);
 if (file !== "-") {
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, `${JSON.stringify(report, null, 1)}\n`);

@@ -1,12 +1,13 @@
 /**
  * Kills conversions at random moments and checks that the same command resumes each to the right bytes:
- * `node bench/soak-convert.mjs [--kills 200] [--out FILE]` (after npm run build).
+ * `node bench/soak-convert.mjs [--kills 200] [--format megatron] [--out FILE]` (after npm run build).
  *
  * A child process converts a small model in many chunks and prints a line after each. It is killed (SIGKILL) after a
  * random number of lines and some milliseconds, or while it starts. The same conversion is then started again with
  * another number of threads, until one finishes. After every kill the model folder must either be absent or be complete
- * with the right bytes. At the end it must be complete, and no other file may be left beside it. The script writes
- * bench/results/DATE-soak-convert.json.
+ * with the right bytes. At the end it must be complete, and no other file may be left beside it. With
+ * `--format megatron` a folder of saves is written: its tracker, by which Megatron-Core finds the model, may be there
+ * only when the model is complete. The script writes bench/results/DATE-soak-convert[-megatron].json.
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -17,7 +18,9 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { randomStream } from "../dist/base/random.js";
 import { resultOf } from "../dist/base/events.js";
+import { trackerFile } from "../dist/files/checkpoint/open-megatron.js";
 import { convertCheckpoint } from "../dist/surgery/convert/convert.js";
+import { releaseFolder } from "../dist/surgery/convert/release.js";
 import { toolVersion } from "../dist/surgery/convert/version.js";
 import { upcycleRecipe } from "../dist/surgery/planning/recipe.js";
 import { sourceSpec, writeSource } from "./convert-source.mjs";
@@ -26,9 +29,11 @@ const { values: flags } = parseArgs({
   options: {
     kills: { type: "string", default: "200" },
     seed: { type: "string", default: String(Date.now()) },
+    format: { type: "string", default: "hf" },
     out: { type: "string" },
   },
 });
+const isMegatron = flags.format === "megatron";
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "upcycle-soak-"));
 const source = join(folder, "dense");
@@ -42,16 +47,22 @@ const options = {
   recipe: upcycleRecipe("E4G2T4", { seed: 3 }),
   maxShardBytes: 4_000_000,
   pace: { chunkBytes: 100_000, flushBytes: 1_000_000 },
+  ...(isMegatron ? { format: "torch_dist" } : {}),
 };
+/** Where the model of a conversion stands, and its tracker where there is one. */
+const modelOf = (out) => (isMegatron ? releaseFolder(out) : out);
+const trackerOf = (out) => join(out, trackerFile);
 const script = `
   import { writeSync } from "node:fs";
   import { convertCheckpoint } from ${JSON.stringify(
     new URL("../dist/surgery/convert/convert.js", import.meta.url).href,
   )};
-  const [, out, threads] = process.argv.slice(1);
+  import { nameRelease } from ${JSON.stringify(new URL("../dist/surgery/convert/release.js", import.meta.url).href)};
+  const [, saves, out, threads] = process.argv.slice(1);
   try {
     const options = { ...${JSON.stringify(options)}, out, threads: Number(threads) };
     for await (const { type } of convertCheckpoint(options)) writeSync(1, type === "progress" ? "." : type[0]);
+    if (${isMegatron}) await nameRelease(saves);
   } catch (error) {
     writeSync(1, "\\n" + (error.line ?? error.stack));
     process.exit(error.exitCode ?? 70);
@@ -60,6 +71,8 @@ const script = `
 const hashes = (dir) =>
   readdirSync(dir)
     .sort()
+    // Says when and where it was written.
+    .filter((name) => name !== "upcycle.json" || !isMegatron)
     .map(
       (name) =>
         `${name} ${createHash("sha256")
@@ -70,9 +83,13 @@ const hashes = (dir) =>
 
 function attempt(out, threads, lines, delay) {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, ["--input-type=module", "-e", script, "script", out, String(threads)], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
+    const child = spawn(
+      process.execPath,
+      ["--input-type=module", "-e", script, "script", out, modelOf(out), String(threads)],
+      {
+        stdio: ["ignore", "pipe", "inherit"],
+      },
+    );
     let text = "";
     const kill = () => setTimeout(() => child.kill("SIGKILL"), delay);
     if (lines === 0) kill();
@@ -86,12 +103,19 @@ function attempt(out, threads, lines, delay) {
 }
 
 const began = new Date();
-const counts = { kills: 0, conversions: 0, resumed: 0, killedWhileStarting: 0, killedAfterTheRename: 0 };
+const counts = {
+  kills: 0,
+  conversions: 0,
+  resumed: 0,
+  killedWhileStarting: 0,
+  killedAfterTheRename: 0,
+  killedWithTracker: 0,
+};
 try {
   await writeSource(source, sourceSpec({ layers: 2, hidden: 256, ffnDim: 704, vocab: 2048, heads: 4, kvHeads: 2 }));
   const reference = join(folder, "reference");
-  await resultOf(convertCheckpoint({ ...options, out: reference }));
-  const expected = hashes(reference);
+  await resultOf(convertCheckpoint({ ...options, out: modelOf(reference) }));
+  const expected = hashes(modelOf(reference));
   const chunks = (await attempt(join(folder, "count"), 1, Infinity, 0)).text.length;
   while (counts.kills < Number(flags.kills)) {
     const out = join(folder, `out${counts.conversions++}`);
@@ -105,17 +129,25 @@ try {
         draw() * (starting ? 400 : 15),
       );
       if (text.includes("r")) counts.resumed++;
-      if (existsSync(out) && hashes(out) !== expected)
+      const isComplete = existsSync(modelOf(out));
+      if (isComplete && hashes(modelOf(out)) !== expected)
         throw new Error(`wrong bytes in ${out} after ${signal ?? code}: ${text}`);
+      if (isMegatron && existsSync(trackerOf(out))) {
+        if (!isComplete) throw new Error(`a tracker without its model in ${out} after ${signal ?? code}`);
+        if (readFileSync(trackerOf(out), "utf8").trim() !== "release") throw new Error(`half a tracker in ${out}`);
+        counts.killedWithTracker += signal === "SIGKILL" ? 1 : 0;
+      }
       if (signal === "SIGKILL") {
         counts.kills++;
         if (starting) counts.killedWhileStarting++;
-        if (existsSync(out)) counts.killedAfterTheRename++;
-      } else if (code !== 0 && !(code === 2 && text.includes("not empty") && existsSync(out))) {
+        if (isComplete) counts.killedAfterTheRename++;
+      } else if (code !== 0 && !(code === 2 && text.includes("not empty") && isComplete)) {
         throw new Error(`exit ${code}: ${text}`);
-      } else if (existsSync(out)) break;
+      } else if (isComplete) break;
     }
-    const beside = readdirSync(folder).filter((name) => name.startsWith(".") && !name.includes("unfinished"));
+    const beside = readdirSync(isMegatron ? out : folder).filter(
+      (name) => name.startsWith(".") && !name.includes("unfinished"),
+    );
     if (beside.length > 0) throw new Error(`left beside: ${beside.join(", ")}`);
     rmSync(out, { recursive: true });
     rmSync(join(folder, `.out${counts.conversions - 1}.unfinished`), { recursive: true, force: true });
@@ -137,7 +169,8 @@ try {
     wrong: 0,
   };
   console.log(JSON.stringify(report, null, 1));
-  const file = flags.out ?? here(`results/${began.toISOString().slice(0, 10)}-soak-convert.json`);
+  const file =
+    flags.out ?? here(`results/${began.toISOString().slice(0, 10)}-soak-convert${isMegatron ? "-megatron" : ""}.json`);
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, `${JSON.stringify(report, null, 1)}\n`);
 } finally {

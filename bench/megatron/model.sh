@@ -6,5 +6,6 @@ MODEL=(--num-layers 4 --hidden-size 256 --num-attention-heads 8 --kv-channels 32
   --ffn-hidden-size 704 --seq-length 256 --max-position-embeddings 256 --position-embedding-type rope --normalization RMSNorm
   --swiglu --disable-bias-linear --untie-embeddings-and-output-weights --hidden-dropout 0 --attention-dropout 0)
 DATA=(--mock-data --tokenizer-type NullTokenizer --vocab-size 1024 --make-vocab-size-divisible-by 1)
-TRAINING=(--micro-batch-size 4 --global-batch-size 16 --lr 1e-3 --min-lr 1e-4 --lr-warmup-iters 5 --weight-decay 0.01
+# Megatron-LM stops where the warm-up is not shorter than the decay, which is --train-iters.
+TRAINING=(--micro-batch-size 4 --global-batch-size 16 --lr 1e-3 --min-lr 1e-4 --lr-warmup-iters 1 --weight-decay 0.01
   --eval-iters 1 --eval-interval 1000 --save-interval 1000 --log-interval 1 --seed 1234 --ckpt-format torch_dist)

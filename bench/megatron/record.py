@@ -2,20 +2,24 @@
 
     RECORD=FILE.json torchrun --nproc-per-node N .../record.py ARGUMENTS
 
-Writes the ids, the labels and the mean of the token losses of the first GPTModel.forward, on rank 0. Only the standard library and
-torch are imported beside Megatron-LM.
+Writes the ids, the labels and the mean of the token losses of the first GPTModel.forward: on rank 0, or, with several pipeline
+stages, the ids on the first stage and the rest on the last one, into FILE.json.RANK, which join.py puts together. Only the standard
+library and torch are imported beside Megatron-LM.
 """
 
+import atexit
 import json
 import os
 import runpy
 import sys
 
 sys.path.insert(0, os.getcwd())
-target = os.environ.get("RECORD") if os.environ.get("RANK", "0") == "0" else None
+target = os.environ.get("RECORD")
+rank = int(os.environ.get("RANK", "0"))
 
 if target:
     import torch
+    from megatron.core import parallel_state
     from megatron.core.models.gpt import GPTModel
 
     original = GPTModel.forward
@@ -23,16 +27,41 @@ if target:
 
     def forward(self, input_ids, position_ids, attention_mask, *rest, **named):
         result = original(self, input_ids, position_ids, attention_mask, *rest, **named)
-        if not recorded and named.get("labels") is not None and input_ids is not None:
-            recorded.append(True)
+        if recorded:
+            return result
+        recorded.append(True)
+        # The first rank of each stage stands for its stage.
+        others = [
+            parallel_state.get_tensor_model_parallel_rank(),
+            parallel_state.get_data_parallel_rank(with_context_parallel=True),
+        ]
+        if any(others):
+            return result
+        found = {}
+        if self.pre_process and input_ids is not None:
+            found["ids"] = input_ids.tolist()
+        if self.post_process and named.get("labels") is not None:
+            found["labels"] = named["labels"].tolist()
             with torch.no_grad():
-                loss = result.double().mean().item()
-            with open(target, "w") as file:
-                json.dump({"ids": input_ids.tolist(), "labels": named["labels"].tolist(), "loss": loss}, file)
-            print(f"recorded the first batch, mean loss {loss:.9g}", flush=True)
+                found["loss"] = result.double().mean().item()
+            print(f"recorded the first batch, mean loss {found['loss']:.9g}", flush=True)
+        with open(f"{target}.{rank}", "w") as file:
+            json.dump(found, file)
         return result
 
     GPTModel.forward = forward
 
+
+def tell_memory():
+    """The most that this rank held, and what the device has in use: both in bytes."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    peaks = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    print(f"peak memory of rank {rank}: allocated {peaks[0]} reserved {peaks[1]} device {total - free}", flush=True)
+
+
+if "RANK" in os.environ:
+    atexit.register(tell_memory)
 sys.argv = ["pretrain_gpt.py", *sys.argv[1:]]
 runpy.run_path("pretrain_gpt.py", run_name="__main__")

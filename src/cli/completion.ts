@@ -9,6 +9,8 @@ import { withPrintSettings } from "./settings.js";
 interface Completed {
   readonly name: string;
   readonly description: string;
+  /** Words that may follow the command's name: `prepare` behind `data`. */
+  readonly parts: readonly string[];
   readonly options: readonly { readonly long: string; readonly description: string }[];
 }
 
@@ -53,6 +55,7 @@ async function completed(load: () => Promise<Command>): Promise<Completed> {
   return {
     name: command.name(),
     description: firstClause(command.description()),
+    parts: command.commands.map((part) => part.name()),
     options: [...options, { long: "--help", description: "show its options" }],
   };
 }
@@ -61,6 +64,10 @@ async function completed(load: () => Promise<Command>): Promise<Completed> {
 const firstClause = (text: string): string => text.split(/[;:(]/, 1)[0]!.trim();
 
 const optionsOf = ({ options }: Completed): string => options.map(({ long }) => long).join(" ");
+
+/** Behind the name of a command with parts only they can stand. */
+const partsCase = ({ parts }: Completed): string =>
+  parts.length === 0 ? "" : ` [ "$COMP_CWORD" -eq 2 ] && options="${parts.join(" ")} --help";`;
 
 const namesOf = (commands: readonly Completed[]): string => commands.map(({ name }) => name).join(" ");
 
@@ -79,7 +86,10 @@ _upcycle() {
     completion) options="${Object.keys(scripts).join(" ")} --json --help" ;;
 ${commands
   .filter(({ name }) => name !== "completion")
-  .map((command) => `    ${command.name}) [[ "$current" == -* ]] && options="${optionsOf(command)}" ;;`)
+  .map(
+    (command) =>
+      `    ${command.name})${partsCase(command)} [[ "$current" == -* ]] && options="${optionsOf(command)}" ;;`,
+  )
   .join("\n")}
   esac
   COMPREPLY=($(compgen -W "$options" -- "$current"))
@@ -91,9 +101,9 @@ complete -o default -F _upcycle upcycle
 function zshScript(commands: readonly Completed[]): string {
   // In a spec of _arguments and _describe a colon and brackets part the name from the words about it.
   const said = (text: string): string => text.replace(/[[\]:\\]/g, " ");
-  const branches = commands.map(({ name, options }) => {
+  const branches = commands.map(({ name, options, parts }) => {
     const specs = options.map(({ long, description }) => shellWord(`*${long}[${said(description)}]:value:_files`));
-    return `    ${name}) _arguments ${specs.join(" ")} ${argumentSpec(name)} ;;`;
+    return `    ${name}) _arguments ${specs.join(" ")} ${argumentSpec(name, parts)} ;;`;
   });
   return `#compdef upcycle
 # Completion of upcycle for zsh.
@@ -117,13 +127,18 @@ if [ "$funcstack[1]" = "_upcycle" ]; then _upcycle "$@"; else compdef _upcycle u
 `;
 }
 
-const argumentSpec = (name: string): string =>
-  name === "completion" ? `'1:shell:(${Object.keys(scripts).join(" ")})'` : "'*:file:_files'";
+function argumentSpec(name: string, parts: readonly string[]): string {
+  if (name === "completion") return `'1:shell:(${Object.keys(scripts).join(" ")})'`;
+  return parts.length === 0 ? "'*:file:_files'" : `'1:part:(${parts.join(" ")})' '*:file:_files'`;
+}
 
 function fishScript(commands: readonly Completed[]): string {
   const quoted = (text: string): string => `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
-  const lines = commands.flatMap(({ name, description, options }) => [
+  const lines = commands.flatMap(({ name, description, options, parts }) => [
     `complete -c upcycle -n __fish_use_subcommand -f -a ${name} -d ${quoted(description)}`,
+    ...(parts.length === 0
+      ? []
+      : [`complete -c upcycle -n '__fish_seen_subcommand_from ${name}' -f -a ${quoted(parts.join(" "))}`]),
     ...options.map(
       (option) =>
         `complete -c upcycle -n '__fish_seen_subcommand_from ${name}' -l ${option.long.slice(2)} -d ` +

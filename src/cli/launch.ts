@@ -1,21 +1,29 @@
 /** `upcycle launch` */
-import { resolve } from "node:path";
+import { mkdir } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { Command } from "commander";
 import { inputError, stopError } from "../base/errors.js";
+import { significant } from "../base/format.js";
 import { shellWord } from "../base/shell.js";
 import { parseLaunchConfig, type LaunchConfig } from "../base/schemas/index.js";
 import { parseLine } from "../files/formats/megatron-log.js";
-import { environmentOf, launchArguments } from "../cluster/plan/arguments.js";
+import { addedRows, environmentOf, launchArguments } from "../cluster/plan/arguments.js";
+import { checkPlan, checkSize } from "../cluster/plan/check.js";
 import { launchLayout } from "../cluster/plan/layout.js";
 import { lintArguments, type LintContext, type LintFinding } from "../cluster/plan/lint.js";
 import { argumentLines, type LaunchPlan } from "../cluster/plan/scripts.js";
 import { launchFiles, startRun } from "../cluster/run/launch.js";
+import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
+import { windowLoss } from "../evals/window-loss.js";
 import { openCheckpoint } from "../files/checkpoint/open.js";
+import { withFsErrors } from "../files/io/fs-errors.js";
 import { sizeLimits } from "../files/io/open.js";
 import { readText } from "../files/io/ranges.js";
 import { isMoe, routerOrder } from "../model/decoder/types.js";
+import { readFirstTokens } from "../text/documents/indexed.js";
+import { writeOneDocument } from "../text/prepare/one-document.js";
 import { openContext, shownPath, type CommandContext } from "./context.js";
-import { realNumber, withExample, withJson, type CommonFlags } from "./options.js";
+import { defaultThreads, realNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { gpuNamed, hardwareTable } from "./plan.js";
 
 interface LaunchFlags extends CommonFlags {
@@ -35,9 +43,9 @@ export function launchCommand(): Command {
     .description("start a training with Megatron-LM: here, on Slurm or on Kubernetes")
     .argument("[file]", "launch file (YAML; see recipes/launch.yaml)")
     .option("--dry-run", "print arguments with their reasons, and scripts; start nothing")
-    .option("--check", "evaluate once instead of training, and compare the first validation loss with --expect")
-    .option("--expect <loss>", "first validation loss that the model should have", realNumber("--expect", 0))
-    .option("--within <difference>", "from --expect", realNumber("--within", 0), 0.01)
+    .option("--check", "evaluate once instead of training, and compare the loss with what is computed here")
+    .option("--expect <loss>", "loss to compare with, instead of computing it", realNumber("--expect", 0))
+    .option("--within <difference>", "from that loss", realNumber("--within", 0), 0.01)
     .option("--lint <script>", "check the arguments in a script of your own; needs no file")
     .option("--checkpoint <dir>", "with --lint: the folder that the script loads")
     .option("--core <version>", "with --lint: version of Megatron-Core that runs, such as 0.18")
@@ -50,7 +58,7 @@ async function execute(file: string | undefined, flags: LaunchFlags, command: Co
   const context = openContext({ json: flags.json, stopping: "waiting for the run to save and end" });
   if (flags.lint !== undefined) return lint(flags.lint, flags, context);
   if (file === undefined) return command.error("error: missing required argument 'file'");
-  const plan = await planOf(file, flags);
+  const plan = await launchPlan(file, flags.hardware);
   for (const { message, hint } of findingsOf(plan)) context.terminal.note(`warning: ${message}; ${hint}`);
   if (flags.dryRun === true) return show(plan, context);
   if (flags.check === true) return check(plan, flags, context);
@@ -66,7 +74,8 @@ async function execute(file: string | undefined, flags: LaunchFlags, command: Co
     throw stopError(`the run ended with code ${started.exitCode}`, { where: started.log });
 }
 
-async function planOf(file: string, { hardware }: LaunchFlags): Promise<LaunchPlan> {
+/** What a launch file asks for. Throws inputError. */
+export async function launchPlan(file: string, hardware: string | undefined): Promise<LaunchPlan> {
   const config = absolutePaths(parseLaunchConfig(await readText(file, sizeLimits.yaml), shownPath(file)));
   const checkpoint = await openCheckpoint(config.checkpoint);
   await checkpoint.close();
@@ -79,6 +88,8 @@ async function planOf(file: string, { hardware }: LaunchFlags): Promise<LaunchPl
   const layout = launchLayout(config, spec, gpu);
   return {
     config,
+    layout,
+    vocab: spec.vocab,
     arguments: launchArguments({ config, spec, layout }),
     environment: environmentOf(layout, config.environment),
     gpusPerNode: gpu.perNode,
@@ -122,21 +133,55 @@ function show(plan: LaunchPlan, { terminal, json }: CommandContext): void {
   ]);
 }
 
-/** Evaluates once and compares. */
+/** Evaluates once, on the first tokens of the run's data, and compares with our own loss on them. */
 async function check(
   plan: LaunchPlan,
   { expect, within }: LaunchFlags,
   { terminal, json, signal }: CommandContext,
 ): Promise<void> {
-  if (plan.config.slurm !== undefined || plan.config.kubernetes !== undefined)
+  const { config, vocab, layout } = plan;
+  if (config.slurm !== undefined || config.kubernetes !== undefined)
     throw inputError("a check runs on this machine", {
       where: "--check",
       hint: "remove the block slurm or kubernetes for it",
     });
+  const size = checkSize(plan);
+  const out = join(config.out, "check");
+  const prefix = join(out, "check_document");
+  const tokens = await readFirstTokens(firstPrefix(config.data), size.windows * size.sequence + 1);
+  await withFsErrors(out, "create folder", () => mkdir(out, { recursive: true }));
+  await writeOneDocument(prefix, tokens, vocab);
+  if (expect === undefined) terminal.note(`computing the loss of ${tokens.length - 1} tokens here`);
+  const expected =
+    expect ??
+    (await windowLoss({
+      model: config.checkpoint,
+      tokens,
+      sequence: size.sequence,
+      addedRows: addedRows(vocab, layout.tp),
+      backend: onnxruntimeBackend,
+      threads: defaultThreads(),
+      signal,
+    }));
+  const loss = await evaluated(checkPlan(plan, out, prefix, size), signal);
+  const difference = Math.abs(loss - expected);
+  if (!(difference <= within))
+    throw stopError(`Megatron-LM's loss is ${loss}, expected ${significant(expected, 7)} within ${within}`, {
+      where: join(out, "logs"),
+      hint: "the checkpoint was not loaded as it is; see upcycle launch --lint",
+    });
+  if (json) return terminal.json({ loss, expected, difference, tokens: tokens.length - 1 });
+  terminal.out([`loss of Megatron-LM: ${loss}, as expected (${significant(expected, 7)})`]);
+}
+
+/** Weights stand before prefixes. */
+const firstPrefix = (data: readonly string[]): string => data.find((word) => !/^\d+(\.\d+)?$/.test(word)) ?? data[0]!;
+
+/** The validation loss that Megatron-LM prints. Throws stopError where it prints none, or a problem. */
+async function evaluated(plan: LaunchPlan, signal: AbortSignal): Promise<number> {
   let loss: number | null = null;
   const problems: string[] = [];
   const started = await startRun(plan, {
-    more: ["--skip-train"],
     signal,
     onLine: (line) => {
       const event = parseLine(line);
@@ -150,13 +195,7 @@ async function check(
     });
   if (problems.length > 0) throw stopError(problems[0]!, { where: "check" });
   if (loss === null) throw stopError("the log holds no validation loss", { where: `${plan.config.out}/logs` });
-  const difference = expect === undefined ? null : Math.abs(loss - expect);
-  if (difference !== null && !(difference <= within))
-    throw stopError(`the first validation loss is ${loss as number}, expected ${expect} within ${within}`, {
-      hint: "the checkpoint was not loaded as it is; see upcycle launch --lint",
-    });
-  if (json) return terminal.json({ loss, expected: expect ?? null, difference });
-  terminal.out([`first validation loss: ${loss as number}${expect === undefined ? "" : `, as expected (${expect})`}`]);
+  return loss;
 }
 
 async function lint(

@@ -124,8 +124,9 @@ function usageLine({ message }: CommanderError, args: readonly string[]): string
     .split("\n");
   const similar = /^\(Did you mean (.*)\?\)$/.exec(suggestion ?? "")?.[1];
   if (similar !== undefined) return `${first}; did you mean ${similar}?`;
-  const command = args.find((arg) => commandNamed(arg) !== undefined);
-  return `${first}; see upcycle ${command === undefined ? "" : `${command} `}--help`;
+  const at = args.findIndex((arg) => commandNamed(arg) !== undefined);
+  const words = at < 0 ? [] : args.slice(at, args[at] === "data" && args[at + 1] === "prepare" ? at + 2 : at + 1);
+  return `${first}; see ${["upcycle", ...words, "--help"].join(" ")}`;
 }
 
 withstandHangups();

@@ -1,10 +1,13 @@
 /** `upcycle watch` */
 import { Command } from "commander";
+import { inputError } from "../base/errors.js";
 import { resultOf } from "../base/events.js";
 import { duration, percent, rate } from "../base/format.js";
 import type { RunState } from "../cluster/logs/monitor.js";
+import { RunKeeper } from "../cluster/run/keep.js";
 import { watchRun, type WatchEvent } from "../cluster/run/watch.js";
 import { openContext } from "./context.js";
+import { launchPlan } from "./launch.js";
 import type { Terminal } from "./terminal.js";
 import { quantity, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 
@@ -13,6 +16,8 @@ interface WatchFlags extends CommonFlags {
   readonly stall?: number;
   readonly peak?: number;
   readonly webhook?: string;
+  readonly restart?: string;
+  readonly hardware?: string;
 }
 
 /** The command `watch` with its options and its help. */
@@ -24,6 +29,11 @@ export function watchCommand(): Command {
     .option("--stall <seconds>", "silence that counts as standing still (default: 600)", wholeNumber("--stall", 1))
     .option("--peak <flops>", "FLOP/s of one GPU, for the share of it that is used: 989T", quantity("--peak", 1e9))
     .option("--webhook <url>", "gets each alert as JSON by POST")
+    .option(
+      "--restart <file>",
+      "launch file of the run: starts it again from its last good checkpoint where it ended, stood still or diverged",
+    )
+    .option("--hardware <file>", "with --restart: as upcycle launch was given it")
     .action(execute);
   return withExample(
     withJson(command),
@@ -32,15 +42,21 @@ export function watchCommand(): Command {
   );
 }
 
-async function execute(names: string[], { once = false, stall, peak, webhook, json }: WatchFlags): Promise<void> {
+async function execute(names: string[], flags: WatchFlags): Promise<void> {
+  const { once = false, stall, peak, webhook, json, restart, hardware } = flags;
+  if (once && restart !== undefined)
+    throw inputError("a run is kept going by a command that stays", { where: "--once", hint: "leave out --once" });
+  const plan = restart === undefined ? null : await launchPlan(restart, hardware);
   const { terminal, signal } = openContext({ json, stopping: "" });
   let [errors, warnings] = [0, 0];
-  const state = await resultOf(watchRun({ names, once, stallSeconds: stall, peak, webhook, signal }), (event) => {
+  const keeper = plan === null ? undefined : new RunKeeper({ plan });
+  const watched = watchRun({ names, once, stallSeconds: stall, peak, webhook, signal, keeper });
+  const state = await resultOf(watched, (event) => {
     if (event.type === "alert" && event.level === "error") errors++;
     if (event.type === "alert" && event.level === "warning") warnings++;
     if (json === true) terminal.json(event);
     else show(event, terminal);
-  });
+  }).finally(() => keeper?.close());
   if (json !== true) {
     terminal.settle();
     terminal.out([stateLine(state), `${errors} errors, ${warnings} warnings`]);
@@ -49,7 +65,8 @@ async function execute(names: string[], { once = false, stall, peak, webhook, js
 }
 
 function show(event: WatchEvent, terminal: Terminal): void {
-  if (event.type === "alert") terminal.note(`${event.level}: step ${event.iteration ?? "?"}: ${event.message}`);
+  if (event.type === "kept") terminal.note(event.message);
+  else if (event.type === "alert") terminal.note(`${event.level}: step ${event.iteration ?? "?"}: ${event.message}`);
   else if (event.type === "state") terminal.progress(stateLine(event.state));
   else if (event.event.type === "saved") terminal.note(`saved step ${event.event.iteration} to ${event.event.dir}`);
   else if (event.event.type === "validation") terminal.note(validationLine(event.event));

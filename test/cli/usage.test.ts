@@ -133,7 +133,7 @@ describe("a wrong command line", () => {
       '"8x2" is not a recipe name; write E<copies>G<parts>T<experts per token>, for example E8G1T2',
     ],
     [["generate", "x", "--prompt", "a", "--top-p", "0x1"], '--top-p: "0x1" is not a number from 0 to 1'],
-    [["data", "prepare", "x"], "required option '--tokenizer <dir>' not specified; see upcycle data --help"],
+    [["data", "prepare", "x"], "required option '--tokenizer <dir>' not specified; see upcycle data prepare --help"],
   ])("%j says so in one line and exits with 2", async (args, line) => {
     const stderr: unknown = typeof line === "string" ? `upcycle: ${line}\n` : expect.stringMatching(line);
     expect(await upcycle(...args)).toEqual({ code: 2, stdout: "", stderr });

@@ -123,6 +123,14 @@ export class RunMonitor {
     }
   }
 
+  /** The run was started again: silence counts from now, and its losses are judged anew. */
+  restarted(now: number): void {
+    [this.#lastStep, this.#stalled] = [now, false];
+    [this.#losses.length, this.#times.length] = [0, 0];
+    this.#told.clear();
+    this.#update({ ended: null });
+  }
+
   /** Called now and then: a run without lines says nothing by itself. */
   tick(now: number): Alert[] {
     const { stallSeconds = defaultStall } = this.#options;

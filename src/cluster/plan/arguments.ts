@@ -33,10 +33,11 @@ const argument = (flag: string, value: MegatronValue | undefined, reason: string
 /** All arguments but those that say where to load from, which the script decides. Throws inputError. */
 export function launchArguments(request: ArgumentRequest): ReasonedArgument[] {
   refuse(request.config.training);
+  requireFall(request.config.training);
   const chosen = [
     ...modelArguments(request),
     ...implementation(request),
-    ...parallelism(request.layout, isMoe(request.spec)),
+    ...parallelism(request),
     ...batchAndLength(request),
     ...learning(request.config.training),
     ...routing(request),
@@ -87,6 +88,16 @@ function refuse({
   if (lr.schedule === "wsd" && lr.steps !== undefined) no("lr.steps", "its wsd schedule ends with the training");
 }
 
+/** Megatron-LM stops at its start where the learning rate is still rising when it should have fallen. */
+function requireFall(training: Training): void {
+  const { warmup, steps = iterations(training) } = training.lr;
+  if (warmup >= steps)
+    throw inputError(`a warm-up of ${warmup} steps is as long as the schedule of ${steps}`, {
+      where: "training.lr.warmup",
+      hint: "make it shorter: Megatron-LM asserts that it is",
+    });
+}
+
 /** Settings of a description whose argument has another form. */
 const flagForms: Readonly<Record<string, (value: MegatronValue) => readonly [string, MegatronValue]>> = {
   add_bias_linear: (value) => ["--disable-bias-linear", value === false],
@@ -127,7 +138,7 @@ function pattern(list: readonly number[]): string {
   return `(${runs.map(([one, count]) => `[${one}]*${count}`).join("+")})`;
 }
 
-function modelArguments({ spec, config }: ArgumentRequest): ReasonedArgument[] {
+function modelArguments({ spec, config, layout }: ArgumentRequest): ReasonedArgument[] {
   const settings: MegatronSettings = megatronSettings(spec);
   const grouped = settings["group_query_attention"] === true;
   const found = Object.entries(settings).flatMap(([name, value]) => {
@@ -144,18 +155,24 @@ function modelArguments({ spec, config }: ArgumentRequest): ReasonedArgument[] {
     ...argument("--seq-length", config.training.sequence, "training.sequence"),
     ...argument(
       "--make-vocab-size-divisible-by",
-      divisorFor(spec.vocab),
-      "no rows are added to the vocabulary for one rank: added rows count in the loss",
+      divisorFor(spec.vocab, layout.tp),
+      "no rows are added to the vocabulary where tensor parallelism divides it: added rows count in the loss",
     ),
   ];
 }
 
-/** The largest power of two up to 128 that divides the vocabulary. */
-function divisorFor(vocab: number): number {
+/** The largest power of two up to 128 with which no rows are added for `tp` ranks; 1 where some always are. */
+function divisorFor(vocab: number, tp: number): number {
   let divisor = 128;
-  while (vocab % divisor !== 0) divisor /= 2;
+  while (divisor > 1 && vocab % (divisor * tp) !== 0) divisor /= 2;
   return divisor;
 }
+
+/** Rows that Megatron-LM adds to a vocabulary for `tp` ranks. */
+export const addedRows = (vocab: number, tp: number): number => {
+  const unit = divisorFor(vocab, tp) * tp;
+  return (unit - (vocab % unit)) % unit;
+};
 
 function implementation({ config, spec }: ArgumentRequest): ReasonedArgument[] {
   if (config.transformerEngine)
@@ -177,8 +194,9 @@ function implementation({ config, spec }: ArgumentRequest): ReasonedArgument[] {
   ];
 }
 
-function parallelism(layout: ParallelLayout, moe: boolean): ReasonedArgument[] {
+function parallelism({ layout, spec, config: { transformerEngine } }: ArgumentRequest): ReasonedArgument[] {
   const { tp, pp, vpp, cp, ep, etp, dp, recompute } = layout;
+  const moe = isMoe(spec);
   const why = "layout: the fastest that fits, by upcycle plan's model";
   return [
     ...argument("--tensor-model-parallel-size", tp, why),
@@ -187,7 +205,8 @@ function parallelism(layout: ParallelLayout, moe: boolean): ReasonedArgument[] {
     ...argument("--context-parallel-size", cp, why),
     ...(moe ? argument("--expert-model-parallel-size", ep, why) : []),
     ...(moe ? argument("--expert-tensor-parallel-size", etp, why) : []),
-    ...(tp > 1
+    // The norms of PyTorch, which stand for Transformer Engine's, refuse it.
+    ...(tp > 1 && transformerEngine
       ? argument("--sequence-parallel", true, "with tensor parallelism: activations of norms are divided too")
       : []),
     ...(dp > 1 ? argument("--use-distributed-optimizer", true, "data-parallel ranks share the optimizer's state") : []),

@@ -5,7 +5,7 @@ import type { Gpu } from "../../laws/planner/hardware.js";
 import { bestLayout } from "../../laws/planner/layout.js";
 import type { ParallelLayout } from "../../laws/planner/layout-types.js";
 import { defaultSpeed } from "../../laws/planner/speed.js";
-import type { DecoderSpec } from "../../model/decoder/types.js";
+import { isMoe, type DecoderSpec } from "../../model/decoder/types.js";
 import { globalBatch } from "./arguments.js";
 
 /** Throws inputError where nothing fits, or fixed degrees contradict the GPUs or the model. */
@@ -20,6 +20,7 @@ export function launchLayout(config: LaunchConfig, spec: DecoderSpec, gpu: Gpu):
     sequence: config.training.sequence,
     batchTokens: globalBatch(config.training) * config.training.sequence,
     speed: defaultSpeed,
+    ...(tensorParallelTrains(config, spec) ? {} : { mostTensor: 1 }),
   });
   if (best === null && !isFixed)
     throw inputError(`the model does not fit on ${gpus} ${gpu.title}`, {
@@ -29,11 +30,28 @@ export function launchLayout(config: LaunchConfig, spec: DecoderSpec, gpu: Gpu):
   const chosen =
     isFixed || best === null ? plainLayout(fixed, gpus) : fitted(best.layout, globalBatch(config.training));
   return checked(
-    { ...chosen, ...(fixed.microBatch === undefined ? {} : { microBatch: fixed.microBatch }) },
+    {
+      ...chosen,
+      ...(fixed.microBatch === undefined ? {} : { microBatch: fixed.microBatch }),
+      recompute: recomputed(chosen.recompute, config),
+    },
     config,
     spec,
   );
 }
+
+/**
+ * Megatron-LM trains experts with tensor parallelism only together with sequence parallelism, which the norms of
+ * PyTorch refuse. Source: NVIDIA/Megatron-LM@d98e8a64, `moe_layer.py` (forward), `torch_norm.py`.
+ */
+const tensorParallelTrains = ({ transformerEngine }: LaunchConfig, spec: DecoderSpec): boolean =>
+  transformerEngine || !isMoe(spec);
+
+/** Without Transformer Engine attention keeps every score, unless it is computed again. */
+const recomputed = (
+  chosen: ParallelLayout["recompute"],
+  { transformerEngine }: LaunchConfig,
+): ParallelLayout["recompute"] => (chosen === "none" && !transformerEngine ? "selective" : chosen);
 
 /** The largest micro-batch, up to the chosen one, that divides the sequences of a rank. */
 function fitted(layout: ParallelLayout, batch: number): ParallelLayout {
@@ -50,7 +68,8 @@ function plainLayout(fixed: LaunchConfig["layout"], gpus: number): ParallelLayou
   return { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch, microBatches: 1, recompute: "selective" };
 }
 
-function checked(layout: ParallelLayout, { hardware: { gpus } }: LaunchConfig, spec: DecoderSpec): ParallelLayout {
+function checked(layout: ParallelLayout, config: LaunchConfig, spec: DecoderSpec): ParallelLayout {
+  const { gpus } = config.hardware;
   const { tp, pp, cp, ep, etp, dp, edp } = layout;
   const fail = (message: string): never => {
     throw inputError(message, { where: "layout" });
@@ -60,6 +79,8 @@ function checked(layout: ParallelLayout, { hardware: { gpus } }: LaunchConfig, s
   const experts = spec.layers.find(({ ffn }) => ffn.kind === "moe")?.ffn;
   if (experts?.kind === "moe" && experts.experts % ep !== 0)
     fail(`ep ${ep} does not divide ${experts.experts} experts`);
+  if (tp > 1 && !tensorParallelTrains(config, spec))
+    fail(`tp ${tp}: Megatron-LM trains experts with tensor parallelism only with Transformer Engine`);
   if (spec.attn.kvHeads % tp !== 0 && tp % spec.attn.kvHeads !== 0)
     fail(`tp ${tp} does not divide ${spec.attn.kvHeads} key-value heads`);
   if (spec.layers.length % pp !== 0) fail(`pp ${pp} does not divide ${spec.layers.length} layers`);

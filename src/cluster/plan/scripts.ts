@@ -1,11 +1,15 @@
 /** Scripts and manifests that start a run: torchrun on this machine, Slurm, Kubernetes. Texts alone. Pure. */
 import type { LaunchConfig } from "../../base/schemas/index.js";
+import type { ParallelLayout } from "../../laws/planner/layout-types.js";
 import { shellWord } from "../../base/shell.js";
-import type { ReasonedArgument } from "./arguments.js";
+import { iterations, type ReasonedArgument } from "./arguments.js";
 
 /** What a script starts. */
 export interface LaunchPlan {
   readonly config: LaunchConfig;
+  readonly layout: ParallelLayout;
+  /** Words of the model's vocabulary. */
+  readonly vocab: number;
   readonly arguments: readonly ReasonedArgument[];
   /** Name, value, reason. */
   readonly environment: readonly (readonly [string, string, string])[];
@@ -27,9 +31,13 @@ export function argumentLines({ arguments: all }: Pick<LaunchPlan, "arguments">)
 }
 
 /** Where to load from: the run's own last checkpoint, or, the first time, the model. */
-function loading({ checkpoint, out }: LaunchConfig): string[] {
+function loading({ checkpoint, out, training }: LaunchConfig): string[] {
   const save = shellWord(checkpointsOf({ out }));
   return [
+    `if [ "$(cat ${save}/latest_checkpointed_iteration.txt 2> /dev/null)" = ${iterations(training)} ]; then`,
+    `  echo "all ${iterations(training)} iterations are done"`,
+    "  exit 0",
+    "fi",
     "# The first start takes weights alone; a later one goes on with the optimizer, the schedule and the data.",
     `if [ -f ${save}/latest_checkpointed_iteration.txt ]; then`,
     `  LOAD=(--load ${save} --save ${save})`,
@@ -66,20 +74,26 @@ export function localScript(plan: LaunchPlan, more: readonly string[] = []): str
 /** Minutes before a job's limit at which Megatron saves and ends by itself. */
 const spareMinutes = 10;
 
+/** The comment by which jobs of a run are found in Slurm. */
+export const slurmMark = (out: string): string => `upcycle:${out}`;
+
 /** A batch script of Slurm; the same job may run again after a node has failed. */
 export function slurmScript(plan: LaunchPlan, name: string): string {
   const { config } = plan;
   const { partition, account, minutes, options } = config.slurm!;
   const lines = [
     `--job-name=${name}`,
+    `--comment=${shellWord(slurmMark(config.out))}`,
     `--nodes=${nodesOf(plan)}`,
     "--ntasks-per-node=1",
     `--gpus-per-node=${perNode(plan)}`,
     `--time=${minutes}`,
+    // Never beside another job of this name, even if two machines start the run at the same moment.
+    "--dependency=singleton",
     "--requeue",
     "--open-mode=append",
     `--signal=TERM@120`,
-    `--output=${config.out}/logs/%j.log`,
+    `--output=${shellWord(`${config.out}/logs/%j.log`)}`,
     ...(partition === undefined ? [] : [`--partition=${partition}`]),
     ...(account === undefined ? [] : [`--account=${account}`]),
     ...options,

@@ -2,16 +2,18 @@
  * Starts a run: writes its scripts into its folder and hands them to torchrun, Slurm or Kubernetes. What was started is
  * recorded, so that one run is never started twice.
  */
-import { execFile, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { spawn } from "node:child_process";
 import { createWriteStream } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { inputError, stopError } from "../../base/errors.js";
-import { exists, writeFileAtomic, writeJson } from "../../files/io/atomic.js";
+import { writeFileAtomic } from "../../files/io/atomic.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
 import { lockFolder } from "../../files/io/lock.js";
-import { readJson } from "../../files/io/ranges.js";
 import { kubernetesManifest, localScript, slurmScript, type LaunchPlan } from "../plan/scripts.js";
+import { jobsUnderWay, recordJobs } from "./jobs.js";
+import { runProgram } from "./programs.js";
 
 /** Where a run was started. */
 export type Started =
@@ -19,20 +21,15 @@ export type Started =
   | { readonly where: "slurm"; readonly jobs: readonly string[]; readonly script: string }
   | { readonly where: "kubernetes"; readonly name: string; readonly manifest: string };
 
-interface LaunchRecord {
-  readonly slurm?: readonly string[];
-  readonly kubernetes?: string;
-}
-
-const recordName = "launch.json";
-
-/** A name that Slurm and Kubernetes take. */
+/** A name that Slurm and Kubernetes take, unlike that of any other folder. */
 export function runName(out: string): string {
-  const name = basename(resolve(out))
+  const path = resolve(out);
+  const name = basename(path)
     .toLowerCase()
     .replace(/[^a-z0-9-]+/g, "-")
     .replace(/^-+|-+$/g, "");
-  return name === "" ? "run" : name.slice(0, 50);
+  const mark = createHash("sha256").update(path).digest("hex").slice(0, 6);
+  return `${name === "" ? "run" : name.slice(0, 40)}-${mark}`;
 }
 
 /** The texts that would be used, by the names that they get in the run's folder. */
@@ -61,7 +58,7 @@ export async function startRun(
   await withFsErrors(out, "create folder", () => mkdir(join(out, "logs"), { recursive: true }));
   const release = await lockFolder(out);
   try {
-    await requireIdle(out);
+    await requireIdle(plan);
     const files = launchFiles(plan, more);
     for (const [name, text] of Object.entries(files)) await writeFileAtomic(join(out, name), text);
     if (plan.config.slurm !== undefined) return await onSlurm(plan, join(out, "job.sbatch"));
@@ -72,20 +69,17 @@ export async function startRun(
   }
 }
 
-/** Throws inputError if jobs of this run wait or work. */
-async function requireIdle(out: string): Promise<void> {
-  const path = join(out, recordName);
-  if (!(await exists(path))) return;
-  const { slurm = [] } = (await readJson(path)) as LaunchRecord;
-  if (slurm.length === 0) return;
-  // Jobs that ended long ago are unknown to squeue, which then fails.
-  const listed = await run("squeue", ["--noheader", "--format=%i %T", `--jobs=${slurm.join(",")}`]).catch(() => "");
-  const alive = listed.split("\n").filter((line) => line.trim() !== "");
-  if (alive.length > 0)
-    throw inputError(`the run is under way already: job ${alive[0]!.trim()}`, {
-      where: out,
-      hint: `wait for it, or end it: scancel ${slurm.join(" ")}`,
-    });
+/** Throws inputError if jobs of this run wait or work, stopError where that cannot be found out. */
+async function requireIdle(plan: LaunchPlan): Promise<void> {
+  // A run on this machine holds the folder's lock, which is ours by now.
+  if (plan.config.slurm === undefined && plan.config.kubernetes === undefined) return;
+  const alive = await jobsUnderWay(plan);
+  if (alive.length === 0) return;
+  const ids = alive.map(({ id }) => id).join(" ");
+  throw inputError(`the run is under way already: job ${alive[0]!.id} ${alive[0]!.state}`, {
+    where: plan.config.out,
+    hint: `wait for it, or end it: ${plan.config.slurm === undefined ? "kubectl delete" : "scancel"} ${ids}`,
+  });
 }
 
 async function onSlurm(plan: LaunchPlan, script: string): Promise<Started> {
@@ -93,13 +87,13 @@ async function onSlurm(plan: LaunchPlan, script: string): Promise<Started> {
   const ids: string[] = [];
   for (let job = 0; job < jobs; job++) {
     // Whatever ended the one before: its checkpoint is where the next goes on.
-    const after = ids.length === 0 ? [] : [`--dependency=afterany:${ids.at(-1)}`];
-    const answer = await run("sbatch", ["--parsable", ...after, script]);
+    const after = ids.length === 0 ? [] : [`--dependency=afterany:${ids.at(-1)},singleton`];
+    const answer = await runProgram("sbatch", ["--parsable", ...after, script]);
     const id = /^\d+/.exec(answer.trim())?.[0];
     if (id === undefined)
       throw stopError(`sbatch answered ${JSON.stringify(answer.trim().slice(0, 100))}`, { where: script });
     ids.push(id);
-    await writeJson(join(plan.config.out, recordName), { slurm: ids } satisfies LaunchRecord);
+    await recordJobs(plan.config.out, { slurm: ids });
   }
   return { where: "slurm", jobs: ids, script };
 }
@@ -107,8 +101,8 @@ async function onSlurm(plan: LaunchPlan, script: string): Promise<Started> {
 async function onKubernetes(plan: LaunchPlan, manifest: string): Promise<Started> {
   const name = runName(plan.config.out);
   // create, not apply: a run of this name that is there is an error.
-  await run("kubectl", ["create", "--filename", manifest]);
-  await writeJson(join(plan.config.out, recordName), { kubernetes: name } satisfies LaunchRecord);
+  await runProgram("kubectl", ["create", "--filename", manifest]);
+  await recordJobs(plan.config.out, { kubernetes: name });
   return { where: "kubernetes", name, manifest };
 }
 
@@ -146,17 +140,4 @@ function lineSplitter(onLine: (line: string) => void): (chunk: Buffer) => void {
     rest = lines.pop()!;
     lines.forEach(onLine);
   };
-}
-
-/** What a program prints. Throws inputError where it is not installed, stopError where it fails. */
-function run(program: string, words: readonly string[]): Promise<string> {
-  return new Promise((done, failed) => {
-    execFile(program, [...words], { timeout: 120_000 }, (error, stdout, stderr) => {
-      if (error === null) return done(stdout);
-      if ((error as NodeJS.ErrnoException).code === "ENOENT")
-        return failed(inputError(`${program} is not installed here`, { hint: "see the scripts with --dry-run" }));
-      const said = (stderr.trim() || error.message).split("\n")[0]!;
-      failed(stopError(`${program} failed: ${said}`, { where: words.at(-1) ?? program }));
-    });
-  });
 }

@@ -1,12 +1,14 @@
 /** Logs of a run as a stream of its events, states and alerts. */
 import { parseLine, type LogEvent } from "../../files/formats/megatron-log.js";
 import { RunMonitor, type Alert, type MonitorOptions, type RunState } from "../logs/monitor.js";
+import type { KeepEvent, RunKeeper } from "./keep.js";
 import { followLines, type FollowOptions } from "./follow.js";
 
 /** What is told of a run that is watched. */
 export type WatchEvent =
   | { readonly type: "event"; readonly file: string; readonly event: LogEvent }
   | { readonly type: "state"; readonly state: RunState }
+  | KeepEvent
   | Alert;
 
 /** Which logs, and what counts as wrong. */
@@ -14,13 +16,15 @@ export interface WatchOptions extends FollowOptions, MonitorOptions {
   readonly names: readonly string[];
   /** Gets each alert as JSON by POST. */
   readonly webhook?: string | undefined;
+  /** Starts the run again where it ended too early. */
+  readonly keeper?: RunKeeper | undefined;
   /** The time in milliseconds, for tests. */
   readonly now?: () => number;
 }
 
 /** Watches until the signal is raised, or, with `once`, to the end of what is there. Gives the last state. */
 export async function* watchRun(options: WatchOptions): AsyncGenerator<WatchEvent, RunState, undefined> {
-  const { names, webhook, now = Date.now } = options;
+  const { names, webhook, keeper, now = Date.now } = options;
   const monitor = new RunMonitor(options);
   for await (const followed of followLines(names, options)) {
     const event = followed === null ? null : parseLine(followed.line);
@@ -29,20 +33,29 @@ export async function* watchRun(options: WatchOptions): AsyncGenerator<WatchEven
     const alerts = event === null ? monitor.tick(now()) : monitor.take(event, now());
     for (const alert of alerts) {
       yield alert;
-      if (webhook !== undefined) await post(webhook, alert);
+      keeper?.heed(alert);
+      if (webhook !== undefined) await post(webhook, alert.level, alert);
     }
     if (event?.type === "iteration" || event?.type === "validation") yield { type: "state", state: monitor.state };
+    if (followed !== null || keeper === undefined) continue;
+    const kept = await keeper.look(now());
+    if (kept !== null) {
+      yield kept;
+      if (kept.action === "restarted") monitor.restarted(now());
+      if (webhook !== undefined) await post(webhook, kept.action, kept);
+    }
+    if (keeper.isOver) return monitor.state;
   }
   return monitor.state;
 }
 
-/** An alert that cannot be delivered stops nothing; the terminal has it. */
-async function post(webhook: string, alert: Alert): Promise<void> {
-  const text = `${alert.level}: ${alert.kind}, step ${alert.iteration ?? "?"}: ${alert.message}`;
+/** What cannot be delivered stops nothing; the terminal has it. */
+async function post(webhook: string, level: string, event: Alert | KeepEvent): Promise<void> {
+  const where = event.type === "alert" ? `${event.kind}, step ${event.iteration ?? "?"}: ` : "";
   await fetch(webhook, {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ text, ...alert }),
+    body: JSON.stringify({ text: `${level}: ${where}${event.message}`, ...event }),
     signal: AbortSignal.timeout(10_000),
   }).catch(() => undefined);
 }

@@ -2,6 +2,7 @@
 import { inputError } from "../../base/errors.js";
 import { bindDriver, leastDriver, type Driver } from "./driver.js";
 import { findLibrary, installLine, type FoundLibrary } from "./libraries.js";
+import type { Chip } from "./lowering/context.js";
 import { machineCode, type ModuleVariant } from "./modules.js";
 import { native, type Address } from "./native.js";
 import { bindCompiler, type Compiler } from "./nvrtc.js";
@@ -145,6 +146,13 @@ export class Device {
     return new Device(bound, facts, context, compiler, openProducts(products.handle), (address, bytes) =>
       koffi.view(address, bytes),
     );
+  }
+
+  /** What kernels are chosen by. `UPCYCLE_CUDA_CAPABILITY` (such as 80) makes it choose as an older GPU does. */
+  get chip(): Chip {
+    const { capability, multiprocessors } = this.facts;
+    const asked = Number(process.env["UPCYCLE_CUDA_CAPABILITY"] ?? capability);
+    return { capability: Math.min(capability, asked), multiprocessors };
   }
 
   /** Makes this GPU the current one of the calling thread: before every use that may follow another GPU's. */

@@ -90,7 +90,7 @@ export class CudaForwardRuntime implements ForwardRuntime {
   /** A graph whose inputs are what is fed, then `bound`, then parameters. */
   private async open(graph: Graph, params: readonly ParamInfo[], bound: readonly bigint[]): Promise<Opened> {
     const weights = this.addressesOf(params);
-    const list = lowerToLaunches(graph, this.lowering);
+    const list = lowerToLaunches(graph, { ...this.lowering, chip: this.device.chip });
     const count = graph.inputs.length - params.length - bound.length;
     const fed = graph.inputs.slice(0, count).map((id) => this.device.allocate(bytesOf(graph, id), "inputs"));
     const results = graph.outputs.map((id) => this.device.allocate(bytesOf(graph, id), "results"));

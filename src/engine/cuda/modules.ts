@@ -7,9 +7,13 @@ import type { Compiler } from "./nvrtc.js";
 
 const sourceOf = (file: string): string => readFileSync(new URL(`./kernels/${file}`, import.meta.url), "utf8");
 
+/** Modules that use what compute capability 9.0 alone has. */
+const hopperModules: ReadonlySet<KernelModule> = new Set<KernelModule>(["flash-hopper", "ragged"]);
+
 /** What all kernels share, then a module's own source, whose lines keep their numbers in messages. */
 export function moduleSource(module: KernelModule): string {
-  return `${sourceOf("common.cuh")}\n#line 1 "${module}.cu"\n${sourceOf(`${module}.cu`)}`;
+  const shared = hopperModules.has(module) ? ["common.cuh", "hopper.cuh"] : ["common.cuh"];
+  return [...shared, `${module}.cu`].map((file) => `#line 1 "${file}"\n${sourceOf(file)}`).join("\n");
 }
 
 /** A module compiled for one element type of activations. */
@@ -25,7 +29,8 @@ export async function machineCode(
   architecture: string,
 ): Promise<Uint8Array> {
   const source = moduleSource(module);
-  const options = [`--gpu-architecture=${architecture}`, "--std=c++17", ...(real === "bf16" ? ["-DA=bf16"] : [])];
+  const target = hopperModules.has(module) ? `${architecture}a` : architecture;
+  const options = [`--gpu-architecture=${target}`, "--std=c++17", ...(real === "bf16" ? ["-DA=bf16"] : [])];
   const key = createHash("sha256")
     .update(JSON.stringify(["kernels", compiler.version, options]))
     .update(source)

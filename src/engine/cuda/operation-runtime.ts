@@ -30,7 +30,7 @@ export class CudaOperationRuntime implements OperationRuntime {
   }
 
   private async open(graph: Graph): Promise<Opened> {
-    const list = lowerToLaunches(graph, this.lowering);
+    const list = lowerToLaunches(graph, { ...this.lowering, chip: this.device.chip });
     const memory = (id: number): DeviceMemory =>
       this.device.allocate(4 * elements(typeOf(graph, id).shape), "an operation's values");
     const [fed, results] = [graph.inputs.map(memory), graph.outputs.map(memory)];

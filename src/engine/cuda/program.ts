@@ -1,6 +1,7 @@
 /** A launch list bound to memory of a GPU, ready to be issued again and again. */
 import { at, entryOf } from "../../base/at.js";
 import type { PinnedMemory, DeviceMemory } from "./device.js";
+import type { Driver } from "./driver.js";
 import type {
   Argument,
   Buffer as Region,
@@ -37,6 +38,16 @@ export interface MeasuredLaunch {
 /** Bytes of an argument's place, and of a pointer. */
 const SLOT = 8;
 
+/** Bytes of a tensor map, and what it is told (CUtensorMapDataType and others of cuda.h). */
+const MAP_BYTES = 128;
+const BFLOAT16 = 9;
+const SWIZZLE_128_BYTES = 3;
+const PROMOTION_256_BYTES = 3;
+/** Columns of a box: 128 bytes. */
+const BOX_COLUMNS = 64;
+
+type Maps = Argument & { readonly kind: "maps" };
+
 const modulesOf = (launches: readonly Launch[]): ModuleVariant[] =>
   launches.flatMap((launch) => (launch.kind === "kernel" ? [launch] : []));
 
@@ -51,6 +62,7 @@ export class DeviceProgram implements Disposable {
   private readonly ownsArena: boolean;
   private readonly constants: DeviceMemory;
   private readonly tables: DeviceMemory;
+  private readonly maps: DeviceMemory;
   /** Arguments of all launches, and arrays of their addresses. */
   private readonly block: PinnedMemory;
   private readonly issuers: readonly (() => void)[];
@@ -94,6 +106,7 @@ export class DeviceProgram implements Disposable {
     const tables = this.collectTables();
     this.tables = device.allocate(tables.length * SLOT, "tables of addresses");
     stream.upload(this.tables.address, BigUint64Array.from(tables));
+    this.maps = this.makeMaps();
     const slots = list.launches.reduce(
       (sum, launch) => sum + (launch.kind === "kernel" ? 2 * launch.arguments.length : 0),
       0,
@@ -162,15 +175,38 @@ export class DeviceProgram implements Disposable {
     );
   }
 
+  /** Tensor maps of all launches, in their order. */
+  private makeMaps(): DeviceMemory {
+    const { device } = this.stream;
+    const wanted = this.list.launches.flatMap((launch) =>
+      launch.kind === "kernel"
+        ? launch.arguments.flatMap((argument) =>
+            argument.kind === "maps" ? argument.buffers.map((id) => [argument, this.addressOf(id)] as const) : [],
+          )
+        : [],
+    );
+    const encoded = device.pinned(wanted.length * MAP_BYTES);
+    for (const [i, [maps, address]] of wanted.entries())
+      encodeMap(device.driver, encoded.address + BigInt(i * MAP_BYTES), maps, address);
+    const made = device.allocate(wanted.length * MAP_BYTES, "tensor maps");
+    this.stream.upload(made.address, new Uint8Array(encoded.buffer, 0, wanted.length * MAP_BYTES).slice());
+    encoded[Symbol.dispose]();
+    return made;
+  }
+
   private bind(): (() => void)[] {
     const view = new DataView(this.block.buffer);
-    const state = { slot: 0, table: 0 };
+    const state = { slot: 0, table: 0, map: 0 };
     return this.list.launches.map((launch) =>
       launch.kind === "kernel" ? this.bindKernel(launch, view, state) : this.bindProduct(launch),
     );
   }
 
-  private bindKernel(launch: KernelLaunch, view: DataView, state: { slot: number; table: number }): () => void {
+  private bindKernel(
+    launch: KernelLaunch,
+    view: DataView,
+    state: { slot: number; table: number; map: number },
+  ): () => void {
     const { device, handle } = this.stream;
     const { grid, block, shared, arguments: args } = launch;
     const first = state.slot * SLOT;
@@ -186,13 +222,22 @@ export class DeviceProgram implements Disposable {
     return () => device.driver.call("cuLaunchKernel", call, what);
   }
 
-  private writeArgument(view: DataView, place: number, argument: Argument, state: { table: number }): void {
+  private writeArgument(
+    view: DataView,
+    place: number,
+    argument: Argument,
+    state: { table: number; map: number },
+  ): void {
     switch (argument.kind) {
       case "pointer":
         return view.setBigUint64(place, this.addressOf(argument.buffer) + BigInt(argument.offset ?? 0), true);
       case "table":
         view.setBigUint64(place, this.tables.address + BigInt(state.table * SLOT), true);
         state.table += argument.buffers.length;
+        return;
+      case "maps":
+        view.setBigUint64(place, this.maps.address + BigInt(state.map * MAP_BYTES), true);
+        state.map += argument.buffers.length;
         return;
       case "null":
         return view.setBigUint64(place, 0n, true);
@@ -253,6 +298,22 @@ export class DeviceProgram implements Disposable {
   [Symbol.dispose](): void {
     this.recorded?.[Symbol.dispose]();
     if (this.ownsArena) this.arena[Symbol.dispose]();
-    for (const memory of [this.constants, this.tables, this.block]) memory[Symbol.dispose]();
+    for (const memory of [this.constants, this.tables, this.maps, this.block]) memory[Symbol.dispose]();
   }
+}
+
+/** Writes the tensor map of a matrix at `address`; `into` is memory of the host at a multiple of 64. */
+function encodeMap(driver: Driver, into: Address, { rows, columns, boxRows, apart }: Maps, address: Address): void {
+  driver.call(
+    "cuTensorMapEncodeTiled",
+    [
+      ...[into, BFLOAT16, 2, address + BigInt(2 * (apart?.first ?? 0))],
+      BigUint64Array.of(BigInt(columns), BigInt(rows)),
+      BigUint64Array.of(BigInt(2 * (apart?.stride ?? columns))),
+      Uint32Array.of(BOX_COLUMNS, boxRows),
+      Uint32Array.of(1, 1),
+      ...[0, SWIZZLE_128_BYTES, PROMOTION_256_BYTES, 0],
+    ],
+    `a tensor map of ${rows}x${columns}`,
+  );
 }

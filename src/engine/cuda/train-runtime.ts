@@ -61,7 +61,7 @@ interface LossRun {
 }
 
 /** What a training run is opened with, and in what it computes. */
-export type CudaTrainOptions = TrainOptions & Pick<CudaLowerOptions, "precision">;
+export type CudaTrainOptions = TrainOptions & Pick<CudaLowerOptions, "precision" | "chip">;
 
 /** A training run on a GPU, which owns weights, gradients and optimizer state there. */
 export class CudaTrainRuntime implements TrainRuntime {
@@ -116,10 +116,11 @@ export class CudaTrainRuntime implements TrainRuntime {
   /** Throws stopError where the GPU's memory does not hold the run. */
   static async open(device: Device, program: TrainProgram, options: CudaTrainOptions): Promise<CudaTrainRuntime> {
     checkTuning(program, options);
-    const list = lowerToLaunches(program.graph, { ...options, layout: trainLayout(program, options) });
+    const chosen = { ...options, chip: device.chip };
+    const list = lowerToLaunches(program.graph, { ...chosen, layout: trainLayout(program, options) });
     device.enter();
     requireMemory(needsOf(program, options, list), device.driver.memory().free, `cuda:${device.facts.ordinal}`);
-    const runtime = new CudaTrainRuntime(device, new Stream(device), program, options);
+    const runtime = new CudaTrainRuntime(device, new Stream(device), program, chosen);
     try {
       await runtime.prepare(list);
       return runtime;

@@ -106,6 +106,8 @@ function iterationLine(line: string): LogEvent | null {
   if (match === null) return null;
   const [, at = null, iteration, of, rest = ""] = match;
   const fields = fieldsOf(rest);
+  // The end of a node has cut the line off, and the next start has written on behind it: nothing is known of its loss.
+  if (!Object.keys(fields).some((name) => name.startsWith("elapsed time") || name === "lm loss")) return null;
   const starting = (name: string): number | null => {
     const key = Object.keys(fields).find((one) => one.startsWith(name));
     return key === undefined ? null : toNumber(fields[key]);
@@ -158,7 +160,10 @@ function checkpointLine(line: string): LogEvent | null {
   const loaded = /successfully loaded checkpoint from (\S+)(?:.*\bat iteration (\d+))?/.exec(line);
   if (loaded !== null)
     return { type: "loaded", iteration: loaded[2] === undefined ? null : Number(loaded[2]), dir: loaded[1]! };
-  const ended = /\[after training is done\]|\bexiting program (?:at|after) .*/.exec(line);
+  const ended =
+    /\[after training is done\]|\bexiting program (?:at|after) .*/.exec(line) ??
+    // A time limit, a preemption, scancel; a node that failed is a problem.
+    /\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT (?!.*NODE FAILURE).*\*\*\*/.exec(line);
   return ended === null ? null : { type: "ended", why: ended[0].replace(/^\[|\]$/g, "") };
 }
 
@@ -166,7 +171,7 @@ const problems: readonly (readonly [RegExp, ProblemKind])[] = [
   [/^\s*(?:\d+:\s*)?load_return: /, "load"],
   [/will start from random/, "random-weights"],
   [/(?:torch\.)?(?:cuda\.)?OutOfMemoryError|CUDA out of memory/, "memory"],
-  [/NCCL (?:watchdog|error)|ProcessGroupNCCL.*timeout|NODE FAILURE|slurmstepd: error: .*(?:CANCELLED|FAILED)/i, "node"],
+  [/NCCL (?:watchdog|error)|ProcessGroupNCCL.*timeout|NODE FAILURE|slurmstepd\S*: error: .*FAILED/i, "node"],
   [/^\s*(?:\d+:\s*)?(?:\[rank\d+\]:\s*)?(?:\w+\.)*\w*(?:Error|Exception): \S/, "error"],
 ];
 

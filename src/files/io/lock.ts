@@ -47,6 +47,13 @@ export async function lockFolder(dir: string): Promise<() => Promise<void>> {
   });
 }
 
+/** Whether a command works in the folder. */
+export async function isFolderLocked(dir: string): Promise<boolean> {
+  const path = resolve(dir, lockName);
+  const owner = Number((await lockText(path)).trim());
+  return isOwned(owner, path);
+}
+
 /** Whether the process that the lock names is at work. */
 function isOwned(owner: number, path: string): boolean {
   if (owner === process.pid) return ownLocks.has(path);

@@ -90,6 +90,8 @@ export interface LayoutRequest {
   /** Tokens per optimizer step: kept exactly where a layout of whole micro-batches can. */
   readonly batchTokens: number;
   readonly speed: SpeedModel;
+  /** Largest degree of tensor parallelism that the program can train with; a node's GPUs where nothing is said. */
+  readonly mostTensor?: number;
 }
 
 /** The fastest layout that fits, and how the search went. */

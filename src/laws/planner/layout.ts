@@ -76,6 +76,13 @@ function searched(request: LayoutRequest, prepared: LayoutSums, batchError: numb
   return { best, tried: triedCount, fitting, leastBytes };
 }
 
+/** A layout that is given, with its bytes and its seconds, whether it fits or not. */
+export function costLayout(request: LayoutRequest, layout: ParallelLayout): CostedLayout {
+  const prepared = prepare(request);
+  const sums = fullest(request, prepared, layout, new Float64Array(6), new Float64Array(6));
+  return timed(request, prepared, layout, bytesFrom(sums, request.gpu.memory));
+}
+
 const recomputes: readonly Recompute[] = ["none", "selective", "full"];
 
 /** Fewest GPUs, whole nodes from one node on, on which anything fits; null above 65,536. */
@@ -131,14 +138,16 @@ const stageStart = (layers: number, stages: number, index: number): number => Ma
 
 /** Every combination of degrees that divides what it cuts and can be the fastest. */
 function* candidates(
-  { spec, gpu, gpus, sequence, batchTokens }: LayoutRequest,
+  { spec, gpu, gpus, sequence, batchTokens, mostTensor = gpu.perNode }: LayoutRequest,
   { moe }: LayoutSums,
   batchError: number,
 ): Generator<Omit<ParallelLayout, "recompute">> {
   const layers = spec.layers.length;
   const sequences = batchTokens / sequence;
   const { heads, kvHeads } = spec.attn;
-  for (const tp of powers(Math.min(gpu.perNode, gpus)).filter((t) => heads % t === 0 && kvHeads % t === 0)) {
+  for (const tp of powers(Math.min(gpu.perNode, mostTensor, gpus)).filter(
+    (t) => heads % t === 0 && kvHeads % t === 0,
+  )) {
     for (const cp of sequence < contextFrom ? [1] : powers(Math.min(8, sequence / 4096, gpus / tp))) {
       for (let pp = 1; pp <= Math.min(layers, gpus / (tp * cp)); pp++) {
         if (!isCut(layers, pp) || gpus % (tp * cp * pp) !== 0) continue;

@@ -65,6 +65,27 @@ export async function readIndexed(path: string): Promise<IndexedTokens> {
   }
 }
 
+/**
+ * The first ids of a data set, however large it is. Throws inputError for a file that is missing, no such index, or
+ * holds fewer.
+ */
+export async function readFirstTokens(path: string, count: number): Promise<Int32Array> {
+  const prefix = indexedPrefix(path);
+  const index = await openRanges(`${prefix}.idx`);
+  const file = await openRanges(`${prefix}.bin`);
+  try {
+    const { dtype } = await readHeader(index);
+    if (file.size < count * dtype.bytes)
+      throw inputError(`holds ${Math.floor(file.size / dtype.bytes)} tokens, expected ${count} at least`, {
+        where: file.path,
+      });
+    const ids = dtype.view((await file.read(0, count * dtype.bytes)).buffer);
+    return Int32Array.from({ length: count }, (_, i) => Number(ids[i]));
+  } finally {
+    await Promise.all([index.close(), file.close()]);
+  }
+}
+
 async function readTokens(
   file: RangeFile,
   count: number,

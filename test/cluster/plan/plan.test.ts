@@ -5,11 +5,13 @@ import { parse } from "yaml";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { parseLaunchConfig, type LaunchConfig } from "../../../src/base/schemas/index.js";
 import {
+  addedRows,
   environmentOf,
   iterations,
   launchArguments,
   type ReasonedArgument,
 } from "../../../src/cluster/plan/arguments.js";
+import { launchLayout } from "../../../src/cluster/plan/layout.js";
 import { lintArguments, type LintContext } from "../../../src/cluster/plan/lint.js";
 import {
   argumentLines,
@@ -144,8 +146,38 @@ describe("arguments of pretrain_gpt.py", () => {
     expect(text).toContain("--wandb-project mine");
   });
 
+  it("ask for sequence parallelism only where the norms of Transformer Engine know it", () => {
+    const textFor = (more: string): string => textOf(argumentsFor("dense/llama", config(more), { tp: 2 }));
+    expect(textFor("")).toContain("--sequence-parallel");
+    expect(textFor("transformerEngine: false")).not.toContain("--sequence-parallel");
+  });
+
+  it("add no rows to a vocabulary that tensor parallelism divides", () => {
+    expect([addedRows(1024, 8), addedRows(1000, 2), addedRows(1000, 3), addedRows(50257, 2)]).toEqual([0, 0, 2, 1]);
+  });
+
+  it("refuse a warm-up as long as the schedule, on which Megatron-LM stops", () => {
+    const usual = config();
+    const asked = { ...usual, training: { ...usual.training, steps: 10 } };
+    expect(() => argumentsFor("dense/llama", asked)).toThrow("a warm-up of 10 steps is as long as the schedule of 10");
+  });
+
   it("refuse a step that the ranks cannot share", () => {
     expect(() => argumentsFor("dense/llama", config(), { dp: 3 })).toThrow("no multiple of 3 data-parallel ranks");
+  });
+});
+
+describe("a layout without Transformer Engine", () => {
+  const gpu = {
+    ...{ name: "x", title: "X", peak: 1e15, memory: 8e10, hbm: 3e12, intra: 4e11, inter: 5e10, perNode: 8, price: 1 },
+    sources: {},
+  };
+  it("has no tensor parallelism for experts, which Megatron-LM would not train", () => {
+    const fixed = config("transformerEngine: false\nhardware: { gpus: 2 }\nlayout: { tp: 2 }");
+    expect(() => launchLayout(fixed, specOf("moe/mixtral"), gpu)).toThrow("only with Transformer Engine");
+    expect(launchLayout(fixed, specOf("dense/llama"), gpu).tp).toBe(2);
+    const free = config("transformerEngine: false\nhardware: { gpus: 2 }");
+    expect(launchLayout(free, specOf("moe/mixtral"), gpu)).toMatchObject({ tp: 1, recompute: "selective" });
   });
 });
 
@@ -154,6 +186,8 @@ describe("scripts", () => {
     const asked = config(more);
     return {
       config: asked,
+      layout: { ...layout, tp: 2 },
+      vocab: 128,
       arguments: argumentsFor("moe/mixtral", asked),
       environment: environmentOf({ ...layout, tp: 2 }, { A: "b c" }),
       gpusPerNode: 8,

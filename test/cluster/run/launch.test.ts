@@ -18,7 +18,8 @@ import { afterAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { followLines } from "../../../src/cluster/run/follow.js";
 import { watchRun, type WatchEvent } from "../../../src/cluster/run/watch.js";
-import { golden } from "../../support/golden.js";
+import { writeOneDocument } from "../../../src/text/prepare/one-document.js";
+import { golden, readTensors } from "../../support/golden.js";
 import { start } from "../../cli/upcycle.js";
 
 const root = mkdtempSync(join(tmpdir(), "upcycle-cluster-"));
@@ -71,14 +72,18 @@ describe("a run on Slurm", () => {
   const sbatch = 'n=$(grep -c "^sbatch" "$(dirname "$0")/../asked"); echo $((100 + n))';
 
   it("is a chain of jobs, each behind the one before, and is not started twice", { timeout: 60_000 }, async () => {
-    const here = cluster("slurm: { jobs: 3, minutes: 60 }", { sbatch, squeue: 'echo "101 RUNNING"' });
+    const here = cluster("slurm: { jobs: 3, minutes: 60 }", {
+      sbatch,
+      squeue: 'echo "101|RUNNING|"; echo "7|RUNNING|another"',
+    });
     const first = await upcycle(here, "launch", here.file, "--json");
     expect(first.stderr).toBe("");
     expect(JSON.parse(first.stdout)).toMatchObject({ where: "slurm", jobs: ["101", "102", "103"] });
-    expect(asked(here).map((line) => /--dependency=\S+/.exec(line)?.[0] ?? "none")).toEqual([
+    const started = asked(here).filter((line) => line.startsWith("sbatch"));
+    expect(started.map((line) => /--dependency=\S+/.exec(line)?.[0] ?? "none")).toEqual([
       "none",
-      "--dependency=afterany:101",
-      "--dependency=afterany:102",
+      "--dependency=afterany:101,singleton",
+      "--dependency=afterany:102,singleton",
     ]);
     const again = await upcycle(here, "launch", here.file);
     expect([again.code, again.stderr]).toEqual([
@@ -91,7 +96,7 @@ describe("a run on Slurm", () => {
   it("starts again when its jobs are gone", { timeout: 60_000 }, async () => {
     const here = cluster("slurm: { minutes: 60 }", {
       sbatch,
-      squeue: "echo 'slurm_load_jobs error: Invalid job id' >&2; exit 1",
+      squeue: "echo '101|COMPLETED|'",
     });
     expect((await upcycle(here, "launch", here.file)).code).toBe(0);
     expect((await upcycle(here, "launch", here.file)).code).toBe(0);
@@ -100,6 +105,7 @@ describe("a run on Slurm", () => {
 
   it("says what sbatch says, and what is missing", { timeout: 60_000 }, async () => {
     const refusing = cluster("slurm: {}", {
+      squeue: "",
       sbatch: "echo 'sbatch: error: invalid partition specified: gpu' >&2; exit 1",
     });
     const { code, stderr } = await upcycle(refusing, "launch", refusing.file);
@@ -115,7 +121,7 @@ describe("a run on this machine", () => {
     `echo " [2026-01-01 00:00:0${iteration}.0] iteration ${iteration}/ 20 | elapsed time per iteration (ms): 10.0 | global batch size: 8 | lm loss: ${loss} | number of skipped iterations: 0 | number of nan iterations: 0 |"`;
 
   it("writes its log, and loads its own checkpoint the second time", { timeout: 60_000 }, async () => {
-    const torchrun = `${line(1, 4)}\nmkdir -p "$(dirname "$0")/../run/checkpoints"; echo 20 > "$(dirname "$0")/../run/checkpoints/latest_checkpointed_iteration.txt"`;
+    const torchrun = `${line(1, 4)}\nmkdir -p "$(dirname "$0")/../run/checkpoints"; echo 10 > "$(dirname "$0")/../run/checkpoints/latest_checkpointed_iteration.txt"`;
     const here = cluster("", { torchrun });
     expect((await upcycle(here, "launch", here.file)).code).toBe(0);
     expect((await upcycle(here, "launch", here.file)).code).toBe(0);
@@ -126,25 +132,38 @@ describe("a run on this machine", () => {
     expect(readFileSync(join(here.folder, "run/logs/run.log"), "utf8").split("\n").length).toBe(3);
   });
 
-  it(
-    "can be checked: the first validation loss is compared, and a broken load found",
-    { timeout: 60_000 },
-    async () => {
-      const evaluates =
-        'echo " validation loss at iteration 0 on validation set | lm loss value: 3.877081E+00 | lm loss PPL: 4.8E+01 |"';
-      const sound = cluster("", { torchrun: evaluates });
-      const good = await upcycle(sound, "launch", sound.file, "--check", "--expect", "3.8771");
-      expect([good.code, good.stdout]).toEqual([0, expect.stringContaining("as expected")]);
-      expect(asked(sound)[0]).toContain("--skip-train");
-      const bad = await upcycle(sound, "launch", sound.file, "--check", "--expect", "2");
-      expect([bad.code, bad.stderr]).toEqual([
-        1,
-        expect.stringContaining("the first validation loss is 3.877081, expected 2 within 0.01"),
-      ]);
-      const broken = cluster("", { torchrun: `echo "load_return: _IncompatibleKeys(missing)"; ${evaluates}` });
-      expect((await upcycle(broken, "launch", broken.file, "--check")).stderr).toContain("load_return");
-    },
-  );
+  it("can be checked: its loss is compared with ours, and a broken load found", { timeout: 120_000 }, async () => {
+    const expected = golden("megatron/moe", "expected.safetensors");
+    const [ids, labels, losses] = ["val_input_ids", "val_labels", "val_token_loss"].map(
+      (name) => readTensors(expected).get(name)!.data,
+    ) as [Int32Array, Int32Array, Float32Array];
+    // The first sequence that Megatron-LM itself evaluated, and the loss that it had there.
+    const tokens = Int32Array.of(...ids.subarray(0, 32), labels[31]!);
+    const loss = losses.subarray(0, 32).reduce((sum, one) => sum + one, 0) / 32;
+    const printing = async (value: number, before = ""): Promise<Cluster> => {
+      const made = cluster("", {
+        torchrun: `${before}echo " validation loss at iteration 0 on validation set | lm loss value: ${value} |"`,
+      });
+      writeFileSync(made.file, readFileSync(made.file, "utf8").replace("gpus: 2", "gpus: 1"));
+      await writeOneDocument(join(made.folder, "data"), tokens, 128);
+      return made;
+    };
+    const sound = await printing(loss);
+    const good = await upcycle(sound, "launch", sound.file, "--check", "--within", "1e-5");
+    expect([good.code, good.stdout]).toEqual([0, expect.stringContaining("as expected")]);
+    const given = asked(sound)[0]!;
+    for (const words of ["--skip-train", "--eval-iters 1", "--seq-length 32", "--global-batch-size 1"])
+      expect(given).toContain(words);
+    expect(given).toContain(`--valid-data-path ${sound.folder}/run/check/check_document`);
+    expect(given).not.toContain("--data-path");
+    const off = await printing(loss + 0.02);
+    const bad = await upcycle(off, "launch", off.file, "--check");
+    expect([bad.code, bad.stderr]).toEqual([1, expect.stringContaining(`expected ${loss.toPrecision(5).slice(0, 5)}`)]);
+    const told = await upcycle(off, "launch", off.file, "--check", "--expect", String(loss + 0.02));
+    expect(told.code).toBe(0);
+    const broken = await printing(loss, 'echo "load_return: _IncompatibleKeys(missing)"; ');
+    expect((await upcycle(broken, "launch", broken.file, "--check")).stderr).toContain("load_return");
+  });
 
   it("that fails gives its exit code and the log", { timeout: 60_000 }, async () => {
     const here = cluster("", { torchrun: "echo 'RuntimeError: no GPU'; exit 3" });

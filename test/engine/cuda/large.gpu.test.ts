@@ -3,9 +3,11 @@ import { describe, expect, it } from "vitest";
 import { randomStream } from "../../../src/base/random.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
 import { elements, type Graph, type ValueId } from "../../../src/graph/ir/ir.js";
+import { backward } from "../../../src/graph/grad/backward.js";
+import { lowerToLaunches } from "../../../src/engine/cuda/lowering/lower.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { cudaMachine } from "../../support/cuda.js";
-import { runOnCuda } from "./run-list.js";
+import { oldest, runOnCuda } from "./run-list.js";
 import type { CudaLowerOptions } from "../../../src/engine/cuda/lowering/context.js";
 
 class Case {
@@ -69,6 +71,26 @@ const routed = (c: Case, tokens: number, experts: number, k: number) => {
   return { chosen, order, inverse, counts, rows: tokens * k };
 };
 
+/** An expert layer, its gradients and a sum of its result, each weighted by a number: what fusions see in a model. */
+const expertLayer = (c: Case, [tokens, hidden, inner]: readonly [number, number, number]): readonly ValueId[] => {
+  const [experts, k] = [5, 2];
+  const { order, inverse, counts } = routed(c, tokens, experts, k);
+  const [x, weights, seed] = [c.normal(tokens, hidden), c.normal(tokens, k), c.normal(tokens, hidden)];
+  const each = (rows: number, columns: number): ValueId[] =>
+    Array.from({ length: experts }, () => c.b.scale(c.normal(rows, columns), 0.2));
+  const [gates, ups, downs] = [each(inner, hidden), each(inner, hidden), each(hidden, inner)];
+  const grouped = (from: ValueId, matrices: readonly ValueId[]): ValueId =>
+    c.b.op("groupedMatmul", [from, counts, ...matrices], { transB: true });
+  const scaled = (y: ValueId): ValueId => c.b.op("scaleRows", [y, weights, order, inverse], {});
+  const rows = c.b.op("dispatch", [x, order, inverse], { k });
+  const unit = c.b.op("swiglu", [grouped(rows, gates), grouped(rows, ups)], {});
+  const y = inner < hidden ? grouped(scaled(unit), downs) : scaled(grouped(unit, downs));
+  const out = c.b.op("combine", [y, order, inverse], { k });
+  const loss = c.b.op("reduceSum", [c.b.mul(out, seed)], { axes: [0, 1], keepDims: false });
+  const [first, second] = [gates, ups].map((matrices) => matrices[0]!);
+  return [out, ...backward(c.b, loss, [x, weights, first!, second!, ...downs])];
+};
+
 /** What tensor cores take: heads of 64 and 128, rows of multiples of 8. */
 const tensorCases: Readonly<Record<string, (c: Case) => readonly ValueId[]>> = {
   "attention with heads of 64": (c) => attend(c, { ...attention, headDim: 64, valueDim: 64 }),
@@ -86,6 +108,8 @@ const tensorCases: Readonly<Record<string, (c: Case) => readonly ValueId[]>> = {
       ...c.b.apply("groupedMatmulGradW", [x, dy, counts], {}),
     ];
   },
+  "an expert layer of several tiles that scales narrow rows": (c) => expertLayer(c, [200, 136, 72]),
+  "an expert layer of several tiles that scales results": (c) => expertLayer(c, [200, 72, 136]),
   "norms, rope and gated units in eights": (c) => {
     const [x, weight, dy] = [c.normal(70, 128), c.normal(128), c.normal(70, 128)];
     const tables = [c.normal(35, 32), c.normal(35, 32)];
@@ -170,6 +194,8 @@ const cases: Readonly<Record<string, (c: Case) => readonly ValueId[]>> = {
       ...c.b.apply("groupedBiasGrad", [dy, counts], {}),
     ];
   },
+  "an expert layer that scales narrow rows": (c) => expertLayer(c, [90, 30, 13]),
+  "an expert layer that scales results": (c) => expertLayer(c, [90, 13, 30]),
   "an embedding of 70,000 words and its gradient": (c) => {
     const ids = c.ints(70_000, 2500);
     return [c.b.op("embeddingGrad", [ids, c.normal(2500, 5)], { vocab: 70_000 })];
@@ -243,12 +269,55 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, agrees with th
   });
 });
 
+/** The nearest numbers of bfloat16: 8 bits of mantissa. */
+const toBfloat16 = (data: Float64Array): Float64Array =>
+  data.map((x) => {
+    const unit = 2 ** (Math.floor(Math.log2(Math.abs(x))) - 7);
+    return x === 0 ? 0 : Math.round(x / unit) * unit;
+  });
+
 describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, in bfloat16`, () => {
+  it("a router's product and its gradient are as exact as in float32", async () => {
+    const c = new Case();
+    const [tokens, hidden, experts] = [96, 72, 16];
+    const [x, router] = [c.normal(tokens, hidden), c.normal(experts, hidden)];
+    c.feeds[0] = toBfloat16(c.feeds[0]!);
+    // An input counts as either; what a node makes is stored as bfloat16, and dispatched rows are as they were.
+    const { order, inverse } = routed(c, tokens, 4, 1);
+    const rows = c.b.op("dispatch", [c.b.scale(x, 2), order, inverse], { k: 1 });
+    const logits = c.b.op("matmul", [rows, router], { transA: false, transB: true });
+    const chances = c.b.op("softmax", [logits], {});
+    const seed = c.normal(tokens, experts);
+    c.feeds[3] = toBfloat16(c.feeds[3]!);
+    const loss = c.b.op("reduceSum", [c.b.mul(chances, seed)], { axes: [0, 1], keepDims: false });
+    const [dx, drouter] = backward(c.b, loss, [x, router]);
+    const graph = c.b.finish([logits, drouter!, dx!]);
+    const list = lowerToLaunches(graph, { precision: "bf16" });
+    const products = list.launches.flatMap((launch) => (launch.kind === "product" ? [launch.compute] : []));
+    expect(products).toEqual(["bf16", "bf16", "bf16"]);
+    const expected = evaluate(graph, c.feeds);
+    const actual = await runOnCuda(graph, c.feeds, { precision: "bf16" });
+    for (const [i, bound] of [1e-6, 1e-6, 2 ** -7].entries()) {
+      const { data } = expected[i]!;
+      const size = data.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+      const worst = data.reduce((most, value, at) => Math.max(most, Math.abs(actual[i]![at]! - value)), 0);
+      expect(worst / size, `output ${i}`).toBeLessThan(bound);
+    }
+  });
+});
+
+/** The kernels that the GPU gets, and those that every GPU from compute capability 8.0 on runs. */
+const tables: readonly (readonly [string, CudaLowerOptions])[] = [
+  ["the GPU's kernels", {}],
+  ...(cudaMachine === "a GPU" ? [["kernels of 8.0", { chip: oldest }] as const] : []),
+];
+
+describe.skipIf(cudaMachine === "no machine").each(tables)(`on ${cudaMachine}, in bfloat16, %s`, (_, table) => {
   it.each(Object.keys(tensorCases))("%s: within 2^-6 of the interpreter", async (name) => {
     const c = new Case();
     const graph: Graph = c.b.finish(tensorCases[name]!(c));
     const expected = evaluate(graph, c.feeds);
-    const options = { ...lowering, precision: "bf16" } as const;
+    const options = { ...lowering, ...table, precision: "bf16" } as const;
     const actual = await runOnCuda(graph, c.feeds, options);
     for (const [i, { data }] of expected.entries()) {
       const found = actual[i]!;

@@ -6,7 +6,8 @@ import { typeOf, type Prim } from "../../../src/graph/ir/ir.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { cases, makeCase, type Case } from "../../graph/ir/cases.js";
 import { cudaMachine } from "../../support/cuda.js";
-import { runOnCuda } from "./run-list.js";
+import type { CudaLowerOptions } from "../../../src/engine/cuda/lowering/context.js";
+import { oldest, runOnCuda } from "./run-list.js";
 
 /** Relative to an output's largest number (at least 1), where it is not 1e-5. */
 const float32Bounds: Partial<Record<Prim, number>> = {
@@ -71,14 +72,20 @@ function bfloat16(x: number): number {
   return Math.round(x / unit) * unit;
 }
 
-describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, in bfloat16`, () => {
+/** The kernels that the GPU gets, and those that every GPU from compute capability 8.0 on runs. */
+const tables: readonly (readonly [string, CudaLowerOptions])[] = [
+  ["the GPU's kernels", {}],
+  ...(cudaMachine === "a GPU" ? [["kernels of 8.0", { chip: oldest }] as const] : []),
+];
+
+describe.skipIf(cudaMachine === "no machine").each(tables)(`on ${cudaMachine}, in bfloat16, %s`, (_, table) => {
   it.each(Object.keys(cases) as Prim[])("%s is as near to the interpreter as bfloat16 allows", async (prim) => {
     await fc.assert(
       fc.asyncProperty(fc.gen(), async (draw) => {
         const { graph, feeds: exact } = makeCase(prim, draw);
         const feeds = exact.map((data) => data.map(bfloat16));
         const expected = evaluate(graph, feeds);
-        const actual = await runOnCuda(graph, feeds, { precision: "bf16" });
+        const actual = await runOnCuda(graph, feeds, { ...table, precision: "bf16" });
         const bound = (bfloat16Bounds[prim] ?? usualBound) * 2 ** -8;
         for (const [i, { data }] of expected.entries()) {
           const size = Math.max(1, ...data.map(Math.abs));

@@ -6,10 +6,13 @@ import { DeviceProgram } from "../../../src/engine/cuda/program.js";
 import { Stream } from "../../../src/engine/cuda/stream.js";
 import { elements, typeOf, type Graph } from "../../../src/graph/ir/ir.js";
 
+/** The least that kernels are chosen for. */
+export const oldest = { capability: 80, multiprocessors: 4 } as const;
+
 /** One for all runs of a process: its scratch memory is large. */
 let shared: Stream | undefined;
 
-/** Numbers of each output, in order. */
+/** Numbers of each output, in order. Kernels are chosen by the GPU, if the options do not say by which. */
 export async function runOnCuda(
   graph: Graph,
   feeds: readonly Float64Array[],
@@ -20,7 +23,7 @@ export async function runOnCuda(
   const memory = (id: number) => gpu.allocate(4 * elements(typeOf(graph, id).shape), "a test");
   const [inputs, outputs] = [graph.inputs.map(memory), graph.outputs.map(memory)];
   const addresses = (of: typeof inputs) => of.map(({ address }) => address);
-  const program = await DeviceProgram.open(stream, lowerToLaunches(graph, options), {
+  const program = await DeviceProgram.open(stream, lowerToLaunches(graph, { chip: gpu.chip, ...options }), {
     inputs: addresses(inputs),
     outputs: addresses(outputs),
   });

@@ -39,7 +39,8 @@ API int cuDeviceGetCount(int* n) { *n = 1; return failing("cuDeviceGetCount"); }
 API int cuDeviceGet(int* d, int i) { *d = i; return i == 0 ? 0 : 101; }
 API int cuDeviceGetName(char* name, int n, int) { snprintf(name, n, "emulated GPU"); return 0; }
 API int cuDeviceGetAttribute(int* v, int attribute, int) {
-  *v = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 16 ? 4 : attribute == 97 ? 232448 : 0; return 0;
+  // Compute capability 8.0: what 9.0 has beyond it is not emulated.
+  *v = attribute == 75 ? 8 : attribute == 76 ? 0 : attribute == 16 ? 4 : attribute == 97 ? 232448 : 0; return 0;
 }
 API int cuDeviceTotalMem_v2(size_t* n, int) { *n = total(); return 0; }
 API int cuDevicePrimaryCtxRetain(u64* c, int) { *c = 1; return failing("cuDevicePrimaryCtxRetain"); }
@@ -91,6 +92,7 @@ API int cuModuleGetFunction(u64* f, u64 m, const char* name) {
   *f = (u64) new Function{(void (*)(void*, const int*, const int*, int, void**))dlsym(h, "emuLaunch"), call, count}; return 0;
 }
 API int cuFuncSetAttribute(u64, int, int) { return 0; }
+API int cuTensorMapEncodeTiled(u64, int, unsigned, u64, const u64*, const u64*, const unsigned*, const unsigned*, int, int, int, int) { return 801; }
 API int cuLaunchKernel(u64 f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, u64, void** p, void**) {
   if (int e = failing("cuLaunchKernel")) return e;
   if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || bx * by * bz > 1024 || shared > 232448) return 1;

@@ -248,3 +248,27 @@ KERNEL fromBf16(const bf16* x, float* out, i64 n) {
       },
       [&](i64 i) { out[i] = load(x, i); });
 }
+
+// x [rows, size] in three parts, the number nearest to it in bf16 and twice that nearest to what is left, whose sum it
+// is. Element (r, i) of the part at place p goes to r * rowStride + p * partStride + i; hexadecimal digit p of `which`
+// says which part it is.
+KERNEL splitFloats(const float* x, bf16* out, i64 n, int size, i64 rowStride, i64 partStride, int which) {
+  for (i64 at = blockIdx.x * (i64)blockDim.x + threadIdx.x; at < n; at += (i64)gridDim.x * blockDim.x) {
+    bf16 parts[3];
+    float left = x[at];
+    for (int p = 0; p < 3; p++) {
+      store(parts, p, left);
+      left -= load(parts, p);
+    }
+    i64 to = at / size * rowStride + at % size;
+    for (int p = 0; p < 3; p++) out[to + p * partStride] = parts[(which >> (4 * p)) & 15];
+  }
+}
+
+// out [rows, size] = sums of three matrices that lie as those of `splitFloats`, the last one being the smallest.
+KERNEL joinParts(const float* x, float* out, i64 n, int size, i64 rowStride, i64 partStride) {
+  for (i64 at = blockIdx.x * (i64)blockDim.x + threadIdx.x; at < n; at += (i64)gridDim.x * blockDim.x) {
+    const float* from = x + at / size * rowStride + at % size;
+    out[at] = from[0] + (from[partStride] + from[2 * partStride]);
+  }
+}

@@ -2,39 +2,61 @@
 // N tokens, K experts for each, R = N * K routed rows, E experts; `counts` [E] says how many rows each expert has. Rows
 // behind those belong to nobody (choices that a capacity dropped).
 
-// x [N, H] -> [R, H]: row of the slot at each sorted place. A block for each routed row; rows of a multiple of 8
-// elements are moved in eights, here and below.
-KERNEL dispatch(const A* x, const int* order, A* out, int H, int K) {
-  const A* from = x + (i64)(order[blockIdx.x] / K) * H;
-  A* to = out + (i64)blockIdx.x * H;
-  float v[8];
-  if (H % 8 == 0)
-    for (int i = threadIdx.x * 8; i < H; i += blockDim.x * 8) {
-      load8(from, i, v);
-      store8(to, i, v);
-    }
-  else
-    for (int i = threadIdx.x; i < H; i += blockDim.x) to[i] = from[i];
+// Rows of a block of kernels where each row has a warp.
+#define ROW_WARPS 8
+
+// x [N, H] -> [R, H]: row of the slot at each sorted place. A warp for each routed row; rows of a multiple of 8 elements
+// are moved in eights, here and below.
+KERNEL dispatch(const A* x, const int* order, A* out, int R, int H, int K) {
+  int row = blockIdx.x * ROW_WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (row >= R) return;
+  const A* from = x + (i64)(order[row] / K) * H;
+  A* to = out + (i64)row * H;
+  if (H % 8 != 0) {
+    for (int i = lane; i < H; i += 32) to[i] = from[i];
+    return;
+  }
+  // Four loads are on their way at a time.
+  const uint4* source = (const uint4*)from;
+  uint4 *target = (uint4*)to, v[4];
+  int n = H * (int)sizeof(A) / 16;
+  for (int i0 = lane; i0 < n; i0 += 128) {
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      if (i0 + 32 * j < n) v[j] = source[i0 + 32 * j];
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      if (i0 + 32 * j < n) target[i0 + 32 * j] = v[j];
+  }
 }
 
-// y [R, H] -> [N, H]: sums of each token's rows, best choice first. A block for each token.
-KERNEL combine(const A* y, const int* inverse, A* out, int H, int K) {
+// y [R, H] -> [N, H]: sums of each token's rows, best choice first, times the weights of its slots where `weights` is not
+// null, and `addend` [N, H] where that is not null, which may be `out`. A block for each token.
+KERNEL combine(const A* y, const float* weights, const int* inverse, const A* addend, A* out, int H, int K) {
   float sums[8], v[8];
+  i64 own = (i64)blockIdx.x * K, at = (i64)blockIdx.x * H;
   if (H % 8 == 0) {
     for (int i = threadIdx.x * 8; i < H; i += blockDim.x * 8) {
       for (int j = 0; j < 8; j++) sums[j] = 0.0f;
       for (int k = 0; k < K; k++) {
-        load8(y, (i64)inverse[blockIdx.x * K + k] * H + i, v);
+        float weight = weights == 0 ? 1.0f : weights[own + k];
+        load8(y, (i64)inverse[own + k] * H + i, v);
+        for (int j = 0; j < 8; j++) sums[j] += weight * v[j];
+      }
+      if (addend != 0) {
+        load8(addend, at + i, v);
         for (int j = 0; j < 8; j++) sums[j] += v[j];
       }
-      store8(out, (i64)blockIdx.x * H + i, sums);
+      store8(out, at + i, sums);
     }
     return;
   }
   for (int i = threadIdx.x; i < H; i += blockDim.x) {
     float sum = 0.0f;
-    for (int k = 0; k < K; k++) sum += load(y, (i64)inverse[blockIdx.x * K + k] * H + i);
-    store(out, (i64)blockIdx.x * H + i, sum);
+    for (int k = 0; k < K; k++)
+      sum += (weights == 0 ? 1.0f : weights[own + k]) * load(y, (i64)inverse[own + k] * H + i);
+    if (addend != 0) sum += load(addend, at + i);
+    store(out, at + i, sum);
   }
 }
 
@@ -77,6 +99,91 @@ KERNEL scaleRowsGrad(const A* y, const float* weights, const int* order, const A
     }
   dot = blockSum(dot, scratch);
   if (threadIdx.x == 0) dweights[slot] = dot;
+}
+
+// scaleRowsGrad of what `dispatch` makes of x [N, H]: dy [R, H] and the gradients of weights. A warp for each row.
+KERNEL dispatchScaled(const A* y, const A* x, const float* weights, const int* order, A* dy, float* dweights, int R,
+                      int H, int K) {
+  int row = blockIdx.x * ROW_WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (row >= R) return;
+  int slot = order[row];
+  float weight = weights[slot], dot = 0.0f, v[8], d[8];
+  i64 at = (i64)row * H, from = (i64)(slot / K) * H;
+  if (H % 8 == 0)
+    for (int i = lane * 8; i < H; i += 256) {
+      load8(y, at + i, v);
+      load8(x, from + i, d);
+      for (int j = 0; j < 8; j++) {
+        dot += d[j] * v[j];
+        d[j] *= weight;
+      }
+      store8(dy, at + i, d);
+    }
+  else
+    for (int i = lane; i < H; i += 32) {
+      float g = load(x, from + i);
+      dot += g * load(y, at + i);
+      store(dy, at + i, g * weight);
+    }
+  dot = warpSum(dot);
+  if (lane == 0) dweights[slot] = dot;
+}
+
+// Gated units of rows times the weight of each row's slot. A warp for each row.
+KERNEL scaledGate(const A* gate, const A* up, const float* weights, const int* order, A* out, int R, int H) {
+  int row = blockIdx.x * ROW_WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (row >= R) return;
+  float weight = weights[order[row]], g[8], u[8];
+  i64 at = (i64)row * H;
+  if (H % 8 == 0)
+    for (int i = lane * 8; i < H; i += 256) {
+      load8(gate, at + i, g);
+      load8(up, at + i, u);
+      for (int j = 0; j < 8; j++) g[j] = g[j] * sigmoid(g[j]) * u[j] * weight;
+      store8(out, at + i, g);
+    }
+  else
+    for (int i = lane; i < H; i += 32) {
+      float x = load(gate, at + i);
+      store(out, at + i, x * sigmoid(x) * load(up, at + i) * weight);
+    }
+}
+
+// Gradients of gate and up become x and y, that of the result being d times the weight; returns d times the result.
+DEVICE float scaledSlopes(float& x, float& y, float d, float weight) {
+  float s = sigmoid(x), unit = x * s, result = unit * y;
+  float dgate = d * weight * y * s * (1.0f + x * (1.0f - s));
+  y = d * weight * unit;
+  x = dgate;
+  return d * result;
+}
+
+// Gradients of gates, ups and weights of `scaledGate`, d [R, H] being that of its result. A warp for each row.
+KERNEL scaledGateGrad(const A* gate, const A* up, const A* d, const float* weights, const int* order, A* dgate, A* dup,
+                      float* dweights, int R, int H) {
+  int row = blockIdx.x * ROW_WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (row >= R) return;
+  int slot = order[row];
+  float weight = weights[slot], dot = 0.0f, g[8], u[8], v[8];
+  i64 at = (i64)row * H;
+  if (H % 8 == 0)
+    for (int i = lane * 8; i < H; i += 256) {
+      load8(gate, at + i, g);
+      load8(up, at + i, u);
+      load8(d, at + i, v);
+      for (int j = 0; j < 8; j++) dot += scaledSlopes(g[j], u[j], v[j], weight);
+      store8(dgate, at + i, g);
+      store8(dup, at + i, u);
+    }
+  else
+    for (int i = lane; i < H; i += 32) {
+      float x = load(gate, at + i), y = load(up, at + i);
+      dot += scaledSlopes(x, y, load(d, at + i), weight);
+      store(dgate, at + i, x);
+      store(dup, at + i, y);
+    }
+  dot = warpSum(dot);
+  if (lane == 0) dweights[slot] = dot;
 }
 
 // Tiles of 64 by 64, steps of 16; 256 threads, 16 results each.

@@ -31,6 +31,23 @@ export const reads = (buffer: BufferId): Argument => ({ kind: "pointer", buffer,
 export const writes = (buffer: BufferId): Argument => ({ kind: "pointer", buffer, access: "write" });
 /** A buffer that a kernel reads, or the null pointer where there is none. */
 export const readsOrNull = (buffer: BufferId | null): Argument => (buffer === null ? nothing : reads(buffer));
+/** Tensor maps of matrices [rows, columns] of bfloat16, one for each buffer, for boxes of `boxRows` rows. */
+export const tensorMaps = (
+  buffers: readonly BufferId[],
+  [rows, columns]: readonly [number, number],
+  boxRows: number,
+): Argument => ({ kind: "maps", buffers, rows, columns, boxRows });
+
+/** As `tensorMaps`, of rows that may lie apart. */
+export const viewMap = (
+  { buffer, first, stride }: View,
+  [rows, columns]: readonly [number, number],
+  boxRows: number,
+): Argument => ({
+  kind: "maps",
+  ...{ buffers: [buffer], rows, columns, boxRows },
+  ...(stride === columns ? {} : { apart: { first, stride } }),
+});
 /** The null pointer, which tells a kernel that an input is absent. */
 export const nothing: Argument = { kind: "null" };
 /** A 32-bit whole number. */
@@ -53,6 +70,9 @@ export const blocksFor = (n: number, threads = THREADS): number => Math.max(1, M
 export const EIGHT = 8;
 /** Threads of a block for rows of `size` elements: as many as have work, in whole warps. */
 export const threadsFor = (size: number): number => Math.max(32, Math.min(THREADS, Math.ceil(size / EIGHT / 32) * 32));
+
+/** Rows of a block where each row has a warp. */
+export const ROW_WARPS = 8;
 
 /** The grid of a kernel that walks over `n` elements. */
 export const gridFor = (n: number): readonly [number, number, number] => [
@@ -96,6 +116,19 @@ const floatReaders: ReadonlySet<Prim> = new Set<Prim>([
 /** Primitives that work element by element: what reads their result reads their input, too. */
 const pointwise: ReadonlySet<Prim> = new Set<Prim>(["add", "sub", "mul", "scale", "tanh", "reshape"]);
 
+/** What lowering has to know of a GPU. */
+export interface Chip {
+  /** Compute capability, 90 for 9.0. */
+  readonly capability: number;
+  readonly multiprocessors: number;
+}
+
+/** The compute capability that has wgmma and TMA. */
+const HOPPER = 90;
+
+/** Whether kernels that use what compute capability 9.0 alone has run on a GPU. */
+export const isHopper = (chip: Chip | undefined): chip is Chip => chip?.capability === HOPPER;
+
 /** How a graph is lowered. */
 export interface CudaLowerOptions {
   /**
@@ -106,6 +139,8 @@ export interface CudaLowerOptions {
   readonly precision?: Precision;
   /** Logits of a head with its loss that exist at once; tokens are cut into runs by it. */
   readonly mostLogits?: number;
+  /** The GPU, where kernels may be chosen by it; left out: kernels that every GPU from compute capability 8.0 on runs. */
+  readonly chip?: Chip;
   /** Where inputs lie as bfloat16, and outputs, so that neighbours can be multiplied together. */
   readonly layout?: Layout;
 }
@@ -251,7 +286,8 @@ export class Context {
     return this.regions.has(root) && !this.fills.has(root);
   }
 
-  private isOutput(id: ValueId): boolean {
+  /** Whether a value is an output of the graph, under any of its names. */
+  isOutput(id: ValueId): boolean {
     const root = this.rootOf(id);
     return this.graph.outputs.some((output) => this.rootOf(output) === root);
   }
@@ -591,7 +627,8 @@ export class Context {
   private bytesMoved(args: readonly Argument[]): number {
     const size = (buffer: BufferId): number => at(this.buffers, buffer).bytes;
     return args.reduce((sum, argument) => {
-      if (argument.kind === "table") return sum + argument.buffers.reduce((total, buffer) => total + size(buffer), 0);
+      if (argument.kind === "table" || argument.kind === "maps")
+        return sum + argument.buffers.reduce((total, buffer) => total + size(buffer), 0);
       if (argument.kind !== "pointer") return sum;
       return sum + size(argument.buffer) * (argument.access === "update" ? 2 : 1);
     }, 0);

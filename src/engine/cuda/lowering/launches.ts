@@ -40,6 +40,19 @@ export type Argument =
     }
   /** The address of an array of addresses, one for each buffer. */
   | { readonly kind: "table"; readonly buffers: readonly BufferId[]; readonly access: Access }
+  /**
+   * The address of tensor maps, one for each buffer: how copies by TMA find boxes of 64 columns and `boxRows` rows in a
+   * matrix of bfloat16, exchanging pieces of 16 bytes within 128 as wgmma wants it. Maps count as read.
+   */
+  | {
+      readonly kind: "maps";
+      readonly buffers: readonly BufferId[];
+      readonly rows: number;
+      readonly columns: number;
+      readonly boxRows: number;
+      /** Where a matrix begins in its buffer and what lies between its rows, in elements; left out: rows in a row. */
+      readonly apart?: { readonly first: number; readonly stride: number };
+    }
   | { readonly kind: "null" }
   | { readonly kind: "int"; readonly value: number }
   | { readonly kind: "long"; readonly value: number }
@@ -51,10 +64,12 @@ export type KernelModule =
   | "elementwise"
   | "experts"
   | "flash"
+  | "flash-hopper"
   | "grouped"
   | "head"
   | "norm"
   | "optimizer"
+  | "ragged"
   | "reduce"
   | "route"
   | "sort"
@@ -135,6 +150,7 @@ export function touched(launch: Launch): readonly (readonly [BufferId, Access])[
   return launch.arguments.flatMap((argument): (readonly [BufferId, Access])[] => {
     if (argument.kind === "pointer") return [[argument.buffer, argument.access]];
     if (argument.kind === "table") return argument.buffers.map((buffer) => [buffer, argument.access] as const);
+    if (argument.kind === "maps") return argument.buffers.map((buffer) => [buffer, "read"] as const);
     return [];
   });
 }

@@ -2,6 +2,7 @@
 import type { Graph, Node } from "../../../graph/ir/ir.js";
 import { verify } from "../../../graph/ir/passes.js";
 import { Context, type CudaLowerOptions } from "./context.js";
+import { ExpertFusions } from "./expert-fusions.js";
 import type { LaunchList } from "./launches.js";
 import { Joints } from "./joint.js";
 import { planMemory } from "./memory.js";
@@ -14,10 +15,11 @@ import { rules } from "./rules.js";
 export function lowerToLaunches(graph: Graph, options: CudaLowerOptions = {}): LaunchList {
   verify(graph);
   const context = new Context(graph, options);
+  const expertLayers = new ExpertFusions(context);
   const joints = new Joints(context);
   for (const [index, node] of graph.nodes.entries()) {
     const open = context.begin(index);
-    if (joints.lower(index) || !open) continue;
+    if (joints.lower(index) || expertLayers.lower(index) || !open) continue;
     (rules[node.prim] as (c: Context, node: Node) => void)(context, node);
     context.settle(index);
   }

@@ -40,6 +40,12 @@ function printArgument(list: LaunchList, argument: Argument): string {
       return marks[argument.access] + placeOf(list, argument.buffer, argument.offset);
     case "table":
       return `${marks[argument.access]}[${argument.buffers.map((id) => placeOf(list, id)).join(" ")}]`;
+    case "maps": {
+      const { buffers, rows, columns, boxRows, apart } = argument;
+      const places = buffers.map((id) => placeOf(list, id, 2 * (apart?.first ?? 0)));
+      const size = `${rows}x${columns}${apart === undefined ? "" : ` of ${apart.stride}`}`;
+      return `{${places.join(" ")} ${size}/${boxRows}}`;
+    }
     case "null":
       return "-";
     case "int":

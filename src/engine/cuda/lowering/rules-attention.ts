@@ -1,7 +1,24 @@
 /** Attention (see attention.cu). N = B batch x S sequence tokens, D size of a head, V size of a value head. */
 import { attentionExtras, type AttentionAttrs, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
-import { blocksFor, float, int, nothing, reads, readsOrNull, useKey, writes, type Context } from "./context.js";
-import type { BufferId, Storage } from "./launches.js";
+import {
+  EIGHT,
+  blocksFor,
+  bytesPer,
+  float,
+  int,
+  isHopper,
+  nothing,
+  reads,
+  readsOrNull,
+  tensorMaps,
+  useKey,
+  viewMap,
+  viewed,
+  writes,
+  type Context,
+  type View,
+} from "./context.js";
+import type { Argument, BufferId, Storage } from "./launches.js";
 
 /** Queries or keys of a block, a warp for each. */
 const WARPS = 8;
@@ -51,6 +68,88 @@ const flashSizes = ({ sequence, heads, kvHeads, scale, window, softcap }: Attent
 /** Bytes of so many tiles of a head's rows. */
 const tiles = (count: number, { headDim }: AttentionAttrs): number => count * FLASH_ROWS * headDim * 2;
 
+/** Tiles in flight in each kernel of flash-hopper.cu, by heads' size. */
+const hopperStages: Readonly<Record<number, { readonly forward: number; readonly gradient: number }>> = {
+  64: { forward: 2, gradient: 3 },
+  128: { forward: 2, gradient: 2 },
+};
+const stagesOf = ({ headDim }: AttentionAttrs) => hopperStages[headDim] ?? { forward: 2, gradient: 2 };
+/** Bytes of logs and dots beside a tile, and of barriers. */
+const NUMBERS = 1024;
+const BARRIERS = 64;
+
+/** Whether the kernels of flash-hopper.cu take this attention. */
+const takesHopper = (c: Context, attrs: AttentionAttrs, real: Storage): boolean =>
+  isHopper(c.options.chip) && takesFlash(attrs, real) && attrs.softcap === null;
+
+/** Bytes of so many values of all heads and of heads of keys. */
+const rowBytes = (attrs: AttentionAttrs, ofHeads: number, ofKvHeads: number): number =>
+  bytesPer.bf16 * attrs.batch * attrs.sequence * attrs.headDim * (ofHeads * attrs.heads + ofKvHeads * attrs.kvHeads);
+
+/** Rows of a value as tiles of a head. */
+function headMap(c: Context, id: ValueId): Argument {
+  const [rows, size] = c.rowsOf(id);
+  const view = c.viewOf(id, "bf16");
+  const taken = [view.first, view.stride].every((elements) => elements % EIGHT === 0);
+  return taken ? viewMap(view, [rows, size], FLASH_ROWS) : tensorMaps([c.as(id, "bf16")], [rows, size], FLASH_ROWS);
+}
+
+/** The gradients of queries, keys and values by flash-hopper.cu. */
+function hopperGradients(
+  c: Context,
+  attrs: AttentionAttrs,
+  [q, k, v, dout]: readonly [ValueId, ValueId, ValueId, ValueId],
+  { out, lse, segmentIds }: { readonly out: BufferId; readonly lse: BufferId; readonly segmentIds: ValueId | null },
+  [dq, dk, dv]: readonly [ValueId, ValueId, ValueId],
+): void {
+  const { batch, sequence, heads, kvHeads, headDim, scale, window } = attrs;
+  const padded = blocksFor(sequence, FLASH_ROWS) * FLASH_ROWS;
+  const stats = c.scratch(2 * batch * heads * padded);
+  const maps = [q, k, v, dout].map((id) => headMap(c, id));
+  const sizes = [...[sequence, heads, kvHeads].map(int), float(scale), int(window ?? 0), int(padded)];
+  const [toQ, toK, toV] = [dq, dk, dv].map((id) => c.defineRows(id, [], "bf16")) as [View, View, View];
+  const segments = orNull(c, segmentIds);
+  const grad = reads(c.as(dout, "bf16"));
+  const common = { module: "flash-hopper", real: "bf16", block: FLASH_THREADS } as const;
+  const blocks = blocksFor(sequence, FLASH_ROWS);
+  const stages = stagesOf(attrs).gradient;
+  c.kernel({
+    ...common,
+    kernel: `flashGradQ${headDim}`,
+    grid: [blocks, heads, batch],
+    shared: tiles(2 + 2 * stages, attrs) + BARRIERS,
+    flops: 6 * pairsOf(attrs) * headDim,
+    bytes: rowBytes(attrs, 4, 2),
+    arguments: [
+      ...maps,
+      segments,
+      reads(out),
+      grad,
+      reads(lse),
+      writes(stats),
+      viewed(toQ, "write", "bf16"),
+      ...sizes,
+      int(toQ.stride),
+    ],
+  });
+  c.kernel({
+    ...common,
+    kernel: `flashGradKV${headDim}`,
+    grid: [blocks, kvHeads, batch],
+    shared: tiles(2 + 2 * stages, attrs) + stages * NUMBERS + BARRIERS,
+    flops: 8 * pairsOf(attrs) * headDim,
+    bytes: rowBytes(attrs, 2, 4),
+    arguments: [
+      ...maps,
+      segments,
+      reads(stats),
+      ...[toK, toV].map((to) => viewed(to, "write", "bf16")),
+      ...sizes,
+      ...[toK, toV].map(({ stride }) => int(stride)),
+    ],
+  });
+}
+
 interface Extras {
   readonly sinks: ValueId | null;
   readonly segmentIds: ValueId | null;
@@ -66,7 +165,30 @@ function forward(
   extras: Extras,
   to: { readonly out: BufferId; readonly lse: BufferId | null; readonly real: Storage },
 ): void {
-  const { batch, sequence, heads, headDim, valueDim } = attrs;
+  const { batch, sequence, heads, kvHeads, headDim, valueDim, scale, window } = attrs;
+  if (takesHopper(c, attrs, to.real)) {
+    c.kernel({
+      module: "flash-hopper",
+      kernel: `flash${headDim}`,
+      real: "bf16",
+      grid: [blocksFor(sequence, FLASH_ROWS), heads, batch],
+      block: FLASH_THREADS,
+      shared: tiles(1 + 2 * stagesOf(attrs).forward, attrs) + BARRIERS,
+      flops: 4 * pairsOf(attrs) * headDim,
+      bytes: rowBytes(attrs, 2, 2),
+      arguments: [
+        ...[q, k, v].map((id) => headMap(c, id)),
+        orNull(c, extras.sinks),
+        orNull(c, extras.segmentIds),
+        writes(to.out),
+        to.lse === null ? nothing : writes(to.lse),
+        ...[sequence, heads, kvHeads].map(int),
+        float(scale),
+        int(window ?? 0),
+      ],
+    });
+    return;
+  }
   if (takesFlash(attrs, to.real)) {
     c.kernel({
       module: "flash",
@@ -138,39 +260,15 @@ export function lowerAttention(c: Context, node: NodeOf<"attention">): void {
   c.kept.set(key, [out, lse]);
 }
 
-/** Appends the launches of `attentionGrad`, whose shapes are those of the primitive in graph/ir/ir.ts. */
-export function lowerAttentionGrad(c: Context, node: NodeOf<"attentionGrad">): void {
-  const { attrs } = node;
-  const [q, k, v] = node.in;
-  const [dq, dk, dv, dsinks] = node.out;
+/** The gradients of queries, keys and values by flash.cu or attention.cu. */
+function portableGradients(
+  c: Context,
+  attrs: AttentionAttrs,
+  sources: readonly Argument[],
+  [dq, dk, dv]: readonly [ValueId, ValueId, ValueId, ...ValueId[]],
+  real: Storage,
+): void {
   const { batch, sequence, heads, kvHeads, headDim, valueDim } = attrs;
-  const rows = batch * sequence * heads;
-  const extras = attentionExtras(attrs, node.in);
-  const kept = c.kept.get(keyOf(attrs, node.in));
-  // The output's gradient comes last: there are at least q, k and v before it.
-  const last = node.in.at(-1)!;
-  const real = c.realOf(q, k, v);
-  const [out, lse] = kept ?? [c.scratch(rows * valueDim, real), c.scratch(rows)];
-  if (out === undefined || lse === undefined) throw new Error("attention has kept neither output nor denominators");
-  if (kept === undefined) forward(c, attrs, node.in, extras, { out, lse, real });
-  const dout = reads(c.as(last, real));
-  const dots = c.scratch(rows);
-  c.kernel({
-    module: "attention",
-    kernel: "attentionDots",
-    real,
-    grid: [blocksFor(rows, WARPS), 1, 1],
-    block: WARPS * LANES,
-    flops: 2 * rows * valueDim,
-    arguments: [reads(out), dout, writes(dots), int(rows), int(valueDim)],
-  });
-  const sources = [
-    ...[q, k, v].map((id) => reads(c.as(id, real))),
-    orNull(c, extras.segmentIds),
-    dout,
-    reads(lse),
-    reads(dots),
-  ];
   const flash = takesFlash(attrs, real);
   const common = {
     module: "attention",
@@ -206,6 +304,45 @@ export function lowerAttentionGrad(c: Context, node: NodeOf<"attentionGrad">): v
         arguments: [...sources, ...targets, ...sizes(attrs)],
       });
   }
+}
+
+/** Appends the launches of `attentionGrad`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerAttentionGrad(c: Context, node: NodeOf<"attentionGrad">): void {
+  const { attrs } = node;
+  const [q, k, v] = node.in;
+  const [dq, dk, dv, dsinks] = node.out;
+  const { batch, sequence, heads, valueDim } = attrs;
+  const rows = batch * sequence * heads;
+  const extras = attentionExtras(attrs, node.in);
+  const kept = c.kept.get(keyOf(attrs, node.in));
+  // The output's gradient comes last: there are at least q, k and v before it.
+  const last = node.in.at(-1)!;
+  const real = c.realOf(q, k, v);
+  const [out, lse] = kept ?? [c.scratch(rows * valueDim, real), c.scratch(rows)];
+  if (out === undefined || lse === undefined) throw new Error("attention has kept neither output nor denominators");
+  if (kept === undefined) forward(c, attrs, node.in, extras, { out, lse, real });
+  const hopper = takesHopper(c, attrs, real);
+  if (hopper) hopperGradients(c, attrs, [q, k, v, last], { out, lse, segmentIds: extras.segmentIds }, [dq, dk, dv]);
+  if (hopper && dsinks === undefined) return;
+  const dout = reads(c.as(last, real));
+  const dots = c.scratch(rows);
+  c.kernel({
+    module: "attention",
+    kernel: "attentionDots",
+    real,
+    grid: [blocksFor(rows, WARPS), 1, 1],
+    block: WARPS * LANES,
+    flops: 2 * rows * valueDim,
+    arguments: [reads(out), dout, writes(dots), int(rows), int(valueDim)],
+  });
+  const sources = [
+    ...[q, k, v].map((id) => reads(c.as(id, real))),
+    orNull(c, extras.segmentIds),
+    dout,
+    reads(lse),
+    reads(dots),
+  ];
+  if (!hopper) portableGradients(c, attrs, sources, node.out, real);
   if (dsinks === undefined || extras.sinks === null) return;
   c.kernel({
     module: "attention",

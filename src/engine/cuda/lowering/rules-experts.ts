@@ -5,6 +5,7 @@
 import type { NodeOf, ValueId } from "../../../graph/ir/ir.js";
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
 import {
+  ROW_WARPS,
   blocksFor,
   int,
   nothing,
@@ -16,6 +17,7 @@ import {
   type Context,
 } from "./context.js";
 import type { BufferId, Storage } from "./launches.js";
+import { leftMap, raggedRows, raggedWeightGradient, rowMap, takesRagged, turnedMaps, weightMaps } from "./ragged.js";
 
 /** Items of one tile of the sort, as in sort.cu. */
 const TILE = 1024;
@@ -164,12 +166,42 @@ export function lowerDispatch(c: Context, node: NodeOf<"dispatch">): void {
     module: "experts",
     kernel: "dispatch",
     real,
-    grid: [rows, 1, 1],
-    block: threadsFor(size),
+    grid: [blocksFor(rows, ROW_WARPS), 1, 1],
     arguments: [
       reads(c.as(x, real)),
       reads(c.of(order)),
       writes(c.define(node.out[0], real)),
+      int(rows),
+      int(size),
+      int(node.attrs.k),
+    ],
+  });
+}
+
+/** Sums of each token's rows, times `weights` if there are any; and what else is added to them, if that is there. */
+export function combineRows(
+  c: Context,
+  { node, y, weights }: { readonly node: NodeOf<"combine">; readonly y: ValueId; readonly weights: ValueId | null },
+): void {
+  const [, , inverse] = node.in;
+  const [out] = node.out;
+  const [rows, size] = matrixSizes(typeOf(c.graph, out));
+  const real = c.realOf(y);
+  const sources = [reads(c.as(y, real)), readsOrNull(weights === null ? null : c.of(weights)), reads(c.of(inverse))];
+  const sum = c.sumOf(out, real);
+  const addend = sum === null ? null : c.as(sum.other, real);
+  const to = sum === null ? c.define(out, real) : c.defineSum(sum, real);
+  c.kernel({
+    module: "experts",
+    kernel: "combine",
+    real,
+    grid: [rows, 1, 1],
+    block: threadsFor(size),
+    flops: rows * size * node.attrs.k * (weights === null ? 1 : 2),
+    arguments: [
+      ...sources,
+      addend === to ? { kind: "pointer", buffer: to, access: "update" } : readsOrNull(addend),
+      writes(to),
       int(size),
       int(node.attrs.k),
     ],
@@ -178,24 +210,7 @@ export function lowerDispatch(c: Context, node: NodeOf<"dispatch">): void {
 
 /** Appends the launches of `combine`, whose shapes are those of the primitive in graph/ir/ir.ts. */
 export function lowerCombine(c: Context, node: NodeOf<"combine">): void {
-  const [y, , inverse] = node.in;
-  const [rows, size] = matrixSizes(typeOf(c.graph, node.out[0]));
-  const real = c.realOf(y);
-  c.kernel({
-    module: "experts",
-    kernel: "combine",
-    real,
-    grid: [rows, 1, 1],
-    block: threadsFor(size),
-    flops: rows * size * node.attrs.k,
-    arguments: [
-      reads(c.as(y, real)),
-      reads(c.of(inverse)),
-      writes(c.define(node.out[0], real)),
-      int(size),
-      int(node.attrs.k),
-    ],
-  });
+  combineRows(c, { node, y: node.in[0], weights: null });
 }
 
 /** Appends the launches of `scaleRows`, whose shapes are those of the primitive in graph/ir/ir.ts. */
@@ -239,6 +254,27 @@ export function lowerGroupedMatmul(c: Context, node: NodeOf<"groupedMatmul">): v
   const [rows, a] = matrixSizes(typeOf(c.graph, x));
   const [, b] = matrixSizes(typeOf(c.graph, node.out[0]));
   const real = c.realOf(x);
+  const { chip } = c.options;
+  const ragged = { rows, experts: weights.length, a, b };
+  if (takesRagged(chip, real, ragged)) {
+    const left = leftMap(c.as(x, real), rows, a);
+    const buffers = c.asMany(weights, real);
+    const ends = [reads(c.of(counts)), writes(c.define(node.out[0], real))];
+    const flops = 2 * rows * a * b;
+    raggedRows(
+      c,
+      chip,
+      node.attrs.transB
+        ? { kernel: "raggedProduct", flops, arguments: [left, weightMaps(buffers, ragged), ...ends] }
+        : {
+            kernel: "raggedProductTurned",
+            flops,
+            arguments: [left, turnedMaps(buffers, ragged), nothing, nothing, ...ends],
+          },
+      ragged,
+    );
+    return;
+  }
   const matrices = bufferTable(c.asMany(weights, real), "read");
   const sources = [reads(c.as(x, real)), reads(c.of(counts)), matrices, writes(c.define(node.out[0], real))];
   const flops = 2 * rows * a * b;
@@ -273,6 +309,14 @@ export function lowerGroupedMatmulGradW(c: Context, node: NodeOf<"groupedMatmulG
   const [rows, a] = matrixSizes(typeOf(c.graph, x));
   const [, b] = matrixSizes(typeOf(c.graph, dy));
   const real = c.realOf(x, dy);
+  const { chip } = c.options;
+  const ragged = { rows, experts: node.out.length, a, b };
+  if (takesRagged(chip, real, ragged)) {
+    const maps = [rowMap(c.as(x, real), rows, a), rowMap(c.as(dy, real), rows, b)];
+    const outs = bufferTable(defined(c, node.out), "write");
+    raggedWeightGradient(c, chip, { flops: 2 * rows * a * b, arguments: [...maps, reads(c.of(counts)), outs] }, ragged);
+    return;
+  }
   const sources = [reads(c.as(x, real)), reads(c.as(dy, real)), reads(c.of(counts))];
   const tensors = takesTensors(real, a, b);
   const side = tensors ? TENSOR_SIDE : SIDE;

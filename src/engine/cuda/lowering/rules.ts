@@ -6,6 +6,7 @@ import type { NodeOf, PlainActivation, Prim, ValueId } from "../../../graph/ir/i
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
 import {
   EIGHT,
+  ROW_WARPS,
   blocksFor,
   bytesPer,
   float,
@@ -27,6 +28,7 @@ import { lowerHeadCrossEntropy, lowerHeadCrossEntropyGrad } from "./rules-head.j
 import * as experts from "./rules-experts.js";
 import * as route from "./rules-route.js";
 import * as tokens from "./rules-tokens.js";
+import { lowerSplitProduct } from "./split-product.js";
 
 /** Appends the launches of one node, and defines its outputs. */
 export type Rule<P extends Prim> = (c: Context, node: NodeOf<P>) => void;
@@ -156,9 +158,6 @@ function unaryGrad(
     arguments: [reads(from), reads(grad), writes(to), int(unaryCodes[code]), long(n), float(low), float(high)],
   });
 }
-
-/** Warps of a block where each row has a warp of its own. */
-const ROW_WARPS = 8;
 
 /** softmax and what resembles it: a warp for each row of the last axis. */
 function rowWise(c: Context, kernel: string, inputs: readonly ValueId[], out: ValueId): void {
@@ -342,6 +341,7 @@ function matmul(c: Context, node: NodeOf<"matmul">): void {
   const k = node.attrs.transA ? rows : columns;
   const [out] = node.out;
   const real = c.feedsFloats(out) || [a, b].some((id) => c.storageOf(id) === "f32") ? "f32" : c.realOf(a, b);
+  if (real === "f32" && lowerSplitProduct(c, node)) return;
   // Gradients of weights are sums over all tokens, and so is what leaves the graph, in float32.
   const stored = node.attrs.transA || c.feedsOutput(out) ? "f32" : real;
   const operands = { a: operand(c.as(a, real)), b: operand(c.as(b, real)) };

@@ -36,6 +36,8 @@ function unwritten({ buffers, launches }: LaunchList): string[] {
   });
 }
 
+const hopper = { capability: 90, multiprocessors: 132 } as const;
+
 describe("a launch list", () => {
   it.each(["train/llama", "train/mixtral"])("of a training step of %s prints as it did", async (name) => {
     const { spec } = await goldenRun(name);
@@ -54,6 +56,65 @@ describe("a launch list", () => {
     const weights = conversions.filter((from) => from!.startsWith("i"));
     expect(new Set(weights).size).toBe(weights.length);
     for (const line of text.split("\n")) if (/ product TN /.test(line)) expect(line).toContain("->f32");
+  });
+
+  it("for compute capability 9.0 multiplies experts' rows by wgmma, and fuses what lies around", async () => {
+    const { spec } = await goldenRun("train/mixtral");
+    const program = trainProgram(spec, { batch: 2, sequence: 8, auxCoef: 0.01, zCoef: 0.001 });
+    const list = lowerToLaunches(program.graph, { precision: "bf16", chip: hopper });
+    await expect(`${printLaunches(list)}\n`).toMatchFileSnapshot("./launches-train-mixtral-hopper.txt");
+    expect(clashes(list)).toEqual([]);
+    expect(unwritten(list)).toEqual([]);
+    const kernels = list.launches.map((launch) => (launch.kind === "kernel" ? launch.kernel : ""));
+    const count = (name: string): number => kernels.filter((kernel) => kernel === name).length;
+    const layers = spec.layers.length;
+    expect(["raggedGated", "dispatchScaled", "dispatch"].map(count)).toEqual([layers, layers, layers]);
+    // Forwards with the weights, backwards without.
+    expect(count("combine")).toBe(2 * layers);
+    // Down forwards; gradients of the gated unit, and of what was dispatched, by way of gates and ups at once.
+    expect(count("raggedProduct")).toBe(layers);
+    expect(count("raggedProductTurned")).toBe(2 * layers);
+    expect(count("raggedWeightGradientNarrow")).toBe(3 * layers);
+    expect(kernels.filter((kernel) => /^(swiglu|scaleRows|grouped.*|scaleRowsGrad)$/.test(kernel))).toEqual([]);
+  });
+
+  it("for compute capability 9.0 takes attention by wgmma but where scores are capped", () => {
+    const kernelsOf = (softcap: number | null, headDim: number): string[] => {
+      const b = new GraphBuilder();
+      const [q, k, v, dout] = ["q", "k", "v", "dout"].map((name) => b.input(name, "f32", [200, 2 * headDim])) as [
+        number,
+        number,
+        number,
+        number,
+      ];
+      const attrs = { batch: 2, sequence: 100, heads: 2, kvHeads: 2, headDim, valueDim: headDim, scale: 1 } as const;
+      const all = { ...attrs, window: null, softcap, sinks: false };
+      const out = b.op("attention", [q, k, v], all);
+      const graph = b.finish([out, ...b.apply("attentionGrad", [q, k, v, dout], all)]);
+      const { launches } = lowerToLaunches(graph, { precision: "bf16", chip: hopper });
+      return launches.flatMap((one) =>
+        one.kind === "kernel" && /flash|attention/.test(one.module) ? [`${one.module}.${one.kernel}`] : [],
+      );
+    };
+    const names = ["flash64", "flashGradQ64", "flashGradKV64"];
+    expect(kernelsOf(null, 64)).toEqual(names.map((name) => `flash-hopper.${name}`));
+    expect(kernelsOf(null, 128)[0]).toBe("flash-hopper.flash128");
+    expect(kernelsOf(2, 64)[0]).toBe("flash.flash64Capped");
+    expect(kernelsOf(null, 40)[0]).toBe("attention.attention");
+  });
+
+  it.each([
+    ["compute capability 8.0", { capability: 80, multiprocessors: 132 }, 8, 64],
+    ["rows of 12 elements", hopper, 8, 12],
+    ["more experts than fit into shared memory", hopper, 7000, 64],
+  ] as const)("takes the kernels of 8.0 for %s", (_, chip, experts, size) => {
+    const b = new GraphBuilder();
+    const [x, chosen] = [b.input("x", "f32", [40, size]), b.input("chosen", "int", [40, 1])];
+    const [, , counts] = b.apply("expertSort", [chosen], { experts, drops: false });
+    const weights = Array.from({ length: experts }, (_, i) => b.input(`w${i}`, "f32", [16, size]));
+    const y = b.op("groupedMatmul", [x, counts, ...weights], { transB: true });
+    const list = lowerToLaunches(b.finish([y]), { precision: "bf16", chip });
+    expect(list.launches.filter((launch) => launch.kind === "kernel" && launch.module === "ragged")).toEqual([]);
   });
 
   it("of neighbouring weights multiplies once for all of them, forwards and backwards", async () => {

@@ -1,0 +1,2 @@
+# Nothing beside the arguments that are given.
+LOCAL=() MODEL=() DATA=() TRAINING=()
