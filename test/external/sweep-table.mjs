@@ -43,15 +43,18 @@ export function sweepPage({ types, variants, facts, known }) {
   const wrong = types.filter(({ verdict }) => verdict === "DIFFERENT" || verdict === "BROKEN");
   const meant = variants.filter((entry) => known(entry) !== undefined && entry.verdict === "DIFFERENT");
   const families = agree.map(({ type }) => type).filter((type) => variants.some((entry) => entry.type === type));
+  const counts =
+    `${agree.length} agree, ${refused.length} are refused, ${failed.length} could not be made, ` +
+    `${wrong.length} are accepted and differ.`;
   return `# Every causal model type of transformers, on ${facts.date}
 
-A tiny model of each of the ${types.length} types that \`AutoModelForCausalLM\` knows was made by transformers and opened here, from
-the config.json as people write it and as transformers saves it. "Agrees" means the same logits to 1e-4 of the largest
-one. The page is made by \`test/external/sweep.mjs\`.
+A tiny model of each of the ${types.length} types that \`AutoModelForCausalLM\` knows was made by transformers and
+opened here, from the config.json as people write it and as transformers saves it. "Agrees" means the same logits to
+1e-4 of the largest one. The page is made by \`test/external/sweep.mjs\`.
 
 ${facts.versions}
 
-${agree.length} agree, ${refused.length} are refused, ${failed.length} could not be made, ${wrong.length} are accepted and differ.
+${counts}
 
 ## Agree
 

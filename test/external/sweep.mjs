@@ -115,12 +115,16 @@ const knownDifferences = [
   {
     type: "gemma",
     change: /^hidden_activation/,
-    why: "hidden_activation has the last word, as in transformers 4 and vLLM and as the released files mean it; transformers 5 looks at hidden_act only",
+    why:
+      "hidden_activation has the last word, as in transformers 4 and vLLM and as the released files mean it; " +
+      "transformers 5 looks at hidden_act only",
   },
   {
     type: "dbrx",
     change: /^attn_config\.rope_theta/,
-    why: "attn_config.rope_theta counts, as in transformers 4 and vLLM and as the released files mean it; transformers 5 looks at rope_parameters only",
+    why:
+      "attn_config.rope_theta counts, as in transformers 4 and vLLM and as the released files mean it; " +
+      "transformers 5 looks at rope_parameters only",
   },
 ];
 const knownDifference = (entry) =>
@@ -191,10 +195,10 @@ const wrong = [...started, ...changed].filter(
     [entry.verdict, entry.saved?.verdict].some((word) => word === "DIFFERENT" || word === "BROKEN") &&
     knownDifference(entry) === undefined,
 );
-console.log(
-  `${started.length} types: ${accepted.length} agree, ${started.filter(({ verdict: known }) => known === "refused").length} refused, ` +
-    `${started.filter((entry) => entry.class === undefined).length} not made; ${changed.length} variants; ${wrong.length} wrong`,
-);
+const refused = started.filter(({ verdict: known }) => known === "refused");
+const failed = started.filter((entry) => entry.class === undefined);
+console.log(`${started.length} types: ${accepted.length} agree, ${refused.length} refused, ${failed.length} not made`);
+console.log(`${changed.length} variants; ${wrong.length} wrong`);
 for (const { type, change, verdict: known, words, difference, saved } of wrong)
   console.log(
     `${type} ${change ?? "as the class has it"}: ${known} ${words ?? difference} ${JSON.stringify(saved ?? "")}`,

@@ -1,6 +1,6 @@
 /**
- * Configs of public bug reports about models that were read wrong (docs/support-checked.md, "Public reports tried"). What
- * transformers computes for the same changes of tiny models is compared by `test/external/sweep.mjs`.
+ * Configs of public bug reports about models that were read wrong (docs/support-checked.md, "Public reports tried").
+ * What transformers computes for the same changes of tiny models is compared by `test/external/sweep.mjs`.
  */
 import { describe, expect, it } from "vitest";
 import { at } from "../../../src/base/at.js";
