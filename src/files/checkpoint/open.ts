@@ -12,7 +12,7 @@ import type { RangeFile } from "../io/ranges.js";
 import { readJson } from "../io/ranges.js";
 import type { FloatDtype } from "../numeric/dtype.js";
 import { toFloat32 } from "../numeric/dtype.js";
-import { decoderConfig, specFromConfig } from "../../model/decoder/config.js";
+import { decoderConfig, specFromConfig, unreadKeys } from "../../model/decoder/config.js";
 import { readQuantization } from "../../model/decoder/quantization.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { isComputedBuffer } from "../../model/tensors/names.js";
@@ -117,7 +117,7 @@ async function openFolder(dir: string): Promise<Checkpoint> {
     const [rest, left] = whole === config ? [others, []] : textAlone(others, String(whole["model_type"]), spec.family);
     const sources = slotSources(places, tensors, dir);
     const opened = checkpointOf({ dir, spec, config, tensors, others: rest, sources, files });
-    return { ...opened, notes: [...left, ...notes, ...opened.notes] };
+    return { ...opened, notes: [...left, ...notes, ...opened.notes, ...noteOnKeys(unreadKeys(config))] };
   } catch (cause) {
     await Promise.all(files.map((file) => file.close()));
     throw cause;
@@ -249,6 +249,14 @@ function dominantDtype(sources: Iterable<SlotSource>): FloatDtype {
   const counts = new Map<FloatDtype, number>();
   for (const { slot, dtype } of sources) counts.set(dtype, (counts.get(dtype) ?? 0) + elements(slot.shape));
   return [...counts].reduce((a, b) => (b[1] > a[1] ? b : a))[0];
+}
+
+/** Files carry keys of many programs; one that nobody is known to read may still have meant something to its writer. */
+function noteOnKeys(keys: readonly string[]): string[] {
+  if (keys.length === 0) return [];
+  const listed = keys.length <= 5 ? keys.join(", ") : `${keys.slice(0, 5).join(", ")}, ...`;
+  const [them, are] = keys.length === 1 ? ["key", "is"] : ["keys", "are"];
+  return [`config.json has ${keys.length} ${them} that ${are} read neither here nor by transformers: ${listed}`];
 }
 
 function notesOn(activationScales: readonly string[]): string[] {

@@ -5,9 +5,10 @@
 import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import type { DecoderSpec, Family } from "./types.js";
+import { refuseDepartures, unknownKeys } from "./attributes.js";
 import { allExpertTensors, mostTensors } from "./bounds.js";
 import { readQuantization } from "./quantization.js";
-import { families } from "./types.js";
+import { families, ownFamily } from "./types.js";
 import { textPartOf } from "./text-part.js";
 import type { Dialect } from "./families/common.js";
 import { writeCommon } from "./families/common.js";
@@ -173,6 +174,7 @@ export function specFromConfig(config: unknown, where: string): DecoderSpec {
   }
   // Also refuses what cannot be read; how 8-bit weights are stored is no matter of the spec.
   readQuantization(config, where);
+  refuseDepartures(reader, type as Family);
   const spec = dialects[type as Family].read(reader);
   requireSaidWindows(reader, spec);
   const tensors = allExpertTensors(spec);
@@ -183,6 +185,15 @@ export function specFromConfig(config: unknown, where: string): DecoderSpec {
     });
   }
   return spec;
+}
+
+/**
+ * Keys of a parsed `config.json` that say something and that, as far as is known, nobody reads for its `model_type`.
+ */
+export function unreadKeys(config: Readonly<Record<string, unknown>>): readonly string[] {
+  const { model_type: type } = config;
+  const isKnown = typeof type === "string" && Object.hasOwn(dialects, type) && type !== ownFamily;
+  return isKnown ? unknownKeys(new ConfigReader(config, "config.json"), type as Family) : [];
 }
 
 /**

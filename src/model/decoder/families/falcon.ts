@@ -59,6 +59,8 @@ export const falcon: Dialect = {
     const ownHeads = config.bool("multi_query", true) ? 1 : null;
     const counted = isNew ? config : config.with({ num_kv_heads: ownHeads });
     const base = readBase(counted, "falcon", defaults);
+    // An older name of hidden_size, which the class gives the last word.
+    requireKeys(config, { n_embed: base.hidden });
     requireSquareHeads(config, base, "num_attention_heads", "hidden_size");
     const bias = config.bool("bias", false);
     const hasAlibi = config.bool("alibi", false);

@@ -4,7 +4,7 @@
  */
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
-import { attentionOf, readBase, refuse, requireAttention, uniformDense } from "./common.js";
+import { attentionOf, readBase, refuse, requireAttention, requireKeys, uniformDense } from "./common.js";
 import { learntPositions, requireSquareHeads } from "./learnt.js";
 import type { ConfigReader } from "./reader.js";
 
@@ -41,6 +41,8 @@ function readWindows(config: ConfigReader, layers: number): (number | null)[] {
   const types = config.list("attention_types", isAttentionType, expected) ?? [[["global", "local"], 12]];
   const kinds = types.flatMap(([own, times]) => Array.from({ length: times }, () => own).flat());
   if (kinds.length !== layers) throw config.fail("attention_types", `${expected} (found ${kinds.length})`);
+  // The kinds once more, layer by layer; transformers gives this key the last word where it is in the file.
+  requireKeys(config, { attention_layers: kinds });
   const window = config.int("window_size", defaultWindow);
   return kinds.map((kind) => (kind === "local" ? window : null));
 }

@@ -59,6 +59,11 @@ export class ConfigReader {
     return Object.hasOwn(this.values, name) ? this.values[name] : undefined;
   }
 
+  /** The file's own keys. */
+  keys(): readonly string[] {
+    return Object.keys(this.values);
+  }
+
   /** True if the key is present and not null. */
   has(key: string): boolean {
     return this.get(key) !== undefined && this.get(key) !== null;
