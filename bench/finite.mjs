@@ -1,6 +1,6 @@
 /**
- * What looking for NaN and infinite weights costs, beside what a conversion does with the same bytes anyway: reading and
- * writing a file of them.
+ * What looking for NaN and infinite weights costs, beside what a conversion does with the same bytes anyway: reading
+ * and writing a file of them.
  *
  *   npm run build && node bench/finite.mjs [--mb 512] [--rounds 5] [--dir FOLDER] [--out FILE]
  *

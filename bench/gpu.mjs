@@ -1,7 +1,8 @@
 // Training on one GPU: node bench/gpu.mjs [--sizes dense135M,E8G1T2,...] [--shapes 16x512,64x512] [--steps 10]
 // [--rounds 5] [--precision bf16] [--launches] [--torch graph,compile,eager] [--python python3]
 // -> one JSON line for each size and shape: milliseconds of a step (median of so many rounds of so many steps),
-// tokens/s, the share of the GPU's peak in bfloat16 that the model's FLOPs reach, memory, seconds until the first step was done.
+// tokens/s, the share of the GPU's peak in bfloat16 that the model's FLOPs reach, memory, seconds until the first step
+// was done.
 // With --torch, rounds alternate with those of PyTorch on the same GPU (gpu_anchor.py), whose modes are named. A size
 // may have a capacity: E8G1T2@1.25.
 import { spawn } from "node:child_process";

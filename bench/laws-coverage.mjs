@@ -1,14 +1,15 @@
 /**
  * Measures by simulated studies whether what a fit says about its own errors is true:
  *
- *   node bench/laws-coverage.mjs [--studies 1000] [--cells a,b] [--level 0.9] [--bootstrap 0] [--resume FILE] [--out FILE]
+ *   node bench/laws-coverage.mjs [--studies 1000] [--cells a,b] [--level 0.9] [--bootstrap 0] [--resume FILE]
+ *     [--out FILE]
  *
  * Each cell is a law with its true parameters, a table of places, and noise: of every point by itself, or of runs with
  * several checkpoints. Of each study the script fits the law and counts how often profile-likelihood intervals contain
  * the true parameters, the true loss at two places, and the loss of a new run there; how often the test of the form
  * raises an alarm, with the true form and with departures from it whose non-centrality after projection onto what the
- * form cannot describe is 25; and how often dependent points are noticed where nobody names the runs. Studies are seeded
- * by their number. With --resume the counts so far are kept in a file, and a stopped run goes on from there.
+ * form cannot describe is 25; and how often dependent points are noticed where nobody names the runs. Studies are
+ * seeded by their number. With --resume the counts so far are kept in a file, and a stopped run goes on from there.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, release, totalmem } from "node:os";

@@ -1,5 +1,5 @@
 // planner.mjs RESULT.json: the planner beside the sweep of all.py. Constants are set once by runs on one GPU (dense,
-// micro-batches of 1, 2 and 4): a factor by the time, the reserve by the memory. Then they stay, and the runs on two GPUs
+// micro-batches 1, 2 and 4): a factor by the time, the reserve by the memory. Then they stay, and the runs on two GPUs
 // are predicted. Needs no GPU.
 import { readFileSync } from "node:fs";
 import { specFromConfig } from "../../dist/model/decoder/config.js";

@@ -45,6 +45,7 @@ describe("train, then use what was trained", () => {
       "bestLoss",
       "evals",
       "tokensPerSecond",
+      "mfu",
       "peakRssBytes",
     ]);
     expect(summary).toMatchObject({

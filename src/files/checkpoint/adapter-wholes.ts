@@ -29,8 +29,8 @@ const wholeName =
   /^base_model\.model\.(.+?)(?:\.(base_layer|original_module|modules_to_save)(?:\.[^.]+)?)?\.(weight|bias)$/;
 
 /**
- * What a whole tensor is, by what stands behind its module's name. Where the vocabulary was resized, PEFT saves a module
- * of `modules_to_save` three times: as it was before, and as it was trained under two names.
+ * What a whole tensor is, by what stands behind its module's name. Where the vocabulary was resized, PEFT saves a
+ * module of `modules_to_save` three times: as it was before, and as it was trained under two names.
  */
 type WholeKind = "base_layer" | "original_module" | "modules_to_save" | "plain";
 

@@ -34,8 +34,10 @@ const packings: readonly Packing[] = [
 ];
 
 /** What any of them has, MLX included: nearly every folder has no such name. */
-const anyMark =
-  /\.(g_idx|qweight|absmax|quant_map|SCB|weight_packed|weight_scale_2|W_q|scales|biases)$|\.quant_state\.|_proj_blocks$/;
+const anyMark = new RegExp(
+  "\\.(g_idx|qweight|absmax|quant_map|SCB|weight_packed|weight_scale_2|W_q|scales|biases)$" +
+    "|\\.quant_state\\.|_proj_blocks$",
+);
 
 const mlx: Omit<Packing, "mark"> = {
   what: "MLX",

@@ -63,8 +63,8 @@ function noHead([name]: readonly string[], dir: string): Error {
   return inputError(`tensor ${name} is missing, and config.json says that it is not tied to the embedding`, {
     where: dir,
     hint:
-      "if the embedding is the head of this model, set tie_word_embeddings to true in config.json; if not, this is no " +
-      "language model, or the download is incomplete",
+      "if the embedding is the head of this model, set tie_word_embeddings to true in config.json; if not, this is " +
+      "no language model, or the download is incomplete",
   });
 }
 

@@ -24,14 +24,15 @@ function isFinite(dtype: Exclude<FloatDtype, "F64">, bytes: Uint8Array): boolean
     block = { kernels, bytes: new Uint8Array(buffer, 0, blockBytes) };
   }
   const { kernels } = block;
-  const anyMasked = floatBytes[dtype] === 2 ? kernels.anyMasked16 : kernels.anyMasked32;
+  const anyMasked = (count: number, mask: number): number =>
+    floatBytes[dtype] === 2 ? kernels.anyMasked16(0, count, mask) : kernels.anyMasked32(0, count, mask);
   for (let start = 0; start < bytes.byteLength; start += blockBytes) {
     const count = Math.min(blockBytes, bytes.byteLength - start);
     block.bytes.set(bytes.subarray(start, start + count));
     // What stands behind a last short block is of earlier bytes: zeros are finite.
     const padded = Math.ceil(count / 16) * 16;
     if (padded > count) block.bytes.fill(0, count, padded);
-    if (anyMasked(0, padded, exponents[dtype]) !== 0) return false;
+    if (anyMasked(padded, exponents[dtype]) !== 0) return false;
   }
   return true;
 }

@@ -94,18 +94,17 @@ export function textPartOf(config: Json, where: string): TextPart | null {
     throw inputError(`text_config is ${shown(text)}, expected the config of the text model of ${of}`, { where });
   const own = text as Json;
   // A flat config names the whole model.
-  const type = own === config ? composite.text : (own["model_type"] ?? composite.text);
+  const named = own === config ? undefined : own["model_type"];
+  const type = typeof named === "string" ? named : composite.text;
   const tied = config["tie_word_embeddings"] ?? own["tie_word_embeddings"] ?? composite.tied;
   const common = Object.fromEntries(
     commonKeys.flatMap((key) => (config[key] === undefined || own[key] != null ? [] : [[key, config[key]]])),
   );
-  const familyOfType = Object.hasOwn(textFamilies, String(type))
-    ? textFamilies[type as keyof typeof textFamilies]
-    : type;
+  const familyOfType = Object.hasOwn(textFamilies, type) ? textFamilies[type as keyof typeof textFamilies] : type;
   return {
     of,
     config: {
-      ...classSizes[String(type)],
+      ...classSizes[type],
       ...own,
       ...common,
       ...Object.fromEntries(ropeKeys.flatMap((key) => (own[key] === undefined ? [] : [[key, onText(own[key])]]))),

@@ -718,8 +718,8 @@ export type NameForm =
   /** Of files: what `save_pretrained` writes. */
   | "files"
   /**
-   * Of transformers 5's modules: what `state_dict()` gives, FSDP saves, and `save_original_format=False` writes. Experts
-   * of a layer are two tensors.
+   * Of transformers 5's modules: what `state_dict()` gives, FSDP saves, and `save_original_format=False` writes.
+   * Experts of a layer are two tensors.
    */
   | "modules";
 

@@ -11,8 +11,8 @@ export function damageWords(damage: Damage): string | null {
   const values = [...damage.values()].reduce((a, b) => a + b, 0);
   const tensors = damage.size === 1 ? `tensor ${first}` : `${damage.size} tensors, such as ${first}`;
   return (
-    `this model is damaged: ${compact(values)} ${values === 1 ? "value is" : "values are"} NaN or infinite, in ${tensors}` +
-    ", as what it was made of has them"
+    `this model is damaged: ${compact(values)} ${values === 1 ? "value is" : "values are"} NaN or infinite, in ` +
+    `${tensors}, as what it was made of has them`
   );
 }
 

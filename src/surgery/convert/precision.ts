@@ -108,10 +108,8 @@ function roundedWords(
   if (first === undefined) return [];
   const to = slotDtype(first);
   const from = (stored.get(first.key)?.all ?? []).find((one) => loses(one, to));
-  return [
-    `${counted(target, slots)} stored in ${from === undefined ? "finer precision" : storedNames[from]} and rounded to ` +
-      dtypeNames[to],
-  ];
+  const storedAs = from === undefined ? "finer precision" : storedNames[from];
+  return [`${counted(target, slots)} stored in ${storedAs} and rounded to ${dtypeNames[to]}`];
 }
 
 const storedNames: Readonly<Record<FloatDtype, string>> = { ...dtypeNames, F64: "float64" };

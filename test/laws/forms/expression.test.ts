@@ -106,11 +106,11 @@ describe("laws from formulas", () => {
 
   it("let a parameter be negative where its start is not positive", () => {
     const points = simulated(
-      expressionLaw("a + s * ln(N)", [], { s: -0.1 }),
+      expressionLaw("a + s * ln(N)", [], { start: { s: -0.1 } }),
       { a: 5, s: -0.13 },
       gridOf({ N: spaced(1e8, 1e10, 9) }),
     );
-    const fit = fitLaw(expressionLaw("a + s * ln(N)", [], { s: 0, a: 3 }), points, {
+    const fit = fitLaw(expressionLaw("a + s * ln(N)", [], { start: { s: 0, a: 3 } }), points, {
       loss: { name: "mse", delta: 0 },
     });
     expect(fit.params.s).toBeCloseTo(-0.13, 8);

@@ -36,6 +36,7 @@ async function resultOf(
   return {
     ...report,
     points,
+    active: null,
     warnings: report.warnings.map(({ text }) => text),
     file: "<b>runs</b>.csv",
     rows: 70,
@@ -64,6 +65,7 @@ async function sharedResult(): Promise<LawResult> {
   return {
     ...report,
     points,
+    active: null,
     warnings: [],
     file: "runs",
     rows: points.n,

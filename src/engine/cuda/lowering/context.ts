@@ -139,7 +139,7 @@ export interface CudaLowerOptions {
   readonly precision?: Precision;
   /** Logits of a head with its loss that exist at once; tokens are cut into runs by it. */
   readonly mostLogits?: number;
-  /** The GPU, where kernels may be chosen by it; left out: kernels that every GPU from compute capability 8.0 on runs. */
+  /** The GPU by which kernels are chosen; left out: kernels that every GPU from compute capability 8.0 on runs. */
   readonly chip?: Chip;
   /** Where inputs lie as bfloat16, and outputs, so that neighbours can be multiplied together. */
   readonly layout?: Layout;
