@@ -90,6 +90,14 @@ describe("specFromConfig of what cannot be read", () => {
       'rope_parameters.full_attention.rope_type is "ntk", expected one of "default", "linear", "llama3", ' +
         '"yarn", "longrope"',
     ],
+    [
+      { ...golden("dense/olmo3"), rope_parameters: undefined, rope_theta: 300 },
+      "rope_theta is 300, expected 500000, or an entry for each kind of layer in rope_parameters",
+    ],
+    [
+      { ...golden("dense/llama3_rope"), original_max_position_embeddings: 16 },
+      "original_max_position_embeddings is 16, expected",
+    ],
     [{ ...golden("dense/granite"), logits_scaling: 0 }, "logits_scaling is 0, expected a number above 0"],
     [
       { ...golden("dense/smollm3"), no_rope_layers: [1] },

@@ -22,8 +22,8 @@ const defaults: Defaults = {
   eos: null,
 };
 
-/** What the class takes if a config says nothing about rope. */
-const usualYarn: RopeScaling = {
+/** What the class takes if a config says nothing about rope but, perhaps, the length before it was extended. */
+const usualYarn = {
   kind: "yarn",
   factor: 32,
   betaFast: 32,
@@ -31,7 +31,7 @@ const usualYarn: RopeScaling = {
   originalMaxPositions: 4096,
   truncate: false,
   attentionFactor: yarnMscale(32, 1),
-};
+} as const satisfies RopeScaling;
 
 /** Fixed by `GptOssExperts`. */
 const clampedGlu = { alpha: 1.702, limit: 7 } as const;
@@ -45,7 +45,8 @@ export const gptOss: Dialect = {
     requireKeys(config, { swiglu_limit: clampedGlu.limit });
     const common = readCommon(config, "gpt_oss", defaults);
     const usual = !config.has("rope_parameters") && !config.has("rope_scaling");
-    const rope = usual ? { ...common.rope, scaling: usualYarn } : common.rope;
+    const originalMaxPositions = config.int("original_max_position_embeddings", usualYarn.originalMaxPositions);
+    const rope = usual ? { ...common.rope, scaling: { ...usualYarn, originalMaxPositions } } : common.rope;
     const experts = readExpertCount(config, 128);
     const moe = {
       kind: "moe",

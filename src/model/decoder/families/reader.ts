@@ -104,7 +104,7 @@ export class ConfigReader {
 
   /** True or false. */
   bool(key: string, fallback: boolean): boolean {
-    const value = this.get(key) ?? fallback;
+    const value = this.get(key) === null ? false : (this.get(key) ?? fallback);
     if (typeof value !== "boolean") throw this.fail(key, "true or false");
     return value;
   }

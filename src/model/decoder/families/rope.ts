@@ -108,14 +108,17 @@ function readScaling(keys: ConfigReader, config: ConfigReader, rotary: number, d
 }
 
 function readLlama3(keys: ConfigReader, config: ConfigReader): RopeScaling {
-  // transformers 5 also accepts the original length beside the nested object.
-  const owner = keys.has("original_max_position_embeddings") ? keys : config;
+  // transformers 5 also accepts the original length beside the nested object, and prefers it there; 4 does not see it.
+  const key = "original_max_position_embeddings";
+  if (keys.has(key) && config.has(key) && keys.get(key) !== config.get(key))
+    throw config.fail(key, `${String(keys.get(key))}, as beside rope_type`, "keep the right one");
+  const owner = keys.has(key) ? keys : config;
   return {
     kind: "llama3",
     factor: keys.positive("factor"),
     lowFreqFactor: keys.positive("low_freq_factor"),
     highFreqFactor: keys.positive("high_freq_factor"),
-    originalMaxPositions: owner.int("original_max_position_embeddings"),
+    originalMaxPositions: owner.int(key),
   };
 }
 
@@ -292,8 +295,23 @@ export function readRopesByType(config: ConfigReader, headDim: number, defaults:
     };
   };
   const { slidingKey } = defaults;
+  if (slidingKey === "rope_theta" && !nested?.object("sliding_attention")?.has("rope_theta"))
+    requireUsualTheta(config, defaults.sliding);
   const full = slidingKey === null ? one("full", null, null) : one("full", "rope_theta", config.object("rope_scaling"));
   return { full, sliding: one("sliding", slidingKey, null) };
+}
+
+/**
+ * A flat `rope_theta` is for every layer in transformers 4, and for those with full attention only in transformers 5,
+ * whose other layers take the class's own (configuration_olmo3.py, convert_rope_params_to_dict).
+ */
+function requireUsualTheta(config: ConfigReader, usual: number): void {
+  if (!config.has("rope_theta") || config.positive("rope_theta") === usual) return;
+  throw config.fail(
+    "rope_theta",
+    `${usual}, or an entry for each kind of layer in rope_parameters`,
+    "versions of transformers read another one differently: 4 for every layer, 5 for full attention only",
+  );
 }
 
 /** Nested keys, and flat ones if those can say the same. */

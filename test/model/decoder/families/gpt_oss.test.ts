@@ -24,6 +24,9 @@ describe("gpt_oss", () => {
       layers: [{ window: 128, ffn: { experts: 128, topK: 4 } }, { window: null }],
     });
     expect(at(fromBare.layers, 0).rope).toEqual({ ...present(at(spec.layers, 0).rope), rotary: 64 });
+    expect(at(read({ ...bare, original_max_position_embeddings: 16 }).layers, 0).rope).toMatchObject({
+      scaling: { kind: "yarn", originalMaxPositions: 16 },
+    });
     expect(
       at(read({ ...bare, rope_scaling: null, rope_parameters: { rope_type: "default", rope_theta: 5 } }).layers, 0)
         .rope,

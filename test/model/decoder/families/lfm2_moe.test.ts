@@ -27,6 +27,7 @@ describe("lfm2_moe", () => {
       router: { score: "sigmoid", renormalise: { plus: 1e-6, atLeast: 0 }, correctionBias: true, scaling: 1 },
     });
     expect(read({ ...bare, num_dense_layers: 0, tie_embedding: false }).tiedHead).toBe(false);
+    expect(read({ ...config, norm_topk_prob: null })).toEqual(read({ ...config, norm_topk_prob: false }));
     expect(at(read({ ...config, norm_topk_prob: false, use_expert_bias: false }).layers, 1).ffn).toMatchObject({
       router: { renormalise: null, correctionBias: false },
     });
