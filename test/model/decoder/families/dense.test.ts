@@ -138,11 +138,11 @@ describe("config of a dense family", () => {
     };
     expect(thetas(olmo3)).toEqual([500_000, 500_000]);
     expect(
-      read({ ...olmo3, rope_theta: 3, rope_scaling: { rope_type: "linear", factor: 2 } }).layers.map(
+      read({ ...olmo3, rope_theta: 500_000, rope_scaling: { rope_type: "linear", factor: 2 } }).layers.map(
         ({ rope }) => rope,
       ),
-    ).toEqual([{ ...plainRope(3, 8), scaling: { kind: "linear", factor: 2 } }, plainRope(3, 8)]);
-    // The flat keys of olmo3 have one theta for both.
+    ).toEqual([{ ...plainRope(500_000, 8), scaling: { kind: "linear", factor: 2 } }, plainRope(500_000, 8)]);
+    // The flat keys of olmo3 have one theta for both, and only the class's own means the same in transformers 4 and 5.
     const two = read({
       ...olmo3,
       rope_parameters: { full_attention: { rope_theta: 3 }, sliding_attention: { rope_theta: 4 } },
