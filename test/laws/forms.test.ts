@@ -108,7 +108,7 @@ describe.each(laws.filter(({ groups }) => groups === undefined).map((form) => [f
     });
 
     it("has words for itself, its columns and its parameters", () => {
-      expect(form.formula).toMatch(/^L|^log10 L/);
+      expect(form.formula).toMatch(/^(L|log10 L|EL)\b/);
       expect(form.source).toMatch(/arXiv|our definition/);
       for (const { name, meaning, unit } of [...form.columns, ...form.parameters])
         expect([name, meaning, unit]).not.toContain("");

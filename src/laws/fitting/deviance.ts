@@ -9,7 +9,13 @@
  */
 import { quantile, studentQuantile } from "./distributions.js";
 import { isSquared, type Loss } from "../solvers/loss.js";
-import type { Variance } from "./run-noise.js";
+
+/** A variance with how well it is known. */
+export interface Variance {
+  readonly value: number;
+  /** Degrees of freedom of its estimate (Satterthwaite 1946). */
+  readonly freedom: number;
+}
 
 interface Deviance {
   /** Where an interval of the level ends. */

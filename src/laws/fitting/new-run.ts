@@ -1,7 +1,8 @@
 /** The interval in which the loss of a new training run lies: the law's own, widened by what runs differ by. */
 import { studentQuantile } from "./distributions.js";
 import type { Interval } from "./profile.js";
-import type { RunNoise, Variance } from "./run-noise.js";
+import type { Variance } from "./deviance.js";
+import type { RunNoise } from "./run-noise.js";
 
 /** Variance of ln-residuals about the fit, of one point of a run that was not fitted. */
 export function noiseOfOne(residuals: Float64Array, p: number, runs: RunNoise | null): Variance {

@@ -10,17 +10,11 @@
 import { at } from "../../base/at.js";
 import { inverse } from "../../base/linear-algebra.js";
 import { dot } from "../../base/vectors.js";
+import type { Variance } from "./deviance.js";
 import { fisherTail } from "./distributions.js";
 import type { Problem } from "../solvers/local-fit.js";
 import type { Fit } from "./fit.js";
 import { tangentOf, type Tangent } from "./tangent.js";
-
-/** A variance with how well it is known. */
-export interface Variance {
-  readonly value: number;
-  /** Degrees of freedom of its estimate (Satterthwaite 1946). */
-  readonly freedom: number;
-}
 
 /** Noise of points in runs. */
 export interface RunNoise {

@@ -27,9 +27,8 @@ function effective(a: string, b: string, e: string, alpha: string, beta: string)
 }
 
 const formula =
-  "L(N, D, U) = A N'^-alpha + B D'^-beta + E, D' = U (1 + R_D (1 - exp(-(D/U - 1)/R_D))), N' " +
-  "alike with the size that " +
-  "is best for U tokens in place of U";
+  "L(N, D, U) = A N'^-alpha + B D'^-beta + E, D' = U (1 + R_D (1 - exp(-(D/U - 1)/R_D))), N' alike " +
+  "with R_N and with the size that is best for U tokens in place of U";
 const source = "Muennighoff et al. 2023 (arXiv 2305.16264), equations 5 and 6";
 
 /** The coefficients of unique data that its authors fitted to C4, with alpha = beta. */

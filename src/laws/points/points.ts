@@ -9,7 +9,8 @@ import { outOfRange, type Column, type Law, type Points } from "../forms/types.j
 import { headerList, headersOf, readColumn, columnSource, type Cells, type ColumnSource } from "./columns.js";
 import { isMissing, numberOf, provenSign, type DecimalSign } from "./numbers.js";
 import { readRuns } from "./runs.js";
-import { readTable, type Table } from "./table.js";
+import type { Table } from "./cells.js";
+import { readTable } from "./table.js";
 
 /** A row that was left out. */
 export interface Dropped {

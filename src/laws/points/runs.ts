@@ -16,7 +16,8 @@ import type { Law } from "../forms/types.js";
 import type { ArmResult, ArmRun, StudyResult } from "../../model/results/result.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { specFromConfig } from "../../model/decoder/config.js";
-import { readTable, type Table } from "./table.js";
+import type { Table } from "./cells.js";
+import { readTable } from "./table.js";
 import { isMegatronLog } from "./training-logs.js";
 
 /** One finished model. N is the dense model's size, or the size of the parent of an upcycled one. */

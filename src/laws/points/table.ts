@@ -10,16 +10,8 @@ import { isNestedTooDeeply, nestedTooDeeply } from "../../files/formats/duplicat
 import { bytes as bytesText } from "../../base/format.js";
 import { sizeLimits, tooLarge, utf8Text } from "../../files/io/open.js";
 import { inputName, readInput } from "../../files/io/streams.js";
+import type { Table } from "./cells.js";
 import { isMegatronLog, isTrainerState, megatronTable, trainerTable, withRunsInRows } from "./training-logs.js";
-
-/** A table of text cells. */
-export interface Table {
-  readonly headers: readonly string[];
-  /** Cells by row; an absent value is "". */
-  readonly rows: readonly (readonly string[])[];
-  /** Line of the file each row stands on, from 1. */
-  readonly lines: readonly number[];
-}
 
 /** Reads a table from a file, a pipe or ("-") standard input. Throws inputError for what holds none. */
 export async function readTable(file: string): Promise<Table> {

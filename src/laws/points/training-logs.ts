@@ -4,7 +4,7 @@
  * charts exported from Weights & Biases, which have a column per run.
  */
 import { parseLine, type LogEvent } from "../../files/formats/megatron-log.js";
-import type { Table } from "./table.js";
+import type { Table } from "./cells.js";
 
 type Entry = Readonly<Record<string, unknown>>;
 

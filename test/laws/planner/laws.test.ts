@@ -29,7 +29,7 @@ describe("a law as a function of its columns", () => {
     "%s predicts as the law does",
     (_, { law: id, params }) => {
       const law = present(lawById(id));
-      const at = { N: 3e9, D: 7e10, D1: 2e11, D2: 3e10, E: 8, G: 4, S: 0.5 };
+      const at = { N: 3e9, D: 7e10, U: 3e10, D1: 2e11, D2: 3e10, E: 8, G: 4, S: 0.5, A: 0.1, C: 1e20 };
       const names = law.columns.map(({ name }) => name);
       const values = names.map((name) => at[name as keyof typeof at]) as [number, number, number];
       const places = placesOf(Object.fromEntries(names.map((name, i) => [name, [elementAt(values, i)]])));

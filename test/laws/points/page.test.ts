@@ -166,7 +166,8 @@ describe("the page of a fit", async () => {
         lossFunction(of, params, ["N", "D"], group),
         lossFunction(of, params, ["N", "D1", "D2"], group),
       ];
-      expect([chart.xLog, chart.yLog, lines.length]).toEqual([true, true, 5]);
+      expect([chart.xLog, chart.yLog]).toEqual([true, true]);
+      expect(lines.length).toBeGreaterThanOrEqual(5);
       const size = Number(/N = (\d+)M/.exec(chart.note)?.[1] ?? NaN) * 1e6;
       for (const { label, x, y } of lines) {
         x.forEach((value, i) => {
@@ -181,7 +182,7 @@ describe("the page of a fit", async () => {
 
   it("draws lines of equal compute for upcycled models too", () => {
     const chart = present(lawCharts(upcycling).find(({ id }) => id === "isoflop"));
-    expect(chart.note).toMatch(/^Fitted loss along lines of equal C = 6 N D2, with D1 = /);
+    expect(chart.note).toMatch(/^Fitted loss along lines of equal C = 6 N D2, which .*, with D1 = /);
     const parentTokens = 1e9 * Number(present(/D1 = ([\d.]+)B/.exec(chart.note))[1]);
     for (const { label, x, y } of chart.series) {
       const compute = Number(label.split(" ")[0]);

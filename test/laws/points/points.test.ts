@@ -45,7 +45,10 @@ describe("tables", () => {
   });
 
   it.each([
-    ["a,b\n1,2,3\n", "x:2: 3 cells, the heading has 2"],
+    [
+      "a,b\n1,2,3\n",
+      'x:2: 3 cells, the heading has 2; the cells: 1 | 2 | 3; if a number has commas in it, put it in quotes ("1,000"), or separate columns with semicolons',
+    ],
     ["a,a\n1,2\n", 'x:1: two columns are called "a"'],
     ['a,b\n"1,2\n', "x:2: a quoted cell is not closed"],
     ["a,b\n", "x: expected a line of column names and lines of values"],
@@ -131,7 +134,7 @@ describe("points", () => {
     expect([points.n, rows]).toEqual([1, 7]);
     expect(dropped).toEqual([
       { line: 3, reason: "N is missing" },
-      { line: 4, reason: "D is missing" },
+      { line: 4, reason: 'D is "x", which is no number' },
       { line: 5, reason: "loss is missing" },
       { line: 6, reason: "loss is infinite" },
       { line: 7, reason: "N is 0" },
