@@ -8,15 +8,8 @@ import { isHubReference } from "../files/hub/reference.js";
 import { forwardFlops } from "../model/cost/flops.js";
 import { countParams } from "../model/cost/params.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
-import {
-  requirePlannable,
-  upcycling,
-  type ConversionDetails,
-  type ConversionPlan,
-} from "../surgery/convert/convert.js";
-import { planModel } from "../surgery/convert/make.js";
+import { upcycling, type ConversionDetails, type ConversionPlan } from "../surgery/convert/convert.js";
 import { hasPrompts } from "../surgery/convert/measure.js";
-import { multiplying } from "../surgery/convert/multiply.js";
 import { sourceName } from "../surgery/convert/parents.js";
 import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import { factorRuns } from "../surgery/convert/record.js";
@@ -175,12 +168,7 @@ async function execute(model: string | undefined, flags: ConvertFlags, command: 
     maxShardBytes: flags.shardSize,
     format: flags.format === "megatron" ? "torch_dist" : undefined,
   } as const;
-  const fetched = (what: FetchedPart): ReturnType<typeof fetchedSources> =>
-    fetchedSources(models, model === undefined, what, flags.json);
-  // Headers say whether the models fit together, before gigabytes of weights are downloaded.
-  if (part === "all" && models.flatMap(foldersOf).some(isHubReference))
-    await requirePlannable({ ...settled, ...(await fetched("headers")) });
-  const sources = await fetched(part);
+  const sources = await fetchedSources(models, model === undefined, part, flags.json);
   const context = openContext(contextOf(flags));
   const surgery = upcycling({ ...settled, ...sources });
   const view = conversionResultView(models[0], surgery.sources.map(sourceName));
@@ -217,8 +205,6 @@ async function multiply(
   const asked = await askedModel(model);
   await requireBeforehand([asked], flags);
   const context = openContext(contextOf(flags));
-  if (flags.dryRun !== true && foldersOf(asked).some(isHubReference))
-    await planModel(multiplying({ source: await fetchedSource(asked, flags.json, "headers"), recipe }));
   const source = await fetchedSource(asked, flags.json, flags.dryRun === true ? "headers" : "all");
   await runMultiply(source, recipe, flags, context);
 }

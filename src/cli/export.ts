@@ -2,9 +2,6 @@
 import { Command } from "commander";
 import { bytes, compact, duration, folded } from "../base/format.js";
 import { countParams } from "../model/cost/params.js";
-import { foldersOf } from "../files/checkpoint/model-source.js";
-import { isHubReference } from "../files/hub/reference.js";
-import { planModel } from "../surgery/convert/make.js";
 import { exporting, type ReformPlan } from "../surgery/convert/reform.js";
 import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import type { WorkflowResult } from "../surgery/convert/workflow.js";
@@ -60,8 +57,6 @@ async function execute(model: string, flags: ExportFlags, command: Command): Pro
   if (out !== undefined) await requireReleasePlace(out);
   const asked = await askedModel(model);
   await requireBeforehand([asked], inside);
-  if (dryRun !== true && foldersOf(asked).some(isHubReference))
-    await planModel(exporting({ source: await fetchedSource(asked, flags.json, "headers") }));
   const source = await fetchedSource(asked, flags.json, dryRun === true ? "headers" : "all");
   const context = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   const threads = flags.threads ?? Math.min(2, defaultThreads());

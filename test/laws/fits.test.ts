@@ -116,7 +116,11 @@ describe("noiseless points give back the law they are from", () => {
     S: [0, 0.5, 0.75, 0.9, 0.95],
     E: [1, 2, 4, 8, 16, 32, 64],
   };
-  const cases = published.flatMap((coefficients) =>
+  // Laws with columns of their own are fitted to published points (published.test.ts).
+  const usual = published.filter(({ law: id }) =>
+    law(id).columns.every(({ name }) => id === "upcycling" || name in values),
+  );
+  const cases = usual.flatMap((coefficients) =>
     [huber(1e-3), lad, mse].map((loss) => [coefficients.id, loss.name, coefficients, loss] as const),
   );
 

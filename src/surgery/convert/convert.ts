@@ -115,7 +115,7 @@ function needsCalibration({ scaling, calibration }: UpcycleRecipe): boolean {
  * Throws inputError for models and a recipe that do not go together, from configs and file headers alone: what is still
  * to be measured does not decide it.
  */
-export async function requirePlannable(options: UpcycleOptions): Promise<void> {
+async function requirePlannable(options: UpcycleOptions): Promise<void> {
   const { recipe } = options;
   await planConversion(needsCalibration(recipe) ? { ...options, recipe: { ...recipe, scaling: "none" } } : options);
 }
