@@ -291,7 +291,7 @@ describe("folders of pytorch_model.bin", () => {
     );
     renameSync(index, join(dir, "elsewhere"));
     expect((await failure(openCheckpoint(dir))).line).toContain(
-      "folder has pytorch_model-00001-of-00002.bin (1 of 2 shards) but no pytorch_model.bin.index.json",
+      "folder has pytorch_model-00001-of-00002.bin (all 2 shards) but no pytorch_model.bin.index.json",
     );
     expect(readdirSync(dir)).toHaveLength(4);
   });
