@@ -21,7 +21,7 @@ training: {steps: 2, batch: 1, lr: {peak: 1e-3}, ${training}}
 describe("a training of a model folder", () => {
   it.each([
     ["a sequence longer than the model's positions", "sequence: 100000", "is longer than the model's"],
-    ["routing settings that a dense model cannot have", "sequence: 16, expertBias: {rate: 1e-3}", "expert"],
+    ["routing settings that a dense model cannot have", "sequence: 16, routing: {bias: 1e-3}", "it has no routers"],
   ])("is refused for %s before text is read", async (_, training, words) => {
     const events: TrainFileEvent[] = [];
     const running = trainFromConfig({
