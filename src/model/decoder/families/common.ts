@@ -64,8 +64,6 @@ export interface Defaults {
   readonly llamaLike?: true;
   /** Keys of the activation, the first one present counts; `hidden_act` if left out. */
   readonly activationKeys?: readonly string[];
-  /** Those of the keys that other families refuse which this one reads itself. */
-  readonly reads?: readonly string[];
   /** `partial_rotary_factor`; if left out, rope turns whole heads. */
   readonly partialRotary?: number;
   readonly interleavedRope?: boolean;
@@ -77,9 +75,6 @@ export interface Defaults {
 
 /** Enough for any model; stops a typing error from building a billion layers. */
 const maxLayers = 10_000;
-
-/** Keys that change the mathematics in ways a spec cannot say, wherever they are set. */
-const inexpressible = ["clip_qkv", "attn_logit_softcapping", "final_logit_softcapping"];
 
 /** What every family reads from its config. */
 export interface Common extends Omit<DecoderSpec, "attn" | "layers" | "auxLossCoef"> {
@@ -115,9 +110,6 @@ export function readCommon(config: ConfigReader, family: Family, defaults: Defau
 
 /** The common part without the rope, for families whose layers have different ones. */
 export function readBase(config: ConfigReader, family: Family, defaults: Defaults): Omit<Common, "rope"> {
-  for (const key of inexpressible) {
-    if (config.has(key) && !defaults.reads?.includes(key)) throw config.fail(key, "no such key");
-  }
   const hidden = config.int("hidden_size");
   const heads = config.int("num_attention_heads");
   const kvHeads =

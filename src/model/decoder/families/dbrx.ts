@@ -30,7 +30,6 @@ const defaults: Defaults = {
   ropeTheta: null,
   bos: null,
   eos: null,
-  reads: ["clip_qkv"],
   names: {
     hidden_size: "d_model",
     num_attention_heads: "n_heads",

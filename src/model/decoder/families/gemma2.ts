@@ -12,7 +12,6 @@ import { readLayerWindows, writeLayerTypesSized } from "./windows.js";
 const defaults: Defaults = {
   ...gemmaDefaults,
   kvHeads: 4,
-  reads: ["attn_logit_softcapping", "final_logit_softcapping"],
 };
 
 /** What Gemma 2 and 3 add to the common part. */

@@ -12,7 +12,7 @@ import { readRopesByType, ropesByTypeOf, writeRopesByType } from "./rope.js";
 import { readLayerWindows } from "./windows.js";
 
 // `attn_logit_softcapping` stays refused: the class has the key, its attention does not use it.
-const defaults: Defaults = { ...gemmaDefaults, kvHeads: 4, maxPositions: 131_072, reads: ["final_logit_softcapping"] };
+const defaults: Defaults = { ...gemmaDefaults, kvHeads: 4, maxPositions: 131_072 };
 
 const ropes = { full: 1_000_000, sliding: 10_000, slidingKey: "rope_local_base_freq" } as const;
 

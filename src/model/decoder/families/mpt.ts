@@ -22,7 +22,6 @@ const defaults: Defaults = {
   bos: null,
   eos: null,
   tiedHead: true,
-  reads: ["clip_qkv"],
   names: {
     hidden_size: "d_model",
     num_attention_heads: "n_heads",

@@ -13,7 +13,6 @@ const defaults: Defaults = {
   norm: { kind: "layer", weight: "none", bias: false },
   // `OlmoLayerNorm` says 1e-5 itself.
   normKey: null,
-  reads: ["clip_qkv"],
 };
 
 /** The config dialect of OLMo. */

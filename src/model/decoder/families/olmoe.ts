@@ -27,7 +27,6 @@ const defaults: Defaults = {
   bos: null,
   eos: 50_279,
   pad: 1,
-  reads: ["clip_qkv"],
 };
 
 /** The config dialect of OLMoE. */

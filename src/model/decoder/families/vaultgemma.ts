@@ -13,7 +13,6 @@ import { readLayerWindows } from "./windows.js";
 const defaults: Defaults = {
   ...gemmaDefaults,
   kvHeads: 4,
-  reads: ["attn_logit_softcapping", "final_logit_softcapping"],
 };
 
 /** The config dialect of VaultGemma. */
