@@ -257,8 +257,8 @@ export function headLoss(
   return b.op("headCrossEntropy", inputs, { softcap });
 }
 
-/** Columns that a head's bias takes. */
-const HEAD_PADDING = 8;
+/** Columns that a head's bias takes in {@link headLoss}. */
+export const HEAD_PADDING = 8;
 
 /** The output head of a graph, or rows of it. */
 export interface Head {

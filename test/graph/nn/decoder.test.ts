@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { at } from "../../../src/base/at.js";
 import { forwardFlopsPerToken } from "../../../src/model/cost/flops.js";
+import { HEAD_PADDING, keyDim } from "../../../src/graph/nn/decoder.js";
 import type { Graph } from "../../../src/graph/ir/ir.js";
 import { elements } from "../../../src/graph/ir/ir.js";
 import { verify } from "../../../src/graph/ir/passes.js";
@@ -40,6 +41,11 @@ function countFlops(graph: Graph): number {
   return total;
 }
 
+/** FLOPs of a token for linear biases of attention scores: products of a few more elements of queries and keys. */
+function linearBiasFlops({ attn, layers }: DecoderSpec, sequence: number): number {
+  return 2 * layers.length * attn.heads * sequence * (keyDim(attn) - attn.headDim);
+}
+
 describe.each(families)("random %s models", (family) => {
   it("build, verify and differentiate; every parameter but buffers gets a gradient of its shape", () => {
     fc.assert(
@@ -76,12 +82,15 @@ describe.each(families)("random %s models", (family) => {
     );
   });
 
-  it("multiply as often as the cost formula says", () => {
+  it("multiply as often as the cost formula says, and for biases that are products, which it leaves out", () => {
     fc.assert(
       fc.property(specOf(family), shapes, (spec: DecoderSpec, shape) => {
         const tokens = shape.batch * shape.sequence;
-        expect(countFlops(lossProgram(spec, shape).graph)).toBe(forwardFlopsPerToken(spec, shape.sequence) * tokens);
-        expect(countFlops(logitsProgram(spec, shape).graph)).toBe(forwardFlopsPerToken(spec, shape.sequence) * tokens);
+        const formula = forwardFlopsPerToken(spec, shape.sequence) * tokens;
+        const linear = linearBiasFlops(spec, shape.sequence) * tokens;
+        const head = spec.headBias ? 2 * tokens * spec.vocab * HEAD_PADDING : 0;
+        expect(countFlops(lossProgram(spec, shape).graph)).toBe(formula + linear + head);
+        expect(countFlops(logitsProgram(spec, shape).graph)).toBe(formula + linear);
       }),
       { numRuns: 15 },
     );
