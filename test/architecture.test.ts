@@ -45,7 +45,12 @@ const rooms: readonly Room[] = [
     parts: ["forms", "solvers", "fitting", "planner", "points"],
     pure: ["forms", "solvers", "fitting", "planner"],
   },
-  { name: "report", parts: ["page", "study", "laws", "plan"], pure: ["page", "study", "laws", "plan"] },
+  { name: "experts", parts: ["measures", "."], pure: ["measures"] },
+  {
+    name: "report",
+    parts: ["page", "study", "laws", "plan", "experts"],
+    pure: ["page", "study", "laws", "plan", "experts"],
+  },
   { name: "study", parts: ["."], pure: [] },
   { name: "cluster", parts: ["plan", "logs", "run"], pure: ["plan", "logs"] },
   { name: "cli", parts: ["."], pure: [] },
