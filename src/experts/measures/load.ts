@@ -3,6 +3,9 @@ import { largestOf, smallestOf } from "../../base/extremes.js";
 import { meanOf } from "../../base/mean.js";
 import type { ExpertLoad } from "../../model/results/experts.js";
 
+/** An expert with less than this share of an equal one is dead. */
+const DEAD = 0.01;
+
 /** The load of the experts that were chosen `counts` [E] times by `tokens` tokens. */
 export function loadOf(counts: readonly number[], tokens: number): ExpertLoad {
   const mean = meanOf(counts);
@@ -14,8 +17,9 @@ export function loadOf(counts: readonly number[], tokens: number): ExpertLoad {
     largest: largestOf(shares),
     smallest: smallestOf(shares),
     variation: Math.sqrt(variance) / mean,
-    dead: counts.flatMap((count, expert) => (count === 0 ? [expert] : [])),
-    deadBelow: 1 - 0.05 ** (1 / tokens),
+    dead: shares.flatMap((share, expert) => (share < DEAD ? [expert] : [])),
+    unchosen: counts.flatMap((count, expert) => (count === 0 ? [expert] : [])),
+    unchosenBelow: 1 - 0.05 ** (1 / tokens),
   };
 }
 

@@ -14,13 +14,15 @@ export interface ExpertLoad {
   readonly smallest: number;
   /** Standard deviation of the counts over their mean. */
   readonly variation: number;
-  /** Experts that no token chose. */
+  /** Experts with less than 1 % of an equal share. */
   readonly dead: readonly number[];
+  /** Experts that no token chose; they are dead too. */
+  readonly unchosen: readonly number[];
   /**
    * The largest probability of being chosen by a token at which an expert is still missed by all tokens in 5 of 100
-   * samples, tokens taken as independent: what a dead expert's probability lies below.
+   * samples, tokens taken as independent: what that of an unchosen expert lies below.
    */
-  readonly deadBelow: number;
+  readonly unchosenBelow: number;
 }
 
 /** Mutual information of an expert and a label, in bits per choice. */

@@ -86,7 +86,7 @@ export function renderExpertsPage(report: ExpertsReport, page: ExpertsPage, asse
         pageSection("routers", "Routers", routersSection(report)),
         pageSection("load", "Load", loadSection(report)),
         pageSection("special", "Specialisation", specialSection(report)),
-        pageSection("alike", "Likeness and co-activation", alikeSection(report)),
+        pageSection("similarity", "Similarity and co-activation", similaritySection(report)),
         report.costs.length === 0 ? "" : pageSection("costs", "Costs of leaving out and merging", costsSection(report)),
         pageSection("how", "How it was measured", howSection(report, page)),
       ],
@@ -167,14 +167,14 @@ function relativeRow({ load }: ExpertLayer, name: string, shares: readonly numbe
   return { name, shares: relative, last: relative === null ? "none" : `${significant(Math.max(...relative), 2)}×` };
 }
 
-function alikeSection(report: ExpertsReport): string {
+function similaritySection(report: ExpertsReport): string {
   const { layers } = report;
   const cells = layers.reduce((sum, { experts }) => sum + 3 * experts * experts, 0);
   const every = Math.max(1, Math.ceil(cells / mostCells));
   const shown = layers.filter((_, i) => i % every === 0);
   const note = every === 1 ? "" : `<p class="note">One layer in ${every} is drawn; --json has all.</p>`;
   return (
-    `${textTable(similarityRows(report), "Likeness by layer")}<h3>Cosines of weights and of outputs</h3>` +
+    `${textTable(similarityRows(report), "Similarity by layer")}<h3>Cosines of weights and of outputs</h3>` +
     `${cosineLegend()}<div class="matrices">${shown.map(cosineFigures).join("")}</div>` +
     `<h3>Chosen by one token</h3>${loadLegend("times what independent choices would give")}` +
     `<div class="matrices">${shown.map(togetherFigure).join("")}</div>${note}`

@@ -89,12 +89,12 @@ export function findings(report: ExpertsReport): string[] {
 }
 
 function loadFinding({ layers, tokens }: ExpertsReport): string {
-  const dead = layers.reduce((sum, { load }) => sum + load.dead.length, 0);
+  const unchosen = layers.reduce((sum, { load }) => sum + load.unchosen.length, 0);
   const busiest = layers.reduce((best, layer) => (layer.load.largest > best.load.largest ? layer : best), at(layers, 0));
   const most = `The busiest expert has ${significant(busiest.load.largest, 2)} times an equal share (layer ${busiest.layer}).`;
-  if (dead === 0) return `Every expert was chosen. ${most}`;
-  const limit = at(layers, 0).load.deadBelow;
-  const who = dead === 1 ? "1 expert was" : `${dead} experts were`;
+  if (unchosen === 0) return `Every expert was chosen. ${most}`;
+  const limit = at(layers, 0).load.unchosenBelow;
+  const who = unchosen === 1 ? "1 expert was" : `${unchosen} experts were`;
   return (
     `${who} never chosen by ${grouped(tokens)} tokens, which excludes (at 95 %, tokens taken as independent) that one is ` +
     `chosen by more than 1 token in ${compact(1 / limit)}. ${most}`
@@ -164,7 +164,7 @@ export function routerRows({ layers, texts }: ExpertsReport): string[][] {
   return [[...heading, "class\nbits", ...(texts.length === 1 ? [] : ["text\nbits"])], ...rows];
 }
 
-/** Rows of the table of likeness, the heading first. */
+/** Rows of the table of similarities, the heading first. */
 export function similarityRows({ layers, parent }: ExpertsReport): string[][] {
   const heading = ["layer", "weights\nmean", "most alike", "outputs\nmean", "most alike", "together\nx chance"];
   const rows = layers.map(({ layer, similarity: { weights, outputs, parent: ofParent }, coactivation }) => [
