@@ -7,7 +7,7 @@ import { writeFileAtomic } from "../files/io/atomic.js";
 import { modelFolderOf, type ModelSource } from "../files/checkpoint/model-source.js";
 import { parseChange } from "../experts/measures/changes.js";
 import { measureExperts, recordedParent, type ExpertsEvent } from "../experts/measure.js";
-import { isMoe } from "../model/decoder/types.js";
+import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
 import type { ExpertsChange } from "../model/results/experts.js";
 import { renderExpertsPage } from "../report/experts/experts-page.js";
 import { expertsText } from "../report/experts/experts-terminal.js";
@@ -149,9 +149,16 @@ async function parentSource(
   if (record === null) return undefined;
   const { name } = record.parent;
   const found = await recordedParent(dir, name);
-  if (found !== null && !isMoe(await decoderOf(found))) return found;
-  terminal.note(`the experts are not compared with their parent: upcycle.json names ${name}, give its folder as --parent`);
+  if (found !== null && areOfOneShape(await decoderOf(found), await decoderOf(model))) return found;
+  terminal.note(
+    `the experts are not compared with their parent: upcycle.json names ${name}, give its folder as --parent`,
+  );
   return undefined;
+}
+
+/** Whether a model of the recorded name can be the parent: another of that name may have come in its place. */
+function areOfOneShape(parent: DecoderSpec, child: DecoderSpec): boolean {
+  return !isMoe(parent) && parent.hidden === child.hidden && parent.layers.length === child.layers.length;
 }
 
 function progressView(terminal: Terminal): (event: ExpertsEvent) => void {

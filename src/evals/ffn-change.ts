@@ -33,7 +33,12 @@ export function mergedExperts(weights: WeightSource, layer: number, groups: FfnC
       for (const key of keys) sources.set(key, keys);
     }
   return {
-    readFloat32: async (key) => meanOver(sources.get(key), (one) => weights.readFloat32(one), () => weights.readFloat32(key)),
+    readFloat32: async (key) =>
+      meanOver(
+        sources.get(key),
+        (one) => weights.readFloat32(one),
+        () => weights.readFloat32(key),
+      ),
     readRows: async (key, start, count, memory) =>
       meanOver(
         sources.get(key),

@@ -12,7 +12,11 @@ export async function tokenLosses(
   targets: Int32Array,
 ): Promise<Float64Array> {
   const rows = targets.length;
-  const [largest, sums, wanted] = [new Float64Array(rows).fill(-Infinity), new Float64Array(rows), new Float64Array(rows)];
+  const [largest, sums, wanted] = [
+    new Float64Array(rows).fill(-Infinity),
+    new Float64Array(rows),
+    new Float64Array(rows),
+  ];
   for (const [first, count] of vocabularyRuns(model.spec)) {
     const logits = await model.head(hidden, first, count);
     for (let row = 0; row < rows; row++) {

@@ -40,7 +40,9 @@ export async function measureCosts(
   const changed = changes.map((): number[] => []);
   for (const [i, batch] of batches.entries()) {
     const layers = model.spec.layers.length;
-    const losses = await batchLosses(model, batch, changes, (done) => onLayer(i * layers + done, batches.length * layers));
+    const losses = await batchLosses(model, batch, changes, (done) =>
+      onLayer(i * layers + done, batches.length * layers),
+    );
     own.push(...losses.own);
     losses.changed.forEach((values, change) => at(changed, change).push(...values));
   }
@@ -70,7 +72,10 @@ async function batchLosses(
     x = await throughLayer(model, layer, x, shape);
     onLayer(layer + 1);
   }
-  const targets = joined(Int32Array, batch.map((one) => one.targets));
+  const targets = joined(
+    Int32Array,
+    batch.map((one) => one.targets),
+  );
   const meanBySequence = async (stream: Float32Array): Promise<number[]> => {
     const losses = await tokenLosses(model, await model.final(stream), targets);
     return batch.map((_, i) => meanOf(losses.subarray(i * sequence, (i + 1) * sequence)));

@@ -65,25 +65,35 @@ export interface ExpertsEvent {
 export async function measureExperts(options: ExpertsOptions): Promise<ExpertsReport> {
   const { backend, threads, signal } = options;
   const { lineage, dir } = await requireMeasurable(options);
-  const sources = textSources(options.text);
-  const model = await openStreamedModel(options.model, backend, { threads, signal });
+  const opened: StreamedModel[] = [];
+  const open = async (source: ModelSource): Promise<StreamedModel> => {
+    const streamed = await openStreamedModel(source, backend, { threads, signal });
+    opened.push(streamed);
+    return streamed;
+  };
   try {
+    const model = await open(options.model);
+    const parent = options.parent === undefined ? null : parentOf(await open(options.parent), model.spec, lineage);
     const sequence = Math.min(options.sequence, model.spec.maxPositions);
-    const texts = await withTokenizer(dir, { signal }, async (tokenizer) => {
-      if (tokenizer.vocab > model.spec.vocab)
-        throw inputError(`its tokenizer has ${tokenizer.vocab} tokens, the model ${model.spec.vocab}`, { where: dir });
-      return readTexts(tokenizer, dir, sources, { sequence, tokens: options.tokens });
-    });
-    if (options.parent === undefined) return await reportOf(model, null, texts, { ...options, sequence });
-    const dense = await openStreamedModel(options.parent, backend, { threads, signal });
-    try {
-      return await reportOf(model, parentOf(dense, model.spec, lineage), texts, { ...options, sequence });
-    } finally {
-      await dense.close();
-    }
+    const texts = await textsOf(model, dir, { ...options, sequence });
+    return await reportOf(model, parent, texts, { ...options, sequence });
   } finally {
-    await model.close();
+    for (const streamed of opened) await streamed.close();
   }
+}
+
+/** The texts as sequences. Throws inputError for a tokenizer that has more tokens than the model. */
+async function textsOf(
+  { spec }: StreamedModel,
+  dir: string,
+  { text, sequence, tokens, signal }: ExpertsOptions,
+): Promise<SequencedTexts> {
+  const sources = textSources(text);
+  return withTokenizer(dir, { signal }, async (tokenizer) => {
+    if (tokenizer.vocab > spec.vocab)
+      throw inputError(`its tokenizer has ${tokenizer.vocab} tokens, the model ${spec.vocab}`, { where: dir });
+    return readTexts(tokenizer, dir, sources, { sequence, tokens });
+  });
 }
 
 /** A dense model with the name that a model's record gives to its parent, in the folder beside it; null: none. */
@@ -92,7 +102,10 @@ export async function recordedParent(dir: string, name: string): Promise<string 
   return (await exists(join(folder, "config.json"))) ? folder : null;
 }
 
-async function requireMeasurable({ model, changes }: ExpertsOptions): Promise<{ lineage: OriginLineage | null; dir: string }> {
+async function requireMeasurable({
+  model,
+  changes,
+}: ExpertsOptions): Promise<{ lineage: OriginLineage | null; dir: string }> {
   const checkpoint = await openCheckpoint(model);
   try {
     const { spec, dir } = checkpoint;
@@ -160,12 +173,17 @@ async function costsOf(
   { onEvent }: ExpertsOptions,
 ): Promise<Costs | { readonly loss: null; readonly costs: readonly [] }> {
   if (changes.length === 0) return { loss: null, costs: [] };
-  return measureCosts(model, heldOut, changes, names.length, (done, total) => onEvent?.({ doing: "costs", done, total }));
+  return measureCosts(model, heldOut, changes, names.length, (done, total) =>
+    onEvent?.({ doing: "costs", done, total }),
+  );
 }
 
 /** Each token's class, in the order of sequences. */
 const classLabels = (sequences: readonly Sequence[]): Int32Array =>
-  joined(Int32Array, sequences.map(({ classes }) => classes));
+  joined(
+    Int32Array,
+    sequences.map(({ classes }) => classes),
+  );
 
 /** Everything that is measured of one layer, and what candidates are found by. */
 async function layerOf(
@@ -201,7 +219,10 @@ async function layerOf(
       layer,
       experts,
       topK,
-      load: loadOf(pairs.map((row, expert) => at(row, expert)), tokens),
+      load: loadOf(
+        pairs.map((row, expert) => at(row, expert)),
+        tokens,
+      ),
       byText: countTable(byTexts, textOf, names.length).map(sharesOf),
       byClass: countTable(byTokens, classes, tokenClasses.length).map((counts) =>
         meanOf(counts) === 0 ? null : sharesOf(counts),
@@ -211,7 +232,10 @@ async function layerOf(
           names.length === 1
             ? null
             : specialisation(byTexts, textOf, names.length, { seed, stream: `experts/${layer}/texts` }),
-        tokenClass: specialisation(byTokens, classes, tokenClasses.length, { seed, stream: `experts/${layer}/classes` }),
+        tokenClass: specialisation(byTokens, classes, tokenClasses.length, {
+          seed,
+          stream: `experts/${layer}/classes`,
+        }),
       },
       router: certainty.result(),
       coactivation: topK === 1 ? null : coactivationOf(pairs),

@@ -38,7 +38,11 @@ export function batchesOf(sequences: readonly Sequence[]): readonly (readonly Se
 }
 
 /** The ids of a batch, one sequence behind the other. */
-export const idsOf = (batch: readonly Sequence[]): Int32Array => joined(Int32Array, batch.map(({ ids }) => ids));
+export const idsOf = (batch: readonly Sequence[]): Int32Array =>
+  joined(
+    Int32Array,
+    batch.map(({ ids }) => ids),
+  );
 
 /** Arrays one behind the other. */
 export function joined<T extends Int32Array | Float32Array>(kind: new (length: number) => T, parts: readonly T[]): T {
@@ -80,8 +84,14 @@ export async function* observe(
         layer,
         ffn,
         logits: parts.map(({ logits }) => logits),
-        weights: joined(Float32Array, parts.map(({ weights }) => weights)),
-        chosen: joined(Int32Array, parts.map(({ chosen }) => chosen)),
+        weights: joined(
+          Float32Array,
+          parts.map(({ weights }) => weights),
+        ),
+        chosen: joined(
+          Int32Array,
+          parts.map(({ chosen }) => chosen),
+        ),
         inputs: evenly(inputs, spec.hidden, ffn.experts),
       };
     onLayer(layer + 1);

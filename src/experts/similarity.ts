@@ -69,9 +69,19 @@ export async function layerSimilarity(
       parent:
         parent === null
           ? null
-          : await parentSimilarity(model, layer, parent, whole === null ? null : at(ofOutputs, ffn.experts), checkpoint),
+          : await parentSimilarity(
+              model,
+              layer,
+              parent,
+              whole === null ? null : at(ofOutputs, ffn.experts),
+              checkpoint,
+            ),
     },
-    products: experts.map((expert) => at(products, expert).slice(0, ffn.experts).map((sum) => sum / count)),
+    products: experts.map((expert) =>
+      at(products, expert)
+        .slice(0, ffn.experts)
+        .map((sum) => sum / count),
+    ),
   };
 }
 
@@ -112,5 +122,8 @@ async function parentSimilarity(
     const cosine = cosineSimilarity(await model.weights.readFloat32(origin.key), originValues(whole, origin));
     (byExpert[origin.expert] ??= []).push(cosine);
   }
-  return { weights: byExpert.map(arithmeticMean), outputs: outputs === null ? null : outputs.slice(0, byExpert.length) };
+  return {
+    weights: byExpert.map(arithmeticMean),
+    outputs: outputs === null ? null : outputs.slice(0, byExpert.length),
+  };
 }

@@ -38,7 +38,11 @@ export interface TextSettings {
 
 /** Texts by name: those that come along where no file is given. Throws inputError for two of one name. */
 export function textSources(files: readonly string[]): ReadonlyMap<string, CorpusSource> {
-  if (files.length === 0) return new Map([["sotu", { builtin: "sotu" }], ["moby-dick", { builtin: "moby-dick" }]]);
+  if (files.length === 0)
+    return new Map([
+      ["sotu", { builtin: "sotu" }],
+      ["moby-dick", { builtin: "moby-dick" }],
+    ]);
   const names = new Map<string, CorpusSource>();
   for (const path of files) {
     const name = basename(path);

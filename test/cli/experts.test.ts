@@ -13,7 +13,16 @@ const inDir = (name: string): string => join(dir, name);
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 const convert = async (recipe: string, name: string, ...more: string[]): Promise<void> => {
-  const { code, stderr } = await upcycle("convert", inDir("tiny"), "--recipe", recipe, "--no-report", "--out", inDir(name), ...more);
+  const { code, stderr } = await upcycle(
+    "convert",
+    inDir("tiny"),
+    "--recipe",
+    recipe,
+    "--no-report",
+    "--out",
+    inDir(name),
+    ...more,
+  );
   expect([code, code === 0 ? "" : stderr]).toEqual([0, ""]);
 };
 
@@ -26,7 +35,10 @@ beforeAll(async () => {
   await convert("E4G1T2", "copies");
   await convert("E4G1T2", "noisy", "--noise", "30%", "--router-std", "0.3");
   await convert("E2G2T2", "parts", "--permute");
-  const lines = Array.from({ length: 90 }, (_, i) => `In 18${i} the ${i} ships of the navy went to sea, and came back.`);
+  const lines = Array.from(
+    { length: 90 },
+    (_, i) => `In 18${i} the ${i} ships of the navy went to sea, and came back.`,
+  );
   writeFileSync(inDir("navy.txt"), lines.join("\n"));
   writeFileSync(inDir("sums.txt"), Array.from({ length: 200 }, (_, i) => `${i} + ${i * 7} = ${i * 8};`).join("\n"));
 });
@@ -55,7 +67,17 @@ describe("upcycle experts", () => {
   });
 
   it("of noisy experts gives the same numbers again, measures what is asked for, and pairs sequences", async () => {
-    const args = [inDir("noisy"), "--text", inDir("navy.txt"), "--text", inDir("sums.txt"), "--without", "0:1,4:2", "--merged", "1:0+3"];
+    const args = [
+      inDir("noisy"),
+      "--text",
+      inDir("navy.txt"),
+      "--text",
+      inDir("sums.txt"),
+      "--without",
+      "0:1,4:2",
+      "--merged",
+      "1:0+3",
+    ];
     const [found, again] = [await report(...args), await report(...args)];
     expect(again).toEqual(found);
     expect(found.costs.map(({ asked, expected }) => [asked, expected])).toEqual([
@@ -67,7 +89,8 @@ describe("upcycle experts", () => {
       expect(error).toBeGreaterThan(0);
       expect((interval![0] + interval![1]) / 2).toBeCloseTo(difference, 12);
       const sequences = found.texts.map(({ heldOut }) => heldOut);
-      const weighed = byText.reduce((sum, value, i) => sum + value * sequences[i]!, 0) / sequences.reduce((a, b) => a + b);
+      const weighed =
+        byText.reduce((sum, value, i) => sum + value * sequences[i]!, 0) / sequences.reduce((a, b) => a + b);
       expect(weighed).toBeCloseTo(difference, 12);
     }
     expect(found.layers[0]!.similarity.parent!.weights.every((cosine) => cosine > 0.9 && cosine < 0.99)).toBe(true);
@@ -87,7 +110,15 @@ describe("upcycle experts", () => {
 
   it("shows tables of 80 columns and writes a page without scripts of its own", async () => {
     const page = inDir("page.html");
-    const { code, stdout, stderr } = await upcycle("experts", inDir("noisy"), ...small, "--candidates", "2", "--html", page);
+    const { code, stdout, stderr } = await upcycle(
+      "experts",
+      inDir("noisy"),
+      ...small,
+      "--candidates",
+      "2",
+      "--html",
+      page,
+    );
     expect([code, code === 0 ? "" : stderr]).toEqual([0, ""]);
     expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
     for (const words of ["95 % interval", "most alike", "entropy", "without ", "merged ", "report: "])
@@ -101,12 +132,32 @@ describe("upcycle experts", () => {
   it.each([
     ["a dense model", () => [inDir("tiny")], /the model is dense: it has no experts/],
     ["a text that is not there", () => [inDir("copies"), "--text", inDir("none.txt")], /none\.txt: no such file/],
-    ["a text that is too short", () => [inDir("copies"), "--sequence", "512"], /sotu: the text has 521 tokens, needed at least 1025/],
-    ["an expert that is not there", () => [inDir("copies"), "--without", "0:4"], /--without 0:4: layer 0 has experts 0 to 3, not 4/],
+    [
+      "a text that is too short",
+      () => [inDir("copies"), "--sequence", "512"],
+      /sotu: the text has 521 tokens, needed at least 1025/,
+    ],
+    [
+      "an expert that is not there",
+      () => [inDir("copies"), "--without", "0:4"],
+      /--without 0:4: layer 0 has experts 0 to 3, not 4/,
+    ],
     ["all experts left out", () => [inDir("copies"), "--without", "0:0,0:1,0:2"], /layer 0 would keep 1 of 4 experts/],
-    ["a parent that is an MoE", () => [inDir("copies"), "--parent", inDir("parts")], /a mixture of experts, not a dense parent/],
-    ["two texts of one name", () => [inDir("copies"), "--text", inDir("navy.txt"), "--text", inDir("navy.txt")], /two texts have this name/],
-    ["a page in the place of another file", () => [inDir("copies"), "--html", inDir("navy.txt")], /is no page of this command/],
+    [
+      "a parent that is an MoE",
+      () => [inDir("copies"), "--parent", inDir("parts")],
+      /a mixture of experts, not a dense parent/,
+    ],
+    [
+      "two texts of one name",
+      () => [inDir("copies"), "--text", inDir("navy.txt"), "--text", inDir("navy.txt")],
+      /two texts have this name/,
+    ],
+    [
+      "a page in the place of another file",
+      () => [inDir("copies"), "--html", inDir("navy.txt")],
+      /is no page of this command/,
+    ],
   ] as const)("refuses %s in one line with exit code 2", async (_, args, expected) => {
     const words = args();
     const usual = words.includes("--sequence") ? small.filter((_, i) => i > 1) : small;
@@ -124,7 +175,16 @@ describe("upcycle experts", () => {
   });
 
   it("ends by Ctrl-C with 130 and leaves no page", async () => {
-    const running = start(["experts", inDir("noisy"), "--tokens", "400000", "--device", "cpu", "--html", inDir("never.html")]);
+    const running = start([
+      "experts",
+      inDir("noisy"),
+      "--tokens",
+      "400000",
+      "--device",
+      "cpu",
+      "--html",
+      inDir("never.html"),
+    ]);
     await running.saw("looking at the experts");
     running.process.kill("SIGINT");
     const { code, stdout } = await running.outcome;

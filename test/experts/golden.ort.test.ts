@@ -20,7 +20,10 @@ const names = readdirSync(golden("routers"))
 const numbers = (tensors: ReadonlyMap<string, GoldenTensor>, key: string): number[] => [...entryOf(tensors, key).data];
 const number = (tensors: ReadonlyMap<string, GoldenTensor>, key: string): number => at(numbers(tensors, key), 0);
 
-async function withGolden<T>(name: string, use: (model: StreamedModel, tensors: Map<string, GoldenTensor>) => Promise<T>): Promise<T> {
+async function withGolden<T>(
+  name: string,
+  use: (model: StreamedModel, tensors: Map<string, GoldenTensor>) => Promise<T>,
+): Promise<T> {
   const model = await openStreamedModel(golden(`moe/${name}`), inThread, { threads: 1, weightElements: 300 });
   try {
     return await use(model, readTensors(golden("routers", `${name}.safetensors`)));
@@ -51,9 +54,16 @@ describe.each(names)("%s", (name) => {
   it("routes every token to transformers' experts with its weights, entropy and mass", async () => {
     await withGolden(name, async (model, tensors) => {
       let layers = 0;
-      for await (const { layer, ffn, logits, weights, chosen } of observe(model, sequencesOf(name, 24), () => undefined)) {
+      for await (const { layer, ffn, logits, weights, chosen } of observe(
+        model,
+        sequencesOf(name, 24),
+        () => undefined,
+      )) {
         layers += 1;
-        const [expectedWeights, expectedChosen] = [numbers(tensors, `${layer}.weights`), numbers(tensors, `${layer}.chosen`)];
+        const [expectedWeights, expectedChosen] = [
+          numbers(tensors, `${layer}.weights`),
+          numbers(tensors, `${layer}.chosen`),
+        ];
         const ours = at(logits, 0);
         expect(relativeError(ours, numbers(tensors, `${layer}.logits`))).toBeLessThan(1e-5);
         for (let token = 0; token < chosen.length / ffn.topK; token++) {
@@ -115,7 +125,12 @@ describe("changes", () => {
         unused.push({ layer, experts: [expert!] });
       }
       expect(unused).toHaveLength(2);
-      const changes = unused.map((group): AskedChange => ({ kind: "without", groups: [group], asked: true, expected: null }));
+      const changes = unused.map((group): AskedChange => ({
+        kind: "without",
+        groups: [group],
+        asked: true,
+        expected: null,
+      }));
       const { costs } = await measureCosts(model, [two], changes, 1, () => undefined);
       expect(costs.map(({ difference, error, interval }) => [difference, error, interval])).toEqual([
         [0, null, null],

@@ -36,7 +36,8 @@ export function certaintyMeter(
     },
     result() {
       margins.sort((a, b) => a - b);
-      const decile = (tenth: number): number => at(margins, Math.min(margins.length - 1, Math.floor((tenth / 10) * margins.length)));
+      const decile = (tenth: number): number =>
+        at(margins, Math.min(margins.length - 1, Math.floor((tenth / 10) * margins.length)));
       return {
         entropy: entropy / tokens,
         relativeEntropy: experts === 1 ? 0 : entropy / tokens / Math.log(experts),

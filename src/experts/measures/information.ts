@@ -42,7 +42,13 @@ export function specialisation(
   const byChance = meanOf(dealt);
   // Sums of the same table in another order may differ in their last bits.
   const reached = dealt.filter((one) => one >= bits - 1e-12).length;
-  return { bits, byChance, excess: bits - byChance, p: (1 + reached) / (1 + DEALS), most: entropyOfLabels(labels, count) };
+  return {
+    bits,
+    byChance,
+    excess: bits - byChance,
+    p: (1 + reached) / (1 + DEALS),
+    most: entropyOfLabels(labels, count),
+  };
 }
 
 /** How often each expert was chosen under each label [C, E]. */

@@ -103,7 +103,11 @@ interface RouterScores {
 }
 
 /** What one token's logits [E] and a router's correction [E] say of its experts. */
-export function routerScores(logits: Float64Array, correction: Float64Array | undefined, rule: RouteRule): RouterScores {
+export function routerScores(
+  logits: Float64Array,
+  correction: Float64Array | undefined,
+  rule: RouteRule,
+): RouterScores {
   const probabilities = softmax(logits);
   if (rule.score === "sparsemixer") return { probabilities, scores: probabilities, choice: probabilities };
   const scores = rule.score === "softmax" ? probabilities : scoresOf(logits, rule);

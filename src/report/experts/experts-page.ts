@@ -124,13 +124,11 @@ function routersSection(report: ExpertsReport): string {
 }
 
 function loadSection({ layers }: ExpertsReport): string {
-  const rows = layers.map(
-    ({ layer, load }): MapRow => ({
-      name: `layer ${layer}`,
-      shares: load.shares,
-      last: `${significant(load.largest, 2)}×`,
-    }),
-  );
+  const rows = layers.map(({ layer, load }): MapRow => ({
+    name: `layer ${layer}`,
+    shares: load.shares,
+    last: `${significant(load.largest, 2)}×`,
+  }));
   const label = `Load by layer and expert. ${rows.map(({ name, last }) => `${name}: busiest ${last}`).join("; ")}`;
   return `${loadLegend()}${shareMap(rows, label)}`;
 }
@@ -138,7 +136,8 @@ function loadSection({ layers }: ExpertsReport): string {
 function specialSection(report: ExpertsReport): string {
   const { layers, texts, classes } = report;
   const figures = layers.map((layer) => {
-    const ofTexts = texts.length === 1 ? [] : texts.map(({ name }, i) => relativeRow(layer, name, layer.byText[i] ?? null));
+    const ofTexts =
+      texts.length === 1 ? [] : texts.map(({ name }, i) => relativeRow(layer, name, layer.byText[i] ?? null));
     const ofClasses = classes.map(({ name }, i) => relativeRow(layer, name, layer.byClass[i] ?? null));
     const label = `Layer ${layer.layer}: share of each expert among the tokens of a text or class, over its usual share`;
     return (
@@ -182,10 +181,7 @@ function similaritySection(report: ExpertsReport): string {
 }
 
 function cosineFigures({ layer, similarity: { weights, outputs } }: ExpertLayer): string {
-  return [
-    ["weights", weights] as const,
-    ["outputs", outputs] as const,
-  ]
+  return [["weights", weights] as const, ["outputs", outputs] as const]
     .map(([what, matrix]) => {
       const words = `layer ${layer}, ${what}: mean ${fixed(pairMean(matrix), 3)}, most alike ${pairWords(largestPair(matrix), 3)}`;
       return figure(matrixSvg(matrix, cosineClass, words), words);

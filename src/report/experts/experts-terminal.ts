@@ -15,7 +15,11 @@ export function expertsText(
 ): readonly string[] {
   const fact = (label: string, text: string): string[] => labelled(label, text, labelWidth, columns);
   const right = (rows: readonly (readonly string[])[]): readonly string[] =>
-    table(rows, (rows[0] ?? []).map((_, i) => (i === 0 ? "left" : "right")), columns);
+    table(
+      rows,
+      (rows[0] ?? []).map((_, i) => (i === 0 ? "left" : "right")),
+      columns,
+    );
   const note = (text: string): string[] => [...wrap(text, columns)];
   const found = specialists(report, mostSpecialists);
   return [

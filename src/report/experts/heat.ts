@@ -11,7 +11,11 @@ export const cosineClass = (cosine: number): number => 1 + cosineSteps.filter((s
 
 /** The colour scale of cosines. */
 export function cosineLegend(): string {
-  const names = ["< 0", ...cosineSteps.slice(1).map((step, i) => `${at(cosineSteps, i)}–${step}`), `≥ ${cosineSteps.at(-1)}`];
+  const names = [
+    "< 0",
+    ...cosineSteps.slice(1).map((step, i) => `${at(cosineSteps, i)}–${step}`),
+    `≥ ${cosineSteps.at(-1)}`,
+  ];
   const items = names.map((name, i) => `<li><i class="cell l${i + 1}"></i>${name}</li>`);
   return `<ul class="scale" aria-label="Colour scale: cosine">${items.join("")}<li>cosine</li></ul>`;
 }
@@ -27,7 +31,7 @@ export function matrixSvg(
 ): string {
   const paths = new Map<number, string[]>();
   matrix.forEach((row, y) => {
-    for (let x = 0; x < row.length; ) {
+    for (let x = 0; x < row.length;) {
       const own = classAt(row, x, classOf);
       let end = x + 1;
       while (end < row.length && classAt(row, end, classOf) === own) end += 1;

@@ -2,7 +2,13 @@
 import { at } from "../../base/at.js";
 import { compact, fixed, grouped, percent, significant } from "../../base/format.js";
 import { meanOf } from "../../base/mean.js";
-import type { ChangeCost, ExpertLayer, ExpertsChange, ExpertsReport, Specialisation } from "../../model/results/experts.js";
+import type {
+  ChangeCost,
+  ExpertLayer,
+  ExpertsChange,
+  ExpertsReport,
+  Specialisation,
+} from "../../model/results/experts.js";
 
 /** `3:7, 5:0` as text: an expert, or experts that are merged, with its layer. */
 export function changeName({ groups }: Pick<ExpertsChange, "groups">): string {
@@ -46,7 +52,7 @@ export const pairWords = (found: FoundPair | null, digits = 2): string =>
 
 /** Mutual information beyond chance, marked where chance does as much. */
 export function informationWords({ excess, p }: Specialisation): string {
-  return `${fixed(Math.max(0, excess), 3)}${p > 0.05 ? " ~" : ""}`;
+  return `${fixed(Math.max(0, excess), 3)}${p > 0.05 ? "~" : ""}`;
 }
 
 /** An expert with a text or class of which it takes far more than its share. */
@@ -69,7 +75,11 @@ export function specialists({ layers, texts, classes, tokens, sequence }: Expert
     const rows = [
       ...(texts.length === 1
         ? []
-        : texts.map(({ name, observed }, i) => ({ what: name, tokens: observed * sequence, shares: layer.byText[i] ?? null }))),
+        : texts.map(({ name, observed }, i) => ({
+            what: name,
+            tokens: observed * sequence,
+            shares: layer.byText[i] ?? null,
+          }))),
       ...classes.map(({ name, tokens: own }, i) => ({ what: name, tokens: own, shares: layer.byClass[i] ?? null })),
     ].filter((row) => row.tokens >= fewestTokens && row.tokens < tokens);
     return layer.load.shares.flatMap((all, expert): Specialist[] => {
@@ -90,7 +100,10 @@ export function findings(report: ExpertsReport): string[] {
 
 function loadFinding({ layers, tokens }: ExpertsReport): string {
   const unchosen = layers.reduce((sum, { load }) => sum + load.unchosen.length, 0);
-  const busiest = layers.reduce((best, layer) => (layer.load.largest > best.load.largest ? layer : best), at(layers, 0));
+  const busiest = layers.reduce(
+    (best, layer) => (layer.load.largest > best.load.largest ? layer : best),
+    at(layers, 0),
+  );
   const most = `The busiest expert has ${significant(busiest.load.largest, 2)} times an equal share (layer ${busiest.layer}).`;
   if (unchosen === 0) return `Every expert was chosen. ${most}`;
   const limit = at(layers, 0).load.unchosenBelow;

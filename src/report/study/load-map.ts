@@ -19,9 +19,11 @@ export function loadSection(data: ReportData): string {
   return maps === "" ? "" : `${loadLegend()}<div class="maps">${maps}</div>`;
 }
 
+const equalShare = "times an equal share";
+
 /** The colour scale of multiples; `what` says of what. */
-export function loadLegend(what = "times an equal share"): string {
-  const names = loadSteps.map((step, index) => (index === 0 ? `dead (< ${step})` : `${loadSteps[index - 1]}–${step}`));
+export function loadLegend(what = equalShare): string {
+  const names = loadSteps.map((step, index) => (index === 0 ? `${what === equalShare ? "dead " : ""}(< ${step})` : `${loadSteps[index - 1]}–${step}`));
   const items = [...names, `≥ ${loadSteps.at(-1)}`].map(
     (name, index) => `<li><i class="cell l${index}"></i>${name}</li>`,
   );

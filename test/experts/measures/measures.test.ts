@@ -35,7 +35,9 @@ describe("co-activation", () => {
     const chosen: number[] = [];
     for (let a = 0; a < 8; a++) for (let b = a + 1; b < 8; b++) chosen.push(a, b);
     const { ratios } = coactivationOf(pairCounts(Int32Array.from(chosen), 8, 2));
-    ratios.forEach((row, a) => row.forEach((ratio, b) => (a === b ? expect(ratio).toBeNull() : expect(ratio).toBeCloseTo(1, 8))));
+    ratios.forEach((row, a) =>
+      row.forEach((ratio, b) => (a === b ? expect(ratio).toBeNull() : expect(ratio).toBeCloseTo(1, 8))),
+    );
   });
 
   it("is 1 for pairs that are the product of two factors, however uneven they are", () => {
@@ -69,10 +71,25 @@ describe("co-activation", () => {
 
 describe("mutual information", () => {
   it("is that of the table in bits", () => {
-    expect(mutualInformation([[5, 0], [0, 5]])).toBe(1);
-    expect(mutualInformation([[4, 6], [8, 12]])).toBeCloseTo(0, 14);
+    expect(
+      mutualInformation([
+        [5, 0],
+        [0, 5],
+      ]),
+    ).toBe(1);
+    expect(
+      mutualInformation([
+        [4, 6],
+        [8, 12],
+      ]),
+    ).toBeCloseTo(0, 14);
     // numpy: sum(t / n * log2(t / e)), e the product of the margins over n
-    expect(mutualInformation([[10, 2, 3], [1, 7, 9]])).toBeCloseTo(0.3269414955122697, 12);
+    expect(
+      mutualInformation([
+        [10, 2, 3],
+        [1, 7, 9],
+      ]),
+    ).toBeCloseTo(0.3269414955122697, 12);
   });
 
   it("of choices that know nothing of the labels is chance's own, near Miller and Madow's correction", () => {
@@ -174,7 +191,9 @@ describe("changes", () => {
     ]);
     const merged = parseChange("merged", "3:1+2,5:0+4+6");
     expect(changeWords(merged)).toBe("3:1+2,5:0+4+6");
-    expect(lineOf(() => parseChange("without", "3:1+2"))).toMatch(/^--without: "3:1\+2" names no expert; write LAYER:EXPERT/);
+    expect(lineOf(() => parseChange("without", "3:1+2"))).toMatch(
+      /^--without: "3:1\+2" names no expert; write LAYER:EXPERT/,
+    );
     expect(lineOf(() => parseChange("merged", "3:1"))).toMatch(/^--merged: "3:1" names no experts; write LAYER:A\+B/);
     expect(lineOf(() => parseChange("without", ""))).toMatch(/^--without: "" names no expert/);
   });
