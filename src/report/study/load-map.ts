@@ -23,7 +23,9 @@ const equalShare = "times an equal share";
 
 /** The colour scale of multiples; `what` says of what. */
 export function loadLegend(what = equalShare): string {
-  const names = loadSteps.map((step, index) => (index === 0 ? `${what === equalShare ? "dead " : ""}(< ${step})` : `${loadSteps[index - 1]}–${step}`));
+  const names = loadSteps.map((step, index) =>
+    index === 0 ? `${what === equalShare ? "dead " : ""}(< ${step})` : `${loadSteps[index - 1]}–${step}`,
+  );
   const items = [...names, `≥ ${loadSteps.at(-1)}`].map(
     (name, index) => `<li><i class="cell l${index}"></i>${name}</li>`,
   );
