@@ -179,7 +179,7 @@ describe("upcycle experts", () => {
       "experts",
       inDir("noisy"),
       "--tokens",
-      "400000",
+      "60000",
       "--device",
       "cpu",
       "--html",
