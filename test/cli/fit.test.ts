@@ -190,6 +190,20 @@ describe("upcycle fit", () => {
     });
   });
 
+  it("says where a parameter of a formula is called as a column of the file is", async () => {
+    const table = join(dir, "dropout.csv");
+    const rows = [1, 2, 3, 4, 5, 6].map((k) => `${k}e8,${(k % 2) / 10},${2 + 1 / k + (k % 2) / 20}`);
+    writeFileSync(table, ["N,dropout,loss", ...rows].join("\n"));
+    const options = ["fit", table, "--law", "A*N^-1 + C*dropout + 2", "--loss", "mse"];
+    expect((await upcycleJson(...options)).notes).toContainEqual(
+      "dropout is a parameter of the formula here, although the file has a column of that name: to take the column, " +
+        "write --columns dropout=dropout.",
+    );
+    const { notes, params } = await upcycleJson(...options, "--columns", "dropout=dropout");
+    expect(notes).not.toContainEqual(expect.stringContaining("although"));
+    expect((params as Record<string, number>).C).toBeCloseTo(0.5, 6);
+  });
+
   it.skipIf(!haveData)("reproduces Chinchilla from the raw columns of the file", async () => {
     const file = dataFile("epoch-chinchilla", "svg_extracted_data.csv");
     const options = [

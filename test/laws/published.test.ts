@@ -1,6 +1,7 @@
 /**
  * Fits of public data against the numbers published with them. The tables are not part of the project: they are read
- * from the shared data, or from the folder that UPCYCLE_LAW_DATA names, where present.
+ * from the shared data, or from the folder that UPCYCLE_LAW_DATA names, where present. `bench/laws-public.mjs` makes
+ * them from clones of the repositories that hold the measurements.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";

@@ -1,8 +1,18 @@
 /**
  * What sparsity saves: a mixture's compute against that of a dense model of the same loss, and its loss by sparsity.
  */
-import { columnD, columnN } from "./chinchilla.js";
 import { namedLaw } from "./expression-law.js";
+import {
+  coefficient,
+  columnD,
+  columnN,
+  exponent,
+  fall,
+  interaction,
+  irreducible,
+  ofInteraction,
+  term,
+} from "./parts.js";
 import { powerSumLaw } from "./power-sum.js";
 import type { Law } from "./types.js";
 
@@ -61,25 +71,14 @@ export const sparsity: Law = powerSumLaw({
     { name: "N", meaning: "active parameters", unit: "parameters" },
   ],
   parameters: [
-    { name: "A", meaning: "coefficient", unit: "nats/token", role: "coefficient" },
-    { name: "alpha1", meaning: "exponent of sparsity", unit: "1", role: "exponent" },
-    { name: "alpha2", meaning: "exponent of active parameters", unit: "1", role: "exponent" },
-    { name: "alpha3", meaning: "interaction", unit: "1 per ln", role: "exponent" },
-    { name: "E", meaning: "irreducible loss", unit: "nats/token", role: "constant" },
+    coefficient("A", "coefficient", "nats/token"),
+    exponent("alpha1", "exponent of sparsity"),
+    exponent("alpha2", "exponent of active parameters"),
+    exponent("alpha3", "interaction", "1 per ln"),
+    irreducible(),
   ],
-  terms: [
-    {
-      coefficient: "A",
-      powers: [
-        { exponent: "alpha1", sign: -1, logs: ["P"] },
-        { exponent: "alpha2", sign: -1, logs: ["N"] },
-        { exponent: "alpha3", sign: 1, logs: ["P", "N"] },
-      ],
-    },
-    { coefficient: "E", powers: [] },
-  ],
-  bounds: { alpha3: [-0.5, 0.5] },
-  scan: { alpha3: [-0.01, 0, 0.01] },
+  terms: [term("A", fall("alpha1", "P"), fall("alpha2", "N"), interaction("alpha3", "P", "N")), term("E")],
+  ...ofInteraction("alpha3"),
   note: "for one number of training tokens",
 });
 
