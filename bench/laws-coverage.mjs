@@ -262,7 +262,16 @@ for (const name of chosen) {
   if (definition === undefined) throw new Error(`no cell ${name}; cells: ${Object.keys(cells).join("; ")}`);
   const cell =
     typeof definition.pattern === "string" ? { ...definition, departure: departureOf(definition) } : definition;
-  const result = (results[name] ??= { studies: 0, seconds: 0, statuses: {}, flagged: 0, noticed: 0, named: 0, namedWell: 0, intervals: {} });
+  const result = (results[name] ??= {
+    studies: 0,
+    seconds: 0,
+    statuses: {},
+    flagged: 0,
+    noticed: 0,
+    named: 0,
+    namedWell: 0,
+    intervals: {},
+  });
   while (result.studies < studies) {
     const start = performance.now();
     const until = Math.min(studies, result.studies + 50);

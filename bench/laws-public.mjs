@@ -26,8 +26,7 @@ const { values: flags } = parseArgs({
 });
 
 /** A file, or the names in a folder, of a clone at a commit. */
-const git = (clone, ...words) =>
-  execFileSync("git", ["-C", clone, ...words], { encoding: "utf8", maxBuffer: 2 ** 28 });
+const git = (clone, ...words) => execFileSync("git", ["-C", clone, ...words], { encoding: "utf8", maxBuffer: 2 ** 28 });
 /** A number as Python writes a float. */
 const float = (value) => (Number.isInteger(value) ? `${value}.0` : String(value));
 
@@ -76,7 +75,17 @@ function gadre(clone) {
     // As it stands: some are written 4, some 4.0.
     const [, multiplier] = /"chinchilla_multiplier": ([\d.]+)/.exec(text);
     const { loss } = results.find(({ val_data: [first] }) => first.includes("c4_val"));
-    return [dataset, model.split("/").at(-1).replace(/\.json$/, ""), multiplier, params, tokens, float(loss)];
+    return [
+      dataset,
+      model
+        .split("/")
+        .at(-1)
+        .replace(/\.json$/, ""),
+      multiplier,
+      params,
+      tokens,
+      float(loss),
+    ];
   });
   return ["gadre-c4-eval.csv", ["dataset", "model", "multiplier", "N", "D", "loss"], rows];
 }
@@ -85,7 +94,10 @@ function gadre(clone) {
 function llama(clone) {
   const commit = "3e0656ee3dce1a2c89aa67691920f5eb9d30f0fc";
   const text = git(clone, "show", `${commit}:data/isoflops/extract/llama_3/isoflops.csv`);
-  const [head, ...lines] = text.trim().split("\n").map((line) => line.split(","));
+  const [head, ...lines] = text
+    .trim()
+    .split("\n")
+    .map((line) => line.split(","));
   const wanted = ["tokens", "params", "budget", "loss", "experiment"];
   const rows = lines.map((cells) => wanted.map((name) => cells[head.indexOf(name)]));
   return ["llama3-isoflops.csv", wanted, rows.filter((cells) => cells.at(-1) === "llama_3__raw_loss")];

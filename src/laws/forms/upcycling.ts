@@ -113,7 +113,10 @@ export const [upcyclingTotal, upcyclingDataTotal] = lawsOf({
   variant: "all tokens alike",
   formula: "A (D1 + D2)^-alpha",
   sources: ours("what remains if a parent's tokens are worth as much as later ones"),
-  parameters: [coefficient("A", "data coefficient", "nats/token * tokens^alpha"), exponent("alpha", "exponent of all tokens")],
+  parameters: [
+    coefficient("A", "data coefficient", "nats/token * tokens^alpha"),
+    exponent("alpha", "exponent of all tokens"),
+  ],
   terms: [term("A", fall("alpha", "D1 + D2"))],
   derived: { "D1 + D2": (column) => column("D1") + column("D2") },
 });

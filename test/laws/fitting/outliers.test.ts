@@ -62,7 +62,9 @@ describe("outliers", () => {
     const points = simulated(law("chinchilla"), chinchilla, grid);
     const off = points.loss.map((value, i) => value * (i === 7 ? 1.01 : 1));
     const fit = fitLaw(law("chinchilla"), { ...points, loss: off });
-    expect(outliersOf(fit, problemOf(fit.bound, { ...points, loss: off }, fit.loss)).map(({ point }) => point)).toEqual([7]);
+    expect(outliersOf(fit, problemOf(fit.bound, { ...points, loss: off }, fit.loss)).map(({ point }) => point)).toEqual(
+      [7],
+    );
   });
 
   it("are not looked for where too few points are left over", () => {

@@ -134,14 +134,17 @@ describe("the layout", () => {
       const sum = (of: (part: (typeof parts)[number]) => number): number =>
         parts.reduce((total, part) => total + of(part), 0);
       const edge = index === 0 || index === 15 ? spec.vocab * spec.hidden : 0;
-      const plain = sum(({ attention, ffn, shared, norms, router }) => attention + ffn + shared + norms + router) + edge;
+      const plain =
+        sum(({ attention, ffn, shared, norms, router }) => attention + ffn + shared + norms + router) + edge;
       const expert = sum(({ experts }) => experts) / 8;
       const saved = own.reduce(
         (total, layer) =>
           total + blockActivationBytes(spec, layer, "none", { tensor: 1, expertTensor: 1, imbalance: 1.25 }),
         0,
       );
-      return 6 * (plain + expert) + 12 * (plain / 8 + expert) + 4096 * (saved * (16 - index) + (index === 0 ? 2 * 4096 : 0));
+      return (
+        6 * (plain + expert) + 12 * (plain / 8 + expert) + 4096 * (saved * (16 - index) + (index === 0 ? 2 * 4096 : 0))
+      );
     });
     const fullest = stages.indexOf(Math.max(...stages));
     expect(fullest).toBe(2);
