@@ -20,8 +20,8 @@ import type { Law } from "./types.js";
  * Efficiency leverage (Tian et al. 2025): how many times the compute a dense model takes for the same loss. The paper
  * does not say to which bases its logarithms are. Its Table 2 fits its text with log10 C and log2 G only: then the best
  * granularity is 11.3, within the 8 to 12 that it finds, and the leverage is 7.24 at the place for which it says
- * "exceeding 7x" (A 3.1 %, G 12, C 1e22). With ln G the best granularity is 33 and the leverage 6.88, with log10 G 3,200
- * and 5.4; with ln C it is in the thousands.
+ * "exceeding 7x" (A 3.1 %, G 12, C 1e22). With ln G the best granularity is 33 and the leverage 6.88, with log10 G they
+ * are 3,200 and 5.4; with ln C the leverage is in the thousands.
  */
 export const efficiencyLeverage: Law = namedLaw(
   "(1/(1/(A+1/(1/A_start-1/A_max))+1/A_max))^(a+d*log10(C)+gamma*(ln(G)/ln(2))^2+beta*ln(G)/ln(2))",

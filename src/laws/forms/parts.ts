@@ -54,8 +54,8 @@ export const fall = (power: string, name: string): Power => ({ exponent: power, 
 export const term = (factor: string, ...powers: readonly Power[]): PowerTerm => ({ coefficient: factor, powers });
 
 /**
- * x^(p ln y): the exponent of one falls or grows with the logarithm of the other. Its own exponent may have either sign,
- * and is small where those of x and y are.
+ * x^(p ln y): the exponent of one falls or grows with the logarithm of the other. Its own exponent may have either
+ * sign, and is small where those of x and y are.
  */
 export const interaction = (power: string, one: string, other: string): Power => ({
   exponent: power,

@@ -1,5 +1,6 @@
 /** What a fit says and how far it can be believed, in a headline and a sentence or two. */
 import { compact, fixed, grouped, percent, significant } from "../../base/format.js";
+import { poorShare } from "../../laws/fitting/findings.js";
 import type { LawResult } from "./law-view.js";
 
 /** The head of a fit's page. */
@@ -9,9 +10,6 @@ interface FitAnswer {
   readonly prediction: string;
   readonly doubts: string;
 }
-
-/** A law that leaves more of the variance than this undescribed hardly fits. */
-const poorShare = 0.5;
 
 /** What stands at the head of a fit's page. */
 export function fitAnswer(result: LawResult): FitAnswer {
@@ -60,5 +58,9 @@ function doubtWords({ fit, profiles, misfit, rivals, outliers, predictions, nois
     ...(extrapolated === 0 ? [] : [`${extrapolated === 1 ? "a prediction extrapolates" : "predictions extrapolate"}`]),
   ];
   const runs = noise.runs === null ? "" : ` They come from ${noise.runs} runs, which the intervals take into account.`;
-  return `${doubts.length === 0 ? "No check of the form, of rivals or of outliers speaks against it." : `In doubt: ${doubts.join("; ")}.`}${runs}`;
+  const said =
+    doubts.length === 0
+      ? "No check of the form, of rivals or of outliers speaks against it."
+      : `In doubt: ${doubts.join("; ")}.`;
+  return said + runs;
 }
