@@ -1,8 +1,8 @@
 /**
  * Points that lie far from a fit. Most of the points, those closest to a robust fit, are taken as sound; then points
  * join them one by one, the closest first, as long as the sound ones make them credible: forward search with Student's
- * test of a new observation (Hadi and Simonoff 1993). Outliers that hide each other, and those at far places, which pull
- * the fit to themselves, are found so, and the level holds for the whole table.
+ * test of a new observation (Hadi and Simonoff 1993). Outliers that hide each other, and those at far places, which
+ * pull the fit to themselves, are found so, and the level holds for the whole table.
  *
  * Letters: `n` points, `p` free parameters.
  */

@@ -159,7 +159,7 @@ describe("the sliders of a plan's page", () => {
     const file = join(temporaryFolder(), "plan.html");
     writeFileSync(file, html);
     const [firstAnswer, movedAnswer] = [{}, { tokens: 1e12, gpus: 64 }].map((changes) =>
-      at(planAnswer(makePlan(changedRequest(request, changes))), 0),
+      capital(at(answerWords(makePlan(changedRequest(request, changes))).sentences, 0)),
     );
     const { page, errors } = await openPage(`file://${file}`);
     const isShown = (text: string | undefined): Promise<unknown> =>
@@ -248,7 +248,7 @@ describe("the command of a changed page", () => {
         };
       });
       const text = (selector: string): string => `document.querySelector("${selector}").textContent`;
-      const shown: { command: string; answer: string; rows: string[][] }[] = [];
+      const shown: { command: string; answer: string[]; rows: string[][] }[] = [];
       for (const setting of settings) {
         const before = (await page.evaluate(text("#again-command"))) as string;
         await page.evaluate(`for (const [key, value] of Object.entries(${JSON.stringify(setting)})) {
@@ -263,7 +263,10 @@ describe("the command of a changed page", () => {
         expect(await page.evaluate(text("#problem"))).toBe("");
         shown.push({
           command: (await page.evaluate(text("#again-command"))) as string,
-          answer: (await page.evaluate(text("[data-live=answer]"))) as string,
+          answer: (await page.evaluate(
+            `[...document.querySelectorAll("[data-live=headline], [data-live=answer], [data-live=because] li")]` +
+              ".map((part) => part.textContent)",
+          )) as string[],
           rows: (await page.evaluate(
             `[...document.querySelectorAll("[data-live=arms] tbody tr, [data-live=crossings] tbody tr, " +
               "[data-live=models] tbody tr")].map((row) => [...row.children].map((cell) => cell.textContent))`,
@@ -274,7 +277,8 @@ describe("the command of a changed page", () => {
       expect(new Set(shown.map(({ command }) => command)).size).toBe(10);
       for (const { command, answer, rows } of shown) {
         const plan = (await upcycleJson(...command.split(" ").slice(1))) as unknown as Plan;
-        expect(planAnswer(plan).join(" "), command).toBe(answer);
+        const { headline, sentences } = answerWords(plan);
+        expect([headline, capital(at(sentences, 0)), ...sentences.slice(1)], command).toEqual(answer);
         const tables = planTables(plan).filter(({ id }) => ["arms", "crossings", "models"].includes(id));
         expect(
           tables.flatMap(({ rows: cells }) => cells.map((row) => [...row])),
