@@ -99,7 +99,9 @@ describe("upcycle fit", () => {
       "--predict",
       "N=7e9,D1=3e11,D2=1e11",
     );
-    expect([code, stderr]).toEqual([0, ""]);
+    expect(code).toBe(0);
+    // Nothing but how far it has come, where the machine is slow.
+    expect(stderr).toMatch(/^((starts|bootstrap|profile|comparison) +\d+\/\d+\n)*$/);
     expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
     expect(stdout).toMatch(/^law +upcycling: L\(D1, D2, N\) = A D1\^-alpha1/m);
     expect(stdout).toMatch(/^points +64 of 64 in /m);

@@ -8,7 +8,7 @@ import { law, publishedParams, simulated, upcyclingGrid } from "../data.js";
 
 /** The quantile of the ratio by simulation: noise, projected onto the half plane and onto its part of the line. */
 function simulatedQuantile(level: number, distance: number, correlation: number): number {
-  const n = 200_000;
+  const n = 100_000;
   const noise = new Float64Array(2 * n);
   randomStream(3, "half plane").normals(noise, 0, 0, 1);
   const [cosine, sine] = [Math.abs(correlation), Math.sqrt(1 - correlation ** 2)];
@@ -52,15 +52,15 @@ describe("profiles near a bound", () => {
     const truth = publishedParams("liew-upcycled");
     const beta = law("upcycling").parameters.findIndex(({ name }) => name === "beta");
     const loss = { name: "mse", delta: 0 } as const;
-    const studies = 80;
+    const studies = 40;
     const covered = Array.from({ length: studies }, (_, seed) => {
       const points = simulated(law("upcycling"), truth, upcyclingGrid, 0.005, seed);
       const fit = fitLaw(law("upcycling"), points, { loss });
       const { low, high } = profileParameter(fit, problemOf(fit.bound, points, loss), beta, { level: 0.9 });
       return low <= (truth.beta ?? NaN) && (truth.beta ?? NaN) <= high;
     }).filter(Boolean).length;
-    // 99 of 100 series of 80 studies at 90 % lie between these; the seeds are fixed.
-    expect(covered / studies).toBeGreaterThan(0.8);
-    expect(covered / studies).toBeLessThan(0.975);
+    // 98 of 100 series of 40 studies at 90 % lie between these; the seeds are fixed. bench/laws-coverage.mjs has 1,000.
+    expect(covered).toBeGreaterThanOrEqual(31);
+    expect(covered).toBeLessThan(40);
   });
 });
