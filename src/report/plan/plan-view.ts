@@ -218,7 +218,7 @@ export function planChart({ coefficients, seed, level }: PlanRequest, plan: Plan
   // A mixture from scratch starts far above the others: its beginning may lie above the picture, its dots do not.
   const started = lines.filter((_, i) => i !== tones.scratch).flatMap(({ high: highs, values }) => highs ?? values);
   const needed = Math.max(...started, ...dots.map(({ y }) => y));
-  const top = Math.max(parentLoss + 0.45 * (parentLoss - bottom), needed + 0.08 * (needed - bottom));
+  const top = Math.max(parentLoss + 0.45 * (parentLoss - bottom), needed + 0.2 * (needed - bottom));
   return {
     x,
     parent: round(parentLoss),
