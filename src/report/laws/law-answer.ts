@@ -30,11 +30,11 @@ function predictionWords({ predictions: [first, ...others] }: LawResult): string
   const ends = ({ low, high }: { readonly low: number; readonly high: number }): string =>
     `${fixed(low, 4)} to ${fixed(high, 4)}`;
   const law = profile ?? bootstrap;
-  const ofLaw = law === null ? "" : `the law lies between ${ends(law)}, `;
+  const ofLaw = law === null ? "" : `the law ${ends(law)}, `;
   const more = others.length === 0 ? "" : ` ${others.length} more below.`;
   return (
-    `Predicted at ${[...(group === null ? [] : [group]), ...place].join(", ")}: ${fixed(loss, 4)} nats; in ` +
-    `${percent(newRun.level)} of cases ${ofLaw}a new run between ${ends(newRun)}.${more}`
+    `Predicted at ${[...(group === null ? [] : [group]), ...place].join(", ")}: ${fixed(loss, 4)} nats ` +
+    `(${percent(newRun.level)} intervals: ${ofLaw}a new run ${ends(newRun)}).${more}`
   );
 }
 

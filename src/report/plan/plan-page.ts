@@ -70,6 +70,9 @@ const style = css`
     font-size: 0.95rem;
     text-wrap: pretty;
   }
+  .because:empty {
+    display: none;
+  }
   .views {
     display: grid;
     grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr));

@@ -100,7 +100,7 @@ describe("the page of a fit", async () => {
     const head = at(html.split("</header>"), 0);
     expect(head).toMatch(/<h1>Describes 81 points within 0\.\d+ %<\/h1>/);
     expect(head).toMatch(
-      /Predicted at N = 100B, D = 1\.00T: \d\.\d{4} nats; in 90 % of cases the law lies between .*, a new run between /,
+      /Predicted at N = 100B, D = 1\.00T: \d\.\d{4} nats \(90 % intervals: the law .* to .*, a new run .* to .*\)\. /,
     );
     expect(head).toContain("In doubt: a prediction extrapolates.");
     const { headline, prediction, doubts } = fitAnswer(upcycling);
