@@ -42,15 +42,21 @@ describe("hf:// where a model folder could stand", () => {
   it("is downloaded, interrupted, taken up again, inspected and converted", async () => {
     const cache = mkdtempSync(join(root, "cache-"));
     vi.stubEnv("HF_HUB_CACHE", cache);
-    hub.trouble.slow = true;
-    const running = start(["convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "never")]);
-    await running.saw("downloading");
-    running.process.kill("SIGINT");
-    const interrupted = await running.outcome;
-    expect(interrupted.stderr).toMatch(
-      /^hf:\/\/org\/tiny: commit 0123456789ab\n[^\n]*downloading .*\nupcycle: hf:\/\/org\/tiny: download stopped; run the same command to go on\n$/s,
-    );
-    expect(interrupted.code).toBe(130);
+    // Once while the header comes, once while the weights come.
+    for (const slow of [true, "files"] as const) {
+      hub.trouble.slow = slow;
+      hub.requests.length = 0;
+      const running = start(["convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "never")]);
+      await running.saw("header 1 of 1  downloading");
+      const awaited = slow === true ? /model\.safetensors bytes=8-/ : /model\.safetensors$/;
+      await vi.waitFor(() => expect(hub.requests.some((request) => awaited.test(request))).toBe(true), 30_000);
+      running.process.kill("SIGINT");
+      const interrupted = await running.outcome;
+      expect(interrupted.stderr).toMatch(
+        /^hf:\/\/org\/tiny: commit 0123456789ab\n[^\n]*downloading .*\nupcycle: hf:\/\/org\/tiny: download stopped; run the same command to go on\n$/s,
+      );
+      expect(interrupted.code).toBe(130);
+    }
     hub.trouble.slow = false;
     const facts = await upcycleJson("inspect", "hf://org/tiny@v1");
     expect(facts).toMatchObject({ spec: { family: "llama" }, weightFiles: ["model.safetensors"] });
