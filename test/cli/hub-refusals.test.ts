@@ -31,8 +31,8 @@ const repositories: Record<string, Record<string, Uint8Array>> = {
   },
   // Files of torch.save have no headers that could be fetched alone.
   "org/pickled-wide": { "config.json": configOf(llama, { intermediate_size: 96 }), "pytorch_model.bin": weights },
-  "org/pickled-unknown": { "config.json": configOf(llama, { model_type: "rwkv" }), "pytorch_model.bin": weights },
-  "org/unknown": { "config.json": configOf(llama, { model_type: "rwkv" }), "model.safetensors": weights },
+  "org/pickled-unknown": { "config.json": configOf(llama, { model_type: "novel" }), "pytorch_model.bin": weights },
+  "org/unknown": { "config.json": configOf(llama, { model_type: "novel" }), "model.safetensors": weights },
   "org/lacks-a-layer": { "config.json": configOf(llama, { num_hidden_layers: 3 }), "model.safetensors": weights },
   "org/small-vocabulary": {
     ...modelOf(qwen2),
@@ -106,11 +106,11 @@ describe("before any weights are downloaded", () => {
       convert("hf://org/qwen2", "--recipe", "E4G1T2", "--target", "mixtral"),
       "mixtral",
     ],
-    ["a family that is not read", convert("hf://org/unknown", "--recipe", "E4G1T2"), 'model_type is "rwkv"'],
+    ["a family that is not read", convert("hf://org/unknown", "--recipe", "E4G1T2"), 'model_type is "novel"'],
     [
       "the same in files of torch.save",
       convert("hf://org/pickled-unknown", "--recipe", "E4G1T2"),
-      'model_type is "rwkv"',
+      'model_type is "novel"',
     ],
     [
       "tensors that config.json asks for and no file has",
@@ -153,9 +153,9 @@ describe("before any weights are downloaded", () => {
     [
       "models to compare whose second cannot be read",
       ["diff", "hf://org/llama", "hf://org/unknown"],
-      'model_type is "rwkv"',
+      'model_type is "novel"',
     ],
-    ["a model to run that cannot be read", ["generate", "hf://org/unknown", "--prompt", "x"], 'model_type is "rwkv"'],
+    ["a model to run that cannot be read", ["generate", "hf://org/unknown", "--prompt", "x"], 'model_type is "novel"'],
   ])("%s is refused", async (_, args, words) => {
     const [code, line] = await refusal(args);
     expect([code, line]).toEqual([2, expect.stringContaining(words) as string]);

@@ -74,7 +74,7 @@ ${table(
 
 ${table(
   ["what is said", "types"],
-  grouped(refused, ({ words }) => words.replace(/"[a-z0-9_-]+": no family/, "...: no family")).map(([words, names]) => [
+  grouped(refused, ({ words }) => words.replace(/"[a-z0-9_-]+": no family|^a [a-z0-9_-]+ model/, (type) => (type[0] === '"' ? "...: no family" : "a ... model"))).map(([words, names]) => [
     cell(words),
     code(names),
   ]),
