@@ -35,10 +35,11 @@ export type HubEvent =
 
 /**
  * How much of a model: `all` of it; its config, index and the `headers` of its safetensors files (`headers.ts`; all of
- * a model of torch.save, whose files have none); or its `config` alone. What is in the cache as a whole is given as a
- * whole. `adapter`: a LoRA adapter of PEFT, which is no model, as a whole.
+ * a model of torch.save, whose files have none); its `config` alone; or its `settings`, the config with the tokenizer
+ * and whatever else goes along unchanged. What is in the cache as a whole is given as a whole. `adapter`: a LoRA adapter
+ * of PEFT, which is no model, as a whole.
  */
-export type FetchedPart = "all" | "headers" | "config" | "adapter";
+export type FetchedPart = "all" | "headers" | "config" | "settings" | "adapter";
 
 /** Name of the file that comes last: a snapshot that has it is complete. */
 const lastFile = (part: FetchedPart): string => (part === "adapter" ? "adapter_config.json" : "config.json");
@@ -70,8 +71,11 @@ export async function fetchPart(request: CommitRequest): Promise<string> {
   const files = await request.files();
   const config = requireSettings(files, request);
   const download = new Download(request);
-  if (part === "config") {
-    await download.requireSpace([config]);
+  if (part === "config" || part === "settings") {
+    const others = part === "config" ? [] : [...files.values()].filter(({ path }) => isCarried(path));
+    if (others.length > 0) download.total = sizeOf([...others, config]);
+    await download.requireSpace([...others, config]);
+    for (const file of others) await download.bring(file, headers);
     await fetchLast(download, config, headers, headerRef(repoDir, request.reference));
     return headers;
   }
@@ -274,7 +278,8 @@ export async function cachedFolder(
     reference,
     lastFile(part),
   );
-  if (snapshot !== null || part === "all" || part === "adapter") return snapshot;
+  // Whether a folder of headers has the tokenizer does not show.
+  if (snapshot !== null || part === "all" || part === "adapter" || part === "settings") return snapshot;
   const headers = await cachedCommit(
     join(repoDir, "headers"),
     headerRef(repoDir, reference),

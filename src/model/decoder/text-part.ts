@@ -115,9 +115,9 @@ export function textPartOf(config: Json, where: string): TextPart | null {
   const text = composite.flat === true && config["text_config"] === undefined ? config : config["text_config"];
   if (typeof text !== "object" || text === null || Array.isArray(text))
     throw inputError(`text_config is ${shown(text)}, expected the config of the text model of ${of}`, { where });
-  const own = text as Json;
+  const own = text === config ? withoutTowers(config) : (text as Json);
   // A flat config names the whole model.
-  const named = own === config ? undefined : own["model_type"];
+  const named = text === config ? undefined : own["model_type"];
   const type = typeof named === "string" ? named : composite.text;
   const tied = config["tie_word_embeddings"] ?? own["tie_word_embeddings"] ?? composite.tied;
   const common = Object.fromEntries(
@@ -136,6 +136,11 @@ export function textPartOf(config: Json, where: string): TextPart | null {
       tie_word_embeddings: tied,
     },
   };
+}
+
+/** A flat config without what is about images. */
+function withoutTowers(config: Json): Json {
+  return Object.fromEntries(Object.entries(config).filter(([key]) => !/^(vision|image|video)_/.test(key)));
 }
 
 /** Whether the files of a model hold the matrices of packed experts the other way round. */

@@ -153,7 +153,7 @@ describe("an adapter is refused", () => {
         () => "no error",
         (cause: UpcycleError) => cause.line,
       );
-    expect(await line(place)).toContain("target_parameters: parameters outside linear modules are not merged here");
+    expect(await line(place)).toContain("(target_parameters): parameters outside linear modules are not merged here");
     const silent = fresh();
     cpSync(place, silent, { recursive: true });
     const file = join(silent, "adapter_config.json");

@@ -346,7 +346,9 @@ def mergekit():
             folder = plain(f"../mergekit/tied_{kind}/{part}", kind, seed=41 + number, tie_word_embeddings=True)
             states.append(load_file(folder / "model.safetensors"))
             assert "lm_head.weight" not in states[-1]
-        sizes = dict(SIZES, num_experts=2, num_local_experts=2, num_experts_per_tok=2, tie_word_embeddings=True, **{
+        parent = json.loads((GOLDEN / f"mergekit/tied_{kind}/base/config.json").read_text())
+        same = {key: parent[key] for key in ("rope_parameters", "rms_norm_eps")}
+        sizes = dict(SIZES, **same, num_experts=2, num_local_experts=2, num_experts_per_tok=2, tie_word_embeddings=True, **{
             key: value for key, value in more.items() if key != "tie_word_embeddings"})
         config = CONFIG_MAPPING[mixture](**sizes)
         folder = GOLDEN / f"mergekit/tied_{kind}"

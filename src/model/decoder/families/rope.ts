@@ -47,9 +47,13 @@ interface RopeObjects {
 
 /** The objects `rope_parameters` and `rope_scaling`, those that are there. */
 export function ropeObjects(config: ConfigReader): RopeObjects {
-  const [nested, flat] = [config.object("rope_parameters"), config.object("rope_scaling")];
-  const isTaken = flat !== null && flat.keys().length > 0;
-  return { dicts: [nested, flat].filter((keys) => keys !== null), passedOver: isTaken ? nested : null };
+  // An empty object says nothing.
+  const said = (key: string): ConfigReader | null => {
+    const keys = config.object(key);
+    return keys === null || keys.keys().length === 0 ? null : keys;
+  };
+  const [nested, flat] = [said("rope_parameters"), said("rope_scaling")];
+  return { dicts: [nested, flat].filter((keys) => keys !== null), passedOver: flat === null ? null : nested };
 }
 
 /**
