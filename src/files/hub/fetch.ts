@@ -51,7 +51,7 @@ export interface RemoteModel {
 }
 
 /** How a model is reached; which part of it is fetched is said later. */
-export type RemoteOptions = Omit<FetchOptions, "part">;
+type RemoteOptions = Omit<FetchOptions, "part">;
 
 /**
  * The folder of `hf://org/name[@revision]`, in the cache, after everything that is missing of it has been downloaded.

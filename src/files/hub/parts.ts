@@ -55,7 +55,7 @@ export interface RemoteRequest {
 }
 
 /** A model at one commit, with the part of it that is downloaded. */
-export interface CommitRequest extends RemoteRequest {
+interface CommitRequest extends RemoteRequest {
   readonly part: FetchedPart;
   readonly commit: string;
   readonly files: () => Promise<ReadonlyMap<string, RemoteFile>>;

@@ -10,7 +10,8 @@ import { plannedWeightBytes, type WriteDtype } from "../../files/checkpoint/writ
 import { modelName } from "../../files/hub/reference.js";
 import { requireAgreement } from "../planning/agree.js";
 import { planUpcycle, type PlannedSlot, type SurgeryPlan } from "../planning/plan.js";
-import { recipeName, type UpcycleRecipe } from "../planning/recipe.js";
+import { recipeName, targetFamilies, type UpcycleRecipe } from "../planning/recipe.js";
+import { servingWarnings } from "../planning/serving.js";
 import type { RouterRows } from "../planning/router-rows.js";
 import { megatronObstacles } from "../../model/decoder/megatron.js";
 import { ownFamily, type DecoderSpec } from "../../model/decoder/types.js";
@@ -234,9 +235,13 @@ function planFormat(
   format: WeightFormat | undefined,
 ): SurgeryPlan {
   const plan = planUpcycle(source, recipe, rows);
-  if (format !== "torch_dist" || recipe.target !== null) return plan;
-  if (megatronObstacles(plan.target).length === 0 && !hasIdleExpert(plan)) return plan;
-  return planUpcycle(source, { ...recipe, target: ownFamily }, rows);
+  if (format !== "torch_dist") return plan;
+  const isOpen = recipe.target === null && (megatronObstacles(plan.target).length > 0 || hasIdleExpert(plan));
+  const { warnings, ...chosen } = isOpen ? planUpcycle(source, { ...recipe, target: ownFamily }, rows) : plan;
+  // Which programs serve a folder of Hugging Face is no matter of a checkpoint of Megatron-Core.
+  const family = targetFamilies.find((one) => one === chosen.target.family);
+  const serving = family === undefined ? [] : servingWarnings({ ...chosen.target, family }, recipe.order);
+  return { ...chosen, warnings: warnings.filter((words) => !serving.includes(words)) };
 }
 
 /** Whether the family, not the recipe, asks for a shared expert, which adds nothing then. */

@@ -134,6 +134,8 @@ describe("an upcycled model", () => {
     expect(shared(plain)).not.toEqual([null, null]);
     expect(shared(megatron)).toEqual([null, null]);
     expect(megatron.plan.expected).toEqual(plain.plan.expected);
+    expect(plain.warnings.join()).toContain("llama.cpp");
+    expect(megatron.warnings).toEqual([]);
   });
 
   it("has the shared expert that the recipe asks for", async () => {
