@@ -36,8 +36,8 @@ export type HubEvent =
 /**
  * How much of a model: `all` of it; its config, index and the `headers` of its safetensors files (`headers.ts`; all of
  * a model of torch.save, whose files have none); its `config` alone; or its `settings`, the config with the tokenizer
- * and whatever else goes along unchanged. What is in the cache as a whole is given as a whole. `adapter`: a LoRA adapter
- * of PEFT, which is no model, as a whole.
+ * and whatever else goes along unchanged. What is in the cache as a whole is given as a whole. `adapter`: a LoRA
+ * adapter of PEFT, which is no model, as a whole.
  */
 export type FetchedPart = "all" | "headers" | "config" | "settings" | "adapter";
 

@@ -172,8 +172,9 @@ export function decoderConfig(config: unknown, where: string): Readonly<Record<s
 export function specFromConfig(config: unknown, where: string): DecoderSpec {
   const reader = new ConfigReader(decoderConfig(config, where), where);
   const type = reader.get("model_type");
-  if (typeof type !== "string" || !Object.hasOwn(dialects, type)) {
-    const why = typeof type === "string" ? whyNotRead(type) : undefined;
+  if (typeof type !== "string") throw reader.fail("model_type", `one of ${families.join(", ")}`);
+  if (!Object.hasOwn(dialects, type)) {
+    const why = whyNotRead(type);
     if (why !== undefined) throw inputError(`a ${type} model is not read: ${why}`, { where });
     throw reader.fail("model_type", `one of ${families.join(", ")}`);
   }

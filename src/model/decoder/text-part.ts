@@ -115,7 +115,7 @@ export function textPartOf(config: Json, where: string): TextPart | null {
   const text = composite.flat === true && config["text_config"] === undefined ? config : config["text_config"];
   if (typeof text !== "object" || text === null || Array.isArray(text))
     throw inputError(`text_config is ${shown(text)}, expected the config of the text model of ${of}`, { where });
-  const own = text === config ? withoutTowers(config) : (text as Json);
+  const own = text === config ? withoutOtherParts(config) : (text as Json);
   // A flat config names the whole model.
   const named = text === config ? undefined : own["model_type"];
   const type = typeof named === "string" ? named : composite.text;
@@ -138,9 +138,11 @@ export function textPartOf(config: Json, where: string): TextPart | null {
   };
 }
 
-/** A flat config without what is about images. */
-function withoutTowers(config: Json): Json {
-  return Object.fromEntries(Object.entries(config).filter(([key]) => !/^(vision|image|video)_/.test(key)));
+/** A flat config without the keys of the parts beside the text model. */
+function withoutOtherParts(config: Json): Json {
+  const isOther = (key: string): boolean =>
+    key === "vision_config" || (key.endsWith("_token_id") && !commonKeys.includes(key));
+  return Object.fromEntries(Object.entries(config).filter(([key]) => !isOther(key)));
 }
 
 /** Whether the files of a model hold the matrices of packed experts the other way round. */
