@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { bytes, compact, duration, folded } from "../base/format.js";
 import { countParams } from "../model/cost/params.js";
+import { planModel } from "../surgery/convert/make.js";
 import { exporting, type ReformPlan } from "../surgery/convert/reform.js";
 import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import type { WorkflowResult } from "../surgery/convert/workflow.js";
@@ -57,7 +58,9 @@ async function execute(model: string, flags: ExportFlags, command: Command): Pro
   if (out !== undefined) await requireReleasePlace(out);
   const asked = await askedModel(model);
   await requireBeforehand([asked], inside);
-  const source = await fetchedSource(asked, flags.json, dryRun === true ? "headers" : "all");
+  const source = await fetchedSource(asked, flags.json, dryRun === true ? "headers" : "all", (one) =>
+    planModel(exporting({ source: one })),
+  );
   const context = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   const threads = flags.threads ?? Math.min(2, defaultThreads());
   await carryOut(

@@ -54,7 +54,7 @@ async function execute(dir: string, flags: ImportFlags, command: Command): Promi
   const { out, shardSize, dryRun, json, like, target } = flags;
   if (out === undefined && dryRun !== true) return command.error("error: required option '--out <dir>' not specified");
   await requireBeforehand([dir], flags);
-  const model = like === undefined ? undefined : await modelFolder(like, json, "headers");
+  const model = like === undefined ? undefined : await modelFolder(like, json, "settings");
   const context = openContext({ json, stopping: "finishing the parts in hand" });
   const surgery = importing({
     source: dir,
