@@ -3,7 +3,7 @@
  * stop after hours. Each finding says what was found, why it matters and what to do. Pure.
  */
 import { argumentsIn, settingsOfArguments, type MegatronArgument } from "../../model/decoder/megatron-arguments.js";
-import type { MegatronSettings } from "../../model/decoder/megatron.js";
+import type { MegatronSettings } from "../../model/decoder/megatron-settings.js";
 
 /** What is wrong with arguments, or worth a look. */
 export interface LintFinding {

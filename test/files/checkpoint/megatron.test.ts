@@ -337,6 +337,20 @@ describe("a tensor in pieces", () => {
     );
   });
 
+  it("is refused where pieces lie over each other, though as many elements are there as it has", () => {
+    const read = (): Promise<Uint8Array<ArrayBuffer>> => Promise.resolve(new Uint8Array(0));
+    const at = (offsets: number[], sizes: number[]): Parameters<typeof joinPieces>[0]["pieces"][number] => ({
+      offsets,
+      sizes,
+      read,
+    });
+    const join = (...pieces: ReturnType<typeof at>[]): unknown =>
+      joinPieces({ file: "f", dtype: "F32", shape: [4, 4], pieces, where: "w" });
+    expect(() => join(at([0, 0], [2, 4]), at([0, 0], [2, 4]))).toThrow("the piece at [0, 0] lies over another one");
+    expect(() => join(at([0, 0], [3, 4]), at([2, 2], [2, 2]))).toThrow("the piece at [2, 2] lies over another one");
+    expect(() => join(at([0, 0], [2, 4]), at([2, 0], [1, 4]), at([3, 0], [1, 4]))).not.toThrow();
+  });
+
   /** One piece for each index of the first axis, the others cut once where `cuts` says. */
   function grid(
     [x, y, z]: readonly [number, number, number],

@@ -3,7 +3,8 @@ import { describe, expect, it } from "vitest";
 import { specFromConfig } from "../../../src/model/decoder/config.js";
 import { argumentsIn, settingsOfArguments, shellWords } from "../../../src/model/decoder/megatron-arguments.js";
 import { megatronFamilies } from "../../../src/model/decoder/megatron-families.js";
-import { listOf, megatronObstacles, megatronSettings, specFromMegatron } from "../../../src/model/decoder/megatron.js";
+import { listOf } from "../../../src/model/decoder/megatron-settings.js";
+import { megatronObstacles, megatronSettings, specFromMegatron } from "../../../src/model/decoder/megatron.js";
 import { families, ownFamily, type DecoderSpec } from "../../../src/model/decoder/types.js";
 import { golden, goldenModels } from "../../support/golden.js";
 
