@@ -1,27 +1,33 @@
 /** `upcycle launch` */
-import { mkdir } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { mkdir, stat } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
 import { Command } from "commander";
-import { inputError, stopError } from "../base/errors.js";
-import { significant } from "../base/format.js";
+import { inputError, stopError, type UpcycleError } from "../base/errors.js";
+import { bytes, compact, duration, folded, significant, table } from "../base/format.js";
 import { shellWord } from "../base/shell.js";
 import { parseLaunchConfig, type LaunchConfig } from "../base/schemas/index.js";
 import { parseLine } from "../files/formats/megatron-log.js";
 import { addedRows, environmentOf, launchArguments } from "../cluster/plan/arguments.js";
 import { checkPlan, checkSize } from "../cluster/plan/check.js";
+import { estimateRuns, type RunEstimate } from "../cluster/plan/estimate.js";
 import { launchLayout } from "../cluster/plan/layout.js";
 import { lintArguments, type LintContext, type LintFinding } from "../cluster/plan/lint.js";
 import { argumentLines, type LaunchPlan } from "../cluster/plan/scripts.js";
+import { makingCommand, plannedModel } from "../cluster/plan/source-model.js";
 import { launchFiles, startRun } from "../cluster/run/launch.js";
 import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import { windowLoss } from "../evals/window-loss.js";
 import { openCheckpoint } from "../files/checkpoint/open.js";
+import { exists } from "../files/io/atomic.js";
 import { withFsErrors } from "../files/io/fs-errors.js";
 import { sizeLimits } from "../files/io/open.js";
-import { readText } from "../files/io/ranges.js";
-import { isMoe, routerOrder } from "../model/decoder/types.js";
+import { readJson, readText } from "../files/io/ranges.js";
+import { presets, shapeSpec } from "../laws/planner/shape.js";
+import { specFromConfig } from "../model/decoder/config.js";
+import { isMoe, routerOrder, type DecoderSpec } from "../model/decoder/types.js";
 import { readFirstTokens } from "../text/documents/indexed.js";
 import { writeOneDocument } from "../text/prepare/one-document.js";
+import type { ParallelLayout } from "../laws/planner/layout-types.js";
 import { openContext, shownPath, type CommandContext } from "./context.js";
 import { defaultThreads, realNumber, withExample, withJson, type CommonFlags } from "./options.js";
 import { gpuNamed, hardwareTable } from "./plan.js";
@@ -60,7 +66,8 @@ async function execute(file: string | undefined, flags: LaunchFlags, command: Co
   if (file === undefined) return command.error("error: missing required argument 'file'");
   const plan = await launchPlan(file, flags.hardware);
   for (const { message, hint } of findingsOf(plan)) context.terminal.note(`warning: ${message}; ${hint}`);
-  if (flags.dryRun === true) return show(plan, context);
+  if (flags.dryRun === true) return show(plan, context, flags.hardware);
+  if (!plan.isThere) throw noCheckpoint(plan.config);
   if (flags.check === true) return check(plan, flags, context);
   const started = await startRun(plan, { signal: context.signal, onLine: (line) => context.terminal.note(line) });
   if (context.json) context.terminal.json({ ...started });
@@ -74,12 +81,17 @@ async function execute(file: string | undefined, flags: LaunchFlags, command: Co
     throw stopError(`the run ended with code ${started.exitCode}`, { where: started.log });
 }
 
+interface AskedPlan extends LaunchPlan {
+  readonly spec: DecoderSpec;
+  /** Whether the checkpoint is there; else it was planned from what it is made of. */
+  readonly isThere: boolean;
+}
+
 /** What a launch file asks for. Throws inputError. */
-export async function launchPlan(file: string, hardware: string | undefined): Promise<LaunchPlan> {
+export async function launchPlan(file: string, hardware: string | undefined): Promise<AskedPlan> {
   const config = absolutePaths(parseLaunchConfig(await readText(file, sizeLimits.yaml), shownPath(file)));
-  const checkpoint = await openCheckpoint(config.checkpoint);
-  await checkpoint.close();
-  const { spec } = checkpoint;
+  const isThere = config.from === undefined || (await exists(config.checkpoint));
+  const spec = isThere ? await specOfCheckpoint(config.checkpoint) : await specToCome(config, file);
   if (config.training.sequence > spec.maxPositions && spec.learnedPositions)
     throw inputError(`a sequence of ${config.training.sequence} is longer than ${spec.maxPositions} learnt positions`, {
       where: `${shownPath(file)} (training.sequence)`,
@@ -93,7 +105,42 @@ export async function launchPlan(file: string, hardware: string | undefined): Pr
     arguments: launchArguments({ config, spec, layout }),
     environment: environmentOf(layout, config.environment),
     gpusPerNode: gpu.perNode,
+    spec,
+    isThere,
   };
+}
+
+async function specOfCheckpoint(dir: string): Promise<DecoderSpec> {
+  const checkpoint = await openCheckpoint(dir);
+  await checkpoint.close();
+  return checkpoint.spec;
+}
+
+/** What the checkpoint will hold. Throws inputError for a model that is none. */
+async function specToCome(config: LaunchConfig, file: string): Promise<DecoderSpec> {
+  const { model } = config.from!;
+  const preset = presets.find(({ id }) => id === model);
+  if (preset !== undefined) return plannedModel(shapeSpec(preset.shape), config.from!);
+  for (const path of [resolve(dirname(file), model), resolve(model)]) {
+    if (!(await exists(path))) continue;
+    const isFolder = (await withFsErrors(path, "look at", () => stat(path))).isDirectory();
+    const settings = isFolder ? join(path, "config.json") : path;
+    return plannedModel(
+      specFromConfig(await readJson(settings, sizeLimits.settings), shownPath(settings)),
+      config.from!,
+    );
+  }
+  throw inputError(`"${model}" is no config.json, no model folder and no preset`, {
+    where: `${shownPath(file)} (from.model)`,
+    hint: `presets: ${presets.map(({ id }) => id).join(", ")}`,
+  });
+}
+
+function noCheckpoint(config: LaunchConfig): UpcycleError {
+  return inputError("the checkpoint is not there", {
+    where: shownPath(config.checkpoint),
+    hint: `make it: ${makingCommand(config)}`,
+  });
 }
 
 /** What the arguments that are chosen, or that the file adds, leave to be said. */
@@ -117,20 +164,71 @@ function absolutePaths(config: LaunchConfig): LaunchConfig {
   };
 }
 
-function show(plan: LaunchPlan, { terminal, json }: CommandContext): void {
+/** Numbers of GPUs that a dry run estimates for beside the file's own. */
+const usualCounts = [8, 64, 512];
+const usualGpus = ["h100-sxm", "h200-sxm"];
+
+async function show(plan: AskedPlan, { terminal, json }: CommandContext, hardware: string | undefined): Promise<void> {
   const files = launchFiles(plan);
-  if (json) return terminal.json({ dryRun: true, arguments: plan.arguments, environment: plan.environment, files });
+  const { config, spec, isThere } = plan;
+  const known = await hardwareTable(hardware);
+  const gpus = [...new Set([config.hardware.gpu, ...usualGpus])].map((name) => gpuNamed(known, name));
+  const counts = [...new Set([config.hardware.gpus, ...usualCounts])].sort((a, b) => a - b);
+  const estimates = estimateRuns(config, spec, gpus, counts);
+  const make = isThere ? null : makingCommand(config);
+  if (json) {
+    const { arguments: given, environment } = plan;
+    return terminal.json({ dryRun: true, make, arguments: given, environment, files, estimates: rowsOf(estimates) });
+  }
   terminal.out([
+    ...(make === null ? [] : ["The checkpoint is not there yet. It is made by:", make, ...sourceLines(config), ""]),
     "pretrain_gpt.py",
     ...argumentLines(plan),
     ...Object.entries(files).flatMap(([name, text]) => [
       "",
-      `--- ${shownPath(plan.config.out)}/${name}`,
+      `--- ${shownPath(config.out)}/${name}`,
       ...text.trimEnd().split("\n"),
     ]),
     "",
+    ...estimateLines(estimates, known.currency),
+    "",
     "dry run: nothing was started",
   ]);
+}
+
+/** Where what the checkpoint is made of is from. */
+const sourceLines = ({ sources }: LaunchConfig): string[] =>
+  Object.entries(sources).flatMap(([name, source]) => (name.startsWith("from.") ? [`  # ${name}: ${source}`] : []));
+
+function rowsOf(estimates: readonly RunEstimate[]): object[] {
+  return estimates.map(({ gpu, gpus, run, leastBytes }) => ({
+    gpu: gpu.name,
+    gpus,
+    fits: run !== null,
+    ...run,
+    leastBytes,
+  }));
+}
+
+function estimateLines(estimates: readonly RunEstimate[], currency: string): string[] {
+  const rows = estimates.map(({ gpu, gpus, run, leastBytes }) => [
+    `${gpus} ${gpu.name}`,
+    ...(run === null
+      ? [`needs ${bytes(leastBytes)}`, "", "", ""]
+      : [bytes(run.bytes), layoutWords(run.layout), duration(run.seconds), `${compact(run.cost, 2)} ${currency}`]),
+  ]);
+  return [
+    ...folded("The whole run by upcycle plan's model (docs/planning.md), which was not measured for it:", 80),
+    ...table([["GPUs", "memory each", "layout", "time", "cost"], ...rows], ["left", "right", "left", "right", "right"]),
+  ];
+}
+
+/** Degrees above one. */
+function layoutWords(layout: ParallelLayout): string {
+  const degrees = (["tp", "pp", "cp", "ep", "dp"] as const).flatMap((name) =>
+    layout[name] > 1 ? [`${name} ${layout[name]}`] : [],
+  );
+  return degrees.join(", ") || "one GPU";
 }
 
 /** Evaluates once, on the first tokens of the run's data, and compares with our own loss on them. */

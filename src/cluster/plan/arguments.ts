@@ -45,7 +45,14 @@ export function launchArguments(request: ArgumentRequest): ReasonedArgument[] {
     ...dataArguments(request.config),
     ...saving(request.config),
   ];
-  return withOverrides(chosen, request.config.arguments);
+  return withOverrides(chosen, request.config.arguments).map((one) => sourced(one, request.config.sources));
+}
+
+/** The reason with the sources of the settings that it names. */
+function sourced({ reason, ...one }: ReasonedArgument, sources: LaunchConfig["sources"]): ReasonedArgument {
+  const names = new Set(reason.split(/[^\w.]+/).map((word) => word.replace(/\.$/, "")));
+  const found = Object.entries(sources).filter(([name]) => names.has(name));
+  return { ...one, reason: [reason, ...found.map(([, source]) => `(${source})`)].join(" ") };
 }
 
 /** Sequences of an optimizer step. */
