@@ -3,7 +3,7 @@ import { Command } from "commander";
 import { bytes, compact, duration, folded } from "../base/format.js";
 import { countParams } from "../model/cost/params.js";
 import { exporting, type ReformPlan } from "../surgery/convert/reform.js";
-import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
+import { isUnnamed, nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import type { WorkflowResult } from "../surgery/convert/workflow.js";
 import { openContext, shownPath } from "./context.js";
 import { askedModel, fetchedSource, orAdapted } from "./model-folder.js";
@@ -56,7 +56,8 @@ async function execute(model: string, flags: ExportFlags, command: Command): Pro
   const inside = out === undefined ? flags : { ...flags, out: releaseFolder(out) };
   if (out !== undefined) await requireReleasePlace(out);
   const asked = await askedModel(model);
-  await requireBeforehand([asked], inside);
+  const acceptFinished = out !== undefined && (await isUnnamed(out));
+  await requireBeforehand([asked], inside, acceptFinished);
   const source = await fetchedSource(asked, flags.json, dryRun === true ? "headers" : "all");
   const context = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   const threads = flags.threads ?? Math.min(2, defaultThreads());
@@ -66,6 +67,7 @@ async function execute(model: string, flags: ExportFlags, command: Command): Pro
     {
       threads: { prompts: threads, calibration: threads, writing: threads, proof: threads },
       report: false,
+      acceptFinished,
       doing: "exporting",
       ...(out === undefined ? {} : { afterwards: () => nameRelease(out) }),
     },

@@ -17,6 +17,7 @@ import { makingCommand, plannedModel } from "../cluster/plan/source-model.js";
 import { launchFiles, startRun } from "../cluster/run/launch.js";
 import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import { windowLoss } from "../evals/window-loss.js";
+import { dcpFiles, megatronFolder } from "../files/checkpoint/open-megatron.js";
 import { openCheckpoint } from "../files/checkpoint/open.js";
 import { exists } from "../files/io/atomic.js";
 import { withFsErrors } from "../files/io/fs-errors.js";
@@ -317,11 +318,15 @@ async function contextOf(dir: string | undefined, core: string | undefined): Pro
   const opened = await openCheckpoint(dir);
   await opened.close();
   const { spec, tensors } = opened;
+  const save = await megatronFolder(dir);
   const moe = spec.layers.map(({ ffn }) => ffn).find((ffn) => ffn.kind === "moe");
+  const router = isMoe(spec) && moe?.kind === "moe" ? moe.router : null;
   return {
     core: core ?? null,
     vocab: spec.vocab,
     perLayer: [...tensors.keys()].some((key) => /^decoder\.layers\.\d+\./.test(key)),
-    preSoftmax: isMoe(spec) && moe?.kind === "moe" ? routerOrder(moe.router) === "softmax-topk" : null,
+    preSoftmax: router === null ? null : routerOrder(router) === "softmax-topk",
+    renormalisedOne: router === null ? null : moe!.kind === "moe" && moe!.topK === 1 && router.renormalise !== null,
+    commonFile: save === null ? null : await exists(join(save, dcpFiles.common)),
   };
 }

@@ -47,6 +47,11 @@ const fromSchema = z
       .string()
       .min(1)
       .describe("A config.json or a model folder as seen from this file or from here, or a preset of upcycle plan."),
+    weights: z
+      .string()
+      .min(1)
+      .optional()
+      .describe("A model folder or hf://org/name with the weights, where model is a config.json alone."),
     recipe: recipeKeys.recipe.optional().describe(`${recipeKeys.recipe.description} The model as it is if left out.`),
     router: recipeKeys.router,
     scaling: recipeKeys.scaling,

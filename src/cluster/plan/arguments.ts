@@ -199,6 +199,9 @@ function implementation({ config, spec }: ArgumentRequest): ReasonedArgument[] {
     ];
   if (spec.norm.weight === "one-plus")
     throw inputError("norms of the form 1 + weight need Transformer Engine", { where: "transformerEngine" });
+  // Its DotProductAttention takes no sizes of keys and values (core 0.20).
+  if (spec.attn.latent !== null)
+    throw inputError("latent attention needs Transformer Engine", { where: "transformerEngine" });
   const without = "transformerEngine: false";
   return [
     ...argument("--transformer-impl", "local", without),

@@ -28,11 +28,12 @@ export function plannedModel(dense: DecoderSpec, { recipe, router, scaling, targ
 /** The command that makes the checkpoint. */
 export function makingCommand({ from, checkpoint }: Pick<LaunchConfig, "from" | "checkpoint">): string {
   const { model, recipe, router, scaling, target } = from!;
+  const weights = from!.weights ?? (model.endsWith(".json") ? `<folder of ${model}'s weights>` : model);
   const words =
     recipe === undefined
-      ? ["export", model]
+      ? ["export", weights]
       : [
-          ...["convert", model, "--recipe", recipe, "--router", router, "--scaling", scaling],
+          ...["convert", weights, "--recipe", recipe, "--router", router, "--scaling", scaling],
           ...(target === undefined ? [] : ["--target", target]),
         ];
   return ["upcycle", ...words, "--format", "megatron", "--out", checkpoint].map(shellWord).join(" ");

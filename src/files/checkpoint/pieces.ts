@@ -97,7 +97,7 @@ function requireApart(pieces: readonly Piece[], rank: number, where: string): vo
       );
     });
     for (const cell of inside)
-      if (taken[cell]++ > 0) throw inputError(`the piece at [${offsets.join(", ")}] lies over another one`, { where });
+      if (taken[cell]!++ > 0) throw inputError(`the piece at [${offsets.join(", ")}] lies over another one`, { where });
   }
 }
 
