@@ -17,6 +17,7 @@ import type { WorkflowResult, WorkflowThreads } from "../surgery/convert/workflo
 import { explainExpectation, explainPlan } from "../surgery/planning/explain.js";
 import { recipeName } from "../surgery/planning/recipe.js";
 import { openContext, shownPath, type ContextOptions } from "./context.js";
+import { loadLine } from "./export.js";
 import { askedModel, fetchedSource, orAdapted } from "./model-folder.js";
 import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson } from "./options.js";
@@ -172,21 +173,28 @@ async function execute(model: string | undefined, flags: ConvertFlags, command: 
   const sources = await fetchedSources(models, model === undefined, part, flags.json);
   const context = openContext(contextOf(flags));
   const surgery = upcycling({ ...settled, ...sources });
-  const view = conversionResultView(models[0], surgery.sources.map(sourceName));
+  const view = conversionResultView(models[0], surgery.sources.map(sourceName), saves);
   const afterwards = saves === undefined ? {} : { afterwards: () => nameRelease(saves) };
   const running = { threads: threadsOf(flags), report: flags.report, acceptFinished, ...afterwards };
   await carryOut(surgery, making, running, view, context);
 }
 
-/** `base` is the model as the user named it, `names` those of all parents, the base first. */
+/**
+ * `base` is the model as the user named it, `names` those of all parents, the base first; `saves`: the folder of saves
+ * for Megatron-Core.
+ */
 function conversionResultView(
   base: ModelSource,
   names: readonly string[],
+  saves?: string,
 ): ResultView<ConversionPlan, ConversionDetails> {
   return {
     facts,
     planLines: (planned) => [...explainPlan(planned.plan, names), ...adapterLines(planned), sizeLine(planned)],
-    madeLines: (result, columns) => madeLines(result, base, columns),
+    madeLines: (result, columns) => [
+      ...madeLines(result, base, columns),
+      ...(saves === undefined ? [] : [loadLine(saves)]),
+    ],
   };
 }
 

@@ -92,12 +92,14 @@ export function reformShown(out: string | null | undefined): ResultView<ReformPl
     madeLines: ({ made }: WorkflowResult<ReformPlan, unknown>, columns) => [
       ...soundLines(made, lines(made)).flatMap((line) => folded(line, columns)),
       `${countedFiles(made.weightFiles)} written in ${duration(made.seconds)}`,
-      ...(out == null
-        ? [`model: ${shownPath(made.dir)}`]
-        : [`load with: --load ${shownPath(out)} --finetune --exit-on-missing-checkpoint`]),
+      ...(out == null ? [`model: ${shownPath(made.dir)}`] : [loadLine(out)]),
     ],
   };
 }
+
+/** How Megatron-LM loads a folder of saves. */
+export const loadLine = (saves: string): string =>
+  `load with: --load ${shownPath(saves)} --finetune --exit-on-missing-checkpoint`;
 
 function lines({ plan, dtype, weightBytes }: ReformPlan): string[] {
   const { source, target, format } = plan;

@@ -69,6 +69,7 @@ async function execute(file: string | undefined, flags: LaunchFlags, command: Co
   for (const { message, hint } of findingsOf(plan)) context.terminal.note(`warning: ${message}; ${hint}`);
   if (flags.dryRun === true) return show(plan, context, flags.hardware);
   if (!plan.isThere) throw noCheckpoint(plan.config);
+  await requireInputs(plan, file, (line) => context.terminal.note(line));
   if (flags.check === true) return check(plan, flags, context);
   const started = await startRun(plan, { signal: context.signal, onLine: (line) => context.terminal.note(line) });
   if (context.json) context.terminal.json({ ...started });
@@ -92,12 +93,13 @@ interface AskedPlan extends LaunchPlan {
 export async function launchPlan(file: string, hardware: string | undefined): Promise<AskedPlan> {
   const config = absolutePaths(parseLaunchConfig(await readText(file, sizeLimits.yaml), shownPath(file)));
   const isThere = config.from === undefined || (await exists(config.checkpoint));
+  if (isThere) await requireSaves(config, file);
   const spec = isThere ? await specOfCheckpoint(config.checkpoint) : await specToCome(config, file);
   if (config.training.sequence > spec.maxPositions && spec.learnedPositions)
     throw inputError(`a sequence of ${config.training.sequence} is longer than ${spec.maxPositions} learnt positions`, {
       where: `${shownPath(file)} (training.sequence)`,
     });
-  const gpu = gpuNamed(await hardwareTable(hardware), config.hardware.gpu);
+  const gpu = gpuNamed(await hardwareTable(hardware), config.hardware.gpu, `${shownPath(file)} (hardware.gpu)`);
   const layout = launchLayout(config, spec, gpu);
   return {
     config,
@@ -137,6 +139,51 @@ async function specToCome(config: LaunchConfig, file: string): Promise<DecoderSp
   });
 }
 
+/** Throws inputError for a checkpoint that Megatron-LM would not find: it loads a folder of saves with its tracker. */
+async function requireSaves({ checkpoint }: LaunchConfig, file: string): Promise<void> {
+  const where = `${shownPath(file)} (checkpoint)`;
+  const save = await megatronFolder(checkpoint);
+  if (save === null) {
+    if (!(await exists(checkpoint)))
+      throw inputError(`${shownPath(checkpoint)}: no such folder`, {
+        where,
+        hint: "make it with upcycle convert or export --format megatron, or say what it will be made of (from)",
+      });
+    throw inputError(`${shownPath(checkpoint)} is no checkpoint of Megatron-Core`, {
+      where,
+      hint: `make one of it: upcycle export ${shellWord(shownPath(checkpoint))} --format megatron --out DIR`,
+    });
+  }
+  if (resolve(save) === resolve(checkpoint))
+    throw inputError(`${shownPath(checkpoint)} is a single save, Megatron-LM loads the folder that it lies in`, {
+      where,
+      hint: `write ${shownPath(dirname(resolve(checkpoint)))}`,
+    });
+}
+
+/** Throws inputError for data and programs that a run would miss hours later, in the queue. */
+async function requireInputs({ config }: LaunchPlan, file: string, note: (line: string) => void): Promise<void> {
+  if (config.kubernetes !== undefined) return;
+  const where = (name: string): string => `${shownPath(file)} (${name})`;
+  for (const prefix of config.data.filter((word) => !isWeight(word)))
+    for (const ending of [".bin", ".idx"])
+      if (!(await exists(prefix + ending)))
+        throw inputError(`${shownPath(prefix)}${ending}: no such file`, {
+          where: where("data"),
+          hint: "upcycle data prepare writes it; the prefix ends in _text_document",
+        });
+  if (!(await exists(config.tokenizer)))
+    throw inputError(`${shownPath(config.tokenizer)}: no such folder`, { where: where("tokenizer") });
+  if (await exists(join(config.megatron, "pretrain_gpt.py"))) return;
+  const missing = `${config.megatron} has no pretrain_gpt.py`;
+  if (config.slurm === undefined)
+    throw inputError(missing, { where: where("megatron"), hint: "name a checkout of Megatron-LM" });
+  note(`warning: ${missing} on this machine; the nodes need it`);
+}
+
+/** Weights stand between the prefixes of data. */
+const isWeight = (word: string): boolean => /^\d+(\.\d+)?$/.test(word);
+
 function noCheckpoint(config: LaunchConfig): UpcycleError {
   return inputError("the checkpoint is not there", {
     where: shownPath(config.checkpoint),
@@ -161,7 +208,7 @@ function absolutePaths(config: LaunchConfig): LaunchConfig {
     out: resolve(out),
     megatron: resolve(megatron),
     // Weights stand between the prefixes.
-    data: data.map((word) => (/^\d+(\.\d+)?$/.test(word) ? word : resolve(word))),
+    data: data.map((word) => (isWeight(word) ? word : resolve(word))),
   };
 }
 
@@ -274,7 +321,7 @@ async function check(
 }
 
 /** Weights stand before prefixes. */
-const firstPrefix = (data: readonly string[]): string => data.find((word) => !/^\d+(\.\d+)?$/.test(word)) ?? data[0]!;
+const firstPrefix = (data: readonly string[]): string => data.find((word) => !isWeight(word)) ?? data[0]!;
 
 /** The validation loss that Megatron-LM prints. Throws stopError where it prints none, or a problem. */
 async function evaluated(plan: LaunchPlan, signal: AbortSignal): Promise<number> {

@@ -62,6 +62,11 @@ export async function megatronFolder(dir: string): Promise<string | null> {
   const name = /^\d{1,9}$/.test(said) ? `iter_${said.padStart(7, "0")}` : said;
   if (name !== "release" && !name.startsWith("iter_"))
     throw inputError(`says ${JSON.stringify(said.slice(0, 40))}, expected a number or release`, { where: tracker });
+  if (!(await isSave(join(dir, name))) && (await exists(join(dir, name))))
+    throw inputError(`${name}, which ${trackerFile} names, holds no checkpoint`, {
+      where: dir,
+      hint: "expected .metadata with metadata.json, or mp_rank_* folders: it was not saved whole",
+    });
   if (!(await isSave(join(dir, name))))
     throw inputError(`there is no checkpoint ${name}, which ${trackerFile} names`, {
       where: dir,

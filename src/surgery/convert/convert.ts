@@ -234,5 +234,10 @@ function planFormat(
 ): SurgeryPlan {
   const plan = planUpcycle(source, recipe, rows);
   if (format !== "torch_dist" || recipe.target !== null || megatronObstacles(plan.target).length === 0) return plan;
-  return planUpcycle(source, { ...recipe, target: ownFamily }, rows);
+  const own = planUpcycle(source, { ...recipe, target: ownFamily }, rows);
+  const [obstacle] = megatronObstacles(own.target);
+  if (obstacle === undefined) return own;
+  throw inputError(`Megatron-Core cannot hold an upcycled ${source.family} model: ${obstacle}`, {
+    hint: "docs/cluster.md lists the families that it can",
+  });
 }
