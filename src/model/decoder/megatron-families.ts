@@ -55,7 +55,7 @@ export const megatronFamilies: Readonly<Record<Exclude<Family, typeof ownFamily>
   cwm: plain,
   jais2: plain,
   hyperclovax: cannot(bothSides),
-  vaultgemma: cannot(otherActivation("a gated unit with geluTanh")),
+  vaultgemma: cannot("its logits have a soft cap, which no setting says"),
   apertus: cannot(otherActivation("not gated with xielu")),
   falcon: cannot(sideBySide),
   opt: cannot("its learnt positions begin at row 2, Megatron-Core's at 0"),
