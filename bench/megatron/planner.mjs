@@ -18,7 +18,7 @@ const wanted = 0.2;
 const wantedOfBest = 0.1;
 
 /** What the name of a run says: `moe-2ep2mb4`; null for another name. */
-export function layoutOf(run) {
+function layoutOf(run) {
   const found = /^(?:sweep-)?(dense|moe)-(\d)(?:(tp|pp|ep)(\d))?mb(\d)$/.exec(run);
   if (found === null) return null;
   const [, model, gpuText, kind = "tp", degree = "1", micro] = found;
@@ -32,7 +32,7 @@ export function layoutOf(run) {
 }
 
 /** Runs with their times and bytes, from a summary of all.py or a result that was made of one. */
-export function measuredRuns(document) {
+function measuredRuns(document) {
   const rows = Array.isArray(document) ? document : document.sweep;
   return rows.flatMap((row) => {
     const name = row.run ?? row.name;
@@ -73,7 +73,7 @@ function fitted(rows) {
 }
 
 /** The constants of one GPU, and every run beside what they predict. */
-export function compared(runs, costOf) {
+function compared(runs, costOf) {
   const costed = runs.map((run) => ({ ...run, cost: costOf(run) }));
   const single = (model) => costed.filter((run) => run.model === model && run.gpus === 1);
   const rowsOf = (model, count, known = 0) =>
@@ -127,7 +127,7 @@ function bestOf(rows) {
 }
 
 /** What does not hold, in words. */
-export function failures({ rows, best }) {
+function failures({ rows, best }) {
   return [
     ...rows.flatMap(({ run, calibrates, offTime, offMemory }) =>
       !calibrates && Math.max(Math.abs(offTime), Math.abs(offMemory)) > wanted
@@ -141,7 +141,7 @@ export function failures({ rows, best }) {
 }
 
 /** The planner's cost of a run, on one kind of GPU. */
-export async function planner(name = "h200-sxm") {
+async function planner(name = "h200-sxm") {
   const gpu = gpuNamed(await hardwareTable(undefined), name);
   const specs = Object.fromEntries(
     Object.entries(sweepModels).map(([model, { config }]) => [model, specFromConfig(config, model)]),
