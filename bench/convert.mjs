@@ -6,8 +6,8 @@
  * the faster of O_DIRECT and the page cache, by median; dd is measured too. A second comparison converts with a LoRA
  * adapter of rank 16 on every linear module merged in, and without. Wall time is from the start to the end of the
  * process; memory is the largest resident set that the system saw. The benchmark prints a table and writes
- * bench/results/DATE-convert.json. With `--format megatron` the conversions write folders of Megatron-Core, and a mixture
- * of experts is exported as it is (bench/results/DATE-convert-megatron.json).
+ * bench/results/DATE-convert.json. With `--format megatron` the conversions write folders of Megatron-Core, and a
+ * mixture of experts is exported as it is (bench/results/DATE-convert-megatron.json).
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";

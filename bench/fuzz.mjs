@@ -6,8 +6,8 @@
  * time, and may not use more memory than its input explains (the process has a heap of 256 MB, its resident set is
  * watched, and so is what each case takes outside of the heap). Nothing may be executed: the process makes no code from
  * text, and a case that starts a program, a thread or a connection fails. Folders of Megatron-Core are opened on the
- * disk; a case that opens a file outside of its folder fails. The first case that fails is printed and ends the run with code 1. Each case is a function of the seed and
- * its number. The script writes bench/results/DATE-fuzz.json.
+ * disk; a case that opens a file outside of its folder fails. The first case that fails is printed and ends the run
+ * with code 1. Each case is a function of the seed and its number. The script writes bench/results/DATE-fuzz.json.
  */
 import childProcess, { spawnSync } from "node:child_process";
 import fs, { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";

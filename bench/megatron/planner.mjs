@@ -53,7 +53,7 @@ const median = (values) => {
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 };
 
-/** Launches of a step on a rank, in layers and in experts: each micro-batch in each layer of a stage, and the bubble. */
+/** Launches of a step on a rank, in layers and experts: each micro-batch in each layer of a stage, and the bubble. */
 function launches({ model, layout: { pp, ep, microBatches } }) {
   const { layers, experts } = sweepModels[model];
   const passes = (microBatches + pp - 1) * (layers / pp);

@@ -199,8 +199,8 @@ function fusedExperts(
 
 const byColumns = /\.(linear_proj|linear_fc2)\.weight$/;
 const byRows = new RegExp(
-  String.raw`(linear_qkv|linear_fc1|linear_q_proj|linear_q_up_proj|linear_kv_up_proj)\.(weight|bias)$|softmax_offset$|` +
-    String.raw`word_embeddings\.weight$|output_layer\.(weight|bias)$`,
+  String.raw`(linear_qkv|linear_fc1|linear_q_proj|linear_q_up_proj|linear_kv_up_proj)\.(weight|bias)$|` +
+    String.raw`softmax_offset$|word_embeddings\.weight$|output_layer\.(weight|bias)$`,
 );
 
 /** Along which axis ranks of tensor parallelism share a tensor; null: each has all of it. */

@@ -288,8 +288,8 @@ async function describe(
 }
 
 /**
- * Throws inputError for settings of a model that is far larger than what is stored, before each of its tensors is named,
- * which takes memory that the checkpoint's bytes do not explain. Smaller differences are told tensor by tensor.
+ * Throws inputError for settings of a model that is far larger than what is stored, before each of its tensors is
+ * named, which takes memory that the checkpoint's bytes do not explain. Smaller differences are told tensor by tensor.
  */
 function requireExplained(spec: DecoderSpec, tensors: ReadonlyMap<string, ReadableTensor>, dir: string): void {
   const stored = [...tensors.values()].reduce((sum, { shape }) => sum + elements(shape), 0);

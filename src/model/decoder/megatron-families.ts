@@ -80,7 +80,9 @@ export const megatronFamilies: Readonly<Record<Exclude<Family, typeof ownFamily>
   hunyuan_v1_moe: cannot("the norm of queries and keys stands behind rope"),
   deepseek_v3: {
     ...plain,
-    note: "by --multi-latent-attention, which needs Transformer Engine (not run with it); YaRN over 4096 positions with beta 32 and 1",
+    note:
+      "by --multi-latent-attention, which needs Transformer Engine (not run with it); YaRN over 4096 positions with " +
+      "beta 32 and 1",
   },
   granitemoe: cannot(multiplied),
   granitemoe_swa: cannot(multiplied),

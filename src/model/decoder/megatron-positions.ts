@@ -65,7 +65,8 @@ function scalingObstacles({ scaling, rotary, interleaved }: Rope, { headDim }: A
     case "linear":
       return unless(
         Number.isInteger(scaling.factor),
-        `positions are divided by ${scaling.factor}, and --rotary-seq-len-interpolation-factor takes whole numbers alone`,
+        `positions are divided by ${scaling.factor}, and --rotary-seq-len-interpolation-factor takes whole numbers ` +
+          "alone",
       );
     case "llama3": {
       const { lowFreqFactor: low, highFreqFactor: high, originalMaxPositions: positions } = scaling;

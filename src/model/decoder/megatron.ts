@@ -172,8 +172,8 @@ function routerObstacles({ router, topK, experts, shared }: MoeFfn): string[] {
     ...unless(groups === null || groups.kept < groups.count, "its groups of experts limit nothing"),
     ...unless(
       groups === null || ranked(topK, groups.kept) === 2,
-      `its groups are ranked by their best two experts, Megatron-Core's by their best ${groups === null ? 0 : ranked(topK, groups.kept)}, ` +
-        "which is the number of experts over that of groups",
+      "its groups are ranked by their best two experts, Megatron-Core's by their best " +
+        `${groups === null ? 0 : ranked(topK, groups.kept)}, which is the number of experts over that of groups`,
     ),
     ...unless(
       score !== "softmax" || renormalisation(router, topK, experts) !== "other",

@@ -1,8 +1,8 @@
 /**
  * Megatron-Core's names for the tensors of a decoder, and where each slot lies in them: another naming table beside
  * those of Hugging Face families. Source: NVIDIA/Megatron-LM@d98e8a64 (core 0.20.0), sharded_state_dict of
- * `core/transformer/{attention,multi_latent_attention,dot_product_attention,mlp}.py`, `core/transformer/moe/{experts,router,shared_experts}.py` and
- * `core/models/gpt/gpt_layer_specs.py`. Pure.
+ * `core/transformer/{attention,multi_latent_attention,dot_product_attention,mlp}.py`,
+ * `core/transformer/moe/{experts,router,shared_experts}.py` and `core/models/gpt/gpt_layer_specs.py`. Pure.
  */
 import type { DecoderSpec, Ffn, LatentAttention } from "../decoder/types.js";
 import { expertRows, stacked, type Placement, type RowRuns, type Share } from "./placement.js";
