@@ -25,10 +25,10 @@ export function plannedModel(dense: DecoderSpec, { recipe, router, scaling, targ
   return upcycleFfns(draftOf(dense), upcycleRecipe(recipe, { order: router, scaling }), wanted).spec;
 }
 
-/** The command that makes the checkpoint. */
+/** The command that makes the checkpoint; MODEL stands for a folder of weights that the file does not name. */
 export function makingCommand({ from, checkpoint }: Pick<LaunchConfig, "from" | "checkpoint">): string {
   const { model, recipe, router, scaling, target } = from!;
-  const weights = from!.weights ?? (model.endsWith(".json") ? `<folder of ${model}'s weights>` : model);
+  const weights = from!.weights ?? (model.endsWith(".json") ? "MODEL" : model);
   const words =
     recipe === undefined
       ? ["export", weights]
