@@ -145,7 +145,7 @@ function requireStored({ tensors }: DcpMetadata, sizes: ReadonlyMap<string, numb
     for (const { sizes: own, file, offset, length } of chunks) {
       const where = `${dir}, ${key}`;
       if (offset + length > sizes.get(file)!)
-        throw inputError(`bytes ${offset} to ${offset + length} are behind the end of ${file}`, {
+        throw inputError(`an item of ${file} ends at byte ${offset + length}, the file has ${sizes.get(file)!}`, {
           where,
           hint: "the file was not copied whole",
         });

@@ -336,7 +336,7 @@ describe("what is claimed", () => {
     await expect(openCheckpoint(large)).rejects.toThrow(/too few for \[1073741824, 1048576\]/);
     const behind = copied();
     rewrite(behind, ({ chunks: [chunk], ...tensor }) => ({ ...tensor, chunks: [{ ...chunk!, offset: 2 ** 40 }] }));
-    await expect(openCheckpoint(behind)).rejects.toThrow("behind the end of __0_0.distcp");
+    await expect(openCheckpoint(behind)).rejects.toThrow(/an item of __0_0.distcp ends at byte \d+, the file has \d+/);
   });
 
   it("by settings is compared with what is stored before every expert gets a name", async () => {

@@ -125,6 +125,12 @@ describe("bench/megatron/planner.mjs", () => {
     expect(code).toBe(1);
     expect(result.failures.some((line) => line.startsWith(`${best}: time off by -0.33`))).toBe(true);
     expect(result.failures.at(-1)).toMatch(new RegExp(`^the planner's ${best} is 0\\.\\d+ slower than moe-2`));
+    // Without runs on one GPU nothing is predicted, which is no success.
+    const alone = compared(summary);
+    expect(alone.code).toBe(1);
+    expect(alone.result.failures.filter((line) => line.includes("time off by NaN")).length).toBe(3);
+    writeFileSync(summary, JSON.stringify([row("moe-1mb4", 1000, 60)]));
+    expect(compared(summary).result.failures).toEqual(["no run on two GPUs"]);
     rmSync(folder, { recursive: true });
   });
 });
