@@ -57,7 +57,10 @@ const papers: readonly (readonly [name: string, make: string, settings: Readonly
   [
     "nemotron-2b-e8g8t8",
     "--recipe E8G8T8 --router softmax-topk --scaling paper",
-    { "--lr": "0.0002", "--min-lr": "0.00002", "--num-experts": "64", "--moe-router-topk": "8" },
+    {
+      ...{ "--lr": "0.0002", "--min-lr": "0.00002", "--num-experts": "64", "--moe-router-topk": "8" },
+      "--moe-router-pre-softmax": "",
+    },
   ],
   [
     "liew-1b-8x1b",

@@ -20,6 +20,7 @@ import { followLines } from "../../../src/cluster/run/follow.js";
 import { watchRun, type WatchEvent } from "../../../src/cluster/run/watch.js";
 import { writeOneDocument } from "../../../src/text/prepare/one-document.js";
 import { golden, readTensors } from "../../support/golden.js";
+import { writeRunInputs } from "../../support/run-inputs.js";
 import { start } from "../../cli/upcycle.js";
 
 const root = mkdtempSync(join(tmpdir(), "upcycle-cluster-"));
