@@ -97,6 +97,13 @@ export { promptRouter, type PromptRouter, type PromptRouterOptions } from "./sur
 export { surveyRecipe, type TargetVerdict } from "./surgery/planning/survey.js";
 export { servingOf, type Program, type Serving, type Support } from "./surgery/planning/serving.js";
 export {
+  trainerLine,
+  trainersOf,
+  type Trainer,
+  type TrainerSupport,
+  type TrainerVerdict,
+} from "./surgery/planning/trainers.js";
+export {
   convertCheckpoint,
   planConversion,
   upcycling,

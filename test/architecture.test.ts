@@ -80,6 +80,7 @@ const familyFiles: Readonly<Record<string, string>> = {
   "surgery/planning/serving.ts": "which other programs load a target",
   "surgery/planning/survey.ts": "which families are no targets, and why",
   "surgery/planning/targets.ts": "how each target routes, and what brings a decoder into its form",
+  "surgery/planning/trainers.ts": "which programs train from the folder of a target",
 };
 
 const root = fileURLToPath(new URL("../src", import.meta.url));
