@@ -55,7 +55,7 @@ const quickstartRecipe = ({ full }: QuickstartFlags): string =>
 /** The command `study` with its options and its help. */
 export function studyCommand(): Command {
   const command = new Command("study")
-    .description("run a study: one parent, several arms on the same further tokens, a report")
+    .description("run a study: parents, arms and seeds on further tokens, questions, a report")
     .argument("<file>", "study file (YAML; see recipes/quickstart.yaml and recipes/studies)")
     .option("--out <dir>", "run folder (default: runs/NAME of the study); the same folder goes on where it was stopped")
     .option("--store <dir>", "folder that runs are kept in, for several studies to share (default: the run folder)")
@@ -144,10 +144,9 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
     signal,
     backend: await chosenBackend(flags.device, terminal, flags.precision),
     command: studyLine(command, dir, threads, `${scaleWords(flags)}${storeWords(flags)}${deviceWords(flags)}`),
-    conversionCommands: (parent: ModelSource, recipe: UpcycleRecipe, out: string) => [
-      convertLine(parent, recipe, out),
-      verifyLine(parent, out),
-    ],
+    // Rows of a router that are not drawn are said by a recipe file, not by options.
+    conversionCommands: (parent: ModelSource, recipe: UpcycleRecipe, out: string) =>
+      recipe.routerInit === null ? [convertLine(parent, recipe, out), verifyLine(parent, out)] : [],
   };
   if (flags.dryRun === true) {
     const outlook = await outlookOf(options);

@@ -9,6 +9,7 @@ import { requireUnclaimed } from "../train/fresh.js";
 import { requireSameSources, sourcesOf } from "../train/sources.js";
 import type { Sources } from "../train/types.js";
 import { contentKey } from "./keys.js";
+import { reportFiles } from "./report.js";
 import type { StudyOptions, StudyRequest } from "./types.js";
 
 /** `study.json`. */
@@ -91,7 +92,7 @@ function requireUnchanged(was: Sources, is: Sources): void {
  */
 async function existingRecord(dir: string, path: string): Promise<StudyRecord | null> {
   if (!(await exists(path))) {
-    await requireUnclaimed(dir, ["parents", "starts", "arms", resultFile, "report.html"], "study.json of a study");
+    await requireUnclaimed(dir, ["parents", "starts", "arms", resultFile, ...reportFiles], "study.json of a study");
     return null;
   }
   const record = await readRecord(path);

@@ -78,8 +78,9 @@ export async function parentKey(
   return contentKey({ ...surroundings, model, tokenizer, seed, training: countedTraining(pretrain) });
 }
 
-/** Key of the model that an upcycled arm starts from. */
-export const startKey = (parent: string, recipe: UpcycleRecipe): string => contentKey({ parent, recipe });
+/** Key of the model that an upcycled arm starts from; some recipes measure the parent on the text. */
+export const startKey = (parent: string, recipe: UpcycleRecipe, { text, backend, threads }: Surroundings): string =>
+  contentKey({ parent, recipe, text, backend, threads });
 
 /** What an arm's run begins with. */
 export type Beginning =

@@ -139,7 +139,7 @@ function planArm(
   const like = arm.kind === "scratch" ? expanded.find((other) => other.id === arm.like)?.arm : arm;
   if (like === undefined) throw new Error(`arm ${id} is like none, which the schema refuses`);
   const recipe = like.kind === "upcycled" ? recipeOf(like) : null;
-  const spec = recipe === null ? parent : planUpcycle(parent, recipe(0)).target;
+  const spec = recipe === null ? parent : targetOf(parent, recipe(0));
   if (isMoe(spec)) checkRouting(spec, training, `arm ${id}, continue`);
   const { total, active } = countParams(spec);
   const name = recipe === null ? null : recipeName(recipe(0));
@@ -157,6 +157,12 @@ function planArm(
     // What has no effect on a dense model is no part of its run: changing it leaves the run as it is.
     training: isMoe(spec) ? training : { ...training, routing: undefined, auxLoss: 0, zLoss: 0 },
   };
+}
+
+/** The shape that a recipe gives, which nothing that is measured on text changes. */
+function targetOf(parent: DecoderSpec, recipe: UpcycleRecipe): DecoderSpec {
+  const { scaling } = recipe;
+  return planUpcycle(parent, { ...recipe, scaling: scaling === "calibrated" ? "none" : scaling, routerInit: null }).target;
 }
 
 /** The training of an arm that costs as much as another one; its own where it matches none. */
@@ -194,7 +200,7 @@ function planRuns(
         arm.kind === "scratch" ? { fresh: freshShape(arm, parent) } : { parent: parent.key, recipe };
       const key = runKey(beginning, arm.training, seed, surroundings);
       const on = parents.length === 1 ? "" : `${arm.parent}-`;
-      const start = recipe === null ? null : { recipe, path: startPath(arm, seed, startKey(parent.key, recipe)) };
+      const start = recipe === null ? null : { recipe, path: startPath(arm, seed, startKey(parent.key, recipe, surroundings)) };
       return { arm, seed, beginning, key, path: join("arms", arm.arm, `${on}seed-${seed}-${key}`), start };
     }),
   );
@@ -232,5 +238,7 @@ function labelOf(arm: StudyArm, recipe: string | null): string {
 }
 
 function routerWords({ router, scaling, routerStd }: UpcycledArm, kind: StudyArm["kind"]): string {
-  return kind === "scratch" ? router : `${router}, scaling ${scaling}, router std ${routerStd}`;
+  const { order, init } = typeof router === "string" ? { order: router, init: "normal" } : router;
+  if (kind === "scratch") return order;
+  return `${order}, scaling ${scaling}, ${init === "normal" ? `router std ${routerStd}` : `router rows ${init}`}`;
 }

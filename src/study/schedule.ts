@@ -93,8 +93,13 @@ export async function scheduleOf(
   const largest = Math.max(0, ...plan.runs.map(({ arm }) => weightBytes(arm.spec)));
   bytes += 3 * jobs * largest + sum(runs.filter(({ doneSteps }) => doneSteps === 0).map((run) => run.bytes));
   const flops = sum(runs.map((run) => (run.flops * (run.steps - run.doneSteps)) / run.steps));
-  return { runs, bytes, flops, seconds: secondsFor(flops, runs, threads) / jobs };
+  const open = runs.filter(({ doneSteps, steps }) => doneSteps < steps).length;
+  const seconds = (secondsFor(flops, runs, threads) + open * secondsBetween) / jobs;
+  return { runs, bytes, flops, seconds: open === 0 ? 0 : seconds };
 }
+
+/** What opening, measuring and saving take for a run besides its steps, as seconds of a small model. */
+const secondsBetween = 2;
 
 /** Runs in their order; of several that are the same training, only the first is one. */
 export function distinct(

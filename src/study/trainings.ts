@@ -5,9 +5,10 @@ import { resultOf } from "../base/events.js";
 import { foldersOf } from "../files/checkpoint/model-source.js";
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../files/checkpoint/open.js";
 import { lineageKey } from "../files/checkpoint/write.js";
-import { convertCheckpoint } from "../surgery/convert/convert.js";
+import { upcycling } from "../surgery/convert/convert.js";
 import { readLineage } from "../surgery/convert/lineage.js";
 import { trainedFiles } from "../surgery/convert/trained-card.js";
+import { makeByWorkflow } from "../surgery/convert/workflow.js";
 import { countParams } from "../model/cost/params.js";
 import { trainFlopsPerToken } from "../model/cost/flops.js";
 import { compareModels, meanLoss } from "../evals/compare.js";
@@ -224,9 +225,13 @@ async function makeAndMeasure(
     readonly sequence: number;
   },
 ): Promise<Preservation> {
-  const { signal } = options;
-  if (!(await exists(start)))
-    await resultOf(convertCheckpoint({ source: dense, recipe, out: start, dtype: "F32", signal }));
+  const { backend, threads, config, signal } = options;
+  if (!(await exists(start))) {
+    const surgery = upcycling({ source: dense, recipe, dtype: "F32" });
+    const each = { prompts: 1, calibration: threads, writing: 1, proof: threads };
+    const tools = { backend, threads: each, text: config.text.files, signal };
+    await resultOf(makeByWorkflow(surgery, { ...tools, out: start, report: false }));
+  }
   return measurePreservation(options, data, dense, { start, file, sequence });
 }
 

@@ -17,10 +17,12 @@ export function changesSchema(schema: z.ZodObject): z.ZodType<Block, Block> {
 
 /** The field without its default; what is nested becomes changes too. */
 function changeOf(field: z.ZodType): z.ZodType {
-  const description = field.description;
+  let description = field.description;
   let inner = field;
-  while (inner instanceof z.ZodDefault || inner instanceof z.ZodPrefault || inner instanceof z.ZodOptional)
+  while (inner instanceof z.ZodDefault || inner instanceof z.ZodPrefault || inner instanceof z.ZodOptional) {
     inner = inner.unwrap() as z.ZodType;
+    description ??= inner.description;
+  }
   const change = inner instanceof z.ZodObject ? changesSchema(inner) : inner;
   const described = description === undefined ? change : change.describe(description);
   return described.optional();

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { evaluationSchema, modelSchema, textSchema, threadsSchema, tokenizerSchema } from "./blocks.js";
 import { changesSchema } from "./changes.js";
-import { recipeKeys } from "./recipe.js";
+import { recipeKeys, routerKey } from "./recipe.js";
 import { trainingChangesSchema, trainingSchema } from "./training.js";
 
 const label = z
@@ -47,6 +47,7 @@ const upcycledArm = z
     kind: z.literal("upcycled"),
     ...commonKeys,
     ...recipeKeys,
+    router: routerKey,
   })
   .describe("The parent turned into a mixture of experts, then trained.");
 
