@@ -3,7 +3,9 @@ import { join } from "node:path";
 import { writeFileAtomic } from "../files/io/atomic.js";
 import { makeFolders } from "../files/io/folders.js";
 import { withFsErrors } from "../files/io/fs-errors.js";
+import { pngBytes } from "../files/io/png.js";
 import type { StudyResult } from "../model/results/result.js";
+import { rasterOf } from "../report/page/raster.js";
 import { lossFigure, svgText } from "../report/study/figure.js";
 import { renderHtml } from "../report/study/html.js";
 import { latexTable, markdownReport, resultTables } from "../report/study/result-tables.js";
@@ -24,6 +26,7 @@ export async function writeReport(dir: string, result: StudyResult): Promise<str
     const figure = lossFigure(result, axis);
     if (figure === null) continue;
     await writeFileAtomic(join(figures, `loss-${axis}.svg`), svgText(figure));
+    await writeFileAtomic(join(figures, `loss-${axis}.png`), pngBytes(rasterOf(figure)));
     drawn.push({ file: `figures/loss-${axis}.svg`, title: figure.title });
   }
   await writeFileAtomic(markdown, markdownReport(result, drawn));

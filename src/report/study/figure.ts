@@ -1,53 +1,14 @@
-/**
- * The loss curves of a study as a figure: shapes as data, which `svgText` writes as SVG. The same shapes can be drawn
- * in another way.
- */
+/** The loss curves of a study as a figure: shapes as data, which `svgText` writes as SVG and `rasterOf` as pixels. */
 import { at } from "../../base/at.js";
 import { compact, flops } from "../../base/format.js";
 import type { StudyResult } from "../../model/results/result.js";
 import { escapeHtml } from "../page/escape.js";
+import { textSize, type Figure, type Shape } from "../page/figure-shapes.js";
 import { armTones, toneIndices } from "../page/palette.js";
 import { armCurve, mainParent } from "./statistics.js";
 
-type Point = readonly [x: number, y: number];
+type Point = Extract<Shape, { readonly kind: "text" }>["at"];
 
-/** One shape; lengths are pixels from the upper left corner, colours `#rrggbb`. */
-export type Shape =
-  | {
-      readonly kind: "band";
-      readonly points: readonly Point[];
-      readonly fill: string;
-      readonly opacity: number;
-    }
-  | {
-      readonly kind: "line";
-      readonly points: readonly Point[];
-      readonly stroke: string;
-      readonly width: number;
-      readonly dash: readonly number[];
-      /** Cut off at the frame of the plot. */
-      readonly clipped: boolean;
-    }
-  | {
-      readonly kind: "text";
-      readonly at: Point;
-      readonly anchor: "start" | "middle" | "end";
-      readonly text: string;
-      readonly fill: string;
-    };
-
-/** A figure as shapes in the order in which they are drawn. */
-export interface Figure {
-  readonly title: string;
-  readonly width: number;
-  readonly height: number;
-  /** The frame of the plot: left, top, right, bottom. */
-  readonly frame: readonly [number, number, number, number];
-  readonly shapes: readonly Shape[];
-}
-
-/** Size of all text in pixels. */
-export const textSize = 13;
 const [ink, pale] = ["#33383f", "#d5dae0"];
 const legendWidth = 250;
 const [left, top, plotWidth, plotHeight] = [66, 34, 560, 380];
