@@ -5,9 +5,10 @@ import { escapeHtml } from "../page/escape.js";
 import { factRows, pageSection } from "../page/shell.js";
 import { byFinalLoss } from "./findings.js";
 import { loadSection } from "./load-map.js";
+import { resultTables } from "./result-tables.js";
 import type { ArmResult, ParentResult, StudyResult } from "../../model/results/result.js";
 import { compareArms, mainParent, spread, type ArmComparison } from "./statistics.js";
-import { armsTable, lossTable, preservationTable, seedsTable } from "./tables.js";
+import { armsTable, htmlTable, lossTable, preservationTable, seedsTable } from "./tables.js";
 import type { ReportData } from "./view.js";
 import { plural } from "./wording.js";
 
@@ -117,6 +118,15 @@ function emphasized(finding: string): string {
 /** Escaped; the minus of 1.2e-6 and the space before a percent sign do not break lines. */
 function sentence(text: string): string {
   return escapeHtml(text.replace(/(\de)-(\d)/g, "$1\u2011$2").replace(/ %/g, "\u00a0%"));
+}
+
+/** The questions of the study with their answers; empty without any. */
+export function questionsSection(result: StudyResult): string {
+  const table = resultTables(result).find(({ id }) => id === "questions");
+  if (table === undefined) return "";
+  const columns = table.headings.map((heading, index) => ({ heading, number: index >= table.texts }));
+  const rows = table.rows.map((row) => row.map(escapeHtml));
+  return pageSection("questions", "What was asked", htmlTable(escapeHtml(table.caption), columns, rows));
 }
 
 /** The charts of the loss, and a table in their place where scripts do not run. */
