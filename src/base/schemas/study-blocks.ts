@@ -139,12 +139,12 @@ export const studyBlocks = z.strictObject({
       .default([0])
       .describe("Each arm is run once per seed (routers, data order)."),
     scale: z
-      .int()
-      .min(1)
+      .number()
+      .min(0.01)
       .max(1024)
       .default(1)
       .describe(
-        "Makes the study larger: widths, batches and steps times this number, so that parameters and tokens grow with " +
+        "Makes the study larger or smaller: widths, batches and steps times this number, so that parameters and tokens grow with " +
           "its square; learning rates and first weights shrink with its root.",
       ),
     threads: threadsSchema,

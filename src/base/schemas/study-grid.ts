@@ -181,7 +181,12 @@ function expandParents<Source>(
     if (parent !== undefined) return [{ id: onlyParent, kind: "given", source: parent }];
     // The schema tells what is missing.
     if (model === undefined || tokenizer === undefined || pretrain === undefined) return [];
-    return [{ id: onlyParent, kind: "trained", model, tokenizer, pretrain, seed: firstSeed }];
+    const place = { path: ["model"], what: "" };
+    // At another scale sizes may no longer fit together.
+    const scaled = checked(checks.model, model, place, problems);
+    return scaled === null
+      ? []
+      : [{ id: onlyParent, kind: "trained", model: scaled, tokenizer, pretrain, seed: firstSeed }];
   }
   return Object.entries(parents).flatMap(([name, { vary, path, ...entry }]) => {
     if (path !== undefined) return [{ id: name, kind: "given" as const, source: path }];
@@ -263,14 +268,13 @@ export function parentNames<Source>(
  * first weights shrink with the square root of s: 1 / width for AdamW, times the square root of the batch.
  */
 function scaledStudy<Source>(config: GridConfig<Source>): GridConfig<Source> {
-  const { scale, model, pretrain, continue: further, evaluation, arms, parents } = config;
+  const { scale, model, pretrain, continue: further, arms, parents } = config;
   if (scale === 1) return config;
   return {
     ...config,
     model: model === undefined ? undefined : (scaledModel(model, scale) as ModelConfig),
     pretrain: pretrain === undefined ? undefined : (scaledTraining(pretrain, scale) as TrainingBlock),
     continue: scaledTraining(further, scale) as TrainingBlock,
-    evaluation: { tokens: evaluation.tokens * scale },
     arms: Object.fromEntries(Object.entries(arms).map(([id, arm]) => [id, scaledArm(arm, scale)])),
     parents:
       parents &&
@@ -289,19 +293,22 @@ function scaledStudy<Source>(config: GridConfig<Source>): GridConfig<Source> {
 }
 
 type Factors = Readonly<Record<string, (value: number, scale: number) => number>>;
+/** Sizes: those that do not stay whole numbers are refused by the block's own schema. */
 const times = (value: number, scale: number): number => value * scale;
+/** Counts of steps and sequences. */
+const rounded = (value: number, scale: number): number => (value === 0 ? 0 : Math.max(1, Math.round(value * scale)));
 const overRoot = (value: number, scale: number): number => value / Math.sqrt(scale);
 
 const modelFactors: Factors = { hidden: times, inner: times, heads: times, kvHeads: times, initStd: overRoot };
 const trainingFactors: Factors = {
-  steps: times,
-  batch: times,
-  evalEvery: times,
-  saveEvery: times,
+  steps: rounded,
+  batch: rounded,
+  evalEvery: rounded,
+  saveEvery: rounded,
   "lr.peak": overRoot,
-  "lr.warmup": times,
-  "lr.decay": times,
-  "lr.steps": times,
+  "lr.warmup": rounded,
+  "lr.decay": rounded,
+  "lr.steps": rounded,
 };
 
 /** A block whose numbers at the paths of `factors` are scaled; those that are left out stay so. */

@@ -126,7 +126,7 @@ export function questionsSection(result: StudyResult): string {
   if (table === undefined) return "";
   const columns = table.headings.map((heading, index) => ({ heading, number: index >= table.texts }));
   const rows = table.rows.map((row) => row.map(escapeHtml));
-  return pageSection("questions", "What was asked", htmlTable(escapeHtml(table.caption), columns, rows));
+  return pageSection("questions", "What was asked", htmlTable(table.caption, columns, rows));
 }
 
 /** The charts of the loss, and a table in their place where scripts do not run. */

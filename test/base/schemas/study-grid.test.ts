@@ -101,6 +101,13 @@ describe("changes and grids", () => {
 });
 
 describe("mistakes in grids and questions", () => {
+  it("include a scale at which sizes are no whole numbers", () => {
+    expect(refusal("", "name: grid", "name: grid\nscale: 0.3")).toMatch(
+      /^a\.yaml:6 \(model\): hidden: Invalid input: expected int/,
+    );
+    expect(refusal("", "name: grid", "name: grid\nscale: 0.5")).toBe("no error");
+  });
+
   it("are refused with the line, what was found and what was expected", () => {
     expect(refusal("  a: { kind: dense, continue: { lr: { peek: 1 } } }\n")).toBe(
       'a.yaml:11 (arms.a.continue.lr.peek): unknown key "peek"; did you mean "peak"? valid keys: peak, schedule, warmup, final, decay, steps',
