@@ -37,7 +37,7 @@ const rooms: readonly Room[] = [
     parts: ["runtime", "optimizer", "routing", "cache", "onnxruntime", "interpreter", "cuda/lowering", "cuda"],
     pure: ["runtime", "optimizer", "routing", "cuda/lowering"],
   },
-  { name: "evals", parts: ["."], pure: [] },
+  { name: "evals", parts: ["tasks", ".", "scoring", "suite"], pure: ["tasks"] },
   { name: "surgery", parts: ["planning", "calibration", "convert"], pure: ["planning"] },
   { name: "train", parts: ["."], pure: [] },
   {
