@@ -6,7 +6,8 @@ import { resultOf } from "../base/events.js";
 import { duration, percent } from "../base/format.js";
 import type { Backend } from "../engine/runtime/runtime.js";
 import { openModel } from "../evals/model.js";
-import { localModel } from "../evals/scoring/model.js";
+import { localModel, type AnsweringModel } from "../evals/scoring/model.js";
+import { serverAddress, serverModel, type ServerAddress } from "../evals/scoring/server.js";
 import { DataReader } from "../evals/suite/data.js";
 import {
   evaluateModel,
@@ -17,7 +18,7 @@ import {
   type PreparedTask,
 } from "../evals/suite/evaluate.js";
 import { sanitized, type EvaluatedModel } from "../evals/suite/harness-files.js";
-import { modelIdentity } from "../evals/suite/models.js";
+import { modelIdentity, textIdentity } from "../evals/suite/models.js";
 import { readTasks } from "../evals/suite/task-files.js";
 import { writeResults, type WrittenResults } from "../evals/suite/write-results.js";
 import type { Selection } from "../evals/tasks/select.js";
@@ -53,6 +54,7 @@ interface EvalFlags extends CommonFlags, DeviceFlags {
   readonly limit?: number;
   readonly includePath?: readonly string[];
   readonly data?: string;
+  readonly tokenizer?: string;
   readonly out: string;
   readonly maxLength?: number;
   readonly seed: number;
@@ -64,12 +66,16 @@ interface EvalFlags extends CommonFlags, DeviceFlags {
 export function evalCommand(): Command {
   const command = new Command("eval")
     .description("evaluate models on tasks of the LM Evaluation Harness, with its prompts and its numbers")
-    .argument("[model...]", `model folder with a tokenizer.json, ${orAdapted}`)
+    .argument(
+      "[model...]",
+      `model folder with a tokenizer.json, ${orAdapted}; or the address of a completion server, http://HOST/v1[?model=NAME]`,
+    )
     .option("--tasks <names>", "tasks, groups, tags or YAML files, with commas between; may be given again", names)
     .option("--num-fewshot <n>", "examples in front of each question (default: the task's)", wholeNumber("--num-fewshot", 0))
     .option("--limit <n>", "only the first n documents of each task", wholeNumber("--limit", 1))
     .option("--include-path <folder>", "folder with more task files; may be given again", collect)
     .option("--data <folder>", "folder of data sets, ORG--NAME/CONFIG/SPLIT.jsonl or .parquet, looked into before the Hub")
+    .option("--tokenizer <folder>", "tokenizer of the models behind servers, whose prompts are token ids")
     .option("--out <folder>", "folder for answers, samples and results", "runs/eval")
     .option("--max-length <n>", "tokens that the model sees at most (default: its positions)", wholeNumber("--max-length", 2))
     .option("--seed <n>", "of the draws of examples", wholeNumber("--seed", 0, 2 ** 32 - 1), FEWSHOT_SEED)
@@ -93,12 +99,8 @@ const names = (value: string, before: readonly string[] | undefined): readonly s
   ...value.split(",").filter((name) => name !== ""),
 ];
 
-/** A model as it was asked for, and the folder that it is in. */
-interface NamedModel {
-  readonly words: string;
-  readonly name: string;
-  readonly source: ModelSource;
-}
+/** A model as it was asked for: in a folder, or behind a server. */
+type AskedModel = { readonly source: ModelSource } | { readonly server: ServerAddress };
 
 /** A model with its results. */
 export interface EvaluatedOutcome {
@@ -113,8 +115,13 @@ async function execute(models: readonly string[], flags: EvalFlags): Promise<voi
   if (flags.list === true) return void (await taskList(context, flags.includePath));
   if (models.length === 0) throw inputError("no model is named", { hint: "see upcycle eval --help" });
   const selection = await readTasks({ tasks: flags.tasks ?? [], includePaths: flags.includePath });
-  const sources = await Promise.all(models.map(askedModel));
-  for (const source of sources) if (!isRemote(source)) await decoderOf(source);
+  const asked = await Promise.all(models.map(askedOf));
+  for (const one of asked) if ("source" in one && !isRemote(one.source)) await decoderOf(one.source);
+  if (flags.tokenizer === undefined && asked.some((one) => "server" in one))
+    throw inputError("a server is asked with token ids, and no tokenizer is named", {
+      where: "--tokenizer",
+      hint: "give the folder of its model's tokenizer.json",
+    });
   const settings: EvaluationSettings = {
     numFewshot: flags.numFewshot,
     limit: flags.limit,
@@ -125,14 +132,22 @@ async function execute(models: readonly string[], flags: EvalFlags): Promise<voi
   terminal.progress("reading documents and building prompts");
   const prepared = await prepareTasks(selection, data, settings, signal);
   terminal.settle();
-  const backend = await chosenBackend(flags.device, terminal);
   const outcomes: EvaluatedOutcome[] = [];
-  for (const [i, source] of sources.entries()) {
-    const named = { words: models[i]!, name: nameOf(source), source: await fetchedSource(source, json) };
-    outcomes.push(await evaluateOne(named, { context, flags, backend, prepared, selection, settings }));
+  for (const one of asked) {
+    const opened = "server" in one ? await openServed(one.server, context, flags) : await openHere(one.source, context, flags);
+    try {
+      outcomes.push(await evaluateOne(opened, { context, flags, prepared, selection, settings }));
+    } finally {
+      await opened.model.close();
+    }
   }
   if (json) terminal.json(jsonOf(outcomes));
   else shownOutcomes(outcomes, terminal);
+}
+
+async function askedOf(words: string): Promise<AskedModel> {
+  const server = serverAddress(words);
+  return server === null ? { source: await askedModel(words) } : { server };
 }
 
 const isRemote = (source: ModelSource): boolean => isHubReference(modelFolderOf(source));
@@ -158,18 +173,71 @@ function hubSplits(terminal: Terminal, signal: AbortSignal): ConstructorParamete
   };
 }
 
+/** A model that can be asked. */
+interface OpenedModel {
+  readonly name: string;
+  readonly model: AnsweringModel;
+  readonly device: string;
+  /** What its answers depend on, in a few characters. */
+  readonly identity: string;
+}
+
+async function openHere(source: ModelSource, context: CommandContext, flags: EvalFlags): Promise<OpenedModel> {
+  const { terminal, json, signal } = context;
+  const name = nameOf(source);
+  const fetched = await fetchedSource(source, json);
+  const backend: Backend = await chosenBackend(flags.device, terminal);
+  const tokenizer = await openTokenizer(modelFolderOf(fetched), { signal });
+  try {
+    const opened = await openModel(fetched, backend, flags.threads ?? defaultThreads());
+    try {
+      warnOfDamage(terminal, opened);
+      const maxLength = flags.maxLength ?? opened.spec.maxPositions;
+      if (maxLength > opened.spec.maxPositions)
+        throw inputError(`${maxLength} tokens are more than the model's ${opened.spec.maxPositions} positions`, {
+          where: "--max-length",
+        });
+      const model = await localModel(opened, tokenizer, maxLength);
+      const identity = await modelIdentity(fetched, [backend.name, String(maxLength)]);
+      return { name, model, device: backend.name, identity };
+    } catch (cause) {
+      await opened.close();
+      throw cause;
+    }
+  } catch (cause) {
+    await tokenizer.close();
+    throw cause;
+  }
+}
+
+async function openServed(
+  address: ServerAddress,
+  { signal }: CommandContext,
+  flags: EvalFlags,
+): Promise<OpenedModel> {
+  const tokenizer = await openTokenizer(flags.tokenizer ?? "", { signal });
+  try {
+    const { maxLength } = flags;
+    const model = await serverModel(address, tokenizer, { signal, maxLength, key: process.env["OPENAI_API_KEY"] });
+    const identity = textIdentity([address.base, model.name, String(model.maxLength)]);
+    return { name: model.name, model, device: address.base, identity };
+  } catch (cause) {
+    await tokenizer.close();
+    throw cause;
+  }
+}
+
 interface EvaluationContext {
   readonly context: CommandContext;
   readonly flags: EvalFlags;
-  readonly backend: Backend;
   readonly prepared: readonly PreparedTask[];
   readonly selection: Selection;
   readonly settings: EvaluationSettings;
 }
 
 async function evaluateOne(
-  { name, source }: NamedModel,
-  { context, flags, backend, prepared, selection, settings }: EvaluationContext,
+  { name, model, device, identity }: OpenedModel,
+  { context, flags, prepared, selection, settings }: EvaluationContext,
 ): Promise<EvaluatedOutcome> {
   const { terminal, signal } = context;
   const date = new Date();
@@ -177,40 +245,16 @@ async function evaluateOne(
   await withFsErrors(folder, "create folder", () => makeFolders(folder));
   const release = await lockFolder(folder);
   try {
-    const tokenizer = await openTokenizer(modelFolderOf(source), { signal });
-    try {
-      const opened = await openModel(source, backend, flags.threads ?? defaultThreads());
-      warnOfDamage(terminal, opened);
-      try {
-        const maxLength = flags.maxLength ?? opened.spec.maxPositions;
-        if (maxLength > opened.spec.maxPositions)
-          throw inputError(`${maxLength} tokens are more than the model's ${opened.spec.maxPositions} positions`, {
-            where: "--max-length",
-          });
-        const model = await localModel(opened, tokenizer, maxLength);
-        const identity = await modelIdentity(source, [backend.name, String(maxLength)]);
-        const outcome = await resultOf(
-          evaluateModel({
-            model,
-            prepared,
-            selection,
-            settings,
-            logFolder: join(folder, "answers", identity),
-            signal,
-          }),
-          progressView(terminal, name, () => performance.now()),
-        );
-        terminal.settle();
-        const evaluated = { name, maxLength, device: backend.name, version: toolVersion };
-        const files = await writeResults(folder, evaluated, outcome, { selection, settings, date });
-        terminal.note(`${name}: ${shownPath(files.results)}`);
-        return { model: evaluated, outcome, files };
-      } finally {
-        await opened.close();
-      }
-    } finally {
-      await tokenizer.close();
-    }
+    const logFolder = join(folder, "answers", identity);
+    const outcome = await resultOf(
+      evaluateModel({ model, prepared, selection, settings, logFolder, signal }),
+      progressView(terminal, name, () => performance.now()),
+    );
+    terminal.settle();
+    const evaluated = { name, maxLength: model.maxLength, device, version: toolVersion };
+    const files = await writeResults(folder, evaluated, outcome, { selection, settings, date });
+    terminal.note(`${name}: ${shownPath(files.results)}`);
+    return { model: evaluated, outcome, files };
   } finally {
     await release();
   }

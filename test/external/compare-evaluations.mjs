@@ -104,7 +104,7 @@ const runs = models.flatMap(({ name }) =>
 );
 const request = join(folder, "request.json");
 const answer = join(folder, "lm-eval.json");
-writeFileSync(request, JSON.stringify({ models, data, runs }));
+writeFileSync(request, JSON.stringify({ models, data, runs, threads: 1, batch: 8 }));
 if (!existsSync(answer)) {
   const { status } = spawnSync(values.python, [join(root, "test/external/lm_eval_oracle.py"), request, answer], {
     stdio: ["ignore", "ignore", "inherit"],

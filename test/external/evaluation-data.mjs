@@ -133,10 +133,10 @@ export function writeEvaluationData(folder, { count, ascii = false, seed = 1 }) 
     });
   const page = () =>
     ` = ${words(2)} = \n ${list(6, sentence).join(" ")} It was 10 @,@ 000 @.@ 5 , or ( so ) " they said " . \n the captain 's\n`;
-  splits("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1", { test: Math.ceil(count / 4) }, () => ({
+  splits("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1", { train: 8, test: Math.ceil(count / 4) }, () => ({
     page: page() + page(),
   }));
-  splits("allenai/c4", "en", { validation: Math.ceil(count / 4) }, () => ({
+  splits("allenai/c4", "en", { train: 8, validation: Math.ceil(count / 4) }, () => ({
     text: list(1 + below(12), sentence).join(" "),
     timestamp: "2019-04-25T12:57:54Z",
     url: "https://example.org",

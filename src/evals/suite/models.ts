@@ -6,6 +6,10 @@ import { foldersOf, type ModelSource } from "../../files/checkpoint/model-source
 import { fileFingerprint } from "../../files/io/fingerprint.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
 
+/** A few characters that stand for texts. */
+export const textIdentity = (texts: readonly string[]): string =>
+  createHash("sha256").update(JSON.stringify(texts)).digest("hex").slice(0, 12);
+
 /** Files that a model's answers depend on. */
 const answering =
   /(\.safetensors|\.bin|\.index\.json|^config\.json|^adapter_config\.json|^tokenizer\.json|^tokenizer_config\.json|^special_tokens_map\.json|\.distcp|\.metadata)$/;

@@ -172,6 +172,15 @@ function rounded(value: number, digits: number): number {
   return whole / scale;
 }
 
+/**
+ * A float as Python has it. Throws for a whole one, which Python prints with `.0`: numbers do not tell it from an int
+ * here, and a prompt must not differ silently.
+ */
+export function fraction(value: number): number {
+  if (!Number.isInteger(value)) return value;
+  throw new Error("a float that is a whole number cannot be told from an int here; divide with // or use int");
+}
+
 const lowered = (value: Value): Value => (typeof value === "string" ? value.toLowerCase() : value);
 
 /** Filters by their names. */
@@ -198,10 +207,10 @@ export const filters: Readonly<Record<string, Filter>> = {
   },
   float: (value, [otherwise]) => {
     const number = Number(value);
-    return Number.isFinite(number) && value !== "" ? number : (otherwise ?? 0);
+    return Number.isFinite(number) && value !== "" ? fraction(number) : (otherwise ?? fraction(0));
   },
   abs: (value) => Math.abs(Number(value)),
-  round: (value, [digits]) => rounded(Number(value), wholeNumber(digits, 0)),
+  round: (value, [digits]) => fraction(rounded(Number(value), wholeNumber(digits, 0))),
   sum: (value, _, named) =>
     listOf(value).reduce<number>((total, item) => total + Number(attributeOf(item, named["attribute"])), 0),
   min: (value) => [...listOf(value)].sort(compare)[0] ?? null,

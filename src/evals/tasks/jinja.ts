@@ -5,7 +5,7 @@
  */
 import { parse, tokenize } from "@huggingface/jinja";
 import { inputError } from "../../base/errors.js";
-import { callMethod, filters, globals, tests, type Scope, type Callable } from "./jinja-library.js";
+import { callMethod, filters, fraction, globals, tests, type Scope, type Callable } from "./jinja-library.js";
 import { repr, str, type Doc, type Value } from "./python-text.js";
 
 /** A node of the parser's tree, as far as it is read here. */
@@ -487,7 +487,7 @@ function arithmetic(operator: string, left: Value, right: Value): Value {
     case "*":
       return a * b;
     case "/":
-      return a / b;
+      return fraction(a / b);
     case "//":
       return Math.floor(a / b);
     case "%":
