@@ -29,8 +29,13 @@ import { isHubReference, modelName } from "../files/hub/reference.js";
 import { makeFolders } from "../files/io/folders.js";
 import { withFsErrors } from "../files/io/fs-errors.js";
 import { lockFolder } from "../files/io/lock.js";
+import { writeFileAtomic } from "../files/io/atomic.js";
+import { isOwnPage, requireFilePlace } from "../files/io/named-file.js";
+import { renderEvaluationHtml } from "../report/evals/eval-page.js";
+import { chartAssets } from "../study/chart-assets.js";
 import { toolVersion } from "../surgery/convert/version.js";
 import { openTokenizer } from "../text/tokenizer/load.js";
+import { commandLine } from "./assets.js";
 import { openContext, shownPath, type CommandContext } from "./context.js";
 import { warnOfDamage } from "./damage.js";
 import { decoderOf } from "./decoder-of.js";
@@ -59,6 +64,7 @@ interface EvalFlags extends CommonFlags, DeviceFlags {
   readonly maxLength?: number;
   readonly seed: number;
   readonly bootstrap: number;
+  readonly html?: string;
   readonly list?: boolean;
 }
 
@@ -85,6 +91,7 @@ export function evalCommand(): Command {
       wholeNumber("--bootstrap", 0),
       BOOTSTRAP_ITERATIONS,
     )
+    .option("--html <file>", "write a page: scores, differences between models, samples that they answer differently")
     .option("--list", "list the tasks that come along")
     .action(execute);
   return withExample(
@@ -114,6 +121,7 @@ async function execute(models: readonly string[], flags: EvalFlags): Promise<voi
   const { terminal, json, signal } = context;
   if (flags.list === true) return void (await taskList(context, flags.includePath));
   if (models.length === 0) throw inputError("no model is named", { hint: "see upcycle eval --help" });
+  if (flags.html !== undefined) await requireFilePlace(flags.html, "page of this command", isOwnPage);
   const selection = await readTasks({ tasks: flags.tasks ?? [], includePaths: flags.includePath });
   const asked = await Promise.all(models.map(askedOf));
   for (const one of asked) if ("source" in one && !isRemote(one.source)) await decoderOf(one.source);
@@ -140,6 +148,15 @@ async function execute(models: readonly string[], flags: EvalFlags): Promise<voi
     } finally {
       await opened.model.close();
     }
+  }
+  if (flags.html !== undefined) {
+    const page = {
+      models: outcomes.map(({ model, outcome }) => ({ ...model, outcome })),
+      command: commandLine(),
+      date: new Date().toISOString().slice(0, 10),
+      version: toolVersion,
+    };
+    await writeFileAtomic(flags.html, renderEvaluationHtml(page, await chartAssets()));
   }
   if (json) terminal.json(jsonOf(outcomes));
   else shownOutcomes(outcomes, terminal);
