@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
@@ -7,10 +8,10 @@ export default defineConfig({
     env: { UPCYCLE_CACHE: "off" },
     globalSetup: ["./test/global-setup.ts"],
     setupFiles: ["./test/open-files.ts"],
-    // Two engines at once would fight over the same cores; files run one after another, fast ones first.
-    fileParallelism: false,
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // Engines in tests have one or two threads, and many tests wait for child processes; more at once fill the memory.
+    maxWorkers: Math.min(4, availableParallelism()),
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
     pool: "forks",
     reporters: ["default", "./test/closing-line.ts"],
   },

@@ -4,7 +4,8 @@
  * Letters: N tokens (= batch x sequence), H hidden size.
  */
 import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
-import { isParallel, type BatchShape } from "../graph/nn/decoder.js";
+import type { BatchShape } from "../graph/nn/context.js";
+import { isParallel } from "../graph/nn/decoder.js";
 import { blockwiseDecoder, type DecoderBlock } from "../graph/nn/blockwise.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
 import type { ArrayData, Backend } from "../engine/runtime/runtime.js";

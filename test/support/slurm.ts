@@ -27,10 +27,15 @@ export interface Slurm {
 
 const pause = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** Waits for something to become true. Throws when it does not in `seconds`. */
-export async function eventually(what: string, holds: () => boolean, seconds = 60): Promise<void> {
+/** Waits for something to become true. Throws when it does not in `seconds`, with what was `seen` then. */
+export async function eventually(
+  what: string,
+  holds: () => boolean,
+  seconds = 60,
+  seen: () => string = () => "",
+): Promise<void> {
   for (const end = Date.now() + seconds * 1000; Date.now() < end; await pause(200)) if (holds()) return;
-  throw new Error(`not within ${seconds} s: ${what}`);
+  throw new Error(`not within ${seconds} s: ${what}\n${seen()}`);
 }
 
 /** Starts the daemons, and waits for the node. Throws where it does not come. */

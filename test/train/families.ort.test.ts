@@ -90,14 +90,21 @@ describe("gradients of every family", () => {
           (sum, { data: [value] }, i) => sum + value! * at(losses, i)[1],
           0,
         );
+      const parts = new Set(trained.map(({ key }) => partOf(key)));
+      // Without rope a bias of the keys moves all scores of a query alike, which softmax does not see.
+      const still =
+        spec.layers.every(({ rope }) => rope === null) && parts.has("layers.*.kBias") ? ["layers.*.kBias"] : [];
+      const largest = Math.max(...expected.map(({ data }) => norm(data)));
       const moved = new Set<string>();
       trained.forEach(({ key }, i) => {
         const gradient = at(expected, i).data;
         const size = norm(gradient);
         // Experts without a token have no gradient.
         if (size > 1e-9) moved.add(partOf(key));
+        // A gradient that is zero is a sum of terms that cancel: float32 leaves their rounding.
+        const rounding = still.includes(partOf(key)) ? 1e-6 * largest : 1e-9;
         expect(norm(gradient.map((g, place) => at(at(actual, i).data, place) - g)), key).toBeLessThan(
-          1e-4 * size + 1e-9,
+          1e-4 * size + rounding,
         );
         const random = new Float64Array(gradient.length);
         randomStream(1, key).normals(random, 0);
@@ -114,10 +121,6 @@ describe("gradients of every family", () => {
         const slope = dot(gradient, direction);
         expect(Math.abs(numeric - slope), key).toBeLessThan(1e-4 * Math.abs(slope) + 1e-9);
       });
-      const parts = new Set(trained.map(({ key }) => partOf(key)));
-      // Without rope a bias of the keys moves all scores of a query alike, which softmax does not see.
-      const still =
-        spec.layers.every(({ rope }) => rope === null) && parts.has("layers.*.kBias") ? ["layers.*.kBias"] : [];
       expect([...parts].filter((part) => !moved.has(part))).toEqual(still);
     },
   );

@@ -2,6 +2,7 @@
  * Weights that are no numbers: NaN, or infinite. Looking for them costs little beside moving the bytes: a run of bytes
  * without any is seen by SIMD kernels at several GB/s (`bench/finite.mjs`), and only a run with one is counted.
  */
+import { UpcycleError } from "../../base/errors.js";
 import { floatBytes, type FloatDtype } from "./dtype.js";
 import { kernelMemory, type Kernels } from "./kernels.js";
 
@@ -11,18 +12,33 @@ const exponents: Readonly<Record<FloatDtype, number>> = { F64: 0x7ff00000, F32: 
 /** Bytes that the kernels look at in one go: what a core's first cache holds. */
 const blockBytes = 16 << 10;
 
-let block: { readonly bytes: Uint8Array; readonly kernels: Kernels } | undefined;
+interface Block {
+  readonly bytes: Uint8Array;
+  readonly kernels: Kernels;
+}
+
+/** Null: no addresses are left for one. */
+let block: Block | null | undefined;
 
 /** How many of the values are NaN or infinite. */
 export function countNonFinite(dtype: FloatDtype, bytes: Uint8Array): number {
-  return dtype !== "F64" && isFinite(dtype, bytes) ? 0 : counted(dtype, bytes);
+  if (dtype === "F64") return counted(dtype, bytes);
+  if (block === undefined) block = openBlock();
+  return block !== null && isFinite(block, dtype, bytes) ? 0 : counted(dtype, bytes);
 }
 
-function isFinite(dtype: Exclude<FloatDtype, "F64">, bytes: Uint8Array): boolean {
-  if (block === undefined) {
+/** Where addresses are limited there may be none for a kernel's memory, and values are counted one by one. */
+function openBlock(): Block | null {
+  try {
     const { buffer, kernels } = kernelMemory(blockBytes);
-    block = { kernels, bytes: new Uint8Array(buffer, 0, blockBytes) };
+    return { kernels, bytes: new Uint8Array(buffer, 0, blockBytes) };
+  } catch (error) {
+    if (error instanceof UpcycleError) return null;
+    throw error;
   }
+}
+
+function isFinite(block: Block, dtype: Exclude<FloatDtype, "F64">, bytes: Uint8Array): boolean {
   const { kernels } = block;
   const anyMasked = (count: number, mask: number): number =>
     floatBytes[dtype] === 2 ? kernels.anyMasked16(0, count, mask) : kernels.anyMasked32(0, count, mask);

@@ -11,18 +11,9 @@ import type { DType, Graph, ValueId } from "../ir/ir.js";
 import { prune } from "../ir/passes.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { slotsOf } from "../../model/tensors/slots.js";
-import {
-  attentionBranch,
-  attentionInput,
-  embedded,
-  ffnBranch,
-  ffnInput,
-  finalHidden,
-  headLogits,
-  netContext,
-  type BatchShape,
-  type NetContext,
-} from "./decoder.js";
+import { netContext, type BatchShape, type NetContext } from "./context.js";
+import { attentionBranch, attentionInput, embedded, ffnBranch, ffnInput } from "./decoder.js";
+import { finalHidden, headLogits } from "./head.js";
 
 /** One block of a decoder as a graph. */
 export interface DecoderBlock {

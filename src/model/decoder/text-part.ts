@@ -105,13 +105,20 @@ export function textPartOf(config: Json, where: string): TextPart | null {
     of,
     config: {
       ...classSizes[type],
-      ...own,
+      ...(own === config ? withoutOtherParts(own) : own),
       ...common,
       ...Object.fromEntries(ropeKeys.flatMap((key) => (own[key] === undefined ? [] : [[key, onText(own[key])]]))),
       model_type: familyOfType,
       tie_word_embeddings: tied,
     },
   };
+}
+
+/** A flat config without the keys of the parts beside the text model. */
+function withoutOtherParts(config: Json): Json {
+  const isOther = (key: string): boolean =>
+    key === "vision_config" || (key.endsWith("_token_id") && !commonKeys.includes(key));
+  return Object.fromEntries(Object.entries(config).filter(([key]) => !isOther(key)));
 }
 
 const ropeKeys = ["rope_scaling", "rope_parameters"];

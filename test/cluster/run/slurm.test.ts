@@ -55,9 +55,10 @@ describe.skipIf(missing !== null)(`a real Slurm${missing === null ? "" : ` (skip
       for (const name of readdirSync(join(this.folder, "ckpt")))
         if (name.startsWith("iter_"))
           cpSync(join(this.folder, "ckpt", name), join(this.folder, "ckpt/release"), { recursive: true });
+      // A job of one minute is asked to save as soon as it begins: the signal may come before the trainer heeds it.
       writeFileSync(
         join(bin, "torchrun"),
-        `#!/bin/bash\nwhile [ "$1" != pretrain_gpt.py ]; do shift; done\nexec ${process.execPath} ${trainer} "$@"\n`,
+        `#!/bin/bash\ntrap '' TERM\nwhile [ "$1" != pretrain_gpt.py ]; do shift; done\nexec ${process.execPath} ${trainer} "$@"\n`,
       );
       chmodSync(join(bin, "torchrun"), 0o755);
       this.env = {
@@ -96,6 +97,11 @@ hardware: { gpus: 2 }
       return existsSync(this.env["STUB_LEDGER"]!) ? readFileSync(this.env["STUB_LEDGER"]!, "utf8") : "";
     }
 
+    /** What a failed test shows. */
+    seen(id: string): string {
+      return [slurm.ask("scontrol", "show", "job", id), this.ledger(), this.log(id)].join("\n");
+    }
+
     log(id: string): string {
       const path = join(this.folder, "run/logs", `${id}.log`);
       return existsSync(path) ? readFileSync(path, "utf8") : "";
@@ -121,9 +127,22 @@ hardware: { gpus: 2 }
     await eventually("it trains", () => run.ledger().includes("saved 8"));
     slurm.ask("scontrol", "requeue", id);
     await eventually("it waits", () => stateOf(id) === "PENDING");
-    // Slurm keeps it back for two minutes.
-    slurm.ask("scontrol", "update", `JobId=${id}`, "StartTime=now");
-    await eventually("it has ended", () => stateOf(id) === "COMPLETED", 90);
+    // Slurm keeps it back for two minutes, from the moment at which its first run has been cleared away.
+    await eventually("it trains again", () => {
+      if (stateOf(id) !== "PENDING") return true;
+      try {
+        slurm.ask("scontrol", "update", `JobId=${id}`, "StartTime=now");
+      } catch {
+        // Refused while the first run is being cleared away.
+      }
+      return false;
+    });
+    await eventually(
+      "it has ended",
+      () => stateOf(id) === "COMPLETED",
+      90,
+      () => run.seen(id),
+    );
     const begins = [...run.ledger().matchAll(/saved (\d+)\nbegin (\d+)/g)];
     expect(begins.length).toBe(1);
     expect(begins[0]![2]).toBe(begins[0]![1]);
@@ -131,10 +150,10 @@ hardware: { gpus: 2 }
     expect(run.ledger()).not.toContain("double");
   });
 
-  it("saves when the time of a job is nearly over, and the next one goes on", { timeout: 120_000 }, async () => {
+  it("saves when the time of a job is nearly over, and the next one goes on", { timeout: 240_000 }, async () => {
     const run = new Run("{ minutes: 1, jobs: 2 }", { steps: 100_000, stepMs: 100 });
     const [first = "", second = ""] = await run.launch();
-    await eventually("the first ends", () => !["PENDING", "RUNNING", "COMPLETING"].includes(stateOf(first)), 90);
+    await eventually("the first ends", () => !["PENDING", "RUNNING", "COMPLETING"].includes(stateOf(first)), 150);
     expect(run.log(first)).toContain("exiting program after receiving SIGTERM.");
     const saved = /saved (\d+)\n(?!saved)/.exec(`${run.ledger()}\n`)![1]!;
     await eventually("the second goes on", () => run.ledger().includes(`begin ${saved}\n`));
