@@ -42,19 +42,22 @@ export function jsonOf(outcomes: readonly EvaluatedOutcome[]): unknown {
         [...outcome.tasks.map(({ result }) => result), ...outcome.groups].map((one) => [one.name, metricKeys(one)]),
       ),
       warnings: Object.fromEntries(
-        outcome.tasks.filter(({ warnings }) => warnings.length > 0).map(({ result, warnings }) => [result.name, warnings]),
+        outcome.tasks
+          .filter(({ warnings }) => warnings.length > 0)
+          .map(({ result, warnings }) => [result.name, warnings]),
       ),
       knownSamples: outcome.known,
       seconds: outcome.seconds,
       files,
     })),
-    differences: first === undefined
-      ? []
-      : others.map((other) => ({
-          from: first.model.name,
-          to: other.model.name,
-          tasks: differencesOf(first.outcome, other.outcome),
-        })),
+    differences:
+      first === undefined
+        ? []
+        : others.map((other) => ({
+            from: first.model.name,
+            to: other.model.name,
+            tasks: differencesOf(first.outcome, other.outcome),
+          })),
   };
 }
 

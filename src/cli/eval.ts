@@ -77,13 +77,24 @@ export function evalCommand(): Command {
       `model folder with a tokenizer.json, ${orAdapted}; or the address of a completion server, http://HOST/v1[?model=NAME]`,
     )
     .option("--tasks <names>", "tasks, groups, tags or YAML files, with commas between; may be given again", names)
-    .option("--num-fewshot <n>", "examples in front of each question (default: the task's)", wholeNumber("--num-fewshot", 0))
+    .option(
+      "--num-fewshot <n>",
+      "examples in front of each question (default: the task's)",
+      wholeNumber("--num-fewshot", 0),
+    )
     .option("--limit <n>", "only the first n documents of each task", wholeNumber("--limit", 1))
     .option("--include-path <folder>", "folder with more task files; may be given again", collect)
-    .option("--data <folder>", "folder of data sets, ORG--NAME/CONFIG/SPLIT.jsonl or .parquet, looked into before the Hub")
+    .option(
+      "--data <folder>",
+      "folder of data sets, ORG--NAME/CONFIG/SPLIT.jsonl or .parquet, looked into before the Hub",
+    )
     .option("--tokenizer <folder>", "tokenizer of the models behind servers, whose prompts are token ids")
     .option("--out <folder>", "folder for answers, samples and results", "runs/eval")
-    .option("--max-length <n>", "tokens that the model sees at most (default: its positions)", wholeNumber("--max-length", 2))
+    .option(
+      "--max-length <n>",
+      "tokens that the model sees at most (default: its positions)",
+      wholeNumber("--max-length", 2),
+    )
     .option("--seed <n>", "of the draws of examples", wholeNumber("--seed", 0, 2 ** 32 - 1), FEWSHOT_SEED)
     .option(
       "--bootstrap <n>",
@@ -142,7 +153,8 @@ async function execute(models: readonly string[], flags: EvalFlags): Promise<voi
   terminal.settle();
   const outcomes: EvaluatedOutcome[] = [];
   for (const one of asked) {
-    const opened = "server" in one ? await openServed(one.server, context, flags) : await openHere(one.source, context, flags);
+    const opened =
+      "server" in one ? await openServed(one.server, context, flags) : await openHere(one.source, context, flags);
     try {
       outcomes.push(await evaluateOne(opened, { context, flags, prepared, selection, settings }));
     } finally {
@@ -184,7 +196,10 @@ function hubSplits(terminal: Terminal, signal: AbortSignal): ConstructorParamete
       onEvent: (event) => {
         if (event.type === "note") terminal.note(event.text);
         if (event.type === "progress")
-          terminal.progress(`${percent(event.done / Math.max(1, event.total), 3)}  downloading`, `${split.path} ${event.file}`);
+          terminal.progress(
+            `${percent(event.done / Math.max(1, event.total), 3)}  downloading`,
+            `${split.path} ${event.file}`,
+          );
       },
     });
   };
@@ -227,11 +242,7 @@ async function openHere(source: ModelSource, context: CommandContext, flags: Eva
   }
 }
 
-async function openServed(
-  address: ServerAddress,
-  { signal }: CommandContext,
-  flags: EvalFlags,
-): Promise<OpenedModel> {
+async function openServed(address: ServerAddress, { signal }: CommandContext, flags: EvalFlags): Promise<OpenedModel> {
   const tokenizer = await openTokenizer(flags.tokenizer ?? "", { signal });
   try {
     const { maxLength } = flags;

@@ -2,10 +2,10 @@
  * `upcycle eval` beside the LM Evaluation Harness: the same models, tasks and documents. Our task files are those that
  * come along, the harness's are its own; prompts, log-likelihoods, answers, metrics and standard errors must be equal.
  *
- *   node test/external/compare-evaluations.mjs --python PYTHON [--count 24] [--keep FOLDER]
+ *   node test/external/compare-evaluations.mjs --python PYTHON [--count 24] [--keep FOLDER] [--models tiny,dense-llama]
  */
 import { spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -13,7 +13,12 @@ import { parseArgs } from "node:util";
 import { writeEvaluationData } from "./evaluation-data.mjs";
 
 const { values } = parseArgs({
-  options: { python: { type: "string" }, count: { type: "string", default: "24" }, keep: { type: "string" } },
+  options: {
+    python: { type: "string" },
+    count: { type: "string", default: "24" },
+    keep: { type: "string" },
+    models: { type: "string" },
+  },
 });
 if (values.python === undefined) throw new Error("name a Python with lm-eval: --python PYTHON");
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -80,6 +85,11 @@ for (const [family, bos] of [
   models.push({ name: family.replace("/", "-"), folder: place });
 }
 
+if (values.models !== undefined) {
+  const wanted = values.models.split(",");
+  models.splice(0, models.length, ...models.filter(({ name }) => wanted.includes(name)));
+}
+
 const choice = [
   "mmlu_social_sciences",
   "arc_easy",
@@ -143,7 +153,10 @@ for (const run of theirs.runs) {
   }
   for (const [task, expected] of Object.entries(run.samples)) {
     const path = files.samples.find((file) => file.includes(`samples_${task}_2`));
-    const lines = readFileSync(path, "utf8").trim().split("\n").map((line) => JSON.parse(line));
+    const lines = readFileSync(path, "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
     if (lines.length !== expected.length) problem(label, task, `${lines.length} instead of ${expected.length} samples`);
     const ours = new Map(lines.map((line) => [`${line.doc_id} ${line.filter}`, line]));
     for (const sample of expected) compareSample(`${label} ${task} document ${sample.doc_id}`, sample, ours);
@@ -156,7 +169,8 @@ function compareSample(label, sample, ours) {
   const requests = Object.values(line.arguments);
   sample.contexts.forEach((context, i) => {
     tally.prompts++;
-    if (requests[i].arg_0 !== context) problem(label, `prompt ${i}:`, JSON.stringify(requests[i].arg_0), JSON.stringify(context));
+    if (requests[i].arg_0 !== context)
+      problem(label, `prompt ${i}:`, JSON.stringify(requests[i].arg_0), JSON.stringify(context));
     const continuation = sample.continuations[i];
     if (continuation !== null && requests[i].arg_1 !== continuation) problem(label, `continuation ${i}`);
     compareAnswer(`${label} request ${i}`, sample.resps[i][0], line.resps[i][0]);
@@ -207,4 +221,3 @@ if (problems.length > 0) {
   console.log(`${problems.length} problems`);
   process.exitCode = 1;
 }
-void readdirSync;

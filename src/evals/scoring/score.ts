@@ -5,7 +5,7 @@
  * Letters: B rows (clusters), T new tokens in each, R tokens whose logits are needed, V vocabulary.
  */
 import { at } from "../../base/at.js";
-import { keyDim } from "../../graph/nn/decoder.js";
+import { keyDim } from "../../graph/nn/attention.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { TextModel } from "../model.js";
 import type { Sequence } from "./sequences.js";

@@ -72,7 +72,8 @@ export async function serverModel(
   settings: ServerSettings,
 ): Promise<ServedModel> {
   const client = new Client(base, settings);
-  const listed = ((await client.get("/models")) as { data?: readonly { id: string; max_model_len?: number }[] }).data ?? [];
+  const listed =
+    ((await client.get("/models")) as { data?: readonly { id: string; max_model_len?: number }[] }).data ?? [];
   const own = model === undefined ? listed[0] : listed.find(({ id }) => id === model);
   if (own === undefined || (model === undefined && listed.length > 1))
     throw inputError(`the server has ${listed.map(({ id }) => id).join(", ") || "no models"}`, {
@@ -98,7 +99,9 @@ export async function serverModel(
       };
       return {
         tokens: sequences.map((own_, i) =>
-          own_.length > 0 ? own_.reduce((sum, { tokens }) => sum + tokens.length, 0) : promptLength(samples[i]!.requests),
+          own_.length > 0
+            ? own_.reduce((sum, { tokens }) => sum + tokens.length, 0)
+            : promptLength(samples[i]!.requests),
         ),
         async *answers(isDone, signal) {
           const pending = samples.flatMap((_, sample) => (isDone(sample) ? [] : [sample]));
@@ -212,7 +215,10 @@ class Client {
     if (key !== undefined && key !== "") headers["authorization"] = `Bearer ${key}`;
     let trouble = "";
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      if (attempt > 0) await sleep(retryMs * 2 ** (attempt - 1), undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
+      if (attempt > 0)
+        await sleep(retryMs * 2 ** (attempt - 1), undefined, signal === undefined ? {} : { signal }).catch(
+          () => undefined,
+        );
       if (signal?.aborted === true) throw interruptedError("stopped while a server was asked", { where: this.base });
       try {
         const response = await fetch(this.base + path, {

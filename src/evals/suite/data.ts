@@ -69,11 +69,7 @@ export class DataReader {
 function filesOf(value: Value | undefined, split: string): readonly string[] | null {
   if (value === undefined || value === null) return null;
   const isBySplit = typeof value === "object" && !Array.isArray(value);
-  const own = isBySplit
-    ? (value as Readonly<Record<string, Value>>)[split]
-    : split === "train"
-      ? value
-      : undefined;
+  const own = isBySplit ? (value as Readonly<Record<string, Value>>)[split] : split === "train" ? value : undefined;
   if (own === undefined || own === null) return [];
   return (Array.isArray(own) ? (own as readonly Value[]) : [own]).map(String);
 }
@@ -86,7 +82,12 @@ async function localFile(name: string, taskFile: string, where: string): Promise
 }
 
 /** Files of a split in a folder of data sets: `SPLIT.jsonl`, or several as `SPLIT-*.parquet` or `SPLIT/*.parquet`. */
-async function filesInFolder(root: string, path: string, name: string | null, split: string): Promise<readonly string[]> {
+async function filesInFolder(
+  root: string,
+  path: string,
+  name: string | null,
+  split: string,
+): Promise<readonly string[]> {
   if (!(await exists(root))) throw inputError("no such folder", { where: root });
   const folder = join(root, path.replaceAll("/", "--"), name ?? "default");
   for (const extension of recordExtensions) {

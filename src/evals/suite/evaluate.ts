@@ -136,8 +136,7 @@ export async function* evaluateModel({
   const questions = [];
   for (const { task, samples } of prepared)
     questions.push(await model.prepare(samples, `${task.config.file}: task ${task.config.name}`));
-  if (logFolder !== null)
-    await withFsErrors(logFolder, "create folder", () => makeFolders(logFolder));
+  if (logFolder !== null) await withFsErrors(logFolder, "create folder", () => makeFolders(logFolder));
   const total = questions.reduce((sum, { tokens }) => sum + tokens.reduce((own, count) => own + count, 0), 0);
   const tasks: TaskOutcome[] = [];
   let [done, fresh, known] = [0, 0, 0];

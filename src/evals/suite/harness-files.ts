@@ -49,7 +49,11 @@ export function metricKeys({ name, alias, size, metrics }: TaskResult): Json {
 export function resultsFile(
   model: EvaluatedModel,
   { tasks, groups, seconds }: ModelOutcome,
-  { selection, settings, date }: { readonly selection: Selection; readonly settings: EvaluationSettings; readonly date: Date },
+  {
+    selection,
+    settings,
+    date,
+  }: { readonly selection: Selection; readonly settings: EvaluationSettings; readonly date: Date },
 ): Json {
   const byName = (entries: readonly (readonly [string, unknown])[]): Json =>
     Object.fromEntries([...entries].sort(([a], [b]) => (a < b ? -1 : 1)));
@@ -59,7 +63,9 @@ export function resultsFile(
   ]);
   const shown = groups.filter((_, i) => (selection.groups[i]?.metrics.length ?? 0) > 0);
   return {
-    results: Object.fromEntries([...tasks.map(({ result }) => result), ...groups].map((one) => [one.name, metricKeys(one)])),
+    results: Object.fromEntries(
+      [...tasks.map(({ result }) => result), ...groups].map((one) => [one.name, metricKeys(one)]),
+    ),
     ...(shown.length > 0 && { groups: Object.fromEntries(shown.map((one) => [one.name, metricKeys(one)])) }),
     group_subtasks: Object.fromEntries(selection.groups.map(({ name, children }: Group) => [name, children])),
     configs: byName(configs),
@@ -99,7 +105,9 @@ export function resultsFile(
     date: date.getTime() / 1000,
     upcycle_version: model.version,
     max_length: model.maxLength,
-    warnings: Object.fromEntries(tasks.filter(({ warnings }) => warnings.length > 0).map(({ result, warnings }) => [result.name, warnings])),
+    warnings: Object.fromEntries(
+      tasks.filter(({ warnings }) => warnings.length > 0).map(({ result, warnings }) => [result.name, warnings]),
+    ),
     task_hashes: Object.fromEntries(tasks.map((task) => [task.result.name, taskHash(task)])),
     model_source: "upcycle",
     model_name: model.name,
@@ -166,7 +174,10 @@ function argumentsOf(request: Request): Json {
     case "rolling":
       return { arg_0: request.text };
     case "generate":
-      return { arg_0: request.context, arg_1: { until: request.until, max_gen_toks: request.maxTokens, do_sample: false } };
+      return {
+        arg_0: request.context,
+        arg_1: { until: request.until, max_gen_toks: request.maxTokens, do_sample: false },
+      };
   }
 }
 

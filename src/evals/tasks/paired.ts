@@ -78,7 +78,12 @@ type Difference = Pick<PairedDifference, "difference" | "interval" | "better" | 
 
 const sumOf = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);
 
-function withSigns(difference: number, stderr: number, differences: readonly number[], higherIsBetter: boolean): Difference {
+function withSigns(
+  difference: number,
+  stderr: number,
+  differences: readonly number[],
+  higherIsBetter: boolean,
+): Difference {
   const up = differences.filter((value) => value > 0).length;
   const down = differences.filter((value) => value < 0).length;
   return {

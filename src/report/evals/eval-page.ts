@@ -190,7 +190,9 @@ function sampleSection(first: PageModel, other: PageModel, index: number): strin
 function samplesOf(task: TaskOutcome, other: TaskOutcome, firstName: string, otherName: string): string {
   const [metric] = task.task.config.metrics;
   const differing = task.records.flatMap((record, i) => {
-    const [before, after] = [record, at(other.records, i)].map(({ results }) => results[0]?.metrics[metric?.name ?? "acc"]);
+    const [before, after] = [record, at(other.records, i)].map(
+      ({ results }) => results[0]?.metrics[metric?.name ?? "acc"],
+    );
     const isPair = typeof before === "number" && typeof after === "number" && before !== after;
     return isPair ? [{ record, other: at(other.records, i), gained: after > before }] : [];
   });
@@ -206,11 +208,18 @@ function samplesOf(task: TaskOutcome, other: TaskOutcome, firstName: string, oth
     return (
       `<h3>document ${id + 1}: ${gained ? "learnt" : "forgotten"}</h3><pre>${escapeHtml(end)}</pre>` +
       `<p class="note">right: ${escapeHtml(JSON.stringify(target))}</p>` +
-      framedTable(["continuation", escapeHtml(firstName), escapeHtml(otherName)], answers, (column) => column > 0, "answers")
+      framedTable(
+        ["continuation", escapeHtml(firstName), escapeHtml(otherName)],
+        answers,
+        (column) => column > 0,
+        "answers",
+      )
     );
   });
   const more = differing.length - shown.length;
-  return shown.join("") + (more > 0 ? `<p class="note">and ${grouped(more)} more, which the sample files have</p>` : "");
+  return (
+    shown.join("") + (more > 0 ? `<p class="note">and ${grouped(more)} more, which the sample files have</p>` : "")
+  );
 }
 
 const promptOf = (request: Request): string => (request.kind === "rolling" ? request.text : request.context);

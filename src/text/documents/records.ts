@@ -6,12 +6,7 @@ import { readParquetRows } from "./parquet.js";
 
 /** A value of a field; whole numbers of 64 bits are numbers, times are texts. */
 export type FieldValue =
-  | null
-  | boolean
-  | number
-  | string
-  | readonly FieldValue[]
-  | { readonly [key: string]: FieldValue };
+  null | boolean | number | string | readonly FieldValue[] | { readonly [key: string]: FieldValue };
 
 /** An object of a file. */
 export type DataRecord = Readonly<Record<string, FieldValue>>;

@@ -45,8 +45,7 @@ describe("prompts", () => {
 
   it("leave a document out of its own examples where both come from one split", () => {
     const own = task(quiz.replace("training_split: train", "fewshot_split: test"));
-    for (const [i, context] of contexts(own, 2).entries())
-      expect(context.split(`Q: test ${i}\n`)).toHaveLength(2);
+    for (const [i, context] of contexts(own, 2).entries()) expect(context.split(`Q: test ${i}\n`)).toHaveLength(2);
   });
 
   it("draw one more where neither a test split nor a split of examples is named, as the harness does", () => {

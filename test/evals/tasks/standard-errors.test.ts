@@ -10,14 +10,31 @@ describe("standard errors", () => {
     expect(await standardError("mean", [1, 1, 0, 1], settings)).toBeCloseTo(0.25, 12);
     expect(await standardError("mean", [0, 1, 0, 0, 1, 0], settings)).toBeCloseTo(0.2108185107, 9);
     expect(await standardError("mean", [1], settings)).toBeNull();
-    expect(await standardError("bits_per_byte", [[-1, 2], [-2, 3]], settings)).toBeNull();
+    expect(
+      await standardError(
+        "bits_per_byte",
+        [
+          [-1, 2],
+          [-2, 3],
+        ],
+        settings,
+      ),
+    ).toBeNull();
   });
 
   // lm_eval.api.metrics.bootstrap_stderr of lm-eval 0.4.13, 100,000 resamples.
   it("of perplexities, F1 and Matthews's coefficient are the harness's bootstrap", async () => {
     const lls = [-1.5, -2.25, -0.5, -3, -1, -2, -0.25];
     expect(await standardError("perplexity", lls, settings)).toBeCloseTo(1.7095693464888915, 12);
-    const pairs = [[1, 1], [0, 0], [1, 0], [0, 1], [1, 1], [0, 0], [1, 1]] as const;
+    const pairs = [
+      [1, 1],
+      [0, 0],
+      [1, 0],
+      [0, 1],
+      [1, 1],
+      [0, 0],
+      [1, 1],
+    ] as const;
     expect(await standardError("f1", pairs, { iterations: 2000 })).toBeCloseTo(0.19391346149544808, 12);
     expect(await standardError("matthews_corrcoef", pairs, { iterations: 2000 })).toBeCloseTo(0.38074620546345594, 12);
   });
@@ -41,16 +58,18 @@ describe("metrics", () => {
   });
 
   it("compare texts in the form that their settings ask for", () => {
-    const form = exactMatchForm(
-      { regexes_to_ignore: [",", "\\$", "(?s).*#### ", "\\.$"], ignore_case: true },
-      "task",
-    );
+    const form = exactMatchForm({ regexes_to_ignore: [",", "\\$", "(?s).*#### ", "\\.$"], ignore_case: true }, "task");
     expect(form("First\n 3 + 4\n#### $1,234.")).toBe("1234");
     expect(exactMatchForm({ ignore_punctuation: true, ignore_numbers: true }, "task")("It's 42!")).toBe("Its ");
   });
 
   it("are ratios of sums for texts", () => {
-    expect(aggregate("bits_per_byte", [[-Math.LN2 * 3, 2], [-Math.LN2 * 5, 6]])).toBeCloseTo(1, 12);
+    expect(
+      aggregate("bits_per_byte", [
+        [-Math.LN2 * 3, 2],
+        [-Math.LN2 * 5, 6],
+      ]),
+    ).toBeCloseTo(1, 12);
   });
 });
 
