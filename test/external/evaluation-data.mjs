@@ -141,7 +141,7 @@ export function writeEvaluationData(folder, { count, ascii = false, seed = 1 }) 
     timestamp: "2019-04-25T12:57:54Z",
     url: "https://example.org",
   }));
-  splits("allenai/paloma", "c4_en", { val: 2, test: Math.ceil(count / 4) }, () => ({
+  splits("allenai/paloma", "c4_en", { val: 8, test: Math.ceil(count / 4) }, () => ({
     text: list(1 + below(9), sentence).join("\n"),
   }));
   splits("openai/gsm8k", "main", { train: 20, test: Math.ceil(count / 2) }, () => {
