@@ -20,7 +20,8 @@ const { values } = parseArgs({
     out: { type: "string" },
   },
 });
-if (values.python === undefined) throw new Error("name a Python with lm-eval, transformers and PyTorch: --python PYTHON");
+if (values.python === undefined)
+  throw new Error("name a Python with lm-eval, transformers and PyTorch: --python PYTHON");
 const root = fileURLToPath(new URL("..", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "bench-eval-"));
 const [questions, threads] = [Number(values.questions), Number(values.threads)];
