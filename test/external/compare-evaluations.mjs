@@ -219,7 +219,8 @@ console.log(
   [
     `# upcycle eval beside the LM Evaluation Harness`,
     "",
-    `${new Date().toISOString().slice(0, 10)}, ${processor}, Node ${process.versions.node}, lm-eval ${theirs.versions.lm_eval}, ` +
+    `${new Date().toISOString().slice(0, 10)}, ${processor}, Node ${process.versions.node}, ` +
+      `lm-eval ${theirs.versions.lm_eval}, ` +
       `transformers ${theirs.versions.transformers}, PyTorch ${theirs.versions.torch}, both in float32 on the CPU.`,
     "",
     "| what | compared | differ |",
@@ -229,11 +230,14 @@ console.log(
     `| prompts | ${tally.prompts} | ${problems.filter((text) => text.includes("prompt")).length} |`,
     ...Object.entries(kinds).map(
       ([kind, { count: number, worst, relative }]) =>
-        `| log-likelihoods of ${kind}s; largest difference ${worst.toExponential(1)}, relative ${relative.toExponential(1)} | ` +
+        `| log-likelihoods of ${kind}s; largest difference ${worst.toExponential(1)}, ` +
+        `relative ${relative.toExponential(1)} | ` +
         `${number} | ${problems.filter((text) => / request \d+ -?\d/.test(text)).length} |`,
     ),
     `| generated texts | ${tally.texts} | ${problems.filter((text) => / request \d+ "/.test(text)).length} |`,
-    `| metrics and standard errors, to the 4 decimals that are printed (perplexities to 5 digits, ${tally.byDigits} of which differ in a printed one) | ${tally.metrics} | ${problems.filter((text) => text.includes("instead of") && text.includes(",none")).length} |`,
+    "| metrics and standard errors, to the 4 decimals that are printed (perplexities to 5 digits, " +
+      `${tally.byDigits} of which differ in a printed one) | ${tally.metrics} | ` +
+      `${problems.filter((text) => text.includes("instead of") && text.includes(",none")).length} |`,
     "",
   ].join("\n"),
 );

@@ -25,8 +25,8 @@ const lines = gunzipSync(readFileSync(new URL("../../texts/moby-dick.jsonl.gz", 
 const allSentences = lines.flatMap((text) => text.replace(/\s+/g, " ").split(/(?<=[.!?]) /));
 
 /**
- * Writes the data sets into `folder`, `ORG--NAME/CONFIG/SPLIT.jsonl`, of sentences of up to `longest` characters; `ascii`
- * leaves all other characters out.
+ * Writes the data sets into `folder`, `ORG--NAME/CONFIG/SPLIT.jsonl`, of sentences of up to `longest` characters;
+ * `ascii` leaves all other characters out.
  */
 export function writeEvaluationData(folder, { count, ascii = false, longest = 160, seed = 1 }) {
   const sentences = allSentences.filter((sentence) => sentence.length > 30 && sentence.length < longest);
@@ -134,7 +134,8 @@ export function writeEvaluationData(folder, { count, ascii = false, longest = 16
       return { sentence_good: parts.join(" "), sentence_bad: `${bad.join(" ")}!` };
     });
   const page = () =>
-    ` = ${words(2)} = \n ${list(6, sentence).join(" ")} It was 10 @,@ 000 @.@ 5 , or ( so ) " they said " . \n the captain 's\n`;
+    ` = ${words(2)} = \n ${list(6, sentence).join(" ")} It was 10 @,@ 000 @.@ 5 , or ( so ) " they said " . ` +
+    "\n the captain 's\n";
   splits("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1", { train: 8, test: Math.ceil(count / 4) }, () => ({
     page: page() + page(),
   }));
