@@ -45,7 +45,11 @@ const rooms: readonly Room[] = [
     parts: ["forms", "solvers", "fitting", "planner", "points"],
     pure: ["forms", "solvers", "fitting", "planner"],
   },
-  { name: "report", parts: ["page", "study", "laws", "plan", "evals"], pure: ["page", "study", "laws", "plan", "evals"] },
+  {
+    name: "report",
+    parts: ["page", "study", "laws", "plan", "evals"],
+    pure: ["page", "study", "laws", "plan", "evals"],
+  },
   { name: "study", parts: ["."], pure: [] },
   { name: "cluster", parts: ["plan", "logs", "run"], pure: ["plan", "logs"] },
   { name: "cli", parts: ["."], pure: [] },

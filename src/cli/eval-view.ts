@@ -9,6 +9,9 @@ import type { CommandContext } from "./context.js";
 import type { EvaluatedOutcome } from "./eval.js";
 import type { Terminal } from "./terminal.js";
 
+/** Warnings of one model that are shown: 57 subjects may all have the same ones. */
+const MOST_WARNINGS = 12;
+
 /** Prints what comes along, or lies in the folders. */
 export async function taskList({ terminal, json }: CommandContext, folders?: readonly string[]): Promise<void> {
   const entries = await listTasks(folders);
@@ -64,10 +67,14 @@ export function jsonOf(outcomes: readonly EvaluatedOutcome[]): unknown {
 /** Prints warnings first, then a table of results, then how the other models differ from the first. */
 export function shownOutcomes(outcomes: readonly EvaluatedOutcome[], terminal: Terminal): void {
   const several = outcomes.length > 1;
-  for (const { model, outcome } of outcomes)
-    for (const { result, warnings } of outcome.tasks)
-      for (const warning of warnings)
-        terminal.out(`warning: ${several ? `${model.name} ` : ""}${result.name}: ${warning}`);
+  for (const { model, outcome } of outcomes) {
+    const all = outcome.tasks.flatMap(({ result, warnings }) =>
+      warnings.map((warning) => `warning: ${several ? `${model.name} ` : ""}${result.name}: ${warning}`),
+    );
+    terminal.out(all.slice(0, MOST_WARNINGS));
+    if (all.length > MOST_WARNINGS)
+      terminal.out(`warning: and ${all.length - MOST_WARNINGS} more, which the results have under "warnings"`);
+  }
   terminal.out(resultTable(outcomes, terminal.columns));
   const [first, ...others] = outcomes;
   for (const other of others) {

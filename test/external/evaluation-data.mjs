@@ -22,12 +22,14 @@ const lines = gunzipSync(readFileSync(new URL("../../texts/moby-dick.jsonl.gz", 
   .split("\n")
   .filter((line) => line !== "")
   .map((line) => JSON.parse(line).text);
-const sentences = lines
-  .flatMap((text) => text.replace(/\s+/g, " ").split(/(?<=[.!?]) /))
-  .filter((sentence) => sentence.length > 30 && sentence.length < 160);
+const allSentences = lines.flatMap((text) => text.replace(/\s+/g, " ").split(/(?<=[.!?]) /));
 
-/** Writes the data sets into `folder`, `ORG--NAME/CONFIG/SPLIT.jsonl`; `ascii` leaves all other characters out. */
-export function writeEvaluationData(folder, { count, ascii = false, seed = 1 }) {
+/**
+ * Writes the data sets into `folder`, `ORG--NAME/CONFIG/SPLIT.jsonl`, of sentences of up to `longest` characters;
+ * `ascii` leaves all other characters out.
+ */
+export function writeEvaluationData(folder, { count, ascii = false, longest = 160, seed = 1 }) {
+  const sentences = allSentences.filter((sentence) => sentence.length > 30 && sentence.length < longest);
   const random = generator(seed);
   const below = (n) => Math.floor(random() * n);
   const clean = (text) => (ascii ? text.replace(/[^\x20-\x7e]/g, "") : text);
@@ -132,7 +134,8 @@ export function writeEvaluationData(folder, { count, ascii = false, seed = 1 }) 
       return { sentence_good: parts.join(" "), sentence_bad: `${bad.join(" ")}!` };
     });
   const page = () =>
-    ` = ${words(2)} = \n ${list(6, sentence).join(" ")} It was 10 @,@ 000 @.@ 5 , or ( so ) " they said " . \n the captain 's\n`;
+    ` = ${words(2)} = \n ${list(6, sentence).join(" ")} It was 10 @,@ 000 @.@ 5 , or ( so ) " they said " . ` +
+    "\n the captain 's\n";
   splits("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1", { train: 8, test: Math.ceil(count / 4) }, () => ({
     page: page() + page(),
   }));
@@ -156,4 +159,35 @@ export function writeEvaluationData(folder, { count, ascii = false, seed = 1 }) 
     question: words(6),
     answer: list(1 + below(3), () => words(1)),
   }));
+}
+
+/** Questions in the forms of MMLU and ARC, as long as theirs, for measuring speed. */
+export function writeSpeedData(folder, count) {
+  const random = generator(7);
+  const below = (n) => Math.floor(random() * n);
+  const sentences = allSentences.filter((sentence) => sentence.length > 30 && sentence.length < 200);
+  const sentence = () => sentences[below(sentences.length)];
+  const words = (n) => sentence().split(" ").slice(0, n).join(" ");
+  const write = (path, name, split, docs) => {
+    const place = join(folder, path.replaceAll("/", "--"), name);
+    mkdirSync(place, { recursive: true });
+    writeFileSync(join(place, `${split}.jsonl`), docs.map((doc) => `${JSON.stringify(doc)}\n`).join(""));
+  };
+  const list = (n, make) => Array.from({ length: n }, (_, i) => make(i));
+  const choices = () => list(4, () => words(2 + below(8)));
+  const mmlu = () => ({ question: sentence(), subject: "anatomy", choices: choices(), answer: below(4) });
+  write("cais/mmlu", "anatomy", "dev", list(5, mmlu));
+  write("cais/mmlu", "anatomy", "test", list(count, mmlu));
+  const arc = (i) => ({
+    id: String(i),
+    question: sentence(),
+    choices: { text: choices(), label: ["A", "B", "C", "D"] },
+    answerKey: "ABCD"[below(4)],
+  });
+  for (const [split, size] of [
+    ["train", 100],
+    ["validation", 10],
+    ["test", count],
+  ])
+    write("allenai/ai2_arc", "ARC-Easy", split, list(size, arc));
 }

@@ -1,7 +1,7 @@
 """The LM Evaluation Harness on its own task files, with documents of a local folder; see compare-evaluations.mjs.
 
 Usage: lm_eval_oracle.py REQUEST.json OUT.json
-REQUEST: {models: [{name, folder}], data: folder, runs: [{model, tasks: [...], num_fewshot}], limit, include: folder|null}
+REQUEST: {models: [{name, folder}], runs: [{model, data, tasks: [...], num_fewshot}], limit, include: folder|null}
 """
 
 import glob
@@ -21,8 +21,10 @@ import torch
 def main() -> None:
     request = json.load(open(sys.argv[1]))
 
+    current = {}
+
     def load_dataset(path, name=None, **_):
-        folder = os.path.join(request["data"], path.replace("/", "--"), name or "default")
+        folder = os.path.join(current["data"], path.replace("/", "--"), name or "default")
         splits = {}
         for file in sorted(glob.glob(os.path.join(folder, "*.jsonl"))):
             rows = [json.loads(line) for line in open(file) if line.strip()]
@@ -50,6 +52,7 @@ def main() -> None:
             models[run["model"]] = HFLM(
                 pretrained=folder, device="cpu", dtype="float32", batch_size=request.get("batch", 4)
             )
+        current["data"] = run["data"]
         started = time.perf_counter()
         result = simple_evaluate(
             model=models[run["model"]],

@@ -137,9 +137,10 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
       append(past, program, outputs.slice(1).map(floats), feeds);
       return { logits: floats(at(outputs, 0)), ms: performance.now() - started };
     },
-    async repeatCache(rows) {
-      if (cache === undefined) throw new Error("there is no cache to repeat");
+    repeatCache(rows) {
+      if (cache === undefined) return Promise.reject(new Error("there is no cache to repeat"));
       cache = repeated(Float32Array, cache, rows);
+      return Promise.resolve();
     },
     async close() {
       for (const { session } of [...programs.values(), ...extensions.values()])

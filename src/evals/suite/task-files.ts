@@ -2,7 +2,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { dirname, extname, isAbsolute, join, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
-import { inputError } from "../../base/errors.js";
+import { inputError, UpcycleError } from "../../base/errors.js";
 import { parseTaskFile, type TaskFile } from "../../base/schemas/index.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
 import { sizeLimits, readWhole, utf8Text } from "../../files/io/open.js";
@@ -51,7 +51,7 @@ export async function readTasks({ tasks, includePaths = [] }: TaskRequest): Prom
 export async function listTasks(includePaths: readonly string[] = []): Promise<readonly TaskEntry[]> {
   const entries: TaskEntry[] = [];
   for (const folder of [shippedTasks, ...includePaths]) entries.push(...(await readFolder(folder)));
-  return entries.filter(({ keys }) => typeof (keys.group ?? keys.task) === "string");
+  return entries.filter(({ keys, problem }) => problem === undefined && typeof (keys.group ?? keys.task) === "string");
 }
 
 /** The files in a folder and those below, in the order of their names; what only others include is left out. */
@@ -69,10 +69,20 @@ async function readFolder(folder: string): Promise<readonly TaskEntry[]> {
   return entries.filter((entry) => entry !== null);
 }
 
-/** What a file of a folder defines; null for other YAML, which lies in many folders. */
+/**
+ * What a file of a folder defines; null for other YAML, which lies in many folders. What is wrong with a file is told
+ * once somebody asks for its task: folders of the harness hold thousands.
+ */
 async function readEntry(file: string): Promise<TaskEntry | null> {
   const source = await sourceOf(file);
-  return /^["']?(?:task|group)["']?\s*:/m.test(source) ? { file, keys: await readMerged(file) } : null;
+  const [, kind, name] = /^["']?(task|group)["']?\s*:[ \t]*["']?([^"'\n#[{]*)/m.exec(source) ?? [];
+  if (kind === undefined) return null;
+  try {
+    return { file, keys: await readMerged(file) };
+  } catch (cause) {
+    if (!(cause instanceof UpcycleError)) throw cause;
+    return { file, keys: { [kind]: (name ?? "").trim() }, problem: cause };
+  }
 }
 
 async function sourceOf(file: string): Promise<string> {

@@ -188,7 +188,7 @@ function samplesOf(samples: Shots["samples"], problem: Problem): readonly Doc[] 
   throw problem(`fewshot_config.samples is ${samples}, which is no list`, "write the examples into the file");
 }
 
-function metricsOf({ metric_list: list, process_results: own }: TaskFile, output: OutputType, problem: Problem) {
+function metricsOf({ metric_list: list }: TaskFile, output: OutputType, problem: Problem): readonly MetricConfig[] {
   const entries = list ?? defaultMetrics[output].map((metric) => ({ metric }));
   return entries.map((entry): MetricConfig => {
     const {
@@ -207,7 +207,6 @@ function metricsOf({ metric_list: list, process_results: own }: TaskFile, output
     if (aggregation !== undefined && !isAggregation(aggregation))
       throw problem(`the aggregation "${aggregation}" of ${metric} is not supported`);
     const known = aggregationOf(metric);
-    void own;
     return {
       name: metric,
       aggregation: aggregation ?? known.aggregation,

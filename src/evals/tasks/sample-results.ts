@@ -44,7 +44,7 @@ export function judgeOf(task: LoadedTask): Judge {
       case "multiple_choice":
         return choiceMetrics(task, sample, responses);
       case "loglikelihood":
-        return continuationMetrics(config, responses);
+        return continuationMetrics(responses);
       case "loglikelihood_rolling":
         return rollingMetrics(config, sample, responses);
       case "generate_until":
@@ -121,8 +121,9 @@ function choiceMetrics(task: LoadedTask, sample: Sample, responses: readonly Res
   };
 }
 
-function continuationMetrics(_: TaskConfig, [response]: readonly Response[]): FilteredResult["metrics"] {
-  return { perplexity: logLikelihoods([response!])[0]!, acc: isGreedy(response) ? 1 : 0 };
+function continuationMetrics([response]: readonly Response[]): FilteredResult["metrics"] {
+  const logLikelihood = response?.kind === "loglikelihood" ? response.logLikelihood : NaN;
+  return { perplexity: logLikelihood, acc: isGreedy(response) ? 1 : 0 };
 }
 
 function rollingMetrics(config: TaskConfig, sample: Sample, responses: readonly Response[]): FilteredResult["metrics"] {

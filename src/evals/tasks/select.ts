@@ -2,7 +2,7 @@
  * From names to tasks: groups, tags and single tasks as the LM Evaluation Harness resolves them
  * (lm_eval/tasks/_factory.py, lm_eval/config/group.py).
  */
-import { inputError } from "../../base/errors.js";
+import { inputError, type UpcycleError } from "../../base/errors.js";
 import { nearest, taskFileKeys, type TaskFile } from "../../base/schemas/index.js";
 import { taskConfig, type TaskConfig } from "./config.js";
 import type { MetricName } from "./metrics.js";
@@ -10,7 +10,10 @@ import type { MetricName } from "./metrics.js";
 /** What one file defines, its includes merged in. */
 export interface TaskEntry {
   readonly file: string;
+  /** For a file that cannot be read, its name alone. */
   readonly keys: TaskFile;
+  /** What is wrong with a file that nobody may ask for. */
+  readonly problem?: UpcycleError | undefined;
 }
 
 /** A metric that a group shows. */
@@ -84,6 +87,7 @@ class Selector {
   /** Adds what a name stands for, and returns the names of what was added. */
   add(name: string, overrides: Partial<TaskFile>, where: string): string[] {
     const entry = this.byName.get(name);
+    if (entry?.problem !== undefined) throw entry.problem;
     if (entry !== undefined) return [isGroup(entry) ? this.addGroup(entry, overrides) : this.addTask(entry, overrides)];
     const tagged = this.byTag.get(name);
     if (tagged !== undefined) return [...tagged].sort().flatMap((one) => this.add(one, overrides, where));
