@@ -32,13 +32,18 @@ export const commandEntries: Readonly<Record<string, CommandEntry>> = {
   },
   study: {
     arguments: "<file>",
-    description: "run a study: one parent, several arms on the same further tokens, a report",
+    description: "run a study: parents, arms and seeds on further tokens, questions, a report",
     load: async () => (await import("./study.js")).studyCommand(),
   },
   train: {
     arguments: "<file>",
     description: "train a new model, or an existing one further, on text",
     load: async () => (await import("./train.js")).trainCommand(),
+  },
+  runs: {
+    arguments: "[command]",
+    description: "list, compare, export and prune what was trained",
+    load: async () => (await import("./runs.js")).runsCommand(),
   },
   convert: {
     arguments: "[model]",

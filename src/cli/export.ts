@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { bytes, compact, duration, folded } from "../base/format.js";
 import { countParams } from "../model/cost/params.js";
+import { planModel } from "../surgery/convert/make.js";
 import { exporting, type ReformPlan } from "../surgery/convert/reform.js";
 import { isUnnamed, nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import type { WorkflowResult } from "../surgery/convert/workflow.js";
@@ -58,7 +59,9 @@ async function execute(model: string, flags: ExportFlags, command: Command): Pro
   const asked = await askedModel(model);
   const acceptFinished = out !== undefined && (await isUnnamed(out));
   await requireBeforehand([asked], inside, acceptFinished);
-  const source = await fetchedSource(asked, flags.json, dryRun === true ? "headers" : "all");
+  const source = await fetchedSource(asked, flags.json, dryRun === true ? "headers" : "all", (one) =>
+    planModel(exporting({ source: one })),
+  );
   const context = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   const threads = flags.threads ?? Math.min(2, defaultThreads());
   await carryOut(

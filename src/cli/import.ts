@@ -61,7 +61,7 @@ async function execute(dir: string, flags: ImportFlags, command: Command): Promi
       where: shownPath(dir),
       hint: "expected .metadata with metadata.json, or mp_rank_* folders; upcycle export is the way there",
     });
-  const model = like === undefined ? undefined : await modelFolder(like, json, "headers");
+  const model = like === undefined ? undefined : await modelFolder(like, json, "settings");
   const context = openContext({ json, stopping: "finishing the parts in hand" });
   const surgery = importing({
     source: dir,

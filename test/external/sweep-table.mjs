@@ -16,6 +16,10 @@ function grouped(entries, factOf) {
   return [...groups];
 }
 
+/** What is said of a refused type, without its name, so that one sentence stands for many. */
+const withoutType = (words) =>
+  words.replace(/"[a-z0-9_-]+": no family/, "...: no family").replace(/^a [a-z0-9_-]+ model/, "a ... model");
+
 function variantRow(type, variants) {
   const own = variants.filter((entry) => entry.type === type);
   const count = (isOne) => own.filter(isOne).length;
@@ -74,10 +78,7 @@ ${table(
 
 ${table(
   ["what is said", "types"],
-  grouped(refused, ({ words }) => words.replace(/"[a-z0-9_-]+": no family/, "...: no family")).map(([words, names]) => [
-    cell(words),
-    code(names),
-  ]),
+  grouped(refused, ({ words }) => withoutType(words)).map(([words, names]) => [cell(words), code(names)]),
 )}
 
 ## Not made

@@ -2,10 +2,12 @@
  * Every causal model type of transformers, tiny, in transformers and here:
  *
  *   node test/external/sweep.mjs --python PYTHON [--work DIR] [--jobs N] [--out FILE.md] [--no-variants] [TYPE...]
+ *   node test/external/sweep.mjs --python PYTHON --with RESULTS.json [--with ...] [--out FILE.md]
  *
  * `sweep_models.py` makes the models; this opens each folder with the built toolkit and compares logits. Then every
- * attribute of each accepted type is changed in turn and compared again. Writes the tables to FILE.md and
- * exits with 1 if a folder was accepted and its logits differ. Needs `npm run build` first.
+ * attribute of each accepted type is changed in turn and compared again. Writes DIR/results.json, and the tables to
+ * FILE.md; exits with 1 if a folder was accepted and its logits differ. Needs `npm run build` first. `--with` takes the
+ * changed attributes from the results of runs for some types each, the last of which counts for a type.
  */
 import { spawnSync } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -31,6 +33,7 @@ const { values: flags, positionals: chosen } = parseArgs({
     out: { type: "string" },
     "no-variants": { type: "boolean", default: false },
     reuse: { type: "boolean", default: false },
+    with: { type: "string", multiple: true },
   },
 });
 if (flags.python === undefined) throw new Error("--python PYTHON is missing: one with torch and transformers");
@@ -173,6 +176,20 @@ async function variants(accepted) {
   return [...entries.filter(({ verdict: known }) => known !== undefined), ...open];
 }
 
+/** The changed attributes of the accepted types that earlier runs have tried. */
+async function tried(accepted, files) {
+  const byType = new Map();
+  for (const file of files) {
+    const { variants: found } = await json(file);
+    for (const type of new Set(found.map((entry) => entry.type)))
+      byType.set(
+        type,
+        found.filter((entry) => entry.type === type),
+      );
+  }
+  return accepted.flatMap(({ type }) => byType.get(type) ?? []);
+}
+
 function facts() {
   const program =
     "import torch, transformers; print(f'transformers {transformers.__version__}, torch {torch.__version__}')";
@@ -186,7 +203,8 @@ function facts() {
 
 const started = await types();
 const accepted = started.filter((entry) => entry.verdict === "same");
-const changed = flags["no-variants"] ? [] : await variants(accepted);
+const changed =
+  flags.with !== undefined ? await tried(accepted, flags.with) : flags["no-variants"] ? [] : await variants(accepted);
 await writeFile(join(work, "results.json"), JSON.stringify({ types: started, variants: changed }, null, 1));
 if (flags.out !== undefined)
   await writeFile(flags.out, sweepPage({ types: started, variants: changed, facts: facts(), known: knownDifference }));

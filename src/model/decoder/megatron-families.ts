@@ -61,6 +61,7 @@ export const megatronFamilies: Readonly<Record<Exclude<Family, typeof ownFamily>
   opt: cannot("its learnt positions begin at row 2, Megatron-Core's at 0"),
   mpt: cannot("its LayerNorm has no bias, Megatron-Core's always has"),
   gptj: cannot(behindOne),
+  codegen: cannot(behindOne),
   phi: cannot(behindOne),
   gpt_neo: cannot("some of its linear layers have biases and others have none"),
   gpt_bigcode: { ...plain, note: "tanh GELU by the fused kernel, which is the default" },

@@ -4,6 +4,7 @@ import { basename, join } from "node:path";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { createGunzip } from "node:zlib";
+import { valueAt } from "../../base/at.js";
 import { inputError, type UpcycleError } from "../../base/errors.js";
 import { isNestedTooDeeply, nestedTooDeeply } from "../../files/formats/duplicate-key.js";
 import { fsError, withFsErrors } from "../../files/io/fs-errors.js";
@@ -33,6 +34,9 @@ const builtinFiles: Readonly<Record<BuiltinCorpus, string>> = {
 
 /** Names of the texts that need no download. */
 export const builtinCorpora = Object.keys(builtinFiles) as readonly BuiltinCorpus[];
+
+/** The file of a built-in text. Throws RangeError for another name. */
+export const builtinFile = (name: BuiltinCorpus): string => valueAt(builtinFiles, name);
 
 const extensions = [".txt", ".jsonl", ".jsonl.gz", ".parquet"] as const;
 

@@ -13,7 +13,7 @@ import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { makeModel, type Surgery, type PlannedModel } from "../../../src/surgery/convert/make.js";
 import { exporting, importing } from "../../../src/surgery/convert/reform.js";
 import { nameRelease, releaseFolder, requireReleasePlace } from "../../../src/surgery/convert/release.js";
-import { convertCheckpoint } from "../../../src/surgery/convert/convert.js";
+import { convertCheckpoint, planConversion } from "../../../src/surgery/convert/convert.js";
 import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { golden, goldenModels } from "../../support/golden.js";
 import { expectKillsHarmless, pace, type ConversionRequest } from "./kills.js";
@@ -119,6 +119,29 @@ describe("an upcycled model", () => {
     const keys = [...metadataIn(out).tensors.keys()];
     expect(keys).toContain("decoder.layers.1.mlp.experts.experts.linear_fc1.weight");
     expect(keys).toContain("decoder.layers.0.mlp.linear_fc1.weight");
+  });
+
+  it.each([
+    ["weights that are not renormalised", upcycleRecipe("E4G1T2", { order: "softmax-topk" }), ""],
+    // Served by llama.cpp, the folder would compute something else; Megatron-Core's own checkpoint is not served by it.
+    ["experts in some layers", upcycleRecipe("E4G1T2", { layers: "odd" }), "llama.cpp"],
+  ])("has no shared expert that nobody asked for, where %s lead to a family with one", async (_, recipe, warned) => {
+    const [megatron, plain] = [
+      await planConversion({ ...asked, recipe }),
+      await planConversion({ ...asked, recipe, format: "safetensors" }),
+    ];
+    const shared = ({ plan }: typeof plain): unknown[] =>
+      plan.target.layers.map(({ ffn }) => (ffn.kind === "moe" ? ffn.shared : null));
+    expect(shared(plain)).not.toEqual([null, null]);
+    expect(shared(megatron)).toEqual([null, null]);
+    expect(megatron.plan.expected).toEqual(plain.plan.expected);
+    expect(plain.warnings.join()).toContain(warned);
+    expect(megatron.warnings).toEqual([]);
+  });
+
+  it("has the shared expert that the recipe asks for", async () => {
+    const { plan } = await planConversion({ ...asked, recipe: upcycleRecipe("E4G1T2", { shared: 16 }) });
+    expect(plan.target.layers.map(({ ffn }) => (ffn.kind === "moe" ? ffn.shared?.ffnDim : null))).toEqual([16, 16]);
   });
 
   it(
