@@ -37,7 +37,7 @@ const rooms: readonly Room[] = [
     parts: ["runtime", "optimizer", "routing", "cache", "onnxruntime", "interpreter", "cuda/lowering", "cuda"],
     pure: ["runtime", "optimizer", "routing", "cuda/lowering"],
   },
-  { name: "evals", parts: ["."], pure: [] },
+  { name: "evals", parts: ["tasks", ".", "scoring", "suite"], pure: ["tasks"] },
   { name: "surgery", parts: ["planning", "calibration", "convert"], pure: ["planning"] },
   { name: "train", parts: ["."], pure: [] },
   {
@@ -45,7 +45,7 @@ const rooms: readonly Room[] = [
     parts: ["forms", "solvers", "fitting", "planner", "points"],
     pure: ["forms", "solvers", "fitting", "planner"],
   },
-  { name: "report", parts: ["page", "study", "laws", "plan"], pure: ["page", "study", "laws", "plan"] },
+  { name: "report", parts: ["page", "study", "laws", "plan", "evals"], pure: ["page", "study", "laws", "plan", "evals"] },
   { name: "study", parts: ["."], pure: [] },
   { name: "cluster", parts: ["plan", "logs", "run"], pure: ["plan", "logs"] },
   { name: "cli", parts: ["."], pure: [] },
