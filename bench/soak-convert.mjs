@@ -57,7 +57,9 @@ const script = `
   import { convertCheckpoint } from ${JSON.stringify(
     new URL("../dist/surgery/convert/convert.js", import.meta.url).href,
   )};
-  import { isUnnamed, nameRelease } from ${JSON.stringify(new URL("../dist/surgery/convert/release.js", import.meta.url).href)};
+  import { isUnnamed, nameRelease } from ${JSON.stringify(
+    new URL("../dist/surgery/convert/release.js", import.meta.url).href,
+  )};
   const [, saves, out, threads] = process.argv.slice(1);
   try {
     const acceptFinished = ${isMegatron} && (await isUnnamed(saves));

@@ -103,7 +103,7 @@ function trainerLines(verdicts: readonly TargetVerdict[], columns: number): stri
     "own: a model or expert kernels of its own; by class: through transformers",
     ...notes.flatMap((note) => wrap(note, columns - 4).map((line, i) => `${i === 0 ? "  " : "    "}${line}`)),
     "",
-    "lines, with DIR for the folder that convert wrote (read in their sources, not run here)",
+    "lines, with DIR for the folder that convert wrote; read, not run here",
     ...trainers.flatMap((trainer) =>
       wrap(trainerLine(trainer, "DIR"), columns - 4, "keep").map((line, i) => `${i === 0 ? "  " : "    "}${line}`),
     ),

@@ -144,8 +144,6 @@ describe("upcycle launch --lint beside a checkpoint", () => {
     expect(await rules("--moe-layer-freq '([1]*2)'", "--checkpoint", moe, "--core", "0.18")).toEqual([
       ...["scaling-order", "layer-keys", "version"],
     ]);
-    const perLayer = golden("megatron/superset-moe-perlayer");
-    expect(await rules(before, "--checkpoint", perLayer)).toContain("layer-keys");
   });
 
   it("ends with 1 and a line for each error, in words", async () => {

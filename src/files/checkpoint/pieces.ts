@@ -77,7 +77,7 @@ export function joinPieces({ file, dtype, shape, pieces, where }: PiecedTensor):
 /** More cells than this are no grid that ranks make. */
 const mostCells = 4e6;
 
-/** Marks the cells of the grid that the pieces' edges span: where one is taken twice, two pieces lie over each other. */
+/** Marks the cells of the grid that the pieces' edges span; where one is taken twice, two pieces overlap. */
 function requireApart(pieces: readonly Piece[], rank: number, where: string): void {
   if (pieces.length < 2) return;
   const axes = Array.from({ length: rank }, (_, axis) => {

@@ -49,7 +49,8 @@ const byTransformers: ReadonlySet<Trainer> = new Set(["NeMo AutoModel", "axolotl
 /** What each trainer makes of a folder of a family. */
 export function trainersOf(family: TargetFamily, order: RouterOrder): TrainerVerdict[] {
   return trainers.map((trainer) => {
-    if (family === ownFamily) return { trainer, support: "no", note: "this is upcycle's own format" };
+    // Our own format, which nothing else loads.
+    if (family === ownFamily) return { trainer, support: "no", note: null };
     if (trainer === "torchtitan" && family === "qwen3_moe" && order === "softmax-topk")
       return { trainer, support: "no", note: "its qwen3 renormalises the weights of the chosen experts (route_norm)" };
     if (own[trainer].includes(family)) return { trainer, support: "own", note: noteOf(trainer) };
