@@ -20,13 +20,14 @@ import { planModel } from "../surgery/convert/make.js";
 import { hasPrompts } from "../surgery/convert/measure.js";
 import { multiplying } from "../surgery/convert/multiply.js";
 import { sourceName } from "../surgery/convert/parents.js";
-import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
+import { isUnnamed, nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import { factorRuns } from "../surgery/convert/record.js";
 import type { WorkflowResult, WorkflowThreads } from "../surgery/convert/workflow.js";
 import { explainExpectation, explainPlan } from "../surgery/planning/explain.js";
 import { requireAgreement } from "../surgery/planning/agree.js";
 import { recipeName } from "../surgery/planning/recipe.js";
 import { openContext, shownPath, type ContextOptions } from "./context.js";
+import { loadLine } from "./export.js";
 import { askedModel, fetchedSource, fetchedSources, orAdapted } from "./model-folder.js";
 import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson } from "./options.js";
@@ -170,9 +171,10 @@ async function execute(model: string | undefined, flags: ConvertFlags, command: 
     });
   const { models, recipe, dtype } = await requestedConversion(model, flags, command);
   requireOutFlag(flags, command);
-  const acceptFinished = flags.report && !hasPrompts(recipe);
   const saves = flags.format === "megatron" ? flags.out : undefined;
   if (saves !== undefined) await requireReleasePlace(saves);
+  const isToName = saves !== undefined && (await isUnnamed(saves));
+  const acceptFinished = (flags.report || isToName) && !hasPrompts(recipe);
   const making = saves === undefined ? flags : { ...flags, out: releaseFolder(saves) };
   await requireBeforehand(models, making, acceptFinished);
   const part = flags.dryRun === true && recipe.scaling !== "calibrated" ? "headers" : "all";
@@ -187,21 +189,28 @@ async function execute(model: string | undefined, flags: ConvertFlags, command: 
   const sources = await fetchedModels(models, part, settled, flags.json);
   const context = openContext(contextOf(flags));
   const surgery = upcycling({ ...settled, ...sources });
-  const view = conversionResultView(models[0], surgery.sources.map(sourceName));
+  const view = conversionResultView(models[0], surgery.sources.map(sourceName), saves);
   const afterwards = saves === undefined ? {} : { afterwards: () => nameRelease(saves) };
   const running = { threads: threadsOf(flags), report: flags.report, acceptFinished, ...afterwards };
   await carryOut(surgery, making, running, view, context);
 }
 
-/** `base` is the model as the user named it, `names` those of all parents, the base first. */
+/**
+ * `base` is the model as the user named it, `names` those of all parents, the base first; `saves`: the folder of saves
+ * for Megatron-Core.
+ */
 function conversionResultView(
   base: ModelSource,
   names: readonly string[],
+  saves?: string,
 ): ResultView<ConversionPlan, ConversionDetails> {
   return {
     facts,
     planLines: (planned) => [...explainPlan(planned.plan, names), ...adapterLines(planned), sizeLine(planned)],
-    madeLines: (result, columns) => madeLines(result, base, columns),
+    madeLines: (result, columns) => [
+      ...madeLines(result, base, columns),
+      ...(saves === undefined ? [] : [loadLine(saves)]),
+    ],
   };
 }
 

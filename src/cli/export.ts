@@ -4,7 +4,7 @@ import { bytes, compact, duration, folded } from "../base/format.js";
 import { countParams } from "../model/cost/params.js";
 import { planModel } from "../surgery/convert/make.js";
 import { exporting, type ReformPlan } from "../surgery/convert/reform.js";
-import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
+import { isUnnamed, nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import type { WorkflowResult } from "../surgery/convert/workflow.js";
 import { openContext, shownPath } from "./context.js";
 import { askedModel, fetchedSource, orAdapted } from "./model-folder.js";
@@ -57,7 +57,8 @@ async function execute(model: string, flags: ExportFlags, command: Command): Pro
   const inside = out === undefined ? flags : { ...flags, out: releaseFolder(out) };
   if (out !== undefined) await requireReleasePlace(out);
   const asked = await askedModel(model);
-  await requireBeforehand([asked], inside);
+  const acceptFinished = out !== undefined && (await isUnnamed(out));
+  await requireBeforehand([asked], inside, acceptFinished);
   const source = await fetchedSource(asked, flags.json, dryRun === true ? "headers" : "all", (one) =>
     planModel(exporting({ source: one })),
   );
@@ -69,6 +70,7 @@ async function execute(model: string, flags: ExportFlags, command: Command): Pro
     {
       threads: { prompts: threads, calibration: threads, writing: threads, proof: threads },
       report: false,
+      acceptFinished,
       doing: "exporting",
       ...(out === undefined ? {} : { afterwards: () => nameRelease(out) }),
     },
@@ -93,12 +95,14 @@ export function reformShown(out: string | null | undefined): ResultView<ReformPl
     madeLines: ({ made }: WorkflowResult<ReformPlan, unknown>, columns) => [
       ...soundLines(made, lines(made)).flatMap((line) => folded(line, columns)),
       `${countedFiles(made.weightFiles)} written in ${duration(made.seconds)}`,
-      ...(out == null
-        ? [`model: ${shownPath(made.dir)}`]
-        : [`load with: --load ${shownPath(out)} --finetune --exit-on-missing-checkpoint`]),
+      ...(out == null ? [`model: ${shownPath(made.dir)}`] : [loadLine(out)]),
     ],
   };
 }
+
+/** How Megatron-LM loads a folder of saves. */
+export const loadLine = (saves: string): string =>
+  `load with: --load ${shownPath(saves)} --finetune --exit-on-missing-checkpoint`;
 
 function lines({ plan, dtype, weightBytes }: ReformPlan): string[] {
   const { source, target, format } = plan;

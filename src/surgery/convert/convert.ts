@@ -238,6 +238,11 @@ function planFormat(
   if (format !== "torch_dist") return plan;
   const isOpen = recipe.target === null && (megatronObstacles(plan.target).length > 0 || hasIdleExpert(plan));
   const { warnings, ...chosen } = isOpen ? planUpcycle(source, { ...recipe, target: ownFamily }, rows) : plan;
+  const [obstacle] = recipe.target === null ? megatronObstacles(chosen.target) : [];
+  if (obstacle !== undefined)
+    throw inputError(`Megatron-Core cannot hold an upcycled ${source.family} model: ${obstacle}`, {
+      hint: "docs/cluster.md lists the families that it can",
+    });
   // Which programs serve a folder of Hugging Face is no matter of a checkpoint of Megatron-Core.
   const family = targetFamilies.find((one) => one === chosen.target.family);
   const serving = family === undefined ? [] : servingWarnings({ ...chosen.target, family }, recipe.order);
