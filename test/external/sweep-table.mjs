@@ -47,6 +47,7 @@ export function sweepPage({ types, variants, facts, known }) {
   const wrong = types.filter(({ verdict }) => verdict === "DIFFERENT" || verdict === "BROKEN");
   const meant = variants.filter((entry) => known(entry) !== undefined && entry.verdict === "DIFFERENT");
   const families = agree.map(({ type }) => type).filter((type) => variants.some((entry) => entry.type === type));
+  const untried = agree.map(({ type }) => type).filter((type) => !families.includes(type));
   const counts =
     `${agree.length} agree, ${refused.length} are refused, ${failed.length} could not be made, ` +
     `${wrong.length} are accepted and differ.`;
@@ -111,7 +112,7 @@ ${table(
   ],
   families.map((type) => variantRow(type, variants)),
 )}
-
+${untried.length === 0 ? "" : `\nOf these types that agree no attribute was changed: ${code(untried)}.\n`}
 ${
   meant.length === 0
     ? ""
