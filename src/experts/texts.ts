@@ -29,7 +29,7 @@ export interface SequencedTexts {
 }
 
 /** How texts are cut. */
-export interface TextSettings {
+interface TextSettings {
   /** Tokens of one sequence. */
   readonly sequence: number;
   /** Most tokens of each text. */

@@ -6,7 +6,7 @@ import type { RouteRule } from "../../graph/ir/ir.js";
 import type { RouterCertainty } from "../../model/results/experts.js";
 
 /** Adds up the certainty of one layer's router. Letters: E experts, K experts per token. */
-export interface CertaintyMeter {
+interface CertaintyMeter {
   /** Logits [rows, E] and choices [rows, K] of some tokens. */
   add(logits: Float32Array, chosen: Int32Array): void;
   result(): RouterCertainty;

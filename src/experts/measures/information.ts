@@ -14,7 +14,7 @@ import type { Specialisation } from "../../model/results/experts.js";
 const DEALS = 99;
 
 /** The choices of experts in units: which expert each choice is, and where each unit's choices begin. */
-export interface UnitChoices {
+interface UnitChoices {
   /** [choices] */
   readonly chosen: Int32Array;
   /** Choices in each unit, the same in all. */

@@ -15,7 +15,7 @@ export const tokenClasses = [
 ] as const;
 
 /** A class of tokens. */
-export type TokenClass = (typeof tokenClasses)[number];
+type TokenClass = (typeof tokenClasses)[number];
 
 /** A token as it is written. */
 export interface TokenText {

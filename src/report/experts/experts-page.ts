@@ -20,7 +20,7 @@ import {
 } from "./words.js";
 
 /** What stands on the page beside the report. */
-export interface ExpertsPage {
+interface ExpertsPage {
   /** The model's and the parent's shown names. */
   readonly model: string;
   readonly parent: string | null;

@@ -26,7 +26,7 @@ export function textWords({ texts, tokens, heldOutTokens, sequence, loss }: Expe
 }
 
 /** A pair of experts of a layer and what was measured of it. */
-export interface FoundPair {
+interface FoundPair {
   readonly pair: readonly [number, number];
   readonly value: number;
 }
@@ -34,11 +34,9 @@ export interface FoundPair {
 /** The pair with the largest value of a symmetric matrix; null where no pair has one. */
 export function largestPair(matrix: readonly (readonly (number | null)[])[]): FoundPair | null {
   let found: FoundPair | null = null;
-  matrix.forEach((row, a) =>
-    row.forEach((value, b) => {
+  for (const [a, row] of matrix.entries())
+    for (const [b, value] of row.entries())
       if (b > a && value !== null && (found === null || value > found.value)) found = { pair: [a, b], value };
-    }),
-  );
   return found;
 }
 
@@ -56,7 +54,7 @@ export function informationWords({ excess, p }: Specialisation): string {
 }
 
 /** An expert with a text or class of which it takes far more than its share. */
-export interface Specialist {
+interface Specialist {
   readonly layer: number;
   readonly expert: number;
   readonly what: string;
