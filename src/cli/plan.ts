@@ -249,14 +249,14 @@ export async function hardwareTable(userFile: string | undefined): Promise<Hardw
   return parseHardware(files);
 }
 
-/** A row of the table. Throws inputError for a name that it does not have. */
-export function gpuNamed({ gpus }: HardwareTable, name: string): Gpu {
+/** A row of the table. Throws inputError for a name that it does not have; `where` says who named it. */
+export function gpuNamed({ gpus }: HardwareTable, name: string, where = "--gpu"): Gpu {
   const row = Object.hasOwn(gpus, name) ? gpus[name] : undefined;
   if (row !== undefined) return gpuOf(name, { ...row, peakTflops: row.peakTflops, sources: row.sources ?? {} });
   const names = Object.keys(gpus);
   const question = didYouMean(name, names);
   throw inputError(`"${name}" is not in the table of GPUs`, {
-    where: "--gpu",
+    where,
     hint: `${question === undefined ? "" : `${question} `}known: ${names.join(", ")}; add yours with --hardware`,
   });
 }
