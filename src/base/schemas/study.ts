@@ -12,12 +12,14 @@ type Refuse = (path: PropertyKey[], message: string) => void;
 export const studySchema = studyBlocks
   .superRefine((study, context) => {
     const refuse: Refuse = (path, message) => context.addIssue({ code: "custom", path, message });
+    // What is wrong in a block would be found once more in everything that the block stands for.
+    const isSound = context.issues.length === 0;
     checkParent(study, refuse);
     if (Object.keys(study.arms).length === 0) refuse(["arms"], "arms is empty, expected at least one arm");
     if (new Set(study.seeds).size < study.seeds.length) refuse(["seeds"], "seeds has the same seed twice");
     const grid = expandStudy(study);
     checkScratchArms(study.arms, grid.arms, refuse);
-    checkGrid(study, grid, refuse);
+    if (isSound) checkGrid(study, grid, refuse);
     if (study.pretrain?.routing !== undefined)
       refuse(["pretrain", "routing"], "the parent is dense, it has no routers; remove routing");
     if (study.continue.routing !== undefined && Object.values(study.arms).every((arm) => isDense(arm, study.arms)))
