@@ -97,6 +97,13 @@ export { promptRouter, type PromptRouter, type PromptRouterOptions } from "./sur
 export { surveyRecipe, type TargetVerdict } from "./surgery/planning/survey.js";
 export { servingOf, type Program, type Serving, type Support } from "./surgery/planning/serving.js";
 export {
+  trainerLine,
+  trainersOf,
+  type Trainer,
+  type TrainerSupport,
+  type TrainerVerdict,
+} from "./surgery/planning/trainers.js";
+export {
   convertCheckpoint,
   planConversion,
   upcycling,
@@ -201,6 +208,19 @@ export { generate, generateBatch, type GeneratedToken, type GenerateSettings } f
 export { startDecoding, type Decoding, type Timings } from "./evals/decoding.js";
 export { slidingPerplexity, type Perplexity, type PerplexitySettings } from "./evals/perplexity.js";
 export { readInputIds, writeLogits, type InputIds } from "./evals/forward.js";
+export { localModel, type AnsweringModel } from "./evals/scoring/model.js";
+export { serverAddress, serverModel, type ServerAddress, type ServerSettings } from "./evals/scoring/server.js";
+export { DataReader, type DataSettings } from "./evals/suite/data.js";
+export {
+  evaluateModel,
+  prepareTasks,
+  type EvaluationEvent,
+  type EvaluationSettings,
+  type ModelOutcome,
+  type PreparedTask,
+} from "./evals/suite/evaluate.js";
+export { differencesOf, type TaskDifferences } from "./evals/suite/differences.js";
+export { readTasks, type TaskRequest } from "./evals/suite/task-files.js";
 export { onnxruntimeBackend } from "./engine/onnxruntime/backend.js";
 export { referenceBackend } from "./engine/interpreter/backend.js";
 export type {

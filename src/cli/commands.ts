@@ -115,6 +115,11 @@ export const commandEntries: Readonly<Record<string, CommandEntry>> = {
     description: "measure a model's perplexity on long text, by a window that slides in strides",
     load: async () => (await import("./perplexity.js")).perplexityCommand(),
   },
+  eval: {
+    arguments: "[model...]",
+    description: "evaluate models on tasks of the LM Evaluation Harness, with its prompts and its numbers",
+    load: async () => (await import("./eval.js")).evalCommand(),
+  },
   fit: {
     arguments: "<file>",
     description: "fit a scaling law to losses of trained models",

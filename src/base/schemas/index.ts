@@ -16,6 +16,7 @@ export { parseRecipeConfig, recipeConfigSchema, type RecipeConfig } from "./reci
 export { modelWords, parseMergekitConfig, type MergekitConfig } from "./mergekit.js";
 export { mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "./adapter.js";
 export { parseTrainConfig, trainSchema, type TrainConfig } from "./train.js";
+export { functionMark, parseTaskFile, taskFileKeys, type TaskFile } from "./task.js";
 export { launchSchema, parseLaunchConfig, type LaunchConfig } from "./launch.js";
 export { hardwareSchema, parseHardware, type HardwareTable } from "./hardware.js";
 export { jsonSchema } from "./json-schema.js";

@@ -1,6 +1,7 @@
 /** The study as one HTML file that opens without a network. */
 import type { StudyResult } from "../../model/results/result.js";
 import { renderPage, type ReportAssets } from "../page/shell.js";
+import { loadMapStyle } from "./load-map-style.js";
 import { pageScript } from "./script-page.js";
 import {
   armsSection,
@@ -36,6 +37,7 @@ export function renderHtml(result: StudyResult, assets: ReportAssets): string {
       reproduceSection(result),
     ],
     data,
+    style: loadMapStyle,
     script: pageScript,
   };
   return renderPage(page, assets);

@@ -176,8 +176,11 @@ function textOfLine(json: string, field: string, where: string): string {
   throw inputError(`field "${field}" is ${text === null ? "null" : `a ${typeof text}`}, expected a string`, { where });
 }
 
-/** The lines of a file, unpacked where its name ends in .gz, without their line feeds. */
-async function* splitLines(file: string): AsyncGenerator<Buffer> {
+/**
+ * The lines of a file, unpacked where its name ends in .gz, without their line feeds. Throws inputError for what cannot
+ * be read or unpacked, and for a line beyond the longest document.
+ */
+export async function* splitLines(file: string): AsyncGenerator<Buffer> {
   const { handle } = await openRegular(file, "read text");
   const raw = handle.createReadStream();
   let stream: Readable = raw;
@@ -211,7 +214,8 @@ async function* splitLines(file: string): AsyncGenerator<Buffer> {
   if (length > 0) yield Buffer.concat(lineParts);
 }
 
-function decodeUtf8(bytes: Uint8Array, where: string): string {
+/** The text of bytes. Throws inputError for what is not UTF-8. */
+export function decodeUtf8(bytes: Uint8Array, where: string): string {
   return utf8Text(bytes, where, "the text is not valid UTF-8", "convert it first, for example with iconv -t utf-8");
 }
 
