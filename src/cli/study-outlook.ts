@@ -12,7 +12,11 @@ function pairsOf({ plan }: StudyOutlook, { compare, with: other }: StudyRequest[
 }
 
 /** The smallest difference that a question's pairs find in 80 % of cases; null without a pilot's spread. */
-function detectableOf(outlook: StudyOutlook, question: StudyRequest["questions"][number], count: number): number | null {
+function detectableOf(
+  outlook: StudyOutlook,
+  question: StudyRequest["questions"][number],
+  count: number,
+): number | null {
   const pairs = pairsOf(outlook, question);
   if (question.spread === undefined || pairs < 2) return null;
   return question.spread * smallestDetectable(pairs, significance / count);

@@ -205,8 +205,7 @@ function trainAll(workshop: Workshop, plan: StudyPlan): AsyncGenerator<StudyEven
     await inPool(tasks, options.jobs ?? 1, failing);
     const trained = await Promise.all(plan.parents.map(({ parent }) => entryOf(parents, parent.id)));
     const byArm = new Map<string, ArmRun[]>();
-    for (const { arm, key } of plan.runs)
-      byArm.set(arm.id, [...(byArm.get(arm.id) ?? []), await entryOf(runs, key)]);
+    for (const { arm, key } of plan.runs) byArm.set(arm.id, [...(byArm.get(arm.id) ?? []), await entryOf(runs, key)]);
     const sources = new Map(trained.map(({ source, result }) => [result.id, source]));
     return { parents: trained, sources, runs: byArm };
   }, options.signal);

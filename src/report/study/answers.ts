@@ -86,7 +86,9 @@ function verdictOf({
 /** The answers as sentences, the main question first. */
 export function answerFindings(result: Pick<StudyResult, "questions" | "arms">): string[] {
   const answers = answersOf(result.questions);
-  return answers.map((answer) => answerSentence(answer, labelsOf(answer.question, result.arms), tokensOf(answer, result)));
+  return answers.map((answer) =>
+    answerSentence(answer, labelsOf(answer.question, result.arms), tokensOf(answer, result)),
+  );
 }
 
 /** Names of both arms as tables call them. */
