@@ -165,7 +165,7 @@ describe("mistakes in grids and questions", () => {
     expect(refusal("parents: { a: { path: x, seed: 1 } }\n")).toBe(
       'a.yaml:11 (parents.a.seed): "path" names a trained model, which seed cannot change; remove one of them',
     );
-    expect(refusal("parents: { a: {} }\nparent: x\n", "tokenizer: { vocab: 300 }\n")).toMatch(
+    expect(refusal("parents: { a: { path: x } }\nparent: y\n", "tokenizer: { vocab: 300 }\n")).toMatch(
       /"parents" names all parents/,
     );
     expect(refusal("parents: { a: { vary: { hidden: [1] } } }\n")).toBe(
