@@ -204,6 +204,20 @@ export type {
   PreservationReport,
   PreservationVerdict as Verdict,
 } from "./model/results/preservation.js";
+export { measureExperts, type ExpertsEvent, type ExpertsOptions } from "./experts/measure.js";
+export type {
+  ChangeCost,
+  Coactivation,
+  ExpertLayer,
+  ExpertLoad,
+  ExpertsChange,
+  ExpertSimilarity,
+  ExpertsReport,
+  MeasuredText,
+  ParentSimilarity,
+  RouterCertainty,
+  Specialisation,
+} from "./model/results/experts.js";
 export { generate, generateBatch, type GeneratedToken, type GenerateSettings } from "./evals/generate.js";
 export { startDecoding, type Decoding, type Timings } from "./evals/decoding.js";
 export { slidingPerplexity, type Perplexity, type PerplexitySettings } from "./evals/perplexity.js";

@@ -45,10 +45,11 @@ const rooms: readonly Room[] = [
     parts: ["forms", "solvers", "fitting", "planner", "points"],
     pure: ["forms", "solvers", "fitting", "planner"],
   },
+  { name: "experts", parts: ["measures", "."], pure: ["measures"] },
   {
     name: "report",
-    parts: ["page", "study", "laws", "plan", "evals"],
-    pure: ["page", "study", "laws", "plan", "evals"],
+    parts: ["page", "study", "laws", "plan", "evals", "experts"],
+    pure: ["page", "study", "laws", "plan", "evals", "experts"],
   },
   { name: "study", parts: ["."], pure: [] },
   { name: "cluster", parts: ["plan", "logs", "run"], pure: ["plan", "logs"] },

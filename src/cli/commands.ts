@@ -70,6 +70,11 @@ export const commandEntries: Readonly<Record<string, CommandEntry>> = {
     description: "say what a model folder holds; reads no weights",
     load: async () => (await import("./inspect.js")).inspectCommand(),
   },
+  experts: {
+    arguments: "<model>",
+    description: "say what the experts of an MoE do, how alike they are, and what it costs to drop or merge some",
+    load: async () => (await import("./experts.js")).expertsCommand(),
+  },
   forward: {
     arguments: "<model>",
     description: "compute the logits of given token ids, file to file",

@@ -71,6 +71,8 @@ export interface NetContext extends BatchShape {
   readonly routers: RouterValues[];
   /** In training; null or left out: the model as it is. */
   readonly routing?: TrainingRouting | null | undefined;
+  /** Experts of the layer in hand that its router may not choose; none where left out. */
+  readonly excluded?: readonly number[] | undefined;
   /** Segment ids [N], int: the document of each token within its row, where documents are kept apart. */
   readonly segmentIds?: ValueId | undefined;
   /** Position of each token [N], int; row by row from 0 if left out. */

@@ -135,8 +135,8 @@ function added(ctx: NetContext, y: ValueId, part: NormPart, index: number): Valu
   return ctx.b.scale(after ? norm(ctx, y, part, index) : y, ctx.spec.multipliers.residual);
 }
 
-/** The FFN of a layer, dense or of experts: x [N, H] -> [N, H]. */
-function ffn(ctx: NetContext, x: ValueId, { ffn: spec }: LayerSpec, layer: number): ValueId {
+/** The FFN of a layer, dense or of experts, without the block's norms and factors: x [N, H] -> [N, H]. */
+export function ffn(ctx: NetContext, x: ValueId, { ffn: spec }: LayerSpec, layer: number): ValueId {
   if (spec.kind === "moe") return moe(ctx, x, spec, layer);
   const { b, param } = ctx;
   const bias = (part: SlotPart): ValueId | undefined => (spec.bias ? param(part, layer) : undefined);

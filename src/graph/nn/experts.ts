@@ -26,12 +26,49 @@ export function moe(ctx: NetContext, x: ValueId, ffn: MoeFfn, layer: number): Va
 
 /** Which experts serve each token and with which weights, and where the rows of each expert stand. */
 interface Routing {
+  /** [N, E] */
+  readonly logits: ValueId;
   /** [N, K] */
   readonly weights: ValueId;
+  /** [N, K], int */
+  readonly chosen: ValueId;
   /** Order and inverse [R] and rows of each expert [E], see the primitive `expertSort`. */
   readonly order: ValueId;
   readonly inverse: ValueId;
   readonly counts: ValueId;
+}
+
+/** The router of a layer alone: x [N, H] -> logits [N, E], weights [N, K] and chosen experts [N, K] (int). */
+export function routerOf(ctx: NetContext, x: ValueId, ffn: MoeFfn, layer: number): readonly ValueId[] {
+  const { logits, weights, chosen } = route(ctx, x, ffn, layer);
+  return [logits, weights, chosen];
+}
+
+/** What one routed expert makes of x [N, H], whatever the router would weigh it with: [N, H]. */
+export function oneExpert(ctx: NetContext, x: ValueId, ffn: MoeFfn, layer: number, expert: number): ValueId {
+  const { b, param } = ctx;
+  const linear = (input: ValueId, part: "gate" | "up" | "down"): ValueId =>
+    b.linear(input, param(part, layer, expert), ffn.bias ? param(`${part}Bias`, layer, expert) : undefined);
+  const up = linear(x, "up");
+  if (!ffn.gated) return linear(activated(ctx, up, ffn.activation, layer), "down");
+  const gate = linear(x, "gate");
+  const inner =
+    ffn.clampedGlu === null ? gated(ctx, gate, up, ffn.activation, layer) : clampedGlu(b, gate, up, ffn.clampedGlu);
+  return linear(inner, "down");
+}
+
+/**
+ * What is added to logits and correction of an expert that may not be chosen. It leaves no probability (its exponential
+ * is 0 beside any logit), and no correction lifts it. It is finite, so that a choice among closed groups (-Infinity) and
+ * excluded experts still has an order.
+ */
+const EXCLUDED = -1e30;
+
+/** values [..., E] with those of excluded experts out of the router's reach; the values themselves where none is. */
+function withoutExcluded({ b, excluded = [] }: NetContext, values: ValueId, experts: number): ValueId {
+  if (excluded.length === 0) return values;
+  const mask = Float32Array.from({ length: experts }, (_, expert) => (excluded.includes(expert) ? EXCLUDED : 0));
+  return b.add(values, b.constant(mask, [experts]));
 }
 
 /** Chooses each token's experts, and notes the router's values for losses and metrics. */
@@ -39,9 +76,10 @@ function route(ctx: NetContext, x: ValueId, { router, experts, topK }: MoeFfn, l
   const { b, param, routing } = ctx;
   const jitter = routing?.jitter === true ? b.input(`jitter.${layer}`, "f32", b.shape(x)) : null;
   const read = jitter === null ? x : b.mul(x, jitter);
-  const logits = b.linear(read, param("router", layer), router.bias ? param("routerBias", layer) : undefined);
+  const scored = b.linear(read, param("router", layer), router.bias ? param("routerBias", layer) : undefined);
+  const logits = withoutExcluded(ctx, scored, experts);
   const rule = routeRule(router);
-  const correction = rule.corrected ? [param("routerCorrection", layer)] : [];
+  const correction = rule.corrected ? [withoutExcluded(ctx, param("routerCorrection", layer), experts)] : [];
   const [weights, chosen] =
     routing?.sinkhorn === true
       ? balancedChoice(b, logits, topK, rule)
@@ -53,7 +91,7 @@ function route(ctx: NetContext, x: ValueId, { router, experts, topK }: MoeFfn, l
     limit === null ? counts : b.reshape(b.op("expertCounts", [chosen], { experts, blocks: 1 }), [experts]);
   const kept = (routing?.capacity ?? null) === null ? null : counts;
   ctx.routers.push({ layer, experts, topK, rule, logits, chosen, jitter, counts: allCounts, kept });
-  return { weights, order, inverse, counts };
+  return { logits, weights, chosen, order, inverse, counts };
 }
 
 /** What the routed experts of a layer make of x [N, H], weighted and summed for each token: [N, H]. */
