@@ -211,7 +211,7 @@ function trainAll(workshop: Workshop, plan: StudyPlan): AsyncGenerator<StudyEven
   }, options.signal);
 }
 
-/** Runs tasks in their order, so many at once. The first that fails aborts `failing`; its error is thrown at the end. */
+/** Runs tasks in their order, so many at once. The first that fails aborts `failing`; its error is thrown last. */
 async function inPool(
   tasks: readonly (() => Promise<unknown>)[],
   jobs: number,

@@ -144,8 +144,8 @@ export const studyBlocks = z.strictObject({
     .max(1024)
     .default(1)
     .describe(
-      "Makes the study larger or smaller: widths, batches and steps times this number, so that parameters and tokens grow with " +
-        "its square; learning rates and first weights shrink with its root.",
+      "Makes the study larger or smaller: widths, batches and steps times this number, so that parameters and tokens " +
+        "grow with its square; learning rates and first weights shrink with its root.",
     ),
   threads: threadsSchema,
   text: textSchema,

@@ -193,7 +193,7 @@ function expandParents<Source>(
   return Object.entries(parents).flatMap(([name, { vary, path, ...entry }]) => {
     if (path !== undefined) return [{ id: name, kind: "given" as const, source: path }];
     return settingsOf(vary).flatMap((setting): StudyParent<Source>[] => {
-      const own = merged(entry as Block, setting.changes);
+      const own = merged(entry, setting.changes);
       const place = ["parents", name, ...setting.path];
       const unknown = Object.keys(setting.changes).filter((key) => !parentKeys.includes(key));
       for (const key of unknown)

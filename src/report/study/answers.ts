@@ -139,7 +139,7 @@ function answerSentence(answer: Answer, [first, second]: readonly [string, strin
     `${percent(power)} of cases (two-sided, ${percent(significance)} over all questions)`;
   const measured =
     `${first} less ${second}: ${signed(test.mean)}${unit} in ${name} (95 % interval ${signed(test.low)} to ` +
-    `${signed(test.high)}, p ${pWords(test.p)}${question.pairs.length > 0 && adjusted !== test.p ? `, by Holm ${pWords(adjusted)}` : ""})`;
+    `${signed(test.high)}, p ${pWords(test.p)}${adjusted === test.p ? "" : `, by Holm ${pWords(adjusted)}`})`;
   return (
     `${question.ask} ${verdictSentence(answer, first, second)}: ${could}${publishedWords(answer, unit)}; ` +
     `${measured}.${neededWords(answer, tokensPerPair)}${gone}`

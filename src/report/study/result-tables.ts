@@ -54,7 +54,7 @@ function questionTable({ questions }: StudyResult): ResultTable {
   return {
     id: "questions",
     caption:
-      "Paired differences, the first arm less the second, by parent and seed, with 95 % intervals (Student), p-values " +
+      "Paired differences, the first arm less the second, by parent and seed, 95 % intervals (Student), p-values " +
       "corrected by Holm over all questions, and the smallest difference that this many pairs find in 80 % of cases.",
     headings: [
       "Question",
