@@ -64,8 +64,8 @@ interface Specialist {
   readonly share: number;
 }
 
-/** Fewer tokens of a class than this show no specialist: chance alone would. */
-const fewestTokens = 50;
+/** Fewer tokens of a class, or fewer choices of an expert than that load promises, show none: chance alone would. */
+const fewest = { tokens: 50, choices: 5 };
 
 /** The experts with the strongest preference, each with the text or class that it prefers most. */
 export function specialists({ layers, texts, classes, tokens, sequence }: ExpertsReport, count: number): Specialist[] {
@@ -79,11 +79,14 @@ export function specialists({ layers, texts, classes, tokens, sequence }: Expert
             shares: layer.byText[i] ?? null,
           }))),
       ...classes.map(({ name, tokens: own }, i) => ({ what: name, tokens: own, shares: layer.byClass[i] ?? null })),
-    ].filter((row) => row.tokens >= fewestTokens && row.tokens < tokens);
+    ].filter((row) => row.tokens >= fewest.tokens && row.tokens < tokens);
     return layer.load.shares.flatMap((all, expert): Specialist[] => {
-      const preferences = rows.flatMap(({ what, shares }) => {
+      const preferences = rows.flatMap(({ what, tokens: ofThose, shares }) => {
         const own = shares?.[expert] ?? 0;
-        return all === 0 ? [] : [{ layer: layer.layer, expert, what, times: own / all, share: own / layer.experts }];
+        const promised = (ofThose * layer.topK * all) / layer.experts;
+        return promised < fewest.choices
+          ? []
+          : [{ layer: layer.layer, expert, what, times: own / all, share: own / layer.experts }];
       });
       return preferences.sort((a, b) => b.times - a.times).slice(0, 1);
     });

@@ -1,9 +1,8 @@
 /** The page and the tables of a made-up report: many experts, a hostile name, one that no token chose. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { afterAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { loadOf, sharesOf } from "../../../src/experts/measures/load.js";
 import { coactivationOf } from "../../../src/experts/measures/coactivation.js";
 import { tokenClasses } from "../../../src/experts/measures/token-class.js";
@@ -11,6 +10,7 @@ import type { ExpertLayer, ExpertsReport } from "../../../src/model/results/expe
 import { renderExpertsPage } from "../../../src/report/experts/experts-page.js";
 import { expertsText } from "../../../src/report/experts/experts-terminal.js";
 import { findings, largestPair, pairMean, specialists } from "../../../src/report/experts/words.js";
+import { temporaryFolder } from "../../files/io/temporary.js";
 import { chromium, openPage } from "../../support/browser.js";
 
 const tokens = 4096;
@@ -123,10 +123,9 @@ describe("the page", () => {
   });
 
   it.skipIf(chromium === undefined)("fits 390 px with 64 experts, in both modes, without errors", async () => {
-    const dir = mkdtempSync(join(tmpdir(), "upcycle-page-"));
-    afterAll(() => rmSync(dir, { recursive: true, force: true }));
-    writeFileSync(join(dir, "page.html"), page(64));
-    const { page: shown, errors } = await openPage(pathToFileURL(join(dir, "page.html")).href);
+    const file = join(temporaryFolder(), "page.html");
+    writeFileSync(file, page(64));
+    const { page: shown, errors } = await openPage(pathToFileURL(file).href);
     await shown.setViewport({ width: 390, height: 800 });
     const colours: string[] = [];
     for (const value of ["light", "dark"]) {
