@@ -9,13 +9,12 @@ import { forwardFlops } from "../model/cost/flops.js";
 import { countParams } from "../model/cost/params.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
 import { upcycling, type ConversionDetails, type ConversionPlan } from "../surgery/convert/convert.js";
-import { hasPrompts } from "../surgery/convert/measure.js";
 import { sourceName } from "../surgery/convert/parents.js";
 import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import { factorRuns } from "../surgery/convert/record.js";
 import type { WorkflowResult, WorkflowThreads } from "../surgery/convert/workflow.js";
 import { explainExpectation, explainPlan } from "../surgery/planning/explain.js";
-import { recipeName } from "../surgery/planning/recipe.js";
+import { measuresRouter, recipeName } from "../surgery/planning/recipe.js";
 import { openContext, shownPath, type ContextOptions } from "./context.js";
 import { askedModel, fetchedSource, orAdapted } from "./model-folder.js";
 import { multiplyRecipe, runMultiply } from "./multiply.js";
@@ -91,6 +90,13 @@ export function convertCommand(): Command {
     )
     .option("--dry-run", "say what would be made, tensor by tensor; write nothing")
     .option("--text <file>", textHelp, collect)
+    .option(
+      "--calibration <file>",
+      "text for what is measured before converting (centroids, calibrated scaling); may be given again (default: " +
+        "that of --text)",
+      collect,
+    )
+    .option("--calibration-tokens <n>", "tokens of it (default: 4096)", wholeNumber("--calibration-tokens", 1, 10_000_000))
     .option("--no-report", "do not measure how much of the parent's function was kept")
     .action(execute);
   resolvedBy(command, settings);
@@ -155,7 +161,7 @@ async function execute(model: string | undefined, flags: ConvertFlags, command: 
     });
   const { models, recipe, dtype } = await requestedConversion(model, flags, command);
   requireOutFlag(flags, command);
-  const acceptFinished = flags.report && !hasPrompts(recipe);
+  const acceptFinished = flags.report && !measuresRouter(recipe);
   const saves = flags.format === "megatron" ? flags.out : undefined;
   if (saves !== undefined) await requireReleasePlace(saves);
   const making = saves === undefined ? flags : { ...flags, out: releaseFolder(saves) };

@@ -190,6 +190,11 @@ export function adapterRows(key: string, adapter: AdapterFacts | null): [string,
 function routerWords({ routerInit, routerStd }: SurgeryPlan["recipe"]): string {
   if (routerInit === null) return routerStd === 0 ? "all zero" : `normal, standard deviation ${routerStd}`;
   if (routerInit.kind === "uniform_random") return "uniform between -1 and 1 over the root of the hidden size";
+  if (routerInit.kind === "centroids") {
+    const { text } = routerInit;
+    const words = text === null ? "text" : `${text.tokens} tokens of ${markdownText(text.source)}`;
+    return `centroids of what each layer's FFN of the parent reads on ${words}`;
+  }
   return `from the base's ${routerInit.kind === "hidden" ? "hidden states" : "token embeddings"} of prompts`;
 }
 

@@ -10,7 +10,7 @@ import { plannedWeightBytes, type WriteDtype } from "../../files/checkpoint/writ
 import { modelName } from "../../files/hub/reference.js";
 import { requireAgreement } from "../planning/agree.js";
 import { planUpcycle, type PlannedSlot, type SurgeryPlan } from "../planning/plan.js";
-import { recipeName, type UpcycleRecipe } from "../planning/recipe.js";
+import { measuresRouter, promptsOf, recipeName, type UpcycleRecipe } from "../planning/recipe.js";
 import type { RouterRows } from "../planning/router-rows.js";
 import { megatronObstacles } from "../../model/decoder/megatron.js";
 import { ownFamily, type DecoderSpec } from "../../model/decoder/types.js";
@@ -30,7 +30,7 @@ import {
   type SourceOptions,
   type Surgery,
 } from "./make.js";
-import { calibratedRecipe, hasPrompts, promptedRouter, type MeasureEvent, type MeasureTools } from "./measure.js";
+import { calibratedRecipe, measuredRouter, type MeasureEvent, type MeasureTools } from "./measure.js";
 import { readParentCard } from "./parent-card.js";
 import { adapterFacts, adapterWords, sourceName, sourceOf, type Parents } from "./parents.js";
 import { precisionsOf } from "./precision.js";
@@ -42,7 +42,7 @@ interface UpcycleOptions extends SourceOptions {
   /** Further dense models, 1 and up in the recipe's `parents`; `source` is the base. */
   readonly parents?: readonly ModelSource[] | undefined;
   readonly recipe: UpcycleRecipe;
-  /** The rows of a router that is made from prompts (`promptRouter`). A plan can be made without them. */
+  /** The rows of a router that is measured (`promptRouter`, `centroidRouter`). A plan can be made without them. */
   readonly routerRows?: RouterRows | undefined;
   /** Precision of the routers; if left out that of all other tensors (some families have theirs in float32 anyway). */
   readonly routerDtype?: WriteDtype | undefined;
@@ -77,7 +77,7 @@ export type Conversion = MadeModel<ConversionPlan, ConversionDetails>;
 export function upcycling(options: UpcycleOptions): Surgery<ConversionPlan, ConversionDetails> {
   const { source, parents = [], recipe, routerRows } = options;
   const sources = [source, ...parents] as const;
-  const [calibrates, prompts] = [needsCalibration(recipe), hasPrompts(recipe) && routerRows === undefined];
+  const [calibrates, measures] = [needsCalibration(recipe), measuresRouter(recipe) && routerRows === undefined];
   return {
     sources,
     plansByMeasuring: calibrates,
@@ -87,7 +87,7 @@ export function upcycling(options: UpcycleOptions): Surgery<ConversionPlan, Conv
     prepare: (opened, planned) =>
       prepare(opened, planned, [sourceName(source), ...parents.map(sourceName)], options.format),
     card: ({ card, damage }, preservation) => modelCard({ ...card, preservation, damage: damageWords(damage) }),
-    ...(calibrates || prompts ? { measured: (tools) => measured(options, tools) } : {}),
+    ...(calibrates || measures ? { measured: (tools) => measured(options, tools) } : {}),
   };
 }
 
@@ -128,12 +128,13 @@ async function* measured(
   options: UpcycleOptions,
   tools: MeasureTools,
 ): AsyncGenerator<MeasureEvent, Surgery<ConversionPlan, ConversionDetails>, undefined> {
-  const { source, recipe } = options;
-  const calibrates = needsCalibration(recipe);
+  const { source, routerRows: given } = options;
   await requirePlannable(options);
-  const routerRows =
-    options.routerRows ?? (hasPrompts(recipe) ? yield* promptedRouter(source, recipe, tools) : undefined);
-  const complete = calibrates ? yield* calibratedRecipe(source, recipe, routerRows, tools) : recipe;
+  const measures = measuresRouter(options.recipe) && given === undefined;
+  const { recipe, rows: routerRows } = measures
+    ? yield* measuredRouter(source, options.recipe, tools)
+    : { recipe: options.recipe, rows: given };
+  const complete = needsCalibration(recipe) ? yield* calibratedRecipe(source, recipe, routerRows, tools) : recipe;
   return upcycling({ ...options, recipe: complete, routerRows });
 }
 
@@ -167,9 +168,11 @@ function requireComplete({ plan: { data, recipe, outputs } }: ConversionPlan): v
   const isMissing = ({ value }: PlannedSlot): boolean =>
     value.op === "data" && !data.some(({ name }) => name === value.name);
   if (!outputs.some(isMissing)) return;
-  throw inputError("the router is to be made from prompts, and its rows were not given", {
+  const [from, maker] =
+    promptsOf(recipe) === null ? ["centroids", "centroidRouter"] : ["prompts", "promptRouter"];
+  throw inputError(`the router is to be made from ${from}, and its rows were not given`, {
     where: `recipe ${recipeName(recipe)}`,
-    hint: "make them with promptRouter",
+    hint: `make them with ${maker}`,
   });
 }
 

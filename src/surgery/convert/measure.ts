@@ -1,11 +1,12 @@
-/** Measures on text what upcycling needs before it plans: router rows from prompts, and calibrated scaling factors. */
+/** Measures on text what upcycling needs before it plans: router rows, and calibrated scaling factors. */
 import { interruptedError } from "../../base/errors.js";
 import { eventsOf } from "../../base/events.js";
 import type { Backend } from "../../engine/runtime/runtime.js";
 import type { ModelSource } from "../../files/checkpoint/model-source.js";
 import { calibrate } from "../calibration/calibrate.js";
+import { centroidRouter, type CentroidRouter } from "../calibration/centroid-router.js";
 import { promptRouter } from "../calibration/prompt-router.js";
-import type { UpcycleRecipe } from "../planning/recipe.js";
+import { promptsOf, type UpcycleRecipe } from "../planning/recipe.js";
 import type { RouterRows } from "../planning/router-rows.js";
 
 /** What runs the parent, and on which text. */
@@ -13,7 +14,9 @@ export interface MeasureTools {
   readonly backend: Backend;
   /** Text files or folders; none: built-in text, or random ids for a model without tokenizer. */
   readonly text?: readonly string[] | undefined;
-  /** Threads that read prompts (the router's last bits depend on it), and threads that calibrate. */
+  /** Tokens of that text to measure on; 4096 when left out. */
+  readonly tokens?: number | undefined;
+  /** Threads that read what routers are made from (their last bits depend on it), and threads that calibrate. */
   readonly threads: { readonly prompts: number; readonly calibration: number };
   readonly signal?: AbortSignal | undefined;
 }
@@ -23,15 +26,63 @@ export type MeasureEvent =
   /** `done` of `total` layers have read the prompts. */
   | { readonly type: "prompts"; readonly done: number; readonly total: number }
   | { readonly type: "warning"; readonly words: string }
+  /** `done` of `total` layers have read the text that something is measured on. */
+  | { readonly type: "reading"; readonly done: number; readonly total: number }
   /** `source` says in words what the tokens are. */
-  | { readonly type: "calibrated"; readonly tokens: number; readonly source: string };
+  | { readonly type: "calibrated"; readonly tokens: number; readonly source: string }
+  /** The shares of tokens in the smallest and the largest of all layers' clusters. */
+  | {
+      readonly type: "clustered";
+      readonly tokens: number;
+      readonly source: string;
+      readonly smallest: number;
+      readonly largest: number;
+    };
 
-/** Whether a recipe's router is made from prompts instead of drawn. */
-export const hasPrompts = ({ routerInit }: UpcycleRecipe): boolean =>
-  routerInit !== null && routerInit.kind !== "uniform_random";
+/** The recipe with its router's rows, as far as they are measured. */
+interface MeasuredRouter {
+  readonly recipe: UpcycleRecipe;
+  readonly rows: RouterRows;
+}
+
+/** The rows of a router that is made from prompts or of centroids. Throws like `promptRouter` and `centroidRouter`. */
+export async function* measuredRouter(
+  source: ModelSource,
+  recipe: UpcycleRecipe,
+  tools: MeasureTools,
+): AsyncGenerator<MeasureEvent, MeasuredRouter, undefined> {
+  if (promptsOf(recipe) !== null) return { recipe, rows: yield* promptedRouter(source, recipe, tools) };
+  const { backend, threads, text, tokens, signal } = tools;
+  const read = eventsOf<MeasureEvent, CentroidRouter>((tell, stop) => {
+    const onLayer = (done: number, total: number): void => tell({ type: "reading", done, total });
+    return centroidRouter({ source, recipe, text, tokens, threads: threads.prompts, backend, signal: stop, onLayer });
+  }, signal);
+  const made = yield* interruptible(read, signal);
+  const clusters = made.clusters.filter((layer) => layer !== null);
+  const measured = { tokens: made.tokens, source: made.source };
+  yield {
+    type: "clustered",
+    ...measured,
+    smallest: Math.min(...clusters.map(({ smallest }) => smallest)),
+    largest: Math.max(...clusters.map(({ largest }) => largest)),
+  };
+  return { recipe: { ...recipe, routerInit: { kind: "centroids", text: measured } }, rows: made.rows };
+}
+
+/** What is told while something is read; where it was stopped, the error says that nothing was written. */
+async function* interruptible<Result>(
+  read: AsyncGenerator<MeasureEvent, Result, undefined>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<MeasureEvent, Result, undefined> {
+  try {
+    return yield* read;
+  } catch (cause) {
+    throw signal?.aborted === true ? interruptedError("stopped while reading text, nothing was written") : cause;
+  }
+}
 
 /** The rows of a router made from prompts. Throws like `promptRouter`, interruptedError when the signal fires. */
-export async function* promptedRouter(
+async function* promptedRouter(
   source: ModelSource,
   recipe: UpcycleRecipe,
   { backend, threads, signal }: MeasureTools,
@@ -54,13 +105,14 @@ export async function* calibratedRecipe(
   source: ModelSource,
   recipe: UpcycleRecipe,
   routerRows: RouterRows | undefined,
-  { backend, text, threads, signal }: MeasureTools,
+  { backend, text, tokens, threads, signal }: MeasureTools,
 ): AsyncGenerator<MeasureEvent, UpcycleRecipe, undefined> {
   const measured = await calibrate({
     source,
     recipe,
     routerRows,
     text,
+    tokens,
     threads: threads.calibration,
     backend,
     signal,

@@ -52,6 +52,10 @@ export const recipeSchema = z.object({
         kind: z.enum(["hidden", "cheap_embed"]),
         prompts: z.array(z.object({ positive: z.array(z.string()), negative: z.array(z.string()) })),
       }),
+      z.object({
+        kind: z.literal("centroids"),
+        text: z.object({ tokens: z.int(), source: z.string() }).nullable(),
+      }),
       z.object({ kind: z.literal("uniform_random") }),
     ])
     .nullable()
@@ -160,9 +164,9 @@ function mutable({
         ? null
         : { ...sharedParent, prompts: sharedParent.prompts === null ? null : texts(sharedParent.prompts) },
     routerInit:
-      routerInit === null || routerInit.kind === "uniform_random"
-        ? routerInit
-        : { kind: routerInit.kind, prompts: routerInit.prompts.map(texts) },
+      routerInit !== null && "prompts" in routerInit
+        ? { kind: routerInit.kind, prompts: routerInit.prompts.map(texts) }
+        : routerInit,
   };
 }
 

@@ -26,7 +26,7 @@ import { slotsOfDraft, type Draft } from "./draft.js";
 import { columnsOf, fill, normal, pad, read, rowsOf, scale, type MatrixAxis, type Expr } from "./expr.js";
 import { ffnOf, ffnTensors, isFfnPart, isOutputPart, moeFfnOf, type FfnPart } from "./ffn-tensors.js";
 import { chosenLayers } from "./layers.js";
-import type { ExpertParent, UpcycleRecipe } from "./recipe.js";
+import { promptsOf, type ExpertParent, type UpcycleRecipe } from "./recipe.js";
 import { partSize } from "./recipe-source.js";
 import { layerFactors, type Factors } from "./scaling.js";
 import { routerOf, type Target } from "./targets.js";
@@ -63,8 +63,7 @@ function checkShared({ shared, sharedParent, routerInit }: UpcycleRecipe, { shar
   if (shared === null && sharedParent === null) return;
   if (sharedExpert === null) throw inputError("it has no shared expert");
   if (sharedParent === null) return;
-  const prompted = routerInit !== null && routerInit.kind !== "uniform_random";
-  if (prompted && sharedExpert.gated && sharedParent.prompts === null)
+  if (promptsOf({ routerInit }) !== null && sharedExpert.gated && sharedParent.prompts === null)
     throw inputError("its shared expert has a gate, for which there are no prompts");
   if (!sharedExpert.gated && sharedParent.prompts !== null)
     throw inputError("its shared expert has no gate that prompts could make");

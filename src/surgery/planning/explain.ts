@@ -91,7 +91,7 @@ function describe(expr: Expr, rowCount: number, words: Words): string {
     case "mean":
       return describeMean(expr.parts.map((part) => inner(part).replace(/^copy of /, "")));
     case "data":
-      return `${expr.rowCount} rows made from prompts or drawn uniformly${repeats(expr.repeat)}`;
+      return `${expr.rowCount} rows made from prompts or from text, or drawn uniformly${repeats(expr.repeat)}`;
     case "normal": {
       const drawn = rowCount / expr.repeat;
       const rows = `${drawn} row${drawn === 1 ? "" : "s"}`;

@@ -10,8 +10,8 @@ export type Expr =
   /** A source tensor, unchanged. `source` says which of several parents it belongs to; left out, the first. */
   | { readonly op: "read"; readonly key: string; readonly source?: number }
   /**
-   * A matrix of `rowCount` rows that the plan carries under `name`, each row `repeat` times in a row: router rows made
-   * from prompts.
+   * A matrix of `rowCount` rows that the plan carries under `name`, each row `repeat` times in a row: router rows that
+   * were made for this model.
    */
   | {
       readonly op: "data";

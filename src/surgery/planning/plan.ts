@@ -45,7 +45,7 @@ export interface PlannedSlot {
 
 /**
  * Plans the upcycling of `source`. Where there are several parents it is the base, and the others must agree with it
- * (`agree.ts`). `rows` are those of a router that is made from prompts; without them the plan of such a recipe can be
+ * (`agree.ts`). `rows` are those of a router that is measured; without them the plan of such a recipe can be
  * shown, but not executed. Throws inputError for a recipe or target that cannot work with this source,
  * saying what would.
  */

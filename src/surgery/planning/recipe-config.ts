@@ -38,12 +38,13 @@ export function recipeFromConfig(
 type RouterConfig = Exclude<RecipeConfig["router"], string>;
 
 function initOf({ init, prompts }: RouterConfig): RouterInit | null {
-  if (init === "normal" || init === "uniform_random") {
+  if (init === "normal" || init === "uniform_random" || init === "centroids") {
     if (prompts !== undefined)
       throw inputError(`prompts are for the inits hidden and cheap_embed, this one is ${init}`, {
         where: "router",
         hint: "say init: hidden, or leave the prompts out",
       });
+    if (init === "centroids") return { kind: init, text: null };
     return init === "normal" ? null : { kind: init };
   }
   if (prompts === undefined)

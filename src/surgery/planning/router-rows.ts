@@ -1,5 +1,5 @@
 /**
- * Router rows that are made from prompts or drawn from a uniform distribution. They are no expression of the parents'
+ * Router rows that are made from prompts or from inputs of FFNs, or drawn from a uniform distribution. They are no expression of the parents'
  * tensors, so a plan carries them as data: one matrix [E, H] for each layer with experts (E copies of the FFN, H the
  * model's hidden size).
  */
@@ -8,7 +8,7 @@ import { randomStream } from "../../base/random.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { slotKey } from "../../model/tensors/slots.js";
 import { chosenLayers } from "./layers.js";
-import { recipeName, type UpcycleRecipe } from "./recipe.js";
+import { recipeName, type RecipeShape, type UpcycleRecipe } from "./recipe.js";
 
 /** A matrix that expressions of a plan name, row-major. */
 export interface PlanMatrix {
@@ -23,7 +23,7 @@ export interface PlanMatrix {
 export type RouterRows = readonly (Float32Array | null)[];
 
 /**
- * The data of a plan, named like the router's slot. Without `rows` a router made from prompts has none yet: such a plan
+ * The data of a plan, named like the router's slot. Without `rows` a router that is to be measured has none yet: such a plan
  * can be printed, not executed. Throws inputError for rows that do not fit the model.
  */
 export function routerData(
@@ -38,12 +38,12 @@ export function routerData(
   return layers.flatMap((layer) =>
     rows === undefined || routerInit.kind === "uniform_random"
       ? drawnMatrices(source, recipe, layer)
-      : promptedMatrices(source, recipe, layer, rows),
+      : measuredMatrices(source, recipe, layer, rows),
   );
 }
 
-/** The router's rows: one for each copy, or for each part of the one copy that is split. */
-function rowCountOf({ expansion, topK, granularity }: UpcycleRecipe): number {
+/** How many rows the router has: one for each copy, or for each part of the one copy that is split. */
+export function rowCountOf({ expansion, topK, granularity }: RecipeShape): number {
   return expansion === 1 && topK < granularity ? granularity : expansion;
 }
 
@@ -57,7 +57,7 @@ function drawnMatrices({ hidden }: DecoderSpec, recipe: UpcycleRecipe, layer: nu
   return [drawn(router, rowCountOf(recipe)), ...(recipe.sharedParent === null ? [] : [drawn(gate, 1)])];
 }
 
-function promptedMatrices(
+function measuredMatrices(
   { hidden }: DecoderSpec,
   recipe: UpcycleRecipe,
   layer: number,
