@@ -14,6 +14,7 @@ import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/conv
 import { factorRuns } from "../surgery/convert/record.js";
 import type { WorkflowResult, WorkflowThreads } from "../surgery/convert/workflow.js";
 import { explainExpectation, explainPlan } from "../surgery/planning/explain.js";
+import { utilities, type ExpertUtility } from "../surgery/planning/multiply.js";
 import { measuresRouter, recipeName } from "../surgery/planning/recipe.js";
 import { openContext, shownPath, type ContextOptions } from "./context.js";
 import { askedModel, fetchedSource, orAdapted } from "./model-folder.js";
@@ -42,6 +43,7 @@ import {
 interface ConvertFlags extends MakeFlags, RecipeFlags {
   readonly expertMultiply?: number;
   readonly topk?: number;
+  readonly multiplyBy?: ExpertUtility["by"];
   readonly routerDtype?: DtypeName;
   readonly format?: "hf" | "megatron";
   /** False after --no-report. */
@@ -64,8 +66,13 @@ export function convertCommand(): Command {
     )
     .option(
       "--topk <t>",
-      "experts per token with --expert-multiply (default: m times the model's)",
+      "experts per token with --expert-multiply (default: m times the model's; the model's own with --multiply-by)",
       wholeNumber("--topk", 1),
+    )
+    .option(
+      "--multiply-by <what>",
+      `with --expert-multiply, copy experts of more ${utilities.join(" or ")} more often, measured on text`,
+      oneOf("--multiply-by", utilities),
     )
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
     .option(
@@ -153,11 +160,15 @@ async function fetchedSources(
 }
 
 async function execute(model: string | undefined, flags: ConvertFlags, command: Command): Promise<void> {
-  const { expertMultiply, topk } = flags;
+  const { expertMultiply, topk, multiplyBy } = flags;
   if (expertMultiply !== undefined) return multiply(model, { ...flags, expertMultiply }, command);
   if (topk !== undefined)
     throw inputError("goes with --expert-multiply; a recipe's T says how many experts a token gets", {
       where: "--topk",
+    });
+  if (multiplyBy !== undefined)
+    throw inputError("goes with --expert-multiply, which says how many experts there will be", {
+      where: "--multiply-by",
     });
   const { models, recipe, dtype } = await requestedConversion(model, flags, command);
   requireOutFlag(flags, command);
@@ -211,7 +222,7 @@ async function multiply(
   const asked = await askedModel(model);
   await requireBeforehand([asked], flags);
   const context = openContext(contextOf(flags));
-  const source = await fetchedSource(asked, flags.json, flags.dryRun === true ? "headers" : "all");
+  const source = await fetchedSource(asked, flags.json, flags.dryRun === true && flags.multiplyBy === undefined ? "headers" : "all");
   await runMultiply(source, recipe, flags, context);
 }
 

@@ -192,7 +192,7 @@ export function workflowView(terminal: Terminal, doing?: string): (event: Workfl
         terminal.note(`warning: ${event.words}`);
         break;
       case "reading":
-        terminal.progress(`reading text  layer ${event.done} of ${event.total}`);
+        terminal.progress(`reading text  ${event.done} of ${event.total}`);
         if (event.done === event.total) terminal.settle();
         break;
       case "clustered":

@@ -51,7 +51,7 @@ export async function evaluateStreamed(
   block: DecoderBlock,
   activations: readonly ArrayData[],
   stream: StreamSettings,
-): Promise<Float32Array> {
+): Promise<ArrayData> {
   const { graph, params } = block;
   const keys = new Map<ValueId, string>();
   const computed = new Map<ValueId, ArrayData>();
@@ -69,7 +69,7 @@ export async function evaluateStreamed(
     node.out.forEach((id, i) => computed.set(id, at(outputs, i)));
     for (const id of node.in) if (lastUse.get(id) === index) computed.delete(id);
   }
-  return computed.get(at(graph.outputs, 0)) as Float32Array;
+  return computed.get(at(graph.outputs, 0)) as ArrayData;
 }
 
 /** For each value the node that reads it last; outputs are never done with. */

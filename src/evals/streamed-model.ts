@@ -22,6 +22,8 @@ export interface StreamedModel extends RunnableModel {
   ffn(layer: number, x: Float32Array): Promise<Float32Array>;
   /** What one layer's FFN reads of x [rows, H], behind its norm. */
   ffnInput(layer: number, x: Float32Array): Promise<Float32Array>;
+  /** How many rows of x [rows, H] each expert of a layer with experts serves. */
+  load(layer: number, x: Float32Array): Promise<Int32Array>;
   /** x [rows, H] -> what the head reads [rows, H]. */
   final(x: Float32Array): Promise<Float32Array>;
   /** Logits [rows, count] of tokens `first` to `first + count` of the vocabulary, for hidden states from `final`. */
@@ -62,8 +64,8 @@ export async function openStreamedModel(
     weightElements,
     checkpoint: () => signal?.throwIfAborted(),
   };
-  const run = (block: DecoderBlock, ...activations: ArrayData[]): Promise<Float32Array> =>
-    evaluateStreamed(block, activations, stream);
+  const run = async (block: DecoderBlock, ...activations: ArrayData[]): Promise<Float32Array> =>
+    (await evaluateStreamed(block, activations, stream)) as Float32Array;
   const rowsOf = (x: Float32Array): number => x.length / width;
   const model: StreamedModel = {
     dir,
@@ -78,6 +80,7 @@ export async function openStreamedModel(
     ffn: (layer, x) => run(blocks.ffn(layer, rowsOf(x)), x),
     // Where there is no norm the block has no nodes, and its input is its output.
     ffnInput: async (layer, x) => (await run(blocks.ffnInput(layer, rowsOf(x)), x)) ?? x,
+    load: async (layer, x) => (await evaluateStreamed(blocks.load(layer, rowsOf(x)), [x], stream)) as Int32Array,
     final: (x) => run(blocks.final(rowsOf(x)), x),
     async head(hidden, first, count) {
       const rows = await weights.readRows(

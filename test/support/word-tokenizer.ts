@@ -24,3 +24,6 @@ export function withWordTokenizer(dir: string): string {
 
 /** The token of each word of a text that is split at spaces. */
 export const wordIds = (text: string): number[] => text.split(" ").map((word) => words.indexOf(word));
+
+/** The word of a token. */
+export const wordOf = (id: number): string => words[id] ?? "<unk>";

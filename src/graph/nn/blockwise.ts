@@ -41,6 +41,8 @@ interface BlockwiseDecoder {
   ffn(layer: number, rows: number): DecoderBlock;
   /** x [N, H] -> what the FFN and its router read [N, H] */
   ffnInput(layer: number, rows: number): DecoderBlock;
+  /** x [N, H] -> how many of the tokens each expert of the layer serves [E]; for layers with experts. */
+  load(layer: number, rows: number): DecoderBlock;
   /** x [N, H] -> what the head reads [N, H] */
   final(rows: number): DecoderBlock;
   /**
@@ -92,6 +94,11 @@ export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
       ),
     ffnInput: (layer, rows) =>
       block(oneSequence(rows), stream(rows), (ctx, x) => ffnInput(ctx, x, layer, sharedInput(ctx, x, layer))),
+    load: (layer, rows) =>
+      block(oneSequence(rows), stream(rows), (ctx, x) => {
+        ffnBranch(ctx, x, at(spec.layers, layer), layer, sharedInput(ctx, x, layer));
+        return at(ctx.routers, 0).counts;
+      }),
     final: (rows) => block(oneSequence(rows), stream(rows), finalHidden),
     head: (rows, columns) =>
       block(oneSequence(rows), stream(rows), ({ b }, hidden) => {

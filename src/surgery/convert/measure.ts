@@ -5,7 +5,9 @@ import type { Backend } from "../../engine/runtime/runtime.js";
 import type { ModelSource } from "../../files/checkpoint/model-source.js";
 import { calibrate } from "../calibration/calibrate.js";
 import { centroidRouter, type CentroidRouter } from "../calibration/centroid-router.js";
+import { expertUtility, type MeasuredUtility } from "../calibration/expert-utility.js";
 import { promptRouter } from "../calibration/prompt-router.js";
+import type { ExpertUtility } from "../planning/multiply.js";
 import { promptsOf, type UpcycleRecipe } from "../planning/recipe.js";
 import type { RouterRows } from "../planning/router-rows.js";
 
@@ -26,7 +28,7 @@ export type MeasureEvent =
   /** `done` of `total` layers have read the prompts. */
   | { readonly type: "prompts"; readonly done: number; readonly total: number }
   | { readonly type: "warning"; readonly words: string }
-  /** `done` of `total` layers have read the text that something is measured on. */
+  /** `done` of `total` layers, or of sequences, have read the text that something is measured on. */
   | { readonly type: "reading"; readonly done: number; readonly total: number }
   /** `source` says in words what the tokens are. */
   | { readonly type: "calibrated"; readonly tokens: number; readonly source: string }
@@ -98,6 +100,21 @@ async function* promptedRouter(
   } catch (cause) {
     throw signal?.aborted === true ? interruptedError("stopped while reading prompts, nothing was written") : cause;
   }
+}
+
+/** What each expert of a mixture is worth. Throws like `expertUtility`. */
+export async function* measuredUtility(
+  source: ModelSource,
+  by: ExpertUtility["by"],
+  { backend, threads, text, tokens, signal }: MeasureTools,
+): AsyncGenerator<MeasureEvent, MeasuredUtility, undefined> {
+  const read = eventsOf<MeasureEvent, MeasuredUtility>((tell, stop) => {
+    const onPart = (done: number, total: number): void => tell({ type: "reading", done, total });
+    return expertUtility({ source, by, text, tokens, threads: threads.prompts, backend, signal: stop, onPart });
+  }, signal);
+  const measured = yield* interruptible(read, signal);
+  yield { type: "calibrated", tokens: measured.tokens, source: measured.source };
+  return measured;
 }
 
 /** The recipe with the factors that were measured on the parent. Throws like `calibrate`. */
