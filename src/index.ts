@@ -99,6 +99,8 @@ export {
   type CentroidRouterOptions,
   type LayerClusters,
 } from "./surgery/calibration/centroid-router.js";
+export { activationSplit, type MeasuredSplit, type SplitOptions } from "./surgery/calibration/activation-split.js";
+export { expertUtility, type MeasuredUtility, type UtilityOptions } from "./surgery/calibration/expert-utility.js";
 export { promptRouter, type PromptRouter, type PromptRouterOptions } from "./surgery/calibration/prompt-router.js";
 export { surveyRecipe, type TargetVerdict } from "./surgery/planning/survey.js";
 export { servingOf, type Program, type Serving, type Support } from "./surgery/planning/serving.js";

@@ -97,6 +97,11 @@ export function withRecipe(command: Command): Command {
     .option("--drop <ratio>", "Drop-Upcycling: share of each expert's units drawn afresh", realNumber("--drop", 0, 1))
     .option("--permute", "give every expert's hidden units an order of their own")
     .option("--shared <n>", "hidden units of the FFN that go to a shared expert", wholeNumber("--shared", 1))
+    .option(
+      "--split <how>",
+      "hidden units go to the parts of one copy by order, or by activation on text (CMoE; makes the router too)",
+      oneOf("--split", ["order", "activation"]),
+    )
     .option("--layers <list>", "layers that get experts: all, even, odd, 0,4-7,12- (default: all)")
     .option("--pad", "fill the FFN with zero units where G does not divide its size")
     .option("--correction-bias", "routers with a bias that training can balance experts with")
@@ -140,7 +145,7 @@ async function mergekitConversion(
   model: string | undefined,
   flags: RecipeFlags & { readonly mergekit: string },
 ): Promise<RequestedConversion> {
-  const { recipe, mergekit, others, experts, shared, routerInit } = flags;
+  const { recipe, mergekit, others, experts, shared, split, routerInit } = flags;
   if (model !== undefined || recipe !== undefined) {
     throw inputError(
       "--mergekit says which models become experts, " +
@@ -148,8 +153,12 @@ async function mergekitConversion(
       { hint: "leave it out" },
     );
   }
-  if (experts !== undefined || shared !== undefined)
-    throw inputError(`${experts === undefined ? "--shared" : "--experts"} does not go with --mergekit`);
+  const cutting = [
+    ["--experts", experts],
+    ["--shared", shared],
+    ["--split", split],
+  ].find(([, value]) => value !== undefined);
+  if (cutting !== undefined) throw inputError(`${cutting[0]} does not go with --mergekit`);
   if (routerInit !== undefined)
     throw inputError("--router-init does not go with --mergekit, whose gate_mode says what router rows start from");
   const file = shownPath(mergekit);
@@ -219,6 +228,7 @@ const sameNames = [
   "drop",
   "permute",
   "shared",
+  "split",
   "layers",
   "pad",
   "correctionBias",

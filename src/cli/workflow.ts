@@ -201,6 +201,12 @@ export function workflowView(terminal: Terminal, doing?: string): (event: Workfl
             `${percent(event.smallest, 2)} to ${percent(event.largest, 2)} of them`,
         );
         break;
+      case "split":
+        terminal.note(
+          `split by activation on ${event.tokens} tokens of ${event.source}: a unit of the shared expert is active for ` +
+            `${percent(event.sharedRate, 2)} of them, another for ${percent(event.routedRate, 2)}`,
+        );
+        break;
       case "calibrated":
         terminal.note(`calibrated on ${event.tokens} tokens of ${event.source}`);
         break;

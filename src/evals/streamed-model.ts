@@ -22,6 +22,8 @@ export interface StreamedModel extends RunnableModel {
   ffn(layer: number, x: Float32Array): Promise<Float32Array>;
   /** What one layer's FFN reads of x [rows, H], behind its norm. */
   ffnInput(layer: number, x: Float32Array): Promise<Float32Array>;
+  /** The activations [rows, F] of a dense FFN's hidden units, for what it reads [rows, H]. */
+  units(layer: number, inputs: Float32Array): Promise<Float32Array>;
   /** How many rows of x [rows, H] each expert of a layer with experts serves. */
   load(layer: number, x: Float32Array): Promise<Int32Array>;
   /** x [rows, H] -> what the head reads [rows, H]. */
@@ -80,6 +82,7 @@ export async function openStreamedModel(
     ffn: (layer, x) => run(blocks.ffn(layer, rowsOf(x)), x),
     // Where there is no norm the block has no nodes, and its input is its output.
     ffnInput: async (layer, x) => (await run(blocks.ffnInput(layer, rowsOf(x)), x)) ?? x,
+    units: (layer, inputs) => run(blocks.units(layer, rowsOf(inputs)), inputs),
     load: async (layer, x) => (await evaluateStreamed(blocks.load(layer, rowsOf(x)), [x], stream)) as Int32Array,
     final: (x) => run(blocks.final(rowsOf(x)), x),
     async head(hidden, first, count) {

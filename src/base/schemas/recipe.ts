@@ -116,6 +116,13 @@ export const recipeConfigSchema = z
       .union([routerSchema, recipeKeys.router.unwrap()])
       .default("topk-softmax")
       .describe(`${recipeKeys.router.description} Or a block of keys that also says what its rows start from.`),
+    split: z
+      .enum(["order", "activation"])
+      .default("order")
+      .describe(
+        "How hidden units go to the parts: in their order, or by when they are active on text (CMoE; E1, upcycle " +
+          "convert only), which makes the router too.",
+      ),
     seed: z.int().min(0).default(0).describe("Of everything that is drawn."),
   })
   .describe("How a dense model is turned into a mixture of experts.");

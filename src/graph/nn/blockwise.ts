@@ -17,6 +17,7 @@ import {
   embedded,
   ffnBranch,
   ffnInput,
+  ffnUnits,
   finalHidden,
   headLogits,
   netContext,
@@ -41,6 +42,8 @@ interface BlockwiseDecoder {
   ffn(layer: number, rows: number): DecoderBlock;
   /** x [N, H] -> what the FFN and its router read [N, H] */
   ffnInput(layer: number, rows: number): DecoderBlock;
+  /** What a dense FFN reads [N, H] -> the activations of its hidden units [N, F]. */
+  units(layer: number, rows: number): DecoderBlock;
   /** x [N, H] -> how many of the tokens each expert of the layer serves [E]; for layers with experts. */
   load(layer: number, rows: number): DecoderBlock;
   /** x [N, H] -> what the head reads [N, H] */
@@ -94,6 +97,12 @@ export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
       ),
     ffnInput: (layer, rows) =>
       block(oneSequence(rows), stream(rows), (ctx, x) => ffnInput(ctx, x, layer, sharedInput(ctx, x, layer))),
+    units: (layer, rows) =>
+      block(oneSequence(rows), stream(rows), (ctx, x) => {
+        const { ffn } = at(spec.layers, layer);
+        if (ffn.kind === "moe") throw new Error(`layer ${layer} has experts, not one FFN`);
+        return ffnUnits(ctx, x, ffn, layer);
+      }),
     load: (layer, rows) =>
       block(oneSequence(rows), stream(rows), (ctx, x) => {
         ffnBranch(ctx, x, at(spec.layers, layer), layer, sharedInput(ctx, x, layer));

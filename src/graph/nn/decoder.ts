@@ -501,12 +501,17 @@ function rotate(ctx: Context, y: ValueId, rope: Rope, heads: number, headDim: nu
 function ffn(ctx: Context, x: ValueId, { ffn: spec }: LayerSpec, layer: number): ValueId {
   if (spec.kind === "moe") return moe(ctx, x, spec, layer);
   const { b, param } = ctx;
+  return b.linear(ffnUnits(ctx, x, spec, layer), param("down", layer), spec.bias ? param("downBias", layer) : undefined);
+}
+
+/** The activations of a dense FFN's hidden units: x [N, H], which it reads -> [N, F]. */
+export function ffnUnits(ctx: Context, x: ValueId, spec: DenseFfn, layer: number): ValueId {
+  const { b, param } = ctx;
   const bias = (part: SlotPart): ValueId | undefined => (spec.bias ? param(part, layer) : undefined);
   const up = b.linear(x, param("up", layer), bias("upBias"));
-  const inner = spec.gated
+  return spec.gated
     ? gated(ctx, b.linear(x, param("gate", layer), bias("gateBias")), up, spec.activation, layer)
     : activated(ctx, up, spec.activation, layer);
-  return b.linear(inner, param("down", layer), bias("downBias"));
 }
 
 /** A gated unit act(gate) * up; SiLU's has a primitive of its own. */

@@ -11,7 +11,7 @@ import { modelName } from "../../files/hub/reference.js";
 import { requireAgreement } from "../planning/agree.js";
 import { planUpcycle, type PlannedSlot, type SurgeryPlan } from "../planning/plan.js";
 import { measuresRouter, promptsOf, recipeName, type UpcycleRecipe } from "../planning/recipe.js";
-import type { RouterRows } from "../planning/router-rows.js";
+import type { RouterRows, UnitOrders } from "../planning/router-rows.js";
 import { megatronObstacles } from "../../model/decoder/megatron.js";
 import { ownFamily, type DecoderSpec } from "../../model/decoder/types.js";
 import type { Slot } from "../../model/tensors/slots.js";
@@ -44,6 +44,8 @@ interface UpcycleOptions extends SourceOptions {
   readonly recipe: UpcycleRecipe;
   /** The rows of a router that is measured (`promptRouter`, `centroidRouter`). A plan can be made without them. */
   readonly routerRows?: RouterRows | undefined;
+  /** The order of hidden units in a split by activation (`activationSplit`). A plan can be made without them. */
+  readonly unitOrders?: UnitOrders | undefined;
   /** Precision of the routers; if left out that of all other tensors (some families have theirs in float32 anyway). */
   readonly routerDtype?: WriteDtype | undefined;
   /** `safetensors` if left out: a model folder of Hugging Face. */
@@ -131,11 +133,15 @@ async function* measured(
   const { source, routerRows: given } = options;
   await requirePlannable(options);
   const measures = measuresRouter(options.recipe) && given === undefined;
-  const { recipe, rows: routerRows } = measures
+  const {
+    recipe,
+    rows: routerRows,
+    orders: unitOrders,
+  } = measures
     ? yield* measuredRouter(source, options.recipe, tools)
-    : { recipe: options.recipe, rows: given };
+    : { recipe: options.recipe, rows: given, orders: options.unitOrders };
   const complete = needsCalibration(recipe) ? yield* calibratedRecipe(source, recipe, routerRows, tools) : recipe;
-  return upcycling({ ...options, recipe: complete, routerRows });
+  return upcycling({ ...options, recipe: complete, routerRows, unitOrders });
 }
 
 async function prepare(
@@ -169,7 +175,11 @@ function requireComplete({ plan: { data, recipe, outputs } }: ConversionPlan): v
     value.op === "data" && !data.some(({ name }) => name === value.name);
   if (!outputs.some(isMissing)) return;
   const [from, maker] =
-    promptsOf(recipe) === null ? ["centroids", "centroidRouter"] : ["prompts", "promptRouter"];
+    recipe.split !== null
+      ? ["a split by activation", "activationSplit"]
+      : promptsOf(recipe) === null
+        ? ["centroids", "centroidRouter"]
+        : ["prompts", "promptRouter"];
   throw inputError(`the router is to be made from ${from}, and its rows were not given`, {
     where: `recipe ${recipeName(recipe)}`,
     hint: `make them with ${maker}`,
@@ -199,14 +209,14 @@ async function cardOf(parents: Parents, { plan, dtype, weightBytes, warnings }: 
 
 function planFor(
   parents: Parents,
-  { recipe, routerRows, dtype, routerDtype = undefined, maxShardBytes, format }: UpcycleOptions,
+  { recipe, routerRows, unitOrders, dtype, routerDtype = undefined, maxShardBytes, format }: UpcycleOptions,
 ): ConversionPlan {
   const differences = requireAgreement(
     parents.map(({ dir, spec }) => ({ name: dir, spec })),
     recipe,
   );
   const [base, ...others] = parents;
-  const plan = planFormat(base.spec, recipe, routerRows, format);
+  const plan = planFormat(base.spec, recipe, { rows: routerRows, orders: unitOrders }, format);
   const { warnings: aboutPrecision, ...precisions } = precisionsOf(parents, plan, { dtype, routerDtype });
   const warnings = [
     ...plan.warnings,
@@ -232,10 +242,10 @@ function planFor(
 function planFormat(
   source: DecoderSpec,
   recipe: UpcycleRecipe,
-  rows: RouterRows | undefined,
+  { rows, orders }: { readonly rows: RouterRows | undefined; readonly orders: UnitOrders | undefined },
   format: WeightFormat | undefined,
 ): SurgeryPlan {
-  const plan = planUpcycle(source, recipe, rows);
+  const plan = planUpcycle(source, recipe, rows, orders);
   if (format !== "torch_dist" || recipe.target !== null || megatronObstacles(plan.target).length === 0) return plan;
-  return planUpcycle(source, { ...recipe, target: ownFamily }, rows);
+  return planUpcycle(source, { ...recipe, target: ownFamily }, rows, orders);
 }

@@ -4,12 +4,13 @@ import { eventsOf } from "../../base/events.js";
 import type { Backend } from "../../engine/runtime/runtime.js";
 import type { ModelSource } from "../../files/checkpoint/model-source.js";
 import { calibrate } from "../calibration/calibrate.js";
+import { activationSplit, type MeasuredSplit } from "../calibration/activation-split.js";
 import { centroidRouter, type CentroidRouter } from "../calibration/centroid-router.js";
 import { expertUtility, type MeasuredUtility } from "../calibration/expert-utility.js";
 import { promptRouter } from "../calibration/prompt-router.js";
 import type { ExpertUtility } from "../planning/multiply.js";
 import { promptsOf, type UpcycleRecipe } from "../planning/recipe.js";
-import type { RouterRows } from "../planning/router-rows.js";
+import type { RouterRows, UnitOrders } from "../planning/router-rows.js";
 
 /** What runs the parent, and on which text. */
 export interface MeasureTools {
@@ -32,6 +33,14 @@ export type MeasureEvent =
   | { readonly type: "reading"; readonly done: number; readonly total: number }
   /** `source` says in words what the tokens are. */
   | { readonly type: "calibrated"; readonly tokens: number; readonly source: string }
+  /** For which share of the tokens a unit of the shared expert, and another, is active, in the mean over layers. */
+  | {
+      readonly type: "split";
+      readonly tokens: number;
+      readonly source: string;
+      readonly sharedRate: number;
+      readonly routedRate: number;
+    }
   /** The shares of tokens in the smallest and the largest of all layers' clusters. */
   | {
       readonly type: "clustered";
@@ -45,14 +54,20 @@ export type MeasureEvent =
 interface MeasuredRouter {
   readonly recipe: UpcycleRecipe;
   readonly rows: RouterRows;
+  /** The order of hidden units where an FFN is split by activation. */
+  readonly orders?: UnitOrders | undefined;
 }
 
-/** The rows of a router that is made from prompts or of centroids. Throws like `promptRouter` and `centroidRouter`. */
+/**
+ * The rows of a router that is made from prompts, of centroids, or in a split by activation. Throws like `promptRouter`,
+ * `centroidRouter` and `activationSplit`.
+ */
 export async function* measuredRouter(
   source: ModelSource,
   recipe: UpcycleRecipe,
   tools: MeasureTools,
 ): AsyncGenerator<MeasureEvent, MeasuredRouter, undefined> {
+  if (recipe.split !== null) return yield* measuredSplit(source, recipe, tools);
   if (promptsOf(recipe) !== null) return { recipe, rows: yield* promptedRouter(source, recipe, tools) };
   const { backend, threads, text, tokens, signal } = tools;
   const read = eventsOf<MeasureEvent, CentroidRouter>((tell, stop) => {
@@ -69,6 +84,21 @@ export async function* measuredRouter(
     largest: Math.max(...clusters.map(({ largest }) => largest)),
   };
   return { recipe: { ...recipe, routerInit: { kind: "centroids", text: measured } }, rows: made.rows };
+}
+
+async function* measuredSplit(
+  source: ModelSource,
+  recipe: UpcycleRecipe,
+  { backend, threads, text, tokens, signal }: MeasureTools,
+): AsyncGenerator<MeasureEvent, MeasuredRouter, undefined> {
+  const read = eventsOf<MeasureEvent, MeasuredSplit>((tell, stop) => {
+    const onLayer = (done: number, total: number): void => tell({ type: "reading", done, total });
+    return activationSplit({ source, recipe, text, tokens, threads: threads.prompts, backend, signal: stop, onLayer });
+  }, signal);
+  const made = yield* interruptible(read, signal);
+  const measured = { tokens: made.tokens, source: made.source };
+  yield { type: "split", ...measured, sharedRate: made.sharedRate, routedRate: made.routedRate };
+  return { recipe: { ...recipe, split: { text: measured } }, rows: made.rows, orders: made.orders };
 }
 
 /** What is told while something is read; where it was stopped, the error says that nothing was written. */

@@ -84,6 +84,10 @@ export const recipeSchema = z.object({
   drop: z.number().default(recipeDefaults.drop),
   permute: z.boolean().default(recipeDefaults.permute),
   shared: z.int().nullable().default(recipeDefaults.shared),
+  split: z
+    .object({ text: z.object({ tokens: z.int(), source: z.string() }).nullable() })
+    .nullable()
+    .default(recipeDefaults.split),
   layers: z.string().default(recipeDefaults.layers),
   pad: z.boolean().default(recipeDefaults.pad),
   calibration: z.array(z.number().nullable()).nullable().default(recipeDefaults.calibration),

@@ -105,6 +105,8 @@ function describe(expr: Expr, rowCount: number, words: Words): string {
       return `${inner(expr.of)}, reordered in every ${expr.order.length} rows`;
     case "pad":
       return `${inner(expr.of)}, filled with zeros to ${expr.rowCount} x ${expr.columnCount}`;
+    case "pick":
+      return `${expr.count} ${expr.axis} of ${inner(expr.of).replace(/^copy of /, "")}, picked by activation`;
     case "noise":
       return `${inner(expr.of)}, plus ${describeNoise(expr)}`;
     case "redraw":

@@ -23,11 +23,12 @@ export function recipeFromConfig(
   config: Pick<RecipeConfig, "recipe"> & { readonly [K in keyof RecipeConfig]?: RecipeConfig[K] | undefined },
   extras: RecipeExtras = {},
 ): UpcycleRecipe {
-  const { recipe, router, noise, noiseFraction, target, ...same } = config;
+  const { recipe, router, noise, noiseFraction, target, split, ...same } = config;
   return upcycleRecipe(recipe, {
     ...same,
     order: typeof router === "object" ? router.order : router,
     routerInit: typeof router === "object" ? initOf(router) : undefined,
+    split: split === "activation" ? { text: null } : undefined,
     ...extras,
     target: target === undefined || target === "auto" ? null : familyOf(target),
     noise: noise === undefined ? undefined : noiseOf(noise, noiseFraction ?? 1),

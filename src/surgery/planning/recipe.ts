@@ -104,8 +104,8 @@ export const promptsOf = ({ routerInit }: Pick<UpcycleRecipe, "routerInit">): re
   routerInit?.kind === "hidden" || routerInit?.kind === "cheap_embed" ? routerInit.prompts : null;
 
 /** Whether the rows of a recipe's router are measured with the parent before anything is written. */
-export const measuresRouter = ({ routerInit }: Pick<UpcycleRecipe, "routerInit">): boolean =>
-  routerInit !== null && routerInit.kind !== "uniform_random";
+export const measuresRouter = ({ routerInit, split }: Pick<UpcycleRecipe, "routerInit" | "split">): boolean =>
+  split !== null || (routerInit !== null && routerInit.kind !== "uniform_random");
 
 /** The numbers in a recipe's name. */
 export interface RecipeShape {
@@ -161,6 +161,11 @@ export interface UpcycleRecipe extends RecipeShape {
    */
   readonly shared: number | null;
   /**
+   * The hidden units of one copy go to the shared expert and to the parts by when they are active on text
+   * (`activation-split.ts`), and the router is made of their weights. Null: to the parts in their order.
+   */
+  readonly split: { /** Null until it is measured. */ readonly text: MeasuredText | null } | null;
+  /**
    * Which layers get experts: `all`, `even`, `odd`, or numbers and ranges from 0 such as `0,4-7,12-`; see
    * `chosenLayers`.
    */
@@ -202,6 +207,7 @@ export const recipeDefaults = {
   drop: 0,
   permute: false,
   shared: null,
+  split: null,
   layers: "all",
   pad: false,
   /** Best of 1e-2..1e-3 in He et al. 2024, section 3; a run may set its own. */
@@ -257,6 +263,7 @@ export function checkRecipe(recipe: UpcycleRecipe): void {
   layerRanges(recipe.layers);
   checkParents(recipe, where);
   checkRouterInit(recipe, where);
+  checkSplit(recipe, where);
 }
 
 function checkNumbers({ routerStd, auxLossCoef, seed, drop, noise, shared }: UpcycleRecipe, where: string): void {
@@ -354,6 +361,24 @@ function checkRouterInit(recipe: UpcycleRecipe, where: string): void {
       hint: "say for each what it is good at, or use a drawn router",
     });
   }
+}
+
+/** Throws inputError for settings that a split by activation contradicts. */
+function checkSplit(recipe: UpcycleRecipe, where: string): void {
+  const { split, expansion, granularity, topK, parents, routerInit, experts, pad } = recipe;
+  if (split === null) return;
+  const refuse = (what: string, hint: string): never => {
+    throw inputError(`a split by activation ${what}`, { where, hint });
+  };
+  if (parents !== null) refuse("cuts the FFN of one parent, and there are several", "split them one by one");
+  if (expansion !== 1 || topK >= granularity)
+    refuse(
+      "has one copy of the FFN, of whose parts a token gets some",
+      "use E1 and a T smaller than G, for example E1G14T2",
+    );
+  if (routerInit !== null) refuse("makes the router itself", "leave the router's init out");
+  if (experts === "random") refuse("needs the FFN's own units", "start from copies");
+  if (pad) refuse("has parts of equally many units, none of them filled", "choose a G and a shared size that divide");
 }
 
 /** Throws inputError for a recipe whose experts have no clusters of inputs that could be theirs. */
