@@ -103,7 +103,11 @@ export function convertCommand(): Command {
         "that of --text)",
       collect,
     )
-    .option("--calibration-tokens <n>", "tokens of it (default: 4096)", wholeNumber("--calibration-tokens", 1, 10_000_000))
+    .option(
+      "--calibration-tokens <n>",
+      "tokens of it (default: 4096)",
+      wholeNumber("--calibration-tokens", 1, 10_000_000),
+    )
     .option("--no-report", "do not measure how much of the parent's function was kept")
     .action(execute);
   resolvedBy(command, settings);
@@ -222,7 +226,11 @@ async function multiply(
   const asked = await askedModel(model);
   await requireBeforehand([asked], flags);
   const context = openContext(contextOf(flags));
-  const source = await fetchedSource(asked, flags.json, flags.dryRun === true && flags.multiplyBy === undefined ? "headers" : "all");
+  const source = await fetchedSource(
+    asked,
+    flags.json,
+    flags.dryRun === true && flags.multiplyBy === undefined ? "headers" : "all",
+  );
   await runMultiply(source, recipe, flags, context);
 }
 

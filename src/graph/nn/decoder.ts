@@ -501,7 +501,11 @@ function rotate(ctx: Context, y: ValueId, rope: Rope, heads: number, headDim: nu
 function ffn(ctx: Context, x: ValueId, { ffn: spec }: LayerSpec, layer: number): ValueId {
   if (spec.kind === "moe") return moe(ctx, x, spec, layer);
   const { b, param } = ctx;
-  return b.linear(ffnUnits(ctx, x, spec, layer), param("down", layer), spec.bias ? param("downBias", layer) : undefined);
+  return b.linear(
+    ffnUnits(ctx, x, spec, layer),
+    param("down", layer),
+    spec.bias ? param("downBias", layer) : undefined,
+  );
 }
 
 /** The activations of a dense FFN's hidden units: x [N, H], which it reads -> [N, F]. */

@@ -46,7 +46,14 @@ export async function expertUtility(options: UtilityOptions): Promise<MeasuredUt
 }
 
 /** Tokens that each expert of every layer serves. */
-async function loads({ source: from, backend, threads, signal, onPart, ...choice }: UtilityOptions): Promise<MeasuredUtility> {
+async function loads({
+  source: from,
+  backend,
+  threads,
+  signal,
+  onPart,
+  ...choice
+}: UtilityOptions): Promise<MeasuredUtility> {
   const model = await openStreamedModel(from, backend, { threads, signal });
   try {
     const { layers } = requireExperts(model.spec, model.dir);

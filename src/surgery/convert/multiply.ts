@@ -104,7 +104,16 @@ async function workOf({ plan, warnings }: MultiplyingPlan, checkpoint: Checkpoin
     settings: recipe,
     seed: recipe.seed,
     lineage,
-    record: { file: multiplyFile, content: { recipe, ...(recipe.utility === undefined ? {} : { origins: plan.origins }), expected, warnings, lineage: lineage ?? null } },
+    record: {
+      file: multiplyFile,
+      content: {
+        recipe,
+        ...(recipe.utility === undefined ? {} : { origins: plan.origins }),
+        expected,
+        warnings,
+        lineage: lineage ?? null,
+      },
+    },
     card: {
       title: `with ${recipe.copies} times the experts`,
       what: "A mixture of experts, with copies of the experts of",

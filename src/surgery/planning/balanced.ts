@@ -49,7 +49,10 @@ class Moves {
     const start = item * this.clusters;
     for (let other = 0; other < this.clusters; other++) {
       if (other === cluster) continue;
-      this.heaps[cluster * this.clusters + other]!.push(this.costs[start + other]! - this.costs[start + cluster]!, item);
+      this.heaps[cluster * this.clusters + other]!.push(
+        this.costs[start + other]! - this.costs[start + cluster]!,
+        item,
+      );
     }
   }
 

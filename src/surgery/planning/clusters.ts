@@ -28,8 +28,7 @@ export interface Clusters {
 /** Points scaled to length 1; a point of length 0 stays as it is. */
 export function directionsOf(points: Float32Array, width: number): Float64Array {
   const directions = Float64Array.from(points);
-  for (let start = 0; start < directions.length; start += width)
-    toLengthOne(directions.subarray(start, start + width));
+  for (let start = 0; start < directions.length; start += width) toLengthOne(directions.subarray(start, start + width));
   return directions;
 }
 
@@ -47,7 +46,8 @@ export function firstCentroids(
   const distances = new Float64Array(points).fill(Infinity);
   const chosen: number[] = [];
   while (chosen.length < count) {
-    const next = chosen.length === 0 ? firstPoint(directions, width, stream) : drawnBy(distances, stream, chosen.length);
+    const next =
+      chosen.length === 0 ? firstPoint(directions, width, stream) : drawnBy(distances, stream, chosen.length);
     if (next === null) break;
     chosen.push(next);
     for (let point = 0; point < points; point++)

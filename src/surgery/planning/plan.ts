@@ -50,7 +50,12 @@ export interface PlannedSlot {
  * shown, but not executed. Throws inputError for a recipe or target that cannot work with this source,
  * saying what would.
  */
-export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe, rows?: RouterRows, orders?: UnitOrders): SurgeryPlan {
+export function planUpcycle(
+  source: DecoderSpec,
+  recipe: UpcycleRecipe,
+  rows?: RouterRows,
+  orders?: UnitOrders,
+): SurgeryPlan {
   checkRecipe(recipe);
   checkSource(recipe, source);
   if (recipe.scaling === "calibrated") checkCalibration(recipe, source);

@@ -39,7 +39,11 @@ export function unitData(
   return source.layers.flatMap(({ ffn }, layer) => {
     if (!chosen[layer]) return [];
     const values = [...(orders[layer] ?? [])];
-    if (values.length !== ffn.ffnDim || new Set(values).size !== ffn.ffnDim || values.some((unit) => unit >= ffn.ffnDim))
+    if (
+      values.length !== ffn.ffnDim ||
+      new Set(values).size !== ffn.ffnDim ||
+      values.some((unit) => unit >= ffn.ffnDim)
+    )
       throw inputError(`the order of layer ${layer}'s hidden units names ${values.length} of ${ffn.ffnDim}`, {
         where: `recipe ${recipeName(recipe)}`,
         hint: "measure it with this model and recipe",

@@ -129,8 +129,12 @@ describe("multiplication by utility", () => {
 
   it("refuses, before anything is measured, groups of experts and experts that are not all made alike", async () => {
     const make = (source: string, more: MultiplyRecipe = recipe("load")): Promise<unknown> =>
-      resultOf(makeByWorkflow(multiplying({ source, recipe: more }), { ...tools, out: join(root, "no"), report: false }));
-    expect(await errorOf(make(readable("moe/deepseek_v3")))).toMatch(/chooses among \d+ groups of equally many experts/);
+      resultOf(
+        makeByWorkflow(multiplying({ source, recipe: more }), { ...tools, out: join(root, "no"), report: false }),
+      );
+    expect(await errorOf(make(readable("moe/deepseek_v3")))).toMatch(
+      /chooses among \d+ groups of equally many experts/,
+    );
     const dense = readable("dense/llama");
     for (const [name, options, words] of [
       ["E4G2T4", {}, "are 2 parts of each copy of an FFN, as upcycle.json says"],

@@ -3,7 +3,12 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { countParams } from "../../../src/model/cost/params.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
-import { duplicatesOf, mostDuplicates, planMultiply, type MultiplyRecipe } from "../../../src/surgery/planning/multiply.js";
+import {
+  duplicatesOf,
+  mostDuplicates,
+  planMultiply,
+  type MultiplyRecipe,
+} from "../../../src/surgery/planning/multiply.js";
 import { planUpcycle } from "../../../src/surgery/planning/plan.js";
 import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { lineOf } from "../../support/line.js";
@@ -80,7 +85,8 @@ describe("planMultiply by utility", () => {
 
   it("refuses a utility that is missing or of another model", () => {
     const utility = { by: "load", values: null, text: null, noise: 0 } as const;
-    const planned = (of: MultiplyRecipe["utility"]): string => lineOf(() => planMultiply(source, recipe({ utility: of })));
+    const planned = (of: MultiplyRecipe["utility"]): string =>
+      lineOf(() => planMultiply(source, recipe({ utility: of })));
     expect(planned(utility)).toContain("what the experts are worth (load) has not been measured");
     expect(planned({ ...utility, values: [[1, 2, 3, 4]] })).toContain("the load of layer 1 does not fit its 4 experts");
     expect(planned({ ...utility, values, noise: -1 })).toContain("the noise on copies' router rows is -1");
