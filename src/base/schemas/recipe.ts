@@ -80,7 +80,7 @@ export const recipeKeys = {
 const texts = z.union([z.string(), z.array(z.string())]);
 
 /** All that a router's rows can start from. */
-export const routerInits = ["normal", "hidden", "cheap_embed", "centroids", "uniform_random"] as const;
+const routerInits = ["normal", "hidden", "cheap_embed", "centroids", "uniform_random"] as const;
 
 /** The router as a block of keys, which also says what its rows start from. */
 const routerSchema = z.strictObject({

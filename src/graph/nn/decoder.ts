@@ -16,6 +16,7 @@ import type {
   AttentionSpec,
   ClampedGlu,
   DecoderSpec,
+  DenseFfn,
   LatentAttention,
   LayerSpec,
   MoeFfn,
