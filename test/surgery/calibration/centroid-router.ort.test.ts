@@ -69,8 +69,8 @@ describe("centroidRouter", () => {
 
   it("refuses what has no centroids", async () => {
     expect(await errorOf(make(recipe("E8G1T2"), [text], 4))).toContain(
-      "text.txt: 4 tokens cannot have 8 centroids (give more text, or more of it (--calibration-tokens), or use at " +
-        "most 4 experts)",
+      "text.txt: 4 tokens cannot have 8 centroids; give more text, or more of it (--calibration-tokens), or use at " +
+        "most 4 experts",
     );
     const same = join(root, "same.txt");
     writeFileSync(same, "loop");
@@ -85,8 +85,8 @@ describe("centroidRouter", () => {
     expect(lineOf(() => recipe("E1G4T2"))).toContain("with one copy the parts are no experts for clusters of inputs");
     expect(lineOf(() => recipe("E1G4T4"))).toContain("there is one copy");
     expect(await errorOf(resultOf(convertCheckpoint({ source, recipe: recipe("E2G1T1"), out: join(root, "x") })))).toBe(
-      "recipe E2G1T1: the router is to be made from centroids, and its rows were not given (make them with " +
-        "centroidRouter)",
+      "recipe E2G1T1: the router is to be made from centroids, and its rows were not given; make them with " +
+        "centroidRouter",
     );
   });
 });
