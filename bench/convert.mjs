@@ -6,7 +6,8 @@
  * the faster of O_DIRECT and the page cache, by median; dd is measured too. A second comparison converts with a LoRA
  * adapter of rank 16 on every linear module merged in, and without. Wall time is from the start to the end of the
  * process; memory is the largest resident set that the system saw. The benchmark prints a table and writes
- * bench/results/DATE-convert.json.
+ * bench/results/DATE-convert.json. With `--format megatron` the conversions write folders of Megatron-Core, and a
+ * mixture of experts is exported as it is (bench/results/DATE-convert-megatron.json).
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -24,6 +25,8 @@ const help = `node bench/convert.mjs [options]
   --folder DIR   on the disk to measure (default: the system's temporary folder);
                  takes 12 GB, with --memory 25 GB, removed at the end
   --threads LIST of the conversion (default 1,2)
+  --format WORD  hf (default) or megatron
+  --layers N     of the dense model (default 8: 542M parameters, 4.96 GB as E8G1T2)
   --only REGEXP  cases whose names it fits, such as "E8G1T2( with LoRA)?,"; without raw writing there is no ratio to it
   --memory       also: peak memory for more experts, small shards, and a model with an embedding of 4 GB (one run each)
   --out FILE     result file ("-" for none)`;
@@ -32,6 +35,8 @@ const { values: flags } = parseArgs({
     rounds: { type: "string", default: "5" },
     folder: { type: "string", default: tmpdir() },
     threads: { type: "string", default: "1,2" },
+    format: { type: "string", default: "hf" },
+    layers: { type: "string", default: "8" },
     only: { type: "string", default: "" },
     memory: { type: "boolean", default: false },
     out: { type: "string" },
@@ -45,6 +50,7 @@ if (flags.help) {
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const folder = mkdtempSync(join(flags.folder, "upcycle-bench-"));
 const rounds = Number(flags.rounds);
+const isMegatron = flags.format === "megatron";
 const threads = flags.threads.split(",");
 
 /** Runs a command to its end: seconds and the largest resident set in bytes. */
@@ -79,15 +85,22 @@ function measure(command, args) {
 
 const cli = here("../dist/cli/main.js");
 const moe = join(folder, "moe");
+const formatWords = isMegatron ? ["--format", "megatron"] : [];
 async function convert(source, args) {
+  const words = ["convert", source, "--out", moe, "--json", ...noReport, ...formatWords, ...args];
+  const sample = await measure(process.execPath, [cli, ...words]);
+  rmSync(moe, { recursive: true });
+  return sample;
+}
+async function exported(source, args) {
   const sample = await measure(process.execPath, [
     cli,
-    "convert",
+    "export",
     source,
     "--out",
     moe,
     "--json",
-    ...noReport,
+    ...formatWords,
     ...args,
   ]);
   rmSync(moe, { recursive: true });
@@ -141,19 +154,29 @@ const summary = (samples, key) => ({
 });
 
 /** What is converted, and the largest ratio to raw writing that it should have. */
-const conversions = [
-  { name: "E8G1T2", recipe: "E8G1T2", adapted: false, target: 1.15 },
-  { name: "E8G8T8", recipe: "E8G8T8", adapted: false, target: 1.3 },
-  { name: "E8G1T2 with LoRA", recipe: "E8G1T2", adapted: true, target: null },
-];
+const conversions = isMegatron
+  ? [
+      { name: "E8G1T2", recipe: "E8G1T2", adapted: false, target: 1.1 },
+      { name: "E8G8T8", recipe: "E8G8T8", adapted: false, target: 1.1 },
+      { name: "export of E8G1T2", recipe: null, adapted: false, target: 1.1 },
+    ]
+  : [
+      { name: "E8G1T2", recipe: "E8G1T2", adapted: false, target: 1.15 },
+      { name: "E8G8T8", recipe: "E8G8T8", adapted: false, target: 1.3 },
+      { name: "E8G1T2 with LoRA", recipe: "E8G1T2", adapted: true, target: null },
+    ];
 const adapterRank = 16;
 
 try {
   const began = new Date();
   const source = join(folder, "dense");
-  await writeSource(source, sourceSpec());
+  const spec = sourceSpec({ layers: Number(flags.layers) });
+  await writeSource(source, spec);
   const adapter = join(folder, "lora");
-  writeAdapter(adapter, sourceSpec(), adapterRank);
+  writeAdapter(adapter, spec, adapterRank);
+  const whole = join(folder, "whole");
+  if (isMegatron)
+    await measure(process.execPath, [cli, "convert", source, "--recipe", "E8G1T2", "--out", whole, ...noReport]);
   const bytes = plannedBytes(source, "E8G1T2");
   const cases = [
     ...["direct", "cached", "dd"].map((how) => ({
@@ -168,7 +191,10 @@ try {
         const model = adapted ? `${source}+${adapter}` : source;
         return {
           name: onThreads(name),
-          run: () => convert(model, ["--recipe", recipe, "--threads", count]),
+          run: () =>
+            recipe === null
+              ? exported(whole, ["--threads", count])
+              : convert(model, ["--recipe", recipe, "--threads", count]),
           target,
           plain: adapted ? onThreads(recipe) : null,
         };
@@ -244,7 +270,8 @@ try {
   }
   for (const [name, { seconds, peakBytes }] of Object.entries(memory))
     console.log(`| ${name} | ${seconds.toFixed(2)} | | | | ${(peakBytes / 1e6).toFixed(0)} |`);
-  const out = flags.out ?? here(`results/${began.toISOString().slice(0, 10)}-convert.json`);
+  const out =
+    flags.out ?? here(`results/${began.toISOString().slice(0, 10)}-convert${isMegatron ? "-megatron" : ""}.json`);
   if (out !== "-") {
     const report = {
       date: began.toISOString(),
@@ -257,6 +284,8 @@ try {
       versions: { upcycle: toolVersion, node: process.versions.node },
       config: {
         rounds,
+        format: flags.format,
+        layers: Number(flags.layers),
         bytes,
         sourceBytes: statSync(join(source, "model.safetensors")).size,
         adapter: { rank: adapterRank, bytes: statSync(join(adapter, "adapter_model.safetensors")).size },

@@ -3,17 +3,23 @@
  * `node bench/fuzz.mjs [--cases 1000000] [--seed N] [--only KIND] [--out FILE]` (after npm run build).
  *
  * Every case must end either with a value that the bytes really say, or with an inputError of one line. It must end in
- * time, and may not use more memory than its input explains (the process has a heap of 256 MB, and its resident set is
- * watched). The first case that fails is printed and ends the run with code 1. Each case is a function of the seed and
- * its number. The script writes bench/results/DATE-fuzz.json.
+ * time, and may not use more memory than its input explains (the process has a heap of 256 MB, its resident set is
+ * watched, and so is what each case takes outside of the heap). Nothing may be executed: the process makes no code from
+ * text, and a case that starts a program, a thread or a connection fails. Folders of Megatron-Core are opened on the
+ * disk; a case that opens a file outside of its folder fails. The first case that fails is printed and ends the run
+ * with code 1. Each case is a function of the seed and its number. The script writes bench/results/DATE-fuzz.json.
  */
-import { spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
-import { cpus, platform, release, totalmem } from "node:os";
-import { dirname, join } from "node:path";
+import childProcess, { spawnSync } from "node:child_process";
+import fs, { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
+import net from "node:net";
+import { cpus, platform, release, tmpdir, totalmem } from "node:os";
+import { dirname, join, resolve, sep } from "node:path";
 import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import { TextDecoder, TextEncoder, parseArgs } from "node:util";
+import workerThreads from "node:worker_threads";
+import { crc32 } from "node:zlib";
 import { UpcycleError } from "../dist/base/errors.js";
 import { pickledTensors } from "../dist/files/checkpoint/pickled.js";
 import { openTorchItem } from "../dist/files/checkpoint/torch-item.js";
@@ -26,7 +32,9 @@ import {
   parseHeader,
   tensorBytes,
 } from "../dist/files/formats/safetensors.js";
-import { parseDcpMetadata } from "../dist/files/formats/dcp-metadata.js";
+import { openCheckpoint } from "../dist/files/checkpoint/open.js";
+import { parseDcpMetadata, writeDcpMetadata } from "../dist/files/formats/dcp-metadata.js";
+import { archiveOf } from "../dist/files/formats/torch-archive.js";
 import { tensorOf } from "../dist/files/formats/inert-pickle.js";
 import { parseIndex } from "../dist/files/formats/shards.js";
 import { specFromConfig } from "../dist/model/decoder/config.js";
@@ -43,16 +51,63 @@ const { values: flags } = parseArgs({
 });
 const HEAP_MB = 256;
 const MOST_RSS = 700e6;
+/** Outside of the heap, in one case. */
+const MOST_BUFFERS = 64e6;
 /** Machines stall, but a hang does not end. */
 const SLOWEST_MS = 5000;
 
 if (!flags.inner) {
   const { status } = spawnSync(
     process.execPath,
-    [`--max-old-space-size=${HEAP_MB}`, fileURLToPath(import.meta.url), ...process.argv.slice(2), "--inner"],
+    [
+      `--max-old-space-size=${HEAP_MB}`,
+      "--disallow-code-generation-from-strings",
+      fileURLToPath(import.meta.url),
+      ...process.argv.slice(2),
+      "--inner",
+    ],
     { stdio: "inherit" },
   );
   process.exit(status ?? 1);
+}
+
+/** What a case did that it must not do; null: nothing. */
+let forbidden = null;
+/** The folder in which a case may open files. */
+let allowed = null;
+
+function watchPath(path) {
+  if (allowed === null || typeof path === "number") return;
+  const full = resolve(path instanceof URL ? fileURLToPath(path) : String(path));
+  // How many files the system lets a process open, which the readers ask once.
+  if (full === "/proc/self/limits") return;
+  if (full !== allowed && !full.startsWith(allowed + sep)) forbidden ??= `opens ${full}`;
+}
+
+/** The functions that open files tell the path before they do; those that start something are never called. */
+function watchSystem() {
+  for (const [owner, names] of [
+    [fs, ["open", "openSync", "readFile", "readFileSync", "createReadStream", "writeFile", "writeFileSync", "rmSync"]],
+    [fs.promises, ["open", "readFile", "writeFile", "unlink", "rm", "rename", "mkdir"]],
+  ])
+    for (const name of names) {
+      const own = owner[name];
+      owner[name] = (path, ...rest) => {
+        watchPath(path);
+        return own.call(owner, path, ...rest);
+      };
+    }
+  for (const [owner, names] of [
+    [childProcess, ["spawn", "spawnSync", "exec", "execSync", "execFile", "execFileSync", "fork"]],
+    [net, ["connect", "createConnection", "createServer"]],
+    [workerThreads, ["Worker"]],
+  ])
+    for (const name of names)
+      owner[name] = function () {
+        forbidden ??= `calls ${name}`;
+        throw new Error(forbidden);
+      };
+  syncBuiltinESMExports();
 }
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
@@ -431,12 +486,131 @@ function megatronCase(random) {
   };
 }
 
+/** Whole saves: `common.pt` beside the shards, and as an object in them. */
+const saves = ["dense-0.14/iter_0000012", "dense/iter_0000012", "superset-moe/release"].map((name) => {
+  const files = Object.fromEntries(
+    readdirSync(join(golden, "megatron", name)).map((file) => [
+      file,
+      new Uint8Array(readFileSync(join(golden, "megatron", name, file))),
+    ]),
+  );
+  return { files, metadata: parseDcpMetadata(files[".metadata"], name) };
+});
+const work = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "upcycle-fuzz-"));
+process.on("exit", () => rmSync(work, { recursive: true, force: true }));
+
+const names = [
+  "../secret",
+  "/etc/passwd",
+  "..",
+  "",
+  ".metadata",
+  "common.pt",
+  "__0_0.distcp",
+  "a\u0000b",
+  "..\\secret",
+  "%2e%2e/secret",
+  "C:\\secret",
+];
+const sizes = [0, 1, 2, 3, 64, 2 ** 31, 2 ** 32, 2 ** 40, 2 ** 53];
+
+/** An item of a checkpoint, somewhere else. */
+function moved(item, { below, pick, chance }) {
+  return {
+    ...item,
+    file: chance(0.5) ? pick(names) : item.file,
+    offset: chance(0.3) ? pick(sizes) : item.offset + (chance(0.3) ? below(200) : 0),
+    length: chance(0.3) ? pick(sizes) : item.length,
+  };
+}
+
+/** What a tensor is said to be, otherwise. */
+function misdescribed({ dtype, shape, chunks }, random) {
+  const { below, pick, chance } = random;
+  const other = (list) => list.map((size) => (chance(0.2) ? pick(sizes) : size));
+  return {
+    dtype: chance(0.2) ? pick(["F32", "BF16", "F16", "I64", "U8"]) : dtype,
+    shape: chance(0.3) ? other(shape) : shape,
+    chunks: chunks.flatMap((chunk) => {
+      const one = chance(0.3) ? { ...chunk, offsets: other(chunk.offsets), sizes: other(chunk.sizes) } : chunk;
+      return new Array(chance(0.1) ? below(4) : 1).fill(chance(0.2) ? moved(one, random) : one);
+    }),
+  };
+}
+
+/** A whole folder on the disk, of whose files one is wrong. */
+function folderCase(random) {
+  const { below, pick, chance } = random;
+  const { files, metadata: whole } = pick(saves);
+  const tensors = new Map(
+    [...whole.tensors].map(([key, tensor]) => [key, chance(0.05) ? misdescribed(tensor, random) : tensor]),
+  );
+  const objects = new Map([...whole.objects].map(([key, item]) => [key, chance(0.05) ? moved(item, random) : item]));
+  const written = writeDcpMetadata({ tensors, objects });
+  const changed = {};
+  if (chance(0.8)) changed[".metadata"] = chance(0.3) ? mutated(written, random) : written;
+  if (files["common.pt"] !== undefined && chance(0.3)) {
+    const wicked = archiveOf(new Map([["args", wickedArguments(random)]]), crc32);
+    changed["common.pt"] = chance(0.5) ? wicked : mutated(files["common.pt"], random);
+  }
+  const [shard] = Object.keys(files).filter((name) => name.endsWith(".distcp"));
+  if (chance(0.2)) changed[shard] = mutated(files[shard], random);
+  if (chance(0.05)) changed[shard] = files[shard].subarray(0, below(files[shard].length));
+  const folder = join(work, "release");
+  return {
+    input: changed[".metadata"] ?? written,
+    async run() {
+      mkdirSync(folder, { recursive: true });
+      for (const [name, bytes] of Object.entries({ ...files, ...changed })) fs.writeFileSync(join(folder, name), bytes);
+      allowed = folder;
+      try {
+        const checkpoint = await openCheckpoint(folder);
+        try {
+          // A few of its weights: every box of every tensor would be slow.
+          for (const { key } of slotsOf(checkpoint.spec).slice(0, 12)) await checkpoint.readBytes(key);
+        } finally {
+          await checkpoint.close();
+        }
+      } finally {
+        allowed = null;
+      }
+    },
+  };
+}
+
+function mutated(bytes, { below, pick, chance }) {
+  const out = bytes.slice();
+  for (let i = 1 + below(6); i > 0; i--)
+    out[below(out.length)] = chance(0.3) ? pick([0, 1, 0x52, 0x62, 0x81, 0x93, 0x94, 0x28, 0x2e, 0xff]) : below(256);
+  return out;
+}
+
+/** Settings that ask for large or absurd models. */
+function wickedArguments({ pick, chance }) {
+  const numbers = [-1, 0, 1, 2, 7, 64, 2 ** 20, 2 ** 31 - 1, "x", null, true];
+  const settings = [
+    ["num_layers", 2],
+    ["hidden_size", 64],
+    ["num_attention_heads", 4],
+    ["num_query_groups", 2],
+    ["ffn_hidden_size", 96],
+    ["max_position_embeddings", 64],
+    ["padded_vocab_size", 128],
+    ["num_experts", null],
+    ["moe_layer_freq", 1],
+    ["kv_channels", 16],
+  ].map(([name, value]) => [name, chance(0.2) ? pick(numbers) : value]);
+  const patterns = ["([1]*9999+[0]*9999)*9999", "__import__('os').system('x')", "[1]*2"];
+  return new Map([...settings, ["position_embedding_type", "rope"], ["moe_layer_freq", pick(patterns)]]);
+}
+
 const kinds = {
   safetensors: safetensorsCase,
   index: indexCase,
   config: configCase,
   archive: archiveCase,
   megatron: megatronCase,
+  "megatron folder": folderCase,
 };
 const counts = Object.fromEntries(Object.keys(kinds).map((kind) => [kind, { cases: 0, values: 0, refused: 0 }]));
 if (flags.only !== undefined && kinds[flags.only] === undefined)
@@ -455,15 +629,21 @@ const mixed = [
   "archive",
   "megatron",
 ];
-const order = flags.only === undefined ? mixed : [flags.only];
+/** Files of a checkpoint one by one, and whole folders. */
+const ofMegatron = [...new Array(15).fill("megatron"), "megatron folder"];
+const order = flags.only === undefined ? mixed : flags.only === "megatron" ? ofMegatron : [flags.only];
 const total = Number(flags.cases);
 const began = new Date();
 let slowest = { ms: 0 };
 let peak = 0;
+let mostBuffers = 0;
+watchSystem();
 for (let number = 0; number < total; number++) {
   const kind = order[number % order.length];
   const one = kinds[kind](drawer(number));
   counts[kind].cases++;
+  forbidden = null;
+  const before = process.memoryUsage().arrayBuffers;
   const start = performance.now();
   let problem = null;
   try {
@@ -474,6 +654,10 @@ for (let number = 0; number < total; number++) {
     else problem = error instanceof Error ? error.stack : String(error);
   }
   const ms = performance.now() - start;
+  const buffers = process.memoryUsage().arrayBuffers - before;
+  mostBuffers = Math.max(mostBuffers, buffers);
+  if (buffers > MOST_BUFFERS) problem ??= `${(buffers / 1e6).toFixed(0)} MB of buffers`;
+  problem = forbidden ?? problem;
   if (ms > slowest.ms) slowest = { ms, number, kind };
   if (ms > SLOWEST_MS) problem ??= `took ${ms.toFixed(0)} ms`;
   if (number % 500 === 0) {
@@ -503,6 +687,7 @@ const report = {
   ...counts,
   slowest,
   peakRssBytes: peak,
+  largestBuffersOfACase: mostBuffers,
   heapLimitMB: HEAP_MB,
   failures: 0,
 };

@@ -8,8 +8,9 @@
  * several checkpoints. Of each study the script fits the law and counts how often profile-likelihood intervals contain
  * the true parameters, the true loss at two places, and the loss of a new run there; how often the test of the form
  * raises an alarm, with the true form and with departures from it whose non-centrality after projection onto what the
- * form cannot describe is 25; and how often dependent points are noticed where nobody names the runs. Studies are
- * seeded by their number. With --resume the counts so far are kept in a file, and a stopped run goes on from there.
+ * form cannot describe is 25; how often dependent points are noticed where nobody names the runs; and how often points
+ * are named as outliers, of clean tables and of those with gross errors in some points. Studies are seeded by their
+ * number. With --resume the counts so far are kept in a file, and a stopped run goes on from there.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, release, totalmem } from "node:os";
@@ -21,6 +22,7 @@ import { bootstrapDraws, naturalDraws, summarise } from "../dist/laws/fitting/bo
 import { lawById } from "../dist/laws/fitting/catalogue.js";
 import { dependenceOf } from "../dist/laws/fitting/findings.js";
 import { fitLaw, problemOf } from "../dist/laws/fitting/fit.js";
+import { outliersOf } from "../dist/laws/fitting/outliers.js";
 import { misfitOf } from "../dist/laws/fitting/misfit.js";
 import { newRunInterval, noiseOfOne } from "../dist/laws/fitting/new-run.js";
 import { profileParameter, profilePrediction } from "../dist/laws/fitting/profile.js";
@@ -133,7 +135,27 @@ const cells = {
   },
 };
 
-function simulated({ law, truth, places, noise, departure }, seed) {
+/** Points with gross errors: spread over the table, or those of the largest size, which pull the fit to themselves. */
+const grossErrors = {
+  "1 gross error": { points: [14], size: 8 },
+  "3 gross errors": { points: [3, 14, 27], size: 8 },
+  "6 gross errors on one side": { points: [3, 8, 14, 21, 27, 32], size: 8, side: 1 },
+  "3 gross errors at the largest N": { points: [30, 32, 35], size: 10, side: 1 },
+};
+for (const [loss, name] of [
+  [mse, ""],
+  [huber, ", huber"],
+])
+  for (const [error, gross] of Object.entries(grossErrors))
+    cells[`outliers chinchilla 6x6, ${error}${name}`] = {
+      ...chinchilla,
+      places: grids.chinchilla,
+      noise: perPoint(0.006),
+      loss,
+      gross,
+    };
+
+function simulated({ law, truth, places, noise, departure, gross }, seed) {
   const runs = places.cluster === undefined ? [] : [...new Set(places.cluster)];
   const deviates = new Float64Array(places.n + runs.length + 4);
   randomStream(seed, "noise").normals(deviates, 0, 0, 1);
@@ -142,6 +164,7 @@ function simulated({ law, truth, places, noise, departure }, seed) {
     { length: places.n },
     (_, i) => deviates[i] * noise.within + (of.get(places.cluster?.[i]) ?? 0) + (departure?.[i] ?? 0),
   );
+  gross?.points.forEach((i, k) => (errors[i] += (gross.side ?? (-1) ** k) * gross.size * noise.within));
   const loss = predict(lawById(law), truth, places).map((value, i) => value * Math.exp(errors[i]));
   const extra = Array.from(
     { length: 2 },
@@ -198,7 +221,11 @@ function runStudy(name, cell, seed, result) {
   result.statuses[fit.status] = (result.statuses[fit.status] ?? 0) + 1;
   const misfit = misfitOf(fit, points, tangent);
   result.flagged += misfit?.isFlagged === true ? 1 : 0;
-  if (cell.pattern !== undefined) return;
+  const named = outliersOf(fit, problem).map(({ point }) => point);
+  const wanted = cell.gross?.points ?? [];
+  result.named += named.length > 0 ? 1 : 0;
+  result.namedWell += named.length === wanted.length && named.every((point) => wanted.includes(point)) ? 1 : 0;
+  if (cell.pattern !== undefined || cell.gross !== undefined) return;
   const { cluster, ...unnamed } = points;
   const noise = cluster === undefined ? null : runNoiseOf(fit, problem, cluster);
   const ofLogs = cluster === undefined ? null : runNoise(tangent, cluster, fit.residuals);
@@ -235,7 +262,16 @@ for (const name of chosen) {
   if (definition === undefined) throw new Error(`no cell ${name}; cells: ${Object.keys(cells).join("; ")}`);
   const cell =
     typeof definition.pattern === "string" ? { ...definition, departure: departureOf(definition) } : definition;
-  const result = (results[name] ??= { studies: 0, seconds: 0, statuses: {}, flagged: 0, noticed: 0, intervals: {} });
+  const result = (results[name] ??= {
+    studies: 0,
+    seconds: 0,
+    statuses: {},
+    flagged: 0,
+    noticed: 0,
+    named: 0,
+    namedWell: 0,
+    intervals: {},
+  });
   while (result.studies < studies) {
     const start = performance.now();
     const until = Math.min(studies, result.studies + 50);
@@ -247,11 +283,13 @@ for (const name of chosen) {
   describe(name, cell, result);
 }
 
-function describe(name, { pattern, noise }, { studies: done, seconds, statuses, flagged, noticed, intervals }) {
+function describe(name, { pattern, noise, gross }, { studies: done, seconds, ...counts }) {
+  const { statuses, flagged, noticed, named, namedWell, intervals } = counts;
   const share = (value) => `${((100 * value) / done).toFixed(1)} %`;
   console.log(
     `${name}: ${done} studies, ${seconds.toFixed(0)} s, ${JSON.stringify(statuses)}; form flagged ${share(flagged)}` +
-      `${pattern === undefined ? `; dependence noticed ${share(noticed)}` : ""}`,
+      `${pattern === undefined && gross === undefined ? `; dependence noticed ${share(noticed)}` : ""}` +
+      `; outliers named ${share(named)}, exactly those there are ${share(namedWell)}`,
   );
   if (pattern !== undefined) return;
   const [low, high] = noise.between > 0 ? [0.85, 0.95] : [0.87, 0.93];
@@ -285,8 +323,9 @@ if (flags.out !== undefined) {
           medianWidth: median(tally.widths),
         },
       ]);
-      const { law, truth, noise, loss, places } = cells[name];
-      const definition = { law, truth, noise, loss, points: places.n, runs: new Set(places.cluster).size || null };
+      const { law, truth, noise, loss, places, gross } = cells[name];
+      const runs = new Set(places.cluster).size || null;
+      const definition = { law, truth, noise, loss, points: places.n, runs, ...(gross && { gross }) };
       return [name, { ...definition, ...rest, intervals: Object.fromEntries(shares) }];
     }),
   );

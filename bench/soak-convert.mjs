@@ -57,12 +57,19 @@ const script = `
   import { convertCheckpoint } from ${JSON.stringify(
     new URL("../dist/surgery/convert/convert.js", import.meta.url).href,
   )};
-  import { nameRelease } from ${JSON.stringify(new URL("../dist/surgery/convert/release.js", import.meta.url).href)};
+  import { isUnnamed, nameRelease } from ${JSON.stringify(
+    new URL("../dist/surgery/convert/release.js", import.meta.url).href,
+  )};
   const [, saves, out, threads] = process.argv.slice(1);
   try {
-    const options = { ...${JSON.stringify(options)}, out, threads: Number(threads) };
-    for await (const { type } of convertCheckpoint(options)) writeSync(1, type === "progress" ? "." : type[0]);
+    const acceptFinished = ${isMegatron} && (await isUnnamed(saves));
+    const options = { ...${JSON.stringify(options)}, out, threads: Number(threads), acceptFinished };
+    for await (const { type, done, total } of convertCheckpoint(options))
+      writeSync(1, type === "progress" ? (done >= total ? "!" : ".") : type[0]);
     if (${isMegatron}) await nameRelease(saves);
+    writeSync(1, "N");
+    // A kill may fall behind it.
+    await new Promise((resolve) => setTimeout(resolve, 5));
   } catch (error) {
     writeSync(1, "\\n" + (error.line ?? error.stack));
     process.exit(error.exitCode ?? 70);
@@ -81,6 +88,7 @@ const hashes = (dir) =>
     )
     .join("\n");
 
+/** `lines`: how many to wait for before the kill; "end": for the last chunk, "named": for all work to be done. */
 function attempt(out, threads, lines, delay) {
   return new Promise((resolve) => {
     const child = spawn(
@@ -93,10 +101,14 @@ function attempt(out, threads, lines, delay) {
     let text = "";
     const kill = () => setTimeout(() => child.kill("SIGKILL"), delay);
     if (lines === 0) kill();
+    let killed = lines === 0;
+    const isTime = () =>
+      lines === "end" ? text.includes("!") : lines === "named" ? text.includes("N") : text.length >= lines;
     child.stdout.on("data", (data) => {
-      const before = text.length;
       text += data;
-      if (before < lines && text.length >= lines) kill();
+      if (killed || !isTime()) return;
+      killed = true;
+      kill();
     });
     child.on("close", (code, signal) => resolve({ code, signal, text }));
   });
@@ -121,12 +133,14 @@ try {
     const out = join(folder, `out${counts.conversions++}`);
     for (;;) {
       const starting = draw() < 0.1;
-      // Some kills fall behind the last chunk: into the last files, the rename, the tidying up.
+      // Some kills fall behind the last chunk: into the last files, the rename, the tracker, the tidying up.
+      const late = draw();
+      const last = late < 0.2 ? "end" : late < 0.25 ? "named" : null;
       const { code, signal, text } = await attempt(
         out,
         1 + Math.floor(draw() * 3),
-        starting ? 0 : 1 + Math.floor(draw() * chunks * 0.7),
-        draw() * (starting ? 400 : 15),
+        starting ? 0 : (last ?? 1 + Math.floor(draw() * chunks * 0.7)),
+        draw() * (starting ? 400 : last === "end" ? 60 : last === "named" ? 3 : 15),
       );
       if (text.includes("r")) counts.resumed++;
       const isComplete = existsSync(modelOf(out));
@@ -145,6 +159,7 @@ try {
         throw new Error(`exit ${code}: ${text}`);
       } else if (isComplete) break;
     }
+    if (isMegatron && !existsSync(trackerOf(out))) throw new Error(`no tracker in ${out} at the end`);
     const beside = readdirSync(isMegatron ? out : folder).filter(
       (name) => name.startsWith(".") && !name.includes("unfinished"),
     );

@@ -39,8 +39,8 @@ if (dense === undefined || dir === undefined || text === undefined)
 
 const config = parseStudyConfig(studyOf(dense, text), "example");
 const study = runStudy({ config, dir, backend: onnxruntimeBackend, threads: 2, command: "node study.js" });
-const { parent, arms, findings } = await resultOf(study, show);
+const { parents, arms, findings } = await resultOf(study, show);
 
-console.log(`parent ${parent.loss.toFixed(3)}`);
+for (const { id, loss } of parents) console.log(`${id} ${loss.toFixed(3)}`);
 for (const arm of arms) console.log(`${arm.label} ${meanLoss(arm).toFixed(3)}`);
 console.log(findings[0]);

@@ -105,6 +105,13 @@ export { promptRouter, type PromptRouter, type PromptRouterOptions } from "./sur
 export { surveyRecipe, type TargetVerdict } from "./surgery/planning/survey.js";
 export { servingOf, type Program, type Serving, type Support } from "./surgery/planning/serving.js";
 export {
+  trainerLine,
+  trainersOf,
+  type Trainer,
+  type TrainerSupport,
+  type TrainerVerdict,
+} from "./surgery/planning/trainers.js";
+export {
   convertCheckpoint,
   planConversion,
   upcycling,
@@ -163,11 +170,29 @@ export { trainRun, type RunOptions, type RunResult, type TrainEvent } from "./tr
 export { trainFromConfig, type TrainFileEvent, type TrainFileOptions, type TrainRequest } from "./train/from-config.js";
 export { freshTensor, newModelSpec } from "./train/init.js";
 export { readMetrics, type EvalRecord, type RunMetrics, type StepRecord } from "./train/records.js";
-export { runStudy, type StudyEvent, type StudyOptions, type StudyRequest } from "./study/run.js";
+export { listRuns, type ListedRun } from "./train/run-list.js";
+export { exportMetrics, type LogFormat } from "./train/exported-logs.js";
+export {
+  outlookOf,
+  runStudy,
+  type StudyEvent,
+  type StudyOptions,
+  type StudyOutlook,
+  type StudyRequest,
+} from "./study/run.js";
 export { writeReport } from "./study/report.js";
 export { renderHtml } from "./report/study/html.js";
 export { terminalTable } from "./report/study/terminal.js";
-export type { ArmResult, ArmRun, LossPoint, Preservation, StudyResult } from "./model/results/result.js";
+export { answersOf, type Answer, type AnswerVerdict } from "./report/study/answers.js";
+export type {
+  ArmResult,
+  ArmRun,
+  LossPoint,
+  ParentResult,
+  Preservation,
+  QuestionResult,
+  StudyResult,
+} from "./model/results/result.js";
 
 // Plans: dense model, recipes, budget and hardware to predicted losses, cost and layout.
 export { makePlan, type Plan } from "./laws/planner/plan.js";
@@ -187,10 +212,37 @@ export type {
   PreservationReport,
   PreservationVerdict as Verdict,
 } from "./model/results/preservation.js";
+export { measureExperts, type ExpertsEvent, type ExpertsOptions } from "./experts/measure.js";
+export type {
+  ChangeCost,
+  Coactivation,
+  ExpertLayer,
+  ExpertLoad,
+  ExpertsChange,
+  ExpertSimilarity,
+  ExpertsReport,
+  MeasuredText,
+  ParentSimilarity,
+  RouterCertainty,
+  Specialisation,
+} from "./model/results/experts.js";
 export { generate, generateBatch, type GeneratedToken, type GenerateSettings } from "./evals/generate.js";
 export { startDecoding, type Decoding, type Timings } from "./evals/decoding.js";
 export { slidingPerplexity, type Perplexity, type PerplexitySettings } from "./evals/perplexity.js";
 export { readInputIds, writeLogits, type InputIds } from "./evals/forward.js";
+export { localModel, type AnsweringModel } from "./evals/scoring/model.js";
+export { serverAddress, serverModel, type ServerAddress, type ServerSettings } from "./evals/scoring/server.js";
+export { DataReader, type DataSettings } from "./evals/suite/data.js";
+export {
+  evaluateModel,
+  prepareTasks,
+  type EvaluationEvent,
+  type EvaluationSettings,
+  type ModelOutcome,
+  type PreparedTask,
+} from "./evals/suite/evaluate.js";
+export { differencesOf, type TaskDifferences } from "./evals/suite/differences.js";
+export { readTasks, type TaskRequest } from "./evals/suite/task-files.js";
 export { onnxruntimeBackend } from "./engine/onnxruntime/backend.js";
 export { referenceBackend } from "./engine/interpreter/backend.js";
 export type {

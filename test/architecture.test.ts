@@ -37,7 +37,7 @@ const rooms: readonly Room[] = [
     parts: ["runtime", "optimizer", "routing", "cache", "onnxruntime", "interpreter", "cuda/lowering", "cuda"],
     pure: ["runtime", "optimizer", "routing", "cuda/lowering"],
   },
-  { name: "evals", parts: ["."], pure: [] },
+  { name: "evals", parts: ["tasks", ".", "scoring", "suite"], pure: ["tasks"] },
   { name: "surgery", parts: ["planning", "calibration", "convert"], pure: ["planning"] },
   { name: "train", parts: ["."], pure: [] },
   {
@@ -45,7 +45,12 @@ const rooms: readonly Room[] = [
     parts: ["forms", "solvers", "fitting", "planner", "points"],
     pure: ["forms", "solvers", "fitting", "planner"],
   },
-  { name: "report", parts: ["page", "study", "laws", "plan"], pure: ["page", "study", "laws", "plan"] },
+  { name: "experts", parts: ["measures", "."], pure: ["measures"] },
+  {
+    name: "report",
+    parts: ["page", "study", "laws", "plan", "evals", "experts"],
+    pure: ["page", "study", "laws", "plan", "evals", "experts"],
+  },
   { name: "study", parts: ["."], pure: [] },
   { name: "cluster", parts: ["plan", "logs", "run"], pure: ["plan", "logs"] },
   { name: "cli", parts: ["."], pure: [] },
@@ -80,6 +85,7 @@ const familyFiles: Readonly<Record<string, string>> = {
   "surgery/planning/serving.ts": "which other programs load a target",
   "surgery/planning/survey.ts": "which families are no targets, and why",
   "surgery/planning/targets.ts": "how each target routes, and what brings a decoder into its form",
+  "surgery/planning/trainers.ts": "which programs train from the folder of a target",
 };
 
 const root = fileURLToPath(new URL("../src", import.meta.url));

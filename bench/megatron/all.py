@@ -7,6 +7,7 @@ processors (see cpu/). --arguments: the sweep of arguments.mjs, which runs alone
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -119,6 +120,17 @@ for name, words in {
     ]
 
 
+# With Transformer Engine: its modules, and all experts of a rank in one product.
+engine = ["--transformer-impl", "transformer_engine", "--moe-grouped-gemm"]
+if importlib.util.find_spec("transformer_engine") is not None:
+    checks += [
+        Check(f"te-{precision}-{name}-{form}", ranks, load(form, *first, *engine, *words, *(["--bf16"] if precision == "bf16" else [])))
+        for precision in ("bf16", "fp32")
+        for form in (post, "e8g8t8-post", shared)
+        for name, ranks, words in (("one", 1, []), ("ep2", 2, experts))
+    ]
+
+
 def sweep():
     """The runs that are timed; those on one GPU first, since they calibrate the planner."""
     if not given.arguments:
@@ -199,7 +211,11 @@ print(f"{time.monotonic() - began:6.1f} s  helpers of the data sets are built", 
 
 single = [check for check in timed if check.ranks == 1]
 at_once(single, 2)
-at_once(wanted, given.at_once)
+# Checks of one GPU side by side; those of two, and the timed ones, each for itself where two places are all there is.
+at_once([check for check in wanted if check.ranks == 1 or given.at_once > 2], given.at_once)
+for check in wanted:
+    if check.code is None and check.after is None and left() > 30:
+        check.run()
 for check in timed:
     if check.ranks == 2 and left() > 30:
         check.run()

@@ -9,38 +9,14 @@ import { launchLayout } from "../../dist/cluster/plan/layout.js";
 import { specFromConfig } from "../../dist/model/decoder/config.js";
 import { gpuNamed, hardwareTable } from "../../dist/cli/plan.js";
 
+import { modelsOfSweep, sweepBatch, sweepSequence } from "./sweep.mjs";
+
 const [out, tiny] = process.argv.slice(2);
-const [sequence, vocab] = tiny ? [64, 512] : [2048, 32000];
-const common = {
-  num_hidden_layers: tiny ? 4 : 8,
-  vocab_size: vocab,
-  max_position_embeddings: sequence,
-  rms_norm_eps: 1e-5,
-  rope_theta: 10000,
-  tie_word_embeddings: false,
-  hidden_act: "silu",
-};
-const sized = (hidden, inner, heads, groups) => ({
-  hidden_size: tiny ? 64 : hidden,
-  intermediate_size: tiny ? 96 : inner,
-  num_attention_heads: tiny ? 4 : heads,
-  num_key_value_heads: tiny ? 2 : groups,
-});
-/**
- * A model with experts and one without: Megatron-LM trains experts with tensor parallelism only with Transformer
- * Engine.
- */
-const models = {
-  moe: {
-    model_type: "mixtral",
-    architectures: ["MixtralForCausalLM"],
-    ...sized(2048, 5632, 16, 8),
-    num_local_experts: 8,
-    num_experts_per_tok: 2,
-    ...common,
-  },
-  dense: { model_type: "llama", architectures: ["LlamaForCausalLM"], ...sized(4096, 11008, 32, 8), ...common },
-};
+const sequence = tiny ? 64 : sweepSequence;
+const vocab = tiny ? 512 : 32000;
+const models = Object.fromEntries(
+  Object.entries(modelsOfSweep(tiny !== undefined)).map(([name, { config }]) => [name, config]),
+);
 const gpu = gpuNamed(await hardwareTable(undefined), "h200-sxm");
 
 /** Runs on one GPU calibrate the planner; the others are predicted. */
@@ -69,7 +45,7 @@ for (const { model, spec, gpus, degrees, microBatch } of runs) {
     megatron: ".",
     transformerEngine: false,
     training: {
-      batch: 16,
+      batch: sweepBatch,
       accumulate: 1,
       sequence,
       steps: 12,

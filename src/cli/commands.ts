@@ -32,13 +32,18 @@ export const commandEntries: Readonly<Record<string, CommandEntry>> = {
   },
   study: {
     arguments: "<file>",
-    description: "run a study: one parent, several arms on the same further tokens, a report",
+    description: "run a study: parents, arms and seeds on further tokens, questions, a report",
     load: async () => (await import("./study.js")).studyCommand(),
   },
   train: {
     arguments: "<file>",
     description: "train a new model, or an existing one further, on text",
     load: async () => (await import("./train.js")).trainCommand(),
+  },
+  runs: {
+    arguments: "[command]",
+    description: "list, compare, export and prune what was trained",
+    load: async () => (await import("./runs.js")).runsCommand(),
   },
   convert: {
     arguments: "[model]",
@@ -64,6 +69,11 @@ export const commandEntries: Readonly<Record<string, CommandEntry>> = {
     arguments: "<model>",
     description: "say what a model folder holds; reads no weights",
     load: async () => (await import("./inspect.js")).inspectCommand(),
+  },
+  experts: {
+    arguments: "<model>",
+    description: "say what the experts of an MoE do, how alike they are, and what it costs to drop or merge some",
+    load: async () => (await import("./experts.js")).expertsCommand(),
   },
   forward: {
     arguments: "<model>",
@@ -109,6 +119,11 @@ export const commandEntries: Readonly<Record<string, CommandEntry>> = {
     arguments: "<model> <file>",
     description: "measure a model's perplexity on long text, by a window that slides in strides",
     load: async () => (await import("./perplexity.js")).perplexityCommand(),
+  },
+  eval: {
+    arguments: "[model...]",
+    description: "evaluate models on tasks of the LM Evaluation Harness, with its prompts and its numbers",
+    load: async () => (await import("./eval.js")).evalCommand(),
   },
   fit: {
     arguments: "<file>",

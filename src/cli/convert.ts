@@ -1,5 +1,6 @@
 /** `upcycle convert`: a mixture-of-experts model out of dense models, or out of a smaller mixture. */
 import { Command } from "commander";
+import { at } from "../base/at.js";
 import { inputError } from "../base/errors.js";
 import { bytes, compact, duration, folded } from "../base/format.js";
 import { foldersOf, type ModelSource } from "../files/checkpoint/model-source.js";
@@ -8,16 +9,25 @@ import { isHubReference } from "../files/hub/reference.js";
 import { forwardFlops } from "../model/cost/flops.js";
 import { countParams } from "../model/cost/params.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
-import { upcycling, type ConversionDetails, type ConversionPlan } from "../surgery/convert/convert.js";
+import {
+  requirePlannable,
+  upcycling,
+  type ConversionDetails,
+  type ConversionPlan,
+  type UpcycleOptions,
+} from "../surgery/convert/convert.js";
+import { requirePlannableMultiplying } from "../surgery/convert/multiply.js";
 import { sourceName } from "../surgery/convert/parents.js";
-import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
+import { isUnnamed, nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import { factorRuns } from "../surgery/convert/record.js";
 import type { WorkflowResult, WorkflowThreads } from "../surgery/convert/workflow.js";
 import { explainExpectation, explainPlan } from "../surgery/planning/explain.js";
+import { requireAgreement } from "../surgery/planning/agree.js";
 import { utilities, type ExpertUtility } from "../surgery/planning/multiply.js";
 import { measuresRouter, recipeName } from "../surgery/planning/recipe.js";
 import { openContext, shownPath, type ContextOptions } from "./context.js";
-import { askedModel, fetchedSource, orAdapted } from "./model-folder.js";
+import { loadLine } from "./export.js";
+import { askedModel, fetchedSource, fetchedSources, orAdapted } from "./model-folder.js";
 import { multiplyRecipe, runMultiply } from "./multiply.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson } from "./options.js";
 import { withDevice } from "./device.js";
@@ -140,27 +150,32 @@ function contextOf({ json, dryRun }: ConvertFlags): ContextOptions {
   return { json, ...(dryRun === true ? {} : { stopping: "finishing the parts in hand" }) };
 }
 
-/**
- * The folders of all models, fetched one after the other, the base first. Where a name of a mergekit file is no folder,
- * a note says so before it is fetched.
- */
-async function fetchedSources(
-  [base, ...others]: RequestedConversion["models"],
-  fromFile: boolean,
+/** All models of a conversion, the base first. What cannot be converted is refused before weights are downloaded. */
+async function fetchedModels(
+  models: RequestedConversion["models"],
   part: FetchedPart,
+  settings: Omit<UpcycleOptions, "source" | "parents">,
   json: boolean | undefined,
-): Promise<{ readonly source: ModelSource; readonly parents: readonly ModelSource[] }> {
-  const fetchOne = async (model: ModelSource): Promise<ModelSource> => {
-    for (const one of foldersOf(model)) {
-      if (fromFile && isHubReference(one))
-        openContext({ json }).terminal.note(`${one.slice(5)}: no such folder, so taken as ${one}`);
-    }
-    return fetchedSource(model, json, part);
-  };
-  const source = await fetchOne(base);
-  const parents: ModelSource[] = [];
-  for (const other of others) parents.push(await fetchOne(other));
+): Promise<Pick<UpcycleOptions, "source" | "parents">> {
+  const names = models.map((model) => foldersOf(model).join("+"));
+  const [source, ...parents] = await fetchedSources(models, json, {
+    part,
+    // What weights and adapters decide of head and vocabulary is not known yet.
+    judgeSpecs: (specs) =>
+      requireAgreement(
+        specs.map((spec, i) => ({ name: at(names, i), spec })),
+        { ...settings.recipe, others: "base" },
+      ),
+    judge: ([base, ...others]) => requirePlannable({ ...settings, source: base, parents: others }),
+  });
   return { source, parents };
+}
+
+/** Says of names in a mergekit file that are no folders that they are taken for models of the Hub. */
+function noteReferences(models: RequestedConversion["models"], json: boolean | undefined): void {
+  const { terminal } = openContext({ json });
+  for (const one of models.flatMap(foldersOf).filter(isHubReference))
+    terminal.note(`${one.slice(5)}: no such folder, so taken as ${one}`);
 }
 
 async function execute(model: string | undefined, flags: ConvertFlags, command: Command): Promise<void> {
@@ -176,9 +191,10 @@ async function execute(model: string | undefined, flags: ConvertFlags, command: 
     });
   const { models, recipe, dtype } = await requestedConversion(model, flags, command);
   requireOutFlag(flags, command);
-  const acceptFinished = flags.report && !measuresRouter(recipe);
   const saves = flags.format === "megatron" ? flags.out : undefined;
   if (saves !== undefined) await requireReleasePlace(saves);
+  const isToName = saves !== undefined && (await isUnnamed(saves));
+  const acceptFinished = (flags.report || isToName) && !measuresRouter(recipe);
   const making = saves === undefined ? flags : { ...flags, out: releaseFolder(saves) };
   await requireBeforehand(models, making, acceptFinished);
   const part = flags.dryRun === true && recipe.scaling !== "calibrated" ? "headers" : "all";
@@ -189,24 +205,32 @@ async function execute(model: string | undefined, flags: ConvertFlags, command: 
     maxShardBytes: flags.shardSize,
     format: flags.format === "megatron" ? "torch_dist" : undefined,
   } as const;
-  const sources = await fetchedSources(models, model === undefined, part, flags.json);
+  if (model === undefined) noteReferences(models, flags.json);
+  const sources = await fetchedModels(models, part, settled, flags.json);
   const context = openContext(contextOf(flags));
   const surgery = upcycling({ ...settled, ...sources });
-  const view = conversionResultView(models[0], surgery.sources.map(sourceName));
+  const view = conversionResultView(models[0], surgery.sources.map(sourceName), saves);
   const afterwards = saves === undefined ? {} : { afterwards: () => nameRelease(saves) };
   const running = { threads: threadsOf(flags), report: flags.report, acceptFinished, ...afterwards };
   await carryOut(surgery, making, running, view, context);
 }
 
-/** `base` is the model as the user named it, `names` those of all parents, the base first. */
+/**
+ * `base` is the model as the user named it, `names` those of all parents, the base first; `saves`: the folder of saves
+ * for Megatron-Core.
+ */
 function conversionResultView(
   base: ModelSource,
   names: readonly string[],
+  saves?: string,
 ): ResultView<ConversionPlan, ConversionDetails> {
   return {
     facts,
     planLines: (planned) => [...explainPlan(planned.plan, names), ...adapterLines(planned), sizeLine(planned)],
-    madeLines: (result, columns) => madeLines(result, base, columns),
+    madeLines: (result, columns) => [
+      ...madeLines(result, base, columns),
+      ...(saves === undefined ? [] : [loadLine(saves)]),
+    ],
   };
 }
 
@@ -226,10 +250,9 @@ async function multiply(
   const asked = await askedModel(model);
   await requireBeforehand([asked], flags);
   const context = openContext(contextOf(flags));
-  const source = await fetchedSource(
-    asked,
-    flags.json,
-    flags.dryRun === true && flags.multiplyBy === undefined ? "headers" : "all",
+  const part = flags.dryRun === true && flags.multiplyBy === undefined ? "headers" : "all";
+  const source = await fetchedSource(asked, flags.json, part, (one) =>
+    requirePlannableMultiplying({ source: one, recipe }),
   );
   await runMultiply(source, recipe, flags, context);
 }

@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { cudaBackend } from "../engine/cuda/backend.js";
-import type { Precision } from "../engine/cuda/lowering/context.js";
+import type { Precision } from "../engine/cuda/lowering/options.js";
 import { firstGpu, requireGpu } from "../engine/cuda/usable.js";
 import { onnxruntimeBackend } from "../engine/onnxruntime/backend.js";
 import type { Backend } from "../engine/runtime/runtime.js";

@@ -12,7 +12,7 @@ import {
   type NameGroup,
 } from "../surgery/convert/diff-groups.js";
 import { openContext } from "./context.js";
-import { modelSource, orAdapted, shownModel } from "./model-folder.js";
+import { askedModel, fetchedSources, orAdapted, shownModel } from "./model-folder.js";
 import { withExample, withJson, type CommonFlags } from "./options.js";
 
 interface DiffFlags extends CommonFlags {
@@ -44,7 +44,8 @@ export function diffCommand(): Command {
 
 async function execute(a: string, b: string, flags: DiffFlags): Promise<void> {
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
-  const [sourceA, sourceB] = [await modelSource(a, flags.json), await modelSource(b, flags.json)];
+  const asked = [await askedModel(a), await askedModel(b)] as const;
+  const [sourceA, sourceB] = await fetchedSources(asked, flags.json, { part: "all" });
   const diff = await diffCheckpoints(sourceA, sourceB, {
     signal,
     onProgress: (done, total, name) =>

@@ -2,8 +2,9 @@
 import { Command } from "commander";
 import { bytes, compact, duration, folded } from "../base/format.js";
 import { countParams } from "../model/cost/params.js";
+import { planModel } from "../surgery/convert/make.js";
 import { exporting, type ReformPlan } from "../surgery/convert/reform.js";
-import { nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
+import { isUnnamed, nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import type { WorkflowResult } from "../surgery/convert/workflow.js";
 import { openContext, shownPath } from "./context.js";
 import { askedModel, fetchedSource, orAdapted } from "./model-folder.js";
@@ -56,8 +57,11 @@ async function execute(model: string, flags: ExportFlags, command: Command): Pro
   const inside = out === undefined ? flags : { ...flags, out: releaseFolder(out) };
   if (out !== undefined) await requireReleasePlace(out);
   const asked = await askedModel(model);
-  await requireBeforehand([asked], inside);
-  const source = await fetchedSource(asked, flags.json, dryRun === true ? "headers" : "all");
+  const acceptFinished = out !== undefined && (await isUnnamed(out));
+  await requireBeforehand([asked], inside, acceptFinished);
+  const source = await fetchedSource(asked, flags.json, dryRun === true ? "headers" : "all", (one) =>
+    planModel(exporting({ source: one })),
+  );
   const context = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   const threads = flags.threads ?? Math.min(2, defaultThreads());
   await carryOut(
@@ -66,6 +70,7 @@ async function execute(model: string, flags: ExportFlags, command: Command): Pro
     {
       threads: { prompts: threads, calibration: threads, writing: threads, proof: threads },
       report: false,
+      acceptFinished,
       doing: "exporting",
       ...(out === undefined ? {} : { afterwards: () => nameRelease(out) }),
     },
@@ -90,12 +95,14 @@ export function reformShown(out: string | null | undefined): ResultView<ReformPl
     madeLines: ({ made }: WorkflowResult<ReformPlan, unknown>, columns) => [
       ...soundLines(made, lines(made)).flatMap((line) => folded(line, columns)),
       `${countedFiles(made.weightFiles)} written in ${duration(made.seconds)}`,
-      ...(out == null
-        ? [`model: ${shownPath(made.dir)}`]
-        : [`load with: --load ${shownPath(out)} --finetune --exit-on-missing-checkpoint`]),
+      ...(out == null ? [`model: ${shownPath(made.dir)}`] : [loadLine(out)]),
     ],
   };
 }
+
+/** How Megatron-LM loads a folder of saves. */
+export const loadLine = (saves: string): string =>
+  `load with: --load ${shownPath(saves)} --finetune --exit-on-missing-checkpoint`;
 
 function lines({ plan, dtype, weightBytes }: ReformPlan): string[] {
   const { source, target, format } = plan;

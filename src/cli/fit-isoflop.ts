@@ -6,7 +6,7 @@ import { inputError } from "../base/errors.js";
 import { compact, labelled, significant, table } from "../base/format.js";
 import { inputName } from "../files/io/streams.js";
 import { fewestBudgets, isoFlop, type IsoFlop, type PowerOfCompute } from "../laws/fitting/isoflop.js";
-import { columnD, columnN } from "../laws/forms/chinchilla.js";
+import { columnD, columnN } from "../laws/forms/parts.js";
 import type { Law } from "../laws/forms/types.js";
 import { parseMapping } from "../laws/points/columns.js";
 import { readPoints, type ReadPoints } from "../laws/points/points.js";

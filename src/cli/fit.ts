@@ -111,9 +111,10 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
   const pointTable = await reading(file, flags.json, () => readPoints(file, form, options));
   const name = shownPath(inputName(file));
   const start = performance.now();
-  const report = await runFit(requestOf(flags, { law, compare, pointTable, name }), (state) => {
+  const found = await runFit(requestOf(flags, { law, compare, pointTable, name }), (state) => {
     if (performance.now() - start > patience) terminal.progress(progressLine(state));
   });
+  const report = "formula" in law ? { ...found, notes: [...found.notes, ...namesakeNotes(pointTable)] } : found;
   terminal.settle();
   if (flags.html !== undefined) await writePage(flags.html, report, pointTable, name);
   if (json)
@@ -124,6 +125,15 @@ async function execute(file: string, flags: FitFlags): Promise<void> {
   const seconds = (performance.now() - start) / 1000;
   terminal.out(describe(report, pointTable, name, seconds, terminal.columns));
   if (flags.html !== undefined) terminal.out(`report: ${shownPath(flags.html)}`);
+}
+
+/** A name of a formula that is a column of the file is a parameter unless the user says otherwise: so it is said. */
+function namesakeNotes({ namesakes }: ReadPoints): string[] {
+  return namesakes.map(
+    (name) =>
+      `${name} is a parameter of the formula here, although the file has a column of that name: to take the column, ` +
+      `write --columns ${name}=${name}.`,
+  );
 }
 
 /** An IsoFLOP analysis has budgets where laws have charts. */

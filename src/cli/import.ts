@@ -1,13 +1,15 @@
 /** `upcycle import` */
 import { join } from "node:path";
 import { Command } from "commander";
-import type { MegatronReading } from "../files/checkpoint/open-megatron.js";
+import { inputError } from "../base/errors.js";
+import { megatronFolder, type MegatronReading } from "../files/checkpoint/open-megatron.js";
+import { exists } from "../files/io/atomic.js";
 import { sizeLimits } from "../files/io/open.js";
 import { readText } from "../files/io/ranges.js";
 import { argumentsIn, settingsOfArguments } from "../model/decoder/megatron-arguments.js";
 import { families, type Family } from "../model/decoder/types.js";
 import { importing } from "../surgery/convert/reform.js";
-import { openContext } from "./context.js";
+import { openContext, shownPath } from "./context.js";
 import { reformShown } from "./export.js";
 import { modelFolder } from "./model-folder.js";
 import { byteSize, oneOf, wholeNumber, withExample, withJson } from "./options.js";
@@ -54,7 +56,12 @@ async function execute(dir: string, flags: ImportFlags, command: Command): Promi
   const { out, shardSize, dryRun, json, like, target } = flags;
   if (out === undefined && dryRun !== true) return command.error("error: required option '--out <dir>' not specified");
   await requireBeforehand([dir], flags);
-  const model = like === undefined ? undefined : await modelFolder(like, json, "headers");
+  if ((await exists(dir)) && (await megatronFolder(dir)) === null)
+    throw inputError("folder holds no checkpoint of Megatron-Core", {
+      where: shownPath(dir),
+      hint: "expected .metadata with metadata.json, or mp_rank_* folders; upcycle export is the way there",
+    });
+  const model = like === undefined ? undefined : await modelFolder(like, json, "settings");
   const context = openContext({ json, stopping: "finishing the parts in hand" });
   const surgery = importing({
     source: dir,

@@ -48,7 +48,8 @@ export async function main(args: readonly string[]): Promise<number> {
   try {
     requireAddresses();
     await run(await buildProgram(args), args);
-    return 0;
+    // A command that has shown what it found may say that it was bad.
+    return process.exitCode === 1 ? 1 : 0;
   } catch (error) {
     return failed(error, args);
   } finally {

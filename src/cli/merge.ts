@@ -2,13 +2,13 @@
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { bytes, compact } from "../base/format.js";
-import { merging, type MergingPlan } from "../surgery/convert/merge.js";
+import { merging, requireMergeable, type MergingPlan } from "../surgery/convert/merge.js";
 import { countParams } from "../model/cost/params.js";
 import { sizeLimits } from "../files/io/open.js";
 import { readJson } from "../files/io/ranges.js";
 import type { MergeChoice } from "../surgery/planning/merge.js";
 import { openContext, shownPath } from "./context.js";
-import { askedModel, modelSource, orAdapted } from "./model-folder.js";
+import { askedModel, fetchedSource, orAdapted } from "./model-folder.js";
 import { byteSize, oneOf, wholeNumber, withExample, withJson } from "./options.js";
 import { withDevice } from "./device.js";
 import {
@@ -59,8 +59,9 @@ async function execute(model: string, flags: MergeFlags, command: Command): Prom
   const { threads = 1, shardSize } = flags;
   if (flags.out === undefined && flags.dryRun !== true)
     return command.error("error: required option '--out <dir>' not specified");
-  await requireBeforehand([await askedModel(model)], flags);
-  const source = await modelSource(model, flags.json);
+  const asked = await askedModel(model);
+  await requireBeforehand([asked], flags);
+  const source = await fetchedSource(asked, flags.json, "all", (one) => requireMergeable({ source: one, choice }));
   const context = openContext({ json: flags.json, stopping: "finishing the parts in hand" });
   const surgery = merging({ source, choice, dtype: dtypeOf(flags.dtype), maxShardBytes: shardSize });
   const running = {

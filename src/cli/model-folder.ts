@@ -7,12 +7,13 @@ import { resolve } from "node:path";
 import { inputError } from "../base/errors.js";
 import { bytes, duration, percent } from "../base/format.js";
 import { foldersOf, type ModelSource } from "../files/checkpoint/model-source.js";
-
+import { describedIn } from "../files/checkpoint/open.js";
+import type { FetchedPart, HubEvent, RemoteModel } from "../files/hub/fetch.js";
 import { isHubReference, parseHubReference } from "../files/hub/reference.js";
-import type { FetchedPart, HubEvent } from "../files/hub/fetch.js";
 import { exists, previousName } from "../files/io/atomic.js";
-
+import type { DecoderSpec } from "../model/decoder/types.js";
 import { openContext, shownPath } from "./context.js";
+import { decoderOf } from "./decoder-of.js";
 import { namedModel } from "./model-words.js";
 import { onStopAsked } from "./signals.js";
 import type { Terminal } from "./terminal.js";
@@ -32,20 +33,29 @@ export async function modelFolder(
   json: boolean | undefined,
   part: FetchedPart = "all",
 ): Promise<string> {
-  if (!isHubReference(model)) {
-    await requireModel(model);
-    return model;
-  }
+  return withDownloads(json, async (open) => (await open(model)).fetch(part));
+}
+
+/** Reaches a folder, or a model of the Hub. Throws like `modelFolder`. */
+type Reach = (model: string) => Promise<RemoteModel>;
+
+/** Runs what fetches models, with progress on the terminal; Ctrl-C ends it. */
+async function withDownloads<T>(json: boolean | undefined, run: (reach: Reach) => Promise<T>): Promise<T> {
   const { terminal } = openContext({ json });
-  // The library is large; commands that need no network start without it.
-  const { fetchModel } = await import("../files/hub/fetch.js");
   const controller = new AbortController();
   const forget = onStopAsked(() => controller.abort());
   try {
-    return await fetchModel(model, {
-      part,
-      signal: controller.signal,
-      onEvent: downloadView(model, terminal, () => performance.now()),
+    return await run(async (model) => {
+      if (!isHubReference(model)) {
+        await requireModel(model);
+        return { fetch: () => Promise.resolve(model), hasHeaders: () => Promise.resolve(true) };
+      }
+      // The library is large; commands that need no network start without it.
+      const { remoteModel } = await import("../files/hub/fetch.js");
+      return remoteModel(model, {
+        signal: controller.signal,
+        onEvent: downloadView(model, terminal, () => performance.now()),
+      });
     });
   } finally {
     forget();
@@ -87,7 +97,7 @@ export async function askedModel(words: string): Promise<ModelSource> {
   return source ?? words;
 }
 
-/** The model that a command's argument names, for `openCheckpoint`. Throws like `askedModel` and `fetchModel`. */
+/** The model that a command's argument names, for `openCheckpoint`. Throws like `askedModel` and `fetchedSources`. */
 export async function modelSource(
   words: string,
   json: boolean | undefined,
@@ -96,20 +106,88 @@ export async function modelSource(
   return fetchedSource(await askedModel(words), json, part);
 }
 
-/**
- * A model whose names are replaced by folders, downloaded where they have to be. Of the model only `part` is fetched;
- * an adapter is small and always comes as a whole. Throws like `fetchModel`.
- */
+/** A model whose names are replaced by folders. Throws like `fetchedSources`. */
 export async function fetchedSource(
   source: ModelSource,
   json: boolean | undefined,
   part: FetchedPart = "all",
+  judge: (source: ModelSource) => Promise<unknown> = () => Promise.resolve(),
 ): Promise<ModelSource> {
-  if (typeof source === "string") return modelFolder(source, json, part);
-  return {
-    model: await modelFolder(source.model, json, part),
-    adapter: await modelFolder(source.adapter, json, "adapter"),
-  };
+  const [fetched] = await fetchedSources([source], json, { part, judge: ([one]) => judge(one) });
+  return fetched;
+}
+
+/** Models of one command, the base first. */
+type Models = readonly [ModelSource, ...ModelSource[]];
+/** One of something for each model. */
+type EachOf<M extends Models, One> = { readonly [I in keyof M]: One };
+
+/** What is fetched of several models, and who judges them before. */
+interface FetchPlan<M extends Models> {
+  /** Of an adapter, which is small, always comes all. */
+  readonly part: FetchedPart;
+  /** Throws inputError for models that do not go together, by their configs; adapters are not seen here. */
+  readonly judgeSpecs?: (specs: EachOf<M, DecoderSpec>) => void;
+  /** Throws inputError for models of which nothing can be made, by their headers. */
+  readonly judge?: (sources: EachOf<M, ModelSource>) => Promise<unknown>;
+}
+
+/**
+ * Models whose names are replaced by folders, downloaded where they have to be. Configs come first, then headers, and
+ * weights last: what cannot be read, and what the judges refuse, is refused before gigabytes are downloaded. Weight
+ * files without headers (torch.save) are judged by their configs alone. Throws like `fetchModel`, `openCheckpoint` and
+ * the judges.
+ */
+export async function fetchedSources<const M extends Models>(
+  models: M,
+  json: boolean | undefined,
+  { part, judge, judgeSpecs }: FetchPlan<M>,
+): Promise<EachOf<M, ModelSource>> {
+  return withDownloads(json, async (reach) => {
+    const reached = await eachOf(models, async (source): Promise<ReachedSource> => {
+      if (typeof source === "string") return { model: await reach(source), adapter: null };
+      return { model: await reach(source.model), adapter: await reach(source.adapter) };
+    });
+    if (models.flatMap(foldersOf).some(isHubReference)) {
+      const specs = await eachOf(reached, async ({ model }) => describedIn(await model.fetch("config")));
+      judgeSpecs?.(specs as EachOf<M, DecoderSpec>);
+      if (part === "all") {
+        const withHeaders = await readableByHeaders(reached);
+        if (withHeaders.length === models.length) await judge?.(withHeaders as EachOf<M, ModelSource>);
+      }
+    }
+    return (await eachOf(reached, (one) => fetchReached(one, part))) as EachOf<M, ModelSource>;
+  });
+}
+
+/** A model that can be fetched, with its adapter. */
+interface ReachedSource {
+  readonly model: RemoteModel;
+  readonly adapter: RemoteModel | null;
+}
+
+async function fetchReached({ model, adapter }: ReachedSource, part: FetchedPart): Promise<ModelSource> {
+  const folder = await model.fetch(part);
+  return adapter === null ? folder : { model: folder, adapter: await adapter.fetch("adapter") };
+}
+
+/** The models whose files have headers, with these alone. Throws inputError for one that cannot be read. */
+async function readableByHeaders(reached: readonly ReachedSource[]): Promise<ModelSource[]> {
+  const sources: ModelSource[] = [];
+  for (const one of reached) {
+    if (!(await one.model.hasHeaders())) continue;
+    const source = await fetchReached(one, "headers");
+    await decoderOf(source);
+    sources.push(source);
+  }
+  return sources;
+}
+
+/** One after the other, so that the first of which something is said is the base. */
+async function eachOf<A, B>(all: readonly A[], map: (one: A) => Promise<B>): Promise<B[]> {
+  const mapped: B[] = [];
+  for (const one of all) mapped.push(await map(one));
+  return mapped;
 }
 
 /** A model as a command takes it. */
@@ -132,6 +210,9 @@ export function downloadView(model: string, terminal: Terminal, now: () => numbe
         break;
       case "note":
         terminal.note(event.text);
+        break;
+      case "header":
+        terminal.progress(`header ${event.done + 1} of ${event.total}  downloading`, event.file);
         break;
       case "progress": {
         const { done, total, file } = event;

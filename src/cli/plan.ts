@@ -8,7 +8,7 @@ import { grouped } from "../base/format.js";
 import { parseHardware, type HardwareTable } from "../base/schemas/index.js";
 import { toolVersion } from "../surgery/convert/version.js";
 import { isHubReference } from "../files/hub/reference.js";
-import { writeFileAtomic } from "../files/io/atomic.js";
+import { exists, writeFileAtomic } from "../files/io/atomic.js";
 import { isOwnPage, requireFilePlace } from "../files/io/named-file.js";
 import { sizeLimits } from "../files/io/open.js";
 import { readJson, readText } from "../files/io/ranges.js";
@@ -20,6 +20,8 @@ import {
   type Coefficients,
   type FitDocument,
 } from "../laws/planner/coefficients.js";
+import { lawById } from "../laws/fitting/catalogue.js";
+import { published } from "../laws/forms/published.js";
 import { gpuOf, type Gpu } from "../laws/planner/hardware.js";
 import { makePlan } from "../laws/planner/plan.js";
 import { planViews } from "../laws/planner/views.js";
@@ -247,14 +249,14 @@ export async function hardwareTable(userFile: string | undefined): Promise<Hardw
   return parseHardware(files);
 }
 
-/** A row of the table. Throws inputError for a name that it does not have. */
-export function gpuNamed({ gpus }: HardwareTable, name: string): Gpu {
+/** A row of the table. Throws inputError for a name that it does not have; `where` says who named it. */
+export function gpuNamed({ gpus }: HardwareTable, name: string, where = "--gpu"): Gpu {
   const row = Object.hasOwn(gpus, name) ? gpus[name] : undefined;
   if (row !== undefined) return gpuOf(name, { ...row, peakTflops: row.peakTflops, sources: row.sources ?? {} });
   const names = Object.keys(gpus);
   const question = didYouMean(name, names);
   throw inputError(`"${name}" is not in the table of GPUs`, {
-    where: "--gpu",
+    where,
     hint: `${question === undefined ? "" : `${question} `}known: ${names.join(", ")}; add yours with --hardware`,
   });
 }
@@ -312,25 +314,52 @@ async function fitsOf(words: readonly string[]): Promise<ReadonlyMap<ArmKind | "
 
 /** The output of `upcycle fit --json`, checked as far as it is read. Throws inputError. */
 async function fitDocument(path: string): Promise<FitDocument> {
+  await requireNoLaw(path);
   const file = shownPath(path);
   const data = (await readJson(path)) as Partial<FitDocument> | null;
   const problem = fitProblem(data);
-  if (problem !== null) throw inputError(problem, { where: file, hint: "expected what upcycle fit --json prints" });
+  if (problem !== null) throw inputError(problem.what, { where: file, hint: problem.hint });
   const { law, params, status, draws, ranges } = data as FitDocument;
   const isDrawn = draws != null && Object.keys(params).every((name) => (draws[name]?.length ?? 0) > 1);
   return { file, law, params, status, ...(isDrawn && { draws }), ...(ranges != null && { ranges }) };
 }
 
-/** Why data cannot be the fit that a plan needs; null where it can. */
-function fitProblem(data: Partial<FitDocument> | null): string | null {
+/** A law's name is no fit of it: a plan takes its numbers from the user's own points. Throws inputError. */
+async function requireNoLaw(path: string): Promise<void> {
+  if (lawById(path) === undefined || (await exists(path))) return;
+  const numbers = published.some(({ law }) => law === path)
+    ? "its published numbers are of other models than yours"
+    : "no numbers were published for it that we could read";
+  throw inputError(`"${path}" is a law, not the file of a fit; ${numbers}`, {
+    where: "--coefficients",
+    hint: `fit it to your runs and name the file: upcycle fit runs.csv --law ${path} --json > ${path}.json`,
+  });
+}
+
+/** Why data cannot be the fit that a plan needs, and what to do; null where it can. */
+function fitProblem(data: Partial<FitDocument> | null): { readonly what: string; readonly hint: string } | null {
+  const malformed = (what: string): ReturnType<typeof fitProblem> => ({
+    what,
+    hint: "expected what upcycle fit --json prints",
+  });
   if (!isRecord(data) || typeof data.law !== "string" || !isRecord(data.params))
-    return "this is not the output of upcycle fit --json";
-  const { params, status, draws, ranges } = data;
-  if (!Object.values(params).every(isNumber)) return "a parameter is no number";
-  if (draws != null && !isRecordOf(draws, isNumbers)) return "draws are not lists of numbers";
+    return malformed("this is not the output of upcycle fit --json");
+  const { law, params, status, draws, ranges } = data;
+  if (!Object.values(params).every(isNumber)) return malformed("a parameter is no number");
+  if (draws != null && !isRecordOf(draws, isNumbers)) return malformed("draws are not lists of numbers");
   if (ranges != null && !isRecordOf(ranges, (pair) => isNumbers(pair) && pair.length === 2))
-    return "ranges are not pairs of numbers";
-  return status === "iteration-limit" ? "this fit did not converge" : null;
+    return malformed("ranges are not pairs of numbers");
+  switch (status) {
+    case "iteration-limit":
+      return { what: "this fit did not converge", hint: "fit again with --grid, or to more points" };
+    case "no-better-than-constant":
+      return {
+        what: `this is no fit: ${law} describes those losses no better than one number for all of them`,
+        hint: "its numbers predict nothing; fit a law that describes the points (--compare), or more points",
+      };
+    default:
+      return null;
+  }
 }
 
 const isNumber = (value: unknown): value is number => typeof value === "number";

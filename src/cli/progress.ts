@@ -57,10 +57,14 @@ export function trainingView(terminal: Terminal, name: string): (event: TrainEve
 }
 
 /** Shows a study's events, with the time left for the whole, judged by the FLOPs still to do. */
-export function studyView(terminal: Terminal, threads: number, now: () => number): (event: StudyEvent) => void {
-  let run = "";
-  let view = trainingView(terminal, "");
-  const timeLeft = new TimeLeft(threads);
+export function studyView(
+  terminal: Terminal,
+  { threads, jobs }: { readonly threads: number; readonly jobs: number },
+  now: () => number,
+): (event: StudyEvent) => void {
+  // Several trainings may be under way.
+  const views = new Map<string, ReturnType<typeof trainingView>>();
+  const timeLeft = new TimeLeft(threads * jobs);
   let began: number | undefined;
   let done = 0;
   return (event) => {
@@ -72,12 +76,11 @@ export function studyView(terminal: Terminal, threads: number, now: () => number
         terminal.note(`  ${event.text}`);
         break;
       case "train": {
-        if (event.run !== run) {
-          run = event.run;
-          view = trainingView(terminal, run);
-        }
+        const { run } = event;
+        const view = views.get(run) ?? trainingView(terminal, run);
+        views.set(run, view);
         began ??= now();
-        if (event.event.type === "step") timeLeft.add(event.done - done, event.event.ms);
+        if (event.event.type === "step") timeLeft.add(event.done - done, event.event.ms / jobs);
         done = event.done;
         const percentage = Math.floor((100 * event.done) / event.total);
         const left = duration(timeLeft.seconds(event.total - done, now() - began));

@@ -5,21 +5,41 @@ import { Command } from "commander";
 import { resultOf } from "../base/events.js";
 import { shellPath } from "../base/shell.js";
 import { parseStudyConfig, type StudyConfig } from "../base/schemas/index.js";
+import type { ModelSource } from "../files/checkpoint/open.js";
 import { sizeLimits } from "../files/io/open.js";
 import { readText } from "../files/io/ranges.js";
 import { terminalTable } from "../report/study/terminal.js";
 import { writeReport } from "../study/report.js";
-import { runStudy } from "../study/run.js";
+import { recordedThreads } from "../study/folder.js";
+import { outlookOf, runStudy, type StudyRequest } from "../study/run.js";
+import type { UpcycleRecipe } from "../surgery/planning/recipe.js";
+import type { LogFormat } from "../train/exported-logs.js";
 import { openContext, shownPath } from "./context.js";
 import { chosenBackend, deviceWords, withPrecision, type PrecisionFlags } from "./device.js";
 import { modelSource } from "./model-folder.js";
-import { defaultThreads, threadsOfFile, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
+import { logOption } from "./log-option.js";
+import { outlookFacts, outlookLines } from "./study-outlook.js";
+import {
+  defaultThreads,
+  realNumber,
+  threadsOfFile,
+  wholeNumber,
+  withExample,
+  withJson,
+  withThreads,
+  type CommonFlags,
+} from "./options.js";
 import { savingWords, studyView } from "./progress.js";
 import { convertLine, studyLine, verifyLine } from "./reproduce.js";
 import { resolvedBy } from "./settings.js";
 
 interface StudyFlags extends CommonFlags, PrecisionFlags {
   readonly out?: string;
+  readonly store?: string;
+  readonly jobs?: number;
+  readonly scale?: number;
+  readonly log?: readonly LogFormat[];
+  readonly dryRun?: boolean;
 }
 
 interface QuickstartFlags extends StudyFlags {
@@ -36,9 +56,18 @@ const quickstartRecipe = ({ full }: QuickstartFlags): string =>
 /** The command `study` with its options and its help. */
 export function studyCommand(): Command {
   const command = new Command("study")
-    .description("run a study: one parent, several arms on the same further tokens, a report")
-    .argument("<file>", "study file (YAML; see recipes/quickstart.yaml and recipes/own-parent.yaml)")
+    .description("run a study: parents, arms and seeds on further tokens, questions, a report")
+    .argument("<file>", "study file (YAML; see recipes/quickstart.yaml and recipes/studies)")
     .option("--out <dir>", "run folder (default: runs/NAME of the study); the same folder goes on where it was stopped")
+    .option("--store <dir>", "folder that runs are kept in, for several studies to share (default: the run folder)")
+    .option("--jobs <n>", "trainings at once (default: as many as cores for --threads)", wholeNumber("--jobs", 1, 64))
+    .option(
+      "--scale <n>",
+      "sizes and tokens of the whole study by one number (default: the file's)",
+      realNumber("--scale", 0.01, 1024),
+    )
+    .option(...logOption)
+    .option("--dry-run", "say what would be trained, with tokens, FLOPs, time and disk; write nothing")
     .action((file: string, flags: StudyFlags) => execute(file, `upcycle study ${shellPath(shownPath(file))}`, flags));
   resolvedBy(command, ([file = ""], flags: StudyFlags) => settings(file, flags));
   return withExample(
@@ -61,45 +90,77 @@ export function quickstartCommand(): Command {
   return withExample(withJson(withThreads(withPrecision(command))), "upcycle quickstart", remark);
 }
 
-const readConfig = async (file: string): Promise<StudyConfig> =>
-  parseStudyConfig(await readText(file, sizeLimits.yaml), shownPath(file));
+/** The study of a file, at the scale that was asked for; its grid is checked at that scale. */
+async function readConfig(file: string, { scale }: StudyFlags): Promise<StudyConfig> {
+  const config = parseStudyConfig(await readText(file, sizeLimits.yaml), shownPath(file));
+  return scale === undefined ? config : { ...config, scale };
+}
 
 interface Place {
   readonly dir: string;
   readonly threads: number;
+  readonly jobs: number;
 }
 
-/** Where a study runs, and on how many threads. */
-function placeOf(file: string, flags: StudyFlags, config: Pick<StudyConfig, "name" | "threads">): Place {
-  const threads = flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? defaultThreads();
-  return { dir: flags.out ?? join("runs", config.name), threads };
+/**
+ * Where a study runs, on how many threads each training, and how many at once. Threads are part of a run, so a study
+ * that goes on keeps those that it was begun with.
+ */
+async function placeOf(file: string, flags: StudyFlags, config: Pick<StudyConfig, "name" | "threads">): Promise<Place> {
+  const dir = flags.out ?? join("runs", config.name);
+  const asked = flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? (await recordedThreads(dir));
+  const cores = defaultThreads();
+  const threads = asked ?? Math.max(1, Math.floor(cores / (flags.jobs ?? 1)));
+  return { dir, threads, jobs: flags.jobs ?? Math.max(1, Math.floor(cores / threads)) };
 }
 
 async function settings(file: string, flags: StudyFlags): Promise<Record<string, unknown>> {
-  const config = await readConfig(file);
-  const { dir, threads } = placeOf(file, flags, config);
-  return { options: { out: dir, threads }, file: config };
+  const config = await readConfig(file, flags);
+  const { dir, threads, jobs } = await placeOf(file, flags, config);
+  return { options: { out: dir, threads, jobs, store: flags.store ?? dir, log: flags.log ?? [] }, file: config };
+}
+
+/** The study with every parent's name as folders; models of the Hub are fetched. */
+async function withSources(config: StudyConfig, flags: StudyFlags): Promise<StudyRequest> {
+  const { parent, parents, ...rest } = config;
+  const entries: [string, NonNullable<StudyRequest["parents"]>[string]][] = [];
+  for (const [id, { path, ...entry }] of Object.entries(parents ?? {}))
+    entries.push([id, path === undefined ? entry : { path: await modelSource(path, flags.json) }]);
+  return {
+    ...rest,
+    ...(parent === undefined ? {} : { parent: await modelSource(parent, flags.json) }),
+    ...(parents === undefined ? {} : { parents: Object.fromEntries(entries) }),
+  };
 }
 
 async function execute(file: string, command: string, flags: StudyFlags): Promise<void> {
-  const fileConfig = await readConfig(file);
-  const { parent: name } = fileConfig;
-  const parent = name === undefined ? undefined : await modelSource(name, flags.json);
-  const config = parent === undefined ? fileConfig : { ...fileConfig, parent };
-  const { terminal, json, signal } = openContext({ json: flags.json, stopping: savingWords });
-  const { dir, threads } = placeOf(file, flags, config);
-  const study = runStudy({
+  const config = await withSources(await readConfig(file, flags), flags);
+  const { terminal, json, signal } = openContext(
+    flags.dryRun === true ? { json: flags.json } : { json: flags.json, stopping: savingWords },
+  );
+  const { dir, threads, jobs } = await placeOf(file, flags, config);
+  const options = {
     config,
     dir,
+    store: flags.store,
     threads,
+    jobs,
+    log: flags.log,
     signal,
     backend: await chosenBackend(flags.device, terminal, flags.precision),
-    command: studyLine(command, dir, threads, deviceWords(flags)),
-    conversionCommands: (parent, recipe, out) => [convertLine(parent, recipe, out), verifyLine(parent, out)],
-  });
+    command: studyLine(command, dir, threads, `${scaleWords(flags)}${storeWords(flags)}${deviceWords(flags)}`),
+    // Rows of a router that are not drawn are said by a recipe file, not by options.
+    conversionCommands: (parent: ModelSource, recipe: UpcycleRecipe, out: string) =>
+      recipe.routerInit === null ? [convertLine(parent, recipe, out), verifyLine(parent, out)] : [],
+  };
+  if (flags.dryRun === true) {
+    const outlook = await outlookOf(options);
+    if (json) return terminal.json(outlookFacts(outlook, config));
+    return terminal.out(outlookLines(outlook, { config, threads, jobs }, terminal.columns));
+  }
   const result = await resultOf(
-    study,
-    studyView(terminal, threads, () => performance.now()),
+    runStudy(options),
+    studyView(terminal, { threads, jobs }, () => performance.now()),
   );
   const report = await writeReport(dir, result);
   terminal.settle();
@@ -107,3 +168,7 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
   terminal.out(terminalTable(result, terminal.columns).split("\n"));
   terminal.out(`report: ${shownPath(report)}`);
 }
+
+const scaleWords = ({ scale }: StudyFlags): string => (scale === undefined ? "" : ` --scale ${scale}`);
+const storeWords = ({ store }: StudyFlags): string =>
+  store === undefined ? "" : ` --store ${shellPath(shownPath(store))}`;

@@ -5,6 +5,13 @@ import type { RouterOrder } from "../model/decoder/types.js";
 import type { ExpectedPreservation } from "../surgery/planning/expectation.js";
 import { parseRecipeName, recipeName, upcycleRecipe } from "../surgery/planning/recipe.js";
 import { programs, type Support } from "../surgery/planning/serving.js";
+import {
+  trainerLine,
+  trainers,
+  trainersOf,
+  type TrainerSupport,
+  type TrainerVerdict,
+} from "../surgery/planning/trainers.js";
 import { neverTargets, surveyRecipe, type TargetVerdict } from "../surgery/planning/survey.js";
 import { openContext } from "./context.js";
 import { decoderOf } from "./decoder-of.js";
@@ -13,6 +20,7 @@ import { withExample, withJson, type CommonFlags } from "./options.js";
 
 interface TargetsFlags extends CommonFlags {
   readonly recipe: string;
+  readonly trainers?: boolean;
 }
 
 const labelWidth = 18;
@@ -24,6 +32,7 @@ export function targetsCommand(): Command {
     .description("say which MoE families can hold an upcycled model, exactly or not, and which programs run it")
     .argument("<model>", `dense model folder (Hugging Face: config.json, weights), ${orAdapted}`)
     .option("--recipe <name>", "E<copies>G<parts>T<experts per token>", "E8G1T2")
+    .option("--trainers", "say which programs train from the folder of each target, and with which line")
     .action(execute);
   return withExample(withJson(command), "upcycle targets models/dense");
 }
@@ -35,9 +44,17 @@ async function execute(name: string, flags: TargetsFlags): Promise<void> {
   const spec = await decoderOf(source);
   const verdicts = orders.flatMap((order) => surveyRecipe(spec, upcycleRecipe(recipeName(shape), { order })));
   if (json) {
-    terminal.json({ family: spec.family, recipe: recipeName(shape), targets: verdicts, never: neverTargets });
+    const training = flags.trainers === true ? { trainers: trainersByTarget(verdicts) } : {};
+    terminal.json({
+      family: spec.family,
+      recipe: recipeName(shape),
+      targets: verdicts,
+      never: neverTargets,
+      ...training,
+    });
     return;
   }
+  if (flags.trainers === true) return terminal.out(trainerLines(verdicts, terminal.columns));
   terminal.out(`${spec.family} with ${recipeName(shape)}`);
   for (const order of orders) {
     const ofOrder = verdicts.filter((verdict) => verdict.order === order);
@@ -47,6 +64,50 @@ async function execute(name: string, flags: TargetsFlags): Promise<void> {
   terminal.out("read, run and trained, but never targets");
   for (const [family, why] of Object.entries(neverTargets))
     terminal.out(labelled(`  ${family}`, why, labelWidth, terminal.columns));
+}
+
+/** Which trainers take the folder of each target that can be written. */
+function trainersByTarget(verdicts: readonly TargetVerdict[]): (TrainerVerdict & { family: string; order: string })[] {
+  return verdicts.flatMap(({ family, order, expected }) =>
+    expected === null ? [] : trainersOf(family, order).map((verdict) => ({ family, order, ...verdict })),
+  );
+}
+
+const trainerMarks: Readonly<Record<TrainerSupport, string>> = { own: "own", transformers: "by class", no: "no" };
+
+function trainerLines(verdicts: readonly TargetVerdict[], columns: number): string[] {
+  const sections = orders.flatMap((order) => {
+    const held = verdicts.filter((verdict) => verdict.order === order && verdict.expected !== null);
+    const rows = held.map(({ family }) => [
+      family,
+      ...trainersOf(family, order).map(({ support }) => trainerMarks[support]),
+    ]);
+    const heading = ["target", ...trainers];
+    return [
+      `${order}: ${meanings[order]}`,
+      ...table(
+        [heading, ...rows],
+        heading.map(() => "left" as const),
+        columns,
+      ),
+      "",
+    ];
+  });
+  const notes = [
+    ...new Set(
+      trainersByTarget(verdicts).flatMap(({ trainer, note }) => (note === null ? [] : [`${trainer}: ${note}`])),
+    ),
+  ];
+  return [
+    ...sections,
+    "own: a model or expert kernels of its own; by class: through transformers",
+    ...notes.flatMap((note) => wrap(note, columns - 4).map((line, i) => `${i === 0 ? "  " : "    "}${line}`)),
+    "",
+    "lines, with DIR for the folder that convert wrote; read, not run here",
+    ...trainers.flatMap((trainer) =>
+      wrap(trainerLine(trainer, "DIR"), columns - 4, "keep").map((line, i) => `${i === 0 ? "  " : "    "}${line}`),
+    ),
+  ];
 }
 
 const meanings: Readonly<Record<RouterOrder, string>> = {

@@ -8,11 +8,13 @@ import { parseTrainConfig, type TrainConfig } from "../base/schemas/index.js";
 import { trainedFiles } from "../surgery/convert/trained-card.js";
 import { sizeLimits } from "../files/io/open.js";
 import { readText } from "../files/io/ranges.js";
+import type { LogFormat } from "../train/exported-logs.js";
 import type { EvalRecord } from "../train/records.js";
 import { trainFromConfig } from "../train/from-config.js";
 import type { RunResult } from "../train/run.js";
 import { openContext, shownPath } from "./context.js";
 import { chosenBackend, withPrecision, type PrecisionFlags } from "./device.js";
+import { logOption } from "./log-option.js";
 import { modelSource } from "./model-folder.js";
 import { defaultThreads, threadsOfFile, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 import { peakWords, savingWords, trainingView } from "./progress.js";
@@ -20,6 +22,7 @@ import { resolvedBy } from "./settings.js";
 
 interface TrainFlags extends CommonFlags, PrecisionFlags {
   readonly out?: string;
+  readonly log?: readonly LogFormat[];
 }
 
 /** The command with its options and its help. */
@@ -28,6 +31,7 @@ export function trainCommand(): Command {
     .description("train a new model, or an existing one further, on text")
     .argument("<file>", "train file (YAML; see recipes/train.yaml)")
     .option("--out <dir>", "run folder (default: the file's); the same folder goes on where it was stopped")
+    .option(...logOption)
     .action(execute);
   resolvedBy(command, async ([file = ""], flags: TrainFlags) => {
     const config = await readConfig(file);
@@ -61,6 +65,7 @@ async function execute(file: string, flags: TrainFlags): Promise<void> {
     threads,
     signal,
     backend,
+    log: flags.log,
     describe: trainedFiles,
   });
   const result = await resultOf(training, (event) => {

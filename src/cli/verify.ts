@@ -6,13 +6,14 @@ import { shellPath } from "../base/shell.js";
 import type { ModelSource } from "../files/checkpoint/open.js";
 import { readRecord, type UpcycleRecord } from "../surgery/convert/record.js";
 import { countParams } from "../model/cost/params.js";
+import { requireOneVocabulary } from "../evals/compare.js";
 import { measurePreservation } from "../evals/preservation.js";
 import type { PreservationReport } from "../model/results/preservation.js";
-import { isMoe } from "../model/decoder/types.js";
+import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
 import { openContext } from "./context.js";
 import { decoderOf } from "./decoder-of.js";
 import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
-import { modelSource, orAdapted, shownModel } from "./model-folder.js";
+import { askedModel, fetchedSources, orAdapted, shownModel } from "./model-folder.js";
 import {
   byteSize,
   collect,
@@ -73,9 +74,15 @@ export function verifyCommand(): Command {
 }
 
 async function execute(denseName: string, moeName: string, flags: VerifyFlags): Promise<void> {
-  const [dense, moe] = [await modelSource(denseName, flags.json), await modelSource(moeName, flags.json)];
+  const asked = [await askedModel(denseName), await askedModel(moeName)] as const;
+  const names = [shownModel(asked[0]), shownModel(asked[1])] as const;
+  const [dense, moe] = await fetchedSources(asked, flags.json, {
+    part: "all",
+    judgeSpecs: ([parent, child]) => requireOrder(parent, child, names),
+    judge: ([parent, child]) => requireComparable(parent, child, names),
+  });
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
-  await requireOrder(dense, moe);
+  await requireComparable(dense, moe, names);
   const { text, tokens, sequence, memory, tolerance } = flags;
   const report = await measurePreservation({
     parent: dense,
@@ -97,15 +104,22 @@ async function execute(denseName: string, moeName: string, flags: VerifyFlags): 
   requirePreserved(report, record, tolerance, shownModel(moe));
 }
 
-/**
- * Throws inputError where an MoE stands in the place of the parent and a dense model in that of the child: the two
- * are the wrong way round.
- */
-async function requireOrder(dense: ModelSource, moe: ModelSource): Promise<void> {
-  if (!isMoe(await decoderOf(dense)) || isMoe(await decoderOf(moe))) return;
-  throw inputError(`this model is a mixture of experts, and ${shownModel(moe)} is dense: the parent comes first`, {
-    where: shownModel(dense),
-    hint: `swap them: upcycle verify ${shellPath(shownModel(moe))} ${shellPath(shownModel(dense))}`,
+/** The parent's and the child's name, as the user wrote them. */
+type Names = readonly [parent: string, child: string];
+
+/** Throws inputError for models that are the wrong way round, and for models of different vocabularies. */
+async function requireComparable(dense: ModelSource, moe: ModelSource, names: Names): Promise<void> {
+  const [parent, child] = [await decoderOf(dense), await decoderOf(moe)];
+  requireOrder(parent, child, names);
+  requireOneVocabulary({ spec: parent, dir: names[0] }, { spec: child, dir: names[1] });
+}
+
+/** Throws inputError where an MoE stands in the place of the parent and a dense model in that of the child. */
+function requireOrder(parent: DecoderSpec, child: DecoderSpec, [parentName, childName]: Names): void {
+  if (!isMoe(parent) || isMoe(child)) return;
+  throw inputError(`this model is a mixture of experts, and ${childName} is dense: the parent comes first`, {
+    where: parentName,
+    hint: `swap them: upcycle verify ${shellPath(childName)} ${shellPath(parentName)}`,
   });
 }
 

@@ -3,7 +3,8 @@
  * residual streams [tokens, hidden size] of parent and child.
  */
 import { at } from "../base/at.js";
-import { isParallel, type BatchShape } from "../graph/nn/decoder.js";
+import type { BatchShape } from "../graph/nn/context.js";
+import { isParallel } from "../graph/nn/decoder.js";
 import type { FunctionComparison, LayerError } from "../model/results/preservation.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
 import { evalBatches } from "../text/tokens/batches.js";

@@ -50,8 +50,10 @@ export async function compareModels(
   return compared.result();
 }
 
+type NamedDecoder = Pick<RunnableModel, "spec" | "dir">;
+
 /** Throws inputError if the vocabularies of two models differ in size. */
-export function requireOneVocabulary(parent: RunnableModel, child: RunnableModel): void {
+export function requireOneVocabulary(parent: NamedDecoder, child: NamedDecoder): void {
   if (child.spec.vocab === parent.spec.vocab) return;
   throw inputError(`its vocabulary has ${child.spec.vocab} tokens, that of ${parent.dir} ${parent.spec.vocab}`, {
     where: child.dir,

@@ -42,6 +42,8 @@ export interface RunnableModel {
 export interface TextModel extends RunnableModel {
   /** New tokens behind the model's one cache of keys and values; see `ForwardRuntime.extend`. */
   extend(shape: CachedShape, feeds: ExtendFeeds): Promise<Extended>;
+  /** Makes the cache's one row so many equal ones; see `ForwardRuntime.repeatCache`. */
+  readonly repeatCache?: ((rows: number) => Promise<void>) | undefined;
   /** Mean loss in nats over the targets that are not negative, ids and targets [B*S]. */
   loss(
     ids: Int32Array,
@@ -82,11 +84,13 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
       },
       extend(shape, feeds) {
         requireIds(feeds.ids, spec.vocab, dir);
-        const name = `extend ${shape.batch}x${shape.tokens}x${shape.capacity}x${shape.positions}`;
-        const program = extensions.get(name) ?? extendProgram(spec, shape);
+        const chosen = feeds.rows?.length ?? shape.batch;
+        const name = `extend ${shape.batch}x${shape.tokens}x${shape.capacity}x${shape.positions}x${chosen}`;
+        const program = extensions.get(name) ?? extendProgram(spec, shape, chosen);
         extensions.set(name, program);
         return runtime.extend(name, program, feeds);
       },
+      repeatCache: runtime.repeatCache === undefined ? undefined : (rows) => runtime.repeatCache!(rows),
       async loss(ids, targets, { batch, sequence }) {
         requireIds(ids, spec.vocab, dir);
         const name = `loss ${batch}x${sequence}`;

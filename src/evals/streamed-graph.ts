@@ -46,12 +46,12 @@ interface Settings extends StreamSettings {
   readonly reader: RowReader;
 }
 
-/** The block's one output. `activations` stand in the order of its first inputs. */
+/** The block's outputs. `activations` stand in the order of its first inputs. */
 export async function evaluateStreamed(
   block: DecoderBlock,
   activations: readonly ArrayData[],
   stream: StreamSettings,
-): Promise<ArrayData> {
+): Promise<readonly ArrayData[]> {
   const { graph, params } = block;
   const keys = new Map<ValueId, string>();
   const computed = new Map<ValueId, ArrayData>();
@@ -69,7 +69,7 @@ export async function evaluateStreamed(
     node.out.forEach((id, i) => computed.set(id, at(outputs, i)));
     for (const id of node.in) if (lastUse.get(id) === index) computed.delete(id);
   }
-  return computed.get(at(graph.outputs, 0)) as ArrayData;
+  return graph.outputs.map((id) => entryOf(computed, id));
 }
 
 /** For each value the node that reads it last; outputs are never done with. */

@@ -4,13 +4,17 @@
  * Letters: N tokens (= batch x sequence), H hidden size.
  */
 import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
-import { isParallel, type BatchShape } from "../graph/nn/decoder.js";
+import type { BatchShape } from "../graph/nn/context.js";
+import { isParallel } from "../graph/nn/decoder.js";
 import { blockwiseDecoder, type DecoderBlock } from "../graph/nn/blockwise.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
-import type { ArrayData, Backend } from "../engine/runtime/runtime.js";
+import { at } from "../base/at.js";
+import type { ArrayData, Backend, OperationRuntime } from "../engine/runtime/runtime.js";
 import { watchedWeights } from "./finite-weights.js";
+import { mergedExperts, unchangedFfn, type FfnChange } from "./ffn-change.js";
 import { requireIds, type RunnableModel } from "./model.js";
 import { defaultWeightElements, evaluateStreamed } from "./streamed-graph.js";
+import type { WeightSource } from "./weight-rows.js";
 
 /** A model whose weights stay on disk, run as a whole or layer by layer. */
 export interface StreamedModel extends RunnableModel {
@@ -19,17 +23,36 @@ export interface StreamedModel extends RunnableModel {
   /** One layer's attention: x [N, H] -> x plus what it adds. */
   attention(layer: number, x: Float32Array, shape: BatchShape): Promise<Float32Array>;
   /** What one layer's FFN adds to x [rows, H]; rows are independent of each other. */
-  ffn(layer: number, x: Float32Array): Promise<Float32Array>;
+  ffn(layer: number, x: Float32Array, change?: FfnChange): Promise<Float32Array>;
   /** What one layer's FFN reads of x [rows, H], behind its norm. */
   ffnInput(layer: number, x: Float32Array): Promise<Float32Array>;
   /** The activations [rows, F] of a dense FFN's hidden units, for what it reads [rows, H]. */
   units(layer: number, inputs: Float32Array): Promise<Float32Array>;
-  /** How many rows of x [rows, H] each expert of a layer with experts serves. */
-  load(layer: number, x: Float32Array): Promise<Int32Array>;
+  /** What the router of a layer of experts makes of `input` [rows, H], which `ffnInput` gives. */
+  router(layer: number, input: Float32Array): Promise<Routed>;
+  /**
+   * What one expert makes of `input` [rows, H], whatever its weight; null: what the layer's FFN makes of it, without
+   * the block's norms and factors.
+   */
+  unit(layer: number, expert: number | null, input: Float32Array): Promise<Float32Array>;
+  /** The weights as they are read, for measures of the weights themselves. */
+  readonly weights: WeightSource;
+  /** What computes. */
+  readonly operations: OperationRuntime;
   /** x [rows, H] -> what the head reads [rows, H]. */
   final(x: Float32Array): Promise<Float32Array>;
   /** Logits [rows, count] of tokens `first` to `first + count` of the vocabulary, for hidden states from `final`. */
   head(hidden: Float32Array, first: number, count: number): Promise<Float32Array>;
+}
+
+/** What a router says of rows of tokens. Letters: E experts, K experts per token. */
+export interface Routed {
+  /** [rows, E] */
+  readonly logits: Float32Array;
+  /** [rows, K] */
+  readonly weights: Float32Array;
+  /** [rows, K], the best first */
+  readonly chosen: Int32Array;
 }
 
 interface StreamedOptions {
@@ -67,7 +90,7 @@ export async function openStreamedModel(
     checkpoint: () => signal?.throwIfAborted(),
   };
   const run = async (block: DecoderBlock, ...activations: ArrayData[]): Promise<Float32Array> =>
-    (await evaluateStreamed(block, activations, stream)) as Float32Array;
+    at(await evaluateStreamed(block, activations, stream), 0) as Float32Array;
   const rowsOf = (x: Float32Array): number => x.length / width;
   const model: StreamedModel = {
     dir,
@@ -79,11 +102,21 @@ export async function openStreamedModel(
       return run(blocks.embedding(shape), ids);
     },
     attention: (layer, x, shape) => run(blocks.attention(layer, shape), x),
-    ffn: (layer, x) => run(blocks.ffn(layer, rowsOf(x)), x),
-    // Where there is no norm the block has no nodes, and its input is its output.
-    ffnInput: async (layer, x) => (await run(blocks.ffnInput(layer, rowsOf(x)), x)) ?? x,
+    async ffn(layer, x, change = unchangedFfn) {
+      const block = blocks.ffn(layer, rowsOf(x), change.without);
+      const changed = { ...stream, weights: mergedExperts(weights, layer, change.merged) };
+      return at(await evaluateStreamed(block, [x], changed), 0) as Float32Array;
+    },
+    ffnInput: (layer, x) => run(blocks.ffnInput(layer, rowsOf(x)), x),
+    async router(layer, input) {
+      const outputs = await evaluateStreamed(blocks.router(layer, rowsOf(input)), [input], stream);
+      const [logits, gates, chosen] = outputs as readonly [Float32Array, Float32Array, Int32Array];
+      return { logits, weights: gates, chosen };
+    },
+    unit: (layer, expert, input) => run(blocks.unit(layer, expert, rowsOf(input)), input),
     units: (layer, inputs) => run(blocks.units(layer, rowsOf(inputs)), inputs),
-    load: async (layer, x) => (await evaluateStreamed(blocks.load(layer, rowsOf(x)), [x], stream)) as Int32Array,
+    weights,
+    operations: runtime,
     final: (x) => run(blocks.final(rowsOf(x)), x),
     async head(hidden, first, count) {
       const rows = await weights.readRows(
@@ -121,15 +154,16 @@ export async function openStreamedModel(
   return model;
 }
 
-/** x [N, H] behind one layer. */
+/** x [N, H] behind one layer, whose FFN may be changed. */
 export async function throughLayer(
   model: StreamedModel,
   layer: number,
   x: Float32Array,
   shape: BatchShape,
+  change?: FfnChange,
 ): Promise<Float32Array> {
   const attended = await model.attention(layer, x, shape);
-  return plus(attended, await model.ffn(layer, isParallel(model.spec) ? x : attended));
+  return plus(attended, await model.ffn(layer, isParallel(model.spec) ? x : attended, change));
 }
 
 /** Sum of two arrays of one length. */

@@ -1,45 +1,44 @@
 /** How far a study has come. */
 import { trainFlopsPerToken } from "../model/cost/flops.js";
-import type { DecoderSpec } from "../model/decoder/types.js";
 import type { RunResult, TrainEvent } from "../train/run.js";
-import { tokensOf, type PlannedArm } from "./plan.js";
-import type { StudyEvent, StudyRequest } from "./types.js";
+import { tokensOf, type StudyPlan } from "./plan.js";
+import { distinct } from "./schedule.js";
+import type { StudyEvent } from "./types.js";
 
 /** Counts the FLOPs of a study's trainings, so that its progress is told as a share of the whole. */
 export class FlopMeter {
-  /** FLOPs of the trainings that have ended. */
-  private finished = 0;
+  /** FLOPs done by run; several may be under way. */
+  private readonly done = new Map<string, number>();
   /** FLOPs of all trainings of the study. */
   readonly total: number;
 
-  constructor(config: StudyRequest, parent: DecoderSpec, arms: readonly PlannedArm[]) {
-    const pretrain =
-      config.pretrain === undefined
-        ? 0
-        : tokensOf(config.pretrain) * trainFlopsPerToken(parent, config.pretrain.sequence);
-    this.total =
-      pretrain +
-      arms.reduce((sum, arm) => sum + config.seeds.length * tokensOf(config.continue) * arm.flopsPerToken, 0);
+  constructor({ parents, runs }: Pick<StudyPlan, "parents" | "runs">) {
+    let total = 0;
+    for (const { parent, spec } of parents) {
+      if (parent.kind === "trained")
+        total += tokensOf(parent.pretrain) * trainFlopsPerToken(spec, parent.pretrain.sequence);
+    }
+    for (const { run, isFirst } of distinct(runs))
+      if (isFirst) total += tokensOf(run.arm.training) * run.arm.flopsPerToken;
+    this.total = total;
   }
 
   /** Passes on the events of the training `run`, with the FLOPs of the study done so far, and returns its result. */
   async *watch(
-    run: string,
-    flopsPerToken: number,
+    { run, flopsPerToken }: { readonly run: string; readonly flopsPerToken: number },
     events: AsyncGenerator<TrainEvent, RunResult>,
   ): AsyncGenerator<StudyEvent, RunResult> {
     let tokens = 0;
     for (;;) {
       const next = await events.next();
-      if (next.done === true) {
-        this.finished += tokens * flopsPerToken;
-        return next.value;
-      }
+      if (next.done === true) return next.value;
       const event = next.value;
       if (event.type === "open") tokens = event.step * event.tokensPerStep;
       else if (event.type === "step") tokens = event.tokens;
       else if (event.type === "done") tokens = event.result.metrics.steps.at(-1)?.tokens ?? tokens;
-      yield { type: "train", run, event, done: this.finished + tokens * flopsPerToken, total: this.total };
+      this.done.set(run, tokens * flopsPerToken);
+      const done = [...this.done.values()].reduce((sum, flops) => sum + flops, 0);
+      yield { type: "train", run, event, done, total: this.total };
     }
   }
 }

@@ -1,8 +1,9 @@
 /**
- * The parent of a study, a model of the user's or a dense model that is trained here, and the study's text as tokens.
+ * The parents of a study, models of the user's or dense models that are trained here, and the study's text as tokens.
  */
+import { join } from "node:path";
 import { inputError } from "../base/errors.js";
-import type { TrainingBlock } from "../base/schemas/index.js";
+import { expandStudy, type StudyParent, type TrainingBlock } from "../base/schemas/index.js";
 import { modelFolderOf } from "../files/checkpoint/model-source.js";
 import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
 import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
@@ -16,32 +17,33 @@ import {
   type ModelBase,
 } from "../train/training-data.js";
 import type { Corpus } from "../train/text.js";
-import type { StudyOptions } from "./types.js";
+import { contentKey } from "./keys.js";
+import type { StudyOptions, StudyRequest } from "./types.js";
 
 /**
- * The parent's shape before any text is read; a new model's may get a few words less, as many as its text holds. Throws
+ * A parent's shape before any text is read; a new model's may get a few words less, as many as its text holds. Throws
  * inputError for a parent that cannot be opened, is a mixture of experts, or has fewer positions than a sequence.
  */
-export async function parentShape(config: StudyOptions["config"]): Promise<DecoderSpec> {
-  const { parent, model, tokenizer } = config;
-  if (parent === undefined) {
-    if (model === undefined || tokenizer === undefined) throw withoutModel();
-    return newModelSpec(model, tokenizer.vocab, 0);
+export async function parentShape(config: StudyRequest, parent: StudyParent<ModelSource>): Promise<DecoderSpec> {
+  const blocks = blocksOf(config, parent);
+  if (parent.kind === "trained") {
+    const spec = newModelSpec(parent.model, parent.tokenizer.vocab, 0);
+    for (const { sequence } of blocks) requirePositions({ spec, carry: `parent ${parent.id}` }, sequence);
+    return spec;
   }
-  const checkpoint = await openCheckpoint(parent);
+  const checkpoint = await openCheckpoint(parent.source);
   await checkpoint.close();
   const { dir, spec } = checkpoint;
-  requireDense(spec, parent);
-  for (const block of blocksOf(config)) requirePositions({ spec, carry: dir }, block.sequence);
+  requireDense(spec, parent.source);
+  for (const { sequence } of blocks) requirePositions({ spec, carry: dir }, sequence);
   return spec;
 }
 
-/** A defect: the schema asks for one or the other. */
-const withoutModel = (): Error =>
-  new Error("a study without a parent needs a model and a tokenizer, which its schema asks for");
-
-const blocksOf = (config: StudyOptions["config"]): TrainingBlock[] =>
-  [config.pretrain, config.continue].filter((block) => block !== undefined);
+/** The trainings of a parent and of all arms that start from it. */
+function blocksOf(config: StudyRequest, parent: StudyParent<ModelSource>): TrainingBlock[] {
+  const arms = expandStudy(config).arms.filter(({ parents }) => parents.includes(parent.id));
+  return [...(parent.kind === "trained" ? [parent.pretrain] : []), ...arms.map(({ training }) => training)];
+}
 
 function requireDense({ layers, family }: DecoderSpec, source: ModelSource): void {
   if (!isMoe({ layers })) return;
@@ -50,15 +52,45 @@ function requireDense({ layers, family }: DecoderSpec, source: ModelSource): voi
   });
 }
 
-/** Opens the user's parent, or makes the tokenizer and shape of a new one under `dir`, which holds this very study. */
-export async function prepareParentData(options: StudyOptions, corpus: Corpus): Promise<TrainingData> {
+/** Tokens and tokenizer of every parent, by its id; parents with the same tokenizer share them. */
+export async function prepareData(
+  options: StudyOptions,
+  parents: readonly StudyParent<ModelSource>[],
+  corpus: Corpus,
+  text: string,
+): Promise<ReadonlyMap<string, TrainingData>> {
   const { config, signal } = options;
-  const base = config.parent === undefined ? await newParent(options, corpus) : await openBase(config.parent, signal);
-  return prepareTrainingData(base, corpus, blocksOf(config), signal).finally(() => base.tokenizer.close());
+  const prepared = new Map<string, TrainingData>();
+  const shared = new Map<string, TrainingData>();
+  for (const parent of parents) {
+    signal?.throwIfAborted();
+    const blocks = blocksOf(config, parent);
+    const name =
+      parent.kind === "trained"
+        ? contentKey({ text, tokenizer: parent.tokenizer, positions: parent.model.maxPositions })
+        : null;
+    const same = name === null ? undefined : shared.get(name);
+    const base =
+      parent.kind === "given"
+        ? await openBase(parent.source, signal)
+        : await newParent(options, parent, corpus, name ?? "");
+    // The tokens are in memory once for all parents that share them.
+    const data =
+      same === undefined
+        ? await prepareTrainingData(base, corpus, blocks, signal).finally(() => base.tokenizer.close())
+        : await base.tokenizer.close().then(() => ({ ...same, spec: base.spec }));
+    prepared.set(parent.id, data);
+    if (name !== null) shared.set(name, data);
+  }
+  return prepared;
 }
 
-async function newParent({ config, dir, signal }: StudyOptions, corpus: Corpus): Promise<ModelBase> {
-  const { model, tokenizer } = config;
-  if (model === undefined || tokenizer === undefined) throw withoutModel();
-  return newBase({ model, tokenizer, corpus, dir, reuse: true, signal });
+function newParent(
+  { dir, store = dir, signal }: StudyOptions,
+  { model, tokenizer }: Extract<StudyParent<ModelSource>, { readonly kind: "trained" }>,
+  corpus: Corpus,
+  name: string,
+): Promise<ModelBase> {
+  const folder = join(store, "tokenizers", `vocab-${tokenizer.vocab}-${name}`);
+  return newBase({ model, tokenizer, corpus, dir: folder, reuse: true, signal });
 }

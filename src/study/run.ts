@@ -1,44 +1,60 @@
 /**
- * A study: one parent, several arms, several seeds, and the same further tokens for all. Its steps are:
+ * A study: parents, arms, seeds, and further text for all. Its steps are:
  *
- *   1. read and split the text;
- *   2. learn the tokenizer, or take the parent's;
- *   3. train the parent, or open it;
- *   4. for each seed and arm: convert, measure what was preserved, train;
- *   5. write result.json.
+ *   1. plan: every training with its key, what of it is there, what is left to do;
+ *   2. read and split the text, learn tokenizers or take the parents';
+ *   3. train the parents, or open them; for each seed and arm: convert, measure what was preserved, train;
+ *      several at once where there are jobs for it;
+ *   4. write result.json.
  *
- * Every finished part lies in the run folder, so the same command resumes where the last one was stopped.
+ * Every run lies in a folder with its key, so the same command resumes where the last one was stopped, and another
+ * file finds the runs that it has in common with earlier ones.
  */
 import { join } from "node:path";
-import { at } from "../base/at.js";
+import { at, entryOf } from "../base/at.js";
+import { eventsOf, resultOf } from "../base/events.js";
 import { interruptedError } from "../base/errors.js";
-import { duration, flops } from "../base/format.js";
+import { compact, duration, flops } from "../base/format.js";
 import type { ModelSource } from "../files/checkpoint/open.js";
-import { writeJson } from "../files/io/atomic.js";
+import { exists, writeJson } from "../files/io/atomic.js";
 import { makeFolders } from "../files/io/folders.js";
 import { withFsErrors } from "../files/io/fs-errors.js";
 import { lockFolder } from "../files/io/lock.js";
 import { readJson } from "../files/io/ranges.js";
 import { findings } from "../report/study/findings.js";
-import type { DecoderSpec } from "../model/decoder/types.js";
+import { questionResults } from "../report/study/question-pairs.js";
 import type { ArmResult, ArmRun, StudyResult } from "../model/results/result.js";
 import { describeText, type TrainingData } from "../train/training-data.js";
 import { readCorpus, type Corpus } from "../train/text.js";
 import { environment } from "./environment.js";
-import { claimStudyFolder, isStudyComplete, requireSpace, resultFile } from "./folder.js";
+import { claimStudyFolder, resultFile, resultKey, updateRecord, type StudyRecord } from "./folder.js";
 import { FlopMeter } from "./meter.js";
-import { parentShape, prepareParentData } from "./parent.js";
-import { planArms, type PlannedArm } from "./plan.js";
-import { guessedSeconds } from "./time-left.js";
-import { makeParent, runArm } from "./trainings.js";
+import { prepareData } from "./parent.js";
+import { planStudy, withShapes, type PlannedArm, type StudyPlan } from "./plan.js";
+import { Prefixes } from "./prefix.js";
+import { locateRuns, requireSpace, scheduleOf, type StudySchedule } from "./schedule.js";
+import { makeParent, runArm, type Parent, type Workshop } from "./trainings.js";
 import type { StudyEvent, StudyOptions } from "./types.js";
 
 export type { StudyEvent, StudyOptions, StudyRequest } from "./types.js";
 
+/** What a study would run: its trainings with their costs, and what of them is there. */
+export interface StudyOutlook {
+  readonly plan: StudyPlan;
+  readonly schedule: StudySchedule;
+}
+
+/** Plans a study and looks for what its store holds; writes nothing. Throws inputError like `runStudy`. */
+export async function outlookOf(options: StudyOptions): Promise<StudyOutlook> {
+  const { dir, store = dir } = options;
+  const plan = await planStudy(options);
+  return { plan, schedule: await scheduleOf(options, plan, await locateRuns(plan, store)) };
+}
+
 /**
  * Runs or resumes a study, yields its events and returns its result, which is also written as `result.json`. A finished
  * study is only read. Throws inputError for a folder that holds another study, and for text, a parent or a recipe that
- * cannot be used; stopError and interruptedError like `trainRun`.
+ * cannot be used; stopError and interruptedError like `trainRun`. A run that diverges is a result.
  */
 export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEvent, StudyResult> {
   const start = Date.now();
@@ -53,17 +69,23 @@ export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEven
 
 /** The study in a folder that no other process uses; `start` is when the command began, in milliseconds. */
 async function* lockedStudy(options: StudyOptions, start: number): AsyncGenerator<StudyEvent, StudyResult> {
+  const { dir, store = dir } = options;
   const record = await claimStudyFolder(options);
   const seconds = (): number => record.seconds + (Date.now() - start) / 1000;
-  const remember = (finished?: true): Promise<void> =>
-    writeJson(join(options.dir, "study.json"), { ...record, finished, seconds: seconds() });
-  if (record.finished === true && (await isStudyComplete(options))) {
-    yield { type: "phase", label: "already finished, nothing was trained" };
-    return (await readJson(join(options.dir, resultFile))) as StudyResult;
-  }
+  const remember = (finished?: string): Promise<StudyRecord> =>
+    updateRecord(dir, { ...record, finished, seconds: seconds() });
   try {
-    const result = yield* measureStudy(options, record.startedAt, seconds);
-    await remember(true);
+    const plan = await planStudy(options);
+    const key = resultKey(options, plan.runs);
+    const located = await locateRuns(plan, store);
+    const schedule = await scheduleOf(options, plan, located);
+    const isDone = schedule.runs.every(({ doneSteps, steps }) => doneSteps === steps);
+    if (record.finished === key && isDone && (await exists(join(dir, resultFile)))) {
+      yield { type: "phase", label: "already finished, nothing was trained" };
+      return (await readJson(join(dir, resultFile))) as StudyResult;
+    }
+    const result = yield* measureStudy(options, { plan, schedule, located }, record.startedAt, seconds);
+    await remember(key);
     return result;
   } catch (cause) {
     // A stopped command's time counts too, but failing to note it must not hide why it stopped.
@@ -76,42 +98,55 @@ async function* lockedStudy(options: StudyOptions, start: number): AsyncGenerato
   }
 }
 
-/** Reads the text, trains the parent and all arms, and writes the result; finished parts are read from the folder. */
+/** A plan, and what its store holds. */
+interface PlannedWork extends StudyOutlook {
+  readonly located: ReadonlyMap<string, string>;
+}
+
+/** Reads the text, trains parents and arms, and writes the result; finished parts are read from their folders. */
 async function* measureStudy(
   options: StudyOptions,
+  { plan: early, schedule, located }: PlannedWork,
   startedAt: string,
   seconds: () => number,
 ): AsyncGenerator<StudyEvent, StudyResult> {
-  const { config, dir, signal } = options;
-  // The parent's shape is known before its tokenizer: what cannot be made is refused now, the rest foretold.
-  const early = await parentShape(config);
-  yield workNote(options, early, planArms(config, early));
+  const { config, dir, store = dir, signal } = options;
+  yield workNote(schedule);
   yield { type: "phase", label: "reading text" };
   const corpus = await readCorpus(config.text, signal);
-  yield { type: "phase", label: config.parent === undefined ? "learning the tokenizer" : "opening the parent" };
-  const data = await prepareParentData(options, corpus);
+  const isNew = early.parents.some(({ parent }) => parent.kind === "trained");
+  yield { type: "phase", label: isNew ? "learning the tokenizer" : "opening the parent" };
+  const parents = early.parents.map(({ parent }) => parent);
+  const data = await prepareData(options, parents, corpus, early.surroundings.text);
   signal?.throwIfAborted();
-  const arms = planArms(config, data.spec);
-  yield { type: "note", text: describeText(data) };
+  const plan = withShapes(config, early, new Map([...data].map(([id, { spec }]) => [id, spec])));
+  const first = entryOf(data, at(parents, 0).id);
+  yield { type: "note", text: describeText(first) };
 
-  await requireSpace(options, data, arms);
-  const meter = new FlopMeter(config, data.spec, arms);
-  const parent = yield* makeParent(options, data, meter);
-  const runs = arms.map((): ArmRun[] => []);
-  for (const seed of config.seeds) {
-    for (const [i, arm] of arms.entries())
-      at(runs, i).push(yield* runArm(options, data, parent.source, arm, seed, meter));
-  }
+  await requireSpace(store, schedule);
+  const workshop: Workshop = {
+    options,
+    surroundings: plan.surroundings,
+    store,
+    data,
+    located,
+    meter: new FlopMeter(plan),
+    prefixes: new Prefixes(store),
+    starts: new Map(),
+  };
+  const made = yield* trainAll(workshop, plan);
+  const arms = plan.arms.map((arm) => armResult(arm, made.runs.get(arm.id) ?? []));
   const measurements: Omit<StudyResult, "findings"> = {
-    version: 1,
+    version: 2,
     name: config.name,
     startedAt,
     seconds: seconds(),
     environment: environment(options.threads),
-    text: textFacts(corpus, data, config.evaluation.tokens),
-    parent: parent.result,
-    arms: arms.map((arm, i) => armResult(arm, at(runs, i))),
-    commands: [options.command, ...conversionCommands(options, parent.source, arms)],
+    text: textFacts(corpus, first, config.evaluation.tokens),
+    parents: made.parents.map(({ result }) => result),
+    arms,
+    questions: questionResults(config.questions, arms),
+    commands: [options.command, ...conversionCommands(options, plan, made.sources)],
     seeds: config.seeds,
   };
   const result: StudyResult = { ...measurements, findings: findings(measurements) };
@@ -119,30 +154,102 @@ async function* measureStudy(
   return result;
 }
 
-/** How much there is to train, and about how long it may take, before a step says how fast this machine is. */
-function workNote({ config, threads }: StudyOptions, parent: DecoderSpec, arms: readonly PlannedArm[]): StudyEvent {
-  const { total } = new FlopMeter(config, parent, arms);
-  const trainings = arms.length * config.seeds.length + (config.pretrain === undefined ? 0 : 1);
-  const time = duration(guessedSeconds(total, threads));
-  return { type: "phase", label: `${trainings} trainings of ${flops(total)} in all: about ${time}, as a first guess` };
+/** How much there is still to train, and about how long, before a step says how fast this machine is. */
+function workNote({ runs, flops: left, seconds }: StudySchedule): StudyEvent {
+  const open = runs.filter(({ doneSteps, steps }) => doneSteps < steps).length;
+  const found = open === runs.length ? "" : ` (${compact(runs.length - open)} of ${runs.length} are there)`;
+  const isMeasured = runs.some(({ speed }) => speed !== null);
+  const basis = isMeasured ? "by the speed of earlier runs" : "as a first guess";
+  return {
+    type: "phase",
+    label: `${open} trainings of ${flops(left)} in all${found}: about ${duration(seconds)}, ${basis}`,
+  };
 }
 
-function armResult(arm: PlannedArm, runs: readonly ArmRun[]): ArmResult {
-  const { id, label, kind, params, flopsPerToken, router, recipeName } = arm;
-  return { id, label, kind, params, flopsPerToken, router, recipe: recipeName, runs };
+/** What all trainings have given. */
+interface Trained {
+  readonly parents: readonly Parent[];
+  readonly sources: ReadonlyMap<string, ModelSource>;
+  /** By arm, in the order of the seeds. */
+  readonly runs: ReadonlyMap<string, readonly ArmRun[]>;
 }
 
-/** The commands that make the start of every upcycled arm, for each seed. */
+/**
+ * Trains everything, `jobs` at a time, in the plan's order: parents first, since a run waits for its parent. What fails
+ * stops the others, which save.
+ */
+function trainAll(workshop: Workshop, plan: StudyPlan): AsyncGenerator<StudyEvent, Trained> {
+  const { options } = workshop;
+  return eventsOf<StudyEvent, Trained>(async (tell, signal) => {
+    const failing = new AbortController();
+    const all = AbortSignal.any([signal, failing.signal]);
+    const within: Workshop = { ...workshop, options: { ...options, signal: all } };
+    const parents = new Map<string, Promise<Parent>>();
+    const runs = new Map<string, Promise<ArmRun>>();
+    const once = <T>(made: Map<string, Promise<T>>, key: string, make: () => Promise<T>): Promise<T> => {
+      const promise = made.get(key) ?? make();
+      made.set(key, promise);
+      return promise;
+    };
+    const tasks: (() => Promise<unknown>)[] = [
+      ...plan.parents.map((parent) => () => {
+        const { id } = parent.parent;
+        return once(parents, id, () => resultOf(makeParent(within, parent), tell));
+      }),
+      ...plan.runs.map((run) => async () => {
+        const { source } = await entryOf(parents, run.arm.parent);
+        all.throwIfAborted();
+        return once(runs, run.key, () => resultOf(runArm(within, source, run), tell));
+      }),
+    ];
+    await inPool(tasks, options.jobs ?? 1, failing);
+    const trained = await Promise.all(plan.parents.map(({ parent }) => entryOf(parents, parent.id)));
+    const byArm = new Map<string, ArmRun[]>();
+    for (const { arm, key } of plan.runs) byArm.set(arm.id, [...(byArm.get(arm.id) ?? []), await entryOf(runs, key)]);
+    const sources = new Map(trained.map(({ source, result }) => [result.id, source]));
+    return { parents: trained, sources, runs: byArm };
+  }, options.signal);
+}
+
+/** Runs tasks in their order, so many at once. The first that fails aborts `failing`; its error is thrown at the end. */
+async function inPool(
+  tasks: readonly (() => Promise<unknown>)[],
+  jobs: number,
+  failing: AbortController,
+): Promise<void> {
+  let next = 0;
+  let failure: { readonly cause: unknown } | null = null;
+  const work = async (): Promise<void> => {
+    while (next < tasks.length && failure === null) {
+      const task = at(tasks, next++);
+      try {
+        await task();
+      } catch (cause) {
+        failure ??= { cause };
+        failing.abort();
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(jobs, tasks.length) }, work));
+  if (failure !== null) throw (failure as { readonly cause: unknown }).cause;
+}
+
+function armResult(planned: PlannedArm, runs: readonly ArmRun[]): ArmResult {
+  const { id, arm, parent, label, kind, params, flopsPerToken, router, recipeName } = planned;
+  return { id, arm, parent, label, kind, params, flopsPerToken, router, recipe: recipeName, runs };
+}
+
+/** The commands that make the models that upcycled arms start from. */
 function conversionCommands(
-  { config, dir, conversionCommands: commandsOf }: StudyOptions,
-  parent: ModelSource,
-  arms: readonly PlannedArm[],
+  { dir, store = dir, conversionCommands: commandsOf }: StudyOptions,
+  { runs }: StudyPlan,
+  sources: ReadonlyMap<string, ModelSource>,
 ): string[] {
-  return arms.flatMap(({ id, recipe }) =>
-    recipe === null || commandsOf === undefined
-      ? []
-      : config.seeds.flatMap((seed) => [...commandsOf(parent, recipe(seed), join(dir, `${id}-seed-${seed}`))]),
+  if (commandsOf === undefined) return [];
+  const lines = runs.flatMap(({ start, arm }) =>
+    start === null ? [] : [...commandsOf(entryOf(sources, arm.parent), start.recipe, join(store, start.path))],
   );
+  return [...new Set(lines)];
 }
 
 function textFacts(corpus: Corpus, { tokens, tokenizer }: TrainingData, evaluationTokens: number): StudyResult["text"] {

@@ -1,29 +1,34 @@
 /** What running a study takes, and the events that it yields. */
 import type { ModelSource } from "../files/checkpoint/open.js";
-import type { StudyConfig } from "../base/schemas/index.js";
+import type { GridConfig } from "../base/schemas/index.js";
 import type { Backend } from "../engine/runtime/runtime.js";
 import type { UpcycleRecipe } from "../surgery/planning/recipe.js";
+import type { LogFormat } from "../train/exported-logs.js";
 import type { TrainEvent } from "../train/run.js";
 
-/** A study file whose parent may be a folder, or a folder and that of an adapter, in place of a name. */
-export interface StudyRequest extends Omit<StudyConfig, "parent"> {
-  readonly parent?: ModelSource | undefined;
-}
+/** A study file whose parents may be a folder, or a folder and that of an adapter, in place of a name. */
+export type StudyRequest = GridConfig<ModelSource>;
 
 /** What running a study takes. */
 export interface StudyOptions {
   readonly config: StudyRequest;
-  /** The run folder. One that holds this study already is resumed. */
+  /** The study's folder: one that holds a study of this name is gone on with. */
   readonly dir: string;
+  /** Folder that runs are kept in, which several studies may share; the study's own if left out. */
+  readonly store?: string | undefined;
   readonly backend: Backend;
-  /** Threads of the engine. They are part of the study: other threads give other last bits. */
+  /** Threads of the engine for one run. They are part of a run: other threads give other last bits. */
   readonly threads: number;
+  /** Runs at once; 1 if left out. */
+  readonly jobs?: number | undefined;
+  /** Further forms in which every run's metrics are written. */
+  readonly log?: readonly LogFormat[] | undefined;
   /** The command that makes this study again, for the report. */
   readonly command: string;
   /** The commands that do one arm's conversion alone, for the report. */
   readonly conversionCommands?:
     ((parent: ModelSource, recipe: UpcycleRecipe, out: string) => readonly string[]) | undefined;
-  /** Aborting finishes the step in hand, saves and throws interruptedError. */
+  /** Aborting finishes the steps in hand, saves and throws interruptedError. */
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -27,6 +27,7 @@ import {
 import { requireRunFolder } from "./fresh.js";
 import { changesBetween } from "./changes.js";
 import { readRunRecord } from "./claim.js";
+import type { LogFormat } from "./exported-logs.js";
 import { freshTensor } from "./init.js";
 import {
   describeDataMix,
@@ -59,6 +60,8 @@ export interface TrainFileOptions {
    * (`trainedFiles`).
    */
   readonly describe?: ((start: Checkpoint) => Promise<Readonly<Record<string, string>>>) | undefined;
+  /** Further forms in which the metrics are written. */
+  readonly log?: readonly LogFormat[] | undefined;
   /** Aborting finishes the step in hand, saves and throws interruptedError. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -126,6 +129,7 @@ async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<Train
       text: { train, heldOut },
       documentEnd: end,
       evaluationTokens: config.evaluation.tokens,
+      log: options.log,
       sources,
       identity: { model, tokenizer: tokenizer ?? null, text: config.text },
     });

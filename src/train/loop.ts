@@ -1,7 +1,7 @@
 /** The loop of a training run: step, log, measure, save. */
 import { join } from "node:path";
 import { at } from "../base/at.js";
-import { interruptedError, stopError } from "../base/errors.js";
+import { interruptedError } from "../base/errors.js";
 import type { TrainingBlock } from "../base/schemas/index.js";
 import type { JsonlWriter } from "../files/io/jsonl.js";
 import { timeBudget } from "../engine/optimizer/budget.js";
@@ -10,6 +10,7 @@ import type { StepMetrics, StepSettings, TrainRuntime } from "../engine/runtime/
 import { learningRateAt } from "../engine/optimizer/schedule.js";
 import { openBatches, type BatchReader } from "../text/tokens/batches.js";
 import { openMix } from "../text/tokens/mix.js";
+import { DivergedError } from "./diverged.js";
 import { afterStep, guardLimits, type GuardState } from "./guard.js";
 import { measureAll, routingRecord, trainedRouting } from "./measure.js";
 import type { EvalRecord, StepRecord } from "./records.js";
@@ -264,7 +265,7 @@ function requireProgress(options: RunOptions, state: LoopState, step: number, me
   if (guard !== undefined && spike !== null && skipped >= guard.patience) {
     const checkpoint = state.saved > 0 ? `the last checkpoint (step ${state.saved}) is kept; ` : "";
     const last = `the last with loss ${loss} and gradient norm ${gradNorm}`;
-    throw stopError(`${skipped} steps in a row were skipped as spikes, ${last}`, {
+    throw new DivergedError(`${skipped} steps in a row were skipped as spikes, ${last}`, {
       where: options.dir,
       hint: `${checkpoint}look at the data, lower the learning rate, or raise guard.deviations or guard.patience`,
     });
@@ -342,7 +343,7 @@ function saveModel(
 /** The error for numbers that are no longer finite. */
 function diverged(message: string, { dir, block }: RunOptions, { saved }: LoopState): Error {
   const checkpoint = saved > 0 ? `the last good checkpoint (step ${saved}) is kept; ` : "";
-  return stopError(message, {
+  return new DivergedError(message, {
     where: dir,
     hint: `${checkpoint}lower the learning rate (peak ${block.lr.peak}) or lengthen the warm-up`,
   });

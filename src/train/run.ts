@@ -9,7 +9,7 @@
  * moment resumes from `last/` with the same numbers to the last bit.
  */
 import { join } from "node:path";
-import { openJsonl } from "../files/io/jsonl.js";
+import { openJsonl, type JsonlWriter } from "../files/io/jsonl.js";
 import { lockFolder } from "../files/io/lock.js";
 import { timeBudget } from "../engine/optimizer/budget.js";
 import { planParameters, type ParameterPlan } from "../engine/optimizer/groups.js";
@@ -19,10 +19,11 @@ import type { TrainRuntime } from "../engine/runtime/runtime.js";
 import { forwardFlops } from "../model/cost/flops.js";
 import { slotsOf } from "../model/tensors/slots.js";
 import { claimRunFolder, requireSameRun } from "./claim.js";
+import { exportMetrics, LogExporter } from "./exported-logs.js";
 import { requireRunFolder } from "./fresh.js";
 import { freshGuard } from "./guard.js";
 import { tokensPerStep, trainLoop, type LoopState } from "./loop.js";
-import { metricsFile, readMetrics, tokensPerSecond, type RunMetrics } from "./records.js";
+import { metricsFile, readMetrics, tokensPerSecond, type MetricRecord, type RunMetrics } from "./records.js";
 import { loadState, savedProgress, stateLayout, type Progress, type StateLayout } from "./saved.js";
 import type { RunOptions, RunResult, TrainEvent } from "./types.js";
 
@@ -57,6 +58,7 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   if (start >= block.steps || (progress?.ms ?? 0) >= timeBudget(block.budget)) {
     const metrics = await readMetrics(dir);
     if (metrics.done !== null) {
+      for (const format of options.log ?? []) await exportMetrics({ dir, metrics, format });
       const result = resultOf(options, metrics, last, null);
       yield { type: "done", result };
       return result;
@@ -67,7 +69,7 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
   const plan = planParameters(spec, block);
   const average = block.average !== undefined;
   const layout = stateLayout(plan, { dtype: block.checkpoints === "bfloat16" ? "BF16" : "F32", average });
-  const log = await openJsonl(join(dir, metricsFile));
+  const jsonl = await openJsonl(join(dir, metricsFile));
   let peak: number | null;
   try {
     const runtime = await options.backend.openTrain(programOf(options, plan), {
@@ -80,7 +82,8 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
     try {
       if (progress === null) await writeInitial(options, layout, runtime);
       else await loadState(last, spec, layout, runtime);
-      await log.append({ type: "resume", step: start });
+      await jsonl.append({ type: "resume", step: start });
+      const log = await withExports(options, jsonl);
       const state = stateOf(progress);
       yield* trainLoop(options, { runtime, log, layout }, state);
       await log.append({
@@ -94,11 +97,26 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
       await runtime.close();
     }
   } finally {
-    await log.close();
+    await jsonl.close();
   }
   const result = resultOf(options, await readMetrics(dir), last, { peak });
   yield { type: "done", result };
   return result;
+}
+
+/** The log, which also writes every record in the other forms that were asked for. */
+async function withExports({ dir, log: formats = [] }: RunOptions, log: JsonlWriter): Promise<JsonlWriter> {
+  if (formats.length === 0) return log;
+  const metrics = await readMetrics(dir);
+  for (const format of formats) await exportMetrics({ dir, metrics, format });
+  const exporter = new LogExporter(dir, formats, metrics);
+  return {
+    ...log,
+    async append(value) {
+      await log.append(value);
+      await exporter.add(value as MetricRecord);
+    },
+  };
 }
 
 /** Where the loop begins or resumes. */

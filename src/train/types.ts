@@ -5,6 +5,7 @@ import type { DecoderSpec } from "../model/decoder/types.js";
 import type { Slot } from "../model/tensors/slots.js";
 import type { TokenRow } from "../text/tokens/batches.js";
 import type { MixPart } from "../text/tokens/mix.js";
+import type { LogFormat } from "./exported-logs.js";
 import type { EvalRecord, RunMetrics, StepRecord } from "./records.js";
 
 /** Fingerprints of the files that a training is made from, by path; under `tokens` that of its tokens. */
@@ -43,6 +44,8 @@ export interface RunOptions {
   readonly sources?: Sources | undefined;
   /** Expert-to-dense similarity by MoE layer, measured with every evaluation. */
   readonly similarity?: ((read: (key: string) => Promise<Float32Array>) => Promise<number[]>) | undefined;
+  /** Further forms in which the metrics are written, beside `metrics.jsonl`. */
+  readonly log?: readonly LogFormat[] | undefined;
   /** Aborting finishes the step in hand, saves and throws interruptedError. */
   readonly signal?: AbortSignal | undefined;
 }

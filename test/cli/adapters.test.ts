@@ -338,6 +338,7 @@ describe("an adapter that cannot be merged is refused in one line and with exit 
     inspect: (model) => ["inspect", model],
     targets: (model) => ["targets", model],
     diff: (model) => ["diff", base, model],
+    experts: (model) => ["experts", model],
     verify: (model) => ["verify", model, base],
     perplexity: (model) => ["perplexity", model, text],
     generate: (model) => ["generate", model, "--prompt", "a"],

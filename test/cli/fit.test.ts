@@ -99,7 +99,9 @@ describe("upcycle fit", () => {
       "--predict",
       "N=7e9,D1=3e11,D2=1e11",
     );
-    expect([code, stderr]).toEqual([0, ""]);
+    expect(code).toBe(0);
+    // Nothing but how far it has come, where the machine is slow.
+    expect(stderr).toMatch(/^((starts|bootstrap|profile|comparison) +\d+\/\d+\n)*$/);
     expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
     expect(stdout).toMatch(/^law +upcycling: L\(D1, D2, N\) = A D1\^-alpha1/m);
     expect(stdout).toMatch(/^points +64 of 64 in /m);
@@ -188,6 +190,20 @@ describe("upcycle fit", () => {
       formula: "L(D1, H, N) = A*D1^-a*(1e9*H)^-b + B*N^-c",
       status: "converged",
     });
+  });
+
+  it("says where a parameter of a formula is called as a column of the file is", async () => {
+    const table = join(dir, "dropout.csv");
+    const rows = [1, 2, 3, 4, 5, 6].map((k) => `${k}e8,${(k % 2) / 10},${2 + 1 / k + (k % 2) / 20}`);
+    writeFileSync(table, ["N,dropout,loss", ...rows].join("\n"));
+    const options = ["fit", table, "--law", "A*N^-1 + C*dropout + 2", "--loss", "mse"];
+    expect((await upcycleJson(...options)).notes).toContainEqual(
+      "dropout is a parameter of the formula here, although the file has a column of that name: to take the column, " +
+        "write --columns dropout=dropout.",
+    );
+    const { notes, params } = await upcycleJson(...options, "--columns", "dropout=dropout");
+    expect(notes).not.toContainEqual(expect.stringContaining("although"));
+    expect((params as Record<string, number>).C).toBeCloseTo(0.5, 6);
   });
 
   it.skipIf(!haveData)("reproduces Chinchilla from the raw columns of the file", async () => {

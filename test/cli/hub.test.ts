@@ -1,5 +1,6 @@
 import { cpSync, mkdtempSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { valueAt } from "../../src/base/at.js";
 import { commit, fakeHub, type FakeHub } from "../files/hub/server.js";
@@ -12,6 +13,8 @@ import { start, upcycle, upcycleJson } from "./upcycle.js";
 const root = temporaryFolder();
 const llama = golden("dense/llama");
 const lora = adapterDir("llama");
+/** A folder with a tokenizer. */
+const words = fileURLToPath(new URL("../../models/tiny", import.meta.url));
 const filesOf = (dir: string, ...names: string[]): Record<string, Uint8Array> =>
   Object.fromEntries(names.map((name) => [name, new Uint8Array(readFileSync(join(dir, name)))]));
 const file = (name: string): Uint8Array => valueAt(filesOf(llama, name), name);
@@ -27,6 +30,10 @@ beforeAll(async () => {
   hub = await fakeHub({
     "org/tiny": { ...filesOf(llama, "config.json", "model.safetensors"), "README.md": card("llama3.1") },
     "org/lora": { ...filesOf(lora, "adapter_config.json", "adapter_model.safetensors"), "README.md": card("mit") },
+    "org/tokenized": {
+      ...filesOf(llama, "config.json", "model.safetensors"),
+      ...filesOf(words, "tokenizer.json"),
+    },
     "org/other": filesOf(adapterDir("phi3"), "adapter_config.json", "adapter_model.safetensors"),
   });
   vi.stubEnv("HF_ENDPOINT", hub.endpoint);
@@ -42,15 +49,21 @@ describe("hf:// where a model folder could stand", () => {
   it("is downloaded, interrupted, taken up again, inspected and converted", async () => {
     const cache = mkdtempSync(join(root, "cache-"));
     vi.stubEnv("HF_HUB_CACHE", cache);
-    hub.trouble.slow = true;
-    const running = start(["convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "never")]);
-    await running.saw("downloading");
-    running.process.kill("SIGINT");
-    const interrupted = await running.outcome;
-    expect(interrupted.stderr).toMatch(
-      /^hf:\/\/org\/tiny: commit 0123456789ab\n[^\n]*downloading .*\nupcycle: hf:\/\/org\/tiny: download stopped; run the same command to go on\n$/s,
-    );
-    expect(interrupted.code).toBe(130);
+    // Once while the header comes, once while the weights come.
+    for (const slow of [true, "files"] as const) {
+      hub.trouble.slow = slow;
+      hub.requests.length = 0;
+      const running = start(["convert", "hf://org/tiny", "--recipe", "E4G1T2", "--out", join(root, "never")]);
+      await running.saw("header 1 of 1  downloading");
+      const awaited = slow === true ? /model\.safetensors bytes=8-/ : /model\.safetensors$/;
+      await vi.waitFor(() => expect(hub.requests.some((request) => awaited.test(request))).toBe(true), 30_000);
+      running.process.kill("SIGINT");
+      const interrupted = await running.outcome;
+      expect(interrupted.stderr).toMatch(
+        /^hf:\/\/org\/tiny: commit 0123456789ab\n[^\n]*downloading .*\nupcycle: hf:\/\/org\/tiny: download stopped; run the same command to go on\n$/s,
+      );
+      expect(interrupted.code).toBe(130);
+    }
     hub.trouble.slow = false;
     const facts = await upcycleJson("inspect", "hf://org/tiny@v1");
     expect(facts).toMatchObject({ spec: { family: "llama" }, weightFiles: ["model.safetensors"] });
@@ -175,6 +188,19 @@ describe("hf:// where a model folder could stand", () => {
       code: 2,
       stderr: 'upcycle: "hf://a/b/c" is no model of the Hub; write hf://org/name or hf://org/name@revision\n',
     });
+  });
+});
+
+describe("import --like hf://org/model", () => {
+  it("takes config and tokenizer, and no weights", async () => {
+    vi.stubEnv("HF_HUB_CACHE", mkdtempSync(join(root, "cache-")));
+    const megatron = join(root, "megatron");
+    await upcycleJson("export", llama, "--format", "megatron", "--out", megatron);
+    hub.sent.clear();
+    const out = join(root, "imported");
+    await upcycleJson("import", megatron, "--like", "hf://org/tokenized", "--out", out);
+    expect([...hub.sent.keys()].sort()).toEqual(["org/tokenized/config.json", "org/tokenized/tokenizer.json"]);
+    expect(readFileSync(join(out, "tokenizer.json"), "utf8")).toBe(readFileSync(join(words, "tokenizer.json"), "utf8"));
   });
 });
 

@@ -257,6 +257,8 @@ describe("upcycle plan", () => {
   const shared = file("shared.json", { law: "upcycling-shared", params: { A: 1 } });
   const lone = file("lone.json", fitOf("liew-dense"));
   const unconverged = file("unfinished.json", fitOf("liew-dense", { status: "iteration-limit" }));
+  const none = file("none.json", fitOf("liew-dense", { status: "no-better-than-constant" }));
+  const sparse = file("sparse.json", { law: "sparsity", status: "converged", params: { A: 1 } });
   const bad = file("bad.yaml", "gpus:\n  h100-sxm: { pricePerHou: 4 }\n");
   const partial = file("partial.yaml", "gpus:\n  toy: { memoryGB: 80 }\n");
   mkdirSync(join(dir, "empty"));
@@ -369,7 +371,30 @@ describe("upcycle plan", () => {
     [
       "a fit that did not converge",
       [...plan, "--coefficients", `dense=${unconverged}`],
-      `${unconverged}: this fit did not converge; expected what upcycle fit --json prints`,
+      `${unconverged}: this fit did not converge; fit again with --grid, or to more points`,
+    ],
+    [
+      "a fit that is none",
+      [...plan, "--coefficients", `dense=${none}`],
+      `${none}: this is no fit: joint describes those losses no better than one number for all of them; its numbers ` +
+        "predict nothing; fit a law that describes the points (--compare), or more points",
+    ],
+    [
+      "a law without published numbers in place of a fit",
+      [...plan, "--coefficients", "dense=farseer"],
+      '--coefficients: "farseer" is a law, not the file of a fit; no numbers were published for it that we could ' +
+        "read; fit it to your runs and name the file: upcycle fit runs.csv --law farseer --json > farseer.json",
+    ],
+    [
+      "a law with published numbers in place of a fit",
+      [...plan, "--coefficients", "dense=chinchilla"],
+      '--coefficients: "chinchilla" is a law, not the file of a fit; its published numbers are of other models than ' +
+        "yours; fit it to your runs and name the file: upcycle fit runs.csv --law chinchilla --json > chinchilla.json",
+    ],
+    [
+      "a fit of a law in other columns",
+      [...plan, ...["dense", "scratch", "upcycled"].flatMap((kind) => ["--coefficients", `${kind}=${sparse}`])],
+      `${sparse}: the law sparsity is in P, N, but dense models need one in D, N; use joint or chinchilla`,
     ],
     [
       "something else than a fit",

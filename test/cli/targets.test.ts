@@ -14,6 +14,32 @@ describe("upcycle targets", () => {
     for (const line of stdout.split("\n")) expect(line.length).toBeLessThanOrEqual(80);
   });
 
+  it("says which trainers take which target, and the line of each, in 80 columns", async () => {
+    const { code, stdout } = await upcycle("targets", golden("dense/qwen3"), "--trainers");
+    expect(code).toBe(0);
+    const [renormalised, plain] = stdout.split("softmax-topk:");
+    expect(renormalised).toMatch(/^qwen3_moe +own +own +own +own +own$/m);
+    expect(plain).toMatch(/^qwen3_moe +no +own +own +own +own$/m);
+    expect(plain).toMatch(/^flex_olmo +no +by class +no +by class +by class$|^upcycle +no +no +no +no +no$/m);
+    for (const line of [
+      "--checkpoint.initial_load_in_hf",
+      "automodel ",
+      "megatron pt",
+      "axolotl train",
+      "llamafactory-cli",
+    ])
+      expect(stdout).toContain(line);
+    for (const line of stdout.split("\n")) expect(line.length).toBeLessThanOrEqual(80);
+    const { trainers } = await upcycleJson("targets", golden("dense/qwen3"), "--trainers");
+    expect(trainers).toContainEqual({
+      family: "qwen3_moe",
+      order: "topk-softmax",
+      trainer: "ms-swift",
+      support: "own",
+      note: null,
+    });
+  });
+
   it("gives as JSON what each family computes, or why it cannot hold the model", async () => {
     const { targets, ...rest } = await upcycleJson("targets", golden("dense/qwen3"), "--recipe", "E8G2T4");
     expect(rest).toMatchObject({ family: "qwen3", recipe: "E8G2T4", never: { olmoe: expect.any(String) } });

@@ -16,6 +16,7 @@ const commands = [
   "verify",
   "diff",
   "inspect",
+  "experts",
   "forward",
   "export-onnx",
   "generate",

@@ -16,6 +16,10 @@ function grouped(entries, factOf) {
   return [...groups];
 }
 
+/** What is said of a refused type, without its name, so that one sentence stands for many. */
+const withoutType = (words) =>
+  words.replace(/"[a-z0-9_-]+": no family/, "...: no family").replace(/^a [a-z0-9_-]+ model/, "a ... model");
+
 function variantRow(type, variants) {
   const own = variants.filter((entry) => entry.type === type);
   const count = (isOne) => own.filter(isOne).length;
@@ -43,6 +47,7 @@ export function sweepPage({ types, variants, facts, known }) {
   const wrong = types.filter(({ verdict }) => verdict === "DIFFERENT" || verdict === "BROKEN");
   const meant = variants.filter((entry) => known(entry) !== undefined && entry.verdict === "DIFFERENT");
   const families = agree.map(({ type }) => type).filter((type) => variants.some((entry) => entry.type === type));
+  const untried = agree.map(({ type }) => type).filter((type) => !families.includes(type));
   const counts =
     `${agree.length} agree, ${refused.length} are refused, ${failed.length} could not be made, ` +
     `${wrong.length} are accepted and differ.`;
@@ -74,10 +79,7 @@ ${table(
 
 ${table(
   ["what is said", "types"],
-  grouped(refused, ({ words }) => words.replace(/"[a-z0-9_-]+": no family/, "...: no family")).map(([words, names]) => [
-    cell(words),
-    code(names),
-  ]),
+  grouped(refused, ({ words }) => withoutType(words)).map(([words, names]) => [cell(words), code(names)]),
 )}
 
 ## Not made
@@ -110,7 +112,7 @@ ${table(
   ],
   families.map((type) => variantRow(type, variants)),
 )}
-
+${untried.length === 0 ? "" : `\nOf these types that agree no attribute was changed: ${code(untried)}.\n`}
 ${
   meant.length === 0
     ? ""

@@ -2,15 +2,19 @@
  * Every causal model type of transformers, tiny, in transformers and here:
  *
  *   node test/external/sweep.mjs --python PYTHON [--work DIR] [--jobs N] [--out FILE.md] [--no-variants] [TYPE...]
+ *   node test/external/sweep.mjs --python PYTHON --with RESULTS.json [--with ...] [--out FILE.md]
  *
  * `sweep_models.py` makes the models; this opens each folder with the built toolkit and compares logits. Then every
- * attribute of each accepted type is changed in turn and compared again. Writes the tables to FILE.md and
- * exits with 1 if a folder was accepted and its logits differ. Needs `npm run build` first.
+ * attribute of each accepted type is changed in turn and compared again. Writes DIR/results.json, and the tables to
+ * FILE.md; exits with 1 if a folder was accepted and its logits differ. Needs `npm run build` first. `--with` takes the
+ * changed attributes from the results of runs for some types each, the last of which counts for a type, and opens those
+ * folders again whose logits differed.
  */
 import { spawnSync } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, cpus, tmpdir } from "node:os";
-import { join } from "node:path";
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { onnxruntimeBackend } from "../../dist/engine/onnxruntime/backend.js";
@@ -31,6 +35,7 @@ const { values: flags, positionals: chosen } = parseArgs({
     out: { type: "string" },
     "no-variants": { type: "boolean", default: false },
     reuse: { type: "boolean", default: false },
+    with: { type: "string", multiple: true },
   },
 });
 if (flags.python === undefined) throw new Error("--python PYTHON is missing: one with torch and transformers");
@@ -173,6 +178,33 @@ async function variants(accepted) {
   return [...entries.filter(({ verdict: known }) => known !== undefined), ...open];
 }
 
+/**
+ * The changed attributes of the accepted types that earlier runs have tried. What differed then, and whose folder still
+ * lies beside the results, is opened again.
+ */
+async function tried(accepted, files) {
+  const byType = new Map();
+  const unchanged = new Map(accepted.map(({ type, config }) => [type, specFromConfig(config, type)]));
+  for (const file of files) {
+    const { variants: found } = await json(file);
+    for (const entry of found.filter((one) => one.verdict === "DIFFERENT" || one.verdict === "BROKEN")) {
+      const dir = join(dirname(file), entry.name);
+      if (!existsSync(join(dir, "expected.safetensors"))) continue;
+      const { verdict: before, difference, ...rest } = entry;
+      const now = early(rest, unchanged) ?? (await verdict(dir, join(dir, "expected.safetensors")));
+      process.stderr.write(`${entry.type}: ${entry.change}: ${before} ${difference} then, ${now.verdict} now\n`);
+      delete entry.difference;
+      Object.assign(entry, now);
+    }
+    for (const type of new Set(found.map((entry) => entry.type)))
+      byType.set(
+        type,
+        found.filter((entry) => entry.type === type),
+      );
+  }
+  return accepted.flatMap(({ type }) => byType.get(type) ?? []);
+}
+
 function facts() {
   const program =
     "import torch, transformers; print(f'transformers {transformers.__version__}, torch {torch.__version__}')";
@@ -186,7 +218,8 @@ function facts() {
 
 const started = await types();
 const accepted = started.filter((entry) => entry.verdict === "same");
-const changed = flags["no-variants"] ? [] : await variants(accepted);
+const changed =
+  flags.with !== undefined ? await tried(accepted, flags.with) : flags["no-variants"] ? [] : await variants(accepted);
 await writeFile(join(work, "results.json"), JSON.stringify({ types: started, variants: changed }, null, 1));
 if (flags.out !== undefined)
   await writeFile(flags.out, sweepPage({ types: started, variants: changed, facts: facts(), known: knownDifference }));

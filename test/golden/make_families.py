@@ -109,6 +109,7 @@ GOLDEN = {
     "opt": ("OPT", opt()),
     "mpt": ("Mpt", MPT),
     "gptj": ("GPTJ", gptj()),
+    "codegen": ("CodeGen", gptj(n_inner=None, n_ctx=128)),
     "phi": ("Phi", sizes(num_key_value_heads=4)),
     "gpt_neo": ("GPTNeo", neo()),
     "gpt_bigcode": ("GPTBigCode", gptj(("rotary_dim",))),

@@ -168,6 +168,8 @@ function armRun(sketch: ArmSketch, seed: number): ArmRun {
 function arm(sketch: ArmSketch): ArmResult {
   return {
     id: sketch.id,
+    arm: sketch.id,
+    parent: "parent",
     label: sketch.label,
     kind: sketch.kind,
     recipe: sketch.recipe,
@@ -189,7 +191,7 @@ function parentPoints(): LossPoint[] {
 /** The study with `changes` on top; findings are computed anew from the changed numbers. */
 export function study(changes: Partial<Omit<StudyResult, "findings">> = {}): StudyResult {
   const measurements: Omit<StudyResult, "findings"> = {
-    version: 1,
+    version: 2,
     name: "Does upcycling a small Llama pay off?",
     startedAt: "2026-03-14T09:26:53.000Z",
     seconds: 9412,
@@ -214,14 +216,18 @@ export function study(changes: Partial<Omit<StudyResult, "findings">> = {}): Stu
       vocab: 4096,
       bytesPerToken: 4.05,
     },
-    parent: {
-      label: "Small Llama, 4 layers of width 256",
-      path: "parent",
-      tokens: 1200 * tokensPerStep,
-      params: { total: 4_328_704, active: 4_328_704 },
-      loss: parentLoss,
-      points: parentPoints(),
-    },
+    parents: [
+      {
+        id: "parent",
+        label: "Small Llama, 4 layers of width 256",
+        path: "parent",
+        tokens: 1200 * tokensPerStep,
+        params: { total: 4_328_704, active: 4_328_704 },
+        loss: parentLoss,
+        points: parentPoints(),
+      },
+    ],
+    questions: [],
     arms: armSketches.map(arm),
     commands: [
       "npm ci",
@@ -243,6 +249,8 @@ export function plainArm(
 ): ArmResult {
   return {
     id,
+    arm: id,
+    parent: "parent",
     label: id,
     kind,
     recipe: kind === "dense" ? null : "E8G1T2",

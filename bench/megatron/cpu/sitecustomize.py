@@ -137,13 +137,42 @@ def stand_in():
         return begin(*given, **{**named, "backend": "gloo"})
 
     torch.distributed.init_process_group = over_gloo
-    sys.meta_path.insert(0, RandomState())
+    for module, change in changes.items():
+        sys.meta_path.insert(0, Changed(module, change))
 
 
-class RandomState(importlib.abc.MetaPathFinder):
+def of_processor(module):
     """Megatron-LM sets the GPU's generator by a way of its own; here it is the processor's."""
+    import torch
 
-    module = "megatron.core.tensor_parallel.random"
+    module._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
+
+
+def without_sizes(module):
+    """
+    Stands for Transformer Engine's attention, which latent attention tells the sizes of keys and values: the local one
+    takes no such arguments, but computes the same where values have the size --kv-channels.
+    """
+    plain = module.DotProductAttention
+
+    class DotProductAttention(plain):
+        def __init__(self, *given, k_channels=None, v_channels=None, **named):
+            super().__init__(*given, **named)
+
+    module.DotProductAttention = DotProductAttention
+
+
+changes = {
+    "megatron.core.tensor_parallel.random": of_processor,
+    "megatron.core.transformer.dot_product_attention": without_sizes,
+}
+
+
+class Changed(importlib.abc.MetaPathFinder):
+    """Changes a module behind its import."""
+
+    def __init__(self, module, change):
+        self.module, self.change = module, change
 
     def find_spec(self, name, path, target=None):
         if name != self.module:
@@ -152,13 +181,11 @@ class RandomState(importlib.abc.MetaPathFinder):
         spec = importlib.util.find_spec(name)
         load = spec.loader.exec_module
 
-        def load_and_replace(module):
-            import torch
-
+        def load_and_change(module):
             load(module)
-            module._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
+            self.change(module)
 
-        spec.loader.exec_module = load_and_replace
+        spec.loader.exec_module = load_and_change
         return spec
 
 

@@ -51,7 +51,10 @@ const shape = {
   use_qalora: refuse("QALoRA pools its inputs"),
   alora_invocation_tokens: refuse("an activated LoRA has no merged weights"),
   trainable_token_indices: refuse("single trained tokens are not taken over"),
-  target_parameters: refuse("parameters outside linear modules are not merged here"),
+  target_parameters: refuse(
+    "parameters outside linear modules are not merged here: no file says how the trainer has packed the factors of " +
+      "several experts",
+  ),
   layer_replication: refuse("replicated layers make another model"),
   ...Object.fromEntries(
     [

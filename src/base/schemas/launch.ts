@@ -1,5 +1,6 @@
 /** The file of `upcycle launch`: a model, its data, a training, and where it runs. */
 import { z } from "zod";
+import { recipeKeys } from "./recipe.js";
 import { budgetedTrainingSchema } from "./training.js";
 import { parseConfig } from "./validate.js";
 
@@ -40,11 +41,33 @@ const kubernetesSchema = z
   })
   .describe("Where Kubernetes starts the run.");
 
+const fromSchema = z
+  .strictObject({
+    model: z
+      .string()
+      .min(1)
+      .describe("A config.json or a model folder as seen from this file or from here, or a preset of upcycle plan."),
+    weights: z
+      .string()
+      .min(1)
+      .optional()
+      .describe("A model folder or hf://org/name with the weights, where model is a config.json alone."),
+    recipe: recipeKeys.recipe.optional().describe(`${recipeKeys.recipe.description} The model as it is if left out.`),
+    router: recipeKeys.router,
+    scaling: recipeKeys.scaling,
+    target: recipeKeys.target,
+  })
+  .describe(
+    "What the checkpoint is made of: by it --dry-run plans before the checkpoint is there, and says the command that " +
+      "makes it.",
+  );
+
 /** What a launch file may say. */
 export const launchSchema = z
   .strictObject({
     out: z.string().min(1).describe("Folder of the run: scripts, logs, checkpoints."),
     checkpoint: z.string().min(1).describe("Folder that upcycle convert or export wrote for Megatron-Core."),
+    from: fromSchema.optional(),
     data: z
       .array(z.string().min(1))
       .min(1)
@@ -75,6 +98,10 @@ export const launchSchema = z
       .record(z.string().regex(/^--[a-z][\w-]*$/), z.union([z.string(), z.number(), z.boolean()]))
       .default({})
       .describe("Arguments of pretrain_gpt.py over those that are chosen; false takes one away."),
+    sources: z
+      .record(z.string().min(1), z.string().min(1))
+      .default({})
+      .describe("Where settings are from, by their names, such as training.lr.peak; --dry-run shows it."),
     seed: z.int().min(0).max(1e9).default(1234).describe("Of Megatron's data order."),
   })
   .superRefine(({ slurm, kubernetes }, context) => {

@@ -22,8 +22,7 @@ export const recipeKeys = {
     .default("exact")
     .describe(
       "exact: the factor goes on down. paper: its root on every matrix, as Megatron-Core does. calibrated " +
-        "(softmax-topk, upcycle convert only): on down, " +
-        "measured for each layer. none: weights as they are.",
+        "(softmax-topk): on down, measured for each layer. none: weights as they are.",
     ),
   routerStd: z.number().min(0).max(10).default(0.02).describe("Standard deviation of the fresh router weights."),
   target: z
@@ -108,14 +107,17 @@ const routerSchema = z.strictObject({
     .describe("For each copy: a text, several, or positive and negative ones. Of hidden and cheap_embed."),
 });
 
+/** The key `router` of recipe files and of studies: the name of an order, or a block that also says of the rows. */
+export const routerKey = z
+  .union([routerSchema, recipeKeys.router.unwrap()])
+  .default("topk-softmax")
+  .describe(`${recipeKeys.router.description} Or a block of keys that also says what its rows start from.`);
+
 /** Schema of a recipe file. */
 export const recipeConfigSchema = z
   .strictObject({
     ...recipeKeys,
-    router: z
-      .union([routerSchema, recipeKeys.router.unwrap()])
-      .default("topk-softmax")
-      .describe(`${recipeKeys.router.description} Or a block of keys that also says what its rows start from.`),
+    router: routerKey,
     split: z
       .enum(["order", "activation"])
       .default("order")

@@ -1,103 +1,54 @@
-/** The study file: one parent, several arms that all get the same further training. */
-import { z } from "zod";
-import { evaluationSchema, modelSchema, textSchema, threadsSchema, tokenizerSchema } from "./blocks.js";
+/** The study file: parents, arms that are trained further, seeds, and the questions that they are to answer. */
+import type { z } from "zod";
+import { modelSchema, tokenizerSchema } from "./blocks.js";
+import { armSchema, studyBlocks, type StudyArm, type StudyConfig } from "./study-blocks.js";
+import { expandWith, parentNames, type Check, type ExpandedStudy, type GridConfig } from "./study-grid.js";
 import { trainingSchema } from "./training.js";
-import { recipeKeys } from "./recipe.js";
 import { parseConfig } from "./validate.js";
 
-const label = z
-  .string()
-  .min(1)
-  .max(60)
-  .optional()
-  .describe("Name in tables and charts; made from the arm if left out.");
-
-const denseArm = z
-  .strictObject({ kind: z.literal("dense"), label })
-  .describe("The parent, trained further as it is: what the others are compared with.");
-
-const upcycledArm = z
-  .strictObject({
-    kind: z.literal("upcycled"),
-    label,
-    ...recipeKeys,
-  })
-  .describe("The parent turned into a mixture of experts, then trained.");
-
-const scratchArm = z
-  .strictObject({
-    kind: z.literal("scratch"),
-    label,
-    like: z.string().min(1).describe("Arm whose shape this one has, with fresh random weights."),
-  })
-  .describe("The same shape as another arm, trained from random weights.");
-
-const armSchema = z.discriminatedUnion("kind", [denseArm, upcycledArm, scratchArm]);
-
-type Refuse = (path: string[], message: string) => void;
+type Refuse = (path: PropertyKey[], message: string) => void;
 
 /** Schema of a study file. `jsonSchema` makes the JSON Schema of it that editors read. */
-export const studySchema = z
-  .strictObject({
-    name: z
-      .string()
-      .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/)
-      .max(80)
-      .describe("Letters, digits, dots, dashes and underscores; names the run folder."),
-    seeds: z
-      .array(z.int().min(0).max(1e9))
-      .min(1)
-      .default([0])
-      .describe("Each arm is run once per seed (routers, data order)."),
-    threads: threadsSchema,
-    text: textSchema,
-    parent: z
-      .string()
-      .min(1)
-      .optional()
-      .describe(
-        "Folder of a trained dense model in Hugging Face format, or hf://org/name[@revision]; +ADAPTER behind " +
-          "it merges a LoRA adapter in. Either this or model.",
-      ),
-    model: modelSchema.optional(),
-    tokenizer: tokenizerSchema.optional(),
-    pretrain: trainingSchema.optional().describe("Training of the new parent; goes with model."),
-    continue: trainingSchema.describe("Further training, the same for every arm."),
-    evaluation: evaluationSchema.prefault({}),
-    arms: z
-      .record(z.string().regex(/^[a-z0-9][a-z0-9_-]*$/), armSchema)
-      .describe("Name of the arm (lower case, digits, dashes, underscores) to what it is."),
-  })
-  .superRefine((study, context) => {
-    const refuse: Refuse = (path, message) => context.addIssue({ code: "custom", path, message });
-    checkParent(study, refuse);
-    if (Object.keys(study.arms).length === 0) refuse(["arms"], "arms is empty, expected at least one arm");
-    if (new Set(study.seeds).size < study.seeds.length) refuse(["seeds"], "seeds has the same seed twice");
-    checkScratchArms(study.arms, refuse);
-    if (study.pretrain?.routing !== undefined)
-      refuse(["pretrain", "routing"], "the parent is dense, it has no routers; remove routing");
-    if (study.continue.routing !== undefined && Object.values(study.arms).every((arm) => isDense(arm, study.arms)))
-      refuse(["continue", "routing"], "no arm is a mixture of experts; remove routing");
-    for (const block of ["pretrain", "continue"] as const) {
-      const sequence = study[block]?.sequence ?? 0;
-      if (study.model !== undefined && sequence > study.model.maxPositions) {
-        refuse(
-          [block, "sequence"],
-          `sequence ${sequence} is longer than the model's maxPositions ${study.model.maxPositions}`,
-        );
-      }
+export const studySchema = studyBlocks.superRefine((study, context) => {
+  const refuse: Refuse = (path, message) => context.addIssue({ code: "custom", path, message });
+  // What is wrong in a block would be found once more in everything that the block stands for.
+  const isSound = context.issues.length === 0;
+  checkParent(study, refuse);
+  if (Object.keys(study.arms).length === 0) refuse(["arms"], "arms is empty, expected at least one arm");
+  if (new Set(study.seeds).size < study.seeds.length) refuse(["seeds"], "seeds has the same seed twice");
+  const grid = expandStudy(study);
+  checkScratchArms(study.arms, grid.arms, refuse);
+  if (isSound) checkGrid(study, grid, refuse);
+  if (study.pretrain?.routing !== undefined)
+    refuse(["pretrain", "routing"], "the parent is dense, it has no routers; remove routing");
+  if (study.continue.routing !== undefined && Object.values(study.arms).every((arm) => isDense(arm, study.arms)))
+    refuse(["continue", "routing"], "no arm is a mixture of experts; remove routing");
+  for (const block of ["pretrain", "continue"] as const) {
+    const sequence = study[block]?.sequence ?? 0;
+    if (study.model !== undefined && sequence > study.model.maxPositions) {
+      refuse(
+        [block, "sequence"],
+        `sequence ${sequence} is longer than the model's maxPositions ${study.model.maxPositions}`,
+      );
     }
-  });
+  }
+});
 
 type Arms = Readonly<Record<string, StudyArm>>;
 
-/** A scratch arm has the shape of another arm, which is none itself. */
-function checkScratchArms(arms: Arms, refuse: Refuse): void {
+/** A scratch arm has the shape of another arm, which is none itself and no grid of several. */
+function checkScratchArms(arms: Arms, expanded: ExpandedStudy<unknown>["arms"], refuse: Refuse): void {
   for (const [id, arm] of Object.entries(arms)) {
-    if (arm.kind !== "scratch") continue;
+    if (arm.kind !== "scratch" || expanded.some((other) => other.id === arm.like && other.arm.kind !== "scratch"))
+      continue;
     const like = armNamed(arms, arm.like);
     if (like === undefined) refuse(["arms", id, "like"], `there is no arm "${arm.like}"`);
     else if (like.kind === "scratch") refuse(["arms", id, "like"], `arm "${arm.like}" is itself a scratch arm`);
+    else {
+      const several = expanded.filter(({ group }) => group === arm.like).map((other) => other.id);
+      if (several.length > 0)
+        refuse(["arms", id, "like"], `arm "${arm.like}" is several; name one of ${several.join(", ")}`);
+    }
   }
 }
 
@@ -111,10 +62,15 @@ function isDense(arm: StudyArm | undefined, arms: Arms, depth = 0): boolean {
 const armNamed = (arms: Arms, name: string): StudyArm | undefined =>
   Object.hasOwn(arms, name) ? arms[name] : undefined;
 
-type ParentKeys = Partial<Record<"parent" | "model" | "tokenizer" | "pretrain", unknown>>;
+type ParentKeys = Partial<Record<"parent" | "parents" | "model" | "tokenizer" | "pretrain", unknown>>;
 
-/** A parent is either a folder, or a model block with its tokenizer and its training. */
+/** A parent is either a folder, or a model block with its tokenizer and its training; or there are several. */
 function checkParent(study: ParentKeys, refuse: Refuse): void {
+  if (study.parents !== undefined) {
+    if (study.parent !== undefined)
+      refuse(["parent"], '"parents" names all parents; write this one there, as NAME: { path: FOLDER }');
+    return;
+  }
   if (study.parent === undefined && study.model === undefined) {
     refuse([], 'there is no parent: give "parent" (a model folder) or "model" with "tokenizer" and "pretrain"');
   }
@@ -126,10 +82,60 @@ function checkParent(study: ParentKeys, refuse: Refuse): void {
   }
 }
 
-/** A study file, checked, with its defaults filled in. */
-export type StudyConfig = z.infer<typeof studySchema>;
-/** One arm of a study file: the dense parent trained further, an upcycled model, or one trained from scratch. */
-export type StudyArm = z.infer<typeof armSchema>;
+/** Most trainings of a study; far more are a slip of the pen in a grid. */
+const mostArms = 1000;
+
+/** Everything that grids, changes and questions stand for has to make sense. */
+function checkGrid(
+  study: GridConfig<unknown>,
+  { parents, arms, problems }: ExpandedStudy<unknown>,
+  refuse: Refuse,
+): void {
+  for (const { path, message } of problems) refuse([...path], message);
+  if (problems.length > 0) return;
+  if (study.parents !== undefined && parents.length === 0)
+    refuse(["parents"], "parents is empty, expected at least one");
+  if (arms.length * Math.max(1, parents.length) > mostArms)
+    refuse(["arms"], `the grid gives ${arms.length * parents.length} arms, at most ${mostArms} make a study`);
+  for (const [kind, list] of Object.entries({ arms, parents })) {
+    const ids = list.map(({ id }) => id);
+    const twice = ids.find((id, index) => ids.indexOf(id) !== index);
+    if (twice !== undefined) refuse([kind], `two of the grid would be called "${twice}"; give its settings a name`);
+  }
+  const known = parentNames(study, parents);
+  for (const [id, { parents: from = [], match }] of Object.entries(study.arms)) {
+    const unknown = from.find((name) => !known.has(name));
+    if (unknown !== undefined) refuse(["arms", id, "parents"], `there is no parent "${unknown}"`);
+    const other = match === undefined ? undefined : arms.find((arm) => arm.id === match.flops);
+    if (match !== undefined && (other === undefined || other.arm.match !== undefined || other.group === id))
+      refuse(["arms", id, "match", "flops"], `there is no arm "${match.flops}" with steps of its own`);
+  }
+  for (const [index, question] of study.questions.entries()) {
+    for (const key of ["compare", "with"] as const) {
+      if (arms.some(({ id }) => id === question[key])) continue;
+      const list = arms.map(({ id }) => id).join(", ");
+      refuse(["questions", index, key], `there is no arm "${question[key]}"; the arms are ${list}`);
+    }
+  }
+}
+
+/** A check by a schema. */
+const checkBy =
+  <T>(schema: z.ZodType<T>): Check<T> =>
+  (data) => {
+    const result = schema.safeParse(data);
+    return result.success ? { value: result.data } : { issues: result.error.issues };
+  };
+
+/** Every parent and every arm that a study file stands for; a file that was parsed gives no problems. */
+export function expandStudy<Source>(config: GridConfig<Source>): ExpandedStudy<Source> {
+  return expandWith(config, {
+    training: checkBy(trainingSchema),
+    model: checkBy(modelSchema),
+    tokenizer: checkBy(tokenizerSchema),
+    arm: checkBy(armSchema),
+  });
+}
 
 /**
  * Reads the text of a study file; `file` is its name in errors. Throws inputError with one line for each problem, which

@@ -3,6 +3,7 @@
  * Schema.
  */
 import { z } from "zod";
+import { changesSchema } from "./changes.js";
 
 const positiveInt = z.int().min(1);
 const fraction = z.number().min(0).max(1);
@@ -258,9 +259,11 @@ function checkDecay({ schedule, decay }: LearningRate, refuse: Refuse): void {
     refuse(["lr", "decay"], `decay belongs to schedule wsd, the schedule is ${schedule}`);
 }
 
+const stepsSchema = positiveInt.describe("Optimizer steps.");
+
 /** The training block of a study file, whose length is given in steps. */
 export const trainingSchema = z
-  .strictObject({ steps: positiveInt.describe("Optimizer steps."), ...trainingShape })
+  .strictObject({ steps: stepsSchema, ...trainingShape })
   .superRefine(({ steps, lr, ...rest }, context) => {
     const refuse: Refuse = (path, message) => context.addIssue({ code: "custom", path, message });
     checkDecay(lr, refuse);
@@ -305,6 +308,11 @@ export const budgetedTrainingSchema = z
     const problem = steps === undefined ? null : scheduleProblem(lr, steps);
     if (problem !== null) refuse(["lr", problem.key], problem.message);
   });
+
+/** Changes to the training block of a study file: any of its keys. */
+export const trainingChangesSchema = changesSchema(z.strictObject({ steps: stepsSchema, ...trainingShape })).describe(
+  "Any keys of a training block, in place of the common ones.",
+);
 
 /** Why a schedule does not fit into its steps, or null. */
 export function scheduleProblem(

@@ -2,7 +2,16 @@
  * Turns YAML text into a checked config, or into all that is wrong with it: for each problem ONE line that says file,
  * line, key, what was found and what was expected.
  */
-import { Lexer, LineCounter, isMap, isScalar, parseDocument, type Document } from "yaml";
+import {
+  Lexer,
+  LineCounter,
+  isMap,
+  isScalar,
+  parseDocument,
+  type Document,
+  type DocumentOptions,
+  type SchemaOptions,
+} from "yaml";
 import { z } from "zod";
 import { FileProblems, inputError, type UpcycleError } from "../errors.js";
 import { child, describeExpected, jsonSchema, schemasAt, wordsOf, type JsonSchema } from "./json-schema.js";
@@ -21,12 +30,20 @@ interface UnknownKey {
 type Issue = Exclude<SchemaIssue, { readonly code: "unrecognized_keys" }> | UnknownKey;
 type Path = readonly PropertyKey[];
 
+/** How a file's YAML is read: 1.2 without tags of its own when left out. */
+type Dialect = Pick<DocumentOptions, "version"> & Pick<SchemaOptions, "customTags">;
+
 /** Parses and checks `text`. `file` is only used to name the place. Throws inputError. */
-export function parseConfig<S extends z.ZodType>(schema: S, text: string, file: string): z.output<S> {
+export function parseConfig<S extends z.ZodType>(
+  schema: S,
+  text: string,
+  file: string,
+  dialect: Dialect = {},
+): z.output<S> {
   requireModest(text, file);
   const lines = new LineCounter();
   // Warnings of the library are for programmers.
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, logLevel: "error" });
+  const document = parseDocument(text, { ...dialect, lineCounter: lines, prettyErrors: false, logLevel: "error" });
   const data = readDocument(document, lines, file);
   const result = schema.safeParse(data);
   if (result.success) return result.data;

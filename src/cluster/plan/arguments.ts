@@ -5,7 +5,8 @@
 import { inputError } from "../../base/errors.js";
 import type { LaunchConfig } from "../../base/schemas/index.js";
 import type { ParallelLayout } from "../../laws/planner/layout-types.js";
-import { megatronSettings, type MegatronSettings, type MegatronValue } from "../../model/decoder/megatron.js";
+import { megatronSettings } from "../../model/decoder/megatron.js";
+import type { MegatronSettings, MegatronValue } from "../../model/decoder/megatron-settings.js";
 import { isMoe, type DecoderSpec, type MoeFfn } from "../../model/decoder/types.js";
 
 /** An argument, and why it is given. */
@@ -44,7 +45,14 @@ export function launchArguments(request: ArgumentRequest): ReasonedArgument[] {
     ...dataArguments(request.config),
     ...saving(request.config),
   ];
-  return withOverrides(chosen, request.config.arguments);
+  return withOverrides(chosen, request.config.arguments).map((one) => sourced(one, request.config.sources));
+}
+
+/** The reason with the sources of the settings that it names. */
+function sourced({ reason, ...one }: ReasonedArgument, sources: LaunchConfig["sources"]): ReasonedArgument {
+  const names = new Set(reason.split(/[^\w.]+/).map((word) => word.replace(/\.$/, "")));
+  const found = Object.entries(sources).filter(([name]) => names.has(name));
+  return { ...one, reason: [reason, ...found.map(([, source]) => `(${source})`)].join(" ") };
 }
 
 /** Sequences of an optimizer step. */
@@ -103,6 +111,10 @@ const flagForms: Readonly<Record<string, (value: MegatronValue) => readonly [str
   add_bias_linear: (value) => ["--disable-bias-linear", value === false],
   bias_gelu_fusion: (value) => ["--no-bias-gelu-fusion", value === false],
   layernorm_epsilon: (value) => ["--norm-epsilon", value],
+  yarn_correction_range_round_to_int: (value) => [
+    `--${value === false ? "no-" : ""}yarn-correction-range-round-to-int`,
+    true,
+  ],
   window_size: (value) => ["--window-size", (value as readonly number[] | null)?.join(",") ?? null],
   moe_layer_freq: (value) => ["--moe-layer-freq", Array.isArray(value) ? pattern(value as number[]) : value],
   no_rope_freq: (value) => ["--no-rope-freq", Array.isArray(value) ? pattern(value as number[]) : value],
@@ -125,6 +137,8 @@ const notModel = new Set([
   "moe_router_load_balancing_type",
   "moe_aux_loss_coeff",
   "rope_scaling_factor",
+  // Said with the modules that run.
+  "apply_rope_fusion",
 ]);
 
 /** `([0]*1+[1]*23)`: runs of equal entries. */
@@ -179,9 +193,15 @@ function implementation({ config, spec }: ArgumentRequest): ReasonedArgument[] {
     return [
       ...argument("--transformer-impl", "transformer_engine", "transformerEngine: true"),
       ...(isMoe(spec) ? argument("--moe-grouped-gemm", true, "one product for all experts of a rank") : []),
+      ...(spec.attn.latent === null
+        ? []
+        : argument("--no-rope-fusion", true, "the fused kernel of latent attention asks for YaRN")),
     ];
   if (spec.norm.weight === "one-plus")
     throw inputError("norms of the form 1 + weight need Transformer Engine", { where: "transformerEngine" });
+  // Its DotProductAttention takes no sizes of keys and values (core 0.20).
+  if (spec.attn.latent !== null)
+    throw inputError("latent attention needs Transformer Engine", { where: "transformerEngine" });
   const without = "transformerEngine: false";
   return [
     ...argument("--transformer-impl", "local", without),

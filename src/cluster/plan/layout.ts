@@ -20,7 +20,7 @@ export function launchLayout(config: LaunchConfig, spec: DecoderSpec, gpu: Gpu):
     sequence: config.training.sequence,
     batchTokens: globalBatch(config.training) * config.training.sequence,
     speed: defaultSpeed,
-    ...(tensorParallelTrains(config, spec) ? {} : { mostTensor: 1 }),
+    ...mostTensor(config, spec),
   });
   if (best === null && !isFixed)
     throw inputError(`the model does not fit on ${gpus} ${gpu.title}`, {
@@ -46,6 +46,10 @@ export function launchLayout(config: LaunchConfig, spec: DecoderSpec, gpu: Gpu):
  */
 const tensorParallelTrains = ({ transformerEngine }: LaunchConfig, spec: DecoderSpec): boolean =>
   transformerEngine || !isMoe(spec);
+
+/** What a search of layouts is told of it. */
+export const mostTensor = (config: LaunchConfig, spec: DecoderSpec): { readonly mostTensor?: number } =>
+  tensorParallelTrains(config, spec) ? {} : { mostTensor: 1 };
 
 /** Without Transformer Engine attention keeps every score, unless it is computed again. */
 const recomputed = (

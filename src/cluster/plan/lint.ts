@@ -3,7 +3,7 @@
  * stop after hours. Each finding says what was found, why it matters and what to do. Pure.
  */
 import { argumentsIn, settingsOfArguments, type MegatronArgument } from "../../model/decoder/megatron-arguments.js";
-import type { MegatronSettings } from "../../model/decoder/megatron.js";
+import type { MegatronSettings } from "../../model/decoder/megatron-settings.js";
 
 /** What is wrong with arguments, or worth a look. */
 export interface LintFinding {
@@ -25,8 +25,10 @@ export interface LintContext {
   readonly gpusPerNode?: number;
   /** Core version that runs, such as 0.18. */
   readonly core?: string | null;
-  /** Whether the folder has common.pt, and the byte object of newer versions. */
+  /** Whether the folder has common.pt. */
   readonly commonFile?: boolean | null;
+  /** Whether its router divides the weight of a single chosen expert by itself. */
+  readonly renormalisedOne?: boolean | null;
 }
 
 interface Checked extends LintContext {
@@ -58,6 +60,15 @@ const rules: readonly Rule[] = [
           "top-1 with a softmax behind the choice gives every expert weight 1, whatever the router says, and the " +
             "router no gradient",
           "add --moe-router-pre-softmax",
+        )
+      : null,
+  (run) =>
+    isMoeRun(run) && topOf(run) === 1 && run.renormalisedOne === true
+      ? error(
+          "top1-renormalised",
+          "the checkpoint was made for a single expert whose weight is divided by itself, which is 1 whatever the " +
+            "router says: with another weight it starts as another function, and with that one the router never learns",
+          "upcycle again with --router softmax-topk, or with T of 2 or more",
         )
       : null,
   (run) => {
@@ -162,6 +173,22 @@ const rules: readonly Rule[] = [
           `core ${core} reads common.pt, which the folder does not have (it was saved by 0.19 or later)`,
           "import it and export it again",
         )
+      : null,
+  (run) =>
+    run.core != null &&
+    isMoeRun(run) &&
+    run.settings["transformer_impl"] === "local" &&
+    !versionBelow(run.core, 0, 14) &&
+    versionBelow(run.core, 0, 17)
+      ? error(
+          "version",
+          `core ${run.core} runs experts only with Transformer Engine (te_general_gemm is unknown to its router)`,
+          "install Transformer Engine, or take core 0.18 or later",
+        )
+      : null,
+  ({ core, settings }) =>
+    core != null && settings["position_embedding_type"] === "yarn" && versionBelow(core, 0, 20)
+      ? error("version", `core ${core} has no arguments for YaRN without latent attention`, "take core 0.20 or later")
       : null,
   (run) =>
     run.given.has("--moe-use-upcycling")

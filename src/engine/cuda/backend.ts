@@ -1,7 +1,7 @@
 /** The CUDA backend: runs every program on one NVIDIA GPU, through FFI. */
 import type { Backend } from "../runtime/runtime.js";
 import { device } from "./device.js";
-import type { Precision } from "./lowering/context.js";
+import type { Precision } from "./lowering/options.js";
 import { CudaForwardRuntime } from "./forward-runtime.js";
 import { CudaOperationRuntime } from "./operation-runtime.js";
 import { CudaTrainRuntime } from "./train-runtime.js";

@@ -2,7 +2,7 @@
 import { inputError } from "../../base/errors.js";
 import { bindDriver, leastDriver, type Driver } from "./driver.js";
 import { findLibrary, installLine, type FoundLibrary } from "./libraries.js";
-import type { Chip } from "./lowering/context.js";
+import type { Chip } from "./lowering/options.js";
 import { machineCode, type ModuleVariant } from "./modules.js";
 import { native, type Address } from "./native.js";
 import { bindCompiler, type Compiler } from "./nvrtc.js";

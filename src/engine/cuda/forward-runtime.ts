@@ -5,7 +5,7 @@ import type { ExtendProgram, LogitsProgram, ParamInfo } from "../../graph/progra
 import { cacheShape, extendInputs } from "../runtime/cache.js";
 import type { Extended, ExtendFeeds, ForwardRuntime } from "../runtime/runtime.js";
 import { appendList, moveList } from "./lowering/cache.js";
-import type { CudaLowerOptions } from "./lowering/context.js";
+import type { CudaLowerOptions } from "./lowering/options.js";
 import { lowerToLaunches } from "./lowering/lower.js";
 import type { Device, DeviceMemory } from "./device.js";
 import { DeviceProgram } from "./program.js";

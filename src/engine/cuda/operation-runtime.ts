@@ -2,7 +2,7 @@
 import { at } from "../../base/at.js";
 import { elements, typeOf, type Graph } from "../../graph/ir/ir.js";
 import type { ArrayData, OperationRuntime } from "../runtime/runtime.js";
-import type { CudaLowerOptions } from "./lowering/context.js";
+import type { CudaLowerOptions } from "./lowering/options.js";
 import { lowerToLaunches } from "./lowering/lower.js";
 import type { Device, DeviceMemory } from "./device.js";
 import { DeviceProgram } from "./program.js";

@@ -16,7 +16,7 @@ import type {
   TrainRuntime,
 } from "../runtime/runtime.js";
 import type { Device, DeviceMemory } from "./device.js";
-import type { CudaLowerOptions, Layout } from "./lowering/context.js";
+import type { CudaLowerOptions, Layout } from "./lowering/options.js";
 import { lowerToLaunches } from "./lowering/lower.js";
 import type { LaunchList } from "./lowering/launches.js";
 import { aligned } from "./lowering/memory.js";

@@ -4,7 +4,7 @@
  * interface. Written for clarity, for models of a few thousand parameters.
  */
 import { at } from "../../base/at.js";
-import { append, cacheFor, extendInputs, type Cache } from "../runtime/cache.js";
+import { append, cacheFor, extendInputs, repeated, type Cache } from "../runtime/cache.js";
 import type { ParamInfo } from "../../graph/programs/programs.js";
 import type { ArrayData, Backend, ForwardRuntime, OperationRuntime } from "../runtime/runtime.js";
 import { compiler, Gate } from "./run.js";
@@ -46,6 +46,11 @@ function openForwardRuntime(): ForwardRuntime {
           feeds,
         );
         return { logits: Float32Array.from(at(outputs, 0).data), ms: performance.now() - started };
+      }),
+    repeatCache: (rows) =>
+      gate.pass(() => {
+        if (cache === undefined) throw new Error("there is no cache to repeat");
+        cache = repeated(Float64Array, cache, rows);
       }),
     close: () => gate.close(),
   };

@@ -128,6 +128,7 @@ export const onnxruntimeBackend: Backend = {
       write: (key, data) => remote.call("write", key, data),
       run: (name, program, feeds) => remote.call("run", name, once(name, program), feeds),
       extend: (name, program, feeds) => remote.call("extend", name, once(name, program), feeds),
+      repeatCache: (rows) => remote.call("repeatCache", rows),
       close: () => remote.end(),
     };
   },

@@ -5,7 +5,7 @@ import { at, entryOf } from "../../base/at.js";
 import { elements, matrixSizes, type ValueId } from "../../graph/ir/ir.js";
 import { transposable } from "../../graph/onnx/lower.js";
 import type { ExtendProgram, LogitsProgram, ParamInfo } from "../../graph/programs/programs.js";
-import { append, cacheFor, cacheShape, extendInputs, type Cache } from "../runtime/cache.js";
+import { append, cacheFor, cacheShape, extendInputs, repeated, type Cache } from "../runtime/cache.js";
 import type { BackendOptions, ExtendFeeds, ForwardRuntime } from "../runtime/runtime.js";
 import { floats, intTensor, openSession, tensor, type Session } from "./session.js";
 
@@ -136,6 +136,11 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
       const outputs = await session.run([...ints, ...cached, ...params], []);
       append(past, program, outputs.slice(1).map(floats), feeds);
       return { logits: floats(at(outputs, 0)), ms: performance.now() - started };
+    },
+    repeatCache(rows) {
+      if (cache === undefined) return Promise.reject(new Error("there is no cache to repeat"));
+      cache = repeated(Float32Array, cache, rows);
+      return Promise.resolve();
     },
     async close() {
       for (const { session } of [...programs.values(), ...extensions.values()])

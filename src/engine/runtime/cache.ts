@@ -70,12 +70,13 @@ export function cacheFor<A extends Floats>(
 }
 
 /**
- * Integer inputs of an extend program in the order of its graph: ids, positions, lengths (only with a past), rows.
+ * Integer inputs of an extend program in the order of its graph: ids, positions, lengths (only with a past), rows (the
+ * last token of each row where none are chosen).
  * Throws where a row would not fit the cache.
  */
 export function extendInputs(
   { shape: { tokens, capacity, positions: most } }: ExtendProgram,
-  { ids, lengths, counts }: ExtendFeeds,
+  { ids, lengths, counts, rows: chosen }: ExtendFeeds,
   room: number,
 ): Int32Array[] {
   if (counts.some((count, row) => at(lengths, row) + count > room))
@@ -84,8 +85,18 @@ export function extendInputs(
     const past = at(lengths, Math.floor(i / tokens));
     return Math.min(past + (i % tokens), most - 1);
   });
-  const rows = Int32Array.from(counts, (count, row) => row * tokens + Math.max(0, count - 1));
+  const rows = chosen ?? Int32Array.from(counts, (count, row) => row * tokens + Math.max(0, count - 1));
   return [ids, positions, ...(capacity === 0 ? [] : [lengths]), rows];
+}
+
+/** The same keys and values in each of so many rows, out of a cache of one row. */
+export function repeated<A extends Floats>(Type: FloatsOf<A>, cache: Cache<A>, rows: number): Cache<A> {
+  const data = cache.data.map((one) => {
+    const all = new Type(one.length * rows);
+    for (let row = 0; row < rows; row++) all.set(one, row * one.length);
+    return all;
+  });
+  return { capacity: cache.capacity, data };
 }
 
 /** Shape of part `index` of a cache. */

@@ -134,24 +134,26 @@ export interface StateSnapshot {
   close(): Promise<void>;
 }
 
-/** New tokens of each row of a batch, and where they stand. Letters: B rows, T new tokens. */
+/** New tokens of each row of a batch, and where they stand. Letters: B rows, T new tokens, R tokens with logits. */
 export interface ExtendFeeds {
   /** [B*T]; what is not needed at a row's end is filled with any id. */
   readonly ids: Int32Array;
   /** Tokens of each row that the cache holds [B]. */
   readonly lengths: Int32Array;
   /**
-   * Of the T new tokens of each row, how many are real and join the cache [B]; the logits are those of the last of
-   * them, of no use where there is none.
+   * Of the T new tokens of each row, how many join the cache [B]. Where `rows` is left out, the logits are those of the
+   * last of them, of no use where there is none.
    */
   readonly counts: Int32Array;
+  /** Places among the B*T new tokens whose logits are given [R], whether they join the cache or not. */
+  readonly rows?: Int32Array | undefined;
   /** Keys that the cache must have room for afterwards, in a program without a past. */
   readonly capacity: number;
 }
 
 /** What a run of new tokens gives. */
 export interface Extended {
-  /** Logits [B, V] of each row's next token. */
+  /** Logits [B, V] of each row's next token, or [R, V] of the token behind each chosen one. */
   readonly logits: Float32Array;
   readonly ms: number;
 }
@@ -163,11 +165,16 @@ export interface ForwardRuntime {
   /** Programs are compiled once per `name`. Returns the program's single output. */
   run(name: string, program: LogitsProgram, feeds: readonly Int32Array[]): Promise<Float32Array>;
   /**
-   * Runs new tokens behind the runtime's one cache of keys and values and appends theirs to it; returns logits [B, V]
+   * Runs new tokens behind the runtime's one cache of keys and values and appends theirs to it; returns logits
    * and the milliseconds it took. Programs are compiled once per `name`, which is not counted. A program without a past
    * begins the cache anew; one of another capacity moves it.
    */
   extend(name: string, program: ExtendProgram, feeds: ExtendFeeds): Promise<Extended>;
+  /**
+   * Makes the cache's one row so many equal ones. Runtimes that cannot copy rows leave it out: the same tokens, read in
+   * so many rows, give the same cache.
+   */
+  repeatCache?(rows: number): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -12,12 +12,13 @@ import { pickledGlobal, type Picklable } from "../formats/pickle-writer.js";
 import { archiveOf, planTensorArchive, type ArchivePlan } from "../formats/torch-archive.js";
 import { joinedChecksum } from "../numeric/checksum.js";
 import { floatBytes } from "../numeric/dtype.js";
-import { megatronSettings, type MegatronValue } from "../../model/decoder/megatron.js";
+import { megatronSettings } from "../../model/decoder/megatron.js";
+import type { MegatronValue } from "../../model/decoder/megatron-settings.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import {
   extraStates,
   megatronTensors,
-  otherNormName,
+  otherNames,
   writtenKeys,
   type MegatronTensor,
 } from "../../model/tensors/megatron.js";
@@ -128,6 +129,13 @@ const floats: ReadonlySet<string> = new Set([
   "rope_scaling_factor",
   "rotary_seq_len_interpolation_factor",
   "moe_router_topk_scaling_factor",
+  "rotary_scaling_factor",
+  "mscale",
+  "mscale_all_dim",
+  "yarn_beta_fast",
+  "yarn_beta_slow",
+  "activation_func_clamp_value",
+  "glu_linear_offset",
 ]);
 
 /** What does not follow from the model: one rank of each kind, and no optimizer. */
@@ -251,8 +259,7 @@ function metadataOf(
     entry.chunks.push({ offsets, sizes, file: fileName(file), offset: at, length: sizeOf(plan) });
   }
   for (const [key, tensor] of [...tensors]) {
-    const other = otherNormName(key);
-    if (other !== null) tensors.set(other, tensor);
+    for (const other of otherNames(spec, key)) tensors.set(other, tensor);
   }
   const objects = new Map(extraStates(spec, writtenKeys(spec)).map((key) => [key, none]));
   return writeDcpMetadata({ tensors, objects: objects.set("common_state/shard_0_1", state) });

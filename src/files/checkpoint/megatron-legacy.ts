@@ -80,6 +80,8 @@ interface Sizes {
   readonly layers: number;
   readonly experts: number;
   readonly gated: boolean;
+  /** Rows of the projections into latents, by their names. */
+  readonly latents: ReadonlyMap<string, number>;
 }
 
 interface RankWeights {
@@ -103,7 +105,11 @@ function settingsOf({ value }: TorchItem): Sizes {
     expert: count("expert_model_parallel_size"),
     layers: count("num_layers"),
     experts: count("num_experts"),
-    gated: args.get("swiglu") === true,
+    gated: args.get("swiglu") === true || args.get("quick_geglu") === true,
+    latents: new Map([
+      ["linear_q_down_proj", count("q_lora_rank")],
+      ["linear_kv_down_proj", count("kv_lora_rank") + count("qk_pos_emb_head_dim")],
+    ]),
   };
 }
 
@@ -142,8 +148,9 @@ function inWholeModel(
   return `decoder.layers.${first + Number(match[1])}.${match[2]}`;
 }
 
-/** Names of modules as keys of the new format; null for what is none of the weights. */
-function keyOf(name: string): string {
+/** Names of modules as keys of the new format, which renames the norms of models without latent attention. */
+function keyOf(name: string, isLatent: boolean): string {
+  if (isLatent) return name;
   return name
     .replace(/\.input_layernorm\.(weight|bias)$/, ".self_attention.linear_qkv.layer_norm_$1")
     .replace(/\.pre_mlp_layernorm\.(weight|bias)$/, ".mlp.linear_fc1.layer_norm_$1");
@@ -191,7 +198,19 @@ function fusedExperts(
 }
 
 const byColumns = /\.(linear_proj|linear_fc2)\.weight$/;
-const byRows = /(linear_qkv|linear_fc1)\.(weight|bias)$|word_embeddings\.weight$|output_layer\.(weight|bias)$/;
+const byRows = new RegExp(
+  String.raw`(linear_qkv|linear_fc1|linear_q_proj|linear_q_up_proj|linear_kv_up_proj)\.(weight|bias)$|` +
+    String.raw`softmax_offset$|word_embeddings\.weight$|output_layer\.(weight|bias)$`,
+);
+
+/** Along which axis ranks of tensor parallelism share a tensor; null: each has all of it. */
+function sharedAxis(key: string, [rows]: readonly number[], { latents }: Sizes): 0 | 1 | null {
+  if (byColumns.test(key)) return 1;
+  if (byRows.test(key)) return 0;
+  // Local modules share these, those of Transformer Engine do not.
+  const whole = latents.get(/\.(linear_q_down_proj|linear_kv_down_proj)\.weight$/.exec(key)?.[1] ?? "");
+  return whole !== undefined && rows !== whole ? 0 : null;
+}
 
 /** A tensor in the making. */
 interface Made {
@@ -202,10 +221,13 @@ interface Made {
 
 function joined(parts: readonly RankWeights[], folder: string): Map<string, ReadableTensor> {
   const made = new Map<string, Made>();
+  const isLatent = parts.some(({ tensors }) =>
+    [...tensors.keys()].some((name) => name.includes(".linear_kv_down_proj.")),
+  );
   for (const part of parts) {
     for (const [name, tensor] of part.tensors) {
       const experts = expertsOf(name, tensor, part);
-      if (experts === null) addPart(made, keyOf(name), tensor, part, null);
+      if (experts === null) addPart(made, keyOf(name, isLatent), tensor, part, null);
       else for (const { key, expert, tensor: own } of experts) addPart(made, key, own, part, expert);
     }
   }
@@ -232,7 +254,7 @@ function addPart(
   expert: number | null,
 ): void {
   const { rank, settings, item } = part;
-  const axis = byColumns.test(key) ? 1 : byRows.test(key) ? 0 : null;
+  const axis = sharedAxis(key, tensor.shape, settings);
   const shape = tensor.shape.map((size, i) => (i === axis ? size * settings.tensor : size));
   const lead = expert === null ? [] : [settings.experts];
   const whole = made.get(key) ?? { shape: [...lead, ...shape], dtype: tensor.dtype, pieces: new Map<string, Piece>() };

@@ -15,8 +15,10 @@ import { readWhole } from "../io/open.js";
 import { openPooled } from "../io/range-pool.js";
 import { readJson, readText, type RangeFile } from "../io/ranges.js";
 import { specFromConfig } from "../../model/decoder/config.js";
-import { specFromMegatron, type MegatronSettings, type MegatronValue } from "../../model/decoder/megatron.js";
+import { specFromMegatron } from "../../model/decoder/megatron.js";
+import type { MegatronSettings, MegatronValue } from "../../model/decoder/megatron-settings.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
+import { countParams } from "../../model/cost/params.js";
 import { keysFound, megatronPlacements } from "../../model/tensors/megatron.js";
 import type { Placement } from "../../model/tensors/placement.js";
 import { isLegacy, openLegacy } from "./megatron-legacy.js";
@@ -61,6 +63,11 @@ export async function megatronFolder(dir: string): Promise<string | null> {
   const name = /^\d{1,9}$/.test(said) ? `iter_${said.padStart(7, "0")}` : said;
   if (name !== "release" && !name.startsWith("iter_"))
     throw inputError(`says ${JSON.stringify(said.slice(0, 40))}, expected a number or release`, { where: tracker });
+  if (!(await isSave(join(dir, name))) && (await exists(join(dir, name))))
+    throw inputError(`${name}, which ${trackerFile} names, holds no checkpoint`, {
+      where: dir,
+      hint: "expected .metadata with metadata.json, or mp_rank_* folders: it was not saved whole",
+    });
   if (!(await isSave(join(dir, name))))
     throw inputError(`there is no checkpoint ${name}, which ${trackerFile} names`, {
       where: dir,
@@ -119,7 +126,9 @@ async function openDistributed(dir: string, files: RangeFile[]): Promise<Opened>
   };
   const tensors = new Map<string, ReadableTensor>();
   for (const [key, tensor] of metadata.tensors) tensors.set(withoutPrefix(key), located(dir, key, tensor, open));
-  await Promise.all([...shardsOf(metadata)].map((file) => open(file)));
+  const shards = [...shardsOf(metadata)];
+  const sizes = await Promise.all(shards.map(async (file) => [file, (await open(file)).size] as const));
+  requireStored(metadata, new Map(sizes), dir);
   return { tensors, common: await commonOf(dir, metadata, open), objects: new Set(metadata.objects.keys()) };
 }
 
@@ -128,6 +137,23 @@ const withoutPrefix = (key: string): string => key.replace(/^(module\.)+/, "");
 
 function shardsOf({ tensors }: DcpMetadata): Set<string> {
   return new Set([...tensors.values()].flatMap(({ chunks }) => chunks.map(({ file }) => file)));
+}
+
+/** Throws inputError for chunks that are larger than what the shards hold of them. */
+function requireStored({ tensors }: DcpMetadata, sizes: ReadonlyMap<string, number>, dir: string): void {
+  for (const [key, { dtype, chunks }] of tensors)
+    for (const { sizes: own, file, offset, length } of chunks) {
+      const where = `${dir}, ${key}`;
+      if (offset + length > sizes.get(file)!)
+        throw inputError(`an item of ${file} ends at byte ${offset + length}, the file has ${sizes.get(file)!}`, {
+          where,
+          hint: "the file was not copied whole",
+        });
+      if (tensorBytes(dtype, own) > length)
+        throw inputError(`the item at byte ${offset} of ${file} has ${length} bytes, too few for [${own.join(", ")}]`, {
+          where,
+        });
+    }
 }
 
 async function openShard(dir: string, file: string, files: RangeFile[]): Promise<RangeFile> {
@@ -244,6 +270,7 @@ async function describe(
   const words = wordsOf({ settings, rows, given: vocab, beside: beside?.spec.vocab ?? null });
   const own = specFromMegatron(settings, dir, words);
   const spec = asFamily(own, beside?.spec ?? null, like);
+  requireExplained(spec, tensors, dir);
   const keys = keysFound(tensors.keys());
   const masters = mastersOf(tensors);
   const unpadded = new Map([...tensors].map(([key, tensor]) => [key, trimmed(key, masters.get(key) ?? tensor, words)]));
@@ -258,6 +285,20 @@ async function describe(
       ...(padding > 0 ? [`the vocabulary's last ${padding} of ${rows} rows are padding and left out`] : []),
     ],
   };
+}
+
+/**
+ * Throws inputError for settings of a model that is far larger than what is stored, before each of its tensors is
+ * named, which takes memory that the checkpoint's bytes do not explain. Smaller differences are told tensor by tensor.
+ */
+function requireExplained(spec: DecoderSpec, tensors: ReadonlyMap<string, ReadableTensor>, dir: string): void {
+  const stored = [...tensors.values()].reduce((sum, { shape }) => sum + elements(shape), 0);
+  const { total } = countParams(spec);
+  if (total > 4 * stored + 1e5)
+    throw inputError(`the settings are those of ${total} parameters, ${stored} are stored`, {
+      where: dir,
+      hint: "the checkpoint was not saved whole, or its arguments are another model's (--args)",
+    });
 }
 
 interface Words {

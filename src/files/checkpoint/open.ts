@@ -14,6 +14,7 @@ import type { FloatDtype } from "../numeric/dtype.js";
 import { toFloat32 } from "../numeric/dtype.js";
 import { decoderConfig, specFromConfig, unreadKeys } from "../../model/decoder/config.js";
 import { readQuantization } from "../../model/decoder/quantization.js";
+import { turnsExperts } from "../../model/decoder/text-part.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { isComputedBuffer } from "../../model/tensors/names.js";
 import { familyNames, headNames } from "../../model/tensors/stored-names.js";
@@ -94,21 +95,18 @@ function isAlias(name: string, names: ReadonlySet<string>): boolean {
 async function openFolder(dir: string): Promise<Checkpoint> {
   await requireFolder(dir);
   if ((await megatronFolder(dir)) !== null) return openMegatron(dir);
-  const configPath = join(dir, "config.json");
-  await requireConfigFile(dir, configPath);
-  const whole = (await readJson(configPath, sizeLimits.settings)) as Readonly<Record<string, unknown>>;
-  const config = decoderConfig(whole, configPath);
-  const described = specFromConfig(config, configPath);
+  const { configPath, whole, config, spec: described } = await readDescription(dir);
   const files: RangeFile[] = [];
   try {
     const named = underFamilyNames(described, await locateTensors(dir, files), dir);
-    const asDescribed = placesIn(described, named, dir);
+    const turned = turnsExperts(whole);
+    const asDescribed = placesIn(described, { tensors: named, dir, turned });
     const names = new Set([...asDescribed.map(({ name }) => name), ...headNames(described)]);
     const quantization = readQuantization(config, configPath);
     if (quantization === null) await requireUnpacked(named.keys(), config, dir);
     const { tensors: scaled, scales } = withScales(named, names, quantization, dequantizedDtype(config), dir);
     const { spec, tensors, copies, notes } = await decideHead(described, scaled, dir);
-    const places = spec === described && tensors === scaled ? asDescribed : placesIn(spec, tensors, dir);
+    const places = spec === described && tensors === scaled ? asDescribed : placesIn(spec, { tensors, dir, turned });
     const read = new Set(places.map(({ name }) => name));
     requireTensors(read, tensors, dir, spec);
     const others = [...tensors.keys()]
@@ -122,6 +120,37 @@ async function openFolder(dir: string): Promise<Checkpoint> {
     await Promise.all(files.map((file) => file.close()));
     throw cause;
   }
+}
+
+/** What config.json says of a model. */
+interface Description {
+  readonly configPath: string;
+  /** All of the file. */
+  readonly whole: Readonly<Record<string, unknown>>;
+  /** The part of it that describes a decoder. */
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly spec: DecoderSpec;
+}
+
+async function readDescription(dir: string): Promise<Description> {
+  const configPath = join(dir, "config.json");
+  await requireConfigFile(dir, configPath);
+  const whole = (await readJson(configPath, sizeLimits.settings)) as Readonly<Record<string, unknown>>;
+  const config = decoderConfig(whole, configPath);
+  return { configPath, whole, config, spec: specFromConfig(config, configPath) };
+}
+
+/**
+ * The decoder that a folder's config.json describes, before anything is known of its weights, which may decide whether
+ * the head is tied. Throws inputError like `openCheckpoint`, as far as config.json shows it.
+ */
+export async function describedIn(dir: string): Promise<DecoderSpec> {
+  await requireFolder(dir);
+  const save = await megatronFolder(dir);
+  if (save === null) return (await readDescription(dir)).spec;
+  const checkpoint = await openMegatron(dir);
+  await checkpoint.close();
+  return checkpoint.spec;
 }
 
 /** Splits off what belongs to the other parts of a multimodal model, and says that it is left. */

@@ -36,7 +36,10 @@ interface PiecedTensor {
   readonly where: string;
 }
 
-/** The tensor as one. Reading throws inputError where pieces leave a gap. */
+/**
+ * The tensor as one. Throws inputError where pieces lie over each other, of which only one could be right; reading does
+ * where they leave a gap.
+ */
 export function joinPieces({ file, dtype, shape, pieces, where }: PiecedTensor): ReadableTensor {
   const strides = shape.map((_, axis) => elements(shape.slice(axis + 1)));
   const at = (index: readonly number[]): number => index.reduce((sum, i, axis) => sum + i * strides[axis]!, 0);
@@ -47,6 +50,7 @@ export function joinPieces({ file, dtype, shape, pieces, where }: PiecedTensor):
       return { ...piece, begin: at(piece.offsets), end: at(last) + 1, read: (...asked) => piece.read(...asked) };
     })
     .sort((a, b) => a.begin - b.begin);
+  requireApart(placed, shape.length, where);
   // The furthest end among the pieces up to each: boxes beside each other overlap in row-major order.
   const furthest: number[] = [];
   for (const { end } of placed) furthest.push(Math.max(end, furthest.at(-1) ?? 0));
@@ -68,6 +72,33 @@ export function joinPieces({ file, dtype, shape, pieces, where }: PiecedTensor):
       return out;
     },
   };
+}
+
+/** More cells than this are no grid that ranks make. */
+const mostCells = 4e6;
+
+/** Marks the cells of the grid that the pieces' edges span; where one is taken twice, two pieces overlap. */
+function requireApart(pieces: readonly Piece[], rank: number, where: string): void {
+  if (pieces.length < 2) return;
+  const axes = Array.from({ length: rank }, (_, axis) => {
+    const edges = new Set(pieces.flatMap(({ offsets, sizes }) => [offsets[axis]!, offsets[axis]! + sizes[axis]!]));
+    return new Map([...edges].sort((a, b) => a - b).map((edge, i) => [edge, i]));
+  });
+  const cells = axes.reduce((product, { size }) => product * Math.max(1, size - 1), 1);
+  if (cells > mostCells) throw inputError(`${pieces.length} pieces lie in no grid`, { where });
+  const strides = axes.map((_, axis) => axes.slice(axis + 1).reduce((product, { size }) => product * (size - 1), 1));
+  const taken = new Uint8Array(cells);
+  for (const { offsets, sizes } of pieces) {
+    let inside = [0];
+    axes.forEach((edges, axis) => {
+      const [from, to] = [edges.get(offsets[axis]!)!, edges.get(offsets[axis]! + sizes[axis]!)!];
+      inside = inside.flatMap((cell) =>
+        Array.from({ length: to - from }, (_, i) => cell + (from + i) * strides[axis]!),
+      );
+    });
+    for (const cell of inside)
+      if (taken[cell]!++ > 0) throw inputError(`the piece at [${offsets.join(", ")}] lies over another one`, { where });
+  }
 }
 
 /** Index of the first number above `limit` among numbers that do not fall. */

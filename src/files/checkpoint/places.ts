@@ -2,13 +2,21 @@
 import { inputError } from "../../base/errors.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { hasModuleNames } from "../../model/tensors/names.js";
-import { placements, type Placement } from "../../model/tensors/placement.js";
+import { inTurnedExperts, placements, type Placement } from "../../model/tensors/placement.js";
+
+/** What is known of a folder's tensors, and of the class that has saved them. */
+interface Stored {
+  readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>;
+  readonly dir: string;
+  /** The class stores the matrices of packed experts the other way round (`turnsExperts`). */
+  readonly turned: boolean;
+}
 
 /**
  * The places of every slot, in write order: the module's where a file has all of those, and none of the file's own.
  * Throws inputError where a slot is there in both forms.
  */
-export function placesIn(spec: DecoderSpec, tensors: ReadonlyMap<string, unknown>, dir: string): Placement[] {
+export function placesIn(spec: DecoderSpec, { tensors, dir, turned }: Stored): Placement[] {
   const own = placements(spec);
   if (!hasModuleNames(spec) || !mayBeModules(own, tensors)) return own;
   const modules = bySlot(placements(spec, "modules"));
@@ -17,7 +25,11 @@ export function placesIn(spec: DecoderSpec, tensors: ReadonlyMap<string, unknown
     const others = modules.get(key) ?? [];
     const sameNames = places.every(({ name }, i) => name === others[i]?.name);
     if (sameNames || !isThere(others)) return places;
-    if (!isThere(places)) return others;
+    if (!isThere(places)) {
+      return turned
+        ? others.map((place) => inTurnedExperts(place, tensors.get(place.name)?.shape ?? place.shape))
+        : others;
+    }
     throw inputError(`${places[0]?.name} and ${others[0]?.name} both hold ${key}`, {
       where: dir,
       hint: "remove the one that is not meant",

@@ -162,7 +162,9 @@ function fileReader(context: RequestContext): Connection["bytes"] {
   // A server that once sent another part than the one asked for is asked for whole files.
   let sendsParts = true;
   return async function* bytesOf({ path, commit, size, start, end }, onWhole) {
-    const address = new URL(`${endpoint}/${repo}/resolve/${commit}/${encodeURIComponent(path)}`);
+    const address = new URL(
+      `${endpoint}/${repo}/resolve/${commit}/${path.split("/").map(encodeURIComponent).join("/")}`,
+    );
     const ask = (asPart: boolean): Promise<Answer> => {
       const headers = { "accept-encoding": "identity" };
       return request(address, asPart ? { ...headers, range: `bytes=${start}-${end - 1}` } : headers, context);

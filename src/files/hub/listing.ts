@@ -2,8 +2,8 @@
  * What the Hub says of a model: which commit a revision names, and which files that commit has. All of it is judged
  * before any of it becomes a path.
  */
-import { listFiles, modelInfo } from "@huggingface/hub";
-import { inputError, stopError } from "../../base/errors.js";
+import { datasetInfo, listFiles, modelInfo } from "@huggingface/hub";
+import { inputError, stopError, UpcycleError } from "../../base/errors.js";
 import { shown } from "../../base/shown.js";
 import { apiFailure, type Connection } from "./connection.js";
 import type { TroubleKind } from "./limits.js";
@@ -26,20 +26,24 @@ interface ModelRequest {
   readonly connection: Connection;
 }
 
-/** The commit that a revision stands for. Throws like `Connection.retried`, and inputError for what is no Hub. */
+/** How the names of data sets begin where those of models do not. */
+export const datasetPrefix = "datasets/";
+
+/**
+ * The commit that a revision of a model or data set stands for. Throws like `Connection.retried`, and inputError for
+ * what is no Hub.
+ */
 export async function commitOf(
   { reference: { repo, revision }, endpoint, connection }: ModelRequest,
   giveUpOn: ReadonlySet<TroubleKind>,
 ): Promise<string> {
   let sha: unknown;
+  const isDataset = repo.startsWith(datasetPrefix);
+  const asked = { revision, hubUrl: endpoint, fetch: connection.api(giveUpOn) };
   try {
-    ({ sha } = await modelInfo({
-      name: repo,
-      revision,
-      hubUrl: endpoint,
-      fetch: connection.api(giveUpOn),
-      additionalFields: ["sha"],
-    }));
+    ({ sha } = isDataset
+      ? await datasetInfo({ ...asked, name: repo.slice(datasetPrefix.length), additionalFields: ["sha"] })
+      : await modelInfo({ ...asked, name: repo, additionalFields: ["sha"] }));
   } catch (cause) {
     throw apiFailure(cause, endpoint, repo);
   }
@@ -86,6 +90,35 @@ export async function remoteFiles(
     throw apiFailure(cause, endpoint, where);
   }
   return byName;
+}
+
+/**
+ * The files in a folder of a repository, by their paths; null where there is no such folder. What is no plain file is
+ * left out. Throws like `remoteFiles`.
+ */
+export async function remoteFolder(
+  { reference: { repo }, endpoint, connection }: ModelRequest,
+  commit: string,
+  folder: string,
+): Promise<readonly RemoteFile[] | null> {
+  const found: RemoteFile[] = [];
+  const asked = { repo, revision: commit, path: folder, hubUrl: endpoint, fetch: connection.api(new Set()) };
+  try {
+    for await (const entry of listFiles(asked)) {
+      const { path, type } = entry;
+      if (typeof path !== "string" || !path.split("/").every(isFileName)) continue;
+      const file = type === "file" ? remoteFile(path, entry) : null;
+      if (file !== null) found.push(file);
+      if (found.length > connection.limits.files)
+        throw stopError(`the Hub lists more than ${connection.limits.files} files in ${folder}`, { where: repo });
+    }
+  } catch (cause) {
+    // The repository and its commit are there, so what is refused is the folder.
+    const failure = apiFailure(cause, endpoint, repo);
+    if (failure instanceof UpcycleError && failure.kind === "input") return null;
+    throw failure;
+  }
+  return found;
 }
 
 /** What the Hub says of a file; nothing of it has been judged yet. */

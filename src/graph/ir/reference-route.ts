@@ -82,9 +82,36 @@ function sparsemixerChoice(logits: Float64Array, k: number, { scaling, jitter }:
 function choose(logits: Float64Array, correction: Float64Array | undefined, k: number, rule: RouteRule): Choice {
   if (rule.score === "sparsemixer") return sparsemixerChoice(logits, k, rule);
   const scores = scoresOf(logits, rule);
-  const corrected = correction === undefined ? scores : zip(scores, correction, (score, shift) => score + shift);
-  const experts = best(rule.groups === null ? corrected : limitToGroups(corrected, rule.groups), k);
+  const experts = best(choiceOf(scores, correction, rule), k);
   return { experts, weights: weightsOf(pick(scores, experts), rule) };
+}
+
+/** What experts are chosen by: scores, corrected and limited to the best groups. */
+function choiceOf(scores: Float64Array, correction: Float64Array | undefined, { groups }: RouteRule): Float64Array {
+  const corrected = correction === undefined ? scores : zip(scores, correction, (score, shift) => score + shift);
+  return groups === null ? corrected : limitToGroups(corrected, groups);
+}
+
+/** One token's experts as a router sees them, all [E]. */
+interface RouterScores {
+  /** Softmax of the logits, whatever the router scores by. */
+  readonly probabilities: Float64Array;
+  /** The router's own scores; of `sparsemixer`, which has a score for each choice, the softmax. */
+  readonly scores: Float64Array;
+  /** What experts are chosen by; -Infinity outside of the best groups. */
+  readonly choice: Float64Array;
+}
+
+/** What one token's logits [E] and a router's correction [E] say of its experts. */
+export function routerScores(
+  logits: Float64Array,
+  correction: Float64Array | undefined,
+  rule: RouteRule,
+): RouterScores {
+  const probabilities = softmax(logits);
+  if (rule.score === "sparsemixer") return { probabilities, scores: probabilities, choice: probabilities };
+  const scores = rule.score === "softmax" ? probabilities : scoresOf(logits, rule);
+  return { probabilities, scores, choice: choiceOf(scores, correction, rule) };
 }
 
 /** Weights and experts [N, K] of the primitive `routeTopK`. */

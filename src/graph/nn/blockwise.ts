@@ -9,21 +9,12 @@ import { at, entryOf } from "../../base/at.js";
 import { GraphBuilder } from "../ir/builder.js";
 import type { DType, Graph, ValueId } from "../ir/ir.js";
 import { prune } from "../ir/passes.js";
-import type { DecoderSpec } from "../../model/decoder/types.js";
+import type { DecoderSpec, MoeFfn } from "../../model/decoder/types.js";
 import { slotsOf } from "../../model/tensors/slots.js";
-import {
-  attentionBranch,
-  attentionInput,
-  embedded,
-  ffnBranch,
-  ffnInput,
-  ffnUnits,
-  finalHidden,
-  headLogits,
-  netContext,
-  type BatchShape,
-  type NetContext,
-} from "./decoder.js";
+import { netContext, type BatchShape, type NetContext } from "./context.js";
+import { attentionBranch, attentionInput, embedded, ffn, ffnBranch, ffnInput, ffnUnits } from "./decoder.js";
+import { oneExpert, routerOf } from "./experts.js";
+import { finalHidden, headLogits } from "./head.js";
 
 /** One block of a decoder as a graph. */
 export interface DecoderBlock {
@@ -38,14 +29,20 @@ interface BlockwiseDecoder {
   embedding(shape: BatchShape): DecoderBlock;
   /** x [N, H] -> x plus what attention adds [N, H] */
   attention(layer: number, shape: BatchShape): DecoderBlock;
-  /** x [N, H] -> what the FFN adds, its norms and factors included [N, H]. */
-  ffn(layer: number, rows: number): DecoderBlock;
+  /**
+   * x [N, H] -> what the FFN adds, its norms and factors included [N, H]; experts in `excluded` are never chosen.
+   */
+  ffn(layer: number, rows: number, excluded?: readonly number[]): DecoderBlock;
   /** x [N, H] -> what the FFN and its router read [N, H] */
   ffnInput(layer: number, rows: number): DecoderBlock;
   /** What a dense FFN reads [N, H] -> the activations of its hidden units [N, F]. */
   units(layer: number, rows: number): DecoderBlock;
-  /** x [N, H] -> how many of the tokens each expert of the layer serves [E]; for layers with experts. */
-  load(layer: number, rows: number): DecoderBlock;
+  /**
+   * What the router reads [N, H] -> logits [N, E], weights [N, K], chosen experts [N, K]; of a layer of experts.
+   */
+  router(layer: number, rows: number): DecoderBlock;
+  /** What an expert reads [N, H] -> what it makes of it, not weighted [N, H]; null: the layer's FFN as a whole. */
+  unit(layer: number, expert: number | null, rows: number): DecoderBlock;
   /** x [N, H] -> what the head reads [N, H] */
   final(rows: number): DecoderBlock;
   /**
@@ -64,7 +61,7 @@ export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
   const block = (
     shape: BatchShape,
     input: BlockInput,
-    build: (ctx: NetContext, x: ValueId) => ValueId,
+    build: (ctx: NetContext, x: ValueId) => ValueId | readonly ValueId[],
   ): DecoderBlock => {
     const b = new GraphBuilder();
     const x = b.input(...input);
@@ -77,7 +74,7 @@ export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
       return id;
     });
     const out = build(ctx, x);
-    return { graph: prune(b.finish([out])), params: [...params.keys()] };
+    return { graph: prune(b.finish(typeof out === "number" ? [out] : out)), params: [...params.keys()] };
   };
   const stream = (rows: number): BlockInput => ["x", "f32", [rows, spec.hidden]];
   const oneSequence = (rows: number): BatchShape => ({ batch: 1, sequence: rows });
@@ -91,9 +88,9 @@ export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
         const branch = attentionBranch(ctx, attentionInput(ctx, x, layer), at(spec.layers, layer), layer);
         return ctx.b.add(x, branch);
       }),
-    ffn: (layer, rows) =>
+    ffn: (layer, rows, excluded) =>
       block(oneSequence(rows), stream(rows), (ctx, x) =>
-        ffnBranch(ctx, x, at(spec.layers, layer), layer, sharedInput(ctx, x, layer)),
+        ffnBranch({ ...ctx, excluded }, x, at(spec.layers, layer), layer, sharedInput(ctx, x, layer)),
       ),
     ffnInput: (layer, rows) =>
       block(oneSequence(rows), stream(rows), (ctx, x) => ffnInput(ctx, x, layer, sharedInput(ctx, x, layer))),
@@ -103,11 +100,14 @@ export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
         if (ffn.kind === "moe") throw new Error(`layer ${layer} has experts, not one FFN`);
         return ffnUnits(ctx, x, ffn, layer);
       }),
-    load: (layer, rows) =>
-      block(oneSequence(rows), stream(rows), (ctx, x) => {
-        ffnBranch(ctx, x, at(spec.layers, layer), layer, sharedInput(ctx, x, layer));
-        return at(ctx.routers, 0).counts;
-      }),
+    router: (layer, rows) =>
+      block(oneSequence(rows), stream(rows), (ctx, x) => routerOf(ctx, x, expertsOf(spec, layer), layer)),
+    unit: (layer, expert, rows) =>
+      block(oneSequence(rows), stream(rows), (ctx, x) =>
+        expert === null
+          ? ffn(ctx, x, at(spec.layers, layer), layer)
+          : oneExpert(ctx, x, expertsOf(spec, layer), layer, expert),
+      ),
     final: (rows) => block(oneSequence(rows), stream(rows), finalHidden),
     head: (rows, columns) =>
       block(oneSequence(rows), stream(rows), ({ b }, hidden) => {
@@ -116,4 +116,11 @@ export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
         return headLogits(b, spec, hidden, { head, headBias });
       }),
   };
+}
+
+/** The experts of a layer that has them. Throws an Error for a dense layer. */
+function expertsOf({ layers }: DecoderSpec, layer: number): MoeFfn {
+  const { ffn: own } = at(layers, layer);
+  if (own.kind === "dense") throw new Error(`layer ${layer} is dense and has no experts`);
+  return own;
 }

@@ -9,20 +9,10 @@ import { GraphBuilder } from "../ir/builder.js";
 import type { ValueId } from "../ir/ir.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { slotsOf, type Slot } from "../../model/tensors/slots.js";
-import {
-  attentionBranch,
-  attentionInput,
-  embedded,
-  ffnBranch,
-  finalHidden,
-  headOf,
-  isParallel,
-  keyDim,
-  netContext,
-  ropeTablesOf,
-  type Head,
-  type NetContext,
-} from "./decoder.js";
+import { keyDim } from "./attention.js";
+import { netContext, ropeTablesOf, type NetContext } from "./context.js";
+import { attentionBranch, attentionInput, embedded, ffnBranch, isParallel } from "./decoder.js";
+import { finalHidden, headOf, type Head } from "./head.js";
 
 /** Sizes of a batch of new tokens and of the caches that it runs behind. */
 export interface CachedShape {

@@ -6,7 +6,7 @@
 import { at } from "../../base/at.js";
 import type { GraphBuilder } from "../ir/builder.js";
 import type { RouteRule, ValueId } from "../ir/ir.js";
-import type { RouterValues } from "./decoder.js";
+import type { RouterValues } from "./context.js";
 
 const summed = (b: GraphBuilder, parts: readonly ValueId[]): ValueId => parts.reduce((sum, part) => b.add(sum, part));
 

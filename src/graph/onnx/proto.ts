@@ -4,6 +4,10 @@
  * are left as holes that whoever writes the file fills.
  */
 
+import { ProtobufWriter, type EncodedMessage } from "../../files/formats/protobuf.js";
+
+export type { Hole } from "../../files/formats/protobuf.js";
+
 /** Element types of ONNX tensors that a graph has. */
 export type OnnxType = "float" | "int64" | "bool";
 const typeCode: Readonly<Record<OnnxType, number>> = { float: 1, int64: 7, bool: 9 };
@@ -59,121 +63,7 @@ interface OnnxModel {
   readonly metadata?: Readonly<Record<string, string>> | undefined;
 }
 
-/** Where `bytes` bytes of an initializer belong: in front of byte `at` of what was encoded. */
-export interface Hole {
-  readonly name: string;
-  readonly at: number;
-  readonly bytes: number;
-}
-
-interface EncodedModel {
-  /** Without the holes' bytes. */
-  readonly bytes: Uint8Array;
-  /** In the order of the file. */
-  readonly holes: readonly Hole[];
-}
-
-/** Most bytes of a varint: 64 bits in groups of seven. */
-const VARINT = 10;
-
-/**
- * Grows by doubling. A length-delimited part is written in place behind room for one byte of length; a part of 128
- * bytes or more moves up to make room for the rest.
- */
-class Writer {
-  private buffer = new Uint8Array(1 << 16);
-  private length = 0;
-  private readonly holes: Hole[] = [];
-  private static readonly text = new TextEncoder();
-
-  private room(extra: number): void {
-    if (this.length + extra <= this.buffer.length) return;
-    const grown = new Uint8Array(Math.max(this.buffer.length * 2, this.length + extra));
-    grown.set(this.buffer.subarray(0, this.length));
-    this.buffer = grown;
-  }
-
-  /** Negative numbers are written as 64-bit two's complement. */
-  private varint(value: number): void {
-    this.room(VARINT);
-    if (value < 0 || value >= 2 ** 31) {
-      let rest = BigInt.asUintN(64, BigInt(value));
-      for (; rest > 127n; rest >>= 7n) this.buffer[this.length++] = Number(rest & 127n) | 128;
-      this.buffer[this.length++] = Number(rest);
-      return;
-    }
-    let rest = value;
-    for (; rest > 127; rest >>>= 7) this.buffer[this.length++] = (rest & 127) | 128;
-    this.buffer[this.length++] = rest;
-  }
-
-  int(field: number, value: number): void {
-    this.varint(field << 3);
-    this.varint(value);
-  }
-
-  float(field: number, value: number): void {
-    this.varint((field << 3) | 5);
-    this.room(4);
-    new DataView(this.buffer.buffer).setFloat32(this.length, value, true);
-    this.length += 4;
-  }
-
-  bytes(field: number, value: Uint8Array): void {
-    this.varint((field << 3) | 2);
-    this.varint(value.length);
-    this.room(value.length);
-    this.buffer.set(value, this.length);
-    this.length += value.length;
-  }
-
-  string(field: number, value: string): void {
-    this.part(field, () => {
-      // A character of UTF-16 takes at most three bytes of UTF-8.
-      this.room(3 * value.length);
-      this.length += Writer.text.encodeInto(value, this.buffer.subarray(this.length)).written;
-    });
-  }
-
-  /** Bytes that are not here yet. */
-  hole(field: number, name: string, bytes: number): void {
-    this.varint((field << 3) | 2);
-    this.varint(bytes);
-    this.holes.push({ name, at: this.length, bytes });
-  }
-
-  message(field: number, write: (w: this) => void): void {
-    this.part(field, () => write(this));
-  }
-
-  private part(field: number, write: () => void): void {
-    this.varint((field << 3) | 2);
-    this.room(1);
-    const start = ++this.length;
-    const before = this.holes.length;
-    write();
-    const size = this.length - start;
-    const whole = this.holes.slice(before).reduce((sum, { bytes }) => sum + bytes, size);
-    if (whole < 128) {
-      this.buffer[start - 1] = whole;
-      return;
-    }
-    this.room(VARINT);
-    const shift = Math.floor(Math.log2(whole) / 7);
-    this.buffer.copyWithin(start + shift, start, start + size);
-    this.length = start - 1;
-    this.varint(whole);
-    this.length += size;
-    const inside = this.holes.splice(before);
-    this.holes.push(...inside.map((hole) => ({ ...hole, at: hole.at + shift })));
-  }
-
-  finish(): EncodedModel {
-    return { bytes: this.buffer.subarray(0, this.length), holes: this.holes };
-  }
-}
-
-function writeAttribute(w: Writer, name: string, value: Attribute): void {
+function writeAttribute(w: ProtobufWriter, name: string, value: Attribute): void {
   w.string(1, name);
   if (typeof value === "string") {
     w.string(4, value);
@@ -190,7 +80,7 @@ function writeAttribute(w: Writer, name: string, value: Attribute): void {
   }
 }
 
-function writeValue(w: Writer, value: OnnxValue): void {
+function writeValue(w: ProtobufWriter, value: OnnxValue): void {
   w.string(1, value.name);
   w.message(2, (type) =>
     type.message(1, (tensor) => {
@@ -202,7 +92,7 @@ function writeValue(w: Writer, value: OnnxValue): void {
   );
 }
 
-function writeTensor(w: Writer, { name, type, shape, data }: OnnxTensor): void {
+function writeTensor(w: ProtobufWriter, { name, type, shape, data }: OnnxTensor): void {
   for (const size of shape) w.int(1, size);
   w.int(2, typeCode[type]);
   w.string(8, name);
@@ -221,8 +111,8 @@ function writeTensor(w: Writer, { name, type, shape, data }: OnnxTensor): void {
 }
 
 /** An ONNX model with the standard operators (opset 18) and com.microsoft's (version 1). */
-export function encodeModel(model: OnnxModel): EncodedModel {
-  const w = new Writer();
+export function encodeModel(model: OnnxModel): EncodedMessage {
+  const w = new ProtobufWriter();
   w.int(1, 9);
   w.string(2, "upcycle");
   if (model.version !== undefined) w.string(3, model.version);

@@ -6,7 +6,8 @@
 import { at, entryOf } from "../../base/at.js";
 import { typeOf, type Graph, type ValueId } from "../ir/ir.js";
 import { prune, verify } from "../ir/passes.js";
-import { buildDecoder, headLoss } from "../nn/decoder.js";
+import { buildDecoder } from "../nn/decoder.js";
+import { headLoss } from "../nn/head.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { logitsOf, trainProgram, type ParamInfo } from "./programs.js";
 

@@ -11,7 +11,10 @@ import { elements, type Graph, type ValueId } from "../ir/ir.js";
 import { prune, verify } from "../ir/passes.js";
 import type { GraphBuilder } from "../ir/builder.js";
 import { buildCachedDecoder, type CachedShape, type KeyValue } from "../nn/cached.js";
-import { buildDecoder, headLogits, headLoss, keyDim, type BatchShape, type Decoder } from "../nn/decoder.js";
+import { keyDim } from "../nn/attention.js";
+import type { BatchShape } from "../nn/context.js";
+import { buildDecoder, type Decoder } from "../nn/decoder.js";
+import { headLogits, headLoss } from "../nn/head.js";
 import { routerEntropy } from "../nn/router-entropy.js";
 import { balanceLoss, layerBalanceLoss, routerZLoss, scoreCounts, type ElsewhereInputs } from "../nn/losses.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
@@ -261,8 +264,8 @@ export function logitsOf(
 /** A graph of new tokens behind a cache of keys and values. */
 export interface ExtendProgram {
   /**
-   * Inputs: ids [B*T], positions [B*T], lengths [B] (only with a past), rows [B], past keys and values by layer (only
-   * with a past), then all parameters. Outputs: logits of the chosen rows [B, V], then keys and values of the new
+   * Inputs: ids [B*T], positions [B*T], lengths [B] (only with a past), rows [R], past keys and values by layer (only
+   * with a past), then all parameters. Outputs: logits of the chosen rows [R, V], then keys and values of the new
    * tokens by layer, [B*T, kvHeads * size].
    */
   readonly graph: Graph;
@@ -274,11 +277,14 @@ export interface ExtendProgram {
   readonly valueDim: number;
 }
 
-/** T new tokens in each of B rows behind a cache of keys and values. */
-export function extendProgram(spec: DecoderSpec, shape: CachedShape): ExtendProgram {
+/**
+ * T new tokens in each of B rows behind a cache of keys and values. `chosen` is R, of how many of the B*T tokens logits
+ * are given: one for each row when left out.
+ */
+export function extendProgram(spec: DecoderSpec, shape: CachedShape, chosen = shape.batch): ExtendProgram {
   const decoder = buildCachedDecoder(spec, shape);
   const { builder: b, ids, positions, lengths, past, present, params } = decoder;
-  const rows = b.input("rows", "int", [shape.batch]);
+  const rows = b.input("rows", "int", [chosen]);
   const flat = (pairs: readonly KeyValue[]): ValueId[] => pairs.flatMap(({ k, v }) => [k, v]);
   const inputs = [
     ids,

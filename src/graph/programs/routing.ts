@@ -1,6 +1,6 @@
 /** What a training graph does about routing, and which numbers it is fed for it in each step. */
 import type { DecoderSpec } from "../../model/decoder/types.js";
-import type { TrainingRouting } from "../nn/decoder.js";
+import type { TrainingRouting } from "../nn/context.js";
 
 /** What the shares of the load-balancing loss are taken over; see `docs/training.md`. */
 type BalanceOver = "model" | "layer" | "sequence" | "global" | "running";

@@ -15,7 +15,7 @@ import type { Tangent } from "./tangent.js";
 export type PointName = (i: number) => string;
 
 /** A law that leaves more of the variance than this undescribed is no description. */
-const poorShare = 0.5;
+export const poorShare = 0.5;
 
 /** Whether the fit is worth anything at all. */
 export function worthWarnings({ status }: Fit, { r2 }: Quality): Warning[] {

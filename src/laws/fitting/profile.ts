@@ -8,6 +8,7 @@
  */
 import { at as elementAt } from "../../base/at.js";
 import { devianceOf } from "./deviance.js";
+import { likelihoodRatioQuantile, type NearBound } from "./near-bound.js";
 import { isSquared } from "../solvers/loss.js";
 import type { RunNoise } from "./run-noise.js";
 import type { Fit } from "./fit.js";
@@ -31,7 +32,10 @@ export interface Profile {
   /** No value on this side is rejected: the data do not bound the quantity there. */
   readonly lowOpen: boolean;
   readonly highOpen: boolean;
-  /** Values that were tried, ascending; the optimum is one of them. */
+  /**
+   * Values that were tried, ascending; the optimum is one of them. Deviances are scaled so that the interval ends where
+   * they pass the threshold.
+   */
   readonly curve: readonly ProfilePoint[];
   readonly threshold: number;
 }
@@ -56,6 +60,8 @@ interface ProfileSetup {
   /** Distance at which a parabola reaches the threshold. */
   readonly reach: number;
   readonly deviance: (objective: number) => number;
+  /** The threshold at a constrained optimum, as a multiple of that of an optimum far from all bounds. */
+  readonly calibration: (theta: Float64Array) => number;
 }
 
 /** Profile of a quantity in its own coordinate. */
@@ -82,42 +88,91 @@ export function profile(
   };
 }
 
-function setUp(fit: Fit, problem: Problem, quantity: Functional, { level, noise }: ProfileOptions): ProfileSetup {
+function setUp(fit: Fit, problem: Problem, quantity: Functional, options: ProfileOptions): ProfileSetup {
+  const gradient = new Float64Array(problem.bound.p);
+  const center = quantity.at(fit.theta, gradient);
+  const valley = valleyOf(fit, problem, options);
+  const along = valley.along(gradient);
+  return { fit, problem, quantity, center, ...along, calibration: calibrationOf(fit, valley, gradient, options.level) };
+}
+
+/** The objective about the optimum as a parabola. */
+interface Valley {
+  /** The parabola's inverse matrix [p * p]: covariances up to a factor. */
+  readonly covariance: Float64Array;
+  /** The parabola along a quantity with this gradient. */
+  readonly along: (gradient: Float64Array) => Pick<ProfileSetup, "curvature" | "reach" | "threshold" | "deviance">;
+}
+
+function valleyOf(fit: Fit, problem: Problem, { level, noise }: ProfileOptions): Valley {
   const { bound, logLoss, weights, loss } = problem;
   const { p } = bound;
-  const gradient = new Float64Array(p);
-  const center = quantity.at(fit.theta, gradient);
-  const inflation = noise?.along(gradient);
-  const { threshold, of: deviance } = devianceOf(loss, fit.objective, fit.residuals, { p, level, inflation });
   const objective = new Objective(bound, logLoss, weights, loss.name, ladSmoothing(fit, loss.delta));
-  const variance = varianceAlong(gradient, unscaledCurvature(problem, fit.theta, objective));
-  const curvature = 1 / Math.max(variance, 1e-300);
-  // Rise of the deviance per unit of unscaled objective.
-  const small = 1e-4 * fit.objective + 1e-300;
-  const rate = deviance(fit.objective + small) / small;
-  // For mse the objective sums r^2, while its curvature is that of r^2 / 2.
-  const curvatureFactor = isSquared(loss.name) ? 1 : 0.5;
-  const reach = Math.sqrt(threshold / Math.max(rate * curvatureFactor * curvature, 1e-300));
+  const matrix = unscaledCurvature(problem, fit.theta, objective);
+  const covariance = inverse(matrix, p) ?? inverseDiagonal(matrix, p);
   return {
-    fit,
-    problem,
-    quantity,
-    threshold,
-    center,
-    curvature,
-    reach: Number.isFinite(reach) && reach > 0 ? reach : 1e-3,
-    deviance,
+    covariance,
+    along(gradient) {
+      const inflation = noise?.along(gradient);
+      const { threshold, of: deviance } = devianceOf(loss, fit.objective, fit.residuals, { p, level, inflation });
+      const curvature = 1 / Math.max(covarianceOf(covariance, gradient, gradient), 1e-300);
+      // Rise of the deviance per unit of unscaled objective.
+      const small = 1e-4 * fit.objective + 1e-300;
+      const rate = deviance(fit.objective + small) / small;
+      // For mse the objective sums r^2, while its curvature is that of r^2 / 2.
+      const curvatureFactor = isSquared(loss.name) ? 1 : 0.5;
+      const reach = Math.sqrt(threshold / Math.max(rate * curvatureFactor * curvature, 1e-300));
+      return { threshold, deviance, curvature, reach: Number.isFinite(reach) && reach > 0 ? reach : 1e-3 };
+    },
   };
 }
 
-/** g^T C^-1 g; where C is singular its diagonal alone stands for it. */
-function varianceAlong(gradient: Float64Array, curvature: Float64Array): number {
+/** A parameter that is known to less than this part of its range has no bound that the points could feel. */
+const leastKnown = 1 / 8;
+
+/**
+ * How thresholds change near the bound that is closest to a hypothetical truth, in standard errors. Bounds of
+ * coefficients are left out: a term that has vanished has no slopes to compare.
+ */
+function calibrationOf(
+  { bound, law }: Fit,
+  { covariance, along }: Valley,
+  gradient: Float64Array,
+  level: number,
+): ProfileSetup["calibration"] {
+  const { p } = bound;
+  const far = likelihoodRatioQuantile(level, { distance: Infinity, correlation: 0 });
+  const size = Math.sqrt(covarianceOf(covariance, gradient, gradient));
+  const bounded = law.parameters.flatMap(({ role }, j) => {
+    const [lower, upper] = [elementAt(bound.lower, j), elementAt(bound.upper, j)];
+    const unit = Float64Array.from({ length: p }, (_, k) => (k === j ? 1 : 0));
+    const standardError = along(unit).reach / Math.sqrt(far);
+    if (role === "coefficient" || !(standardError < leastKnown * (upper - lower))) return [];
+    const ownSize = Math.sqrt(covarianceOf(covariance, unit, unit));
+    const correlation = Math.min(1, Math.abs(covarianceOf(covariance, unit, gradient)) / (size * ownSize));
+    const distance = (theta: Float64Array): number =>
+      Math.min(elementAt(theta, j) - lower, upper - elementAt(theta, j)) / standardError;
+    return [{ distance, correlation }];
+  });
+  return (theta) => {
+    const nearest = bounded.reduce<NearBound>(
+      (best, { distance, correlation }) => {
+        const own = distance(theta);
+        return own < best.distance ? { distance: own, correlation } : best;
+      },
+      { distance: Infinity, correlation: 0 },
+    );
+    return likelihoodRatioQuantile(level, nearest) / far;
+  };
+}
+
+/** g^T V h for a matrix V [p * p]. */
+function covarianceOf(matrix: Float64Array, gradient: Float64Array, other: Float64Array): number {
   const p = gradient.length;
-  const covariance = inverse(curvature, p) ?? inverseDiagonal(curvature, p);
-  let variance = 0;
+  let sum = 0;
   for (const [j, slope] of gradient.entries())
-    for (const [k, other] of gradient.entries()) variance += slope * elementAt(covariance, j * p + k) * other;
-  return variance;
+    for (const [k, otherSlope] of other.entries()) sum += slope * elementAt(matrix, j * p + k) * otherSlope;
+  return sum;
 }
 
 /** A diagonal matrix of the reciprocals of another's diagonal; 1 for zeros. */
@@ -159,7 +214,7 @@ interface Reached {
  * the quantity.
  */
 function side(
-  { fit, problem, quantity, threshold, center, curvature, reach, deviance }: ProfileSetup,
+  { fit, problem, quantity, threshold, center, curvature, reach, deviance, calibration }: ProfileSetup,
   sign: 1 | -1,
   limit: number,
 ): Side {
@@ -177,7 +232,7 @@ function side(
     });
     const value = quantity.at(constrained.theta, null);
     const distance = sign * (value - center);
-    const root = Math.sqrt(deviance(constrained.objective) / threshold);
+    const root = Math.sqrt(deviance(constrained.objective) / (threshold * calibration(constrained.theta)));
     if (!Number.isFinite(distance) || !Number.isFinite(root)) break;
     points.push({ value, deviance: root * root * threshold });
     if (Math.abs(root - 1) < 2e-3) return { end: value, open: false, points };

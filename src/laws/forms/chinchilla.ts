@@ -1,22 +1,7 @@
 /** L = A N^-alpha + B D^-beta + E, in the two ways it is written. */
+import { columnD, columnN, fall, irreducible, ofData, ofSize, term } from "./parts.js";
 import { powerSumLaw } from "./power-sum.js";
-import type { Column, Law, Parameter } from "./types.js";
-
-/** Size of the model. */
-export const columnN: Column = {
-  name: "N",
-  meaning: "parameters of the model (say which: total, active, without embeddings)",
-  unit: "parameters",
-};
-/** Tokens of its training. */
-export const columnD: Column = { name: "D", meaning: "training tokens seen", unit: "tokens" };
-/** The irreducible loss. */
-export const irreducible: Parameter = {
-  name: "E",
-  meaning: "irreducible loss, left when size and data grow without limit",
-  unit: "nats/token",
-  role: "constant",
-};
+import type { Law } from "./types.js";
 
 /** Hoffmann et al. 2022, appendix D.2: the 4,500 starts. Coefficients and E as logarithms. */
 const hoffmannGrid = {
@@ -27,6 +12,8 @@ const hoffmannGrid = {
   beta: [0, 0.5, 1, 1.5, 2],
 };
 
+const [[sizeFactor, sizePower], [dataFactor, dataPower]] = [ofSize("A", "alpha"), ofData("B", "beta")];
+
 /** The law with the letters of Hoffmann et al. */
 export const chinchilla: Law = powerSumLaw({
   id: "chinchilla",
@@ -34,18 +21,8 @@ export const chinchilla: Law = powerSumLaw({
   formula: "L(N, D) = A N^-alpha + B D^-beta + E",
   source: "Hoffmann et al. 2022 (arXiv 2203.15556), equation 2 and appendix D.2",
   columns: [columnN, columnD],
-  parameters: [
-    { name: "A", meaning: "size coefficient", unit: "nats/token * parameters^alpha", role: "coefficient" },
-    { name: "B", meaning: "data coefficient", unit: "nats/token * tokens^beta", role: "coefficient" },
-    irreducible,
-    { name: "alpha", meaning: "exponent of model size", unit: "1", role: "exponent" },
-    { name: "beta", meaning: "exponent of training tokens", unit: "1", role: "exponent" },
-  ],
-  terms: [
-    { coefficient: "A", powers: [{ exponent: "alpha", sign: -1, logs: ["N"] }] },
-    { coefficient: "B", powers: [{ exponent: "beta", sign: -1, logs: ["D"] }] },
-    { coefficient: "E", powers: [] },
-  ],
+  parameters: [sizeFactor, dataFactor, irreducible(), sizePower, dataPower],
+  terms: [term("A", fall("alpha", "N")), term("B", fall("beta", "D")), term("E")],
   grid: hoffmannGrid,
 });
 
@@ -58,18 +35,8 @@ export const joint: Law = powerSumLaw({
     "the Chinchilla form with the letters of Liew, Kato, Takase 2025 (arXiv 2502.03009), Table 2: A, alpha " +
     "belong to DATA here",
   columns: [columnD, columnN],
-  parameters: [
-    { name: "A", meaning: "data coefficient", unit: "nats/token * tokens^alpha", role: "coefficient" },
-    { name: "alpha", meaning: "exponent of training tokens", unit: "1", role: "exponent" },
-    { name: "B", meaning: "size coefficient", unit: "nats/token * parameters^beta", role: "coefficient" },
-    { name: "beta", meaning: "exponent of model size", unit: "1", role: "exponent" },
-    irreducible,
-  ],
-  terms: [
-    { coefficient: "A", powers: [{ exponent: "alpha", sign: -1, logs: ["D"] }] },
-    { coefficient: "B", powers: [{ exponent: "beta", sign: -1, logs: ["N"] }] },
-    { coefficient: "E", powers: [] },
-  ],
+  parameters: [...ofData("A", "alpha"), ...ofSize("B", "beta"), irreducible()],
+  terms: [term("A", fall("alpha", "D")), term("B", fall("beta", "N")), term("E")],
   grid: { A: hoffmannGrid.B, alpha: hoffmannGrid.beta, B: hoffmannGrid.A, beta: hoffmannGrid.alpha, E: hoffmannGrid.E },
   note: "N of a mixture is whatever the points use (Liew et al. fit MoE models with the size of their dense parent)",
 });

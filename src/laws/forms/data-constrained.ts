@@ -2,7 +2,7 @@
  * Training on repeated data (Muennighoff et al. 2023): repeated tokens, and parameters beyond what they call for,
  * count less and less.
  */
-import { columnD, columnN } from "./chinchilla.js";
+import { columnD, columnN } from "./parts.js";
 import { namedLaw } from "./expression-law.js";
 import type { Column, Law, Parameter } from "./types.js";
 

@@ -4,7 +4,7 @@ import { meanOf } from "../../base/mean.js";
 import { generalLaw, meanLog } from "./general.js";
 import { product } from "./starts.js";
 import type { Law } from "./types.js";
-import { columnD } from "./chinchilla.js";
+import { columnD } from "./parts.js";
 
 /**
  * Kaplan's law (Kaplan et al. 2020). Internal parameters: t_N = (alphaN / alphaD)(ln Nc - mean ln N) and

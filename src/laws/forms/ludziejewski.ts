@@ -3,7 +3,7 @@ import { at, valueAt } from "../../base/at.js";
 import { generalLaw, meanLog } from "./general.js";
 import { product } from "./starts.js";
 import type { Law } from "./types.js";
-import { columnD } from "./chinchilla.js";
+import { columnD } from "./parts.js";
 import { effectiveExperts } from "./effective-experts.js";
 
 /**

@@ -1,7 +1,7 @@
 /** Laws of mixtures trained from scratch whose terms are products of powers. */
+import { coefficient, columnD, exponent, fall, irreducible, ofData, ofSize, term } from "./parts.js";
 import { powerSumLaw } from "./power-sum.js";
 import type { Law } from "./types.js";
-import { columnD } from "./chinchilla.js";
 
 /** Fine-grained MoE models (Krajewski et al. 2024). */
 export const krajewski: Law = powerSumLaw({
@@ -15,25 +15,17 @@ export const krajewski: Law = powerSumLaw({
     { name: "G", meaning: "granularity: how many times smaller an expert is than the dense FFN", unit: "1" },
   ],
   parameters: [
-    { name: "a", meaning: "size coefficient", unit: "nats/token * parameters^alpha", role: "coefficient" },
-    { name: "alpha", meaning: "exponent of model size", unit: "1", role: "exponent" },
-    { name: "b", meaning: "data coefficient", unit: "nats/token * tokens^beta", role: "coefficient" },
-    { name: "beta", meaning: "exponent of training tokens", unit: "1", role: "exponent" },
-    { name: "g", meaning: "granularity coefficient", unit: "nats/token * parameters^alpha", role: "coefficient" },
-    { name: "gamma", meaning: "exponent of granularity", unit: "1", role: "exponent" },
-    { name: "c", meaning: "irreducible loss", unit: "nats/token", role: "constant" },
+    ...ofSize("a", "alpha"),
+    ...ofData("b", "beta"),
+    coefficient("g", "granularity coefficient", "nats/token * parameters^alpha"),
+    exponent("gamma", "exponent of granularity"),
+    irreducible("c"),
   ],
   terms: [
-    {
-      coefficient: "g",
-      powers: [
-        { exponent: "gamma", sign: -1, logs: ["G"] },
-        { exponent: "alpha", sign: -1, logs: ["N"] },
-      ],
-    },
-    { coefficient: "a", powers: [{ exponent: "alpha", sign: -1, logs: ["N"] }] },
-    { coefficient: "b", powers: [{ exponent: "beta", sign: -1, logs: ["D"] }] },
-    { coefficient: "c", powers: [] },
+    term("g", fall("gamma", "G"), fall("alpha", "N")),
+    term("a", fall("alpha", "N")),
+    term("b", fall("beta", "D")),
+    term("c"),
   ],
 });
 
@@ -54,34 +46,21 @@ export const abnar: Law = powerSumLaw({
     },
   ],
   parameters: [
-    { name: "a", meaning: "size coefficient", unit: "nats/token * parameters^alpha", role: "coefficient" },
-    { name: "alpha", meaning: "exponent of model size", unit: "1", role: "exponent" },
-    { name: "b", meaning: "data coefficient", unit: "nats/token * tokens^beta", role: "coefficient" },
-    { name: "beta", meaning: "exponent of training tokens", unit: "1", role: "exponent" },
-    { name: "c", meaning: "sparsity coefficient", unit: "nats/token", role: "coefficient" },
-    { name: "lambda", meaning: "exponent of the active share", unit: "1", role: "exponent" },
-    {
-      name: "d",
-      meaning: "coefficient of sparsity with size",
-      unit: "nats/token * parameters^gamma",
-      role: "coefficient",
-    },
-    { name: "delta", meaning: "exponent of the active share, with size", unit: "1", role: "exponent" },
-    { name: "gamma", meaning: "exponent of size, with sparsity", unit: "1", role: "exponent" },
-    { name: "e", meaning: "irreducible loss", unit: "nats/token", role: "constant" },
+    ...ofSize("a", "alpha"),
+    ...ofData("b", "beta"),
+    coefficient("c", "sparsity coefficient", "nats/token"),
+    exponent("lambda", "exponent of the active share"),
+    coefficient("d", "coefficient of sparsity with size", "nats/token * parameters^gamma"),
+    exponent("delta", "exponent of the active share, with size"),
+    exponent("gamma", "exponent of size, with sparsity"),
+    irreducible("e"),
   ],
   terms: [
-    { coefficient: "a", powers: [{ exponent: "alpha", sign: -1, logs: ["N"] }] },
-    { coefficient: "b", powers: [{ exponent: "beta", sign: -1, logs: ["D"] }] },
-    { coefficient: "c", powers: [{ exponent: "lambda", sign: -1, logs: ["1 - S"] }] },
-    {
-      coefficient: "d",
-      powers: [
-        { exponent: "delta", sign: -1, logs: ["1 - S"] },
-        { exponent: "gamma", sign: -1, logs: ["N"] },
-      ],
-    },
-    { coefficient: "e", powers: [] },
+    term("a", fall("alpha", "N")),
+    term("b", fall("beta", "D")),
+    term("c", fall("lambda", "1 - S")),
+    term("d", fall("delta", "1 - S"), fall("gamma", "N")),
+    term("e"),
   ],
   derived: { "1 - S": (column) => 1 - column("S") },
   bounds: { lambda: [-5, 5], delta: [-5, 5] },

@@ -114,6 +114,10 @@ export interface LayoutSums {
   readonly experts: Float64Array;
   readonly moe: MoeFfn | null;
   readonly moeLayers: number;
+  /** Prefix sums over layers of how many are mixtures. */
+  readonly mixed: Float64Array;
   readonly embedding: number;
   readonly activations: Map<number, Float64Array>;
+  /** Stages after the first that can be the fullest, by their number. */
+  readonly stages: Map<number, readonly number[]>;
 }

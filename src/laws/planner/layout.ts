@@ -96,16 +96,14 @@ export function fewestGpus(request: LayoutRequest): number | null {
 /** Sums over layers that every layout of a request is costed from. */
 function prepare({ spec, sequence }: LayoutRequest): LayoutSums {
   const count = spec.layers.length;
-  const [split, whole, experts] = [
-    new Float64Array(count + 1),
-    new Float64Array(count + 1),
-    new Float64Array(count + 1),
-  ];
+  const zeros = (): Float64Array => new Float64Array(count + 1);
+  const [split, whole, experts, mixed] = [zeros(), zeros(), zeros(), zeros()];
   spec.layers.forEach((layer, i) => {
     const parts = layerParams(spec, layer);
     split[i + 1] = at(split, i) + parts.attention + parts.ffn + parts.shared;
     whole[i + 1] = at(whole, i) + parts.norms + parts.router;
     experts[i + 1] = at(experts, i) + parts.experts;
+    mixed[i + 1] = at(mixed, i) + (layer.ffn.kind === "moe" ? 1 : 0);
   });
   const mixtures = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []));
   return {
@@ -115,8 +113,10 @@ function prepare({ spec, sequence }: LayoutRequest): LayoutSums {
     experts,
     moe: mixtures[0] ?? null,
     moeLayers: mixtures.length,
+    mixed,
     embedding: spec.vocab * spec.hidden,
     activations: new Map(),
+    stages: new Map(),
   };
 }
 
@@ -176,10 +176,7 @@ function* candidates(
 /** Places in the working memory of one candidate: no object is made of those that do not fit. */
 const [PLAIN, EXPERT, OPTIMIZER, ACTIVATIONS, LOGITS, TOTAL] = [0, 1, 2, 3, 4, 5] as const;
 
-/**
- * Writes the sums of the fullest GPU: one of the first stage (most micro-batches in flight) or of the last (head and
- * logits).
- */
+/** Writes the sums of the fullest GPU. */
 function fullest(
   request: LayoutRequest,
   prepared: LayoutSums,
@@ -187,18 +184,35 @@ function fullest(
   out: Float64Array,
   spare: Float64Array,
 ): Float64Array {
-  const { pp } = layout;
-  const layers = request.spec.layers.length;
-  stageBytes(request, prepared, layout, 0, out);
-  if (pp === 1) return out;
   let [most, other] = [out, spare];
-  // Uneven stages: one in the middle may be a layer longer than the first.
-  const longer = layers % pp === 0 ? [] : [Math.ceil(pp / (layers % pp)) - 1];
-  for (const index of [...longer, pp - 1]) {
+  stageBytes(request, prepared, layout, 0, most);
+  for (const index of laterStages(prepared, layout.pp)) {
     stageBytes(request, prepared, layout, index, other);
     if (at(other, TOTAL) > at(most, TOTAL)) [most, other] = [other, most];
   }
   return most;
+}
+
+/**
+ * Stages after the first that can be the fullest: the last, which has the head and the logits, and those that hold more
+ * of something than every earlier one. (A later stage has fewer micro-batches in flight. The first stages of
+ * DeepSeek-V3 are dense and small.)
+ */
+function laterStages(prepared: LayoutSums, pp: number): readonly number[] {
+  const earlier = prepared.stages.get(pp);
+  if (earlier !== undefined) return earlier;
+  const { split, whole, experts, mixed } = prepared;
+  const layers = split.length - 1;
+  const holds = Array.from({ length: pp }, (_, index) => {
+    const [from, to] = [stageStart(layers, pp, index), stageStart(layers, pp, index + 1)];
+    const sums = [split, whole, experts, mixed].map((sum) => at(sum, to) - at(sum, from));
+    return [...sums, to - from];
+  });
+  const isCovered = (index: number): boolean =>
+    holds.slice(0, index).some((other) => at(holds, index).every((amount, k) => amount <= at(other, k)));
+  const stages = holds.flatMap((_, index) => (index > 0 && (index === pp - 1 || !isCovered(index)) ? [index] : []));
+  prepared.stages.set(pp, stages);
+  return stages;
 }
 
 /** Writes the bytes of one GPU of pipeline stage `index`. */

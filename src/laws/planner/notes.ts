@@ -138,8 +138,8 @@ function artefactNotes({ sunk, chargedTokens, chargedFlops }: RecipePlan): Note[
     notes.push({
       kind: "second-crossing",
       text:
-        `With the parent's tokens charged, upcycled overtakes only at ${compact(artefact)} tokens, the ` +
-        "same artefact: reported as none.",
+        `With the parent's tokens charged, upcycled overtakes only at ${compact(artefact)} tokens, an artefact of ` +
+        "the laws' different limits, far beyond any data: reported as none.",
     });
   }
   return notes;

@@ -35,6 +35,8 @@ export interface ReadPoints {
   readonly active: Float64Array | null;
   /** Header of the column that names the runs, where several points come from one; null: none. */
   readonly runs: string | null;
+  /** Parameters of the law that are called as a column of the file is. */
+  readonly namesakes: readonly string[];
 }
 
 /** How a table is read: which columns, and which rows. */
@@ -117,6 +119,7 @@ function pointsFrom(
       ...(group !== undefined && { group: take(group) }),
     },
     runs,
+    namesakes: law.parameters.flatMap(({ name }) => (table.index.has(name) ? [name] : [])),
     active: table.index.has("active")
       ? Float64Array.from(take(cellsOf("active", table)), (text) => numberOf(text, "."))
       : null,

@@ -13,7 +13,8 @@ import { withFsErrors } from "../../files/io/fs-errors.js";
 import { readJsonl } from "../../files/io/jsonl.js";
 import { readJson } from "../../files/io/ranges.js";
 import type { Law } from "../forms/types.js";
-import type { ArmResult, ArmRun, StudyResult } from "../../model/results/result.js";
+import type { ArmResult, ArmRun, ParentResult, StudyResult } from "../../model/results/result.js";
+import { studyResultOf } from "../../model/results/earlier-result.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { specFromConfig } from "../../model/decoder/config.js";
 import type { Table } from "./cells.js";
@@ -72,7 +73,7 @@ const deepest = 6;
 /** Points of the runs in a folder and in those below it; `root` is where the names of runs start. */
 async function pointsBelow(root: string, dir: string, depth: number): Promise<RunPoint[]> {
   if (await exists(join(dir, "result.json")))
-    return ofStudy((await readJson(join(dir, "result.json"))) as StudyResult, relative(root, dir));
+    return ofStudy(studyResultOf(await readJson(join(dir, "result.json"))), relative(root, dir));
   if ((await exists(join(dir, "run.json"))) && (await exists(join(dir, "metrics.jsonl"))))
     return ofRun(dir, relative(root, dir));
   const entries = await withFsErrors(dir, "read folder", () => readdir(dir, { withFileTypes: true }));
@@ -145,28 +146,32 @@ function lastRow(
 }
 
 /** Points of all runs of a study; `name` is the path of its folder, for the names of the runs. */
-export function ofStudy({ parent, arms }: StudyResult, name: string): RunPoint[] {
-  const runs = arms.flatMap((arm) => arm.runs.flatMap((run) => pointOfRun(parent, arm, run, name)));
-  if (parent.tokens === null) return runs;
-  const size = parent.params.total;
-  const own: RunPoint = {
-    run: join(name, "parent"),
-    group: "dense",
-    N: size,
-    active: parent.params.active,
-    total: size,
-    D: parent.tokens,
-    D1: null,
-    D2: null,
-    loss: parent.loss,
-  };
-  return [own, ...runs];
+export function ofStudy({ parents, arms }: StudyResult, name: string): RunPoint[] {
+  return parents.flatMap((parent) => {
+    const own = arms.filter((arm) => arm.parent === parent.id);
+    const runs = own.flatMap((arm) => arm.runs.flatMap((run) => pointOfRun(parent, arm, run, name)));
+    if (parent.tokens === null) return runs;
+    const size = parent.params.total;
+    const point: RunPoint = {
+      run: join(name, parent.id),
+      group: "dense",
+      N: size,
+      active: parent.params.active,
+      total: size,
+      D: parent.tokens,
+      D1: null,
+      D2: null,
+      loss: parent.loss,
+    };
+    return [point, ...runs];
+  });
 }
 
 /** The point of one run of an arm; none where the run saw no tokens. */
-function pointOfRun(parent: StudyResult["parent"], { kind, params }: ArmResult, run: ArmRun, name: string): RunPoint[] {
+function pointOfRun(parent: ParentResult, { kind, params }: ArmResult, run: ArmRun, name: string): RunPoint[] {
   const tokens = run.points.at(-1)?.tokens ?? 0;
-  if (tokens === 0) return [];
+  // A run that diverged has no final loss, in JSON null.
+  if (tokens === 0 || !Number.isFinite(run.finalLoss)) return [];
   const { active, total } = params;
   const common = { run: join(name, run.path), active, total, loss: run.finalLoss };
   switch (kind) {

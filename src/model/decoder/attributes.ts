@@ -245,6 +245,12 @@ const own: Readonly<Partial<Record<Family, AttributeTable>>> = {
     ...each(used, "layer_norm_epsilon"),
     ...each(irrelevant("rotary_dim elements turn, at a base of the class's own"), ...ropeKeys),
   },
+  codegen: {
+    ...each(used, "n_positions", "n_embd", "n_layer", "n_head", "n_inner", "activation_function", "rotary_dim"),
+    ...each(used, "layer_norm_epsilon"),
+    n_ctx: irrelevant("bounds a number that the class does not use"),
+    ...each(irrelevant("rotary_dim elements turn, at a base of the class's own"), ...ropeKeys),
+  },
   phi: each(used, "layer_norm_eps", "qk_layernorm"),
   gpt_neo: {
     ...each(used, "num_heads", "num_layers", "window_size", "activation_function", "layer_norm_epsilon"),

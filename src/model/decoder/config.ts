@@ -7,6 +7,7 @@ import { inputError } from "../../base/errors.js";
 import type { DecoderSpec, Family } from "./types.js";
 import { refuseDepartures, unknownKeys } from "./attributes.js";
 import { allExpertTensors, mostTensors } from "./bounds.js";
+import { whyNotRead } from "./other-types.js";
 import { readQuantization } from "./quantization.js";
 import { families, ownFamily } from "./types.js";
 import { textPartOf } from "./text-part.js";
@@ -66,6 +67,7 @@ import { apertus } from "./families/apertus.js";
 import { falcon } from "./families/falcon.js";
 import { opt } from "./families/opt.js";
 import { mpt } from "./families/mpt.js";
+import { codegen } from "./families/codegen.js";
 import { gptj } from "./families/gptj.js";
 import { phi } from "./families/phi.js";
 import { gptNeo } from "./families/gpt_neo.js";
@@ -114,6 +116,7 @@ const dialects: Readonly<Record<Family, Dialect>> = {
   opt,
   mpt,
   gptj,
+  codegen,
   phi,
   gpt_neo: gptNeo,
   gpt_bigcode: gptBigcode,
@@ -169,7 +172,10 @@ export function decoderConfig(config: unknown, where: string): Readonly<Record<s
 export function specFromConfig(config: unknown, where: string): DecoderSpec {
   const reader = new ConfigReader(decoderConfig(config, where), where);
   const type = reader.get("model_type");
-  if (typeof type !== "string" || !Object.hasOwn(dialects, type)) {
+  if (typeof type !== "string") throw reader.fail("model_type", `one of ${families.join(", ")}`);
+  if (!Object.hasOwn(dialects, type)) {
+    const why = whyNotRead(type);
+    if (why !== undefined) throw inputError(`a ${type} model is not read: ${why}`, { where });
     throw reader.fail("model_type", `one of ${families.join(", ")}`);
   }
   // Also refuses what cannot be read; how 8-bit weights are stored is no matter of the spec.

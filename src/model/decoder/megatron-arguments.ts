@@ -2,8 +2,8 @@
  * Arguments of Megatron's `pretrain_gpt.py` as settings, and the words of a shell script that call it. Source:
  * NVIDIA/Megatron-LM@d98e8a64, `training/arguments.py` (validate_args). Pure.
  */
-import type { MegatronSettings, MegatronValue } from "./megatron.js";
-import { listOf } from "./megatron.js";
+import type { MegatronSettings, MegatronValue } from "./megatron-settings.js";
+import { listOf } from "./megatron-settings.js";
 
 /** An argument as it stands in a script. */
 export interface MegatronArgument {
@@ -57,6 +57,8 @@ const renamed: Readonly<Record<string, MegatronSettings>> = {
   "--disable-bias-linear": { add_bias_linear: false },
   "--no-bias-gelu-fusion": { bias_gelu_fusion: false },
   "--no-bias-swiglu-fusion": { bias_swiglu_fusion: false },
+  "--no-rope-fusion": { apply_rope_fusion: false },
+  "--no-yarn-correction-range-round-to-int": { yarn_correction_range_round_to_int: false },
   "--use-rotary-position-embeddings": { position_embedding_type: "rope" },
   "--no-position-embedding": { add_position_embedding: false },
 };

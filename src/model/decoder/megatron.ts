@@ -7,7 +7,18 @@
  * because it holds every setting in both directions.
  */
 import { inputError } from "../../base/errors.js";
-import type { UpcycleError } from "../../base/errors.js";
+import {
+  latentObstacles,
+  latentScale,
+  latentSettings,
+  positionObstacles,
+  positionSettings,
+  readLatent,
+  readRope,
+  readWindow,
+  unless,
+} from "./megatron-positions.js";
+import { SettingsReader, type MegatronSettings, type MegatronValue } from "./megatron-settings.js";
 import {
   isMoe,
   ownFamily,
@@ -19,30 +30,37 @@ import {
   type LayerSpec,
   type MoeFfn,
   type NormSpec,
-  type Rope,
   type RouterSpec,
 } from "./types.js";
-
-/** A setting's value; what else a checkpoint holds is left out. */
-export type MegatronValue = null | boolean | number | string | readonly (number | string)[];
-
-/** Settings by the names of `args`. */
-export type MegatronSettings = Readonly<Record<string, MegatronValue>>;
 
 /** What stands in the way of computing a decoder with Megatron-Core, in words; empty: nothing. */
 export function megatronObstacles(spec: DecoderSpec): string[] {
   return [
     ...blockObstacles(spec),
-    ...attentionObstacles(spec.attn, spec.norm),
+    ...attentionObstacles(spec),
     ...positionObstacles(spec),
     ...ffnObstacles(spec),
+    ...multiplierObstacles(spec),
   ];
 }
 
-const unless = (holds: boolean, words: string): string[] => (holds ? [] : [words]);
+/** Arguments that say a factor exist, for models whose learning rates follow their width. */
+const onlyMup = "which --use-mup alone could say, and is not written here";
+
+function multiplierObstacles({
+  multipliers: { embedding, logits },
+  attn: { scale, headDim, latent },
+}: DecoderSpec): string[] {
+  const usual = headDim ** -0.5;
+  return [
+    ...unless(latent !== null || Math.abs(scale - usual) <= 1e-12 * usual, `scores are scaled by ${scale}, ${onlyMup}`),
+    ...unless(embedding === 1, `embeddings are multiplied by ${embedding}, ${onlyMup}`),
+    ...unless(logits === 1, `logits are multiplied by ${logits}, ${onlyMup}`),
+  ];
+}
 
 function blockObstacles({ block, norm, multipliers, logitSoftcap, headBias }: DecoderSpec): string[] {
-  const { embedding, residual, logits } = multipliers;
+  const { residual } = multipliers;
   return [
     ...unless(block === "pre", `it has ${blockWords[block]}, Megatron-Core's GPT has norms before each part alone`),
     ...unless(norm.weight !== "none", "its norms have no weights, Megatron-Core's always have"),
@@ -50,9 +68,7 @@ function blockObstacles({ block, norm, multipliers, logitSoftcap, headBias }: De
       (norm.kind === "layer") === norm.bias || norm.weight === "none",
       norm.bias ? "its RMSNorm has a bias" : "its LayerNorm has no bias, Megatron-Core's always has",
     ),
-    ...unless(embedding === 1, `embeddings are multiplied by ${embedding}, which no setting says`),
     ...unless(residual === 1, `what layers add is multiplied by ${residual}, which no setting says`),
-    ...unless(logits === 1, `logits are multiplied by ${logits}, which no setting says`),
     ...unless(logitSoftcap === null, "its logits have a soft cap, which no setting says"),
     ...unless(!headBias, "its logits have a bias, which Megatron-Core's GPT has not"),
   ];
@@ -66,17 +82,15 @@ const blockWords: Readonly<Record<DecoderSpec["block"], string>> = {
   "parallel-shared": "attention and FFN side by side behind one norm",
 };
 
-function attentionObstacles(attn: AttentionSpec, norm: NormSpec): string[] {
-  const { headDim, qkNorm, scale, softcap, clip, sinks, latent, alibi, lengthScale } = attn;
-  const usual = headDim ** -0.5;
+function attentionObstacles({ attn, norm, layers }: DecoderSpec): string[] {
+  const { qkNorm, softcap, clip, latent, alibi, lengthScale } = attn;
+  const rope = layers.find((layer) => layer.rope !== null)?.rope ?? null;
   return [
-    ...unless(latent === null, "its latent attention is not written here, though Megatron-Core computes it"),
-    ...unless(Math.abs(scale - usual) <= 1e-12 * usual, `scores are scaled by ${scale}, no setting says so`),
+    ...(latent === null ? [] : latentObstacles(attn, latent, norm, rope)),
     ...unless(softcap === null, "its attention scores have a soft cap"),
     ...unless(clip === null, "queries, keys and values are clipped"),
     ...unless(alibi === null, "its attention has linear biases (ALiBi), which Megatron-Core has not"),
     ...unless(lengthScale === null, "queries are scaled by their position, which no setting says"),
-    ...unless(!sinks, "its learnt attention sinks are not written here, though Transformer Engine computes them"),
     ...unless(qkNorm === null || qkNorm.span === "head", "the norm of queries and keys is not one for each head alike"),
     ...unless(qkNorm === null || !qkNorm.afterRope, "the norm of queries and keys stands behind rope"),
     ...unless(
@@ -84,42 +98,6 @@ function attentionObstacles(attn: AttentionSpec, norm: NormSpec): string[] {
       "the norm of queries and keys is of another kind than the others",
     ),
   ];
-}
-
-const llama3Range = { lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositions: 8192 };
-
-function positionObstacles({ layers, learnedPositions, positionsOffset }: DecoderSpec): string[] {
-  const ropes = [...new Set(layers.flatMap(({ rope }) => (rope === null ? [] : [JSON.stringify(rope)])))];
-  const windows = new Set(layers.flatMap(({ window }) => (window === null ? [] : [window])));
-  const rope = layers.find((layer) => layer.rope !== null)?.rope ?? null;
-  return [
-    ...unless(ropes.length <= 1, "layers have different rotary frequencies"),
-    ...unless(windows.size <= 1, "layers have sliding windows of different sizes"),
-    ...unless(!learnedPositions || rope === null, "it has learnt positions beside rotary ones"),
-    ...unless(positionsOffset === 0, `its learnt positions begin at row ${positionsOffset}, Megatron-Core's at 0`),
-    ...(rope === null ? [] : scalingObstacles(rope)),
-  ];
-}
-
-function scalingObstacles({ scaling }: Rope): string[] {
-  switch (scaling.kind) {
-    case "none":
-    case "linear":
-      return [];
-    case "llama3": {
-      const { lowFreqFactor: low, highFreqFactor: high, originalMaxPositions: positions } = scaling;
-      const known = low === 1 && high === 4 && positions === llama3Range.originalMaxPositions;
-      return unless(
-        known,
-        `Llama 3's rope scaling has factors ${low} and ${high} over ${positions} positions, Megatron-Core 1 and 4 ` +
-          "over 8192",
-      );
-    }
-    case "yarn":
-      return ["its YaRN scaling is not written here, though Megatron-Core computes one"];
-    case "longrope":
-      return ["its LongRoPE scaling is unknown to Megatron-Core"];
-  }
 }
 
 /** What arguments can ask for. Tanh GELU is what the fused kernel computes; it needs biases, and experts have none. */
@@ -141,8 +119,28 @@ function ffnObstacles({ layers, attn }: DecoderSpec): string[] {
     ),
     ...unless(moes.length <= 1, "its MoE layers differ"),
     ...unless(dense.size <= 1, "its dense layers have FFNs of different sizes"),
+    ...clampObstacles(ffns),
     ...biasObstacles(attn, ffns),
     ...moes.slice(0, 1).flatMap((ffn) => routerObstacles(ffn)),
+  ];
+}
+
+/** `quick_gelu` of core/fusions/fused_bias_geglu.py. */
+const quickAlpha = 1.702;
+
+/** Clamped gated units are one setting for all FFNs of a model. */
+function clampObstacles(ffns: readonly Ffn[]): string[] {
+  const clamps = ffns.map((ffn) => (ffn.kind === "moe" ? ffn.clampedGlu : null));
+  const [first = null] = clamps;
+  const all = clamps.every((clamp) => clamp?.alpha === first?.alpha && clamp?.limit === first?.limit);
+  const withShared = ffns.some((ffn) => ffn.kind === "moe" && ffn.shared !== null);
+  return [
+    ...unless(all, "the gated unit of some of its layers is clamped"),
+    ...unless(
+      first === null || first.alpha === quickAlpha,
+      `its clamped unit has alpha ${first?.alpha}, not ${quickAlpha}`,
+    ),
+    ...unless(first === null || !withShared, "the gated unit of its experts is clamped, its shared expert's is not"),
   ];
 }
 
@@ -166,13 +164,17 @@ function biasObstacles({ qkvBias, outBias }: AttentionSpec, ffns: readonly Ffn[]
   ];
 }
 
-function routerObstacles({ router, topK, experts, clampedGlu, shared }: MoeFfn): string[] {
+function routerObstacles({ router, topK, experts, shared }: MoeFfn): string[] {
   const { score, renormalise, correctionBias, groups } = router;
   return [
     ...unless(score !== "sparsemixer", "its router is a sparsemixer"),
-    ...unless(clampedGlu === null, "its experts' gated unit is clamped"),
     ...unless(score !== "softmax" || !correctionBias, "softmax scores have no expert bias in Megatron-Core"),
     ...unless(groups === null || groups.kept < groups.count, "its groups of experts limit nothing"),
+    ...unless(
+      groups === null || ranked(topK, groups.kept) === 2,
+      "its groups are ranked by their best two experts, Megatron-Core's by their best " +
+        `${groups === null ? 0 : ranked(topK, groups.kept)}, which is the number of experts over that of groups`,
+    ),
     ...unless(
       score !== "softmax" || renormalisation(router, topK, experts) !== "other",
       `its router divides by the sum of weights in a way of its own (${JSON.stringify(renormalise)})`,
@@ -186,6 +188,9 @@ function routerObstacles({ router, topK, experts, clampedGlu, shared }: MoeFfn):
     ...unless(shared === null || shared.ffnDim > 0, "its shared expert is empty"),
   ];
 }
+
+/** So many experts of a group are summed to rank it (`group_limited_topk`). */
+const ranked = (topK: number, kept: number): number => Math.floor(topK / kept);
 
 const sigmoidAgrees = ({ renormalise }: RouterSpec, topK: number): boolean =>
   topK === 1 ? renormalise === null : renormalise !== null && renormalise.plus <= 1e-20 && renormalise.atLeast === 0;
@@ -208,7 +213,7 @@ export function megatronSettings(spec: DecoderSpec): MegatronSettings {
     throw inputError(`Megatron-Core cannot hold this ${spec.family} model: ${obstacle}`, {
       hint: "docs/cluster.md lists the families that it can",
     });
-  return { ...sizes(spec), ...positions(spec), ...ffnSettings(spec), ...(isMoe(spec) ? moeSettings(spec) : {}) };
+  return { ...sizes(spec), ...positionSettings(spec), ...ffnSettings(spec), ...(isMoe(spec) ? moeSettings(spec) : {}) };
 }
 
 function sizes({ attn, norm, ...spec }: DecoderSpec): MegatronSettings {
@@ -217,7 +222,8 @@ function sizes({ attn, norm, ...spec }: DecoderSpec): MegatronSettings {
     num_layers: spec.layers.length,
     hidden_size: spec.hidden,
     num_attention_heads: attn.heads,
-    kv_channels: attn.headDim,
+    // The local modules take it for the size of a head's output.
+    kv_channels: attn.latent?.valueDim ?? attn.headDim,
     group_query_attention: attn.kvHeads !== attn.heads,
     num_query_groups: attn.kvHeads,
     seq_length: spec.maxPositions,
@@ -229,6 +235,7 @@ function sizes({ attn, norm, ...spec }: DecoderSpec): MegatronSettings {
     apply_layernorm_1p: onePlus,
     layernorm_zero_centered_gamma: onePlus,
     qk_layernorm: attn.qkNorm !== null,
+    ...(attn.sinks ? { softmax_type: "learnable" } : {}),
     add_bias_linear: attn.outBias,
     add_qkv_bias: attn.qkvBias && !attn.outBias,
     untie_embeddings_and_output_weights: !spec.tiedHead,
@@ -238,52 +245,23 @@ function sizes({ attn, norm, ...spec }: DecoderSpec): MegatronSettings {
     attention_dropout: 0,
     hidden_dropout: 0,
     apply_query_key_layer_scaling: false,
-    multi_latent_attention: false,
+    ...latentSettings(attn),
     heterogeneous_layers_config_path: null,
-  };
-}
-
-function positions({ layers, learnedPositions, attn }: DecoderSpec): MegatronSettings {
-  const rope = layers.find((layer) => layer.rope !== null)?.rope ?? null;
-  const window = layers.find((layer) => layer.window !== null)?.window ?? null;
-  const everywhere = layers.every((layer) => layer.window !== null);
-  const kind = learnedPositions ? "learned_absolute" : rope === null ? "none" : "rope";
-  return {
-    position_embedding_type: kind,
-    add_position_embedding: true,
-    ...(rope === null ? {} : ropeSettings(rope, attn.headDim)),
-    no_rope_freq:
-      rope !== null && layers.some((layer) => layer.rope === null)
-        ? layers.map((layer) => (layer.rope === null ? 1 : 0))
-        : null,
-    // A query sees itself and so many tokens before it.
-    window_size: window === null ? null : [window - 1, 0],
-    window_attn_skip_freq:
-      window === null || everywhere ? null : layers.map((layer) => (layer.window === null ? 0 : 1)),
-  };
-}
-
-function ropeSettings({ theta, rotary, interleaved, scaling }: Rope, headDim: number): MegatronSettings {
-  return {
-    rotary_base: theta,
-    rotary_percent: rotary / headDim,
-    rotary_interleaved: interleaved,
-    rotary_seq_len_interpolation_factor: scaling.kind === "linear" ? scaling.factor : null,
-    use_rope_scaling: scaling.kind === "llama3",
-    rope_scaling_factor: scaling.kind === "llama3" ? scaling.factor : 8,
   };
 }
 
 function ffnSettings({ layers }: DecoderSpec): MegatronSettings {
   const ffns = layers.map(({ ffn }) => ffn);
-  const { gated, activation } = ffns[0]!;
-  const { ffnDim } = ffns.find(({ kind }) => kind === "dense") ?? ffns[0]!;
+  const [first] = ffns as [Ffn, ...Ffn[]];
+  const { ffnDim } = ffns.find(({ kind }) => kind === "dense") ?? first;
+  const clamp = first.kind === "moe" ? first.clampedGlu : null;
   return {
     ffn_hidden_size: ffnDim,
-    swiglu: gated,
-    squared_relu: activation === "relu2",
-    quick_geglu: false,
-    bias_gelu_fusion: activation === "geluTanh",
+    swiglu: first.gated && clamp === null,
+    squared_relu: first.activation === "relu2",
+    quick_geglu: clamp !== null,
+    ...(clamp === null ? {} : { activation_func_clamp_value: clamp.limit, glu_linear_offset: 1 }),
+    bias_gelu_fusion: first.activation === "geluTanh",
   };
 }
 
@@ -311,97 +289,15 @@ function moeSettings({ layers, auxLossCoef }: DecoderSpec): MegatronSettings {
   };
 }
 
-/** How the settings of a checkpoint are read. */
-class SettingsReader {
-  readonly #settings: MegatronSettings;
-  readonly #where: string;
-
-  constructor(settings: MegatronSettings, where: string) {
-    [this.#settings, this.#where] = [settings, where];
-  }
-
-  fail(name: string, expected: string): UpcycleError {
-    const found = JSON.stringify(this.#settings[name] ?? null);
-    return inputError(`setting ${name} is ${found}, expected ${expected}`, {
-      where: this.#where,
-      hint: "give the model's arguments of pretrain_gpt.py (--args) where the checkpoint does not hold them",
-    });
-  }
-
-  get(...names: readonly string[]): MegatronValue {
-    return names.map((name) => this.#settings[name]).find((value) => value != null) ?? null;
-  }
-
-  count(name: string, otherwise?: number): number {
-    const value = this.get(name) ?? otherwise ?? null;
-    if (typeof value === "number" && Number.isSafeInteger(value) && value > 0 && value < 2 ** 31) return value;
-    throw this.fail(name, "a whole number above 0");
-  }
-
-  number(names: readonly string[], otherwise: number): number {
-    const value = this.get(...names) ?? otherwise;
-    if (typeof value === "number" && Number.isFinite(value)) return value;
-    throw this.fail(names[0]!, "a number");
-  }
-
-  flag(...names: readonly string[]): boolean {
-    return names.some((name) => this.#settings[name] === true);
-  }
-
-  word<Word extends string>(name: string, words: readonly Word[], otherwise: Word): Word {
-    const value = this.get(name) ?? otherwise;
-    const found = words.find((word) => word === value);
-    if (found === undefined) throw this.fail(name, `one of ${words.join(", ")}`);
-    return found;
-  }
-
-  /** For each layer 1 or 0: `every` of a number N, or the list itself. */
-  pattern(name: string, layers: number, every: (layer: number, frequency: number) => boolean): boolean[] | null {
-    const found = this.get(name);
-    const value = typeof found === "string" ? listOf(found) : found;
-    if (value === null) return null;
-    if (typeof value === "number") return Array.from({ length: layers }, (_, layer) => every(layer, value));
-    if (Array.isArray(value) && value.length === layers) return value.map((entry) => entry === 1);
-    throw this.fail(name, `a number, or 1 or 0 for each of ${layers} layers`);
-  }
-
-  /** Refuses settings that change what is computed and that a description has no word for. */
-  refuse(names: Readonly<Record<string, readonly MegatronValue[]>>): void {
-    for (const [name, allowed] of Object.entries(names)) {
-      const value = this.#settings[name] ?? null;
-      if (value !== null && value !== false && !allowed.includes(value))
-        throw this.fail(name, allowed.length === 0 ? "none" : allowed.join(" or "));
-    }
-  }
-}
-
-/** `([0]*1+[1]*23)` as Megatron's arguments spell patterns of layers; null for anything else. */
-export function listOf(text: string): number | number[] | null {
-  const plain = text.replace(/\s/g, "");
-  if (/^\d+$/.test(plain)) return Number(plain);
-  const body = /^\((.*)\)$/.exec(plain)?.[1] ?? plain;
-  const list: number[] = [];
-  for (const term of body.split("+")) {
-    const inside = /^\(*(\[[01](?:,[01])*\])(?:\*(\d{1,4}))?\)*$/.exec(term);
-    if (inside === null) return null;
-    const values = JSON.parse(inside[1]!) as number[];
-    for (let i = 0; i < Number(inside[2] ?? 1); i++) list.push(...values);
-  }
-  return list;
-}
-
 /** Settings that change the network and that no decoder description says, with the values that do not. */
 const unknownSettings: Readonly<Record<string, readonly MegatronValue[]>> = {
-  multi_latent_attention: [],
   experimental_attention_variant: [],
   heterogeneous_layers_config_path: [],
   attention_output_gate: [],
   qk_l2_norm: [],
-  softmax_type: ["vanilla"],
+  softmax_type: ["vanilla", "learnable"],
   apply_residual_connection_post_layernorm: [],
   moe_latent_size: [],
-  activation_func_clamp_value: [],
-  quick_geglu: [],
   linear_attention_freq: [],
   hybrid_layer_pattern: [],
   hybrid_override_pattern: [],
@@ -422,7 +318,7 @@ export function specFromMegatron(settings: MegatronSettings, where: string, voca
   read.refuse(unknownSettings);
   const norm = readNorm(read);
   const attn = readAttention(read, norm);
-  const kind = read.word("position_embedding_type", ["learned_absolute", "rope", "none"], "learned_absolute");
+  const kind = read.word("position_embedding_type", ["learned_absolute", "rope", "yarn", "none"], "learned_absolute");
   const learnedPositions = kind === "learned_absolute" && !read.flag("use_rotary_position_embeddings");
   return {
     ...plainBlocks,
@@ -434,7 +330,7 @@ export function specFromMegatron(settings: MegatronSettings, where: string, voca
     maxPositions: read.count("max_position_embeddings"),
     learnedPositions,
     attn,
-    layers: readLayers(read, attn, kind === "none" || learnedPositions),
+    layers: readLayers(read, attn, attn.latent === null && (kind === "none" || learnedPositions)),
     tokens: { bos: null, eos: [], pad: null },
     initStd: read.number(["init_method_std"], 0.02),
     auxLossCoef: read.get("num_experts") === null ? 0 : Number(read.get("moe_aux_loss_coeff") ?? 0) || 0,
@@ -450,28 +346,34 @@ function readNorm(read: SettingsReader): NormSpec {
 
 function readAttention(read: SettingsReader, norm: NormSpec): AttentionSpec {
   const heads = read.count("num_attention_heads");
-  const headDim = read.count("kv_channels", Math.floor(read.count("hidden_size") / heads));
+  const latent = readLatent(read, norm);
+  const headDim = latent === null ? readHeadDim(read, heads) : read.count("qk_head_dim", 128) + latent.ropeDim;
   const kvHeads = read.flag("group_query_attention") ? read.count("num_query_groups", 1) : heads;
   if (heads % kvHeads !== 0) throw read.fail("num_query_groups", `a divisor of ${heads} heads`);
-  const biases = read.get("add_bias_linear") !== false;
+  const biases = biasesOf(read);
+  if (latent !== null && (biases || read.flag("add_qkv_bias")))
+    throw read.fail("add_bias_linear", "false with latent attention");
   // Its bias is a tensor that no description has a word for.
   if (read.flag("qk_layernorm") && norm.kind === "layer") throw read.fail("qk_layernorm", "none with LayerNorm");
   return {
     heads,
     kvHeads,
     headDim,
-    qkNorm: read.flag("qk_layernorm") ? { span: "head", norm, afterRope: false } : null,
+    qkNorm: latent === null && read.flag("qk_layernorm") ? { span: "head", norm, afterRope: false } : null,
     qkvBias: biases || read.flag("add_qkv_bias"),
     outBias: biases,
-    scale: headDim ** -0.5,
+    scale: latent === null ? headDim ** -0.5 : latentScale(read, headDim),
     softcap: null,
     clip: null,
-    sinks: false,
-    latent: null,
+    sinks: read.get("softmax_type") === "learnable",
+    latent,
     alibi: null,
     lengthScale: null,
   };
 }
+
+const readHeadDim = (read: SettingsReader, heads: number): number =>
+  read.count("kv_channels", Math.floor(read.count("hidden_size") / heads));
 
 function readLayers(read: SettingsReader, attn: AttentionSpec, hasNoRope: boolean): LayerSpec[] {
   const count = read.count("num_layers");
@@ -482,39 +384,17 @@ function readLayers(read: SettingsReader, attn: AttentionSpec, hasNoRope: boolea
   const window = readWindow(read);
   const experts = read.get("num_experts") === null ? null : readMoe(read);
   const moe = read.pattern("moe_layer_freq", count, (layer, every) => layer % every === 0);
-  const dense = readDense(read);
+  const isDense = (layer: number): boolean => experts === null || (moe !== null && !moe[layer]);
+  const dense = Array.from({ length: count }, (_, layer) => layer).some(isDense) ? readDense(read) : null;
   return Array.from({ length: count }, (_, layer) => ({
     window: windowed === null || windowed[layer] ? window : null,
     rope: unroped?.[layer] === true ? null : rope,
-    ffn: experts !== null && (moe === null || moe[layer]) ? experts : dense,
+    ffn: isDense(layer) ? dense! : experts!,
   }));
 }
 
-function readWindow(read: SettingsReader): number | null {
-  const value = read.get("window_size");
-  if (value === null) return null;
-  const [before, after] = Array.isArray(value) ? (value as readonly unknown[]) : [];
-  if (typeof before === "number" && before >= 0 && (after === 0 || after === -1)) return before + 1;
-  throw read.fail("window_size", "tokens before, and 0 behind");
-}
-
-function readRope(read: SettingsReader, { headDim }: AttentionSpec): Rope {
-  const factor = read.get("rotary_seq_len_interpolation_factor");
-  const scaling: Rope["scaling"] = read.flag("use_rope_scaling")
-    ? { kind: "llama3", factor: read.number(["rope_scaling_factor"], 8), ...llama3Range }
-    : typeof factor === "number"
-      ? { kind: "linear", factor }
-      : { kind: "none" };
-  return {
-    theta: read.number(["rotary_base"], 10000),
-    rotary: Math.floor(1e-9 + headDim * read.number(["rotary_percent"], 1)),
-    interleaved: read.flag("rotary_interleaved"),
-    scaling,
-  };
-}
-
 function readActivation(read: SettingsReader): { readonly activation: ActivationKind; readonly gated: boolean } {
-  if (read.flag("swiglu")) return { activation: "silu", gated: true };
+  if (read.flag("swiglu") || read.flag("quick_geglu")) return { activation: "silu", gated: true };
   if (read.flag("squared_relu")) return { activation: "relu2", gated: false };
   // The fused kernel, which is the default, computes the tanh form.
   const isTanh = read.get("bias_gelu_fusion") !== false && biasesOf(read);
@@ -523,8 +403,21 @@ function readActivation(read: SettingsReader): { readonly activation: Activation
 
 const biasesOf = (read: SettingsReader): boolean => read.get("add_bias_linear") !== false;
 
+/** The clamped unit of experts. Throws inputError for parts of it that a description cannot say. */
+function readClamp(read: SettingsReader): MoeFfn["clampedGlu"] {
+  const [limit, offset] = [read.get("activation_func_clamp_value"), read.number(["glu_linear_offset"], 0)];
+  if (!read.flag("quick_geglu")) {
+    if (limit !== null) throw read.fail("activation_func_clamp_value", "none without quick_geglu");
+    return null;
+  }
+  if (typeof limit !== "number" || !(limit > 0)) throw read.fail("activation_func_clamp_value", "a number above 0");
+  if (offset !== 1) throw read.fail("glu_linear_offset", "1 with quick_geglu");
+  return { alpha: quickAlpha, limit };
+}
+
 function readDense(read: SettingsReader): Ffn {
   const ffnDim = read.count("ffn_hidden_size", 4 * read.count("hidden_size"));
+  if (read.flag("quick_geglu")) throw read.fail("quick_geglu", "false in layers without experts");
   return { kind: "dense", ffnDim, bias: biasesOf(read), ...readActivation(read) };
 }
 
@@ -535,7 +428,7 @@ function readMoe(read: SettingsReader): MoeFfn {
     ffnDim: read.count("moe_ffn_hidden_size", read.count("ffn_hidden_size", 4 * read.count("hidden_size"))),
     ...readActivation(read),
     bias: biasesOf(read),
-    clampedGlu: null,
+    clampedGlu: readClamp(read),
     experts: read.count("num_experts"),
     topK: read.count("moe_router_topk", 2),
     router: readRouter(read),
@@ -550,6 +443,8 @@ function readRouter(read: SettingsReader): RouterSpec {
   const score = read.word("moe_router_score_function", ["softmax", "sigmoid"], "softmax");
   const topK = read.count("moe_router_topk", 2);
   const groups = read.get("moe_router_num_groups", "moe_router_group_topk");
+  if (groups !== null && ranked(topK, read.count("moe_router_group_topk")) !== 2)
+    throw read.fail("moe_router_group_topk", "half of moe_router_topk, since groups are ranked by two experts here");
   const divides = score === "sigmoid" ? topK > 1 : !read.flag("moe_router_pre_softmax");
   return {
     score,

@@ -18,6 +18,10 @@ interface Composite {
   readonly tied: boolean;
   /** Older files have the text model's keys beside `vision_config`. */
   readonly flat?: true;
+  /** What the class computes whatever its text config says. */
+  readonly fixed?: Json;
+  /** Files hold the matrices of packed experts the other way round: [experts, in, out]. */
+  readonly turnedExperts?: true;
 }
 
 /** Text models with a `model_type` of their own, and the family that computes the same on text. */
@@ -25,6 +29,7 @@ const textFamilies = {
   qwen2_vl_text: "qwen2",
   qwen2_5_vl_text: "qwen2",
   qwen3_vl_text: "qwen3",
+  qwen3_vl_moe_text: "qwen3_moe",
 } as const satisfies Readonly<Record<string, Family>>;
 
 /** Multimodal classes by `model_type`. */
@@ -42,21 +47,39 @@ const composites: Readonly<Record<string, Composite>> = {
   internvl: { text: "qwen2", tied: true },
   idefics3: { text: "llama", tied: false },
   smolvlm: { text: "llama", tied: false },
+  // Its router always renormalises.
+  qwen3_vl_moe: { text: "qwen3_vl_moe_text", tied: false, fixed: { norm_topk_prob: true }, turnedExperts: true },
+  // Without `token_type_ids`, which say where a prompt ends, its class attends causally, whatever the key says.
+  paligemma: { text: "gemma", tied: true, fixed: { use_bidirectional_attention: null, num_image_tokens: null } },
 };
 
 /**
- * Sizes that a class assumes. A model's own config.json has to state them; a `text_config` often holds only what
- * departs from them.
+ * What a class assumes: sizes, which a model's own config.json has to state while a `text_config` often holds only what
+ * departs from them, and what the family's own class assumes otherwise.
  */
-const classSizes: Readonly<Record<string, Readonly<Record<string, number>>>> = {
+const classValues: Readonly<Record<string, Readonly<Record<string, number>>>> = {
   llama: sizes(32_000, 4096, 11_008, 32, 32, 32),
   mistral: sizes(32_000, 4096, 14_336, 32, 32, 8),
   qwen2: sizes(151_936, 4096, 22_016, 32, 32, 32),
   qwen3: sizes(151_936, 4096, 22_016, 32, 32, 32),
   gemma3_text: sizes(262_208, 2304, 9216, 26, 8, 4),
-  qwen2_vl_text: sizes(152_064, 8192, 29_568, 80, 64, 8),
-  qwen2_5_vl_text: sizes(152_064, 8192, 29_568, 80, 64, 8),
-  qwen3_vl_text: sizes(151_936, 4096, 22_016, 32, 32, 32),
+  gemma: { ...sizes(256_000, 3072, 24_576, 28, 16, 16), head_dim: 256 },
+  gemma2: { ...sizes(256_000, 2304, 9216, 26, 8, 4), head_dim: 256 },
+  qwen2_vl_text: { ...sizes(152_064, 8192, 29_568, 80, 64, 8), rms_norm_eps: 1e-5, rope_theta: 1_000_000 },
+  qwen2_5_vl_text: { ...sizes(152_064, 8192, 29_568, 80, 64, 8), rms_norm_eps: 1e-5, rope_theta: 1_000_000 },
+  qwen3_vl_text: {
+    ...sizes(151_936, 4096, 22_016, 32, 32, 32),
+    max_position_embeddings: 128_000,
+    rope_theta: 500_000,
+  },
+  qwen3_vl_moe_text: {
+    ...sizes(151_936, 2048, 5632, 24, 16, 16),
+    max_position_embeddings: 128_000,
+    rope_theta: 500_000,
+    moe_intermediate_size: 1408,
+    num_experts: 60,
+    num_experts_per_tok: 4,
+  },
 };
 
 function sizes(vocab: number, hidden: number, ffn: number, layers: number, heads: number, kvHeads: number) {
@@ -92,9 +115,9 @@ export function textPartOf(config: Json, where: string): TextPart | null {
   const text = composite.flat === true && config["text_config"] === undefined ? config : config["text_config"];
   if (typeof text !== "object" || text === null || Array.isArray(text))
     throw inputError(`text_config is ${shown(text)}, expected the config of the text model of ${of}`, { where });
-  const own = text as Json;
+  const own = text === config ? withoutOtherParts(config) : (text as Json);
   // A flat config names the whole model.
-  const named = own === config ? undefined : own["model_type"];
+  const named = text === config ? undefined : own["model_type"];
   const type = typeof named === "string" ? named : composite.text;
   const tied = config["tie_word_embeddings"] ?? own["tie_word_embeddings"] ?? composite.tied;
   const common = Object.fromEntries(
@@ -104,10 +127,11 @@ export function textPartOf(config: Json, where: string): TextPart | null {
   return {
     of,
     config: {
-      ...classSizes[type],
-      ...(own === config ? withoutOtherParts(own) : own),
+      ...assumedFor(type, own),
+      ...own,
       ...common,
       ...Object.fromEntries(ropeKeys.flatMap((key) => (own[key] === undefined ? [] : [[key, onText(own[key])]]))),
+      ...composite.fixed,
       model_type: familyOfType,
       tie_word_embeddings: tied,
     },
@@ -121,7 +145,27 @@ function withoutOtherParts(config: Json): Json {
   return Object.fromEntries(Object.entries(config).filter(([key]) => !isOther(key)));
 }
 
+/** Whether the files of a model hold the matrices of packed experts the other way round. */
+export function turnsExperts(config: Json): boolean {
+  const { model_type: of } = config;
+  return typeof of === "string" && Object.hasOwn(composites, of) && composites[of]?.turnedExperts === true;
+}
+
 const ropeKeys = ["rope_scaling", "rope_parameters"];
+
+/** What the class of a text model assumes of keys that its config does not have, under whatever name. */
+function assumedFor(type: string, own: Json): Json {
+  const { rope_theta: theta, num_experts: experts, ...values } = classValues[type] ?? {};
+  const saysTheta = ropeKeys.some((key) => {
+    const rope = own[key];
+    return typeof rope === "object" && rope !== null && "rope_theta" in rope;
+  });
+  return {
+    ...values,
+    ...(theta === undefined || saysTheta ? {} : { rope_theta: theta }),
+    ...(experts === undefined || "num_local_experts" in own ? {} : { num_experts: experts }),
+  };
+}
 
 /** Rope keys without what three coordinates are about. */
 function onText(rope: unknown): unknown {

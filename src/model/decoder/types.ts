@@ -41,6 +41,7 @@ export const families = [
   "opt",
   "mpt",
   "gptj",
+  "codegen",
   "phi",
   "gpt_neo",
   "gpt_bigcode",

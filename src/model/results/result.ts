@@ -4,7 +4,7 @@
  * forward and backward (2 per multiply-add) of the further training of one arm.
  */
 export interface StudyResult {
-  readonly version: 1;
+  readonly version: 2;
   readonly name: string;
   /** ISO 8601. */
   readonly startedAt: string;
@@ -28,23 +28,48 @@ export interface StudyResult {
     readonly vocab: number;
     readonly bytesPerToken: number;
   };
-  readonly parent: {
-    readonly label: string;
-    /** Folder, relative to the run folder where it lies inside it. */
-    readonly path: string;
-    /** Tokens this study trained it on; null for a parent that the user brought. */
-    readonly tokens: number | null;
-    readonly params: ParamTotals;
-    readonly loss: number;
-    /** Held-out loss while the parent was trained; empty for a parent that the user brought. */
-    readonly points: readonly LossPoint[];
-  };
+  /** At least one. */
+  readonly parents: readonly ParentResult[];
+  /** One for each arm of the file and each parent that it starts from. */
   readonly arms: readonly ArmResult[];
+  /** What was asked beforehand. */
+  readonly questions: readonly QuestionResult[];
   /** Sentences, most important first; computed, never hoped for. */
   readonly findings: readonly string[];
   /** Shell commands, in order, that make the same numbers again. */
   readonly commands: readonly string[];
   readonly seeds: readonly number[];
+}
+
+/** A dense model that arms start from. */
+export interface ParentResult {
+  /** Name in the study file; `parent` where it names one parent only. */
+  readonly id: string;
+  readonly label: string;
+  /** Folder, relative to the run folder where it lies inside it. */
+  readonly path: string;
+  /** Tokens this study trained it on; null for a parent that the user brought. */
+  readonly tokens: number | null;
+  readonly params: ParamTotals;
+  readonly loss: number;
+  /** Held-out loss while the parent was trained; empty for a parent that the user brought. */
+  readonly points: readonly LossPoint[];
+}
+
+/** A comparison that the study file names, with the numbers of every pair of runs. */
+export interface QuestionResult {
+  readonly ask: string;
+  readonly compare: string;
+  readonly with: string;
+  readonly measure: "loss" | "loss-at-equal-flops" | "start-loss" | "worst-loss" | "dead-experts" | "similarity";
+  readonly published: { readonly difference: number; readonly relative: boolean; readonly source: string } | null;
+  /** One for each parent and seed; a number that a run does not have (it diverged) is null. */
+  readonly pairs: readonly {
+    readonly parent: string;
+    readonly seed: number;
+    readonly a: number | null;
+    readonly b: number | null;
+  }[];
 }
 
 /** Parameters of a model. */
@@ -75,8 +100,12 @@ export interface Preservation {
 
 /** An arm with its runs. */
 export interface ArmResult {
-  /** `dense`, `coarse`, ...: the key in the recipe. */
+  /** `dense`, `coarse`, ...: the name in the file; with several parents `dense@small`. */
   readonly id: string;
+  /** The name in the file, with what a grid has set; the same for every parent. */
+  readonly arm: string;
+  /** Id of the parent. */
+  readonly parent: string;
   readonly label: string;
   readonly kind: "dense" | "upcycled" | "scratch";
   /** `E8G1T2`, or null for a dense arm. */
@@ -98,7 +127,10 @@ export interface ArmRun {
   readonly preservation: Preservation | null;
   /** Held-out loss; the first point is before the first step. */
   readonly points: readonly LossPoint[];
+  /** NaN, in JSON null, of a run that diverged. */
   readonly finalLoss: number;
+  /** What a run said that diverged; absent where it came to its end. */
+  readonly diverged?: string;
   readonly tokensPerSecond: number;
   readonly peakRssBytes: number;
   /** Load per expert, by MoE layer, as fractions of all assignments (each row sums to 1); empty for dense. */

@@ -1,10 +1,10 @@
 /**
  * Megatron-Core's names for the tensors of a decoder, and where each slot lies in them: another naming table beside
  * those of Hugging Face families. Source: NVIDIA/Megatron-LM@d98e8a64 (core 0.20.0), sharded_state_dict of
- * `core/transformer/{attention,mlp}.py`, `core/transformer/moe/{experts,router,shared_experts}.py` and
- * `core/models/gpt/gpt_layer_specs.py`. Pure.
+ * `core/transformer/{attention,multi_latent_attention,dot_product_attention,mlp}.py`,
+ * `core/transformer/moe/{experts,router,shared_experts}.py` and `core/models/gpt/gpt_layer_specs.py`. Pure.
  */
-import type { DecoderSpec, Ffn } from "../decoder/types.js";
+import type { DecoderSpec, Ffn, LatentAttention } from "../decoder/types.js";
 import { expertRows, stacked, type Placement, type RowRuns, type Share } from "./placement.js";
 import { slotsOf, type Slot, type SlotPart } from "./slots.js";
 
@@ -16,39 +16,50 @@ export interface MegatronKeys {
   readonly halves: "joined" | "separate";
   /** All experts in one tensor, or a key for each. */
   readonly experts: "stacked" | "separate";
-  /** Name of the norm before an MoE layer's FFN: the local modules' or Transformer Engine's. */
-  readonly moeNorm: "mlp.linear_fc1.layer_norm_" | "pre_mlp_layernorm.";
+  /** Whose modules named the norms: Megatron-Core's own or Transformer Engine's. */
+  readonly modules: "local" | "engine";
 }
 
 /** The keys that we write: stacked, or one for each layer where layers differ. */
 export function writtenKeys(spec: DecoderSpec): MegatronKeys {
   const layers = new Set(spec.layers.map(({ ffn }) => ffn.kind)).size > 1 ? "separate" : "stacked";
-  return { layers, halves: "joined", experts: "stacked", moeNorm: "mlp.linear_fc1.layer_norm_" };
+  return { layers, halves: "joined", experts: "stacked", modules: "local" };
 }
 
 /** The spelling that a checkpoint's keys follow. */
 export function keysFound(keys: Iterable<string>): MegatronKeys {
   const found = [...keys];
   const some = (pattern: RegExp): boolean => found.some((key) => pattern.test(key));
-  const layerNorm = some(/^decoder\.layers\.(\d+\.)?mlp\.linear_fc1\.layer_norm_weight$/);
-  const teNorm = some(/^decoder\.layers\.(\d+\.)?pre_mlp_layernorm\.weight$/);
   return {
     layers: some(/^decoder\.layers\.\d+\./) ? "separate" : "stacked",
     halves: some(/linear_fc1\.weight_w$/) ? "separate" : "joined",
     experts: some(/\.experts\.experts\.\d+\./) ? "separate" : "stacked",
-    // A dense layer among MoE layers has the first name whatever the modules.
-    moeNorm: teNorm && (!layerNorm || !holdsMoeNorm(found)) ? "pre_mlp_layernorm." : "mlp.linear_fc1.layer_norm_",
+    modules: isOfEngine(new Set(found)) ? "engine" : "local",
   };
 }
 
-/** Whether the norm of some MoE layer has the local modules' name. */
-function holdsMoeNorm(keys: readonly string[]): boolean {
-  const all = new Set(keys);
-  return keys.some((key) => {
+/** Whether norms have the names of Transformer Engine and not those of the local modules, which are preferred. */
+function isOfEngine(keys: ReadonlySet<string>): boolean {
+  for (const key of keys) {
+    // Latent attention: the norm of a latent is the projection's own.
+    if (/\.self_attention\.kv_layernorm\.weight$/.test(key)) return false;
+    if (/\.self_attention\.linear_kv_up_proj\.layer_norm_weight$/.test(key) && !keys.has(localLatentNorm(key)))
+      return true;
     const layer = /^(decoder\.layers\.(?:\d+\.)?)mlp\.router\.weight$/.exec(key)?.[1];
-    return layer !== undefined && all.has(`${layer}mlp.linear_fc1.layer_norm_weight`);
-  });
+    // A dense layer among MoE layers has the local name whatever the modules.
+    if (layer !== undefined && !keys.has(`${layer}self_attention.linear_kv_down_proj.weight`))
+      if (keys.has(`${layer}mlp.linear_fc1.layer_norm_weight`)) return false;
+  }
+  return [...keys].some(
+    (key) => /^decoder\.layers\.(\d+\.)?pre_mlp_layernorm\.weight$/.test(key) && !isLatentLayer(keys, key),
+  );
 }
+
+const localLatentNorm = (key: string): string =>
+  key.replace("linear_kv_up_proj.layer_norm_weight", "kv_layernorm.weight");
+
+const isLatentLayer = (keys: ReadonlySet<string>, norm: string): boolean =>
+  keys.has(norm.replace("pre_mlp_layernorm.weight", "self_attention.linear_kv_down_proj.weight"));
 
 /** A stored tensor of a Megatron checkpoint. */
 export interface MegatronTensor {
@@ -83,6 +94,7 @@ const inLayer: Readonly<Partial<Record<SlotPart, string>>> = {
   vBias: "self_attention.linear_qkv.bias",
   qNorm: "self_attention.q_layernorm.weight",
   kNorm: "self_attention.k_layernorm.weight",
+  sinks: "self_attention.core_attention.softmax_offset",
   o: "self_attention.linear_proj.weight",
   oBias: "self_attention.linear_proj.bias",
   router: "mlp.router.weight",
@@ -93,6 +105,38 @@ const inLayer: Readonly<Partial<Record<SlotPart, string>>> = {
   sharedDown: "mlp.shared_experts.linear_fc2.weight",
   sharedRouter: "mlp.shared_experts.gate_weight",
 };
+
+/** Multi-head latent attention. */
+const inLatentLayer: Readonly<Partial<Record<SlotPart, string>>> = {
+  inputNorm: "input_layernorm.weight",
+  qDown: "self_attention.linear_q_down_proj.weight",
+  kvDown: "self_attention.linear_kv_down_proj.weight",
+  kRope: "self_attention.linear_kv_down_proj.weight",
+  k: "self_attention.linear_kv_up_proj.weight",
+  v: "self_attention.linear_kv_up_proj.weight",
+  o: "self_attention.linear_proj.weight",
+};
+
+/** Norms of latents, by the modules that name them. */
+const latentNorms: Readonly<Record<MegatronKeys["modules"], Readonly<Partial<Record<SlotPart, string>>>>> = {
+  local: { qLatentNorm: "self_attention.q_layernorm.weight", kvLatentNorm: "self_attention.kv_layernorm.weight" },
+  engine: {
+    qLatentNorm: "self_attention.linear_q_up_proj.layer_norm_weight",
+    kvLatentNorm: "self_attention.linear_kv_up_proj.layer_norm_weight",
+  },
+};
+
+const ownNorm = "pre_mlp_layernorm.";
+const fusedNorm = "mlp.linear_fc1.layer_norm_";
+
+/**
+ * The name of the norm before an FFN. Local modules have a norm of their own, which usual attention saves under the
+ * fused name and latent attention under its own; Transformer Engine fuses the norm of dense layers alone.
+ */
+function ffnNormName(ffn: Ffn, isLatent: boolean, modules: MegatronKeys["modules"]): string {
+  if (modules === "engine") return ffn.kind === "moe" ? ownNorm : fusedNorm;
+  return isLatent ? ownNorm : fusedNorm;
+}
 
 const inFfn: Readonly<Partial<Record<SlotPart, string>>> = {
   gate: "linear_fc1.weight",
@@ -106,6 +150,7 @@ const inFfn: Readonly<Partial<Record<SlotPart, string>>> = {
 const columnParallel: ReadonlySet<SlotPart> = new Set(["o", "down", "sharedDown"]);
 const notParallel: ReadonlySet<SlotPart> = new Set([
   ...(["qNorm", "kNorm", "router", "routerBias", "routerCorrection", "sharedRouter", "oBias", "downBias"] as const),
+  ...(["qDown", "kvDown", "kRope", "qLatentNorm", "kvLatentNorm"] as const),
   ...(["inputNorm", "inputNormBias", "ffnNorm", "ffnNormBias", "finalNorm", "finalNormBias", "positions"] as const),
 ]);
 
@@ -121,16 +166,19 @@ interface InLayer extends Share {
   readonly halves: 1 | 2;
 }
 
-function nameInLayer({ at }: Slot, ffn: Ffn, keys: MegatronKeys): string | undefined {
-  const known = inLayer[at.part];
+function nameInLayer({ attn }: DecoderSpec, { at }: Slot, ffn: Ffn, keys: MegatronKeys): string | undefined {
+  const known = attn.latent === null ? inLayer[at.part] : latentName(attn.latent, at.part, keys);
   if (known !== undefined) return known;
-  if (at.part === "ffnNorm" || at.part === "ffnNormBias") {
-    const prefix = ffn.kind === "moe" ? keys.moeNorm : "mlp.linear_fc1.layer_norm_";
-    return prefix + (at.part === "ffnNorm" ? "weight" : "bias");
-  }
+  if (at.part === "ffnNorm" || at.part === "ffnNormBias")
+    return ffnNormName(ffn, attn.latent !== null, keys.modules) + (at.part === "ffnNorm" ? "weight" : "bias");
   const name = inFfn[at.part];
   if (name === undefined || at.expert === undefined) return name && `mlp.${name}`;
   return keys.experts === "stacked" ? `mlp.experts.experts.${name}` : `mlp.experts.experts.${at.expert}.${name}`;
+}
+
+function latentName({ queryRank }: LatentAttention, part: SlotPart, { modules }: MegatronKeys): string | undefined {
+  if (part === "q") return `self_attention.${queryRank === null ? "linear_q_proj" : "linear_q_up_proj"}.weight`;
+  return inLatentLayer[part] ?? latentNorms[modules][part] ?? inLayer[part];
 }
 
 /** For each group of queries with common keys and values: its queries, its key, its value. */
@@ -141,6 +189,30 @@ function attentionRows({ heads, kvHeads, headDim }: DecoderSpec["attn"], part: S
   return [kvHeads * period, { start, run, period }];
 }
 
+/** Each head's query; the latent and the key's rotary part; for each head the rest of its key, then its value. */
+function latentRows(
+  { heads, headDim, latent }: DecoderSpec["attn"],
+  part: SlotPart,
+): readonly [number, RowRuns] | null {
+  if (latent === null) return null;
+  const { kvRank, ropeDim, valueDim } = latent;
+  const key = headDim - ropeDim;
+  switch (part) {
+    case "q":
+      return [heads * headDim, { start: 0, run: headDim, period: headDim }];
+    case "kvDown":
+      return stacked([kvRank, ropeDim], 0);
+    case "kRope":
+      return stacked([kvRank, ropeDim], 1);
+    case "k":
+      return [heads * (key + valueDim), { start: 0, run: key, period: key + valueDim }];
+    case "v":
+      return [heads * (key + valueDim), { start: key, run: valueDim, period: key + valueDim }];
+    default:
+      return null;
+  }
+}
+
 const gates: ReadonlySet<SlotPart> = new Set(["gate", "gateBias", "sharedGate"]);
 const gatedParts: ReadonlySet<SlotPart> = new Set([...gates, "up", "upBias", "sharedUp"]);
 
@@ -148,6 +220,8 @@ const gatedParts: ReadonlySet<SlotPart> = new Set([...gates, "up", "upBias", "sh
 function rowsOf(spec: DecoderSpec, slot: Slot, ffn: Ffn, keys: MegatronKeys): readonly [number, RowRuns, 1 | 2] {
   const { part } = slot.at;
   const [own = 1] = slot.shape;
+  const latent = latentRows(spec.attn, part);
+  if (latent !== null) return [...latent, 1];
   if (/^[qkv](Bias)?$/.test(part)) return [...attentionRows(spec.attn, part), 1];
   if (gatedParts.has(part) && ffn.gated && keys.halves === "joined")
     return [...stacked([own, own], gates.has(part) ? 0 : 1), 2];
@@ -156,7 +230,7 @@ function rowsOf(spec: DecoderSpec, slot: Slot, ffn: Ffn, keys: MegatronKeys): re
 
 function placeInLayer(spec: DecoderSpec, slot: Slot, keys: MegatronKeys): InLayer | null {
   const { ffn } = spec.layers[slot.at.layer!]!;
-  const name = nameInLayer(slot, ffn, keys);
+  const name = nameInLayer(spec, slot, ffn, keys);
   if (name === undefined) return null;
   const [of, rows, halves] = rowsOf(spec, slot, ffn, keys);
   const isSplit = halves === 1 && keys.halves === "separate" && gatedParts.has(slot.at.part) && ffn.gated;
@@ -223,7 +297,8 @@ export function extraStates(spec: DecoderSpec, { layers: spelled }: MegatronKeys
     const isStacked = spelled === "stacked";
     const prefix = `decoder.layers.${isStacked ? "" : `${layer}.`}`;
     const shard = isStacked ? `shard_${layer}_${count}` : "shard_0_1";
-    for (const module of extraModules) names.push(`${prefix}${module}._extra_state/${shard}`);
+    const modules = spec.attn.latent === null ? extraModules : latentModules;
+    for (const module of modules) names.push(`${prefix}${module}._extra_state/${shard}`);
     if (ffn.kind === "dense") return;
     for (let expert = 0; expert < ffn.experts; expert++) {
       const own = isStacked ? `shard_${layer}.${expert}_${count}.${ffn.experts}` : `shard_${expert}_${ffn.experts}`;
@@ -234,23 +309,36 @@ export function extraStates(spec: DecoderSpec, { layers: spelled }: MegatronKeys
   return names;
 }
 
-const extraModules = [
-  "self_attention.linear_qkv",
+const sharedModules = [
   "self_attention.linear_proj",
   "self_attention.core_attention",
   "mlp.linear_fc1",
   "mlp.linear_fc2",
   "self_attention.q_layernorm",
-  "self_attention.k_layernorm",
   "pre_mlp_layernorm",
   "input_layernorm",
   "mlp.shared_experts.linear_fc1",
   "mlp.shared_experts.linear_fc2",
 ];
+const extraModules = ["self_attention.linear_qkv", "self_attention.k_layernorm", ...sharedModules];
+const latentModules = [
+  ...["q_proj", "q_down_proj", "q_up_proj", "kv_down_proj", "kv_up_proj"].map(
+    (name) => `self_attention.linear_${name}`,
+  ),
+  "self_attention.kv_layernorm",
+  ...sharedModules,
+];
 
-/** The second name under which the norm of an MoE layer is asked for, by Transformer Engine; null: no other. */
-export function otherNormName(key: string): string | null {
-  return key.includes(".mlp.linear_fc1.layer_norm_")
-    ? key.replace(".mlp.linear_fc1.layer_norm_", ".pre_mlp_layernorm.")
-    : null;
+/** Further names under which Transformer Engine asks for a tensor of ours, which has those of the local modules. */
+export function otherNames({ attn }: DecoderSpec, key: string): string[] {
+  const { local, engine } = latentNorms;
+  const pairs: readonly (readonly [string, string])[] =
+    attn.latent === null
+      ? [[`.${fusedNorm}`, `.${ownNorm}`]]
+      : [
+          [`.${ownNorm}`, `.${fusedNorm}`],
+          [local.qLatentNorm!, engine.qLatentNorm!],
+          [local.kvLatentNorm!, engine.kvLatentNorm!],
+        ];
+  return pairs.flatMap(([own, other]) => (key.includes(own) ? [key.replace(own, other)] : []));
 }

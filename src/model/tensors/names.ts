@@ -235,7 +235,10 @@ const graniteMoeSwa: NameTable = {
   },
 };
 
-const phimoe: NameTable = { parts: { ...mixtral.parts, ...layerNormBiases }, experts: mixtral.experts };
+const phimoe: NameTable = {
+  parts: { ...mixtral.parts, ...layerNormBiases, headBias: "lm_head.bias" },
+  experts: mixtral.experts,
+};
 
 const qwenMoe: NameTable = {
   parts: {
@@ -610,6 +613,14 @@ const gptj: NameTable = {
   experts: null,
 };
 
+const codegenFused = `${gpt2Layer}.attn.qkv_proj.weight`;
+
+/** Fused: `placement.ts` says which rows are whose. */
+const codegen: NameTable = {
+  parts: { ...gptj.parts, q: codegenFused, k: codegenFused, v: codegenFused },
+  experts: null,
+};
+
 const phi: NameTable = {
   parts: {
     ...llamaParts,
@@ -685,6 +696,7 @@ const tables: Readonly<Record<Family, NameTable>> = {
   opt,
   mpt,
   gptj,
+  codegen,
   phi,
   gpt_neo: gptNeo,
   gpt_bigcode: gpt2,

@@ -145,6 +145,15 @@ const gptNeox: Shares = ({ attn: { heads, headDim } }, slot) => {
   return storedRowsOf(slot, 3 * heads * headDim, { start: index * headDim, run: headDim, period: 3 * headDim });
 };
 
+/** modeling_codegen.py: of each quarter of the heads the rows of their queries, of their values, of their keys. */
+const codegen: Shares = ({ attn: { heads, headDim } }, slot) => {
+  const index = indexIn(["q", "v", "k"], slot);
+  if (index === -1) return null;
+  const quarter = (heads / 4) * headDim;
+  const [period, rows] = stacked([quarter, quarter, quarter], index);
+  return storedRowsOf(slot, 4 * period, rows);
+};
+
 /** modeling_falcon.py, modeling_gpt_bigcode.py: of each key head the rows of its queries, of itself, of its value. */
 const groupedRows: Shares = ({ attn: { heads, kvHeads, headDim } }, slot) => {
   const index = indexIn(["q", "k", "v", "qBias", "kBias", "vBias"], slot);
@@ -241,6 +250,7 @@ const sharesOf: Readonly<Partial<Record<Family, Shares>>> = {
   glm: gateUpRows,
   glm4: gateUpRows,
   gpt_neox: gptNeox,
+  codegen,
   apertus,
   falcon: groupedRows,
   gpt_bigcode: groupedRows,
@@ -276,6 +286,18 @@ export function placements(spec: DecoderSpec, form: NameForm = "files"): Placeme
     if (share !== null) return names.map((name) => ({ slot, name, first: 0, count, ...share }));
     return names.map((name, i) => ({ slot, name, shape: [count, ...rest], first: i * count, count, layout: null }));
   });
+}
+
+/**
+ * The same place where its tensor of packed experts is stored the other way round, [experts, in, out]; as it is where
+ * the stored shape is the usual one.
+ */
+export function inTurnedExperts(place: Placement, stored: readonly number[]): Placement {
+  const { shape, layout } = place;
+  const [experts = 0, rows = 0, columns = 0] = shape;
+  const isTurned = shape.length === 3 && rows !== columns && [experts, columns, rows].join() === stored.join();
+  if (!isTurned || layout === null) return place;
+  return { ...place, shape: stored, layout: { ...layout, rowStride: 1, columnStride: rows } };
 }
 
 /** The stored tensors by name, in write order, each with the slots that lie in it. */

@@ -5,6 +5,7 @@ import { css } from "../page/css.js";
 import { escapeHtml } from "../page/escape.js";
 import { factsAndCommand, pageSection, renderPage, type ReportAssets } from "../page/shell.js";
 import { framedTable } from "../page/table.js";
+import { fitAnswer } from "./law-answer.js";
 import { lawScript } from "./law-script.js";
 import { lawCharts, type Chart, type LawResult } from "./law-view.js";
 
@@ -27,10 +28,16 @@ export function renderLawHtml(result: LawResult, assets: ReportAssets): string {
 /** Paths and formulas break where they must; a tile's word stays whole on a narrow screen. */
 const lawStyle = css`
   .facts em,
-  .answer code,
+  .formula code,
   .facts-list dd {
     overflow-wrap: anywhere;
     white-space: normal;
+  }
+  .formula {
+    margin: 1rem 0 0;
+  }
+  #parameters td:nth-last-child(2) {
+    min-width: 13rem;
   }
   @media (max-width: 30rem) {
     .tiles b {
@@ -65,13 +72,16 @@ function sections(result: LawResult, charts: readonly Chart[]): string[] {
 const warningList = (warnings: readonly string[]): string =>
   `<ul class="findings">${warnings.map((text) => `<li>${escapeHtml(text)}</li>`).join("")}</ul>`;
 
-function header({ fit, points, file }: LawResult): string {
-  const { title, formula } = fit.law;
-  const facts = [`${grouped(points.n)} points`, escapeHtml(file)].map((fact) => `<em>${fact}</em>`);
+function header(result: LawResult): string {
+  const { title, formula } = result.fit.law;
+  const { headline, prediction, doubts } = fitAnswer(result);
+  const answer = prediction === "" ? doubts : `${prediction} ${doubts}`;
+  const facts = [`${grouped(result.points.n)} points`, escapeHtml(result.file)].map((fact) => `<em>${fact}</em>`);
   return `<header>
-  <p class="kicker">Scaling law</p>
-  <h1>${escapeHtml(title.charAt(0).toUpperCase() + title.slice(1))}</h1>
-  <p class="answer"><code>${escapeHtml(formula)}</code></p>
+  <p class="kicker">Scaling law: ${escapeHtml(title)}</p>
+  <h1>${escapeHtml(headline)}</h1>
+  <p class="answer">${escapeHtml(answer)}</p>
+  <p class="formula"><code>${escapeHtml(formula)}</code></p>
   <p class="facts">${facts.join(' <span aria-hidden="true">·</span> ')}</p>
 </header>`;
 }

@@ -4,6 +4,8 @@ import type { Fit } from "../../laws/fitting/fit.js";
 import type { Criteria, Quality } from "../../laws/fitting/compare.js";
 import type { BootstrapInterval } from "../../laws/fitting/bootstrap.js";
 import type { Interval, Profile } from "../../laws/fitting/profile.js";
+import type { Misfit } from "../../laws/fitting/misfit.js";
+import type { Rival } from "../../laws/fitting/rivals.js";
 import type { Points } from "../../laws/forms/types.js";
 import { indices, rounded, sample, type Chart } from "./chart.js";
 import { partsOf } from "./law-part.js";
@@ -30,7 +32,15 @@ export interface LawResult {
     readonly bootstrap: BootstrapInterval | null;
     /** Where the loss of a new training run lies. */
     readonly newRun: Interval;
+    /** How far the place lies outside of the points; empty inside. */
+    readonly warnings: readonly unknown[];
   }[];
+  /** Whether the residuals hold a pattern; null where there are too few points to say. */
+  readonly misfit: Pick<Misfit, "isFlagged"> | null;
+  /** Points far from the fit. */
+  readonly outliers: readonly unknown[];
+  /** Other forms over the same columns. */
+  readonly rivals: readonly { readonly law: string; readonly verdict: Rival["verdict"] }[];
   /** Training runs that the points come from, and how alike those of one are. */
   readonly noise: { readonly runs: number | null; readonly correlation: number | null };
   readonly comparison: readonly Criteria[];

@@ -107,17 +107,15 @@ const base = css`
     text-wrap: pretty;
   }
   .facts {
+    display: flex;
+    flex-wrap: wrap;
+    row-gap: 0.1rem;
     margin: 1.2rem 0 0;
     color: var(--muted);
     font-size: 0.92rem;
   }
   .facts span {
     margin: 0 0.3em;
-  }
-  .facts {
-    display: flex;
-    flex-wrap: wrap;
-    row-gap: 0.1rem;
   }
   .facts > :not(span) {
     white-space: nowrap;
@@ -455,28 +453,6 @@ const charts = css`
   .plot .u-select {
     background: color-mix(in srgb, var(--accent) 16%, transparent);
   }
-  .readout {
-    display: flex;
-    flex-wrap: wrap;
-    gap: 0.15rem 1.1rem;
-    margin: 0.35rem 0 0;
-    padding: 0 0 0 0.2rem;
-    list-style: none;
-    font-size: 0.82rem;
-    line-height: 1.5;
-    font-variant-numeric: tabular-nums;
-  }
-  .readout li:first-child {
-    flex-basis: 100%;
-    color: var(--muted);
-  }
-  .readout b {
-    margin-left: 0.4em;
-    font-weight: 620;
-  }
-`;
-
-const loadMaps = css`
   .scale {
     display: flex;
     flex-wrap: wrap;
@@ -495,125 +471,24 @@ const loadMaps = css`
     margin-right: 0.4rem;
     vertical-align: -0.06rem;
   }
-  .maps {
-    display: grid;
-    grid-template-columns: repeat(2, minmax(0, 1fr));
-    gap: 2rem 2.25rem;
-    grid-auto-flow: dense;
-  }
-  .map:has(.many) {
-    grid-column: 1 / -1;
-  }
-  .map-controls {
+  .readout {
     display: flex;
-    align-items: center;
-    gap: 0.75rem;
-    margin-bottom: 0.6rem;
-    font-size: 0.84rem;
-  }
-  .map-controls input {
-    flex: 1 1 8rem;
-    min-width: 4rem;
-    max-width: 22rem;
-    accent-color: var(--accent);
-  }
-  .map-controls output {
-    min-width: 6em;
-    font-variant-numeric: tabular-nums;
-  }
-  .row {
-    display: flex;
-    align-items: center;
-    gap: 0.5rem;
-    margin-bottom: 3px;
-    font-size: 0.78rem;
-    color: var(--muted);
-    font-variant-numeric: tabular-nums;
-  }
-  .layer {
-    flex: 0 0 1.3rem;
-    text-align: right;
-  }
-  .busiest {
-    flex: 0 0 2.7rem;
-  }
-  .numbers {
-    align-items: end;
-    margin-bottom: 1px;
-    font-size: 0.7rem;
-    line-height: 1.2;
-  }
-  .numbers .group span {
-    flex: 1 1 0;
-    min-width: 0;
-    white-space: nowrap;
-  }
-  .numbers .layer {
-    font-size: 0.7rem;
-  }
-  .cells {
-    display: flex;
-    flex: 1 1 0;
-    min-width: 0;
-    gap: 3px;
-  }
-  .many .cells {
-    gap: clamp(2px, 0.55vw, 7px);
-  }
-  .group {
-    display: flex;
-    flex: var(--n) 1 0;
-    min-width: 0;
-    gap: 2px;
-  }
-  .many .group {
-    gap: 1px;
-  }
-  .group .cell {
-    flex: 1 1 0;
-    min-width: 0;
-    height: 1.65rem;
-  }
-  .cell {
-    border-radius: 2px;
-    print-color-adjust: exact;
-    -webkit-print-color-adjust: exact;
-  }
-  .many .cell {
-    border-radius: 1px;
-  }
-  .l0 {
-    background: var(--page);
-    box-shadow: inset 0 0 0 1.5px var(--ink);
-  }
-`;
-
-const loadColours = [1, 2, 3, 4, 5, 6, 7].map((step) => `.l${step} { background: var(--l${step}); }`).join(" ");
-
-const mapReadouts = css`
-  .map-readout {
-    margin: 0.45rem 0 0 1.8rem;
+    flex-wrap: wrap;
+    gap: 0.15rem 1.1rem;
+    margin: 0.35rem 0 0;
+    padding: 0 0 0 0.2rem;
+    list-style: none;
     font-size: 0.82rem;
+    line-height: 1.5;
+    font-variant-numeric: tabular-nums;
   }
-  @media (max-width: 44rem) {
-    .maps {
-      grid-template-columns: minmax(0, 1fr);
-    }
-    .many .numbers {
-      display: none;
-    }
-    .many .cells {
-      flex-wrap: wrap;
-    }
-    .many .group {
-      flex: 1 0 21%;
-    }
-    .many .group .cell {
-      height: 1.1rem;
-    }
-    .many .row {
-      margin-bottom: 9px;
-    }
+  .readout li:first-child {
+    flex-basis: 100%;
+    color: var(--muted);
+  }
+  .readout b {
+    margin-left: 0.4em;
+    font-weight: 620;
   }
 `;
 
@@ -636,7 +511,6 @@ const print = css`
       margin-bottom: 1.5rem;
     }
     .controls,
-    .map-controls,
     button {
       display: none !important;
     }
@@ -680,11 +554,6 @@ const print = css`
       white-space: pre-wrap;
     }
   }
-  @media (prefers-reduced-motion: no-preference) {
-    .cell {
-      transition: background-color 0.12s linear;
-    }
-  }
 `;
 
 /** A rule for each mode: light, and dark on screens that ask for it. Print stays light. */
@@ -696,6 +565,5 @@ function modes(): string {
 
 /** The style sheet that all pages share. */
 export function pageStyle(): string {
-  const maps = [loadMaps, loadColours, mapReadouts];
-  return [modes(), base, swatches, tiles, tables, charts, ...maps, print].join("\n");
+  return [modes(), base, swatches, tiles, tables, charts, print].join("\n");
 }

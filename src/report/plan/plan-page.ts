@@ -59,6 +59,20 @@ const style = css`
     white-space: pre-wrap;
     overflow-wrap: anywhere;
   }
+  .kicker span {
+    text-transform: none;
+  }
+  .because {
+    max-width: 74ch;
+    margin: 1rem 0 0;
+    padding-left: 1.1rem;
+    color: var(--muted);
+    font-size: 0.95rem;
+    text-wrap: pretty;
+  }
+  .because:empty {
+    display: none;
+  }
   .views {
     display: grid;
     grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr));
@@ -218,9 +232,10 @@ function backtest(place: (id: string) => string, live: PlanSections): string {
 
 function header(live: PlanSections): string {
   return `<header>
-  <p class="kicker">Upcycling plan</p>
-  <h1 data-live="name">${live.name ?? ""}</h1>
+  <p class="kicker">Upcycling plan for <span data-live="name">${live.name ?? ""}</span></p>
+  <h1 data-live="headline">${live.headline ?? ""}</h1>
   <p class="answer" data-live="answer">${live.answer ?? ""}</p>
+  <ul class="because" data-live="because">${live.because ?? ""}</ul>
   <p class="facts" data-live="facts">${live.facts ?? ""}</p>
 </header>
 <section aria-label="Key numbers"><dl class="tiles" data-live="tiles">${live.tiles ?? ""}</dl></section>`;

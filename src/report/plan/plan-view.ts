@@ -16,7 +16,7 @@ import type { ArmPlan, PlanRequest } from "../../laws/planner/plan-types.js";
 import { escapeHtml } from "../page/escape.js";
 import { framedTable } from "../page/table.js";
 import { comparisonSources, memorySums, planTables, type PlanTable } from "./plan-tables.js";
-import { budgetWords, orNone, planAnswer, splitWords } from "./plan-words.js";
+import { answerWords, budgetWords, capital, orNone, splitWords } from "./plan-words.js";
 import { viewSection } from "./view-sections.js";
 
 /** Markup by the name in `data-live`. */
@@ -58,12 +58,14 @@ export function planSections(plan: Plan, views: PlanViews | null): PlanSections 
   );
   const paragraphs = (texts: readonly string[]): string =>
     texts.map((text) => `<p class="note">${escapeHtml(text)}</p>`).join("");
+  const { headline, sentences } = answerWords(plan);
+  const [first = "", ...because] = sentences;
   return {
     ...tables,
     name: escapeHtml(plan.name),
-    answer: planAnswer(plan)
-      .map((text, i) => (i === 0 ? escapeHtml(text) : `<span class="muted">${escapeHtml(text)}</span>`))
-      .join(" "),
+    headline: escapeHtml(headline),
+    answer: escapeHtml(capital(first)),
+    because: because.map((text) => `<li>${escapeHtml(text)}</li>`).join(""),
     facts: facts(plan)
       .map((text) => `<em>${escapeHtml(text)}</em>`)
       .join(' <span aria-hidden="true">·</span> '),
@@ -213,8 +215,10 @@ export function planChart({ coefficients, seed, level }: PlanRequest, plan: Plan
   });
   const dots = armDots(plan).map((dot) => ({ ...dot, y: round(dot.y) }));
   const bottom = Math.min(...lines.flatMap(({ low: lows, values }) => lows ?? values));
-  // A mixture from scratch starts far above the others: its beginning may lie above the picture.
-  const top = parentLoss + 0.45 * (parentLoss - bottom);
+  // A mixture from scratch starts far above the others: its beginning may lie above the picture, its dots do not.
+  const started = lines.filter((_, i) => i !== tones.scratch).flatMap(({ high: highs, values }) => highs ?? values);
+  const needed = Math.max(...started, ...dots.map(({ y }) => y));
+  const top = Math.max(parentLoss + 0.45 * (parentLoss - bottom), needed + 0.2 * (needed - bottom));
   return {
     x,
     parent: round(parentLoss),

@@ -23,20 +23,39 @@ export function budgetWords({ tokens, gpuHours, money, days }: PlanBudget, curre
   return parts.length === 1 ? at(parts, 0) : `the least of ${parts.join(", ")}`;
 }
 
+/** The answer: what to do in a few words, and the sentences behind it, of which the first has both comparisons. */
+interface AnswerWords {
+  readonly headline: string;
+  readonly sentences: readonly string[];
+}
+
+/** The answer to a plan, headline and sentences. */
+export function answerWords(plan: Plan): AnswerWords {
+  const { answer, arms, main } = plan;
+  if (plan.moeParent) return { headline: "Costs only", sentences: [costWords(plan)] };
+  if (answer === null) {
+    const concerned = arms.filter(({ recipe }) => recipe === null || recipe === main);
+    const out = concerned.filter(({ loss }) => loss === null).map(({ label }) => label);
+    const sentence = `${out.join(", ")} cannot be trained on this hardware within this budget.`;
+    return { headline: "No answer", sentences: [sentence] };
+  }
+  const [headline, ...sentences] =
+    answer.verdict === "open"
+      ? [
+          "No verdict",
+          openWords(answer, plan),
+          ordersWords(answer),
+          whyOpen(answer, plan),
+          narrowingWords(answer, plan),
+        ]
+      : [verdictHeadline(answer), verdictWords(answer, plan), budgetWordsOf(plan), certaintyWords(plan)];
+  return { headline, sentences: [...sentences, backtestWords(plan)].filter((text) => text !== "") };
+}
+
 /** The answer in a few sentences, the first of which says what to do and both comparisons behind it. */
 export function planAnswer(plan: Plan): readonly string[] {
-  const { answer, arms, main } = plan;
-  if (plan.moeParent) return [costWords(plan)];
-  const concerned = arms.filter(({ recipe }) => recipe === null || recipe === main);
-  if (answer === null) {
-    const out = concerned.filter(({ loss }) => loss === null).map(({ label }) => label);
-    return [`No answer: ${out.join(", ")} cannot be trained on this hardware within this budget.`];
-  }
-  const sentences =
-    answer.verdict === "open"
-      ? [openWords(answer, plan), ordersWords(answer), whyOpen(answer, plan), narrowingWords(answer, plan)]
-      : [verdictWords(answer, plan), budgetWordsOf(plan), certaintyWords(plan)];
-  return [...sentences, backtestWords(plan)].filter((text) => text !== "");
+  const { headline, sentences } = answerWords(plan);
+  return [`${headline}: ${at(sentences, 0)}`, ...sentences.slice(1)];
 }
 
 /** What an MoE parent costs: nothing else can be said of it. */
@@ -46,8 +65,11 @@ function costWords({ name, arms, currency }: Plan): string {
       ? `${label} does not fit`
       : `${label} takes ${duration(seconds)} and ${orNone(money, compact)} ${currency} for ${compact(tokens)} tokens`,
   );
-  return `Costs only, because no law is about an MoE that is trained on: of ${name}, ${costs.join("; ")}.`;
+  return `no law is about an MoE that is trained on; of ${name}, ${costs.join("; ")}.`;
 }
+
+/** The words with a capital first letter. */
+export const capital = (words: string): string => words.charAt(0).toUpperCase() + words.slice(1);
 
 const size3 = (nats: number): string => fixed(Math.abs(nats), 3);
 const side = (nats: number): string => (nats < 0 ? "below" : "above");
@@ -77,25 +99,32 @@ const leads: Readonly<Record<ArmId, string>> = {
   scratch: "start from scratch",
 };
 
-/** What to do where a law answers, and how the upcycled model stands to both others. */
+/** Whether the upcycled model and the one from scratch are alike, and both ahead of the dense one. */
+const isTied = ({ equalTokens, equalFlops, scratch }: Answer): boolean =>
+  scratch.verdict === "tie" && equalTokens.verdict === "lower" && equalFlops.verdict === "lower";
+
+/** What to do where a law answers. */
+function verdictHeadline(answer: Answer): string {
+  const names = answer.ahead.map((id) => leads[id]).join(" or ");
+  const close = answer.ahead.length > 1 && !isTied(answer) ? ", too close to call" : "";
+  return `${capital(names)}${close}`;
+}
+
+/** How the upcycled model stands to both others where a law answers. */
 function verdictWords(answer: Answer, plan: Plan): string {
-  const { ahead, equalTokens, equalFlops, scratch } = answer;
-  const names = ahead.map((id) => leads[id]).join(" or ");
-  const lead = names.charAt(0).toUpperCase() + names.slice(1);
+  const { equalTokens, equalFlops, scratch } = answer;
   const tokens = compact(equalTokens.one.tokens);
   const flops = `at equal FLOPs (dense with ${compact(equalFlops.other.tokens)})`;
   const upcycled = `upcycled ${plan.main ?? ""}`;
-  const isTied = scratch.verdict === "tie" && equalTokens.verdict === "lower" && equalFlops.verdict === "lower";
-  if (isTied) {
+  if (isTied(answer)) {
     return (
-      `${lead}: after ${tokens} tokens ${upcycled} = from scratch within ${within(scratch.difference)} nats, both ` +
+      `after ${tokens} tokens ${upcycled} = from scratch within ${within(scratch.difference)} nats, both ` +
       `${size3(equalTokens.difference)} below continued dense at equal tokens and ${size3(equalFlops.difference)} ` +
       `below it ${flops}.`
     );
   }
-  const close = ahead.length > 1 ? ", too close to call" : "";
   return (
-    `${lead}${close}: after ${tokens} tokens ${upcycled} is ${standing(equalTokens)} continued dense at equal tokens ` +
+    `after ${tokens} tokens ${upcycled} is ${standing(equalTokens)} continued dense at equal tokens ` +
     `and ${standing(equalFlops)} it ${flops}, and ${standing(scratch)} a mixture from scratch.`
   );
 }
@@ -117,7 +146,7 @@ function openWords({ equalTokens, equalFlops }: Answer, { main }: Plan): string 
   const published = equalTokens.basis === "published";
   const subject = published ? "published comparisons put" : "the laws put";
   return (
-    `No verdict: ${subject} upcycled ${main ?? ""} ${standing(equalTokens)} continued dense at equal tokens ` +
+    `${subject} upcycled ${main ?? ""} ${standing(equalTokens)} continued dense at equal tokens ` +
     `(${tokens}) and ${standing(equalFlops)} it at equal FLOPs (dense with ${compact(equalFlops.other.tokens)}).`
   );
 }

@@ -5,11 +5,20 @@
  */
 import { at } from "../../base/at.js";
 import { compact, fixed, percent, significant } from "../../base/format.js";
+import { answerFindings } from "./answers.js";
 import { bothComparisons, comparisonSentence, verdictWords } from "./comparison-sentence.js";
 import { healthFindings } from "./health-findings.js";
-import type { ArmResult, StudyResult } from "../../model/results/result.js";
+import type { ArmResult, ParentResult, StudyResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
-import { chanceOfSeparateRanges, compareArms, firstReach, reached, recipeShape, spread } from "./statistics.js";
+import {
+  chanceOfSeparateRanges,
+  compareArms,
+  firstReach,
+  parentOf,
+  reached,
+  recipeShape,
+  spread,
+} from "./statistics.js";
 import { armName, joinedByAnd, lossWithRange, nats, plural } from "./wording.js";
 
 /** What a study has measured, before it is put into words. */
@@ -17,19 +26,28 @@ type Measurements = Omit<StudyResult, "findings">;
 
 /** The findings of a study, a sentence each or a few that belong together. */
 export function findings(result: Measurements): string[] {
-  const dense = result.arms.find((arm) => arm.kind === "dense") ?? null;
-  const scratch = result.arms.find((arm) => arm.kind === "scratch") ?? null;
-  const upcycled = byFinalLoss(result.arms.filter((arm) => arm.kind === "upcycled"));
   return [
-    ...againstDense(upcycled, dense),
-    ...againstScratch(upcycled, scratch, result.parent.tokens),
-    ...coarseAgainstFine(upcycled),
+    ...answerFindings(result),
+    ...result.parents.flatMap((parent) => armFindings(result, parent)),
     ...finalLosses(result),
-    ...againstParent(result),
+    ...againstParents(result),
     ...healthFindings(result.arms),
-    ...cost(result.arms, dense),
+    ...result.parents.flatMap(({ id }) => cost(result.arms.filter(({ parent }) => parent === id))),
     ...seedMeaning(result),
     ...scale(result),
+  ];
+}
+
+/** How the arms of one parent did beside each other. */
+function armFindings({ arms }: Measurements, { id, tokens }: ParentResult): string[] {
+  const own = arms.filter(({ parent }) => parent === id);
+  const dense = own.find((arm) => arm.kind === "dense") ?? null;
+  const scratch = own.find((arm) => arm.kind === "scratch") ?? null;
+  const upcycled = byFinalLoss(own.filter((arm) => arm.kind === "upcycled"));
+  return [
+    ...againstDense(upcycled, dense),
+    ...againstScratch(upcycled, scratch, tokens),
+    ...coarseAgainstFine(upcycled),
   ];
 }
 
@@ -136,9 +154,9 @@ function seedCounts(arms: readonly ArmResult[]): string {
 /**
  * A sentence for each arm that ended above the parent: further training did not help, or scratch did not get so far.
  */
-function againstParent(result: Measurements): string[] {
-  const parent = result.parent.loss;
+function againstParents(result: Measurements): string[] {
   return result.arms.flatMap((arm) => {
+    const parent = parentOf(result, arm).loss;
     const loss = spread(arm.runs.map((run) => run.finalLoss));
     if (loss === null || loss.mean <= parent) return [];
     const above = `${nats(loss.mean - parent)} above the parent's ${fixed(parent)}`;
@@ -148,8 +166,9 @@ function againstParent(result: Measurements): string[] {
   });
 }
 
-function cost(arms: readonly ArmResult[], dense: ArmResult | null): string[] {
-  if (dense === null || dense.runs.length === 0) return [];
+function cost(arms: readonly ArmResult[]): string[] {
+  const dense = arms.find((arm) => arm.kind === "dense");
+  if (dense === undefined || dense.runs.length === 0) return [];
   const tokensPerSecond = (arm: ArmResult): number => meanOf(arm.runs.map((run) => run.tokensPerSecond));
   const memory = (arm: ArmResult): number => Math.max(...arm.runs.map((run) => run.peakRssBytes));
   const parts = arms
@@ -191,8 +210,9 @@ const smallestPublished = { params: 2e9, tokens: 1e11 };
 
 function scale(result: Measurements): string[] {
   const tokens = Math.max(0, ...result.arms.map((arm) => reached(arm, "tokens") ?? 0));
-  const params = result.parent.params.total;
-  const passes = (tokens + (result.parent.tokens ?? 0)) / result.text.trainTokens;
+  const largest = result.parents.reduce((a, b) => (b.params.total > a.params.total ? b : a));
+  const params = largest.params.total;
+  const passes = (tokens + (largest.tokens ?? 0)) / result.text.trainTokens;
   const sentences = [
     `Scale: a parent of ${compact(params)} parameters and ${compact(tokens)} further tokens per arm ` +
       (`(${significant(tokens / params, 2)} per parameter), judged on ${compact(result.text.judgedTokens)} ` +
@@ -208,7 +228,7 @@ function scale(result: Measurements): string[] {
     );
   }
   if (passes > 1.05) {
-    const parentPart = result.parent.tokens === null ? "" : ", the parent's training included";
+    const parentPart = largest.tokens === null ? "" : ", the parent's training included";
     sentences.push(
       `The training text was read about ${significant(passes, 2)} times${parentPart}, so part of what was ` +
         "learnt may be this text by heart.",

@@ -1,6 +1,7 @@
 /** The study as one HTML file that opens without a network. */
 import type { StudyResult } from "../../model/results/result.js";
 import { renderPage, type ReportAssets } from "../page/shell.js";
+import { loadMapStyle } from "./load-map-style.js";
 import { pageScript } from "./script-page.js";
 import {
   armsSection,
@@ -9,6 +10,7 @@ import {
   header,
   lossSection,
   preservationSection,
+  questionsSection,
   reproduceSection,
   setupSection,
   tiles,
@@ -26,6 +28,7 @@ export function renderHtml(result: StudyResult, assets: ReportAssets): string {
       header(result),
       tiles(result, data),
       findingsSection(result),
+      questionsSection(result),
       lossSection(result),
       preservationSection(result),
       expertsSection(data),
@@ -34,6 +37,7 @@ export function renderHtml(result: StudyResult, assets: ReportAssets): string {
       reproduceSection(result),
     ],
     data,
+    style: loadMapStyle,
     script: pageScript,
   };
   return renderPage(page, assets);

@@ -9,24 +9,29 @@ import type { ArmView, ReportData } from "./view.js";
 import { loadSteps } from "./view.js";
 
 /** Class of a cell: how many of `loadSteps` its share (1 = equal) reaches. The page's script computes the same. */
-function loadClass(share: number): number {
+export function loadClass(share: number): number {
   return loadSteps.filter((step) => share >= step).length;
 }
 
 /** The maps of all MoE arms with their legend; empty for a study without them. */
 export function loadSection(data: ReportData): string {
   const maps = data.arms.map((arm, index) => loadMap(arm, index)).join("");
-  return maps === "" ? "" : `${legend()}<div class="maps">${maps}</div>`;
+  return maps === "" ? "" : `${loadLegend()}<div class="maps">${maps}</div>`;
 }
 
-function legend(): string {
-  const names = loadSteps.map((step, index) => (index === 0 ? `dead (< ${step})` : `${loadSteps[index - 1]}–${step}`));
+const equalShare = "times an equal share";
+
+/** The colour scale of multiples; `what` says of what. */
+export function loadLegend(what = equalShare): string {
+  const names = loadSteps.map((step, index) =>
+    index === 0 ? `${what === equalShare ? "dead " : ""}(< ${step})` : `${loadSteps[index - 1]}–${step}`,
+  );
   const items = [...names, `≥ ${loadSteps.at(-1)}`].map(
     (name, index) => `<li><i class="cell l${index}"></i>${name}</li>`,
   );
   return (
     `<ul class="scale" aria-label="Colour scale: load as a multiple of an equal ` +
-    `share">${items.join("")}<li>times an equal share</li></ul>`
+    `share">${items.join("")}<li>${what}</li></ul>`
   );
 }
 

@@ -5,9 +5,10 @@ import { escapeHtml } from "../page/escape.js";
 import { factRows, pageSection } from "../page/shell.js";
 import { byFinalLoss } from "./findings.js";
 import { loadSection } from "./load-map.js";
-import type { ArmResult, StudyResult } from "../../model/results/result.js";
-import { compareArms, spread, type ArmComparison } from "./statistics.js";
-import { armsTable, lossTable, preservationTable, seedsTable } from "./tables.js";
+import { resultTables } from "./result-tables.js";
+import type { ArmResult, ParentResult, StudyResult } from "../../model/results/result.js";
+import { compareArms, mainParent, spread, type ArmComparison } from "./statistics.js";
+import { armsTable, htmlTable, lossTable, preservationTable, seedsTable } from "./tables.js";
 import type { ReportData } from "./view.js";
 import { plural } from "./wording.js";
 
@@ -39,11 +40,17 @@ interface Tile {
 /** The key numbers: final losses and the differences between the best upcycled arm and the dense one. */
 export function tiles(result: StudyResult, data: ReportData): string {
   const toneOf = (arm: ArmResult): number => at(data.arms, result.arms.indexOf(arm)).tone;
-  const dense = result.arms.find((arm) => arm.kind === "dense");
-  const scratch = result.arms.find((arm) => arm.kind === "scratch");
-  const best = byFinalLoss(result.arms.filter((arm) => arm.kind === "upcycled"))[0];
+  const parent = mainParent(result);
+  const own = result.arms.filter((arm) => arm.parent === parent.id);
+  const dense = own.find((arm) => arm.kind === "dense");
+  const scratch = own.find((arm) => arm.kind === "scratch");
+  const best = byFinalLoss(own.filter((arm) => arm.kind === "upcycled"))[0];
   const allTiles: Tile[] = [
-    { name: "Parent", value: fixed(result.parent.loss), note: `${compact(result.parent.params.total)} parameters` },
+    {
+      name: "Parent",
+      value: fixed(mainParent(result).loss),
+      note: `${compact(mainParent(result).params.total)} parameters`,
+    },
   ];
   for (const arm of [dense, best, scratch]) {
     if (arm !== undefined) allTiles.push(lossTile(arm, toneOf(arm)));
@@ -117,10 +124,19 @@ function sentence(text: string): string {
   return escapeHtml(text.replace(/(\de)-(\d)/g, "$1\u2011$2").replace(/ %/g, "\u00a0%"));
 }
 
+/** The questions of the study with their answers; empty without any. */
+export function questionsSection(result: StudyResult): string {
+  const table = resultTables(result).find(({ id }) => id === "questions");
+  if (table === undefined) return "";
+  const columns = table.headings.map((heading, index) => ({ heading, number: index >= table.texts }));
+  const rows = table.rows.map((row) => row.map(escapeHtml));
+  return pageSection("questions", "What was asked", htmlTable(table.caption, columns, rows));
+}
+
 /** The charts of the loss, and a table in their place where scripts do not run. */
 export function lossSection(result: StudyResult): string {
   const parent =
-    result.parent.points.length === 0
+    mainParent(result).points.length === 0
       ? ""
       : `<label><input type="checkbox" id="with-parent"> count the parent's training</label>`;
   const body = `
@@ -144,7 +160,8 @@ ${lossNote(result)}
   return pageSection("loss", "Loss", body);
 }
 
-function lossNote({ parent }: StudyResult): string {
+function lossNote(result: StudyResult): string {
+  const parent = mainParent(result);
   const lines =
     "Lines are means over the seeds, bands run from the lowest to the highest seed, and the dashed line is the parent";
   const hands =
@@ -218,19 +235,19 @@ export function armsSection(result: StudyResult): string {
 type Facts = readonly (readonly [name: string, text: string])[];
 
 /** What the study was made with: its parent, its text and the machine. */
-export function setupSection({ parent, text, environment }: StudyResult): string {
+export function setupSection({ parents, text, environment }: StudyResult): string {
   const groups: readonly (readonly [title: string, facts: Facts])[] = [
-    ["Parent", parentFacts(parent)],
+    ...parents.map((parent) => [parents.length === 1 ? "Parent" : `Parent ${parent.id}`, parentFacts(parent)] as const),
     ["Text", textFacts(text)],
     ["Machine", machineFacts(environment)],
   ];
   const columns = groups.map(
-    ([title, facts]) => `<div><h3>${title}</h3><dl class="facts-list">${factRows(facts)}</dl></div>`,
+    ([title, facts]) => `<div><h3>${escapeHtml(title)}</h3><dl class="facts-list">${factRows(facts)}</dl></div>`,
   );
   return pageSection("setup", "Parent, text and machine", `<div class="columns">${columns.join("")}</div>`);
 }
 
-function parentFacts({ label, params, tokens, points, path }: StudyResult["parent"]): Facts {
+function parentFacts({ label, params, tokens, points, path }: ParentResult): Facts {
   const work = points.at(-1)?.flops;
   const origin = tokens === null ? "brought by the user" : `trained here on ${compact(tokens)} tokens`;
   return [

@@ -4,7 +4,22 @@
  * missing.
  */
 import { at, entryOf } from "../../base/at.js";
-import { deadShare, type ArmResult, type ArmRun, type LossPoint } from "../../model/results/result.js";
+import {
+  deadShare,
+  type ArmResult,
+  type ArmRun,
+  type LossPoint,
+  type ParentResult,
+  type StudyResult,
+} from "../../model/results/result.js";
+
+/** The parent that an arm started from. Throws RangeError for a result without it. */
+export function parentOf({ parents }: Pick<StudyResult, "parents">, { parent }: ArmResult): ParentResult {
+  return entryOf(new Map(parents.map((one) => [one.id, one])), parent);
+}
+
+/** The first parent: the only one of most studies. */
+export const mainParent = ({ parents }: Pick<StudyResult, "parents">): ParentResult => at(parents, 0);
 
 /** A value's mean and range over several seeds; `min` to `max` is the spread that the report speaks of. */
 export interface Spread {

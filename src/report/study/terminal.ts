@@ -14,7 +14,7 @@ import {
 import { relativeLogitError } from "./health-findings.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
-import { spread } from "./statistics.js";
+import { mainParent, spread } from "./statistics.js";
 
 /** The study's arms as a table, what its columns mean, and the findings, separated by line ends. */
 export function terminalTable(result: StudyResult, columns = 80): string {
@@ -31,7 +31,7 @@ export function terminalTable(result: StudyResult, columns = 80): string {
   ];
   const rows = result.arms.map(armRow);
   const alignment = heading.map((_, column) => (column === 0 ? "left" : "right"));
-  const title = `${result.name} (${duration(result.seconds)}; parent's loss ${fixed(result.parent.loss)})`;
+  const title = `${result.name} (${duration(result.seconds)}; parent's loss ${fixed(mainParent(result).loss)})`;
   return [
     ...wrap(title, columns),
     "",

@@ -6,7 +6,7 @@ import { at } from "../../base/at.js";
 import { toneIndices } from "../page/palette.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
-import { armCurve, balance, recipeShape, spread, type Curve } from "./statistics.js";
+import { armCurve, balance, mainParent, recipeShape, spread, type Curve } from "./statistics.js";
 
 /** What the scripts of a study's page read as `report`. */
 export interface ReportData {
@@ -62,10 +62,10 @@ const mostMoments = 25;
 /** The data of a study's page. */
 export function reportData(result: StudyResult): ReportData {
   const tones = toneIndices(result.arms);
-  const parentPoints = result.parent.points.filter((point) => Number.isFinite(point.loss));
+  const parentPoints = mainParent(result).points.filter((point) => Number.isFinite(point.loss));
   return {
     parent: {
-      loss: rounded(result.parent.loss),
+      loss: rounded(mainParent(result).loss),
       tokens: parentPoints.map((point) => point.tokens),
       flops: parentPoints.map((point) => rounded(point.flops)),
       losses: parentPoints.map((point) => rounded(point.loss)),

@@ -61,9 +61,9 @@ async function loads({
     const counts = layers.map(({ ffn }) => (ffn.kind === "moe" ? new Array<number>(ffn.experts).fill(0) : null));
     await visitFfnInputs(model, sampled, {
       wants: (layer) => at(counts, layer) !== null,
-      stream: async (layer, x) => {
+      inputs: async (layer, inputs) => {
         const own = at(counts, layer);
-        (await model.load(layer, x)).forEach((count, expert) => (own![expert]! += count));
+        for (const expert of (await model.router(layer, inputs)).chosen) own![expert]! += 1;
       },
       passed: (layer) => onPart?.(layer + 1, layers.length),
     });

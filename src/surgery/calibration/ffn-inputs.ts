@@ -52,9 +52,7 @@ export interface LayerVisitor {
   /** Whether anything of this layer is wanted. */
   readonly wants: (layer: number) => boolean;
   /** What the FFN reads of one sequence [S, H], behind its norm; the sequences in order. */
-  readonly inputs?: ((layer: number, inputs: Float32Array) => void | Promise<void>) | undefined;
-  /** The residual stream of one sequence [S, H] that enters the FFN's branch. */
-  readonly stream?: ((layer: number, x: Float32Array) => void | Promise<void>) | undefined;
+  readonly inputs: (layer: number, inputs: Float32Array) => void | Promise<void>;
   /** All sequences have passed this layer. */
   readonly passed?: ((layer: number) => void | Promise<void>) | undefined;
 }
@@ -63,7 +61,7 @@ export interface LayerVisitor {
 export async function visitFfnInputs(
   model: StreamedModel,
   { sequences }: SampledText,
-  { wants, inputs, stream, passed }: LayerVisitor,
+  { wants, inputs, passed }: LayerVisitor,
 ): Promise<void> {
   const { spec } = model;
   const shapeOf = (ids: Int32Array): { batch: number; sequence: number } => ({ batch: 1, sequence: ids.length });
@@ -72,10 +70,7 @@ export async function visitFfnInputs(
     streams = await inTurn(streams, async (x, i) => {
       const attended = await model.attention(layer, x, shapeOf(sequences[i]!));
       const into = isParallel(spec) ? x : attended;
-      if (wants(layer)) {
-        await stream?.(layer, into);
-        if (inputs !== undefined) await inputs(layer, await model.ffnInput(layer, into));
-      }
+      if (wants(layer)) await inputs(layer, await model.ffnInput(layer, into));
       // Nobody reads what leaves the last layer.
       return layer + 1 < spec.layers.length ? plus(attended, await model.ffn(layer, into)) : attended;
     });

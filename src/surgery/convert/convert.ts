@@ -10,7 +10,8 @@ import { plannedWeightBytes, type WriteDtype } from "../../files/checkpoint/writ
 import { modelName } from "../../files/hub/reference.js";
 import { requireAgreement } from "../planning/agree.js";
 import { planUpcycle, type PlannedSlot, type SurgeryPlan } from "../planning/plan.js";
-import { measuresRouter, promptsOf, recipeName, type UpcycleRecipe } from "../planning/recipe.js";
+import { measuresRouter, promptsOf, recipeName, targetFamilies, type UpcycleRecipe } from "../planning/recipe.js";
+import { servingWarnings } from "../planning/serving.js";
 import type { RouterRows, UnitOrders } from "../planning/router-rows.js";
 import { megatronObstacles } from "../../model/decoder/megatron.js";
 import { ownFamily, type DecoderSpec } from "../../model/decoder/types.js";
@@ -38,7 +39,7 @@ import { recordFile, recordOf, type UpcycleRecord } from "./record.js";
 import { toolVersion } from "./version.js";
 
 /** What to upcycle, and how; `source` is the dense base. */
-interface UpcycleOptions extends SourceOptions {
+export interface UpcycleOptions extends SourceOptions {
   /** Further dense models, 1 and up in the recipe's `parents`; `source` is the base. */
   readonly parents?: readonly ModelSource[] | undefined;
   readonly recipe: UpcycleRecipe;
@@ -117,7 +118,7 @@ function needsCalibration({ scaling, calibration }: UpcycleRecipe): boolean {
  * Throws inputError for models and a recipe that do not go together, from configs and file headers alone: what is still
  * to be measured does not decide it.
  */
-async function requirePlannable(options: UpcycleOptions): Promise<void> {
+export async function requirePlannable(options: UpcycleOptions): Promise<void> {
   const { recipe } = options;
   await planConversion(needsCalibration(recipe) ? { ...options, recipe: { ...recipe, scaling: "none" } } : options);
 }
@@ -236,8 +237,9 @@ function planFor(
 }
 
 /**
- * The plan for a format. Megatron-Core knows no families: where the one that the recipe leaves open is chosen asks for
- * what Megatron-Core does not compute, the plain upcycled decoder is taken instead.
+ * The plan for a format. Megatron-Core knows no families: where the one that is chosen because the recipe leaves it
+ * open asks for what Megatron-Core does not compute, or for a shared expert that adds nothing and costs as much as an
+ * expert, the plain upcycled decoder is taken instead.
  */
 function planFormat(
   source: DecoderSpec,
@@ -246,6 +248,22 @@ function planFormat(
   format: WeightFormat | undefined,
 ): SurgeryPlan {
   const plan = planUpcycle(source, recipe, rows, orders);
-  if (format !== "torch_dist" || recipe.target !== null || megatronObstacles(plan.target).length === 0) return plan;
-  return planUpcycle(source, { ...recipe, target: ownFamily }, rows, orders);
+  if (format !== "torch_dist") return plan;
+  const isOpen = recipe.target === null && (megatronObstacles(plan.target).length > 0 || hasIdleExpert(plan));
+  const { warnings, ...chosen } = isOpen ? planUpcycle(source, { ...recipe, target: ownFamily }, rows, orders) : plan;
+  const [obstacle] = recipe.target === null ? megatronObstacles(chosen.target) : [];
+  if (obstacle !== undefined)
+    throw inputError(`Megatron-Core cannot hold an upcycled ${source.family} model: ${obstacle}`, {
+      hint: "docs/cluster.md lists the families that it can",
+    });
+  // Which programs serve a folder of Hugging Face is no matter of a checkpoint of Megatron-Core.
+  const family = targetFamilies.find((one) => one === chosen.target.family);
+  const serving = family === undefined ? [] : servingWarnings({ ...chosen.target, family }, recipe.order);
+  return { ...chosen, warnings: warnings.filter((words) => !serving.includes(words)) };
+}
+
+/** Whether the family, not the recipe, asks for a shared expert, which adds nothing then. */
+function hasIdleExpert({ target, recipe: { shared, sharedParent } }: SurgeryPlan): boolean {
+  const isAsked = shared !== null || sharedParent !== null;
+  return !isAsked && target.layers.some(({ ffn }) => ffn.kind === "moe" && ffn.shared !== null);
 }

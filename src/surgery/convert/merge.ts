@@ -3,7 +3,7 @@
  * (`surgery/planning/merge.ts`).
  */
 import { inputError } from "../../base/errors.js";
-import type { Checkpoint } from "../../files/checkpoint/open.js";
+import { openCheckpoint, type Checkpoint } from "../../files/checkpoint/open.js";
 import { slotKey, slotsOf } from "../../model/tensors/slots.js";
 import { planMerge, type MergeChoice, type MergePlan } from "../planning/merge.js";
 import { paddingOf } from "../planning/merge-lineage.js";
@@ -38,6 +38,16 @@ export function merging(options: MergeSourceOptions): Surgery<MergingPlan, Deriv
  */
 export async function planMerging(options: MergeSourceOptions): Promise<MergingPlan> {
   return planModel(merging(options));
+}
+
+/**
+ * Throws inputError for a source and a choice that do not go together, from config and file headers alone: what weights
+ * decide is looked at by the plan.
+ */
+export async function requireMergeable({ source, choice }: MergeSourceOptions): Promise<void> {
+  const checkpoint = await openCheckpoint(source);
+  await checkpoint.close();
+  planMerge(checkpoint.spec, choice, await readLineage(checkpoint));
 }
 
 /**

@@ -37,7 +37,7 @@ export function multiplying(options: MultiplySourceOptions): Surgery<Multiplying
   return {
     ...surgery,
     plansByMeasuring: true,
-    beforehand: () => requirePlannable(options, utility),
+    beforehand: () => requirePlannableMultiplying(options),
     measured: (tools) => measured(options, utility, tools),
   };
 }
@@ -59,8 +59,13 @@ function requireAlike(lineage: MergeLineage | null): void {
   if (recipe.parents !== null) refuse("come from several parents");
 }
 
-/** Throws inputError for what cannot be planned whatever the experts are worth. */
-async function requirePlannable(options: MultiplySourceOptions, utility: ExpertUtility): Promise<void> {
+/** Throws inputError for what cannot be planned, whatever the experts are worth where that is still to be measured. */
+export async function requirePlannableMultiplying(options: MultiplySourceOptions): Promise<void> {
+  const { utility } = options.recipe;
+  if (utility === undefined || utility.values !== null) {
+    await planMultiplying(options);
+    return;
+  }
   const checkpoint = await openCheckpoint(options.source);
   const { layers } = checkpoint.spec;
   await checkpoint.close();
@@ -74,7 +79,7 @@ async function* measured(
   utility: ExpertUtility,
   tools: MeasureTools,
 ): AsyncGenerator<MeasureEvent, Surgery<MultiplyingPlan, DerivedDetails>, undefined> {
-  await requirePlannable(options, utility);
+  await requirePlannableMultiplying(options);
   const { values, ...text } = yield* measuredUtility(options.source, utility.by, tools);
   return multiplying({ ...options, recipe: { ...options.recipe, utility: { ...utility, values, text } } });
 }

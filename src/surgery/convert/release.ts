@@ -25,6 +25,11 @@ export async function requireReleasePlace(out: string): Promise<void> {
   });
 }
 
+/** Whether work stopped between the last file of the model and its tracker: the same command then only names it. */
+export async function isUnnamed(out: string): Promise<boolean> {
+  return (await exists(releaseFolder(out))) && !(await exists(join(out, trackerFile)));
+}
+
 /** Names the model that is complete by now. */
 export async function nameRelease(out: string): Promise<void> {
   const tracker = join(out, trackerFile);

@@ -47,6 +47,7 @@ const denseFamilies = [
   "opt",
   "mpt",
   "gptj",
+  "codegen",
   "phi",
   "gpt_neo",
   "gpt_bigcode",

@@ -4,6 +4,7 @@ import { basename, join } from "node:path";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { createGunzip } from "node:zlib";
+import { valueAt } from "../../base/at.js";
 import { inputError, type UpcycleError } from "../../base/errors.js";
 import { isNestedTooDeeply, nestedTooDeeply } from "../../files/formats/duplicate-key.js";
 import { fsError, withFsErrors } from "../../files/io/fs-errors.js";
@@ -33,6 +34,9 @@ const builtinFiles: Readonly<Record<BuiltinCorpus, string>> = {
 
 /** Names of the texts that need no download. */
 export const builtinCorpora = Object.keys(builtinFiles) as readonly BuiltinCorpus[];
+
+/** The file of a built-in text. Throws RangeError for another name. */
+export const builtinFile = (name: BuiltinCorpus): string => valueAt(builtinFiles, name);
 
 const extensions = [".txt", ".jsonl", ".jsonl.gz", ".parquet"] as const;
 
@@ -172,8 +176,11 @@ function textOfLine(json: string, field: string, where: string): string {
   throw inputError(`field "${field}" is ${text === null ? "null" : `a ${typeof text}`}, expected a string`, { where });
 }
 
-/** The lines of a file, unpacked where its name ends in .gz, without their line feeds. */
-async function* splitLines(file: string): AsyncGenerator<Buffer> {
+/**
+ * The lines of a file, unpacked where its name ends in .gz, without their line feeds. Throws inputError for what cannot
+ * be read or unpacked, and for a line beyond the longest document.
+ */
+export async function* splitLines(file: string): AsyncGenerator<Buffer> {
   const { handle } = await openRegular(file, "read text");
   const raw = handle.createReadStream();
   let stream: Readable = raw;
@@ -203,11 +210,13 @@ async function* splitLines(file: string): AsyncGenerator<Buffer> {
     throw unreadable(file, cause);
   } finally {
     raw.destroy();
+    await handle.close().catch(() => undefined);
   }
   if (length > 0) yield Buffer.concat(lineParts);
 }
 
-function decodeUtf8(bytes: Uint8Array, where: string): string {
+/** The text of bytes. Throws inputError for what is not UTF-8. */
+export function decodeUtf8(bytes: Uint8Array, where: string): string {
   return utf8Text(bytes, where, "the text is not valid UTF-8", "convert it first, for example with iconv -t utf-8");
 }
 

@@ -1,4 +1,4 @@
-/** Text columns of Parquet files, one row group in memory at a time. Read by hyparquet, which has no native code. */
+/** Parquet files, one row group in memory at a time. Read by hyparquet, which has no native code. */
 import { basename } from "node:path";
 import * as zlib from "node:zlib";
 import type { AsyncBuffer, Compressors, FileMetaData } from "hyparquet";
@@ -54,6 +54,30 @@ export async function* readParquetText(path: string, field: string): AsyncGenera
         }
         yield { name: `${basename(path)}:${row}`, text };
       }
+    }
+  } finally {
+    await ranges.close();
+  }
+}
+
+/**
+ * All columns of each row, as hyparquet gives them. Throws inputError for a file that is no Parquet, and for compression
+ * that cannot be undone here.
+ */
+export async function* readParquetRows(path: string): AsyncGenerator<Readonly<Record<string, unknown>>> {
+  const { parquetMetadataAsync, parquetReadObjects } = await import("hyparquet");
+  const ranges = await openRanges(path);
+  try {
+    const file = bufferOf(ranges);
+    const metadata = await withParquetErrors(path, () => parquetMetadataAsync(file));
+    let row = 0;
+    for (const { num_rows: size } of metadata.row_groups) {
+      const end = row + Number(size);
+      const rows = await withParquetErrors(path, () =>
+        parquetReadObjects({ file, metadata, rowStart: row, rowEnd: end, compressors }),
+      );
+      yield* rows as readonly Readonly<Record<string, unknown>>[];
+      row = end;
     }
   } finally {
     await ranges.close();

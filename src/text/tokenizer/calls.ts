@@ -7,8 +7,8 @@ export interface Methods {
   load(file: string): { readonly largestId: number };
   /** Ids of each text. */
   encode(texts: readonly string[], addSpecialTokens: boolean): Int32Array[];
-  /** The text of ids, special tokens written out. */
-  decode(ids: Int32Array): string;
+  /** The text of ids; special tokens are written out or left out. */
+  decode(ids: Int32Array, skipSpecialTokens: boolean): string;
   /** Null for an id or a token that the tokenizer does not have. */
   idToToken(id: number): string | null;
   tokenToId(token: string): number | null;

@@ -44,7 +44,7 @@ const methods: {
     const encodings = await tokenizer.encodeBatch([...texts], { addSpecialTokens });
     return encodings.map((encoding) => Int32Array.from(encoding.getIds()));
   },
-  decode: (ids) => tokenizer.decode(Array.from(ids), false),
+  decode: (ids, skipSpecialTokens) => tokenizer.decode(Array.from(ids), skipSpecialTokens),
   idToToken: (id) => tokenizer.idToToken(id),
   tokenToId: (token) => tokenizer.tokenToId(token),
 };

@@ -22,6 +22,12 @@ export interface EncodeSettings {
   readonly addSpecialTokens?: boolean | undefined;
 }
 
+/** How ids become text. */
+export interface DecodeSettings {
+  /** Leave special tokens out, such as the one that ends a text. Off when left out. */
+  readonly skipSpecialTokens?: boolean | undefined;
+}
+
 /**
  * An open tokenizer. Every call throws inputError where the file cannot do it (a pattern that gives up on a text or
  * never ends, memory without bounds), and interruptedError once the signal that the tokenizer was opened with is
@@ -37,8 +43,11 @@ export interface TextTokenizer extends SpecialIds {
   encode(text: string, settings?: EncodeSettings): Promise<Int32Array>;
   /** Ids of each text in order; memory holds two batches of about a megabyte of text at a time. */
   encodeAll(texts: Iterable<string> | AsyncIterable<string>, settings?: EncodeSettings): AsyncGenerator<Int32Array>;
-  /** The text of ids, special tokens written out. Bytes that are no UTF-8 become U+FFFD; unknown ids become nothing. */
-  decode(ids: Iterable<number>): Promise<string>;
+  /**
+   * The text of ids, special tokens written out unless they are skipped. Bytes that are no UTF-8 become U+FFFD; unknown
+   * ids become nothing.
+   */
+  decode(ids: Iterable<number>, settings?: DecodeSettings): Promise<string>;
   /** How a token is written; undefined for an id that the tokenizer does not have. */
   idToToken(id: number): Promise<string | undefined>;
   /** The id of a token; undefined for one that the tokenizer does not have. */
@@ -160,9 +169,13 @@ function callsOf(process: TokenizerProcess, { file, leeway, signal }: CallSettin
       }
       if (ahead !== undefined) yield* await ahead;
     },
-    decode(ids) {
+    decode(ids, { skipSpecialTokens = false } = {}) {
       const all = Int32Array.from(ids);
-      return process.call("decode", [all], tokens(all.length, `decoding ${grouped(all.length)} tokens`));
+      return process.call(
+        "decode",
+        [all, skipSpecialTokens],
+        tokens(all.length, `decoding ${grouped(all.length)} tokens`),
+      );
     },
     idToToken: async (id) => (await process.call("idToToken", [id], tokens(1, "looking up a token"))) ?? undefined,
     tokenToId: async (token) =>

@@ -259,6 +259,10 @@ describe("a check of arguments", () => {
     ["layer-keys", `${good} --moe-layer-freq '([1]*24)'`, { perLayer: false }],
     ["layer-keys", good, { perLayer: true }],
     ["version", good, { core: "0.18", commonFile: false }],
+    ["version", `${good} --transformer-impl local`, { core: "0.15" }],
+    ["version", `${good} --position-embedding-type yarn`, { core: "0.19" }],
+    ["top1-renormalised", good.replace("topk 2", "topk 1"), { renormalisedOne: true }],
+    ["cpu-initialization", `${good} --use-cpu-initialization`, {}],
     ["use-upcycling", `${good} --moe-use-upcycling`, {}],
     ["sequence-parallel", `${good.replace("--sequence-parallel ", "")} --tensor-model-parallel-size 2`, {}],
   ])("finds %s", (rule, text, context) => {

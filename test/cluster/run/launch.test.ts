@@ -20,6 +20,7 @@ import { followLines } from "../../../src/cluster/run/follow.js";
 import { watchRun, type WatchEvent } from "../../../src/cluster/run/watch.js";
 import { writeOneDocument } from "../../../src/text/prepare/one-document.js";
 import { golden, readTensors } from "../../support/golden.js";
+import { writeRunInputs } from "../../support/run-inputs.js";
 import { start } from "../../cli/upcycle.js";
 
 const root = mkdtempSync(join(tmpdir(), "upcycle-cluster-"));
@@ -39,6 +40,7 @@ function cluster(more: string, programs: Readonly<Record<string, string>>): Clus
   mkdirSync(bin, { recursive: true });
   mkdirSync(join(folder, "megatron"));
   cpSync(golden("megatron/moe"), join(folder, "ckpt"), { recursive: true });
+  writeRunInputs(folder);
   for (const [name, body] of Object.entries(programs)) {
     writeFileSync(join(bin, name), `#!/bin/bash\necho "${name} $*" >> ${folder}/asked\n${body}\n`);
     chmodSync(join(bin, name), 0o755);
@@ -67,6 +69,48 @@ async function upcycle(
   return start(words, undefined, { env }).outcome;
 }
 const asked = ({ folder }: Cluster): string[] => readFileSync(join(folder, "asked"), "utf8").trim().split("\n");
+
+describe("what a run needs", () => {
+  const submits = { sbatch: "echo 1", squeue: "exit 0" };
+
+  it.each([
+    ["data.bin", "data.bin: no such file; upcycle data prepare writes it"],
+    ["tok", "tok: no such folder"],
+    ["ckpt", "ckpt: no such folder; make it with upcycle convert or export --format megatron"],
+  ])("is asked for before anything is submitted: %s", async (name, words) => {
+    const here = cluster("slurm: {}", submits);
+    rmSync(join(here.folder, name), { recursive: true });
+    const { code, stderr } = await upcycle(here, "launch", here.file);
+    expect(code).toBe(2);
+    expect(stderr).toContain(words);
+    expect(existsSync(join(here.folder, "asked"))).toBe(false);
+  });
+
+  it("is a folder of saves: neither a save in it nor a Hugging Face folder will do", async () => {
+    const here = cluster("slurm: {}", submits);
+    const changed = (checkpoint: string): void =>
+      writeFileSync(
+        here.file,
+        readFileSync(here.file, "utf8").replace(/^checkpoint: .*$/m, `checkpoint: ${checkpoint}`),
+      );
+    changed(join(here.folder, "ckpt", "iter_0000012"));
+    expect((await upcycle(here, "launch", here.file, "--dry-run")).stderr).toMatch(
+      /is a single save, .*; write .*ckpt$/m,
+    );
+    changed(golden("moe/mixtral"));
+    expect((await upcycle(here, "launch", here.file, "--dry-run")).stderr).toContain(
+      "is no checkpoint of Megatron-Core; make one of it: upcycle export",
+    );
+  });
+
+  it("may lack Megatron-LM here, where nodes of Slurm have it", async () => {
+    const here = cluster("slurm: {}", submits);
+    rmSync(join(here.folder, "megatron"), { recursive: true });
+    const { code, stderr } = await upcycle(here, "launch", here.file);
+    expect(code).toBe(0);
+    expect(stderr).toContain("has no pretrain_gpt.py on this machine; the nodes need it");
+  });
+});
 
 describe("a run on Slurm", () => {
   const sbatch = 'n=$(grep -c "^sbatch" "$(dirname "$0")/../asked"); echo $((100 + n))';

@@ -18,6 +18,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { golden } from "../../support/golden.js";
+import { writeRunInputs } from "../../support/run-inputs.js";
 import { eventually, slurmMissing, startSlurm, type Slurm } from "../../support/slurm.js";
 import { start } from "../../cli/upcycle.js";
 
@@ -51,6 +52,7 @@ describe.skipIf(missing !== null)(`a real Slurm${missing === null ? "" : ` (skip
       mkdirSync(bin, { recursive: true });
       mkdirSync(join(this.folder, "megatron"));
       cpSync(golden("megatron/moe"), join(this.folder, "ckpt"), { recursive: true });
+      writeRunInputs(this.folder);
       writeFileSync(join(this.folder, "ckpt/latest_checkpointed_iteration.txt"), "release");
       for (const name of readdirSync(join(this.folder, "ckpt")))
         if (name.startsWith("iter_"))

@@ -8,7 +8,7 @@ import { lowerToLaunches } from "../../../src/engine/cuda/lowering/lower.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { cudaMachine } from "../../support/cuda.js";
 import { oldest, runOnCuda } from "./run-list.js";
-import type { CudaLowerOptions } from "../../../src/engine/cuda/lowering/context.js";
+import type { CudaLowerOptions } from "../../../src/engine/cuda/lowering/options.js";
 
 class Case {
   readonly b = new GraphBuilder();

@@ -6,7 +6,7 @@ import { typeOf, type Prim } from "../../../src/graph/ir/ir.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { cases, makeCase, type Case } from "../../graph/ir/cases.js";
 import { cudaMachine } from "../../support/cuda.js";
-import type { CudaLowerOptions } from "../../../src/engine/cuda/lowering/context.js";
+import type { CudaLowerOptions } from "../../../src/engine/cuda/lowering/options.js";
 import { oldest, runOnCuda } from "./run-list.js";
 
 /** Relative to an output's largest number (at least 1), where it is not 1e-5. */

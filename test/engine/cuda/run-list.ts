@@ -1,7 +1,7 @@
 /** A launch list run once on the first GPU, on float64 feeds. */
 import { device } from "../../../src/engine/cuda/device.js";
 import { lowerToLaunches } from "../../../src/engine/cuda/lowering/lower.js";
-import type { CudaLowerOptions } from "../../../src/engine/cuda/lowering/context.js";
+import type { CudaLowerOptions } from "../../../src/engine/cuda/lowering/options.js";
 import { DeviceProgram } from "../../../src/engine/cuda/program.js";
 import { Stream } from "../../../src/engine/cuda/stream.js";
 import { elements, typeOf, type Graph } from "../../../src/graph/ir/ir.js";

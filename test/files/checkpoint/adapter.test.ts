@@ -2,7 +2,7 @@
 import { at, entryOf } from "../../../src/base/at.js";
 import { matrixShape } from "../../../src/files/numeric/rectangles.js";
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
@@ -143,6 +143,23 @@ describe("an adapter is refused", () => {
     expect(line).toContain(merge);
     expect(line).toContain("adapter_config.json:");
     expect(line).toContain(Object.keys(config)[0]!);
+  });
+
+  it("that changes packed experts, as PEFT saves it, with and without the key that says so", async () => {
+    const place = golden("found/adapter_of_parameters");
+    const source = { model: golden("moe/mixtral"), adapter: place };
+    const line = async (adapter: string): Promise<string> =>
+      openCheckpoint({ ...source, adapter }).then(
+        () => "no error",
+        (cause: UpcycleError) => cause.line,
+      );
+    expect(await line(place)).toContain("(target_parameters): parameters outside linear modules are not merged here");
+    const silent = fresh();
+    cpSync(place, silent, { recursive: true });
+    const file = join(silent, "adapter_config.json");
+    const config = JSON.parse(readFileSync(file, "utf8")) as Record<string, unknown>;
+    writeFileSync(file, JSON.stringify({ ...config, target_parameters: null }));
+    expect(await line(silent)).toContain("mlp.experts");
   });
 
   it("that names a module trained as a whole, and does not have it", async () => {

@@ -1,11 +1,12 @@
 /** Checkpoints of Megatron-Core in every form: new and old formats, spellings of keys, masters, padded vocabularies. */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { openCheckpoint, openMegatron, type Checkpoint } from "../../../src/files/checkpoint/open.js";
 import { joinPieces } from "../../../src/files/checkpoint/pieces.js";
+import { parseDcpMetadata, writeDcpMetadata, type DcpTensor } from "../../../src/files/formats/dcp-metadata.js";
 import { argumentsIn, settingsOfArguments } from "../../../src/model/decoder/megatron-arguments.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { golden } from "../../support/golden.js";
@@ -313,6 +314,43 @@ describe("folders of ranks (the old format)", () => {
   });
 });
 
+describe("what is claimed", () => {
+  const copied = (): string => {
+    const folder = join(root, `claimed${made++}`);
+    cpSync(golden("megatron/dense/iter_0000012"), folder, { recursive: true });
+    return folder;
+  };
+  const rewrite = (folder: string, change: (tensor: DcpTensor) => DcpTensor): void => {
+    const path = join(folder, ".metadata");
+    const { tensors, objects } = parseDcpMetadata(new Uint8Array(readFileSync(path)), path);
+    const changed = [...tensors].map(([key, tensor]) => [key, key === "output_layer.weight" ? change(tensor) : tensor]);
+    writeFileSync(path, writeDcpMetadata({ tensors: new Map(changed as [string, DcpTensor][]), objects }));
+  };
+
+  it("must be there: a chunk larger than its bytes, or behind the end of its file, is refused at once", async () => {
+    const large = copied();
+    rewrite(large, ({ dtype, chunks: [chunk] }) => ({
+      ...{ dtype, shape: [2 ** 30, 2 ** 20] },
+      chunks: [{ ...chunk!, offsets: [0, 0], sizes: [2 ** 30, 2 ** 20] }],
+    }));
+    await expect(openCheckpoint(large)).rejects.toThrow(/too few for \[1073741824, 1048576\]/);
+    const behind = copied();
+    rewrite(behind, ({ chunks: [chunk], ...tensor }) => ({ ...tensor, chunks: [{ ...chunk!, offset: 2 ** 40 }] }));
+    await expect(openCheckpoint(behind)).rejects.toThrow(/an item of __0_0.distcp ends at byte \d+, the file has \d+/);
+  });
+
+  it("by settings is compared with what is stored before every expert gets a name", async () => {
+    const folder = join(root, `claimed${made++}`);
+    const values = new Float32Array(64);
+    const many = {
+      ...{ num_layers: 2, hidden_size: 8, num_attention_heads: 2, ffn_hidden_size: 8, max_position_embeddings: 8 },
+      ...{ padded_vocab_size: 8, num_experts: 2 ** 20, position_embedding_type: "rope" },
+    };
+    writeDistributed(folder, many, new Map([["embedding.word_embeddings.weight", { shape: [8, 8], values }]]));
+    await expect(openCheckpoint(folder)).rejects.toThrow(/the settings are those of \d+ parameters, 64 are stored/);
+  });
+});
+
 describe("a tensor in pieces", () => {
   it("gives any run of its elements, however it is cut", async () => {
     const size = fc.integer({ min: 1, max: 6 });
@@ -335,6 +373,20 @@ describe("a tensor in pieces", () => {
         },
       ),
     );
+  });
+
+  it("is refused where pieces lie over each other, though as many elements are there as it has", () => {
+    const read = (): Promise<Uint8Array<ArrayBuffer>> => Promise.resolve(new Uint8Array(0));
+    const at = (offsets: number[], sizes: number[]): Parameters<typeof joinPieces>[0]["pieces"][number] => ({
+      offsets,
+      sizes,
+      read,
+    });
+    const join = (...pieces: ReturnType<typeof at>[]): unknown =>
+      joinPieces({ file: "f", dtype: "F32", shape: [4, 4], pieces, where: "w" });
+    expect(() => join(at([0, 0], [2, 4]), at([0, 0], [2, 4]))).toThrow("the piece at [0, 0] lies over another one");
+    expect(() => join(at([0, 0], [3, 4]), at([2, 2], [2, 2]))).toThrow("the piece at [2, 2] lies over another one");
+    expect(() => join(at([0, 0], [2, 4]), at([2, 0], [1, 4]), at([3, 0], [1, 4]))).not.toThrow();
   });
 
   /** One piece for each index of the first axis, the others cut once where `cuts` says. */

@@ -9,6 +9,8 @@ export interface FakeHub {
   readonly endpoint: string;
   /** `METHOD PATH RANGE` of every request so far. */
   readonly requests: string[];
+  /** Bytes that were sent of each file, by `org/name/file`. */
+  readonly sent: Map<string, number>;
   /** What may go wrong; tests set and reset it. */
   readonly trouble: Trouble;
   close(): Promise<void>;
@@ -28,8 +30,8 @@ export interface Trouble {
   damage?: string | undefined;
   /** Sends whole files whatever part is asked for. */
   wholeOnly?: boolean | undefined;
-  /** Bytes a second, for downloads that are to be interrupted. */
-  slow?: boolean | undefined;
+  /** Answers stop in their midst, for downloads that are to be interrupted: all, or those of whole files alone. */
+  slow?: boolean | "files" | undefined;
   /** Answers a request itself, and says so; else the request is answered as usual. */
   instead?: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined;
 }
@@ -45,6 +47,7 @@ export async function fakeHub(
   repositories: Readonly<Record<string, Readonly<Record<string, Uint8Array>>>>,
 ): Promise<FakeHub> {
   const requests: string[] = [];
+  const sent = new Map<string, number>();
   const trouble: Trouble = {};
   const answer = (request: IncomingMessage, response: ServerResponse): void => {
     const { pathname } = new URL(request.url ?? "", "http://hub");
@@ -87,10 +90,15 @@ export async function fakeHub(
     if (name === undefined) return fail(404, "RepoNotFound");
     const content = Object.hasOwn(files, name) ? files[name] : undefined;
     if (content === undefined) return fail(404, "EntryNotFound");
-    send(response, name, content, range);
+    send(response, { repo: repo ?? "", name }, content, range);
   };
 
-  function send(response: ServerResponse, name: string, content: Uint8Array, range: string): void {
+  function send(
+    response: ServerResponse,
+    { repo, name }: { readonly repo: string; readonly name: string },
+    content: Uint8Array,
+    range: string,
+  ): void {
     const bytes = Uint8Array.from(content);
     if (trouble.damage === name) bytes.set([(bytes.at(-1) ?? 0) ^ 1], bytes.length - 1);
     const [, first, last] = /^bytes=(\d+)-(\d*)$/.exec(range) ?? [];
@@ -105,13 +113,16 @@ export async function fakeHub(
       "content-length": body.length,
       ...(part ? { "content-range": `bytes ${from}-${to - 1}/${bytes.length}` } : {}),
     });
+    const path = `${repo}/${name}`;
+    if (!isProbe) sent.set(path, (sent.get(path) ?? 0) + body.length);
     const { breakAfter, breaks = 0 } = trouble;
     if (!isProbe && breakAfter !== undefined && breaks > 0 && body.length > breakAfter) {
       trouble.breaks = breaks - 1;
       response.write(body.subarray(0, breakAfter), () => setTimeout(() => response.destroy(), 20));
       return;
     }
-    if (trouble.slow === true && !isProbe && body.length > largeFrom) {
+    const isSlow = trouble.slow === true || (trouble.slow === "files" && !part);
+    if (isSlow && !isProbe && body.length > largeFrom) {
       response.write(body.subarray(0, body.length / 2));
       return;
     }
@@ -123,6 +134,7 @@ export async function fakeHub(
   return {
     endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     requests,
+    sent,
     trouble,
     close: async () => {
       server.closeAllConnections();

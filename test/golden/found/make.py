@@ -204,6 +204,15 @@ def composites():
                          vision_config=dict(qwen_vision, out_hidden_size=16, intermediate_size=16,
                                             num_position_embeddings=16, deepstack_visual_indexes=[0]),
                          tie_word_embeddings=False),
+        # Files hold the experts' matrices the other way round; the text config does not say that weights are
+        # renormalised, which the class always does.
+        "qwen3_vl_moe": dict(text_config=dict(text, rope_parameters=dict(mrope, mrope_interleaved=True),
+                                              moe_intermediate_size=12, num_experts=4, num_experts_per_tok=2),
+                             vision_config=dict(qwen_vision, out_hidden_size=16, intermediate_size=16,
+                                                num_position_embeddings=16, deepstack_visual_indexes=[0]),
+                             tie_word_embeddings=False),
+        "paligemma": dict(text_config=dict(text, model_type="gemma"), vision_config=siglip, image_token_index=3,
+                          projection_dim=16, vocab_size=VOCAB),
     }
     for kind, keys in kinds.items():
         folder = fresh(f"multimodal/{kind}")
@@ -212,6 +221,15 @@ def composites():
         randomize(model, 9)
         model.save_pretrained(folder)
         trim(folder)
+        write_expected(folder, reload(folder, AutoModelForImageTextToText), 12)
+    # What the classes of Qwen's text models assume differs from what Qwen2's and Qwen3's do.
+    for kind in ("qwen2_vl", "qwen3_vl", "qwen3_vl_moe"):
+        folder = fresh(f"multimodal/{kind}_assumed")
+        shutil.copytree(HERE / f"multimodal/{kind}", folder, dirs_exist_ok=True)
+        edit_config(folder, lambda config: (
+            [config["text_config"].pop(key, None)
+             for key in ("rope_theta", "rms_norm_eps", "max_position_embeddings", "num_experts_per_tok")],
+            config["text_config"]["rope_parameters"].pop("rope_theta")))
         write_expected(folder, reload(folder, AutoModelForImageTextToText), 12)
     # Qwen2-VL as it was released: the text model's keys beside `vision_config`, rope of type `mrope`, names without
     # `language_model`.
@@ -297,9 +315,82 @@ def reports():
         rope_theta=10000.0, rope_scaling={"type": "linear", "factor": 4.0})))
     write_expected(folder, reload(folder), 16)
 
+    # Where both objects stand, the class takes `rope_scaling` alone, and its own theta.
+    folder = plain("report/llama_both_ropes", "llama", seed=34)
+    edit_config(folder, lambda config: config.update(
+        rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 333.0},
+        rope_scaling={"type": "linear", "factor": 2.0}))
+    write_expected(folder, reload(folder), 16)
+
+    # The sweep's finding: the original length beside the rope's keys counts for the factor on queries, too.
+    folder = plain("report/ministral3_length", "ministral3", seed=36)
+    edit_config(folder, lambda config: (config["rope_parameters"].update(original_max_position_embeddings=32),
+                                        config.update(original_max_position_embeddings=6)))
+    write_expected(folder, reload(folder), 20)
+
+    folder = plain("report/phimoe_head_bias", "phimoe", seed=35, num_local_experts=4, num_experts_per_tok=2,
+                   lm_head_bias=True, sliding_window=None)
+    write_expected(folder, reload(folder), 16)
+
+
+def mergekit():
+    # Two tied models of one shape, and what transformers computes from the mixture of their FFNs behind a constant
+    # router, everything else the first model's: mergekit#350 (Qwen2), mergekit#615 (SmolLM, a Llama).
+    for kind, mixture, prefix, names, more in (
+        ("qwen2", "qwen2_moe", "mlp", ("gate_proj", "up_proj", "down_proj"),
+         dict(shared_expert_intermediate_size=24, norm_topk_prob=True, moe_intermediate_size=24, qkv_bias=True)),
+        ("llama", "mixtral", "block_sparse_moe", ("w1", "w3", "w2"), dict(tie_word_embeddings=True)),
+    ):
+        states = []
+        for number, part in enumerate(("base", "expert")):
+            folder = plain(f"../mergekit/tied_{kind}/{part}", kind, seed=41 + number, tie_word_embeddings=True)
+            states.append(load_file(folder / "model.safetensors"))
+            assert "lm_head.weight" not in states[-1]
+        parent = json.loads((GOLDEN / f"mergekit/tied_{kind}/base/config.json").read_text())
+        same = {key: parent[key] for key in ("rope_parameters", "rms_norm_eps")}
+        sizes = dict(SIZES, **same, num_experts=2, num_local_experts=2, num_experts_per_tok=2, tie_word_embeddings=True, **{
+            key: value for key, value in more.items() if key != "tie_word_embeddings"})
+        config = CONFIG_MAPPING[mixture](**sizes)
+        folder = GOLDEN / f"mergekit/tied_{kind}"
+        whole = folder / "mixture"
+        AutoModelForCausalLM.from_config(config).save_pretrained(whole)
+        state = {name: torch.zeros_like(tensor) for name, tensor in load_file(whole / "model.safetensors").items()}
+        for name, tensor in states[0].items():
+            if ".mlp." not in name:
+                state[name] = tensor
+        for expert, parent in enumerate(states):
+            for layer in range(SIZES["num_hidden_layers"]):
+                for theirs, ours in zip(("gate_proj", "up_proj", "down_proj"), names):
+                    name = f"model.layers.{layer}.{prefix}.experts.{expert}.{ours}.weight"
+                    assert name in state, (name, sorted(state))
+                    state[name] = parent[f"model.layers.{layer}.mlp.{theirs}.weight"]
+        save_file(state, whole / "model.safetensors", {"format": "pt"})
+        write_expected(folder, reload(whole), 12)
+        shutil.rmtree(whole)
+
+
+def parameters():
+    # unsloth-zoo#812: LoRA on the packed experts of a Mixtral, which PEFT saves under the module of the experts.
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(12)
+    model = reload(GOLDEN / "moe/mixtral")
+    wrapped = get_peft_model(model, LoraConfig(
+        task_type="CAUSAL_LM", r=2, lora_alpha=4, target_modules=["q_proj"],
+        target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])).eval()
+    folder = GOLDEN / "found/adapter_of_parameters"
+    shutil.rmtree(folder, ignore_errors=True)
+    wrapped.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    edit = folder / "adapter_config.json"
+    config = json.loads(edit.read_text())
+    config["base_model_name_or_path"] = None
+    edit.write_text(json.dumps(config, indent=2) + "\n")
+
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["ministral", "tied_heads", "packed", "prefixes", "composites", "adapters", "reports"]
+    wanted = sys.argv[1:] or ["ministral", "tied_heads", "packed", "prefixes", "composites", "adapters", "reports",
+                              "mergekit", "parameters"]
     for part in wanted:
         print(part, transformers.__version__, torch.__version__)
         globals()[part]()

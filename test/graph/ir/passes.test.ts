@@ -7,7 +7,7 @@ import { print, prune, verify } from "../../../src/graph/ir/passes.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { logitsProgram, lossProgram } from "../../../src/graph/programs/programs.js";
 import { plainAttention, plainRope } from "../../../src/model/decoder/plain.js";
-import { routeRule } from "../../../src/graph/nn/decoder.js";
+import { routeRule } from "../../../src/graph/nn/experts.js";
 import {
   plainBlocks,
   plainExperts,

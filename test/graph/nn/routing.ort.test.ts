@@ -5,7 +5,8 @@ import { randomStream } from "../../../src/base/random.js";
 import { elements, type Graph, type ValueId } from "../../../src/graph/ir/ir.js";
 import { prune, verify } from "../../../src/graph/ir/passes.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
-import { buildDecoder, type TrainingRouting } from "../../../src/graph/nn/decoder.js";
+import type { TrainingRouting } from "../../../src/graph/nn/context.js";
+import { buildDecoder } from "../../../src/graph/nn/decoder.js";
 import { evaluateOnce } from "../../engine/onnxruntime/evaluate-once.js";
 import {
   plainExperts,

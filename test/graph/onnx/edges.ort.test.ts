@@ -9,7 +9,7 @@ import { backward } from "../../../src/graph/grad/backward.js";
 import { randomStream } from "../../../src/base/random.js";
 import { GraphBuilder } from "../../../src/graph/ir/builder.js";
 import { elements, type AttentionAttrs, type Graph, type ValueId } from "../../../src/graph/ir/ir.js";
-import { routeRule } from "../../../src/graph/nn/decoder.js";
+import { routeRule } from "../../../src/graph/nn/experts.js";
 import { softmaxRouter } from "../../../src/model/decoder/types.js";
 import { prune, verify } from "../../../src/graph/ir/passes.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { countParams } from "../../../src/model/cost/params.js";
+import { blockActivationBytes } from "../../../src/model/cost/memory.js";
+import { countParams, layerParams } from "../../../src/model/cost/params.js";
 import type { CostedLayout, LayoutRequest } from "../../../src/laws/planner/layout-types.js";
-import { bestLayout, fewestGpus } from "../../../src/laws/planner/layout.js";
+import { bestLayout, costLayout, fewestGpus } from "../../../src/laws/planner/layout.js";
 import { mixtureOf } from "../../../src/laws/planner/shape.js";
 import { defaultSpeed, productShare } from "../../../src/laws/planner/speed.js";
 import { parseRecipeName } from "../../../src/surgery/planning/recipe.js";
@@ -116,6 +117,39 @@ describe("the layout", () => {
     const longest = Math.ceil(61 / layout.pp);
     const perLayer = (countParams(spec).total - countParams({ ...spec, layers: [] }).total) / 61;
     expect(bytes.plainParams).toBeGreaterThanOrEqual((longest * perLayer) / layout.tp / 1.001);
+  });
+
+  it("looks for the fullest GPU among stages of dense layers and of mixtures", () => {
+    // As in DeepSeek-V3, the first layers are dense: the first stages are small, and the last has one batch in flight.
+    const layers = mixtral.layers.map((layer, i) => (i < 3 ? at(presetSpec("mistral-7b").layers, i) : layer));
+    const spec = { ...mixtral, layers };
+    const one = request({ spec, gpus: 128, gpu: { ...h100, memory: 1e12 } });
+    const layout = {
+      ...{ tp: 1, pp: 16, vpp: 1, cp: 1, ep: 8, etp: 1, dp: 8, edp: 1, microBatch: 1, microBatches: 128 },
+      recompute: "none",
+    } as const;
+    const stages = Array.from({ length: 16 }, (_, index) => {
+      const own = layers.slice(2 * index, 2 * index + 2);
+      const parts = own.map((layer) => layerParams(spec, layer));
+      const sum = (of: (part: (typeof parts)[number]) => number): number =>
+        parts.reduce((total, part) => total + of(part), 0);
+      const edge = index === 0 || index === 15 ? spec.vocab * spec.hidden : 0;
+      const plain =
+        sum(({ attention, ffn, shared, norms, router }) => attention + ffn + shared + norms + router) + edge;
+      const expert = sum(({ experts }) => experts) / 8;
+      const saved = own.reduce(
+        (total, layer) =>
+          total + blockActivationBytes(spec, layer, "none", { tensor: 1, expertTensor: 1, imbalance: 1.25 }),
+        0,
+      );
+      return (
+        6 * (plain + expert) + 12 * (plain / 8 + expert) + 4096 * (saved * (16 - index) + (index === 0 ? 2 * 4096 : 0))
+      );
+    });
+    const fullest = stages.indexOf(Math.max(...stages));
+    expect(fullest).toBe(2);
+    const { bytes } = costLayout(one, layout);
+    expect(bytes.total - bytes.reserve - bytes.logits).toBeCloseTo(at(stages, fullest), 0);
   });
 
   it("keeps context parallelism for long sequences", () => {

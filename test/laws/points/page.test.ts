@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { runFit } from "../../../src/laws/points/fit.js";
 import { renderLawHtml } from "../../../src/report/laws/law-page.js";
+import { fitAnswer } from "../../../src/report/laws/law-answer.js";
 import { lawScript } from "../../../src/report/laws/law-script.js";
 import { lawCharts, type Chart, type LawResult } from "../../../src/report/laws/law-view.js";
 import { chartScript } from "../../../src/report/page/script-chart.js";
@@ -93,6 +94,25 @@ describe("the page of a fit", async () => {
     expect(html).toContain("default-src 'none'");
     expect(html).not.toContain("<b>runs</b>");
     expect(html.length).toBeLessThan(400_000);
+  });
+
+  it("says at its head how well the law fits, what was asked, and what is in doubt", async () => {
+    const head = at(html.split("</header>"), 0);
+    expect(head).toMatch(/<h1>Describes 81 points within 0\.\d+ %<\/h1>/);
+    expect(head).toMatch(
+      /Predicted at N = 100B, D = 1\.00T: \d\.\d{4} nats \(90 % intervals: the law .* to .*, a new run .* to .*\)\. /,
+    );
+    expect(head).toContain("In doubt: a prediction extrapolates.");
+    const { headline, prediction, doubts } = fitAnswer(upcycling);
+    expect(headline).toMatch(/^Describes 64 points/);
+    expect(prediction).toBe("");
+    expect(doubts).toMatch(/^In doubt: .*they cannot tell it from upcycling-no-interaction.*E is not bounded by them/);
+    const flat = { ...chinchilla, fit: { ...chinchilla.fit, status: "no-better-than-constant" as const } };
+    expect(fitAnswer(flat).headline).toBe("No fit: one number for all losses does as well");
+    const clean = await sharedResult();
+    expect(fitAnswer({ ...clean, predictions: [], rivals: [], misfit: null, outliers: [] }).doubts).toBe(
+      "No check of the form, of rivals or of outliers speaks against it.",
+    );
   });
 
   it("has scripts that parse, and closes every element", () => {

@@ -8,7 +8,7 @@ import { parseMapping } from "../../../src/laws/points/columns.js";
 import { readPoints, type ReadOptions } from "../../../src/laws/points/points.js";
 import { ofStudy } from "../../../src/laws/points/runs.js";
 import { parseCsv } from "../../../src/laws/points/table.js";
-import type { StudyResult } from "../../../src/model/results/result.js";
+import { studyResultOf } from "../../../src/model/results/earlier-result.js";
 import { specFromConfig } from "../../../src/model/decoder/config.js";
 import { law } from "../data.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
@@ -244,14 +244,15 @@ describe("runs of the tool", () => {
     params: params(total),
     runs: [{ path: `arms/${id}/seed-1`, points: points(tokens, finalLoss), finalLoss }],
   });
-  const study = {
+  const study = studyResultOf({
+    version: 1,
     parent: { tokens: 4e6, params: params(1e6), loss: 4 },
     arms: [
       arm("dense", "dense", 1e6, 2e6, 3.8),
       arm("coarse", "upcycled", 5e6, 2e6, 3.7),
       arm("scratch", "scratch", 5e6, 2e6, 4.1),
     ],
-  } as unknown as StudyResult;
+  });
 
   it("give one point for each finished model of a study", () => {
     expect(ofStudy(study, "s").map(({ run, group, N, D, D1, D2, loss }) => [run, group, N, D, D1, D2, loss])).toEqual([

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { forwardFlops, forwardFlopsPerToken, recomputedFlops } from "../../../src/model/cost/flops.js";
 import { blockActivationBytes, bytesPerParam, headActivationBytes, type Cut } from "../../../src/model/cost/memory.js";
-import { keyDim } from "../../../src/graph/nn/decoder.js";
+import { keyDim } from "../../../src/graph/nn/attention.js";
 import { countParams } from "../../../src/model/cost/params.js";
 import { elements, type Graph, type Node } from "../../../src/graph/ir/ir.js";
 import { mixtureOf, shapeSpec, shapeDefaults } from "../../../src/laws/planner/shape.js";

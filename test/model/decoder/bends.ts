@@ -89,24 +89,29 @@ const experts = (spec: DecoderSpec, change: (ffn: MoeFfn) => Partial<MoeFfn>): D
 });
 
 const phimoe = (spec: DecoderSpec): fc.Arbitrary<DecoderSpec> =>
-  fc.record({ jitter: fc.oneof(fc.constant(0), positive), rope: fc.option(longrope(spec)) }).map(({ jitter, rope }) => {
-    const router = {
-      score: "sparsemixer",
-      jitter,
-      renormalise: null,
-      groups: null,
-      correctionBias: false,
-      scaling: 1,
-      bias: false,
-    } as const;
-    const mixed = experts(spec, ({ experts: count }) => ({ topK: 2, experts: Math.max(2, count), router }));
-    return rope === null
-      ? mixed
-      : {
-          ...mixed,
-          layers: mixed.layers.map((layer) => ({ ...layer, rope: { ...present(layer.rope), scaling: rope } })),
-        };
-  });
+  fc
+    .record({ jitter: fc.oneof(fc.constant(0), positive), rope: fc.option(longrope(spec)), headBias: fc.boolean() })
+    .map(({ jitter, rope, headBias }) => {
+      const router = {
+        score: "sparsemixer",
+        jitter,
+        renormalise: null,
+        groups: null,
+        correctionBias: false,
+        scaling: 1,
+        bias: false,
+      } as const;
+      const mixed = {
+        ...experts(spec, ({ experts: count }) => ({ topK: 2, experts: Math.max(2, count), router })),
+        headBias,
+      };
+      return rope === null
+        ? mixed
+        : {
+            ...mixed,
+            layers: mixed.layers.map((layer) => ({ ...layer, rope: { ...present(layer.rope), scaling: rope } })),
+          };
+    });
 
 /** The chosen layers become dense. */
 const denseAt = (
@@ -347,6 +352,14 @@ export const bends: Readonly<Partial<Record<Family, Bend>>> = {
     fc.constant({
       ...spec,
       headBias: true,
+      layers: spec.layers.map((layer) => ({ ...layer, rope: { ...present(layer.rope), theta: 10_000 } })),
+    }),
+  codegen: (spec) =>
+    fc.constant({
+      ...spec,
+      headBias: true,
+      hidden: 4 * spec.attn.headDim,
+      attn: { ...spec.attn, heads: 4, kvHeads: 4 },
       layers: spec.layers.map((layer) => ({ ...layer, rope: { ...present(layer.rope), theta: 10_000 } })),
     }),
   phi: (spec) => fc.constant({ ...spec, headBias: true }),

@@ -3,7 +3,8 @@ import { describe, expect, it } from "vitest";
 import { specFromConfig } from "../../../src/model/decoder/config.js";
 import { argumentsIn, settingsOfArguments, shellWords } from "../../../src/model/decoder/megatron-arguments.js";
 import { megatronFamilies } from "../../../src/model/decoder/megatron-families.js";
-import { listOf, megatronObstacles, megatronSettings, specFromMegatron } from "../../../src/model/decoder/megatron.js";
+import { listOf } from "../../../src/model/decoder/megatron-settings.js";
+import { megatronObstacles, megatronSettings, specFromMegatron } from "../../../src/model/decoder/megatron.js";
 import { families, ownFamily, type DecoderSpec } from "../../../src/model/decoder/types.js";
 import { golden, goldenModels } from "../../support/golden.js";
 
@@ -59,6 +60,93 @@ describe("decoders as settings of Megatron-Core", () => {
   });
 });
 
+describe("rope of Megatron-Core", () => {
+  const yarn = {
+    kind: "yarn",
+    factor: 4,
+    betaFast: 32,
+    betaSlow: 1,
+    originalMaxPositions: 32,
+    truncate: true,
+  } as const;
+  const withRope = (name: string, scaling: object, more: object = {}): DecoderSpec => {
+    const spec = specOf(name);
+    const layers = spec.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, scaling, ...more } }));
+    return { ...spec, layers: layers as DecoderSpec["layers"] };
+  };
+
+  it.each([
+    ["cos and sin as YaRN has them", { ...yarn, attentionFactor: 0.1 * Math.log(4) + 1 }],
+    ["another factor on cos and sin", { ...yarn, attentionFactor: 1.25 }],
+    ["none on cos and sin, ends that are not rounded", { ...yarn, attentionFactor: 1, truncate: false }],
+  ])("is YaRN with %s", (_, scaling) => {
+    const spec = withRope("dense/llama", scaling);
+    const settings = megatronSettings(spec);
+    expect(settings).toMatchObject({ position_embedding_type: "yarn", rotary_scaling_factor: 4, mscale_all_dim: 0 });
+    const { rope } = specFromMegatron(settings, "s").layers[0]!;
+    const { attentionFactor, ...others } = rope!.scaling as typeof scaling;
+    expect(attentionFactor).toBeCloseTo(scaling.attentionFactor, 12);
+    expect({ ...others, attentionFactor: scaling.attentionFactor }).toEqual(scaling);
+  });
+
+  it("scales the scores of latent attention by YaRN's factor, squared", () => {
+    const [one, all] = [0.1 * Math.log(40) + 1, 0.1 * 0.707 * Math.log(40) + 1];
+    const scaling = { ...yarn, factor: 40, originalMaxPositions: 4096, attentionFactor: one / all };
+    const spec = withRope("moe/deepseek_v3", scaling);
+    const scaled = { ...spec, attn: { ...spec.attn, scale: spec.attn.headDim ** -0.5 * all ** 2 } };
+    const settings = megatronSettings(scaled);
+    expect(settings).toMatchObject({ rope_type: "yarn", mscale: 1, mscale_all_dim: 0.707, rotary_scaling_factor: 40 });
+    const back = specFromMegatron(settings, "s");
+    expect(back.attn.scale).toBeCloseTo(scaled.attn.scale, 12);
+    expect((back.layers[0]!.rope!.scaling as typeof scaling).attentionFactor).toBeCloseTo(one / all, 12);
+  });
+
+  it.each<[string, DecoderSpec, string]>([
+    [
+      "YaRN over neighbouring pairs",
+      withRope("dense/llama", { ...yarn, attentionFactor: 1 }, { interleaved: true }),
+      "turns neighbouring pairs",
+    ],
+    [
+      "YaRN of a part of each head",
+      withRope("dense/llama", { ...yarn, attentionFactor: 1 }, { rotary: 4 }),
+      "turns a part of each head",
+    ],
+    [
+      "YaRN of latents over other positions",
+      withRope("moe/deepseek_v3", { ...yarn, attentionFactor: 1 }),
+      "no argument says them",
+    ],
+    [
+      "halves of latents",
+      withRope("moe/deepseek_v3", { kind: "none" }, { interleaved: false }),
+      "its latent attention turns halves",
+    ],
+    ["a factor that is no whole number", withRope("dense/llama", { kind: "linear", factor: 2.5 }), "divided by 2.5"],
+    [
+      "a base that is no whole number",
+      withRope("dense/llama", { kind: "none" }, { theta: 10000.5 }),
+      "base is 10000.5",
+    ],
+  ])("is refused for %s", (_, spec, words) => {
+    expect(() => megatronSettings(spec)).toThrow(words);
+  });
+
+  it("groups of experts are those that Megatron-Core ranks by two experts", () => {
+    const spec = specOf("moe/deepseek_v3");
+    const grouped = (topK: number): DecoderSpec => ({
+      ...spec,
+      layers: spec.layers.map((layer) =>
+        layer.ffn.kind === "moe" ? { ...layer, ffn: { ...layer.ffn, topK } } : layer,
+      ),
+    });
+    expect(megatronObstacles(grouped(2))).toEqual([]);
+    expect(megatronObstacles(grouped(4))[0]).toContain("Megatron-Core's by their best 4");
+    const settings = { ...megatronSettings(spec), moe_router_topk: 4 };
+    expect(() => specFromMegatron(settings, "s")).toThrow("setting moe_router_group_topk is 1, expected half of");
+  });
+});
+
 describe("settings of Megatron-Core as a decoder", () => {
   const sizes = {
     num_layers: 2,
@@ -79,10 +167,14 @@ describe("settings of Megatron-Core as a decoder", () => {
       "setting num_layers is null, expected a whole number",
     );
     expect(() => specFromMegatron({ ...sizes, multi_latent_attention: true }, "s")).toThrow(
-      "setting multi_latent_attention is true",
+      "setting qk_layernorm is null, expected true, since latents without norms are unknown here",
     );
-    expect(() => specFromMegatron({ ...sizes, softmax_type: "learnable" }, "s")).toThrow(
-      'setting softmax_type is "learnable"',
+    expect(() => specFromMegatron({ ...sizes, softmax_type: "off-by-one" }, "s")).toThrow(
+      'setting softmax_type is "off-by-one"',
+    );
+    expect(() => specFromMegatron({ ...sizes, quick_geglu: true }, "s")).toThrow("setting quick_geglu is true");
+    expect(() => specFromMegatron({ ...sizes, attention_output_gate: true }, "s")).toThrow(
+      "setting attention_output_gate is true",
     );
   });
 

@@ -17,7 +17,8 @@ import { present } from "../../support/present.js";
 import { upcycle, upcycleJson } from "../../cli/upcycle.js";
 import { planScript } from "../../../src/report/plan/plan-script.js";
 import { planText } from "../../../src/report/plan/plan-terminal.js";
-import { planAnswer } from "../../../src/report/plan/plan-words.js";
+import { planChart } from "../../../src/report/plan/plan-view.js";
+import { answerWords, capital, planAnswer } from "../../../src/report/plan/plan-words.js";
 import { chartScript } from "../../../src/report/page/script-chart.js";
 import { parseRecipeName } from "../../../src/surgery/planning/recipe.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
@@ -68,7 +69,10 @@ describe("the page of a plan", () => {
 
   it("shows everything without a script", () => {
     const plan = makePlan(request);
-    for (const text of planAnswer(plan)) expect(html).toContain(text.replaceAll("'", "&#39;"));
+    const { headline, sentences } = answerWords(plan);
+    expect(html).toContain(`<h1 data-live="headline">${headline}</h1>`);
+    for (const text of [capital(at(sentences, 0)), ...sentences.slice(1)])
+      expect(html).toContain(text.replaceAll("'", "&#39;"));
     for (const words of [
       "What the budget buys",
       "Parallel layout",
@@ -155,7 +159,7 @@ describe("the sliders of a plan's page", () => {
     const file = join(temporaryFolder(), "plan.html");
     writeFileSync(file, html);
     const [firstAnswer, movedAnswer] = [{}, { tokens: 1e12, gpus: 64 }].map((changes) =>
-      at(planAnswer(makePlan(changedRequest(request, changes))), 0),
+      capital(at(answerWords(makePlan(changedRequest(request, changes))).sentences, 0)),
     );
     const { page, errors } = await openPage(`file://${file}`);
     const isShown = (text: string | undefined): Promise<unknown> =>
@@ -244,7 +248,7 @@ describe("the command of a changed page", () => {
         };
       });
       const text = (selector: string): string => `document.querySelector("${selector}").textContent`;
-      const shown: { command: string; answer: string; rows: string[][] }[] = [];
+      const shown: { command: string; answer: string[]; rows: string[][] }[] = [];
       for (const setting of settings) {
         const before = (await page.evaluate(text("#again-command"))) as string;
         await page.evaluate(`for (const [key, value] of Object.entries(${JSON.stringify(setting)})) {
@@ -259,7 +263,10 @@ describe("the command of a changed page", () => {
         expect(await page.evaluate(text("#problem"))).toBe("");
         shown.push({
           command: (await page.evaluate(text("#again-command"))) as string,
-          answer: (await page.evaluate(text("[data-live=answer]"))) as string,
+          answer: (await page.evaluate(
+            `[...document.querySelectorAll("[data-live=headline], [data-live=answer], [data-live=because] li")]` +
+              ".map((part) => part.textContent)",
+          )) as string[],
           rows: (await page.evaluate(
             `[...document.querySelectorAll("[data-live=arms] tbody tr, [data-live=crossings] tbody tr, " +
               "[data-live=models] tbody tr")].map((row) => [...row.children].map((cell) => cell.textContent))`,
@@ -270,7 +277,8 @@ describe("the command of a changed page", () => {
       expect(new Set(shown.map(({ command }) => command)).size).toBe(10);
       for (const { command, answer, rows } of shown) {
         const plan = (await upcycleJson(...command.split(" ").slice(1))) as unknown as Plan;
-        expect(planAnswer(plan).join(" "), command).toBe(answer);
+        const { headline, sentences } = answerWords(plan);
+        expect([headline, capital(at(sentences, 0)), ...sentences.slice(1)], command).toEqual(answer);
         const tables = planTables(plan).filter(({ id }) => ["arms", "crossings", "models"].includes(id));
         expect(
           tables.flatMap(({ rows: cells }) => cells.map((row) => [...row])),
@@ -280,6 +288,25 @@ describe("the command of a changed page", () => {
     },
     240_000,
   );
+});
+
+describe("the chart of losses", () => {
+  it.each([
+    ["within the fit", { spec: presetSpec("llama-3.2-1b"), seen: 1e11 }],
+    ["far beyond it, where the laws are wide and the beginning is far above", { seen: 1.5e13 }],
+  ])("shows every arm of the table and the bands of those that start as the parent (%s)", (_, changes) => {
+    const one = requestFor({ ...changes, budget: { tokens: 2e10, gpuHours: null, money: null, days: null } });
+    const plan = makePlan(one);
+    const { low, high, lines, dots } = present(planChart(one, plan));
+    const losses = new Set(plan.arms.flatMap(({ id, loss }) => (loss === null ? [] : [`${id} ${loss.toFixed(5)}`])));
+    expect(dots).toHaveLength(losses.size);
+    for (const { y } of dots) expect(y > low && y < high).toBe(true);
+    for (const { label, low: lows, high: highs } of lines) {
+      if (label === "from scratch") continue;
+      expect(Math.min(...present(lows))).toBeGreaterThanOrEqual(low);
+      expect(Math.max(...present(highs))).toBeLessThanOrEqual(high);
+    }
+  });
 });
 
 describe("charts without a script", () => {

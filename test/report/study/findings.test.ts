@@ -6,7 +6,7 @@ import { plainArm, study } from "../fixture.js";
 
 function findingsOf(arms: readonly ArmResult[], parentLoss = 4): string[] {
   const base = study();
-  return findings({ ...base, parent: { ...base.parent, loss: parentLoss }, arms });
+  return findings({ ...base, parents: [{ ...at(base.parents, 0), loss: parentLoss }], arms });
 }
 
 const dense = plainArm("dense", "dense", [
@@ -246,7 +246,7 @@ describe("the caveats of a study", () => {
     const base = study();
     const large: StudyResult = {
       ...base,
-      parent: { ...base.parent, tokens: null, params: { total: 2e9, active: 2e9 } },
+      parents: [{ ...at(base.parents, 0), tokens: null, params: { total: 2e9, active: 2e9 } }],
       text: { ...base.text, trainTokens: 1e12 },
       arms: base.arms.map((arm) => ({
         ...arm,

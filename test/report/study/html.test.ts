@@ -88,7 +88,7 @@ describe("text that came from users", () => {
       ...study({
         name: nasty,
         startedAt: nasty,
-        parent: { ...base.parent, label: nasty, path: nasty },
+        parents: [{ ...at(base.parents, 0), label: nasty, path: nasty }],
         arms: base.arms.map((arm) => ({ ...arm, id: nasty, label: nasty, recipe: nasty, router: nasty })),
         commands: [nasty],
         text: { ...base.text, sources: [{ name: nasty, documents: 1, bytes: 1 }] },
@@ -124,7 +124,7 @@ describe("studies that lack something", () => {
       "a diverged arm",
       study({ arms: [plainArm("dense", "dense", [[4, 3]]), plainArm("up", "upcycled", [[4, Number.NaN]])] }),
     ],
-    ["a parent that the user brought", study({ parent: { ...base.parent, tokens: null, points: [] } })],
+    ["a parent that the user brought", study({ parents: [{ ...at(base.parents, 0), tokens: null, points: [] }] })],
     ["no findings and no text", { ...base, findings: [], text: { ...base.text, sources: [] } }],
   ])("renders %s", (_, result) => {
     const html = render(result);

@@ -13,7 +13,7 @@ import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { makeModel, type Surgery, type PlannedModel } from "../../../src/surgery/convert/make.js";
 import { exporting, importing } from "../../../src/surgery/convert/reform.js";
 import { nameRelease, releaseFolder, requireReleasePlace } from "../../../src/surgery/convert/release.js";
-import { convertCheckpoint } from "../../../src/surgery/convert/convert.js";
+import { convertCheckpoint, planConversion } from "../../../src/surgery/convert/convert.js";
 import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { golden, goldenModels } from "../../support/golden.js";
 import { expectKillsHarmless, pace, type ConversionRequest } from "./kills.js";
@@ -121,6 +121,29 @@ describe("an upcycled model", () => {
     expect(keys).toContain("decoder.layers.0.mlp.linear_fc1.weight");
   });
 
+  it.each([
+    ["weights that are not renormalised", upcycleRecipe("E4G1T2", { order: "softmax-topk" }), ""],
+    // Served by llama.cpp, the folder would compute something else; Megatron-Core's own checkpoint is not served by it.
+    ["experts in some layers", upcycleRecipe("E4G1T2", { layers: "odd" }), "llama.cpp"],
+  ])("has no shared expert that nobody asked for, where %s lead to a family with one", async (_, recipe, warned) => {
+    const [megatron, plain] = [
+      await planConversion({ ...asked, recipe }),
+      await planConversion({ ...asked, recipe, format: "safetensors" }),
+    ];
+    const shared = ({ plan }: typeof plain): unknown[] =>
+      plan.target.layers.map(({ ffn }) => (ffn.kind === "moe" ? ffn.shared : null));
+    expect(shared(plain)).not.toEqual([null, null]);
+    expect(shared(megatron)).toEqual([null, null]);
+    expect(megatron.plan.expected).toEqual(plain.plan.expected);
+    expect(plain.warnings.join()).toContain(warned);
+    expect(megatron.warnings).toEqual([]);
+  });
+
+  it("has the shared expert that the recipe asks for", async () => {
+    const { plan } = await planConversion({ ...asked, recipe: upcycleRecipe("E4G1T2", { shared: 16 }) });
+    expect(plan.target.layers.map(({ ffn }) => (ffn.kind === "moe" ? ffn.shared?.ffnDim : null))).toEqual([16, 16]);
+  });
+
   it(
     "is the same after kills at any moment, and nothing is there before it is whole",
     { timeout: 120_000 },
@@ -146,27 +169,17 @@ describe("an upcycled model", () => {
 const python = process.env["UPCYCLE_TORCH"];
 
 describe.skipIf(python === undefined)("PyTorch's own reader", () => {
-  it("reads every tensor of every family as we do", { timeout: 600_000 }, async () => {
-    const folders: string[] = [];
-    for (const name of held) folders.push(await make(exporting({ source: golden(name) }), fresh()));
-    const mixed = fresh();
-    await resultOf(
-      convertCheckpoint({
-        source: golden("dense/llama"),
-        recipe: upcycleRecipe("E4G1T2", { layers: "odd" }),
-        format: "torch_dist",
-        out: mixed,
-      }),
-    );
+  /** What PyTorch reads of every tensor, against what we read; returns how many tensors there were. */
+  async function expectSame(folders: readonly string[]): Promise<number> {
     const script = new URL("../../external/read_dcp.py", import.meta.url).pathname;
-    const { stdout, stderr, status } = spawnSync(python!, [script, ...folders, mixed], {
-      encoding: "utf8",
-      maxBuffer: 1 << 28,
-    });
+    const options = { encoding: "utf8", maxBuffer: 1 << 28 } as const;
+    const { stdout, stderr, status } = spawnSync(python!, [script, ...folders], options);
     expect(status, stderr).toBe(0);
     const read = JSON.parse(stdout) as Record<string, Record<string, string>>;
-    for (const folder of [...folders, mixed]) {
+    let compared = 0;
+    for (const folder of folders) {
       const checkpoint = await openCheckpoint(folder);
+      expect(Object.keys(read[folder]!).sort()).toEqual([...checkpoint.tensors.keys()].sort());
       for (const [key, tensor] of checkpoint.tensors) {
         const located = tensor as typeof tensor & { read(start: number, count: number): Promise<Uint8Array> };
         const bytes = await located.read(
@@ -174,8 +187,47 @@ describe.skipIf(python === undefined)("PyTorch's own reader", () => {
           tensor.shape.reduce((a, b) => a * b, 1),
         );
         expect(read[folder]![key], `${folder} ${key}`).toBe(Buffer.from(bytes).toString("hex"));
+        compared++;
       }
       await checkpoint.close();
     }
+    return compared;
+  }
+
+  it("reads every tensor of every family as we do, whose slots are the source's", { timeout: 600_000 }, async () => {
+    const folders: string[] = [];
+    for (const name of held) {
+      folders.push(await make(exporting({ source: golden(name) }), fresh()));
+      expect(await contents(folders.at(-1)!)).toEqual(await contents(golden(name)));
+    }
+    expect(await expectSame(folders)).toBeGreaterThan(10 * held.length);
   });
+
+  it.each(["all", "odd"])(
+    "reads every tensor of every family upcycled in %s layers: all stacked, or a key for each layer",
+    { timeout: 600_000 },
+    async (layers) => {
+      const folders: string[] = [];
+      const refused: string[] = [];
+      for (const name of held.filter((one) => one.startsWith("dense/"))) {
+        const asked = { source: golden(name), recipe: upcycleRecipe("E4G2T4", { layers, target: "upcycle" }), pace };
+        const [megatron, plain] = [fresh(), fresh()];
+        try {
+          await resultOf(convertCheckpoint({ ...asked, format: "torch_dist", out: megatron }));
+        } catch (cause) {
+          if (!/Megatron-Core cannot hold/.test(String(cause))) throw cause;
+          refused.push(name);
+          continue;
+        }
+        await resultOf(convertCheckpoint({ ...asked, out: plain }));
+        expect(await contents(megatron)).toEqual(await contents(plain));
+        const keys = [...metadataIn(megatron).tensors.keys()];
+        expect(keys.some((key) => /^decoder\.layers\.\d+\./.test(key))).toBe(layers === "odd");
+        folders.push(megatron);
+      }
+      // Biases in all linear layers: the router that upcycling makes has none.
+      expect(refused).toEqual(["dense/gpt2", "dense/gpt_bigcode", "dense/jais2", "dense/starcoder2"]);
+      expect(await expectSame(folders)).toBeGreaterThan(10 * folders.length);
+    },
+  );
 });

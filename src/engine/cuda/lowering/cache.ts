@@ -1,5 +1,5 @@
 /** Launches on the cache of keys and values: [B, heads, C, size] for each of its parts. */
-import { int, reads, writes } from "./context.js";
+import { int, reads, writes } from "./arguments.js";
 import type { Argument, Buffer, KernelLaunch, LaunchList } from "./launches.js";
 
 /** B, heads, C, size */

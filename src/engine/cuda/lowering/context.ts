@@ -1,11 +1,23 @@
-/**
- * What lowering rules work with: values of a graph as buffers, scratch memory, launches. The file is long because
- * buffers, scratch memory and launches share one state.
- */
+/** What lowering rules work with: values of a graph as buffers, scratch memory, launches, which share one state. */
 import { at, entryOf } from "../../../base/at.js";
-import { elements, typeOf, type Graph, type Node, type Prim, type ValueId } from "../../../graph/ir/ir.js";
+import type { Graph, ValueId } from "../../../graph/ir/ir.js";
+import {
+  THREADS,
+  WARP,
+  WORD,
+  blocksFor,
+  bufferTable,
+  bytesPer,
+  gridFor,
+  int,
+  long,
+  reads,
+  viewed,
+  writes,
+  type View,
+} from "./arguments.js";
+import { GraphUses } from "./graph-uses.js";
 import type {
-  Access,
   Argument,
   Buffer,
   BufferId,
@@ -16,149 +28,15 @@ import type {
   ProductLaunch,
   Storage,
 } from "./launches.js";
-
-/** Bytes of an element: float32 and int32. */
-export const WORD = 4;
-/** Threads of a block where a kernel does not ask for others. */
-export const THREADS = 256;
-const WARP = 32;
-/** Blocks of a kernel that walks over any number of elements. */
-const MOST_BLOCKS = 1 << 14;
-
-/** A buffer that a kernel reads. */
-export const reads = (buffer: BufferId): Argument => ({ kind: "pointer", buffer, access: "read" });
-/** A buffer that a kernel writes. */
-export const writes = (buffer: BufferId): Argument => ({ kind: "pointer", buffer, access: "write" });
-/** A buffer that a kernel reads, or the null pointer where there is none. */
-export const readsOrNull = (buffer: BufferId | null): Argument => (buffer === null ? nothing : reads(buffer));
-/** Tensor maps of matrices [rows, columns] of bfloat16, one for each buffer, for boxes of `boxRows` rows. */
-export const tensorMaps = (
-  buffers: readonly BufferId[],
-  [rows, columns]: readonly [number, number],
-  boxRows: number,
-): Argument => ({ kind: "maps", buffers, rows, columns, boxRows });
-
-/** As `tensorMaps`, of rows that may lie apart. */
-export const viewMap = (
-  { buffer, first, stride }: View,
-  [rows, columns]: readonly [number, number],
-  boxRows: number,
-): Argument => ({
-  kind: "maps",
-  ...{ buffers: [buffer], rows, columns, boxRows },
-  ...(stride === columns ? {} : { apart: { first, stride } }),
-});
-/** The null pointer, which tells a kernel that an input is absent. */
-export const nothing: Argument = { kind: "null" };
-/** A 32-bit whole number. */
-export const int = (value: number): Argument => ({ kind: "int", value });
-/** A 64-bit whole number. */
-export const long = (value: number): Argument => ({ kind: "long", value });
-/** A float32 number. */
-export const float = (value: number): Argument => ({ kind: "float", value });
-/** The addresses of several buffers, all of which a kernel reads or writes. */
-export const bufferTable = (buffers: readonly BufferId[], access: "read" | "write"): Argument => ({
-  kind: "table",
-  buffers,
-  access,
-});
-
-/** Blocks for `n` elements, one for each thread. */
-export const blocksFor = (n: number, threads = THREADS): number => Math.max(1, Math.ceil(n / threads));
-
-/** Elements that a thread takes at a time. */
-export const EIGHT = 8;
-/** Threads of a block for rows of `size` elements: as many as have work, in whole warps. */
-export const threadsFor = (size: number): number => Math.max(32, Math.min(THREADS, Math.ceil(size / EIGHT / 32) * 32));
-
-/** Rows of a block where each row has a warp. */
-export const ROW_WARPS = 8;
-
-/** The grid of a kernel that walks over `n` elements. */
-export const gridFor = (n: number): readonly [number, number, number] => [
-  Math.min(blocksFor(Math.ceil(n / EIGHT)), MOST_BLOCKS),
-  1,
-  1,
-];
+import type { CudaLowerOptions } from "./options.js";
 
 /** Parts of a launch that have a usual value. */
 export type KernelCall = Omit<KernelLaunch, "kind" | "real" | "block" | "shared" | "bytes" | "flops"> &
   Partial<Pick<KernelLaunch, "real" | "block" | "shared" | "bytes" | "flops">>;
 
-/** Values that share memory: a reshaped value is its input by another name. */
-function rootsOf(graph: Graph): (id: ValueId) => ValueId {
-  const roots = new Map<ValueId, ValueId>();
-  const rootOf = (id: ValueId): ValueId => roots.get(id) ?? id;
-  for (const node of graph.nodes) if (node.prim === "reshape") roots.set(node.out[0], rootOf(node.in[0]));
-  return rootOf;
-}
-
 /** A key that equal uses of a primitive share. */
 export const useKey = (prim: string, inputs: readonly ValueId[], attrs: object): string =>
   `${prim}(${inputs.join()})${JSON.stringify(attrs)}`;
-
-/** In what a program computes. */
-export type Precision = "float32" | "tf32" | "bf16";
-
-/** Bytes of an element. */
-export const bytesPer: Readonly<Record<Storage, number>> = { f32: 4, bf16: 2 };
-
-/** Primitives that read float32 whatever the precision: routers, softmax and what they are made of. */
-const floatReaders: ReadonlySet<Prim> = new Set<Prim>([
-  "routeTopK",
-  "routeTopKGrad",
-  "routeWeights",
-  "softmax",
-  "softmaxGrad",
-  "logSumExp",
-  "sinkhorn",
-]);
-/** Primitives that work element by element: what reads their result reads their input, too. */
-const pointwise: ReadonlySet<Prim> = new Set<Prim>(["add", "sub", "mul", "scale", "tanh", "reshape"]);
-
-/** What lowering has to know of a GPU. */
-export interface Chip {
-  /** Compute capability, 90 for 9.0. */
-  readonly capability: number;
-  readonly multiprocessors: number;
-}
-
-/** The compute capability that has wgmma and TMA. */
-const HOPPER = 90;
-
-/** Whether kernels that use what compute capability 9.0 alone has run on a GPU. */
-export const isHopper = (chip: Chip | undefined): chip is Chip => chip?.capability === HOPPER;
-
-/** How a graph is lowered. */
-export interface CudaLowerOptions {
-  /**
-   * `float32` (if left out); `tf32`: products round their operands to 10 bits of mantissa; `bf16`: products, and values
-   * between them, in bfloat16, while norms' weights, routers, softmax, losses, sums and gradients of weights stay in
-   * float32.
-   */
-  readonly precision?: Precision;
-  /** Logits of a head with its loss that exist at once; tokens are cut into runs by it. */
-  readonly mostLogits?: number;
-  /** The GPU by which kernels are chosen; left out: kernels that every GPU from compute capability 8.0 on runs. */
-  readonly chip?: Chip;
-  /** Where inputs lie as bfloat16, and outputs, so that neighbours can be multiplied together. */
-  readonly layout?: Layout;
-}
-
-/** Places of inputs and outputs in the memory of whoever runs the program, in elements from a common beginning. */
-export interface Layout {
-  /** Of the inputs that are kept as bfloat16 beside their float32, by their place among the inputs. */
-  readonly halves: ReadonlyMap<number, number>;
-  /** Of outputs, by their place among the outputs. */
-  readonly outputs: ReadonlyMap<number, number>;
-}
-
-/** Rows of a value within a buffer: it begins at an element, and its rows are `stride` elements apart. */
-export interface View {
-  readonly buffer: BufferId;
-  readonly first: number;
-  readonly stride: number;
-}
 
 /** Parts of a gradient that are summed at the end. */
 interface LateSum {
@@ -180,12 +58,11 @@ interface FusedSum {
 }
 
 /** What a lowering rule reads values from and writes launches to. */
-export class Context {
+export class Context extends GraphUses {
   readonly buffers: Buffer[] = [];
   readonly launches: Launch[] = [];
   /** What forward launches have kept for backward ones, by `useKey`. */
   readonly kept = new Map<string, readonly BufferId[]>();
-  private readonly rootOf: (id: ValueId) => ValueId;
   private readonly regions = new Map<ValueId, BufferId>();
   /** Values of one repeated word, which get memory only where a launch needs all of it. */
   private readonly fills = new Map<ValueId, number>();
@@ -197,9 +74,6 @@ export class Context {
   private readonly storages = new Map<ValueId, Storage>();
   /** Values in the other storage, by value and storage. */
   private readonly casts = new Map<string, BufferId>();
-  private readonly consumers = new Map<ValueId, Node[]>();
-  /** Places of the nodes that read a value under any of its names, reshapes left out. */
-  private readonly readers = new Map<ValueId, number[]>();
   /** Values whose rows lie apart, in the storage that `storages` says. */
   private readonly views = new Map<ValueId, View>();
   /** Values that rules are asked to make as rows that lie apart. */
@@ -211,19 +85,12 @@ export class Context {
   private current = -1;
 
   constructor(
-    readonly graph: Graph,
+    graph: Graph,
     readonly options: CudaLowerOptions = {},
   ) {
-    this.rootOf = rootsOf(graph);
+    super(graph);
     for (const [index, node] of graph.nodes.entries())
-      for (const id of node.in) {
-        const root = this.rootOf(id);
-        this.lastUses.set(root, index);
-        if (node.prim !== "reshape") this.readers.set(root, [...(this.readers.get(root) ?? []), index]);
-        const known = this.consumers.get(id);
-        if (known === undefined) this.consumers.set(id, [node]);
-        else known.push(node);
-      }
+      for (const id of node.in) this.lastUses.set(this.rootOf(id), index);
     graph.inputs.forEach((id, index) => this.regions.set(id, this.buffer(this.bytesOf(id), { kind: "input", index })));
     const made = new Set(graph.nodes.flatMap((node) => (node.prim === "constant" ? [] : node.out)));
     graph.outputs.forEach((id, index) => {
@@ -251,16 +118,6 @@ export class Context {
     this.lastUses.set(root, Math.max(this.lastUses.get(root) ?? 0, index));
   }
 
-  /** Places of the nodes that read a value, under any of its names. */
-  readingNodes(id: ValueId): readonly number[] {
-    return this.readers.get(this.rootOf(id)) ?? [];
-  }
-
-  /** A value's own name, of which reshaped ones are others. */
-  root(id: ValueId): ValueId {
-    return this.rootOf(id);
-  }
-
   /**
    * The sum that is all that is made of the value of the current node, where its other term is there already and both
    * are stored as `storage`: then one launch can do both.
@@ -284,12 +141,6 @@ export class Context {
   private isMade(id: ValueId): boolean {
     const root = this.rootOf(id);
     return this.regions.has(root) && !this.fills.has(root);
-  }
-
-  /** Whether a value is an output of the graph, under any of its names. */
-  isOutput(id: ValueId): boolean {
-    const root = this.rootOf(id);
-    return this.graph.outputs.some((output) => this.rootOf(output) === root);
   }
 
   /** Memory for a sum that is made now: that of its other term where nothing else will read it. */
@@ -364,30 +215,6 @@ export class Context {
     });
   }
 
-  shapeOf(id: ValueId): readonly number[] {
-    return typeOf(this.graph, id).shape;
-  }
-
-  sizeOf(id: ValueId): number {
-    return elements(this.shapeOf(id));
-  }
-
-  bytesOf(id: ValueId): number {
-    return this.sizeOf(id) * WORD;
-  }
-
-  /** Size of the last axis, and how many rows of it there are. */
-  rowsOf(id: ValueId): readonly [rows: number, size: number] {
-    const size = this.shapeOf(id).at(-1) ?? 1;
-    return [this.sizeOf(id) / size, size];
-  }
-
-  /** Nodes that read a value, under any of its names. */
-  readersOf(id: ValueId): readonly Node[] {
-    const root = this.rootOf(id);
-    return this.graph.nodes.filter((node) => node.prim !== "reshape" && node.in.some((x) => this.rootOf(x) === root));
-  }
-
   private buffer(bytes: number, home: Home): BufferId {
     return this.buffers.push({ bytes, home }) - 1;
   }
@@ -408,27 +235,9 @@ export class Context {
     return this.storages.get(this.rootOf(id)) ?? null;
   }
 
-  /** Whether a router or a softmax reads a value, through anything that works element by element. */
-  feedsFloats(id: ValueId): boolean {
-    return (this.consumers.get(id) ?? []).some(
-      (node) =>
-        floatReaders.has(node.prim) || (pointwise.has(node.prim) && node.out.some((out) => this.feedsFloats(out))),
-    );
-  }
-
   /** Whether the result of a product of bfloat16 stays bfloat16. */
   keepsHalf(id: ValueId): boolean {
     return this.options.precision === "bf16" && !this.feedsFloats(id) && !this.feedsOutput(id);
-  }
-
-  /** Whether a value becomes an output of the graph, likewise. */
-  feedsOutput(id: ValueId): boolean {
-    return (
-      this.graph.outputs.includes(id) ||
-      (this.consumers.get(id) ?? []).some(
-        (node) => pointwise.has(node.prim) && node.out.some((out) => this.feedsOutput(out)),
-      )
-    );
   }
 
   /** The word that all elements of a value are, or null. */
@@ -715,20 +524,6 @@ export class Context {
     });
   }
 }
-
-/** A whole buffer as an operand of a product, or from element `first` on. */
-export const operand = (buffer: BufferId, first = 0, storage: Storage = "f32"): Operand => ({
-  buffer,
-  offset: first * bytesPer[storage],
-});
-
-/** A view as a kernel's argument. */
-export const viewed = ({ buffer, first }: View, access: Access, storage: Storage): Argument => ({
-  kind: "pointer",
-  buffer,
-  access,
-  offset: first * bytesPer[storage],
-});
 
 const halves = new DataView(new ArrayBuffer(WORD));
 

@@ -4,7 +4,8 @@
  */
 import { at } from "../../../base/at.js";
 import { matrixSizes, typeOf, type Node, type NodeOf, type Prim, type ValueId } from "../../../graph/ir/ir.js";
-import { ROW_WARPS, blocksFor, int, nothing, reads, writes, type Context } from "./context.js";
+import { ROW_WARPS, blocksFor, int, nothing, reads, writes } from "./arguments.js";
+import type { Context } from "./context.js";
 import type { Argument } from "./launches.js";
 import { combineRows } from "./rules-experts.js";
 import { GATED_COLUMNS, leftMap, raggedRows, takesRagged, turnedMaps, weightMaps } from "./ragged.js";
@@ -66,7 +67,7 @@ export class ExpertFusions {
   }
 
   private maker<P extends Prim>(id: ValueId, prim: P): Placed<P> | null {
-    const index = this.makers.get(this.c.root(id));
+    const index = this.makers.get(this.c.rootOf(id));
     if (index === undefined) return null;
     const node = at(this.c.graph.nodes, index);
     return is(node, prim) ? { index, node } : null;
@@ -74,7 +75,7 @@ export class ExpertFusions {
 
   /** Whether a value is there before a place is reached. */
   private isThere(id: ValueId, index: number): boolean {
-    return (this.makers.get(this.c.root(id)) ?? -1) < index;
+    return (this.makers.get(this.c.rootOf(id)) ?? -1) < index;
   }
 
   /** Whether these nodes alone read a value. */
@@ -85,7 +86,7 @@ export class ExpertFusions {
 
   private same(a: readonly ValueId[], b: readonly ValueId[]): boolean {
     const { c } = this;
-    return a.length === b.length && a.every((id, i) => c.root(id) === c.root(at(b, i)));
+    return a.length === b.length && a.every((id, i) => c.rootOf(id) === c.rootOf(at(b, i)));
   }
 
   /** scaleRows and scaleRowsGrad of a value with the same weights, where nothing else reads it. */
@@ -97,7 +98,8 @@ export class ExpertFusions {
     for (const index of c.readingNodes(id)) {
       const node = at(c.graph.nodes, index);
       if (is(node, "scaleRows") && scale === null) scale = { index, node };
-      else if (is(node, "scaleRowsGrad") && c.root(node.in[0]) === c.root(id) && gradient === null) gradient = index;
+      else if (is(node, "scaleRowsGrad") && c.rootOf(node.in[0]) === c.rootOf(id) && gradient === null)
+        gradient = index;
       else return null;
     }
     return scale === null ? null : { scale, gradient };

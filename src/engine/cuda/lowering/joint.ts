@@ -5,7 +5,8 @@
  */
 import { at, entryOf } from "../../../base/at.js";
 import { matrixSizes, typeOf, type Graph, type Node, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
-import { operand, type Context, type View } from "./context.js";
+import { operand, type View } from "./arguments.js";
+import type { Context } from "./context.js";
 import type { BufferId } from "./launches.js";
 import { inUnits, lowerTurned, turnedOf, type Turned } from "./turned.js";
 
@@ -48,9 +49,9 @@ function candidates(c: Context): Member[][] {
   const places = new Map(c.graph.inputs.map((id, index) => [id, halves.get(index)]));
   for (const [index, node] of c.graph.nodes.entries()) {
     if (node.prim !== "matmul" || !isForward(node)) continue;
-    const weight = c.root(node.in[1]);
+    const weight = c.rootOf(node.in[1]);
     if (places.get(weight) === undefined) continue;
-    const x = c.root(node.in[0]);
+    const x = c.rootOf(node.in[0]);
     const [width] = matrixSizes(typeOf(c.graph, node.in[1]));
     groups.set(x, [...(groups.get(x) ?? []), { index, node, weight, width }]);
   }
@@ -88,12 +89,12 @@ const isForward = (node: Node): boolean => node.prim === "matmul" && !node.attrs
 
 /** The one value that sums of all of `parts`, and of nothing else, make; and the sums' places. */
 function totalOf(c: Context, graph: Graph, parts: readonly ValueId[]): { total: ValueId; sums: number[] } | null {
-  const open = new Set(parts.map((id) => c.root(id)));
+  const open = new Set(parts.map((id) => c.rootOf(id)));
   const sums: number[] = [];
   for (const [index, node] of graph.nodes.entries()) {
     if (open.size === 1) break;
     if (node.prim !== "add") continue;
-    const [a, b] = node.in.map((id) => c.root(id)) as [ValueId, ValueId];
+    const [a, b] = node.in.map((id) => c.rootOf(id)) as [ValueId, ValueId];
     const alone = [a, b].every((id) => open.has(id) && c.readingNodes(id).length === 1);
     if (a === b || !alone) continue;
     open.delete(a);
@@ -118,15 +119,15 @@ function backwardOf(c: Context, members: readonly Member[]): Backward | null {
     const [first, ...more] = back;
     if (first === undefined || more.length > 0) return null;
     const toX = at(graph.nodes, first);
-    if (toX.prim !== "matmul" || toX.attrs.transA || toX.attrs.transB || c.root(toX.in[1]) !== weight) return null;
-    const gradient = c.root(toX.in[0]);
+    if (toX.prim !== "matmul" || toX.attrs.transA || toX.attrs.transB || c.rootOf(toX.in[1]) !== weight) return null;
+    const gradient = c.rootOf(toX.in[0]);
     const others = c.readingNodes(gradient).filter((i) => i !== first);
     const [second] = others;
     if (second === undefined || others.length > 1) return null;
     const toW = at(graph.nodes, second);
     if (toW.prim !== "matmul" || !toW.attrs.transA || toW.attrs.transB) return null;
-    if (c.root(toW.in[0]) !== gradient) return null;
-    sources.add(c.root(toW.in[1]));
+    if (c.rootOf(toW.in[0]) !== gradient) return null;
+    sources.add(c.rootOf(toW.in[1]));
     gradients.push(gradient);
     dx.push(toX.out[0]);
     dweights.push(toW.out[0]);
@@ -169,7 +170,7 @@ export class Joints {
       const members = neighbours(c, group);
       const [first] = members;
       if (first === undefined || members.some(({ node }) => !c.keepsHalf(node.out[0]))) continue;
-      const x = c.root(first.node.in[0]);
+      const x = c.rootOf(first.node.in[0]);
       const joint: Joint = { x, members, backward: settled.has(first.weight) ? null : backwardOf(c, members) };
       this.forward.set(Math.min(...members.map(({ index }) => index)), joint);
       this.turn(

@@ -1,7 +1,8 @@
 /** Graph to launch list. */
 import type { Graph, Node } from "../../../graph/ir/ir.js";
 import { verify } from "../../../graph/ir/passes.js";
-import { Context, type CudaLowerOptions } from "./context.js";
+import { Context } from "./context.js";
+import type { CudaLowerOptions } from "./options.js";
 import { ExpertFusions } from "./expert-fusions.js";
 import type { LaunchList } from "./launches.js";
 import { Joints } from "./joint.js";

@@ -2,7 +2,9 @@
  * Products of experts' rows by wgmma and TMA (see ragged.cu), for compute capability 9.0. R rows, E experts, a and b
  * sizes of a row before and after its product.
  */
-import { int, isHopper, tensorMaps, type Chip, type Context } from "./context.js";
+import { int, tensorMaps } from "./arguments.js";
+import type { Context } from "./context.js";
+import { isHopper, type Chip } from "./options.js";
 import type { Argument, BufferId, KernelLaunch, Storage } from "./launches.js";
 
 /** Threads of a block, rows and columns of a tile and elements of a step, as in ragged.cu. */

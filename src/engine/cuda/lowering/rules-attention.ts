@@ -6,18 +6,17 @@ import {
   bytesPer,
   float,
   int,
-  isHopper,
   nothing,
   reads,
   readsOrNull,
   tensorMaps,
-  useKey,
   viewMap,
   viewed,
   writes,
-  type Context,
   type View,
-} from "./context.js";
+} from "./arguments.js";
+import { useKey, type Context } from "./context.js";
+import { isHopper } from "./options.js";
 import type { Argument, BufferId, Storage } from "./launches.js";
 
 /** Queries or keys of a block, a warp for each. */

@@ -1,6 +1,7 @@
 /** Axes: broadcasting as strides over few joint axes, and sums over one axis. */
 import { at } from "../../../base/at.js";
-import { int, long, reads, writes, type Context } from "./context.js";
+import { int, long, reads, writes } from "./arguments.js";
+import type { Context } from "./context.js";
 import type { BufferId } from "./launches.js";
 
 /** Axes that kernel `binary` can tell apart. */

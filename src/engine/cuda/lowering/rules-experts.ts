@@ -14,8 +14,8 @@ import {
   bufferTable,
   threadsFor,
   writes,
-  type Context,
-} from "./context.js";
+} from "./arguments.js";
+import type { Context } from "./context.js";
 import type { BufferId, Storage } from "./launches.js";
 import { leftMap, raggedRows, raggedWeightGradient, rowMap, takesRagged, turnedMaps, weightMaps } from "./ragged.js";
 

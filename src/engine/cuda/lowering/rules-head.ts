@@ -3,7 +3,8 @@
  * gradient, too, loss and gradient are made together. N tokens, H hidden, V vocabulary.
  */
 import { matrixSizes, typeOf, type Node, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
-import { EIGHT, bytesPer, float, int, nothing, operand, reads, useKey, writes, type Context } from "./context.js";
+import { EIGHT, bytesPer, float, int, nothing, operand, reads, writes } from "./arguments.js";
+import { useKey, type Context } from "./context.js";
 import type { Argument, BufferId, Storage } from "./launches.js";
 
 /** Logits that exist at once. */

@@ -1,6 +1,7 @@
 /** Routers: a warp for each token (see route.cu). N tokens, E experts, K experts of a token. */
 import { SINKHORN_EPS, matrixSizes, typeOf, type NodeOf, type RouteRule } from "../../../graph/ir/ir.js";
-import { blocksFor, float, int, reads, readsOrNull, writes, type Context } from "./context.js";
+import { blocksFor, float, int, reads, readsOrNull, writes } from "./arguments.js";
+import type { Context } from "./context.js";
 
 /** Warps of a block, and shared memory that a block has without asking for more. */
 const WARPS = 8;

@@ -1,18 +1,8 @@
 /** Embeddings, rotary positions, joined heads, documents within sequences. N tokens, H hidden, V vocabulary. */
 import type { NodeOf } from "../../../graph/ir/ir.js";
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
-import {
-  EIGHT,
-  blocksFor,
-  bytesPer,
-  gridFor,
-  int,
-  reads,
-  readsOrNull,
-  viewed,
-  writes,
-  type Context,
-} from "./context.js";
+import { EIGHT, blocksFor, bytesPer, gridFor, int, reads, readsOrNull, viewed, writes } from "./arguments.js";
+import type { Context } from "./context.js";
 import type { BufferId } from "./launches.js";
 import { sortByDigit } from "./rules-experts.js";
 

@@ -18,9 +18,9 @@ import {
   readsOrNull,
   viewed,
   writes,
-  type Context,
   type View,
-} from "./context.js";
+} from "./arguments.js";
+import type { Context } from "./context.js";
 import type { BufferId, Storage } from "./launches.js";
 import { lowerAttention, lowerAttentionGrad, lowerCachedAttention } from "./rules-attention.js";
 import { broadcastOf, reduce, singleAxisOf } from "./rules-axes.js";

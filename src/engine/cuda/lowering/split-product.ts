@@ -4,7 +4,8 @@
  * N tokens, H hidden, E experts.
  */
 import { matrixSizes, typeOf, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
-import { EIGHT, gridFor, int, long, operand, reads, writes, type Context } from "./context.js";
+import { EIGHT, gridFor, int, long, operand, reads, writes } from "./arguments.js";
+import type { Context } from "./context.js";
 import type { BufferId } from "./launches.js";
 
 /** Numbers of bfloat16 that make one of float32. */

@@ -4,7 +4,8 @@
  */
 import { at } from "../../../base/at.js";
 import type { NodeOf } from "../../../graph/ir/ir.js";
-import { bytesPer, gridFor, int, reads, viewed, type Context, type View } from "./context.js";
+import { bytesPer, gridFor, int, reads, viewed, type View } from "./arguments.js";
+import type { Context } from "./context.js";
 
 /** Elements that a thread takes at a time. */
 const UNIT = 16;

@@ -4,7 +4,8 @@
  */
 import type { Graph } from "../../../graph/ir/ir.js";
 import { MUON_EPS, newtonSchulz } from "../../optimizer/muon.js";
-import { WORD, bytesPer, float, int, long, nothing, type KernelCall } from "./context.js";
+import { WORD, bytesPer, float, int, long, nothing } from "./arguments.js";
+import type { KernelCall } from "./context.js";
 import type { Access, Argument, Buffer, BufferId, Launch, LaunchList } from "./launches.js";
 import { lowerToLaunches } from "./lower.js";
 import { planMemory } from "./memory.js";

@@ -11,7 +11,7 @@ import type { Common, Defaults, Dialect } from "./common.js";
 import { readBase, refuse, requireAttention, requireKeys } from "./common.js";
 import { moeSpec, readAuxLossCoef, readDenseFfnDim, readLeadingDense, writeLeadingDense } from "./experts.js";
 import type { ConfigReader } from "./reader.js";
-import { readRope, writeRope, yarnMscale } from "./rope.js";
+import { readRope, ropeObjects, writeRope, yarnMscale } from "./rope.js";
 import { readRoutedExperts, writeRoutedExperts } from "./routed.js";
 import type { RoutedDefaults } from "./routed.js";
 
@@ -110,7 +110,7 @@ export const deepseekV3: Dialect = {
 /** Factor on the scores beyond headDim^-0.5: the square of YaRN's mscale for `mscale_all_dim` (`yarn_apply_mscale`). */
 function readScoreFactor(config: ConfigReader, { scaling }: Rope): number {
   if (scaling.kind === "none") return 1;
-  const dicts = ["rope_parameters", "rope_scaling"].map((key) => config.object(key)).filter((keys) => keys !== null);
+  const { dicts } = ropeObjects(config);
   const factors = dicts.map((keys) => {
     const weight = keys.has("mscale_all_dim") ? keys.positive("mscale_all_dim", undefined, { zero: true }) : 0;
     return weight === 0 ? 1 : yarnMscale("factor" in scaling ? scaling.factor : keys.positive("factor"), weight) ** 2;

@@ -20,7 +20,7 @@ import {
 } from "./experts.js";
 import type { ConfigReader } from "./reader.js";
 import { isInteger } from "./reader.js";
-import { readRope } from "./rope.js";
+import { readOneOf, readRope, ropeObjects } from "./rope.js";
 import { writeOwnAuxLoss } from "./routed.js";
 
 const defaultTheta = 10_000;
@@ -131,20 +131,19 @@ function readChosen(config: ConfigReader, experts: number): number {
  * such.
  */
 export function readAlphaRope(config: ConfigReader, headDim: number, own: Defaults): Rope {
-  const dicts = ["rope_parameters", "rope_scaling"].map((key) => config.object(key)).filter((keys) => keys !== null);
+  const { dicts } = ropeObjects(config);
   const isAlpha = (keys: ConfigReader): boolean =>
     (keys.get("rope_type") ?? keys.get("type")) === "dynamic" && keys.has("alpha");
   const alphas = dicts.map((keys) => (isAlpha(keys) ? keys.positive("alpha") : null));
   const alpha = alphas.find((one) => one !== null);
   if (alpha === undefined) return readRope(config, headDim, own);
-  const thetas = [config, ...dicts].filter((keys) => keys.has("rope_theta")).map((keys) => keys.positive("rope_theta"));
-  if (new Set(alphas).size > 1 || new Set(thetas).size > 1) {
+  if (new Set(alphas).size > 1) {
     throw inputError("rope_scaling and rope_parameters disagree", {
       where: config.where,
       hint: "remove the wrong one",
     });
   }
   if (headDim <= 2) throw config.fail("head_dim", "more than 2, because rope has an alpha");
-  const [theta = defaultTheta] = thetas;
+  const theta = readOneOf(config, "rope_theta") ?? defaultTheta;
   return plainRope(theta * alpha ** (headDim / (headDim - 2)), headDim);
 }

@@ -41,8 +41,16 @@ function readLengthScale(config: ConfigReader): LengthScale | null {
   const keys = config.object("rope_scaling") ?? config.object("rope_parameters");
   if (keys === null) throw config.fail("rope_parameters", "an object with llama_4_scaling_beta");
   const beta = keys.positive("llama_4_scaling_beta", undefined, { zero: true });
-  const originalMaxPositions = keys.int("original_max_position_embeddings");
-  return beta === 0 ? null : { beta, originalMaxPositions };
+  return beta === 0 ? null : { beta, originalMaxPositions: readOriginalLength(keys, config) };
+}
+
+/** Where the rope has an original length, the one beside the rope's keys comes first (`standardize_rope_params`). */
+function readOriginalLength(keys: ConfigReader, config: ConfigReader): number {
+  const key = "original_max_position_embeddings";
+  const isMoved = ["llama3", "yarn", "longrope"].includes(String(keys.get("rope_type") ?? keys.get("type")));
+  if (!isMoved) return keys.int(key);
+  if (config.has(key)) return config.int(key);
+  return keys.has(key) ? keys.int(key) : config.int("max_position_embeddings", defaults.maxPositions);
 }
 
 /** The config dialect of Ministral 3. */

@@ -78,8 +78,6 @@ export const phimoe: Dialect = {
   architecture: "PhiMoEForCausalLM",
   defaults,
   read(config: ConfigReader): DecoderSpec {
-    if (config.bool("lm_head_bias", false))
-      throw config.fail("lm_head_bias", "false (a bias on the output head cannot be said)");
     const common = readCommon(config, "phimoe", defaults);
     const experts = readExpertCount(config, 16);
     if (config.int("num_experts_per_tok", 2) !== 2)
@@ -99,13 +97,9 @@ export const phimoe: Dialect = {
     const bias = config.bool("attention_bias", false);
     const attn = { qkNorm: false, qkvBias: bias, outBias: bias };
     const rope = readRopeFactor(config, common.rope);
-    return moeSpec(
-      { ...common, rope },
-      attn,
-      { moe, dense: null, sparse: every(true) },
-      windows,
-      readAuxLossCoef(config),
-    );
+    const ffns = { moe, dense: null, sparse: every(true) };
+    const spec = moeSpec({ ...common, rope }, attn, ffns, windows, readAuxLossCoef(config));
+    return { ...spec, headBias: config.bool("lm_head_bias", false) };
   },
   write(spec: DecoderSpec): Record<string, unknown> {
     requireAttention(spec, { qkNorm: false, qkvBias: "any", outBias: "any" });
@@ -118,7 +112,7 @@ export const phimoe: Dialect = {
       num_local_experts: moe.experts,
       num_experts_per_tok: moe.topK,
       attention_bias: sharedAttentionBias(spec),
-      lm_head_bias: false,
+      lm_head_bias: spec.headBias,
       sliding_window: uniformWindow(spec),
       output_router_logits: false,
       router_aux_loss_coef: spec.auxLossCoef,

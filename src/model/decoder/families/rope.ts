@@ -19,19 +19,11 @@ interface RopeDefaults {
 
 /** Throws inputError if a form asks for another kind of rope than a spec can say, or if the forms disagree. */
 export function readRope(config: ConfigReader, headDim: number, defaults: RopeDefaults): Rope {
-  const nested = config.object("rope_parameters");
-  const flat = config.object("rope_scaling");
-  const dicts = [nested, flat].filter((keys) => keys !== null);
-  const rotary = readRotary(config, dicts, headDim, defaults.partialRotary);
+  const { dicts } = ropeObjects(config);
+  const rotary = readRotary(config, headDim, defaults.partialRotary);
   for (const type of ["full_attention", "sliding_attention"]) {
+    const nested = config.object("rope_parameters");
     if (nested?.has(type)) throw nested.fail(type, "one rope for all layers");
-  }
-  const thetas = [config, ...dicts].filter((keys) => keys.has("rope_theta")).map((keys) => keys.positive("rope_theta"));
-  if (new Set(thetas).size > 1) {
-    throw inputError(`rope_theta is given as ${thetas.join(" and as ")}`, {
-      where: config.where,
-      hint: "keep the right one",
-    });
   }
   const scalings = dicts.map((keys) => readScaling(keys, config, rotary, defaults));
   if (new Set(scalings.map((scaling) => JSON.stringify(scaling))).size > 1) {
@@ -40,10 +32,46 @@ export function readRope(config: ConfigReader, headDim: number, defaults: RopeDe
       hint: "remove the wrong one",
     });
   }
-  const theta = thetas[0] ?? defaults.ropeTheta;
+  const theta = readOneOf(config, "rope_theta") ?? defaults.ropeTheta;
   if (theta === null)
     throw config.fail("rope_theta", "a number above 0 (versions of transformers assume different ones)");
   return { theta, scaling: scalings[0] ?? { kind: "none" }, rotary, interleaved: defaults.interleavedRope ?? false };
+}
+
+/** The objects that say a rope, of which one may be passed over. */
+interface RopeObjects {
+  readonly dicts: readonly ConfigReader[];
+  /** Where both say something, transformers takes `rope_scaling` alone (`convert_rope_params_to_dict`). */
+  readonly passedOver: ConfigReader | null;
+}
+
+/** The objects `rope_parameters` and `rope_scaling`, those that are there. */
+export function ropeObjects(config: ConfigReader): RopeObjects {
+  // An empty object says nothing.
+  const said = (key: string): ConfigReader | null => {
+    const keys = config.object(key);
+    return keys === null || keys.keys().length === 0 ? null : keys;
+  };
+  const [nested, flat] = [said("rope_parameters"), said("rope_scaling")];
+  return { dicts: [nested, flat].filter((keys) => keys !== null), passedOver: flat === null ? null : nested };
+}
+
+/**
+ * A number above 0 that stands in the config or in one of its rope objects; undefined where it stands nowhere, or only
+ * in an object that is passed over. Throws inputError if it is given as two numbers.
+ */
+export function readOneOf(config: ConfigReader, key: string): number | undefined {
+  const { dicts, passedOver } = ropeObjects(config);
+  const found = [config, ...dicts]
+    .filter((keys) => keys.has(key))
+    .map((keys) => ({ value: keys.positive(key), counts: keys !== passedOver }));
+  const values = found.map(({ value }) => value);
+  if (new Set(values).size > 1)
+    throw inputError(`${key} is given as ${values.join(" and as ")}`, {
+      where: config.where,
+      hint: "keep the right one",
+    });
+  return found.find(({ counts }) => counts)?.value;
 }
 
 /** Throws inputError if a rope is scaled other than by LongRoPE, for classes that know no other. */
@@ -56,26 +84,13 @@ export function requireLongrope(config: ConfigReader, { scaling: { kind } }: Rop
 const partialKey = "partial_rotary_factor";
 
 /** How many elements of a head turn; transformers cuts the product off (`int(head_dim * factor)`). */
-function readRotary(
-  config: ConfigReader,
-  dicts: readonly ConfigReader[],
-  headDim: number,
-  fallback: number | undefined,
-): number {
-  const places = [config, ...dicts].filter((keys) => keys.has(partialKey));
+function readRotary(config: ConfigReader, headDim: number, fallback: number | undefined): number {
+  const places = [config, ...ropeObjects(config).dicts].filter((keys) => keys.has(partialKey));
   if (fallback === undefined) {
-    for (const keys of places)
-      if (keys.get(partialKey) !== 1) throw keys.fail(partialKey, "1 (rotary embedding over the whole head)");
+    requireWholeHeads(places);
     return headDim;
   }
-  const factors = places.map((keys) => keys.positive(partialKey));
-  if (new Set(factors).size > 1) {
-    throw inputError(`${partialKey} is given as ${factors.join(" and as ")}`, {
-      where: config.where,
-      hint: "keep the right one",
-    });
-  }
-  const rotary = Math.trunc(headDim * (factors[0] ?? fallback));
+  const rotary = Math.trunc(headDim * (readOneOf(config, partialKey) ?? fallback));
   if (rotary < 2 || rotary > headDim || rotary % 2 !== 0) {
     throw (places[0] ?? config).fail(
       partialKey,
@@ -83,6 +98,13 @@ function readRotary(
     );
   }
   return rotary;
+}
+
+/** Throws inputError where one of the objects asks for rope over a part of the head. */
+function requireWholeHeads(places: readonly ConfigReader[]): void {
+  for (const keys of places)
+    if (keys.has(partialKey) && keys.get(partialKey) !== 1)
+      throw keys.fail(partialKey, "1 (rotary embedding over the whole head)");
 }
 
 /** `keys` is `rope_scaling` or `rope_parameters`; older files say `type` for `rope_type`. */
@@ -279,8 +301,8 @@ export function readRopesByType(config: ConfigReader, headDim: number, defaults:
       ...(own?.has("rope_theta") ? [own.positive("rope_theta")] : []),
     ];
     const dicts = [own, flatScaling].filter((keys) => keys !== null);
-    const rotary = readRotary(config, dicts, headDim, undefined);
-    const scalings = dicts.map((keys) => readScaling(keys, config, rotary));
+    requireWholeHeads([config, ...dicts]);
+    const scalings = dicts.map((keys) => readScaling(keys, config, headDim));
     if (thetas[0] !== thetas.at(-1) || JSON.stringify(scalings[0]) !== JSON.stringify(scalings.at(-1))) {
       throw inputError(`rope_parameters.${type}_attention and the flat rope keys disagree`, {
         where: config.where,

@@ -58,7 +58,7 @@ describe("hunyuan_v1_moe", () => {
     refuses(
       () =>
         read({ ...bare, rope_theta: 5, rope_parameters: { rope_type: "dynamic", alpha: 1000, rope_theta: 10_000 } }),
-      "rope_scaling and rope_parameters disagree",
+      "rope_theta is given as 5 and as 10000",
     );
     refuses(
       () => read({ ...bare, rope_scaling: alpha, rope_parameters: { rope_type: "default", rope_theta: 10_000 } }),

@@ -405,6 +405,10 @@ describe("gptj and phi", () => {
     refuses(() => read({ ...dense("gptj"), rotary_dim: null }), "rotary_dim is null, expected an integer");
     refuses(() => read({ ...dense("gptj"), rotary_dim: 10 }), "rotary_dim is 10, expected an even number up to 8");
     refuses(() => write({ ...gptj, headBias: false }), "a gptj model cannot have logits without a bias");
+    const codegen = read(without(dense("codegen"), "activation_function"));
+    expect(codegen).toMatchObject({ family: "codegen", block: "parallel-shared", headBias: true });
+    expect(codegen.layers[0]?.ffn).toMatchObject({ ffnDim: 128, gated: false, activation: "geluTanh" });
+    refuses(() => read({ ...dense("codegen"), n_head: 2 }), "n_head is 2, expected a multiple of 4");
     const phi = read(without(dense("phi"), "rope_parameters", "partial_rotary_factor", "hidden_act"));
     expect(phi).toEqual(read(dense("phi")));
     expect(phi).toMatchObject({ block: "parallel-shared", headBias: true, attn: { qkvBias: true, outBias: true } });

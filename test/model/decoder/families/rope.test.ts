@@ -24,4 +24,22 @@ describe("rope of a config", () => {
       }),
     ).toMatchObject({ theta: 3, scaling: { originalMaxPositions: 9 } });
   });
+
+  it("is that of rope_scaling alone where both objects stand, as transformers takes it", () => {
+    const bare = without(goldenConfig("dense/llama"), "rope_parameters");
+    const linear = { rope_type: "linear", factor: 2 };
+    const both = { ...bare, rope_parameters: { ...linear, rope_theta: 333 }, rope_scaling: linear };
+    const theta = (config: unknown): number => present(at(read(config).layers, 0).rope).theta;
+    expect(theta(both)).toBe(10_000);
+    expect(theta({ ...both, rope_scaling: {} })).toBe(333);
+    expect(theta({ ...both, rope_scaling: null })).toBe(333);
+    expect(theta({ ...both, rope_scaling: { ...linear, rope_theta: 333 } })).toBe(333);
+    expect(theta({ ...both, rope_theta: 333 })).toBe(333);
+    expect(() => read({ ...both, rope_theta: 5 })).toThrow("rope_theta is given as 5 and as 333");
+    const nemotron = without(goldenConfig("dense/nemotron"), "rope_parameters", "partial_rotary_factor");
+    const partly = { ...linear, partial_rotary_factor: 0.25 };
+    const rotary = (config: unknown): number => present(at(read(config).layers, 0).rope).rotary;
+    expect(rotary({ ...nemotron, rope_parameters: partly, rope_scaling: linear })).toBe(4);
+    expect(rotary({ ...nemotron, rope_parameters: partly })).toBe(2);
+  });
 });

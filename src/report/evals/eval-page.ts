@@ -1,0 +1,244 @@
+/** Models on evaluation tasks as one HTML file: scores, differences with their intervals, and the samples behind them. */
+import { at } from "../../base/at.js";
+import { fixed, grouped, significant } from "../../base/format.js";
+import { differencesOf } from "../../evals/suite/differences.js";
+import type { ModelOutcome, TaskOutcome } from "../../evals/suite/evaluate.js";
+import type { PairedDifference } from "../../evals/tasks/paired.js";
+import type { Request } from "../../evals/tasks/prompt.js";
+import type { Response } from "../../evals/tasks/sample-results.js";
+import type { MetricResult, TaskResult } from "../../evals/tasks/task-results.js";
+import { css } from "../page/css.js";
+import { escapeHtml } from "../page/escape.js";
+import { factsAndCommand, pageSection, renderPage, type ReportAssets } from "../page/shell.js";
+import { framedTable } from "../page/table.js";
+
+/** A model with what came of it. */
+export interface PageModel {
+  readonly name: string;
+  readonly maxLength: number;
+  readonly device: string;
+  readonly outcome: ModelOutcome;
+}
+
+/** What a page shows; the first model is the one that the others are compared with. */
+export interface EvaluationPage {
+  readonly models: readonly PageModel[];
+  readonly command: string;
+  /** Day of the evaluation, as text. */
+  readonly date: string;
+  readonly version: string;
+}
+
+/** Samples of one task that are shown of two models. */
+const MOST_SAMPLES = 40;
+/** Characters of a prompt's end that are shown. */
+const PROMPT_END = 600;
+
+/** The page as the text of an HTML file. */
+export function renderEvaluationHtml(page: EvaluationPage, assets: ReportAssets): string {
+  const { models, version } = page;
+  const [first, ...others] = models;
+  if (first === undefined) throw new Error("there is no model to show");
+  return renderPage(
+    {
+      title: `${models.map(({ name }) => name).join(", ")} · evaluation`,
+      version,
+      footer: ". Nothing on this page is loaded from a network.",
+      body: [
+        header(page),
+        warningSection(models),
+        scoreSection(models),
+        ...others.flatMap((other, i) => [differenceSection(first, other, i), sampleSection(first, other, i)]),
+        provenance(page),
+      ],
+      data: null,
+      script: "",
+      style: pageStyle,
+    },
+    assets,
+  );
+}
+
+const pageStyle = css`
+  .better {
+    font-weight: 600;
+  }
+  .worse {
+    font-weight: 600;
+    text-decoration: underline;
+  }
+  details pre {
+    overflow-wrap: anywhere;
+    white-space: pre-wrap;
+  }
+`;
+
+function header({ models }: EvaluationPage): string {
+  const [first] = models;
+  const tasks = first?.outcome.tasks ?? [];
+  const samples = tasks.reduce((sum, { records }) => sum + records.length, 0);
+  const names = models.map(({ name }) => escapeHtml(name)).join(" and ");
+  return (
+    `<header><p class="kicker">evaluation</p><h1>${names}</h1>` +
+    `<p class="lead">${grouped(tasks.length)} tasks with ${grouped(samples)} samples, by the prompts and metrics of the ` +
+    "LM Evaluation Harness.</p></header>"
+  );
+}
+
+function warningSection(models: readonly PageModel[]): string {
+  const items = models.flatMap(({ name, outcome }) =>
+    outcome.tasks.flatMap(({ result, warnings }) =>
+      warnings.map((warning) => `<li><b>${escapeHtml(`${name}, ${result.name}`)}</b>: ${escapeHtml(warning)}</li>`),
+    ),
+  );
+  return items.length === 0
+    ? ""
+    : pageSection("warnings", "Before you read on", `<ul class="findings">${items.join("")}</ul>`);
+}
+
+const resultsOf = ({ outcome }: PageModel): readonly TaskResult[] => [
+  ...outcome.groups,
+  ...outcome.tasks.map(({ result }) => result),
+];
+
+function scoreSection(models: readonly PageModel[]): string {
+  const all = models.map(resultsOf);
+  const rows = at(all, 0).flatMap((task, t) =>
+    task.metrics.map(({ metric, filter, higherIsBetter }, m) => [
+      escapeHtml(task.alias),
+      escapeHtml(filter === "none" ? metric : `${metric}, ${filter}`) + (higherIsBetter ? " ↑" : " ↓"),
+      ...all.map((results) => valueWords(at(at(results, t).metrics, m))),
+      grouped(task.size),
+    ]),
+  );
+  const heads = ["task", "metric", ...models.map(({ name }) => escapeHtml(name)), "samples"];
+  return pageSection(
+    "scores",
+    "Scores",
+    `${framedTable(heads, rows, (column) => column > 1, "scores")}<p class="note">Behind ± stands one standard error. ` +
+      "An arrow says which direction is better. Groups come first.</p>",
+  );
+}
+
+const valueWords = ({ value, stderr }: MetricResult): string =>
+  stderr === null ? fixed(value, 4) : `${fixed(value, 4)} ± ${fixed(stderr, 4)}`;
+
+/** What a difference comes to, in one word or two. */
+export function verdictOf({ interval: [low, high], higherIsBetter }: PairedDifference): "better" | "worse" | "same" {
+  if (low <= 0 && high >= 0) return "same";
+  return low > 0 === higherIsBetter ? "better" : "worse";
+}
+
+const verdictWords = {
+  better: '<span class="better">better</span>',
+  worse: '<span class="worse">worse</span>',
+  same: "not distinguishable",
+} as const;
+
+function differenceSection(first: PageModel, other: PageModel, index: number): string {
+  const all = differencesOf(first.outcome, other.outcome);
+  const rows = all.flatMap(({ task, differences }) =>
+    differences.map((one) => [
+      escapeHtml(task),
+      escapeHtml(one.filter === "none" ? one.metric : `${one.metric}, ${one.filter}`),
+      `${signed(one.difference)} [${signed(one.interval[0])}, ${signed(one.interval[1])}]`,
+      escapeHtml(one.unit),
+      `${grouped(one.better)} : ${grouped(one.worse)}`,
+      significant(one.p, 2),
+      verdictWords[verdictOf(one)],
+    ]),
+  );
+  const named = (verdict: "better" | "worse"): string => {
+    const tasks = all.filter(({ differences }) => differences.some((one) => verdictOf(one) === verdict));
+    return tasks.length === 0 ? "none" : tasks.map(({ task }) => escapeHtml(task)).join(", ");
+  };
+  const [a, b] = [escapeHtml(first.name), escapeHtml(other.name)];
+  return pageSection(
+    `differences-${index}`,
+    `What ${b} has learnt and forgotten, against ${a}`,
+    `<dl class="facts-list"><div><dt>better on</dt><dd>${named("better")}</dd></div>` +
+      `<div><dt>worse on (forgotten)</dt><dd>${named("worse")}</dd></div></dl>` +
+      framedTable(
+        ["task", "metric", "difference [95 %]", "unit", "better : worse", "p (sign test)", ""],
+        rows,
+        (column) => column === 2 || column === 4 || column === 5,
+        "differences",
+      ) +
+      `<p class="note">${b} minus ${a} on the same samples. The interval is that of the mean of paired differences; ` +
+      "better : worse counts samples, and p is the exact sign test of that count (McNemar's, where answers are right or " +
+      "wrong). Many tasks are looked at, so that one in twenty intervals leaves 0 out by chance.</p>",
+  );
+}
+
+const signed = (value: number): string => `${value > 0 ? "+" : ""}${fixed(value, 4)}`;
+
+/** Samples that one model answers rightly and the other does not. */
+function sampleSection(first: PageModel, other: PageModel, index: number): string {
+  const parts = first.outcome.tasks.flatMap((task, i) => {
+    const rows = samplesOf(task, at(other.outcome.tasks, i), first.name, other.name);
+    return rows === "" ? [] : [`<details><summary>${escapeHtml(task.result.name)}</summary>${rows}</details>`];
+  });
+  return parts.length === 0
+    ? ""
+    : pageSection(
+        `samples-${index}`,
+        `Samples on which ${escapeHtml(first.name)} and ${escapeHtml(other.name)} differ`,
+        parts.join(""),
+      );
+}
+
+function samplesOf(task: TaskOutcome, other: TaskOutcome, firstName: string, otherName: string): string {
+  const [metric] = task.task.config.metrics;
+  const differing = task.records.flatMap((record, i) => {
+    const [before, after] = [record, at(other.records, i)].map(
+      ({ results }) => results[0]?.metrics[metric?.name ?? "acc"],
+    );
+    const isPair = typeof before === "number" && typeof after === "number" && before !== after;
+    return isPair ? [{ record, other: at(other.records, i), gained: after > before }] : [];
+  });
+  const shown = differing.slice(0, MOST_SAMPLES).map(({ record, other: second, gained }) => {
+    const { requests, target, id } = record.sample;
+    const prompt = promptOf(at(requests, 0));
+    const end = prompt.length > PROMPT_END ? `…${prompt.slice(-PROMPT_END)}` : prompt;
+    const answers = requests.map((request, i) => [
+      escapeHtml(request.kind === "loglikelihood" ? request.continuation : "answer"),
+      escapeHtml(answerWords(at(record.responses, i))),
+      escapeHtml(answerWords(at(second.responses, i))),
+    ]);
+    return (
+      `<h3>document ${id + 1}: ${gained ? "learnt" : "forgotten"}</h3><pre>${escapeHtml(end)}</pre>` +
+      `<p class="note">right: ${escapeHtml(JSON.stringify(target))}</p>` +
+      framedTable(
+        ["continuation", escapeHtml(firstName), escapeHtml(otherName)],
+        answers,
+        (column) => column > 0,
+        "answers",
+      )
+    );
+  });
+  const more = differing.length - shown.length;
+  return (
+    shown.join("") + (more > 0 ? `<p class="note">and ${grouped(more)} more, which the sample files have</p>` : "")
+  );
+}
+
+const promptOf = (request: Request): string => (request.kind === "rolling" ? request.text : request.context);
+
+const answerWords = (response: Response): string =>
+  response.kind === "generate" ? response.text : fixed(response.logLikelihood, 3);
+
+function provenance({ models, command, date }: EvaluationPage): string {
+  return pageSection(
+    "provenance",
+    "Where this is from",
+    factsAndCommand(
+      [
+        ["date", date],
+        ...models.flatMap(({ name, maxLength, device, outcome }): [string, string][] => [
+          [name, `${device}, ${grouped(maxLength)} tokens at most, ${significant(outcome.seconds)} s`],
+        ]),
+      ],
+      command,
+    ),
+  );
+}

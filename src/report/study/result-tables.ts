@@ -1,0 +1,162 @@
+/** A study's numbers as plain tables, and those as Markdown and as LaTeX. */
+import { compact, fixed, flops, significant } from "../../base/format.js";
+import { markdownText } from "../../base/markdown.js";
+import type { ArmResult, StudyResult } from "../../model/results/result.js";
+import { answersOf, measureName, signed, type Answer } from "./answers.js";
+import { pairedTest } from "./paired.js";
+
+/** A table of texts. */
+export interface ResultTable {
+  /** Name for references to it. */
+  readonly id: string;
+  readonly caption: string;
+  readonly headings: readonly string[];
+  /** The first columns of text; all others are numbers. */
+  readonly texts: number;
+  readonly rows: readonly (readonly string[])[];
+}
+
+/** All tables of a study: the arms, and the questions where there are some. */
+export function resultTables(result: StudyResult): ResultTable[] {
+  return [armTable(result), ...(result.questions.length === 0 ? [] : [questionTable(result)])];
+}
+
+function armTable({ arms }: StudyResult): ResultTable {
+  return {
+    id: "arms",
+    caption:
+      "Held-out loss in nats per token at the end of training: mean, standard deviation over the seeds and 95 % " +
+      "interval of the mean (Student). FLOPs are those of the forward and the backward pass of one run.",
+    headings: ["Arm", "Parameters", "Active", "Tokens", "FLOPs", "Seeds", "Loss", "Deviation", "95 % interval"],
+    texts: 1,
+    rows: arms.map(armRow),
+  };
+}
+
+function armRow({ label, params, runs }: ArmResult): string[] {
+  const losses = runs.map(({ finalLoss }) => finalLoss).filter((loss) => Number.isFinite(loss));
+  const { n, mean, deviation, low, high } = pairedTest(losses);
+  const end = runs[0]?.points.at(-1);
+  return [
+    label,
+    compact(params.total),
+    compact(params.active),
+    compact(end?.tokens ?? NaN),
+    flops(end?.flops ?? NaN),
+    n === runs.length ? String(n) : `${n} of ${runs.length}`,
+    fixed(mean, 4),
+    n < 2 ? "–" : significant(deviation, 2),
+    n < 2 ? "–" : `${fixed(low, 4)} to ${fixed(high, 4)}`,
+  ];
+}
+
+function questionTable({ questions }: StudyResult): ResultTable {
+  return {
+    id: "questions",
+    caption:
+      "Paired differences, the first arm less the second, by parent and seed, with 95 % intervals (Student), p-values " +
+      "corrected by Holm over all questions, and the smallest difference that this many pairs find in 80 % of cases.",
+    headings: [
+      "Question",
+      "Arms",
+      "Measure",
+      "Verdict",
+      "Pairs",
+      "Difference",
+      "95 % interval",
+      "p (Holm)",
+      "Detectable",
+      "Published",
+    ],
+    texts: 4,
+    rows: answersOf(questions).map(questionRow),
+  };
+}
+
+function questionRow({ question, verdict, test, adjusted, detectable, published }: Answer): string[] {
+  const known = (value: number, text: (value: number) => string): string =>
+    Number.isFinite(value) ? text(value) : "–";
+  return [
+    question.ask,
+    `${question.compare} less ${question.with}`,
+    measureName(question.measure),
+    verdict,
+    String(test.n),
+    known(test.mean, signed),
+    known(test.low, (low) => `${signed(low)} to ${signed(test.high)}`),
+    known(adjusted, (p) => (p < 1e-4 ? "< 0.0001" : significant(p, 2))),
+    known(detectable, (value) => significant(value, 3)),
+    published === null ? "–" : signed(published),
+  ];
+}
+
+/** A table in Markdown, as GitHub reads it. */
+export function markdownTable({ caption, headings, texts, rows }: ResultTable): string {
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell) => markdownText(cell).replaceAll("|", "\\|")).join(" | ")} |`;
+  const rule = `| ${headings.map((_, column) => (column < texts ? ":--" : "--:")).join(" | ")} |`;
+  return [line(headings), rule, ...rows.map(line), "", markdownText(caption), ""].join("\n");
+}
+
+/** A table in LaTeX, with the package booktabs. */
+export function latexTable({ id, caption, headings, texts, rows }: ResultTable): string {
+  const columns = headings.map((_, column) => (column < texts ? "l" : "r")).join("");
+  const line = (cells: readonly string[]): string => `    ${cells.map(latexText).join(" & ")} \\\\`;
+  return [
+    "\\begin{table}",
+    "  \\centering",
+    `  \\begin{tabular}{${columns}}`,
+    "    \\toprule",
+    line(headings),
+    "    \\midrule",
+    ...rows.map(line),
+    "    \\bottomrule",
+    "  \\end{tabular}",
+    `  \\caption{${latexText(caption)}}`,
+    `  \\label{tab:${id}}`,
+    "\\end{table}",
+    "",
+  ].join("\n");
+}
+
+const latexCharacters: Readonly<Record<string, string>> = {
+  "\\": "\\textbackslash{}",
+  "{": "\\{",
+  "}": "\\}",
+  $: "\\$",
+  "&": "\\&",
+  "#": "\\#",
+  _: "\\_",
+  "%": "\\%",
+  "^": "\\textasciicircum{}",
+  "~": "\\textasciitilde{}",
+  "<": "\\textless{}",
+  ">": "\\textgreater{}",
+  "−": "$-$",
+  "–": "--",
+};
+
+/** Text that means itself in LaTeX. */
+const latexText = (text: string): string =>
+  text.replace(/[\\{}$&#_%^~<>−–]/g, (character) => latexCharacters[character] ?? character).replace(/\s+/g, " ");
+
+/** The study as Markdown: findings, tables, figures. */
+export function markdownReport(
+  result: StudyResult,
+  figures: readonly { readonly file: string; readonly title: string }[],
+): string {
+  return [
+    `# ${markdownText(result.name)}`,
+    "",
+    ...result.findings.map((finding) => `- ${markdownText(finding)}`),
+    "",
+    ...resultTables(result).map(markdownTable),
+    ...figures.map(({ file, title }) => `![${markdownText(title)}](${file})\n`),
+    "Commands:",
+    "",
+    "```sh",
+    ...result.commands,
+    "```",
+    "",
+  ].join("\n");
+}

@@ -1,0 +1,80 @@
+/**
+ * A run may begin where another one has ended: the steps of a shorter training are the first steps of a longer one, as
+ * long as every learning rate so far would have been the same (constant, or the stable part of wsd).
+ */
+import { cp, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { firstDifference } from "../engine/optimizer/schedule.js";
+import type { TrainingBlock } from "../base/schemas/index.js";
+import { exists, stageDirectory, writeJson } from "../files/io/atomic.js";
+import { withFsErrors } from "../files/io/fs-errors.js";
+import { isFolderLocked } from "../files/io/lock.js";
+import { readRunRecord, runFile } from "../train/claim.js";
+import { metricsFile } from "../train/records.js";
+import { savedProgress } from "../train/saved.js";
+
+/** What a run that has not begun yet may take from others. */
+interface PrefixOptions {
+  /** Its folder. */
+  readonly dir: string;
+  /** What its record says of it; `prefix` is its `prefixKey`. */
+  readonly identity: { readonly key: string; readonly prefix: string };
+  readonly training: TrainingBlock;
+}
+
+/** The runs of a store and what they may share with others; read once, since neither changes. */
+export class Prefixes {
+  private readonly known = new Map<string, string | null>();
+
+  constructor(private readonly store: string) {}
+
+  /**
+   * Copies the checkpoint and the log of the run that shares the most steps; does nothing where the run has begun or
+   * where there is no such run. The other run stays as it is.
+   */
+  async adopt({ dir, identity, training }: PrefixOptions): Promise<void> {
+    if (await exists(dir)) return;
+    let best: { readonly path: string; readonly steps: number } | null = null;
+    for (const path of await this.candidates(identity.prefix)) {
+      const record = await readRunRecord(path);
+      const steps = (await savedProgress(join(path, "last")))?.step ?? 0;
+      const fits =
+        record !== null && steps <= training.steps && firstDifference(record.training, training, steps) === null;
+      if (fits && steps > (best?.steps ?? 0) && !(await isFolderLocked(path))) best = { path, steps };
+    }
+    if (best !== null) await copyRun(best.path, dir, { ...identity, training });
+  }
+
+  private async candidates(prefix: string): Promise<string[]> {
+    const arms = join(this.store, "arms");
+    for (const arm of await namesIn(arms)) {
+      for (const name of await namesIn(join(arms, arm))) {
+        const path = join(arms, arm, name);
+        if (this.known.has(path)) continue;
+        const record = await readRunRecord(path);
+        if (record !== null) this.known.set(path, typeof record["prefix"] === "string" ? record["prefix"] : null);
+      }
+    }
+    return [...this.known].flatMap(([path, known]) => (known === prefix ? [path] : []));
+  }
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  if (!(await exists(folder))) return [];
+  const entries = await withFsErrors(folder, "read folder", () => readdir(folder, { withFileTypes: true }));
+  return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith(".")).map(({ name }) => name);
+}
+
+/** The run under a new name, as the one that `changes` say. */
+async function copyRun(from: string, to: string, changes: object): Promise<void> {
+  const record = { ...(await readRunRecord(from)), ...(JSON.parse(JSON.stringify(changes)) as object) };
+  const staged = await stageDirectory(to);
+  try {
+    for (const name of ["last", metricsFile])
+      await withFsErrors(from, "copy run", () => cp(join(from, name), join(staged.path, name), { recursive: true }));
+    await writeJson(join(staged.path, runFile), record);
+    await staged.commit();
+  } finally {
+    await staged.discard();
+  }
+}

@@ -1,0 +1,248 @@
+/**
+ * `upcycle eval` beside the LM Evaluation Harness: the same models, tasks and documents. Our task files are those that
+ * come along, the harness's are its own; prompts, log-likelihoods, answers, metrics and standard errors must be equal.
+ *
+ *   node test/external/compare-evaluations.mjs --python PYTHON [--count 24] [--keep FOLDER] [--models tiny,dense-llama]
+ */
+import { spawnSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { cpus, tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { writeEvaluationData } from "./evaluation-data.mjs";
+
+const { values } = parseArgs({
+  options: {
+    python: { type: "string" },
+    count: { type: "string", default: "24" },
+    keep: { type: "string" },
+    models: { type: "string" },
+  },
+});
+if (values.python === undefined) throw new Error("name a Python with lm-eval: --python PYTHON");
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const folder = values.keep ?? mkdtempSync(join(tmpdir(), "evaluations-"));
+mkdirSync(folder, { recursive: true });
+const count = Number(values.count);
+
+/** One character is one token, so that golden models of 96 words read text; the last two are EOS and unknown. */
+function writeCharacterTokenizer(place, positions, { bos }) {
+  const characters = Array.from({ length: 94 }, (_, i) => String.fromCharCode(32 + i));
+  const vocab = Object.fromEntries([...characters, "<s>", "~"].map((token, id) => [token, id]));
+  const special = { id: 94, content: "<s>", special: true };
+  const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false };
+  const tokenizer = {
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: [{ ...special, ...flags }],
+    normalizer: null,
+    pre_tokenizer: null,
+    post_processor: bos
+      ? {
+          type: "TemplateProcessing",
+          single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
+          pair: [{ Sequence: { id: "A", type_id: 0 } }, { Sequence: { id: "B", type_id: 1 } }],
+          special_tokens: { "<s>": { id: "<s>", ids: [94], tokens: ["<s>"] } },
+        }
+      : null,
+    decoder: { type: "Fuse" },
+    model: {
+      type: "BPE",
+      dropout: null,
+      unk_token: "~",
+      continuing_subword_prefix: null,
+      end_of_word_suffix: null,
+      fuse_unk: false,
+      byte_fallback: false,
+      vocab,
+      merges: [],
+    },
+  };
+  writeFileSync(join(place, "tokenizer.json"), JSON.stringify(tokenizer));
+  const config = {
+    tokenizer_class: "PreTrainedTokenizerFast",
+    model_max_length: positions,
+    clean_up_tokenization_spaces: false,
+    bos_token: bos ? "<s>" : null,
+    eos_token: "<s>",
+    pad_token: "<s>",
+    unk_token: null,
+  };
+  writeFileSync(join(place, "tokenizer_config.json"), JSON.stringify(config));
+}
+
+const models = [{ name: "tiny", folder: join(root, "models/tiny") }];
+for (const [family, bos] of [
+  ["dense/llama", true],
+  ["dense/gpt2", false],
+  ["moe/mixtral", false],
+]) {
+  const place = join(folder, family.replace("/", "-"));
+  cpSync(join(root, "test/golden", family), place, { recursive: true });
+  writeCharacterTokenizer(place, 128, { bos });
+  models.push({ name: family.replace("/", "-"), folder: place });
+}
+
+if (values.models !== undefined) {
+  const wanted = values.models.split(",");
+  models.splice(0, models.length, ...models.filter(({ name }) => wanted.includes(name)));
+}
+
+const choice = [
+  "mmlu_social_sciences",
+  "arc_easy",
+  "arc_challenge",
+  "hellaswag",
+  "piqa",
+  "winogrande",
+  "openbookqa",
+  "sciq",
+  "boolq",
+];
+const others = ["blimp_adjunct_island", "blimp_wh_island", "lambada_openai", "wikitext", "c4", "paloma_c4_en"];
+const generated = ["gsm8k", "triviaqa", "nq_open"];
+// A continuation must fit the model, and golden models see 128 characters.
+writeEvaluationData(join(folder, "data-tiny"), { count });
+writeEvaluationData(join(folder, "data-golden"), { count, ascii: true, longest: 75, seed: 2 });
+const dataOf = (name) => join(folder, name === "tiny" ? "data-tiny" : "data-golden");
+const runs = models.flatMap(({ name }) =>
+  [0, 5].map((shots) => ({
+    model: name,
+    data: dataOf(name),
+    tasks: [...choice, ...others, ...(name === "tiny" ? generated : [])],
+    num_fewshot: shots,
+  })),
+);
+const request = join(folder, "request.json");
+const answer = join(folder, "lm-eval.json");
+writeFileSync(request, JSON.stringify({ models, runs, threads: 1, batch: 8 }));
+if (!existsSync(answer)) {
+  const { status } = spawnSync(values.python, [join(root, "test/external/lm_eval_oracle.py"), request, answer], {
+    stdio: ["ignore", "ignore", "inherit"],
+    env: { ...process.env, DISABLE_MULTIPROC: "1" },
+  });
+  if (status !== 0) throw new Error(`the harness ended with ${status}`);
+}
+const theirs = JSON.parse(readFileSync(answer, "utf8"));
+
+/** A number as the harness's table prints it. */
+const printed = (value) => (typeof value === "number" ? value.toFixed(4) : String(value));
+/**
+ * Perplexities are exponentials of sums that the harness has in float32, with some 7 digits; where models are as bad as
+ * these, the four decimals that are printed are beyond them.
+ */
+const isEqual = (key, found, expected) =>
+  printed(found) === printed(expected) ||
+  (key.includes("perplexity") && Math.abs(found - expected) <= 1e-5 * Math.abs(expected));
+const tally = { prompts: 0, texts: 0, metrics: 0, byDigits: 0 };
+const kinds = {
+  continuation: { count: 0, worst: 0, relative: 0 },
+  text: { count: 0, worst: 0, relative: 0 },
+};
+const problems = [];
+const problem = (...words) => problems.push(words.join(" "));
+
+for (const run of theirs.runs) {
+  const { name, folder: model } = models.find(({ name: one }) => one === run.model);
+  const out = join(folder, `ours-${name}-${run.num_fewshot}`);
+  const args = ["eval", model, "--tasks", run.tasks.join(","), "--num-fewshot", String(run.num_fewshot)];
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [join(root, "dist/cli/main.js"), ...args, "--data", run.data, "--out", out, "--device", "cpu", "--json"],
+    { encoding: "utf8", maxBuffer: 1 << 28 },
+  );
+  if (status !== 0) throw new Error(`upcycle ${args.join(" ")}: ${stderr}`);
+  const [{ results, files }] = JSON.parse(stdout).models;
+  const label = `${name}, ${run.num_fewshot} shots`;
+  for (const [task, expected] of Object.entries(run.results)) {
+    const found = results[task];
+    if (found === undefined) problem(label, task, "is missing");
+    for (const [key, value] of Object.entries(expected)) {
+      if (!key.includes(",")) continue;
+      tally.metrics++;
+      if (printed(found?.[key]) !== printed(value)) tally.byDigits++;
+      if (!isEqual(key, found?.[key], value)) problem(label, task, key, `${found?.[key]} instead of ${value}`);
+    }
+  }
+  for (const [task, expected] of Object.entries(run.samples)) {
+    const path = files.samples.find((file) => file.includes(`samples_${task}_2`));
+    const lines = readFileSync(path, "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    if (lines.length !== expected.length) problem(label, task, `${lines.length} instead of ${expected.length} samples`);
+    const ours = new Map(lines.map((line) => [`${line.doc_id} ${line.filter}`, line]));
+    for (const sample of expected) compareSample(`${label} ${task} document ${sample.doc_id}`, sample, ours);
+  }
+}
+
+function compareSample(label, sample, ours) {
+  const line = ours.get(`${sample.doc_id} ${sample.filter}`);
+  if (line === undefined) return problem(label, "is missing");
+  const requests = Object.values(line.arguments);
+  sample.contexts.forEach((context, i) => {
+    tally.prompts++;
+    if (requests[i].arg_0 !== context)
+      problem(label, `prompt ${i}:`, JSON.stringify(requests[i].arg_0), JSON.stringify(context));
+    const continuation = sample.continuations[i];
+    if (continuation !== null && requests[i].arg_1 !== continuation) problem(label, `continuation ${i}`);
+    compareAnswer(`${label} request ${i}`, sample.resps[i][0], line.resps[i][0]);
+  });
+  const hashes = [line.doc_hash, line.prompt_hash, line.target_hash];
+  if (hashes.join() !== sample.hashes.join()) problem(label, "hashes", hashes.join(), sample.hashes.join());
+}
+
+function compareAnswer(label, expected, found) {
+  if (typeof expected === "string") {
+    tally.texts++;
+    if (found !== expected) problem(label, JSON.stringify(found), "instead of", JSON.stringify(expected));
+    return;
+  }
+  const [value, greedy] = Array.isArray(expected) ? expected : [expected, null];
+  const [ours, oursGreedy] = Array.isArray(found) ? found : [found, null];
+  const kind = greedy === null ? kinds.text : kinds.continuation;
+  const difference = Math.abs(Number(ours) - value);
+  kind.count++;
+  kind.worst = Math.max(kind.worst, difference);
+  kind.relative = Math.max(kind.relative, difference / Math.max(1, Math.abs(value)));
+  // The harness adds up in float32: sums over whole texts have no more than 7 digits.
+  const limit = greedy === null ? 1e-6 * Math.max(100, Math.abs(value)) : 1e-4;
+  if (!(difference <= limit)) problem(label, `${ours} instead of ${value}`);
+  if (greedy !== null && String(greedy) !== oursGreedy.toLowerCase()) problem(label, "greedy", oursGreedy);
+}
+
+const tasks = new Set(theirs.runs.flatMap(({ results }) => Object.keys(results)));
+const [{ model: processor }] = cpus();
+console.log(
+  [
+    `# upcycle eval beside the LM Evaluation Harness`,
+    "",
+    `${new Date().toISOString().slice(0, 10)}, ${processor}, Node ${process.versions.node}, ` +
+      `lm-eval ${theirs.versions.lm_eval}, ` +
+      `transformers ${theirs.versions.transformers}, PyTorch ${theirs.versions.torch}, both in float32 on the CPU.`,
+    "",
+    "| what | compared | differ |",
+    "| --- | --- | --- |",
+    `| models (${models.map(({ name }) => name).join(", ")}) | ${models.length} | |`,
+    `| tasks and groups, at 0 and 5 shots | ${tasks.size} | |`,
+    `| prompts | ${tally.prompts} | ${problems.filter((text) => text.includes("prompt")).length} |`,
+    ...Object.entries(kinds).map(
+      ([kind, { count: number, worst, relative }]) =>
+        `| log-likelihoods of ${kind}s; largest difference ${worst.toExponential(1)}, ` +
+        `relative ${relative.toExponential(1)} | ` +
+        `${number} | ${problems.filter((text) => / request \d+ -?\d/.test(text)).length} |`,
+    ),
+    `| generated texts | ${tally.texts} | ${problems.filter((text) => / request \d+ "/.test(text)).length} |`,
+    "| metrics and standard errors, to the 4 decimals that are printed (perplexities to 5 digits, " +
+      `${tally.byDigits} of which differ in a printed one) | ${tally.metrics} | ` +
+      `${problems.filter((text) => text.includes("instead of") && text.includes(",none")).length} |`,
+    "",
+  ].join("\n"),
+);
+for (const text of problems.slice(0, 40)) console.log(`- ${text.slice(0, 300)}`);
+if (problems.length > 0) {
+  console.log(`${problems.length} problems`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,97 @@
+"""The LM Evaluation Harness on its own task files, with documents of a local folder; see compare-evaluations.mjs.
+
+Usage: lm_eval_oracle.py REQUEST.json OUT.json
+REQUEST: {models: [{name, folder}], runs: [{model, data, tasks: [...], num_fewshot}], limit, include: folder|null}
+"""
+
+import glob
+import json
+import os
+import sys
+import time
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import datasets
+import torch
+
+
+def main() -> None:
+    request = json.load(open(sys.argv[1]))
+
+    current = {}
+
+    def load_dataset(path, name=None, **_):
+        folder = os.path.join(current["data"], path.replace("/", "--"), name or "default")
+        splits = {}
+        for file in sorted(glob.glob(os.path.join(folder, "*.jsonl"))):
+            rows = [json.loads(line) for line in open(file) if line.strip()]
+            splits[os.path.splitext(os.path.basename(file))[0]] = datasets.Dataset.from_list(rows)
+        if not splits:
+            raise FileNotFoundError(folder)
+        return datasets.DatasetDict(splits)
+
+    datasets.load_dataset = load_dataset
+    import lm_eval
+    import transformers
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    if request.get("threads"):
+        torch.set_num_threads(request["threads"])
+    include = request.get("include")
+    manager = TaskManager(include_path=include, include_defaults=include is None)
+    models = {}
+    runs = []
+    for run in request["runs"]:
+        folder = next(model["folder"] for model in request["models"] if model["name"] == run["model"])
+        if run["model"] not in models:
+            models[run["model"]] = HFLM(
+                pretrained=folder, device="cpu", dtype="float32", batch_size=request.get("batch", 4)
+            )
+        current["data"] = run["data"]
+        started = time.perf_counter()
+        result = simple_evaluate(
+            model=models[run["model"]],
+            tasks=run["tasks"],
+            num_fewshot=run["num_fewshot"],
+            limit=request.get("limit"),
+            bootstrap_iters=request.get("bootstrap", 100000),
+            log_samples=request.get("samples", True),
+            task_manager=manager,
+        )
+        seconds = time.perf_counter() - started
+        samples = {
+            task: [
+                {
+                    "doc_id": sample["doc_id"],
+                    "filter": sample["filter"],
+                    "contexts": [argument[0] for argument in sample["arguments"]],
+                    "continuations": [
+                        argument[1] if len(argument) > 1 and isinstance(argument[1], str) else None
+                        for argument in sample["arguments"]
+                    ],
+                    "resps": sample["resps"],
+                    "hashes": [sample["doc_hash"], sample["prompt_hash"], sample["target_hash"]],
+                }
+                for sample in own
+            ]
+            for task, own in result.get("samples", {}).items()
+        }
+        runs.append(
+            {**run, "seconds": seconds, "results": result["results"], "samples": samples, "n_shot": result["n-shot"]}
+        )
+    versions = {
+        "lm_eval": lm_eval.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    json.dump({"versions": versions, "runs": runs}, open(sys.argv[2], "w"), default=float)
+
+
+if __name__ == "__main__":
+    main()
