@@ -60,7 +60,7 @@ function run(dir, ms = Infinity) {
   const timer = Number.isFinite(ms) ? setTimeout(() => child.kill("SIGKILL"), ms) : null;
   return new Promise((resolve, reject) => {
     child.on("close", (code, signal) => {
-      if (timer !== null) clearTimeout(timer);
+      timer?.unref();
       if (signal === "SIGKILL" || code === 0) resolve(signal === "SIGKILL");
       else reject(new Error(`the study ended with ${code}: ${errors}`));
     });

@@ -93,6 +93,14 @@ export type { Expr } from "./surgery/planning/expr.js";
 export { explainPlan } from "./surgery/planning/explain.js";
 export { mergekitPlan, type MergekitPlan } from "./surgery/planning/mergekit.js";
 export { parseMergekitConfig, type MergekitConfig } from "./base/schemas/index.js";
+export {
+  centroidRouter,
+  type CentroidRouter,
+  type CentroidRouterOptions,
+  type LayerClusters,
+} from "./surgery/calibration/centroid-router.js";
+export { activationSplit, type MeasuredSplit, type SplitOptions } from "./surgery/calibration/activation-split.js";
+export { expertUtility, type MeasuredUtility, type UtilityOptions } from "./surgery/calibration/expert-utility.js";
 export { promptRouter, type PromptRouter, type PromptRouterOptions } from "./surgery/calibration/prompt-router.js";
 export { surveyRecipe, type TargetVerdict } from "./surgery/planning/survey.js";
 export { servingOf, type Program, type Serving, type Support } from "./surgery/planning/serving.js";

@@ -16,16 +16,15 @@ import {
   type ConversionPlan,
   type UpcycleOptions,
 } from "../surgery/convert/convert.js";
-import { planModel } from "../surgery/convert/make.js";
-import { hasPrompts } from "../surgery/convert/measure.js";
-import { multiplying } from "../surgery/convert/multiply.js";
+import { requirePlannableMultiplying } from "../surgery/convert/multiply.js";
 import { sourceName } from "../surgery/convert/parents.js";
 import { isUnnamed, nameRelease, releaseFolder, requireReleasePlace } from "../surgery/convert/release.js";
 import { factorRuns } from "../surgery/convert/record.js";
 import type { WorkflowResult, WorkflowThreads } from "../surgery/convert/workflow.js";
 import { explainExpectation, explainPlan } from "../surgery/planning/explain.js";
 import { requireAgreement } from "../surgery/planning/agree.js";
-import { recipeName } from "../surgery/planning/recipe.js";
+import { utilities, type ExpertUtility } from "../surgery/planning/multiply.js";
+import { measuresRouter, recipeName } from "../surgery/planning/recipe.js";
 import { openContext, shownPath, type ContextOptions } from "./context.js";
 import { loadLine } from "./export.js";
 import { askedModel, fetchedSource, fetchedSources, orAdapted } from "./model-folder.js";
@@ -54,6 +53,7 @@ import {
 interface ConvertFlags extends MakeFlags, RecipeFlags {
   readonly expertMultiply?: number;
   readonly topk?: number;
+  readonly multiplyBy?: ExpertUtility["by"];
   readonly routerDtype?: DtypeName;
   readonly format?: "hf" | "megatron";
   /** False after --no-report. */
@@ -76,8 +76,13 @@ export function convertCommand(): Command {
     )
     .option(
       "--topk <t>",
-      "experts per token with --expert-multiply (default: m times the model's)",
+      "experts per token with --expert-multiply (default: m times the model's; the model's own with --multiply-by)",
       wholeNumber("--topk", 1),
+    )
+    .option(
+      "--multiply-by <what>",
+      `with --expert-multiply, copy experts of more ${utilities.join(" or ")} more often, measured on text`,
+      oneOf("--multiply-by", utilities),
     )
     .option("--out <dir>", "folder to make (needed unless --dry-run)")
     .option(
@@ -102,6 +107,17 @@ export function convertCommand(): Command {
     )
     .option("--dry-run", "say what would be made, tensor by tensor; write nothing")
     .option("--text <file>", textHelp, collect)
+    .option(
+      "--calibration <file>",
+      "text for what is measured before converting (centroids, calibrated scaling); may be given again (default: " +
+        "that of --text)",
+      collect,
+    )
+    .option(
+      "--calibration-tokens <n>",
+      "tokens of it (default: 4096)",
+      wholeNumber("--calibration-tokens", 1, 10_000_000),
+    )
     .option("--no-report", "do not measure how much of the parent's function was kept")
     .action(execute);
   resolvedBy(command, settings);
@@ -163,18 +179,22 @@ function noteReferences(models: RequestedConversion["models"], json: boolean | u
 }
 
 async function execute(model: string | undefined, flags: ConvertFlags, command: Command): Promise<void> {
-  const { expertMultiply, topk } = flags;
+  const { expertMultiply, topk, multiplyBy } = flags;
   if (expertMultiply !== undefined) return multiply(model, { ...flags, expertMultiply }, command);
   if (topk !== undefined)
     throw inputError("goes with --expert-multiply; a recipe's T says how many experts a token gets", {
       where: "--topk",
+    });
+  if (multiplyBy !== undefined)
+    throw inputError("goes with --expert-multiply, which says how many experts there will be", {
+      where: "--multiply-by",
     });
   const { models, recipe, dtype } = await requestedConversion(model, flags, command);
   requireOutFlag(flags, command);
   const saves = flags.format === "megatron" ? flags.out : undefined;
   if (saves !== undefined) await requireReleasePlace(saves);
   const isToName = saves !== undefined && (await isUnnamed(saves));
-  const acceptFinished = (flags.report || isToName) && !hasPrompts(recipe);
+  const acceptFinished = (flags.report || isToName) && !measuresRouter(recipe);
   const making = saves === undefined ? flags : { ...flags, out: releaseFolder(saves) };
   await requireBeforehand(models, making, acceptFinished);
   const part = flags.dryRun === true && recipe.scaling !== "calibrated" ? "headers" : "all";
@@ -230,8 +250,9 @@ async function multiply(
   const asked = await askedModel(model);
   await requireBeforehand([asked], flags);
   const context = openContext(contextOf(flags));
-  const source = await fetchedSource(asked, flags.json, flags.dryRun === true ? "headers" : "all", (one) =>
-    planModel(multiplying({ source: one, recipe })),
+  const part = flags.dryRun === true && flags.multiplyBy === undefined ? "headers" : "all";
+  const source = await fetchedSource(asked, flags.json, part, (one) =>
+    requirePlannableMultiplying({ source: one, recipe }),
   );
   await runMultiply(source, recipe, flags, context);
 }

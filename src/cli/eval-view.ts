@@ -1,13 +1,21 @@
 /** What `upcycle eval` shows: results of each model, warnings above them, and differences between models. */
 import { fixed, significant, table } from "../base/format.js";
 import { differencesOf } from "../evals/suite/differences.js";
-import { metricKeys } from "../evals/suite/harness-files.js";
+import type { ModelOutcome } from "../evals/suite/evaluate.js";
+import { metricKeys, type EvaluatedModel } from "../evals/suite/harness-files.js";
+import type { WrittenResults } from "../evals/suite/write-results.js";
 import { listTasks } from "../evals/suite/task-files.js";
 import type { PairedDifference } from "../evals/tasks/paired.js";
 import type { MetricResult, TaskResult } from "../evals/tasks/task-results.js";
 import type { CommandContext } from "./context.js";
-import type { EvaluatedOutcome } from "./eval.js";
 import type { Terminal } from "./terminal.js";
+
+/** A model with its results. */
+export interface EvaluatedOutcome {
+  readonly model: EvaluatedModel;
+  readonly outcome: ModelOutcome;
+  readonly files: WrittenResults;
+}
 
 /** Warnings of one model that are shown: 57 subjects may all have the same ones. */
 const MOST_WARNINGS = 12;

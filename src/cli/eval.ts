@@ -14,13 +14,12 @@ import {
   prepareTasks,
   type EvaluationEvent,
   type EvaluationSettings,
-  type ModelOutcome,
   type PreparedTask,
 } from "../evals/suite/evaluate.js";
-import { sanitized, type EvaluatedModel } from "../evals/suite/harness-files.js";
+import { sanitized } from "../evals/suite/harness-files.js";
 import { modelIdentity, textIdentity } from "../evals/suite/models.js";
 import { readTasks } from "../evals/suite/task-files.js";
-import { writeResults, type WrittenResults } from "../evals/suite/write-results.js";
+import { writeResults } from "../evals/suite/write-results.js";
 import type { Selection } from "../evals/tasks/select.js";
 import { FEWSHOT_SEED } from "../evals/tasks/prompt.js";
 import { BOOTSTRAP_ITERATIONS } from "../evals/tasks/standard-errors.js";
@@ -40,7 +39,7 @@ import { openContext, shownPath, type CommandContext } from "./context.js";
 import { warnOfDamage } from "./damage.js";
 import { decoderOf } from "./decoder-of.js";
 import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
-import { jsonOf, shownOutcomes, taskList } from "./eval-view.js";
+import { jsonOf, shownOutcomes, taskList, type EvaluatedOutcome } from "./eval-view.js";
 import { askedModel, fetchedSource, orAdapted, shownModel } from "./model-folder.js";
 import {
   collect,
@@ -119,13 +118,6 @@ const names = (value: string, before: readonly string[] | undefined): readonly s
 
 /** A model as it was asked for: in a folder, or behind a server. */
 type AskedModel = { readonly source: ModelSource } | { readonly server: ServerAddress };
-
-/** A model with its results. */
-export interface EvaluatedOutcome {
-  readonly model: EvaluatedModel;
-  readonly outcome: ModelOutcome;
-  readonly files: WrittenResults;
-}
 
 async function execute(models: readonly string[], flags: EvalFlags): Promise<void> {
   const context = openContext({ json: flags.json, stopping: "finishing the batch in hand" });

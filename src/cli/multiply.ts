@@ -5,7 +5,7 @@ import type { ModelSource } from "../files/checkpoint/model-source.js";
 import { multiplying, type MultiplyingPlan } from "../surgery/convert/multiply.js";
 import { countParams } from "../model/cost/params.js";
 import { explainExpectation } from "../surgery/planning/explain.js";
-import type { MultiplyRecipe } from "../surgery/planning/multiply.js";
+import type { ExpertUtility, MultiplyRecipe } from "../surgery/planning/multiply.js";
 import type { CommandContext } from "./context.js";
 import { defaultThreads } from "./options.js";
 import { carryOut, dtypeName, dtypeOf, resultView, type MakeFlags } from "./workflow.js";
@@ -16,12 +16,16 @@ export interface MultiplyFlags extends MakeFlags {
   readonly topk?: number;
   readonly routerStd?: number;
   readonly seed?: number;
+  readonly multiplyBy?: ExpertUtility["by"];
   readonly report: boolean;
 }
 
 /** Options of `convert` that mean something with `--expert-multiply`. */
 const meaningful: ReadonlySet<string> = new Set([
   "expertMultiply",
+  "multiplyBy",
+  "calibration",
+  "calibrationTokens",
   "topk",
   "routerStd",
   "seed",
@@ -38,6 +42,9 @@ const meaningful: ReadonlySet<string> = new Set([
   "debug",
 ]);
 
+/** Noise on the router rows of experts copied by utility, in units of each row's own std; as in the authors' code. */
+const usualNoise = 0.01;
+
 /** The recipe that flags with `--expert-multiply` say. Throws inputError for flags of recipes for dense models. */
 export function multiplyRecipe(flags: MultiplyFlags & { readonly expertMultiply: number }): MultiplyRecipe {
   const other = Object.keys(flags).find((flag) => !meaningful.has(flag));
@@ -45,14 +52,18 @@ export function multiplyRecipe(flags: MultiplyFlags & { readonly expertMultiply:
     const name = `--${other.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
     throw inputError("does not go with --expert-multiply, which copies experts as they are", {
       where: name,
-      hint: "leave it out; --topk, --router-std and --seed do",
+      hint: "leave it out; --topk, --router-std, --multiply-by and --seed do",
     });
   }
+  const { multiplyBy: by } = flags;
   return {
     copies: flags.expertMultiply,
     topK: flags.topk ?? null,
     routerStd: flags.routerStd ?? 0,
     seed: flags.seed ?? 0,
+    ...(by === undefined
+      ? {}
+      : { utility: { by, values: null, text: null, noise: flags.routerStd === undefined ? usualNoise : 0 } }),
   };
 }
 

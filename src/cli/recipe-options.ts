@@ -35,7 +35,11 @@ export interface RecipeFlags extends Partial<Omit<RecipeConfig, "recipe" | "allo
   readonly others?: UpcycleRecipe["others"];
   readonly allowUnevenTopk?: boolean;
   readonly auxLoss?: number;
+  readonly routerInit?: (typeof drawnOrMeasured)[number];
 }
+
+/** What a router's rows can start from without prompts, which only files have. */
+const drawnOrMeasured = ["normal", "uniform_random", "centroids"] as const;
 
 /** Adds the options that say a recipe. */
 export function withRecipe(command: Command): Command {
@@ -64,6 +68,11 @@ export function withRecipe(command: Command): Command {
       oneOf("--router", ["topk-softmax", "softmax-topk"]),
     )
     .option(
+      "--router-init <what>",
+      `what router rows start from: ${drawnOrMeasured.join(", ")} (of what each layer's FFN reads on text)`,
+      oneOf("--router-init", drawnOrMeasured),
+    )
+    .option(
       "--scaling <how>",
       `${scalings.join(", ")} (default: ${recipeDefaults.scaling})`,
       oneOf("--scaling", scalings),
@@ -88,6 +97,11 @@ export function withRecipe(command: Command): Command {
     .option("--drop <ratio>", "Drop-Upcycling: share of each expert's units drawn afresh", realNumber("--drop", 0, 1))
     .option("--permute", "give every expert's hidden units an order of their own")
     .option("--shared <n>", "hidden units of the FFN that go to a shared expert", wholeNumber("--shared", 1))
+    .option(
+      "--split <how>",
+      "hidden units go to the parts of one copy by order, or by activation on text (CMoE; makes the router too)",
+      oneOf("--split", ["order", "activation"]),
+    )
     .option("--layers <list>", "layers that get experts: all, even, odd, 0,4-7,12- (default: all)")
     .option("--pad", "fill the FFN with zero units where G does not divide its size")
     .option("--correction-bias", "routers with a bias that training can balance experts with")
@@ -131,7 +145,7 @@ async function mergekitConversion(
   model: string | undefined,
   flags: RecipeFlags & { readonly mergekit: string },
 ): Promise<RequestedConversion> {
-  const { recipe, mergekit, others, experts, shared } = flags;
+  const { recipe, mergekit, others, experts, shared, split, routerInit } = flags;
   if (model !== undefined || recipe !== undefined) {
     throw inputError(
       "--mergekit says which models become experts, " +
@@ -139,8 +153,14 @@ async function mergekitConversion(
       { hint: "leave it out" },
     );
   }
-  if (experts !== undefined || shared !== undefined)
-    throw inputError(`${experts === undefined ? "--shared" : "--experts"} does not go with --mergekit`);
+  const cutting = [
+    ["--experts", experts],
+    ["--shared", shared],
+    ["--split", split],
+  ].find(([, value]) => value !== undefined);
+  if (cutting !== undefined) throw inputError(`${cutting[0]} does not go with --mergekit`);
+  if (routerInit !== undefined)
+    throw inputError("--router-init does not go with --mergekit, whose gate_mode says what router rows start from");
   const file = shownPath(mergekit);
   const config = parseMergekitConfig(await readText(mergekit, sizeLimits.yaml), file);
   const plan = mergekitPlan(config, file, { ...recipeKeysOf(flags), others });
@@ -177,12 +197,22 @@ async function recipeOfFlags(flags: RecipeFlags & { readonly recipe: string }): 
     ? parseRecipeConfig(await readText(recipe, sizeLimits.yaml), shownPath(recipe))
     : { recipe, router: undefined };
   const flagKeys = recipeKeysOf(flags);
-  // --router sets the order alone: what else a file says about the router stays.
-  const router =
-    typeof flagKeys.router === "string" && typeof fileKeys.router === "object"
-      ? { router: { ...fileKeys.router, order: flagKeys.router } }
-      : {};
-  return recipeFromConfig({ ...fileKeys, ...flagKeys, ...router });
+  return recipeFromConfig({ ...fileKeys, ...flagKeys, router: routerKeys(fileKeys.router, flags) });
+}
+
+/**
+ * The router of a file with what flags say of it. `--router` sets the order alone, and `--router-init` what the rows
+ * start from: what else the file says stays, except prompts, of which other rows are not made.
+ */
+function routerKeys(
+  router: RecipeConfig["router"] | undefined,
+  { router: order, routerInit: init }: RecipeFlags,
+): RecipeConfig["router"] | undefined {
+  if (typeof order === "object") return order;
+  const file = typeof router === "object" ? router : { order: router ?? recipeDefaults.order, init: "normal" as const };
+  const asked = { ...file, order: order ?? file.order };
+  if (init === undefined) return asked;
+  return { order: asked.order, init };
 }
 
 /** Flags that have the name of their key in recipe files. */
@@ -198,6 +228,7 @@ const sameNames = [
   "drop",
   "permute",
   "shared",
+  "split",
   "layers",
   "pad",
   "correctionBias",

@@ -127,8 +127,7 @@ async function executeCompare(paths: readonly string[], { json }: { readonly jso
   const runs: ListedRun[] = [];
   for (const path of paths) runs.push(await listedRun(process.cwd(), path));
   const differences = configDifferences(runs);
-  if (json === true)
-    return terminal.json({ runs: runs.map((run) => ({ ...run, config: undefined })), differences });
+  if (json === true) return terminal.json({ runs: runs.map((run) => ({ ...run, config: undefined })), differences });
   terminal.out(compareLines(runs, differences, terminal.columns));
 }
 

@@ -12,7 +12,11 @@ function pairsOf({ plan }: StudyOutlook, { compare, with: other }: StudyRequest[
 }
 
 /** The smallest difference that a question's pairs find in 80 % of cases; null without a pilot's spread. */
-function detectableOf(outlook: StudyOutlook, question: StudyRequest["questions"][number], count: number): number | null {
+function detectableOf(
+  outlook: StudyOutlook,
+  question: StudyRequest["questions"][number],
+  count: number,
+): number | null {
   const pairs = pairsOf(outlook, question);
   if (question.spread === undefined || pairs < 2) return null;
   return question.spread * smallestDetectable(pairs, significance / count);
@@ -67,7 +71,7 @@ export function outlookLines(
   const total =
     `${open.length} of ${runs.length} trainings to do: ${compact(tokens)} tokens, ${flops(left)}, about ` +
     `${duration(seconds)} with ${jobs} at once on ${threads} ${threads === 1 ? "thread" : "threads"} each ` +
-    `(${measured ? "by the speed of the runs that are there" : "a first guess: half of what a core with AVX2 does"}); ` +
+    `(${measured ? "by the speed of runs that are there" : "a first guess: half of what a core with AVX2 does"}); ` +
     `${bytes(disk)} of free disk`;
   return [
     ...table([heading, ...rows], alignment, columns),

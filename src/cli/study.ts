@@ -61,7 +61,11 @@ export function studyCommand(): Command {
     .option("--out <dir>", "run folder (default: runs/NAME of the study); the same folder goes on where it was stopped")
     .option("--store <dir>", "folder that runs are kept in, for several studies to share (default: the run folder)")
     .option("--jobs <n>", "trainings at once (default: as many as cores for --threads)", wholeNumber("--jobs", 1, 64))
-    .option("--scale <n>", "sizes and tokens of the whole study by one number (default: the file's)", realNumber("--scale", 0.01, 1024))
+    .option(
+      "--scale <n>",
+      "sizes and tokens of the whole study by one number (default: the file's)",
+      realNumber("--scale", 0.01, 1024),
+    )
     .option(...logOption)
     .option("--dry-run", "say what would be trained, with tokens, FLOPs, time and disk; write nothing")
     .action((file: string, flags: StudyFlags) => execute(file, `upcycle study ${shellPath(shownPath(file))}`, flags));

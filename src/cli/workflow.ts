@@ -5,7 +5,7 @@
 import { stat } from "node:fs/promises";
 import { inputError } from "../base/errors.js";
 import { resultOf } from "../base/events.js";
-import { duration, folded } from "../base/format.js";
+import { duration, folded, percent } from "../base/format.js";
 import { foldersOf, type ModelSource } from "../files/checkpoint/model-source.js";
 import type { WriteDtype } from "../files/checkpoint/write.js";
 import { isHubReference } from "../files/hub/reference.js";
@@ -52,6 +52,8 @@ export interface MakeFlags extends CommonFlags, DeviceFlags {
   readonly dryRun?: boolean;
   readonly allowNonfinite?: boolean;
   readonly text?: readonly string[];
+  readonly calibration?: readonly string[];
+  readonly calibrationTokens?: number;
 }
 
 /**
@@ -61,12 +63,12 @@ export interface MakeFlags extends CommonFlags, DeviceFlags {
  */
 export async function requireBeforehand(
   models: readonly ModelSource[],
-  { out, overwrite, dryRun, text = [] }: MakeFlags,
+  { out, overwrite, dryRun, text = [], calibration = [] }: MakeFlags,
   acceptFinished = false,
 ): Promise<void> {
   const folders = models.flatMap(foldersOf).filter((name) => !isHubReference(name));
   if (out !== undefined && dryRun !== true) await requireOut({ out, overwrite, folders, acceptFinished });
-  for (const file of text) await withFsErrors(file, "open file", () => stat(file));
+  for (const file of [...text, ...calibration]) await withFsErrors(file, "open file", () => stat(file));
 }
 
 /** How a command runs its surgery. */
@@ -130,7 +132,8 @@ export async function carryOut<Planned extends PlannedModel, Details>(
   { terminal, json, signal }: CommandContext,
 ): Promise<void> {
   const { text, overwrite, shardSize } = flags;
-  const tools = { backend: await chosenBackend(flags.device, terminal), threads, text, signal };
+  const calibration = { text: flags.calibration, tokens: flags.calibrationTokens };
+  const tools = { backend: await chosenBackend(flags.device, terminal), threads, text, calibration, signal };
   const view = workflowView(terminal, doing);
   if (flags.dryRun === true) {
     const planned = await resultOf(planByWorkflow(surgery, tools), view);
@@ -187,6 +190,22 @@ export function workflowView(terminal: Terminal, doing?: string): (event: Workfl
         break;
       case "warning":
         terminal.note(`warning: ${event.words}`);
+        break;
+      case "reading":
+        terminal.progress(`reading text  ${event.done} of ${event.total}`);
+        if (event.done === event.total) terminal.settle();
+        break;
+      case "clustered":
+        terminal.note(
+          `clustered ${event.tokens} tokens of ${event.source}: a router row stands for ` +
+            `${percent(event.smallest, 2)} to ${percent(event.largest, 2)} of them`,
+        );
+        break;
+      case "split":
+        terminal.note(
+          `split by activation on ${event.tokens} tokens of ${event.source}: a unit of the shared expert is active for ` +
+            `${percent(event.sharedRate, 2)} of them, another for ${percent(event.routedRate, 2)}`,
+        );
         break;
       case "calibrated":
         terminal.note(`calibrated on ${event.tokens} tokens of ${event.source}`);

@@ -26,6 +26,8 @@ export interface StreamedModel extends RunnableModel {
   ffn(layer: number, x: Float32Array, change?: FfnChange): Promise<Float32Array>;
   /** What one layer's FFN reads of x [rows, H], behind its norm. */
   ffnInput(layer: number, x: Float32Array): Promise<Float32Array>;
+  /** The activations [rows, F] of a dense FFN's hidden units, for what it reads [rows, H]. */
+  units(layer: number, inputs: Float32Array): Promise<Float32Array>;
   /** What the router of a layer of experts makes of `input` [rows, H], which `ffnInput` gives. */
   router(layer: number, input: Float32Array): Promise<Routed>;
   /**
@@ -112,6 +114,7 @@ export async function openStreamedModel(
       return { logits, weights: gates, chosen };
     },
     unit: (layer, expert, input) => run(blocks.unit(layer, expert, rowsOf(input)), input),
+    units: (layer, inputs) => run(blocks.units(layer, rowsOf(inputs)), inputs),
     weights,
     operations: runtime,
     final: (x) => run(blocks.final(rowsOf(x)), x),

@@ -65,7 +65,10 @@ export async function prepareData(
   for (const parent of parents) {
     signal?.throwIfAborted();
     const blocks = blocksOf(config, parent);
-    const name = parent.kind === "trained" ? contentKey({ text, tokenizer: parent.tokenizer, positions: parent.model.maxPositions }) : null;
+    const name =
+      parent.kind === "trained"
+        ? contentKey({ text, tokenizer: parent.tokenizer, positions: parent.model.maxPositions })
+        : null;
     const same = name === null ? undefined : shared.get(name);
     const base =
       parent.kind === "given"

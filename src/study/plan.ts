@@ -162,7 +162,8 @@ function planArm(
 /** The shape that a recipe gives, which nothing that is measured on text changes. */
 function targetOf(parent: DecoderSpec, recipe: UpcycleRecipe): DecoderSpec {
   const { scaling } = recipe;
-  return planUpcycle(parent, { ...recipe, scaling: scaling === "calibrated" ? "none" : scaling, routerInit: null }).target;
+  return planUpcycle(parent, { ...recipe, scaling: scaling === "calibrated" ? "none" : scaling, routerInit: null })
+    .target;
 }
 
 /** The training of an arm that costs as much as another one; its own where it matches none. */
@@ -180,7 +181,9 @@ function matchedTraining(
   const steps = Math.max(1, Math.round((tokensOf(other.training) * other.flopsPerToken) / perStep));
   const problem = scheduleProblem(arm.training.lr, steps);
   if (problem !== null)
-    throw inputError(`${problem.message}, which cost as much as arm ${match}`, { where: `arms.${arm.arm}.match.flops` });
+    throw inputError(`${problem.message}, which cost as much as arm ${match}`, {
+      where: `arms.${arm.arm}.match.flops`,
+    });
   return { ...arm.training, steps };
 }
 
@@ -200,7 +203,8 @@ function planRuns(
         arm.kind === "scratch" ? { fresh: freshShape(arm, parent) } : { parent: parent.key, recipe };
       const key = runKey(beginning, arm.training, seed, surroundings);
       const on = parents.length === 1 ? "" : `${arm.parent}-`;
-      const start = recipe === null ? null : { recipe, path: startPath(arm, seed, startKey(parent.key, recipe, surroundings)) };
+      const start =
+        recipe === null ? null : { recipe, path: startPath(arm, seed, startKey(parent.key, recipe, surroundings)) };
       return { arm, seed, beginning, key, path: join("arms", arm.arm, `${on}seed-${seed}-${key}`), start };
     }),
   );

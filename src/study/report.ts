@@ -19,7 +19,12 @@ export const reportFiles = ["report.html", "report.md", "tables.tex", "figures"]
  * folder and returns the page's path. Throws inputError or stopError where a file cannot be written.
  */
 export async function writeReport(dir: string, result: StudyResult): Promise<string> {
-  const [page, markdown, latex, figures] = reportFiles.map((name) => join(dir, name)) as [string, string, string, string];
+  const [page, markdown, latex, figures] = reportFiles.map((name) => join(dir, name)) as [
+    string,
+    string,
+    string,
+    string,
+  ];
   const drawn: { file: string; title: string }[] = [];
   await withFsErrors(figures, "create folder", () => makeFolders(figures));
   for (const axis of ["tokens", "flops"] as const) {

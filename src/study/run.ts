@@ -205,14 +205,13 @@ function trainAll(workshop: Workshop, plan: StudyPlan): AsyncGenerator<StudyEven
     await inPool(tasks, options.jobs ?? 1, failing);
     const trained = await Promise.all(plan.parents.map(({ parent }) => entryOf(parents, parent.id)));
     const byArm = new Map<string, ArmRun[]>();
-    for (const { arm, key } of plan.runs)
-      byArm.set(arm.id, [...(byArm.get(arm.id) ?? []), await entryOf(runs, key)]);
+    for (const { arm, key } of plan.runs) byArm.set(arm.id, [...(byArm.get(arm.id) ?? []), await entryOf(runs, key)]);
     const sources = new Map(trained.map(({ source, result }) => [result.id, source]));
     return { parents: trained, sources, runs: byArm };
   }, options.signal);
 }
 
-/** Runs tasks in their order, so many at once. The first that fails aborts `failing`; its error is thrown at the end. */
+/** Runs tasks in their order, so many at once. The first that fails aborts `failing`; its error is thrown last. */
 async function inPool(
   tasks: readonly (() => Promise<unknown>)[],
   jobs: number,

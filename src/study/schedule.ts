@@ -102,9 +102,7 @@ export async function scheduleOf(
 const secondsBetween = 2;
 
 /** Runs in their order; of several that are the same training, only the first is one. */
-export function distinct(
-  runs: readonly PlannedRun[],
-): { readonly run: PlannedRun; readonly isFirst: boolean }[] {
+export function distinct(runs: readonly PlannedRun[]): { readonly run: PlannedRun; readonly isFirst: boolean }[] {
   const seen = new Set<string>();
   return runs.map((run) => {
     const isFirst = !seen.has(run.key);

@@ -16,6 +16,7 @@ import { openModel } from "../evals/model.js";
 import { exists, writeJson } from "../files/io/atomic.js";
 import { readJson } from "../files/io/ranges.js";
 import type { ArmRun, LossPoint, ParentResult, Preservation } from "../model/results/result.js";
+import { onlyParent } from "../base/schemas/index.js";
 import { DivergedError } from "../train/diverged.js";
 import { freshTensor } from "../train/init.js";
 import { tokensPerStep } from "../train/loop.js";
@@ -65,7 +66,7 @@ export async function* makeParent(
   const base = { id: parent.id, params: { total, active } };
   if (parent.kind === "given" || path === null) {
     if (parent.kind !== "given") throw new Error(`parent ${parent.id} has no folder to be trained in`);
-    yield { type: "phase", label: parent.id === "parent" ? "measuring the parent" : `measuring parent ${parent.id}` };
+    yield { type: "phase", label: parent.id === onlyParent ? "measuring the parent" : `measuring parent ${parent.id}` };
     const loss = await parentLoss(options, data, parent.source);
     const label = foldersOf(parent.source).join("+");
     return { source: parent.source, result: { ...base, label, path: label, tokens: null, loss, points: [] } };
@@ -82,14 +83,14 @@ export async function* makeParent(
     initial: (slot) => Promise.resolve(freshTensor(data.spec, slot, seed)),
     identity: { key },
   });
-  const name = parent.id === "parent" ? "dense parent" : `parent ${parent.id}`;
+  const name = parent.id === onlyParent ? "dense parent" : `parent ${parent.id}`;
   const result = yield* meter.watch({ run: name, flopsPerToken }, run);
   return {
     source: result.last,
     result: {
       ...base,
       loss: result.finalLoss,
-      label: parent.id === "parent" ? "dense parent, trained here" : `${parent.id}, trained here`,
+      label: parent.id === onlyParent ? "dense parent, trained here" : `${parent.id}, trained here`,
       path: relative(options.dir, result.last),
       tokens: tokensOf(block),
       points: pointsOf(result.metrics, flopsPerToken),

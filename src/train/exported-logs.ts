@@ -116,7 +116,7 @@ export function timedRecords({ steps, evals }: RunMetrics, ended: number): Timed
   return [...timed, ...evals.slice(next).map((record) => ({ record, wallTime }))];
 }
 
-/** Writes a finished or stopped run's metrics to `file` in another form. Throws inputError where it cannot be written. */
+/** Writes a run's metrics to `file` in another form. Throws inputError where it cannot be written. */
 export async function exportMetrics(
   { dir, metrics, format }: { readonly dir: string; readonly metrics: RunMetrics; readonly format: LogFormat },
   file = join(dir, exportedFiles[format]),

@@ -142,6 +142,11 @@ describe("upcycle runs", () => {
     expect(readdirSync(moe).sort()).toEqual(["last", "mine.txt"]);
     expect(readdirSync(join(moe, "last"))).toEqual(["notes.txt"]);
     await upcycle("runs", "prune", dense, "--yes");
-    expect(readdirSync(dense).sort()).toEqual(["events.out.tfevents.upcycle", "metrics.csv", "metrics.jsonl", "run.json"]);
+    expect(readdirSync(dense).sort()).toEqual([
+      "events.out.tfevents.upcycle",
+      "metrics.csv",
+      "metrics.jsonl",
+      "run.json",
+    ]);
   });
 });

@@ -12,8 +12,16 @@ import { inThread } from "../support/backend.js";
 const folder = fileURLToPath(new URL("../../recipes/studies", import.meta.url));
 const files = readdirSync(folder).filter((name) => name.endsWith(".yaml"));
 const configOf = (name: string): StudyConfig => parseStudyConfig(readFileSync(join(folder, name), "utf8"), name);
-const outlook = (config: StudyConfig): Promise<StudyOutlook> =>
-  outlookOf({ config, dir: join(folder, "nothing-here"), backend: inThread, threads: 1, jobs: 2, command: "" });
+
+const planned = new Map<string, Promise<StudyOutlook>>();
+/** What a file would run; planned once. */
+function outlook(name: string, scale = 1): Promise<StudyOutlook> {
+  const config = { ...configOf(name), scale };
+  const options = { config, dir: join(folder, "nothing-here"), backend: inThread, threads: 1, jobs: 2, command: "" };
+  const found = planned.get(`${name} ${scale}`) ?? outlookOf(options);
+  planned.set(`${name} ${scale}`, found);
+  return found;
+}
 
 describe("the studies that come along", () => {
   it("are twelve, numbered, each named as its file", () => {
@@ -25,25 +33,25 @@ describe("the studies that come along", () => {
     const config = configOf(name);
     expect(config.seeds.length).toBeGreaterThanOrEqual(5);
     const { compare, with: other } = at(config.questions, 0);
-    const { plan, schedule } = await outlook(config);
+    const { plan, schedule } = await outlook(name);
     const pairs = (arm: string): number => plan.runs.filter((run) => run.arm.arm === arm).length;
     expect([pairs(compare) >= 5, pairs(other)]).toEqual([true, pairs(compare)]);
-    // Two threads at 25 GFLOP/s, the first guess of a study.
-    expect(schedule.flops / 50e9).toBeLessThan(25 * 60);
+    // Two threads at 25 GFLOP/s, the first guess of a study: minutes, of the grid half an hour.
+    expect(schedule.flops / 50e9).toBeLessThan((name.startsWith("09") ? 40 : 15) * 60);
     expect(schedule.bytes).toBeLessThan(8e9);
     expect(new Set(plan.runs.map(({ key }) => key)).size).toBe(plan.runs.length);
   });
 
   it.each(files)("%s grows by one number, its sizes and its tokens alike", async (name) => {
-    const config = configOf(name);
-    const [small, large] = [await outlook(config), await outlook({ ...config, scale: 4 })];
+    const [small, large] = [await outlook(name), await outlook(name, 4)];
+    const { arms } = configOf(name);
     expect(large.plan.runs.length).toBe(small.plan.runs.length);
     for (const [i, { arm }] of large.plan.runs.entries()) {
       const before = at(small.plan.runs, i).arm;
       expect(arm.training.lr.peak).toBeCloseTo(before.training.lr.peak / 2, 12);
-      // An arm that matches another one's FLOPs has as many steps as those give.
       const tokens = (of: typeof arm): number => of.training.steps * of.training.batch;
-      expect(tokens(arm) / tokens(before), arm.id).toBeCloseTo(16, -Math.log10(1.2));
+      // An arm that matches another one's FLOPs has as many steps as those give; attention's share of them falls.
+      if (arms[arm.arm]?.match === undefined) expect(tokens(arm) / tokens(before), arm.id).toBe(16);
       const body = (of: typeof arm): number => countParams(of.spec).total - of.spec.vocab * of.spec.hidden;
       expect(body(arm) / body(before), arm.id).toBeGreaterThan(13);
       expect(body(arm) / body(before), arm.id).toBeLessThan(16.1);
@@ -54,7 +62,7 @@ describe("the studies that come along", () => {
     const keys = new Set<string>();
     for (const name of files) {
       if (name.startsWith("09")) continue;
-      for (const { key } of (await outlook(configOf(name))).plan.parents) keys.add(key);
+      for (const { key } of (await outlook(name)).plan.parents) keys.add(key);
     }
     expect(keys.size).toBe(1);
   });

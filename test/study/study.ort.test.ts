@@ -220,7 +220,8 @@ describe("a study's result", () => {
       for (const { points } of arm(id).runs)
         expect(Math.abs(at(points, 0).loss - mainParent(result).loss), id).toBeLessThan(1e-4);
     }
-    for (const { points } of arm("scratch").runs) expect(at(points, 0).loss).toBeGreaterThan(mainParent(result).loss + 0.2);
+    for (const { points } of arm("scratch").runs)
+      expect(at(points, 0).loss).toBeGreaterThan(mainParent(result).loss + 0.2);
   });
 
   it("measures preservation, expert load and similarity where there is something to measure", () => {
@@ -396,14 +397,19 @@ describe("the same command again", () => {
       "upcycled E4G4T4, seed 0",
       "upcycled E4G4T4, seed 7",
     ]);
-    expect(await trained(yaml().replace("[0, 7]", "[0, 7, 8]").replace(/ {2}(fine|soft|scratch).*\n/g, ""))).toEqual([
-      "continued dense, seed 8",
-      "whole copies, seed 8",
-    ]);
+    expect(
+      await trained(
+        yaml()
+          .replace("[0, 7]", "[0, 7, 8]")
+          .replace(/ {2}(fine|soft|scratch).*\n/g, ""),
+      ),
+    ).toEqual(["continued dense, seed 8", "whole copies, seed 8"]);
     // The load-balancing loss is nothing to a dense model, a name and the order of arms nothing to any.
     const renamed = yaml().replace("  coarse:", "  copies:").replace("like: coarse", "like: copies");
     expect(await trained(renamed)).toEqual([]);
-    const aux = yaml().replace("continue: {", "continue: {auxLoss: 0.5, ").replace(/ {2}(fine|soft|scratch).*\n/g, "");
+    const aux = yaml()
+      .replace("continue: {", "continue: {auxLoss: 0.5, ")
+      .replace(/ {2}(fine|soft|scratch).*\n/g, "");
     expect(await trained(aux)).toEqual(["whole copies, seed 0", "whole copies, seed 7"]);
     // Back at the first file nothing is left to do, and the result is what it was.
     const events: StudyEvent[] = [];
@@ -678,7 +684,9 @@ ${more}`);
     // A refused study made nothing, so its folder can be used for the corrected one.
     expect((await run({ dir: join(root, "refused1"), config: own(parentFolder()) })).arms.length).toBe(2);
     expect(lines).toEqual([
-      expect.stringMatching(/^ROOT\/whole\/arms\/coarse\/seed-0-[0-9a-f]{15}\/last: this mixtral model is already a mixture of experts, a parent must be dense$/),
+      expect.stringMatching(
+        /^ROOT\/whole\/arms\/coarse\/seed-0-[0-9a-f]{15}\/last: this mixtral model is already a mixture of experts, a parent must be dense$/,
+      ),
       "ROOT/nothing: no such folder",
       "recipe E2G3T3: the FFN size 32 (layer 0) is not divisible by G = 3; use a G that divides it: 1, 2, 4, 8, 16, " +
         "32; or fill it with zero units (--pad, in files pad: true)",

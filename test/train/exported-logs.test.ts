@@ -70,7 +70,7 @@ function eventsOf(dir: string): Buffer[] {
     return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
   };
   const events: Buffer[] = [];
-  for (let at = 0; at < file.length; ) {
+  for (let at = 0; at < file.length;) {
     const length = Number(file.readBigUInt64LE(at));
     const data = file.subarray(at + 12, at + 12 + length);
     expect(file.readUInt32LE(at + 8)).toBe(masked(file.subarray(at, at + 8)));

@@ -11,7 +11,7 @@ export {
 } from "./training.js";
 export { expandStudy, parseStudyConfig, studySchema } from "./study.js";
 export type { Measure, Question, StudyArm, StudyConfig } from "./study-blocks.js";
-export { onlyParent, type ExpandedArm, type ExpandedStudy, type GridConfig, type StudyParent } from "./study-grid.js";
+export { onlyParent, type ExpandedArm, type GridConfig, type StudyParent } from "./study-grid.js";
 export { parseRecipeConfig, recipeConfigSchema, type RecipeConfig } from "./recipe.js";
 export { modelWords, parseMergekitConfig, type MergekitConfig } from "./mergekit.js";
 export { mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "./adapter.js";

@@ -78,15 +78,19 @@ export const recipeKeys = {
 
 const texts = z.union([z.string(), z.array(z.string())]);
 
+/** All that a router's rows can start from. */
+const routerInits = ["normal", "hidden", "cheap_embed", "centroids", "uniform_random"] as const;
+
 /** The router as a block of keys, which also says what its rows start from. */
 const routerSchema = z.strictObject({
   order: recipeKeys.router,
   init: z
-    .enum(["normal", "hidden", "cheap_embed", "uniform_random"])
+    .enum(routerInits)
     .default("normal")
     .describe(
       "What its rows start from: normal deviates of routerStd, the parent's hidden states or token embeddings " +
-        "of each copy's prompts, or torch's default for a linear layer.",
+        "of each copy's prompts, centroids of what each layer's FFN reads on text (upcycle convert only), or torch's " +
+        "default for a linear layer.",
     ),
   prompts: z
     .array(
@@ -114,6 +118,13 @@ export const recipeConfigSchema = z
   .strictObject({
     ...recipeKeys,
     router: routerKey,
+    split: z
+      .enum(["order", "activation"])
+      .default("order")
+      .describe(
+        "How hidden units go to the parts: in their order, or by when they are active on text (CMoE; E1, upcycle " +
+          "convert only), which makes the router too.",
+      ),
     seed: z.int().min(0).default(0).describe("Of everything that is drawn."),
   })
   .describe("How a dense model is turned into a mixture of experts.");

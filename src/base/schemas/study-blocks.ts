@@ -128,52 +128,52 @@ const questionSchema = z
 
 /** A study file before the rules about several of its blocks. */
 export const studyBlocks = z.strictObject({
-    name: z
-      .string()
-      .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/)
-      .max(80)
-      .describe("Letters, digits, dots, dashes and underscores; names the run folder."),
-    seeds: z
-      .array(z.int().min(0).max(1e9))
-      .min(1)
-      .default([0])
-      .describe("Each arm is run once per seed (routers, data order)."),
-    scale: z
-      .number()
-      .min(0.01)
-      .max(1024)
-      .default(1)
-      .describe(
-        "Makes the study larger or smaller: widths, batches and steps times this number, so that parameters and tokens grow with " +
-          "its square; learning rates and first weights shrink with its root.",
-      ),
-    threads: threadsSchema,
-    text: textSchema,
-    parent: z
-      .string()
-      .min(1)
-      .optional()
-      .describe(
-        "Folder of a trained dense model in Hugging Face format, or hf://org/name[@revision]; +ADAPTER behind " +
-          "it merges a LoRA adapter in. Either this or model.",
-      ),
-    model: modelSchema.optional(),
-    tokenizer: tokenizerSchema.optional(),
-    pretrain: trainingSchema.optional().describe("Training of the new parent; goes with model."),
-    parents: z
-      .record(z.string().regex(namePattern), parentSchema)
-      .optional()
-      .describe("Several parents by name, each with what it has in place of the common model, tokenizer, pretrain."),
-    continue: trainingSchema.describe("Further training, the same for every arm that does not change it."),
-    evaluation: evaluationSchema.prefault({}),
-    arms: z
-      .record(z.string().regex(namePattern), armSchema)
-      .describe("Name of the arm (lower case, digits, dashes, underscores) to what it is."),
-    questions: z
-      .array(questionSchema)
-      .default([])
-      .describe("What the study is to answer; the first is its main comparison."),
-  });
+  name: z
+    .string()
+    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/)
+    .max(80)
+    .describe("Letters, digits, dots, dashes and underscores; names the run folder."),
+  seeds: z
+    .array(z.int().min(0).max(1e9))
+    .min(1)
+    .default([0])
+    .describe("Each arm is run once per seed (routers, data order)."),
+  scale: z
+    .number()
+    .min(0.01)
+    .max(1024)
+    .default(1)
+    .describe(
+      "Makes the study larger or smaller: widths, batches and steps times this number, so that parameters and tokens " +
+        "grow with its square; learning rates and first weights shrink with its root.",
+    ),
+  threads: threadsSchema,
+  text: textSchema,
+  parent: z
+    .string()
+    .min(1)
+    .optional()
+    .describe(
+      "Folder of a trained dense model in Hugging Face format, or hf://org/name[@revision]; +ADAPTER behind " +
+        "it merges a LoRA adapter in. Either this or model.",
+    ),
+  model: modelSchema.optional(),
+  tokenizer: tokenizerSchema.optional(),
+  pretrain: trainingSchema.optional().describe("Training of the new parent; goes with model."),
+  parents: z
+    .record(z.string().regex(namePattern), parentSchema)
+    .optional()
+    .describe("Several parents by name, each with what it has in place of the common model, tokenizer, pretrain."),
+  continue: trainingSchema.describe("Further training, the same for every arm that does not change it."),
+  evaluation: evaluationSchema.prefault({}),
+  arms: z
+    .record(z.string().regex(namePattern), armSchema)
+    .describe("Name of the arm (lower case, digits, dashes, underscores) to what it is."),
+  questions: z
+    .array(questionSchema)
+    .default([])
+    .describe("What the study is to answer; the first is its main comparison."),
+});
 
 /** A study file, with its defaults filled in. */
 export type StudyConfig = z.infer<typeof studyBlocks>;

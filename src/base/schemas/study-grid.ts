@@ -72,7 +72,9 @@ export type Vary = Readonly<Record<string, readonly unknown[]>> | readonly Block
 /** Checks data of one kind: the block with its defaults, or what is wrong with it. */
 export type Check<T> = (
   data: unknown,
-) => { readonly value: T } | { readonly issues: readonly { readonly path: readonly PropertyKey[]; readonly message: string }[] };
+) =>
+  | { readonly value: T }
+  | { readonly issues: readonly { readonly path: readonly PropertyKey[]; readonly message: string }[] };
 
 /** The checks that merged blocks have to pass; the schemas give them. */
 export interface GridChecks {
@@ -191,7 +193,7 @@ function expandParents<Source>(
   return Object.entries(parents).flatMap(([name, { vary, path, ...entry }]) => {
     if (path !== undefined) return [{ id: name, kind: "given" as const, source: path }];
     return settingsOf(vary).flatMap((setting): StudyParent<Source>[] => {
-      const own = merged(entry as Block, setting.changes);
+      const own = merged(entry, setting.changes);
       const place = ["parents", name, ...setting.path];
       const unknown = Object.keys(setting.changes).filter((key) => !parentKeys.includes(key));
       for (const key of unknown)
@@ -243,7 +245,16 @@ function expandArms<Source>(
         arm.continue === undefined ? config.continue : checked(checks.training, changed, place, problems);
       if (training === null) return [];
       const from = (arm.parents ?? [...names.keys()]).flatMap((name) => names.get(name) ?? []);
-      return [{ id: idOf(group, setting), group, arm, setting: wordsOf(setting, arm.label === undefined), training, parents: from }];
+      return [
+        {
+          id: idOf(group, setting),
+          group,
+          arm,
+          setting: wordsOf(setting, arm.label === undefined),
+          training,
+          parents: from,
+        },
+      ];
     }),
   );
 }

@@ -9,29 +9,30 @@ import { parseConfig } from "./validate.js";
 type Refuse = (path: PropertyKey[], message: string) => void;
 
 /** Schema of a study file. `jsonSchema` makes the JSON Schema of it that editors read. */
-export const studySchema = studyBlocks
-  .superRefine((study, context) => {
-    const refuse: Refuse = (path, message) => context.addIssue({ code: "custom", path, message });
-    checkParent(study, refuse);
-    if (Object.keys(study.arms).length === 0) refuse(["arms"], "arms is empty, expected at least one arm");
-    if (new Set(study.seeds).size < study.seeds.length) refuse(["seeds"], "seeds has the same seed twice");
-    const grid = expandStudy(study);
-    checkScratchArms(study.arms, grid.arms, refuse);
-    checkGrid(study, grid, refuse);
-    if (study.pretrain?.routing !== undefined)
-      refuse(["pretrain", "routing"], "the parent is dense, it has no routers; remove routing");
-    if (study.continue.routing !== undefined && Object.values(study.arms).every((arm) => isDense(arm, study.arms)))
-      refuse(["continue", "routing"], "no arm is a mixture of experts; remove routing");
-    for (const block of ["pretrain", "continue"] as const) {
-      const sequence = study[block]?.sequence ?? 0;
-      if (study.model !== undefined && sequence > study.model.maxPositions) {
-        refuse(
-          [block, "sequence"],
-          `sequence ${sequence} is longer than the model's maxPositions ${study.model.maxPositions}`,
-        );
-      }
+export const studySchema = studyBlocks.superRefine((study, context) => {
+  const refuse: Refuse = (path, message) => context.addIssue({ code: "custom", path, message });
+  // What is wrong in a block would be found once more in everything that the block stands for.
+  const isSound = context.issues.length === 0;
+  checkParent(study, refuse);
+  if (Object.keys(study.arms).length === 0) refuse(["arms"], "arms is empty, expected at least one arm");
+  if (new Set(study.seeds).size < study.seeds.length) refuse(["seeds"], "seeds has the same seed twice");
+  const grid = expandStudy(study);
+  checkScratchArms(study.arms, grid.arms, refuse);
+  if (isSound) checkGrid(study, grid, refuse);
+  if (study.pretrain?.routing !== undefined)
+    refuse(["pretrain", "routing"], "the parent is dense, it has no routers; remove routing");
+  if (study.continue.routing !== undefined && Object.values(study.arms).every((arm) => isDense(arm, study.arms)))
+    refuse(["continue", "routing"], "no arm is a mixture of experts; remove routing");
+  for (const block of ["pretrain", "continue"] as const) {
+    const sequence = study[block]?.sequence ?? 0;
+    if (study.model !== undefined && sequence > study.model.maxPositions) {
+      refuse(
+        [block, "sequence"],
+        `sequence ${sequence} is longer than the model's maxPositions ${study.model.maxPositions}`,
+      );
     }
-  });
+  }
+});
 
 type Arms = Readonly<Record<string, StudyArm>>;
 
@@ -92,7 +93,8 @@ function checkGrid(
 ): void {
   for (const { path, message } of problems) refuse([...path], message);
   if (problems.length > 0) return;
-  if (study.parents !== undefined && parents.length === 0) refuse(["parents"], "parents is empty, expected at least one");
+  if (study.parents !== undefined && parents.length === 0)
+    refuse(["parents"], "parents is empty, expected at least one");
   if (arms.length * Math.max(1, parents.length) > mostArms)
     refuse(["arms"], `the grid gives ${arms.length * parents.length} arms, at most ${mostArms} make a study`);
   for (const [kind, list] of Object.entries({ arms, parents })) {
@@ -134,7 +136,6 @@ export function expandStudy<Source>(config: GridConfig<Source>): ExpandedStudy<S
     arm: checkBy(armSchema),
   });
 }
-
 
 /**
  * Reads the text of a study file; `file` is its name in errors. Throws inputError with one line for each problem, which

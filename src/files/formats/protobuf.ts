@@ -129,4 +129,3 @@ export class ProtobufWriter {
     return { bytes: this.buffer.subarray(0, this.length), holes: this.holes };
   }
 }
-

@@ -3,7 +3,7 @@
  * before any of it becomes a path.
  */
 import { datasetInfo, listFiles, modelInfo } from "@huggingface/hub";
-import { inputError, stopError } from "../../base/errors.js";
+import { inputError, stopError, UpcycleError } from "../../base/errors.js";
 import { shown } from "../../base/shown.js";
 import { apiFailure, type Connection } from "./connection.js";
 import type { TroubleKind } from "./limits.js";
@@ -113,8 +113,10 @@ export async function remoteFolder(
         throw stopError(`the Hub lists more than ${connection.limits.files} files in ${folder}`, { where: repo });
     }
   } catch (cause) {
-    if (/not found|404|does not exist/i.test((cause as Error).message)) return null;
-    throw apiFailure(cause, endpoint, repo);
+    // The repository and its commit are there, so what is refused is the folder.
+    const failure = apiFailure(cause, endpoint, repo);
+    if (failure instanceof UpcycleError && failure.kind === "input") return null;
+    throw failure;
   }
   return found;
 }

@@ -19,7 +19,8 @@ export function pngBytes({
   header.setUint8(9, 2);
   const rows = new Uint8Array(height * (1 + 3 * width));
   // Each row begins with its filter; 0: none.
-  for (let y = 0; y < height; y++) rows.set(pixels.subarray(3 * width * y, 3 * width * (y + 1)), y * (1 + 3 * width) + 1);
+  for (let y = 0; y < height; y++)
+    rows.set(pixels.subarray(3 * width * y, 3 * width * (y + 1)), y * (1 + 3 * width) + 1);
   return Buffer.concat([
     Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a),
     chunk("IHDR", new Uint8Array(header.buffer)),

@@ -12,7 +12,7 @@ import { prune } from "../ir/passes.js";
 import type { DecoderSpec, MoeFfn } from "../../model/decoder/types.js";
 import { slotsOf } from "../../model/tensors/slots.js";
 import { netContext, type BatchShape, type NetContext } from "./context.js";
-import { attentionBranch, attentionInput, embedded, ffn, ffnBranch, ffnInput } from "./decoder.js";
+import { attentionBranch, attentionInput, embedded, ffn, ffnBranch, ffnInput, ffnUnits } from "./decoder.js";
 import { oneExpert, routerOf } from "./experts.js";
 import { finalHidden, headLogits } from "./head.js";
 
@@ -35,6 +35,8 @@ interface BlockwiseDecoder {
   ffn(layer: number, rows: number, excluded?: readonly number[]): DecoderBlock;
   /** x [N, H] -> what the FFN and its router read [N, H] */
   ffnInput(layer: number, rows: number): DecoderBlock;
+  /** What a dense FFN reads [N, H] -> the activations of its hidden units [N, F]. */
+  units(layer: number, rows: number): DecoderBlock;
   /**
    * What the router reads [N, H] -> logits [N, E], weights [N, K], chosen experts [N, K]; of a layer of experts.
    */
@@ -92,6 +94,12 @@ export function blockwiseDecoder(spec: DecoderSpec): BlockwiseDecoder {
       ),
     ffnInput: (layer, rows) =>
       block(oneSequence(rows), stream(rows), (ctx, x) => ffnInput(ctx, x, layer, sharedInput(ctx, x, layer))),
+    units: (layer, rows) =>
+      block(oneSequence(rows), stream(rows), (ctx, x) => {
+        const { ffn } = at(spec.layers, layer);
+        if (ffn.kind === "moe") throw new Error(`layer ${layer} has experts, not one FFN`);
+        return ffnUnits(ctx, x, ffn, layer);
+      }),
     router: (layer, rows) =>
       block(oneSequence(rows), stream(rows), (ctx, x) => routerOf(ctx, x, expertsOf(spec, layer), layer)),
     unit: (layer, expert, rows) =>

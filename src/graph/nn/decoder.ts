@@ -8,7 +8,7 @@
 import { entryOf } from "../../base/at.js";
 import { GraphBuilder } from "../ir/builder.js";
 import type { ValueId } from "../ir/ir.js";
-import type { DecoderSpec, LayerSpec } from "../../model/decoder/types.js";
+import type { DecoderSpec, DenseFfn, LayerSpec } from "../../model/decoder/types.js";
 import { normPlaces, slotsOf, type NormPart, type Slot, type SlotPart } from "../../model/tensors/slots.js";
 import { attention } from "./attention.js";
 import {
@@ -139,10 +139,19 @@ function added(ctx: NetContext, y: ValueId, part: NormPart, index: number): Valu
 export function ffn(ctx: NetContext, x: ValueId, { ffn: spec }: LayerSpec, layer: number): ValueId {
   if (spec.kind === "moe") return moe(ctx, x, spec, layer);
   const { b, param } = ctx;
+  return b.linear(
+    ffnUnits(ctx, x, spec, layer),
+    param("down", layer),
+    spec.bias ? param("downBias", layer) : undefined,
+  );
+}
+
+/** The activations of a dense FFN's hidden units: x [N, H], which it reads -> [N, F]. */
+export function ffnUnits(ctx: NetContext, x: ValueId, spec: DenseFfn, layer: number): ValueId {
+  const { b, param } = ctx;
   const bias = (part: SlotPart): ValueId | undefined => (spec.bias ? param(part, layer) : undefined);
   const up = b.linear(x, param("up", layer), bias("upBias"));
-  const inner = spec.gated
+  return spec.gated
     ? gated(ctx, b.linear(x, param("gate", layer), bias("gateBias")), up, spec.activation, layer)
     : activated(ctx, up, spec.activation, layer);
-  return b.linear(inner, param("down", layer), bias("downBias"));
 }

@@ -93,6 +93,19 @@ function sizes(vocab: number, hidden: number, ffn: number, layers: number, heads
   };
 }
 
+const uncapped = { final_logit_softcapping: null };
+
+/** What a family's own class does to its logits: a multimodal class has a head of its own, which does nothing more. */
+const plainLogits: Readonly<Partial<Record<string, Json>>> = {
+  gemma2: uncapped,
+  gemma3_text: uncapped,
+  vaultgemma: uncapped,
+  granite: { logits_scaling: 1 },
+  hyperclovax: { logits_scaling: 1 },
+  cohere: { logit_scale: 1 },
+  cohere2: { logit_scale: 1 },
+};
+
 /** Keys that a multimodal config states once, for all its parts. */
 const commonKeys = ["dtype", "torch_dtype", "quantization_config", "bos_token_id", "eos_token_id", "pad_token_id"];
 
@@ -132,6 +145,7 @@ export function textPartOf(config: Json, where: string): TextPart | null {
       ...common,
       ...Object.fromEntries(ropeKeys.flatMap((key) => (own[key] === undefined ? [] : [[key, onText(own[key])]]))),
       ...composite.fixed,
+      ...plainLogits[familyOfType],
       model_type: familyOfType,
       tie_word_embeddings: tied,
     },

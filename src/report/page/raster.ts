@@ -38,7 +38,10 @@ function drawShape(image: Raster, shape: Shape, frame: Figure["frame"]): void {
       mask.clip(frame);
       return mask.blend(image, shape.fill, shape.opacity);
     case "line":
-      for (const piece of dashed(shape.points.map(scaled), shape.dash.map((length) => length * scale)))
+      for (const piece of dashed(
+        shape.points.map(scaled),
+        shape.dash.map((length) => length * scale),
+      ))
         mask.stroke(piece, (shape.width * scale) / 2);
       if (shape.clipped) mask.clip(frame);
       return mask.blend(image, shape.stroke, 1);

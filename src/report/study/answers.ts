@@ -86,7 +86,9 @@ function verdictOf({
 /** The answers as sentences, the main question first. */
 export function answerFindings(result: Pick<StudyResult, "questions" | "arms">): string[] {
   const answers = answersOf(result.questions);
-  return answers.map((answer) => answerSentence(answer, labelsOf(answer.question, result.arms), tokensOf(answer, result)));
+  return answers.map((answer) =>
+    answerSentence(answer, labelsOf(answer.question, result.arms), tokensOf(answer, result)),
+  );
 }
 
 /** Names of both arms as tables call them. */
@@ -137,7 +139,7 @@ function answerSentence(answer: Answer, [first, second]: readonly [string, strin
     `${percent(power)} of cases (two-sided, ${percent(significance)} over all questions)`;
   const measured =
     `${first} less ${second}: ${signed(test.mean)}${unit} in ${name} (95 % interval ${signed(test.low)} to ` +
-    `${signed(test.high)}, p ${pWords(test.p)}${question.pairs.length > 0 && adjusted !== test.p ? `, by Holm ${pWords(adjusted)}` : ""})`;
+    `${signed(test.high)}, p ${pWords(test.p)}${adjusted === test.p ? "" : `, by Holm ${pWords(adjusted)}`})`;
   return (
     `${question.ask} ${verdictSentence(answer, first, second)}: ${could}${publishedWords(answer, unit)}; ` +
     `${measured}.${neededWords(answer, tokensPerPair)}${gone}`

@@ -38,16 +38,52 @@ export function lossFigure(result: StudyResult, axis: "tokens" | "flops"): Figur
     clipped: true,
   });
   for (const tick of ticks(low, high)) {
-    shapes.push(line([[left, y(tick)], [right, y(tick)]], pale, 1));
-    shapes.push({ kind: "text", at: [left - 8, y(tick) + 4], anchor: "end", text: tickText(tick, high - low), fill: ink });
+    shapes.push(
+      line(
+        [
+          [left, y(tick)],
+          [right, y(tick)],
+        ],
+        pale,
+        1,
+      ),
+    );
+    shapes.push({
+      kind: "text",
+      at: [left - 8, y(tick) + 4],
+      anchor: "end",
+      text: tickText(tick, high - low),
+      fill: ink,
+    });
   }
   for (const tick of ticks(0, last)) {
-    shapes.push({ ...line([[x(tick), bottom], [x(tick), bottom + 5]], ink, 1), clipped: false } as Shape);
+    shapes.push({
+      ...line(
+        [
+          [x(tick), bottom],
+          [x(tick), bottom + 5],
+        ],
+        ink,
+        1,
+      ),
+      clipped: false,
+    } as Shape);
     const text = axis === "tokens" ? compact(tick) : flops(tick).replace(/FLOP$/, "");
     shapes.push({ kind: "text", at: [x(tick), bottom + 20], anchor: "middle", text, fill: ink });
   }
   const { loss } = mainParent(result);
-  if (result.parents.length === 1) shapes.push(line([[left, y(loss)], [right, y(loss)]], ink, 1, [2, 4]));
+  if (result.parents.length === 1)
+    shapes.push(
+      line(
+        [
+          [left, y(loss)],
+          [right, y(loss)],
+        ],
+        ink,
+        1,
+        [2, 4],
+      ),
+    );
   for (const [index, curve] of curves.entries()) {
     const { light } = at(armTones, at(tones, index));
     const points = (values: readonly number[]): Point[] => values.map((value, i) => [x(at(curve[axis], i)), y(value)]);
@@ -59,7 +95,18 @@ export function lossFigure(result: StudyResult, axis: "tokens" | "flops"): Figur
     });
     shapes.push(line(points(curve.mean), light, 2, dashOf(index, tones)));
   }
-  shapes.push({ ...line([[left, top], [left, bottom], [right, bottom]], ink, 1), clipped: false } as Shape);
+  shapes.push({
+    ...line(
+      [
+        [left, top],
+        [left, bottom],
+        [right, bottom],
+      ],
+      ink,
+      1,
+    ),
+    clipped: false,
+  } as Shape);
   const title = `Held-out loss against ${axis === "tokens" ? "training tokens" : "training FLOPs"}`;
   shapes.push({ kind: "text", at: [left, top - 14], anchor: "start", text: `${title} (nats per token)`, fill: ink });
   shapes.push(...legend(result, tones, right + 24));
@@ -83,7 +130,17 @@ function legend(result: StudyResult, tones: readonly number[], start: number): S
   return rows.flatMap(({ text, stroke, dash, width }, row): Shape[] => {
     const y = top + 8 + 22 * row;
     return [
-      { kind: "line", points: [[start, y], [start + 26, y]], stroke, width, dash, clipped: false },
+      {
+        kind: "line",
+        points: [
+          [start, y],
+          [start + 26, y],
+        ],
+        stroke,
+        width,
+        dash,
+        clipped: false,
+      },
       { kind: "text", at: [start + 34, y + 4], anchor: "start", text, fill: ink },
     ];
   });

@@ -10,7 +10,15 @@ import { bothComparisons, comparisonSentence, verdictWords } from "./comparison-
 import { healthFindings } from "./health-findings.js";
 import type { ArmResult, ParentResult, StudyResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
-import { chanceOfSeparateRanges, compareArms, firstReach, parentOf, reached, recipeShape, spread } from "./statistics.js";
+import {
+  chanceOfSeparateRanges,
+  compareArms,
+  firstReach,
+  parentOf,
+  reached,
+  recipeShape,
+  spread,
+} from "./statistics.js";
 import { armName, joinedByAnd, lossWithRange, nats, plural } from "./wording.js";
 
 /** What a study has measured, before it is put into words. */

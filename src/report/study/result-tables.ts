@@ -54,7 +54,7 @@ function questionTable({ questions }: StudyResult): ResultTable {
   return {
     id: "questions",
     caption:
-      "Paired differences, the first arm less the second, by parent and seed, with 95 % intervals (Student), p-values " +
+      "Paired differences, the first arm less the second, by parent and seed, 95 % intervals (Student), p-values " +
       "corrected by Holm over all questions, and the smallest difference that this many pairs find in 80 % of cases.",
     headings: [
       "Question",
@@ -74,7 +74,8 @@ function questionTable({ questions }: StudyResult): ResultTable {
 }
 
 function questionRow({ question, verdict, test, adjusted, detectable, published }: Answer): string[] {
-  const known = (value: number, text: (value: number) => string): string => (Number.isFinite(value) ? text(value) : "–");
+  const known = (value: number, text: (value: number) => string): string =>
+    Number.isFinite(value) ? text(value) : "–";
   return [
     question.ask,
     `${question.compare} less ${question.with}`,
@@ -91,7 +92,8 @@ function questionRow({ question, verdict, test, adjusted, detectable, published 
 
 /** A table in Markdown, as GitHub reads it. */
 export function markdownTable({ caption, headings, texts, rows }: ResultTable): string {
-  const line = (cells: readonly string[]): string => `| ${cells.map((cell) => markdownText(cell).replaceAll("|", "\\|")).join(" | ")} |`;
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell) => markdownText(cell).replaceAll("|", "\\|")).join(" | ")} |`;
   const rule = `| ${headings.map((_, column) => (column < texts ? ":--" : "--:")).join(" | ")} |`;
   return [line(headings), rule, ...rows.map(line), "", markdownText(caption), ""].join("\n");
 }
@@ -139,7 +141,10 @@ const latexText = (text: string): string =>
   text.replace(/[\\{}$&#_%^~<>−–]/g, (character) => latexCharacters[character] ?? character).replace(/\s+/g, " ");
 
 /** The study as Markdown: findings, tables, figures. */
-export function markdownReport(result: StudyResult, figures: readonly { readonly file: string; readonly title: string }[]): string {
+export function markdownReport(
+  result: StudyResult,
+  figures: readonly { readonly file: string; readonly title: string }[],
+): string {
   return [
     `# ${markdownText(result.name)}`,
     "",

@@ -46,7 +46,11 @@ export function tiles(result: StudyResult, data: ReportData): string {
   const scratch = own.find((arm) => arm.kind === "scratch");
   const best = byFinalLoss(own.filter((arm) => arm.kind === "upcycled"))[0];
   const allTiles: Tile[] = [
-    { name: "Parent", value: fixed(mainParent(result).loss), note: `${compact(mainParent(result).params.total)} parameters` },
+    {
+      name: "Parent",
+      value: fixed(mainParent(result).loss),
+      note: `${compact(mainParent(result).params.total)} parameters`,
+    },
   ];
   for (const arm of [dense, best, scratch]) {
     if (arm !== undefined) allTiles.push(lossTile(arm, toneOf(arm)));

@@ -6,7 +6,7 @@
  *
  * Letters: E experts, H hidden size, G parts of each copy of the FFN.
  */
-import { isParallel } from "../../graph/nn/decoder.js";
+import { at } from "../../base/at.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { Backend } from "../../engine/runtime/runtime.js";
 import { evaluateFloat32 } from "../planning/evaluate.js";
@@ -14,24 +14,17 @@ import { planUpcycle } from "../planning/plan.js";
 import type { UpcycleRecipe } from "../planning/recipe.js";
 import { matricesOf, type RouterRows } from "../planning/router-rows.js";
 import type { ModelSource } from "../../files/checkpoint/model-source.js";
-import { sampleTokens } from "../../evals/sample-tokens.js";
-import { requireFiniteWeights } from "../../evals/finite-weights.js";
-import { openStreamedModel, plus } from "../../evals/streamed-model.js";
+import { openStreamedModel } from "../../evals/streamed-model.js";
+import { sampledText, visitFfnInputs, type ReadText, type TextChoice } from "./ffn-inputs.js";
 import { inTurn } from "./in-turn.js";
 
 /** What to calibrate, and on which text. */
-export interface CalibrationOptions {
+export interface CalibrationOptions extends TextChoice {
   /** The dense model. */
   readonly source: ModelSource;
   readonly recipe: UpcycleRecipe;
   /** The rows of a router that is made from prompts. */
   readonly routerRows?: RouterRows | undefined;
-  /** Text files or folders; none: built-in text, or random ids for a model without tokenizer. */
-  readonly text?: readonly string[] | undefined;
-  /** Tokens to measure on; 4096 when left out. */
-  readonly tokens?: number | undefined;
-  /** Tokens per sequence, at most the model's positions; 256 when left out. */
-  readonly sequence?: number | undefined;
   readonly backend: Backend;
   readonly threads: number;
   readonly signal?: AbortSignal | undefined;
@@ -39,14 +32,11 @@ export interface CalibrationOptions {
 }
 
 /** What was measured. */
-export interface Calibration {
+export interface Calibration extends ReadText {
   /** The recipe with its `calibration` filled in. */
   readonly recipe: UpcycleRecipe;
   /** Mean selected probability of each layer; null for layers that stay dense. */
   readonly mass: readonly (number | null)[];
-  readonly tokens: number;
-  /** What the tokens are, in words. */
-  readonly source: string;
 }
 
 /**
@@ -57,39 +47,30 @@ export async function calibrate({
   source: from,
   recipe,
   routerRows,
-  text = [],
-  tokens: limit = 4096,
-  sequence = 256,
   backend,
   threads,
   signal,
   onLayer,
+  ...choice
 }: CalibrationOptions): Promise<Calibration> {
   const model = await openStreamedModel(from, backend, { threads, signal });
   try {
-    const { dir, spec } = model;
+    const { spec } = model;
     const routers = await routersOf(spec, recipe, routerRows);
-    const { tokens, source } = await sampleTokens({ dir, spec, files: text, limit, signal });
-    const length = Math.min(sequence, spec.maxPositions, tokens.length);
-    const starts = Array.from({ length: Math.floor(tokens.length / length) }, (_, i) => i * length);
-    const shape = { batch: 1, sequence: length };
-    let streams = await inTurn(starts, (start) => model.embed(tokens.slice(start, start + length), shape));
-    const calibration: (number | null)[] = [];
-    const mass: (number | null)[] = [];
-    for (const [layer, router] of routers.entries()) {
-      const sums = { count: 0, first: 0, second: 0 };
-      streams = await inTurn(streams, async (x) => {
-        const attended = await model.attention(layer, x, shape);
-        const into = isParallel(spec) ? x : attended;
-        if (router !== null) addMasses(sums, router, await model.ffnInput(layer, into), spec.hidden, recipe.topK);
-        return plus(attended, await model.ffn(layer, into));
-      });
-      requireFiniteWeights(model);
-      calibration.push(sums.count === 0 ? null : (recipe.granularity * sums.first) / sums.second);
-      mass.push(sums.count === 0 ? null : sums.first / sums.count);
-      onLayer?.(layer + 1, spec.layers.length);
-    }
-    return { recipe: { ...recipe, calibration }, mass, tokens: starts.length * length, source };
+    const sampled = await sampledText(model, choice, signal);
+    const sums = routers.map((): Sums => ({ count: 0, first: 0, second: 0 }));
+    await visitFfnInputs(model, sampled, {
+      wants: (layer) => at(routers, layer) !== null,
+      inputs: (layer, inputs) =>
+        addMasses(at(sums, layer), at(routers, layer) ?? new Float32Array(), inputs, spec.hidden, recipe.topK),
+      passed: (layer) => onLayer?.(layer + 1, spec.layers.length),
+    });
+    const { tokens, source } = sampled;
+    const calibration = sums.map(({ count, first, second }) =>
+      count === 0 ? null : (recipe.granularity * first) / second,
+    );
+    const mass = sums.map(({ count, first }) => (count === 0 ? null : first / count));
+    return { recipe: { ...recipe, calibration }, mass, tokens, source };
   } finally {
     await model.close();
   }

@@ -19,7 +19,7 @@ import { openCheckpoint, type Checkpoint, type ModelSource } from "../../files/c
 import { exists } from "../../files/io/atomic.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { Backend } from "../../engine/runtime/runtime.js";
-import { recipeName, type ExpertPrompts, type UpcycleRecipe } from "../planning/recipe.js";
+import { promptsOf, recipeName, type ExpertPrompts, type UpcycleRecipe } from "../planning/recipe.js";
 import type { RouterRows } from "../planning/router-rows.js";
 import { withTokenizer, type TextTokenizer } from "../../text/tokenizer/load.js";
 import { requireFiniteWeights } from "../../evals/finite-weights.js";
@@ -63,11 +63,12 @@ export async function promptRouter({
 }: PromptRouterOptions): Promise<PromptRouter> {
   const dir = modelFolderOf(source);
   const { routerInit } = recipe;
-  if (routerInit === null || routerInit.kind === "uniform_random")
+  const ofCopies = promptsOf(recipe);
+  if (routerInit === null || ofCopies === null)
     throw inputError("the recipe has no prompts", { where: `recipe ${recipeName(recipe)}` });
   const { kind } = routerInit;
   const shared = recipe.sharedParent?.prompts ?? null;
-  const prompts = shared === null ? routerInit.prompts : [...routerInit.prompts, shared];
+  const prompts = shared === null ? ofCopies : [...ofCopies, shared];
   if (!(await exists(join(dir, "tokenizer.json")))) {
     throw inputError(`the router is to be made from prompts (${kind}), but the model has no tokenizer.json`, {
       where: dir,

@@ -153,6 +153,7 @@ function summary(facts: CardFacts): [string, string][] {
     ["parameters", `${compact(total)}, ${compact(active)} active for each token`],
     ["recipe", explainTitle(plan)],
     ["router", `${recipe.order}, ${routerWords(recipe)}`],
+    ...splitRows(recipe),
     ["scaling", recipe.scaling],
     ["seed", String(recipe.seed)],
     ["weights", `${bytes(weightBytes, 3)} as ${dtypeNames[dtype]}`],
@@ -187,9 +188,23 @@ export function adapterRows(key: string, adapter: AdapterFacts | null): [string,
       ];
 }
 
-function routerWords({ routerInit, routerStd }: SurgeryPlan["recipe"]): string {
+/** Which hidden units went where, where that was measured. */
+function splitRows({ split, shared }: SurgeryPlan["recipe"]): [string, string][] {
+  if (split === null) return [];
+  const text = split.text === null ? "text" : `${split.text.tokens} tokens of ${markdownText(split.text.source)}`;
+  const common = shared === null ? "" : `the ${shared} most active are the shared expert, the others `;
+  return [["units", `by activation on ${text}: ${common}balanced clusters (arXiv 2502.04416)`]];
+}
+
+function routerWords({ routerInit, routerStd, split }: SurgeryPlan["recipe"]): string {
+  if (split !== null) return "directions of the weights of each cluster's representative unit";
   if (routerInit === null) return routerStd === 0 ? "all zero" : `normal, standard deviation ${routerStd}`;
   if (routerInit.kind === "uniform_random") return "uniform between -1 and 1 over the root of the hidden size";
+  if (routerInit.kind === "centroids") {
+    const { text } = routerInit;
+    const words = text === null ? "text" : `${text.tokens} tokens of ${markdownText(text.source)}`;
+    return `centroids of what each layer's FFN of the parent reads on ${words}`;
+  }
   return `from the base's ${routerInit.kind === "hidden" ? "hidden states" : "token embeddings"} of prompts`;
 }
 

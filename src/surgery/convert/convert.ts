@@ -10,9 +10,9 @@ import { plannedWeightBytes, type WriteDtype } from "../../files/checkpoint/writ
 import { modelName } from "../../files/hub/reference.js";
 import { requireAgreement } from "../planning/agree.js";
 import { planUpcycle, type PlannedSlot, type SurgeryPlan } from "../planning/plan.js";
-import { recipeName, targetFamilies, type UpcycleRecipe } from "../planning/recipe.js";
+import { measuresRouter, promptsOf, recipeName, targetFamilies, type UpcycleRecipe } from "../planning/recipe.js";
 import { servingWarnings } from "../planning/serving.js";
-import type { RouterRows } from "../planning/router-rows.js";
+import type { RouterRows, UnitOrders } from "../planning/router-rows.js";
 import { megatronObstacles } from "../../model/decoder/megatron.js";
 import { ownFamily, type DecoderSpec } from "../../model/decoder/types.js";
 import type { Slot } from "../../model/tensors/slots.js";
@@ -31,7 +31,7 @@ import {
   type SourceOptions,
   type Surgery,
 } from "./make.js";
-import { calibratedRecipe, hasPrompts, promptedRouter, type MeasureEvent, type MeasureTools } from "./measure.js";
+import { calibratedRecipe, measuredRouter, type MeasureEvent, type MeasureTools } from "./measure.js";
 import { readParentCard } from "./parent-card.js";
 import { adapterFacts, adapterWords, sourceName, sourceOf, type Parents } from "./parents.js";
 import { precisionsOf } from "./precision.js";
@@ -43,8 +43,10 @@ export interface UpcycleOptions extends SourceOptions {
   /** Further dense models, 1 and up in the recipe's `parents`; `source` is the base. */
   readonly parents?: readonly ModelSource[] | undefined;
   readonly recipe: UpcycleRecipe;
-  /** The rows of a router that is made from prompts (`promptRouter`). A plan can be made without them. */
+  /** The rows of a router that is measured (`promptRouter`, `centroidRouter`). A plan can be made without them. */
   readonly routerRows?: RouterRows | undefined;
+  /** The order of hidden units in a split by activation (`activationSplit`). A plan can be made without them. */
+  readonly unitOrders?: UnitOrders | undefined;
   /** Precision of the routers; if left out that of all other tensors (some families have theirs in float32 anyway). */
   readonly routerDtype?: WriteDtype | undefined;
   /** `safetensors` if left out: a model folder of Hugging Face. */
@@ -78,7 +80,7 @@ export type Conversion = MadeModel<ConversionPlan, ConversionDetails>;
 export function upcycling(options: UpcycleOptions): Surgery<ConversionPlan, ConversionDetails> {
   const { source, parents = [], recipe, routerRows } = options;
   const sources = [source, ...parents] as const;
-  const [calibrates, prompts] = [needsCalibration(recipe), hasPrompts(recipe) && routerRows === undefined];
+  const [calibrates, measures] = [needsCalibration(recipe), measuresRouter(recipe) && routerRows === undefined];
   return {
     sources,
     plansByMeasuring: calibrates,
@@ -88,7 +90,7 @@ export function upcycling(options: UpcycleOptions): Surgery<ConversionPlan, Conv
     prepare: (opened, planned) =>
       prepare(opened, planned, [sourceName(source), ...parents.map(sourceName)], options.format),
     card: ({ card, damage }, preservation) => modelCard({ ...card, preservation, damage: damageWords(damage) }),
-    ...(calibrates || prompts ? { measured: (tools) => measured(options, tools) } : {}),
+    ...(calibrates || measures ? { measured: (tools) => measured(options, tools) } : {}),
   };
 }
 
@@ -129,13 +131,18 @@ async function* measured(
   options: UpcycleOptions,
   tools: MeasureTools,
 ): AsyncGenerator<MeasureEvent, Surgery<ConversionPlan, ConversionDetails>, undefined> {
-  const { source, recipe } = options;
-  const calibrates = needsCalibration(recipe);
+  const { source, routerRows: given } = options;
   await requirePlannable(options);
-  const routerRows =
-    options.routerRows ?? (hasPrompts(recipe) ? yield* promptedRouter(source, recipe, tools) : undefined);
-  const complete = calibrates ? yield* calibratedRecipe(source, recipe, routerRows, tools) : recipe;
-  return upcycling({ ...options, recipe: complete, routerRows });
+  const measures = measuresRouter(options.recipe) && given === undefined;
+  const {
+    recipe,
+    rows: routerRows,
+    orders: unitOrders,
+  } = measures
+    ? yield* measuredRouter(source, options.recipe, tools)
+    : { recipe: options.recipe, rows: given, orders: options.unitOrders };
+  const complete = needsCalibration(recipe) ? yield* calibratedRecipe(source, recipe, routerRows, tools) : recipe;
+  return upcycling({ ...options, recipe: complete, routerRows, unitOrders });
 }
 
 async function prepare(
@@ -168,9 +175,15 @@ function requireComplete({ plan: { data, recipe, outputs } }: ConversionPlan): v
   const isMissing = ({ value }: PlannedSlot): boolean =>
     value.op === "data" && !data.some(({ name }) => name === value.name);
   if (!outputs.some(isMissing)) return;
-  throw inputError("the router is to be made from prompts, and its rows were not given", {
+  const [from, maker] =
+    recipe.split !== null
+      ? ["a split by activation", "activationSplit"]
+      : promptsOf(recipe) === null
+        ? ["centroids", "centroidRouter"]
+        : ["prompts", "promptRouter"];
+  throw inputError(`the router is to be made from ${from}, and its rows were not given`, {
     where: `recipe ${recipeName(recipe)}`,
-    hint: "make them with promptRouter",
+    hint: `make them with ${maker}`,
   });
 }
 
@@ -197,14 +210,14 @@ async function cardOf(parents: Parents, { plan, dtype, weightBytes, warnings }: 
 
 function planFor(
   parents: Parents,
-  { recipe, routerRows, dtype, routerDtype = undefined, maxShardBytes, format }: UpcycleOptions,
+  { recipe, routerRows, unitOrders, dtype, routerDtype = undefined, maxShardBytes, format }: UpcycleOptions,
 ): ConversionPlan {
   const differences = requireAgreement(
     parents.map(({ dir, spec }) => ({ name: dir, spec })),
     recipe,
   );
   const [base, ...others] = parents;
-  const plan = planFormat(base.spec, recipe, routerRows, format);
+  const plan = planFormat(base.spec, recipe, { rows: routerRows, orders: unitOrders }, format);
   const { warnings: aboutPrecision, ...precisions } = precisionsOf(parents, plan, { dtype, routerDtype });
   const warnings = [
     ...plan.warnings,
@@ -231,13 +244,13 @@ function planFor(
 function planFormat(
   source: DecoderSpec,
   recipe: UpcycleRecipe,
-  rows: RouterRows | undefined,
+  { rows, orders }: { readonly rows: RouterRows | undefined; readonly orders: UnitOrders | undefined },
   format: WeightFormat | undefined,
 ): SurgeryPlan {
-  const plan = planUpcycle(source, recipe, rows);
+  const plan = planUpcycle(source, recipe, rows, orders);
   if (format !== "torch_dist") return plan;
   const isOpen = recipe.target === null && (megatronObstacles(plan.target).length > 0 || hasIdleExpert(plan));
-  const { warnings, ...chosen } = isOpen ? planUpcycle(source, { ...recipe, target: ownFamily }, rows) : plan;
+  const { warnings, ...chosen } = isOpen ? planUpcycle(source, { ...recipe, target: ownFamily }, rows, orders) : plan;
   const [obstacle] = recipe.target === null ? megatronObstacles(chosen.target) : [];
   if (obstacle !== undefined)
     throw inputError(`Megatron-Core cannot hold an upcycled ${source.family} model: ${obstacle}`, {

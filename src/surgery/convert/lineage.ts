@@ -46,6 +46,7 @@ const lineageSchema = z.object({
     shared: true,
     layers: true,
     pad: true,
+    split: true,
   }),
   /** What the parent's matrices have been multiplied by. */
   factors: factorRunsSchema,

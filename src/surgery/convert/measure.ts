@@ -1,19 +1,25 @@
-/** Measures on text what upcycling needs before it plans: router rows from prompts, and calibrated scaling factors. */
+/** Measures on text what upcycling needs before it plans: router rows, and calibrated scaling factors. */
 import { interruptedError } from "../../base/errors.js";
 import { eventsOf } from "../../base/events.js";
 import type { Backend } from "../../engine/runtime/runtime.js";
 import type { ModelSource } from "../../files/checkpoint/model-source.js";
 import { calibrate } from "../calibration/calibrate.js";
+import { activationSplit, type MeasuredSplit } from "../calibration/activation-split.js";
+import { centroidRouter, type CentroidRouter } from "../calibration/centroid-router.js";
+import { expertUtility, type MeasuredUtility } from "../calibration/expert-utility.js";
 import { promptRouter } from "../calibration/prompt-router.js";
-import type { UpcycleRecipe } from "../planning/recipe.js";
-import type { RouterRows } from "../planning/router-rows.js";
+import type { ExpertUtility } from "../planning/multiply.js";
+import { promptsOf, type UpcycleRecipe } from "../planning/recipe.js";
+import type { RouterRows, UnitOrders } from "../planning/router-rows.js";
 
 /** What runs the parent, and on which text. */
 export interface MeasureTools {
   readonly backend: Backend;
   /** Text files or folders; none: built-in text, or random ids for a model without tokenizer. */
   readonly text?: readonly string[] | undefined;
-  /** Threads that read prompts (the router's last bits depend on it), and threads that calibrate. */
+  /** Tokens of that text to measure on; 4096 when left out. */
+  readonly tokens?: number | undefined;
+  /** Threads that read what routers are made from (their last bits depend on it), and threads that calibrate. */
   readonly threads: { readonly prompts: number; readonly calibration: number };
   readonly signal?: AbortSignal | undefined;
 }
@@ -23,15 +29,92 @@ export type MeasureEvent =
   /** `done` of `total` layers have read the prompts. */
   | { readonly type: "prompts"; readonly done: number; readonly total: number }
   | { readonly type: "warning"; readonly words: string }
+  /** `done` of `total` layers, or of sequences, have read the text that something is measured on. */
+  | { readonly type: "reading"; readonly done: number; readonly total: number }
   /** `source` says in words what the tokens are. */
-  | { readonly type: "calibrated"; readonly tokens: number; readonly source: string };
+  | { readonly type: "calibrated"; readonly tokens: number; readonly source: string }
+  /** For which share of the tokens a unit of the shared expert, and another, is active, in the mean over layers. */
+  | {
+      readonly type: "split";
+      readonly tokens: number;
+      readonly source: string;
+      readonly sharedRate: number;
+      readonly routedRate: number;
+    }
+  /** The shares of tokens in the smallest and the largest of all layers' clusters. */
+  | {
+      readonly type: "clustered";
+      readonly tokens: number;
+      readonly source: string;
+      readonly smallest: number;
+      readonly largest: number;
+    };
 
-/** Whether a recipe's router is made from prompts instead of drawn. */
-export const hasPrompts = ({ routerInit }: UpcycleRecipe): boolean =>
-  routerInit !== null && routerInit.kind !== "uniform_random";
+/** The recipe with its router's rows, as far as they are measured. */
+interface MeasuredRouter {
+  readonly recipe: UpcycleRecipe;
+  readonly rows: RouterRows;
+  /** The order of hidden units where an FFN is split by activation. */
+  readonly orders?: UnitOrders | undefined;
+}
+
+/**
+ * The rows of a router that is made from prompts, of centroids, or in a split by activation. Throws like `promptRouter`,
+ * `centroidRouter` and `activationSplit`.
+ */
+export async function* measuredRouter(
+  source: ModelSource,
+  recipe: UpcycleRecipe,
+  tools: MeasureTools,
+): AsyncGenerator<MeasureEvent, MeasuredRouter, undefined> {
+  if (recipe.split !== null) return yield* measuredSplit(source, recipe, tools);
+  if (promptsOf(recipe) !== null) return { recipe, rows: yield* promptedRouter(source, recipe, tools) };
+  const { backend, threads, text, tokens, signal } = tools;
+  const read = eventsOf<MeasureEvent, CentroidRouter>((tell, stop) => {
+    const onLayer = (done: number, total: number): void => tell({ type: "reading", done, total });
+    return centroidRouter({ source, recipe, text, tokens, threads: threads.prompts, backend, signal: stop, onLayer });
+  }, signal);
+  const made = yield* interruptible(read, signal);
+  const clusters = made.clusters.filter((layer) => layer !== null);
+  const measured = { tokens: made.tokens, source: made.source };
+  yield {
+    type: "clustered",
+    ...measured,
+    smallest: Math.min(...clusters.map(({ smallest }) => smallest)),
+    largest: Math.max(...clusters.map(({ largest }) => largest)),
+  };
+  return { recipe: { ...recipe, routerInit: { kind: "centroids", text: measured } }, rows: made.rows };
+}
+
+async function* measuredSplit(
+  source: ModelSource,
+  recipe: UpcycleRecipe,
+  { backend, threads, text, tokens, signal }: MeasureTools,
+): AsyncGenerator<MeasureEvent, MeasuredRouter, undefined> {
+  const read = eventsOf<MeasureEvent, MeasuredSplit>((tell, stop) => {
+    const onLayer = (done: number, total: number): void => tell({ type: "reading", done, total });
+    return activationSplit({ source, recipe, text, tokens, threads: threads.prompts, backend, signal: stop, onLayer });
+  }, signal);
+  const made = yield* interruptible(read, signal);
+  const measured = { tokens: made.tokens, source: made.source };
+  yield { type: "split", ...measured, sharedRate: made.sharedRate, routedRate: made.routedRate };
+  return { recipe: { ...recipe, split: { text: measured } }, rows: made.rows, orders: made.orders };
+}
+
+/** What is told while something is read; where it was stopped, the error says that nothing was written. */
+async function* interruptible<Result>(
+  read: AsyncGenerator<MeasureEvent, Result, undefined>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<MeasureEvent, Result, undefined> {
+  try {
+    return yield* read;
+  } catch (cause) {
+    throw signal?.aborted === true ? interruptedError("stopped while reading text, nothing was written") : cause;
+  }
+}
 
 /** The rows of a router made from prompts. Throws like `promptRouter`, interruptedError when the signal fires. */
-export async function* promptedRouter(
+async function* promptedRouter(
   source: ModelSource,
   recipe: UpcycleRecipe,
   { backend, threads, signal }: MeasureTools,
@@ -49,18 +132,34 @@ export async function* promptedRouter(
   }
 }
 
+/** What each expert of a mixture is worth. Throws like `expertUtility`. */
+export async function* measuredUtility(
+  source: ModelSource,
+  by: ExpertUtility["by"],
+  { backend, threads, text, tokens, signal }: MeasureTools,
+): AsyncGenerator<MeasureEvent, MeasuredUtility, undefined> {
+  const read = eventsOf<MeasureEvent, MeasuredUtility>((tell, stop) => {
+    const onPart = (done: number, total: number): void => tell({ type: "reading", done, total });
+    return expertUtility({ source, by, text, tokens, threads: threads.prompts, backend, signal: stop, onPart });
+  }, signal);
+  const measured = yield* interruptible(read, signal);
+  yield { type: "calibrated", tokens: measured.tokens, source: measured.source };
+  return measured;
+}
+
 /** The recipe with the factors that were measured on the parent. Throws like `calibrate`. */
 export async function* calibratedRecipe(
   source: ModelSource,
   recipe: UpcycleRecipe,
   routerRows: RouterRows | undefined,
-  { backend, text, threads, signal }: MeasureTools,
+  { backend, text, tokens, threads, signal }: MeasureTools,
 ): AsyncGenerator<MeasureEvent, UpcycleRecipe, undefined> {
   const measured = await calibrate({
     source,
     recipe,
     routerRows,
     text,
+    tokens,
     threads: threads.calibration,
     backend,
     signal,

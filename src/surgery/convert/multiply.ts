@@ -1,11 +1,14 @@
 /** Multiplies the experts of an MoE model folder (`surgery/planning/multiply.ts`). */
-import type { Checkpoint } from "../../files/checkpoint/open.js";
+import { inputError } from "../../base/errors.js";
+import { openCheckpoint, type Checkpoint } from "../../files/checkpoint/open.js";
+import type { MergeLineage } from "../planning/merge-lineage.js";
 import { explainExpectation } from "../planning/explain.js";
-import { planMultiply, type MultiplyPlan, type MultiplyRecipe } from "../planning/multiply.js";
+import { planMultiply, type ExpertUtility, type MultiplyPlan, type MultiplyRecipe } from "../planning/multiply.js";
 import { derivedSurgery, type DerivedDetails, type DerivedModel, type DerivedWork } from "./derived.js";
 import type { ExecuteOptions } from "./execute.js";
 import { lineageRecord, multiplied, multiplyFile, readLineage } from "./lineage.js";
 import { makeModel, planModel, type MadeModel, type MakeEvent, type SourceOptions, type Surgery } from "./make.js";
+import { measuredUtility, type MeasureEvent, type MeasureTools } from "./measure.js";
 
 /** What to multiply, and how; the source is an MoE model. */
 interface MultiplySourceOptions extends SourceOptions {
@@ -20,13 +23,65 @@ export type MultiplyingPlan = DerivedModel<MultiplyPlan>;
 
 /** Multiplication as a surgery, for `makeModel` and the workflow. */
 export function multiplying(options: MultiplySourceOptions): Surgery<MultiplyingPlan, DerivedDetails> {
-  return derivedSurgery(options, {
-    plan: ({ spec }) => {
-      const plan = planMultiply(spec, options.recipe);
+  const { recipe } = options;
+  const surgery = derivedSurgery(options, {
+    plan: async (checkpoint) => {
+      const plan = planMultiply(checkpoint.spec, recipe);
+      if (recipe.utility !== undefined) requireAlike(await readLineage(checkpoint));
       return { plan, warnings: plan.warnings };
     },
     work: workOf,
   });
+  const { utility } = recipe;
+  if (utility === undefined || utility.values !== null) return surgery;
+  return {
+    ...surgery,
+    plansByMeasuring: true,
+    beforehand: () => requirePlannableMultiplying(options),
+    measured: (tools) => measured(options, utility, tools),
+  };
+}
+
+/**
+ * Throws inputError for experts that are not all made alike: with some of them copied more often, nothing would say any
+ * longer which expert is which part, permutation or parent.
+ */
+function requireAlike(lineage: MergeLineage | null): void {
+  if (lineage === null) return;
+  const { recipe, from } = lineage;
+  const refuse = (how: string): never => {
+    throw inputError(`the experts ${how}, as ${from} says, and copies of single ones would lose which is which`, {
+      hint: "copy all equally often: leave --multiply-by out",
+    });
+  };
+  if (recipe.granularity > 1) refuse(`are ${recipe.granularity} parts of each copy of an FFN`);
+  if (recipe.permute) refuse("have their units in orders of their own");
+  if (recipe.parents !== null) refuse("come from several parents");
+}
+
+/** Throws inputError for what cannot be planned, whatever the experts are worth where that is still to be measured. */
+export async function requirePlannableMultiplying(options: MultiplySourceOptions): Promise<void> {
+  const { utility } = options.recipe;
+  if (utility === undefined || utility.values !== null) {
+    await planMultiplying(options);
+    return;
+  }
+  const checkpoint = await openCheckpoint(options.source);
+  const { layers } = checkpoint.spec;
+  await checkpoint.close();
+  const values = layers.map(({ ffn }) => (ffn.kind === "moe" ? new Array<number>(ffn.experts).fill(1) : null));
+  await planMultiplying({ ...options, recipe: { ...options.recipe, utility: { ...utility, values } } });
+}
+
+/** The same multiplication with what the experts are worth. */
+async function* measured(
+  options: MultiplySourceOptions,
+  utility: ExpertUtility,
+  tools: MeasureTools,
+): AsyncGenerator<MeasureEvent, Surgery<MultiplyingPlan, DerivedDetails>, undefined> {
+  await requirePlannableMultiplying(options);
+  const { values, ...text } = yield* measuredUtility(options.source, utility.by, tools);
+  return multiplying({ ...options, recipe: { ...options.recipe, utility: { ...utility, values, text } } });
 }
 
 /** What `multiplyExperts` would do, from config and file headers alone; writes nothing. Throws like it. */
@@ -54,7 +109,16 @@ async function workOf({ plan, warnings }: MultiplyingPlan, checkpoint: Checkpoin
     settings: recipe,
     seed: recipe.seed,
     lineage,
-    record: { file: multiplyFile, content: { recipe, expected, warnings, lineage: lineage ?? null } },
+    record: {
+      file: multiplyFile,
+      content: {
+        recipe,
+        ...(recipe.utility === undefined ? {} : { origins: plan.origins }),
+        expected,
+        warnings,
+        lineage: lineage ?? null,
+      },
+    },
     card: {
       title: `with ${recipe.copies} times the experts`,
       what: "A mixture of experts, with copies of the experts of",

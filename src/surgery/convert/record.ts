@@ -52,6 +52,10 @@ export const recipeSchema = z.object({
         kind: z.enum(["hidden", "cheap_embed"]),
         prompts: z.array(z.object({ positive: z.array(z.string()), negative: z.array(z.string()) })),
       }),
+      z.object({
+        kind: z.literal("centroids"),
+        text: z.object({ tokens: z.int(), source: z.string() }).nullable(),
+      }),
       z.object({ kind: z.literal("uniform_random") }),
     ])
     .nullable()
@@ -80,6 +84,10 @@ export const recipeSchema = z.object({
   drop: z.number().default(recipeDefaults.drop),
   permute: z.boolean().default(recipeDefaults.permute),
   shared: z.int().nullable().default(recipeDefaults.shared),
+  split: z
+    .object({ text: z.object({ tokens: z.int(), source: z.string() }).nullable() })
+    .nullable()
+    .default(recipeDefaults.split),
   layers: z.string().default(recipeDefaults.layers),
   pad: z.boolean().default(recipeDefaults.pad),
   calibration: z.array(z.number().nullable()).nullable().default(recipeDefaults.calibration),
@@ -160,9 +168,9 @@ function mutable({
         ? null
         : { ...sharedParent, prompts: sharedParent.prompts === null ? null : texts(sharedParent.prompts) },
     routerInit:
-      routerInit === null || routerInit.kind === "uniform_random"
-        ? routerInit
-        : { kind: routerInit.kind, prompts: routerInit.prompts.map(texts) },
+      routerInit !== null && "prompts" in routerInit
+        ? { kind: routerInit.kind, prompts: routerInit.prompts.map(texts) }
+        : routerInit,
   };
 }
 

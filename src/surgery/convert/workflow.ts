@@ -32,12 +32,20 @@ export interface WorkflowThreads {
   readonly proof: number;
 }
 
+/** What is measured before a conversion is measured on this text. */
+export interface CalibrationText {
+  readonly text?: readonly string[] | undefined;
+  readonly tokens?: number | undefined;
+}
+
 /** What a workflow measures with, and on which text. */
 export interface WorkflowTools {
   readonly backend: Backend;
   readonly threads: WorkflowThreads;
   /** Text files or folders; none: built-in text, or random ids for a model without tokenizer. */
   readonly text?: readonly string[] | undefined;
+  /** Text that routers, factors and the like are measured on, and how many tokens of it; `text` if left out. */
+  readonly calibration?: CalibrationText | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -75,13 +83,18 @@ export async function* makeByWorkflow<Planned extends PlannedModel, Details>(
   surgery: Surgery<Planned, Details>,
   options: WorkflowOptions,
 ): AsyncGenerator<WorkflowEvent<Planned>, WorkflowResult<Planned, Details>, undefined> {
-  const { backend, threads, text, report, signal, out, overwrite, acceptFinished } = options;
+  const { backend, threads, text, calibration, report, signal, out, overwrite, acceptFinished } = options;
   const [source] = surgery.sources;
   await requireOut({ out, overwrite, acceptFinished, folders: surgery.sources.flatMap(foldersOf) });
-  if (text !== undefined && (report || surgery.plansByMeasuring)) {
+  const measures = surgery.measured !== undefined;
+  const texts = [
+    ...(report || surgery.plansByMeasuring || measures ? [text] : []),
+    ...(measures ? [calibration?.text] : []),
+  ].filter((files) => files !== undefined);
+  if (texts.length > 0) {
     // What cannot be made is refused before any text is read.
     await requirePlannable(surgery);
-    await requireText(source, text);
+    for (const files of texts) await requireText(source, files);
   }
   const ready = yield* measuredSurgery(surgery, options);
   const made = yield* makeModel(ready, { ...options, threads: threads.writing });
@@ -109,5 +122,7 @@ async function* measuredSurgery<Planned extends PlannedModel, Details>(
   surgery: Surgery<Planned, Details>,
   tools: WorkflowTools,
 ): AsyncGenerator<MeasureEvent, Surgery<Planned, Details>, undefined> {
-  return surgery.measured === undefined ? surgery : yield* surgery.measured(tools);
+  if (surgery.measured === undefined) return surgery;
+  const { calibration = {}, text, ...others } = tools;
+  return yield* surgery.measured({ ...others, text: calibration.text ?? text, tokens: calibration.tokens });
 }

@@ -45,8 +45,11 @@ function changedUnits({ experts, drop, noise }: UpcycleRecipe): string | null {
 }
 
 /** Why the selected experts are not whole copies of the FFN. */
-function missingParts({ granularity, topK, expansion }: UpcycleRecipe): string | null {
-  if (topK < granularity && expansion === 1) return `a token gets ${topK} of the ${granularity} parts of the FFN`;
+function missingParts({ granularity, topK, expansion, split, shared }: UpcycleRecipe): string | null {
+  if (topK < granularity && expansion === 1) {
+    const common = split === null || shared === null ? "" : ` and the ${shared} units that are active most`;
+    return `a token gets ${topK} of the ${granularity} parts of the FFN${common}`;
+  }
   if (topK % granularity === 0) return null;
   return `top ${topK} does not hold whole groups of ${granularity} parts, so parts of the FFN are missing or doubled`;
 }
@@ -175,7 +178,7 @@ function isRenormalised(
 
 /** Remarks on a recipe that works but may surprise. */
 export function recipeWarnings(recipe: UpcycleRecipe, router: RouterSpec): string[] {
-  const { topK, granularity, expansion, routerStd } = recipe;
+  const { topK, granularity, expansion, routerStd, split } = recipe;
   const warnings: string[] = [];
   if (routerOrder(router) === "topk-softmax" && topK === 1) {
     const which = router.score === "softmax" ? "the softmax over one expert" : "the renormalised weight of one expert";
@@ -189,13 +192,13 @@ export function recipeWarnings(recipe: UpcycleRecipe, router: RouterSpec): strin
         "expect a very high loss at the start",
     );
   }
-  if (expansion === 1 && topK < granularity) {
+  if (expansion === 1 && topK < granularity && split === null) {
     warnings.push(
       `${recipeName(recipe)}: a token gets ${topK} of ${granularity} parts, chosen by an untrained router; ` +
         "expect a high loss at the start",
     );
   }
-  if (routerStd === 0 && recipe.routerInit === null) {
+  if (routerStd === 0 && recipe.routerInit === null && split === null) {
     warnings.push(
       "router std 0: all logits tie, so every token goes to the same experts until training moves the router",
     );

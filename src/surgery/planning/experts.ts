@@ -9,7 +9,8 @@
  * 2212.05055), with E = 1 and T < G a split without replication (MoEfication, Zhang et al. 2022, arXiv 2110.01786):
  * every part has a router row of its own.
  *
- * A shared expert either adds nothing, or takes the first S hidden units, which the routed experts then do not get.
+ * A shared expert either adds nothing, or takes the first S hidden units, which the routed experts then do not get. In a
+ * split by activation the units are in an order that was measured (`activation-split.ts`).
  */
 import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
@@ -26,8 +27,9 @@ import { slotsOfDraft, type Draft } from "./draft.js";
 import { columnsOf, fill, normal, pad, read, rowsOf, scale, type MatrixAxis, type Expr } from "./expr.js";
 import { ffnOf, ffnTensors, isFfnPart, isOutputPart, moeFfnOf, type FfnPart } from "./ffn-tensors.js";
 import { chosenLayers } from "./layers.js";
-import type { ExpertParent, UpcycleRecipe } from "./recipe.js";
+import { promptsOf, type ExpertParent, type UpcycleRecipe } from "./recipe.js";
 import { partSize } from "./recipe-source.js";
+import { unitList } from "./router-rows.js";
 import { layerFactors, type Factors } from "./scaling.js";
 import { routerOf, type Target } from "./targets.js";
 
@@ -63,8 +65,7 @@ function checkShared({ shared, sharedParent, routerInit }: UpcycleRecipe, { shar
   if (shared === null && sharedParent === null) return;
   if (sharedExpert === null) throw inputError("it has no shared expert");
   if (sharedParent === null) return;
-  const prompted = routerInit !== null && routerInit.kind !== "uniform_random";
-  if (prompted && sharedExpert.gated && sharedParent.prompts === null)
+  if (promptsOf({ routerInit }) !== null && sharedExpert.gated && sharedParent.prompts === null)
     throw inputError("its shared expert has a gate, for which there are no prompts");
   if (!sharedExpert.gated && sharedParent.prompts !== null)
     throw inputError("its shared expert has no gate that prompts could make");
@@ -144,12 +145,12 @@ function valueOf(
 
 function routerValue(
   key: string,
-  { routerInit, routerStd }: UpcycleRecipe,
+  { routerInit, routerStd, split }: UpcycleRecipe,
   hidden: number,
   rowCount: number,
   repeat: number,
 ): Expr {
-  if (routerInit !== null) return { op: "data", name: key, rowCount, columnCount: hidden, repeat };
+  if (routerInit !== null || split !== null) return { op: "data", name: key, rowCount, columnCount: hidden, repeat };
   return routerStd === 0 ? fill(0) : normal(routerStd, key, repeat);
 }
 
@@ -199,10 +200,11 @@ function units(
   axis: MatrixAxis,
   start: number,
   count: number,
-  { layer, whole, hidden }: Cut,
+  { recipe, layer, whole, hidden }: Cut,
   source = 0,
 ): Expr {
   const dense = read(slotKey({ part, layer }), source);
+  if (recipe.split !== null) return { op: "pick", of: dense, axis, name: unitList(layer), start, count };
   if (start === 0 && count === whole) return dense;
   const present = Math.min(count, whole - start);
   const unpadded = axis === "rows" ? rowsOf(dense, start, present) : columnsOf(dense, start, present);

@@ -91,7 +91,7 @@ function describe(expr: Expr, rowCount: number, words: Words): string {
     case "mean":
       return describeMean(expr.parts.map((part) => inner(part).replace(/^copy of /, "")));
     case "data":
-      return `${expr.rowCount} rows made from prompts or drawn uniformly${repeats(expr.repeat)}`;
+      return `${expr.rowCount} rows made from prompts or from text, or drawn uniformly${repeats(expr.repeat)}`;
     case "normal": {
       const drawn = rowCount / expr.repeat;
       const rows = `${drawn} row${drawn === 1 ? "" : "s"}`;
@@ -105,6 +105,8 @@ function describe(expr: Expr, rowCount: number, words: Words): string {
       return `${inner(expr.of)}, reordered in every ${expr.order.length} rows`;
     case "pad":
       return `${inner(expr.of)}, filled with zeros to ${expr.rowCount} x ${expr.columnCount}`;
+    case "pick":
+      return `${expr.count} ${expr.axis} of ${inner(expr.of).replace(/^copy of /, "")}, picked by activation`;
     case "noise":
       return `${inner(expr.of)}, plus ${describeNoise(expr)}`;
     case "redraw":

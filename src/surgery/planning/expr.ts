@@ -10,8 +10,8 @@ export type Expr =
   /** A source tensor, unchanged. `source` says which of several parents it belongs to; left out, the first. */
   | { readonly op: "read"; readonly key: string; readonly source?: number }
   /**
-   * A matrix of `rowCount` rows that the plan carries under `name`, each row `repeat` times in a row: router rows made
-   * from prompts.
+   * A matrix of `rowCount` rows that the plan carries under `name`, each row `repeat` times in a row: router rows that
+   * were made for this model.
    */
   | {
       readonly op: "data";
@@ -23,6 +23,18 @@ export type Expr =
   /** `count` rows (or columns) from `start` on. */
   | { readonly op: "rows"; readonly of: Expr; readonly start: number; readonly count: number }
   | { readonly op: "columns"; readonly of: Expr; readonly start: number; readonly count: number }
+  /**
+   * `count` rows (or columns) that the plan's list `name` names from its place `start` on: the hidden units of an FFN
+   * that was split by activation.
+   */
+  | {
+      readonly op: "pick";
+      readonly of: Expr;
+      readonly axis: MatrixAxis;
+      readonly name: string;
+      readonly start: number;
+      readonly count: number;
+    }
   /** Every element times `by`. */
   | { readonly op: "scale"; readonly of: Expr; readonly by: number }
   /** `by` added to every element. */
@@ -161,6 +173,7 @@ export function rectangleOf(expr: Expr, shapes: Shapes): SourceRectangle | null 
     case "normal":
     case "fill":
     case "pad":
+    case "pick":
     case "noise":
     case "redraw":
     case "shuffle":
@@ -227,6 +240,11 @@ export function sizeOf(expr: Expr, shapes: Shapes): readonly [rows: number, colu
     }
     case "pad":
       return [expr.rowCount, expr.columnCount];
+    case "pick": {
+      const of = sizeOf(expr.of, shapes);
+      if (of === null) throw new Error(`plan takes a part of drawn values: ${printExpr(expr)}`);
+      return expr.axis === "rows" ? [expr.count, of[1]] : [of[0], expr.count];
+    }
     case "data":
       return [expr.rowCount * expr.repeat, expr.columnCount];
     case "mean":
@@ -293,6 +311,11 @@ export function printExpr(expr: Expr): string {
       return `fill(${expr.value})`;
     case "pad":
       return `pad(${printExpr(expr.of)}, ${expr.rowCount} x ${expr.columnCount})`;
+    case "pick":
+      return (
+        `pick(${printExpr(expr.of)}, ${expr.axis} ${expr.start}..${expr.start + expr.count - 1} of the list ` +
+        `${expr.name})`
+      );
     case "noise": {
       const share = expr.fraction === 1 ? "" : `, on ${expr.fraction} of the elements`;
       return (

@@ -55,6 +55,10 @@ export function expertOrigins(
       { hint: "give the parent that this model was made from" },
     );
   }
+  if (lineage !== null && (lineage.recipe.split ?? null) !== null)
+    throw inputError("the parent's hidden units went to experts by their activation, in an order that no record has", {
+      hint: "leave the parent out: how far experts move from it cannot be measured for this model",
+    });
   return child.layers.flatMap(({ ffn }, layer) => {
     if (ffn.kind === "dense") return [];
     const dense = ffnOf(parent, layer);

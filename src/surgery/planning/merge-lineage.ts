@@ -21,7 +21,7 @@ type MadeRecipe = Pick<
   | "shared"
   | "layers"
   | "pad"
->;
+> & { readonly split?: UpcycleRecipe["split"] | undefined };
 
 /** How the experts of a model were made. */
 export interface MergeLineage {

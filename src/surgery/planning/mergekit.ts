@@ -2,7 +2,7 @@
 import { inputError } from "../../base/errors.js";
 import { modelWords, nearest, type MergekitConfig, type RecipeConfig } from "../../base/schemas/index.js";
 import { recipeFromConfig } from "./recipe-config.js";
-import type { ExpertParent, ExpertPrompts, RouterInit, UpcycleRecipe } from "./recipe.js";
+import { promptsOf, type ExpertParent, type ExpertPrompts, type RouterInit, type UpcycleRecipe } from "./recipe.js";
 
 /** What a mergekit file says. */
 export interface MergekitPlan {
@@ -81,7 +81,7 @@ function sharedPrompts(
   file: string,
 ): ExpertPrompts | null {
   const [likes, dislikes] = [positive ?? [], negative ?? []];
-  if (init === null || init.kind === "uniform_random" || likes.length + dislikes.length === 0) return null;
+  if (promptsOf({ routerInit: init }) === null || likes.length + dislikes.length === 0) return null;
   if (likes.length === 0)
     throw inputError("the shared expert has only negative prompts", {
       where: `${file} (shared_experts[0].positive_prompts)`,

@@ -14,7 +14,7 @@ import { givesShape, printExpr, sourceKeys, type Expr, type Shapes } from "./exp
 import { chosenLayers } from "./layers.js";
 import { checkRecipe, recipeName, type UpcycleRecipe } from "./recipe.js";
 import { checkSource } from "./recipe-source.js";
-import { routerData, type PlanMatrix, type RouterRows } from "./router-rows.js";
+import { routerData, unitData, type PlanMatrix, type RouterRows, type UnitOrders } from "./router-rows.js";
 import { servingWarnings } from "./serving.js";
 import { expectedPreservation, recipeWarnings, type ExpectedPreservation } from "./expectation.js";
 import { layerFactors, type Factors } from "./scaling.js";
@@ -45,11 +45,17 @@ export interface PlannedSlot {
 
 /**
  * Plans the upcycling of `source`. Where there are several parents it is the base, and the others must agree with it
- * (`agree.ts`). `rows` are those of a router that is made from prompts; without them the plan of such a recipe can be
+ * (`agree.ts`). `rows` are those of a router that is measured; `orders` are those of the
+ * hidden units in a split by activation; without them the plan of such a recipe can be
  * shown, but not executed. Throws inputError for a recipe or target that cannot work with this source,
  * saying what would.
  */
-export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe, rows?: RouterRows): SurgeryPlan {
+export function planUpcycle(
+  source: DecoderSpec,
+  recipe: UpcycleRecipe,
+  rows?: RouterRows,
+  orders?: UnitOrders,
+): SurgeryPlan {
   checkRecipe(recipe);
   checkSource(recipe, source);
   if (recipe.scaling === "calibrated") checkCalibration(recipe, source);
@@ -66,7 +72,7 @@ export function planUpcycle(source: DecoderSpec, recipe: UpcycleRecipe, rows?: R
     factors: layerFactors(recipe, router, source),
     outputs,
     unused: unusedKeys(source, outputs),
-    data: routerData(source, recipe, rows),
+    data: [...routerData(source, recipe, rows), ...unitData(source, recipe, orders)],
     warnings: [...recipeWarnings(recipe, router), ...servingWarnings({ ...target, family }, recipe.order)],
     expected: expectedPreservation(recipe, source, router),
   };

@@ -23,11 +23,12 @@ export function recipeFromConfig(
   config: Pick<RecipeConfig, "recipe"> & { readonly [K in keyof RecipeConfig]?: RecipeConfig[K] | undefined },
   extras: RecipeExtras = {},
 ): UpcycleRecipe {
-  const { recipe, router, noise, noiseFraction, target, ...same } = config;
+  const { recipe, router, noise, noiseFraction, target, split, ...same } = config;
   return upcycleRecipe(recipe, {
     ...same,
     order: typeof router === "object" ? router.order : router,
     routerInit: typeof router === "object" ? initOf(router) : undefined,
+    split: split === "activation" ? { text: null } : undefined,
     ...extras,
     target: target === undefined || target === "auto" ? null : familyOf(target),
     noise: noise === undefined ? undefined : noiseOf(noise, noiseFraction ?? 1),
@@ -38,12 +39,13 @@ export function recipeFromConfig(
 type RouterConfig = Exclude<RecipeConfig["router"], string>;
 
 function initOf({ init, prompts }: RouterConfig): RouterInit | null {
-  if (init === "normal" || init === "uniform_random") {
+  if (init === "normal" || init === "uniform_random" || init === "centroids") {
     if (prompts !== undefined)
       throw inputError(`prompts are for the inits hidden and cheap_embed, this one is ${init}`, {
         where: "router",
         hint: "say init: hidden, or leave the prompts out",
       });
+    if (init === "centroids") return { kind: init, text: null };
     return init === "normal" ? null : { kind: init };
   }
   if (prompts === undefined)

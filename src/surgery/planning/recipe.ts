@@ -83,12 +83,29 @@ export interface ExpertPrompts {
 
 /**
  * Router rows that are not plain normal deviates. `hidden`, `cheap_embed`: from the base's hidden states, or token
- * embeddings, of each copy's prompts (`surgery/calibration/prompt-router.ts`). `uniform_random`: from U(-1/sqrt(H),
- * 1/sqrt(H)), the default of `torch.nn.Linear`.
+ * embeddings, of each copy's prompts (`surgery/calibration/prompt-router.ts`). `centroids`: from what each layer's FFN
+ * reads on text (`surgery/calibration/centroid-router.ts`). `uniform_random`: from U(-1/sqrt(H), 1/sqrt(H)), the default
+ * of `torch.nn.Linear`.
  */
 export type RouterInit =
   | { readonly kind: "hidden" | "cheap_embed"; readonly prompts: readonly ExpertPrompts[] }
+  | { readonly kind: "centroids"; /** Null until it is measured. */ readonly text: MeasuredText | null }
   | { readonly kind: "uniform_random" };
+
+/** The text that something was measured on. */
+export interface MeasuredText {
+  readonly tokens: number;
+  /** What the tokens are, in words. */
+  readonly source: string;
+}
+
+/** The prompts that a recipe's router is made from, one entry for each copy; null for any other router. */
+export const promptsOf = ({ routerInit }: Pick<UpcycleRecipe, "routerInit">): readonly ExpertPrompts[] | null =>
+  routerInit?.kind === "hidden" || routerInit?.kind === "cheap_embed" ? routerInit.prompts : null;
+
+/** Whether the rows of a recipe's router are measured with the parent before anything is written. */
+export const measuresRouter = ({ routerInit, split }: Pick<UpcycleRecipe, "routerInit" | "split">): boolean =>
+  split !== null || (routerInit !== null && routerInit.kind !== "uniform_random");
 
 /** The numbers in a recipe's name. */
 export interface RecipeShape {
@@ -144,6 +161,11 @@ export interface UpcycleRecipe extends RecipeShape {
    */
   readonly shared: number | null;
   /**
+   * The hidden units of one copy go to the shared expert and to the parts by when they are active on text
+   * (`activation-split.ts`), and the router is made of their weights. Null: to the parts in their order.
+   */
+  readonly split: { /** Null until it is measured. */ readonly text: MeasuredText | null } | null;
+  /**
    * Which layers get experts: `all`, `even`, `odd`, or numbers and ranges from 0 such as `0,4-7,12-`; see
    * `chosenLayers`.
    */
@@ -185,6 +207,7 @@ export const recipeDefaults = {
   drop: 0,
   permute: false,
   shared: null,
+  split: null,
   layers: "all",
   pad: false,
   /** Best of 1e-2..1e-3 in He et al. 2024, section 3; a run may set its own. */
@@ -240,6 +263,7 @@ export function checkRecipe(recipe: UpcycleRecipe): void {
   layerRanges(recipe.layers);
   checkParents(recipe, where);
   checkRouterInit(recipe, where);
+  checkSplit(recipe, where);
 }
 
 function checkNumbers({ routerStd, auxLossCoef, seed, drop, noise, shared }: UpcycleRecipe, where: string): void {
@@ -311,14 +335,13 @@ function checkExpertParent({ source, noise, scale }: ExpertParent, what: string,
   if (!Number.isFinite(scale)) throw inputError(`the factor on ${what} is ${scale}, expected a number`, { where });
 }
 
-function checkRouterInit(
-  { routerInit, sharedParent, expansion, granularity, topK }: UpcycleRecipe,
-  where: string,
-): void {
+function checkRouterInit(recipe: UpcycleRecipe, where: string): void {
+  const { sharedParent, expansion, granularity, topK } = recipe;
   if (sharedParent?.prompts?.positive.length === 0)
     throw inputError("the shared expert has no positive prompts", { where });
-  if (routerInit === null || routerInit.kind === "uniform_random") return;
-  const { prompts } = routerInit;
+  if (recipe.routerInit?.kind === "centroids") return checkCentroids(recipe, where);
+  const prompts = promptsOf(recipe);
+  if (prompts === null) return;
   if (expansion === 1 && topK < granularity)
     throw inputError("with one copy the parts have no prompts to tell them apart", {
       where,
@@ -338,6 +361,40 @@ function checkRouterInit(
       hint: "say for each what it is good at, or use a drawn router",
     });
   }
+}
+
+/** Throws inputError for settings that a split by activation contradicts. */
+function checkSplit(recipe: UpcycleRecipe, where: string): void {
+  const { split, expansion, granularity, topK, parents, routerInit, experts, pad } = recipe;
+  if (split === null) return;
+  const refuse = (what: string, hint: string): never => {
+    throw inputError(`a split by activation ${what}`, { where, hint });
+  };
+  if (parents !== null) refuse("cuts the FFN of one parent, and there are several", "split them one by one");
+  if (expansion !== 1 || topK >= granularity)
+    refuse(
+      "has one copy of the FFN, of whose parts a token gets some",
+      "use E1 and a T smaller than G, for example E1G14T2",
+    );
+  if (routerInit !== null) refuse("makes the router itself", "leave the router's init out");
+  if (experts === "random") refuse("needs the FFN's own units", "start from copies");
+  if (pad) refuse("has parts of equally many units, none of them filled", "choose a G and a shared size that divide");
+}
+
+/** Throws inputError for a recipe whose experts have no clusters of inputs that could be theirs. */
+function checkCentroids({ parents, expansion, granularity, topK }: UpcycleRecipe, where: string): void {
+  if (parents !== null)
+    throw inputError("centroids say nothing of which parent an expert is of", {
+      where,
+      hint: "use prompts, or a drawn router",
+    });
+  if (expansion === 1)
+    throw inputError(
+      topK < granularity
+        ? "with one copy the parts are no experts for clusters of inputs"
+        : "there is one copy, and its router has nothing to choose from",
+      { where, hint: "use an E of at least 2, or a drawn router" },
+    );
 }
 
 function checkShape(recipe: UpcycleRecipe, where: string): void {

@@ -1,5 +1,5 @@
 /**
- * Router rows that are made from prompts or drawn from a uniform distribution. They are no expression of the parents'
+ * Router rows that are made from prompts or from inputs of FFNs, or drawn from a uniform distribution. They are no expression of the parents'
  * tensors, so a plan carries them as data: one matrix [E, H] for each layer with experts (E copies of the FFN, H the
  * model's hidden size).
  */
@@ -8,7 +8,7 @@ import { randomStream } from "../../base/random.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { slotKey } from "../../model/tensors/slots.js";
 import { chosenLayers } from "./layers.js";
-import { recipeName, type UpcycleRecipe } from "./recipe.js";
+import { measuresRouter, recipeName, type RecipeShape, type UpcycleRecipe } from "./recipe.js";
 
 /** A matrix that expressions of a plan name, row-major. */
 export interface PlanMatrix {
@@ -22,8 +22,38 @@ export interface PlanMatrix {
  */
 export type RouterRows = readonly (Float32Array | null)[];
 
+/** The order of the hidden units of each layer in turn (`splitByActivity`); null where a layer stays dense. */
+export type UnitOrders = readonly (Int32Array | null)[];
+
+/** The name of the list that says which hidden units of a layer's FFN come first. */
+export const unitList = (layer: number): string => `layers.${layer}.units`;
+
+/** The lists of a split by activation, as a plan carries them. Throws inputError for lists that do not fit the model. */
+export function unitData(
+  source: DecoderSpec,
+  recipe: UpcycleRecipe,
+  orders: UnitOrders | undefined,
+): readonly PlanMatrix[] {
+  if (recipe.split === null || orders === undefined) return [];
+  const chosen = chosenLayers(recipe, source.layers.length);
+  return source.layers.flatMap(({ ffn }, layer) => {
+    if (!chosen[layer]) return [];
+    const values = [...(orders[layer] ?? [])];
+    if (
+      values.length !== ffn.ffnDim ||
+      new Set(values).size !== ffn.ffnDim ||
+      values.some((unit) => unit >= ffn.ffnDim)
+    )
+      throw inputError(`the order of layer ${layer}'s hidden units names ${values.length} of ${ffn.ffnDim}`, {
+        where: `recipe ${recipeName(recipe)}`,
+        hint: "measure it with this model and recipe",
+      });
+    return [{ name: unitList(layer), values }];
+  });
+}
+
 /**
- * The data of a plan, named like the router's slot. Without `rows` a router made from prompts has none yet: such a plan
+ * The data of a plan, named like the router's slot. Without `rows` a router that is to be measured has none yet: such a plan
  * can be printed, not executed. Throws inputError for rows that do not fit the model.
  */
 export function routerData(
@@ -32,18 +62,19 @@ export function routerData(
   rows: RouterRows | undefined,
 ): readonly PlanMatrix[] {
   const { routerInit } = recipe;
-  if (routerInit === null || (routerInit.kind !== "uniform_random" && rows === undefined)) return [];
+  const uniform = routerInit?.kind === "uniform_random";
+  if (!uniform && (!measuresRouter(recipe) || rows === undefined)) return [];
   const chosen = chosenLayers(recipe, source.layers.length);
   const layers = [...chosen.keys()].filter((layer) => chosen[layer]);
   return layers.flatMap((layer) =>
-    rows === undefined || routerInit.kind === "uniform_random"
+    uniform || rows === undefined
       ? drawnMatrices(source, recipe, layer)
-      : promptedMatrices(source, recipe, layer, rows),
+      : measuredMatrices(source, recipe, layer, rows),
   );
 }
 
-/** The router's rows: one for each copy, or for each part of the one copy that is split. */
-function rowCountOf({ expansion, topK, granularity }: UpcycleRecipe): number {
+/** How many rows the router has: one for each copy, or for each part of the one copy that is split. */
+export function rowCountOf({ expansion, topK, granularity }: RecipeShape): number {
   return expansion === 1 && topK < granularity ? granularity : expansion;
 }
 
@@ -57,7 +88,7 @@ function drawnMatrices({ hidden }: DecoderSpec, recipe: UpcycleRecipe, layer: nu
   return [drawn(router, rowCountOf(recipe)), ...(recipe.sharedParent === null ? [] : [drawn(gate, 1)])];
 }
 
-function promptedMatrices(
+function measuredMatrices(
   { hidden }: DecoderSpec,
   recipe: UpcycleRecipe,
   layer: number,

@@ -1,6 +1,6 @@
 /**
  * Values of the expressions that treat hidden units of an FFN: zero units, noise, units drawn afresh, units in another
- * order. As everywhere, a value depends on its position alone (`values.ts`).
+ * order, units picked one by one. As everywhere, a value depends on its position alone (`values.ts`).
  */
 import type { Rectangle } from "../../files/numeric/rectangles.js";
 import { randomStream } from "../../base/random.js";
@@ -85,8 +85,35 @@ export async function shuffledValues(
   valuesOf: OperandValues,
 ): Promise<Float64Array> {
   const [rows, columns] = requiredSize(of, context);
-  const { rowStart, rowCount, columnStart, columnCount } = rectangle;
   const order = await orderOf(stream, axis === "rows" ? rows : columns, undo === true, context);
+  return reordered(of, axis, order, rectangle, columns, valuesOf);
+}
+
+/** Values of a rectangle of the units of an operand that a list of the plan names. */
+export function pickedValues(
+  expr: Op<"pick">,
+  rectangle: Rectangle,
+  context: EvaluationContext,
+  valuesOf: OperandValues,
+): Promise<Float64Array> {
+  const { of, axis, name, start, count } = expr;
+  const [rows, columns] = requiredSize(of, context);
+  const picked = context.data?.get(name)?.subarray(start, start + count);
+  const units = axis === "rows" ? rows : columns;
+  if (picked?.length !== count || picked.some((unit) => !(unit >= 0 && unit < units)))
+    throw new Error(`the plan carries no list that names ${count} of ${units} units: ${printExpr(expr)}`);
+  return reordered(of, axis, picked, rectangle, columns, valuesOf);
+}
+
+/** A rectangle of rows (or columns) that stand in the order that `order` names; the operand has `columns` columns. */
+async function reordered(
+  of: Expr,
+  axis: MatrixAxis,
+  order: Int32Array | Float32Array,
+  { rowStart, rowCount, columnStart, columnCount }: Rectangle,
+  columns: number,
+  valuesOf: OperandValues,
+): Promise<Float64Array> {
   const values = new Float64Array(rowCount * columnCount);
   if (axis === "rows") {
     for (const [row, from] of order.subarray(rowStart, rowStart + rowCount).entries()) {

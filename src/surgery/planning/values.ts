@@ -14,7 +14,7 @@ import { toFloat32 } from "../../files/numeric/dtype.js";
 import { printExpr, wholeOf, type Expr } from "./expr.js";
 import { averagedValues, joinedValues } from "./combine.js";
 import type { EvaluationContext, Op, OperandValues } from "./evaluation.js";
-import { noisyValues, paddedValues, redrawnValues, shuffledValues } from "./units.js";
+import { noisyValues, paddedValues, pickedValues, redrawnValues, shuffledValues } from "./units.js";
 
 /** Returns fresh values of `rectangle` of an expression whose whole has `columns` columns, row-major. */
 export async function valuesOf(
@@ -52,6 +52,8 @@ export async function valuesOf(
       return new Float64Array(rowCount * columnCount).fill(expr.value);
     case "pad":
       return paddedValues(expr, rectangle, context, operand);
+    case "pick":
+      return pickedValues(expr, rectangle, context, operand);
     case "noise":
       return noisyValues(expr, rectangle, columns, context, operand);
     case "redraw":

@@ -210,6 +210,7 @@ export async function* splitLines(file: string): AsyncGenerator<Buffer> {
     throw unreadable(file, cause);
   } finally {
     raw.destroy();
+    await handle.close().catch(() => undefined);
   }
   if (length > 0) yield Buffer.concat(lineParts);
 }

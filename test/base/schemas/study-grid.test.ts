@@ -45,14 +45,27 @@ describe("a study file without a grid", () => {
 describe("changes and grids", () => {
   it("of an arm change its training alone, at any depth", () => {
     const { arms } = expanded(`${study}  hot: { kind: dense, continue: { lr: { peak: 5e-3 }, batch: 4 } }\n`);
-    expect(at(arms, 2).training).toEqual({ ...at(arms, 0).training, batch: 4, lr: { ...at(arms, 0).training.lr, peak: 5e-3 } });
+    expect(at(arms, 2).training).toEqual({
+      ...at(arms, 0).training,
+      batch: 4,
+      lr: { ...at(arms, 0).training.lr, peak: 5e-3 },
+    });
   });
 
   it("give every value of each key with every value of the others", () => {
     const { arms } = expanded(
       `${study}  many: { kind: upcycled, recipe: E2G1T1, vary: { recipe: [E2G1T1, E4G2T2], continue.lr.peak: [1e-3, 2e-3] } }\n`,
     );
-    expect(arms.slice(2).map(({ id, setting, arm, training }) => [id, setting, arm.kind === "upcycled" && arm.recipe, training.lr.peak])).toEqual([
+    expect(
+      arms
+        .slice(2)
+        .map(({ id, setting, arm, training }) => [
+          id,
+          setting,
+          arm.kind === "upcycled" && arm.recipe,
+          training.lr.peak,
+        ]),
+    ).toEqual([
       ["many-e2g1t1-0.001", "peak 0.001", "E2G1T1", 1e-3],
       ["many-e2g1t1-0.002", "peak 0.002", "E2G1T1", 2e-3],
       ["many-e4g2t2-0.001", "peak 0.001", "E4G2T2", 1e-3],
@@ -74,7 +87,9 @@ describe("changes and grids", () => {
     const text = `${study.replace("arms:", "parents:\n  base: {}\n  wide: { model: { inner: 128 }, seed: 9, vary: { pretrain.steps: [10, 20] } }\n  own: { path: models/x }\narms:")}  only: { kind: dense, parents: [wide, own] }\n`;
     const { parents, arms } = expanded(text);
     expect(
-      parents.map((one) => (one.kind === "given" ? [one.id, one.source] : [one.id, one.model.inner, one.pretrain.steps, one.seed])),
+      parents.map((one) =>
+        one.kind === "given" ? [one.id, one.source] : [one.id, one.model.inner, one.pretrain.steps, one.seed],
+      ),
     ).toEqual([
       ["base", 64, 10, 3],
       ["wide-10", 128, 10, 9],
@@ -89,7 +104,10 @@ describe("changes and grids", () => {
     const text = study.replace("name: grid", "name: grid\nscale: 4");
     const { parents, arms } = expanded(`${text}  some: { kind: dense, vary: { continue.batch: [2, 3] } }\n`);
     expect(parents).toMatchObject([
-      { model: { hidden: 128, inner: 256, heads: 16, initStd: 0.01 }, pretrain: { steps: 40, batch: 8, lr: { peak: 5e-3, warmup: 8 } } },
+      {
+        model: { hidden: 128, inner: 256, heads: 16, initStd: 0.01 },
+        pretrain: { steps: 40, batch: 8, lr: { peak: 5e-3, warmup: 8 } },
+      },
     ]);
     expect(arms.map(({ training }) => [training.batch, training.steps])).toEqual([
       [8, 32],
@@ -121,27 +139,35 @@ describe("mistakes in grids and questions", () => {
     expect(refusal("  a: { kind: upcycled, recipe: E2G1T1, vary: { recipe: [E2G1T1, 8x7] } }\n")).toMatch(
       /^a\.yaml:11 \(arms\.a\.vary\): recipe: Invalid string: must match pattern/,
     );
-    expect(refusal("  a: { kind: dense, vary: [{ continue.batch: 0 }] }\n")).toMatch(/^a\.yaml:11 \(arms\.a\.vary\[0\]\): continue\.batch: /);
+    expect(refusal("  a: { kind: dense, vary: [{ continue.batch: 0 }] }\n")).toMatch(
+      /^a\.yaml:11 \(arms\.a\.vary\[0\]\): continue\.batch: /,
+    );
     expect(refusal("  a: { kind: dense, vary: { nonsense: [1] } }\n")).toBe(
       'a.yaml:11 (arms.a.vary): Unrecognized key: "nonsense"',
     );
-    expect(refusal("  a: { kind: dense, parents: [other] }\n")).toBe('a.yaml:11 (arms.a.parents): there is no parent "other"');
+    expect(refusal("  a: { kind: dense, parents: [other] }\n")).toBe(
+      'a.yaml:11 (arms.a.parents): there is no parent "other"',
+    );
     expect(refusal("  a: { kind: dense, match: { flops: b } }\n")).toBe(
       'a.yaml:11 (arms.a.match.flops): there is no arm "b" with steps of its own',
     );
     expect(refusal("  a: { kind: dense, vary: { continue.batch: [2, 2] } }\n")).toBe(
       'a.yaml:8 (arms): two of the grid would be called "a-2"; give its settings a name',
     );
-    expect(refusal("  b: { kind: upcycled, recipe: E2G1T1, vary: { recipe: [E2G1T1, E4G1T1] } }\n  a: { kind: scratch, like: b }\n")).toBe(
-      'a.yaml:12 (arms.a.like): arm "b" is several; name one of b-e2g1t1, b-e4g1t1',
-    );
+    expect(
+      refusal(
+        "  b: { kind: upcycled, recipe: E2G1T1, vary: { recipe: [E2G1T1, E4G1T1] } }\n  a: { kind: scratch, like: b }\n",
+      ),
+    ).toBe('a.yaml:12 (arms.a.like): arm "b" is several; name one of b-e2g1t1, b-e4g1t1');
     expect(refusal("questions: [{ ask: Is it?, compare: moe, with: desne }]\n")).toBe(
       'a.yaml:11 (questions[0].with): there is no arm "desne"; the arms are dense, moe',
     );
     expect(refusal("parents: { a: { path: x, seed: 1 } }\n")).toBe(
       'a.yaml:11 (parents.a.seed): "path" names a trained model, which seed cannot change; remove one of them',
     );
-    expect(refusal("parents: { a: {} }\nparent: x\n", "tokenizer: { vocab: 300 }\n")).toMatch(/"parents" names all parents/);
+    expect(refusal("parents: { a: { path: x } }\nparent: y\n", "tokenizer: { vocab: 300 }\n")).toMatch(
+      /"parents" names all parents/,
+    );
     expect(refusal("parents: { a: { vary: { hidden: [1] } } }\n")).toBe(
       "a.yaml:11 (parents.a.vary): hidden is no part of a parent; one of model, tokenizer, pretrain, seed",
     );

@@ -107,6 +107,8 @@ describe("study files", () => {
         },
         "name": "small",
         "parent": "models/base",
+        "questions": [],
+        "scale": 1,
         "seeds": [
           0,
         ],
@@ -134,9 +136,9 @@ describe("study files", () => {
       [
         "a.yaml:6 (continue.stepz): unknown key "stepz"; did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, recompute, resetAttention, auxLoss, zLoss, routing, evalEvery, saveEvery",
         "a.yaml:11 (continue.lr.warm_up): unknown key "warm_up"; did you mean "warmup"? valid keys: peak, schedule, warmup, final, decay, steps",
-        "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, recipe, router, scaling, routerStd, target, allowUnevenTopK, experts, noise, noiseFraction, drop, permute, shared, layers, pad, correctionBias, auxLossCoef",
-        "a.yaml:12 (arms.dense.recipe): unknown key "recipe"; valid keys: kind, label",
-        "a.yaml:2 (colour): unknown key "colour"; valid keys: name, seeds, threads, text, parent, model, tokenizer, pretrain, continue, evaluation, arms",
+        "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, parents, continue, match, vary, recipe, router, scaling, routerStd, target, allowUnevenTopK, experts, noise, noiseFraction, drop, permute, shared, layers, pad, correctionBias, auxLossCoef",
+        "a.yaml:12 (arms.dense.recipe): unknown key "recipe"; valid keys: kind, label, parents, continue, match, vary",
+        "a.yaml:2 (colour): unknown key "colour"; valid keys: name, seeds, scale, threads, text, parent, model, tokenizer, pretrain, parents, continue, evaluation, arms, questions",
         "a.yaml:8 (continue.aux-loss): unknown key "aux-loss"; did you mean "auxLoss"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, recompute, resetAttention, auxLoss, zLoss, routing, evalEvery, saveEvery",
       ]
     `);
@@ -264,7 +266,7 @@ describe("study files", () => {
         "a.yaml: this YAML cannot be resolved: Unresolved alias (the anchor must be set before the alias): small",
         "a.yaml: the file is empty",
         "a.yaml: the file is empty",
-        "a.yaml:1: expected a block of keys, found text "just text"; its keys: name, seeds, threads, text, parent, model, tokenizer, pretrain, continue, evaluation, arms",
+        "a.yaml:1: expected a block of keys, found text "just text"; its keys: name, seeds, scale, threads, text, parent, model, tokenizer, pretrain, parents, continue, evaluation, arms, questions",
         "a.yaml:2:1: this is not valid YAML: several documents in one file, expected one",
       ]
     `);

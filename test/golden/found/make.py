@@ -168,7 +168,7 @@ VISION = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_att
               patch_size=4)
 
 
-def composites():
+def composites(only=None):
     text = dict(SIZES)
     llama, mistral = dict(text, model_type="llama"), dict(text, model_type="mistral", sliding_window=None)
     qwen2 = dict(text, model_type="qwen2", use_sliding_window=False)
@@ -214,9 +214,16 @@ def composites():
         "paligemma": dict(text_config=dict(text, model_type="gemma"), vision_config=siglip, image_token_index=3,
                           projection_dim=16, vocab_size=VOCAB),
     }
+    # A multimodal class has a head of its own, which caps no logits whatever the text config says.
+    kinds["gemma3 softcap"] = dict(kinds["gemma3"], text_config=dict(kinds["gemma3"]["text_config"],
+                                                                     final_logit_softcapping=0.7))
+    kinds["paligemma 2"] = dict(kinds["paligemma"], text_config=dict(text, model_type="gemma2", sliding_window=5,
+                                                                     query_pre_attn_scalar=8))
     for kind, keys in kinds.items():
-        folder = fresh(f"multimodal/{kind}")
-        config = CONFIG_MAPPING[kind](**keys)
+        if only is not None and kind not in only:
+            continue
+        folder = fresh(f"multimodal/{kind.replace(' ', '_')}")
+        config = CONFIG_MAPPING[kind.split(" ")[0]](**keys)
         model = AutoModelForImageTextToText.from_config(config, attn_implementation="eager").eval()
         randomize(model, 9)
         model.save_pretrained(folder)

@@ -15,27 +15,73 @@ function colour(drawn: Figure, x: number, y: number): number[] {
 
 describe("a figure as pixels", () => {
   it("has bands in their colour over white, as strong as they are opaque, within the frame", () => {
-    const band: Shape = { kind: "band", points: [[0, 0], [40, 0], [40, 20], [0, 20]], fill: "#ff0000", opacity: 0.5 };
+    const band: Shape = {
+      kind: "band",
+      points: [
+        [0, 0],
+        [40, 0],
+        [40, 20],
+        [0, 20],
+      ],
+      fill: "#ff0000",
+      opacity: 0.5,
+    };
     expect(colour(figure(band), 10, 10)).toEqual([255, 128, 128]);
     expect(colour(figure(band), 2, 10)).toEqual([255, 255, 255]);
     expect(colour(figure(band), 10, 17)).toEqual([255, 255, 255]);
   });
 
   it("covers pixels in part at the edge of a shape", () => {
-    const half: Shape = { kind: "band", points: [[10, 5], [20.25, 5], [20.25, 15], [10, 15]], fill: "#000000", opacity: 1 };
+    const half: Shape = {
+      kind: "band",
+      points: [
+        [10, 5],
+        [20.25, 5],
+        [20.25, 15],
+        [10, 15],
+      ],
+      fill: "#000000",
+      opacity: 1,
+    };
     const { width, pixels } = rasterOf(figure(half));
     const row = [...pixels.subarray(3 * (20 * width + 38), 3 * (20 * width + 43))].filter((_, i) => i % 3 === 0);
     expect(row).toEqual([0, 0, 128, 255, 255]);
   });
 
   it("draws lines as wide as they are, and their dashes", () => {
-    const line: Shape = { kind: "line", points: [[6, 10], [30, 10]], stroke: "#0000ff", width: 2, dash: [], clipped: true };
+    const line: Shape = {
+      kind: "line",
+      points: [
+        [6, 10],
+        [30, 10],
+      ],
+      stroke: "#0000ff",
+      width: 2,
+      dash: [],
+      clipped: true,
+    };
     expect([8, 9, 10, 11].map((y) => colour(figure(line), 12, y)[0])).toEqual([255, 0, 0, 255]);
     const dashes = figure({ ...line, dash: [4, 4] });
     expect([7, 12, 15, 20].map((x) => colour(dashes, x, 10)[0])).toEqual([0, 255, 0, 255]);
-    expect(dashed([[0, 0], [3, 0], [3, 4]], [5, 1])).toEqual([
-      [[0, 0], [3, 0], [3, 2]],
-      [[3, 3], [3, 4]],
+    expect(
+      dashed(
+        [
+          [0, 0],
+          [3, 0],
+          [3, 4],
+        ],
+        [5, 1],
+      ),
+    ).toEqual([
+      [
+        [0, 0],
+        [3, 0],
+        [3, 2],
+      ],
+      [
+        [3, 3],
+        [3, 4],
+      ],
     ]);
   });
 
@@ -45,7 +91,9 @@ describe("a figure as pixels", () => {
     const inked = (drawn: Figure): number[] => {
       const { width, height, pixels } = rasterOf(drawn);
       const columns = Array.from({ length: width }, (_, x) => x);
-      return columns.filter((x) => Array.from({ length: height }, (_, y) => pixels[3 * (y * width + x)]!).some((value) => value < 128));
+      return columns.filter((x) =>
+        Array.from({ length: height }, (_, y) => pixels[3 * (y * width + x)]!).some((value) => value < 128),
+      );
     };
     expect(Math.min(...inked(text("start", "H")))).toBeGreaterThanOrEqual(40);
     expect(Math.max(...inked(text("end", "H")))).toBeLessThan(40);

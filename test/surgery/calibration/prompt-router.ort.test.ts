@@ -22,33 +22,12 @@ import { upcycle, upcycleJson } from "../../cli/upcycle.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { inThread } from "../../support/backend.js";
 import { perturbed } from "../../support/perturbed.js";
+import { withWordTokenizer, wordIds } from "../../support/word-tokenizer.js";
 
 const root = temporaryFolder();
-const words = ["<unk>", "<s>", "</s>", "code", "verse", "loop", "rhyme", "the", "a", "of"];
-
-/** Splits at spaces; each word is a token. */
-function withTokenizer(dir: string): string {
-  const vocab = Object.fromEntries(words.map((word, id) => [word, id]));
-  writeFileSync(
-    join(dir, "tokenizer.json"),
-    JSON.stringify({
-      version: "1.0",
-      truncation: null,
-      padding: null,
-      added_tokens: [],
-      normalizer: null,
-      pre_tokenizer: { type: "Whitespace" },
-      post_processor: null,
-      decoder: null,
-      model: { type: "WordLevel", vocab, unk_token: "<unk>" },
-    }),
-  );
-  return dir;
-}
-
-const source = withTokenizer(perturbed("dense/llama", join(root, "base"), 0));
+const source = withWordTokenizer(perturbed("dense/llama", join(root, "base"), 0));
 const poet = perturbed("dense/llama", join(root, "poet"), 2);
-const idsOf = (text: string): number[] => [1, ...text.split(" ").map((word) => words.indexOf(word))];
+const idsOf = (text: string): number[] => [1, ...wordIds(text)];
 
 const prompts: ExpertPrompts[] = [
   { positive: ["the code of a loop", "a loop"], negative: ["rhyme"] },

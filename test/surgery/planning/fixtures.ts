@@ -16,6 +16,7 @@ import {
 import { draftOf } from "../../../src/surgery/planning/draft.js";
 import { upcycleFfns } from "../../../src/surgery/planning/experts.js";
 import type { UpcycleRecipe } from "../../../src/surgery/planning/recipe.js";
+import { matricesOf } from "../../../src/surgery/planning/router-rows.js";
 import type { FfnKind } from "../../../src/surgery/planning/scaling.js";
 import { targets, type Target } from "../../../src/surgery/planning/targets.js";
 import { evaluateFloat32, evaluateRectangle } from "../../../src/surgery/planning/evaluate.js";
@@ -89,7 +90,8 @@ export function evaluatePlan(
   plan: SurgeryPlan,
   tensors: ReadonlyMap<string, Float32Array>,
 ): Promise<Map<string, Float32Array>> {
-  return evaluateAll(plan.outputs, contextOf(plan.source, plan.recipe.seed, tensors));
+  const context = contextOf(plan.source, plan.recipe.seed, tensors);
+  return evaluateAll(plan.outputs, { ...context, data: matricesOf(plan.data) });
 }
 
 /** The values of outputs, by slot key. */
