@@ -543,9 +543,9 @@ describe("a study whose rates do not depend on its length", () => {
         ++steps === 2 &&
         controller.abort()
       );
-    await failure(run({ dir, config: steady(3), signal: controller.signal }, watch));
-    const resumed = await run({ dir, config: steady(6) });
-    expect(timeless(resumed)).toEqual(timeless(await run({ dir: join(root, "straight"), config: steady(6) })));
+    await failure(run({ dir, config: steady(12), signal: controller.signal }, watch));
+    const resumed = await run({ dir, config: steady(15) });
+    expect(timeless(resumed)).toEqual(timeless(await run({ dir: join(root, "straight"), config: steady(15) })));
   });
 });
 
