@@ -64,8 +64,8 @@ export function expertsCommand(): Command {
     )
     .option(
       "--parent <dense>",
-      `dense model that the experts were made from, ${orHub} (default: the one that upcycle.json names, where it lies ` +
-        "beside the model)",
+      `dense model that the experts were made from, ${orHub} (default: the one that upcycle.json names, where it ` +
+        "lies beside the model)",
     )
     .option("--tokens <n>", "tokens of each text", wholeNumber("--tokens", 4, 100_000_000), 8192)
     .option("--sequence <n>", "tokens per sequence, at most the model's positions", wholeNumber("--sequence", 2), 256)

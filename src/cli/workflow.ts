@@ -203,8 +203,8 @@ export function workflowView(terminal: Terminal, doing?: string): (event: Workfl
         break;
       case "split":
         terminal.note(
-          `split by activation on ${event.tokens} tokens of ${event.source}: a unit of the shared expert is active for ` +
-            `${percent(event.sharedRate, 2)} of them, another for ${percent(event.routedRate, 2)}`,
+          `split by activation on ${event.tokens} tokens of ${event.source}: a unit of the shared expert is active ` +
+            `for ${percent(event.sharedRate, 2)} of them, another for ${percent(event.routedRate, 2)}`,
         );
         break;
       case "calibrated":

@@ -1,4 +1,6 @@
-/** The diagnostics of an MoE: texts through its routers, its experts against each other, changes against held-out text. */
+/**
+ * The diagnostics of an MoE: texts through its routers, its experts against each other, changes against held-out text.
+ */
 import { basename, dirname, join } from "node:path";
 import { at } from "../base/at.js";
 import { inputError } from "../base/errors.js";
@@ -58,9 +60,9 @@ export interface ExpertsEvent {
 }
 
 /**
- * Measures a model's experts. Throws inputError, before anything slow, for a dense model, one without tokenizer, changes
- * that it cannot be run with, a parent that it was not made from, and text that is missing or too short; stopError for
- * weights that are no numbers.
+ * Measures a model's experts. Throws inputError, before anything slow, for a dense model, one without tokenizer,
+ * changes that it cannot be run with, a parent that it was not made from, and text that is missing or too short;
+ * stopError for weights that are no numbers.
  */
 export async function measureExperts(options: ExpertsOptions): Promise<ExpertsReport> {
   const { backend, threads, signal } = options;

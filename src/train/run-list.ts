@@ -134,7 +134,7 @@ const listedKeys = ["name", "kind", "params", "activeParams", "step", "steps", "
 export function fits(run: ListedRun, { key, comparison, value }: RunFilter): boolean {
   const found = listedKeys.includes(key) ? run[key as keyof ListedRun] : valueAtPath(run.config, key);
   if (found === undefined || found === null) return comparison === "!=";
-  const text = typeof found === "object" ? JSON.stringify(found) : String(found);
+  const text = typeof found === "string" ? found : JSON.stringify(found);
   const isSame = text === value || (value !== "" && Number(text) === Number(value));
   switch (comparison) {
     case "=":

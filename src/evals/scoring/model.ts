@@ -21,7 +21,7 @@ export interface Questions {
   /** Work of each sample, in tokens. */
   readonly tokens: readonly number[];
   /** Answers to all samples that are not done, in batches, of which each is whole. */
-  answers(isDone: (sample: number) => boolean, signal?: AbortSignal): AsyncGenerator<readonly Answered[]>;
+  readonly answers: (isDone: (sample: number) => boolean, signal?: AbortSignal) => AsyncGenerator<readonly Answered[]>;
 }
 
 /** What answers. */

@@ -253,7 +253,7 @@ class PhaseReader {
         step: STEP.stem,
       });
     }
-    if (copies && rows > 1 && !this.stopped) await model.repeatCache!(rows);
+    if (copies && rows > 1 && !this.stopped) await model.repeatCache?.(rows);
   }
 
   /** Adds up the scores of clusters, at most as many as the phase has rows. */

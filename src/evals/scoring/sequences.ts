@@ -84,8 +84,8 @@ function seamed(context: string, continuation: string): { readonly context: stri
 }
 
 /**
- * The sequences of each sample's requests, in their order: one for each log-likelihood, one for each window of a rolling
- * one. Throws inputError for a continuation without tokens, or of more than the model has positions.
+ * The sequences of each sample's requests, in their order: one for each log-likelihood, one for each window of a
+ * rolling one. Throws inputError for a continuation without tokens, or of more than the model has positions.
  */
 export async function sequencesOf(
   samples: readonly Sample[],

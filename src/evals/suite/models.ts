@@ -11,18 +11,24 @@ export const textIdentity = (texts: readonly string[]): string =>
   createHash("sha256").update(JSON.stringify(texts)).digest("hex").slice(0, 12);
 
 /** Files that a model's answers depend on. */
-const answering =
-  /(\.safetensors|\.bin|\.index\.json|^config\.json|^adapter_config\.json|^tokenizer\.json|^tokenizer_config\.json|^special_tokens_map\.json|\.distcp|\.metadata)$/;
+const answeringNames: ReadonlySet<string> = new Set([
+  "config.json",
+  "adapter_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+]);
+const answeringEnds = /(\.safetensors|\.bin|\.index\.json|\.distcp|\.metadata)$/;
 
 /**
- * A few characters that stand for a model's files, and for `settings` that its answers depend on too. Copies of a folder
- * have the same ones.
+ * A few characters that stand for a model's files, and for `settings` that its answers depend on too. Copies of a
+ * folder have the same ones.
  */
 export async function modelIdentity(source: ModelSource, settings: readonly string[]): Promise<string> {
   const hash = createHash("sha256").update(JSON.stringify(settings));
   for (const folder of foldersOf(source)) {
     const names = await withFsErrors(folder, "read folder", () => readdir(folder));
-    for (const name of names.filter((one) => answering.test(one)).sort())
+    for (const name of names.filter((one) => answeringNames.has(one) || answeringEnds.test(one)).sort())
       hash.update(`${name}: ${await fileFingerprint(join(folder, name))}\n`);
   }
   return hash.digest("hex").slice(0, 12);

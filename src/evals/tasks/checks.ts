@@ -94,8 +94,8 @@ function byChance(task: LoadedTask, samples: readonly CheckedSample[], answers: 
   return Math.abs(right - chance) > Z * spread
     ? []
     : [
-        `acc ${right.toFixed(4)} is not distinguishable from guessing (${chance.toFixed(4)} ± ${(Z * spread).toFixed(4)}, ` +
-          `95 % of guesses of ${answers.length} samples)`,
+        `acc ${right.toFixed(4)} is not distinguishable from guessing (${chance.toFixed(4)} ± ` +
+          `${(Z * spread).toFixed(4)}, 95 % of guesses of ${answers.length} samples)`,
       ];
 }
 

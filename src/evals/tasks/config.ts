@@ -247,7 +247,7 @@ function generationOf(keys: TaskFile, fewshotDelimiter: string, problem: Problem
   const length = lengthKeys.map((key) => given[key]).find((value) => value !== undefined && value !== null);
   const maxTokens = length === undefined ? MOST_TOKENS : Number(length);
   if (!Number.isInteger(maxTokens) || maxTokens < 1)
-    throw problem(`generation_kwargs asks for ${String(length)} tokens, expected a whole number of at least 1`);
+    throw problem(`generation_kwargs asks for ${JSON.stringify(length)} tokens, expected a whole number of at least 1`);
   return { until: (Array.isArray(until) ? until : [until]).map(String), maxTokens };
 }
 

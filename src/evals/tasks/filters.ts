@@ -10,7 +10,7 @@ type Settings = Readonly<Record<string, Value>>;
 type Step = (answers: Answers) => Answers;
 
 const all = (answers: Answers): readonly Value[] =>
-  Array.isArray(answers) ? (answers as readonly Value[]) : [answers as Value];
+  Array.isArray(answers) ? (answers as readonly Value[]) : [answers];
 const each =
   (work: (text: string) => Value): Step =>
   (answers) =>
@@ -63,5 +63,5 @@ export function filterOf({ name, steps: list }: FilterConfig, where: string): (a
       });
     return make(settings, where);
   });
-  return (answers) => work.reduce<Answers>((rest, step) => step(rest), answers) as Value;
+  return (answers) => work.reduce<Answers>((rest, step) => step(rest), answers);
 }

@@ -57,6 +57,7 @@ const stringMethods: Readonly<
     return [parts.slice(0, parts.length - limit).join(joiner), ...parts.slice(parts.length - limit)];
   },
   splitlines: (of) => {
+    // eslint-disable-next-line no-control-regex -- Python's str.splitlines() ends lines at them.
     const lines = of.split(/\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/);
     return lines.at(-1) === "" ? lines.slice(0, -1) : lines;
   },

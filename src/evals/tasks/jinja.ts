@@ -3,10 +3,16 @@
  * regex_replace). `@huggingface/jinja` parses; values are computed here, because prompts have to have Python's `str()`,
  * `strip()`, slices and truth, and what is undefined has to be an error.
  */
-import { parse, tokenize } from "@huggingface/jinja";
+import * as jinja from "@huggingface/jinja";
 import { inputError } from "../../base/errors.js";
 import { callMethod, filters, fraction, globals, tests, type Scope, type Callable } from "./jinja-library.js";
 import { repr, str, type Doc, type Value } from "./python-text.js";
+
+/** The two functions that are used: the package's declarations do not resolve under Node.js's rules for modules. */
+const { parse, tokenize } = jinja as unknown as {
+  readonly parse: (tokens: unknown) => unknown;
+  readonly tokenize: (source: string) => unknown;
+};
 
 /** A node of the parser's tree, as far as it is read here. */
 type Node =
@@ -80,7 +86,7 @@ export function parseTemplate(source: string, where: string): Template {
   let program: Extract<Node, { type: "Program" }>;
   try {
     // The tokenizer drops one line end at the end of a template, which keep_trailing_newline keeps.
-    program = parse(tokenize(withKeptEscapes(`${source}\n`))) as unknown as typeof program;
+    program = parse(tokenize(withKeptEscapes(`${source}\n`))) as typeof program;
   } catch (cause) {
     throw inputError(`the template ${quoted(source)} cannot be read (${(cause as Error).message})`, { where, cause });
   }
@@ -302,7 +308,7 @@ class Evaluation {
     };
     const items = typeof holder === "string" ? [...holder] : iterate(holder);
     const picked = pythonSlice(items, number(start), number(stop), number(step) ?? 1);
-    return typeof holder === "string" ? picked.join("") : picked;
+    return typeof holder === "string" ? picked.map(str).join("") : picked;
   }
 
   private arguments(nodes: readonly Node[]): { readonly args: Value[]; readonly named: Record<string, Value> } {
@@ -455,7 +461,7 @@ function contains(holder: Value, value: Value): boolean {
 
 function sum(left: Value, right: Value): Value {
   if (typeof left === "string" && typeof right === "string") return left + right;
-  if (Array.isArray(left) && Array.isArray(right)) return [...left, ...right] as Value;
+  if (Array.isArray(left) && Array.isArray(right)) return [...(left as Value[]), ...(right as Value[])];
   return arithmetic("+", left, right);
 }
 

@@ -57,11 +57,9 @@ function gapOf(doc: Doc): { readonly before: string; readonly behind: string } {
   return { before: sentence.slice(0, place), behind: strip(sentence.slice(place + 1)) };
 }
 
+const anySpace = whiteSpaceRuns.source.replace(/\+$/, "*");
 const inside = (open: string, close: string): RegExp =>
-  new RegExp(
-    `\\${open}${whiteSpaceRuns.source.replace(/\+$/, "*")}([^\\${close}]*?)${whiteSpaceRuns.source.replace(/\+$/, "*")}\\${close}`,
-    "g",
-  );
+  new RegExp(`\\${open}${anySpace}([^\\${close}]*?)${anySpace}\\${close}`, "g");
 
 const brackets: readonly (readonly [RegExp, string])[] = [
   [inside("(", ")"), "(\\1)"],

@@ -211,14 +211,14 @@ class Fields {
   }
 
   text(field: Field, doc: Doc): Value {
-    if (typeof field !== "string") return field as Value;
+    if (typeof field !== "string") return field;
     if (field.startsWith(functionMark)) return this.port(field, doc);
     if (this.columns.has(field)) return doc[field] ?? null;
     return this.counted(this.template(field).render(doc));
   }
 
   target(field: Field, doc: Doc): Value {
-    if (typeof field !== "string") return field as Value;
+    if (typeof field !== "string") return field;
     if (field.startsWith(functionMark)) return this.port(field, doc);
     if (this.columns.has(field)) return doc[field] ?? null;
     const text = this.template(field).render(doc);

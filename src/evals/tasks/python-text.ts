@@ -45,9 +45,7 @@ export const strip = (text: string, characters?: string): string => stripEnd(str
 
 /** `len(text)`: code points, not UTF-16 units. */
 export function pythonLength(text: string): number {
-  let length = 0;
-  for (const _ of text) length++;
-  return length;
+  return Array.from(text).length;
 }
 
 /** `text.split(separator, most)`; without a separator at runs of white space. */
@@ -86,7 +84,7 @@ export function repr(value: Value): string {
   if (Array.isArray(value)) return `[${(value as readonly Value[]).map(repr).join(", ")}]`;
   if (value !== null && typeof value === "object")
     return `{${Object.entries(value)
-      .map(([key, entry]) => `${reprOfText(key)}: ${repr(entry as Value)}`)
+      .map(([key, entry]) => `${reprOfText(key)}: ${repr(entry)}`)
       .join(", ")}}`;
   return str(value);
 }

@@ -5,7 +5,6 @@
 import { inputError, type UpcycleError } from "../../base/errors.js";
 import { nearest, taskFileKeys, type TaskFile } from "../../base/schemas/index.js";
 import { taskConfig, type TaskConfig } from "./config.js";
-import type { MetricName } from "./metrics.js";
 
 /** What one file defines, its includes merged in. */
 export interface TaskEntry {
@@ -18,7 +17,7 @@ export interface TaskEntry {
 
 /** A metric that a group shows. */
 export interface GroupMetric {
-  readonly metric: MetricName | string;
+  readonly metric: string;
   /** Filters to aggregate over; null: all that its tasks have. */
   readonly filters: readonly string[] | null;
   readonly weightBySize: boolean;

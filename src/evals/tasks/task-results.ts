@@ -1,5 +1,5 @@
 /** Results of tasks and groups out of their samples, as the LM Evaluation Harness aggregates them. */
-import { aggregate, type MetricName, type SampleValue } from "./metrics.js";
+import { aggregate, type SampleValue } from "./metrics.js";
 import type { FilteredResult } from "./sample-results.js";
 import type { Group } from "./select.js";
 import { aggregateGroup, standardError, type StandardErrorSettings } from "./standard-errors.js";
@@ -7,7 +7,7 @@ import type { TaskConfig } from "./config.js";
 
 /** One number of a task or group. */
 export interface MetricResult {
-  readonly metric: MetricName | string;
+  readonly metric: string;
   readonly filter: string;
   readonly value: number;
   /** Null where there is none, which the harness calls N/A. */

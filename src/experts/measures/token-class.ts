@@ -28,8 +28,8 @@ export interface TokenText {
 /**
  * The class of a token behind `previous` (null: at the beginning). What decides is its first character that is no white
  * space: a Latin letter begins a word behind white space or behind anything but a Latin letter, and else stands inside
- * one; letters and marks of other scripts, and bytes that are a part of a character, are non-Latin; numbers of any script
- * are digits; the rest is punctuation, symbols included.
+ * one; letters and marks of other scripts, and bytes that are a part of a character, are non-Latin; numbers of any
+ * script are digits; the rest is punctuation, symbols included.
  */
 export function tokenClass(token: TokenText, previous: TokenText | null): TokenClass {
   if (token.special) return "special";
@@ -48,8 +48,8 @@ const isLatinLetter = (character: string): boolean => /\p{L}/u.test(character) &
 const endsInLetter = (text: string): boolean => /\p{Script=Latin}$/u.test(text);
 
 /**
- * The text of a token from how the tokenizer writes it (`piece`) and what it decodes to alone. Decoders of SentencePiece
- * take away white space at a text's beginning, which the piece still has.
+ * The text of a token from how the tokenizer writes it (`piece`) and what it decodes to alone. Decoders of
+ * SentencePiece take away white space at a text's beginning, which the piece still has.
  */
 export function textOfPiece(piece: string, decoded: string): string {
   const begins = /^[▁Ġ]/u.test(piece);

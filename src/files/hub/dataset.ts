@@ -1,7 +1,7 @@
 /**
  * Splits of data sets of the Hugging Face Hub in the cache that Python's huggingface_hub uses as well
- * (`datasets--ORG--NAME/{blobs,snapshots,refs}`). Files are those of the branch `refs/convert/parquet`, in which the Hub
- * keeps every data set as `CONFIG/SPLIT/0000.parquet`, or those that are named.
+ * (`datasets--ORG--NAME/{blobs,snapshots,refs}`). Files are those of the branch `refs/convert/parquet`, in which the
+ * Hub keeps every data set as `CONFIG/SPLIT/0000.parquet`, or those that are named.
  */
 import { dirname, join } from "node:path";
 import { UpcycleError, inputError } from "../../base/errors.js";

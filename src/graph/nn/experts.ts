@@ -59,8 +59,8 @@ export function oneExpert(ctx: NetContext, x: ValueId, ffn: MoeFfn, layer: numbe
 
 /**
  * What is added to logits and correction of an expert that may not be chosen. It leaves no probability (its exponential
- * is 0 beside any logit), and no correction lifts it. It is finite, so that a choice among closed groups (-Infinity) and
- * excluded experts still has an order.
+ * is 0 beside any logit), and no correction lifts it. It is finite, so that a choice among closed groups (-Infinity)
+ * and excluded experts still has an order.
  */
 const EXCLUDED = -1e30;
 

@@ -1,8 +1,8 @@
 /**
  * How far a likelihood ratio has to rise before a value is rejected, where a bound is in reach. The best fit cannot go
  * then where it would sometimes want to, so chi-squared's quantile makes intervals that are too wide near the bound.
- * The quantile of the ratio's own distribution makes them exact again: Feldman and Cousins 1998 (arXiv physics/9711021) for
- * a parameter with a bound of its own, and the same construction for one that goes together with it.
+ * The quantile of the ratio's own distribution makes them exact again: Feldman and Cousins 1998 (arXiv physics/9711021)
+ * for a parameter with a bound of its own, and the same construction for one that goes together with it.
  *
  * Near the optimum the fit is a projection of standard normal noise, and only two directions matter: across the bound,
  * and along the values that the hypothesis leaves free. In that plane the truth is the origin, the bound is the line

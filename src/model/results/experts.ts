@@ -112,11 +112,15 @@ export interface ExpertLayer {
 /** A change of a model's experts. */
 export interface ExpertsChange {
   readonly kind: "without" | "merged";
-  /** Layers with the experts that are left out or share the mean of their weights; a layer may stand for many groups. */
+  /**
+   * Layers with the experts that are left out or share the mean of their weights; a layer may stand for many groups.
+   */
   readonly groups: readonly { readonly layer: number; readonly experts: readonly number[] }[];
 }
 
-/** What a change costs on held-out text: differences of losses in nats per token, the changed model's less the model's. */
+/**
+ * What a change costs on held-out text: differences of losses in nats per token, the changed model's less the model's.
+ */
 export interface ChangeCost extends ExpertsChange {
   /** Whether the user asked for it; else it is a candidate that was found. */
   readonly asked: boolean;

@@ -1,4 +1,6 @@
-/** Models on evaluation tasks as one HTML file: scores, differences with their intervals, and the samples behind them. */
+/**
+ * Models on evaluation tasks as one HTML file: scores, differences with their intervals, and the samples behind them.
+ */
 import { at } from "../../base/at.js";
 import { fixed, grouped, significant } from "../../base/format.js";
 import { differencesOf } from "../../evals/suite/differences.js";
@@ -80,8 +82,8 @@ function header({ models }: EvaluationPage): string {
   const names = models.map(({ name }) => escapeHtml(name)).join(" and ");
   return (
     `<header><p class="kicker">evaluation</p><h1>${names}</h1>` +
-    `<p class="lead">${grouped(tasks.length)} tasks with ${grouped(samples)} samples, by the prompts and metrics of the ` +
-    "LM Evaluation Harness.</p></header>"
+    `<p class="lead">${grouped(tasks.length)} tasks with ${grouped(samples)} samples, by the prompts and metrics of ` +
+    "the LM Evaluation Harness.</p></header>"
   );
 }
 
@@ -115,8 +117,8 @@ function scoreSection(models: readonly PageModel[]): string {
   return pageSection(
     "scores",
     "Scores",
-    `${framedTable(heads, rows, (column) => column > 1, "scores")}<p class="note">Behind ± stands one standard error. ` +
-      "An arrow says which direction is better. Groups come first.</p>",
+    `${framedTable(heads, rows, (column) => column > 1, "scores")}<p class="note">Behind ± stands one standard ` +
+      "error. An arrow says which direction is better. Groups come first.</p>",
   );
 }
 
@@ -165,8 +167,8 @@ function differenceSection(first: PageModel, other: PageModel, index: number): s
         "differences",
       ) +
       `<p class="note">${b} minus ${a} on the same samples. The interval is that of the mean of paired differences; ` +
-      "better : worse counts samples, and p is the exact sign test of that count (McNemar's, where answers are right or " +
-      "wrong). Many tasks are looked at, so that one in twenty intervals leaves 0 out by chance.</p>",
+      "better : worse counts samples, and p is the exact sign test of that count (McNemar's, where answers are right " +
+      "or wrong). Many tasks are looked at, so that one in twenty intervals leaves 0 out by chance.</p>",
   );
 }
 

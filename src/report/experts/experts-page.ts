@@ -117,9 +117,9 @@ function routersSection(report: ExpertsReport): string {
   return (
     textTable(routerRows(report), "Routers by layer") +
     `<p class="note">Shares are multiples of an equal share. Entropy is that of the softmax over all experts, of ` +
-    `ln(experts). Mass is the chosen experts' share of all scores. Margin is the last chosen expert's score less that of ` +
-    `the first one not chosen. Bits say what a choice tells of a token's class or text beyond chance; ~ marks what ` +
-    `chance does as well.</p>`
+    `ln(experts). Mass is the chosen experts' share of all scores. Margin is the last chosen expert's score less ` +
+    `that of the first one not chosen. Bits say what a choice tells of a token's class or text beyond chance; ~ ` +
+    `marks what chance does as well.</p>`
   );
 }
 
@@ -139,7 +139,8 @@ function specialSection(report: ExpertsReport): string {
     const ofTexts =
       texts.length === 1 ? [] : texts.map(({ name }, i) => relativeRow(layer, name, layer.byText[i] ?? null));
     const ofClasses = classes.map(({ name }, i) => relativeRow(layer, name, layer.byClass[i] ?? null));
-    const label = `Layer ${layer.layer}: share of each expert among the tokens of a text or class, over its usual share`;
+    const label =
+      `Layer ${layer.layer}: share of each expert among the tokens of a text or class, ` + "over its usual share";
     return (
       `<figure><figcaption><b>layer ${layer.layer}</b></figcaption>` +
       `${shareMap([...ofTexts, ...ofClasses], label)}</figure>`
@@ -183,7 +184,8 @@ function similaritySection(report: ExpertsReport): string {
 function cosineFigures({ layer, similarity: { weights, outputs } }: ExpertLayer): string {
   return [["weights", weights] as const, ["outputs", outputs] as const]
     .map(([what, matrix]) => {
-      const words = `layer ${layer}, ${what}: mean ${fixed(pairMean(matrix), 3)}, most alike ${pairWords(largestPair(matrix), 3)}`;
+      const most = pairWords(largestPair(matrix), 3);
+      const words = `layer ${layer}, ${what}: mean ${fixed(pairMean(matrix), 3)}, most alike ${most}`;
       return figure(matrixSvg(matrix, cosineClass, words), words);
     })
     .join("");
@@ -201,9 +203,9 @@ const figure = (drawing: string, caption: string): string =>
 function costsSection(report: ExpertsReport): string {
   return (
     textTable(costRows(report), "Costs of changes") +
-    `<p class="note">Loss with the change less loss without it, each held-out sequence against itself; the interval is ` +
-    `Student&#39;s over sequences. The cheapest of many candidates looks cheaper than it is: measure the one you choose on ` +
-    `other text.</p>`
+    `<p class="note">Loss with the change less loss without it, each held-out sequence against itself; the interval ` +
+    `is Student&#39;s over sequences. The cheapest of many candidates looks cheaper than it is: measure the one you ` +
+    `choose on other text.</p>`
   );
 }
 

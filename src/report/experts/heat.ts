@@ -1,4 +1,6 @@
-/** Heat maps: matrices of one layer as SVG, rows of shares as cells. Colours are classes, so that they follow the mode. */
+/**
+ * Heat maps: matrices of one layer as SVG, rows of shares as cells. Colours are classes, so that they follow the mode.
+ */
 import { at } from "../../base/at.js";
 import { escapeHtml } from "../page/escape.js";
 import { loadClass } from "../study/load-map.js";

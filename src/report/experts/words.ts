@@ -22,7 +22,8 @@ export const signed = (value: number, digits = 3): string =>
 /** What the texts are and how much of them was used. */
 export function textWords({ texts, tokens, heldOutTokens, sequence, loss }: ExpertsReport): string {
   const held = loss === null ? "" : `, costs on ${grouped(heldOutTokens)} held-out ones`;
-  return `${texts.map(({ name }) => name).join(", ")}: ${grouped(tokens)} tokens looked at${held}, sequences of ${sequence}`;
+  const names = texts.map(({ name }) => name).join(", ");
+  return `${names}: ${grouped(tokens)} tokens looked at${held}, sequences of ${sequence}`;
 }
 
 /** A pair of experts of a layer and what was measured of it. */
@@ -105,13 +106,14 @@ function loadFinding({ layers, tokens }: ExpertsReport): string {
     (best, layer) => (layer.load.largest > best.load.largest ? layer : best),
     at(layers, 0),
   );
-  const most = `The busiest expert has ${significant(busiest.load.largest, 2)} times an equal share (layer ${busiest.layer}).`;
+  const share = significant(busiest.load.largest, 2);
+  const most = `The busiest expert has ${share} times an equal share (layer ${busiest.layer}).`;
   if (unchosen === 0) return `Every expert was chosen. ${most}`;
   const limit = at(layers, 0).load.unchosenBelow;
   const who = unchosen === 1 ? "1 expert was" : `${unchosen} experts were`;
   return (
-    `${who} never chosen by ${grouped(tokens)} tokens, which excludes (at 95 %, tokens taken as independent) that one is ` +
-    `chosen by more than 1 token in ${compact(1 / limit)}. ${most}`
+    `${who} never chosen by ${grouped(tokens)} tokens, which excludes (at 95 %, tokens taken as independent) that ` +
+    `one is chosen by more than 1 token in ${compact(1 / limit)}. ${most}`
   );
 }
 
@@ -127,7 +129,8 @@ function specialisationFinding({ layers, texts }: ExpertsReport): string {
     return `up to ${fixed(best.excess, 3)} of ${fixed(best.most, 2)} bits (layer ${best.layer})`;
   };
   const ofText = texts.length === 1 ? "" : `, and of its text ${most(({ specialisation }) => specialisation.text)}`;
-  return `A choice of an expert says of the token's class ${most(({ specialisation }) => specialisation.tokenClass)}${ofText}.`;
+  const ofClass = most(({ specialisation }) => specialisation.tokenClass);
+  return `A choice of an expert says of the token's class ${ofClass}${ofText}.`;
 }
 
 function costFindings({ costs, loss }: ExpertsReport): string[] {

@@ -1,13 +1,13 @@
 /**
  * Measures on text which hidden units of each FFN are active together, and splits the FFN by it
- * (`surgery/planning/activation-split.ts`): a shared expert of the units that are active most, clusters of the others, and
- * router rows that are the directions of the weights of each cluster's representative unit (its row of gate, or of up
- * where there is no gate).
+ * (`surgery/planning/activation-split.ts`): a shared expert of the units that are active most, clusters of the others,
+ * and router rows that are the directions of the weights of each cluster's representative unit (its row of gate, or of
+ * up where there is no gate).
  *
- * The authors' router computes |act(gate x) up x| for every representative, which no released architecture does; a linear
- * one has to do, and the row of gate is the part that decides whether the unit is active. Its length changes no choice. It
- * is set so that logits have a standard deviation of `logitStd` on the text, because the selected experts then begin with
- * nearly equal weights, as they do in CMoE.
+ * The authors' router computes |act(gate x) up x| for every representative, which no released architecture does; a
+ * linear one has to do, and the row of gate is the part that decides whether the unit is active. Its length changes no
+ * choice. It is set so that logits have a standard deviation of `logitStd` on the text, because the selected experts
+ * then begin with nearly equal weights, as they do in CMoE.
  *
  * Letters: N tokens, H hidden size, F hidden units, G parts.
  */

@@ -2,8 +2,8 @@
  * What each expert of a mixture is worth on text, for copying some more often than others (`planning/multiply.ts`).
  *
  * - `load`: how many tokens it serves. Weights are streamed.
- * - `gradient`: the squared norm of the gradient of the mean next-token cross entropy on its weights (gate, up, down). The
- *   mean is over all sequences. The model and the experts' gradients are held in memory as float32.
+ * - `gradient`: the squared norm of the gradient of the mean next-token cross entropy on its weights (gate, up, down).
+ *   The mean is over all sequences. The model and the experts' gradients are held in memory as float32.
  *
  * Letters: E experts, S tokens of a sequence.
  */

@@ -59,8 +59,8 @@ interface MeasuredRouter {
 }
 
 /**
- * The rows of a router that is made from prompts, of centroids, or in a split by activation. Throws like `promptRouter`,
- * `centroidRouter` and `activationSplit`.
+ * The rows of a router that is made from prompts, of centroids, or in a split by activation. Throws like
+ * `promptRouter`, `centroidRouter` and `activationSplit`.
  */
 export async function* measuredRouter(
   source: ModelSource,

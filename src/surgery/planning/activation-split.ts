@@ -1,12 +1,12 @@
 /**
- * Which hidden units of an FFN become which expert, by when they are active on text ("Analytical FFN-to-MoE Restructuring
- * via Activation Pattern Analysis", CMoE, arXiv 2502.04416, and the authors' code, JarvisPei/CMoE):
+ * Which hidden units of an FFN become which expert, by when they are active on text ("Analytical FFN-to-MoE
+ * Restructuring via Activation Pattern Analysis", CMoE, arXiv 2502.04416, and the authors' code, JarvisPei/CMoE):
  *
  * 1. A unit is active for a token if its activation is among the `mostActive` largest of the token's, by size.
  * 2. The S units that are active for the most tokens are the shared expert.
- * 3. Of the others, the G that are active most are the first centres of G clusters of equal size. Units go to clusters so
- *    that the sum of their distances to the centres is smallest (`balancedAssignment`). The distance of two units is the
- *    number of tokens for which one is active and the other is not.
+ * 3. Of the others, the G that are active most are the first centres of G clusters of equal size. Units go to clusters
+ *    so that the sum of their distances to the centres is smallest (`balancedAssignment`). The distance of two units is
+ *    the number of tokens for which one is active and the other is not.
  * 4. A cluster's representative is the unit nearest to the cluster's mean; the router row is made of its weights.
  *
  * Letters: F hidden units, N tokens, S units of the shared expert, G clusters.
@@ -123,7 +123,8 @@ function differing(bits: Uint32Array, a: number, b: number, words: number): numb
 function representative(group: readonly number[], { bits, tokens }: ActivityOf, words: number): number {
   const isActive = (unit: number, token: number): boolean =>
     (bits[unit * words + (token >> 5)]! & (1 << (token & 31))) !== 0;
-  // |1 - mean| where the unit is active and |0 - mean| elsewhere: up to a common sum, 1 - 2 mean over its active tokens.
+  // |1 - mean| where the unit is active and |0 - mean| elsewhere: up to a common sum, 1 - 2 mean over its active
+  // tokens.
   const distances = new Float64Array(group.length);
   for (let token = 0; token < tokens; token++) {
     const active = group.map((unit) => isActive(unit, token));

@@ -1,9 +1,9 @@
 /**
  * Balanced assignment: items go to clusters that each take equally many, at the smallest sum of costs. It is the
- * transportation problem, solved by successive shortest augmenting paths (Ahuja, Magnanti & Orlin 1993, "Network Flows",
- * section 9.7) on the clusters alone: an item that comes to a full cluster pushes another one on, along the path of
- * clusters that costs least. The sum is that of the assignment problem in which every cluster is there once for each of
- * its places (Jonker & Volgenant 1987), which would take the cube of the number of items.
+ * transportation problem, solved by successive shortest augmenting paths (Ahuja, Magnanti & Orlin 1993, "Network
+ * Flows", section 9.7) on the clusters alone: an item that comes to a full cluster pushes another one on, along the
+ * path of clusters that costs least. The sum is that of the assignment problem in which every cluster is there once for
+ * each of its places (Jonker & Volgenant 1987), which would take the cube of the number of items.
  *
  * Letters: N items, K clusters.
  */
@@ -32,7 +32,9 @@ export function balancedAssignment(costs: Float64Array, clusters: number): Int32
 
 /** For any two clusters, the item of the first that it costs least to move to the second. */
 class Moves {
-  /** A heap of [extra cost, item] for each pair of clusters; items that have left their cluster stay until they are met. */
+  /**
+   * A heap of [extra cost, item] for each pair of clusters; items that have left their cluster stay until they are met.
+   */
   private readonly heaps: Heap[];
 
   constructor(
@@ -113,8 +115,9 @@ class Heap {
 }
 
 /**
- * The clusters through which an item is taken in: it goes to the first, an item of the first to the second, and so on to
- * one with a free place. Extra costs may be negative, circles never are, because what is assigned already costs least.
+ * The clusters through which an item is taken in: it goes to the first, an item of the first to the second, and so on
+ * to one with a free place. Extra costs may be negative, circles never are, because what is assigned already costs
+ * least.
  */
 function cheapestPath(
   costs: Float64Array,

@@ -9,8 +9,8 @@
  * 2212.05055), with E = 1 and T < G a split without replication (MoEfication, Zhang et al. 2022, arXiv 2110.01786):
  * every part has a router row of its own.
  *
- * A shared expert either adds nothing, or takes the first S hidden units, which the routed experts then do not get. In a
- * split by activation the units are in an order that was measured (`activation-split.ts`).
+ * A shared expert either adds nothing, or takes the first S hidden units, which the routed experts then do not get. In
+ * a split by activation the units are in an order that was measured (`activation-split.ts`).
  */
 import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";

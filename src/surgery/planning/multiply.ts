@@ -11,9 +11,9 @@
  * - with sigmoid, renormalised: 1/m of its weight (what is added to the divisor counts 1/m as much);
  * - with sigmoid, not renormalised: its whole weight, so down is divided by m.
  *
- * Where experts are copied by their utility (`ExpertUtility`), each layer has m E experts all the same: the E it had, and
- * behind them (m - 1) E copies, most of those experts that are worth most. T is k then, as in the paper, so a token's
- * best expert may be chosen together with its own copy, and the function changes until training parts them.
+ * Where experts are copied by their utility (`ExpertUtility`), each layer has m E experts all the same: the E it had,
+ * and behind them (m - 1) E copies, most of those experts that are worth most. T is k then, as in the paper, so a
+ * token's best expert may be chosen together with its own copy, and the function changes until training parts them.
  *
  * Any other T changes the function, unless one expert was chosen and one is (k = T = 1). The factor on down is the one
  * that keeps the output of a constant router: k w / (T w') with the weights of equal logits before and after
@@ -37,8 +37,8 @@ export const utilities = ["load", "gradient"] as const;
 
 /**
  * What each expert is worth, measured on text (`surgery/calibration/expert-utility.ts`), and what follows from it.
- * `load`: how many tokens it serves. `gradient`: the squared norm of the loss's gradient on its weights, the measure that
- * the authors' code (amazon-science/expert-upcycling) calls gradient_squared.
+ * `load`: how many tokens it serves. `gradient`: the squared norm of the loss's gradient on its weights, the measure
+ * that the authors' code (amazon-science/expert-upcycling) calls gradient_squared.
  */
 export interface ExpertUtility {
   readonly by: (typeof utilities)[number];
@@ -145,8 +145,8 @@ function utilityOf({ values, by }: ExpertUtility, layer: number, experts: number
 
 /**
  * Which experts get the `count` additional places of a layer, one after the other: always the one of most utility that
- * has fewer than `mostDuplicates` of them, of equal ones the first. When all have as many, counting begins anew. This is
- * the greedy selection of the authors' code.
+ * has fewer than `mostDuplicates` of them, of equal ones the first. When all have as many, counting begins anew. This
+ * is the greedy selection of the authors' code.
  */
 export function duplicatesOf(utility: readonly number[], count: number): readonly number[] {
   const order = [...utility.keys()].sort((a, b) => at(utility, b) - at(utility, a) || a - b);
@@ -335,8 +335,8 @@ function expectation(
   const [fewest, most] = copyRange(origins);
   if (fewest !== most && !(after.topK === 1 && before.topK === 1 && plain))
     return approximate(
-      `experts are there ${fewest} to ${most} times, so the ${after.topK} that a token chooses hold some twice in the ` +
-        "place of others",
+      `experts are there ${fewest} to ${most} times, so the ${after.topK} that a token chooses hold some twice in ` +
+        "the place of others",
     );
   if (after.topK === copies * before.topK) {
     if (!plain)

@@ -84,8 +84,8 @@ export interface ExpertPrompts {
 /**
  * Router rows that are not plain normal deviates. `hidden`, `cheap_embed`: from the base's hidden states, or token
  * embeddings, of each copy's prompts (`surgery/calibration/prompt-router.ts`). `centroids`: from what each layer's FFN
- * reads on text (`surgery/calibration/centroid-router.ts`). `uniform_random`: from U(-1/sqrt(H), 1/sqrt(H)), the default
- * of `torch.nn.Linear`.
+ * reads on text (`surgery/calibration/centroid-router.ts`). `uniform_random`: from U(-1/sqrt(H), 1/sqrt(H)), the
+ * default of `torch.nn.Linear`.
  */
 export type RouterInit =
   | { readonly kind: "hidden" | "cheap_embed"; readonly prompts: readonly ExpertPrompts[] }

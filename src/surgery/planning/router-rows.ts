@@ -1,7 +1,7 @@
 /**
- * Router rows that are made from prompts or from inputs of FFNs, or drawn from a uniform distribution. They are no expression of the parents'
- * tensors, so a plan carries them as data: one matrix [E, H] for each layer with experts (E copies of the FFN, H the
- * model's hidden size).
+ * Router rows that are made from prompts or from inputs of FFNs, or drawn from a uniform distribution. They are no
+ * expression of the parents' tensors, so a plan carries them as data: one matrix [E, H] for each layer with experts (E
+ * copies of the FFN, H the model's hidden size).
  */
 import { inputError } from "../../base/errors.js";
 import { randomStream } from "../../base/random.js";
@@ -28,7 +28,9 @@ export type UnitOrders = readonly (Int32Array | null)[];
 /** The name of the list that says which hidden units of a layer's FFN come first. */
 export const unitList = (layer: number): string => `layers.${layer}.units`;
 
-/** The lists of a split by activation, as a plan carries them. Throws inputError for lists that do not fit the model. */
+/**
+ * The lists of a split by activation, as a plan carries them. Throws inputError for lists that do not fit the model.
+ */
 export function unitData(
   source: DecoderSpec,
   recipe: UpcycleRecipe,
@@ -53,8 +55,8 @@ export function unitData(
 }
 
 /**
- * The data of a plan, named like the router's slot. Without `rows` a router that is to be measured has none yet: such a plan
- * can be printed, not executed. Throws inputError for rows that do not fit the model.
+ * The data of a plan, named like the router's slot. Without `rows` a router that is to be measured has none yet: such a
+ * plan can be printed, not executed. Throws inputError for rows that do not fit the model.
  */
 export function routerData(
   source: DecoderSpec,

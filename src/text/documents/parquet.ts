@@ -61,8 +61,8 @@ export async function* readParquetText(path: string, field: string): AsyncGenera
 }
 
 /**
- * All columns of each row, as hyparquet gives them. Throws inputError for a file that is no Parquet, and for compression
- * that cannot be undone here.
+ * All columns of each row, as hyparquet gives them. Throws inputError for a file that is no Parquet, and for
+ * compression that cannot be undone here.
  */
 export async function* readParquetRows(path: string): AsyncGenerator<Readonly<Record<string, unknown>>> {
   const { parquetMetadataAsync, parquetReadObjects } = await import("hyparquet");

@@ -69,5 +69,5 @@ function plain(value: unknown, where: string): FieldValue {
   if (value instanceof Uint8Array) return decodeUtf8(value, where);
   if (Array.isArray(value)) return value.map((one) => plain(one, where));
   if (ArrayBuffer.isView(value)) return Array.from(value as unknown as ArrayLike<number | bigint>, Number);
-  return Object.fromEntries(Object.entries(value as object).map(([key, one]) => [key, plain(one, where)]));
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, plain(one, where)]));
 }

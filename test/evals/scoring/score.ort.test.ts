@@ -35,7 +35,7 @@ async function whole(model: TextModel, { tokens, scored }: Sequence): Promise<Sc
 async function expectScores(
   model: TextModel,
   samples: readonly (readonly Sequence[])[],
-  { rolling = false, isDone = (_: number): boolean => false } = {},
+  { rolling = false, isDone = () => false }: { rolling?: boolean; isDone?: (sample: number) => boolean } = {},
 ): Promise<number[]> {
   const found = new Map<number, readonly Score[]>();
   for await (const batch of scoreBatches(model, planScoring(samples, model.spec, { rolling }), isDone))
@@ -123,7 +123,8 @@ describe("log-likelihoods from one cache", () => {
     const controller = new AbortController();
     controller.abort();
     const plan = planScoring(withBlock(40), model.spec, { rolling: false });
-    for await (const _ of scoreBatches(model, plan, () => false, controller.signal)) expect.unreachable();
+    const { done } = await scoreBatches(model, plan, () => false, controller.signal).next();
+    expect(done).toBe(true);
     await model.close();
   });
 });
