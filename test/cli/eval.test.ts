@@ -44,7 +44,16 @@ interface Results {
 }
 
 const evaluate = async (out: string, ...args: readonly string[]): Promise<Results> =>
-  (await upcycleJson("eval", ...args, "--tasks", taskFile, "--out", join(root, out), "--threads", "1")) as unknown as Results;
+  (await upcycleJson(
+    "eval",
+    ...args,
+    "--tasks",
+    taskFile,
+    "--out",
+    join(root, out),
+    "--threads",
+    "1",
+  )) as unknown as Results;
 
 /** Samples as they were written, whenever that was. */
 const samplesOf = ({ models: [model] }: Results): string => readFileSync(model!.files.samples[0]!, "utf8");

@@ -131,7 +131,11 @@ describe("upcycle experts", () => {
 
   it.each([
     ["a dense model", () => [inDir("tiny")], /the model is dense: it has no experts/],
-    ["a text that is not there", () => [inDir("copies"), "--text", inDir("none.txt")], /none\.txt: cannot read text: no such file/],
+    [
+      "a text that is not there",
+      () => [inDir("copies"), "--text", inDir("none.txt")],
+      /none\.txt: cannot read text: no such file/,
+    ],
     [
       "a text that is too short",
       () => [inDir("copies"), "--sequence", "512"],

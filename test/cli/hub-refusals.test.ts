@@ -100,7 +100,11 @@ const merged = (base: string, expert: string): string[] => [
 
 describe("before any weights are downloaded", () => {
   it.each<readonly [string, readonly string[], string]>([
-    ["a recipe that does not divide the FFN", convert("hf://org/llama", "--recipe", "E4G7T7"), "is not divisible by G = 7"],
+    [
+      "a recipe that does not divide the FFN",
+      convert("hf://org/llama", "--recipe", "E4G7T7"),
+      "is not divisible by G = 7",
+    ],
     [
       "a target that cannot hold the model",
       convert("hf://org/qwen2", "--recipe", "E4G1T2", "--target", "mixtral"),

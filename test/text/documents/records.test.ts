@@ -13,7 +13,10 @@ async function all(path: string): Promise<DataRecord[]> {
   return records;
 }
 
-const records = [{ a: 1, b: { c: ["x", null] } }, { a: 2, b: null }];
+const records = [
+  { a: 1, b: { c: ["x", null] } },
+  { a: 2, b: null },
+];
 
 describe("files of records", () => {
   it("are JSON lines, packed or not, or a list over many lines", async () => {
@@ -22,7 +25,8 @@ describe("files of records", () => {
     writeFileSync(join(root, "a.json"), lines);
     writeFileSync(join(root, "b.json"), JSON.stringify(records, null, 2));
     writeFileSync(join(root, "c.json.gz"), gzipSync(lines));
-    for (const name of ["a.jsonl", "a.json", "b.json", "c.json.gz"]) expect(await all(join(root, name))).toEqual(records);
+    for (const name of ["a.jsonl", "a.json", "b.json", "c.json.gz"])
+      expect(await all(join(root, name))).toEqual(records);
   });
 
   it("are refused with the line that is wrong", async () => {
