@@ -90,7 +90,7 @@ export function expertsCommand(): Command {
     .action(execute);
   return withExample(
     withJson(withThreads(withDevice(command))),
-    "upcycle experts models/moe --text code.jsonl --text prose.txt --html experts.html",
+    "upcycle experts models/moe --text prose.txt --html page.html",
     "Of each text every other sequence is looked at; the others are held out, and what a change costs is measured on " +
       "them. Weights are streamed from disk: a model may be larger than memory.",
   );

@@ -75,7 +75,7 @@ describe("a wrong command line", () => {
     [
       ["convert", "x", "--expert-multiply", "2", "--drop", "0.5"],
       "--drop: does not go with --expert-multiply, which copies experts as they are; leave it out; --topk, " +
-        "--router-std and --seed do",
+        "--router-std, --multiply-by and --seed do",
     ],
     [
       ["convert", "x", "--recipe", "E8G1T2", "--topk", "2"],
