@@ -23,7 +23,7 @@ describe("completion in bash", () => {
   });
 
   it("offers a command's own options, and those that all have", async () => {
-    expect(await offered("convert", "--rout")).toEqual(["--router", "--router-std", "--router-dtype"]);
+    expect(await offered("convert", "--rout")).toEqual(["--router", "--router-init", "--router-std", "--router-dtype"]);
     expect(await offered("fit", "--")).toEqual(expect.arrayContaining(["--law", "--print-settings", "--json"]));
     expect(await offered("data", "--")).toEqual(expect.arrayContaining(["--tokenizer", "--print-settings"]));
   });
