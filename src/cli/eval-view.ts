@@ -24,7 +24,7 @@ const MOST_WARNINGS = 12;
 export async function taskList({ terminal, json }: CommandContext, folders?: readonly string[]): Promise<void> {
   const entries = await listTasks(folders);
   const rows = entries.map(({ keys }) => ({
-    name: typeof keys.group === "string" ? keys.group : typeof keys.task === "string" ? keys.task : "",
+    name: [keys.group, keys.task].find((one) => typeof one === "string") ?? "",
     kind: keys.group === undefined ? "task" : "group",
     tags: [keys.tag ?? []].flat(),
     type: keys.group === undefined ? (keys.output_type ?? "generate_until") : "",

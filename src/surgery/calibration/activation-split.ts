@@ -13,28 +13,19 @@
  */
 import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
-import type { Backend } from "../../engine/runtime/runtime.js";
 import { openStreamedModel } from "../../evals/streamed-model.js";
-import { openCheckpoint, type Checkpoint, type ModelSource } from "../../files/checkpoint/open.js";
+import { openCheckpoint, type Checkpoint } from "../../files/checkpoint/open.js";
 import { slotKey } from "../../model/tensors/slots.js";
 import { Activity, splitByActivity } from "../planning/activation-split.js";
 import { ffnOf } from "../planning/ffn-tensors.js";
 import { chosenLayers } from "../planning/layers.js";
-import { recipeName, type UpcycleRecipe } from "../planning/recipe.js";
+import { recipeName } from "../planning/recipe.js";
 import type { RouterRows, UnitOrders } from "../planning/router-rows.js";
-import { requireTokenizer } from "./centroid-router.js";
 import { requireFinite, sampledText, visitFfnInputs, type ReadText, type TextChoice } from "./ffn-inputs.js";
+import { requireTokenizer, type LayerWork } from "./layer-work.js";
 
 /** What to split, on which text, and what runs the model. */
-export interface SplitOptions extends TextChoice {
-  /** The dense model, with its tokenizer. */
-  readonly source: ModelSource;
-  readonly recipe: UpcycleRecipe;
-  readonly backend: Backend;
-  readonly threads: number;
-  readonly signal?: AbortSignal | undefined;
-  readonly onLayer?: ((done: number, total: number) => void) | undefined;
-}
+export type SplitOptions = LayerWork & TextChoice;
 
 /** How all FFNs are split. */
 export interface MeasuredSplit extends ReadText {

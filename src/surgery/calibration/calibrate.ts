@@ -8,27 +8,19 @@
  */
 import { at } from "../../base/at.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
-import type { Backend } from "../../engine/runtime/runtime.js";
 import { evaluateFloat32 } from "../planning/evaluate.js";
 import { planUpcycle } from "../planning/plan.js";
 import type { UpcycleRecipe } from "../planning/recipe.js";
 import { matricesOf, type RouterRows } from "../planning/router-rows.js";
-import type { ModelSource } from "../../files/checkpoint/model-source.js";
 import { openStreamedModel } from "../../evals/streamed-model.js";
 import { sampledText, visitFfnInputs, type ReadText, type TextChoice } from "./ffn-inputs.js";
 import { inTurn } from "./in-turn.js";
+import type { LayerWork } from "./layer-work.js";
 
 /** What to calibrate, and on which text. */
-export interface CalibrationOptions extends TextChoice {
-  /** The dense model. */
-  readonly source: ModelSource;
-  readonly recipe: UpcycleRecipe;
+export interface CalibrationOptions extends LayerWork, TextChoice {
   /** The rows of a router that is made from prompts. */
   readonly routerRows?: RouterRows | undefined;
-  readonly backend: Backend;
-  readonly threads: number;
-  readonly signal?: AbortSignal | undefined;
-  readonly onLayer?: ((done: number, total: number) => void) | undefined;
 }
 
 /** What was measured. */

@@ -5,31 +5,20 @@
  *
  * Letters: N tokens, H hidden size, E router rows.
  */
-import { join } from "node:path";
 import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { randomStream } from "../../base/random.js";
-import type { Backend } from "../../engine/runtime/runtime.js";
 import { openStreamedModel } from "../../evals/streamed-model.js";
-import { modelFolderOf, type ModelSource } from "../../files/checkpoint/model-source.js";
-import { exists } from "../../files/io/atomic.js";
 import { slotKey } from "../../model/tensors/slots.js";
 import { cluster, directionsOf, firstCentroids } from "../planning/clusters.js";
 import { chosenLayers } from "../planning/layers.js";
-import { recipeName, type UpcycleRecipe } from "../planning/recipe.js";
+import { recipeName } from "../planning/recipe.js";
 import { rowCountOf, type RouterRows } from "../planning/router-rows.js";
 import { requireFinite, sampledText, visitFfnInputs, type ReadText, type TextChoice } from "./ffn-inputs.js";
+import { requireTokenizer, type LayerWork } from "./layer-work.js";
 
 /** What to make a router from, and what runs the model. */
-export interface CentroidRouterOptions extends TextChoice {
-  /** The dense model, with its tokenizer. */
-  readonly source: ModelSource;
-  readonly recipe: UpcycleRecipe;
-  readonly backend: Backend;
-  readonly threads: number;
-  readonly signal?: AbortSignal | undefined;
-  readonly onLayer?: ((done: number, total: number) => void) | undefined;
-}
+export type CentroidRouterOptions = LayerWork & TextChoice;
 
 /** How one layer's inputs were clustered. */
 export interface LayerClusters {
@@ -93,16 +82,6 @@ export async function centroidRouter({
   } finally {
     await model.close();
   }
-}
-
-/** Throws inputError for a model that cannot read text; `what` says in words what the text is for. */
-export async function requireTokenizer(source: ModelSource, what: string): Promise<void> {
-  const dir = modelFolderOf(source);
-  if (await exists(join(dir, "tokenizer.json"))) return;
-  throw inputError(`${what}, but the model has no tokenizer.json`, {
-    where: dir,
-    hint: "put its tokenizer beside it",
-  });
 }
 
 /** Throws inputError for fewer tokens than there are to be clusters. */

@@ -17,9 +17,9 @@ import { trainProgram } from "../../graph/programs/programs.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { slotsOf } from "../../model/tensors/slots.js";
 import type { ExpertUtility } from "../planning/multiply.js";
-import { requireTokenizer } from "./centroid-router.js";
 import { sampledText, visitFfnInputs, type ReadText, type TextChoice } from "./ffn-inputs.js";
 import { inTurn } from "./in-turn.js";
+import { requireTokenizer } from "./layer-work.js";
 
 /** What to measure, on which text, and what runs the model. */
 export interface UtilityOptions extends TextChoice {

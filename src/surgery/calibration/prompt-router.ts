@@ -11,31 +11,22 @@
  * Those of the negative prompts are subtracted from those of the positive ones, and the difference is brought to length
  * 1. Every prompt begins with the BOS token, if the tokenizer has one. Letters: E experts, H hidden size.
  */
-import { join } from "node:path";
 import { at, entryOf } from "../../base/at.js";
 import { inputError, stopError } from "../../base/errors.js";
 import { modelFolderOf } from "../../files/checkpoint/model-source.js";
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../../files/checkpoint/open.js";
-import { exists } from "../../files/io/atomic.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { Backend } from "../../engine/runtime/runtime.js";
-import { promptsOf, recipeName, type ExpertPrompts, type UpcycleRecipe } from "../planning/recipe.js";
+import { promptsOf, recipeName, type ExpertPrompts } from "../planning/recipe.js";
 import type { RouterRows } from "../planning/router-rows.js";
 import { withTokenizer, type TextTokenizer } from "../../text/tokenizer/load.js";
 import { requireFiniteWeights } from "../../evals/finite-weights.js";
 import { openStreamedModel, throughLayer } from "../../evals/streamed-model.js";
 import { inTurn } from "./in-turn.js";
+import { requireTokenizer, type LayerWork } from "./layer-work.js";
 
 /** What to make a router from, and what runs the model. */
-export interface PromptRouterOptions {
-  /** The base's folder, with its tokenizer. */
-  readonly source: ModelSource;
-  readonly recipe: UpcycleRecipe;
-  readonly backend: Backend;
-  readonly threads: number;
-  readonly signal?: AbortSignal | undefined;
-  readonly onLayer?: ((done: number, total: number) => void) | undefined;
-}
+export type PromptRouterOptions = LayerWork;
 
 /** A router that was made from prompts. */
 export interface PromptRouter {
@@ -69,12 +60,11 @@ export async function promptRouter({
   const { kind } = routerInit;
   const shared = recipe.sharedParent?.prompts ?? null;
   const prompts = shared === null ? ofCopies : [...ofCopies, shared];
-  if (!(await exists(join(dir, "tokenizer.json")))) {
-    throw inputError(`the router is to be made from prompts (${kind}), but the model has no tokenizer.json`, {
-      where: dir,
-      hint: "put its tokenizer beside it, or use a drawn router (gate_mode: random)",
-    });
-  }
+  await requireTokenizer(
+    source,
+    `the router is to be made from prompts (${kind})`,
+    "put its tokenizer beside it, or use a drawn router (gate_mode: random)",
+  );
   const encoded = await withTokenizer(dir, { signal }, (tokenizer) =>
     encodePrompts(tokenizer, dir, prompts, recipe.expansion),
   );

@@ -5,22 +5,12 @@
 import type { DecoderSpec } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { attentionOf, readBase, refuse, requireAttention, requireKeys, uniformDense } from "./common.js";
-import { learntPositions, requireSquareHeads } from "./learnt.js";
+import { gptDefaults, learntPositions, requireSquareHeads } from "./learnt.js";
 import type { ConfigReader } from "./reader.js";
 
 const defaults: Defaults = {
-  kvHeads: "heads",
-  headDim: "derived",
+  ...gptDefaults,
   maxPositions: 2048,
-  normEps: 1e-5,
-  normKey: "layer_norm_epsilon",
-  norm: { kind: "layer", weight: "scale", bias: true },
-  activation: "geluTanh",
-  activationKeys: ["activation_function"],
-  ropeTheta: null,
-  bos: 50_256,
-  eos: 50_256,
-  tiedHead: true,
   names: { num_attention_heads: "num_heads", num_hidden_layers: "num_layers" },
 };
 

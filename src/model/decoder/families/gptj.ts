@@ -5,30 +5,11 @@
 import type { DecoderSpec, Family, Rope } from "../types.js";
 import type { Defaults, Dialect } from "./common.js";
 import { denseSpec, readBase, refuse, requireAttention, requireKeys, uniformDense } from "./common.js";
-import { requireSquareHeads } from "./learnt.js";
+import { gptDefaults, requireSquareHeads } from "./learnt.js";
 import type { ConfigReader } from "./reader.js";
 
 /** What the class assumes. */
-export const gptjDefaults: Defaults = {
-  kvHeads: "heads",
-  headDim: "derived",
-  maxPositions: 2048,
-  normEps: 1e-5,
-  normKey: "layer_norm_epsilon",
-  norm: { kind: "layer", weight: "scale", bias: true },
-  activation: "geluTanh",
-  activationKeys: ["activation_function"],
-  ropeTheta: null,
-  bos: 50_256,
-  eos: 50_256,
-  names: {
-    hidden_size: "n_embd",
-    num_attention_heads: "n_head",
-    num_hidden_layers: "n_layer",
-    max_position_embeddings: "n_positions",
-    intermediate_size: "n_inner",
-  },
-};
+export const gptjDefaults: Defaults = { ...gptDefaults, maxPositions: 2048, tiedHead: false };
 
 /** `create_sinusoidal_positions` */
 const THETA = 10_000;

@@ -1,4 +1,4 @@
-/** What families with learnt positions have in common: no rope, heads that together are as wide as the model. */
+/** What GPT-2 and its kin have in common: keys of their own, heads that together are as wide as the model. */
 import type { AttentionSpec, DecoderSpec, DenseFfn } from "../types.js";
 import type { Common, Defaults } from "./common.js";
 import { attentionOf, refuse, requireAttention, uniformDense } from "./common.js";
@@ -32,7 +32,7 @@ export function learntPositions(
   return { ...common, learnedPositions: true, attn, layers, auxLossCoef: 0 };
 }
 
-/** What the classes of GPT-2 and GPT-BigCode take for absent keys, and how they spell the usual ones. */
+/** What the classes of GPT-2 and its kin take for absent keys, and how they spell the usual ones. */
 export const gptDefaults: Defaults = {
   kvHeads: "heads",
   headDim: "derived",
