@@ -25,6 +25,19 @@ export interface Decoding {
    * Continues each row with one token; null where a row has ended. Once the signal is aborted, logits are of no use.
    */
   next(ids: readonly (number | null)[]): Promise<Decoding>;
+  /**
+   * Continues each row with one token, and with the likeliest one behind it, and so on: up to `most` of these, at least
+   * one. Null where the model gives its logits alone, or has no room: then `next` is left. The logits of what comes of it
+   * are of no use.
+   */
+  nextLikeliest(ids: readonly (number | null)[], most: number): Promise<Likeliest | null>;
+}
+
+/** Texts that have grown by their likeliest tokens. */
+export interface Likeliest {
+  /** Tokens of each row [B], by step; the last of them is not part of the text yet. All can be chosen by `argmax`. */
+  readonly steps: readonly (readonly number[])[];
+  readonly after: Decoding;
 }
 
 /** Prompt tokens computed at once in each row: scores grow with their square. */
@@ -130,6 +143,39 @@ function decodingOf(
   return {
     logits,
     timings,
+    async nextLikeliest(ids, most) {
+      const { likeliest } = model;
+      const lengths = Int32Array.from(texts, ({ length }) => length);
+      const left = Math.min(room.capacity, model.spec.maxPositions) - Math.max(...lengths);
+      const rows = ids.filter((id) => id !== null).length;
+      const steps = Math.min(left, stepsFor(timings, rows, most));
+      if (likeliest === undefined || steps < 1 || signal?.aborted === true) return null;
+      const found = await likeliest(
+        { batch: texts.length, tokens: 1, ...room },
+        {
+          ids: Int32Array.from(ids, (id) => id ?? 0),
+          lengths,
+          counts: Int32Array.from(ids, (id) => (id === null ? 0 : 1)),
+          capacity: room.capacity,
+        },
+        steps,
+      );
+      const lines = Array.from({ length: steps }, (_, step) =>
+        Array.from(found.ids.subarray(step * texts.length, (step + 1) * texts.length)),
+      );
+      // What cannot be chosen is asked for again, for the error that says why.
+      const usable = lines.findIndex((line) => line.some((id, row) => id < 0 && ids[row] !== null));
+      const kept = usable < 0 ? lines : lines.slice(0, usable);
+      if (kept.length === 0) return null;
+      for (const [row, id] of ids.entries())
+        if (id !== null) at(texts, row).push(id, ...kept.slice(0, -1).map((line) => at(line, row)));
+      const after = decodingOf(model, texts, room, logits, signal, {
+        ...timings,
+        newTokens: timings.newTokens + rows * kept.length,
+        newMs: timings.newMs + found.ms,
+      });
+      return { steps: kept, after };
+    },
     async next(ids) {
       const lengths = Int32Array.from(texts, ({ length }) => length);
       for (const [row, id] of ids.entries()) if (id !== null) at(texts, row).push(id);
@@ -156,6 +202,16 @@ function decodingOf(
       });
     },
   };
+}
+
+/** Steps that are asked for at once at most, and the milliseconds that they should take together. */
+const MOST_STEPS = 32;
+const WAIT = 30;
+
+/** Steps that take about as long as a reader may wait, by how long tokens have taken so far. */
+function stepsFor({ newTokens, newMs }: Timings, rows: number, most: number): number {
+  const each = newTokens === 0 ? WAIT / 4 : (newMs / newTokens) * rows;
+  return Math.max(1, Math.min(most, MOST_STEPS, Math.floor(WAIT / Math.max(each, 1e-3))));
 }
 
 const hasLongRope = ({ layers }: DecoderSpec): boolean => layers.some(({ rope }) => rope?.scaling.kind === "longrope");

@@ -16,7 +16,7 @@ import {
   type LogitsProgram,
 } from "../graph/programs/programs.js";
 import type { CachedShape } from "../graph/nn/cached.js";
-import type { Backend, Extended, ExtendFeeds } from "../engine/runtime/runtime.js";
+import type { Backend, Extended, ExtendFeeds, LikelyTokens } from "../engine/runtime/runtime.js";
 import { slotsOf } from "../model/tensors/slots.js";
 import { watchedWeights } from "./finite-weights.js";
 
@@ -42,6 +42,8 @@ export interface RunnableModel {
 export interface TextModel extends RunnableModel {
   /** New tokens behind the model's one cache of keys and values; see `ForwardRuntime.extend`. */
   extend(shape: CachedShape, feeds: ExtendFeeds): Promise<Extended>;
+  /** So many likeliest tokens of each row, one behind the other; see `ForwardRuntime.likeliest`. */
+  readonly likeliest?: ((shape: CachedShape, feeds: ExtendFeeds, steps: number) => Promise<LikelyTokens>) | undefined;
   /** Makes the cache's one row so many equal ones; see `ForwardRuntime.repeatCache`. */
   readonly repeatCache?: ((rows: number) => Promise<void>) | undefined;
   /** Mean loss in nats over the targets that are not negative, ids and targets [B*S]. */
@@ -70,6 +72,12 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
     }
     const programs = new Map<string, LogitsProgram>();
     const extensions = new Map<string, ExtendProgram>();
+    const extension = (shape: CachedShape, chosen: number): { name: string; program: ExtendProgram } => {
+      const name = `extend ${shape.batch}x${shape.tokens}x${shape.capacity}x${shape.positions}x${chosen}`;
+      const program = extensions.get(name) ?? extendProgram(spec, shape, chosen);
+      extensions.set(name, program);
+      return { name, program };
+    };
     return {
       dir,
       spec,
@@ -84,12 +92,17 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
       },
       extend(shape, feeds) {
         requireIds(feeds.ids, spec.vocab, dir);
-        const chosen = feeds.rows?.length ?? shape.batch;
-        const name = `extend ${shape.batch}x${shape.tokens}x${shape.capacity}x${shape.positions}x${chosen}`;
-        const program = extensions.get(name) ?? extendProgram(spec, shape, chosen);
-        extensions.set(name, program);
+        const { name, program } = extension(shape, feeds.rows?.length ?? shape.batch);
         return runtime.extend(name, program, feeds);
       },
+      likeliest:
+        runtime.likeliest === undefined
+          ? undefined
+          : (shape, feeds, steps) => {
+              requireIds(feeds.ids, spec.vocab, dir);
+              const { name, program } = extension(shape, shape.batch);
+              return runtime.likeliest!(name, program, feeds, steps);
+            },
       repeatCache: runtime.repeatCache === undefined ? undefined : (rows) => runtime.repeatCache!(rows),
       async loss(ids, targets, { batch, sequence }) {
         requireIds(ids, spec.vocab, dir);

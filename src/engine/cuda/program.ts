@@ -23,6 +23,8 @@ export interface Bindings {
   readonly outputs: readonly Address[];
   /** Inputs as bfloat16, by their place among the inputs, where the list reads them so. */
   readonly halves?: ReadonlyMap<number, Address>;
+  /** The cache of keys and values, see `CacheLayout`. */
+  readonly cache?: readonly Address[];
   /** Memory of a program on the same stream that this one may use, too, where it is large enough. */
   readonly arena?: DeviceMemory | undefined;
 }
@@ -128,6 +130,8 @@ export class DeviceProgram implements Disposable {
         return at(this.bindings.inputs, home.index);
       case "output":
         return at(this.bindings.outputs, home.index);
+      case "cache":
+        return at(this.bindings.cache ?? [], home.index);
       case "half":
         return entryOf(this.bindings.halves ?? new Map<number, Address>(), home.index);
     }

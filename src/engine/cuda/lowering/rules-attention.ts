@@ -368,17 +368,20 @@ export function lowerCachedAttention(c: Context, node: NodeOf<"cachedAttention">
   checkHeads(attrs);
   const [q, k, v, pastK, pastV, lengths, sinks] = node.in;
   const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity, scale, window, softcap } = attrs;
+  const real = c.options.cache === undefined ? c.realOf(q, k, v) : c.cacheStorage;
   c.kernel({
     module: "attention",
     kernel: "cachedAttention",
+    real,
     grid: [sequence, heads, batch],
     block: CACHED_WARPS * LANES,
     shared: 4 * (headDim + CACHED_WARPS * (valueDim + 2)),
     flops: 2 * batch * sequence * heads * (capacity + sequence) * (headDim + valueDim),
     arguments: [
-      ...[q, k, v, pastK, pastV, lengths].map((id) => reads(c.of(id))),
+      ...[q, k, v, pastK, pastV].map((id) => reads(c.as(id, real))),
+      reads(c.of(lengths)),
       orNull(c, sinks ?? null),
-      writes(c.define(node.out[0])),
+      writes(c.define(node.out[0], real)),
       ...[sequence, heads, kvHeads, headDim, valueDim, capacity].map(int),
       float(scale),
       int(window ?? 0),

@@ -14,8 +14,8 @@ export function lowerEmbedding(c: Context, node: NodeOf<"embedding">): void {
   const [table, ids] = node.in;
   const [rows, size] = matrixSizes(typeOf(c.graph, node.out[0]));
   const real = c.realOf(table);
-  // A parameter is read in float32; rows of what a node has made are copied.
-  const made = c.storageOf(table) !== null;
+  // A parameter is read in float32, unless bfloat16 is all there is of it; rows of what a node has made are copied.
+  const made = c.storageOf(table) !== null || (real === "bf16" && c.isKeptHalf(table));
   c.kernel({
     module: "tokens",
     kernel: made ? "gatherRows" : "embedding",
