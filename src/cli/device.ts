@@ -31,7 +31,7 @@ export interface DeviceFlags {
   readonly device?: DeviceChoice;
 }
 
-/** Of commands that train. */
+/** Of commands that train, or run a model as it is. */
 export interface PrecisionFlags extends DeviceFlags {
   readonly precision?: Precision;
 }
@@ -42,7 +42,7 @@ const precisions = ["float32", "tf32", "bf16"] as const satisfies readonly Preci
 export function withPrecision(command: Command): Command {
   return withDevice(command).option(
     "--precision <name>",
-    "of training on a GPU: bf16 (weights and sums in float32), tf32 or float32 (default: float32)",
+    "on a GPU: float32, tf32, or bf16 (what a training updates, and all sums, in float32) (default: float32)",
     oneOf("--precision", precisions),
   );
 }
@@ -88,7 +88,7 @@ function onCpu(precision: Precision | undefined): Backend {
   if (precision !== undefined && precision !== "float32")
     throw inputError(`the CPU computes in float32, not in ${precision}`, {
       where: "--precision",
-      hint: "leave it out, or train on a GPU: upcycle doctor says what there is",
+      hint: "leave it out, or compute on a GPU: upcycle doctor says what there is",
     });
   return onnxruntimeBackend;
 }

@@ -40,10 +40,14 @@ export interface Likeliest {
   readonly after: Decoding;
 }
 
-/** Prompt tokens computed at once in each row: scores grow with their square. */
+/** Prompt tokens computed at once in each row where scores grow with their square. */
 const PIECE = 512;
-/** Lengths are rounded up, so that few graphs are compiled. */
+/** Lengths are rounded up, so that few graphs are compiled: to this, and long ones to an eighth of their size. */
 const STEP = 32;
+const roundedLength = (tokens: number): number => {
+  const step = Math.max(STEP, 2 ** Math.floor(Math.log2(tokens)) / 8);
+  return Math.ceil(tokens / step) * step;
+};
 const SMALLEST_CACHE = 64;
 
 /**
@@ -105,12 +109,13 @@ async function readAll(
   const batch = texts.length;
   const longest = Math.max(...texts.map(({ length }) => length));
   const room = roomFor(spec, needed);
-  const logits = new Float32Array(batch * spec.vocab);
+  const piece = Math.max(PIECE, Math.floor((model.tokensAtOnce ?? 0) / batch / STEP) * STEP);
+  let logits: Float32Array = new Float32Array();
   let ms = 0;
   // Pieces are as long as the cache at most, so that its place for padding is never written beyond.
-  for (let first = 0; first < longest && signal?.aborted !== true; first += PIECE) {
+  for (let first = 0; first < longest && signal?.aborted !== true; first += piece) {
     const left = longest - first;
-    const tokens = Math.min(PIECE, room.capacity, Math.ceil(left / STEP) * STEP);
+    const tokens = Math.min(piece, room.capacity, roundedLength(left));
     const counts = Int32Array.from(texts, ({ length }) => Math.min(tokens, Math.max(0, length - first)));
     const ids = new Int32Array(batch * tokens);
     texts.forEach((text, row) => ids.set(text.slice(first, first + at(counts, row)), row * tokens));
@@ -124,6 +129,10 @@ async function readAll(
       },
     );
     ms += extended.ms;
+    if (first === 0) {
+      ({ logits } = extended);
+      continue;
+    }
     counts.forEach((count, row) => {
       const start = row * spec.vocab;
       if (count > 0) logits.set(extended.logits.subarray(start, start + spec.vocab), start);

@@ -42,6 +42,8 @@ export interface RunnableModel {
 export interface TextModel extends RunnableModel {
   /** New tokens behind the model's one cache of keys and values; see `ForwardRuntime.extend`. */
   extend(shape: CachedShape, feeds: ExtendFeeds): Promise<Extended>;
+  /** Tokens of all rows that are best read at once; see `ForwardRuntime.tokensAtOnce`. */
+  readonly tokensAtOnce?: number | undefined;
   /** So many likeliest tokens of each row, one behind the other; see `ForwardRuntime.likeliest`. */
   readonly likeliest?: ((shape: CachedShape, feeds: ExtendFeeds, steps: number) => Promise<LikelyTokens>) | undefined;
   /** Makes the cache's one row so many equal ones; see `ForwardRuntime.repeatCache`. */
@@ -95,6 +97,7 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
         const { name, program } = extension(shape, feeds.rows?.length ?? shape.batch);
         return runtime.extend(name, program, feeds);
       },
+      tokensAtOnce: runtime.tokensAtOnce,
       likeliest:
         runtime.likeliest === undefined
           ? undefined

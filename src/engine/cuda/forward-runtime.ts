@@ -56,6 +56,8 @@ interface Binding {
 
 /** Place of the lengths among the inputs of a program with a past. */
 const LENGTHS_INPUT = 2;
+/** Attention keeps no scores, so a prompt is read as a whole as long as its activations have room. */
+const TOKENS_AT_ONCE = 1 << 16;
 /** Steps that are asked for at once at most. */
 const MOST_STEPS = 64;
 
@@ -117,6 +119,7 @@ class Feeds implements Disposable {
 
 /** Forward graphs over one set of weights on a GPU. */
 export class CudaForwardRuntime implements ForwardRuntime {
+  readonly tokensAtOnce = TOKENS_AT_ONCE;
   private readonly weights: ForwardWeights;
   private readonly programs = new Map<string, Opened>();
   private readonly extensions = new Map<string, Extension>();

@@ -167,6 +167,8 @@ export interface LikelyTokens {
 
 /** Forward graphs over one set of weights, which the runtime owns. */
 export interface ForwardRuntime {
+  /** Tokens of all rows that are best read at once; left out where reading many at once costs more for each. */
+  readonly tokensAtOnce?: number;
   /** Sets a weight, by slot key. */
   write(key: string, data: Float32Array): Promise<void>;
   /** Programs are compiled once per `name`. Returns the program's single output. */

@@ -91,6 +91,8 @@ export interface KernelLaunch {
   /** Bytes of dynamic shared memory. */
   readonly shared: number;
   readonly arguments: readonly Argument[];
+  /** The kernel may begin while the launch before it is at work: it waits by itself before it reads or writes anything. */
+  readonly overlaps?: boolean;
   /** Bytes that have to pass through memory at least, and floating-point operations. */
   readonly bytes: number;
   readonly flops: number;
