@@ -74,11 +74,10 @@ const promptsOf = (vocab, batch) =>
 
 /** One round on a GPU: milliseconds of the prompt and of what follows, as a caller sees them; and the tokens. */
 async function roundOnGpu(model, prompts) {
-  const { vocab } = model.spec;
   let start = performance.now();
-  let decoding = await startDecoding(model, prompts, fresh);
+  let decoding = await startDecoding(model, prompts, fresh, undefined, true);
   const promptMs = performance.now() - start;
-  const texts = [prompts.map((_, row) => argmax(decoding.logits.subarray(row * vocab, (row + 1) * vocab)))];
+  const texts = [decoding.likely];
   start = performance.now();
   while (texts.length < fresh) {
     const found = await decoding.nextLikeliest(texts.at(-1), fresh - texts.length);

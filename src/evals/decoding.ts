@@ -20,6 +20,8 @@ export interface Timings {
 export interface Decoding {
   /** Logits [B, V] of each row's next token; only rows that had a token in `next`, or in the prompts, are of use. */
   readonly logits: Float32Array;
+  /** The likeliest token of each row [B] in place of logits, where these were asked for and the model could choose them. */
+  readonly likely: readonly number[] | null;
   readonly timings: Timings;
   /**
    * Continues each row with one token; null where a row has ended. Once the signal is aborted, logits are of no use.
@@ -53,7 +55,7 @@ const SMALLEST_CACHE = 64;
 /**
  * Reads the prompts, all rows side by side; shorter ones are filled up behind their end, where causal attention never
  * sees it. A row may have no token. No text may come to more tokens than the model has positions. `expected` is how
- * many new tokens the cache gets room for at the start. Only one decoding may run at a time, because the model has one
+ * many new tokens the cache gets room for at the start. With `likeliest`, only the likeliest tokens are wanted. Only one decoding may run at a time, because the model has one
  * cache. Once `signal` is aborted, what has not been read of the prompts is left, and logits
  * are of no use.
  */
@@ -62,18 +64,21 @@ export async function startDecoding(
   prompts: readonly (readonly number[])[],
   expected: number,
   signal?: AbortSignal,
+  likeliest = false,
 ): Promise<Decoding> {
   const texts = prompts.map((prompt) => [...prompt]);
   const longest = Math.max(...texts.map(({ length }) => length));
-  const { logits, room, ms } = await readAll(
-    model,
-    texts,
-    Math.min(longest + expected, model.spec.maxPositions),
-    signal,
-  );
+  const needed = Math.min(longest + expected, model.spec.maxPositions);
+  const read = await readAll(model, texts, needed, signal, likeliest && model.likeliest !== undefined);
+  // What cannot be chosen is asked for again, for the error that says why.
+  const unusable = read.likely?.some((id, row) => id < 0 && at(texts, row).length > 0) === true;
+  const { likely, logits, room, ms } = unusable ? await readAll(model, texts, needed, signal) : read;
   const promptTokens = texts.reduce((sum, { length }) => sum + length, 0);
-  return decodingOf(model, texts, room, logits, signal, { promptTokens, promptMs: ms, newTokens: 0, newMs: 0 });
+  return decodingOf(model, texts, room, { logits, likely }, signal, { promptTokens, promptMs: ms, newTokens: 0, newMs: 0 });
 }
+
+/** What a model says behind the texts: see `Decoding`. */
+type Answers = Pick<Decoding, "logits" | "likely">;
 
 /** Sizes of the cache and of the tables of positions. */
 interface Room {
@@ -104,12 +109,14 @@ async function readAll(
   texts: readonly (readonly number[])[],
   needed: number,
   signal: AbortSignal | undefined,
-): Promise<{ logits: Float32Array; room: Room; ms: number }> {
+  likeliest = false,
+): Promise<Answers & { readonly room: Room; readonly ms: number }> {
   const { spec } = model;
   const batch = texts.length;
   const longest = Math.max(...texts.map(({ length }) => length));
   const room = roomFor(spec, needed);
   const piece = Math.max(PIECE, Math.floor((model.tokensAtOnce ?? 0) / batch / STEP) * STEP);
+  const likely = likeliest ? texts.map(() => -1) : null;
   let logits: Float32Array = new Float32Array();
   let ms = 0;
   // Pieces are as long as the cache at most, so that its place for padding is never written beyond.
@@ -119,15 +126,16 @@ async function readAll(
     const counts = Int32Array.from(texts, ({ length }) => Math.min(tokens, Math.max(0, length - first)));
     const ids = new Int32Array(batch * tokens);
     texts.forEach((text, row) => ids.set(text.slice(first, first + at(counts, row)), row * tokens));
-    const extended = await model.extend(
-      { batch, tokens, capacity: first === 0 ? 0 : room.capacity, positions: room.positions },
-      {
-        ids,
-        counts,
-        lengths: Int32Array.from(texts, ({ length }) => Math.min(first, length)),
-        capacity: room.capacity,
-      },
-    );
+    const shape = { batch, tokens, capacity: first === 0 ? 0 : room.capacity, positions: room.positions };
+    const lengths = Int32Array.from(texts, ({ length }) => Math.min(first, length));
+    const feeds = { ids, counts, lengths, capacity: room.capacity };
+    if (likely !== null && model.likeliest !== undefined) {
+      const found = await model.likeliest(shape, feeds, 1);
+      ms += found.ms;
+      for (const [row, count] of counts.entries()) if (count > 0) likely[row] = at(found.ids, row);
+      continue;
+    }
+    const extended = await model.extend(shape, feeds);
     ms += extended.ms;
     if (first === 0) {
       ({ logits } = extended);
@@ -138,19 +146,19 @@ async function readAll(
       if (count > 0) logits.set(extended.logits.subarray(start, start + spec.vocab), start);
     });
   }
-  return { logits, room, ms };
+  return { logits, likely, room, ms };
 }
 
 function decodingOf(
   model: TextModel,
   texts: readonly number[][],
   room: Room,
-  logits: Float32Array,
+  answers: Answers,
   signal: AbortSignal | undefined,
   timings: Timings,
 ): Decoding {
   return {
-    logits,
+    ...answers,
     timings,
     async nextLikeliest(ids, most) {
       const { likeliest } = model;
@@ -178,7 +186,7 @@ function decodingOf(
       if (kept.length === 0) return null;
       for (const [row, id] of ids.entries())
         if (id !== null) at(texts, row).push(id, ...kept.slice(0, -1).map((line) => at(line, row)));
-      const after = decodingOf(model, texts, room, logits, signal, {
+      const after = decodingOf(model, texts, room, { logits: new Float32Array(), likely: null }, signal, {
         ...timings,
         newTokens: timings.newTokens + rows * kept.length,
         newMs: timings.newMs + found.ms,
@@ -204,7 +212,7 @@ function decodingOf(
                 capacity: grown.capacity,
               },
             );
-      return decodingOf(model, texts, grown, extended.logits, signal, {
+      return decodingOf(model, texts, grown, { logits: extended.logits, likely: null }, signal, {
         ...timings,
         newTokens: timings.newTokens + added,
         newMs: timings.newMs + extended.ms,

@@ -75,21 +75,22 @@ export async function* generateBatch(
     for (const [row, { text, stream }] of rows.entries()) {
       if (stopped()) return;
       if (!open.has(row)) continue;
+      const uniform = stream.uniformAt(i);
       let next = likeliest?.[row];
       if (next === undefined) {
-        let logits: Float32Array;
-        if (text.length > maxPositions) logits = await slidingLogits(model, text);
+        if (text.length > maxPositions) next = sampleToken(await slidingLogits(model, text), settings, uniform);
         else {
           decoding ??= await startDecoding(
             model,
             rows.map(({ text: tokens }) => (tokens.length > maxPositions ? [] : tokens)),
             Math.min(maxNewTokens, EXPECTED_TOKENS),
             signal,
+            settings.temperature === 0,
           );
           if (stopped()) return;
-          logits = decoding.logits.subarray(row * vocab, (row + 1) * vocab);
+          const logits = decoding.logits.subarray(row * vocab, (row + 1) * vocab);
+          next = decoding.likely?.[row] ?? sampleToken(logits, settings, uniform);
         }
-        next = sampleToken(logits, settings, stream.uniformAt(i));
       }
       if (decoding !== undefined) settings.onTimings?.(decoding.timings);
       if (stop.includes(next)) {

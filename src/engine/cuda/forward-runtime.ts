@@ -245,7 +245,7 @@ export class CudaForwardRuntime implements ForwardRuntime {
 
   likeliest(name: string, program: ExtendProgram, feeds: ExtendFeeds, steps: number): Promise<LikelyTokens> {
     const { batch, tokens } = program.shape;
-    if (tokens !== 1 || steps > MOST_STEPS) throw new Error(`${tokens} tokens, ${steps} steps at once`);
+    if (steps > (tokens === 1 ? MOST_STEPS : 1)) throw new Error(`${tokens} tokens, ${steps} steps at once`);
     return this.turns.next(async () => {
       const opened = await this.ready(name, program, feeds);
       const greedy = (opened.greedy ??= await this.greedyOf(opened, program));
@@ -295,8 +295,11 @@ export class CudaForwardRuntime implements ForwardRuntime {
     const { batch, positions } = shape;
     const vocab = elements(typeOf(graph, at(graph.outputs, 0)).shape) / batch;
     const [chosen, line] = [device.allocate(4 * MOST_STEPS * batch, "tokens"), device.allocate(4, "tokens")];
-    // Ids, positions, lengths and rows, which the graph reads; lengths of both, and counts.
-    const state = [0, 1, 4, 5].map((place) => at(feeds.addresses, place));
+    // Ids, positions, lengths and rows, which the graph reads; lengths of both, and counts. Only steps go on from there.
+    const unused = device.allocate(4 * batch, "tokens");
+    stream.clear(unused.address, unused.bytes);
+    const goesOn = shape.tokens === 1 && shape.capacity > 0;
+    const state = [0, 1, 4, 5].map((place) => (goesOn ? at(feeds.addresses, place) : unused.address));
     const list = bestList({ batch, vocab, positions, steps: MOST_STEPS });
     const best = await DeviceProgram.open(stream, list, {
       inputs: [at(results, 0).address, chosen.address, line.address, ...state],
@@ -306,7 +309,7 @@ export class CudaForwardRuntime implements ForwardRuntime {
       program.issue();
       best.issue();
     });
-    return { step, chosen, line, [Symbol.dispose]: () => disposeAll([step, best, chosen, line]) };
+    return { step, chosen, line, [Symbol.dispose]: () => disposeAll([step, best, chosen, line, unused]) };
   }
 
   /** The cache that a program runs behind: see `cacheFor` in engine/runtime/cache.ts. */

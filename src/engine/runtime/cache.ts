@@ -81,10 +81,9 @@ export function extendInputs(
 ): Int32Array[] {
   if (counts.some((count, row) => at(lengths, row) + count > room))
     throw new Error(`the cache has room for ${room} keys`);
-  const positions = Int32Array.from(ids, (_, i) => {
-    const past = at(lengths, Math.floor(i / tokens));
-    return Math.min(past + (i % tokens), most - 1);
-  });
+  const positions = new Int32Array(ids.length);
+  for (const [row, past] of lengths.entries())
+    for (let token = 0; token < tokens; token++) positions[row * tokens + token] = Math.min(past + token, most - 1);
   const rows = chosen ?? Int32Array.from(counts, (count, row) => row * tokens + Math.max(0, count - 1));
   return [ids, positions, ...(capacity === 0 ? [] : [lengths]), rows];
 }

