@@ -1,5 +1,5 @@
 /** Attention (see attention.cu). N = B batch x S sequence tokens, D size of a head, V size of a value head. */
-import { attentionExtras, type AttentionAttrs, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
+import { attentionExtras, type AttentionAttrs, type Node, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
 import {
   EIGHT,
   blocksFor,
@@ -80,6 +80,10 @@ const BARRIERS = 64;
 /** Whether the kernels of flash-hopper.cu take this attention. */
 const takesHopper = (c: Context, attrs: AttentionAttrs, real: Storage): boolean =>
   isHopper(c.options.chip) && takesFlash(attrs, real) && attrs.softcap === null;
+
+/** Whether a node is attention, or its gradient, whose queries, keys and values may be rows that lie apart. */
+export const readsRowsApart = (c: Context, node: Node): boolean =>
+  (node.prim === "attention" || node.prim === "attentionGrad") && takesHopper(c, node.attrs, "bf16");
 
 /** Bytes of so many values of all heads and of heads of keys. */
 const rowBytes = (attrs: AttentionAttrs, ofHeads: number, ofKvHeads: number): number =>
@@ -334,14 +338,11 @@ export function lowerAttentionGrad(c: Context, node: NodeOf<"attentionGrad">): v
     flops: 2 * rows * valueDim,
     arguments: [reads(out), dout, writes(dots), int(rows), int(valueDim)],
   });
-  const sources = [
-    ...[q, k, v].map((id) => reads(c.as(id, real))),
-    orNull(c, extras.segmentIds),
-    dout,
-    reads(lse),
-    reads(dots),
-  ];
-  if (!hopper) portableGradients(c, attrs, sources, node.out, real);
+  if (!hopper) {
+    const values = [q, k, v].map((id) => reads(c.as(id, real)));
+    const sources = [...values, orNull(c, extras.segmentIds), dout, reads(lse), reads(dots)];
+    portableGradients(c, attrs, sources, node.out, real);
+  }
   if (dsinks === undefined || extras.sinks === null) return;
   c.kernel({
     module: "attention",
