@@ -562,15 +562,28 @@ KERNEL __launch_bounds__(128) decodeAttention1(ATTEND) { decodeAttention<1>(ATTE
 KERNEL __launch_bounds__(128) decodeAttention2(ATTEND) { decodeAttention<2>(ATTENDED); }
 KERNEL __launch_bounds__(128) decodeAttention4(ATTEND) { decodeAttention<4>(ATTENDED); }
 
-// Puts the first counts[b] of each row's T new keys and values [B * T, heads * size], of D and V elements, behind its
-// lengths[b] past ones in the cache [B, heads, C, size]. Grid: T, B.
+// Rows [heads * size] of one new token to their places in the cache; in eights where rows may be taken so.
+DEVICE void appendRow(const A* from, A* to, int heads, int C, int size, int eights) {
+  if (eights) {
+    float x[8];
+    for (int i = threadIdx.x * 8; i < heads * size; i += blockDim.x * 8) {
+      load8(from, i, x);
+      store8(to, (i64)(i / size) * C * size + i % size, x);
+    }
+    return;
+  }
+  for (int i = threadIdx.x; i < heads * size; i += blockDim.x) to[(i64)(i / size) * C * size + i % size] = from[i];
+}
+
+// Puts the first counts[b] of each row's T new keys and values [B * T, heads * size], of D and V elements in rows that
+// lie apart by their strides, behind its lengths[b] past ones in the cache [B, heads, C, size]. Grid: T, B.
 KERNEL appendCache(const A* k, const A* v, A* pastK, A* pastV, const int* lengths, const int* counts, int T, int heads,
-                   int C, int D, int V) {
+                   int C, int D, int V, int kStride, int vStride, int eights) {
   int token = blockIdx.x, row = blockIdx.y, place = lengths[row] + token;
   if (token >= counts[row] || place >= C) return;
-  i64 from = ((i64)row * T + token) * heads, to = (i64)row * heads * C + place;
-  for (int i = threadIdx.x; i < heads * D; i += blockDim.x) pastK[(to + (i64)(i / D) * C) * D + i % D] = k[from * D + i];
-  for (int i = threadIdx.x; i < heads * V; i += blockDim.x) pastV[(to + (i64)(i / V) * C) * V + i % V] = v[from * V + i];
+  i64 from = (i64)row * T + token, to = (i64)row * heads * C + place;
+  appendRow(k + from * kStride, pastK + to * D, heads, C, D, eights);
+  appendRow(v + from * vStride, pastV + to * V, heads, C, V, eights);
 }
 
 // Keys or values of a cache [groups, C, size] in another capacity; what does not fit is lost. A block for each group.

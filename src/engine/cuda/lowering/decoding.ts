@@ -139,7 +139,8 @@ export class Decoding {
     const part = this.parts.get(c.rootOf(k));
     if (part === undefined) throw new Error("an attention's keys are no part of the cache");
     const real = c.cacheStorage;
-    const fresh = [k, v].map((id) => reads(c.as(id, real)));
+    const views = [k, v].map((id) => c.viewOf(id, real));
+    const sizes = [headDim, valueDim, ...views.flatMap(({ first, stride }) => [first, stride])];
     c.kernel({
       module: "decode",
       kernel: "appendCache",
@@ -148,10 +149,11 @@ export class Decoding {
       block: ATTENTION_THREADS,
       bytes: 2 * bytesPer[real] * batch * sequence * kvHeads * (headDim + valueDim),
       arguments: [
-        ...fresh,
+        ...views.map((view) => viewed(view, "read", real)),
         ...this.cached(part),
         ...this.lengths(batch),
-        ...[sequence, kvHeads, this.capacity(), headDim, valueDim].map(int),
+        ...[sequence, kvHeads, this.capacity(), headDim, valueDim, ...views.map(({ stride }) => stride)].map(int),
+        int(Number(sizes.every((size) => size % EIGHT === 0))),
       ],
     });
   }
