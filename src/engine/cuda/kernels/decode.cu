@@ -6,10 +6,10 @@
 // block share the elements of 16 rows and add up what they found in a fixed order.
 // M tokens, K elements of a row, a multiple of 8.
 
-// Rows of a tile, elements that a warp takes at a time, and warps of a block.
+// Rows of a tile, elements that a warp takes at a time, and warps of a block at most.
 #define ROWS 16
 #define DEPTH 32
-#define WARPS 8
+#define WARPS 16
 
 // Launches may begin before the one before them has ended: they let the next one begin in their turn, read weights, and
 // wait before they touch anything else.
@@ -68,12 +68,12 @@ struct Sums {
 // `norm`, tokens are weighted by it.
 template <int T, int W, int AHEAD, bool Early>
 DEVICE void addProducts(Sums<T, W>& sums, const bf16* (*rows)[2], const bf16** tokens, const float* norm, int K) {
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, own = (lane & 3) * 8;
-  for (int k0 = warp * DEPTH; k0 < K; k0 += WARPS * DEPTH * AHEAD) {
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, own = (lane & 3) * 8, apart = blockDim.x;
+  for (int k0 = warp * DEPTH; k0 < K; k0 += apart * AHEAD) {
     uint4 left[AHEAD][W][2], right[AHEAD][T];
 #pragma unroll
     for (int s = 0; s < AHEAD; s++) {
-      int k = k0 + s * WARPS * DEPTH + own;
+      int k = k0 + s * apart + own;
 #pragma unroll
       for (int w = 0; w < W; w++)
 #pragma unroll
@@ -82,13 +82,13 @@ DEVICE void addProducts(Sums<T, W>& sums, const bf16* (*rows)[2], const bf16** t
     if (Early && k0 == warp * DEPTH) waitForLast();
 #pragma unroll
     for (int s = 0; s < AHEAD; s++) {
-      int k = k0 + s * WARPS * DEPTH + own;
+      int k = k0 + s * apart + own;
 #pragma unroll
       for (int t = 0; t < T; t++) right[s][t] = cached(tokens[t], k, k < K && tokens[t] != 0);
     }
 #pragma unroll
     for (int s = 0; s < AHEAD; s++) {
-      int k = k0 + s * WARPS * DEPTH + own;
+      int k = k0 + s * apart + own;
       if (norm != 0 && k < K) {
         float n[8];
         load8(norm, k, n);
@@ -120,7 +120,7 @@ template <int T, int W, class Finish>
 DEVICE void joinWarps(const Sums<T, W>& sums, bool scaled, float eps, int K, Finish finish) {
   __shared__ float products[WARPS][W][T][4][32];
   __shared__ float squares[WARPS][T][8];
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
 #pragma unroll
   for (int t = 0; t < T; t++) {
 #pragma unroll
@@ -133,18 +133,18 @@ DEVICE void joinWarps(const Sums<T, W>& sums, bool scaled, float eps, int K, Fin
     if ((lane & 3) == 0) squares[warp][t][lane >> 2] = square;
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < T * 128; i += WARPS * 32) {
+  for (int i = threadIdx.x; i < T * 128; i += blockDim.x) {
     int from = i & 31, part = (i >> 5) & 3, t = i >> 7;
     int row = (from >> 2) + (part >> 1) * 8, token = (from & 3) * 2 + (part & 1);
     float factor = 1.0f, results[W];
     if (scaled) {
       float square = 0.0f;
-      for (int w = 0; w < WARPS; w++) square += squares[w][t][token];
+      for (int w = 0; w < warps; w++) square += squares[w][t][token];
       factor = 1.0f / sqrtf(square / K + eps);
     }
     for (int m = 0; m < W; m++) {
       results[m] = 0.0f;
-      for (int w = 0; w < WARPS; w++) results[m] += products[w][m][t][part][from];
+      for (int w = 0; w < warps; w++) results[m] += products[w][m][t][part][from];
       results[m] *= factor;
     }
     finish(row, t * 8 + token, results);
@@ -208,13 +208,15 @@ DEVICE void thinProduct(const bf16* x, const float* norm, float eps, const bf16*
   });
 }
 
-KERNEL __launch_bounds__(256) thinProduct8(const bf16* x, const float* norm, float eps, const bf16* addend, int floats, int M, int K,
-                    TARGET(0), TARGET(1), TARGET(2)) {
+KERNEL __launch_bounds__(512)
+    thinProduct8(const bf16* x, const float* norm, float eps, const bf16* addend, int floats, int M, int K, TARGET(0),
+                 TARGET(1), TARGET(2)) {
   thinProduct<1>(x, norm, eps, addend, floats, M, K, matrix0, out0, n0, matrix1, out1, n1, matrix2, out2, n2);
 }
 
-KERNEL __launch_bounds__(256) thinProduct16(const bf16* x, const float* norm, float eps, const bf16* addend, int floats, int M, int K,
-                     TARGET(0), TARGET(1), TARGET(2)) {
+KERNEL __launch_bounds__(512)
+    thinProduct16(const bf16* x, const float* norm, float eps, const bf16* addend, int floats, int M, int K, TARGET(0),
+                  TARGET(1), TARGET(2)) {
   thinProduct<2>(x, norm, eps, addend, floats, M, K, matrix0, out0, n0, matrix1, out1, n1, matrix2, out2, n2);
 }
 
@@ -238,20 +240,23 @@ DEVICE void thinGated(const bf16* x, const float* norm, float eps, const bf16* g
   });
 }
 
-KERNEL __launch_bounds__(256) thinGated8(const bf16* x, const float* norm, float eps, const bf16* gates, const bf16* ups, bf16* out, int M,
-                  int K, int n) {
+KERNEL __launch_bounds__(512)
+    thinGated8(const bf16* x, const float* norm, float eps, const bf16* gates, const bf16* ups, bf16* out, int M,
+               int K, int n) {
   thinGated<1>(x, norm, eps, gates, ups, out, M, K, n);
 }
 
-KERNEL __launch_bounds__(256) thinGated16(const bf16* x, const float* norm, float eps, const bf16* gates, const bf16* ups, bf16* out, int M,
-                   int K, int n) {
+KERNEL __launch_bounds__(512)
+    thinGated16(const bf16* x, const float* norm, float eps, const bf16* gates, const bf16* ups, bf16* out, int M,
+                int K, int n) {
   thinGated<2>(x, norm, eps, gates, ups, out, M, K, n);
 }
 
 // The gated units [M * k, n] of each token's chosen experts, whose gates and ups are [n, K]. Nothing is read of experts
 // that nobody chose; neighbouring blocks share an expert's rows where tokens do. Grid: M * k, tiles.
-KERNEL __launch_bounds__(256) chosenGated(const bf16* x, const int* chosen, const bf16* const* gates, const bf16* const* ups, bf16* out,
-                   int K, int n, int k) {
+KERNEL __launch_bounds__(512)
+    chosenGated(const bf16* x, const int* chosen, const bf16* const* gates, const bf16* const* ups, bf16* out, int K,
+                int n, int k) {
   const bf16 *rows[2][2], *tokens[1];
   letNextBegin();
   waitForLast();
@@ -269,8 +274,9 @@ KERNEL __launch_bounds__(256) chosenGated(const bf16* x, const int* chosen, cons
 
 // Sums over each token's k units [M * k, K], each times its expert's [n, K] and its weight; `addend` [M, n] as above.
 // Grid: M, tiles.
-KERNEL __launch_bounds__(256) chosenSum(const bf16* units, const int* chosen, const float* weights, const bf16* const* matrices,
-                 const bf16* addend, bf16* out, int K, int n, int k) {
+KERNEL __launch_bounds__(512)
+    chosenSum(const bf16* units, const int* chosen, const float* weights, const bf16* const* matrices,
+              const bf16* addend, bf16* out, int K, int n, int k) {
   const bf16 *rows[1][2], *tokens[1];
   Sums<1, 1> total = {};
   letNextBegin();

@@ -30,9 +30,11 @@ const MOST_TOKENS = 16;
 const TILE_TOKENS = 8;
 /** Tokens whose routers' products are made one by one. */
 const MOST_ROUTED = 128;
-/** Rows of weights of a block, and its threads. */
+/** Rows of weights of a block; its threads, more of them for long rows where there are few blocks. */
 const TILE_ROWS = 16;
 const THREADS = 256;
+const MANY_THREADS = 512;
+const LONG_ROW = 1024;
 /** Matrices of one launch. */
 const MOST_MATRICES = 3;
 /** Threads of a block of attention, and the keys that make a part of the cache worth a block of its own. */
@@ -295,8 +297,12 @@ export class Decoding {
     ];
   }
 
-  private kernel(call: Pick<KernelLaunch, "kernel" | "grid" | "arguments" | "bytes" | "flops">): void {
-    this.c.kernel({ module: "decode", real: "bf16", block: THREADS, overlaps: true, ...call });
+  /** `size`: elements of the rows that a block multiplies. */
+  private kernel(call: Pick<KernelLaunch, "kernel" | "grid" | "arguments" | "bytes" | "flops">, size = 0): void {
+    const [x, y] = call.grid;
+    const { multiprocessors = MULTIPROCESSORS } = this.c.options.chip ?? {};
+    const block = size > LONG_ROW && x * y <= BLOCKS_EACH * multiprocessors ? MANY_THREADS : THREADS;
+    this.c.kernel({ module: "decode", real: "bf16", block, overlaps: true, ...call });
   }
 
   private findRouters(): void {
@@ -380,7 +386,7 @@ export class Decoding {
             ...targets,
             ...Array.from({ length: none }, () => [nothing, nothing, int(0)]).flat(),
           ],
-        });
+        }, size);
       },
     };
   }
@@ -414,7 +420,7 @@ export class Decoding {
           bytes: 2 * (size * (tokens + 2 * width) + tokens * width),
           flops: 4 * tokens * width * size,
           arguments: [...from, ...weights, writes(c.define(node.out[0], "bf16")), ...[tokens, size, width].map(int)],
-        });
+        }, size);
       },
     };
   }
@@ -486,7 +492,7 @@ export class Decoding {
       bytes: 4 * Math.min(slots, gates.length) * width * size,
       flops: 4 * slots * width * size,
       arguments: [half, chosenOnes, table(gates), table(ups), writes(units), ...[size, width, k].map(int)],
-    });
+    }, size);
     const [out] = combine.node.out;
     const sum = c.sumOf(out, "bf16");
     const addend = sum === null ? null : c.as(sum.other, "bf16");
@@ -506,6 +512,6 @@ export class Decoding {
         this.sumTarget(to, addend),
         ...[width, size, k].map(int),
       ],
-    });
+    }, width);
   }
 }
