@@ -21,8 +21,9 @@ transformers.utils.logging.set_verbosity_error()
 torch.set_grad_enabled(False)
 torch.set_float32_matmul_precision("high")
 kinds = AutoConfig.from_pretrained(folder).model_type == "mixtral"
-# Few tokens gather their experts' weights; many are sorted by expert.
-experts = {"experts_implementation": "batched_mm" if batch == 1 else "grouped_mm"} if kinds else {}
+# Many tokens are sorted by expert; one gathers its experts' weights.
+experts = {"experts_implementation": "grouped_mm"} if kinds else {}
+stepExperts = "batched_mm" if batch == 1 else "grouped_mm"
 model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa", **experts).cuda().eval()
 ids = torch.tensor([[(37 * i + 11 * row + 5) % model.config.vocab_size for i in range(prompt)] for row in range(batch)]).cuda()
 cache = StaticCache(config=model.config, max_cache_len=prompt + new)
@@ -32,6 +33,11 @@ def empty():
     for layer in cache.layers:
         if torch.is_tensor(layer.cumulative_length):
             layer.cumulative_length.zero_()
+
+
+def use(implementation):
+    if kinds and model.config._experts_implementation != implementation:
+        model.set_experts_implementation(implementation)
 
 
 def read(ids):
@@ -57,6 +63,7 @@ def step(token):
     return model(token, past_key_values=cache, use_cache=True).logits[:, -1].argmax(-1, keepdim=True)
 
 
+use(stepExperts)
 # A function of its own, so that a step is not taken for a short prompt.
 fast_step = torch.compile(step, mode="reduce-overhead" if mode == "reduce-overhead" else None)
 for _ in range(4):
@@ -100,17 +107,19 @@ def timed(work):
 
 def rounds():
     reads = {}
+    use("grouped_mm")
     for name, reader in readers.items():
         empty()
         reads[name], token = timed(lambda: reader(ids))
     best = min(reads, key=reads.get)
+    use(stepExperts)
     ms, texts = timed(lambda: write(token))
     return {"promptMs": reads[best], "reader": best, "newMs": ms}, texts
 
 
 rounds()
 print(json.dumps({"engine": "transformers", "torch": torch.__version__, "transformers": transformers.__version__, "mode": mode,
-                  **experts, "gpu": torch.cuda.get_device_name(), "warmSeconds": round(time.time() - began, 1)}), flush=True)
+                  **({"experts": [experts["experts_implementation"], stepExperts]} if kinds else {}), "gpu": torch.cuda.get_device_name(), "warmSeconds": round(time.time() - began, 1)}), flush=True)
 for line in sys.stdin:
     times, texts = rounds()
     print(json.dumps({**times, "ids": torch.cat(texts, 1).tolist()}), flush=True)
