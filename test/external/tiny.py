@@ -11,9 +11,9 @@ import math
 import re
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 VOCABULARY = 96
 LAYERS = 2
@@ -47,6 +47,11 @@ token_ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 def causal_types():
     return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def multimodal_types():
+    """Types that hold a text model beside towers for images or sound, and that no causal class knows."""
+    return sorted(set(MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES) - set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
 
 
 def shrunk(name, value, layers):
@@ -159,7 +164,9 @@ def randomise(model, seed=7):
 
 def build(config):
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    loader = AutoModelForCausalLM if causal else AutoModelForMultimodalLM
+    model = loader.from_config(config, attn_implementation="eager")
     return randomise(model.float().eval())
 
 
