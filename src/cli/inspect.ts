@@ -165,11 +165,15 @@ function routerWords(router: RouterSpec): string {
   );
 }
 
+function exactness({ exactAtStart, rounded }: UpcycleRecord["expected"]): string {
+  if (!exactAtStart) return "not exact";
+  return rounded === undefined ? "exact" : "exact up to rounding";
+}
+
 /** What the record of an upcycled model says of its origin. */
 function originWords({ name, parent, recipe, expected }: UpcycleRecord): string {
   return (
     `${name} from ${parent.name} (${parent.family}), ${recipe.order}, scaling ${recipe.scaling}, router std ` +
-    (`${recipe.routerStd}, seed ${recipe.seed}; ${expected.exactAtStart ? "exact" : "not exact"} at the start: ` +
-      `${expected.why}`)
+    (`${recipe.routerStd}, seed ${recipe.seed}; ${exactness(expected)} at the start: ` + `${expected.why}`)
   );
 }

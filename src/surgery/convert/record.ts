@@ -115,6 +115,7 @@ const recordSchema = z.object({
     kind: z.enum(["exact", "constant-router", "approximate"]),
     exactAtStart: z.boolean(),
     why: z.string(),
+    rounded: z.array(z.string()).optional(),
   }),
   warnings: z.array(z.string()),
 });
@@ -130,6 +131,7 @@ export function recordOf(
   warnings: readonly string[],
 ): UpcycleRecord {
   const { recipe, target, source, expected } = plan;
+  const { rounded } = expected;
   const family = targetFamilies.find((name) => name === target.family);
   if (family === undefined) throw new Error(`the plan is for ${target.family}, which is no target`);
   return {
@@ -144,7 +146,7 @@ export function recordOf(
     name: recipeName(recipe),
     recipe: { ...recipe, target: family, ...mutable(recipe) },
     factors: factorRuns(plan.factors),
-    expected: { ...expected },
+    expected: { ...expected, ...(rounded === undefined ? {} : { rounded: [...rounded] }) },
     warnings: [...warnings],
   };
 }
