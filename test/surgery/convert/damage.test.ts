@@ -216,20 +216,19 @@ describe("a tensor that is finer than the rest", () => {
 
   it("comes about where bfloat16 values are changed, which the expectation says", async () => {
     const bfloat16 = (name: string): string => changed(name, (_, values) => ({ dtype: "BF16", values }));
-    const roundedBy = async (options: UpcycleOptions): Promise<readonly string[] | undefined> =>
-      (await planConversion(options)).plan.expected.rounded;
+    const roundedBy = async (options: UpcycleOptions): Promise<string | undefined> =>
+      (await planConversion(options)).plan.expected.rounded?.join("; ");
     const source = bfloat16("dense/llama");
     expect(await roundedBy({ source, recipe })).toBeUndefined();
-    expect(await roundedBy({ source, recipe: upcycleRecipe("E4G1T3", { order: "softmax-topk" }) })).toMatchObject([
-      /^8 tensors \(such as model\.layers\.0\..*down_proj\.weight\) are multiplied by 1\.333\d* and rounded to bfloat16$/,
-    ]);
-    const gemma = await roundedBy({ source: bfloat16("dense/gemma"), recipe });
-    expect(gemma?.map((line) => line.replace(/\(.*\) /, ""))).toEqual([
-      "5 tensors are moved by 1 and rounded to bfloat16",
-    ]);
+    expect(await roundedBy({ source, recipe: upcycleRecipe("E4G1T3", { order: "softmax-topk" }) })).toMatch(
+      /^8 tensors \(such as \S*down_proj\.weight\) are multiplied by 1\.333\d* and rounded to bfloat16$/,
+    );
+    expect(await roundedBy({ source: bfloat16("dense/gemma"), recipe })).toMatch(
+      /\b5 tensors \(such as \S*norm\.weight\) are moved by 1 and rounded to bfloat16/,
+    );
     const adapter = golden("found/adapter/embedding");
     const adapted = await roundedBy({ source: { model: bfloat16("found/adapter_base"), adapter }, recipe });
-    expect(adapted).toMatchObject([/^3 tensors .* are changed by an adapter and rounded to bfloat16$/]);
+    expect(adapted).toMatch(/^3 tensors .* are changed by an adapter and rounded to bfloat16$/);
   });
 
   it("is named by multiplying and by merging, too", async () => {
