@@ -118,6 +118,8 @@ const recordSchema = z.object({
     rounded: z.array(z.string()).optional(),
   }),
   warnings: z.array(z.string()),
+  /** How many values of which tensors are NaN or infinite; left out: none was when the model was made. */
+  nonFinite: z.record(z.string(), z.int()).optional(),
 });
 
 /** How an upcycled model was made. */

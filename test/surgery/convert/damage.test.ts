@@ -13,7 +13,7 @@ import {
   type ConvertOptions,
   type UpcycleOptions,
 } from "../../../src/surgery/convert/convert.js";
-import { damageWords } from "../../../src/surgery/convert/damage-words.js";
+import { damageWords, recordedDamage } from "../../../src/surgery/convert/damage-words.js";
 import { diffCheckpoints } from "../../../src/surgery/convert/diff.js";
 import { mergeCheckpoint, planMerging } from "../../../src/surgery/convert/merge.js";
 import { planMultiplying } from "../../../src/surgery/convert/multiply.js";
@@ -130,6 +130,10 @@ describe("weights that are no numbers", () => {
     const { damage } = await convert({ source, out, allowNonFinite: true, pace: { chunkBytes: 2048, flushBytes: 1 } });
     expect(damage.size).toBeGreaterThan(0);
     expect(existsSync(join(out, "config.json"))).toBe(true);
+    // Whoever comes later, be it without measuring or after a kill, finds the verdict in the folder.
+    expect(await recordedDamage(out)).toEqual(damage);
+    expect((await readRecord(out))?.nonFinite).toEqual(Object.fromEntries(damage));
+    expect(readFileSync(join(out, "README.md"), "utf8")).toContain("**This model is damaged");
   });
 
   it("stop a merge", async () => {
