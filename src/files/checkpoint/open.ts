@@ -47,13 +47,22 @@ export type { StoredTensor } from "./stored.js";
  */
 export async function openCheckpoint(source: ModelSource): Promise<Checkpoint> {
   const base = await openFolder(modelFolderOf(source));
-  if (typeof source === "string") return base;
+  if (typeof source === "string") return { ...base, notes: [...base.notes, ...(await noteOnAdapter(source))] };
   try {
     return await withAdapter(base, source.adapter);
   } catch (cause) {
     await base.close();
     throw cause;
   }
+}
+
+/** transformers applies an adapter that it finds in the model's own folder; here it has to be asked for. */
+async function noteOnAdapter(dir: string): Promise<string[]> {
+  if (!(await exists(join(dir, adapterConfigFile)))) return [];
+  return [
+    `${adapterConfigFile} lies beside the model: its adapter is not merged in, though transformers applies it; ` +
+      "MODEL+ADAPTER does, with this folder for both",
+  ];
 }
 
 /**
