@@ -1,0 +1,28 @@
+/** Runs a command of the source tree in this process: for refusals, which come before anything slow. */
+import { expect, vi } from "vitest";
+import { UpcycleError } from "../../src/base/errors.js";
+import { commandEntries } from "../../src/cli/commands.js";
+import { results } from "../../src/cli/terminal.js";
+
+/**
+ * The line that `upcycle ARGS` would end with on stderr. Fails where the command does not refuse with exit code 2, or
+ * has written a result before.
+ */
+export async function refusalOf([name = "", ...args]: readonly string[]): Promise<string> {
+  const written = vi.spyOn(results, "write").mockReturnValue(undefined);
+  const noted = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+  try {
+    const command = await commandEntries[name]?.load();
+    const error: unknown = await command?.exitOverride().parseAsync([...args], { from: "user" }).then(
+      () => "no refusal",
+      (cause: unknown) => cause,
+    );
+    if (!(error instanceof UpcycleError)) throw error;
+    expect([error.exitCode, written.mock.calls]).toEqual([2, []]);
+    expect(error.lines).toHaveLength(1);
+    return error.line;
+  } finally {
+    written.mockRestore();
+    noted.mockRestore();
+  }
+}
