@@ -17,7 +17,7 @@ import { mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from 
 import { exists } from "../io/atomic.js";
 import type { RangeFile } from "../io/ranges.js";
 import { sizeLimits } from "../io/open.js";
-import { foreignFile, tellingBytes } from "../formats/foreign-file.js";
+import { foreignText } from "../formats/foreign-file.js";
 import { readText } from "../io/ranges.js";
 import { toFloat32, type FloatDtype } from "../numeric/dtype.js";
 import { addLowRank, type LowRank } from "../numeric/low-rank.js";
@@ -80,7 +80,7 @@ async function openAdapter(dir: string, base: Checkpoint): Promise<OpenAdapter> 
       hint: "expected a LoRA adapter as PEFT saves it",
     });
   const text = await readText(configPath, sizeLimits.settings);
-  const foreign = foreignFile(new TextEncoder().encode(text.slice(0, tellingBytes)));
+  const foreign = foreignText(text);
   if (foreign !== null) throw inputError(`this is ${foreign.what}`, { where: configPath, hint: foreign.hint });
   const config = parseAdapterConfig(text, configPath);
   const files: RangeFile[] = [];

@@ -37,3 +37,8 @@ export function foreignFile(first: Uint8Array): ForeignFile | null {
     return { what: "an HDF5 file of TensorFlow", hint: "save it with transformers as safetensors" };
   return null;
 }
+
+/** The same for a text that was read already. */
+export function foreignText(text: string): ForeignFile | null {
+  return foreignFile(new TextEncoder().encode(text.slice(0, tellingBytes)));
+}

@@ -4,7 +4,7 @@
  */
 import { inputError } from "../../base/errors.js";
 import { shown } from "../../base/shown.js";
-import { foreignFile, tellingBytes } from "./foreign-file.js";
+import { foreignText } from "./foreign-file.js";
 import { tensorBytes } from "./safetensors.js";
 import type { TensorMeta } from "./safetensors.js";
 import { duplicateKey, isNestedTooDeeply, nestedTooDeeply } from "./duplicate-key.js";
@@ -92,7 +92,7 @@ export function parseIndex(text: string, where: string, extension = "safetensors
   try {
     parsed = JSON.parse(text);
   } catch (cause) {
-    const foreign = foreignFile(new TextEncoder().encode(text.slice(0, tellingBytes)));
+    const foreign = foreignText(text);
     if (foreign !== null) throw inputError(`this is ${foreign.what}`, { where, hint: foreign.hint });
     throw inputError(`index is not valid JSON (${(cause as Error).message})`, { where, cause });
   }

@@ -173,8 +173,6 @@ function setKeepsAlive(child: ChildProcess, keepsAlive: boolean): void {
 
 function refusedBy(refusal: Refusal, { refused }: Doing, where: string): UpcycleError {
   if (refusal.kind === "ours") return new UpcycleError(refusal.failure);
-  if (refusal.kind === "not JSON")
-    return inputError("the file is not JSON", { where, hint: "it may be cut short: fetch it again" });
   return inputError(`${refused}: ${cleaned(refusal.message)}`, { where });
 }
 
