@@ -107,6 +107,9 @@ const composites: Readonly<Record<string, Composite>> = {
   },
 };
 
+/** Multimodal types whose text part is read. */
+export const multimodalTypes: readonly string[] = Object.keys(composites);
+
 /**
  * What a class assumes: sizes, which a model's own config.json has to state while a `text_config` often holds only what
  * departs from them, and what the family's own class assumes otherwise.
