@@ -15,6 +15,7 @@ import {
 } from "../../../src/surgery/convert/convert.js";
 import { damageWords, recordedDamage } from "../../../src/surgery/convert/damage-words.js";
 import { diffCheckpoints } from "../../../src/surgery/convert/diff.js";
+import { exportOnnx } from "../../../src/surgery/convert/export-onnx.js";
 import { mergeCheckpoint, planMerging } from "../../../src/surgery/convert/merge.js";
 import { planMultiplying } from "../../../src/surgery/convert/multiply.js";
 import { readRecord } from "../../../src/surgery/convert/record.js";
@@ -153,6 +154,14 @@ describe("weights that are no numbers", () => {
     const largest = withValue("dense/llama", up, 3.4e38);
     expect(await failure(convert({ source: largest, dtype: "BF16" }))).toMatch(/too large|does not fit/);
     expect((await convert({ source, dtype: "BF16" })).damage.size).toBe(0);
+  });
+
+  it("are named by an export to ONNX", async () => {
+    const graph = { kind: "forward", batch: 1, sequence: 4, rows: "all", loss: false } as const;
+    const damageOf = async (source: string): Promise<string | null> =>
+      (await resultOf(exportOnnx({ source, out: `${fresh()}.onnx`, graph }))).damage;
+    expect(await damageOf(withValue("dense/llama", up, NaN))).toContain(`weights are NaN or infinite (${up})`);
+    expect(await damageOf(golden("dense/llama"))).toBeNull();
   });
 
   it("are counted where two models are compared", async () => {
