@@ -134,7 +134,9 @@ function roundedWords(
     const reason = why(output);
     if (reason === null) continue;
     const words = `${reason} and rounded to ${dtypeNames[slotDtype(output.slot)]}`;
-    groups.set(words, [...(groups.get(words) ?? []), output.slot]);
+    const group = groups.get(words);
+    if (group === undefined) groups.set(words, [output.slot]);
+    else group.push(output.slot);
   }
   return [...groups].map(([words, slots]) => `${counted(target, slots)} ${words}`);
 }
