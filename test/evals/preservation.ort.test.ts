@@ -1,6 +1,6 @@
 /** The promise of the toolkit: an upcycled model computes its parent's function, measured, not derived. */
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { at, entryOf } from "../../src/base/at.js";
 import { randomStream } from "../../src/base/random.js";
 import { openCheckpoint } from "../../src/files/checkpoint/open.js";
@@ -34,13 +34,25 @@ interface Measured extends Preservation {
   readonly error: number;
 }
 
+/** Each parent is opened once: that takes as long as all that is computed with it. */
+const opened = new Map<string, ReturnType<typeof openModel>>();
+const parentOf = (name: string): ReturnType<typeof openModel> => {
+  const model = opened.get(name) ?? openModel(golden(name), inThread, 1);
+  opened.set(name, model);
+  return model;
+};
+afterAll(async () => {
+  for (const model of opened.values()) await (await model).close();
+});
+
 async function measure(name: string, recipe: string, options: RecipeOptions = {}): Promise<Measured> {
   const out = join(root, `m${folders++}`);
   await resultOf(convertCheckpoint({ source: golden(name), recipe: upcycleRecipe(recipe, options), out }));
-  const parent = await openModel(golden(name), inThread, 1);
   const child = await openModel(out, inThread, 1);
-  const comparison = await compareModels(parent, child, tokensOf(name), { sequence: 24, limitTokens: 1000 });
-  await parent.close();
+  const comparison = await compareModels(await parentOf(name), child, tokensOf(name), {
+    sequence: 24,
+    limitTokens: 1000,
+  });
   await child.close();
   return { ...comparison, error: comparison.maxAbsLogitDiff / comparison.maxAbsLogit };
 }
