@@ -133,7 +133,7 @@ export function recordOf(
   warnings: readonly string[],
 ): UpcycleRecord {
   const { recipe, target, source, expected } = plan;
-  const { rounded } = expected;
+  const { rounded, ...promise } = expected;
   const family = targetFamilies.find((name) => name === target.family);
   if (family === undefined) throw new Error(`the plan is for ${target.family}, which is no target`);
   return {
@@ -148,7 +148,7 @@ export function recordOf(
     name: recipeName(recipe),
     recipe: { ...recipe, target: family, ...mutable(recipe) },
     factors: factorRuns(plan.factors),
-    expected: { ...expected, ...(rounded === undefined ? {} : { rounded: [...rounded] }) },
+    expected: { ...promise, ...(rounded === undefined ? {} : { rounded: [...rounded] }) },
     warnings: [...warnings],
   };
 }
