@@ -326,6 +326,9 @@ def adapters():
     adapted("resized_tied", "adapter_base_tied", resize, target_modules=["v_proj"])
     adapted("shrunk_tied", "adapter_base_tied", lambda model: model.resize_token_embeddings(VOCAB - 4),
             target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"])
+    # PEFT then names the embedding by its path, too.
+    adapted("kept_tied", "adapter_base_tied", target_modules=["q_proj"], modules_to_save=["embed_tokens"],
+            ensure_weight_tying=True)
     adapted("head_untied", "adapter_base_tied", target_modules=["q_proj"], modules_to_save=["lm_head"])
     adapted("embedding_untied", "adapter_base_tied", target_modules=["q_proj"], modules_to_save=["embed_tokens"])
     print("peft", peft.__version__)
