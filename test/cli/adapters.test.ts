@@ -353,10 +353,11 @@ describe("an adapter that cannot be merged is refused in one line and with exit 
   it.each(Object.entries(takers))(
     "%s refuses an adapter that is not there, and one of another model",
     async (_, taker) => {
-      expect(await refusalOf(taker(`${base}+${join(root, "nowhere")}`))).toContain(
-        `no such adapter: "${join(root, "nowhere")}"`,
-      );
-      expect(await refusalOf(taker(`${base}+${adapterDir("phi3")}`))).toContain("is this adapter of another model");
+      const nowhere = await refusalOf(taker(`${base}+${join(root, "nowhere")}`));
+      expect(nowhere).toContain(`no such adapter: "${join(root, "nowhere")}"`);
+      const foreign = await refusalOf(taker(`${base}+${adapterDir("phi3")}`));
+      expect(foreign).toContain("is this adapter of another model");
+      expect(`${nowhere}${foreign}`).not.toContain("\n");
     },
   );
 

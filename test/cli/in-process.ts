@@ -5,7 +5,8 @@ import { commandEntries } from "../../src/cli/commands.js";
 import { results } from "../../src/cli/terminal.js";
 
 /**
- * The line that `upcycle ARGS` would end with on stderr. Fails where the command does not refuse with exit code 2, or
+ * What `upcycle ARGS` would end with on stderr, without the program's name: one line, or a line for each mistake of a
+ * file. Fails where the command does not refuse with exit code 2, or
  * has written a result before.
  */
 export async function refusalOf([name = "", ...args]: readonly string[]): Promise<string> {
@@ -19,8 +20,7 @@ export async function refusalOf([name = "", ...args]: readonly string[]): Promis
     );
     if (!(error instanceof UpcycleError)) throw error;
     expect([error.exitCode, written.mock.calls]).toEqual([2, []]);
-    expect(error.lines).toHaveLength(1);
-    return error.line;
+    return error.lines.join("\n");
   } finally {
     written.mockRestore();
     noted.mockRestore();

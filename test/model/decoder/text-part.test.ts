@@ -47,12 +47,12 @@ describe("what a class assumes of its text config", () => {
   });
 
   it("Voxtral's text model has sizes and a base of its own", () => {
-    const { attn, hidden, layers, maxPositions, normEps } = read({ model_type: "voxtral", text_config: {} });
-    expect({ hidden, count: layers.length, maxPositions, normEps, rope: layers[0]?.rope?.theta }).toEqual({
+    const { attn, hidden, layers, maxPositions, norm } = read({ model_type: "voxtral", text_config: {} });
+    expect({ hidden, count: layers.length, maxPositions, eps: norm.eps, rope: layers[0]?.rope?.theta }).toEqual({
       hidden: 3072,
       count: 30,
       maxPositions: 131_072,
-      normEps: 1e-5,
+      eps: 1e-5,
       rope: 1e8,
     });
     expect(attn).toMatchObject({ heads: 32, kvHeads: 8, headDim: 128 });
