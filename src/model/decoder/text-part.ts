@@ -38,13 +38,9 @@ const textFamilies = {
   qwen3_vl_moe_text: "qwen3_moe",
   granite4_vision_text: "granite",
   exaone4_5_text: "exaone4",
-  glm4v_text: "glm4",
-  kimi_k2: "deepseek_v3",
 } as const satisfies Readonly<Record<string, Family>>;
 
 const qwen2Text = { text: "qwen2", tied: false, textTies: true } as const satisfies Composite;
-// The towers of GLM differ, not the text model, whose queries, keys and values always have biases.
-const glm4vText = { text: "glm4v_text", tied: false, fixed: { attention_bias: true } } as const satisfies Composite;
 
 /** Multimodal classes by `model_type`. */
 const composites: Readonly<Record<string, Composite>> = {
@@ -74,32 +70,14 @@ const composites: Readonly<Record<string, Composite>> = {
   granite4_vision: { text: "granite4_vision_text", tied: false, factorOnLogits: true },
   hyperclovax_vision_v2: { text: "hyperclovax", tied: true, factorOnLogits: true },
   exaone4_5: { text: "exaone4_5_text", tied: false },
-  glm4v: { ...glm4vText, textTies: true },
-  glm46v: glm4vText,
-  kimi_k25: { text: "deepseek_v3", tied: true },
   deepseek_vl: { text: "llama", tied: true },
   deepseek_vl_hybrid: { text: "llama", tied: true },
   janus: { text: "llama", tied: true },
-  perception_lm: { text: "llama", tied: false, textTies: true },
-  fast_vlm: qwen2Text,
   video_llama_3: qwen2Text,
-  got_ocr2: { text: "qwen2", tied: true },
-  ovis2: { text: "qwen2", tied: true },
   qwen2_audio: { text: "qwen2", tied: false },
-  audioflamingo3: { text: "qwen2", tied: false },
   vibevoice_asr: { text: "qwen2", tied: false },
   lighton_ocr: { text: "qwen3", tied: true },
-  qianfan_ocr: { text: "qwen3", tied: false },
   qwen3_asr: { text: "qwen3", tied: true },
-  fun_asr_nano: { text: "qwen3", tied: true },
-  voxtral: {
-    text: "llama",
-    tied: false,
-    assumed: {
-      ...{ ...sizes(131_072, 3072, 8192, 30, 32, 8), head_dim: 128 },
-      ...{ max_position_embeddings: 131_072, rms_norm_eps: 1e-5, rope_theta: 100_000_000 },
-    },
-  },
   glmasr: {
     text: "llama",
     tied: true,
@@ -128,7 +106,6 @@ const classValues: Readonly<Record<string, Readonly<Record<string, number>>>> = 
   hyperclovax: sizes(32_000, 4096, 11_008, 32, 32),
   exaone4: sizes(102_400, 4096, 16_384, 32, 32, 32),
   exaone4_5_text: sizes(102_400, 4096, 16_384, 32, 32, 32),
-  glm4v_text: sizes(151_552, 4096, 13_696, 40, 32, 2),
   qwen2_vl_text: { ...sizes(152_064, 8192, 29_568, 80, 64, 8), rms_norm_eps: 1e-5, rope_theta: 1_000_000 },
   qwen2_5_vl_text: { ...sizes(152_064, 8192, 29_568, 80, 64, 8), rms_norm_eps: 1e-5, rope_theta: 1_000_000 },
   qwen3_vl_text: {

@@ -46,16 +46,15 @@ describe("what a class assumes of its text config", () => {
     expect(attn.kvHeads).toBe(attn.heads);
   });
 
-  it("Voxtral's text model has sizes and a base of its own", () => {
-    const { attn, hidden, layers, maxPositions, norm } = read({ model_type: "voxtral", text_config: {} });
-    expect({ hidden, count: layers.length, maxPositions, eps: norm.eps, rope: layers[0]?.rope?.theta }).toEqual({
-      hidden: 3072,
-      count: 30,
-      maxPositions: 131_072,
+  it("GLM-ASR's text model has sizes of its own", () => {
+    const { attn, hidden, layers, maxPositions, norm } = read({ model_type: "glmasr", text_config: {} });
+    expect({ hidden, count: layers.length, maxPositions, eps: norm.eps}).toEqual({
+      hidden: 2048,
+      count: 28,
+      maxPositions: 8192,
       eps: 1e-5,
-      rope: 1e8,
     });
-    expect(attn).toMatchObject({ heads: 32, kvHeads: 8, headDim: 128 });
+    expect(attn).toMatchObject({ heads: 16, kvHeads: 4, headDim: 128 });
   });
 });
 
