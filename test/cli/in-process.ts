@@ -6,12 +6,13 @@ import { results } from "../../src/cli/terminal.js";
 
 /**
  * What `upcycle ARGS` would end with on stderr, without the program's name: one line, or a line for each mistake of a
- * file. Fails where the command does not refuse with exit code 2, or
- * has written a result before.
+ * file. Fails where the command does not refuse with exit code 2, or has written a result before.
  */
 export async function refusalOf([name = "", ...args]: readonly string[]): Promise<string> {
   const written = vi.spyOn(results, "write").mockReturnValue(undefined);
   const noted = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+  const before = signals.map((signal) => process.listeners(signal));
   try {
     const command = await commandEntries[name]?.load();
     const error: unknown = await command?.exitOverride().parseAsync([...args], { from: "user" }).then(
@@ -22,6 +23,10 @@ export async function refusalOf([name = "", ...args]: readonly string[]): Promis
     expect([error.exitCode, written.mock.calls]).toEqual([2, []]);
     return error.lines.join("\n");
   } finally {
+    // A command listens for signals to the end of its process, and this process goes on.
+    for (const [i, signal] of signals.entries())
+      for (const listener of process.listeners(signal))
+        if (before[i]?.includes(listener) !== true) process.off(signal, listener);
     written.mockRestore();
     noted.mockRestore();
   }
