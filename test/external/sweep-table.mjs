@@ -18,7 +18,7 @@ function grouped(entries, factOf) {
 
 /** What is said of a refused type, without its name, so that one sentence stands for many. */
 const withoutType = (words) =>
-  words.replace(/"[a-z0-9_-]+": no family/, "...: no family").replace(/^a [a-z0-9_-]+ model/, "a ... model");
+  words.replace(/"[a-z0-9._-]+": no family/, "...: no family").replace(/^a [a-z0-9_-]+ model/, "a ... model");
 
 function variantRow(type, variants) {
   const own = variants.filter((entry) => entry.type === type);
@@ -91,9 +91,8 @@ Refused:
 
 ${refusedTable(types)}
 
-Not made:
-
-${unmadeTable(types)}
+Of these transformers makes no model out of defaults with smaller sizes (which do not fit each other, or ask for a package
+or a picture): ${code(types.filter((entry) => entry.class === undefined).map(({ type }) => type))}.
 `;
 }
 
