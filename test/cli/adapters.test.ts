@@ -375,7 +375,9 @@ describe("an adapter that cannot be merged is refused in one line and with exit 
     expect(await refusalOf(["inspect", lora])).toBe(
       `${lora}: folder has no config.json; this is an adapter, which goes behind its model: MODEL+ADAPTER`,
     );
-    expect(await refusalOf(["inspect", `${lora}+${base}`])).toContain("this is an adapter, which goes behind its model");
+    expect(await refusalOf(["inspect", `${lora}+${base}`])).toContain(
+      "this is an adapter, which goes behind its model",
+    );
   });
 
   it("plan takes none, and says why", async () => {

@@ -15,10 +15,13 @@ export async function refusalOf([name = "", ...args]: readonly string[]): Promis
   const before = signals.map((signal) => process.listeners(signal));
   try {
     const command = await commandEntries[name]?.load();
-    const error: unknown = await command?.exitOverride().parseAsync([...args], { from: "user" }).then(
-      () => "no refusal",
-      (cause: unknown) => cause,
-    );
+    const error: unknown = await command
+      ?.exitOverride()
+      .parseAsync([...args], { from: "user" })
+      .then(
+        () => "no refusal",
+        (cause: unknown) => cause,
+      );
     if (!(error instanceof UpcycleError)) throw error;
     expect([error.exitCode, written.mock.calls]).toEqual([2, []]);
     return error.lines.join("\n");

@@ -119,12 +119,7 @@ Difference from transformers' logits, as a fraction of the largest: from a writt
 
 ${table(
   ["type", "class", "written", "saved"],
-  agree.map(({ type, class: name, difference, saved }) => [
-    `\`${type}\``,
-    name,
-    small(difference),
-    savedCell(saved),
-  ]),
+  agree.map(({ type, class: name, difference, saved }) => [`\`${type}\``, name, small(difference), savedCell(saved)]),
 )}
 
 ## Refused

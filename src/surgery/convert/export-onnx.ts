@@ -253,8 +253,7 @@ async function* writeInside(
     for (const { name, at: end } of program.holes) {
       yield await append(program.bytes.subarray(at, end));
       at = end;
-      for await (const piece of weightPieces(weights, name, shapes.get(name) ?? [], options))
-        yield await append(piece);
+      for await (const piece of weightPieces(weights, name, shapes.get(name) ?? [], options)) yield await append(piece);
     }
     yield await append(program.bytes.subarray(at));
     await file.commit();

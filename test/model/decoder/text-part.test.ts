@@ -48,7 +48,7 @@ describe("what a class assumes of its text config", () => {
 
   it("GLM-ASR's text model has sizes of its own", () => {
     const { attn, hidden, layers, maxPositions, norm } = read({ model_type: "glmasr", text_config: {} });
-    expect({ hidden, count: layers.length, maxPositions, eps: norm.eps}).toEqual({
+    expect({ hidden, count: layers.length, maxPositions, eps: norm.eps }).toEqual({
       hidden: 2048,
       count: 28,
       maxPositions: 8192,
