@@ -164,13 +164,17 @@ describe("upcycle plan", () => {
     };
     const [mixtral, deepseek] = await Promise.all([
       upcycleJson("plan", folder("mixtral", mixtralConfig), "--d1", "1T", "--tokens", "100B", "--gpus", "64"),
-      upcycleJson("plan", folder("deepseek", deepseekConfig), "--d1", "14.8T", "--tokens", "1T", "--gpus", "2048"),
+      upcycleJson(
+        ...["plan", folder("deepseek", deepseekConfig), "--d1", "14.8T", "--tokens", "1T", "--gpus", "2048"],
+        ...["--precision", "fp8"],
+      ),
     ]);
     const totals = ({ models }: Record<string, unknown>): (readonly [number, number])[] =>
       (models as { params: { total: number; active: number } }[]).map(({ params }) => [params.total, params.active]);
     // Mixtral's published element counts; DeepSeek-V3 has 671B, 37B of them active, without multi-token prediction.
     expect(at(totals(mixtral), 0)).toEqual([46_702_792_704, 12_879_925_248]);
     expect(at(totals(deepseek), 0).map((count) => Math.floor(count / 1e9))).toEqual([671, 37]);
+    expect([mixtral.precision, deepseek.precision]).toEqual(["bf16", "fp8"]);
     for (const plan of [mixtral, deepseek]) {
       expect(plan).toMatchObject({ moeParent: true, answer: null, views: null, parentLoss: null });
       expect(plan.arms).toMatchObject([

@@ -120,7 +120,7 @@ function modelTable({ models }: Plan): PlanTable {
     words: [],
     note:
       "Active: parameters that touch a token, with both embeddings and without any. FLOPs per token, forward and " +
-      "backward; MFU: their share of peak, calibrated on published trainings unless it was measured.",
+      "backward; MFU: their share of the peak in bf16, calibrated on published trainings unless it was measured.",
     head: ["model", "parameters", "active", "no embedding", "TFLOP/1K tok.", "MFU", "tokens/s"],
     rows: models.map((model) => [
       modelName(model),
@@ -366,9 +366,9 @@ function calibrationTable({ calibration, level }: Plan): PlanTable {
       `all speeds of this plan are multiplied. One more training takes ${fixed(calibration.low, 2)} to ` +
       `${fixed(calibration.high, 2)} times the calibrated time (${percent(level)}).`,
     head: ["training", "GPU", "published h", "model h", "ratio", "ours"],
-    rows: publishedRuns.map(({ title, gpu, published, predicted, assumed }) => [
+    rows: publishedRuns.map(({ title, gpu, precision, published, predicted, assumed }) => [
       title,
-      gpu,
+      precision === "bf16" ? gpu : `${gpu} ${precision}`,
       compact(published),
       compact(predicted),
       fixed(predicted / published, 2),
