@@ -41,17 +41,22 @@ export function planTables(plan: Plan): readonly PlanTable[] {
   ];
 }
 
-function armTable({ arms, level, currency, gpus, gpu, batchTokens, calibration, moeParent }: Plan): PlanTable {
+function armTable({ arms, level, currency, gpus, gpu, batchTokens, calibration }: Plan): PlanTable {
   const isCalibrated = arms.some(({ secondsInterval }) => secondsInterval !== null);
   const times = `Times: x ${fixed(calibration.low, 1)} to ${fixed(calibration.high, 1)} (${percent(level)}).`;
-  const marks = "* the law lies above the parent there, whose loss is shown; ~ the laws are of another recipe.";
+  const marks = [
+    ...(arms.some(({ unclamped }) => unclamped !== null)
+      ? ["* the law lies above the parent there, whose loss is shown"]
+      : []),
+    ...(arms.some(({ loss, otherRecipe }) => loss !== null && otherRecipe) ? ["~ the laws are of another recipe"] : []),
+  ].join("; ");
   return {
     id: "arms",
     title: "What the budget buys",
     words: [],
     note:
       `On ${gpus} x ${gpu.title}, ${compact(batchTokens)} tokens a step.${isCalibrated ? ` ${times}` : ""}` +
-      (moeParent ? "" : ` ${marks}`),
+      (marks === "" ? "" : ` ${marks}.`),
     head: ["", "tokens", "loss", `${percent(level)} range`, "time", "GPU hours", currency],
     rows: arms.map((arm) => [
       arm.label,
