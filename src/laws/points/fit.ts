@@ -267,7 +267,7 @@ function report(
       ...(misfit?.isFlagged === true ? [misfitWarning(misfit)] : []),
       ...(dependence === null ? [] : [dependenceWarning(fit, dependence)]),
       ...rivalWarnings(rivals),
-      ...outlierWarning(outliers, pointName),
+      ...outlierWarning(outliers, fit.loss.name, pointName),
       ...duplicateWarning(points, pointName),
     ],
   };
