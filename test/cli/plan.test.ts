@@ -7,6 +7,7 @@ import { golden } from "../support/golden.js";
 import { planCommand } from "../../src/cli/plan.js";
 import { shownPath } from "../../src/cli/context.js";
 import { at } from "../../src/base/at.js";
+import { jsonInProcess } from "./in-process.js";
 import { upcycle, upcycleJson } from "./upcycle.js";
 
 const dir = temporaryFolder();
@@ -15,6 +16,7 @@ const file = (name: string, content: unknown): string => {
   writeFileSync(path, typeof content === "string" ? content : JSON.stringify(content));
   return path;
 };
+const planned = (...args: readonly string[]): Promise<Record<string, unknown>> => jsonInProcess(planCommand(), ...args);
 const plan = ["plan", "--preset", "llama-2-7b", "--gpus", "64", "--money", "50K"];
 const fitOf = (id: string, more: object = {}): object => {
   const { law, params } = publishedById(id) ?? {};
@@ -106,7 +108,7 @@ describe("upcycle plan", () => {
   });
 
   it("prints the plan as JSON, the same every time", async () => {
-    const [one, two] = await Promise.all([upcycleJson(...plan), upcycleJson(...plan)]);
+    const [one, two] = await Promise.all([upcycleJson(...plan), planned(...plan)]);
     expect(two).toEqual(one);
     expect(one).toMatchObject({
       name: "llama-2-7b",
@@ -148,7 +150,7 @@ describe("upcycle plan", () => {
   });
 
   it("places steps of exactly --batch tokens", async () => {
-    const placed = await upcycleJson(
+    const placed = await planned(
       "plan",
       ...["--preset", "llama-2-7b", "--tokens", "2T", "--gpu", "a100-80gb", "--gpus", "512", "--batch", "4194304"],
     );
@@ -163,8 +165,8 @@ describe("upcycle plan", () => {
       return join(dir, name);
     };
     const [mixtral, deepseek] = await Promise.all([
-      upcycleJson("plan", folder("mixtral", mixtralConfig), "--d1", "1T", "--tokens", "100B", "--gpus", "64"),
-      upcycleJson(
+      planned("plan", folder("mixtral", mixtralConfig), "--d1", "1T", "--tokens", "100B", "--gpus", "64"),
+      planned(
         ...["plan", folder("deepseek", deepseekConfig), "--d1", "14.8T", "--tokens", "1T", "--gpus", "2048"],
         ...["--precision", "fp8"],
       ),
@@ -186,8 +188,8 @@ describe("upcycle plan", () => {
 
   it("plans for a folder, for a shape and for a size", async () => {
     const [folder, shape, size] = await Promise.all([
-      upcycleJson("plan", golden("dense/llama"), "--d1", "1G", "--tokens", "1e9", "--gpus", "1"),
-      upcycleJson(
+      planned("plan", golden("dense/llama"), "--d1", "1G", "--tokens", "1e9", "--gpus", "1"),
+      planned(
         "plan",
         "--shape",
         "hidden=4096,layers=32,heads=32,kv=8,inner=14336,vocab=32000",
@@ -198,7 +200,7 @@ describe("upcycle plan", () => {
         "--gpus",
         "64",
       ),
-      upcycleJson("plan", "--size", "7B", "--d1", "2T", "--days", "10", "--gpus", "64", "--gpu", "h200-sxm"),
+      planned("plan", "--size", "7B", "--d1", "2T", "--days", "10", "--gpus", "64", "--gpu", "h200-sxm"),
     ]);
     expect(folder).toMatchObject({
       seen: 1e9,
@@ -218,9 +220,9 @@ describe("upcycle plan", () => {
         "memoryGB: 100, hbmTBs: 1, intraGBs: 50, interGBs: 10, gpusPerNode: 4, pricePerHour: 0.1 }\n",
     );
     const [withOwnFigure, withToyGpu, withPrice] = await Promise.all([
-      upcycleJson(...plan, "--hardware", own),
-      upcycleJson(...plan, "--hardware", own, "--gpu", "toy"),
-      upcycleJson(...plan, "--price", "5"),
+      planned(...plan, "--hardware", own),
+      planned(...plan, "--hardware", own, "--gpu", "toy"),
+      planned(...plan, "--price", "5"),
     ]);
     expect(withOwnFigure).toMatchObject({
       currency: "EUR",
@@ -236,7 +238,7 @@ describe("upcycle plan", () => {
       file("scratch.json", fitOf("liew-moe")),
       file("upcycled.json", fitOf("liew-upcycled")),
     ];
-    const own = await upcycleJson(
+    const own = await planned(
       ...plan,
       "--coefficients",
       `dense=${dense}`,
@@ -247,7 +249,7 @@ describe("upcycle plan", () => {
       "--fitted-recipe",
       "E8G8T8",
     );
-    const reference = await upcycleJson(...plan);
+    const reference = await planned(...plan);
     expect(own).toMatchObject({
       coefficients: { published: false, uncertainty: "none", ranges: { size: [1e8, 1e9], tokens: [1e9, 1e11] } },
       main: "E8G8T8",

@@ -14,7 +14,9 @@ import { curvesOf } from "../../../src/laws/planner/coefficients.js";
 import { catchUp } from "../../../src/laws/planner/crossing.js";
 import { planViews } from "../../../src/laws/planner/views.js";
 import { present } from "../../support/present.js";
-import { upcycle, upcycleJson } from "../../cli/upcycle.js";
+import { planCommand } from "../../../src/cli/plan.js";
+import { jsonInProcess } from "../../cli/in-process.js";
+import { upcycle } from "../../cli/upcycle.js";
 import { planScript } from "../../../src/report/plan/plan-script.js";
 import { planText } from "../../../src/report/plan/plan-terminal.js";
 import { planChart } from "../../../src/report/plan/plan-view.js";
@@ -276,7 +278,7 @@ describe("the command of a changed page", () => {
       expect(errors).toEqual([]);
       expect(new Set(shown.map(({ command }) => command)).size).toBe(10);
       for (const { command, answer, rows } of shown) {
-        const plan = (await upcycleJson(...command.split(" ").slice(1))) as unknown as Plan;
+        const plan = (await jsonInProcess(planCommand(), ...command.split(" ").slice(1))) as unknown as Plan;
         const { headline, sentences } = answerWords(plan);
         expect([headline, capital(at(sentences, 0)), ...sentences.slice(1)], command).toEqual(answer);
         const tables = planTables(plan).filter(({ id }) => ["arms", "crossings", "models"].includes(id));
