@@ -158,6 +158,11 @@ async function requestOf(model: string | undefined, flags: PlanFlags): Promise<P
       where: "--precision fp8",
       hint: "leave it out, or give peakTflops.fp8 with --hardware",
     });
+  if (flags.batch !== undefined && flags.batch < flags.sequence)
+    throw inputError(`a step of ${flags.batch} tokens is less than one sequence of ${flags.sequence}`, {
+      where: "--batch",
+      hint: "give more, or a shorter --sequence",
+    });
   return {
     name: dense.name,
     spec: dense.spec,

@@ -363,6 +363,18 @@ describe("upcycle plan", () => {
         "dense=FILE scratch=FILE upcycled=FILE; losses of different sources cannot be compared",
     ],
     [
+      "a step of less than a sequence",
+      [...plan, "--batch", "4095"],
+      "--batch: a step of 4095 tokens is less than one sequence of 4096; give more, or a shorter --sequence",
+    ],
+    [
+      "FP8 on a GPU without",
+      [...plan, "--gpu", "a100-80gb", "--precision", "fp8"],
+      "--precision fp8: the table of GPUs has no fp8 speed for a100-80gb; leave it out, or give peakTflops.fp8 with " +
+        "--hardware",
+    ],
+    ["another number format", [...plan, "--precision", "fp4"], '--precision: "fp4" is neither bf16 nor fp8'],
+    [
       "a fit for everything that is not",
       [...plan, "--coefficients", lone],
       `--coefficients: ${lone} is a fit of joint, which does not cover dense, from-scratch and upcycled ` +

@@ -42,7 +42,8 @@ export function makePlan(request: PlanRequest): Plan {
   for (const recipe of request.recipes) checkRecipe({ ...recipeDefaults, ...recipe, allowUnevenTopK: true });
   const moeParent = isMoe(spec);
   const mixtureSpecs = moeParent ? [] : request.recipes.map((recipe) => ({ recipe, spec: mixtureOf(spec, recipe) }));
-  const batchTokens = request.batchTokens ?? batchFor(roughTokens(request, mixtureSpecs[0]?.spec ?? spec));
+  const batchTokens =
+    request.batchTokens ?? Math.max(sequence, batchFor(roughTokens(request, mixtureSpecs[0]?.spec ?? spec)));
   const calibrated = calibration(level);
   const modelOf = modelPlanner(request, batchTokens, calibrated);
   const parent = modelOf(moeParent ? "MoE" : "dense", spec, null);
