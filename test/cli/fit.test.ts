@@ -172,7 +172,16 @@ describe("upcycle fit", () => {
     });
     // Close to Table 2, from which the points were made.
     const arms = plan.arms as { loss: number; interval: { low: number; high: number } }[];
-    const reference = await jsonInProcess(planCommand(), "plan", "--preset", "llama-3.2-1b", "--d1", "50B", "--tokens", "10B");
+    const reference = await jsonInProcess(
+      planCommand(),
+      "plan",
+      "--preset",
+      "llama-3.2-1b",
+      "--d1",
+      "50B",
+      "--tokens",
+      "10B",
+    );
     for (const [i, { loss: expected }] of (reference.arms as { loss: number }[]).slice(0, 3).entries())
       expect(Math.abs(at(arms, i).loss / expected - 1)).toBeLessThan(0.01);
     for (const { loss: value, interval } of arms) expect(interval.low < value && value < interval.high).toBe(true);

@@ -101,9 +101,7 @@ export function stepSeconds(
   const ffn = dense === undefined ? 0 : flops.ffn / share(tokens, hidden, dense.ffnDim / tp);
   const shared = moe?.shared == null ? 0 : flops.shared / share(tokens, hidden, moe.shared.ffnDim / tp);
   const routed =
-    moe === null
-      ? 0
-      : flops.experts / share((rows * moe.topK * ep * etp) / moe.experts, hidden, moe.ffnDim / etp);
+    moe === null ? 0 : flops.experts / share((rows * moe.topK * ep * etp) / moe.experts, hidden, moe.ffnDim / etp);
   const gain = precision === "fp8" ? fp8Gain(gpu) : 1;
   const head = flops.head / share(tokens, hidden, spec.vocab / tp);
   const blocks =

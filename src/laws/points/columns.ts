@@ -111,7 +111,10 @@ function usualHeader(name: string, headers: readonly string[]): string | undefin
 const ownUnits = /\s*[([](?:nats?|nats? ?(?:\/|per) ?token|params|parameters|tokens|flops?)[)\]]$/i;
 
 const plainName = (header: string): string =>
-  header.replace(ownUnits, "").toLowerCase().replaceAll(/[\s_/.-]+/g, "_");
+  header
+    .replace(ownUnits, "")
+    .toLowerCase()
+    .replaceAll(/[\s_/.-]+/g, "_");
 
 /** Headers that are names of formulas; others (with spaces, slashes) stand for themselves in a mapping. */
 const isName = (header: string): boolean => /^[A-Za-z_]\w*$/.test(header);

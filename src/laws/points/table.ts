@@ -218,7 +218,8 @@ function headed(records: readonly CsvRecord[]): readonly CsvRecord[] {
 }
 
 /** Whether a record has numbers only. */
-const isNumbers = ({ cells }: CsvRecord): boolean => cells.every((cell) => cell === "" || Number.isFinite(Number(cell)));
+const isNumbers = ({ cells }: CsvRecord): boolean =>
+  cells.every((cell) => cell === "" || Number.isFinite(Number(cell)));
 
 /** The line of dashes below the heading of a table in Markdown. */
 const isRule = ({ cells }: CsvRecord): boolean => cells.every((cell) => /^(?::?-{2,}:?)?$/.test(cell));
@@ -234,7 +235,10 @@ const firstLine = (source: string): string =>
 function withTabs(text: string): string {
   const heading = firstLine(text).trim();
   if (/[,;\t|"]/.test(heading) || !/\S\s+\S/.test(heading)) return text;
-  return text.replaceAll(/^#[ ]+/gm, "#").replaceAll(/^[ ]+|[ ]+$/gm, "").replaceAll(/[ ]+/g, "\t");
+  return text
+    .replaceAll(/^#[ ]+/gm, "#")
+    .replaceAll(/^[ ]+|[ ]+$/gm, "")
+    .replaceAll(/[ ]+/g, "\t");
 }
 
 /** The separator that the first line says (`sep=;`, as spreadsheets write it), or that the heading has most of. */
