@@ -108,8 +108,8 @@ const isTied = ({ equalTokens, equalFlops, scratch }: Answer): boolean =>
 function openHeadline({ equalTokens: { interval } }: Answer): string {
   if (interval === null) return "No verdict";
   if (interval.high < 0) return "No verdict: published runs favour upcycling";
-  if (interval.low > 0) return "No verdict: published runs favour training on";
-  return "No verdict: upcycling may beat training on, or lose to it";
+  if (interval.low > 0) return "No verdict: published runs favour dense training";
+  return "No verdict: upcycling may win or lose against dense training";
 }
 
 /** What to do where a law answers. */
@@ -171,7 +171,7 @@ function openWords({ equalTokens, equalFlops }: Answer, { main }: Plan): string 
   const published = equalTokens.basis === "published";
   const subject = published ? "published comparisons put" : "the laws put";
   return (
-    `${subject} upcycled ${main ?? ""} ${standing(equalTokens)} continued dense at equal tokens ` +
+    `${subject} the loss of upcycled ${main ?? ""} ${standing(equalTokens)} continued dense at equal tokens ` +
     `(${tokens}) and ${standing(equalFlops)} it at equal FLOPs (dense with ${compact(equalFlops.other.tokens)}).`
   );
 }

@@ -424,7 +424,7 @@ describe("the plan as text", () => {
     );
     expect(first({ ...small, seen: 1e10, ...tokens(3e11) })).toMatch(/^Start from scratch: .*at equal FLOPs/);
     expect(first({ ...small, ...tokens(1e9) })).toMatch(
-      /^No verdict: upcycling may beat training on, or lose to it. Published comparisons put upcycled E8G1T2/,
+      /^No verdict: upcycling may win or lose against dense training\. Published comparisons put the loss of upcycled E8G1T2/,
     );
     expect(first({ gpus: 1, budget: { tokens: null, gpuHours: 10, money: null, days: null } })).toMatch(
       /^No answer: .*cannot be trained/,
