@@ -7,22 +7,27 @@ import { results } from "../../src/cli/terminal.js";
 let before: Promise<unknown> = Promise.resolve();
 
 /**
- * The JSON document that a command prints. `args` are words as after `upcycle`, of which the first is the command's
- * name. Rejects with the command's own error.
+ * What a command prints. `args` are words as after `upcycle`, of which the first is the command's name. Rejects with the
+ * command's own error.
  */
-export function jsonInProcess(command: Command, ...args: readonly string[]): Promise<Record<string, unknown>> {
+export function textInProcess(command: Command, ...args: readonly string[]): Promise<string> {
   const run = before.then(async () => {
     const texts: string[] = [];
     const spy = vi.spyOn(results, "write").mockImplementation((text) => {
       texts.push(text);
     });
     try {
-      await command.exitOverride().parseAsync([...args.slice(1), "--json"], { from: "user" });
+      await command.exitOverride().parseAsync(args.slice(1), { from: "user" });
     } finally {
       spy.mockRestore();
     }
-    return JSON.parse(texts.join("")) as Record<string, unknown>;
+    return texts.join("");
   });
   before = run.catch(() => undefined);
   return run;
+}
+
+/** The JSON document that a command prints with `--json`. */
+export async function jsonInProcess(command: Command, ...args: readonly string[]): Promise<Record<string, unknown>> {
+  return JSON.parse(await textInProcess(command, ...args, "--json")) as Record<string, unknown>;
 }
