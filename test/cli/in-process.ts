@@ -7,8 +7,8 @@ import { results } from "../../src/cli/terminal.js";
 let before: Promise<unknown> = Promise.resolve();
 
 /**
- * What a command prints. `args` are words as after `upcycle`, of which the first is the command's name. Rejects with the
- * command's own error.
+ * What a command prints. `args` are words as after `upcycle`, of which the first is the command's name. Rejects with
+ * the command's own error.
  */
 export function textInProcess(command: Command, ...args: readonly string[]): Promise<string> {
   const run = before.then(async () => {

@@ -82,9 +82,9 @@ export interface CostedLayout {
 }
 
 /**
- * Number format of the matrix products of blocks (projections, FFNs, experts). With `fp8` attention, routers, norms, the
- * head, weights in memory and what is sent stay bfloat16, as in Transformer Engine; DeepSeek-V3 (arXiv 2412.19437,
- * section 3.3) keeps the same parts out of FP8.
+ * Number format of the matrix products of blocks (projections, FFNs, experts). With `fp8` attention, routers, norms,
+ * the head, weights in memory and what is sent stay bfloat16, as in Transformer Engine; DeepSeek-V3 (arXiv
+ * 2412.19437, section 3.3) keeps the same parts out of FP8.
  */
 export type Precision = "bf16" | "fp8";
 

@@ -155,8 +155,8 @@ export const publishedRuns: readonly PublishedRun[] = [
     published: 2.664e6,
     predicted: 3171000,
     source:
-      "README of github.com/deepseek-ai/DeepSeek-V3 (2.664M H800 GPU hours, 14.8T tokens); arXiv 2412.19437, sections " +
-      "3.1 and 4.2 (2,048 GPUs; 15,360 sequences a step after the first 469B tokens). Its layer for multi-token " +
-      "prediction, trained along, is not counted here.",
+      "README of github.com/deepseek-ai/DeepSeek-V3 (2.664M H800 GPU hours, 14.8T tokens); arXiv 2412.19437, " +
+      "sections 3.1 and 4.2 (2,048 GPUs; 15,360 sequences a step after the first 469B tokens). Its layer for " +
+      "multi-token prediction, trained along, is not counted here.",
   },
 ];

@@ -231,7 +231,7 @@ const withLineFeeds = (text: string): string => (text.includes("\n") ? text : te
 const firstLine = (source: string): string =>
   source.split(/\r?\n/).find((line) => line.trim() !== "" && !line.startsWith("#")) ?? "";
 
-/** A table whose columns are parted by spaces alone, as NumPy writes it, with tabs in their place; else the text itself. */
+/** A table whose columns are parted by spaces alone, as NumPy writes it, with tabs instead; else the text itself. */
 function withTabs(text: string): string {
   const heading = firstLine(text).trim();
   if (/[,;\t|"]/.test(heading) || !/\S\s+\S/.test(heading)) return text;

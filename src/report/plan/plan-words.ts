@@ -134,7 +134,8 @@ function verdictWords(answer: Answer, plan: Plan): string {
   }
   return (
     `after ${tokens} tokens ${upcycled} is ${standing(equalTokens)} continued dense at equal tokens ` +
-    `and ${standing(equalFlops)} it ${flops}, and ${standing(scratch)} a mixture from scratch.${doubtWords(answer, plan)}`
+    `and ${standing(equalFlops)} it ${flops}, and ${standing(scratch)} a mixture from scratch.` +
+    doubtWords(answer, plan)
   );
 }
 
