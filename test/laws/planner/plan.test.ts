@@ -3,7 +3,14 @@ import { countParams } from "../../../src/model/cost/params.js";
 import { publishedCoefficients } from "../../../src/laws/planner/coefficients.js";
 import { makePlan } from "../../../src/laws/planner/plan.js";
 import type { PlanRequest } from "../../../src/laws/planner/plan-types.js";
-import { mixtureOf, parseShape, presets, publishedShape, shapeOfSize, shapeSpec } from "../../../src/laws/planner/shape.js";
+import {
+  mixtureOf,
+  parseShape,
+  presets,
+  publishedShape,
+  shapeOfSize,
+  shapeSpec,
+} from "../../../src/laws/planner/shape.js";
 import { batchFor, usualPeak } from "../../../src/laws/planner/training.js";
 import { parseRecipeName } from "../../../src/surgery/planning/recipe.js";
 import { h100, presetSpec, requestFor } from "./request.js";
