@@ -7,7 +7,7 @@ export default defineConfig({
     // Nothing is written into the home of who runs the tests; child processes and threads inherit it.
     env: { UPCYCLE_CACHE: "off" },
     globalSetup: ["./test/global-setup.ts"],
-    setupFiles: ["./test/open-files.ts"],
+    setupFiles: ["./test/open-files.ts", "./test/equality.ts"],
     // Engines in tests have one or two threads, and many tests wait for child processes; more at once fill the memory.
     maxWorkers: Math.min(4, availableParallelism()),
     testTimeout: 120_000,
