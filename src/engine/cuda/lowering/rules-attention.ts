@@ -17,7 +17,7 @@ import {
 } from "./arguments.js";
 import { useKey, type Context } from "./context.js";
 import { isHopper } from "./options.js";
-import type { Argument, BufferId, Storage } from "./launches.js";
+import type { Argument, BufferId, KernelModule, Storage } from "./launches.js";
 
 /** Queries or keys of a block, a warp for each. */
 const WARPS = 8;
@@ -55,6 +55,13 @@ const takesFlash = ({ headDim, valueDim }: AttentionAttrs, real: Storage): boole
 
 /** The end of a kernel's name: heads' size, and whether scores are capped. */
 const flashName = ({ headDim, softcap }: AttentionAttrs): string => `${headDim}${softcap === null ? "" : "Capped"}`;
+
+/** The module of flash.cu's kernels for these heads. */
+const flashModule = ({ headDim, softcap }: AttentionAttrs): KernelModule =>
+  `flash-${headDim === 64 ? 64 : 128}${softcap === null ? "" : "-capped"}`;
+
+/** The module of flash-hopper.cu's kernels for these heads. */
+const hopperModule = ({ headDim }: AttentionAttrs): KernelModule => `flash-hopper-${headDim === 64 ? 64 : 128}`;
 
 /** S, heads, kvHeads, scale, window, cap */
 const flashSizes = ({ sequence, heads, kvHeads, scale, window, softcap }: AttentionAttrs) => [
@@ -113,7 +120,7 @@ function hopperGradients(
   const [toQ, toK, toV] = [dq, dk, dv].map((id) => c.defineRows(id, [], "bf16")) as [View, View, View];
   const segments = orNull(c, segmentIds);
   const grad = reads(c.as(dout, "bf16"));
-  const common = { module: "flash-hopper", real: "bf16", block: FLASH_THREADS } as const;
+  const common = { module: hopperModule(attrs), real: "bf16", block: FLASH_THREADS } as const;
   const blocks = blocksFor(sequence, FLASH_ROWS);
   const stages = stagesOf(attrs).gradient;
   c.kernel({
@@ -171,7 +178,7 @@ function forward(
   const { batch, sequence, heads, kvHeads, headDim, valueDim, scale, window } = attrs;
   if (takesHopper(c, attrs, to.real)) {
     c.kernel({
-      module: "flash-hopper",
+      module: hopperModule(attrs),
       kernel: `flash${headDim}`,
       real: "bf16",
       grid: [blocksFor(sequence, FLASH_ROWS), heads, batch],
@@ -194,7 +201,7 @@ function forward(
   }
   if (takesFlash(attrs, to.real)) {
     c.kernel({
-      module: "flash",
+      module: flashModule(attrs),
       kernel: `flash${flashName(attrs)}`,
       real: "bf16",
       grid: [blocksFor(sequence, FLASH_ROWS), heads, batch],
@@ -289,7 +296,7 @@ function portableGradients(
     if (flash)
       c.kernel({
         ...shared,
-        module: "flash",
+        module: flashModule(attrs),
         kernel: `flash${name}${flashName(attrs)}`,
         real: "bf16",
         grid: [blocksFor(sequence, FLASH_ROWS), by, batch],

@@ -113,9 +113,9 @@ describe("a launch list", () => {
       );
     };
     const names = ["flash64", "flashGradQ64", "flashGradKV64"];
-    expect(kernelsOf(null, 64)).toEqual(names.map((name) => `flash-hopper.${name}`));
-    expect(kernelsOf(null, 128)[0]).toBe("flash-hopper.flash128");
-    expect(kernelsOf(2, 64)[0]).toBe("flash.flash64Capped");
+    expect(kernelsOf(null, 64)).toEqual(names.map((name) => `flash-hopper-64.${name}`));
+    expect(kernelsOf(null, 128)[0]).toBe("flash-hopper-128.flash128");
+    expect(kernelsOf(2, 64)[0]).toBe("flash-64-capped.flash64Capped");
     expect(kernelsOf(null, 40)[0]).toBe("attention.attention");
   });
 
