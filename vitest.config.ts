@@ -27,8 +27,8 @@ const shared = {
   setupFiles: ["./test/open-files.ts", "./test/equality.ts"],
   testTimeout: 120_000,
   hookTimeout: 120_000,
-  pool: "forks",
-} as const;
+  pool: "forks" as const,
+};
 
 export default defineConfig({
   test: {

@@ -121,7 +121,9 @@ describe("upcycle experts", () => {
     const html = readFileSync(page, "utf8");
     expect(html.match(/<svg class="matrix"/g)).toHaveLength(15);
     expect(html).toContain("upcycle experts");
-    expect((await upcycle("experts", inDir("noisy"), ...texts(), ...small, "--candidates", "0", "--html", page)).code).toBe(0);
+    expect(
+      (await upcycle("experts", inDir("noisy"), ...texts(), ...small, "--candidates", "0", "--html", page)).code,
+    ).toBe(0);
   });
 
   it.each([
