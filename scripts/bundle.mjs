@@ -8,12 +8,14 @@
  * Files that lie beside modules (kernels, modules of threads and processes, texts, recipes, package.json) stay where
  * they are: each module keeps the `import.meta.url` that it has in dist/.
  */
-import { readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join, relative, resolve, sep } from "node:path";
 import { rolldown } from "rolldown";
 
 const dist = resolve("dist");
 const out = join(dist, "bundle");
+/** Written whole before it takes the place of the one before, from which a command may be starting. */
+const fresh = join(dist, "bundle.new");
 const bundled = ["commander", "yaml", "zod"];
 const threads = [
   "engine/onnxruntime/worker.js",
@@ -46,7 +48,11 @@ async function bundle(folder, input) {
     plugins: [ownAddress(folder)],
     logLevel: "warn",
   });
-  const { output } = await made.write({ dir: folder, entryFileNames: "[name].js", chunkFileNames: "[name].js" });
+  const { output } = await made.write({
+    dir: folder.replace(out, fresh),
+    entryFileNames: "[name].js",
+    chunkFileNames: "[name].js",
+  });
   await made.close();
   return output;
 }
@@ -65,7 +71,7 @@ function licence(folder) {
   return `${name} ${version} (${license})\n\n${readFileSync(join(folder, file), "utf8").trim()}\n`;
 }
 
-rmSync(out, { recursive: true, force: true });
+rmSync(fresh, { recursive: true, force: true });
 const commands = await bundle(out, { main: join(dist, "cli/main.js") });
 const names = threads.map((path) => [path.replaceAll("/", "-").replace(/\.js$/, ""), join(dist, path)]);
 const output = [...commands, ...(await bundle(join(out, "threads"), Object.fromEntries(names)))];
@@ -78,6 +84,8 @@ const folders = new Set(
   output.flatMap(({ moduleIds = [] }) => moduleIds.filter((id) => id.includes(packages)).map(packageFolder)),
 );
 writeFileSync(
-  join(out, "LICENSES.txt"),
+  join(fresh, "LICENSES.txt"),
   ["The files in this folder contain code of these packages.\n", ...[...folders].sort().map(licence)].join("\n\n"),
 );
+rmSync(out, { recursive: true, force: true });
+renameSync(fresh, out);
