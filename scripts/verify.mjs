@@ -1,7 +1,7 @@
 /**
  * All that a change has to pass: build, format, lint, unused code, types, API docs, then the tests (none with
- * `--no-tests`). Two steps run side by side, because each is of one thread; what a step says is shown when it has ended. The first that fails ends the
- * others.
+ * `--no-tests`). Two steps run side by side, because each is of one thread; what a step says is shown when it has
+ * ended. The first that fails ends the others.
  *
  * The build here checks no types: `typecheck` does so for the same files, with the same options.
  */
