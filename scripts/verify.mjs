@@ -42,8 +42,13 @@ function run(line, stdio) {
 /** Ends what still runs, with the processes that it has started. */
 function endOthers() {
   for (const child of running)
-    if (process.platform === "win32") child.kill();
-    else process.kill(-child.pid, "SIGTERM");
+    try {
+      if (process.platform === "win32") child.kill();
+      else process.kill(-child.pid, "SIGTERM");
+    } catch (error) {
+      // It has ended, and only its last words are still to come.
+      if (error.code !== "ESRCH") throw error;
+    }
 }
 
 function fail(name, code) {
