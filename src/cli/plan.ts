@@ -5,7 +5,7 @@ import { Command } from "commander";
 import { at, entryOf } from "../base/at.js";
 import { inputError } from "../base/errors.js";
 import { grouped } from "../base/format.js";
-import { parseHardware, type HardwareTable } from "../base/schemas/index.js";
+import { parseHardware, type HardwareTable } from "../base/schemas/hardware.js";
 import { toolVersion } from "../surgery/convert/version.js";
 import { isHubReference } from "../files/hub/reference.js";
 import { exists, writeFileAtomic } from "../files/io/atomic.js";

@@ -7,7 +7,7 @@ import { openCheckpoint } from "../../src/files/checkpoint/open.js";
 import { resultOf } from "../../src/base/events.js";
 import { convertCheckpoint } from "../../src/surgery/convert/convert.js";
 import { compareModels, meanLoss } from "../../src/evals/compare.js";
-import { openModel } from "../../src/evals/model.js";
+import { openModel, type TextModel } from "../../src/evals/model.js";
 import { GraphBuilder } from "../../src/graph/ir/builder.js";
 import { evaluateOnce } from "../engine/onnxruntime/evaluate-once.js";
 import type { Preservation } from "../../src/model/results/result.js";
@@ -29,27 +29,27 @@ let folders = 0;
 const tokensOf = (name: string): Int32Array =>
   Int32Array.from(entryOf(readTensors(golden(name, "expected.safetensors")), "input_ids").data);
 
+/** Parents that were measured against, each opened once. */
+const open = new Map<string, Promise<TextModel>>();
+function opened(name: string): Promise<TextModel> {
+  const model = open.get(name) ?? openModel(golden(name), inThread, 1);
+  open.set(name, model);
+  return model;
+}
+afterAll(async () => {
+  for (const model of open.values()) await (await model).close();
+});
+
 interface Measured extends Preservation {
   /** Largest logit difference over largest logit. */
   readonly error: number;
 }
 
-/** Each parent is opened once: that takes as long as all that is computed with it. */
-const opened = new Map<string, ReturnType<typeof openModel>>();
-const parentOf = (name: string): ReturnType<typeof openModel> => {
-  const model = opened.get(name) ?? openModel(golden(name), inThread, 1);
-  opened.set(name, model);
-  return model;
-};
-afterAll(async () => {
-  for (const model of opened.values()) await (await model).close();
-});
-
 async function measure(name: string, recipe: string, options: RecipeOptions = {}): Promise<Measured> {
   const out = join(root, `m${folders++}`);
   await resultOf(convertCheckpoint({ source: golden(name), recipe: upcycleRecipe(recipe, options), out }));
   const child = await openModel(out, inThread, 1);
-  const comparison = await compareModels(await parentOf(name), child, tokensOf(name), {
+  const comparison = await compareModels(await opened(name), child, tokensOf(name), {
     sequence: 24,
     limitTokens: 1000,
   });

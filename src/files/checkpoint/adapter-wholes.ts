@@ -8,7 +8,7 @@
 import { join } from "node:path";
 import { at, entryOf } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
-import { mergeHint, type AdapterConfig } from "../../base/schemas/index.js";
+import { mergeHint, type AdapterConfig } from "../../base/schemas/adapter.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { namedSlots, tensorNames } from "../../model/tensors/names.js";
 import { placements } from "../../model/tensors/placement.js";

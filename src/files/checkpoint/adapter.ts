@@ -13,7 +13,7 @@
 import { join } from "node:path";
 import { at, entryOf } from "../../base/at.js";
 import { inputError, type UpcycleError } from "../../base/errors.js";
-import { mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "../../base/schemas/index.js";
+import { mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "../../base/schemas/adapter.js";
 import { exists } from "../io/atomic.js";
 import type { RangeFile } from "../io/ranges.js";
 import { sizeLimits } from "../io/open.js";

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
-import { issueText } from "../../base/schemas/index.js";
+import { issueText } from "../../base/schemas/issue.js";
 import { exists } from "../../files/io/atomic.js";
 import { readJson } from "../../files/io/ranges.js";
 import { chosenLayers } from "../planning/layers.js";
