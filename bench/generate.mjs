@@ -144,7 +144,11 @@ async function measureOnGpu(name, dir, opponents) {
       ...speeds(batch, all),
       reader: all.at(-1)?.reader,
       sameTokens:
-        all.at(-1)?.ids.flat().filter((id, i) => id === own.at(-1).ids.flat()[i]).length / (batch * fresh),
+        all
+          .at(-1)
+          ?.ids.flat()
+          .filter((id, i) => id === own.at(-1).ids.flat()[i]).length /
+        (batch * fresh),
     }));
     const best = (key) => Math.max(...transformers.map((each) => each[key]));
     const ratio = {

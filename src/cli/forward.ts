@@ -27,7 +27,10 @@ export function forwardCommand(): Command {
   );
 }
 
-async function execute(name: string, { inputIds, output, threads, device, precision, json: asJson }: ForwardFlags): Promise<void> {
+async function execute(
+  name: string,
+  { inputIds, output, threads, device, precision, json: asJson }: ForwardFlags,
+): Promise<void> {
   await requireLogitsPlace(output);
   const input = await readInputIds(inputIds);
   const source = await modelSource(name, asJson);

@@ -74,7 +74,12 @@ export async function startDecoding(
   const unusable = read.likely?.some((id, row) => id < 0 && at(texts, row).length > 0) === true;
   const { likely, logits, room, ms } = unusable ? await readAll(model, texts, needed, signal) : read;
   const promptTokens = texts.reduce((sum, { length }) => sum + length, 0);
-  return decodingOf(model, texts, room, { logits, likely }, signal, { promptTokens, promptMs: ms, newTokens: 0, newMs: 0 });
+  return decodingOf(model, texts, room, { logits, likely }, signal, {
+    promptTokens,
+    promptMs: ms,
+    newTokens: 0,
+    newMs: 0,
+  });
 }
 
 /** What a model says behind the texts: see `Decoding`. */

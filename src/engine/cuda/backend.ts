@@ -24,8 +24,7 @@ export function cudaBackend(ordinal = 0, { precision = "float32" }: CudaOptions 
     name: `cuda:${ordinal}`,
     openTrain: async (program, options) =>
       CudaTrainRuntime.open(await device(ordinal), program, { ...options, precision }),
-    openForward: async () =>
-      new CudaForwardRuntime(await device(ordinal), { precision }),
+    openForward: async () => new CudaForwardRuntime(await device(ordinal), { precision }),
     openOperations: async () =>
       new CudaOperationRuntime(await device(ordinal), { precision: operationPrecision(precision) }),
   };

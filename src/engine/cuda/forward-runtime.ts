@@ -202,7 +202,11 @@ export class CudaForwardRuntime implements ForwardRuntime {
     const lengths = past.length === 0 ? -1 : LENGTHS_INPUT;
     try {
       const program = await DeviceProgram.open(stream, list, {
-        inputs: [...feeds.addresses.slice(0, fed).map((own, i) => (i === lengths ? (shared[0] ?? own) : own)), ...past, ...floats],
+        inputs: [
+          ...feeds.addresses.slice(0, fed).map((own, i) => (i === lengths ? (shared[0] ?? own) : own)),
+          ...past,
+          ...floats,
+        ],
         outputs: results.map(({ address }) => address),
         halves,
         ...(cache === undefined ? {} : { cache: [...shared, ...cache.parts] }),

@@ -105,13 +105,18 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, products of fe
       const outs = ids.slice(0, 3).map((id) => b.op("matmul", [y, id], flags));
       const own = b.op("matmul", [made, ids[3]!], flags);
       const sum = b.op("scale", [b.add(made, own)], { by: 1 });
-      return [...outs.map((id) => b.op("activation", [id], { kind: "relu" })), b.op("activation", [sum], { kind: "relu" })];
+      return [
+        ...outs.map((id) => b.op("activation", [id], { kind: "relu" })),
+        b.op("activation", [sum], { kind: "relu" }),
+      ];
     });
     const found = await run(graph, [x, norm, ...weights], m);
     const y = normed(x, norm, m, k);
     const relu = (values: Float64Array): Float64Array => values.map((value) => Math.max(0, value));
     for (const [i, n] of widths.slice(0, 3).entries())
-      expect(relativeError(found[i] as Float32Array, relu(product(y, weights[i]!, m, n, k))), `${i}`).toBeLessThan(6e-3);
+      expect(relativeError(found[i] as Float32Array, relu(product(y, weights[i]!, m, n, k))), `${i}`).toBeLessThan(
+        6e-3,
+      );
     const doubled = x.map((value) => 2 * value);
     const sum = product(doubled, weights[3]!, m, 48, k).map((value, i) => value + doubled[i]!);
     expect(relativeError(found[3] as Float32Array, relu(sum))).toBeLessThan(6e-3);
@@ -323,13 +328,21 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, tokens that ar
     }
     await prompt();
     const lengths = Int32Array.of(4, 2, 3);
-    const found = await runtime.likeliest!("step", step, { ids: Int32Array.from(first), lengths, counts, capacity }, steps);
+    const found = await runtime.likeliest!(
+      "step",
+      step,
+      { ids: Int32Array.from(first), lengths, counts, capacity },
+      steps,
+    );
     expect(found.ids).toHaveLength(3 * steps);
     for (const row of [0, 2])
       expect(expected.map((line) => line[row])).toEqual(expected.map((_, i) => found.ids[3 * i + row]));
     expect(Math.max(...expected.flat())).toBeLessThan(spec.vocab / 2);
     // Logits that are no numbers choose nothing.
-    await runtime.write("head", head.map(() => NaN));
+    await runtime.write(
+      "head",
+      head.map(() => NaN),
+    );
     const none = await runtime.likeliest!("step", step, { ids: Int32Array.from(first), lengths, counts, capacity }, 2);
     expect([...none.ids]).toEqual(Array(6).fill(-1));
     await runtime.close();

@@ -374,19 +374,22 @@ export class Decoding {
           return [reads(c.as(weight, "bf16")), this.sumTarget(to, addend), int(at(widths, i))];
         });
         const none = members.length < MOST_MATRICES ? MOST_MATRICES - members.length : 0;
-        this.kernel({
-          kernel: tokens <= TILE_TOKENS ? "thinProduct8" : "thinProduct16",
-          grid: [widths.reduce((tiles, width) => tiles + blocksFor(width, TILE_ROWS), 0), 1, 1],
-          bytes: 2 * size * (tokens + total) + bytesPer[stored] * tokens * total,
-          flops: 2 * tokens * total * size,
-          arguments: [
-            ...from,
-            readsOrNull(addend),
-            ...[Number(stored === "f32"), tokens, size].map(int),
-            ...targets,
-            ...Array.from({ length: none }, () => [nothing, nothing, int(0)]).flat(),
-          ],
-        }, size);
+        this.kernel(
+          {
+            kernel: tokens <= TILE_TOKENS ? "thinProduct8" : "thinProduct16",
+            grid: [widths.reduce((tiles, width) => tiles + blocksFor(width, TILE_ROWS), 0), 1, 1],
+            bytes: 2 * size * (tokens + total) + bytesPer[stored] * tokens * total,
+            flops: 2 * tokens * total * size,
+            arguments: [
+              ...from,
+              readsOrNull(addend),
+              ...[Number(stored === "f32"), tokens, size].map(int),
+              ...targets,
+              ...Array.from({ length: none }, () => [nothing, nothing, int(0)]).flat(),
+            ],
+          },
+          size,
+        );
       },
     };
   }
@@ -398,7 +401,10 @@ export class Decoding {
   /** A gated unit of two products of one value. */
   private gated({ index, node }: Placed<"swiglu">): Fusion | null {
     const { c } = this;
-    const [gate, up] = node.in.map((id) => this.maker(id, "matmul")) as [Placed<"matmul"> | null, Placed<"matmul"> | null];
+    const [gate, up] = node.in.map((id) => this.maker(id, "matmul")) as [
+      Placed<"matmul"> | null,
+      Placed<"matmul"> | null,
+    ];
     if (gate === null || up === null || gate.index === up.index) return null;
     if (!this.isProduct(gate.node) || !this.isProduct(up.node)) return null;
     const [x] = gate.node.in;
@@ -414,19 +420,24 @@ export class Decoding {
       launch: () => {
         const from = this.sourceArguments(source);
         const weights = [gate, up].map((product) => reads(c.as(product.node.in[1], "bf16")));
-        this.kernel({
-          kernel: tokens <= TILE_TOKENS ? "thinGated8" : "thinGated16",
-          grid: [blocksFor(width, TILE_ROWS), 1, 1],
-          bytes: 2 * (size * (tokens + 2 * width) + tokens * width),
-          flops: 4 * tokens * width * size,
-          arguments: [...from, ...weights, writes(c.define(node.out[0], "bf16")), ...[tokens, size, width].map(int)],
-        }, size);
+        this.kernel(
+          {
+            kernel: tokens <= TILE_TOKENS ? "thinGated8" : "thinGated16",
+            grid: [blocksFor(width, TILE_ROWS), 1, 1],
+            bytes: 2 * (size * (tokens + 2 * width) + tokens * width),
+            flops: 4 * tokens * width * size,
+            arguments: [...from, ...weights, writes(c.define(node.out[0], "bf16")), ...[tokens, size, width].map(int)],
+          },
+          size,
+        );
       },
     };
   }
 
   /** What an expert layer that ends in this node is made of, where every node of it is what it is expected to be. */
-  private expertLayer(combine: Placed<"combine">): { readonly layer: Experts; readonly nodes: readonly number[] } | null {
+  private expertLayer(
+    combine: Placed<"combine">,
+  ): { readonly layer: Experts; readonly nodes: readonly number[] } | null {
     // Weights stand behind the last product or before it.
     const outer = this.maker(combine.node.in[0], "scaleRows");
     const down = this.maker(outer?.node.in[0] ?? combine.node.in[0], "groupedMatmul");
@@ -486,32 +497,38 @@ export class Decoding {
     const table = (ids: readonly ValueId[]): Argument => bufferTable(c.asMany(ids, "bf16"), "read");
     const chosenOnes = reads(c.of(chosen));
     const half = reads(c.as(x, "bf16"));
-    this.kernel({
-      kernel: "chosenGated",
-      grid: [slots, blocksFor(width, TILE_ROWS), 1],
-      bytes: 4 * Math.min(slots, gates.length) * width * size,
-      flops: 4 * slots * width * size,
-      arguments: [half, chosenOnes, table(gates), table(ups), writes(units), ...[size, width, k].map(int)],
-    }, size);
+    this.kernel(
+      {
+        kernel: "chosenGated",
+        grid: [slots, blocksFor(width, TILE_ROWS), 1],
+        bytes: 4 * Math.min(slots, gates.length) * width * size,
+        flops: 4 * slots * width * size,
+        arguments: [half, chosenOnes, table(gates), table(ups), writes(units), ...[size, width, k].map(int)],
+      },
+      size,
+    );
     const [out] = combine.node.out;
     const sum = c.sumOf(out, "bf16");
     const addend = sum === null ? null : c.as(sum.other, "bf16");
     const shares = reads(c.of(weights));
     const to = sum === null ? c.define(out, "bf16") : c.defineSum(sum, "bf16");
-    this.kernel({
-      kernel: "chosenSum",
-      grid: [tokens, blocksFor(size, TILE_ROWS), 1],
-      bytes: 2 * Math.min(slots, downs.length) * width * size,
-      flops: 2 * slots * width * size,
-      arguments: [
-        reads(units),
-        chosenOnes,
-        shares,
-        table(downs),
-        readsOrNull(addend),
-        this.sumTarget(to, addend),
-        ...[width, size, k].map(int),
-      ],
-    }, width);
+    this.kernel(
+      {
+        kernel: "chosenSum",
+        grid: [tokens, blocksFor(size, TILE_ROWS), 1],
+        bytes: 2 * Math.min(slots, downs.length) * width * size,
+        flops: 2 * slots * width * size,
+        arguments: [
+          reads(units),
+          chosenOnes,
+          shares,
+          table(downs),
+          readsOrNull(addend),
+          this.sumTarget(to, addend),
+          ...[width, size, k].map(int),
+        ],
+      },
+      width,
+    );
   }
 }
