@@ -10,9 +10,9 @@
  *   node bench/generate.mjs --device cuda [--python PATH] [--prompt 512] [--new 128] [--batch 1,8,64] [--rounds 7]
  *     [--sizes dense135M,dense956M,E8G1T2] [--modes reduce-overhead,graph] [--write FILE]
  *
- * Without --python only Upcycle is measured. Times are medians over the rounds; on a GPU the engines take turns, and the
- * fastest mode of transformers counts. On the CPU transformers runs its eager loop with its own cache. Compilation is
- * counted for nobody.
+ * Without --python only Upcycle is measured. Times are medians over the rounds; on a GPU the engines take turns, and
+ * the fastest mode of transformers counts. On the CPU transformers runs its eager loop with its own cache. Compilation
+ * is counted for nobody.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";

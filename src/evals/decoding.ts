@@ -20,7 +20,7 @@ export interface Timings {
 export interface Decoding {
   /** Logits [B, V] of each row's next token; only rows that had a token in `next`, or in the prompts, are of use. */
   readonly logits: Float32Array;
-  /** The likeliest token of each row [B] in place of logits, where these were asked for and the model could choose them. */
+  /** The likeliest token of each row [B] in place of logits, where it was wanted and the model could choose it. */
   readonly likely: readonly number[] | null;
   readonly timings: Timings;
   /**
@@ -29,8 +29,8 @@ export interface Decoding {
   next(ids: readonly (number | null)[]): Promise<Decoding>;
   /**
    * Continues each row with one token, and with the likeliest one behind it, and so on: up to `most` of these, at least
-   * one. Null where the model gives its logits alone, or has no room: then `next` is left. The logits of what comes of it
-   * are of no use.
+   * one. Null where the model gives its logits alone, or has no room: then `next` is left. What comes of it has no
+   * logits.
    */
   nextLikeliest(ids: readonly (number | null)[], most: number): Promise<Likeliest | null>;
 }
@@ -55,9 +55,9 @@ const SMALLEST_CACHE = 64;
 /**
  * Reads the prompts, all rows side by side; shorter ones are filled up behind their end, where causal attention never
  * sees it. A row may have no token. No text may come to more tokens than the model has positions. `expected` is how
- * many new tokens the cache gets room for at the start. With `likeliest`, only the likeliest tokens are wanted. Only one decoding may run at a time, because the model has one
- * cache. Once `signal` is aborted, what has not been read of the prompts is left, and logits
- * are of no use.
+ * many new tokens the cache gets room for at the start. With `likeliest`, only the likeliest tokens are wanted. Only
+ * one decoding may run at a time, because the model has one cache. Once `signal` is aborted, what has not been read of
+ * the prompts is left, and logits are of no use.
  */
 export async function startDecoding(
   model: TextModel,

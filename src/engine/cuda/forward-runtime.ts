@@ -299,7 +299,8 @@ export class CudaForwardRuntime implements ForwardRuntime {
     const { batch, positions } = shape;
     const vocab = elements(typeOf(graph, at(graph.outputs, 0)).shape) / batch;
     const [chosen, line] = [device.allocate(4 * MOST_STEPS * batch, "tokens"), device.allocate(4, "tokens")];
-    // Ids, positions, lengths and rows, which the graph reads; lengths of both, and counts. Only steps go on from there.
+    // Ids, positions, lengths and rows, which the graph reads; lengths of both, and counts. Only steps go on from
+    // there.
     const unused = device.allocate(4 * batch, "tokens");
     stream.clear(unused.address, unused.bytes);
     const goesOn = shape.tokens === 1 && shape.capacity > 0;

@@ -21,8 +21,8 @@ const MOST_KEPT = 4e9;
 const KEPT_SHARE = 1 / 8;
 
 /**
- * Single graphs without state, run on a GPU. Weights of a model that is larger than the GPU pass through the memory of a
- * few programs: those that ran longest ago are given up for others.
+ * Single graphs without state, run on a GPU. Weights of a model that is larger than the GPU pass through the memory of
+ * a few programs: those that ran longest ago are given up for others.
  */
 export class CudaOperationRuntime implements OperationRuntime {
   /** The one that ran last stands last. */

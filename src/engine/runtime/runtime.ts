@@ -180,9 +180,10 @@ export interface ForwardRuntime {
    */
   extend(name: string, program: ExtendProgram, feeds: ExtendFeeds): Promise<Extended>;
   /**
-   * So many runs of a program of one new token in each row, each behind the likeliest tokens of the one before, of which
-   * the first are fed: gives all that were chosen. Rows whose count is 0 stay where they are. The cache must have room for
-   * all of them. A program of more tokens in each row runs once. Runtimes whose logits are where they are needed anyway leave it out.
+   * So many runs of a program of one new token in each row, each behind the likeliest tokens of the one before, of
+   * which the first are fed: gives all that were chosen. Rows whose count is 0 stay where they are. The cache must have
+   * room for all of them. A program of more tokens in each row runs once. Runtimes whose logits are where they are
+   * needed anyway leave it out.
    */
   likeliest?(name: string, program: ExtendProgram, feeds: ExtendFeeds, steps: number): Promise<LikelyTokens>;
   /**

@@ -177,7 +177,7 @@ function specOf({ heads, kvHeads, headDim, window, softcap, sinks = false, exper
     initStd: 0.02,
     auxLossCoef: 0,
     layers: [layer(null), layer(window ?? null)],
-  } as DecoderSpec;
+  };
 }
 
 const weightsOf = (spec: DecoderSpec): Map<string, Float32Array> =>

@@ -46,7 +46,7 @@ class List {
     kernel: string,
     grid: KernelLaunch["grid"],
     args: KernelLaunch["arguments"],
-    { block = 256, real = "f32" as Storage, bytes = 0 } = {},
+    { block = 256, real = "f32", bytes = 0 }: Partial<Pick<KernelLaunch, "block" | "real" | "bytes">> = {},
   ): void {
     this.launches.push({
       kind: "kernel",

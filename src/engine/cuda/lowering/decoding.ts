@@ -136,7 +136,7 @@ export class Decoding {
   append(node: Node): void {
     const { c } = this;
     if (c.options.cache === undefined || (node.prim !== "attention" && node.prim !== "cachedAttention")) return;
-    const { batch, sequence, kvHeads, headDim, valueDim } = node.attrs as NodeOf<"attention">["attrs"];
+    const { batch, sequence, kvHeads, headDim, valueDim } = node.attrs;
     const [, k, v] = node.in;
     const part = this.parts.get(c.rootOf(k));
     if (part === undefined) throw new Error("an attention's keys are no part of the cache");

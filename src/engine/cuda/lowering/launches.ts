@@ -95,7 +95,10 @@ export interface KernelLaunch {
   /** Bytes of dynamic shared memory. */
   readonly shared: number;
   readonly arguments: readonly Argument[];
-  /** The kernel may begin while the launch before it is at work: it waits by itself before it reads or writes anything. */
+  /**
+   * The kernel may begin while the launch before it is at work: it waits by itself before it touches anything that
+   * other launches touch.
+   */
   readonly overlaps?: boolean;
   /** Bytes that have to pass through memory at least, and floating-point operations. */
   readonly bytes: number;
