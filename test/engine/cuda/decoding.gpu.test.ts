@@ -128,7 +128,7 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, products of fe
     const graph = graphOf([m, k], [n, n], (b, from, [gate, up], normWeight) => {
       const y = b.op("rmsNorm", [from, normWeight], { eps: 0 });
       const flags = { transA: false, transB: true } as const;
-      return [b.op("swiglu", [b.op("matmul", [y, gate!], flags), b.op("matmul", [y, up!], flags)])];
+      return [b.op("swiglu", [b.op("matmul", [y, gate!], flags), b.op("matmul", [y, up!], flags)], {})];
     });
     const [found] = await run(graph, [x, norm, gates, ups], m);
     const y = normed(x, norm, m, k);
