@@ -51,8 +51,8 @@ const rooms: readonly Room[] = [
     parts: ["page", "study", "laws", "plan", "evals", "experts"],
     pure: ["page", "study", "laws", "plan", "evals", "experts"],
   },
-  { name: "study", parts: ["."], pure: [] },
   { name: "cluster", parts: ["plan", "logs", "run"], pure: ["plan", "logs"] },
+  { name: "study", parts: ["."], pure: [] },
   { name: "cli", parts: ["."], pure: [] },
 ];
 const order = rooms.flatMap(({ name, parts }) => parts.map((part) => (part === "." ? name : `${name}/${part}`)));

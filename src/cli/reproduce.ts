@@ -13,6 +13,7 @@ export function convertLine(parent: ModelSource, recipe: UpcycleRecipe, out: str
     order,
     scaling,
     routerStd,
+    routerGroups,
     seed,
     allowUnevenTopK,
     experts,
@@ -41,6 +42,7 @@ export function convertLine(parent: ModelSource, recipe: UpcycleRecipe, out: str
     ...flag(pad, "--pad"),
     ...flag(correctionBias, "--correction-bias"),
     ...flag(auxLossCoef !== recipeDefaults.auxLossCoef, `--aux-loss ${auxLossCoef}`),
+    ...flag(!routerGroups, "--ungrouped-router"),
     ...flag(allowUnevenTopK, "--allow-uneven-topk"),
     `--out ${shellPath(shownPath(out))}`,
   ].join(" ");

@@ -2,10 +2,13 @@
 import { arch, cpus, platform, release } from "node:os";
 import { toolVersion } from "../surgery/convert/version.js";
 import { onnxruntimeVersion } from "../engine/onnxruntime/session.js";
+import type { StudyOptions } from "./types.js";
 import type { StudyResult } from "../model/results/result.js";
 
-/** The versions of the programs, the platform and the processor, for the result. */
-export function environment(threads: number): StudyResult["environment"] {
+/** The versions of the programs, the platform, the processor and what trained, for the result. */
+export function environment({ threads, backends }: Pick<StudyOptions, "threads" | "backends">): StudyResult["environment"] {
+  const { numerics } = backends[0];
+  const names = [...new Set(backends.map(({ name }) => name))].join(", ");
   return {
     upcycle: toolVersion,
     node: process.versions.node,
@@ -13,5 +16,6 @@ export function environment(threads: number): StudyResult["environment"] {
     platform: `${platform()} ${release()} ${arch()}`,
     cpu: `${cpus()[0]?.model.trim() ?? "unknown"} x ${cpus().length}`,
     threads,
+    device: names === numerics ? names : `${numerics} on ${names}`,
   };
 }

@@ -10,7 +10,7 @@ export {
   type TrainingBlock,
 } from "./training.js";
 export { expandStudy, parseStudyConfig, studySchema } from "./study.js";
-export type { Measure, Question, StudyArm, StudyConfig } from "./study-blocks.js";
+export type { Measure, MegatronConfig, Question, StudyArm, StudyConfig } from "./study-blocks.js";
 export { onlyParent, type ExpandedArm, type GridConfig, type StudyParent } from "./study-grid.js";
 export { parseRecipeConfig, recipeConfigSchema, type RecipeConfig } from "./recipe.js";
 export { modelWords, parseMergekitConfig, type MergekitConfig } from "./mergekit.js";

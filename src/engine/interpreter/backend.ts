@@ -76,6 +76,7 @@ function openOperationRuntime(): OperationRuntime {
 /** The backend that evaluates graphs in float64, in the caller's thread. */
 export const referenceBackend: Backend = {
   name: "reference",
+  numerics: "reference",
   openTrain: (program, options) => Promise.resolve().then(() => openReferenceTraining(program, options)),
   openForward: () => Promise.resolve(openForwardRuntime()),
   openOperations: () => Promise.resolve(openOperationRuntime()),

@@ -216,6 +216,8 @@ export interface TrainOptions extends BackendOptions {
 /** What runs graphs: it opens runtimes, each with weights and state of its own. */
 export interface Backend {
   readonly name: string;
+  /** What of it decides the numbers: the same for all devices that compute alike, whichever of them it uses. */
+  readonly numerics: string;
   openTrain(program: TrainProgram, options: TrainOptions): Promise<TrainRuntime>;
   openForward(options: BackendOptions): Promise<ForwardRuntime>;
   openOperations(options: BackendOptions): Promise<OperationRuntime>;

@@ -16,6 +16,8 @@ export interface StudyResult {
     readonly platform: string;
     readonly cpu: string;
     readonly threads: number;
+    /** What trained, such as `cuda bf16 on cuda:0`; absent in results of earlier versions. */
+    readonly device?: string;
   };
   readonly text: {
     readonly sources: readonly { readonly name: string; readonly documents: number; readonly bytes: number }[];
@@ -107,7 +109,7 @@ export interface ArmResult {
   /** Id of the parent. */
   readonly parent: string;
   readonly label: string;
-  readonly kind: "dense" | "upcycled" | "scratch";
+  readonly kind: "dense" | "upcycled" | "scratch" | "multiplied";
   /** `E8G1T2`, or null for a dense arm. */
   readonly recipe: string | null;
   /** Router order, scaling and router std in words, or null for a dense arm. */
