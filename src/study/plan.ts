@@ -160,7 +160,7 @@ function planArm(
     kind: arm.kind,
     spec,
     recipeName: name,
-    label: `${arm.label ?? labelOf(arm, name)}${setting === "" ? "" : `, ${setting}`}`,
+    label: `${arm.label ?? `${labelOf(arm, name)}${arm.engine === "megatron" ? " by Megatron-LM" : ""}`}${setting === "" ? "" : `, ${setting}`}`,
     params: { total, active },
     flopsPerToken: trainFlopsPerToken(spec, training.sequence),
     recipe: arm.kind === "upcycled" ? recipe : null,

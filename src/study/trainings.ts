@@ -153,7 +153,7 @@ export async function* runArm(
   const source = from === null ? null : await openCheckpoint(from);
   let parent: Checkpoint | null = null;
   try {
-    if (run.start !== null) parent = await openCheckpoint(dense);
+    if (isTraceable(run)) parent = await openCheckpoint(dense);
     const lineage = source === null ? null : await readLineage(source);
     const prefix = prefixKey(beginning, arm.training, seed, surroundings);
     const identity = { key, ...(arm.megatron === null ? { prefix } : { megatron: arm.megatron }) };
@@ -195,6 +195,12 @@ export async function* runArm(
     await source?.close();
     await parent?.close();
   }
+}
+
+/** Whether it is known of which part of the parent's FFN each expert is; a split by activation keeps no record of it. */
+function isTraceable({ start }: PlannedRun): boolean {
+  if (start === null) return false;
+  return start.kind === "upcycled" ? start.recipe.split === null : isTraceable(start.of);
 }
 
 /** What the record of a run says of the model that was made for it. */
