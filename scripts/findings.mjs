@@ -1,11 +1,15 @@
 /**
  * Writes what studies have found into docs/findings: one page for each study, and the table in its README.
  *
- *   node scripts/findings.mjs [RUN...] [--hardware TEXT] [--recipe FILE] [--note TEXT]
+ *   node scripts/findings.mjs [RUN...] [--hardware TEXT] [--note TEXT] [--fit]
+ *
+ * --fit adds the coefficients of the upcycling law fitted to the study's runs, with 90 % intervals by profile
+ * likelihood.
  *
  * Each RUN is the folder of a finished study. What a page needs of it is kept in docs/findings/results, so without RUN
  * all pages are written anew. Verdicts are computed from the pairs of runs, as the study's own report computes them.
  */
+import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -17,7 +21,7 @@ import { markdownTable, resultTables } from "../dist/report/study/result-tables.
 
 const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
-  options: { hardware: { type: "string" }, note: { type: "string" } },
+  options: { hardware: { type: "string" }, note: { type: "string" }, fit: { type: "boolean", default: false } },
 });
 const folder = fileURLToPath(new URL("../docs/findings", import.meta.url));
 const kept = join(folder, "results");
@@ -30,6 +34,20 @@ const publicCommand = (command) =>
   command
     .replace(/ --(out|store) \S+/g, "")
     .replace(/(study) \S*?([^/\s]+\.yaml)/, "$1 recipes/studies/$2");
+
+/** The upcycling law fitted to the runs of a study, by the command that a user would give. */
+function fitOf(dir) {
+  const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
+  const words = ["--law", "upcycling", "--loss", "mse", "--profile", "--level", "0.9"];
+  const options = ["--compare", "upcycling-no-interaction", "--json"];
+  const output = execFileSync(process.execPath, [main, "fit", dir, ...words, ...options], { encoding: "utf8" });
+  const { params, intervals, n, warnings } = JSON.parse(output);
+  const coefficients = Object.entries(params).map(([name, value]) => {
+    const { low, high, lowOpen, highOpen } = intervals[name].profile;
+    return { name, value, low: lowOpen ? null : low, high: highOpen ? null : high };
+  });
+  return { command: `upcycle fit RUN ${[...words, ...options.slice(0, 2)].join(" ")}`, n, coefficients, warnings };
+}
 
 /** What a page needs of a result: the ends of the runs, and the pairs of the questions. */
 function essence(dir) {
@@ -58,6 +76,7 @@ function essence(dir) {
       })),
     })),
     questions,
+    ...(flags.fit ? { fit: fitOf(dir) } : {}),
   };
 }
 
@@ -140,7 +159,23 @@ function section(raw) {
     ...answersOf(questions).map((answer) => row(text(questionRow(answer, arms)))),
     "",
     markdownTable(resultTables({ ...one, questions: [] })[0]),
+    ...(one.fit === undefined ? [] : fitLines(one.fit)),
   ].join("\n");
+}
+
+/** The coefficients of the fitted law with their intervals; what is open has no end. */
+function fitLines({ command, n, coefficients, warnings }) {
+  const end = (value) => (value === null ? "open" : significant(value, 3));
+  return [
+    `The upcycling law fitted to ${n} points (\`${command}\`):`,
+    "",
+    row(["Coefficient", "Value", "90 % interval"]),
+    row([":--", "--:", "--:"]),
+    ...coefficients.map(({ name, value, low, high }) => row([name, significant(value, 3), `${end(low)} to ${end(high)}`])),
+    "",
+    ...warnings.map((words) => `- ${markdownText(words)}`),
+    "",
+  ];
 }
 
 /** The remarks at the head of a study file. */
