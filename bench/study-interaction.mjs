@@ -101,7 +101,9 @@ function solve(matrix, right) {
   const n = right.length;
   const rows = matrix.map((row, i) => [...row, right[i]]);
   for (let i = 0; i < n; i++) {
-    const pivot = rows.slice(i).reduce((best, row, k) => (Math.abs(row[i]) > Math.abs(rows[best][i]) ? i + k : best), i);
+    const pivot = rows
+      .slice(i)
+      .reduce((best, row, k) => (Math.abs(row[i]) > Math.abs(rows[best][i]) ? i + k : best), i);
     [rows[i], rows[pivot]] = [rows[pivot], rows[i]];
     for (let k = i + 1; k < n; k++) {
       const factor = rows[k][i] / rows[i][i];

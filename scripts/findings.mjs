@@ -27,13 +27,15 @@ const folder = fileURLToPath(new URL("../docs/findings", import.meta.url));
 const kept = join(folder, "results");
 mkdirSync(kept, { recursive: true });
 
-const slug = (text) => text.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "");
+const slug = (text) =>
+  text
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, "-")
+    .replace(/^-+|-+$/g, "");
 
 /** The command without folders of the machine that ran it. */
 const publicCommand = (command) =>
-  command
-    .replace(/ --(out|store) \S+/g, "")
-    .replace(/(study) \S*?([^/\s]+\.yaml)/, "$1 recipes/studies/$2");
+  command.replace(/ --(out|store) \S+/g, "").replace(/(study) \S*?([^/\s]+\.yaml)/, "$1 recipes/studies/$2");
 
 /** The upcycling law fitted to the runs of a study, by the command that a user would give. */
 function fitOf(dir) {
@@ -102,8 +104,7 @@ const restored = (one) => ({
 });
 
 const known = (value, text) => (Number.isFinite(value) ? text(value) : "–");
-const percentOf = (value, base) =>
-  Number.isFinite(value / base) ? ` (${signed((100 * value) / base)} %)` : "";
+const percentOf = (value, base) => (Number.isFinite(value / base) ? ` (${signed((100 * value) / base)} %)` : "");
 
 function questionRow(answer, arms) {
   const { question, test, base, detectable, published, adjusted, verdict, pairsNeeded } = answer;
@@ -171,7 +172,9 @@ function fitLines({ command, n, coefficients, warnings }) {
     "",
     row(["Coefficient", "Value", "90 % interval"]),
     row([":--", "--:", "--:"]),
-    ...coefficients.map(({ name, value, low, high }) => row([name, significant(value, 3), `${end(low)} to ${end(high)}`])),
+    ...coefficients.map(({ name, value, low, high }) =>
+      row([name, significant(value, 3), `${end(low)} to ${end(high)}`]),
+    ),
     "",
     ...warnings.map((words) => `- ${markdownText(words)}`),
     "",

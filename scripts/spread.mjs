@@ -20,6 +20,7 @@ for (const [index, { question, test }] of answers.entries()) {
   if (!isSame) throw new Error(`${file}: question ${index} is not the pilot's "${question.ask}"`);
   if (!(test.n >= 2 && test.deviation > 0)) continue;
   asked.set("spread", Number(test.deviation.toPrecision(2)));
-  asked.get("spread", true).comment = ` of ${test.n} pairs of a pilot at scale ${config.scale}, ${result.startedAt.slice(0, 10)}`;
+  asked.get("spread", true).comment =
+    ` of ${test.n} pairs of a pilot at scale ${config.scale}, ${result.startedAt.slice(0, 10)}`;
 }
 writeFileSync(file, study.toString({ lineWidth: 120, flowCollectionPadding: true }));

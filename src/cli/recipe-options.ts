@@ -29,7 +29,9 @@ import { namedModel } from "./model-words.js";
 import { oneOf, realNumber, wholeNumber } from "./options.js";
 
 /** The flags that say a recipe, under the keys of recipe files, apart from a few shorter ones. */
-export interface RecipeFlags extends Partial<Omit<RecipeConfig, "recipe" | "routerGroups" | "allowUnevenTopK" | "auxLossCoef">> {
+export interface RecipeFlags extends Partial<
+  Omit<RecipeConfig, "recipe" | "routerGroups" | "allowUnevenTopK" | "auxLossCoef">
+> {
   readonly recipe?: string;
   readonly mergekit?: string;
   readonly others?: UpcycleRecipe["others"];

@@ -61,7 +61,11 @@ export function studyCommand(): Command {
     .argument("<file>", "study file (YAML; see recipes/quickstart.yaml and recipes/studies)")
     .option("--out <dir>", "run folder (default: runs/NAME of the study); the same folder goes on where it was stopped")
     .option("--store <dir>", "folder that runs are kept in, for several studies to share (default: the run folder)")
-    .option("--jobs <n>", "trainings at once (default: as many as cores for --threads, on GPUs one on each)", wholeNumber("--jobs", 1, 64))
+    .option(
+      "--jobs <n>",
+      "trainings at once (default: as many as cores for --threads, on GPUs one on each)",
+      wholeNumber("--jobs", 1, 64),
+    )
     .option(
       "--scale <n>",
       "sizes and tokens of the whole study by one number (default: the file's)",
@@ -162,7 +166,9 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
     command: studyLine(command, dir, threads, `${scaleWords(flags)}${storeWords(flags)}${deviceWords(flags)}`),
     // Rows of a router that are not drawn are said by a recipe file, and what is measured is on the study's own text.
     conversionCommands: (parent: ModelSource, recipe: UpcycleRecipe, out: string) =>
-      recipe.routerInit === null && !measuresText(recipe) ? [convertLine(parent, recipe, out), verifyLine(parent, out)] : [],
+      recipe.routerInit === null && !measuresText(recipe)
+        ? [convertLine(parent, recipe, out), verifyLine(parent, out)]
+        : [],
   };
   if (flags.dryRun === true) {
     const outlook = await outlookOf(options);

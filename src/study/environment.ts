@@ -6,7 +6,10 @@ import type { StudyOptions } from "./types.js";
 import type { StudyResult } from "../model/results/result.js";
 
 /** The versions of the programs, the platform, the processor and what trained, for the result. */
-export function environment({ threads, backends }: Pick<StudyOptions, "threads" | "backends">): StudyResult["environment"] {
+export function environment({
+  threads,
+  backends,
+}: Pick<StudyOptions, "threads" | "backends">): StudyResult["environment"] {
   const { numerics } = backends[0];
   const names = [...new Set(backends.map(({ name }) => name))].join(", ");
   return {

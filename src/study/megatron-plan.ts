@@ -58,5 +58,15 @@ export function launchConfig(
   // What is held out is measured afterwards; the data are one document, of which nothing can be split off.
   const ours = { "--eval-iters": 0, ...given };
   const folder = resolve(keys.megatron);
-  return { ...keys, ...places, megatron: folder, data: [data], arguments: ours, split: "100,0,0", training, seed, sources: {} };
+  return {
+    ...keys,
+    ...places,
+    megatron: folder,
+    data: [data],
+    arguments: ours,
+    split: "100,0,0",
+    training,
+    seed,
+    sources: {},
+  };
 }

@@ -74,7 +74,8 @@ export async function* megatronRun(request: MegatronRun): AsyncGenerator<TrainEv
       await bringBack(request, plan, last);
       yield* writeMetrics(request, steps, last);
     }
-    for (const format of run.log ?? []) await exportMetrics({ dir: run.dir, metrics: await readMetrics(run.dir), format });
+    for (const format of run.log ?? [])
+      await exportMetrics({ dir: run.dir, metrics: await readMetrics(run.dir), format });
     const metrics = await readMetrics(run.dir);
     const result: RunResult = {
       metrics,
@@ -112,7 +113,10 @@ async function preparedRun({ arm, megatron, from, run, study, note }: MegatronRu
   if (!(await exists(`${places.data}.idx`))) await writeOneDocument(places.data, trainingTokens(run), arm.spec.vocab);
   const config = launchConfig(megatron, arm.training, run.seed, places);
   const file = join(dir, "launch.yaml");
-  await writeFileAtomic(file, `# Of a study's arm ${arm.id}: upcycle launch goes on with it\n${stringify(withoutBlanks(config))}`);
+  await writeFileAtomic(
+    file,
+    `# Of a study's arm ${arm.id}: upcycle launch goes on with it\n${stringify(withoutBlanks(config))}`,
+  );
   const read = parseLaunchConfig(stringify(withoutBlanks(config)), file);
   return launchPlanOf(read, arm.spec, await gpuNamed(study, megatron), file);
 }

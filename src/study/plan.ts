@@ -307,7 +307,8 @@ function beginningOf(
   { seed, of }: { readonly seed: number; readonly of: PlannedRun | null },
 ): Beginning {
   if (arm.kind === "scratch") return { fresh: freshShape(arm, parent) };
-  const measured = (measures: boolean): { calibration?: number } => (measures ? { calibration: calibration.tokens } : {});
+  const measured = (measures: boolean): { calibration?: number } =>
+    measures ? { calibration: calibration.tokens } : {};
   if (of !== null && arm.multiply !== null) {
     const multiply = arm.multiply.recipe(seed);
     return { run: of.key, multiply, ...measured(multiply.utility !== undefined) };

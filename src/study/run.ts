@@ -203,14 +203,16 @@ function trainAll(workshop: Workshop, plan: StudyPlan): AsyncGenerator<StudyEven
         const { id } = parent.parent;
         return once(parents, id, () => resultOf(makeParent(within(worker), parent), tell));
       }),
-      ...plan.runs.map((run): Task => (worker) =>
-        once(runs, run.key, async () => {
-          const { source } = await entryOf(parents, run.arm.parent);
-          const before = run.start?.kind === "multiplied" ? await entryOf(runs, run.start.of.key) : null;
-          all.throwIfAborted();
-          if (before?.diverged !== undefined) return notBegun(run, before.diverged);
-          return resultOf(runArm(within(worker), source, run), tell);
-        }),
+      ...plan.runs.map(
+        (run): Task =>
+          (worker) =>
+            once(runs, run.key, async () => {
+              const { source } = await entryOf(parents, run.arm.parent);
+              const before = run.start?.kind === "multiplied" ? await entryOf(runs, run.start.of.key) : null;
+              all.throwIfAborted();
+              if (before?.diverged !== undefined) return notBegun(run, before.diverged);
+              return resultOf(runArm(within(worker), source, run), tell);
+            }),
       ),
     ];
     await inPool(tasks, options.jobs ?? 1, failing);
@@ -233,11 +235,7 @@ function notBegun({ seed, path }: PlannedRun, why: string): ArmRun {
 type Task = (worker: number) => Promise<unknown>;
 
 /** Runs tasks in their order, so many at once. The first that fails aborts `failing`; its error is thrown last. */
-async function inPool(
-  tasks: readonly Task[],
-  jobs: number,
-  failing: AbortController,
-): Promise<void> {
+async function inPool(tasks: readonly Task[], jobs: number, failing: AbortController): Promise<void> {
   let next = 0;
   let failure: { readonly cause: unknown } | null = null;
   const work = async (_: unknown, worker: number): Promise<void> => {

@@ -232,7 +232,8 @@ async function* makeStart(
   const name = runName(run);
   if (!(await exists(start))) yield { type: "phase", label: `${name}: converting` };
   yield { type: "phase", label: `${name}: measuring preservation` };
-  const made = starts.get(file) ?? makeAndMeasure(workshop, data, dense, { start: run.start, folder: start, file, sequence });
+  const made =
+    starts.get(file) ?? makeAndMeasure(workshop, data, dense, { start: run.start, folder: start, file, sequence });
   starts.set(file, made);
   const preservation = await made;
   yield { type: "note", text: preservationNote(name, preservation) };

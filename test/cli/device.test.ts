@@ -35,7 +35,13 @@ describe("a GPU that is asked for and does not exist", () => {
 
 describe("several devices of a study", () => {
   it.each([
-    ["cuda:0,cuda:1", [{ kind: "cuda", ordinal: 0 }, { kind: "cuda", ordinal: 1 }]],
+    [
+      "cuda:0,cuda:1",
+      [
+        { kind: "cuda", ordinal: 0 },
+        { kind: "cuda", ordinal: 1 },
+      ],
+    ],
     ["cuda", [{ kind: "cuda", ordinal: 0 }]],
     ["cpu", [{ kind: "cpu" }]],
   ])("are read from %s, and are said again so", (text, choices) => {

@@ -24,9 +24,7 @@ beforeAll(() => {
   const stream = randomStream(3, "corpus");
   let index = 0;
   const word = (): string => at(words, Math.floor(stream.uniformAt(index++) ** 2 * words.length));
-  const lines = Array.from({ length: 60 }, () =>
-    JSON.stringify({ text: Array.from({ length: 48 }, word).join(" ") }),
-  );
+  const lines = Array.from({ length: 60 }, () => JSON.stringify({ text: Array.from({ length: 48 }, word).join(" ") }));
   writeFileSync(corpus, `${lines.join("\n")}\n`);
 });
 
@@ -175,13 +173,17 @@ describe("a study on several devices", () => {
         return inThread.openTrain(program, options);
       },
     });
-    const study = config("  moe: {kind: upcycled, recipe: E2G1T1, router: softmax-topk, vary: {continue.lr.peak: [1e-3, 2e-3, 3e-3]}}");
+    const study = config(
+      "  moe: {kind: upcycled, recipe: E2G1T1, router: softmax-topk, vary: {continue.lr.peak: [1e-3, 2e-3, 3e-3]}}",
+    );
     const both = { backends: [device("gpu:0"), device("gpu:1")] as const, jobs: 2, store: join(root, "devices") };
     const result = await run(study, "devices", both);
     expect([...new Set(trained)].sort()).toEqual(["gpu:0", "gpu:1"]);
     expect(trained).toHaveLength(4);
     expect(result.environment.device).toBe("onnxruntime in this thread on gpu:0, gpu:1");
-    const { schedule } = await outlookOf(optionsFor(study, "elsewhere", { store: both.store, backends: [device("gpu:7")] }));
+    const { schedule } = await outlookOf(
+      optionsFor(study, "elsewhere", { store: both.store, backends: [device("gpu:7")] }),
+    );
     expect(schedule.flops).toBe(0);
   });
 });
@@ -270,13 +272,21 @@ exit $code
 
   it.each([
     ["without the block megatron", arms, "", 'there is no block "megatron"'],
-    ["from scratch", "  one: {kind: upcycled, recipe: E4G1T2}\n  new: {kind: scratch, like: one, engine: megatron}", block, "an arm from scratch has none"],
+    [
+      "from scratch",
+      "  one: {kind: upcycled, recipe: E4G1T2}\n  new: {kind: scratch, like: one, engine: megatron}",
+      block,
+      "an arm from scratch has none",
+    ],
   ])("is refused %s", (_, some, text, why) => {
     expect(() => config(some, text)).toThrow(why);
   });
 
   it("is refused before anything is trained where Megatron-LM has no such setting", async () => {
-    const odd = config(arms.replace("engine: megatron", "engine: megatron, continue: {optimizer: {method: muon}}"), block);
+    const odd = config(
+      arms.replace("engine: megatron", "engine: megatron, continue: {optimizer: {method: muon}}"),
+      block,
+    );
     expect(await refusal(outlookOf(optionsFor(odd, "odd", gpus)))).toContain("optimizer.method");
   });
 });

@@ -17,7 +17,8 @@ const planned = new Map<string, Promise<StudyOutlook>>();
 /** What a file would run; planned once. */
 function outlook(name: string, scale = 1): Promise<StudyOutlook> {
   const config = { ...configOf(name), scale };
-  const options = { config, dir: join(folder, "nothing-here"), backends: [inThread], threads: 1, jobs: 2, command: "" };
+  const dir = join(folder, "nothing-here");
+  const options = { config, dir, backends: [inThread] as const, threads: 1, jobs: 2, command: "" };
   const found = planned.get(`${name} ${scale}`) ?? outlookOf(options);
   planned.set(`${name} ${scale}`, found);
   return found;

@@ -115,12 +115,7 @@ const parentSchema = z
 
 const calibrationSchema = z
   .strictObject({
-    tokens: z
-      .int()
-      .min(2)
-      .max(10_000_000)
-      .default(4096)
-      .describe("Tokens of the training text, from its beginning."),
+    tokens: z.int().min(2).max(10_000_000).default(4096).describe("Tokens of the training text, from its beginning."),
   })
   .describe("What recipes are measured on: centroids, calibrated scaling, splits by activation.");
 

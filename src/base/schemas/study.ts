@@ -23,7 +23,10 @@ export const studySchema = studyBlocks.superRefine((study, context) => {
   for (const [id, arm] of Object.entries(study.arms)) {
     if (arm.engine !== "megatron") continue;
     if (study.megatron === undefined)
-      refuse(["arms", id, "engine"], 'there is no block "megatron", which says where Megatron-LM is and on how many GPUs');
+      refuse(
+        ["arms", id, "engine"],
+        'there is no block "megatron", which says where Megatron-LM is and on how many GPUs',
+      );
     if (arm.kind === "scratch")
       refuse(["arms", id, "engine"], "Megatron-LM begins with a checkpoint, and an arm from scratch has none");
   }

@@ -75,7 +75,17 @@ export async function* measuredRouter(
   const { backend, threads, text, tokens, encoded, signal } = tools;
   const read = eventsOf<MeasureEvent, CentroidRouter>((tell, stop) => {
     const onLayer = (done: number, total: number): void => tell({ type: "reading", done, total });
-    return centroidRouter({ source, recipe, text, tokens, encoded, threads: threads.prompts, backend, signal: stop, onLayer });
+    return centroidRouter({
+      source,
+      recipe,
+      text,
+      tokens,
+      encoded,
+      threads: threads.prompts,
+      backend,
+      signal: stop,
+      onLayer,
+    });
   }, signal);
   const made = yield* interruptible(read, signal);
   const clusters = made.clusters.filter((layer) => layer !== null);
@@ -96,7 +106,17 @@ async function* measuredSplit(
 ): AsyncGenerator<MeasureEvent, MeasuredRouter, undefined> {
   const read = eventsOf<MeasureEvent, MeasuredSplit>((tell, stop) => {
     const onLayer = (done: number, total: number): void => tell({ type: "reading", done, total });
-    return activationSplit({ source, recipe, text, tokens, encoded, threads: threads.prompts, backend, signal: stop, onLayer });
+    return activationSplit({
+      source,
+      recipe,
+      text,
+      tokens,
+      encoded,
+      threads: threads.prompts,
+      backend,
+      signal: stop,
+      onLayer,
+    });
   }, signal);
   const made = yield* interruptible(read, signal);
   const measured = { tokens: made.tokens, source: made.source };
@@ -143,7 +163,17 @@ export async function* measuredUtility(
 ): AsyncGenerator<MeasureEvent, MeasuredUtility, undefined> {
   const read = eventsOf<MeasureEvent, MeasuredUtility>((tell, stop) => {
     const onPart = (done: number, total: number): void => tell({ type: "reading", done, total });
-    return expertUtility({ source, by, text, tokens, encoded, threads: threads.prompts, backend, signal: stop, onPart });
+    return expertUtility({
+      source,
+      by,
+      text,
+      tokens,
+      encoded,
+      threads: threads.prompts,
+      backend,
+      signal: stop,
+      onPart,
+    });
   }, signal);
   const measured = yield* interruptible(read, signal);
   yield { type: "calibrated", tokens: measured.tokens, source: measured.source };

@@ -3,7 +3,13 @@ import { inputError } from "../../base/errors.js";
 import { openCheckpoint, type Checkpoint } from "../../files/checkpoint/open.js";
 import type { MergeLineage } from "../planning/merge-lineage.js";
 import { explainExpectation } from "../planning/explain.js";
-import { equalValues, planMultiply, type ExpertUtility, type MultiplyPlan, type MultiplyRecipe } from "../planning/multiply.js";
+import {
+  equalValues,
+  planMultiply,
+  type ExpertUtility,
+  type MultiplyPlan,
+  type MultiplyRecipe,
+} from "../planning/multiply.js";
 import { derivedSurgery, type DerivedDetails, type DerivedModel, type DerivedWork } from "./derived.js";
 import type { ExecuteOptions } from "./execute.js";
 import { lineageRecord, multiplied, multiplyFile, readLineage } from "./lineage.js";

@@ -108,8 +108,11 @@ export const measuresRouter = ({ routerInit, split }: Pick<UpcycleRecipe, "route
   split !== null || (routerInit !== null && routerInit.kind !== "uniform_random");
 
 /** Whether something of a recipe is measured on text before anything is written. */
-export const measuresText = (recipe: Pick<UpcycleRecipe, "routerInit" | "split" | "scaling" | "calibration">): boolean =>
-  (measuresRouter(recipe) && promptsOf(recipe) === null) || (recipe.scaling === "calibrated" && recipe.calibration === null);
+export const measuresText = (
+  recipe: Pick<UpcycleRecipe, "routerInit" | "split" | "scaling" | "calibration">,
+): boolean =>
+  (measuresRouter(recipe) && promptsOf(recipe) === null) ||
+  (recipe.scaling === "calibrated" && recipe.calibration === null);
 
 /** The numbers in a recipe's name. */
 export interface RecipeShape {
@@ -347,7 +350,10 @@ function checkExpertParent({ source, noise, scale }: ExpertParent, what: string,
 }
 
 /** Throws inputError for rows of single parts where there are no parts, or where something tells copies apart. */
-function checkGroups({ routerGroups, granularity, expansion, parents, routerInit }: UpcycleRecipe, where: string): void {
+function checkGroups(
+  { routerGroups, granularity, expansion, parents, routerInit }: UpcycleRecipe,
+  where: string,
+): void {
   if (routerGroups) return;
   const refuse = (why: string): never => {
     throw inputError(`a router without groups has a row for every part, and ${why}`, {

@@ -281,7 +281,9 @@ describe("a router without groups", () => {
     ["E1G8T2", {}, "the parts of one copy have rows of their own in any case"],
     [
       "E2G2T2",
-      { routerInit: { kind: "hidden", prompts: [1, 2].map((n) => ({ positive: [`text ${n}`], negative: [] })) } } as const,
+      {
+        routerInit: { kind: "hidden", prompts: [1, 2].map((n) => ({ positive: [`text ${n}`], negative: [] })) },
+      } as const,
       "prompts tell copies apart, not parts",
     ],
   ])("is refused for %s with %j", (name, options, why) => {
