@@ -46,7 +46,11 @@ describe("the studies that come along", () => {
   it.each(files)("%s grows by one number, its sizes and its tokens alike", async (name) => {
     const [small, large] = [await outlook(name), await outlook(name, 4)];
     const { arms } = configOf(name);
-    expect(large.plan.runs.length).toBe(small.plan.runs.length);
+    // Questions name arms by the values in the file, at any scale.
+    const ids = ({ plan }: StudyOutlook): string[] => plan.runs.map(({ arm, seed }) => `${arm.id} ${seed}`);
+    expect(ids(large)).toEqual(ids(small));
+    const named = configOf(name).questions.flatMap(({ compare, with: other }) => [compare, other]);
+    expect(named.filter((one) => !large.plan.arms.some(({ arm }) => arm === one))).toEqual([]);
     for (const [i, { arm }] of large.plan.runs.entries()) {
       const before = at(small.plan.runs, i).arm;
       expect(arm.training.lr.peak).toBeCloseTo(before.training.lr.peak / 2, 12);

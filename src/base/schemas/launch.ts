@@ -72,7 +72,8 @@ export const megatronKeys = {
       gpu: z.string().min(1).default("h100-sxm").describe("Kind of GPU, as upcycle plan names it."),
       gpus: degree.default(8).describe("How many."),
     })
-    .prefault({}),
+    .prefault({})
+    .describe("Kind and number of GPUs."),
   layout: layoutSchema.prefault({}),
   slurm: slurmSchema.optional(),
   environment: z
