@@ -142,7 +142,7 @@ async function* measureStudy(
     name: config.name,
     startedAt,
     seconds: seconds(),
-    environment: environment(options),
+    environment: await environment(options),
     text: textFacts(corpus, first, config.evaluation.tokens),
     parents: made.parents.map(({ result }) => result),
     arms,

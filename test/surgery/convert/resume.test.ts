@@ -297,7 +297,7 @@ it("upcycle convert exits with 2 for a folder that may not be written to", async
   chmodSync(root, 0o755);
   // Root may write anywhere, so another user tries.
   const user = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
-  const main = new URL(built("cli/main.js")).pathname;
+  const main = new URL("../../../bin/upcycle.js", import.meta.url).pathname;
   const readable = spawnSync(process.execPath, [main, "--version"], user).status === 0;
   if (!readable) skip("no other user may read the built program");
   const child = spawn(
