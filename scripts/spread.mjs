@@ -25,5 +25,8 @@ const lines = answersOf(result.questions).map(({ question, test }, index) => {
   const isKnown = test.n >= 3 && test.deviation > 0;
   return { place, text: isKnown ? `    spread: ${Number(test.deviation.toPrecision(2))} # ${of}\n` : "" };
 });
-const after = lines.reduceRight((text, { place, text: line }) => text.slice(0, place) + line + text.slice(place), before);
+const after = lines.reduceRight(
+  (text, { place, text: line }) => text.slice(0, place) + line + text.slice(place),
+  before,
+);
 writeFileSync(file, after);
