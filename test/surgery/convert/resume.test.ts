@@ -24,7 +24,7 @@ import { convertCheckpoint, type ConvertOptions } from "../../../src/surgery/con
 import { unfinishedName } from "../../../src/files/io/resumable-directory.js";
 import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { start } from "../../cli/upcycle.js";
-import { built, runScript } from "../../support/built.js";
+import { runScript } from "../../support/built.js";
 import { golden } from "../../support/golden.js";
 import { hashes } from "./hashes.js";
 import { conversionScript, expectKillsHarmless, pace, type ConversionRequest } from "./kills.js";
