@@ -92,6 +92,19 @@ describe("log-likelihoods from one cache", () => {
     await model.close();
   });
 
+  it("reads choices that are longer than a piece in pieces, and many choices in rounds", async () => {
+    const model = await openModel(golden("dense/llama"), inThread, 1);
+    const long = { ...model, spec: { ...model.spec, maxPositions: 2048 } };
+    const stem = text(20, 3);
+    const choice = (length: number, first: number): Sequence => sequence([...stem, ...text(length, first)], length);
+    await expectScores(long, [
+      [choice(530, 1), choice(7, 2), choice(520, 3)],
+      [choice(40, 4), choice(3, 5)],
+      Array.from({ length: 30 }, (_, i) => choice(20 + i, 6 + i)),
+    ]);
+    await model.close();
+  });
+
   it("scores each token of a text once, in windows as full as they can be", async () => {
     const model = await openModel(golden("dense/llama"), inThread, 1);
     const texts = [text(100, 1), text(17, 2), text(16, 3), text(1, 4)];
