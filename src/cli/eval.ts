@@ -156,14 +156,15 @@ async function execute(models: readonly string[], flags: EvalFlags): Promise<voi
   if (flags.html !== undefined) {
     const page = {
       models: outcomes.map(({ model, outcome }) => ({ ...model, outcome })),
+      groups: selection.groups,
       command: commandLine(),
       date: new Date().toISOString().slice(0, 10),
       version: toolVersion,
     };
     await writeFileAtomic(flags.html, renderEvaluationHtml(page, await chartAssets()));
   }
-  if (json) terminal.json(jsonOf(outcomes));
-  else shownOutcomes(outcomes, terminal);
+  if (json) terminal.json(jsonOf(outcomes, selection.groups));
+  else shownOutcomes(outcomes, selection.groups, terminal);
 }
 
 async function askedOf(words: string): Promise<AskedModel> {

@@ -3,9 +3,10 @@
  */
 import { at } from "../../base/at.js";
 import { fixed, grouped, significant } from "../../base/format.js";
-import { differencesOf } from "../../evals/suite/differences.js";
+import { differencesOf, type TaskDifferences } from "../../evals/suite/differences.js";
 import type { ModelOutcome, TaskOutcome } from "../../evals/suite/evaluate.js";
 import type { PairedDifference } from "../../evals/tasks/paired.js";
+import type { Group } from "../../evals/tasks/select.js";
 import type { Request } from "../../evals/tasks/prompt.js";
 import type { Response } from "../../evals/tasks/sample-results.js";
 import type { MetricResult, TaskResult } from "../../evals/tasks/task-results.js";
@@ -25,6 +26,8 @@ export interface PageModel {
 /** What a page shows; the first model is the one that the others are compared with. */
 export interface EvaluationPage {
   readonly models: readonly PageModel[];
+  /** Groups of the tasks, each behind those that it holds. */
+  readonly groups: readonly Group[];
   readonly command: string;
   /** Day of the evaluation, as text. */
   readonly date: string;
@@ -49,8 +52,11 @@ export function renderEvaluationHtml(page: EvaluationPage, assets: ReportAssets)
       body: [
         header(page),
         warningSection(models),
-        scoreSection(models),
-        ...others.flatMap((other, i) => [differenceSection(first, other, i), sampleSection(first, other, i)]),
+        scoreSection(page),
+        ...others.flatMap((other, i) => [
+          differenceSection(first, other, page.groups, i),
+          sampleSection(first, other, i),
+        ]),
         provenance(page),
       ],
       data: null,
@@ -68,6 +74,29 @@ const pageStyle = css`
   .worse {
     font-weight: 600;
     text-decoration: underline;
+  }
+  .level-1 {
+    padding-left: 1rem;
+    font-weight: 400;
+  }
+  .level-2,
+  .level-3 {
+    padding-left: 2rem;
+    font-weight: 400;
+  }
+  .interval {
+    display: block;
+    width: 9rem;
+    height: 1.1rem;
+    fill: var(--muted);
+    stroke: var(--muted);
+  }
+  .interval .zero {
+    stroke: var(--cue);
+  }
+  .interval.changed {
+    fill: var(--accent);
+    stroke: var(--accent);
   }
   details pre {
     overflow-wrap: anywhere;
@@ -98,27 +127,46 @@ function warningSection(models: readonly PageModel[]): string {
     : pageSection("warnings", "Before you read on", `<ul class="findings">${items.join("")}</ul>`);
 }
 
-const resultsOf = ({ outcome }: PageModel): readonly TaskResult[] => [
-  ...outcome.groups,
-  ...outcome.tasks.map(({ result }) => result),
-];
+/** A group or task with its depth among groups. */
+interface Entry {
+  readonly name: string;
+  readonly level: number;
+}
 
-function scoreSection(models: readonly PageModel[]): string {
-  const all = models.map(resultsOf);
-  const rows = at(all, 0).flatMap((task, t) =>
-    task.metrics.map(({ metric, filter, higherIsBetter }, m) => [
-      escapeHtml(task.alias),
-      escapeHtml(filter === "none" ? metric : `${metric}, ${filter}`) + (higherIsBetter ? " ↑" : " ↓"),
-      ...all.map((results) => valueWords(at(at(results, t).metrics, m))),
-      grouped(task.size),
-    ]),
+/** Groups with their members behind them, then tasks of no group; what stands in several groups stands in each. */
+function hierarchy(groups: readonly Group[], tasks: readonly TaskOutcome[]): readonly Entry[] {
+  const byName = new Map(groups.map((group) => [group.name, group]));
+  const inside = new Set(groups.flatMap(({ children }) => children));
+  const entries = (name: string, level: number): Entry[] => [
+    { name, level },
+    ...(byName.get(name)?.children ?? []).flatMap((child) => entries(child, level + 1)),
+  ];
+  const names = [...groups.map(({ name }) => name).toReversed(), ...tasks.map(({ result }) => result.name)];
+  return names.filter((name) => !inside.has(name)).flatMap((name) => entries(name, 0));
+}
+
+function scoreSection({ models, groups }: EvaluationPage): string {
+  const all = models.map(
+    ({ outcome }) =>
+      new Map([...outcome.groups, ...outcome.tasks.map(({ result }) => result)].map((one) => [one.name, one])),
   );
+  const rows = hierarchy(groups, models[0]?.outcome.tasks ?? []).flatMap(({ name, level }) => {
+    const task = all[0]?.get(name);
+    const heading = `<span class="level-${Math.min(level, 3)}">${escapeHtml(task?.alias ?? name)}</span>`;
+    if (task === undefined || task.metrics.length === 0) return [[heading, "", ...models.map(() => ""), ""]];
+    return task.metrics.map(({ metric, filter, higherIsBetter }, m) => [
+      heading,
+      escapeHtml(filter === "none" ? metric : `${metric}, ${filter}`) + (higherIsBetter ? " ↑" : " ↓"),
+      ...all.map((results) => valueWords(at(results.get(name)!.metrics, m))),
+      grouped(task.size),
+    ]);
+  });
   const heads = ["task", "metric", ...models.map(({ name }) => escapeHtml(name)), "samples"];
   return pageSection(
     "scores",
     "Scores",
     `${framedTable(heads, rows, (column) => column > 1, "scores")}<p class="note">Behind ± stands one standard ` +
-      "error. An arrow says which direction is better. Groups come first.</p>",
+      "error. An arrow says which direction is better.</p>",
   );
 }
 
@@ -137,12 +185,35 @@ const verdictWords = {
   same: "not distinguishable",
 } as const;
 
-function differenceSection(first: PageModel, other: PageModel, index: number): string {
-  const all = differencesOf(first.outcome, other.outcome);
+/** A difference and its interval on a line around 0 that reaches as far as `reach` to either side; better is right. */
+function intervalPicture(one: PairedDifference, reach: number): string {
+  const direction = one.higherIsBetter ? 1 : -1;
+  const place = (value: number): string => fixed(100 + (reach === 0 ? 0 : (96 * direction * value) / reach), 1);
+  const [low, high] = one.interval.map(place);
+  const changed = verdictOf(one) === "same" ? "" : " changed";
+  return (
+    `<svg class="interval${changed}" viewBox="0 0 200 20" aria-hidden="true">` +
+    `<line class="zero" x1="100" x2="100" y1="1" y2="19"/><line x1="${low}" x2="${high}" y1="10" y2="10"/>` +
+    `<circle cx="${place(one.difference)}" cy="10" r="4" stroke="none"/></svg>`
+  );
+}
+
+/** The farthest end of the intervals of one unit, so that pictures of one unit can be compared. */
+function reachOf(all: readonly TaskDifferences[]): (one: PairedDifference) => number {
+  const reaches = new Map<string, number>();
+  for (const { unit, interval } of all.flatMap(({ differences }) => differences))
+    reaches.set(unit, Math.max(reaches.get(unit) ?? 0, ...interval.map(Math.abs)));
+  return ({ unit }) => reaches.get(unit) ?? 0;
+}
+
+function differenceSection(first: PageModel, other: PageModel, groups: readonly Group[], index: number): string {
+  const all = differencesOf(first.outcome, other.outcome, groups);
+  const reach = reachOf(all);
   const rows = all.flatMap(({ task, differences }) =>
     differences.map((one) => [
       escapeHtml(task),
       escapeHtml(one.filter === "none" ? one.metric : `${one.metric}, ${one.filter}`),
+      intervalPicture(one, reach(one)),
       `${signed(one.difference)} [${signed(one.interval[0])}, ${signed(one.interval[1])}]`,
       escapeHtml(one.unit),
       `${grouped(one.better)} : ${grouped(one.worse)}`,
@@ -161,9 +232,9 @@ function differenceSection(first: PageModel, other: PageModel, index: number): s
     `<dl class="facts-list"><div><dt>better on</dt><dd>${named("better")}</dd></div>` +
       `<div><dt>worse on (forgotten)</dt><dd>${named("worse")}</dd></div></dl>` +
       framedTable(
-        ["task", "metric", "difference [95 %]", "unit", "better : worse", "p (sign test)", ""],
+        ["task", "metric", "worse · better", "difference [95 %]", "unit", "better : worse", "p (sign test)", ""],
         rows,
-        (column) => column === 2 || column === 4 || column === 5,
+        (column) => column === 3 || column === 5 || column === 6,
         "differences",
       ) +
       `<p class="note">${b} minus ${a} on the same samples. The interval is that of the mean of paired differences; ` +
