@@ -94,6 +94,25 @@ const longConfig = JSON.parse(readFileSync(join(long, "config.json"), "utf8"));
 writeFileSync(join(long, "config.json"), JSON.stringify({ ...longConfig, max_position_embeddings: 4096 }));
 models.push({ name: "tiny-long", folder: long });
 
+/** Templates as instruction-tuned models have them; the second knows no system message. */
+const templates = {
+  "tiny-chat":
+    "{%- for message in messages %}\n{{- '<|' + message['role'] + '|>\\n' + message['content'] | trim + '\\n' }}\n" +
+    "{%- endfor %}\n{%- if add_generation_prompt %}\n{{- '<|assistant|>\\n' }}\n{%- endif %}\n",
+  "tiny-alternating":
+    "{{ eos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" +
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}" +
+    "{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}{% else %}{{ m.content + eos_token }}{% endif %}" +
+    "{% endfor %}",
+};
+for (const [name, template] of Object.entries(templates)) {
+  const place = join(folder, name);
+  cpSync(join(root, "models/tiny"), place, { recursive: true });
+  const file = join(place, "tokenizer_config.json");
+  writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, "utf8")), chat_template: template }));
+  models.push({ name, folder: place });
+}
+
 if (values.models !== undefined) {
   const wanted = values.models.split(",");
   models.splice(0, models.length, ...models.filter(({ name }) => wanted.includes(name)));
@@ -119,6 +138,8 @@ const dataOf = (name) => join(folder, name.startsWith("tiny") ? "data-tiny" : "d
 const tasksOf = {
   tiny: [...choice, ...others, ...generated],
   "tiny-long": ["mmlu_pro_biology", "mmlu_pro_computer_science"],
+  "tiny-chat": ["mmlu_sociology", "arc_easy", "winogrande", "boolq", "lambada_openai", "gsm8k"],
+  "tiny-alternating": ["mmlu_sociology", "arc_easy", "winogrande", "triviaqa"],
 };
 const runs = models.flatMap(({ name }) =>
   [0, 5].map((shots) => ({
@@ -126,6 +147,7 @@ const runs = models.flatMap(({ name }) =>
     data: dataOf(name),
     tasks: tasksOf[name] ?? [...choice, ...others],
     num_fewshot: shots,
+    ...(templates[name] !== undefined && { chat: true, multiturn: shots === 5, system: "Answer well." }),
   })),
 );
 
@@ -176,6 +198,8 @@ for (const run of theirs.runs) {
   const { name, folder: model } = models.find(({ name: one }) => one === run.model);
   const out = join(folder, `ours-${name}-${run.num_fewshot}`);
   const args = ["eval", model, "--tasks", run.tasks.join(","), "--num-fewshot", String(run.num_fewshot)];
+  if (run.chat)
+    args.push("--apply-chat-template", "--system-instruction", run.system, ...(run.multiturn ? [] : ["--no-fewshot-as-multiturn"]));
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
     [join(root, "dist/cli/main.js"), ...args, "--data", run.data, "--out", out, "--device", values.device, "--json"],
