@@ -344,6 +344,22 @@ describe.each(backends)("$name", (backend) => {
       },
     );
 
+    it("runs programs of more sizes than it keeps open, and the first ones again with the same numbers", async () => {
+      const { spec, weights, batchAt } = await goldenRun("train/llama");
+      const runtime = await backend.openForward({ threads });
+      for (const [key, data] of weights) await runtime.write(key, data);
+      const { ids } = batchAt(0, 0, 2);
+      const read = async (tokens: number): Promise<readonly number[]> => {
+        const program = extendProgram(spec, { batch: 1, tokens, capacity: 0, positions: 32 });
+        const feeds = { ids: ids.slice(0, tokens), lengths: Int32Array.of(0), counts: Int32Array.of(tokens) };
+        return [...(await runtime.extend(`${tokens}`, program, { ...feeds, capacity: 32 })).output];
+      };
+      const first = [await read(1), await read(2)];
+      for (let tokens = 3; tokens <= 18; tokens++) await read(tokens);
+      expect([await read(1), await read(2)]).toEqual(first);
+      await runtime.close();
+    });
+
     it.each(["train/llama", "train/mixtral"])(
       "%s: several texts behind one past have the scores that each has alone",
       async (name) => {
