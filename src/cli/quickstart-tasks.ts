@@ -10,6 +10,7 @@ import { differencesOf } from "../evals/suite/differences.js";
 import { evaluateModel, prepareTasks, type ModelOutcome } from "../evals/suite/evaluate.js";
 import { modelIdentity } from "../evals/suite/models.js";
 import { readTasks } from "../evals/suite/task-files.js";
+import { inGroups } from "../evals/tasks/select.js";
 import type { StudyResult, TaskScore } from "../model/results/result.js";
 import { openTokenizer } from "../text/tokenizer/load.js";
 import type { Terminal } from "./terminal.js";
@@ -40,7 +41,11 @@ export async function taskScores(result: StudyResult, options: ScoringOptions): 
   const prepared = await prepareTasks(selection, data, { limit: MOST_DOCUMENTS }, signal);
   const ask = async (name: string, folder: string): Promise<ModelOutcome> => {
     const tokenizer = await openTokenizer(folder, { signal });
-    const model = await localModel(await openModel(folder, options.backend, options.threads), tokenizer);
+    const opened = await openModel(folder, options.backend, options.threads).catch(async (cause: unknown) => {
+      await tokenizer.close();
+      throw cause;
+    });
+    const model = await localModel(opened, tokenizer);
     try {
       const identity = await modelIdentity(folder, [options.backend.name]);
       const settings = { bootstrapIterations: 0, limit: MOST_DOCUMENTS };
@@ -53,12 +58,12 @@ export async function taskScores(result: StudyResult, options: ScoringOptions): 
       await model.close();
     }
   };
-  const [first] = result.parents;
-  const parent = await ask("parent", join(dir, at(result.parents, 0).path));
+  const origin = at(result.parents, 0);
+  const parent = await ask("parent", join(dir, origin.path));
   const arms: { readonly id: string; readonly outcome: ModelOutcome }[] = [];
   for (const { id, runs, parent: own } of result.arms) {
     const run = runs.find(({ finalLoss }) => Number.isFinite(finalLoss));
-    if (own === first?.id && run !== undefined)
+    if (own === origin.id && run !== undefined)
       arms.push({ id, outcome: await ask(id, join(dir, run.path, "last")) });
   }
   const scoresOf = ({ tasks, groups }: ModelOutcome) =>
@@ -77,15 +82,17 @@ export async function taskScores(result: StudyResult, options: ScoringOptions): 
       differencesOf(parent, outcome, selection.groups).map(({ task, differences }) => [task, differences[0]]),
     ),
   }));
-  return [...selection.groups.toReversed(), ...prepared.map(({ task }) => ({ name: task.config.name, tasks: [] }))]
+  const members = new Map(selection.groups.map(({ name, tasks }) => [name, tasks]));
+  return inGroups(selection.groups, [])
     .filter(({ name }) => (before.get(name)?.metrics.length ?? 0) > 0)
-    .map(({ name, tasks }): TaskScore => {
+    .map(({ name }): TaskScore => {
+      const [first = name] = members.get(name) ?? [];
       const score = before.get(name)!;
       return {
         task: name,
         samples: score.size,
         // Tasks of one group have the same number of choices.
-        chance: chances.get(name) ?? chances.get(tasks[0] ?? "") ?? NaN,
+        chance: chances.get(first) ?? NaN,
         parent: at(score.metrics, 0).value,
         arms: after.map(({ id, scores, differences }) => ({
           id,

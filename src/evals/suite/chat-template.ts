@@ -11,7 +11,7 @@ import { readJson, readText } from "../../files/io/ranges.js";
 import type { Message } from "../tasks/chat.js";
 
 /** A template that was read. */
-export interface ChatTemplate {
+interface ChatTemplate {
   readonly source: string;
   /** The prompt of messages; `continues`: the last message is not over. Throws inputError for what it cannot render. */
   readonly render: (messages: readonly Message[], continues: boolean) => string;

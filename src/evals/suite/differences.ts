@@ -1,7 +1,7 @@
 /** Models side by side: each against the first, group by group and task by task. */
 import { pairedDifference, type PairedDifference } from "../tasks/paired.js";
 import type { SampleValue } from "../tasks/metrics.js";
-import type { Group } from "../tasks/select.js";
+import { inGroups, type Group } from "../tasks/select.js";
 import type { ModelOutcome, TaskOutcome } from "./evaluate.js";
 
 /** How two models differ on one task, or on the samples of all tasks of a group together. */
@@ -16,9 +16,14 @@ export function differencesOf(
   second: ModelOutcome,
   groups: readonly Group[],
 ): readonly TaskDifferences[] {
-  const pairs = first.tasks.flatMap((task, i) => (second.tasks[i] === undefined ? [] : [[task, second.tasks[i]] as const]));
+  const pairs = first.tasks.flatMap((task, i): Pair[] => {
+    const other = second.tasks[i];
+    return other === undefined ? [] : [[task, other]];
+  });
+  const byName = new Map(groups.map((group) => [group.name, group]));
+  const ordered = new Set(inGroups(groups, []).flatMap(({ name }) => byName.get(name) ?? []));
   return [
-    ...groups.toReversed().map((group) => ({ task: group.name, differences: groupDifferences(group, pairs) })),
+    ...[...ordered].map((group) => ({ task: group.name, differences: groupDifferences(group, pairs) })),
     ...pairs.map(([task, other]) => ({ task: task.result.name, differences: taskDifferences(task, other) })),
   ].filter(({ differences }) => differences.length > 0);
 }
@@ -26,7 +31,10 @@ export function differencesOf(
 type Pair = readonly [first: TaskOutcome, second: TaskOutcome];
 
 const valuesOf = ({ records }: TaskOutcome, filter: string, metric: string): SampleValue[] =>
-  records.flatMap(({ results }) => results.find((one) => one.filter === filter)?.metrics[metric] ?? []);
+  records.flatMap(({ results }) => {
+    const value = results.find((one) => one.filter === filter)?.metrics[metric];
+    return value === undefined ? [] : [value];
+  });
 
 function taskDifferences(first: TaskOutcome, second: TaskOutcome): readonly PairedDifference[] {
   const { filters, metrics } = first.task.config;

@@ -6,10 +6,10 @@ import { fixed, grouped, significant } from "../../base/format.js";
 import { differencesOf, type TaskDifferences } from "../../evals/suite/differences.js";
 import type { ModelOutcome, TaskOutcome } from "../../evals/suite/evaluate.js";
 import type { PairedDifference } from "../../evals/tasks/paired.js";
-import type { Group } from "../../evals/tasks/select.js";
+import { inGroups, type Group } from "../../evals/tasks/select.js";
 import type { Request } from "../../evals/tasks/prompt.js";
 import type { Response } from "../../evals/tasks/sample-results.js";
-import type { MetricResult, TaskResult } from "../../evals/tasks/task-results.js";
+import type { MetricResult } from "../../evals/tasks/task-results.js";
 import { css } from "../page/css.js";
 import { escapeHtml } from "../page/escape.js";
 import { factsAndCommand, pageSection, renderPage, type ReportAssets } from "../page/shell.js";
@@ -84,6 +84,10 @@ const pageStyle = css`
     padding-left: 2rem;
     font-weight: 400;
   }
+  .right {
+    color: var(--accent);
+    font-size: 0.8rem;
+  }
   .interval {
     display: block;
     width: 9rem;
@@ -127,30 +131,13 @@ function warningSection(models: readonly PageModel[]): string {
     : pageSection("warnings", "Before you read on", `<ul class="findings">${items.join("")}</ul>`);
 }
 
-/** A group or task with its depth among groups. */
-interface Entry {
-  readonly name: string;
-  readonly level: number;
-}
-
-/** Groups with their members behind them, then tasks of no group; what stands in several groups stands in each. */
-function hierarchy(groups: readonly Group[], tasks: readonly TaskOutcome[]): readonly Entry[] {
-  const byName = new Map(groups.map((group) => [group.name, group]));
-  const inside = new Set(groups.flatMap(({ children }) => children));
-  const entries = (name: string, level: number): Entry[] => [
-    { name, level },
-    ...(byName.get(name)?.children ?? []).flatMap((child) => entries(child, level + 1)),
-  ];
-  const names = [...groups.map(({ name }) => name).toReversed(), ...tasks.map(({ result }) => result.name)];
-  return names.filter((name) => !inside.has(name)).flatMap((name) => entries(name, 0));
-}
-
 function scoreSection({ models, groups }: EvaluationPage): string {
   const all = models.map(
     ({ outcome }) =>
       new Map([...outcome.groups, ...outcome.tasks.map(({ result }) => result)].map((one) => [one.name, one])),
   );
-  const rows = hierarchy(groups, models[0]?.outcome.tasks ?? []).flatMap(({ name, level }) => {
+  const tasks = (models[0]?.outcome.tasks ?? []).map(({ result }) => result.name);
+  const rows = inGroups(groups, tasks).flatMap(({ name, level }) => {
     const task = all[0]?.get(name);
     const heading = `<span class="level-${Math.min(level, 3)}">${escapeHtml(task?.alias ?? name)}</span>`;
     if (task === undefined || task.metrics.length === 0) return [[heading, "", ...models.map(() => ""), ""]];
@@ -256,7 +243,7 @@ function sampleSection(first: PageModel, other: PageModel, index: number): strin
     : pageSection(
         `samples-${index}`,
         `Samples on which ${escapeHtml(first.name)} and ${escapeHtml(other.name)} differ`,
-        parts.join(""),
+        parts.join("") + '<p class="note">In bold: the answer that a model takes.</p>',
       );
 }
 
@@ -273,14 +260,19 @@ function samplesOf(task: TaskOutcome, other: TaskOutcome, firstName: string, oth
     const { requests, target, id } = record.sample;
     const prompt = promptOf(at(requests, 0));
     const end = prompt.length > PROMPT_END ? `…${prompt.slice(-PROMPT_END)}` : prompt;
+    const [own, others] = [record, second].map(({ sample, responses }) => task.judge.chosen(sample, responses));
     const answers = requests.map((request, i) => [
-      escapeHtml(request.kind === "loglikelihood" ? request.continuation : "answer"),
-      escapeHtml(answerWords(at(record.responses, i))),
-      escapeHtml(answerWords(at(second.responses, i))),
+      escapeHtml(request.kind === "loglikelihood" ? request.continuation : "answer") +
+        (own?.gold === i ? ' <span class="right">right</span>' : ""),
+      answerCell(at(record.responses, i), own?.chosen === i),
+      answerCell(at(second.responses, i), others?.chosen === i),
     ]);
+    const right =
+      own === null || own === undefined ? `<p class="note">right: ${escapeHtml(JSON.stringify(target))}</p>` : "";
     return (
-      `<h3>document ${id + 1}: ${gained ? "learnt" : "forgotten"}</h3><pre>${escapeHtml(end)}</pre>` +
-      `<p class="note">right: ${escapeHtml(JSON.stringify(target))}</p>` +
+      `<h3>document ${id + 1}: ${gained ? "learnt" : "forgotten"}</h3>` +
+      (end === "" ? "" : `<pre>${escapeHtml(end)}</pre>`) +
+      right +
       framedTable(
         ["continuation", escapeHtml(firstName), escapeHtml(otherName)],
         answers,
@@ -297,8 +289,11 @@ function samplesOf(task: TaskOutcome, other: TaskOutcome, firstName: string, oth
 
 const promptOf = (request: Request): string => (request.kind === "rolling" ? request.text : request.context);
 
-const answerWords = (response: Response): string =>
-  response.kind === "generate" ? response.text : fixed(response.logLikelihood, 3);
+/** A model's answer; the choice that it takes stands out. */
+function answerCell(response: Response, isChosen: boolean): string {
+  const words = escapeHtml(response.kind === "generate" ? response.text : fixed(response.logLikelihood, 3));
+  return isChosen ? `<b>${words}</b>` : words;
+}
 
 function provenance({ models, command, date }: EvaluationPage): string {
   return pageSection(

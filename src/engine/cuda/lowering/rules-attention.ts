@@ -369,22 +369,21 @@ export function lowerCachedAttention(c: Context, node: NodeOf<"cachedAttention">
   const [q, k, v, pastK, pastV, lengths] = node.in;
   const { sinks, starts } = cachedExtras(attrs, node.in);
   const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity, scale, window, softcap } = attrs;
-  const tiled = sequence >= WARPS;
+  const few = {
+    kernel: "cachedAttention",
+    grid: [sequence, heads, batch],
+    block: CACHED_WARPS * LANES,
+    shared: 4 * (headDim + CACHED_WARPS * (valueDim + 2)),
+  } as const;
+  const many = {
+    kernel: "cachedAttentionTiled",
+    grid: [blocksFor(sequence, WARPS), heads, batch],
+    block: WARPS * LANES,
+    shared: 4 * (WARPS * headDim + LANES * (headDim + 1 + valueDim)),
+  } as const;
   c.kernel({
     module: "attention",
-    ...(tiled
-      ? {
-          kernel: "cachedAttentionTiled",
-          grid: [blocksFor(sequence, WARPS), heads, batch],
-          block: WARPS * LANES,
-          shared: 4 * (WARPS * headDim + LANES * (headDim + 1 + valueDim)),
-        }
-      : {
-          kernel: "cachedAttention",
-          grid: [sequence, heads, batch],
-          block: CACHED_WARPS * LANES,
-          shared: 4 * (headDim + CACHED_WARPS * (valueDim + 2)),
-        }),
+    ...(sequence < WARPS ? few : many),
     flops: 2 * batch * sequence * heads * (capacity + sequence) * (headDim + valueDim),
     arguments: [
       ...[q, k, v, pastK, pastV, lengths].map((id) => reads(c.of(id))),
