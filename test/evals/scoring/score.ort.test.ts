@@ -44,7 +44,9 @@ async function expectScores(
     expect(scores).toHaveLength(samples[sample]!.length);
     for (const [i, score] of scores.entries()) {
       const expected = await whole(model, samples[sample]![i]!);
-      expect(Math.abs(score.logLikelihood - expected.logLikelihood), `sample ${sample}, ${i}`).toBeLessThan(1e-4);
+      const error = Math.abs(score.logLikelihood - expected.logLikelihood);
+      // Sums over hundreds of tokens of a model with random weights have thousands of nats.
+      expect(error, `sample ${sample}, ${i}`).toBeLessThan(1e-6 * Math.max(100, -expected.logLikelihood));
       expect(score.greedy).toBe(expected.greedy);
     }
   }
