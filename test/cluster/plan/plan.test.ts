@@ -218,6 +218,10 @@ describe("scripts", () => {
     expect(script).toContain("--exit-duration-in-mins 50");
   });
 
+  it("of Slurm cannot end before they would be asked to save", () => {
+    expect(() => planOf("slurm: { minutes: 2 }")).toThrow("a whole number from 3");
+  });
+
   it("of Kubernetes are manifests of both controllers", () => {
     const block = (kind: string): string =>
       `hardware: { gpus: 16 }\nkubernetes: { image: nvcr.io/x, kind: ${kind}, claim: data }`;
