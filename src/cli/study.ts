@@ -135,12 +135,7 @@ async function withSources(config: StudyConfig, flags: StudyFlags): Promise<Stud
 }
 
 /** `score` asks the models of the finished study more than its file does. */
-async function execute(
-  file: string,
-  command: string,
-  flags: StudyFlags,
-  score?: typeof taskScores,
-): Promise<void> {
+async function execute(file: string, command: string, flags: StudyFlags, score?: typeof taskScores): Promise<void> {
   const config = await withSources(await readConfig(file, flags), flags);
   const { terminal, json, signal } = openContext(
     flags.dryRun === true ? { json: flags.json } : { json: flags.json, stopping: savingWords },

@@ -376,7 +376,10 @@ describe.each(backends)("$name", (backend) => {
         await runtime.extend("prompt", prompt, start);
         await runtime.repeatCache?.(2);
         // The second row has the same texts in another order; what fills up a row sees itself alone.
-        const orders = [[0, 1, 2, 3], [2, 0, 3, 1]];
+        const orders = [
+          [0, 1, 2, 3],
+          [2, 0, 3, 1],
+        ];
         const textOf = (text: number): Int32Array => ids.slice(32 + 6 * text, 32 + 6 * text + at(sizes, text));
         const feed = new Int32Array(2 * width);
         const starts = Int32Array.from(feed, (_, i) => i % width);

@@ -199,7 +199,12 @@ for (const run of theirs.runs) {
   const out = join(folder, `ours-${name}-${run.num_fewshot}`);
   const args = ["eval", model, "--tasks", run.tasks.join(","), "--num-fewshot", String(run.num_fewshot)];
   if (run.chat)
-    args.push("--apply-chat-template", "--system-instruction", run.system, ...(run.multiturn ? [] : ["--no-fewshot-as-multiturn"]));
+    args.push(
+      "--apply-chat-template",
+      "--system-instruction",
+      run.system,
+      ...(run.multiturn ? [] : ["--no-fewshot-as-multiturn"]),
+    );
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
     [join(root, "dist/cli/main.js"), ...args, "--data", run.data, "--out", out, "--device", values.device, "--json"],

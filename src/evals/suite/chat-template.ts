@@ -18,7 +18,15 @@ interface ChatTemplate {
 }
 
 /** Special tokens that templates may name. */
-const tokenNames = ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"] as const;
+const tokenNames = [
+  "bos_token",
+  "eos_token",
+  "unk_token",
+  "pad_token",
+  "sep_token",
+  "cls_token",
+  "mask_token",
+] as const;
 
 /**
  * Reads a tokenizer's template: `chat_template.jinja`, or the one in `tokenizer_config.json`, where several are told
@@ -85,8 +93,7 @@ function templatesOf(value: unknown): Map<string, string> {
 }
 
 function tokenOf(key: string, value: unknown): (readonly [string, string])[] {
-  const text =
-    typeof value === "object" && value !== null ? (value as { readonly content?: unknown }).content : value;
+  const text = typeof value === "object" && value !== null ? (value as { readonly content?: unknown }).content : value;
   return typeof text === "string" ? [[key, text]] : [];
 }
 

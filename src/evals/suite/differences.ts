@@ -1,6 +1,6 @@
 /** Models side by side: each against the first, group by group and task by task. */
 import { pairedDifference, type PairedDifference } from "../tasks/paired.js";
-import type { SampleValue } from "../tasks/metrics.js";
+import type { MetricName, SampleValue } from "../tasks/metrics.js";
 import { inGroups, type Group } from "../tasks/select.js";
 import type { ModelOutcome, TaskOutcome } from "./evaluate.js";
 
@@ -30,7 +30,7 @@ export function differencesOf(
 
 type Pair = readonly [first: TaskOutcome, second: TaskOutcome];
 
-const valuesOf = ({ records }: TaskOutcome, filter: string, metric: string): SampleValue[] =>
+const valuesOf = ({ records }: TaskOutcome, filter: string, metric: MetricName): SampleValue[] =>
   records.flatMap(({ results }) => {
     const value = results.find((one) => one.filter === filter)?.metrics[metric];
     return value === undefined ? [] : [value];

@@ -378,8 +378,7 @@ function exampleTurns(
 ): readonly Turn[] {
   const delimits = prefix === "" ? answer !== null : needsDelimiter(question, prefix);
   const asked: Turn = { role: "user", content: question, behind: delimits ? targetDelimiter : "" };
-  if (answer !== null)
-    return [asked, { role: "assistant", content: joined(prefix, answer, " "), behind: delimiter }];
+  if (answer !== null) return [asked, { role: "assistant", content: joined(prefix, answer, " "), behind: delimiter }];
   return prefix === "" ? [asked] : [asked, { role: "assistant", content: prefix, behind: "" }];
 }
 

@@ -78,10 +78,7 @@ function sinkScores(ctx: Lowering, sinks: ValueId, { batch, sequence, heads, kvH
 
 /** The lowering of `cachedAttention`. */
 export const cacheRules = {
-  cachedAttention(
-    ctx: Lowering,
-    { in: inputs, out, attrs }: NodeOf<"cachedAttention">,
-  ): void {
+  cachedAttention(ctx: Lowering, { in: inputs, out, attrs }: NodeOf<"cachedAttention">): void {
     const e = ctx.emitter;
     const [q, k, v, pastKeys, pastValues, lengths] = inputs;
     const { sinks, starts: startsId } = cachedExtras(attrs, inputs);

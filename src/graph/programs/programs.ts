@@ -306,9 +306,7 @@ export function extendProgram(
   ];
   const hidden = b.op("embedding", [decoder.hidden, rows], {});
   const answers =
-    targets === null
-      ? headLogits(b, spec, hidden, decoder.head)
-      : headScores(b, spec, hidden, decoder.head, targets);
+    targets === null ? headLogits(b, spec, hidden, decoder.head) : headScores(b, spec, hidden, decoder.head, targets);
   const graph = prune({ ...b.finish([answers, ...flat(present)]), inputs });
   verify(graph);
   const { kvHeads, headDim, latent } = spec.attn;

@@ -53,13 +53,7 @@ function taskTable(tasks: readonly TaskScore[], { arms }: StudyResult): ResultTa
       "Share of right answers on tasks that come along: the parent, and one run of each arm at its end. ↑ and ↓: " +
       "above or below the parent by more than the 95 % interval of the paired difference. Chance is what a model has " +
       "that does not read the question; questions of knowledge are beyond models of this size.",
-    headings: [
-      "Task",
-      "Samples",
-      "Chance",
-      "Parent",
-      ...(first?.arms ?? []).map(({ id }) => labels.get(id) ?? id),
-    ],
+    headings: ["Task", "Samples", "Chance", "Parent", ...(first?.arms ?? []).map(({ id }) => labels.get(id) ?? id)],
     texts: 1,
     rows: tasks.map(({ task, samples, chance, parent, arms: own }) => [
       task,
