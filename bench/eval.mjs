@@ -6,9 +6,9 @@
  *   node bench/eval.mjs --python PYTHON [--device cpu|cuda] [--questions 1000] [--threads 2] [--batch 8,32]
  *     [--rounds 1] [--out FILE.json]
  *
- * The harness's time is that of its evaluation, with its model in memory; where several sizes of a batch are named, that
- * of the fastest. Ours is that of the whole command, from its start to its end, and beside it that of the evaluation
- * alone. A first round of 8 questions, whose time does not count, lets either compile what it compiles.
+ * The harness's time is that of its evaluation, with its model in memory; where several sizes of a batch are named,
+ * that of the fastest. Ours is that of the whole command, from its start to its end, and beside it that of the
+ * evaluation alone. A first round of 8 questions, whose time does not count, lets either compile what it compiles.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -29,8 +29,8 @@ interface ScoringOptions {
 }
 
 /**
- * The parent and each arm's run with the first seed on the tasks that come along. Answers are kept in the study's folder,
- * so that the next call only reads them.
+ * The parent and each arm's run with the first seed on the tasks that come along. Answers are kept in the study's
+ * folder, so that the next call only reads them.
  */
 export async function taskScores(result: StudyResult, options: ScoringOptions): Promise<readonly TaskScore[]> {
   const { dir, terminal, signal } = options;

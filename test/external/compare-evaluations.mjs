@@ -100,9 +100,11 @@ const templates = {
     "{%- for message in messages %}\n{{- '<|' + message['role'] + '|>\\n' + message['content'] | trim + '\\n' }}\n" +
     "{%- endfor %}\n{%- if add_generation_prompt %}\n{{- '<|assistant|>\\n' }}\n{%- endif %}\n",
   "tiny-alternating":
-    "{{ eos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" +
+    "{{ eos_token }}{% for m in messages %}" +
+    "{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" +
     "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}" +
-    "{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}{% else %}{{ m.content + eos_token }}{% endif %}" +
+    "{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}" +
+    "{% else %}{{ m.content + eos_token }}{% endif %}" +
     "{% endfor %}",
 };
 for (const [name, template] of Object.entries(templates)) {

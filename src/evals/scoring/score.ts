@@ -1,7 +1,7 @@
 /**
  * Log-likelihoods of sequences from one cache of keys and values: block, stems and branches of `tree.ts`, several
- * clusters side by side. The branches of a cluster are read together, each behind the stem alone. Logits stay where they
- * are computed; what comes back are the scores of the tokens that are asked about.
+ * clusters side by side. The branches of a cluster are read together, each behind the stem alone. Logits stay where
+ * they are computed; what comes back are the scores of the tokens that are asked about.
  *
  * Letters: B rows (clusters), T new tokens in each, R tokens that are scored.
  */

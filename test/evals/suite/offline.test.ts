@@ -18,7 +18,6 @@ const saying = (score: (context: string, continuation: string) => number): Answe
   prepare: (samples: readonly Sample[]) =>
     Promise.resolve({
       tokens: samples.map(() => 1),
-      // eslint-disable-next-line @typescript-eslint/require-await -- the interface is asynchronous
       async *answers() {
         yield samples.map(({ requests }, sample) => ({
           sample,
