@@ -172,7 +172,7 @@ const latexCharacters: Readonly<Record<string, string>> = {
 
 /** Text that means itself in LaTeX. */
 const latexText = (text: string): string =>
-  text.replace(/[\\{}$&#_%^~<>−–]/g, (character) => latexCharacters[character] ?? character).replace(/\s+/g, " ");
+  text.replace(/[\\{}$&#_%^~<>−–↑↓]/g, (character) => latexCharacters[character] ?? character).replace(/\s+/g, " ");
 
 /** The study as Markdown: findings, tables, figures. */
 export function markdownReport(

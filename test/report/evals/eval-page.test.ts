@@ -117,7 +117,7 @@ describe("the page of an evaluation", () => {
     expect(group!.at(-1)).toBe("192");
     expect(others).toHaveLength(12);
     const sociology = others.find(([name]) => name === "sociology");
-    expect(sociology!.slice(2)).toEqual(["0.5000 ± 0.1291", "0.0000 ± 0.0000", "16"]);
+    expect(sociology!.slice(2)).toEqual(["0.5000", "0.0000", "16"]);
     expect(html.match(/class="level-1"/g)).toHaveLength(12);
   });
 
