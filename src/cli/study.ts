@@ -33,6 +33,7 @@ import {
 } from "./options.js";
 import { savingWords, studyView } from "./progress.js";
 import { convertLine, studyLine, verifyLine } from "./reproduce.js";
+import { taskScores } from "./quickstart-tasks.js";
 import { resolvedBy } from "./settings.js";
 
 interface StudyFlags extends CommonFlags, DevicesFlags {
@@ -89,7 +90,7 @@ export function quickstartCommand(): Command {
     .option("--out <dir>", "run folder (default: runs/quickstart); the same folder goes on where it was stopped")
     .option("--full", "the larger study: almost four times the work")
     .action((flags: QuickstartFlags) =>
-      execute(quickstartRecipe(flags), `upcycle quickstart${flags.full === true ? " --full" : ""}`, flags),
+      execute(quickstartRecipe(flags), `upcycle quickstart${flags.full === true ? " --full" : ""}`, flags, taskScores),
     );
   resolvedBy(command, (_, flags: QuickstartFlags) => settings(quickstartRecipe(flags), flags));
   const remark = "The study it runs is recipes/quickstart.yaml: copy and change it, then run it with upcycle study.";
@@ -147,7 +148,8 @@ async function withSources(config: StudyConfig, flags: StudyFlags): Promise<Stud
   };
 }
 
-async function execute(file: string, command: string, flags: StudyFlags): Promise<void> {
+/** `score` asks the models of the finished study more than its file does. */
+async function execute(file: string, command: string, flags: StudyFlags, score?: typeof taskScores): Promise<void> {
   const config = await withSources(await readConfig(file, flags), flags);
   const { terminal, json, signal } = openContext(
     flags.dryRun === true ? { json: flags.json } : { json: flags.json, stopping: savingWords },
@@ -176,10 +178,13 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
     if (json) return terminal.json(outlookFacts(outlook, config));
     return terminal.out(outlookLines(outlook, { config, threads, jobs }, terminal.columns));
   }
-  const result = await resultOf(
+  const studied = await resultOf(
     runStudy(options),
     studyView(terminal, { threads, jobs }, () => performance.now()),
   );
+  const [backend] = backends;
+  const scoring = { dir, backend, threads, terminal, signal };
+  const result = score === undefined ? studied : { ...studied, tasks: await score(studied, scoring) };
   const report = await writeReport(dir, result);
   terminal.settle();
   if (json) return terminal.json({ ...result, report });

@@ -5,6 +5,7 @@
  */
 import { at } from "../base/at.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
+import type { Extended } from "../engine/runtime/runtime.js";
 import type { TextModel } from "./model.js";
 
 /** How many tokens were computed, and how long that took in milliseconds. */
@@ -48,14 +49,14 @@ export async function startDecoding(
 ): Promise<Decoding> {
   const texts = prompts.map((prompt) => [...prompt]);
   const longest = Math.max(...texts.map(({ length }) => length));
-  const { logits, room, ms } = await readAll(
+  const { output, room, ms } = await readAll(
     model,
     texts,
     Math.min(longest + expected, model.spec.maxPositions),
     signal,
   );
   const promptTokens = texts.reduce((sum, { length }) => sum + length, 0);
-  return decodingOf(model, texts, room, logits, signal, { promptTokens, promptMs: ms, newTokens: 0, newMs: 0 });
+  return decodingOf(model, texts, room, output, signal, { promptTokens, promptMs: ms, newTokens: 0, newMs: 0 });
 }
 
 /** Sizes of the cache and of the tables of positions. */
@@ -87,7 +88,7 @@ async function readAll(
   texts: readonly (readonly number[])[],
   needed: number,
   signal: AbortSignal | undefined,
-): Promise<{ logits: Float32Array; room: Room; ms: number }> {
+): Promise<Extended & { readonly room: Room }> {
   const { spec } = model;
   const batch = texts.length;
   const longest = Math.max(...texts.map(({ length }) => length));
@@ -113,10 +114,10 @@ async function readAll(
     ms += extended.ms;
     counts.forEach((count, row) => {
       const start = row * spec.vocab;
-      if (count > 0) logits.set(extended.logits.subarray(start, start + spec.vocab), start);
+      if (count > 0) logits.set(extended.output.subarray(start, start + spec.vocab), start);
     });
   }
-  return { logits, room, ms };
+  return { output: logits, room, ms };
 }
 
 function decodingOf(
@@ -149,7 +150,7 @@ function decodingOf(
                 capacity: grown.capacity,
               },
             );
-      return decodingOf(model, texts, grown, extended.logits, signal, {
+      return decodingOf(model, texts, grown, extended.output, signal, {
         ...timings,
         newTokens: timings.newTokens + added,
         newMs: timings.newMs + extended.ms,

@@ -84,9 +84,12 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
       },
       extend(shape, feeds) {
         requireIds(feeds.ids, spec.vocab, dir);
+        requireIds(feeds.targets ?? new Int32Array(), spec.vocab, dir);
         const chosen = feeds.rows?.length ?? shape.batch;
-        const name = `extend ${shape.batch}x${shape.tokens}x${shape.capacity}x${shape.positions}x${chosen}`;
-        const program = extensions.get(name) ?? extendProgram(spec, shape, chosen);
+        const scored = feeds.targets !== undefined;
+        const { batch, tokens, capacity, positions, branches } = shape;
+        const name = `extend ${[batch, tokens, capacity, positions, branches, chosen, scored].join()}`;
+        const program = extensions.get(name) ?? extendProgram(spec, shape, { chosen, scored });
         extensions.set(name, program);
         return runtime.extend(name, program, feeds);
       },

@@ -34,6 +34,9 @@ interface Cache {
   readonly data: readonly DeviceMemory[];
 }
 
+/** Programs of new tokens that stay open: each has the memory of its activations. */
+const MOST_EXTENSIONS = 16;
+
 const bytesOf = (graph: Graph, id: number): number => 4 * elements(typeOf(graph, id).shape);
 
 const disposeAll = (things: readonly Disposable[]): void => {
@@ -141,10 +144,10 @@ export class CudaForwardRuntime implements ForwardRuntime {
       opened.program.launch();
       opened.append.launch();
       const { address, bytes } = at(opened.results, 0);
-      const logits = new Float32Array(bytes / 4);
-      this.stream.download(logits, address);
+      const output = new Float32Array(bytes / 4);
+      this.stream.download(output, address);
       await this.stream.finished();
-      return { logits, ms: performance.now() - started };
+      return { output, ms: performance.now() - started };
     });
   }
 
@@ -162,6 +165,20 @@ export class CudaForwardRuntime implements ForwardRuntime {
     }
     if (this.cache === undefined) throw new Error("the cache was lost");
     return this.cache;
+  }
+
+  repeatCache(rows: number): Promise<void> {
+    return this.turns.next(async () => {
+      const { cache } = this;
+      if (cache === undefined) throw new Error("there is no cache to repeat");
+      const data = cache.data.map(({ address, bytes }) => {
+        const all = this.device.allocate(bytes * rows, "keys and values");
+        for (let row = 0; row < rows; row++) this.stream.copy(all.address + BigInt(row * bytes), address, bytes);
+        return all;
+      });
+      await this.stream.finished();
+      this.replaceCache({ batch: rows, capacity: cache.capacity, data });
+    });
   }
 
   private emptyCache(program: ExtendProgram, batch: number, capacity: number): Cache {
@@ -195,7 +212,17 @@ export class CudaForwardRuntime implements ForwardRuntime {
 
   private async extension(name: string, program: ExtendProgram, cache: Cache): Promise<Extension> {
     const known = this.extensions.get(name);
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      // The last one used stands last.
+      this.extensions.delete(name);
+      this.extensions.set(name, known);
+      return known;
+    }
+    const [oldest] = this.extensions;
+    if (oldest !== undefined && this.extensions.size >= MOST_EXTENSIONS) {
+      this.extensions.delete(oldest[0]);
+      oldest[1][Symbol.dispose]();
+    }
     const { batch, tokens, capacity } = program.shape;
     const past = capacity === 0 ? [] : cache.data.map(({ address }) => address);
     const opened = await this.open(program.graph, program.params, past);

@@ -45,7 +45,7 @@ function openForwardRuntime(): ForwardRuntime {
           outputs.slice(1).map(({ data }) => data),
           feeds,
         );
-        return { logits: Float32Array.from(at(outputs, 0).data), ms: performance.now() - started };
+        return { output: Float32Array.from(at(outputs, 0).data), ms: performance.now() - started };
       }),
     repeatCache: (rows) =>
       gate.pass(() => {
