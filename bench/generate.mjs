@@ -1,16 +1,23 @@
 /**
- * Compares the speed of reading a prompt and of generating tokens with Hugging Face transformers, with the same model,
- * token ids and number of threads, and greedy decoding:
+ * Compares the speed of reading a prompt and of generating tokens with Hugging Face transformers, with the same model
+ * and token ids, and greedy decoding. On the CPU, with the same number of threads:
  *
  *   node bench/generate.mjs [--python PATH] [--threads 2] [--prompt 256] [--new 64] [--batch 1,8] [--rounds 5]
  *     [--write FILE]
  *
- * Without --python only Upcycle is measured. Times are medians over the rounds. transformers runs its eager loop with
- * its own cache; compilation is counted for neither.
+ * On a GPU, in bfloat16 (--precision), against a static cache and torch.compile on the same GPU:
+ *
+ *   node bench/generate.mjs --device cuda [--python PATH] [--prompt 512] [--new 128] [--batch 1,8,64] [--rounds 7]
+ *     [--sizes dense135M,dense956M,E8G1T2] [--modes reduce-overhead,graph] [--write FILE]
+ *
+ * Without --python only Upcycle is measured. Times are medians over the rounds; on a GPU the engines take turns, and the
+ * fastest mode of transformers counts. On the CPU transformers runs its eager loop with its own cache. Compilation is
+ * counted for nobody.
  */
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
+import { createInterface } from "node:readline";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -18,31 +25,176 @@ import { writeCheckpoint } from "../dist/files/checkpoint/write.js";
 import { startDecoding } from "../dist/evals/decoding.js";
 import { openModel } from "../dist/evals/model.js";
 import { onnxruntimeBackend } from "../dist/engine/onnxruntime/backend.js";
+import { cudaBackend } from "../dist/engine/cuda/backend.js";
 import { argmax } from "../dist/text/tokens/sample.js";
+import { median, model as decoder, sizes, weightOf } from "./gpu-model.mjs";
 import { specs } from "./sizes.mjs";
 import { startWeight } from "./start.mjs";
 
 const { values } = parseArgs({
   options: {
     python: { type: "string" },
+    device: { type: "string", default: "cpu" },
+    precision: { type: "string", default: "bf16" },
+    sizes: { type: "string", default: "dense135M,dense956M,E8G1T2" },
+    modes: { type: "string", default: "reduce-overhead,graph" },
     threads: { type: "string", default: "2" },
-    prompt: { type: "string", default: "256" },
-    new: { type: "string", default: "64" },
-    batch: { type: "string", default: "1,8" },
-    rounds: { type: "string", default: "5" },
+    prompt: { type: "string" },
+    new: { type: "string" },
+    batch: { type: "string" },
+    rounds: { type: "string" },
     write: { type: "string" },
   },
 });
-const [threads, prompt, fresh, rounds] = [values.threads, values.prompt, values.new, values.rounds].map(Number);
-const median = (times) => [...times].sort((a, b) => a - b)[times.length >> 1];
+const onGpu = values.device !== "cpu";
+const usual = onGpu
+  ? { prompt: "512", new: "128", batch: "1,8,64", rounds: "7" }
+  : { prompt: "256", new: "64", batch: "1,8", rounds: "5" };
+const [threads, prompt, fresh, rounds] = [
+  values.threads,
+  ...["prompt", "new", "rounds"].map((name) => values[name] ?? usual[name]),
+].map(Number);
+const batches = (values.batch ?? usual.batch).split(",").map(Number);
 const folder = mkdtempSync(join(tmpdir(), "upcycle-bench-"));
 const results = [];
 
+/** A head whose rows all differ: equal ones would make logits equal, and a choice among equals is nobody's. */
+function distinctRows([rows, size]) {
+  const data = new Float32Array(rows * size);
+  let state = 1;
+  for (let i = 0; i < data.length; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) | 0;
+    data[i] = state * 2 ** -31 * 0.07;
+  }
+  return data;
+}
+
+const promptsOf = (vocab, batch) =>
+  Array.from({ length: batch }, (_, row) => Array.from({ length: prompt }, (_, i) => (37 * i + 11 * row + 5) % vocab));
+
+/** One round on a GPU: milliseconds of the prompt and of what follows, as a caller sees them; and the tokens. */
+async function roundOnGpu(model, prompts) {
+  let start = performance.now();
+  let decoding = await startDecoding(model, prompts, fresh, undefined, true);
+  const promptMs = performance.now() - start;
+  const texts = [decoding.likely];
+  start = performance.now();
+  while (texts.length < fresh) {
+    const found = await decoding.nextLikeliest(texts.at(-1), fresh - texts.length);
+    texts.push(...found.steps);
+    decoding = found.after;
+  }
+  return { promptMs, newMs: performance.now() - start, ids: prompts.map((_, row) => texts.map((ids) => ids[row])) };
+}
+
+/** transformers in a process that answers each line with a round; what it says first, and how to ask it. */
+function opponent(dir, batch, mode) {
+  const script = fileURLToPath(new URL("./torch/generate_gpu.py", import.meta.url));
+  const child = spawn(values.python, [script, dir, prompt, fresh, batch, mode].map(String), {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const answer = async () => {
+    const { done, value } = await lines.next();
+    return done ? null : JSON.parse(value);
+  };
+  const ready = answer();
+  return {
+    batch,
+    ready,
+    round: () => {
+      child.stdin.write("round\n");
+      return answer();
+    },
+    close: () => child.stdin.end(),
+  };
+}
+
+/** Speeds out of rounds. */
+const speeds = (batch, all) => ({
+  promptTokensPerSecond: (batch * prompt * 1000) / median(all.map(({ promptMs }) => promptMs)),
+  tokensPerSecond: (batch * (fresh - 1) * 1000) / median(all.map(({ newMs }) => newMs)),
+});
+
+async function measureOnGpu(name, dir, opponents) {
+  const backend = cudaBackend(Number(/\d+$/.exec(values.device)?.[0] ?? 0), { precision: values.precision });
+  const model = await openModel(dir, backend, threads);
+  for (const batch of batches) {
+    const prompts = promptsOf(model.spec.vocab, batch);
+    const start = performance.now();
+    await roundOnGpu(model, prompts);
+    const firstMs = performance.now() - start;
+    await roundOnGpu(model, prompts);
+    const asked = [];
+    for (const one of opponents.filter((each) => each.batch === batch)) {
+      const ready = await one.ready;
+      if (ready !== null) asked.push({ ...one, ready, rounds: [] });
+    }
+    const own = [];
+    for (let round = 0; round < rounds; round++) {
+      own.push(await roundOnGpu(model, prompts));
+      for (const one of asked) {
+        const answer = await one.round();
+        if (answer !== null) one.rounds.push(answer);
+      }
+    }
+    const upcycle = { ...speeds(batch, own), firstRoundMs: firstMs };
+    const transformers = asked.map(({ ready, rounds: all }) => ({
+      ...ready,
+      ...speeds(batch, all),
+      reader: all.at(-1)?.reader,
+      sameTokens:
+        all
+          .at(-1)
+          ?.ids.flat()
+          .filter((id, i) => id === own.at(-1).ids.flat()[i]).length /
+        (batch * fresh),
+    }));
+    const best = (key) => Math.max(...transformers.map((each) => each[key]));
+    const ratio = {
+      prompt: upcycle.promptTokensPerSecond / best("promptTokensPerSecond"),
+      generation: upcycle.tokensPerSecond / best("tokensPerSecond"),
+    };
+    const result = { size: name, batch, upcycle, ...(transformers.length === 0 ? {} : { transformers, ratio }) };
+    results.push(result);
+    console.log(JSON.stringify(result));
+    for (const one of asked) one.close();
+  }
+  await model.close();
+}
+
+async function onTheGpu() {
+  const models = [];
+  for (const name of values.sizes.split(",")) {
+    const spec = decoder(sizes[name]);
+    const dir = join(folder, name);
+    await writeCheckpoint({
+      dir,
+      spec,
+      dtype: "BF16",
+      weights: ({ key, shape }) => Promise.resolve(key === "head" ? distinctRows(shape) : weightOf(key, shape)),
+    });
+    models.push({ name, dir });
+  }
+  // All compile side by side before anything is measured.
+  const opponents =
+    values.python === undefined
+      ? []
+      : models.flatMap(({ dir }) =>
+          batches.flatMap((batch) => values.modes.split(",").map((mode) => ({ dir, ...opponent(dir, batch, mode) }))),
+        );
+  await Promise.all(opponents.map(({ ready }) => ready));
+  for (const { name, dir } of models)
+    await measureOnGpu(
+      name,
+      dir,
+      opponents.filter((one) => one.dir === dir),
+    );
+}
+
 async function ours(model, batch) {
   const { vocab } = model.spec;
-  const prompts = Array.from({ length: batch }, (_, row) =>
-    Array.from({ length: prompt }, (_, i) => (37 * i + 11 * row + 5) % vocab),
-  );
+  const prompts = promptsOf(vocab, batch);
   const [reads, writes] = [[], []];
   let texts = [];
   for (let round = 0; round <= rounds; round++) {
@@ -76,7 +228,7 @@ function theirs(dir, batch) {
   return JSON.parse(stdout.trim().split("\n").at(-1));
 }
 
-try {
+async function onTheCpu() {
   for (const size of ["dense", "moe", "fine"]) {
     const spec = { ...specs[size], maxPositions: 4096 };
     const dir = join(folder, size);
@@ -86,7 +238,7 @@ try {
       dtype: "F32",
       weights: (slot) => Promise.resolve(startWeight(slot.key, slot.shape)),
     });
-    for (const batch of values.batch.split(",").map(Number)) {
+    for (const batch of batches) {
       const model = await openModel(dir, onnxruntimeBackend, threads);
       const { ids, ...upcycle } = await ours(model, batch);
       await model.close();
@@ -107,13 +259,17 @@ try {
       console.log(JSON.stringify(result));
     }
   }
+}
+
+try {
+  await (onGpu ? onTheGpu() : onTheCpu());
   if (values.write !== undefined) {
     const record = {
       date: new Date().toISOString().slice(0, 10),
       cpu: cpus()[0].model,
       cores: cpus().length,
       node: process.version,
-      threads,
+      ...(onGpu ? { device: values.device, precision: values.precision } : { threads }),
       prompt,
       new: fresh,
       rounds,

@@ -48,7 +48,7 @@ export interface DeviceFlags {
   readonly device?: DeviceChoice;
 }
 
-/** Of commands that train. */
+/** Of commands that train, or run a model as it is. */
 export interface PrecisionFlags extends DeviceFlags {
   readonly precision?: Precision;
 }
@@ -63,7 +63,7 @@ export function withPrecision(command: Command): Command {
 function withPrecisionOption(command: Command): Command {
   return command.option(
     "--precision <name>",
-    "of training on a GPU: bf16 (weights and sums in float32), tf32 or float32 (default: float32)",
+    "on a GPU: float32, tf32, or bf16 (what a training updates, and all sums, in float32) (default: float32)",
     oneOf("--precision", precisions),
   );
 }
@@ -141,7 +141,7 @@ function onCpu(precision: Precision | undefined): Backend {
   if (precision !== undefined && precision !== "float32")
     throw inputError(`the CPU computes in float32, not in ${precision}`, {
       where: "--precision",
-      hint: "leave it out, or train on a GPU: upcycle doctor says what there is",
+      hint: "leave it out, or compute on a GPU: upcycle doctor says what there is",
     });
   return onnxruntimeBackend;
 }

@@ -40,7 +40,7 @@ import { commandLine } from "./assets.js";
 import { openContext, shownPath, type CommandContext } from "./context.js";
 import { warnOfDamage } from "./damage.js";
 import { decoderOf } from "./decoder-of.js";
-import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
+import { chosenBackend, withPrecision, type PrecisionFlags } from "./device.js";
 import { jsonOf, shownOutcomes, taskList, type EvaluatedOutcome } from "./eval-view.js";
 import { askedModel, fetchedSource, orAdapted, shownModel } from "./model-folder.js";
 import {
@@ -54,7 +54,7 @@ import {
 } from "./options.js";
 import type { Terminal } from "./terminal.js";
 
-interface EvalFlags extends CommonFlags, DeviceFlags {
+interface EvalFlags extends CommonFlags, PrecisionFlags {
   readonly tasks?: readonly string[];
   readonly numFewshot?: number;
   readonly limit?: number;
@@ -116,7 +116,7 @@ export function evalCommand(): Command {
     .option("--list", "list the tasks that come along")
     .action(execute);
   return withExample(
-    withJson(withThreads(withDevice(command))),
+    withJson(withThreads(withPrecision(command))),
     "upcycle eval models/dense models/moe --tasks arc_easy,hellaswag --limit 500",
     "A run that was stopped goes on where it was: the same command finds its answers in the folder of --out.",
   );
@@ -241,7 +241,7 @@ async function openHere(source: ModelSource, context: CommandContext, flags: Eva
   const { terminal, json, signal } = context;
   const name = nameOf(source);
   const fetched = await fetchedSource(source, json);
-  const backend: Backend = await chosenBackend(flags.device, terminal);
+  const backend: Backend = await chosenBackend(flags.device, terminal, flags.precision);
   const tokenizer = await openTokenizer(modelFolderOf(fetched), { signal });
   try {
     const opened = await openModel(fetched, backend, flags.threads ?? defaultThreads());
@@ -253,7 +253,9 @@ async function openHere(source: ModelSource, context: CommandContext, flags: Eva
           where: "--max-length",
         });
       const model = await localModel(opened, tokenizer, maxLength);
-      const identity = await modelIdentity(fetched, [backend.name, String(maxLength)]);
+      const { precision = "float32" } = flags;
+      const rounded = precision === "float32" ? [] : [precision];
+      const identity = await modelIdentity(fetched, [backend.name, String(maxLength), ...rounded]);
       return { name, model, device: backend.name, identity };
     } catch (cause) {
       await opened.close();

@@ -4,11 +4,11 @@ import { readInputIds, requireLogitsPlace, writeLogits } from "../evals/forward.
 import { openModel } from "../evals/model.js";
 import { warnOfDamage } from "./damage.js";
 import { openContext, shownPath } from "./context.js";
-import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
+import { chosenBackend, withPrecision, type PrecisionFlags } from "./device.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import { defaultThreads, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 
-interface ForwardFlags extends CommonFlags, DeviceFlags {
+interface ForwardFlags extends CommonFlags, PrecisionFlags {
   readonly inputIds: string;
   readonly output: string;
 }
@@ -22,17 +22,20 @@ export function forwardCommand(): Command {
     .requiredOption("--output <file>", "safetensors file to write, with logits [B, T, V] in float32")
     .action(execute);
   return withExample(
-    withJson(withThreads(withDevice(command))),
+    withJson(withThreads(withPrecision(command))),
     "upcycle forward moe --input-ids in.safetensors --output out.safetensors",
   );
 }
 
-async function execute(name: string, { inputIds, output, threads, device, json: asJson }: ForwardFlags): Promise<void> {
+async function execute(
+  name: string,
+  { inputIds, output, threads, device, precision, json: asJson }: ForwardFlags,
+): Promise<void> {
   await requireLogitsPlace(output);
   const input = await readInputIds(inputIds);
   const source = await modelSource(name, asJson);
   const { terminal, json, signal } = openContext({ json: asJson, stopping: "removing what was begun" });
-  const backend = await chosenBackend(device, terminal);
+  const backend = await chosenBackend(device, terminal, precision);
   const model = await openModel(source, backend, threads ?? defaultThreads());
   warnOfDamage(terminal, model);
   try {

@@ -12,7 +12,7 @@ import { openTokenizer, type TextTokenizer } from "../text/tokenizer/load.js";
 import { textStream, type TextStream } from "../text/tokenizer/stream.js";
 import { warnOfDamage } from "./damage.js";
 import { openContext, type CommandContext } from "./context.js";
-import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
+import { chosenBackend, withPrecision, type PrecisionFlags } from "./device.js";
 import { inputText, orStandardInput } from "./input.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import {
@@ -26,7 +26,7 @@ import {
   type CommonFlags,
 } from "./options.js";
 
-interface GenerateFlags extends CommonFlags, DeviceFlags {
+interface GenerateFlags extends CommonFlags, PrecisionFlags {
   readonly prompt?: readonly string[];
   readonly promptFile?: string;
   readonly prompts?: string;
@@ -57,7 +57,7 @@ export function generateCommand(): Command {
     .option("--seed <n>", "of the choices", wholeNumber("--seed", 0), 0)
     .action(execute);
   return withExample(
-    withJson(withThreads(withDevice(command))),
+    withJson(withThreads(withPrecision(command))),
     'upcycle generate runs/small/last --prompt "The Congress of" --seed 1',
   );
 }
@@ -70,7 +70,7 @@ async function execute(name: string, flags: GenerateFlags): Promise<void> {
   const opening = openTokenizer(modelFolderOf(source), { signal: context.signal });
   opening.catch(() => undefined);
   try {
-    const backend = await chosenBackend(flags.device, context.terminal);
+    const backend = await chosenBackend(flags.device, context.terminal, flags.precision);
     const model = await openModel(source, backend, flags.threads ?? defaultThreads());
     warnOfDamage(context.terminal, model);
     try {

@@ -10,12 +10,12 @@ import { utf8Length } from "../text/tokens/split.js";
 import { withTokenizer } from "../text/tokenizer/load.js";
 import { warnOfDamage } from "./damage.js";
 import { openContext, type CommandContext } from "./context.js";
-import { chosenBackend, withDevice, type DeviceFlags } from "./device.js";
+import { chosenBackend, withPrecision, type PrecisionFlags } from "./device.js";
 import { inputText, orStandardInput } from "./input.js";
 import { modelSource, orAdapted } from "./model-folder.js";
 import { defaultThreads, wholeNumber, withExample, withJson, withThreads, type CommonFlags } from "./options.js";
 
-interface PerplexityFlags extends CommonFlags, DeviceFlags {
+interface PerplexityFlags extends CommonFlags, PrecisionFlags {
   readonly stride?: number;
   readonly sequence?: number;
 }
@@ -41,7 +41,7 @@ export function perplexityCommand(): Command {
     )
     .action(execute);
   return withExample(
-    withJson(withThreads(withDevice(command))),
+    withJson(withThreads(withPrecision(command))),
     "upcycle perplexity runs/small/last data/notes.txt --stride 64",
   );
 }
@@ -54,7 +54,7 @@ async function execute(name: string, file: string, flags: PerplexityFlags): Prom
   const tokens = await withTokenizer(modelFolderOf(source), { signal }, (tokenizer) =>
     tokenizer.encode(text, { addSpecialTokens: true }),
   );
-  const backend = await chosenBackend(flags.device, terminal);
+  const backend = await chosenBackend(flags.device, terminal, flags.precision);
   const model = await openModel(source, backend, flags.threads ?? defaultThreads());
   warnOfDamage(terminal, model);
   try {

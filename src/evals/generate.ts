@@ -66,24 +66,32 @@ export async function* generateBatch(
   }));
   const open = new Set(prompts.keys());
   let decoding: Decoding | undefined;
+  // The likeliest tokens of all rows that the model has chosen ahead, by step.
+  let ahead: readonly (readonly number[])[] = [];
   for (let i = 0; i < maxNewTokens && open.size > 0; i++) {
     const chosen: (number | null)[] = rows.map(() => null);
+    const [likeliest, ...later] = ahead;
+    ahead = later;
     for (const [row, { text, stream }] of rows.entries()) {
       if (stopped()) return;
       if (!open.has(row)) continue;
-      let logits: Float32Array;
-      if (text.length > maxPositions) logits = await slidingLogits(model, text);
-      else {
-        decoding ??= await startDecoding(
-          model,
-          rows.map(({ text: tokens }) => (tokens.length > maxPositions ? [] : tokens)),
-          Math.min(maxNewTokens, EXPECTED_TOKENS),
-          signal,
-        );
-        if (stopped()) return;
-        logits = decoding.logits.subarray(row * vocab, (row + 1) * vocab);
+      const uniform = stream.uniformAt(i);
+      let next = likeliest?.[row];
+      if (next === undefined) {
+        if (text.length > maxPositions) next = sampleToken(await slidingLogits(model, text), settings, uniform);
+        else {
+          decoding ??= await startDecoding(
+            model,
+            rows.map(({ text: tokens }) => (tokens.length > maxPositions ? [] : tokens)),
+            Math.min(maxNewTokens, EXPECTED_TOKENS),
+            signal,
+            settings.temperature === 0,
+          );
+          if (stopped()) return;
+          const logits = decoding.logits.subarray(row * vocab, (row + 1) * vocab);
+          next = decoding.likely?.[row] ?? sampleToken(logits, settings, uniform);
+        }
       }
-      const next = sampleToken(logits, settings, stream.uniformAt(i));
       if (decoding !== undefined) settings.onTimings?.(decoding.timings);
       if (stop.includes(next)) {
         open.delete(row);
@@ -93,9 +101,14 @@ export async function* generateBatch(
       if (text.length <= maxPositions) chosen[row] = next;
       yield { row, id: next };
     }
-    const last = i + 1 === maxNewTokens;
-    if (decoding !== undefined && !last && !stopped() && chosen.some((id) => id !== null))
-      decoding = await decoding.next(chosen);
+    const left = maxNewTokens - i - 1;
+    const goesOn = left > 0 && !stopped() && ahead.length === 0 && chosen.some((id) => id !== null);
+    if (decoding === undefined || !goesOn) continue;
+    // Rows that have slid out of the cache have no likeliest token there.
+    const inCache = rows.every(({ text }, row) => !open.has(row) || text.length <= maxPositions);
+    const found = settings.temperature === 0 && inCache ? await decoding.nextLikeliest(chosen, left) : null;
+    decoding = found?.after ?? (await decoding.next(chosen));
+    ahead = found?.steps ?? [];
   }
 }
 

@@ -12,11 +12,12 @@ import {
   extendProgram,
   logitsProgram,
   meanLossProgram,
+  type ExtendAnswers,
   type ExtendProgram,
   type LogitsProgram,
 } from "../graph/programs/programs.js";
 import type { CachedShape } from "../graph/nn/cached.js";
-import type { Backend, Extended, ExtendFeeds } from "../engine/runtime/runtime.js";
+import type { Backend, Extended, ExtendFeeds, LikelyTokens } from "../engine/runtime/runtime.js";
 import { slotsOf } from "../model/tensors/slots.js";
 import { watchedWeights } from "./finite-weights.js";
 
@@ -42,6 +43,10 @@ export interface RunnableModel {
 export interface TextModel extends RunnableModel {
   /** New tokens behind the model's one cache of keys and values; see `ForwardRuntime.extend`. */
   extend(shape: CachedShape, feeds: ExtendFeeds): Promise<Extended>;
+  /** Tokens of all rows that are best read at once; see `ForwardRuntime.tokensAtOnce`. */
+  readonly tokensAtOnce?: number | undefined;
+  /** So many likeliest tokens of each row, one behind the other; see `ForwardRuntime.likeliest`. */
+  readonly likeliest?: ((shape: CachedShape, feeds: ExtendFeeds, steps: number) => Promise<LikelyTokens>) | undefined;
   /** Makes the cache's one row so many equal ones; see `ForwardRuntime.repeatCache`. */
   readonly repeatCache?: ((rows: number) => Promise<void>) | undefined;
   /** Mean loss in nats over the targets that are not negative, ids and targets [B*S]. */
@@ -70,6 +75,16 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
     }
     const programs = new Map<string, LogitsProgram>();
     const extensions = new Map<string, ExtendProgram>();
+    const extension = (
+      shape: CachedShape,
+      answer: Required<ExtendAnswers>,
+    ): { name: string; program: ExtendProgram } => {
+      const { batch, tokens, capacity, positions, branches } = shape;
+      const name = `extend ${[batch, tokens, capacity, positions, branches, answer.chosen, answer.scored].join()}`;
+      const program = extensions.get(name) ?? extendProgram(spec, shape, answer);
+      extensions.set(name, program);
+      return { name, program };
+    };
     return {
       dir,
       spec,
@@ -85,14 +100,21 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
       extend(shape, feeds) {
         requireIds(feeds.ids, spec.vocab, dir);
         requireIds(feeds.targets ?? new Int32Array(), spec.vocab, dir);
-        const chosen = feeds.rows?.length ?? shape.batch;
-        const scored = feeds.targets !== undefined;
-        const { batch, tokens, capacity, positions, branches } = shape;
-        const name = `extend ${[batch, tokens, capacity, positions, branches, chosen, scored].join()}`;
-        const program = extensions.get(name) ?? extendProgram(spec, shape, { chosen, scored });
-        extensions.set(name, program);
+        const { name, program } = extension(shape, {
+          chosen: feeds.rows?.length ?? shape.batch,
+          scored: feeds.targets !== undefined,
+        });
         return runtime.extend(name, program, feeds);
       },
+      tokensAtOnce: runtime.tokensAtOnce,
+      likeliest:
+        runtime.likeliest === undefined
+          ? undefined
+          : (shape, feeds, steps) => {
+              requireIds(feeds.ids, spec.vocab, dir);
+              const { name, program } = extension(shape, { chosen: shape.batch, scored: false });
+              return runtime.likeliest!(name, program, feeds, steps);
+            },
       repeatCache: runtime.repeatCache === undefined ? undefined : (rows) => runtime.repeatCache!(rows),
       async loss(ids, targets, { batch, sequence }) {
         requireIds(ids, spec.vocab, dir);

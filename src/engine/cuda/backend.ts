@@ -12,8 +12,8 @@ export interface CudaOptions {
   readonly precision?: Precision | undefined;
 }
 
-/** Caches of keys and values are float32, and so is what runs behind them. */
-const inferencePrecision = (precision: Precision): Precision => (precision === "bf16" ? "tf32" : precision);
+/** Operations take weights in float32 that pass once: rounding them would cost more than it gains. */
+const operationPrecision = (precision: Precision): Precision => (precision === "bf16" ? "tf32" : precision);
 
 /**
  * The backend of GPU number `ordinal`. Its functions throw inputError where driver, libraries or the GPU are missing,
@@ -25,9 +25,8 @@ export function cudaBackend(ordinal = 0, { precision = "float32" }: CudaOptions 
     numerics: `cuda ${precision}`,
     openTrain: async (program, options) =>
       CudaTrainRuntime.open(await device(ordinal), program, { ...options, precision }),
-    openForward: async () =>
-      new CudaForwardRuntime(await device(ordinal), { precision: inferencePrecision(precision) }),
+    openForward: async () => new CudaForwardRuntime(await device(ordinal), { precision }),
     openOperations: async () =>
-      new CudaOperationRuntime(await device(ordinal), { precision: inferencePrecision(precision) }),
+      new CudaOperationRuntime(await device(ordinal), { precision: operationPrecision(precision) }),
   };
 }

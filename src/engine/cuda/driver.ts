@@ -44,6 +44,7 @@ const signatures = {
   cuFuncSetAttribute: [u64, i32, i32],
   cuTensorMapEncodeTiled: [u64, i32, u32, u64, host, host, host, host, i32, i32, i32, i32],
   cuLaunchKernel: [u64, u32, u32, u32, u32, u32, u32, u32, u64, u64, u64],
+  cuLaunchKernelEx: [u64, u64, u64, u64],
   cuStreamCreate: [host, u32],
   cuStreamDestroy_v2: [u64],
   cuStreamSynchronize: [u64],

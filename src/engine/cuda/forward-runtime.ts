@@ -3,28 +3,36 @@ import { at } from "../../base/at.js";
 import { elements, typeOf, type Graph } from "../../graph/ir/ir.js";
 import type { ExtendProgram, LogitsProgram, ParamInfo } from "../../graph/programs/programs.js";
 import { cacheShape, extendInputs } from "../runtime/cache.js";
-import type { Extended, ExtendFeeds, ForwardRuntime } from "../runtime/runtime.js";
-import { appendList, moveList } from "./lowering/cache.js";
+import type { Extended, ExtendFeeds, ForwardRuntime, LikelyTokens } from "../runtime/runtime.js";
+import { bestList, moveList, type CacheLayout } from "./lowering/cache.js";
+import { touched, type LaunchList, type Storage } from "./lowering/launches.js";
+import { aligned } from "./lowering/memory.js";
 import type { CudaLowerOptions } from "./lowering/options.js";
 import { lowerToLaunches } from "./lowering/lower.js";
 import type { Device, DeviceMemory } from "./device.js";
+import { ForwardWeights } from "./forward-weights.js";
+import type { Address } from "./native.js";
 import { DeviceProgram } from "./program.js";
-import { Stream } from "./stream.js";
+import { Stream, type Recorded } from "./stream.js";
 import { Turns } from "./turns.js";
 
 /** A program with memory for what is fed and what comes out, but for weights and cache. */
 interface Opened extends Disposable {
   readonly program: DeviceProgram;
-  readonly fed: readonly DeviceMemory[];
+  readonly feeds: Feeds;
   readonly results: readonly DeviceMemory[];
 }
 
 interface Extension extends Opened {
-  readonly append: DeviceProgram;
-  readonly lengths: DeviceMemory;
-  readonly counts: DeviceMemory;
-  /** The cache that it is bound to. */
-  readonly cache: Cache;
+  /** A step that takes the likeliest token of each row as its next input; recorded when it is first asked for. */
+  greedy?: Greedy;
+}
+
+interface Greedy extends Disposable {
+  readonly step: Recorded;
+  /** Tokens that were taken [steps, B], and the line that comes next. */
+  readonly chosen: DeviceMemory;
+  readonly line: DeviceMemory;
 }
 
 /** Keys and values of layer 0, of layer 1, ...: [B, kvHeads, capacity, size] each. */
@@ -36,6 +44,24 @@ interface Cache {
 
 /** Programs of new tokens that stay open: each has the memory of its activations. */
 const MOST_EXTENSIONS = 16;
+/** How a graph is bound beside its feeds and parameters. */
+interface Binding {
+  readonly cache?: { readonly layout: CacheLayout; readonly parts: readonly Address[] };
+  /** How many of the graph's inputs, in front, are fed; the parts of the cache that it has come behind them. */
+  readonly fed: number;
+  readonly past: readonly Address[];
+  /** Sizes in bytes of what is fed beside the graph's inputs. */
+  readonly more: readonly number[];
+  /** How many of the graph's outputs, in front, come out. */
+  readonly results: number;
+}
+
+/** Place of the lengths among the inputs of a program with a past. */
+const LENGTHS_INPUT = 2;
+/** Attention keeps no scores, so a prompt is read as a whole as long as its activations have room. */
+const TOKENS_AT_ONCE = 1 << 16;
+/** Steps that are asked for at once at most. */
+const MOST_STEPS = 64;
 
 const bytesOf = (graph: Graph, id: number): number => 4 * elements(typeOf(graph, id).shape);
 
@@ -43,9 +69,65 @@ const disposeAll = (things: readonly Disposable[]): void => {
   for (const thing of things) thing[Symbol.dispose]();
 };
 
+const disposeExtension = (extension: Extension): void => {
+  extension.greedy?.[Symbol.dispose]();
+  extension[Symbol.dispose]();
+};
+
+/** Places of the graph's inputs that a list reads as they are. */
+function readInputs({ launches, buffers }: LaunchList): ReadonlySet<number> {
+  const ids = new Set(launches.flatMap((launch) => touched(launch).map(([id]) => id)));
+  return new Set(
+    [...ids].flatMap((id) => {
+      const { home } = at(buffers, id);
+      return home.kind === "input" ? [home.index] : [];
+    }),
+  );
+}
+
+/** What is fed to a program: pieces of one buffer, which travel together. */
+class Feeds implements Disposable {
+  private readonly memory: DeviceMemory;
+  private readonly host: Uint8Array;
+  private readonly places: readonly number[];
+  readonly addresses: readonly Address[];
+
+  constructor(
+    device: Device,
+    private readonly stream: Stream,
+    private readonly sizes: readonly number[],
+  ) {
+    let bytes = 0;
+    this.places = sizes.map((size) => {
+      const place = bytes;
+      bytes += aligned(size);
+      return place;
+    });
+    this.memory = device.allocate(bytes, "inputs");
+    this.host = new Uint8Array(bytes);
+    this.addresses = this.places.map((place) => this.memory.address + BigInt(place));
+  }
+
+  upload(feeds: readonly ArrayBufferView[]): void {
+    const { sizes, places, host } = this;
+    if (sizes.length !== feeds.length) throw new Error(`the program takes ${sizes.length} inputs, got ${feeds.length}`);
+    for (const [i, data] of feeds.entries()) {
+      const size = at(sizes, i);
+      if (data.byteLength !== size) throw new Error(`input ${i} has ${size} bytes, got ${data.byteLength}`);
+      host.set(new Uint8Array(data.buffer, data.byteOffset, size), at(places, i));
+    }
+    this.stream.upload(this.memory.address, host);
+  }
+
+  [Symbol.dispose](): void {
+    this.memory[Symbol.dispose]();
+  }
+}
+
 /** Forward graphs over one set of weights on a GPU. */
 export class CudaForwardRuntime implements ForwardRuntime {
-  private readonly weights = new Map<string, DeviceMemory>();
+  readonly tokensAtOnce = TOKENS_AT_ONCE;
+  private readonly weights: ForwardWeights;
   private readonly programs = new Map<string, Opened>();
   private readonly extensions = new Map<string, Extension>();
   private readonly stream: Stream;
@@ -58,97 +140,194 @@ export class CudaForwardRuntime implements ForwardRuntime {
   ) {
     this.stream = new Stream(device);
     this.turns = new Turns(device);
+    this.weights = new ForwardWeights(device, this.stream, lowering.precision === "bf16");
+  }
+
+  /** What keys and values are kept as. */
+  private get storage(): Storage {
+    return this.lowering.precision === "bf16" ? "bf16" : "f32";
   }
 
   write(key: string, data: Float32Array): Promise<void> {
     return this.turns.next(async () => {
-      const known = this.weights.get(key);
-      if (known !== undefined && known.bytes !== data.byteLength) {
-        this.forgetPrograms();
-        known[Symbol.dispose]();
-        this.weights.delete(key);
-      }
-      const memory = this.weights.get(key) ?? this.device.allocate(data.byteLength, `weight ${key}`);
-      this.weights.set(key, memory);
-      this.stream.upload(memory.address, data);
-      await this.stream.finished();
+      if (!this.weights.keepsPlace(key, data.length)) this.forgetPrograms();
+      await this.weights.write(key, data);
     });
   }
 
   /** Programs are bound to the addresses of weights. */
   private forgetPrograms(): void {
-    disposeAll([...this.programs.values(), ...this.extensions.values()]);
+    this.forgetExtensions();
+    disposeAll([...this.programs.values()]);
     this.programs.clear();
+  }
+
+  private forgetExtensions(): void {
+    for (const extension of this.extensions.values()) disposeExtension(extension);
     this.extensions.clear();
   }
 
-  private addressesOf(params: readonly ParamInfo[]): bigint[] {
-    return params.map(({ key }) => {
-      const memory = this.weights.get(key);
-      if (memory === undefined) throw new Error(`weight ${key} was never written`);
-      return memory.address;
-    });
+  /** Where parameters' bfloat16 lies, by their place among the inputs, of which `first` come before. */
+  private halvesOf(params: readonly ParamInfo[], first: number): ReadonlyMap<number, Address> {
+    if (this.storage === "f32") return new Map();
+    return new Map(params.map(({ key }, i) => [first + i, this.weights.halfOf(key)]));
   }
 
-  /** A graph whose inputs are what is fed, then `bound`, then parameters. */
-  private async open(graph: Graph, params: readonly ParamInfo[], bound: readonly bigint[]): Promise<Opened> {
-    const weights = this.addressesOf(params);
-    const list = lowerToLaunches(graph, { ...this.lowering, chip: this.device.chip });
-    const count = graph.inputs.length - params.length - bound.length;
-    const fed = graph.inputs.slice(0, count).map((id) => this.device.allocate(bytesOf(graph, id), "inputs"));
-    const results = graph.outputs.map((id) => this.device.allocate(bytesOf(graph, id), "results"));
+  /** Addresses of parameters in float32 where a list reads them so; the others give it up. */
+  private async floatsOf(list: LaunchList, params: readonly ParamInfo[], first: number): Promise<Address[]> {
+    const read = readInputs(list);
+    const addresses: Address[] = [];
+    for (const [i, { key }] of params.entries()) {
+      const isRead = read.has(first + i);
+      if (!isRead) this.weights.giveUpFloats(key);
+      addresses.push(isRead ? await this.weights.floatsOf(key) : 0n);
+    }
+    return addresses;
+  }
+
+  /** A graph whose inputs are what is fed, then parts of the cache, then parameters. */
+  private async open(graph: Graph, params: readonly ParamInfo[], binding: Binding): Promise<Opened> {
+    const { device, stream } = this;
+    const { fed, past, more, cache, results: count } = binding;
+    const first = fed + past.length;
+    const halves = this.halvesOf(params, first);
+    const places = new Map([...halves].map(([index, address]) => [index, Number(address / 2n)]));
+    const list = lowerToLaunches(graph, {
+      ...this.lowering,
+      chip: device.chip,
+      ...(halves.size === 0 ? {} : { layout: { halves: places, outputs: new Map() } }),
+      ...(cache === undefined ? {} : { cache: cache.layout }),
+    });
+    const floats = await this.floatsOf(list, params, first);
+    const sizes = [...graph.inputs.slice(0, fed).map((id) => bytesOf(graph, id)), ...more];
+    const feeds = new Feeds(device, stream, sizes);
+    const outputs = graph.outputs.slice(0, count);
+    const results = outputs.map((id) => device.allocate(bytesOf(graph, id), "results"));
+    const shared = feeds.addresses.slice(fed);
+    // The graph and the cache read the same lengths.
+    const lengths = past.length === 0 ? -1 : LENGTHS_INPUT;
     try {
-      const program = await DeviceProgram.open(this.stream, list, {
-        inputs: [...fed.map(({ address }) => address), ...bound, ...weights],
+      const program = await DeviceProgram.open(stream, list, {
+        inputs: [
+          ...feeds.addresses.slice(0, fed).map((own, i) => (i === lengths ? (shared[0] ?? own) : own)),
+          ...past,
+          ...floats,
+        ],
         outputs: results.map(({ address }) => address),
+        halves,
+        ...(cache === undefined ? {} : { cache: [...shared, ...cache.parts] }),
       });
-      return { program, fed, results, [Symbol.dispose]: () => disposeAll([program, ...fed, ...results]) };
+      return { program, feeds, results, [Symbol.dispose]: () => disposeAll([program, feeds, ...results]) };
     } catch (cause) {
-      disposeAll([...fed, ...results]);
+      disposeAll([feeds, ...results]);
       throw cause;
     }
   }
 
-  private feed(fed: readonly DeviceMemory[], feeds: readonly ArrayBufferView[]): void {
-    if (fed.length !== feeds.length) throw new Error(`the program takes ${fed.length} inputs, got ${feeds.length}`);
-    for (const [i, data] of feeds.entries()) {
-      const { address, bytes } = at(fed, i);
-      if (data.byteLength !== bytes) throw new Error(`input ${i} has ${bytes} bytes, got ${data.byteLength}`);
-      this.stream.upload(address, data);
-    }
+  private async download(memory: DeviceMemory): Promise<Float32Array> {
+    const result = new Float32Array(memory.bytes / 4);
+    this.stream.download(result, memory.address);
+    await this.stream.finished();
+    return result;
   }
 
   run(name: string, { graph, params }: LogitsProgram, feeds: readonly Int32Array[]): Promise<Float32Array> {
     return this.turns.next(async () => {
-      const opened = this.programs.get(name) ?? (await this.open(graph, params, []));
+      const binding = { fed: graph.inputs.length - params.length, past: [], more: [], results: graph.outputs.length };
+      const opened = this.programs.get(name) ?? (await this.open(graph, params, binding));
       this.programs.set(name, opened);
-      this.feed(opened.fed, feeds);
+      opened.feeds.upload(feeds);
       opened.program.launch();
-      const { address, bytes } = at(opened.results, 0);
-      const result = new Float32Array(bytes / 4);
-      this.stream.download(result, address);
-      await this.stream.finished();
-      return result;
+      return this.download(at(opened.results, 0));
     });
   }
 
   extend(name: string, program: ExtendProgram, feeds: ExtendFeeds): Promise<Extended> {
     return this.turns.next(async () => {
-      const cache = await this.cacheFor(program, feeds.capacity);
-      const ints = extendInputs(program, feeds, cache.capacity);
-      const opened = await this.extension(name, program, cache);
+      const opened = await this.ready(name, program, feeds);
       const started = performance.now();
-      this.feed(opened.fed, ints);
-      this.stream.upload(opened.lengths.address, feeds.lengths);
-      this.stream.upload(opened.counts.address, feeds.counts);
+      opened.feeds.upload(this.fedTo(program, feeds));
       opened.program.launch();
-      opened.append.launch();
-      const { address, bytes } = at(opened.results, 0);
-      const output = new Float32Array(bytes / 4);
-      this.stream.download(output, address);
-      await this.stream.finished();
+      const output = await this.download(at(opened.results, 0));
       return { output, ms: performance.now() - started };
     });
+  }
+
+  likeliest(name: string, program: ExtendProgram, feeds: ExtendFeeds, steps: number): Promise<LikelyTokens> {
+    const { batch, tokens } = program.shape;
+    if (steps > (tokens === 1 ? MOST_STEPS : 1)) throw new Error(`${tokens} tokens, ${steps} steps at once`);
+    return this.turns.next(async () => {
+      const opened = await this.ready(name, program, feeds);
+      const greedy = (opened.greedy ??= await this.greedyOf(opened, program));
+      const { stream } = this;
+      const started = performance.now();
+      opened.feeds.upload(this.fedTo(program, feeds));
+      stream.clear(greedy.line.address, 4);
+      for (let step = 0; step < steps; step++) greedy.step.launch();
+      const ids = new Int32Array(steps * batch);
+      stream.download(ids, greedy.chosen.address);
+      await stream.finished();
+      return { ids, ms: performance.now() - started };
+    });
+  }
+
+  /** The program of new tokens behind the cache that it needs. */
+  private async ready(name: string, program: ExtendProgram, { capacity }: ExtendFeeds): Promise<Extension> {
+    const cache = await this.cacheFor(program, capacity);
+    const known = this.extensions.get(name);
+    const [oldest] = this.extensions;
+    if (known === undefined && oldest !== undefined && this.extensions.size >= MOST_EXTENSIONS) {
+      this.extensions.delete(oldest[0]);
+      disposeExtension(oldest[1]);
+    }
+    const opened = known ?? (await this.openExtension(program, cache));
+    // The last one used stands last.
+    this.extensions.delete(name);
+    this.extensions.set(name, opened);
+    return opened;
+  }
+
+  /** What is fed to an extension: the graph's integers, lengths and counts. */
+  private fedTo(program: ExtendProgram, feeds: ExtendFeeds): Int32Array[] {
+    const { lengths, counts } = feeds;
+    return [...extendInputs(program, feeds, this.cache?.capacity ?? 0), lengths, counts];
+  }
+
+  private async openExtension(program: ExtendProgram, { capacity, data }: Cache): Promise<Extension> {
+    const { graph, params, shape } = program;
+    const parts = data.map(({ address }) => address);
+    const past = shape.capacity === 0 ? [] : parts;
+    const fed = graph.inputs.length - params.length - past.length;
+    const layout: CacheLayout = {
+      shapes: data.map((_, i) => cacheShape(program, i, capacity)),
+      firstInput: past.length === 0 ? null : fed,
+      firstOutput: 1,
+    };
+    const more = [4 * shape.batch, 4 * shape.batch];
+    return { ...(await this.open(graph, params, { cache: { layout, parts }, fed, past, more, results: 1 })) };
+  }
+
+  /** A step whose last launches choose the next one's tokens. */
+  private async greedyOf({ program, feeds, results }: Extension, { shape, graph }: ExtendProgram): Promise<Greedy> {
+    const { device, stream } = this;
+    const { batch, positions } = shape;
+    const vocab = elements(typeOf(graph, at(graph.outputs, 0)).shape) / batch;
+    const [chosen, line] = [device.allocate(4 * MOST_STEPS * batch, "tokens"), device.allocate(4, "tokens")];
+    // Ids, positions, lengths and rows, which the graph reads; lengths of both, and counts. Only steps go on from there.
+    const unused = device.allocate(4 * batch, "tokens");
+    stream.clear(unused.address, unused.bytes);
+    const goesOn = shape.tokens === 1 && shape.capacity > 0;
+    const state = [0, 1, 4, 5].map((place) => (goesOn ? at(feeds.addresses, place) : unused.address));
+    const list = bestList({ batch, vocab, positions, steps: MOST_STEPS });
+    const best = await DeviceProgram.open(stream, list, {
+      inputs: [at(results, 0).address, chosen.address, line.address, ...state],
+      outputs: [],
+    });
+    const step = stream.record(() => {
+      program.issue();
+      best.issue();
+    });
+    return { step, chosen, line, [Symbol.dispose]: () => disposeAll([step, best, chosen, line, unused]) };
   }
 
   /** The cache that a program runs behind: see `cacheFor` in engine/runtime/cache.ts. */
@@ -182,8 +361,9 @@ export class CudaForwardRuntime implements ForwardRuntime {
   }
 
   private emptyCache(program: ExtendProgram, batch: number, capacity: number): Cache {
+    const size = this.storage === "bf16" ? 2 : 4;
     const data = Array.from({ length: 2 * program.layers }, (_, i) =>
-      this.device.allocate(4 * elements(cacheShape(program, i, capacity)), "keys and values"),
+      this.device.allocate(size * elements(cacheShape(program, i, capacity)), "keys and values"),
     );
     return { batch, capacity, data };
   }
@@ -193,6 +373,7 @@ export class CudaForwardRuntime implements ForwardRuntime {
     const list = moveList(
       cache.data.map((_, i) => cacheShape(program, i, cache.capacity)),
       capacity,
+      this.storage,
     );
     const move = await DeviceProgram.open(this.stream, list, {
       inputs: cache.data.map(({ address }) => address),
@@ -205,57 +386,16 @@ export class CudaForwardRuntime implements ForwardRuntime {
   }
 
   private replaceCache(cache: Cache | undefined): void {
-    disposeAll([...this.extensions.values(), ...(this.cache?.data ?? [])]);
-    this.extensions.clear();
+    this.forgetExtensions();
+    disposeAll(this.cache?.data ?? []);
     this.cache = cache;
-  }
-
-  private async extension(name: string, program: ExtendProgram, cache: Cache): Promise<Extension> {
-    const known = this.extensions.get(name);
-    if (known !== undefined) {
-      // The last one used stands last.
-      this.extensions.delete(name);
-      this.extensions.set(name, known);
-      return known;
-    }
-    const [oldest] = this.extensions;
-    if (oldest !== undefined && this.extensions.size >= MOST_EXTENSIONS) {
-      this.extensions.delete(oldest[0]);
-      oldest[1][Symbol.dispose]();
-    }
-    const { batch, tokens, capacity } = program.shape;
-    const past = capacity === 0 ? [] : cache.data.map(({ address }) => address);
-    const opened = await this.open(program.graph, program.params, past);
-    const [lengths, counts] = [0, 1].map(() => this.device.allocate(4 * batch, "lengths")) as [
-      DeviceMemory,
-      DeviceMemory,
-    ];
-    const list = appendList(
-      cache.data.map((_, i) => cacheShape(program, i, cache.capacity)),
-      tokens,
-    );
-    const fresh = opened.results.slice(1).map(({ address }) => address);
-    const append = await DeviceProgram.open(this.stream, list, {
-      inputs: [lengths.address, counts.address, ...fresh],
-      outputs: cache.data.map(({ address }) => address),
-    });
-    const made: Extension = {
-      ...opened,
-      append,
-      lengths,
-      counts,
-      cache,
-      [Symbol.dispose]: () => disposeAll([opened, append, lengths, counts]),
-    };
-    this.extensions.set(name, made);
-    return made;
   }
 
   close(): Promise<void> {
     return this.turns.close(() => {
       this.replaceCache(undefined);
       this.forgetPrograms();
-      disposeAll([...this.weights.values(), this.stream]);
+      disposeAll([this.weights, this.stream]);
     });
   }
 }

@@ -9,14 +9,23 @@ import { DeviceProgram } from "./program.js";
 import { Stream } from "./stream.js";
 import { Turns } from "./turns.js";
 
-interface Opened {
+interface Opened extends Disposable {
   readonly program: DeviceProgram;
   readonly fed: readonly DeviceMemory[];
   readonly results: readonly DeviceMemory[];
+  readonly bytes: number;
 }
 
-/** Single graphs without state, run on a GPU. */
+/** Memory that programs may keep between their runs: a share of the GPU's, and no more than this. */
+const MOST_KEPT = 4e9;
+const KEPT_SHARE = 1 / 8;
+
+/**
+ * Single graphs without state, run on a GPU. Weights of a model that is larger than the GPU pass through the memory of a
+ * few programs: those that ran longest ago are given up for others.
+ */
 export class CudaOperationRuntime implements OperationRuntime {
+  /** The one that ran last stands last. */
   private readonly programs = new Map<string, Opened>();
   private readonly stream: Stream;
   private readonly turns: Turns;
@@ -39,13 +48,31 @@ export class CudaOperationRuntime implements OperationRuntime {
       inputs: addresses(fed),
       outputs: addresses(results),
     });
-    return { program, fed, results };
+    const things = [program, ...fed, ...results];
+    const bytes = [program.arena, ...fed, ...results].reduce((sum, memory) => sum + memory.bytes, 0);
+    return { program, fed, results, bytes, [Symbol.dispose]: () => things.forEach((thing) => thing[Symbol.dispose]()) };
+  }
+
+  /** The program of a name; others make room for it. */
+  private async take(name: string, graph: Graph): Promise<Opened> {
+    const known = this.programs.get(name);
+    this.programs.delete(name);
+    const opened = known ?? (await this.open(graph));
+    const room = Math.min(MOST_KEPT, KEPT_SHARE * this.device.facts.memory);
+    let kept = [...this.programs.values()].reduce((sum, { bytes }) => sum + bytes, opened.bytes);
+    for (const [other, program] of this.programs) {
+      if (kept <= room) break;
+      kept -= program.bytes;
+      program[Symbol.dispose]();
+      this.programs.delete(other);
+    }
+    this.programs.set(name, opened);
+    return opened;
   }
 
   run(name: string, graph: Graph, feeds: readonly ArrayData[]): Promise<readonly ArrayData[]> {
     return this.turns.next(async () => {
-      const opened = this.programs.get(name) ?? (await this.open(graph));
-      this.programs.set(name, opened);
+      const opened = await this.take(name, graph);
       for (const [i, { address, bytes }] of opened.fed.entries()) {
         const data = at(feeds, i);
         if (data.byteLength !== bytes) throw new Error(`input ${i} has ${bytes} bytes, got ${data.byteLength}`);
@@ -70,8 +97,7 @@ export class CudaOperationRuntime implements OperationRuntime {
 
   close(): Promise<void> {
     return this.turns.close(() => {
-      for (const { program, fed, results } of this.programs.values())
-        for (const thing of [program, ...fed, ...results]) thing[Symbol.dispose]();
+      for (const opened of this.programs.values()) opened[Symbol.dispose]();
       this.stream[Symbol.dispose]();
     });
   }

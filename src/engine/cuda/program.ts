@@ -23,6 +23,8 @@ export interface Bindings {
   readonly outputs: readonly Address[];
   /** Inputs as bfloat16, by their place among the inputs, where the list reads them so. */
   readonly halves?: ReadonlyMap<number, Address>;
+  /** The cache of keys and values, see `CacheLayout`. */
+  readonly cache?: readonly Address[];
   /** Memory of a program on the same stream that this one may use, too, where it is large enough. */
   readonly arena?: DeviceMemory | undefined;
 }
@@ -37,6 +39,13 @@ export interface MeasuredLaunch {
 
 /** Bytes of an argument's place, and of a pointer. */
 const SLOT = 8;
+
+/** Words of a launch that may begin early: CUlaunchConfig, then one CUlaunchAttribute (cuda.h). */
+const CONFIG_SLOTS = 8;
+const EARLY_SLOTS = CONFIG_SLOTS + 9;
+/** CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, and the compute capability that has it. */
+const EARLY = 6;
+const EARLY_CAPABILITY = 90;
 
 /** Bytes of a tensor map, and what it is told (CUtensorMapDataType and others of cuda.h). */
 const MAP_BYTES = 128;
@@ -108,7 +117,9 @@ export class DeviceProgram implements Disposable {
     stream.upload(this.tables.address, BigUint64Array.from(tables));
     this.maps = this.makeMaps();
     const slots = list.launches.reduce(
-      (sum, launch) => sum + (launch.kind === "kernel" ? 2 * launch.arguments.length : 0),
+      (sum, launch) =>
+        sum +
+        (launch.kind === "kernel" ? 2 * launch.arguments.length + (this.beginsEarly(launch) ? EARLY_SLOTS : 0) : 0),
       0,
     );
     this.block = device.pinned(slots * SLOT);
@@ -128,6 +139,8 @@ export class DeviceProgram implements Disposable {
         return at(this.bindings.inputs, home.index);
       case "output":
         return at(this.bindings.outputs, home.index);
+      case "cache":
+        return at(this.bindings.cache ?? [], home.index);
       case "half":
         return entryOf(this.bindings.halves ?? new Map<number, Address>(), home.index);
     }
@@ -217,9 +230,31 @@ export class DeviceProgram implements Disposable {
     state.slot += 2 * args.length;
     const pointers = this.block.address + BigInt(first + args.length * SLOT);
     const kernel = device.function(launch, launch.kernel, shared);
-    const call = [kernel, ...grid, block, 1, 1, shared, handle, pointers, 0] as const;
     const what = `${launch.module}.${launch.kernel}`;
+    if (this.beginsEarly(launch)) {
+      const config = state.slot * SLOT;
+      state.slot += EARLY_SLOTS;
+      this.writeConfig(view, config, launch);
+      const early = [this.block.address + BigInt(config), kernel, pointers, 0n] as const;
+      return () => device.driver.call("cuLaunchKernelEx", early, what);
+    }
+    const call = [kernel, ...grid, block, 1, 1, shared, handle, pointers, 0] as const;
     return () => device.driver.call("cuLaunchKernel", call, what);
+  }
+
+  /** Whether a launch need not wait for the one before it to end. */
+  private beginsEarly({ overlaps }: KernelLaunch): boolean {
+    return overlaps === true && this.stream.device.chip.capability >= EARLY_CAPABILITY;
+  }
+
+  private writeConfig(view: DataView, place: number, { grid, block, shared }: KernelLaunch): void {
+    for (const [i, value] of [...grid, block, 1, 1, shared].entries()) view.setUint32(place + 4 * i, value, true);
+    const attribute = place + CONFIG_SLOTS * SLOT;
+    view.setBigUint64(place + 4 * SLOT, this.stream.handle, true);
+    view.setBigUint64(place + 5 * SLOT, this.block.address + BigInt(attribute), true);
+    view.setUint32(place + 6 * SLOT, 1, true);
+    view.setUint32(attribute, EARLY, true);
+    view.setInt32(attribute + SLOT, 1, true);
   }
 
   private writeArgument(

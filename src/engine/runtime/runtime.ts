@@ -168,8 +168,17 @@ export interface Extended {
   readonly ms: number;
 }
 
+/** Tokens that were chosen where the logits are. */
+export interface LikelyTokens {
+  /** [steps, B]; -1 where no logit can be chosen, see `argmax`. */
+  readonly ids: Int32Array;
+  readonly ms: number;
+}
+
 /** Forward graphs over one set of weights, which the runtime owns. */
 export interface ForwardRuntime {
+  /** Tokens of all rows that are best read at once; left out where reading many at once costs more for each. */
+  readonly tokensAtOnce?: number;
   /** Sets a weight, by slot key. */
   write(key: string, data: Float32Array): Promise<void>;
   /** Programs are compiled once per `name`. Returns the program's single output. */
@@ -180,6 +189,12 @@ export interface ForwardRuntime {
    * a past begins the cache anew; one of another capacity moves it.
    */
   extend(name: string, program: ExtendProgram, feeds: ExtendFeeds): Promise<Extended>;
+  /**
+   * So many runs of a program of one new token in each row, each behind the likeliest tokens of the one before, of which
+   * the first are fed: gives all that were chosen. Rows whose count is 0 stay where they are. The cache must have room for
+   * all of them. A program of more tokens in each row runs once. Runtimes whose logits are where they are needed anyway leave it out.
+   */
+  likeliest?(name: string, program: ExtendProgram, feeds: ExtendFeeds, steps: number): Promise<LikelyTokens>;
   /**
    * Makes the cache's one row so many equal ones. Runtimes that cannot copy rows leave it out: the same tokens, read in
    * so many rows, give the same cache.

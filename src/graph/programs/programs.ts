@@ -281,7 +281,7 @@ export interface ExtendProgram {
 }
 
 /** What a graph of new tokens is asked for. */
-interface ExtendAnswers {
+export interface ExtendAnswers {
   /** R, of how many of the B*T tokens; one for each row when left out. */
   readonly chosen?: number | undefined;
   /** Scores of targets, and not logits. */

@@ -72,6 +72,7 @@ static unsigned __match_any_sync(unsigned, int value) {
   unsigned same = 0; for (int i = 0; i < 32; i++) if (w.slots[i] == (uint64_t)(int64_t)value) same |= 1u << i;
   __syncwarp(); return same;
 }
+static void __threadfence() {}
 static int __popc(unsigned x) { return __builtin_popcount(x); }
 static float __uint_as_float(unsigned x) { float f; memcpy(&f, &x, 4); return f; }
 static unsigned __float_as_uint(float f) { unsigned x; memcpy(&x, &f, 4); return x; }

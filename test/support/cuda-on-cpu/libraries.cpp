@@ -105,6 +105,10 @@ API int cuLaunchKernel(u64 f, unsigned gx, unsigned gy, unsigned gz, unsigned bx
   return 0;
 }
 
+API int cuLaunchKernelEx(const unsigned* c, u64 f, void** p, void** extra) {
+  return cuLaunchKernel(f, c[0], c[1], c[2], c[3], c[4], c[5], c[6], 0, p, extra);
+}
+
 struct Program { std::string source, name, log, binary; };
 API int nvrtcVersion(int* a, int* b) { *a = 13; *b = 0; return 0; }
 API int nvrtcCreateProgram(u64* p, const char* s, const char* name, int, const void*, const void*) { *p = (u64) new Program{s, name ? name : "", "", ""}; return 0; }

@@ -167,25 +167,3 @@ KERNEL segmentPositions(const int* segments, int* out, int batch, int S) {
     out[i] = position;
   }
 }
-
-// Puts the first counts[b] of each row's T new keys or values [B*T, heads * size] behind its lengths[b] past ones in
-// the cache [B, heads, C, size]. Grid: T, B.
-KERNEL appendCache(const A* fresh, A* cache, const int* lengths, const int* counts, int T, int heads, int C, int size) {
-  int token = blockIdx.x, row = blockIdx.y;
-  if (token >= counts[row]) return;
-  i64 from = ((i64)row * T + token) * heads * size;
-  for (int i = threadIdx.x; i < heads * size; i += blockDim.x) {
-    int head = i / size;
-    cache[(((i64)row * heads + head) * C + lengths[row] + token) * size + i % size] = fresh[from + i];
-  }
-}
-
-// Keys or values of a cache [groups, C, size] in another capacity; what does not fit is lost. A block for each group.
-KERNEL moveCache(const A* from, A* to, int C, int other, int size) {
-  i64 kept = (i64)min(C, other) * size, group = blockIdx.x;
-  for (i64 i = threadIdx.x; i < (i64)other * size; i += blockDim.x)
-    if (i < kept)
-      to[group * other * size + i] = from[group * C * size + i];
-    else
-      store(to, group * other * size + i, 0.0f);
-}

@@ -16,6 +16,7 @@ import {
   writes,
   type View,
 } from "./arguments.js";
+import { CACHE_PARTS } from "./cache.js";
 import { GraphUses } from "./graph-uses.js";
 import type {
   Argument,
@@ -91,13 +92,39 @@ export class Context extends GraphUses {
     super(graph);
     for (const [index, node] of graph.nodes.entries())
       for (const id of node.in) this.lastUses.set(this.rootOf(id), index);
-    graph.inputs.forEach((id, index) => this.regions.set(id, this.buffer(this.bytesOf(id), { kind: "input", index })));
+    graph.inputs.forEach((id, index) => this.regions.set(id, this.inputBuffer(id, index)));
     const made = new Set(graph.nodes.flatMap((node) => (node.prim === "constant" ? [] : node.out)));
     graph.outputs.forEach((id, index) => {
       const root = this.rootOf(id);
       this.lastUses.set(root, Infinity);
       if (made.has(root) && !this.direct.has(root)) this.direct.set(root, index);
     });
+  }
+
+  private inputBuffer(id: ValueId, index: number): BufferId {
+    const { firstInput = null, shapes = [] } = this.options.cache ?? {};
+    const part = firstInput === null ? -1 : index - firstInput;
+    if (part < 0 || part >= shapes.length) return this.buffer(this.bytesOf(id), { kind: "input", index });
+    this.storages.set(id, this.cacheStorage);
+    return this.cacheBuffer(CACHE_PARTS + part, this.sizeOf(id), this.cacheStorage);
+  }
+
+  /** What keys and values of past tokens are stored as. */
+  get cacheStorage(): Storage {
+    return this.options.precision === "bf16" ? "bf16" : "f32";
+  }
+
+  /** One of the buffers that `CacheLayout` names, of so many elements. */
+  cacheBuffer(index: number, count: number, storage: Storage = "f32"): BufferId {
+    const key = `cache ${index}`;
+    const made = this.casts.get(key) ?? this.buffer(count * bytesPer[storage], { kind: "cache", index });
+    this.casts.set(key, made);
+    return made;
+  }
+
+  /** Whether other launches do a node's work. */
+  isSkipped(index: number): boolean {
+    return this.done.has(index);
   }
 
   /** Called before each node's rule; false where nothing is left to do for it. */
@@ -306,6 +333,12 @@ export class Context extends GraphUses {
   private half(root: ValueId, storage: Storage): BufferId | undefined {
     const index = storage === "bf16" ? this.graph.inputs.indexOf(root) : -1;
     return this.options.layout?.halves.has(index) === true ? this.halves([root]) : undefined;
+  }
+
+  /** Whether an input's bfloat16 is what the program has of it: one that trains keeps float32, and reads that. */
+  isKeptHalf(id: ValueId): boolean {
+    const { layout } = this.options;
+    return layout?.outputs.size === 0 && layout.halves.has(this.graph.inputs.indexOf(this.rootOf(id)));
   }
 
   /** The bfloat16 that is kept of inputs which lie one behind the other, as one buffer. */

@@ -213,6 +213,8 @@ export class Joints {
     if (turned === null) return false;
     const places = turned.ropes.map(({ index }) => index);
     const { c } = this;
+    // Attention may turn its queries and keys by itself.
+    if (places.some((index) => c.isSkipped(index))) return false;
     // What does not turn has to be there when the ropes come up.
     const plain = back ? at(joint.backward?.gradients ?? [], turned.plain) : null;
     if (plain !== null && makersOf(c, plain).some((maker) => maker > Math.min(...places))) return false;

@@ -18,6 +18,8 @@ export type Home =
   | { readonly kind: "output"; readonly index: number }
   /** Likewise: input number `index` as bfloat16, which whoever runs the program keeps beside the float32 one. */
   | { readonly kind: "half"; readonly index: number }
+  /** Likewise: the cache of keys and values, see `CacheLayout`. */
+  | { readonly kind: "cache"; readonly index: number }
   /** Written once, before the first run: given words, or one word repeated. */
   | { readonly kind: "constant"; readonly words: Uint32Array | number };
 
@@ -61,6 +63,7 @@ export type Argument =
 /** Names of the kernel sources: files `NAME.cu` in engine/cuda/kernels. */
 export type KernelModule =
   | "attention"
+  | "decode"
   | "elementwise"
   | "experts"
   | "flash-64"
@@ -92,6 +95,8 @@ export interface KernelLaunch {
   /** Bytes of dynamic shared memory. */
   readonly shared: number;
   readonly arguments: readonly Argument[];
+  /** The kernel may begin while the launch before it is at work: it waits by itself before it reads or writes anything. */
+  readonly overlaps?: boolean;
   /** Bytes that have to pass through memory at least, and floating-point operations. */
   readonly bytes: number;
   readonly flops: number;

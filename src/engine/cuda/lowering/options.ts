@@ -1,4 +1,6 @@
 /** How a graph is lowered, and for which GPU. */
+import type { CacheLayout } from "./cache.js";
+
 /** In what a program computes. */
 export type Precision = "float32" | "tf32" | "bf16";
 
@@ -29,6 +31,8 @@ export interface CudaLowerOptions {
   readonly chip?: Chip;
   /** Where inputs lie as bfloat16, and outputs, so that neighbours can be multiplied together. */
   readonly layout?: Layout;
+  /** The cache of keys and values that the graph's new tokens join, in the precision of what lies between products. */
+  readonly cache?: CacheLayout;
 }
 
 /** Places of inputs and outputs in the memory of whoever runs the program, in elements from a common beginning. */

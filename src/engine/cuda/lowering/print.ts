@@ -14,7 +14,7 @@ import type {
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(3)} MB`;
 const megaflops = (flops: number): string => `${(flops / 1e6).toFixed(3)} MFLOP`;
 
-/** `i3` input, `h3` the same in bfloat16, `o2` output, `a@1024` in the arena, `c7` constant. */
+/** `i3` input, `h3` the same in bfloat16, `k4` part of the cache, `o2` output, `a@1024` in the arena, `c7` constant. */
 function placeOf({ buffers, places }: LaunchList, id: BufferId, offset = 0): string {
   const { home }: Buffer = at(buffers, id);
   const more = offset === 0 ? "" : `+${offset}`;
@@ -27,6 +27,8 @@ function placeOf({ buffers, places }: LaunchList, id: BufferId, offset = 0): str
       return `o${home.index}${more}`;
     case "half":
       return `h${home.index}${more}`;
+    case "cache":
+      return `k${home.index}${more}`;
     case "constant":
       return `c${id}${more}`;
   }

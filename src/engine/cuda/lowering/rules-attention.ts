@@ -384,6 +384,7 @@ export function lowerCachedAttention(c: Context, node: NodeOf<"cachedAttention">
   const [q, k, v, pastK, pastV, lengths] = node.in;
   const { sinks, starts } = cachedExtras(attrs, node.in);
   const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity, scale, window, softcap } = attrs;
+  const real = c.options.cache === undefined ? c.realOf(q, k, v) : c.cacheStorage;
   const few = {
     kernel: "cachedAttention",
     grid: [sequence, heads, batch],
@@ -398,13 +399,15 @@ export function lowerCachedAttention(c: Context, node: NodeOf<"cachedAttention">
   } as const;
   c.kernel({
     module: "attention",
+    real,
     ...(sequence < WARPS ? few : many),
     flops: 2 * batch * sequence * heads * (capacity + sequence) * (headDim + valueDim),
     arguments: [
-      ...[q, k, v, pastK, pastV, lengths].map((id) => reads(c.of(id))),
+      ...[q, k, v, pastK, pastV].map((id) => reads(c.as(id, real))),
+      reads(c.of(lengths)),
       orNull(c, sinks),
       orNull(c, starts),
-      writes(c.define(node.out[0])),
+      writes(c.define(node.out[0], real)),
       ...[sequence, heads, kvHeads, headDim, valueDim, capacity].map(int),
       float(scale),
       int(window ?? 0),

@@ -1,5 +1,5 @@
 /** Embeddings, rotary positions, joined heads, documents within sequences. N tokens, H hidden, V vocabulary. */
-import type { NodeOf } from "../../../graph/ir/ir.js";
+import type { NodeOf, ValueId } from "../../../graph/ir/ir.js";
 import { matrixSizes, typeOf } from "../../../graph/ir/ir.js";
 import { EIGHT, blocksFor, bytesPer, gridFor, int, reads, readsOrNull, viewed, writes } from "./arguments.js";
 import type { Context } from "./context.js";
@@ -9,13 +9,19 @@ import { sortByDigit } from "./rules-experts.js";
 /** Bits that one pass of a sort by token id takes. */
 const DIGIT_BITS = 8;
 
+/** Whether a value is cosines or sines of ropes alone, which stay in float32. */
+const isOfAngles = (c: Context, id: ValueId): boolean =>
+  !c.isOutput(id) &&
+  c.readingNodes(id).length > 0 &&
+  c.readersOf(id).every(({ prim, in: [x] }) => prim === "rope" && x !== undefined && c.rootOf(x) !== c.rootOf(id));
+
 /** Appends the launches of `embedding`, whose shapes are those of the primitive in graph/ir/ir.ts. */
 export function lowerEmbedding(c: Context, node: NodeOf<"embedding">): void {
   const [table, ids] = node.in;
   const [rows, size] = matrixSizes(typeOf(c.graph, node.out[0]));
-  const real = c.realOf(table);
-  // A parameter is read in float32; rows of what a node has made are copied.
-  const made = c.storageOf(table) !== null;
+  const real = isOfAngles(c, node.out[0]) ? "f32" : c.realOf(table);
+  // A parameter is read in float32, unless bfloat16 is all there is of it; rows of what a node has made are copied.
+  const made = c.storageOf(table) !== null || (real === "bf16" && c.isKeptHalf(table));
   c.kernel({
     module: "tokens",
     kernel: made ? "gatherRows" : "embedding",

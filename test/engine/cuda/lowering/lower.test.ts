@@ -6,6 +6,7 @@ import { touched, type LaunchList } from "../../../../src/engine/cuda/lowering/l
 import { livesOf } from "../../../../src/engine/cuda/lowering/memory.js";
 import type { Layout } from "../../../../src/engine/cuda/lowering/options.js";
 import { printLaunches } from "../../../../src/engine/cuda/lowering/print.js";
+import { cacheShape } from "../../../../src/engine/runtime/cache.js";
 import { GraphBuilder } from "../../../../src/graph/ir/builder.js";
 import type { Prim } from "../../../../src/graph/ir/ir.js";
 import { extendProgram, trainProgram, type TrainProgram } from "../../../../src/graph/programs/programs.js";
@@ -187,6 +188,48 @@ describe("a launch list", () => {
     expect(count(/toBf16|binarySame|copyRows/g)).toBe(0);
     expect(clashes(list)).toEqual([]);
     expect(unwritten(list)).toEqual([]);
+  });
+
+  it.each(["llama", "mixtral"])("of one new token in bfloat16 reads each weight once: %s", async (name) => {
+    const { spec } = await goldenRun(`train/${name}`);
+    const heads = { ...spec.attn, headDim: 32 };
+    const layers = spec.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, rotary: 32 } }));
+    const wide = { ...spec, attn: heads, layers };
+    const program = extendProgram(wide, { batch: 2, tokens: 1, capacity: 128, positions: 128 });
+    const [fed, parts] = [4, 2 * program.layers];
+    const halves = new Map(program.params.map((_, i) => [fed + parts + i, 1024 * i] as const));
+    const list = lowerToLaunches(program.graph, {
+      precision: "bf16",
+      chip: hopper,
+      layout: { halves, outputs: new Map() },
+      cache: {
+        shapes: Array.from({ length: parts }, (_, i) => cacheShape(program, i, 128)),
+        firstInput: fed,
+        firstOutput: 1,
+      },
+    });
+    await expect(`${printLaunches(list)}\n`).toMatchFileSnapshot(`./launches-decode-${name}.txt`);
+    expect(clashes(list)).toEqual([]);
+    expect(unwritten(list)).toEqual([]);
+    const kernels = list.launches.map((launch) => (launch.kind === "kernel" ? launch.kernel : "product"));
+    const each = name === "llama" ? 5 : 8;
+    // Embedding, cosines, sines; the last norm, its rows, the head.
+    expect(kernels).toHaveLength(each * wide.layers.length + 6);
+    expect(kernels).not.toContain("product");
+    const readAs = (kind: string): number[] =>
+      list.launches.flatMap((launch) =>
+        touched(launch).flatMap(([id]) => {
+          const { home } = list.buffers[id]!;
+          return home.kind === kind && "index" in home ? [home.index] : [];
+        }),
+      );
+    const read = readAs("half");
+    expect(new Set(read).size).toBe(read.length);
+    const parameters = readAs("input").filter((index) => index >= fed);
+    // Norms and routers stay in float32.
+    expect(parameters.filter((index) => program.params[index - fed - parts]!.shape.length > 1)).toHaveLength(
+      name === "llama" ? 0 : wide.layers.length,
+    );
   });
 
   it("of tokens behind a cache prints as it did", async () => {
