@@ -14,6 +14,7 @@ import { recordedThreads } from "../study/folder.js";
 import { outlookOf, runStudy, type StudyRequest } from "../study/run.js";
 import type { UpcycleRecipe } from "../surgery/planning/recipe.js";
 import type { LogFormat } from "../train/exported-logs.js";
+import { givenCommand } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
 import { chosenBackend, deviceWords, withPrecision, type PrecisionFlags } from "./device.js";
 import { modelSource } from "./model-folder.js";
@@ -148,6 +149,7 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
     log: flags.log,
     signal,
     backend: await chosenBackend(flags.device, terminal, flags.precision),
+    given: givenCommand(),
     command: studyLine(command, dir, threads, `${scaleWords(flags)}${storeWords(flags)}${deviceWords(flags)}`),
     // Rows of a router that are not drawn are said by a recipe file, not by options.
     conversionCommands: (parent: ModelSource, recipe: UpcycleRecipe, out: string) =>

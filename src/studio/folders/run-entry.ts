@@ -1,0 +1,256 @@
+/** One run of the index: its record, its log as far as it was read, and the row of the list that both make. */
+import { join } from "node:path";
+import type { UpcycleError } from "../../base/errors.js";
+import { isMoe, type DecoderSpec } from "../../model/decoder/types.js";
+import { checkpointsOf, runIdentity, stateOf } from "../../train/run-list.js";
+import { dispatchRecord, metricsFile, type DoneRecord, type EvalRecord, type RecordSink, type StepRecord } from "../../train/records.js";
+import { RunHealth } from "../data/health.js";
+import type { RunRow, RunState, StudioAlert } from "../data/types.js";
+import { LogTail } from "./log-tail.js";
+
+/** Steps whose times make the speed, and steps that are judged when a log is read for the first time. */
+const speedSteps = 64;
+const judgedSteps = 200;
+
+/** Numbers of a log that the list shows, read on with it. */
+class LogSummary implements RecordSink {
+  lastStep: Pick<StepRecord, "step" | "tokens" | "loss"> | null = null;
+  ended: DoneRecord | null = null;
+  /** Last measurement, and all losses with their steps, for the lowest. */
+  last: EvalRecord | null = null;
+  readonly losses: { readonly step: number; readonly tokens: number; readonly loss: number }[] = [];
+  readonly times: number[] = [];
+  /** Steps that are not judged yet. */
+  waiting: (StepRecord | EvalRecord | { readonly type: "resume"; readonly step: number })[] = [];
+
+  step(record: StepRecord): void {
+    this.lastStep = { step: record.step, tokens: record.tokens, loss: record.loss };
+    this.times.push(record.ms);
+    if (this.times.length > speedSteps) this.times.shift();
+    this.#wait(record);
+  }
+
+  eval(record: EvalRecord): void {
+    if (this.losses.at(-1)?.step === record.step) this.losses.pop();
+    this.losses.push({ step: record.step, tokens: record.tokens, loss: record.loss ?? NaN });
+    this.last = record;
+    this.#wait(record);
+  }
+
+  resume(step: number): void {
+    while ((this.losses.at(-1)?.step ?? -1) > step) this.losses.pop();
+    if ((this.last?.step ?? -1) > step) this.last = null;
+    if ((this.lastStep?.step ?? -1) > step) this.lastStep = null;
+    this.ended = null;
+    this.#wait({ type: "resume", step });
+  }
+
+  done(record: DoneRecord): void {
+    this.ended = record;
+  }
+
+  #wait(record: LogSummary["waiting"][number]): void {
+    this.waiting.push(record);
+    if (this.waiting.length > 2 * judgedSteps) this.waiting = this.waiting.slice(-judgedSteps);
+  }
+}
+
+/** Median of the last steps' milliseconds; the first two include the start. */
+function usualMs(times: readonly number[]): number | null {
+  const sorted = times.slice(times.length > 4 ? 2 : 0).sort((a, b) => a - b);
+  return sorted[sorted.length >> 1] ?? null;
+}
+
+/** Experts of the model's first MoE layer, and those that a token gets; null for a dense model. */
+export function expertsOf(spec: DecoderSpec): { readonly count: number; readonly topK: number } | null {
+  const moe = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []))[0];
+  return moe === undefined ? null : { count: moe.experts, topK: moe.topK };
+}
+
+/** Study and arm of a run, by the folders in which `upcycle study` keeps runs. */
+export function placeInStudy(name: string): { readonly study: string | null; readonly arm: string } {
+  const parts = name.split("/");
+  const arms = parts.lastIndexOf("arms");
+  if (arms >= 0 && parts[arms + 1] !== undefined && parts[arms + 2] !== undefined) {
+    // An arm on one of several parents has the parent in front of its seed.
+    const parent = /^(.+)-seed-\d+/.exec(parts[arms + 2]!)?.[1];
+    return { study: parts.slice(0, arms).join("/"), arm: `${parts[arms + 1]}${parent === undefined ? "" : `@${parent}`}` };
+  }
+  const parents = parts.lastIndexOf("parents");
+  if (parents >= 0 && parts[parents + 1] !== undefined)
+    return { study: parts.slice(0, parents).join("/"), arm: `parent ${parts[parents + 1]!.replace(/-[0-9a-f]{8,}$/, "")}` };
+  return { study: null, arm: name };
+}
+
+/** What is kept of a run's record; its settings are read again when they are asked for, since they are large. */
+interface KeptIdentity extends Pick<RunRow, "kind" | "params" | "activeParams" | "steps" | "seed"> {
+  readonly tokensPerStep: number;
+  readonly experts: { readonly count: number; readonly topK: number } | null;
+}
+
+/** A run of the index. */
+export class RunEntry {
+  row: RunRow;
+  /** Whether its log was read to its end once. */
+  isRead = false;
+  readonly #tail: LogTail;
+  #summary = new LogSummary();
+  #identity: KeptIdentity | null = null;
+  #health: RunHealth | null = null;
+  /** When its log was last written; 0 before it was read. */
+  #written = 0;
+  #problem: string | null = null;
+  #bytes = 0;
+  #bytesAt = -1;
+
+  constructor(
+    readonly name: string,
+    readonly path: string,
+    study: string | null,
+  ) {
+    this.#tail = new LogTail(join(path, metricsFile));
+    const place = placeInStudy(name);
+    this.row = {
+      name,
+      state: "stopped",
+      kind: "dense",
+      study: place.study ?? study,
+      arm: place.study === null && study !== null && name === `${study}/parent` ? "parent parent" : place.arm,
+      seed: 0,
+      params: 0,
+      activeParams: 0,
+      step: 0,
+      steps: 0,
+      tokens: 0,
+      loss: null,
+      bestLoss: null,
+      trainLoss: null,
+      tokensPerSecond: null,
+      secondsLeft: null,
+      dead: null,
+      experts: null,
+      bytes: 0,
+      changed: 0,
+      alerts: 0,
+      revision: 0,
+      problem: null,
+    };
+  }
+
+  /** Held-out losses by tokens. */
+  get curve(): { readonly tokens: readonly number[]; readonly loss: readonly number[] } {
+    const { losses } = this.#summary;
+    return { tokens: losses.map(({ tokens }) => tokens), loss: losses.map(({ loss }) => loss) };
+  }
+
+  /** Dead experts of each MoE layer at the last measurement. */
+  get dead(): readonly (readonly number[])[] {
+    return this.#summary.last?.routing?.dead ?? [];
+  }
+
+  /** What goes wrong in it, errors first. */
+  get alerts(): readonly StudioAlert[] {
+    return this.#health?.alerts ?? [];
+  }
+
+  /** What its log says of its end; null before. */
+  get ended(): DoneRecord | null {
+    return this.#summary.ended;
+  }
+
+  get tokensPerStep(): number {
+    return this.#identity?.tokensPerStep ?? 0;
+  }
+
+  /** Reads on. Returns alerts that are new and whether the row has changed. */
+  async refresh(now: number, breathe?: () => Promise<void>): Promise<{ readonly changed: boolean; readonly alerts: readonly StudioAlert[] }> {
+    const before = JSON.stringify(this.row);
+    if (this.#identity === null && this.#problem === null) await this.#identify();
+    const reading = await this.#tail.read((value) => this.#take(value), breathe);
+    if (reading !== null) this.#written = reading.written;
+    this.isRead = true;
+    const alerts = this.#judge(now);
+    if (this.#bytesAt !== this.row.revision || this.row.state === "running") await this.#weigh();
+    this.row = await this.#rowNow(reading?.changed === true);
+    return { changed: JSON.stringify(this.row) !== before, alerts };
+  }
+
+  async #identify(): Promise<void> {
+    try {
+      const { kind, params, activeParams, steps, spec, config, tokensPerStep } = await runIdentity(this.path);
+      const experts = isMoe(spec) ? expertsOf(spec) : null;
+      this.#identity = { kind, params, activeParams, steps, seed: Number(config["seed"] ?? 0), experts, tokensPerStep };
+    } catch (cause) {
+      this.#problem = (cause as UpcycleError).message;
+    }
+    if (this.#identity !== null) this.#beginHealth(this.#identity);
+  }
+
+  #beginHealth({ steps, experts }: KeptIdentity): void {
+    this.#health = new RunHealth({ run: this.name, steps, experts });
+  }
+
+  #take(value: unknown): void {
+    if (value === undefined) {
+      this.#summary = new LogSummary();
+      if (this.#identity !== null) this.#beginHealth(this.#identity);
+      return;
+    }
+    if (!dispatchRecord(value, this.#summary)) this.#tail.badLines++;
+  }
+
+  /** Steps are judged at the time at which the log was written, so that silence counts from there. */
+  #judge(now: number): StudioAlert[] {
+    const health = this.#health;
+    const current = this.#summary;
+    const waiting = current.waiting.splice(0);
+    if (health === null) return [];
+    const found = waiting.flatMap((record) => {
+      if (record.type === "step") return health.step(record, this.#written);
+      return record.type === "eval" ? health.eval(record) : health.resume(record.step, this.#written);
+    });
+    if (current.ended !== null) health.done();
+    return this.row.state === "running" ? [...found, ...health.tick(now)] : found;
+  }
+
+  async #weigh(): Promise<void> {
+    this.#bytesAt = this.row.revision;
+    const found = await checkpointsOf(this.path).catch(() => []);
+    this.#bytes = found.reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
+  async #rowNow(isNew: boolean): Promise<RunRow> {
+    const current = this.#summary;
+    const identity = this.#identity;
+    const ms = usualMs(current.times);
+    const step = current.lastStep?.step ?? 0;
+    const steps = identity?.steps ?? 0;
+    const state: RunState =
+      identity === null ? "unreadable" : await stateOf(this.path, current.ended !== null).catch(() => "stopped" as const);
+    const finite = current.losses.map(({ loss }) => loss).filter(Number.isFinite);
+    const dead = current.last?.routing?.dead;
+    return {
+      ...this.row,
+      state,
+      kind: identity?.kind ?? "dense",
+      seed: identity?.seed ?? 0,
+      params: identity?.params ?? 0,
+      activeParams: identity?.activeParams ?? 0,
+      step,
+      steps,
+      tokens: current.lastStep?.tokens ?? 0,
+      loss: current.last === null ? null : (current.last.loss ?? null),
+      bestLoss: finite.length === 0 ? null : finite.reduce((a, b) => Math.min(a, b)),
+      trainLoss: current.lastStep?.loss ?? null,
+      tokensPerSecond: ms === null || identity === null || ms === 0 ? null : (1000 * identity.tokensPerStep) / ms,
+      secondsLeft: state === "running" && ms !== null ? (Math.max(0, steps - step) * ms) / 1000 : null,
+      dead: dead === undefined ? null : dead.reduce((sum, { length }) => sum + length, 0),
+      experts: current.last === null || dead === undefined ? null : current.last.load.reduce((sum, { length }) => sum + length, 0),
+      bytes: this.#bytes,
+      changed: this.#written,
+      alerts: this.#health?.alerts.length ?? 0,
+      revision: this.row.revision + (isNew ? 1 : 0),
+      problem: this.#problem ?? (this.#tail.badLines > 0 ? `${this.#tail.badLines} lines of its log are no records` : null),
+    };
+  }
+}
