@@ -1,6 +1,6 @@
 /** Where the page's answers come from: the server that sent it, or the file that it stands in. */
 import { signal } from "@preact/signals";
-import { curveAddress } from "../data/addresses.js";
+import { answerAddress, curveAddress } from "../data/addresses.js";
 import type { Metric } from "../data/types.js";
 
 interface Embedded {
@@ -31,8 +31,14 @@ function fromFile<T>(address: string): T {
   const answers = embedded?.answers ?? {};
   const [path, query = ""] = address.split("?", 2);
   const settings = new URLSearchParams(query);
+  // A file keeps one answer for every set of runs, whatever their order and the columns of the screen.
+  const names = settings.getAll("run").sort();
   const key =
-    path === "/api/curves" ? curveAddress(settings.getAll("run"), settings.get("metric") as Metric) : address;
+    path === "/api/curves"
+      ? curveAddress(names, settings.get("metric") as Metric)
+      : path === "/api/compare"
+        ? answerAddress(path, names.map((name) => ["run", name] as const))
+        : address;
   if (Object.hasOwn(answers, key) && answers[key] !== null) return answers[key] as T;
   throw new Error("this is not in the file: open the folder with upcycle studio");
 }

@@ -1,0 +1,51 @@
+import { describe, expect, it } from "vitest";
+import { RunHealth } from "../../../src/studio/data/health.js";
+import { evalRecord, stepRecord } from "../folder.js";
+
+const healthOf = (more: Partial<ConstructorParameters<typeof RunHealth>[0]> = {}): RunHealth =>
+  new RunHealth({ run: "a", steps: 100, experts: null, ...more });
+
+describe("what goes wrong in a run", () => {
+  it("is nothing in a run in which nothing goes wrong", () => {
+    const health = healthOf();
+    for (let step = 1; step <= 100; step++) health.step(stepRecord(step), step * 10);
+    expect(health.alerts).toEqual([]);
+  });
+
+  it("is a loss that is no number, which stands as null in a log", () => {
+    const health = healthOf();
+    const found = health.step({ ...stepRecord(7), loss: null as unknown as number }, 0);
+    expect(found).toEqual([{ level: "error", kind: "nan", run: "a", step: 7, message: "the loss is not a number", count: 1 }]);
+    health.step({ ...stepRecord(8), loss: NaN }, 0);
+    expect(health.alerts).toMatchObject([{ kind: "nan", step: 8, count: 2 }]);
+  });
+
+  it("is a spike, a slow step and a gradient that overflows, by the rules of upcycle watch", () => {
+    const health = healthOf();
+    for (let step = 1; step <= 20; step++) health.step(stepRecord(step), step);
+    expect(health.step({ ...stepRecord(21), loss: 9 }, 21).map(({ kind }) => kind)).toEqual(["divergence"]);
+    expect(health.step({ ...stepRecord(22), ms: 100 }, 22).map(({ kind }) => kind)).toEqual(["slow"]);
+    expect(health.step({ ...stepRecord(23), gradNorm: Infinity }, 23).map(({ kind }) => kind)).toEqual(["nan"]);
+  });
+
+  it("is a router that has collapsed: by its balance loss, or by experts without tokens", () => {
+    const health = healthOf({ experts: { count: 8, topK: 2 } });
+    expect(health.step({ ...stepRecord(1), balanceLoss: 2.5 }, 0)).toMatchObject([{ level: "error", kind: "collapse" }]);
+    const dead = { ...evalRecord(5, { kind: "moe" }), routing: { entropy: [], maxViolation: [], dead: [[], [1, 2, 3]] } };
+    expect(health.eval(dead)).toMatchObject([{ kind: "collapse", step: 5, message: "MoE layer 1: 3 of 4 experts get hardly any token" }]);
+    expect(health.eval(evalRecord(10, { kind: "moe" }))).toEqual([]);
+  });
+
+  it("is a step that the spike guard has skipped, a run that went on, and one that stands still", () => {
+    const health = healthOf({ stallSeconds: 5 });
+    expect(health.step({ ...stepRecord(3), skipped: "gradient" }, 1000)).toMatchObject([{ kind: "skipped", step: 3 }]);
+    expect(health.resume(2, 2000)).toMatchObject([{ kind: "restart", step: 2 }]);
+    health.step(stepRecord(3), 3000);
+    expect(health.tick(7000)).toEqual([]);
+    expect(health.tick(9000)).toMatchObject([{ level: "error", kind: "stall" }]);
+    expect(health.tick(60_000)).toEqual([]);
+    health.step(stepRecord(4), 61_000);
+    health.done();
+    expect(health.tick(1e9)).toEqual([]);
+  });
+});
