@@ -16,12 +16,16 @@ const shape = {
   rms_norm_eps: 1e-5,
   eos_token_id: 0,
 };
+
+/** A config.json of a small model. */
+export const tinyConfig = (family: "llama" | "mixtral"): Record<string, unknown> => ({
+  ...shape,
+  model_type: family,
+  ...(family === "mixtral" && { num_local_experts: 4, num_experts_per_tok: 2 }),
+});
 const specs = {
-  dense: specFromConfig({ ...shape, model_type: "llama" }, "config.json"),
-  moe: specFromConfig(
-    { ...shape, model_type: "mixtral", num_local_experts: 4, num_experts_per_tok: 2 },
-    "config.json",
-  ),
+  dense: specFromConfig(tinyConfig("llama"), "config.json"),
+  moe: specFromConfig(tinyConfig("mixtral"), "config.json"),
 };
 
 export interface RunSettings {

@@ -2,7 +2,7 @@
  * The index of a folder: rows of all runs, kept up to date by looking. Runs that are under way are looked at often,
  * the tree now and then; polling works on network file systems, where changes are not announced.
  */
-import { realpath, statfs } from "node:fs/promises";
+import { readdir, realpath, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { inputError } from "../../base/errors.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
@@ -37,6 +37,7 @@ export class StudioIndex {
   #found: Found = nothing;
   #treeAt = -Infinity;
   #treeTook = 0;
+  #trees = 0;
   #disk: { free: number; total: number } | null = null;
   #diskTold = false;
   /** One look at a time. */
@@ -50,7 +51,6 @@ export class StudioIndex {
   /** An index of a folder, in which nothing was looked at yet. Throws inputError for what is no folder. */
   static async open(dir: string, now: () => number = Date.now): Promise<StudioIndex> {
     const root = await withFsErrors(dir, "open folder", () => realpath(dir));
-    const { readdir } = await import("node:fs/promises");
     await withFsErrors(dir, "read folder", () => readdir(root)).catch((cause: unknown) => {
       throw inputError("this is no folder that can be read", { where: dir, hint: "name a folder with runs", cause });
     });
@@ -68,6 +68,11 @@ export class StudioIndex {
 
   get disk(): { readonly free: number; readonly total: number } | null {
     return this.#disk;
+  }
+
+  /** Counts the looks at the whole tree. */
+  get trees(): number {
+    return this.#trees;
   }
 
   /** Runs whose logs were not read to their ends yet. */
@@ -130,6 +135,7 @@ export class StudioIndex {
       this.#entries.set(name, new RunEntry(name, this.pathOf(name), study));
     }
     this.#treeAt = this.now();
+    this.#trees++;
     this.#treeTook = this.#treeAt - started;
     return gone;
   }

@@ -12,16 +12,35 @@ import { LogTail } from "./log-tail.js";
 const speedSteps = 64;
 const judgedSteps = 200;
 
+const mostWaiting = 4 * judgedSteps;
+
+interface LastEval {
+  readonly step: number;
+  readonly loss: number | null;
+  readonly dead: readonly (readonly number[])[] | null;
+  readonly experts: number;
+}
+
+type Judged = StepRecord | EvalRecord | { readonly type: "resume"; readonly step: number };
+
+/** Whether a record says by itself that something went wrong. */
+const isNotable = (record: Judged): boolean =>
+  record.type === "resume" ||
+  !Number.isFinite(record.loss ?? NaN) ||
+  (record.type === "step" && (record.skipped !== undefined || !Number.isFinite(record.gradNorm ?? NaN)));
+
 /** Numbers of a log that the list shows, read on with it. */
 class LogSummary implements RecordSink {
   lastStep: Pick<StepRecord, "step" | "tokens" | "loss"> | null = null;
   ended: DoneRecord | null = null;
-  /** Last measurement, and all losses with their steps, for the lowest. */
-  last: EvalRecord | null = null;
+  /** What the list shows of the last measurement, and all losses with their steps, for the lowest. */
+  last: LastEval | null = null;
+  /** The run went on since its record was read, which may be another one by now. */
+  hasResumed = false;
   readonly losses: { readonly step: number; readonly tokens: number; readonly loss: number }[] = [];
   readonly times: number[] = [];
   /** Steps that are not judged yet. */
-  waiting: (StepRecord | EvalRecord | { readonly type: "resume"; readonly step: number })[] = [];
+  waiting: Judged[] = [];
 
   step(record: StepRecord): void {
     this.lastStep = { step: record.step, tokens: record.tokens, loss: record.loss };
@@ -33,7 +52,8 @@ class LogSummary implements RecordSink {
   eval(record: EvalRecord): void {
     if (this.losses.at(-1)?.step === record.step) this.losses.pop();
     this.losses.push({ step: record.step, tokens: record.tokens, loss: record.loss ?? NaN });
-    this.last = record;
+    const experts = record.load.reduce((sum, { length }) => sum + length, 0);
+    this.last = { step: record.step, loss: record.loss ?? null, dead: record.routing?.dead ?? null, experts };
     this.#wait(record);
   }
 
@@ -42,6 +62,7 @@ class LogSummary implements RecordSink {
     if ((this.last?.step ?? -1) > step) this.last = null;
     if ((this.lastStep?.step ?? -1) > step) this.lastStep = null;
     this.ended = null;
+    this.hasResumed = true;
     this.#wait({ type: "resume", step });
   }
 
@@ -49,9 +70,12 @@ class LogSummary implements RecordSink {
     this.ended = record;
   }
 
-  #wait(record: LogSummary["waiting"][number]): void {
+  /** Of a long log that is read for the first time the last steps are judged, and those that went wrong by themselves. */
+  #wait(record: Judged): void {
     this.waiting.push(record);
-    if (this.waiting.length > 2 * judgedSteps) this.waiting = this.waiting.slice(-judgedSteps);
+    if (this.waiting.length <= mostWaiting) return;
+    const early = this.waiting.slice(0, -judgedSteps).filter(isNotable).slice(-judgedSteps);
+    this.waiting = [...early, ...this.waiting.slice(-judgedSteps)];
   }
 }
 
@@ -145,7 +169,7 @@ export class RunEntry {
 
   /** Dead experts of each MoE layer at the last measurement. */
   get dead(): readonly (readonly number[])[] {
-    return this.#summary.last?.routing?.dead ?? [];
+    return this.#summary.last?.dead ?? [];
   }
 
   /** What goes wrong in it, errors first. */
@@ -165,8 +189,10 @@ export class RunEntry {
   /** Reads on. Returns alerts that are new and whether the row has changed. */
   async refresh(now: number, breathe?: () => Promise<void>): Promise<{ readonly changed: boolean; readonly alerts: readonly StudioAlert[] }> {
     const before = JSON.stringify(this.row);
-    if (this.#identity === null && this.#problem === null) await this.#identify();
+    if (this.#identity === null) await this.#identify();
     const reading = await this.#tail.read((value) => this.#take(value), breathe);
+    if (this.isRead && this.#summary.hasResumed) await this.#identify();
+    this.#summary.hasResumed = false;
     if (reading !== null) this.#written = reading.written;
     this.isRead = true;
     const alerts = this.#judge(now);
@@ -176,6 +202,7 @@ export class RunEntry {
   }
 
   async #identify(): Promise<void> {
+    this.#problem = null;
     try {
       const { kind, params, activeParams, steps, spec, config, tokensPerStep } = await runIdentity(this.path);
       const experts = isMoe(spec) ? expertsOf(spec) : null;
@@ -183,7 +210,7 @@ export class RunEntry {
     } catch (cause) {
       this.#problem = (cause as UpcycleError).message;
     }
-    if (this.#identity !== null) this.#beginHealth(this.#identity);
+    if (this.#identity !== null && this.#health === null) this.#beginHealth(this.#identity);
   }
 
   #beginHealth({ steps, experts }: KeptIdentity): void {
@@ -228,7 +255,7 @@ export class RunEntry {
     const state: RunState =
       identity === null ? "unreadable" : await stateOf(this.path, current.ended !== null).catch(() => "stopped" as const);
     const finite = current.losses.map(({ loss }) => loss).filter(Number.isFinite);
-    const dead = current.last?.routing?.dead;
+    const dead = current.last?.dead ?? null;
     return {
       ...this.row,
       state,
@@ -239,13 +266,13 @@ export class RunEntry {
       step,
       steps,
       tokens: current.lastStep?.tokens ?? 0,
-      loss: current.last === null ? null : (current.last.loss ?? null),
+      loss: current.last?.loss ?? null,
       bestLoss: finite.length === 0 ? null : finite.reduce((a, b) => Math.min(a, b)),
       trainLoss: current.lastStep?.loss ?? null,
       tokensPerSecond: ms === null || identity === null || ms === 0 ? null : (1000 * identity.tokensPerStep) / ms,
       secondsLeft: state === "running" && ms !== null ? (Math.max(0, steps - step) * ms) / 1000 : null,
-      dead: dead === undefined ? null : dead.reduce((sum, { length }) => sum + length, 0),
-      experts: current.last === null || dead === undefined ? null : current.last.load.reduce((sum, { length }) => sum + length, 0),
+      dead: dead === null ? null : dead.reduce((sum, { length }) => sum + length, 0),
+      experts: dead === null ? null : (current.last?.experts ?? null),
       bytes: this.#bytes,
       changed: this.#written,
       alerts: this.#health?.alerts.length ?? 0,

@@ -131,7 +131,14 @@ function band(ctx: CanvasRenderingContext2D, line: ChartLine, toX: (x: number) =
   ctx.globalAlpha = 1;
 }
 
-function options(props: ChartProps, extent: Extent, width: number, onCursor: (x: number | null) => void): uPlot.Options {
+/** What a plot draws: read at every drawing, so that new points change neither cursor nor a drag that is under way. */
+interface Drawn {
+  readonly props: ChartProps;
+  readonly extent: Extent;
+}
+
+function options(now: { readonly current: Drawn }, width: number, onCursor: (x: number | null) => void): uPlot.Options {
+  const { props } = now.current;
   const font = `12px ${getComputedStyle(document.body).fontFamily}`;
   const axis: uPlot.Axis = {
     stroke: variable("--muted"),
@@ -140,24 +147,24 @@ function options(props: ChartProps, extent: Extent, width: number, onCursor: (x:
     ticks: { show: false },
     gap: 6,
   };
-  const { format, xFormat = (value: number) => compact(value), onRange, logY = false } = props;
+  const { format, xFormat = (value: number) => compact(value), logY = false } = props;
   return {
     width,
     height: props.height ?? 250,
     legend: { show: false },
     padding: [8, 14, 0, 0],
     scales: {
-      x: { time: false, range: () => [...extent.x] },
-      y: { range: () => [...extent.y], distr: logY ? 3 : 1 },
+      x: { time: false, range: () => [...now.current.extent.x] },
+      y: { range: () => [...now.current.extent.y], distr: logY ? 3 : 1 },
     },
     series: [{}, { show: true, stroke: "transparent", points: { show: false } }],
     axes: [
       { ...axis, values: (_, splits) => splits.map((value) => (value === null ? "" : short(value, xFormat))) },
       { ...axis, size: 58, space: 36, values: (_, splits) => splits.map((value) => (value === null ? "" : format(value))) },
     ],
-    cursor: { y: false, points: { show: false }, drag: { x: onRange !== undefined, y: false, setScale: false } },
+    cursor: { y: false, points: { show: false }, drag: { x: props.onRange !== undefined, y: false, setScale: false } },
     hooks: {
-      draw: [(u) => draw(u, props.lines)],
+      draw: [(u) => draw(u, now.current.props.lines)],
       setCursor: [
         (u) => {
           const { left = -1 } = u.cursor;
@@ -167,7 +174,7 @@ function options(props: ChartProps, extent: Extent, width: number, onCursor: (x:
       setSelect: [
         (u) => {
           const { left, width: wide } = u.select;
-          if (wide > 4) onRange?.([u.posToVal(left, "x"), u.posToVal(left + wide, "x")]);
+          if (wide > 4) now.current.props.onRange?.([u.posToVal(left, "x"), u.posToVal(left + wide, "x")]);
           u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
         },
       ],
@@ -204,16 +211,23 @@ export function Chart(props: ChartProps): JSX.Element {
       dark.removeEventListener("change", change);
     };
   }, []);
+  const isEmpty = extent === null;
+  const now = useRef<Drawn | null>(null);
+  now.current = extent === null ? null : { props, extent };
   useEffect(() => {
     const element = host.current;
-    if (element === null || size.width === 0 || extent === null) return;
-    const made = new uPlot(options(props, extent, size.width, setCursor), [[...extent.x], [null, null]], element);
+    if (element === null || size.width === 0 || now.current === null) return;
+    const drawn = now as { readonly current: Drawn };
+    const made = new uPlot(options(drawn, size.width, setCursor), [[...drawn.current.extent.x], [null, null]], element);
     plot.current = made;
     return () => {
       made.destroy();
       plot.current = null;
     };
-  }, [lines, size, range?.[0], range?.[1], logY, title]);
+  }, [size, logY, title, isEmpty]);
+  useEffect(() => {
+    if (now.current !== null) plot.current?.setData([[...now.current.extent.x], [null, null]]);
+  }, [lines, range?.[0], range?.[1]]);
   const name = `${title} over ${xLabel}`;
   const shown = lines.slice(0, mostListed);
   const onKey = (event: JSX.TargetedKeyboardEvent<HTMLDivElement>): void => {

@@ -1,5 +1,5 @@
 /** Answers as state of a component. */
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { ask } from "./source.js";
 
 /** An answer, or why there is none; both null while it is waited for. The old answer stays until the new one is there. */
@@ -23,4 +23,22 @@ export function useAnswer<T>(address: string | null, version: unknown = 0): Answ
     return () => abort.abort();
   }, [address, version]);
   return state;
+}
+
+/** A value as it was at most so many milliseconds ago: what changes all the time is followed now and then. */
+export function useSlowly<T>(value: T, ms: number): T {
+  const [shown, setShown] = useState(value);
+  const last = useRef(0);
+  useEffect(() => {
+    if (value === shown) return;
+    const timer = setTimeout(
+      () => {
+        last.current = Date.now();
+        setShown(value);
+      },
+      Math.max(0, last.current + ms - Date.now()),
+    );
+    return () => clearTimeout(timer);
+  }, [value, shown]);
+  return shown;
 }

@@ -38,6 +38,8 @@ export const treeVersion = signal(0);
 export const actionVersion = signal(0);
 /** Alerts since the page was opened, the newest first. */
 export const alerts = signal<readonly StudioAlert[]>([]);
+/** The folder that is shown, as it was named to the command. */
+export const folder = document.getElementById("studio")?.dataset["folder"] ?? "runs";
 /** What a screen reader is told. */
 export const said = signal("");
 

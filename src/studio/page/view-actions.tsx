@@ -5,7 +5,7 @@ import type { RecordedCommand, StartedAction } from "../data/types.js";
 import { useAnswer } from "./hooks.js";
 import { Command, Waiting } from "./parts.js";
 import { act, embedded } from "./source.js";
-import { actionVersion, goTo, said } from "./state.js";
+import { actionVersion, folder, goTo, said } from "./state.js";
 
 interface ActionList {
   readonly allowed: boolean;
@@ -22,7 +22,7 @@ export function ActionsView(): JSX.Element {
       {!data.allowed ? (
         <>
           <p>This page only reads. To let it start and stop commands, end the studio with Ctrl-C and start it so:</p>
-          <Command words={["upcycle", "studio", "--allow-actions"]} />
+          <Command words={["upcycle", "studio", folder, "--allow-actions"]} />
         </>
       ) : (
         <Forms />

@@ -6,9 +6,9 @@ import { listOf } from "../data/place.js";
 import { curveAxes, type CompareAnswer, type Metric, type PairRow } from "../data/types.js";
 import { Curves } from "./curves.js";
 import { useAnswer } from "./hooks.js";
-import { axisWords, metricWords } from "./metrics.js";
+import { axisWords } from "./metrics.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
-import { place, revisionOf, set, setting } from "./state.js";
+import { folder, place, revisionOf, set, setting } from "./state.js";
 import { ArmBars } from "./view-start.js";
 
 /** The view. */
@@ -58,7 +58,7 @@ export function CompareView(): JSX.Element {
           ))}
         </div>
       </section>
-      <AsCommand words={["upcycle", "runs", "compare", ...names, "--json"]} />
+      <AsCommand words={["upcycle", "runs", "compare", ...names.map((name) => `${folder}/${name}`), "--json"]} />
     </>
   );
 }
@@ -114,6 +114,3 @@ function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly
     </>
   );
 }
-
-/** What measures of a comparison are called. */
-export const measureTitle = (metric: Metric): string => metricWords[metric].title;

@@ -9,7 +9,7 @@ import { lookOf } from "./colours.js";
 import { cosineScale, HeatLegend, HeatMap, loadScale } from "./heat.js";
 import { useAnswer } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
-import { goTo, place, revisionOf, rows, set, setting, treeVersion } from "./state.js";
+import { folder, goTo, place, revisionOf, rows, set, setting, treeVersion } from "./state.js";
 
 /** The view. */
 export function ExpertsView(): JSX.Element {
@@ -161,7 +161,7 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
         <LayerChart title="Dead experts" steps={steps} values={dead.map((layers) => layers.map((some) => some.length))} format={(value) => fixed(value, 0)} />
         <LayerChart title="Similarity to the parent (mean cosine)" steps={steps} values={similarity} format={(value) => fixed(value, 4)} />
       </div>
-      <AsCommand words={["upcycle", "studio", "--print", answerAddress("/api/experts", [["name", run]])]} />
+      <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/experts", [["name", run]])]} />
     </>
   );
 }

@@ -6,6 +6,7 @@ import type { JobRow } from "../data/types.js";
 import { useAnswer } from "./hooks.js";
 import { Alerts, AsCommand, Command, Facts, Waiting } from "./parts.js";
 import { embedded } from "./source.js";
+import { folder } from "./state.js";
 
 const everyMs = 3000;
 
@@ -30,7 +31,7 @@ export function JobsView(): JSX.Element {
       {data.jobs.map((job) => (
         <Job key={job.name} job={job} />
       ))}
-      <AsCommand words={["upcycle", "studio", "--print", "/api/jobs"]} />
+      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/jobs"]} />
     </>
   );
 }
@@ -59,7 +60,7 @@ function Job({ job }: { readonly job: JobRow }): JSX.Element {
         ]}
       />
       {alerts.length > 0 && <Alerts list={alerts} withRun={false} />}
-      <Command words={["upcycle", "watch", `${name === "" ? "." : name}/logs`]} />
+      <Command words={["upcycle", "watch", `${folder}/${name === "" ? "" : `${name}/`}logs`]} />
     </article>
   );
 }

@@ -9,7 +9,7 @@ import { Chart } from "./chart.js";
 import { download } from "./download.js";
 import { useAnswer } from "./hooks.js";
 import { AsCommand, Command, Facts, Go, Table, Waiting } from "./parts.js";
-import { place, treeVersion } from "./state.js";
+import { folder, place, treeVersion } from "./state.js";
 import { beliefOf, Verdict } from "./view-start.js";
 
 /** The list. */
@@ -38,7 +38,7 @@ export function ModelsView(): JSX.Element {
           ])}
         />
       )}
-      <AsCommand words={["upcycle", "studio", "--print", "/api/models"]} />
+      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/models"]} />
     </>
   );
 }
@@ -71,7 +71,7 @@ export function ModelView(): JSX.Element {
         </section>
       )}
       <Plan model={data} />
-      <AsCommand words={["upcycle", "studio", "--print", answerAddress("/api/model", [["name", name]])]} />
+      <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/model", [["name", name]])]} />
     </>
   );
 }

@@ -6,7 +6,7 @@ import type { ReportRow } from "../data/types.js";
 import { useAnswer } from "./hooks.js";
 import { AsCommand, Go, Table, Waiting } from "./parts.js";
 import { embedded } from "./source.js";
-import { place, treeVersion } from "./state.js";
+import { folder, place, treeVersion } from "./state.js";
 
 const kindWords: Readonly<Record<ReportRow["kind"], string>> = {
   study: "study",
@@ -45,7 +45,7 @@ export function ReportsView(): JSX.Element {
           isNumber={(column) => column === 3}
         />
       )}
-      <AsCommand words={["upcycle", "studio", "--print", "/api/reports"]} />
+      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/reports"]} />
     </>
   );
 }

@@ -12,7 +12,7 @@ import { download } from "./download.js";
 import { useAnswer } from "./hooks.js";
 import { axisWords, metricWords } from "./metrics.js";
 import { Alerts, AsCommand, Choice, Command, Facts, Go, Noted, State, Table, Waiting } from "./parts.js";
-import { place, revisionOf, rows, runs, set, setting } from "./state.js";
+import { folder, place, revisionOf, rows, runs, set, setting } from "./state.js";
 import { Verdict } from "./view-start.js";
 
 /** The view. */
@@ -115,7 +115,7 @@ export function RunView(): JSX.Element {
         )}
       </section>
       <Settings settings={data.settings} name={name} />
-      <AsCommand words={["upcycle", "studio", "--print", answerAddress("/api/run", [["name", name]])]} />
+      <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/run", [["name", name]])]} />
     </>
   );
 }

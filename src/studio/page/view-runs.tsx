@@ -7,7 +7,7 @@ import { csvOf, filterExpression, rowWindow, shownRows, sortKeys, type SortKey }
 import type { RunRow } from "../data/types.js";
 import { download } from "./download.js";
 import { AsCommand, Go, State } from "./parts.js";
-import { goTo, isListed, place, rows, set, setting, unread } from "./state.js";
+import { folder, goTo, isListed, place, rows, set, setting, unread } from "./state.js";
 
 const rowHeight = 36;
 
@@ -106,7 +106,7 @@ export function RunsView(): JSX.Element {
       <p class="small muted">
         Keys: / filter, j and k or arrows move, Enter opens, x chooses, c compares. Click a heading to sort by it.
       </p>
-      <AsCommand words={["upcycle", "studio", "--print", "/api/runs"]} />
+      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/runs"]} />
     </>
   );
 }

@@ -3,7 +3,7 @@ import type { JSX } from "preact";
 import { bytes, compact, duration, fixed, significant } from "../../base/format.js";
 import type { ArmRow, ModelRow, Overview, StudyRow } from "../data/types.js";
 import { listSetting } from "../data/place.js";
-import { useAnswer } from "./hooks.js";
+import { useAnswer, useSlowly } from "./hooks.js";
 import { Alerts, AsCommand, Go, Noted, State, Waiting } from "./parts.js";
 import { rows, treeVersion } from "./state.js";
 
@@ -11,7 +11,7 @@ import { rows, treeVersion } from "./state.js";
 export function StartView(): JSX.Element {
   // Every change of a run may change what leads.
   const version = `${treeVersion.value} ${rows.value.reduce((sum, { revision }) => sum + revision + 1, 0)}`;
-  const { data, error } = useAnswer<Overview>("/api/overview", version);
+  const { data, error } = useAnswer<Overview>("/api/overview", useSlowly(version, 2000));
   if (data === null) return <Waiting error={error} what="the folder" />;
   const { folder, runs, running, disk, unread } = data;
   return (

@@ -37,7 +37,7 @@ export async function exportPage(studio: Studio, assets: PageAssets, day: string
     );
     for (const metric of viewMetrics) await curves(names, metric);
   }
-  return filePage(`${studio.options.dir} · Upcycle studio`, assets, { answers, version: toolVersion, made: day });
+  return filePage(studio.options.dir, assets, { answers, version: toolVersion, made: day });
 
   async function curves(names: readonly string[], metric: Metric): Promise<void> {
     const query = new URLSearchParams([...names.map((name) => ["run", name]), ["metric", metric], ["axis", "tokens"], ["columns", String(columns)]]);

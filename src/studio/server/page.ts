@@ -40,11 +40,13 @@ const head = (title: string, more: string): string => `<!doctype html>
 ${more}
 </head>`;
 
+const titleOf = (folder: string): string => `${folder} · Upcycle studio`;
+
 /** The page as the server sends it. */
-export function livePage(title: string, { script, style }: PageAssets): string {
-  return `${head(title, `<link rel="stylesheet" href="/${contentName("studio.css", style)}">`)}
+export function livePage(folder: string, { script, style }: PageAssets): string {
+  return `${head(titleOf(folder), `<link rel="stylesheet" href="/${contentName("studio.css", style)}">`)}
 <body>
-<div id="studio"><main><p>Loading…</p></main></div>
+<div id="studio" data-folder="${escapeHtml(folder)}"><main><p>Loading…</p></main></div>
 <script src="/${contentName("studio.js", script)}"></script>
 </body>
 </html>
@@ -56,16 +58,16 @@ const filePolicy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'u
 
 /** The page as one file, with the answers that it may ask for, by path and query. */
 export function filePage(
-  title: string,
+  folder: string,
   { script, style }: PageAssets,
   { answers, version, made }: { readonly answers: Readonly<Record<string, unknown>>; readonly version: string; readonly made: string },
 ): string {
   const meta = `<meta http-equiv="Content-Security-Policy" content="${filePolicy}">
 <meta name="generator" content="upcycle ${escapeHtml(version)}">
 <style>${embedAsset(style)}</style>`;
-  return `${head(title, meta)}
+  return `${head(titleOf(folder), meta)}
 <body>
-<div id="studio"><main><p>Loading…</p></main></div>
+<div id="studio" data-folder="${escapeHtml(folder)}"><main><p>Loading…</p></main></div>
 <script type="application/json" id="studio-answers">${embedJson({ made, answers })}</script>
 <script>${embedAsset(script)}</script>
 </body>

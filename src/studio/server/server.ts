@@ -186,7 +186,7 @@ class Desk {
     this.#options = options;
     const { assets, studio } = options;
     const file = (type: string, text: string): StaticFile => ({ type, body: Buffer.from(text), compressed: gzipSync(text) });
-    this.#page = file("text/html; charset=utf-8", livePage(`${studio.options.dir} · Upcycle studio`, assets));
+    this.#page = file("text/html; charset=utf-8", livePage(studio.options.dir, assets));
     this.#files = new Map([
       [`/${contentName("studio.js", assets.script)}`, file("text/javascript; charset=utf-8", assets.script)],
       [`/${contentName("studio.css", assets.style)}`, file("text/css; charset=utf-8", assets.style)],

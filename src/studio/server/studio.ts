@@ -14,6 +14,7 @@ import {
   type CurveAnswer,
   type CurveAxis,
   type Metric,
+  type ModelRow,
   type Overview,
   type StudioAlert,
   type StudyRow,
@@ -54,6 +55,8 @@ type AnswerPath = keyof typeof answerPaths;
 export class Studio {
   readonly #store = new CurveStore();
   readonly #jobs: JobShelf;
+  /** Models as the last look at the tree has found them: their records are too large to be read at every question. */
+  #models: { readonly tree: number; readonly rows: Promise<readonly ModelRow[]> } | null = null;
   readonly shelf: ReportShelf;
 
   private constructor(
@@ -105,7 +108,7 @@ export class Studio {
       case "/api/expert-file":
         return this.shelf.experts(name);
       case "/api/models":
-        return { models: await modelRows(this.index) };
+        return { models: await this.#modelRows() };
       case "/api/model":
         return modelDetail(this.index, name);
       case "/api/reports":
@@ -115,6 +118,12 @@ export class Studio {
       case "/api/alerts":
         return { alerts: await this.#alerts() };
     }
+  }
+
+  #modelRows(): Promise<readonly ModelRow[]> {
+    const tree = this.index.trees;
+    if (this.#models?.tree !== tree) this.#models = { tree, rows: modelRows(this.index) };
+    return this.#models.rows;
   }
 
   async #alerts(): Promise<readonly StudioAlert[]> {
@@ -187,7 +196,7 @@ export class Studio {
         where: (this.index.run(name)?.dead ?? []).flatMap((some, layer) => (some.length === 0 ? [] : [{ layer, experts: some }])),
       })),
       alive: moes.length - ailing.length,
-      models: await modelRows(this.index),
+      models: await this.#modelRows(),
       alerts: (await this.#alerts()).slice(0, mostNamed),
       reports,
       expertFiles: await this.shelf.expertFiles(),
