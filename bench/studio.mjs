@@ -5,11 +5,12 @@
 //   3 first paint of the start page
 //   4 a new point: from the end of the write to the page
 //   5 a day of one training: memory of the server
-//   6 TensorBoard on the event files of the same runs, where `TENSORBOARD` names a program
+//   6 what a training loses while a page of it is open: pieces with and without the studio in turn (`--training` alone)
+//   7 TensorBoard on the event files of the same runs, where `TENSORBOARD` names a program
 //
 // The browser is Chromium (CHROMIUM names one); without it, what it measures is left out and said so.
 import { execFileSync, spawn } from "node:child_process";
-import { appendFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -256,6 +257,73 @@ const until = (page, hash, condition) =>
   note(`memory of this process over ${seconds} steps, highest`, highest, "MB");
 }
 await browser?.close();
+
+/** Lines of a log so far. */
+const linesIn = (path) => (existsSync(path) ? readFileSync(path, "utf8").split("\n").slice(0, -1) : []);
+const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** The studio as a process of its own, with a client that does what the page of a run does. */
+async function openStudio(dir) {
+  const program = spawn(process.execPath, ["dist/cli/main.js", "studio", dir, "--no-open", "--json"], { stdio: ["ignore", "pipe", "ignore"] });
+  const line = await new Promise((done) => program.stdout.once("data", (chunk) => done(String(chunk))));
+  const { url, port } = JSON.parse(line);
+  const welcome = await get({ port }, `/${new URL(url).search}`, "");
+  const cookie = welcome.headers["set-cookie"][0].split(";")[0];
+  const listening = request({ host: "127.0.0.1", port, path: "/api/events", headers: { cookie } }, (response) =>
+    response.on("data", () => {
+      for (const metric of ["train/loss", "eval/loss", "train/tokens_per_second", "train/grad_norm"])
+        void get({ port }, `/api/curves?run=run&metric=${metric}&columns=800`, cookie).catch(() => undefined);
+    }),
+  );
+  listening.on("error", () => undefined);
+  listening.end();
+  return async () => {
+    listening.destroy();
+    program.kill("SIGINT");
+    await new Promise((done) => program.on("exit", done));
+  };
+}
+
+if (process.argv.includes("--training")) {
+  const dir = join(root, "training");
+  const file = join(root, "training.yaml");
+  mkdirSync(dir);
+  const [pairs, seconds] = isShort ? [6, 5] : [20, 10];
+  writeFileSync(
+    file,
+    `out: ${join(dir, "run")}
+text: { builtin: [sotu, moby-dick], heldOut: 0.05 }
+tokenizer: { vocab: 1024 }
+model: { hidden: 96, layers: 3, heads: 4, kvHeads: 2, inner: 256 }
+training: { steps: 100000, batch: 8, sequence: 128, lr: { peak: 0.001 }, evalEvery: 1000, saveEvery: 100000 }
+evaluation: { tokens: 2048 }
+`,
+  );
+  const training = spawn(process.execPath, ["dist/cli/main.js", "train", file, "--threads", "1"], { stdio: "ignore" });
+  const log = join(dir, "run", "metrics.jsonl");
+  while (linesIn(log).length < 60) await wait(200);
+  const piece = async (isOpen) => {
+    const close = isOpen ? await openStudio(dir) : null;
+    // Starting a process is not what is measured.
+    await wait(1000);
+    const from = linesIn(log).length;
+    await wait(1000 * seconds);
+    const ms = linesIn(log).slice(from).map((line) => JSON.parse(line)).flatMap((record) => (record.type === "step" ? [record.ms] : []));
+    await close?.();
+    return ms.reduce((sum, value) => sum + value, 0) / ms.length;
+  };
+  const losses = [];
+  for (let i = 0; i < pairs; i++) {
+    // Which comes first changes, so that a drift of the machine counts for neither.
+    const first = await piece(i % 2 === 0);
+    const second = await piece(i % 2 !== 0);
+    const [open, shut] = i % 2 === 0 ? [first, second] : [second, first];
+    losses.push(100 * (open / shut - 1));
+  }
+  training.kill("SIGINT");
+  await new Promise((done) => training.on("exit", done));
+  note("time that a step takes longer while a page is open", losses, "%");
+}
 
 if (process.env.TENSORBOARD !== undefined) {
   const logs = join(root, "events");

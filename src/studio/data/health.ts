@@ -12,8 +12,8 @@ import type { StudioAlert } from "./types.js";
 export interface HealthOptions {
   readonly run: string;
   readonly steps: number;
-  /** Experts of a layer and those that a token gets; null for a dense model. */
-  readonly experts: { readonly count: number; readonly topK: number } | null;
+  /** Experts of a layer; null for a dense model. */
+  readonly experts: number | null;
   /** Seconds of silence that count as standing still. */
   readonly stallSeconds?: number | undefined;
 }
@@ -23,17 +23,15 @@ const numberOf = (value: number | null): number => value ?? NaN;
 
 /** The event that `upcycle watch` would read of such a step. */
 export function iterationOf(record: StepRecord, steps: number): IterationEvent {
-  const { step, loss, balanceLoss, ms, learningRate, gradNorm } = record;
+  const { step, loss, ms, learningRate, gradNorm } = record;
   return {
     type: "iteration",
     at: null,
     iteration: step,
     of: steps,
     loss: numberOf(loss),
-    losses: {
-      "lm loss": numberOf(loss),
-      ...(balanceLoss === null ? {} : { load_balancing_loss: balanceLoss }),
-    },
+    // The scale of our balance loss depends on the form that was chosen; loads say more, and are judged below.
+    losses: { "lm loss": numberOf(loss) },
     milliseconds: ms,
     tflopsPerGpu: null,
     learningRate,
@@ -49,6 +47,8 @@ export function iterationOf(record: StepRecord, steps: number): IterationEvent {
 
 /** More than this share of a layer's experts without tokens is a collapse of its router. */
 const collapsedShare = 0.5;
+/** A drop in speed is told where so many of the last steps were slow: one slow step is the machine's. */
+const [slowSteps, ofSteps] = [5, 10];
 
 /** A run that is being judged. */
 export class RunHealth {
@@ -56,14 +56,13 @@ export class RunHealth {
   readonly #monitor: RunMonitor;
   /** By kind: equal alerts are one. */
   readonly #alerts = new Map<string, StudioAlert>();
+  /** Steps that were slow, the last ones. */
+  readonly #slow: number[] = [];
   #ended = false;
 
   constructor(options: HealthOptions) {
     this.#options = options;
-    const { experts, stallSeconds } = options;
-    this.#monitor = new RunMonitor({ experts: experts?.count, stallSeconds });
-    if (experts !== null)
-      this.#monitor.take({ type: "argument", name: "moe_router_topk", value: String(experts.topK) }, 0);
+    this.#monitor = new RunMonitor({ stallSeconds: options.stallSeconds });
   }
 
   /** What has been found, errors first. */
@@ -73,7 +72,11 @@ export class RunHealth {
 
   /** Takes a step that was read at `now`, in milliseconds. Returns what is new. */
   step(record: StepRecord, now: number): StudioAlert[] {
-    const found = this.#monitor.take(iterationOf(record, this.#options.steps), now).map((alert) => this.#add(alert));
+    const found = this.#monitor
+      .take(iterationOf(record, this.#options.steps), now)
+      .filter((alert) => alert.kind !== "slow" || this.#isDrop(record.step))
+      .map((alert) => this.#add(alert));
+    found.push(...this.#collapses(record));
     if (record.skipped !== undefined)
       found.push(
         this.#note("warning", "skipped", record.step, `the spike guard skipped the step: its ${record.skipped} was too large`),
@@ -86,13 +89,24 @@ export class RunHealth {
     const found: StudioAlert[] = [];
     if (!Number.isFinite(numberOf(record.loss)))
       found.push(this.#note("error", "nan", record.step, "the held-out loss is not a number"));
-    record.routing?.dead.forEach((dead, layer) => {
-      const experts = record.load[layer]?.length ?? 0;
-      if (dead.length <= collapsedShare * experts) return;
+    return [...found, ...this.#collapses(record)];
+  }
+
+  #collapses({ routing, step }: StepRecord | EvalRecord): StudioAlert[] {
+    const { experts } = this.#options;
+    if (routing === undefined || experts === null) return [];
+    return routing.dead.flatMap((dead, layer) => {
+      if (dead.length <= collapsedShare * experts) return [];
       const words = `MoE layer ${layer}: ${dead.length} of ${experts} experts get hardly any token`;
-      found.push(this.#note("error", "collapse", record.step, words));
+      return [this.#note("error", "collapse", step, words)];
     });
-    return found;
+  }
+
+  /** Whether a slow step is one of many. */
+  #isDrop(step: number): boolean {
+    this.#slow.push(step);
+    if (this.#slow.length > slowSteps) this.#slow.shift();
+    return this.#slow.length === slowSteps && step - this.#slow[0]! < ofSteps;
   }
 
   /** The run goes on from a checkpoint: what came behind it is void. */

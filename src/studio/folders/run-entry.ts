@@ -1,7 +1,7 @@
 /** One run of the index: its record, its log as far as it was read, and the row of the list that both make. */
 import { join } from "node:path";
 import type { UpcycleError } from "../../base/errors.js";
-import { isMoe, type DecoderSpec } from "../../model/decoder/types.js";
+import type { DecoderSpec } from "../../model/decoder/types.js";
 import { checkpointsOf, runIdentity, stateOf } from "../../train/run-list.js";
 import { dispatchRecord, metricsFile, type DoneRecord, type EvalRecord, type RecordSink, type StepRecord } from "../../train/records.js";
 import { RunHealth } from "../data/health.js";
@@ -85,11 +85,9 @@ function usualMs(times: readonly number[]): number | null {
   return sorted[sorted.length >> 1] ?? null;
 }
 
-/** Experts of the model's first MoE layer, and those that a token gets; null for a dense model. */
-export function expertsOf(spec: DecoderSpec): { readonly count: number; readonly topK: number } | null {
-  const moe = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []))[0];
-  return moe === undefined ? null : { count: moe.experts, topK: moe.topK };
-}
+/** Experts of the model's first MoE layer; null for a dense model. */
+const expertsOf = (spec: DecoderSpec): number | null =>
+  spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn.experts] : []))[0] ?? null;
 
 /** Study and arm of a run, by the folders in which `upcycle study` keeps runs. */
 export function placeInStudy(name: string): { readonly study: string | null; readonly arm: string } {
@@ -109,7 +107,7 @@ export function placeInStudy(name: string): { readonly study: string | null; rea
 /** What is kept of a run's record; its settings are read again when they are asked for, since they are large. */
 interface KeptIdentity extends Pick<RunRow, "kind" | "params" | "activeParams" | "steps" | "seed"> {
   readonly tokensPerStep: number;
-  readonly experts: { readonly count: number; readonly topK: number } | null;
+  readonly experts: number | null;
 }
 
 /** A run of the index. */
@@ -205,8 +203,7 @@ export class RunEntry {
     this.#problem = null;
     try {
       const { kind, params, activeParams, steps, spec, config, tokensPerStep } = await runIdentity(this.path);
-      const experts = isMoe(spec) ? expertsOf(spec) : null;
-      this.#identity = { kind, params, activeParams, steps, seed: Number(config["seed"] ?? 0), experts, tokensPerStep };
+      this.#identity = { kind, params, activeParams, steps, seed: Number(config["seed"] ?? 0), experts: expertsOf(spec), tokensPerStep };
     } catch (cause) {
       this.#problem = (cause as UpcycleError).message;
     }

@@ -187,7 +187,7 @@ function Started({ action }: { readonly action: StartedAction }): JSX.Element {
           </button>
         )}
       </p>
-      <pre class="said" tabIndex={0} aria-label="What it says">
+      <pre class="said" role="log" tabIndex={0} aria-label="What it says">
         {lines.slice(-30).join("\n")}
       </pre>
     </article>

@@ -1,6 +1,6 @@
 /** The list of runs: as many rows as the screen has, whatever their number. */
 import type { JSX } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { bytes, compact, duration, fixed, rate } from "../../base/format.js";
 import { listOf, listSetting } from "../data/place.js";
 import { csvOf, filterExpression, rowWindow, shownRows, sortKeys, type SortKey } from "../data/rows.js";
@@ -140,7 +140,8 @@ function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Eleme
     if (top < element.scrollTop) element.scrollTop = top;
     else if (top + 2 * rowHeight > element.scrollTop + element.clientHeight) element.scrollTop = top + 2 * rowHeight - element.clientHeight;
   };
-  useEffect(() => {
+  // Keys may come faster than the page is drawn: what they change holds for the next one.
+  useLayoutEffect(() => {
     const onKey = (event: KeyboardEvent): void => {
       if (event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement || event.ctrlKey || event.metaKey) return;
       const row = shown[active];

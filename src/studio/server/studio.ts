@@ -131,6 +131,13 @@ export class Studio {
     return [...this.index.alerts, ...ofJobs];
   }
 
+  /** What still matters: errors, and whatever is wrong with a run that is under way. */
+  #pressing(alerts: readonly StudioAlert[]): readonly StudioAlert[] {
+    const isRunning = (name: string | null): boolean =>
+      name === null || (this.index.run(name)?.row.state ?? "running") === "running";
+    return alerts.filter(({ level, run }) => level === "error" || isRunning(run));
+  }
+
   async #run(name: string): Promise<unknown> {
     const entry = this.index.run(name);
     if (entry === undefined) return null;
@@ -197,7 +204,7 @@ export class Studio {
       })),
       alive: moes.length - ailing.length,
       models: await this.#modelRows(),
-      alerts: (await this.#alerts()).slice(0, mostNamed),
+      alerts: this.#pressing(await this.#alerts()).slice(0, mostNamed),
       reports,
       expertFiles: await this.shelf.expertFiles(),
       jobs: (await this.#jobs.rows()).length,
