@@ -1,7 +1,7 @@
 /** What the studio's server says and its page shows, as plain data: every answer is one of these as JSON. */
 
-/** How far a run is. `unreadable`: its record or its log is damaged. */
-export type RunState = "running" | "finished" | "stopped" | "unreadable";
+/** How far a run is. `unread`: its log was not read yet. `unreadable`: its record is damaged. */
+export type RunState = "running" | "finished" | "stopped" | "unread" | "unreadable";
 
 /** A run in the list. */
 export interface RunRow {

@@ -40,6 +40,7 @@ export class CurveStore {
 
   /** What a run has measured so far. */
   async of(entry: RunEntry): Promise<RunColumns> {
+    if (!entry.isRead) await entry.refresh(Date.now());
     let kept = this.#kept.get(entry.name);
     // The order of the map is that of their use.
     this.#kept.delete(entry.name);

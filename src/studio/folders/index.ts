@@ -40,6 +40,8 @@ export class StudioIndex {
   #trees = 0;
   #disk: { free: number; total: number } | null = null;
   #diskTold = false;
+  /** Called when the tree was looked at for the first time. */
+  #onFirst: (() => void)[] = [];
   /** One look at a time. */
   #looking: Promise<IndexChange> | null = null;
 
@@ -96,6 +98,13 @@ export class StudioIndex {
     return join(this.root, name);
   }
 
+  /** Waits until it is known what there is; logs may still be read. */
+  async known(): Promise<void> {
+    if (this.#trees > 0) return;
+    const first = new Promise<void>((done) => this.#onFirst.push(done));
+    await Promise.race([first, this.look()]);
+  }
+
   /** Looks for what is new; a look that is under way is waited for. */
   look(): Promise<IndexChange> {
     this.#looking ??= this.#lookNow().finally(() => {
@@ -136,6 +145,7 @@ export class StudioIndex {
     }
     this.#treeAt = this.now();
     this.#trees++;
+    for (const done of this.#onFirst.splice(0)) done();
     this.#treeTook = this.#treeAt - started;
     return gone;
   }

@@ -110,6 +110,12 @@ interface KeptIdentity extends Pick<RunRow, "kind" | "params" | "activeParams" |
   readonly experts: number | null;
 }
 
+/** What a reading has found to be new. */
+interface Refreshed {
+  readonly changed: boolean;
+  readonly alerts: readonly StudioAlert[];
+}
+
 /** A run of the index. */
 export class RunEntry {
   row: RunRow;
@@ -124,6 +130,8 @@ export class RunEntry {
   #problem: string | null = null;
   #bytes = 0;
   #bytesAt = -1;
+  /** One reading at a time; whoever asks meanwhile gets its result. */
+  #refreshing: Promise<Refreshed> | null = null;
 
   constructor(
     readonly name: string,
@@ -134,7 +142,7 @@ export class RunEntry {
     const place = placeInStudy(name);
     this.row = {
       name,
-      state: "stopped",
+      state: "unread",
       kind: "dense",
       study: place.study ?? study,
       arm: place.study === null && study !== null && name === `${study}/parent` ? "parent parent" : place.arm,
@@ -185,7 +193,14 @@ export class RunEntry {
   }
 
   /** Reads on. Returns alerts that are new and whether the row has changed. */
-  async refresh(now: number, breathe?: () => Promise<void>): Promise<{ readonly changed: boolean; readonly alerts: readonly StudioAlert[] }> {
+  refresh(now: number, breathe?: () => Promise<void>): Promise<Refreshed> {
+    this.#refreshing ??= this.#refreshNow(now, breathe).finally(() => {
+      this.#refreshing = null;
+    });
+    return this.#refreshing;
+  }
+
+  async #refreshNow(now: number, breathe?: () => Promise<void>): Promise<Refreshed> {
     const before = JSON.stringify(this.row);
     if (this.#identity === null) await this.#identify();
     const reading = await this.#tail.read((value) => this.#take(value), breathe);

@@ -26,6 +26,7 @@ const stateWords: Readonly<Record<RunState, string>> = {
   running: "running",
   finished: "finished",
   stopped: "stopped",
+  unread: "being read",
   unreadable: "unreadable",
 };
 

@@ -50,7 +50,7 @@ function Progress({ row }: { readonly row: RunRow }): JSX.Element {
   return (
     <span class="progress" title={row.problem ?? `step ${row.step} of ${row.steps}`}>
       <State state={row.state} />
-      {row.state !== "finished" && row.state !== "unreadable" && <span class="muted"> {Math.floor(100 * part)} %</span>}
+      {(row.state === "running" || row.state === "stopped") && <span class="muted"> {Math.floor(100 * part)} %</span>}
       {row.alerts > 0 && <span class="warn"> {row.alerts} alerts</span>}
     </span>
   );

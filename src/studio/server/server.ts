@@ -221,6 +221,7 @@ class Desk {
     if (path === "/api/events") return this.#listen(request, response, hub);
     if (path === "/api/actions") return json(request, response, { allowed: studio.options.actions, actions: actions.list });
     if (path === "/report") {
+      await studio.index.known();
       const page = await studio.shelf.page(query.get("name") ?? "");
       if (page === null) return refuse(response, 404, "there is no such page");
       response.writeHead(200, { ...reportHeaders, "content-type": "text/html; charset=utf-8", "cache-control": "no-store" });

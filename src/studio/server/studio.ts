@@ -89,6 +89,7 @@ export class Studio {
    */
   async answer(path: string, query: URLSearchParams): Promise<unknown> {
     if (!Object.hasOwn(answerPaths, path)) return null;
+    await this.index.known();
     const name = query.get("name") ?? "";
     switch (path as AnswerPath) {
       case "/api/overview":
