@@ -2,11 +2,11 @@
  * Checks over a thousand steps that memory does not grow, and that losses are the same when a training is repeated and
  * when it is killed and resumed:
  *
- *   node bench/soak-train.mjs [--steps 1000] [--threads 1] [--kills 3] [--write FILE]
+ *   node bench/soak-train.mjs [--steps 1000] [--threads 1] [--kills 3] [--device cuda] [--write FILE]
  *
  * A tiny mixture of experts is trained three times with one seed, each time in processes of its own: twice without an
  * interruption, and once killed (SIGKILL) several times and resumed. The exit code is 1 if losses differ or memory
- * grows.
+ * grows. With --device cuda the GPU trains in bfloat16, and its memory is watched, too.
  */
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -20,6 +20,7 @@ const { values } = parseArgs({
     steps: { type: "string", default: "1000" },
     threads: { type: "string", default: "1" },
     kills: { type: "string", default: "3" },
+    device: { type: "string", default: "cpu" },
     write: { type: "string" },
     child: { type: "string" },
   },
@@ -31,7 +32,7 @@ else await soak();
 
 /** One training, in this process; prints the step and the resident memory now and then. */
 async function train(dir) {
-  const { onnxruntimeBackend } = await import("../dist/engine/onnxruntime/backend.js");
+  const backend = await backendOf(values.device);
   const { randomStream } = await import("../dist/base/random.js");
   const { freshTensor } = await import("../dist/train/init.js");
   const { trainRun } = await import("../dist/train/run.js");
@@ -58,7 +59,7 @@ async function train(dir) {
     threads,
     seed: 5,
     carry: undefined,
-    backend: onnxruntimeBackend,
+    backend,
     evaluationTokens: 512,
     identity: { soak: true },
     text: { train: text(20_000, 0), heldOut: text(1000, 20_000) },
@@ -79,15 +80,45 @@ async function train(dir) {
     },
   });
   for await (const { type, step } of events) {
-    if (type === "step" && step % 10 === 0) console.log(JSON.stringify({ step, rss: process.memoryUsage.rss() }));
+    if (type === "step" && step % 10 === 0)
+      console.log(JSON.stringify({ step, rss: process.memoryUsage.rss(), gpu: await gpuBytes() }));
   }
+}
+
+async function backendOf(name) {
+  if (name === "cuda") {
+    const { cudaBackend } = await import("../dist/engine/cuda/backend.js");
+    return cudaBackend(0, { precision: "bf16" });
+  }
+  const { onnxruntimeBackend } = await import("../dist/engine/onnxruntime/backend.js");
+  return onnxruntimeBackend;
+}
+
+/** Bytes of the GPU's memory in use, by whomever; 0 where the CPU trains. */
+async function gpuBytes() {
+  if (values.device !== "cuda") return 0;
+  const { device } = await import("../dist/engine/cuda/device.js");
+  const gpu = await device(0);
+  gpu.enter();
+  const { free, total } = gpu.driver.memory();
+  return total - free;
 }
 
 /** Runs a child to its end, or to `killAt` steps. */
 function run(dir, killAt = Infinity) {
   const child = spawn(
     process.execPath,
-    [fileURLToPath(import.meta.url), "--child", dir, "--steps", String(steps), "--threads", String(threads)],
+    [
+      fileURLToPath(import.meta.url),
+      "--child",
+      dir,
+      "--steps",
+      String(steps),
+      "--threads",
+      String(threads),
+      "--device",
+      values.device,
+    ],
     { stdio: ["ignore", "pipe", "inherit"] },
   );
   const samples = [];
@@ -133,6 +164,7 @@ async function soak() {
       date: new Date().toISOString().slice(0, 10),
       cpu: cpus()[0].model,
       cores: cpus().length,
+      device: values.device,
       node: process.version,
       threads,
       steps,
@@ -142,8 +174,9 @@ async function soak() {
       ...memory(samples),
     };
     console.log(JSON.stringify(result, null, 2));
+    const grows = result.slope.grows || result.gpuBytes.last > result.gpuBytes.half;
     if (values.write !== undefined) writeFileSync(values.write, `${JSON.stringify(result, null, 2)}\n`);
-    if (!result.sameTwice || !result.sameAfterKills || done < kills || result.slope.grows) process.exitCode = 1;
+    if (!result.sameTwice || !result.sameAfterKills || done < kills || grows) process.exitCode = 1;
   } finally {
     rmSync(root, { recursive: true, force: true });
   }
@@ -162,6 +195,7 @@ function memory(samples) {
   const residual = late.reduce((sum, { step, rss }) => sum + (rss - y - bytesPerStep * (step - x)) ** 2, 0);
   const error = Math.sqrt(residual / (late.length - 2) / spread);
   return {
+    gpuBytes: { half: late[0].gpu, last: late.at(-1).gpu },
     rssBytes: { first: samples[0].rss, half: late[0].rss, last: late.at(-1).rss },
     slope: { bytesPerStep, standardError: error, grows: bytesPerStep > 3 * error && bytesPerStep > 4096 },
   };

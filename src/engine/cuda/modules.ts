@@ -7,13 +7,23 @@ import type { Compiler } from "./nvrtc.js";
 
 const sourceOf = (file: string): string => readFileSync(new URL(`./kernels/${file}`, import.meta.url), "utf8");
 
-/** Modules that use what compute capability 9.0 alone has. */
-const hopperModules: ReadonlySet<KernelModule> = new Set<KernelModule>(["flash-hopper", "ragged"]);
+/** Sources that use what compute capability 9.0 alone has. */
+const hopperSources: ReadonlySet<string> = new Set(["flash-hopper", "ragged"]);
+
+/**
+ * A module's source, and the macros that choose the part of it that is compiled: the sizes of heads take seconds each,
+ * compile beside each other, and most programs need one.
+ */
+function partOf(module: KernelModule): { readonly source: string; readonly macros: readonly string[] } {
+  const [, source, head, capped] = /^(flash(?:-hopper)?)-(\d+)(-capped)?$/.exec(module) ?? [];
+  if (source === undefined) return { source: module, macros: [] };
+  return { source, macros: [`-DHEAD_SIZE=${head}`, `-DSOFT_CAP=${capped === undefined ? 0 : 1}`] };
+}
 
 /** What all kernels share, then a module's own source, whose lines keep their numbers in messages. */
-export function moduleSource(module: KernelModule): string {
-  const shared = hopperModules.has(module) ? ["common.cuh", "hopper.cuh"] : ["common.cuh"];
-  return [...shared, `${module}.cu`].map((file) => `#line 1 "${file}"\n${sourceOf(file)}`).join("\n");
+function sourceText(source: string): string {
+  const shared = hopperSources.has(source) ? ["common.cuh", "hopper.cuh"] : ["common.cuh"];
+  return [...shared, `${source}.cu`].map((file) => `#line 1 "${file}"\n${sourceOf(file)}`).join("\n");
 }
 
 /** A module compiled for one element type of activations. */
@@ -28,9 +38,11 @@ export async function machineCode(
   { module, real }: ModuleVariant,
   architecture: string,
 ): Promise<Uint8Array> {
-  const source = moduleSource(module);
-  const target = hopperModules.has(module) ? `${architecture}a` : architecture;
-  const options = [`--gpu-architecture=${target}`, "--std=c++17", ...(real === "bf16" ? ["-DA=bf16"] : [])];
+  const part = partOf(module);
+  const source = sourceText(part.source);
+  const target = hopperSources.has(part.source) ? `${architecture}a` : architecture;
+  const type = real === "bf16" ? ["-DA=bf16"] : [];
+  const options = [`--gpu-architecture=${target}`, "--std=c++17", ...type, ...part.macros];
   const key = createHash("sha256")
     .update(JSON.stringify(["kernels", compiler.version, options]))
     .update(source)
@@ -39,7 +51,7 @@ export async function machineCode(
   const cache = folder === null ? null : graphCache(folder);
   const known = await cache?.read(key);
   if (known !== undefined) return known;
-  const code = await compiler.compile(source, `${module}.cu`, options);
+  const code = await compiler.compile(source, `${part.source}.cu`, options);
   await cache?.write(key, [code]);
   return code;
 }

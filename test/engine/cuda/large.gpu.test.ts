@@ -98,6 +98,16 @@ const tensorCases: Readonly<Record<string, (c: Case) => readonly ValueId[]>> = {
     attend(c, { ...attention, kvHeads: 1, headDim: 128, valueDim: 128 }),
   "attention with heads of 64, a window, a soft cap, sinks and documents": (c) =>
     attend(c, { ...attention, headDim: 64, valueDim: 64, window: 37, softcap: 2, sinks: true, segmentIds: true }),
+  "capacity among weights of both signs, often equal": (c) => {
+    const { chosen } = routed(c, 1500, 3, 2);
+    const weights = c.b.constant(
+      Array.from({ length: 3000 }, (_, i) => (((i * 7919) % 13) - 6) / 4),
+      [1500, 2],
+    );
+    return [1, 400, 700, 1500].map((rows) =>
+      c.b.op("expertCapacity", [weights, chosen], { experts: 3, rows, by: "weight" }),
+    );
+  },
   "experts of several tiles": (c) => {
     const { counts, rows } = routed(c, 300, 5, 2);
     const [x, dy] = [c.normal(rows, 72), c.normal(rows, 136)];

@@ -110,13 +110,21 @@ API int nvrtcVersion(int* a, int* b) { *a = 13; *b = 0; return 0; }
 API int nvrtcCreateProgram(u64* p, const char* s, const char* name, int, const void*, const void*) { *p = (u64) new Program{s, name ? name : "", "", ""}; return 0; }
 API int nvrtcCompileProgram(u64 h, int n, const char** options) {
   Program* p = (Program*)h; std::string s = p->source, defines;
-  for (int i = 0; i < n; i++) if (!strncmp(options[i], "-D", 2)) defines += " '" + std::string(options[i]) + "'";
+  // Of the kernels that a macro makes, those of one size of heads are compiled.
+  std::string heads, capped;
+  for (int i = 0; i < n; i++) {
+    std::string option(options[i]);
+    if (!option.compare(0, 2, "-D")) defines += " '" + option + "'";
+    if (!option.compare(0, 12, "-DHEAD_SIZE=")) heads = option.substr(12);
+    if (option == "-DSOFT_CAP=1") capped = "Capped";
+  }
   s = std::regex_replace(s, std::regex("extern __shared__ (\\w+) (\\w+)\\[\\];"), "$1* $2 = ($1*)emuShared;");
   std::string tail; std::regex kernel("KERNEL\\s+(?:__launch_bounds__\\([^)]*\\)\\s+)?(\\w+)\\("), many("\\nFLASH_KERNELS\\((\\w+),");
   std::vector<std::string> names;
   for (std::sregex_iterator i(p->source.begin(), p->source.end(), kernel), end; i != end; ++i) names.push_back((*i)[1]);
   for (std::sregex_iterator i(p->source.begin(), p->source.end(), many), end; i != end; ++i)
-    for (const char* stem : {"flash", "flashGradQ", "flashGradKV"}) names.push_back(stem + std::string((*i)[1]));
+    for (const char* stem : {"flash", "flashGradQ", "flashGradKV"})
+      if ((*i)[1] == heads + capped) names.push_back(stem + std::string((*i)[1]));
   for (const std::string& k : names) {
     tail += "extern \"C\" void emuCall_" + k + "(void** p) { emuInvoke(" + k + ", p); }\nextern \"C\" int emuCount_" + k + "() { return emuCount(" + k + "); }\n";
   }

@@ -417,7 +417,7 @@ DEVICE void gradKV(char* memory, const char* q, const char* k, const char* v, co
   storeHead<D>(resultV, ones, (bf16*)values + warp * 16 * D, dv, start, rows, S, strideV, kvHead, lane);
 }
 
-// Kernels for heads of D elements: stages, and blocks that share a multiprocessor. Shared memory of each is what
+// Kernels for heads of D elements (HEAD_SIZE, 64 or 128): stages, and blocks that share a multiprocessor. Shared memory of each is what
 // lowering/rules-attention.ts asks for.
 #define FORWARD(D, STAGES, BLOCKS)                                                                                    \
   extern "C" __global__ void __launch_bounds__(FLASH_THREADS, BLOCKS)                                                 \
@@ -445,9 +445,12 @@ DEVICE void gradKV(char* memory, const char* q, const char* k, const char* v, co
                       strideK, strideV);                                                                              \
   }
 
+#if HEAD_SIZE == 64
 FORWARD(64, 2, 4)
 GRAD_Q(64, 3, 3)
 GRAD_KV(64, 3, 3)
+#else
 FORWARD(128, 2, 2)
 GRAD_Q(128, 2, 2)
 GRAD_KV(128, 2, 2)
+#endif

@@ -291,7 +291,7 @@ DEVICE void gradKV(bf16* shared, const bf16* q, const bf16* k, const bf16* v, co
   storeRows<D>(dv, resultV, 1.0f, start, row, S, kvHeads, kvHead, lane);
 }
 
-// Each kernel for heads of 64 and of 128, without and with a soft cap.
+// Each kernel for heads of HEAD_SIZE elements, 64 or 128, without or with a soft cap (SOFT_CAP, 0 or 1).
 #define FLASH_KERNELS(NAME, D, CAPPED)                                                                             \
   extern "C" __global__ void __launch_bounds__(FLASH_THREADS, D == 64 ? 4 : 2)                                     \
       flash##NAME(const bf16* q, const bf16* k, const bf16* v, const float* sinks, const int* segments, bf16* out, \
@@ -312,7 +312,12 @@ DEVICE void gradKV(bf16* shared, const bf16* q, const bf16* k, const bf16* v, co
     gradKV<D, CAPPED>(shared, q, k, v, segments, dout, lse, dots, dk, dv, S, heads, kvHeads, scale, window, cap);  \
   }
 
-FLASH_KERNELS(64, 64, false)
-FLASH_KERNELS(128, 128, false)
+#if HEAD_SIZE == 64 && SOFT_CAP
 FLASH_KERNELS(64Capped, 64, true)
+#elif HEAD_SIZE == 64
+FLASH_KERNELS(64, 64, false)
+#elif SOFT_CAP
 FLASH_KERNELS(128Capped, 128, true)
+#else
+FLASH_KERNELS(128, 128, false)
+#endif

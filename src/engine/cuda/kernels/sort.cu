@@ -83,27 +83,69 @@ KERNEL expertCounts(const int* chosen, int* out, int run, int experts) {
   for (int e = threadIdx.x; e < experts; e += blockDim.x) out[blockIdx.x * experts + e] = own[e];
 }
 
+// A key that orders as the number does; zeros of both signs are equal.
+DEVICE u32 orderKey(float x) {
+  u32 bits = __float_as_uint(x == 0.0f ? 0.0f : x);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+// The place of the first of an expert's slots in `order`; that of what has no expert for e = experts.
+DEVICE int placesBefore(const int* counts, int e) {
+  int first = 0;
+  for (int i = 0; i < e; i++) first += counts[i];
+  return first;
+}
+
 // Choices beyond the `rows` best of an expert become `experts`: by weight, ties to the first slot, or (weights null) by
-// slot. `order` has the slots sorted by expert, `inverse` each slot's place, `counts` the slots of each expert.
-KERNEL expertCapacity(const float* weights, const int* chosen, const int* order, const int* inverse, const int* counts,
-                      int* out, int n, int experts, int rows) {
-  int slot = blockIdx.x * blockDim.x + threadIdx.x;
-  if (slot >= n) return;
-  int expert = chosen[slot];
-  if (expert >= experts) {
-    out[slot] = experts;
+// slot. `order` has the slots sorted by expert, `counts` the slots of each expert. A block for each expert, and one for
+// the slots that had none. The least key that is kept is found byte by byte, from the highest.
+KERNEL expertCapacity(const float* weights, const int* order, const int* counts, int* out, int n, int experts,
+                      int rows) {
+  __shared__ int found[256], sums[1024];
+  __shared__ int byte, wanted;
+  int e = blockIdx.x, first = placesBefore(counts, e);
+  int own = e < experts ? counts[e] : n - first;
+  if (e == experts || weights == 0 || own <= rows || rows <= 0) {
+    for (int i = threadIdx.x; i < own; i += blockDim.x) out[order[first + i]] = e < experts && i < rows ? e : experts;
     return;
   }
-  int first = 0;
-  for (int e = 0; e < expert; e++) first += counts[e];
-  int better = inverse[slot] - first;
-  if (weights != 0) {
-    float own = weights[slot];
-    better = 0;
-    for (int place = first; place < first + counts[expert]; place++) {
-      int other = order[place];
-      better += weights[other] > own || (weights[other] == own && other < slot);
+  u32 least = 0;
+  int left = rows;
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    for (int i = threadIdx.x; i < 256; i += blockDim.x) found[i] = 0;
+    __syncthreads();
+    for (int i = threadIdx.x; i < own; i += blockDim.x) {
+      u32 key = orderKey(weights[order[first + i]]);
+      if (shift == 24 || key >> (shift + 8) == least >> (shift + 8)) atomicAdd(&found[(key >> shift) & 255], 1);
     }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      int b = 255, before = 0;
+      while (b > 0 && before + found[b] < left) before += found[b--];
+      byte = b;
+      wanted = left - before;
+    }
+    __syncthreads();
+    least |= (u32)byte << shift;
+    left = wanted;
+    __syncthreads();
   }
-  out[slot] = better < rows ? expert : experts;
+  // Of the slots with the least key the first `left` are kept; each thread takes a run of slots.
+  int run = (own + blockDim.x - 1) / blockDim.x, from = min(own, (int)threadIdx.x * run), to = min(own, from + run);
+  int ties = 0;
+  for (int i = from; i < to; i++) ties += orderKey(weights[order[first + i]]) == least;
+  sums[threadIdx.x] = ties;
+  __syncthreads();
+  for (int step = 1; step < blockDim.x; step <<= 1) {
+    int before = threadIdx.x >= step ? sums[threadIdx.x - step] : 0;
+    __syncthreads();
+    sums[threadIdx.x] += before;
+    __syncthreads();
+  }
+  int tie = sums[threadIdx.x] - ties;
+  for (int i = from; i < to; i++) {
+    int slot = order[first + i];
+    u32 key = orderKey(weights[slot]);
+    out[slot] = key > least || (key == least && tie++ < left) ? e : experts;
+  }
 }

@@ -8,6 +8,7 @@ import { matrixSizes, typeOf, type Graph, type Node, type NodeOf, type ValueId }
 import { operand, type View } from "./arguments.js";
 import type { Context } from "./context.js";
 import type { BufferId } from "./launches.js";
+import { readsRowsApart } from "./rules-attention.js";
 import { inUnits, lowerTurned, turnedOf, type Turned } from "./turned.js";
 
 /** A product with one of the weights, and its place among the nodes. */
@@ -232,11 +233,27 @@ export class Joints {
     });
   }
 
+  /** Whether query and key may turn where they lie: nothing else reads them before, and rows apart do behind. */
+  private turnsInPlace({ members }: Joint, { ropes, plain }: Turned): boolean {
+    const { c } = this;
+    const alone = ropes.every(({ place }) => c.readingNodes(at(members, place).node.out[0]).length === 1);
+    const read = [...ropes.map(({ node }) => node.out[0]), at(members, plain).node.out[0]];
+    return (
+      alone &&
+      read.every((id) => !c.isOutput(id) && c.readingNodes(id).every((i) => readsRowsApart(c, at(c.graph.nodes, i))))
+    );
+  }
+
   private lowerTurns({ joint, turned, back }: { joint: Joint; turned: Turned; back: boolean }): void {
     const { c } = this;
     const buffer = entryOf(back ? this.results : this.made, joint);
     const widths = joint.members.map(({ width }) => width);
     const joined = this.rowsIn(joint, buffer);
+    if (!back && this.turnsInPlace(joint, turned)) {
+      for (const { node, place } of turned.ropes) c.defineView(node.out[0], at(joined, place), "bf16");
+      lowerTurned(c, turned, { from: joined, to: joined, widths });
+      return;
+    }
     const apart = joint.members.map(({ node, width }, place): View => {
       const rope = turned.ropes.find((each) => each.place === place)?.node;
       const gradient = joint.backward?.gradients[place];

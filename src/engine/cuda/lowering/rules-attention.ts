@@ -1,5 +1,5 @@
 /** Attention (see attention.cu). N = B batch x S sequence tokens, D size of a head, V size of a value head. */
-import { attentionExtras, type AttentionAttrs, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
+import { attentionExtras, type AttentionAttrs, type Node, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
 import {
   EIGHT,
   blocksFor,
@@ -17,7 +17,7 @@ import {
 } from "./arguments.js";
 import { useKey, type Context } from "./context.js";
 import { isHopper } from "./options.js";
-import type { Argument, BufferId, Storage } from "./launches.js";
+import type { Argument, BufferId, KernelModule, Storage } from "./launches.js";
 
 /** Queries or keys of a block, a warp for each. */
 const WARPS = 8;
@@ -56,6 +56,13 @@ const takesFlash = ({ headDim, valueDim }: AttentionAttrs, real: Storage): boole
 /** The end of a kernel's name: heads' size, and whether scores are capped. */
 const flashName = ({ headDim, softcap }: AttentionAttrs): string => `${headDim}${softcap === null ? "" : "Capped"}`;
 
+/** The module of flash.cu's kernels for these heads. */
+const flashModule = ({ headDim, softcap }: AttentionAttrs): KernelModule =>
+  `flash-${headDim === 64 ? 64 : 128}${softcap === null ? "" : "-capped"}`;
+
+/** The module of flash-hopper.cu's kernels for these heads. */
+const hopperModule = ({ headDim }: AttentionAttrs): KernelModule => `flash-hopper-${headDim === 64 ? 64 : 128}`;
+
 /** S, heads, kvHeads, scale, window, cap */
 const flashSizes = ({ sequence, heads, kvHeads, scale, window, softcap }: AttentionAttrs) => [
   ...[sequence, heads, kvHeads].map(int),
@@ -80,6 +87,10 @@ const BARRIERS = 64;
 /** Whether the kernels of flash-hopper.cu take this attention. */
 const takesHopper = (c: Context, attrs: AttentionAttrs, real: Storage): boolean =>
   isHopper(c.options.chip) && takesFlash(attrs, real) && attrs.softcap === null;
+
+/** Whether a node is attention, or its gradient, whose queries, keys and values may be rows that lie apart. */
+export const readsRowsApart = (c: Context, node: Node): boolean =>
+  (node.prim === "attention" || node.prim === "attentionGrad") && takesHopper(c, node.attrs, "bf16");
 
 /** Bytes of so many values of all heads and of heads of keys. */
 const rowBytes = (attrs: AttentionAttrs, ofHeads: number, ofKvHeads: number): number =>
@@ -109,7 +120,7 @@ function hopperGradients(
   const [toQ, toK, toV] = [dq, dk, dv].map((id) => c.defineRows(id, [], "bf16")) as [View, View, View];
   const segments = orNull(c, segmentIds);
   const grad = reads(c.as(dout, "bf16"));
-  const common = { module: "flash-hopper", real: "bf16", block: FLASH_THREADS } as const;
+  const common = { module: hopperModule(attrs), real: "bf16", block: FLASH_THREADS } as const;
   const blocks = blocksFor(sequence, FLASH_ROWS);
   const stages = stagesOf(attrs).gradient;
   c.kernel({
@@ -167,7 +178,7 @@ function forward(
   const { batch, sequence, heads, kvHeads, headDim, valueDim, scale, window } = attrs;
   if (takesHopper(c, attrs, to.real)) {
     c.kernel({
-      module: "flash-hopper",
+      module: hopperModule(attrs),
       kernel: `flash${headDim}`,
       real: "bf16",
       grid: [blocksFor(sequence, FLASH_ROWS), heads, batch],
@@ -190,7 +201,7 @@ function forward(
   }
   if (takesFlash(attrs, to.real)) {
     c.kernel({
-      module: "flash",
+      module: flashModule(attrs),
       kernel: `flash${flashName(attrs)}`,
       real: "bf16",
       grid: [blocksFor(sequence, FLASH_ROWS), heads, batch],
@@ -285,7 +296,7 @@ function portableGradients(
     if (flash)
       c.kernel({
         ...shared,
-        module: "flash",
+        module: flashModule(attrs),
         kernel: `flash${name}${flashName(attrs)}`,
         real: "bf16",
         grid: [blocksFor(sequence, FLASH_ROWS), by, batch],
@@ -334,14 +345,11 @@ export function lowerAttentionGrad(c: Context, node: NodeOf<"attentionGrad">): v
     flops: 2 * rows * valueDim,
     arguments: [reads(out), dout, writes(dots), int(rows), int(valueDim)],
   });
-  const sources = [
-    ...[q, k, v].map((id) => reads(c.as(id, real))),
-    orNull(c, extras.segmentIds),
-    dout,
-    reads(lse),
-    reads(dots),
-  ];
-  if (!hopper) portableGradients(c, attrs, sources, node.out, real);
+  if (!hopper) {
+    const values = [q, k, v].map((id) => reads(c.as(id, real)));
+    const sources = [...values, orNull(c, extras.segmentIds), dout, reads(lse), reads(dots)];
+    portableGradients(c, attrs, sources, node.out, real);
+  }
   if (dsinks === undefined || extras.sinks === null) return;
   c.kernel({
     module: "attention",

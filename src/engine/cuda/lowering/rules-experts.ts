@@ -137,20 +137,20 @@ export function lowerExpertCapacity(c: Context, node: NodeOf<"expertCapacity">):
   const [weights, chosen] = node.in;
   const { experts, rows, by } = node.attrs;
   const n = c.sizeOf(chosen);
-  const [inverse, counts] = [c.scratch(n), c.scratch(experts)];
-  const keys = c.of(chosen);
+  const counts = c.scratch(experts);
   const { order } = sortByDigit(
     c,
-    { keys, order: null, n, shift: 0, digits: experts + 1 },
-    { inverse, totals: { buffer: counts, digits: experts } },
+    { keys: c.of(chosen), order: null, n, shift: 0, digits: experts + 1 },
+    { totals: { buffer: counts, digits: experts } },
   );
   c.kernel({
     module: "sort",
     kernel: "expertCapacity",
-    grid: [blocksFor(n), 1, 1],
+    grid: [experts + 1, 1, 1],
+    block: 1024,
     arguments: [
       by === "weight" ? reads(c.of(weights)) : nothing,
-      ...[keys, order, inverse, counts].map(reads),
+      ...[order, counts].map(reads),
       writes(c.define(node.out[0])),
       ...[n, experts, rows].map(int),
     ],

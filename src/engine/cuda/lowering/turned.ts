@@ -49,7 +49,10 @@ export function turnedOf(c: Context, nodes: readonly (number | null)[]): Turned 
   return { ropes: [first, second], plain: 3 - first.place - second.place };
 }
 
-/** Launches both ropes and the copy, from and to rows of the three values in their order. */
+/**
+ * Launches both ropes and the copy, from and to rows of the three values in their order. What lies where it belongs is
+ * not copied.
+ */
 export function lowerTurned(
   c: Context,
   { ropes, plain }: Turned,
@@ -64,7 +67,8 @@ export function lowerTurned(
   const [, cos, sin] = node.in;
   const tokens = batch * sequence;
   const order = [ropes[0].place, ropes[1].place, plain];
-  const widths = order.map((place) => at(all, place));
+  const stays = at(from, plain) === at(to, plain);
+  const widths = order.map((place) => (place === plain && stays ? 0 : at(all, place)));
   const width = widths.reduce((sum, each) => sum + each, 0);
   c.kernel({
     module: "tokens",

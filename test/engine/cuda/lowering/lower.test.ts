@@ -4,10 +4,11 @@ import { describe, expect, it } from "vitest";
 import { lowerToLaunches } from "../../../../src/engine/cuda/lowering/lower.js";
 import { touched, type LaunchList } from "../../../../src/engine/cuda/lowering/launches.js";
 import { livesOf } from "../../../../src/engine/cuda/lowering/memory.js";
+import type { Layout } from "../../../../src/engine/cuda/lowering/options.js";
 import { printLaunches } from "../../../../src/engine/cuda/lowering/print.js";
 import { GraphBuilder } from "../../../../src/graph/ir/builder.js";
 import type { Prim } from "../../../../src/graph/ir/ir.js";
-import { extendProgram, trainProgram } from "../../../../src/graph/programs/programs.js";
+import { extendProgram, trainProgram, type TrainProgram } from "../../../../src/graph/programs/programs.js";
 import { cases, makeCase } from "../../../graph/ir/cases.js";
 import { goldenRun } from "../../../support/programs.js";
 
@@ -34,6 +35,21 @@ function unwritten({ buffers, launches }: LaunchList): string[] {
     for (const [id, access] of touched(launch)) if (access !== "read") written.add(id);
     return bad;
   });
+}
+
+/** Parameters and their gradients one behind the other, as a training has them. */
+function neighbouring(program: TrainProgram): Layout {
+  const places = (infos: readonly { shape: readonly number[] }[], first: number) => {
+    let offset = 0;
+    return new Map(
+      infos.map(({ shape }, i) => {
+        const entry = [first + i, offset] as const;
+        offset += shape.reduce((product, size) => product * size, 1);
+        return entry;
+      }),
+    );
+  };
+  return { halves: places(program.params, 2), outputs: places(program.trained, program.gradients) };
 }
 
 const hopper = { capability: 90, multiprocessors: 132 } as const;
@@ -97,10 +113,31 @@ describe("a launch list", () => {
       );
     };
     const names = ["flash64", "flashGradQ64", "flashGradKV64"];
-    expect(kernelsOf(null, 64)).toEqual(names.map((name) => `flash-hopper.${name}`));
-    expect(kernelsOf(null, 128)[0]).toBe("flash-hopper.flash128");
-    expect(kernelsOf(2, 64)[0]).toBe("flash.flash64Capped");
+    expect(kernelsOf(null, 64)).toEqual(names.map((name) => `flash-hopper-64.${name}`));
+    expect(kernelsOf(null, 128)[0]).toBe("flash-hopper-128.flash128");
+    expect(kernelsOf(2, 64)[0]).toBe("flash-64-capped.flash64Capped");
     expect(kernelsOf(null, 40)[0]).toBe("attention.attention");
+  });
+
+  it.each([
+    [hopper, null, 0],
+    [hopper, 2, 1],
+    [{ capability: 80, multiprocessors: 132 }, null, 1],
+  ] as const)("for %o and a soft cap of %s turns query and key in place where attention reads them", async (...row) => {
+    const [chip, softcap, copies] = row;
+    const { spec } = await goldenRun("train/llama");
+    const attn = { ...spec.attn, headDim: 64, softcap };
+    const layers = spec.layers.map((layer) => ({ ...layer, rope: { ...layer.rope!, rotary: 64 } }));
+    const program = trainProgram({ ...spec, attn, layers }, { batch: 2, sequence: 8, auxCoef: 0, zCoef: 0 });
+    const list = lowerToLaunches(program.graph, { precision: "bf16", chip, layout: neighbouring(program) });
+    expect(clashes(list)).toEqual([]);
+    expect(unwritten(list)).toEqual([]);
+    const turns = list.launches.filter((launch) => launch.kind === "kernel" && launch.kernel === "ropeTogether");
+    expect(turns.length).toBe(2 * layers.length);
+    for (const turn of turns.slice(0, layers.length)) {
+      const written = new Set(touched(turn).flatMap(([id, access]) => (access === "read" ? [] : [id])));
+      expect(written.size).toBe(1 + 2 * copies);
+    }
   });
 
   it.each([
@@ -123,17 +160,7 @@ describe("a launch list", () => {
     const rope = { ...spec.layers[0]!.rope!, rotary: 16 };
     const wide = { ...spec, attn: heads, layers: spec.layers.map((layer) => ({ ...layer, rope })) };
     const program = trainProgram(wide, { batch: 2, sequence: 8, auxCoef: 0, zCoef: 0 });
-    const places = (infos: readonly { shape: readonly number[] }[], first: number) => {
-      let offset = 0;
-      return new Map(
-        infos.map(({ shape }, i) => {
-          const entry = [first + i, offset] as const;
-          offset += shape.reduce((product, size) => product * size, 1);
-          return entry;
-        }),
-      );
-    };
-    const layout = { halves: places(program.params, 2), outputs: places(program.trained, program.gradients) };
+    const layout = neighbouring(program);
     const list = lowerToLaunches(program.graph, { precision: "bf16", layout });
     const text = printLaunches(list);
     await expect(`${text}\n`).toMatchFileSnapshot("./launches-train-llama-joint.txt");

@@ -1,0 +1,162 @@
+// How far training in bfloat16 is from float32, ours and PyTorch's:
+// node bench/gpu-distance.mjs --python PYTHON [--models DIR[,DIR]] [--trained DIR[,DIR]] [--out FILE]
+// -> JSON. For each model of --models (folders with expected.safetensors, as in test/golden) the first gradients of all
+// weights together, ||bf16 - f32|| / ||f32||, each side against its own float32; PyTorch computes by transformers under
+// autocast. For each of --trained (with trajectory.json) the root mean square over the steps of what losses in bfloat16
+// differ from the float32 ones of PyTorch. `ratio` is ours over PyTorch's, `median` that over models.
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { cudaBackend } from "../dist/engine/cuda/backend.js";
+import { device } from "../dist/engine/cuda/device.js";
+import { CudaOperationRuntime } from "../dist/engine/cuda/operation-runtime.js";
+import { openCheckpoint } from "../dist/files/checkpoint/open.js";
+import { trainProgram } from "../dist/graph/programs/programs.js";
+import { median } from "./gpu-model.mjs";
+
+const golden = fileURLToPath(new URL("../test/golden/", import.meta.url));
+const { values: flags } = parseArgs({
+  options: {
+    python: { type: "string", default: "python3" },
+    models: { type: "string", default: `${join(golden, "dense")},${join(golden, "moe")}` },
+    trained: { type: "string", default: join(golden, "train") },
+    out: { type: "string" },
+  },
+});
+
+const foldersOf = (list, file) =>
+  list
+    .split(",")
+    .flatMap((root) => readdirSync(root).map((name) => join(root, name)))
+    .filter((folder) => existsSync(join(folder, file)));
+
+/** 32-bit tensors of a small safetensors file by name. */
+function tensors(path) {
+  const file = readFileSync(path);
+  const length = Number(file.readBigUInt64LE(0));
+  const header = JSON.parse(file.subarray(8, 8 + length).toString());
+  return new Map(
+    Object.entries(header)
+      .filter(([name]) => name !== "__metadata__")
+      .map(
+        ([
+          name,
+          {
+            dtype,
+            shape,
+            data_offsets: [begin, end],
+          },
+        ]) => {
+          const bytes = Uint8Array.from(file.subarray(8 + length + begin, 8 + length + end)).buffer;
+          return [name, { shape, data: dtype === "F32" ? new Float32Array(bytes) : new Int32Array(bytes) }];
+        },
+      ),
+  );
+}
+
+/** Sequences and their next tokens; the last position of each has none, as in transformers' loss. */
+function shifted(data, sequence) {
+  const ids = Int32Array.from(data);
+  return { ids, targets: ids.map((_, i) => (i % sequence === sequence - 1 ? -1 : ids[i + 1])) };
+}
+
+async function opened(folder, shape) {
+  const checkpoint = await openCheckpoint(folder);
+  const program = trainProgram(checkpoint.spec, { ...shape, auxCoef: checkpoint.spec.auxLossCoef, zCoef: 0 });
+  const weights = new Map();
+  for (const { key } of program.params) weights.set(key, await checkpoint.readFloat32(key));
+  await checkpoint.close();
+  return { spec: checkpoint.spec, program, weights };
+}
+
+/** Relative distance of our first gradients in bfloat16 from those in float32. */
+async function gradientDistance(folder) {
+  const { data, shape } = tensors(join(folder, "expected.safetensors")).get("input_ids");
+  const [batch, sequence] = shape;
+  const { program, weights } = await opened(folder, { batch, sequence });
+  const { ids, targets } = shifted(data, sequence);
+  const feeds = [ids, targets, ...program.params.map(({ key }) => weights.get(key))];
+  const results = [];
+  for (const precision of ["float32", "bf16"]) {
+    const runtime = new CudaOperationRuntime(await device(0), { precision });
+    results.push(await runtime.run("train", program.graph, feeds));
+    await runtime.close();
+  }
+  let [difference, norm] = [0, 0];
+  for (const i of program.trained.keys()) {
+    const [a, b] = results.map((each) => each[program.gradients + i]);
+    for (let j = 0; j < a.length; j++) {
+      difference += (a[j] - b[j]) ** 2;
+      norm += a[j] ** 2;
+    }
+  }
+  return Math.sqrt(difference / norm);
+}
+
+/** Root mean square of what our losses in bfloat16 differ from a golden trajectory. */
+async function trajectoryDistance(folder) {
+  const { optimizer, steps } = JSON.parse(readFileSync(join(folder, "trajectory.json"), "utf8"));
+  const { data, shape } = tensors(join(folder, "batches.safetensors")).get("input_ids");
+  const [, batch, sequence] = shape;
+  const { spec, program, weights } = await opened(folder, { batch, sequence });
+  const runtime = await cudaBackend(0, { precision: "bf16" }).openTrain(program, { threads: 1, accumulate: false });
+  for (const [key, values] of weights) await runtime.write("weight", key, values);
+  let sum = 0;
+  for (const [step, expected] of steps.entries()) {
+    const size = batch * sequence;
+    const found = await runtime.step([shifted(data.subarray(step * size, (step + 1) * size), sequence)], {
+      learningRate: optimizer.lr,
+      beta1: optimizer.betas[0],
+      beta2: optimizer.betas[1],
+      eps: optimizer.eps,
+      weightDecay: optimizer.weight_decay,
+      decayOn: "all",
+      clipNorm: optimizer.clip_grad_norm,
+      update: step + 1,
+    });
+    sum += (found.loss + spec.auxLossCoef * (found.balanceLoss ?? 0) - expected.loss) ** 2;
+  }
+  await runtime.close();
+  return Math.sqrt(sum / steps.length);
+}
+
+/** What PyTorch says of the folders: a distance for each, or why there is none. */
+function byTorch(kind, folders) {
+  const script = fileURLToPath(new URL("gpu_distance.py", import.meta.url));
+  const { stdout, stderr, status } = spawnSync(flags.python, [script, kind, ...folders], {
+    encoding: "utf8",
+    maxBuffer: 1 << 26,
+  });
+  if (status !== 0) throw new Error(stderr);
+  return stdout
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+}
+
+async function compared(kind, folders, measure) {
+  const theirs = byTorch(kind, folders);
+  const rows = [];
+  for (const [i, folder] of folders.entries()) {
+    const { distance: torch, error } = theirs[i];
+    const ours = await measure(folder).catch((cause) => ({ error: cause.line ?? String(cause) }));
+    const failed = error ?? ours.error;
+    rows.push(
+      failed === undefined
+        ? { model: basename(folder), ours, torch, ratio: ours / torch }
+        : { model: basename(folder), failed },
+    );
+  }
+  const ratios = rows.flatMap(({ ratio }) => (Number.isFinite(ratio) ? [ratio] : []));
+  return { median: median(ratios), models: ratios.length, rows };
+}
+
+const result = {
+  date: new Date().toISOString().slice(0, 10),
+  gradients: await compared("gradients", foldersOf(flags.models, "expected.safetensors"), gradientDistance),
+  trajectories: await compared("trajectory", foldersOf(flags.trained, "trajectory.json"), trajectoryDistance),
+};
+console.log(JSON.stringify(result));
+if (flags.out !== undefined) writeFileSync(flags.out, `${JSON.stringify(result, null, 1)}\n`);
