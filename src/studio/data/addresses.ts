@@ -6,8 +6,15 @@ export const viewMetrics: readonly Metric[] = ["eval/loss", "train/loss", "train
 
 /** A path with its settings. */
 export function answerAddress(path: string, settings: readonly (readonly [string, string])[] = []): string {
-  const query = new URLSearchParams(settings.map(([key, value]) => [key, value])).toString();
+  const query = queryOf(settings).toString();
   return query === "" ? path : `${path}?${query}`;
+}
+
+/** Settings as a query; a key may stand several times. */
+export function queryOf(settings: readonly (readonly [string, string])[]): URLSearchParams {
+  const query = new URLSearchParams();
+  for (const [key, value] of settings) query.append(key, value);
+  return query;
 }
 
 /** Curves over tokens, under which a file keeps them whatever their columns. */

@@ -1,5 +1,5 @@
 /** Curves: axes, zoom and cursor are uPlot's; lines are drawn each on its own x, so that none has to be resampled. */
-import type { JSX } from "preact";
+import type { JSX, TargetedKeyboardEvent } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { compact } from "../../base/format.js";
@@ -185,6 +185,8 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
 /** Ticks are round: their zeros say nothing. */
 const short = (value: number, words: (value: number) => string): string => words(value).replace(/(\.\d*?)0+(?=\D|$)/, "$1").replace(/\.(?=\D|$)/, "");
 
+const directions: Readonly<Record<string, number>> = { ArrowLeft: -1, ArrowRight: 1 };
+
 /** Most lines whose values are listed while the pointer moves. */
 const mostListed = 12;
 
@@ -230,10 +232,10 @@ export function Chart(props: ChartProps): JSX.Element {
   }, [lines, range?.[0], range?.[1]]);
   const name = `${title} over ${xLabel}`;
   const shown = lines.slice(0, mostListed);
-  const onKey = (event: JSX.TargetedKeyboardEvent<HTMLDivElement>): void => {
+  const onKey = (event: TargetedKeyboardEvent<HTMLDivElement>): void => {
     if (extent === null || plot.current === null) return;
     const [from, to] = extent.x;
-    const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const direction = directions[event.key];
     if (direction !== undefined) {
       event.preventDefault();
       const at = Math.min(to, Math.max(from, (cursor ?? to) + (direction * (to - from)) / 50));

@@ -1,5 +1,5 @@
 /** Heat maps on a canvas: a cell for each value, in classes of colour that follow the page's mode. */
-import type { JSX } from "preact";
+import type { JSX, TargetedKeyboardEvent, TargetedPointerEvent } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { csvOf } from "../data/rows.js";
 import { download, downloadCanvas, variable } from "./download.js";
@@ -50,6 +50,14 @@ interface Layout {
 
 const endRoom = 48;
 
+/** Keys that move from cell to cell, as rows and columns. */
+const moves: Readonly<Record<string, readonly [number, number]>> = {
+  ArrowLeft: [0, -1],
+  ArrowRight: [0, 1],
+  ArrowUp: [-1, 0],
+  ArrowDown: [1, 0],
+};
+
 function layoutOf({ values, group, square = false, rowEnd, rowName }: HeatProps, width: number): Layout {
   const columns = Math.max(1, ...values.map((row) => row.length));
   const left = 10 + 7 * Math.max(...values.map((_, row) => rowName(row).length), 2);
@@ -90,7 +98,7 @@ export function HeatMap(props: HeatProps): JSX.Element {
   useEffect(() => {
     if (canvas.current !== null && width > 0) paint(canvas.current, props, layout, cell);
   }, [values, width, mode, cell]);
-  const at = (event: JSX.TargetedPointerEvent<HTMLCanvasElement>): void => {
+  const at = (event: TargetedPointerEvent<HTMLCanvasElement>): void => {
     const column = values[0]?.findIndex((_, i) => {
       const x = xOf(layout, i, group);
       return event.offsetX >= x && event.offsetX < x + layout.cell;
@@ -98,13 +106,13 @@ export function HeatMap(props: HeatProps): JSX.Element {
     const row = Math.floor((event.offsetY - 18) / layout.height);
     setCell(column === undefined || column < 0 || row < 0 || row >= values.length ? null : { row, column });
   };
-  const onKey = (event: JSX.TargetedKeyboardEvent<HTMLCanvasElement>): void => {
-    const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+  const onKey = (event: TargetedKeyboardEvent<HTMLCanvasElement>): void => {
+    const move = moves[event.key];
     if (move === undefined) return;
     event.preventDefault();
     const from = cell ?? { row: 0, column: -1 };
-    const row = Math.min(values.length - 1, Math.max(0, from.row + move[0]!));
-    setCell({ row, column: Math.min((values[row]?.length ?? 1) - 1, Math.max(0, from.column + move[1]!)) });
+    const row = Math.min(values.length - 1, Math.max(0, from.row + move[0]));
+    setCell({ row, column: Math.min((values[row]?.length ?? 1) - 1, Math.max(0, from.column + move[1])) });
   };
   const value = cell === null ? undefined : values[cell.row]?.[cell.column];
   const reading =

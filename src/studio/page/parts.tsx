@@ -1,5 +1,5 @@
 /** Small parts that all views are made of. */
-import type { ComponentChildren, JSX } from "preact";
+import type { ComponentChildren, JSX, TargetedMouseEvent } from "preact";
 import { useState } from "preact/hooks";
 import { shellWord } from "../../base/shell.js";
 import { placeHash, type ViewName } from "../data/place.js";
@@ -39,7 +39,7 @@ export function State({ state }: { readonly state: RunState }): JSX.Element {
 export function Command({ words, label = "Copy" }: { readonly words: readonly string[]; readonly label?: string }): JSX.Element {
   const [done, setDone] = useState("");
   const text = words.map(shellWord).join(" ");
-  const copy = async (event: JSX.TargetedMouseEvent<HTMLButtonElement>): Promise<void> => {
+  const copy = async (event: TargetedMouseEvent<HTMLButtonElement>): Promise<void> => {
     const code = event.currentTarget.parentElement?.querySelector("code");
     try {
       await navigator.clipboard.writeText(text);

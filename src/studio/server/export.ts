@@ -1,6 +1,6 @@
 /** The studio as one HTML file: the same page, with the answers to what its views ask for in it. */
 import type { CompareAnswer, Metric, RunDetail, RunRow } from "../data/types.js";
-import { answerAddress, curveAddress, viewMetrics } from "../data/addresses.js";
+import { answerAddress, curveAddress, queryOf, viewMetrics } from "../data/addresses.js";
 import { toolVersion } from "../../surgery/convert/version.js";
 import { filePage, type PageAssets } from "./page.js";
 import type { Studio } from "./studio.js";
@@ -15,7 +15,7 @@ export async function exportPage(studio: Studio, assets: PageAssets, day: string
   const answers: Record<string, unknown> = {};
   const ask = async <T>(path: string, settings: readonly (readonly [string, string])[] = []): Promise<T> => {
     const address = answerAddress(path, settings);
-    const answer = await studio.answer(path, new URLSearchParams(settings.map(([key, value]) => [key, value])));
+    const answer = await studio.answer(path, queryOf(settings));
     answers[address] = answer;
     return answer as T;
   };
@@ -40,7 +40,12 @@ export async function exportPage(studio: Studio, assets: PageAssets, day: string
   return filePage(studio.options.dir, assets, { answers, version: toolVersion, made: day });
 
   async function curves(names: readonly string[], metric: Metric): Promise<void> {
-    const query = new URLSearchParams([...names.map((name) => ["run", name]), ["metric", metric], ["axis", "tokens"], ["columns", String(columns)]]);
+    const query = queryOf([
+      ...names.map((name) => ["run", name] as const),
+      ["metric", metric],
+      ["axis", "tokens"],
+      ["columns", String(columns)],
+    ]);
     answers[curveAddress(names, metric)] = await studio.answer("/api/curves", query);
   }
 }
