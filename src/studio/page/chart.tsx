@@ -1,6 +1,6 @@
 /** Curves: axes, zoom and cursor are uPlot's; lines are drawn each on its own x, so that none has to be resampled. */
 import type { JSX, TargetedKeyboardEvent } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { compact } from "../../base/format.js";
 import { svgChart } from "../../report/plan/view-svg.js";
@@ -32,6 +32,9 @@ interface ChartProps {
   readonly range?: readonly [number, number] | null;
   readonly onRange?: (range: readonly [number, number] | null) => void;
 }
+
+/** Pixels. */
+const usualHeight = 250;
 
 interface Extent {
   readonly x: readonly [number, number];
@@ -150,7 +153,7 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
   const { format, xFormat = (value: number) => compact(value), logY = false } = props;
   return {
     width,
-    height: props.height ?? 250,
+    height: props.height ?? usualHeight,
     legend: { show: false },
     padding: [8, 14, 0, 0],
     scales: {
@@ -192,7 +195,7 @@ const mostListed = 12;
 
 /** A chart with its legend, its values as a table, and its files. */
 export function Chart(props: ChartProps): JSX.Element {
-  const { title, lines, format, range = null, onRange, logY = false, xLabel } = props;
+  const { title, lines, format, range = null, onRange, logY = false, xLabel, height = usualHeight } = props;
   const host = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const [cursor, setCursor] = useState<number | null>(null);
@@ -216,9 +219,10 @@ export function Chart(props: ChartProps): JSX.Element {
   const isEmpty = extent === null;
   const now = useRef<Drawn | null>(null);
   now.current = extent === null ? null : { props, extent };
-  useEffect(() => {
+  const hasRoom = size.width > 0;
+  useLayoutEffect(() => {
     const element = host.current;
-    if (element === null || size.width === 0 || now.current === null) return;
+    if (element === null || !hasRoom || now.current === null) return;
     const drawn = now as { readonly current: Drawn };
     const made = new uPlot(options(drawn, size.width, setCursor), [[...drawn.current.extent.x], [null, null]], element);
     plot.current = made;
@@ -226,8 +230,11 @@ export function Chart(props: ChartProps): JSX.Element {
       made.destroy();
       plot.current = null;
     };
-  }, [size, logY, title, isEmpty]);
-  useEffect(() => {
+  }, [hasRoom, size.mode, logY, title, isEmpty]);
+  useLayoutEffect(() => {
+    plot.current?.setSize({ width: size.width, height });
+  }, [size.width, height]);
+  useLayoutEffect(() => {
     if (now.current !== null) plot.current?.setData([[...now.current.extent.x], [null, null]]);
   }, [lines, range?.[0], range?.[1]]);
   const name = `${title} over ${xLabel}`;
@@ -275,6 +282,7 @@ export function Chart(props: ChartProps): JSX.Element {
       <div
         ref={host}
         class="plot"
+        style={{ minHeight: extent === null ? "0" : `${height}px` }}
         role="img"
         tabIndex={0}
         aria-label={`${name}. At the end: ${summary}${lines.length > mostListed ? ` and ${lines.length - mostListed} more` : ""}. Arrow keys read it, plus and minus zoom.`}

@@ -53,7 +53,8 @@ describe("what goes wrong in a run", () => {
     const health = healthOf({ stallSeconds: 5 });
     expect(health.step({ ...stepRecord(3), skipped: "gradient" }, 1000)).toMatchObject([{ kind: "skipped", step: 3 }]);
     expect(health.resume(2, 2000)).toMatchObject([{ kind: "restart", step: 2 }]);
-    health.step(stepRecord(3), 3000);
+    // The same step with the same loss, as a run that goes on makes it again, is no new step.
+    health.step({ ...stepRecord(3), loss: 3.5 }, 3000);
     expect(health.tick(7000)).toEqual([]);
     expect(health.tick(9000)).toMatchObject([{ level: "error", kind: "stall" }]);
     expect(health.tick(60_000)).toEqual([]);
