@@ -25,6 +25,8 @@ interface HeatProps {
   readonly values: readonly (readonly (number | null)[])[];
   readonly rowName: (row: number) => string;
   readonly columnName: (column: number) => string;
+  /** What stands above a column; its number if left out. */
+  readonly columnTick?: (column: number) => string;
   readonly scale: HeatScale;
   readonly format: (value: number) => string;
   /** A gap stands after every so many columns. */
@@ -168,7 +170,7 @@ function paint(canvas: HTMLCanvasElement, props: HeatProps, layout: Layout, chos
   context.textBaseline = "middle";
   const { values, group, scale, rowEnd } = props;
   columnTicks(values[0]?.length ?? 0, layout).forEach((column) =>
-    context.fillText(String(column), xOf(layout, column, group), 8),
+    context.fillText(props.columnTick?.(column) ?? String(column), xOf(layout, column, group), 8),
   );
   values.forEach((row, y) => {
     const top = 18 + y * layout.height;
@@ -207,7 +209,7 @@ function deadCell(context: CanvasRenderingContext2D, [x, y, width, height]: read
 
 /** Columns whose numbers have room. */
 function columnTicks(columns: number, { cell }: Layout): number[] {
-  const every = [1, 2, 4, 8, 16, 32, 64, 128].find((count) => count * cell >= 20) ?? 256;
+  const every = [1, 2, 4, 8, 16, 32, 64, 128].find((count) => count * cell >= 26) ?? 256;
   return Array.from({ length: Math.ceil(columns / every) }, (_, i) => i * every);
 }
 

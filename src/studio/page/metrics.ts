@@ -17,7 +17,7 @@ export const metricWords: Readonly<Record<Metric, MetricWords>> = {
   "train/tokens_per_second": { title: "Speed", format: (value) => rate(value) },
   "train/learning_rate": { title: "Learning rate", format: (value) => significant(value, 3) },
   "train/grad_norm": { title: "Gradient norm before clipping", format: (value) => significant(value, 3), logY: true },
-  "train/balance_loss": { title: "Load-balancing loss (1 is balanced)", format: three },
+  "train/balance_loss": { title: "Load-balancing loss", format: three },
   "train/z_loss": { title: "Router z-loss", format: (value) => significant(value, 3) },
   "train/router_entropy": { title: "Router entropy in training, mean of layers (nats)", format: three },
   "train/max_violation": { title: "Largest load over the mean less 1 in training, worst layer", format: three },

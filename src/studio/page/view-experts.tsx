@@ -152,6 +152,7 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
         values={overTime}
         rowName={(row) => `expert ${row}`}
         columnName={(column) => `step ${steps[column]}`}
+        columnTick={(column) => String(steps[column])}
         scale={loadScale}
         format={(value) => significant(value, 3)}
       />

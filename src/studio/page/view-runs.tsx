@@ -1,7 +1,7 @@
 /** The list of runs: as many rows as the screen has, whatever their number. */
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import { bytes, compact, duration, fixed, rate } from "../../base/format.js";
+import { bytes, compact, duration, fixed } from "../../base/format.js";
 import { listOf, listSetting } from "../data/place.js";
 import { csvOf, filterExpression, rowWindow, shownRows, sortKeys, type SortKey } from "../data/rows.js";
 import type { RunRow } from "../data/types.js";
@@ -28,18 +28,18 @@ const columns: readonly Column[] = [
     width: "name",
     cell: (row) => (
       <Go view="run" name={row.name}>
-        {row.name}
+        <bdi>{row.name}</bdi>
       </Go>
     ),
   },
   { key: "state", label: "State", width: "always", cell: (row) => <Progress row={row} /> },
   { key: "kind", label: "Kind", width: "wide", cell: (row) => row.kind },
-  { key: "params", label: "Parameters", width: "wide", cell: (row) => compact(row.params) },
+  { key: "params", label: "Size", width: "wide", cell: (row) => compact(row.params) },
   { key: "tokens", label: "Tokens", width: "wide", cell: (row) => compact(row.tokens) },
   { key: "loss", label: "Loss", width: "always", cell: (row) => loss(row.loss) },
   { key: "bestLoss", label: "Best", width: "wide", cell: (row) => loss(row.bestLoss) },
   { key: "trainLoss", label: "Training", width: "wide", cell: (row) => loss(row.trainLoss) },
-  { key: "tokensPerSecond", label: "Speed", width: "wide", cell: (row) => (row.tokensPerSecond === null ? "–" : rate(row.tokensPerSecond)) },
+  { key: "tokensPerSecond", label: "Speed", width: "wide", cell: (row) => (row.tokensPerSecond === null ? "–" : `${compact(row.tokensPerSecond)}/s`) },
   { key: "secondsLeft", label: "Left", width: "wide", cell: (row) => (row.secondsLeft === null ? "–" : duration(row.secondsLeft)) },
   { key: "dead", label: "Dead", width: "wide", cell: (row) => (row.dead === null ? "–" : String(row.dead)) },
   { key: "bytes", label: "Models", width: "wide", cell: (row) => bytes(row.bytes) },
@@ -51,7 +51,7 @@ function Progress({ row }: { readonly row: RunRow }): JSX.Element {
     <span class="progress" title={row.problem ?? `step ${row.step} of ${row.steps}`}>
       <State state={row.state} />
       {(row.state === "running" || row.state === "stopped") && <span class="muted"> {Math.floor(100 * part)} %</span>}
-      {row.alerts > 0 && <span class="warn"> {row.alerts} alerts</span>}
+      {row.alerts > 0 && <span class="warn"> {row.alerts === 1 ? "1 alert" : `${row.alerts} alerts`}</span>}
     </span>
   );
 }
