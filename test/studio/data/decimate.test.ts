@@ -29,7 +29,7 @@ describe("decimation", () => {
           expect([Math.min(...kept), Math.max(...kept)]).toEqual([Math.min(...all), Math.max(...all)]);
         }
       }),
-      { numRuns: 200 },
+      { numRuns: 80 },
     );
   });
 

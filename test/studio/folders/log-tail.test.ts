@@ -40,7 +40,7 @@ describe("a log that is being written", () => {
         expect(JSON.stringify(found)).toBe(JSON.stringify(wanted));
         expect(tail.badLines).toBe(0);
       }),
-      { numRuns: 60 },
+      { numRuns: 30 },
     );
   });
 

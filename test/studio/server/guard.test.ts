@@ -1,4 +1,3 @@
-import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { judge, newToken, type RequestHead, type Verdict } from "../../../src/studio/server/guard.js";
 
@@ -49,40 +48,41 @@ describe("who may ask", () => {
   });
 
   it("passes only plain paths of the loopback with the cookie: 10,000 hostile requests", () => {
-    const text = fc.oneof(
-      fc.string({ maxLength: 40, unit: "binary" }),
-      fc.constantFrom("/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/..\\..\\x", "/api/run?name=../../x", "/\u0000", "http://evil/", "*", "/./../x", "/a/..", "/api/runs#x"),
-    );
-    const host = fc.oneof(fc.constantFrom("127.0.0.1:7007", "localhost", "evil.example", "127.0.0.1.nip.io"), fc.string({ maxLength: 30 }));
-    const head = fc.record({
-      method: fc.constantFrom("GET", "POST", "HEAD", "PUT", "get", ""),
-      url: text,
-      headers: fc.record(
-        {
-          host: fc.oneof(host, fc.array(host, { maxLength: 2 })),
-          cookie: fc.oneof(fc.constant(known), fc.string({ maxLength: 60 }), fc.array(fc.string(), { maxLength: 2 })),
-          origin: fc.oneof(host.map((name) => `http://${name}`), fc.constant("null")),
-          "sec-fetch-site": fc.constantFrom("same-origin", "cross-site", "none"),
-          "content-type": fc.constantFrom("application/json", "text/plain", "application/x-www-form-urlencoded"),
-        },
-        { requiredKeys: [] },
-      ),
-    });
+    const draw = numbers();
+    const one = <T>(list: readonly T[]): T => list[Math.floor(draw() * list.length)]!;
+    const noise = (): string => Array.from({ length: Math.floor(draw() * 30) }, () => String.fromCharCode(Math.floor(draw() * 300))).join("");
+    const maybe = <T>(chance: number, make: () => T): T | undefined => (draw() < chance ? make() : undefined);
+    const hosts = ["127.0.0.1:7007", "localhost", "evil.example", "127.0.0.1.nip.io"];
+    const urls = ["/", "/api/runs", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/..\\..\\x", "/api/run?name=../../x", "/\u0000", "http://evil/", "*", "/./../x", "/a/..", "/api/runs#x"];
     let passed = 0;
-    fc.assert(
-      fc.property(head, (request) => {
-        const verdict = judge(request, options);
-        if (verdict.kind !== "pass") return;
-        passed++;
-        expect(verdict.path).toMatch(/^\/[\w./-]*$/);
-        expect(verdict.path).not.toContain("..");
-        expect(request.headers.host).toMatch(/^(localhost|127\.0\.0\.1(:7007)?)(:\d+)?$/i);
-        expect(request.headers.cookie).toBe(known);
-        if (request.headers.origin !== undefined) expect(request.headers.origin).toBe(`http://${String(request.headers.host)}`);
-      }),
-      { numRuns: 10_000 },
-    );
-    // The property says something only if some requests pass.
-    expect(passed).toBeGreaterThan(0);
+    for (let i = 0; i < 10_000; i++) {
+      const request: RequestHead = {
+        method: one(["GET", "GET", "POST", "HEAD", "PUT", "get", ""]),
+        url: draw() < 0.3 ? `/${noise()}` : one(urls),
+        headers: {
+          host: draw() < 0.1 ? noise() : draw() < 0.1 ? [one(hosts), one(hosts)] : one(hosts),
+          cookie: draw() < 0.7 ? known : draw() < 0.5 ? noise() : [known, known],
+          origin: maybe(0.3, () => (draw() < 0.2 ? "null" : `http://${draw() < 0.2 ? noise() : one(hosts)}`)),
+          "sec-fetch-site": maybe(0.3, () => one(["same-origin", "cross-site", "none"])),
+          "content-type": maybe(0.5, () => one(["application/json", "text/plain", "application/x-www-form-urlencoded"])),
+        },
+      };
+      const verdict = judge(request, options);
+      if (verdict.kind !== "pass") continue;
+      passed++;
+      const { host, cookie, origin } = request.headers;
+      const isPlain = /^\/[\w./-]*$/.test(verdict.path) && !verdict.path.includes("..");
+      const isOwn = /^(localhost|127\.0\.0\.1:7007)$/i.test(String(host)) && cookie === known;
+      const isSame = origin === undefined || origin === `http://${String(host)}`;
+      expect([isPlain, isOwn, isSame], JSON.stringify(request)).toEqual([true, true, true]);
+    }
+    // The rule says something only if some requests pass.
+    expect(passed).toBeGreaterThan(100);
   });
 });
+
+/** Numbers from 0 to 1, the same in every run of the tests. */
+function numbers(): () => number {
+  let state = 7;
+  return () => (state = (state * 48_271) % 2_147_483_647) / 2_147_483_647;
+}
