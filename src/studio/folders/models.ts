@@ -62,14 +62,19 @@ export async function startMeasured(index: StudioIndex, study: string, recipe: u
   return null;
 }
 
-/** Whether a record's recipe is that of a run, which leaves to the plan what the target is. */
+/** What a conversion measures or decides, so that a record has more of it than a run's recipe. */
+const filledIn: ReadonlySet<string> = new Set(["target", "calibration", "split", "routerInit"]);
+const kindOf = (value: unknown): unknown => (value as { readonly kind?: unknown } | null)?.kind;
+
+/** Whether a record's recipe is that of a run. */
 function isRecipe(made: UpcycleRecord["recipe"], asked: unknown): boolean {
   if (typeof asked !== "object" || asked === null) return false;
   const settings = asked as Readonly<Record<string, unknown>>;
-  return Object.entries(made).every(
-    ([key, value]) =>
-      key === "target" || settings[key] === undefined || JSON.stringify(settings[key]) === JSON.stringify(value),
-  );
+  return Object.entries(made).every(([key, value]) => {
+    const wanted = settings[key];
+    if (filledIn.has(key)) return kindOf(wanted) === kindOf(value);
+    return wanted === undefined || JSON.stringify(wanted) === JSON.stringify(value);
+  });
 }
 
 /** One model with its plan. Returns null for a folder without a record. */
