@@ -103,7 +103,8 @@ async function serve(studio: Studio, flags: StudioFlags): Promise<void> {
   if (json) terminal.json({ url, port, dir: studio.options.dir, actions: studio.options.actions });
   else {
     terminal.out(url);
-    terminal.note(`showing ${studio.options.dir}; ${studio.options.actions ? "the page may start and stop commands" : "it only reads"}; Ctrl-C ends it`);
+    const may = studio.options.actions ? "the page may start and stop commands" : "it only reads";
+    terminal.note(`showing ${studio.options.dir}; ${may}; Ctrl-C ends it`);
   }
   if (flags.open && !json && hasBrowser()) openBrowser(url);
   await new Promise<void>((done) => {

@@ -108,7 +108,9 @@ export function leadWords(arms: readonly ArmRow[], pairs: readonly PairRow[], to
     return `Nothing can be compared yet: no number of tokens is reached by all runs.${left}`;
   const place = `after ${compact(tokens)} tokens`;
   if (second === undefined || pairs.length === 0)
-    return `${leader.name} has a held-out loss of ${nats(leader.mean!)} ${place}; there is no other arm to compare.${left}`;
+    return (
+      `${leader.name} has a held-out loss of ${nats(leader.mean!)} ${place}; there is no other arm to compare.` + left
+    );
   const gap = second.mean! - leader.mean!;
   const lead = `${leader.name} leads ${second.name} by ${nats(gap)} ${place}`;
   return `${lead}: ${meaning(pairs[0]!, (measured.length * (measured.length - 1)) / 2)}${left}`;

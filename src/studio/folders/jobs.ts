@@ -1,4 +1,4 @@
-/** Trainings that `upcycle launch` has started: what was started, and what their logs say, as `upcycle watch` reads them. */
+/** Trainings that `upcycle launch` has started, and what their logs say, as `upcycle watch` reads them. */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { RunMonitor, type Alert } from "../../cluster/logs/monitor.js";

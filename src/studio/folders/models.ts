@@ -95,7 +95,7 @@ export async function modelDetail(index: StudioIndex, name: string): Promise<Mod
   };
   const parent = await parentSpec(index, name, record);
   if (parent === null) {
-    const noPlan = `the parent ${record.parent.name} is not below the folder that is shown, so its tensors are not known`;
+    const noPlan = `the parent ${record.parent.name} is not below the folder that is shown`;
     return { ...base, title: record.name, tensors: [], noPlan };
   }
   try {

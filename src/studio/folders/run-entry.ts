@@ -70,7 +70,7 @@ class LogSummary implements RecordSink {
     this.ended = record;
   }
 
-  /** Of a long log that is read for the first time the last steps are judged, and those that went wrong by themselves. */
+  /** Of a long log that is read for the first time the last steps are judged, and those that are notable. */
   #wait(record: Judged): void {
     this.waiting.push(record);
     if (this.waiting.length <= mostWaiting) return;

@@ -327,7 +327,8 @@ function saveSvg({ title, xLabel, lines, format, logY = false }: ChartProps, ext
     y: { low: extent.y[0], high: extent.y[1], log: logY, label: title, format },
     lines: lines.map(({ label, colour, x, y, dash }) => ({ label, colour, x, y, dash: dash !== undefined })),
   });
-  const style = `<style>text{font:11px sans-serif;fill:${variable("--ink")}}.grid{stroke:${variable("--grid")}}path,polyline{fill:none}</style>`;
+  const [ink, grid] = [variable("--ink"), variable("--grid")];
+  const style = `<style>text{font:11px sans-serif;fill:${ink}}.grid{stroke:${grid}}path{fill:none}</style>`;
   const whole = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ').replace(">", `>${style}`);
   download(`${name}.svg`, withColours(whole), "image/svg+xml");
 }

@@ -1,6 +1,7 @@
 /** Heat maps on a canvas: a cell for each value, in classes of colour that follow the page's mode. */
 import type { JSX, TargetedKeyboardEvent, TargetedPointerEvent } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { escapeHtml } from "../../report/page/escape.js";
 import { csvOf } from "../data/rows.js";
 import { download, downloadCanvas, variable } from "./download.js";
 
@@ -117,10 +118,11 @@ export function HeatMap(props: HeatProps): JSX.Element {
     setCell({ row, column: Math.min((values[row]?.length ?? 1) - 1, Math.max(0, from.column + move[1])) });
   };
   const value = cell === null ? undefined : values[cell.row]?.[cell.column];
+  const amount = value === null || value === undefined ? "none" : `${format(value)} ${scale.unit}`;
   const reading =
     cell === null
       ? "Point at a cell, or use the arrow keys, to read it."
-      : `${rowName(cell.row)}, ${columnName(cell.column)}: ${value === null || value === undefined ? "none" : `${format(value)} ${scale.unit}`}`;
+      : `${rowName(cell.row)}, ${columnName(cell.column)}: ${amount}`;
   return (
     <figure class="heat">
       <figcaption>
@@ -220,8 +222,6 @@ function csvOfCells({ values, rowName, columnName }: HeatProps): string {
   );
 }
 
-const escaped = (text: string): string => text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c] ?? c);
-
 function svgOf(props: HeatProps, layout: Layout): string {
   const { values, scale, group, rowName, title } = props;
   const cells = values.flatMap((row, y) =>
@@ -230,12 +230,14 @@ function svgOf(props: HeatProps, layout: Layout): string {
       const own = classOf(value, scale);
       const paint = own === 0 ? `fill="none" stroke="${variable("--ink")}"` : `fill="${variable(`--l${own}`)}"`;
       const place = `x="${xOf(layout, column, group).toFixed(1)}" y="${(19 + y * layout.height).toFixed(1)}"`;
-      return `<rect ${place} width="${Math.max(0.5, layout.cell - 1).toFixed(1)}" height="${(layout.height - 2).toFixed(1)}" ${paint}/>`;
+      const [width, height] = [Math.max(0.5, layout.cell - 1), layout.height - 2];
+      return `<rect ${place} width="${width.toFixed(1)}" height="${height.toFixed(1)}" ${paint}/>`;
     }),
   );
-  const names = values.map((_, y) => `<text x="2" y="${18 + (y + 0.7) * layout.height}">${escaped(rowName(y))}</text>`);
+  const names = values.map((_, y) => `<text x="2" y="${18 + (y + 0.7) * layout.height}">${escapeHtml(rowName(y))}</text>`);
   return (
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${layout.width} ${layout.tall}" role="img" aria-label="${escaped(title)}">` +
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${layout.width} ${layout.tall}" role="img" ` +
+    `aria-label="${escapeHtml(title)}">` +
     `<style>text{font:11px sans-serif;fill:${variable("--ink")}}</style>${names.join("")}${cells.join("")}</svg>`
   );
 }

@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ask } from "./source.js";
 
-/** An answer, or why there is none; both null while it is waited for. The old answer stays until the new one is there. */
+/** An answer, or why there is none; both null while it is waited for. The old answer stays until a new one comes. */
 export interface Answered<T> {
   readonly data: T | null;
   readonly error: string | null;

@@ -177,7 +177,8 @@ export function beliefOf({ recipe, parent, preservation, expected }: ModelRow): 
   const divergence = klDivergence === null ? "" : `, KL divergence ${significant(klDivergence)} nats`;
   return (
     `${words} ${made}, and it was measured: on ${compact(tokens)} tokens both were run, and their losses are ` +
-    `${fixed(parentLoss, 4)} and ${fixed(childLoss, 4)} nats; no logit differs by more than ${significant(relative)} of the largest${divergence}.`
+    `${fixed(parentLoss, 4)} and ${fixed(childLoss, 4)} nats; no logit differs by more than ` +
+    `${significant(relative)} of the largest${divergence}.`
   );
 }
 

@@ -109,8 +109,8 @@ export const safeHeaders: Readonly<Record<string, string>> = {
 export const reportHeaders: Readonly<Record<string, string>> = {
   ...safeHeaders,
   "content-security-policy":
-    "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; " +
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+    "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; " +
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
 };
 
 /** The cookie that carries the token: no script reads it, no other site sends it. */
