@@ -114,7 +114,8 @@ async function times(work) {
 }
 
 const many = join(root, "many");
-for (let i = 0; i < manyRuns; i++) writeRun(join("many", `study-${i % 20}`, "arms", `arm-${i % 10}`, `seed-${i}`), 200, i, 50);
+for (let i = 0; i < manyRuns; i++)
+  writeRun(join("many", `study-${i % 20}`, "arms", `arm-${i % 10}`, `seed-${i}`), 200, i, 50);
 const long = join(root, "long");
 const longRecords = [];
 for (let i = 0; i < longRuns; i++) {
@@ -142,9 +143,12 @@ async function serve(dir) {
   return { studio, server, first, cookie: welcome.headers["set-cookie"][0].split(";")[0] };
 }
 
-const browserPath = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(
-  (path) => path !== undefined && existsSync(path),
-);
+const browserPath = [
+  process.env.CHROMIUM,
+  "/usr/bin/chromium",
+  "/usr/bin/chromium-browser",
+  "/usr/bin/google-chrome",
+].find((path) => path !== undefined && existsSync(path));
 const browser =
   browserPath === undefined
     ? null
@@ -180,7 +184,11 @@ const until = (page, hash, condition) =>
       paints.push(await page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"));
       await page.goto("about:blank");
       await page.goto(`http://127.0.0.1:${server.port}/#/runs`, { waitUntil: "domcontentloaded" });
-      shown.push(await page.evaluate(`new Promise((done) => { const look = () => document.querySelectorAll(".list-body .list-row").length > 10 ? done(performance.now()) : requestAnimationFrame(look); look(); })`));
+      shown.push(
+        await page.evaluate(
+          `new Promise((done) => { const look = () => document.querySelectorAll(".list-body .list-row").length > 10 ? done(performance.now()) : requestAnimationFrame(look); look(); })`,
+        ),
+      );
       await page.close();
     }
     note("first paint of the start page", paints);
@@ -213,7 +221,9 @@ const until = (page, hash, condition) =>
     const fresh = [];
     for (let i = 0; i < repeats; i++) {
       const at = points + 1 + i;
-      await page.evaluate(`window.seen = new Promise((done) => { const look = () => document.body.innerText.includes("${at} of ${points}") ? done(Date.now()) : setTimeout(look, 5); look(); }); 0`);
+      await page.evaluate(
+        `window.seen = new Promise((done) => { const look = () => document.body.innerText.includes("${at} of ${points}") ? done(Date.now()) : setTimeout(look, 5); look(); }); 0`,
+      );
       const written = Date.now();
       appendFileSync(join(long, "run-0", "metrics.jsonl"), lines([step(at, points, 0)]));
       fresh.push((await page.evaluate("window.seen")) - written);
@@ -264,7 +274,9 @@ const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** The studio as a process of its own, with a client that does what the page of a run does. */
 async function openStudio(dir) {
-  const program = spawn(process.execPath, ["dist/cli/main.js", "studio", dir, "--no-open", "--json"], { stdio: ["ignore", "pipe", "ignore"] });
+  const program = spawn(process.execPath, ["dist/cli/main.js", "studio", dir, "--no-open", "--json"], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
   const line = await new Promise((done) => program.stdout.once("data", (chunk) => done(String(chunk))));
   const { url, port } = JSON.parse(line);
   const welcome = await get({ port }, `/${new URL(url).search}`, "");
@@ -308,7 +320,10 @@ evaluation: { tokens: 2048 }
     await wait(1000);
     const from = linesIn(log).length;
     await wait(1000 * seconds);
-    const ms = linesIn(log).slice(from).map((line) => JSON.parse(line)).flatMap((record) => (record.type === "step" ? [record.ms] : []));
+    const ms = linesIn(log)
+      .slice(from)
+      .map((line) => JSON.parse(line))
+      .flatMap((record) => (record.type === "step" ? [record.ms] : []));
     await close?.();
     return ms.reduce((sum, value) => sum + value, 0) / ms.length;
   };
@@ -337,7 +352,11 @@ if (process.env.TENSORBOARD !== undefined) {
     };
     writeFileSync(join(dir, "events.out.tfevents.bench"), eventFile(timedRecords(metrics, Date.now() / 1000)));
   });
-  const program = spawn(process.env.TENSORBOARD, ["--logdir", logs, "--port", "16006", "--host", "127.0.0.1", "--samples_per_plugin", `scalars=${points}`], { stdio: "ignore" });
+  const program = spawn(
+    process.env.TENSORBOARD,
+    ["--logdir", logs, "--port", "16006", "--host", "127.0.0.1", "--samples_per_plugin", `scalars=${points}`],
+    { stdio: "ignore" },
+  );
   const ask = (path) => get({ port: 16_006 }, path, "");
   const start = performance.now();
   for (;;) {
@@ -346,7 +365,12 @@ if (process.env.TENSORBOARD !== undefined) {
     await new Promise((done) => setTimeout(done, 200));
   }
   note(`TensorBoard: ${longRuns} runs known, from its start`, performance.now() - start);
-  note(`TensorBoard: ${longRuns} curves of ${points} points, answers`, await times(() => Promise.all(longRecords.map((_, i) => ask(`/data/plugin/scalars/scalars?tag=train/loss&run=run-${i}`)))));
+  note(
+    `TensorBoard: ${longRuns} curves of ${points} points, answers`,
+    await times(() =>
+      Promise.all(longRecords.map((_, i) => ask(`/data/plugin/scalars/scalars?tag=train/loss&run=run-${i}`))),
+    ),
+  );
   const rss = execFileSync("ps", ["-o", "rss=", "-p", String(program.pid)], { encoding: "utf8" });
   note("TensorBoard: memory", Number(rss) / 1e3, "MB");
   program.kill();

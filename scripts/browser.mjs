@@ -30,5 +30,8 @@ await studio.close();
 const { pageStyle } = await import("../dist/report/page/style.js");
 const uplot = join(dirname(createRequire(import.meta.url).resolve("uplot/package.json")), "dist", "uPlot.min.css");
 const sheets = [await readFile(uplot, "utf8"), pageStyle(), await readFile("src/studio/page/studio.css", "utf8")];
-const squeezed = sheets.join("\n").replace(/\/\*[\s\S]*?\*\//g, "").replace(/\s*\n\s*/g, "\n");
+const squeezed = sheets
+  .join("\n")
+  .replace(/\/\*[\s\S]*?\*\//g, "")
+  .replace(/\s*\n\s*/g, "\n");
 await writeFile(`${folder}/studio.css`, squeezed);

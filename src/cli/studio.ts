@@ -28,7 +28,11 @@ export function studioCommand(): Command {
   const command = new Command("studio")
     .description("show runs, experts, models and reports on a local page while they happen")
     .argument("[dir]", "folder that is shown, with all below it", "runs")
-    .option("--port <n>", "port on this machine (default: the first free one from 7007 on)", wholeNumber("--port", 1, 65_535))
+    .option(
+      "--port <n>",
+      "port on this machine (default: the first free one from 7007 on)",
+      wholeNumber("--port", 1, 65_535),
+    )
     .option("--no-open", "do not open a browser, only print the address")
     .option("--allow-actions", "let the page start and stop train, study, convert and eval; otherwise it only reads")
     .option("--webhook <url>", "gets each alert as JSON by POST; nothing leaves the machine without it", webAddress)
@@ -123,13 +127,18 @@ function tell(alert: StudioAlert, told: Set<string>, terminal: Terminal, json: b
   if (told.has(key)) return;
   told.add(key);
   if (json) terminal.json({ type: "alert", ...alert });
-  else terminal.note(`${level}: ${[run, step === null ? null : `step ${step}`, message].filter((part) => part !== null).join(": ")}`);
+  else
+    terminal.note(
+      `${level}: ${[run, step === null ? null : `step ${step}`, message].filter((part) => part !== null).join(": ")}`,
+    );
 }
 
 /** Whether whoever types sees a browser of this machine: not behind ssh, not in a script. */
 function hasBrowser(): boolean {
   if (process.stdout.isTTY !== true || process.env["SSH_CONNECTION"] !== undefined) return false;
-  return process.platform !== "linux" || process.env["DISPLAY"] !== undefined || process.env["WAYLAND_DISPLAY"] !== undefined;
+  return (
+    process.platform !== "linux" || process.env["DISPLAY"] !== undefined || process.env["WAYLAND_DISPLAY"] !== undefined
+  );
 }
 
 function openBrowser(url: string): void {

@@ -27,10 +27,14 @@ describe("upcycle studio", () => {
   });
 
   it("prints what the page gets, and says which paths there are", async () => {
-    expect(await upcycleJson("studio", dir, "--print", "/api/run?name=alone")).toMatchObject({ row: { name: "alone", step: 12 } });
+    expect(await upcycleJson("studio", dir, "--print", "/api/run?name=alone")).toMatchObject({
+      row: { name: "alone", step: 12 },
+    });
     const { code, stderr, stdout } = await upcycle("studio", dir, "--print", "/api/run?name=../alone");
     expect([code, stdout]).toEqual([2, ""]);
-    expect(stderr).toMatch(/^upcycle: --print \/api\/run\?name=\.\.\/alone: there is nothing of this name; paths are \/api\/overview, .*\n$/);
+    expect(stderr).toMatch(
+      /^upcycle: --print \/api\/run\?name=\.\.\/alone: there is nothing of this name; paths are \/api\/overview, .*\n$/,
+    );
   });
 
   it("writes the page as one file, and replaces no other file", async () => {

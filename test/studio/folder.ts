@@ -43,7 +43,10 @@ export interface RunSettings {
 const tokensPerStep = 32;
 
 /** Steps that fall from 4 nats, with noise that depends on the seed. */
-export function stepRecord(step: number, { loss = 3, seed = 0, steps = 100, kind = "dense" }: RunSettings = {}): StepRecord {
+export function stepRecord(
+  step: number,
+  { loss = 3, seed = 0, steps = 100, kind = "dense" }: RunSettings = {},
+): StepRecord {
   const noise = 0.01 * (randomStream(seed, "loss").uniformAt(step) - 0.5);
   return {
     type: "step",
@@ -68,7 +71,12 @@ export function evalRecord(step: number, settings: RunSettings = {}): EvalRecord
     step,
     tokens: step * tokensPerStep,
     loss: loss + 0.05,
-    load: isMoe ? [[0.3, 0.2, 0.25, 0.25], [0.5, 0.3, 0.199, 0.001]] : [],
+    load: isMoe
+      ? [
+          [0.3, 0.2, 0.25, 0.25],
+          [0.5, 0.3, 0.199, 0.001],
+        ]
+      : [],
     ...(isMoe && { routing: { entropy: [1.3, 1.2], maxViolation: [0.2, 1], dead: [[], [3]] } }),
     similarity: isMoe ? [1 - step / 1000, 0.99 - step / 1000] : [],
   };
@@ -103,7 +111,16 @@ export function writeRun(dir: string, settings: RunSettings = {}): void {
     evalEvery: 5,
     saveEvery: 100,
   };
-  const record = { key: "x", kind, spec: specs[kind], training, evaluationTokens: 64, seed, threads: 1, sources: { a: "b" } };
+  const record = {
+    key: "x",
+    kind,
+    spec: specs[kind],
+    training,
+    evaluationTokens: 64,
+    seed,
+    threads: 1,
+    sources: { a: "b" },
+  };
   writeFileSync(join(dir, "run.json"), JSON.stringify(record));
   writeFileSync(join(dir, "metrics.jsonl"), linesOf(recordsOf(settings)));
 }
@@ -119,7 +136,12 @@ export function writeStudy(root: string): void {
   writeRun(join(root, "study", "parents", "parent-0123456789abcdef"));
   for (const seed of [0, 1, 2]) {
     writeRun(join(root, "study", "arms", "dense", `seed-${seed}-0123456789abcdef`), { seed, loss: 3.2 });
-    writeRun(join(root, "study", "arms", "coarse", `seed-${seed}-0123456789abcdef`), { seed, loss: 3, kind: "moe", peak: 2e-3 });
+    writeRun(join(root, "study", "arms", "coarse", `seed-${seed}-0123456789abcdef`), {
+      seed,
+      loss: 3,
+      kind: "moe",
+      peak: 2e-3,
+    });
   }
   writeFileSync(join(root, "study", "study.json"), JSON.stringify({ version: 2, config: { name: "study" } }));
   writeFileSync(

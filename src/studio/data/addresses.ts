@@ -2,7 +2,12 @@
 import type { Metric } from "./types.js";
 
 /** Measures that a comparison offers. */
-export const viewMetrics: readonly Metric[] = ["eval/loss", "train/loss", "train/tokens_per_second", "eval/dead_experts"];
+export const viewMetrics: readonly Metric[] = [
+  "eval/loss",
+  "train/loss",
+  "train/tokens_per_second",
+  "eval/dead_experts",
+];
 
 /** A path with its settings. */
 export function answerAddress(path: string, settings: readonly (readonly [string, string])[] = []): string {

@@ -125,9 +125,7 @@ function meaning({ n, adjusted, difference }: PairRow, tests: number): string {
   const correction = tests > 1 ? `, corrected for all ${tests} pairs of arms` : "";
   const test = `paired t-test over ${plural(n, "seed")}, ${probability}${correction}`;
   if (difference === 0) return "no difference.";
-  return (adjusted ?? 1) < significance
-    ? `more than chance explains (${test}).`
-    : `it may be chance (${test}).`;
+  return (adjusted ?? 1) < significance ? `more than chance explains (${test}).` : `it may be chance (${test}).`;
 }
 
 /** Mean, lowest and highest of several curves at every x that all of them cover. */

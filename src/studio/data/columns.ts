@@ -55,7 +55,8 @@ const mostMoments = 128;
 
 const numberOr = (value: number | null | undefined): number => value ?? NaN;
 const worst = (values: readonly number[]): number => (values.length === 0 ? NaN : Math.max(...values));
-const mean = (values: readonly number[] | undefined): number => (values === undefined || values.length === 0 ? NaN : meanOf(values));
+const mean = (values: readonly number[] | undefined): number =>
+  values === undefined || values.length === 0 ? NaN : meanOf(values);
 const deadOf = (routing: RoutingRecord | undefined): number =>
   routing === undefined ? NaN : routing.dead.reduce((sum, { length }) => sum + length, 0);
 
@@ -96,7 +97,10 @@ class Table<Name extends string> {
 
   constructor(private readonly names: readonly Name[]) {}
 
-  add(at: { readonly step: number; readonly tokens: number; readonly hours: number }, values: Readonly<Record<Name, number>>): void {
+  add(
+    at: { readonly step: number; readonly tokens: number; readonly hours: number },
+    values: Readonly<Record<Name, number>>,
+  ): void {
     const { length } = this.step;
     this.step.push(at.step);
     this.tokens.push(at.tokens);
@@ -203,7 +207,10 @@ export class RunColumns implements RecordSink {
 
   /** Memory that all of it takes. */
   get bytes(): number {
-    const moments = this.#moments.reduce((sum, { load }) => sum + load.reduce((n, layer) => n + layer.byteLength + 160, 0), 0);
+    const moments = this.#moments.reduce(
+      (sum, { load }) => sum + load.reduce((n, layer) => n + layer.byteLength + 160, 0),
+      0,
+    );
     return this.#steps.bytes + this.#evals.bytes + moments;
   }
 

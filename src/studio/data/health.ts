@@ -79,7 +79,12 @@ export class RunHealth {
     found.push(...this.#collapses(record));
     if (record.skipped !== undefined)
       found.push(
-        this.#note("warning", "skipped", record.step, `the spike guard skipped the step: its ${record.skipped} was too large`),
+        this.#note(
+          "warning",
+          "skipped",
+          record.step,
+          `the spike guard skipped the step: its ${record.skipped} was too large`,
+        ),
       );
     return found;
   }

@@ -1,7 +1,19 @@
 /** Where in the studio one is, as the part of its address behind `#`: a path, and settings of the view. */
 
 /** Views by the first part of their path. */
-export const viewNames = ["", "runs", "run", "compare", "experts", "models", "model", "reports", "report", "jobs", "actions"] as const;
+export const viewNames = [
+  "",
+  "runs",
+  "run",
+  "compare",
+  "experts",
+  "models",
+  "model",
+  "reports",
+  "report",
+  "jobs",
+  "actions",
+] as const;
 /** A view. */
 export type ViewName = (typeof viewNames)[number];
 
@@ -19,7 +31,9 @@ export function parsePlace(hash: string): Place {
   const [first = "", ...rest] = path.split("/");
   const view = viewNames.find((name) => name === first);
   const settings = Object.fromEntries(new URLSearchParams(query));
-  return view === undefined ? { view: "", name: "", settings: {} } : { view, name: rest.map(decoded).join("/"), settings };
+  return view === undefined
+    ? { view: "", name: "", settings: {} }
+    : { view, name: rest.map(decoded).join("/"), settings };
 }
 
 function decoded(part: string): string {

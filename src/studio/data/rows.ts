@@ -45,7 +45,8 @@ export function shownRows(rows: readonly RunRow[], { filter, sort, descending }:
   const expression = filterExpression(filter);
   const fits = (text: string): boolean =>
     expression === null ? text.toLowerCase().includes(filter.toLowerCase()) : expression.test(text);
-  const shown = filter === "" ? [...rows] : rows.filter((row) => fits(`${row.name} ${row.arm} ${row.kind} ${row.state}`));
+  const shown =
+    filter === "" ? [...rows] : rows.filter((row) => fits(`${row.name} ${row.arm} ${row.kind} ${row.state}`));
   const direction = descending ? -1 : 1;
   return shown.sort((a, b) => {
     const [one, other] = [a[sort], b[sort]];
@@ -69,7 +70,10 @@ export function rowWindow(
 }
 
 /** Rows as CSV, with a line of names. */
-export function csvOf(head: readonly string[], rows: readonly (readonly (string | number | null | undefined)[])[]): string {
+export function csvOf(
+  head: readonly string[],
+  rows: readonly (readonly (string | number | null | undefined)[])[],
+): string {
   const cell = (value: string | number | null | undefined): string => {
     const text = value === null || value === undefined ? "" : String(value);
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;

@@ -203,7 +203,8 @@ export function preservationRow(file: unknown): PreservationRow | null {
   const number = (value: unknown): value is number => typeof value === "number";
   if (found === null || typeof found !== "object") return null;
   const { maxAbsLogitDiff, maxAbsLogit, parentLoss, childLoss, tokens } = found;
-  if (!number(maxAbsLogitDiff) || !number(maxAbsLogit) || !number(parentLoss) || !number(childLoss) || !number(tokens)) return null;
+  if (!number(maxAbsLogitDiff) || !number(maxAbsLogit) || !number(parentLoss) || !number(childLoss) || !number(tokens))
+    return null;
   const relative = found.relative ?? maxAbsLogitDiff / maxAbsLogit;
   // A study measures models in float32.
   const { kind, words } = found.verdict ?? judgePreservation(relative, { parent: "F32", child: "F32" });

@@ -74,7 +74,8 @@ export class LogTail {
       const { bytesRead } = await handle.read(piece, 0, piece.length, offset);
       if (bytesRead === 0) break;
       offset += bytesRead;
-      const whole: Buffer = rest.length === 0 ? piece.subarray(0, bytesRead) : Buffer.concat([rest, piece.subarray(0, bytesRead)]);
+      const whole: Buffer =
+        rest.length === 0 ? piece.subarray(0, bytesRead) : Buffer.concat([rest, piece.subarray(0, bytesRead)]);
       let from = 0;
       for (let end = whole.indexOf(10); end >= 0; end = whole.indexOf(10, from)) {
         this.#line(whole.subarray(from, end), take);

@@ -37,7 +37,11 @@ export async function modelRows(index: StudioIndex): Promise<ModelRow[]> {
   return rows;
 }
 
-async function rowOf(index: StudioIndex, name: string, { name: recipe, parent, expected }: UpcycleRecord): Promise<ModelRow> {
+async function rowOf(
+  index: StudioIndex,
+  name: string,
+  { name: recipe, parent, expected }: UpcycleRecord,
+): Promise<ModelRow> {
   return { name, recipe, parent: parent.name, expected: expected.kind, preservation: await measuredOf(index, name) };
 }
 
@@ -45,7 +49,9 @@ async function rowOf(index: StudioIndex, name: string, { name: recipe, parent, e
 async function measuredOf(index: StudioIndex, name: string): Promise<PreservationRow | null> {
   const own = await preservationOf(index.root, name);
   if (own !== null) return own;
-  const beside = index.found.documents.find((file) => file.startsWith(`${name}.`) && /^[0-9a-f]+\.json$/.test(file.slice(name.length + 1)));
+  const beside = index.found.documents.find(
+    (file) => file.startsWith(`${name}.`) && /^[0-9a-f]+\.json$/.test(file.slice(name.length + 1)),
+  );
   return beside === undefined ? null : preservationRow(await readPlainJson(index.pathOf(beside), 16e6));
 }
 
@@ -53,7 +59,11 @@ async function measuredOf(index: StudioIndex, name: string): Promise<Preservatio
  * The measurement of the model that a run of a study started from, which lies among the study's `starts`; null where
  * there is none. `recipe` and the study are those of the run.
  */
-export async function startMeasured(index: StudioIndex, study: string, recipe: unknown): Promise<PreservationRow | null> {
+export async function startMeasured(
+  index: StudioIndex,
+  study: string,
+  recipe: unknown,
+): Promise<PreservationRow | null> {
   const prefix = study === "" ? "starts/" : `${study}/starts/`;
   for (const name of index.found.models.filter((one) => one.startsWith(prefix))) {
     const record = await recordIn(index, name);
@@ -112,7 +122,8 @@ export async function modelDetail(index: StudioIndex, name: string): Promise<Mod
   }
 }
 
-const shortened = (text: string): string => (text.length <= longestExpression ? text : `${text.slice(0, longestExpression - 1)}…`);
+const shortened = (text: string): string =>
+  text.length <= longestExpression ? text : `${text.slice(0, longestExpression - 1)}…`;
 
 /** The description of the dense model that a record names, where a folder of its name can be found. */
 async function parentSpec(index: StudioIndex, name: string, record: UpcycleRecord): Promise<DecoderSpec | null> {

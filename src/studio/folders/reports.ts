@@ -22,7 +22,8 @@ const entities: Readonly<Record<string, string>> = { amp: "&", lt: "<", gt: ">",
 /** The title and kind of a page of ours; null for any other file. */
 export function reportOf(beginning: string): Pick<ReportRow, "title" | "kind"> | null {
   const isOurs =
-    beginning.toLowerCase().startsWith("<!doctype html>") && beginning.includes('<meta name="generator" content="upcycle ');
+    beginning.toLowerCase().startsWith("<!doctype html>") &&
+    beginning.includes('<meta name="generator" content="upcycle ');
   if (!isOurs) return null;
   const [, text = "page"] = /<title>([^<]*)<\/title>/.exec(beginning) ?? [];
   const title = text.replace(/&(amp|lt|gt|quot|#39);/g, (whole, name: string) => entities[name] ?? whole);
@@ -110,7 +111,8 @@ function shownExperts(name: string, { model, tokens, texts, layers }: ExpertsRep
       entropy: short(router.entropy),
       relativeEntropy: short(router.relativeEntropy),
       weights: similarity.weights.map((row) => row.map(short)),
-      coactivation: coactivation?.ratios.map((row) => row.map((value) => (value === null ? null : short(value)))) ?? null,
+      coactivation:
+        coactivation?.ratios.map((row) => row.map((value) => (value === null ? null : short(value)))) ?? null,
       parent: similarity.parent?.weights.map(short) ?? null,
     })),
   };

@@ -3,7 +3,14 @@ import { join } from "node:path";
 import type { UpcycleError } from "../../base/errors.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { checkpointsOf, runIdentity, stateOf } from "../../train/run-list.js";
-import { dispatchRecord, metricsFile, type DoneRecord, type EvalRecord, type RecordSink, type StepRecord } from "../../train/records.js";
+import {
+  dispatchRecord,
+  metricsFile,
+  type DoneRecord,
+  type EvalRecord,
+  type RecordSink,
+  type StepRecord,
+} from "../../train/records.js";
 import { RunHealth } from "../data/health.js";
 import type { RunRow, RunState, StudioAlert } from "../data/types.js";
 import { LogTail } from "./log-tail.js";
@@ -96,11 +103,17 @@ export function placeInStudy(name: string): { readonly study: string | null; rea
   if (arms >= 0 && parts[arms + 1] !== undefined && parts[arms + 2] !== undefined) {
     // An arm on one of several parents has the parent in front of its seed.
     const parent = /^(.+)-seed-\d+/.exec(parts[arms + 2]!)?.[1];
-    return { study: parts.slice(0, arms).join("/"), arm: `${parts[arms + 1]}${parent === undefined ? "" : `@${parent}`}` };
+    return {
+      study: parts.slice(0, arms).join("/"),
+      arm: `${parts[arms + 1]}${parent === undefined ? "" : `@${parent}`}`,
+    };
   }
   const parents = parts.lastIndexOf("parents");
   if (parents >= 0 && parts[parents + 1] !== undefined)
-    return { study: parts.slice(0, parents).join("/"), arm: `parent ${parts[parents + 1]!.replace(/-[0-9a-f]{8,}$/, "")}` };
+    return {
+      study: parts.slice(0, parents).join("/"),
+      arm: `parent ${parts[parents + 1]!.replace(/-[0-9a-f]{8,}$/, "")}`,
+    };
   return { study: null, arm: name };
 }
 
@@ -218,7 +231,15 @@ export class RunEntry {
     this.#problem = null;
     try {
       const { kind, params, activeParams, steps, spec, config, tokensPerStep } = await runIdentity(this.path);
-      this.#identity = { kind, params, activeParams, steps, seed: Number(config["seed"] ?? 0), experts: expertsOf(spec), tokensPerStep };
+      this.#identity = {
+        kind,
+        params,
+        activeParams,
+        steps,
+        seed: Number(config["seed"] ?? 0),
+        experts: expertsOf(spec),
+        tokensPerStep,
+      };
     } catch (cause) {
       this.#problem = (cause as UpcycleError).message;
     }
@@ -265,7 +286,9 @@ export class RunEntry {
     const step = current.lastStep?.step ?? 0;
     const steps = identity?.steps ?? 0;
     const state: RunState =
-      identity === null ? "unreadable" : await stateOf(this.path, current.ended !== null).catch(() => "stopped" as const);
+      identity === null
+        ? "unreadable"
+        : await stateOf(this.path, current.ended !== null).catch(() => "stopped" as const);
     const finite = current.losses.map(({ loss }) => loss).filter(Number.isFinite);
     const dead = current.last?.dead ?? null;
     return {
@@ -289,7 +312,8 @@ export class RunEntry {
       changed: this.#written,
       alerts: this.#health?.alerts.length ?? 0,
       revision: this.row.revision + (isNew ? 1 : 0),
-      problem: this.#problem ?? (this.#tail.badLines > 0 ? `${this.#tail.badLines} lines of its log are no records` : null),
+      problem:
+        this.#problem ?? (this.#tail.badLines > 0 ? `${this.#tail.badLines} lines of its log are no records` : null),
     };
   }
 }

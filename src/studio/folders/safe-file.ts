@@ -40,7 +40,10 @@ export async function readPlain(path: string, most: number): Promise<Buffer | nu
 }
 
 /** The first bytes of a file; null for what `openPlain` does not open. */
-export async function beginningOf(path: string, most: number): Promise<{ readonly bytes: Buffer; readonly size: number; readonly changed: number } | null> {
+export async function beginningOf(
+  path: string,
+  most: number,
+): Promise<{ readonly bytes: Buffer; readonly size: number; readonly changed: number } | null> {
   const file = await openPlain(path);
   if (file === null) return null;
   try {

@@ -70,7 +70,13 @@ export async function scan(root: string, breathe: () => Promise<void>): Promise<
   return found;
 }
 
-function sort(name: string, files: ReadonlySet<string>, isRun: boolean, found: Lists, below: (entry: string) => string): void {
+function sort(
+  name: string,
+  files: ReadonlySet<string>,
+  isRun: boolean,
+  found: Lists,
+  below: (entry: string) => string,
+): void {
   if (isRun) found.runs.push(name);
   if (files.has("study.json")) found.studies.push(name);
   if (files.has(recordFile)) found.models.push(name);

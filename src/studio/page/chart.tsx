@@ -115,7 +115,12 @@ function draw(u: uPlot, lines: readonly ChartLine[]): void {
   ctx.restore();
 }
 
-function band(ctx: CanvasRenderingContext2D, line: ChartLine, toX: (x: number) => number, toY: (y: number) => number): void {
+function band(
+  ctx: CanvasRenderingContext2D,
+  line: ChartLine,
+  toX: (x: number) => number,
+  toY: (y: number) => number,
+): void {
   const { x, low = [], high = [] } = line;
   ctx.fillStyle = resolved(line.colour);
   ctx.globalAlpha = 0.17;
@@ -163,7 +168,12 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
     series: [{}, { show: true, stroke: "transparent", points: { show: false } }],
     axes: [
       { ...axis, values: (_, splits) => splits.map((value) => (value === null ? "" : short(value, xFormat))) },
-      { ...axis, size: 58, space: 36, values: (_, splits) => splits.map((value) => (value === null ? "" : format(value))) },
+      {
+        ...axis,
+        size: 58,
+        space: 36,
+        values: (_, splits) => splits.map((value) => (value === null ? "" : format(value))),
+      },
     ],
     cursor: { y: false, points: { show: false }, drag: { x: props.onRange !== undefined, y: false, setScale: false } },
     hooks: {
@@ -186,7 +196,10 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
 }
 
 /** Ticks are round: their zeros say nothing. */
-const short = (value: number, words: (value: number) => string): string => words(value).replace(/(\.\d*?)0+(?=\D|$)/, "$1").replace(/\.(?=\D|$)/, "");
+const short = (value: number, words: (value: number) => string): string =>
+  words(value)
+    .replace(/(\.\d*?)0+(?=\D|$)/, "$1")
+    .replace(/\.(?=\D|$)/, "");
 
 const directions: Readonly<Record<string, number>> = { ArrowLeft: -1, ArrowRight: 1 };
 
@@ -204,7 +217,8 @@ export function Chart(props: ChartProps): JSX.Element {
   useEffect(() => {
     const element = host.current;
     if (element === null) return;
-    const measure = (): void => setSize((old) => (old.width === element.clientWidth ? old : { ...old, width: element.clientWidth }));
+    const measure = (): void =>
+      setSize((old) => (old.width === element.clientWidth ? old : { ...old, width: element.clientWidth }));
     const observer = new ResizeObserver(measure);
     observer.observe(element);
     measure();
@@ -273,7 +287,11 @@ export function Chart(props: ChartProps): JSX.Element {
           >
             PNG
           </button>
-          <button type="button" onClick={() => download(`${name}.csv`, csvOfLines(lines, xLabel), "text/csv")} aria-label={`${title} as CSV`}>
+          <button
+            type="button"
+            onClick={() => download(`${name}.csv`, csvOfLines(lines, xLabel), "text/csv")}
+            aria-label={`${title} as CSV`}
+          >
             CSV
           </button>
         </span>
@@ -305,7 +323,8 @@ export function Chart(props: ChartProps): JSX.Element {
   );
 }
 
-const words = (value: number | null, format: (value: number) => string): string => (value === null ? "–" : format(value));
+const words = (value: number | null, format: (value: number) => string): string =>
+  value === null ? "–" : format(value);
 
 function csvOfLines(lines: readonly ChartLine[], xLabel: string): string {
   const rows = lines.flatMap((line) =>
@@ -319,7 +338,11 @@ function csvOfLines(lines: readonly ChartLine[], xLabel: string): string {
   );
 }
 
-function saveSvg({ title, xLabel, lines, format, logY = false }: ChartProps, extent: Extent | null, name: string): void {
+function saveSvg(
+  { title, xLabel, lines, format, logY = false }: ChartProps,
+  extent: Extent | null,
+  name: string,
+): void {
   if (extent === null) return;
   const svg = svgChart({
     description: name,

@@ -17,10 +17,10 @@ export const lookOf = (index: number): Look => ({
 });
 
 /** A look for every arm: dense ones first, so that they are neutral; runs of one arm share it. */
-export function armLooks(rows: readonly Pick<RunRow, "study" | "arm" | "kind">[]): (row: Pick<RunRow, "study" | "arm">) => Look {
-  const keys = [...rows]
-    .sort((a, b) => Number(a.kind === "moe") - Number(b.kind === "moe"))
-    .map((row) => armKey(row));
+export function armLooks(
+  rows: readonly Pick<RunRow, "study" | "arm" | "kind">[],
+): (row: Pick<RunRow, "study" | "arm">) => Look {
+  const keys = [...rows].sort((a, b) => Number(a.kind === "moe") - Number(b.kind === "moe")).map((row) => armKey(row));
   const order = [...new Set(keys)];
   const hasDense = rows.some(({ kind }) => kind === "dense");
   return (row) => lookOf(Math.max(0, order.indexOf(armKey(row))) + (hasDense ? 0 : 1));

@@ -54,7 +54,9 @@ export function Curves({ names, metric, axis, bands = false, height }: CurvesPro
       xFormat={axis === "hours" ? (value) => significant(value, 3) : (value) => compact(value)}
       logY={logY}
       range={range}
-      onRange={(next) => set({ zoom: next === null ? "" : `${axis}:${next[0].toPrecision(6)}:${next[1].toPrecision(6)}` })}
+      onRange={(next) =>
+        set({ zoom: next === null ? "" : `${axis}:${next[0].toPrecision(6)}:${next[1].toPrecision(6)}` })
+      }
       {...(height !== undefined && { height })}
     />
   );
@@ -79,6 +81,13 @@ function linesOf({ curves }: CurveAnswer, list: ReadonlyMap<string, RunRow>, ban
     const label = list.get(first!.run)?.arm ?? first!.run;
     if (members.length === 1) return { label, ...lookOfRun(first!.run), x: first!.x, y: first!.y };
     const band = seedBand(members.map(({ x, y }) => ({ tokens: x, loss: y.map((value) => value ?? NaN) })));
-    return { label: `${label} (${members.length} seeds)`, ...lookOfRun(first!.run), x: band.x, y: band.mean, low: band.low, high: band.high };
+    return {
+      label: `${label} (${members.length} seeds)`,
+      ...lookOfRun(first!.run),
+      x: band.x,
+      y: band.mean,
+      low: band.low,
+      high: band.high,
+    };
   });
 }

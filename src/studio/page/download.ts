@@ -23,7 +23,9 @@ export function downloadCanvas(name: string, canvas: HTMLCanvasElement): void {
 }
 
 /** A colour of the style sheet as it is now. */
-export const variable = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+export const variable = (name: string): string =>
+  getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /** The colours that an SVG file refers to, written into it: it has no style sheet to ask. */
-export const withColours = (svg: string): string => svg.replace(/var\((--[\w-]+)\)/g, (_, name: string) => variable(name));
+export const withColours = (svg: string): string =>
+  svg.replace(/var\((--[\w-]+)\)/g, (_, name: string) => variable(name));

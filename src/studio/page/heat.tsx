@@ -18,7 +18,8 @@ export const loadScale: HeatScale = { steps: [0.01, 0.25, 0.5, 0.8, 1.25, 2, 4],
 /** Cosines. */
 export const cosineScale: HeatScale = { steps: [0, 0.2, 0.4, 0.6, 0.8, 0.95], first: 1, unit: "cosine" };
 
-const classOf = (value: number, { steps, first }: HeatScale): number => first + steps.filter((step) => value >= step).length;
+const classOf = (value: number, { steps, first }: HeatScale): number =>
+  first + steps.filter((step) => value >= step).length;
 
 interface HeatProps {
   readonly title: string;
@@ -128,13 +129,25 @@ export function HeatMap(props: HeatProps): JSX.Element {
       <figcaption>
         <b>{title}</b>
         <span class="files">
-          <button type="button" onClick={() => download(`${title}.svg`, svgOf(props, layoutOf(props, 720)), "image/svg+xml")} aria-label={`${title} as SVG`}>
+          <button
+            type="button"
+            onClick={() => download(`${title}.svg`, svgOf(props, layoutOf(props, 720)), "image/svg+xml")}
+            aria-label={`${title} as SVG`}
+          >
             SVG
           </button>
-          <button type="button" onClick={() => canvas.current !== null && downloadCanvas(title, canvas.current)} aria-label={`${title} as PNG`}>
+          <button
+            type="button"
+            onClick={() => canvas.current !== null && downloadCanvas(title, canvas.current)}
+            aria-label={`${title} as PNG`}
+          >
             PNG
           </button>
-          <button type="button" onClick={() => download(`${title}.csv`, csvOfCells(props), "text/csv")} aria-label={`${title} as CSV`}>
+          <button
+            type="button"
+            onClick={() => download(`${title}.csv`, csvOfCells(props), "text/csv")}
+            aria-label={`${title} as CSV`}
+          >
             CSV
           </button>
         </span>
@@ -198,7 +211,10 @@ function paint(canvas: HTMLCanvasElement, props: HeatProps, layout: Layout, chos
 }
 
 /** A dead expert is a cross in an empty cell, so that it differs from all others by more than its colour. */
-function deadCell(context: CanvasRenderingContext2D, [x, y, width, height]: readonly [number, number, number, number]): void {
+function deadCell(
+  context: CanvasRenderingContext2D,
+  [x, y, width, height]: readonly [number, number, number, number],
+): void {
   context.lineWidth = 1;
   context.strokeRect(x + 0.5, y + 0.5, Math.max(0, width - 1), height - 1);
   context.beginPath();
@@ -234,7 +250,9 @@ function svgOf(props: HeatProps, layout: Layout): string {
       return `<rect ${place} width="${width.toFixed(1)}" height="${height.toFixed(1)}" ${paint}/>`;
     }),
   );
-  const names = values.map((_, y) => `<text x="2" y="${18 + (y + 0.7) * layout.height}">${escapeHtml(rowName(y))}</text>`);
+  const names = values.map(
+    (_, y) => `<text x="2" y="${18 + (y + 0.7) * layout.height}">${escapeHtml(rowName(y))}</text>`,
+  );
   return (
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${layout.width} ${layout.tall}" role="img" ` +
     `aria-label="${escapeHtml(title)}">` +

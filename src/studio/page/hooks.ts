@@ -10,7 +10,11 @@ export interface Answered<T> {
 
 /** Asks for an address, again whenever it or `version` changes; null asks for nothing. */
 export function useAnswer<T>(address: string | null, version: unknown = 0): Answered<T> {
-  const [state, setState] = useState<Answered<T> & { readonly address: string | null }>({ data: null, error: null, address });
+  const [state, setState] = useState<Answered<T> & { readonly address: string | null }>({
+    data: null,
+    error: null,
+    address,
+  });
   useEffect(() => {
     if (address === null) return;
     const abort = new AbortController();

@@ -48,7 +48,10 @@ function Studio(): JSX.Element {
     let isGoing = false;
     const onKey = (event: KeyboardEvent): void => {
       const { target, key } = event;
-      const isTyping = target instanceof HTMLInputElement || target instanceof HTMLSelectElement || target instanceof HTMLTextAreaElement;
+      const isTyping =
+        target instanceof HTMLInputElement ||
+        target instanceof HTMLSelectElement ||
+        target instanceof HTMLTextAreaElement;
       if (key === "Escape" && isTyping) target.blur();
       if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
       const found = isGoing ? bar.find(([, , letter]) => letter === key) : undefined;
@@ -68,7 +71,14 @@ function Studio(): JSX.Element {
   }, [view, place.value.name]);
   return (
     <>
-      <a class="skip" href="#content" onClick={(event) => { event.preventDefault(); document.getElementById("content")?.focus(); }}>
+      <a
+        class="skip"
+        href="#content"
+        onClick={(event) => {
+          event.preventDefault();
+          document.getElementById("content")?.focus();
+        }}
+      >
         To the content
       </a>
       <header class="bar">
@@ -89,7 +99,12 @@ function Studio(): JSX.Element {
           <details class="toast" open>
             <summary>{alerts.value.length} new alerts</summary>
             <Alerts list={alerts.value.slice(0, 5)} />
-            <button type="button" onClick={() => { alerts.value = []; }}>
+            <button
+              type="button"
+              onClick={() => {
+                alerts.value = [];
+              }}
+            >
               Dismiss
             </button>
           </details>
@@ -105,7 +120,8 @@ function Studio(): JSX.Element {
                 <kbd>g</kbd> <kbd>{key}</kbd> {label}.{" "}
               </span>
             ))}
-            <kbd>/</kbd> to the filter. <kbd>?</kbd> these keys. In charts and maps arrow keys read values; in charts <kbd>+</kbd> and <kbd>-</kbd> zoom.
+            <kbd>/</kbd> to the filter. <kbd>?</kbd> these keys. In charts and maps arrow keys read values; in charts{" "}
+            <kbd>+</kbd> and <kbd>-</kbd> zoom.
           </p>
         </details>
         <p>Nothing on this page leaves this machine.</p>
@@ -119,7 +135,11 @@ function Studio(): JSX.Element {
 
 function Live(): JSX.Element {
   if (embedded !== null) return <span class="live">as of {embedded.made}</span>;
-  return <span class={`live ${isConnected.value ? "on" : "off"}`}>{isConnected.value ? "live" : "the studio has ended or cannot be reached"}</span>;
+  return (
+    <span class={`live ${isConnected.value ? "on" : "off"}`}>
+      {isConnected.value ? "live" : "the studio has ended or cannot be reached"}
+    </span>
+  );
 }
 
 const root = document.getElementById("studio");

@@ -36,7 +36,13 @@ export function State({ state }: { readonly state: RunState }): JSX.Element {
 }
 
 /** A command line with a button that copies it. */
-export function Command({ words, label = "Copy" }: { readonly words: readonly string[]; readonly label?: string }): JSX.Element {
+export function Command({
+  words,
+  label = "Copy",
+}: {
+  readonly words: readonly string[];
+  readonly label?: string;
+}): JSX.Element {
   const [done, setDone] = useState("");
   const text = words.map(shellWord).join(" ");
   const copy = async (event: TargetedMouseEvent<HTMLButtonElement>): Promise<void> => {
@@ -88,7 +94,13 @@ export function Waiting({ error, what }: { readonly error: string | null; readon
 }
 
 /** Alerts as a list. */
-export function Alerts({ list, withRun = true }: { readonly list: readonly StudioAlert[]; readonly withRun?: boolean }): JSX.Element {
+export function Alerts({
+  list,
+  withRun = true,
+}: {
+  readonly list: readonly StudioAlert[];
+  readonly withRun?: boolean;
+}): JSX.Element {
   return (
     <ul class="alerts">
       {list.map((alert) => (

@@ -12,8 +12,7 @@ interface Embedded {
 const element = document.getElementById("studio-answers");
 
 /** The answers in this file; null on a server. */
-export const embedded: Embedded | null =
-  element === null ? null : (JSON.parse(element.textContent ?? "") as Embedded);
+export const embedded: Embedded | null = element === null ? null : (JSON.parse(element.textContent ?? "") as Embedded);
 
 /** Whether the server answers; always so in a file. */
 export const isConnected = signal(true);
@@ -37,7 +36,10 @@ function fromFile<T>(address: string): T {
     path === "/api/curves"
       ? curveAddress(names, settings.get("metric") as Metric)
       : path === "/api/compare"
-        ? answerAddress(path, names.map((name) => ["run", name] as const))
+        ? answerAddress(
+            path,
+            names.map((name) => ["run", name] as const),
+          )
         : address;
   if (Object.hasOwn(answers, key) && answers[key] !== null) return answers[key] as T;
   throw new Error("this is not in the file: open the folder with upcycle studio");

@@ -118,7 +118,10 @@ function FormOf({ form }: { readonly form: Form }): JSX.Element {
       {form.fields.map(({ key, label, usual = "" }) => (
         <label key={key} class="field">
           <span>{label}</span>
-          <input value={values[key] ?? usual} onInput={(event) => setValues({ ...values, [key]: event.currentTarget.value })} />
+          <input
+            value={values[key] ?? usual}
+            onInput={(event) => setValues({ ...values, [key]: event.currentTarget.value })}
+          />
         </label>
       ))}
       <Starter request={request}>Start</Starter>
@@ -127,7 +130,13 @@ function FormOf({ form }: { readonly form: Form }): JSX.Element {
 }
 
 /** Shows the command of a request, and starts it when it is asked to. */
-function Starter({ request, children }: { readonly request: unknown; readonly children: ComponentChildren }): JSX.Element {
+function Starter({
+  request,
+  children,
+}: {
+  readonly request: unknown;
+  readonly children: ComponentChildren;
+}): JSX.Element {
   const [command, setCommand] = useState<RecordedCommand | null>(null);
   const [error, setError] = useState("");
   const asked = JSON.stringify(request);
@@ -180,7 +189,11 @@ function Started({ action }: { readonly action: StartedAction }): JSX.Element {
     <article class="card">
       <Command words={words} />
       <p>
-        {state === "ended" ? `ended with exit code ${exitCode ?? "–"}` : state === "stopping" ? "saving and stopping" : "running"}{" "}
+        {state === "ended"
+          ? `ended with exit code ${exitCode ?? "–"}`
+          : state === "stopping"
+            ? "saving and stopping"
+            : "running"}{" "}
         {state !== "ended" && (
           <button type="button" onClick={stop}>
             {state === "stopping" ? "Stop at once" : "Save and stop"}

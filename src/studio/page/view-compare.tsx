@@ -14,7 +14,10 @@ import { ArmBars } from "./view-start.js";
 /** The view. */
 export function CompareView(): JSX.Element {
   const names = listOf(place.value.settings["runs"]);
-  const address = answerAddress("/api/compare", names.map((name) => ["run", name] as const));
+  const address = answerAddress(
+    "/api/compare",
+    names.map((name) => ["run", name] as const),
+  );
   const { data, error } = useAnswer<CompareAnswer>(names.length < 2 ? null : address, names.map(revisionOf).join(" "));
   if (names.length < 2)
     return (
@@ -41,7 +44,12 @@ export function CompareView(): JSX.Element {
       <section aria-labelledby="curves">
         <h2 id="curves">Curves</h2>
         <div class="controls">
-          <Choice label="over" value={axis} options={curveAxes.map((one) => [one, axisWords[one]] as const)} onChange={(value) => set({ axis: value, zoom: "" })} />
+          <Choice
+            label="over"
+            value={axis}
+            options={curveAxes.map((one) => [one, axisWords[one]] as const)}
+            onChange={(value) => set({ axis: value, zoom: "" })}
+          />
           <Choice
             label="seeds"
             value={bands ? "" : "off"}
@@ -54,7 +62,13 @@ export function CompareView(): JSX.Element {
         </div>
         <div class="charts">
           {viewMetrics.map((metric: Metric) => (
-            <Curves key={metric} names={names} metric={metric} axis={axis} bands={bands && metric !== "train/tokens_per_second"} />
+            <Curves
+              key={metric}
+              names={names}
+              metric={metric}
+              axis={axis}
+              bands={bands && metric !== "train/tokens_per_second"}
+            />
           ))}
         </div>
       </section>
@@ -83,19 +97,33 @@ function Differences({ answer }: { readonly answer: CompareAnswer }): JSX.Elemen
           />
         </div>
       )}
-      {runs.length > mostColumns && <p class="small muted">The first {mostColumns} of {runs.length} runs.</p>}
+      {runs.length > mostColumns && (
+        <p class="small muted">
+          The first {mostColumns} of {runs.length} runs.
+        </p>
+      )}
     </section>
   );
 }
 
 function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly tokens: number | null }): JSX.Element {
-  const signed = (value: number | null): string => (value === null ? "–" : `${value < 0 ? "−" : "+"}${fixed(Math.abs(value), 4)}`);
-  const probability = (value: number | null): string => (value === null ? "–" : value < 1e-4 ? "< 0.0001" : significant(value, 2));
+  const signed = (value: number | null): string =>
+    value === null ? "–" : `${value < 0 ? "−" : "+"}${fixed(Math.abs(value), 4)}`;
+  const probability = (value: number | null): string =>
+    value === null ? "–" : value < 1e-4 ? "< 0.0001" : significant(value, 2);
   return (
     <>
       <Table
         label="Paired differences"
-        head={["The leading arm less", "Seeds", "Difference in nats", "95 % interval", "p", "p by Holm", "More than chance?"]}
+        head={[
+          "The leading arm less",
+          "Seeds",
+          "Difference in nats",
+          "95 % interval",
+          "p",
+          "p by Holm",
+          "More than chance?",
+        ]}
         rows={pairs.map(({ second, n, difference, low, high, p, adjusted }) => [
           second,
           String(n),
@@ -108,8 +136,9 @@ function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly
         isNumber={(column) => column > 0 && column < 6}
       />
       <p class="small muted">
-        Losses at {tokens === null ? "–" : compact(tokens)} tokens, the most that all have reached; Student's t-test over the seeds that both
-        arms have, corrected by Holm for all pairs of arms, since which one leads is only known from the losses.
+        Losses at {tokens === null ? "–" : compact(tokens)} tokens, the most that all have reached; Student's t-test
+        over the seeds that both arms have, corrected by Holm for all pairs of arms, since which one leads is only known
+        from the losses.
       </p>
     </>
   );

@@ -21,8 +21,13 @@ export function ExpertsView(): JSX.Element {
 }
 
 function Choose(): JSX.Element {
-  const moes = rows.value.filter(({ kind }) => kind === "moe").sort((a, b) => (b.dead ?? 0) - (a.dead ?? 0) || (a.name < b.name ? -1 : 1));
-  const { data } = useAnswer<{ expertFiles: readonly { name: string; model: string }[] }>("/api/reports", treeVersion.value);
+  const moes = rows.value
+    .filter(({ kind }) => kind === "moe")
+    .sort((a, b) => (b.dead ?? 0) - (a.dead ?? 0) || (a.name < b.name ? -1 : 1));
+  const { data } = useAnswer<{ expertFiles: readonly { name: string; model: string }[] }>(
+    "/api/reports",
+    treeVersion.value,
+  );
   return (
     <>
       <h1>Experts</h1>
@@ -62,7 +67,10 @@ function Choose(): JSX.Element {
 }
 
 function History({ name }: { readonly name: string }): JSX.Element {
-  const { data, error } = useAnswer<ExpertHistory>(answerAddress("/api/experts", [["name", name]]), `${name} ${revisionOf(name)}`);
+  const { data, error } = useAnswer<ExpertHistory>(
+    answerAddress("/api/experts", [["name", name]]),
+    `${name} ${revisionOf(name)}`,
+  );
   if (data === null || data.run !== name)
     return (
       <>
@@ -77,7 +85,13 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
   const { run, steps, tokens, load, dead, group, entropy, similarity, violation } = history;
   const last = steps.length - 1;
   const asked = setting("step");
-  const moment = asked === "" ? last : Math.max(0, steps.findLastIndex((step) => step <= Number(asked)));
+  const moment =
+    asked === ""
+      ? last
+      : Math.max(
+          0,
+          steps.findLastIndex((step) => step <= Number(asked)),
+        );
   const [playing, setPlaying] = useState(false);
   const show = (at: number): void => set({ step: at >= last ? "" : String(steps[at]) });
   useEffect(() => {
@@ -98,8 +112,11 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
     <>
       <h1>Experts of {run}</h1>
       <p class="answer-line">
-        <b>{count === 0 ? "No expert is dead" : `${count} of ${all} experts are dead`}</b> at step {steps[moment]} ({compact(tokens[moment] ?? 0)} tokens)
-        {count > 0 && `: ${deadNow.flatMap((some, layer) => (some.length === 0 ? [] : [`layer ${layer}: ${some.join(", ")}`])).join("; ")}`}.
+        <b>{count === 0 ? "No expert is dead" : `${count} of ${all} experts are dead`}</b> at step {steps[moment]} (
+        {compact(tokens[moment] ?? 0)} tokens)
+        {count > 0 &&
+          `: ${deadNow.flatMap((some, layer) => (some.length === 0 ? [] : [`layer ${layer}: ${some.join(", ")}`])).join("; ")}`}
+        .
       </p>
       <p class="links">
         <Go view="run" name={run}>
@@ -144,7 +161,12 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
       <h2>Over time</h2>
       {shares.length > 1 && (
         <div class="controls">
-          <Choice label="MoE layer" value={String(timeLayer)} options={shares.map((_, layer) => [String(layer), `layer ${layer}`] as const)} onChange={(value) => set({ layer: value })} />
+          <Choice
+            label="MoE layer"
+            value={String(timeLayer)}
+            options={shares.map((_, layer) => [String(layer), `layer ${layer}`] as const)}
+            onChange={(value) => set({ layer: value })}
+          />
         </div>
       )}
       <HeatMap
@@ -158,9 +180,24 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
       />
       <div class="charts">
         <LayerChart title="Router entropy (nats)" steps={steps} values={entropy} format={(value) => fixed(value, 3)} />
-        <LayerChart title="Busiest expert's load over the mean" steps={steps} values={violation.map((layers) => layers.map((value) => value + 1))} format={(value) => `${fixed(value, 2)}×`} />
-        <LayerChart title="Dead experts" steps={steps} values={dead.map((layers) => layers.map((some) => some.length))} format={(value) => fixed(value, 0)} />
-        <LayerChart title="Similarity to the parent (mean cosine)" steps={steps} values={similarity} format={(value) => fixed(value, 4)} />
+        <LayerChart
+          title="Busiest expert's load over the mean"
+          steps={steps}
+          values={violation.map((layers) => layers.map((value) => value + 1))}
+          format={(value) => `${fixed(value, 2)}×`}
+        />
+        <LayerChart
+          title="Dead experts"
+          steps={steps}
+          values={dead.map((layers) => layers.map((some) => some.length))}
+          format={(value) => fixed(value, 0)}
+        />
+        <LayerChart
+          title="Similarity to the parent (mean cosine)"
+          steps={steps}
+          values={similarity}
+          format={(value) => fixed(value, 4)}
+        />
       </div>
       <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/experts", [["name", run]])]} />
     </>
@@ -190,7 +227,9 @@ function LayerChart(props: {
       })),
     [steps, values, layers],
   );
-  return layers === 0 ? null : <Chart title={title} xLabel="training step" lines={lines} format={format} height={200} />;
+  return layers === 0 ? null : (
+    <Chart title={title} xLabel="training step" lines={lines} format={format} height={200} />
+  );
 }
 
 function FileView({ name }: { readonly name: string }): JSX.Element {
@@ -204,8 +243,11 @@ function FileView({ name }: { readonly name: string }): JSX.Element {
     <>
       <h1>Experts of {model}</h1>
       <p class="answer-line">
-        <b>{dead === 0 ? "No expert is dead" : `${dead} experts are dead`}</b> on {compact(tokens)} tokens of {texts.join(", ")}
-        {dead > 0 && `: ${layers.flatMap((one) => (one.dead.length === 0 ? [] : [`layer ${one.layer}: ${one.dead.join(", ")}`])).join("; ")}`}.
+        <b>{dead === 0 ? "No expert is dead" : `${dead} experts are dead`}</b> on {compact(tokens)} tokens of{" "}
+        {texts.join(", ")}
+        {dead > 0 &&
+          `: ${layers.flatMap((one) => (one.dead.length === 0 ? [] : [`layer ${one.layer}: ${one.dead.join(", ")}`])).join("; ")}`}
+        .
       </p>
       <HeatLegend scale={loadScale} />
       <HeatMap
@@ -220,7 +262,12 @@ function FileView({ name }: { readonly name: string }): JSX.Element {
         <>
           <h2>Layer {layer.layer}</h2>
           <div class="controls">
-            <Choice label="layer" value={String(chosen)} options={layers.map((one, i) => [String(i), `layer ${one.layer}`] as const)} onChange={(value) => goTo("experts", "", { file: name, layer: value })} />
+            <Choice
+              label="layer"
+              value={String(chosen)}
+              options={layers.map((one, i) => [String(i), `layer ${one.layer}`] as const)}
+              onChange={(value) => goTo("experts", "", { file: name, layer: value })}
+            />
             <span class="muted">
               router entropy {fixed(layer.entropy, 3)} nats, {significant(100 * layer.relativeEntropy, 3)} % of the most
             </span>
@@ -228,19 +275,42 @@ function FileView({ name }: { readonly name: string }): JSX.Element {
           <div class="charts">
             <div>
               <HeatLegend scale={cosineScale} />
-              <HeatMap title={`Similarity of the experts' weights, layer ${layer.layer}`} values={layer.weights} rowName={(row) => String(row)} columnName={(column) => `expert ${column}`} scale={cosineScale} format={(value) => fixed(value, 3)} square />
+              <HeatMap
+                title={`Similarity of the experts' weights, layer ${layer.layer}`}
+                values={layer.weights}
+                rowName={(row) => String(row)}
+                columnName={(column) => `expert ${column}`}
+                scale={cosineScale}
+                format={(value) => fixed(value, 3)}
+                square
+              />
             </div>
             {layer.coactivation !== null && (
               <div>
                 <HeatLegend scale={{ ...loadScale, unit: "× independent choices" }} />
-                <HeatMap title={`Experts chosen together, layer ${layer.layer}`} values={layer.coactivation} rowName={(row) => String(row)} columnName={(column) => `expert ${column}`} scale={{ ...loadScale, unit: "× independent choices" }} format={(value) => significant(value, 3)} square />
+                <HeatMap
+                  title={`Experts chosen together, layer ${layer.layer}`}
+                  values={layer.coactivation}
+                  rowName={(row) => String(row)}
+                  columnName={(column) => `expert ${column}`}
+                  scale={{ ...loadScale, unit: "× independent choices" }}
+                  format={(value) => significant(value, 3)}
+                  square
+                />
               </div>
             )}
           </div>
         </>
       )}
       {layers.some(({ parent }) => parent !== null) && (
-        <HeatMap title="Similarity of each expert to its part of the parent" values={layers.map(({ parent }) => parent ?? [])} rowName={(row) => `layer ${layers[row]?.layer}`} columnName={(column) => `expert ${column}`} scale={cosineScale} format={(value) => fixed(value, 4)} />
+        <HeatMap
+          title="Similarity of each expert to its part of the parent"
+          values={layers.map(({ parent }) => parent ?? [])}
+          rowName={(row) => `layer ${layers[row]?.layer}`}
+          columnName={(column) => `expert ${column}`}
+          scale={cosineScale}
+          format={(value) => fixed(value, 4)}
+        />
       )}
       <AsCommand words={["upcycle", "experts", model, "--json"]} />
     </>

@@ -25,7 +25,8 @@ export function JobsView(): JSX.Element {
       <h1>Jobs</h1>
       {data.jobs.length === 0 && (
         <p>
-          None below this folder. <code>upcycle launch</code> starts trainings with Megatron-LM here, on Slurm and on Kubernetes.
+          None below this folder. <code>upcycle launch</code> starts trainings with Megatron-LM here, on Slurm and on
+          Kubernetes.
         </p>
       )}
       {data.jobs.map((job) => (

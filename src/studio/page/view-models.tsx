@@ -46,7 +46,10 @@ export function ModelsView(): JSX.Element {
 /** One model. */
 export function ModelView(): JSX.Element {
   const { name } = place.value;
-  const { data, error } = useAnswer<ModelDetail>(answerAddress("/api/model", [["name", name]]), `${name} ${treeVersion.value}`);
+  const { data, error } = useAnswer<ModelDetail>(
+    answerAddress("/api/model", [["name", name]]),
+    `${name} ${treeVersion.value}`,
+  );
   if (data === null || data.name !== name) return <Waiting error={error} what={name} />;
   return (
     <>
@@ -88,7 +91,10 @@ function Measured({ preservation }: { readonly preservation: PreservationRow }):
           ["Loss of parent and child", `${fixed(parentLoss, 6)} and ${fixed(childLoss, 6)}`],
           ["Largest logit difference", `${significant(relative)} of the largest logit`],
           ["KL divergence", klDivergence === null ? "–" : `${significant(klDivergence)} nats`],
-          ["Same likeliest token", topAgreement === null ? "–" : topAgreement === 1 ? "always" : percent(topAgreement, 4)],
+          [
+            "Same likeliest token",
+            topAgreement === null ? "–" : topAgreement === 1 ? "always" : percent(topAgreement, 4),
+          ],
         ]}
       />
       {layers.length > 0 && !isExact && (
@@ -98,7 +104,13 @@ function Measured({ preservation }: { readonly preservation: PreservationRow }):
           xFormat={(value) => fixed(value, 0)}
           lines={[
             { label: "norm of the difference", colour: "var(--arm-2)", x, y: layers.map((layer) => layer.relative) },
-            { label: "largest difference", colour: "var(--arm-3)", dash: [6, 4], x, y: layers.map((layer) => layer.largest) },
+            {
+              label: "largest difference",
+              colour: "var(--arm-3)",
+              dash: [6, 4],
+              x,
+              y: layers.map((layer) => layer.largest),
+            },
           ]}
           format={(value) => significant(value, 2)}
           logY
@@ -136,7 +148,16 @@ function Plan({ model }: { readonly model: ModelDetail }): JSX.Element {
             </span>
             <button
               type="button"
-              onClick={() => download(`${name}-plan.csv`, csvOf(["tensor", "shape", "made of"], tensors.map((one) => [one.name, one.shape, one.made])), "text/csv")}
+              onClick={() =>
+                download(
+                  `${name}-plan.csv`,
+                  csvOf(
+                    ["tensor", "shape", "made of"],
+                    tensors.map((one) => [one.name, one.shape, one.made]),
+                  ),
+                  "text/csv",
+                )
+              }
             >
               CSV
             </button>
@@ -145,7 +166,11 @@ function Plan({ model }: { readonly model: ModelDetail }): JSX.Element {
             <Table
               label="Tensors"
               head={["Tensor", "Shape", "Made of"]}
-              rows={shown.map((tensor) => [<code key="name">{tensor.name}</code>, tensor.shape, <code key="made">{tensor.made}</code>])}
+              rows={shown.map((tensor) => [
+                <code key="name">{tensor.name}</code>,
+                tensor.shape,
+                <code key="made">{tensor.made}</code>,
+              ])}
             />
           </div>
           {shown.length < found.length && (

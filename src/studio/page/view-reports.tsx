@@ -26,8 +26,8 @@ export function ReportsView(): JSX.Element {
       <h1>Reports</h1>
       {data.reports.length === 0 ? (
         <p>
-          None below this folder. <code>upcycle study</code> writes one, <code>plan</code>, <code>fit</code>, <code>eval</code> and{" "}
-          <code>experts</code> do with <code>--html FILE</code>.
+          None below this folder. <code>upcycle study</code> writes one, <code>plan</code>, <code>fit</code>,{" "}
+          <code>eval</code> and <code>experts</code> do with <code>--html FILE</code>.
         </p>
       ) : (
         <Table

@@ -18,12 +18,17 @@ import { Verdict } from "./view-start.js";
 /** The view. */
 export function RunView(): JSX.Element {
   const { name } = place.value;
-  const { data, error } = useAnswer<RunDetail>(answerAddress("/api/run", [["name", name]]), `${name} ${revisionOf(name)}`);
+  const { data, error } = useAnswer<RunDetail>(
+    answerAddress("/api/run", [["name", name]]),
+    `${name} ${revisionOf(name)}`,
+  );
   if (data === null || data.row.name !== name) return <Waiting error={error} what={name} />;
   // The row is pushed, so it is newer than the answer.
   const row = runs.value.get(name) ?? data.row;
   const axis = curveAxes.find((one) => one === setting("axis")) ?? "tokens";
-  const siblings = rows.value.filter((other) => other.study !== null && other.study === row.study && !other.arm.startsWith("parent "));
+  const siblings = rows.value.filter(
+    (other) => other.study !== null && other.study === row.study && !other.arm.startsWith("parent "),
+  );
   return (
     <>
       <h1>{name}</h1>
@@ -49,7 +54,10 @@ export function RunView(): JSX.Element {
           ["Tokens", compact(row.tokens)],
           ["Speed", row.tokensPerSecond === null ? "–" : rate(row.tokensPerSecond)],
           ["Time left", row.secondsLeft === null ? "–" : duration(row.secondsLeft)],
-          [data.memory?.when === "now" ? "Memory now" : "Peak memory", data.memory === null ? "–" : bytes(data.memory.bytes)],
+          [
+            data.memory?.when === "now" ? "Memory now" : "Peak memory",
+            data.memory === null ? "–" : bytes(data.memory.bytes),
+          ],
           ["Parameters", `${compact(row.params)}${row.kind === "moe" ? `, ${compact(row.activeParams)} active` : ""}`],
           ["Seed", String(row.seed)],
         ]}
@@ -63,7 +71,12 @@ export function RunView(): JSX.Element {
       <section aria-labelledby="curves">
         <h2 id="curves">Curves</h2>
         <div class="controls">
-          <Choice label="over" value={axis} options={curveAxes.map((one) => [one, axisWords[one]] as const)} onChange={(value) => set({ axis: value, zoom: "" })} />
+          <Choice
+            label="over"
+            value={axis}
+            options={curveAxes.map((one) => [one, axisWords[one]] as const)}
+            onChange={(value) => set({ axis: value, zoom: "" })}
+          />
         </div>
         <div class="charts">
           {(Object.keys(metricWords) as Metric[])
@@ -73,15 +86,20 @@ export function RunView(): JSX.Element {
             ))}
         </div>
         {data.parts.length > 0 && (
-          <Table label="Held-out loss by part of the data mix" head={["Part", "Held-out loss"]} rows={data.parts.map(([part, loss]) => [part, fixed(loss, 4)])} isNumber={(column) => column === 1} />
+          <Table
+            label="Held-out loss by part of the data mix"
+            head={["Part", "Held-out loss"]}
+            rows={data.parts.map(([part, loss]) => [part, fixed(loss, 4)])}
+            isNumber={(column) => column === 1}
+          />
         )}
       </section>
       {data.preservation !== null && (
         <section aria-labelledby="start">
           <h2 id="start">Did it start as its parent?</h2>
           <p>
-            <Verdict model={data} /> {data.preservation.words} Measured on {compact(data.preservation.tokens)} tokens: losses{" "}
-            {fixed(data.preservation.parentLoss, 4)} and {fixed(data.preservation.childLoss, 4)} nats.
+            <Verdict model={data} /> {data.preservation.words} Measured on {compact(data.preservation.tokens)} tokens:
+            losses {fixed(data.preservation.parentLoss, 4)} and {fixed(data.preservation.childLoss, 4)} nats.
           </p>
         </section>
       )}
@@ -89,7 +107,8 @@ export function RunView(): JSX.Element {
         <h2 id="again">The command that repeats it{row.state === "stopped" && ", and goes on where it stopped"}</h2>
         {data.command === null ? (
           <p class="muted">
-            Not noted: the run was made by an earlier version, or by a program. Its settings below are all that decides its numbers.
+            Not noted: the run was made by an earlier version, or by a program. Its settings below are all that decides
+            its numbers.
           </p>
         ) : (
           <Noted command={data.command} />
@@ -120,7 +139,13 @@ export function RunView(): JSX.Element {
   );
 }
 
-function Settings({ settings, name }: { readonly settings: RunDetail["settings"]; readonly name: string }): JSX.Element {
+function Settings({
+  settings,
+  name,
+}: {
+  readonly settings: RunDetail["settings"];
+  readonly name: string;
+}): JSX.Element {
   const [wanted, setWanted] = useState("");
   const shown = settings.filter(([key, value]) => `${key} ${value}`.toLowerCase().includes(wanted.toLowerCase()));
   return (
@@ -131,7 +156,10 @@ function Settings({ settings, name }: { readonly settings: RunDetail["settings"]
           <span>Find a setting</span>
           <input type="search" value={wanted} onInput={(event) => setWanted(event.currentTarget.value)} />
         </label>
-        <button type="button" onClick={() => download(`${name}-settings.csv`, csvOf(["key", "value"], settings), "text/csv")}>
+        <button
+          type="button"
+          onClick={() => download(`${name}-settings.csv`, csvOf(["key", "value"], settings), "text/csv")}
+        >
           CSV
         </button>
       </div>

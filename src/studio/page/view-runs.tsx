@@ -39,8 +39,18 @@ const columns: readonly Column[] = [
   { key: "loss", label: "Loss", width: "always", cell: (row) => loss(row.loss) },
   { key: "bestLoss", label: "Best", width: "wide", cell: (row) => loss(row.bestLoss) },
   { key: "trainLoss", label: "Training", width: "wide", cell: (row) => loss(row.trainLoss) },
-  { key: "tokensPerSecond", label: "Speed", width: "wide", cell: (row) => (row.tokensPerSecond === null ? "–" : `${compact(row.tokensPerSecond)}/s`) },
-  { key: "secondsLeft", label: "Left", width: "wide", cell: (row) => (row.secondsLeft === null ? "–" : duration(row.secondsLeft)) },
+  {
+    key: "tokensPerSecond",
+    label: "Speed",
+    width: "wide",
+    cell: (row) => (row.tokensPerSecond === null ? "–" : `${compact(row.tokensPerSecond)}/s`),
+  },
+  {
+    key: "secondsLeft",
+    label: "Left",
+    width: "wide",
+    cell: (row) => (row.secondsLeft === null ? "–" : duration(row.secondsLeft)),
+  },
   { key: "dead", label: "Dead", width: "wide", cell: (row) => (row.dead === null ? "–" : String(row.dead)) },
   { key: "bytes", label: "Models", width: "wide", cell: (row) => bytes(row.bytes) },
 ];
@@ -62,7 +72,10 @@ export function RunsView(): JSX.Element {
   const sort = sortKeys.find((key) => key === setting("sort")) ?? "name";
   const descending = setting("order") === "down";
   const chosen = useMemo(() => new Set(listOf(setting("chosen"))), [setting("chosen")]);
-  const shown = useMemo(() => shownRows(rows.value, { filter, sort, descending }), [rows.value, filter, sort, descending]);
+  const shown = useMemo(
+    () => shownRows(rows.value, { filter, sort, descending }),
+    [rows.value, filter, sort, descending],
+  );
   const isExpression = filterExpression(filter) !== null;
   const choose = (name: string): void => {
     const next = new Set(chosen);
@@ -89,7 +102,11 @@ export function RunsView(): JSX.Element {
           {!isExpression && ", found as it is written: this is no regular expression"}
           {unread.value > 0 && `, ${unread.value} logs being read`}
         </span>
-        <button type="button" disabled={chosen.size < 2} onClick={() => goTo("compare", "", { runs: setting("chosen") })}>
+        <button
+          type="button"
+          disabled={chosen.size < 2}
+          onClick={() => goTo("compare", "", { runs: setting("chosen") })}
+        >
           Compare {chosen.size === 0 ? "chosen runs" : `${chosen.size} runs`}
         </button>
         {chosen.size > 0 && (
@@ -101,8 +118,12 @@ export function RunsView(): JSX.Element {
           CSV
         </button>
       </div>
-      {rows.value.length === 0 && <p class="muted">{isListed.value ? "There is no run below this folder." : "Reading the list…"}</p>}
-      {rows.value.length > 0 && <List shown={shown} chosen={chosen} choose={choose} sort={sort} descending={descending} />}
+      {rows.value.length === 0 && (
+        <p class="muted">{isListed.value ? "There is no run below this folder." : "Reading the list…"}</p>
+      )}
+      {rows.value.length > 0 && (
+        <List shown={shown} chosen={chosen} choose={choose} sort={sort} descending={descending} />
+      )}
       <p class="small muted">
         Keys: / filter, j and k or arrows move, Enter opens, x chooses, c compares. Click a heading to sort by it.
       </p>
@@ -138,18 +159,31 @@ function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Eleme
     if (element === null) return;
     const top = next * rowHeight;
     if (top < element.scrollTop) element.scrollTop = top;
-    else if (top + 2 * rowHeight > element.scrollTop + element.clientHeight) element.scrollTop = top + 2 * rowHeight - element.clientHeight;
+    else if (top + 2 * rowHeight > element.scrollTop + element.clientHeight)
+      element.scrollTop = top + 2 * rowHeight - element.clientHeight;
   };
   // Keys may come faster than the page is drawn: what they change holds for the next one.
   useLayoutEffect(() => {
     const onKey = (event: KeyboardEvent): void => {
-      if (event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement || event.ctrlKey || event.metaKey) return;
+      if (
+        event.target instanceof HTMLInputElement ||
+        event.target instanceof HTMLSelectElement ||
+        event.ctrlKey ||
+        event.metaKey
+      )
+        return;
       const row = shown[active];
       if (event.key === "j" || event.key === "ArrowDown") move(active + 1);
       else if (event.key === "k" || event.key === "ArrowUp") move(active - 1);
       else if (event.key === "x" && row !== undefined) choose(row.name);
-      else if (event.key === "c" && chosen.size > 1) goTo("compare", "", { runs: place.value.settings["chosen"] ?? "" });
-      else if (event.key === "Enter" && row !== undefined && !(event.target instanceof HTMLAnchorElement || event.target instanceof HTMLButtonElement)) goTo("run", row.name);
+      else if (event.key === "c" && chosen.size > 1)
+        goTo("compare", "", { runs: place.value.settings["chosen"] ?? "" });
+      else if (
+        event.key === "Enter" &&
+        row !== undefined &&
+        !(event.target instanceof HTMLAnchorElement || event.target instanceof HTMLButtonElement)
+      )
+        goTo("run", row.name);
       else return;
       event.preventDefault();
     };
@@ -172,8 +206,17 @@ function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Eleme
             <span class="hidden">Chosen</span>
           </span>
           {columns.map(({ key, label, width }) => (
-            <span key={key} role="columnheader" class={width} aria-sort={key === sort ? (descending ? "descending" : "ascending") : "none"}>
-              <button type="button" class="plain" onClick={() => set({ sort: key, order: key === sort && !descending ? "down" : "" })}>
+            <span
+              key={key}
+              role="columnheader"
+              class={width}
+              aria-sort={key === sort ? (descending ? "descending" : "ascending") : "none"}
+            >
+              <button
+                type="button"
+                class="plain"
+                onClick={() => set({ sort: key, order: key === sort && !descending ? "down" : "" })}
+              >
                 {label}
                 {key === sort && <span aria-hidden="true">{descending ? " ↓" : " ↑"}</span>}
               </button>
@@ -192,7 +235,12 @@ function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Eleme
             onClick={() => setActive(first + i)}
           >
             <span role="cell" class="choose">
-              <input type="checkbox" checked={chosen.has(row.name)} onChange={() => choose(row.name)} aria-label={`choose ${row.name}`} />
+              <input
+                type="checkbox"
+                checked={chosen.has(row.name)}
+                onChange={() => choose(row.name)}
+                aria-label={`choose ${row.name}`}
+              />
             </span>
             {columns.map(({ key, width, cell }) => (
               <span role="cell" key={key} class={width}>
@@ -207,7 +255,27 @@ function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Eleme
 }
 
 function csvOfRuns(list: readonly RunRow[]): string {
-  const keys = ["name", "study", "arm", "seed", "state", "kind", "params", "activeParams", "step", "steps", "tokens", "loss", "bestLoss", "trainLoss", "tokensPerSecond", "secondsLeft", "dead", "experts", "bytes"] as const;
+  const keys = [
+    "name",
+    "study",
+    "arm",
+    "seed",
+    "state",
+    "kind",
+    "params",
+    "activeParams",
+    "step",
+    "steps",
+    "tokens",
+    "loss",
+    "bestLoss",
+    "trainLoss",
+    "tokensPerSecond",
+    "secondsLeft",
+    "dead",
+    "experts",
+    "bytes",
+  ] as const;
   return csvOf(
     keys,
     list.map((row) => keys.map((key) => row[key])),

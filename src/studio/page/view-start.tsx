@@ -69,8 +69,8 @@ function Study({ study }: { readonly study: StudyRow }): JSX.Element {
       </p>
       <ArmBars arms={arms} />
       <p class="small muted">
-        Held-out loss in nats per token, mean of the seeds; the lighter bar is from the lowest to the highest seed. {finished} of {runs} runs
-        finished{running > 0 && `, ${running} running`}.
+        Held-out loss in nats per token, mean of the seeds; the lighter bar is from the lowest to the highest seed.{" "}
+        {finished} of {runs} runs finished{running > 0 && `, ${running} running`}.
       </p>
       <p class="links">
         <Go view="compare" settings={{ runs: listSetting(names) }}>
@@ -109,14 +109,21 @@ export function ArmBars({ arms }: { readonly arms: readonly ArmRow[] }): JSX.Ele
           <span class="bar" aria-hidden="true">
             {mean !== null && low !== null && high !== null && (
               <>
-                <i class="range" style={{ left: `${place(low)}%`, width: `${Math.max(0.6, place(high) - place(low))}%` }} />
+                <i
+                  class="range"
+                  style={{ left: `${place(low)}%`, width: `${Math.max(0.6, place(high) - place(low))}%` }}
+                />
                 <i class="dot" style={{ left: `${place(mean)}%` }} />
               </>
             )}
           </span>
           <span class="bar-value">
             {mean === null ? "not yet" : fixed(mean, 4)}
-            <span class="muted"> {runs.length === 1 ? "1 seed" : `${runs.length} seeds`}{mean !== null && mean - lowest > reach ? ", off the scale" : ""}</span>
+            <span class="muted">
+              {" "}
+              {runs.length === 1 ? "1 seed" : `${runs.length} seeds`}
+              {mean !== null && mean - lowest > reach ? ", off the scale" : ""}
+            </span>
           </span>
         </li>
       ))}
@@ -136,7 +143,9 @@ const verdicts: Readonly<Record<string, string>> = {
 export function Verdict({ model }: { readonly model: Pick<ModelRow, "preservation"> }): JSX.Element {
   const { preservation } = model;
   if (preservation === null) return <span class="verdict none">not measured</span>;
-  return <span class={`verdict ${preservation.verdict}`}>{verdicts[preservation.verdict] ?? preservation.verdict}</span>;
+  return (
+    <span class={`verdict ${preservation.verdict}`}>{verdicts[preservation.verdict] ?? preservation.verdict}</span>
+  );
 }
 
 function Models({ models }: { readonly models: readonly ModelRow[] }): JSX.Element {
@@ -188,7 +197,9 @@ function Experts({ overview }: { readonly overview: Overview }): JSX.Element | n
   return (
     <section aria-labelledby="dead">
       <h2 id="dead">Which experts are dead?</h2>
-      <p class="muted">Dead means less than a hundredth of an equal share of the tokens, at the last measurement on held-out text.</p>
+      <p class="muted">
+        Dead means less than a hundredth of an equal share of the tokens, at the last measurement on held-out text.
+      </p>
       {dead.length === 0 && alive > 0 && <p>None: in {alive} runs with experts every expert gets tokens.</p>}
       <ul class="dead">
         {dead.map(({ run, dead: count, experts, where }) => (
@@ -197,7 +208,16 @@ function Experts({ overview }: { readonly overview: Overview }): JSX.Element | n
               {run}
             </Go>
             : {count} of {experts} dead{" "}
-            <span class="muted">({where.map(({ layer, experts: some }) => `layer ${layer}: ${some.slice(0, 12).join(", ")}${some.length > 12 ? " …" : ""}`).join("; ")})</span>
+            <span class="muted">
+              (
+              {where
+                .map(
+                  ({ layer, experts: some }) =>
+                    `layer ${layer}: ${some.slice(0, 12).join(", ")}${some.length > 12 ? " …" : ""}`,
+                )
+                .join("; ")}
+              )
+            </span>
           </li>
         ))}
       </ul>
@@ -220,7 +240,9 @@ function Experts({ overview }: { readonly overview: Overview }): JSX.Element | n
 }
 
 function Recent(): JSX.Element {
-  const recent = [...rows.value].sort((a, b) => Number(b.state === "running") - Number(a.state === "running") || b.changed - a.changed).slice(0, 8);
+  const recent = [...rows.value]
+    .sort((a, b) => Number(b.state === "running") - Number(a.state === "running") || b.changed - a.changed)
+    .slice(0, 8);
   return (
     <section aria-labelledby="recent">
       <h2 id="recent">Newest runs</h2>

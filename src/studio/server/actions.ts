@@ -38,7 +38,10 @@ export const actionSchema = z.discriminatedUnion("command", [
   z.strictObject({
     command: z.literal("eval"),
     models: z.array(word).min(1).max(16),
-    tasks: z.array(z.string().regex(/^[\w.-]{1,100}$/)).min(1).max(32),
+    tasks: z
+      .array(z.string().regex(/^[\w.-]{1,100}$/))
+      .min(1)
+      .max(32),
     out: word.optional(),
     limit: z.int().min(1).max(1e6).optional(),
   }),
@@ -150,7 +153,15 @@ export class Actions {
 
   #follow(child: ChildProcess, words: readonly string[]): StartedAction {
     const started = Date.now();
-    const action: StartedAction = { id: this.#next++, words, state: "running", exitCode: null, started, ended: null, lines: [] };
+    const action: StartedAction = {
+      id: this.#next++,
+      words,
+      state: "running",
+      exitCode: null,
+      started,
+      ended: null,
+      lines: [],
+    };
     const ended = new Promise<void>((done) => {
       const end = (exitCode: number | null, lines: readonly string[] = []): void => {
         running.action = {
@@ -192,15 +203,18 @@ export class Actions {
 
   async #noted(run: string): Promise<RecordedCommand> {
     const found = await this.#options.noted(run);
-    if (found === null) throw inputError("no command was noted for this run", { where: run, hint: "start it from a shell" });
+    if (found === null)
+      throw inputError("no command was noted for this run", { where: run, hint: "start it from a shell" });
     const [, command = ""] = found.words;
-    if (!resumable.has(command)) throw inputError(`upcycle ${visibleLine(command, 40)} is not gone on with`, { where: run });
+    if (!resumable.has(command))
+      throw inputError(`upcycle ${visibleLine(command, 40)} is not gone on with`, { where: run });
     return found;
   }
 
   /** Below the folder that is shown, by the name of what is started. */
   #usualOut(request: Exclude<ActionRequest, { command: "resume" }>): string {
-    const name = request.command === "eval" ? "eval" : request.command === "convert" ? request.recipe : basename(request.file);
+    const name =
+      request.command === "eval" ? "eval" : request.command === "convert" ? request.recipe : basename(request.file);
     return shownFrom(this.#options.folder, join(this.#options.root, name.replace(/\.ya?ml$/i, "")));
   }
 
@@ -216,7 +230,10 @@ export class Actions {
     }
     const below = relative(root, join(real, relative(there, wanted)));
     if (below !== ".." && !below.startsWith(`..${sep}`) && !isAbsolute(below)) return;
-    throw inputError("commands of the page write below the folder that is shown", { where: out, hint: `name a folder in ${root}` });
+    throw inputError("commands of the page write below the folder that is shown", {
+      where: out,
+      hint: `name a folder in ${root}`,
+    });
   }
 }
 

@@ -19,7 +19,9 @@ export async function exportPage(studio: Studio, assets: PageAssets, day: string
     answers[address] = answer;
     return answer as T;
   };
-  const overview = await ask<{ expertFiles: readonly { name: string }[]; models: readonly { name: string }[] }>("/api/overview");
+  const overview = await ask<{ expertFiles: readonly { name: string }[]; models: readonly { name: string }[] }>(
+    "/api/overview",
+  );
   const { runs } = await ask<{ runs: readonly RunRow[] }>("/api/runs");
   for (const path of ["/api/models", "/api/reports", "/api/jobs", "/api/alerts"]) await ask(path);
   for (const { name } of overview.models) await ask("/api/model", [["name", name]]);

@@ -63,11 +63,14 @@ export function judge({ method, url, headers }: RequestHead, options: GuardOptio
   if (url.length > longestUrl || !url.startsWith("/")) return refused(400, "this address is not understood");
   const [path = "", search = ""] = url.split(/\?(.*)/s, 2);
   // No answer has a name that needs any of these, so none is decoded.
-  if (!/^\/[\w./-]*$/.test(path) || path.includes("..") || path.includes("//")) return refused(404, "there is nothing here");
+  if (!/^\/[\w./-]*$/.test(path) || path.includes("..") || path.includes("//"))
+    return refused(404, "there is nothing here");
   const query = new URLSearchParams(search);
   const given = query.get("token");
   if (method === "GET" && path === "/" && given !== null)
-    return isEqual(given, options.token) ? { kind: "welcome" } : refused(401, "this token is not the one that was printed");
+    return isEqual(given, options.token)
+      ? { kind: "welcome" }
+      : refused(401, "this token is not the one that was printed");
   const cookie = cookieOf(single(headers["cookie"]) ?? "", options.cookie);
   if (cookie === null || !isEqual(cookie, options.token))
     return refused(401, "open the address that the command upcycle studio has printed");

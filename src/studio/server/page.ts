@@ -60,7 +60,11 @@ const filePolicy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'u
 export function filePage(
   folder: string,
   { script, style }: PageAssets,
-  { answers, version, made }: { readonly answers: Readonly<Record<string, unknown>>; readonly version: string; readonly made: string },
+  {
+    answers,
+    version,
+    made,
+  }: { readonly answers: Readonly<Record<string, unknown>>; readonly version: string; readonly made: string },
 ): string {
   const meta = `<meta http-equiv="Content-Security-Policy" content="${filePolicy}">
 <meta name="generator" content="upcycle ${escapeHtml(version)}">

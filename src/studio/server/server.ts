@@ -58,7 +58,10 @@ export async function startServer(options: ServerOptions): Promise<StudioServer>
   const actions = new Actions({
     root: studio.index.root,
     folder: options.folder,
-    noted: (run) => (studio.index.run(run) === undefined && !studio.index.found.studies.includes(run) ? Promise.resolve(null) : commandOf(studio.index, run)),
+    noted: (run) =>
+      studio.index.run(run) === undefined && !studio.index.found.studies.includes(run)
+        ? Promise.resolve(null)
+        : commandOf(studio.index, run),
     onChange: throttled(() => hub.send("actions", {}), 250),
     ...(options.program === undefined ? {} : { program: options.program }),
   });
@@ -102,11 +105,16 @@ async function listen(server: Server, wanted: number | null): Promise<number> {
         hint: "leave --port out for the first free one",
       });
   }
-  throw stopError(`no port from ${firstPort} to ${firstPort + mostPorts - 1} is free`, { hint: "name one with --port" });
+  throw stopError(`no port from ${firstPort} to ${firstPort + mostPorts - 1} is free`, {
+    hint: "name one with --port",
+  });
 }
 
 /** Looks again and again: often while pages listen, now and then for alerts. */
-function watch({ studio, webhook, onChange }: ServerOptions, hub: EventHub): { stop(): void; readonly ended: Promise<void> } {
+function watch(
+  { studio, webhook, onChange }: ServerOptions,
+  hub: EventHub,
+): { stop(): void; readonly ended: Promise<void> } {
   let isOver = false;
   let wake: () => void = () => undefined;
   const hook = webhook === undefined ? null : new Webhook(webhook);
@@ -185,7 +193,11 @@ class Desk {
   constructor(options: DeskOptions) {
     this.#options = options;
     const { assets, studio } = options;
-    const file = (type: string, text: string): StaticFile => ({ type, body: Buffer.from(text), compressed: gzipSync(text) });
+    const file = (type: string, text: string): StaticFile => ({
+      type,
+      body: Buffer.from(text),
+      compressed: gzipSync(text),
+    });
     this.#page = file("text/html; charset=utf-8", livePage(studio.options.dir, assets));
     this.#files = new Map([
       [`/${contentName("studio.js", assets.script)}`, file("text/javascript; charset=utf-8", assets.script)],
@@ -201,7 +213,12 @@ class Desk {
     try {
       if (verdict.kind === "refused") return refuse(response, verdict.status, verdict.why);
       if (verdict.kind === "welcome") {
-        response.writeHead(303, { ...safeHeaders, location: "/", "set-cookie": cookieHeader(this.#options.guard), "cache-control": "no-store" });
+        response.writeHead(303, {
+          ...safeHeaders,
+          location: "/",
+          "set-cookie": cookieHeader(this.#options.guard),
+          "cache-control": "no-store",
+        });
         response.end();
         return;
       }
@@ -209,7 +226,8 @@ class Desk {
       await this.#show(verdict.path, verdict.query, request, response);
     } catch (cause) {
       if (response.headersSent) response.destroy();
-      else if (cause instanceof UpcycleError) json(request, response, { error: cause.line }, cause.kind === "input" ? 400 : 500);
+      else if (cause instanceof UpcycleError)
+        json(request, response, { error: cause.line }, cause.kind === "input" ? 400 : 500);
       else json(request, response, { error: "this could not be answered; it is a defect" }, 500);
     }
   }
@@ -219,12 +237,17 @@ class Desk {
     const file = path === "/" ? this.#page : this.#files.get(path);
     if (file !== undefined) return sendFile(request, response, file, path !== "/");
     if (path === "/api/events") return this.#listen(request, response, hub);
-    if (path === "/api/actions") return json(request, response, { allowed: studio.options.actions, actions: actions.list });
+    if (path === "/api/actions")
+      return json(request, response, { allowed: studio.options.actions, actions: actions.list });
     if (path === "/report") {
       await studio.index.known();
       const page = await studio.shelf.page(query.get("name") ?? "");
       if (page === null) return refuse(response, 404, "there is no such page");
-      response.writeHead(200, { ...reportHeaders, "content-type": "text/html; charset=utf-8", "cache-control": "no-store" });
+      response.writeHead(200, {
+        ...reportHeaders,
+        "content-type": "text/html; charset=utf-8",
+        "cache-control": "no-store",
+      });
       response.end(request.method === "HEAD" ? undefined : page);
       return;
     }
@@ -236,7 +259,11 @@ class Desk {
   #listen(request: IncomingMessage, response: ServerResponse, hub: EventHub): void {
     if (request.method === "HEAD") return refuse(response, 405, "events are read by GET");
     const lastSeen = request.headers["last-event-id"];
-    response.writeHead(200, { ...safeHeaders, "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store" });
+    response.writeHead(200, {
+      ...safeHeaders,
+      "content-type": "text/event-stream; charset=utf-8",
+      "cache-control": "no-store",
+    });
     request.socket.setTimeout(0);
     if (!hub.listen(response, typeof lastSeen === "string" ? lastSeen : undefined)) response.end();
   }
@@ -247,7 +274,12 @@ class Desk {
     if (path === "/api/actions/stop") {
       const id = (body as { readonly id?: unknown } | null)?.id;
       const isStopped = typeof id === "number" && actions.stop(id);
-      return json(request, response, isStopped ? { stopped: id } : { error: "no command of this number runs" }, isStopped ? 200 : 404);
+      return json(
+        request,
+        response,
+        isStopped ? { stopped: id } : { error: "no command of this number runs" },
+        isStopped ? 200 : 404,
+      );
     }
     if (path !== "/api/actions/start" && path !== "/api/actions/words")
       return json(request, response, { error: "there is nothing of this name" }, 404);
@@ -280,9 +312,15 @@ async function bodyOf(request: IncomingMessage): Promise<unknown> {
   }
 }
 
-const takesGzip = (request: IncomingMessage): boolean => /\bgzip\b/.test(String(request.headers["accept-encoding"] ?? ""));
+const takesGzip = (request: IncomingMessage): boolean =>
+  /\bgzip\b/.test(String(request.headers["accept-encoding"] ?? ""));
 
-function sendFile(request: IncomingMessage, response: ServerResponse, { type, body, compressed }: StaticFile, isKept: boolean): void {
+function sendFile(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { type, body, compressed }: StaticFile,
+  isKept: boolean,
+): void {
   const isSmall = takesGzip(request);
   const content = isSmall ? compressed : body;
   response.writeHead(200, {
@@ -312,6 +350,11 @@ function json(request: IncomingMessage, response: ServerResponse, data: unknown,
 }
 
 function refuse(response: ServerResponse, status: number, why: string): void {
-  response.writeHead(status, { ...safeHeaders, "content-type": "text/plain; charset=utf-8", "cache-control": "no-store", connection: "close" });
+  response.writeHead(status, {
+    ...safeHeaders,
+    "content-type": "text/plain; charset=utf-8",
+    "cache-control": "no-store",
+    connection: "close",
+  });
   response.end(`${why}\n`);
 }

@@ -201,7 +201,9 @@ export class Studio {
         run: name,
         dead: dead!,
         experts: experts!,
-        where: (this.index.run(name)?.dead ?? []).flatMap((some, layer) => (some.length === 0 ? [] : [{ layer, experts: some }])),
+        where: (this.index.run(name)?.dead ?? []).flatMap((some, layer) =>
+          some.length === 0 ? [] : [{ layer, experts: some }],
+        ),
       })),
       alive: moes.length - ailing.length,
       models: await this.#modelRows(),

@@ -20,7 +20,13 @@ export class Webhook {
     const last = this.#sent.get(key);
     if (last !== undefined && this.now() - last < quietMs) return;
     this.#sent.set(key, this.now());
-    const place = [alert.run, alert.step === null ? null : `step ${alert.step}`].filter((part) => part !== null).join(", ");
-    void postAlert(this.address, `${alert.level}: ${alert.kind}${place === "" ? "" : `, ${place}`}: ${alert.message}`, alert);
+    const place = [alert.run, alert.step === null ? null : `step ${alert.step}`]
+      .filter((part) => part !== null)
+      .join(", ");
+    void postAlert(
+      this.address,
+      `${alert.level}: ${alert.kind}${place === "" ? "" : `, ${place}`}: ${alert.message}`,
+      alert,
+    );
   }
 }

@@ -1,5 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { armRows, commonTokens, leadWords, lossAtTokens, pairRows, seedBand, type ArmCurve } from "../../../src/studio/data/arms.js";
+import {
+  armRows,
+  commonTokens,
+  leadWords,
+  lossAtTokens,
+  pairRows,
+  seedBand,
+  type ArmCurve,
+} from "../../../src/studio/data/arms.js";
 import { row } from "./row.js";
 
 const run = (arm: string, seed: number, loss: readonly number[], study = "s"): ArmCurve => ({
@@ -26,14 +34,19 @@ describe("arms compared", () => {
 
   it("says that a difference on which seeds do not agree may be chance", () => {
     const mixed = [3.3, 3.7, 3.5, 3.49].map((loss, seed) => run("moe", seed, [4, loss]));
-    expect(words([...dense, ...mixed])).toMatch(/^moe leads dense by 0\.011 nats.*: it may be chance \(paired t-test over 4 seeds, p = 0\.\d+\)\.$/);
+    expect(words([...dense, ...mixed])).toMatch(
+      /^moe leads dense by 0\.011 nats.*: it may be chance \(paired t-test over 4 seeds, p = 0\.\d+\)\.$/,
+    );
   });
 
   it("corrects for all pairs of arms, since the leading one was not named beforehand", () => {
     const third = ahead.map(({ loss }, seed) => run("fine", seed, [4, loss[1]! + 0.05]));
     const arms = armRows([...dense, ...ahead, ...third], 100);
     const pairs = pairRows(arms);
-    expect(pairs.map(({ first, second }) => [first, second])).toEqual([["moe", "fine"], ["moe", "dense"]]);
+    expect(pairs.map(({ first, second }) => [first, second])).toEqual([
+      ["moe", "fine"],
+      ["moe", "dense"],
+    ]);
     // The second smallest p of three tests counts twice; there are two tests of the leading arm alone.
     expect(pairs[1]!.adjusted! / pairs[1]!.p!).toBeCloseTo(2, 6);
     expect(pairs[0]!.adjusted! / pairs[0]!.p!).toBeCloseTo(3, 6);
@@ -41,7 +54,9 @@ describe("arms compared", () => {
   });
 
   it("says that one seed says nothing, and that arms without a common seed do not either", () => {
-    expect(words([run("dense", 0, [4, 3.5]), run("moe", 0, [4, 3.4])])).toContain("there is one seed of each, so nothing says");
+    expect(words([run("dense", 0, [4, 3.5]), run("moe", 0, [4, 3.4])])).toContain(
+      "there is one seed of each, so nothing says",
+    );
     expect(words([run("dense", 0, [4, 3.5]), run("moe", 1, [4, 3.4])])).toContain("no seed in common");
   });
 
@@ -49,7 +64,10 @@ describe("arms compared", () => {
     const long = run("moe", 0, [4, 3.6, 3.2]);
     const short: ArmCurve = { ...run("dense", 0, [4, 3.5]), tokens: [0, 150] };
     expect(commonTokens([long, short])).toBe(150);
-    expect(armRows([long, short], 150).map(({ name, mean }) => [name, mean])).toEqual([["moe", 3.4000000000000004], ["dense", 3.5]]);
+    expect(armRows([long, short], 150).map(({ name, mean }) => [name, mean])).toEqual([
+      ["moe", 3.4000000000000004],
+      ["dense", 3.5],
+    ]);
     expect(words([run("dense", 0, [4]), long])).toContain("Nothing can be compared yet");
   });
 
@@ -65,7 +83,17 @@ describe("arms compared", () => {
 
   it("reads a loss at no tokens outside of what was measured", () => {
     const { tokens, loss } = run("moe", 0, [4, 3, NaN, 2]);
-    expect([-1, 0, 50, 100, 150, 200, 250, 300, 301].map((wanted) => lossAtTokens({ tokens, loss }, wanted))).toEqual([null, 4, 3.5, 3, null, null, null, 2, null]);
+    expect([-1, 0, 50, 100, 150, 200, 250, 300, 301].map((wanted) => lossAtTokens({ tokens, loss }, wanted))).toEqual([
+      null,
+      4,
+      3.5,
+      3,
+      null,
+      null,
+      null,
+      2,
+      null,
+    ]);
   });
 
   it("draws a band only where all seeds were measured", () => {

@@ -3,7 +3,16 @@ import { describe, expect, it } from "vitest";
 import { decimated, firstAtLeast } from "../../../src/studio/data/decimate.js";
 
 const curve = fc
-  .array(fc.tuple(fc.double({ min: 0.01, max: 10, noNaN: true }), fc.oneof({ weight: 20, arbitrary: fc.double({ min: -100, max: 100, noNaN: true }) }, { weight: 1, arbitrary: fc.constant(NaN) })), { minLength: 2, maxLength: 800 })
+  .array(
+    fc.tuple(
+      fc.double({ min: 0.01, max: 10, noNaN: true }),
+      fc.oneof(
+        { weight: 20, arbitrary: fc.double({ min: -100, max: 100, noNaN: true }) },
+        { weight: 1, arbitrary: fc.constant(NaN) },
+      ),
+    ),
+    { minLength: 2, maxLength: 800 },
+  )
   .map((steps) => {
     let x = 0;
     return { x: steps.map(([step]) => (x += step)), y: steps.map(([, value]) => value) };

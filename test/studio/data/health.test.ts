@@ -15,7 +15,9 @@ describe("what goes wrong in a run", () => {
   it("is a loss that is no number, which stands as null in a log", () => {
     const health = healthOf();
     const found = health.step({ ...stepRecord(7), loss: null as unknown as number }, 0);
-    expect(found).toEqual([{ level: "error", kind: "nan", run: "a", step: 7, message: "the loss is not a number", count: 1 }]);
+    expect(found).toEqual([
+      { level: "error", kind: "nan", run: "a", step: 7, message: "the loss is not a number", count: 1 },
+    ]);
     health.step({ ...stepRecord(8), loss: NaN }, 0);
     expect(health.alerts).toMatchObject([{ kind: "nan", step: 8, count: 2 }]);
   });
@@ -43,9 +45,16 @@ describe("what goes wrong in a run", () => {
     const health = healthOf({ experts: 4 });
     expect(health.step({ ...stepRecord(1, { kind: "moe" }), balanceLoss: 9 }, 0)).toEqual([]);
     const few = { entropy: [], maxViolation: [], dead: [[0, 1, 2], []] };
-    expect(health.step({ ...stepRecord(2, { kind: "moe" }), routing: few }, 0)).toMatchObject([{ level: "error", kind: "collapse", step: 2 }]);
-    const dead = { ...evalRecord(5, { kind: "moe" }), routing: { entropy: [], maxViolation: [], dead: [[], [1, 2, 3]] } };
-    expect(health.eval(dead)).toMatchObject([{ kind: "collapse", step: 5, message: "MoE layer 1: 3 of 4 experts get hardly any token" }]);
+    expect(health.step({ ...stepRecord(2, { kind: "moe" }), routing: few }, 0)).toMatchObject([
+      { level: "error", kind: "collapse", step: 2 },
+    ]);
+    const dead = {
+      ...evalRecord(5, { kind: "moe" }),
+      routing: { entropy: [], maxViolation: [], dead: [[], [1, 2, 3]] },
+    };
+    expect(health.eval(dead)).toMatchObject([
+      { kind: "collapse", step: 5, message: "MoE layer 1: 3 of 4 experts get hardly any token" },
+    ]);
     expect(health.eval(evalRecord(10, { kind: "moe" }))).toEqual([]);
   });
 

@@ -2,7 +2,12 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { listOf, listSetting, parsePlace, placeHash, viewNames } from "../../../src/studio/data/place.js";
 
-const name = fc.array(fc.string({ minLength: 1, maxLength: 8, unit: "binary" }).filter((part) => !part.includes("/")), { maxLength: 4 }).map((parts) => parts.join("/"));
+const name = fc
+  .array(
+    fc.string({ minLength: 1, maxLength: 8, unit: "binary" }).filter((part) => !part.includes("/")),
+    { maxLength: 4 },
+  )
+  .map((parts) => parts.join("/"));
 
 describe("addresses of views", () => {
   it("are read as they were written, whatever names and settings hold", () => {

@@ -54,6 +54,14 @@ describe("the list of runs", () => {
   });
 
   it("is written as CSV with quotes where they are needed", () => {
-    expect(csvOf(["a", "b"], [["x,\"y", null], [1, undefined]])).toBe('a,b\n"x,""y",\n1,\n');
+    expect(
+      csvOf(
+        ["a", "b"],
+        [
+          ['x,"y', null],
+          [1, undefined],
+        ],
+      ),
+    ).toBe('a,b\n"x,""y",\n1,\n');
   });
 });

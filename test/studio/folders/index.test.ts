@@ -38,13 +38,31 @@ describe("the index of a folder", () => {
     for (const run of listed) {
       const row = rowOf(run.name);
       const { name, kind, params, activeParams, step, steps, state, tokens, loss, bestLoss, bytes } = run;
-      expect(row).toMatchObject({ name, kind, params, activeParams, step, steps, state, tokens, loss, bestLoss, bytes });
+      expect(row).toMatchObject({
+        name,
+        kind,
+        params,
+        activeParams,
+        step,
+        steps,
+        state,
+        tokens,
+        loss,
+        bestLoss,
+        bytes,
+      });
       expect(row!.tokensPerSecond).toBeCloseTo(run.tokensPerSecond, 6);
     }
   });
 
   it("knows studies, arms, seeds and parents by the folders that upcycle study makes", () => {
-    expect(rowOf("study/arms/coarse/seed-2-0123456789abcdef")).toMatchObject({ study: "study", arm: "coarse", seed: 2, dead: 1, experts: 8 });
+    expect(rowOf("study/arms/coarse/seed-2-0123456789abcdef")).toMatchObject({
+      study: "study",
+      arm: "coarse",
+      seed: 2,
+      dead: 1,
+      experts: 8,
+    });
     expect(rowOf("study/parents/parent-0123456789abcdef")).toMatchObject({ study: "study", arm: "parent parent" });
     expect(rowOf("alone")).toMatchObject({ study: null, arm: "alone", state: "stopped", step: 12 });
   });
@@ -86,7 +104,9 @@ describe("the index of a folder", () => {
     symlinkSync(join(dir, "study", "report.html"), join(dir, "page.html"));
     await later();
     expect([rowOf("linked"), rowOf("sly")]).toEqual([undefined, undefined]);
-    expect((await ask<{ reports: { name: string }[] }>("/api/reports")).reports.map(({ name }) => name)).toEqual(["study/report.html"]);
+    expect((await ask<{ reports: { name: string }[] }>("/api/reports")).reports.map(({ name }) => name)).toEqual([
+      "study/report.html",
+    ]);
   });
 
   it("says what is wrong with a damaged run, and shows all others", async () => {
@@ -129,7 +149,10 @@ describe("the answers", () => {
     expect(detail.settings).toContainEqual(["training.lr.peak", "0.002"]);
     expect(detail.settings).toContainEqual(["spec.layers[0 to 1].ffn.experts", "4"]);
     expect(detail.checkpoints).toMatchObject([{ name: "last", bytes: 1000 }]);
-    expect(detail).toMatchObject({ memory: { bytes: 5e8, when: "peak" }, command: { words: ["upcycle", "study", "my study.yaml"] } });
+    expect(detail).toMatchObject({
+      memory: { bytes: 5e8, when: "peak" },
+      command: { words: ["upcycle", "study", "my study.yaml"] },
+    });
   });
 
   it("give curves of several runs, raw where a part is asked for", async () => {
@@ -144,18 +167,24 @@ describe("the answers", () => {
     await expect(ask("/api/curves?metric=x")).rejects.toMatchObject({ kind: "input", where: "metric" });
     await expect(ask("/api/curves?axis=x")).rejects.toMatchObject({ kind: "input", where: "axis" });
     await expect(ask("/api/curves?from=x")).rejects.toMatchObject({ kind: "input", where: "from" });
-    await expect(ask(`/api/compare?${Array.from({ length: 201 }, (_, i) => `run=${i}`).join("&")}`)).rejects.toMatchObject({ kind: "input" });
+    await expect(
+      ask(`/api/compare?${Array.from({ length: 201 }, (_, i) => `run=${i}`).join("&")}`),
+    ).rejects.toMatchObject({ kind: "input" });
   });
 
   it("name the settings in which runs differ", async () => {
     const names = ["dense", "coarse"].map((arm) => `run=study/arms/${arm}/seed-0-0123456789abcdef`);
-    const { differences } = await ask<{ differences: { key: string; values: string[] }[] }>(`/api/compare?${names.join("&")}`);
+    const { differences } = await ask<{ differences: { key: string; values: string[] }[] }>(
+      `/api/compare?${names.join("&")}`,
+    );
     expect(differences[0]).toEqual({ key: "kind", values: ["dense", "moe"] });
     expect(differences).toContainEqual({ key: "training.lr.peak", values: ["0.001", "0.002"] });
   });
 
   it("give the history of experts, and nothing for a dense run", async () => {
-    const history = await ask<{ steps: number[]; load: number[][][]; dead: number[][][] }>("/api/experts?name=study/arms/coarse/seed-0-0123456789abcdef");
+    const history = await ask<{ steps: number[]; load: number[][][]; dead: number[][][] }>(
+      "/api/experts?name=study/arms/coarse/seed-0-0123456789abcdef",
+    );
     expect(history.steps).toEqual([0, 5, 10, 15, 20]);
     expect(history.load[4]![1]).toEqual([2, 1.2, 0.796, 0.004]);
     expect(history.dead[4]).toEqual([[], [3]]);
@@ -163,9 +192,19 @@ describe("the answers", () => {
   });
 
   it("are null for every name that is none of the folder's, such as paths", async () => {
-    const names = ["../alone", "/etc/passwd", "alone/../alone", "study", "", "alone/run.json", "__proto__", "constructor"];
+    const names = [
+      "../alone",
+      "/etc/passwd",
+      "alone/../alone",
+      "study",
+      "",
+      "alone/run.json",
+      "__proto__",
+      "constructor",
+    ];
     for (const path of ["/api/run", "/api/experts", "/api/expert-file", "/api/model"])
-      for (const name of names) expect(await studio.answer(path, new URLSearchParams({ name })), `${path} ${name}`).toBeNull();
+      for (const name of names)
+        expect(await studio.answer(path, new URLSearchParams({ name })), `${path} ${name}`).toBeNull();
     expect(await studio.answer("/api/constructor", new URLSearchParams())).toBeNull();
     expect(await studio.shelf.page("alone/run.json")).toBeNull();
   });
@@ -177,6 +216,8 @@ describe("the answers", () => {
     const { alerts } = await studio.look();
     await release();
     expect(alerts.filter(({ run }) => run === "alone").map(({ kind }) => kind)).toContain("nan");
-    expect((await ask<Overview>("/api/overview")).alerts).toContainEqual(expect.objectContaining({ run: "alone", kind: "nan", level: "error" }));
+    expect((await ask<Overview>("/api/overview")).alerts).toContainEqual(
+      expect.objectContaining({ run: "alone", kind: "nan", level: "error" }),
+    );
   });
 });

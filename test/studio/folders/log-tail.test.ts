@@ -1,4 +1,13 @@
-import { appendFileSync, linkSync, mkdirSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  linkSync,
+  mkdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -21,25 +30,29 @@ const readAll = async (tail: LogTail): Promise<unknown[]> => {
 describe("a log that is being written", () => {
   it("gives every line once, when it is complete, whatever pieces it is written in", async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(fc.jsonValue(), { maxLength: 12 }), fc.array(fc.nat(400), { maxLength: 8 }), async (values, cuts) => {
-        const wanted = values.map((value) => ({ value }));
-        const bytes = Buffer.from(wanted.map((line) => `${JSON.stringify(line)}\n`).join(""));
-        const places = [...cuts.map((cut) => Math.min(cut, bytes.length)), bytes.length].sort((a, b) => a - b);
-        const path = fresh();
-        const tail = new LogTail(path);
-        const found: unknown[] = [];
-        let from = 0;
-        for (const to of places) {
-          appendFileSync(path, bytes.subarray(from, to));
-          from = to;
-          found.push(...(await readAll(tail)));
-          const complete = bytes.subarray(0, to).toString("utf8").split("\n").length - 1;
-          expect(found).toHaveLength(bytes.subarray(0, to).filter((byte) => byte === 10).length);
-          expect(complete).toBe(found.length);
-        }
-        expect(JSON.stringify(found)).toBe(JSON.stringify(wanted));
-        expect(tail.badLines).toBe(0);
-      }),
+      fc.asyncProperty(
+        fc.array(fc.jsonValue(), { maxLength: 12 }),
+        fc.array(fc.nat(400), { maxLength: 8 }),
+        async (values, cuts) => {
+          const wanted = values.map((value) => ({ value }));
+          const bytes = Buffer.from(wanted.map((line) => `${JSON.stringify(line)}\n`).join(""));
+          const places = [...cuts.map((cut) => Math.min(cut, bytes.length)), bytes.length].sort((a, b) => a - b);
+          const path = fresh();
+          const tail = new LogTail(path);
+          const found: unknown[] = [];
+          let from = 0;
+          for (const to of places) {
+            appendFileSync(path, bytes.subarray(from, to));
+            from = to;
+            found.push(...(await readAll(tail)));
+            const complete = bytes.subarray(0, to).toString("utf8").split("\n").length - 1;
+            expect(found).toHaveLength(bytes.subarray(0, to).filter((byte) => byte === 10).length);
+            expect(complete).toBe(found.length);
+          }
+          expect(JSON.stringify(found)).toBe(JSON.stringify(wanted));
+          expect(tail.badLines).toBe(0);
+        },
+      ),
       { numRuns: 30 },
     );
   });
@@ -77,7 +90,8 @@ describe("a log that is being written", () => {
     const path = fresh('{"a":1}\n');
     symlinkSync(path, join(dir, "link"));
     mkdirSync(join(dir, "folder"));
-    for (const name of ["link", "folder", "nothing"]) expect(await new LogTail(join(dir, name)).read(() => undefined)).toBeNull();
+    for (const name of ["link", "folder", "nothing"])
+      expect(await new LogTail(join(dir, name)).read(() => undefined)).toBeNull();
     linkSync(path, join(dir, "hard"));
     rmSync(path);
     expect(await readAll(new LogTail(join(dir, "hard")))).toEqual([{ a: 1 }]);

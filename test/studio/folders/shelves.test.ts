@@ -38,15 +38,39 @@ const measured = {
   klDivergence: 1e-13,
   topAgreement: 1,
 };
-const square = [[1, 0.5], [0.5, 1]];
+const square = [
+  [1, 0.5],
+  [0.5, 1],
+];
 const layer = {
   layer: 3,
   experts: 2,
   topK: 1,
-  load: { counts: [10, 0], shares: [2, 0], largest: 2, smallest: 0, variation: 1, dead: [1], unchosen: [1], unchosenBelow: 0.1 },
+  load: {
+    counts: [10, 0],
+    shares: [2, 0],
+    largest: 2,
+    smallest: 0,
+    variation: 1,
+    dead: [1],
+    unchosen: [1],
+    unchosenBelow: 0.1,
+  },
   router: { entropy: 0.61234567, relativeEntropy: 0.9, mass: 1, margin: 1, margins: [0, 0, 0] },
-  coactivation: { counts: square, ratios: [[null, 1.5], [1.5, null]] },
-  similarity: { weights: square, matrices: {}, outputs: square, inputs: 5, parent: { weights: [0.99, 0.98], outputs: null } },
+  coactivation: {
+    counts: square,
+    ratios: [
+      [null, 1.5],
+      [1.5, null],
+    ],
+  },
+  similarity: {
+    weights: square,
+    matrices: {},
+    outputs: square,
+    inputs: 5,
+    parent: { weights: [0.99, 0.98], outputs: null },
+  },
 };
 
 beforeAll(async () => {
@@ -59,7 +83,10 @@ beforeAll(async () => {
   write("study/starts/E4G1T2-seed-0-aa/upcycle.json", recordOf(plan, ["dense"], "0.1.0", []));
   write("study/starts/E4G1T2-seed-0-aa.0123abcd.json", { ...measured, maxAbsLogitDiff: 4 });
   write("broken/upcycle.json", "{");
-  write("experts.json", `{"upcycle":"0.1.0","version":1,"model":"runs/moe","family":"mixtral",${JSON.stringify({ parent: null, texts: [{ name: "a.txt" }], tokens: 10, layers: [layer] }).slice(1)}`);
+  write(
+    "experts.json",
+    `{"upcycle":"0.1.0","version":1,"model":"runs/moe","family":"mixtral",${JSON.stringify({ parent: null, texts: [{ name: "a.txt" }], tokens: 10, layers: [layer] }).slice(1)}`,
+  );
   write("other.json", { model: "x" });
   write("job/run.sh", "#!/bin/bash\n");
   write("job/launch.json", { slurm: ["4711"] });
@@ -77,26 +104,38 @@ describe("upcycled models", () => {
       ["orphan", undefined],
       ["study/starts/E4G1T2-seed-0-aa", "different"],
     ]);
-    expect(models[0]).toMatchObject({ recipe: "E4G1T2", parent: "dense", expected: "exact", preservation: { relative: 1e-7 } });
+    expect(models[0]).toMatchObject({
+      recipe: "E4G1T2",
+      parent: "dense",
+      expected: "exact",
+      preservation: { relative: 1e-7 },
+    });
   });
 
   it("are shown with what every tensor is made of, by the very plan that conversion follows", async () => {
     const model = await ask<ModelDetail>("/api/model?name=moe");
     const { outputs } = planUpcycle(specFromConfig(tinyConfig("llama"), "config.json"), upcycleRecipe("E4G1T2"));
     expect(model.tensors.map(({ name }) => name)).toEqual(outputs.map(({ slot }) => slot.key));
-    expect(model.tensors.find(({ name }) => /router/.test(name))).toMatchObject({ shape: "4 × 16", made: expect.stringContaining("normal(std 0.02") });
+    expect(model.tensors.find(({ name }) => /router/.test(name))).toMatchObject({
+      shape: "4 × 16",
+      made: expect.stringContaining("normal(std 0.02"),
+    });
     expect(model.title).toContain("E4G1T2: llama to mixtral, 4 experts of size 24");
     expect(model.command?.slice(0, 5)).toEqual(["upcycle", "convert", "dense", "--recipe", "E4G1T2"]);
   });
 
   it("say why there is no plan where the parent is not below the folder", async () => {
-    expect(await ask<ModelDetail>("/api/model?name=orphan")).toMatchObject({ tensors: [], noPlan: expect.stringContaining("elsewhere/gone is not below the folder") });
+    expect(await ask<ModelDetail>("/api/model?name=orphan")).toMatchObject({
+      tensors: [],
+      noPlan: expect.stringContaining("elsewhere/gone is not below the folder"),
+    });
   });
 });
 
 describe("reports and measurements", () => {
   it("are known by what they begin with", () => {
-    const page = (title: string): string => `<!doctype html>\n<meta name="generator" content="upcycle 1">\n<title>${title}</title>`;
+    const page = (title: string): string =>
+      `<!doctype html>\n<meta name="generator" content="upcycle 1">\n<title>${title}</title>`;
     expect(reportOf(page("a &amp; b · upcycling plan"))).toEqual({ title: "a & b · upcycling plan", kind: "plan" });
     expect(reportOf(page("x · scaling law"))?.kind).toBe("law");
     expect(reportOf(page("x, y · evaluation"))?.kind).toBe("evaluation");
@@ -105,10 +144,26 @@ describe("reports and measurements", () => {
   });
 
   it("of experts are shown with similarity and co-activation", async () => {
-    expect(await ask<{ reports: ReportRow[]; expertFiles: unknown }>("/api/reports")).toEqual({ reports: [], expertFiles: [{ name: "experts.json", model: "runs/moe" }] });
+    expect(await ask<{ reports: ReportRow[]; expertFiles: unknown }>("/api/reports")).toEqual({
+      reports: [],
+      expertFiles: [{ name: "experts.json", model: "runs/moe" }],
+    });
     expect(await ask<ExpertFile>("/api/expert-file?name=experts.json")).toMatchObject({
       model: "runs/moe",
-      layers: [{ layer: 3, shares: [2, 0], dead: [1], entropy: 0.6123, weights: square, coactivation: [[null, 1.5], [1.5, null]], parent: [0.99, 0.98] }],
+      layers: [
+        {
+          layer: 3,
+          shares: [2, 0],
+          dead: [1],
+          entropy: 0.6123,
+          weights: square,
+          coactivation: [
+            [null, 1.5],
+            [1.5, null],
+          ],
+          parent: [0.99, 0.98],
+        },
+      ],
     });
     expect(await ask("/api/expert-file?name=other.json")).toBeNull();
   });
@@ -117,9 +172,20 @@ describe("reports and measurements", () => {
 describe("launched trainings", () => {
   it("are where their logs say, and go on as these grow", async () => {
     const row = async (): Promise<JobRow> => (await ask<{ jobs: JobRow[] }>("/api/jobs")).jobs[0]!;
-    expect(await row()).toMatchObject({ name: "job", where: "slurm", ids: ["4711"], iteration: 60, of: 60, loss: 1.036627 });
-    const line = readFileSync(golden("megatron", "logs", "moe_scratch.log"), "utf8").split("\n").find((text) => /iteration +60\/ /.test(text))!;
-    const next = line.replace(/iteration +60\//, "iteration       61/").replace("lm loss: 1.036627E+00", "lm loss: NAN");
+    expect(await row()).toMatchObject({
+      name: "job",
+      where: "slurm",
+      ids: ["4711"],
+      iteration: 60,
+      of: 60,
+      loss: 1.036627,
+    });
+    const line = readFileSync(golden("megatron", "logs", "moe_scratch.log"), "utf8")
+      .split("\n")
+      .find((text) => /iteration +60\/ /.test(text))!;
+    const next = line
+      .replace(/iteration +60\//, "iteration       61/")
+      .replace("lm loss: 1.036627E+00", "lm loss: NAN");
     expect(next).not.toBe(line);
     appendFileSync(join(dir, "job", "logs", "run.log"), `${next.slice(0, 40)}`);
     await studio.look((now += 4000));
@@ -145,7 +211,14 @@ describe("the webhook", () => {
     await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
     let time = 0;
     const hook = new Webhook(`http://127.0.0.1:${(server.address() as AddressInfo).port}/x`, () => time);
-    const alert = { level: "error", kind: "nan", run: "a", step: 3, message: "the loss is not a number", count: 1 } as const;
+    const alert = {
+      level: "error",
+      kind: "nan",
+      run: "a",
+      step: 3,
+      message: "the loss is not a number",
+      count: 1,
+    } as const;
     hook.send(alert);
     hook.send({ ...alert, step: 4 });
     hook.send({ ...alert, kind: "stall" });
@@ -155,7 +228,11 @@ describe("the webhook", () => {
     while (got.length < 3 && Date.now() < end) await new Promise((done) => setTimeout(done, 10));
     server.closeAllConnections();
     server.close();
-    expect(got.sort()).toEqual(["error: nan, a, step 3: the loss is not a number", "error: nan, a, step 5: the loss is not a number", "error: stall, a, step 3: the loss is not a number"]);
+    expect(got.sort()).toEqual([
+      "error: nan, a, step 3: the loss is not a number",
+      "error: nan, a, step 5: the loss is not a number",
+      "error: stall, a, step 3: the loss is not a number",
+    ]);
     new Webhook("http://127.0.0.1:1/").send(alert);
   });
 });

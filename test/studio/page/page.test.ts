@@ -17,7 +17,9 @@ import { addLines, stepRecord, writeStudy } from "../folder.js";
 
 const dir = temporaryFolder();
 const moe = "study/arms/coarse/seed-0-0123456789abcdef";
-const arms = ["coarse", "dense"].flatMap((arm) => [0, 1, 2].map((seed) => `study/arms/${arm}/seed-${seed}-0123456789abcdef`));
+const arms = ["coarse", "dense"].flatMap((arm) =>
+  [0, 1, 2].map((seed) => `study/arms/${arm}/seed-${seed}-0123456789abcdef`),
+);
 writeStudy(dir);
 
 describe("the page's script and style", () => {
@@ -36,10 +38,19 @@ describe("the page's script and style", () => {
 /** Views with what a reader finds there. */
 const charts: Readonly<Record<string, number>> = { run: 12, compare: 4, experts: 4 };
 const views: readonly (readonly [hash: string, text: RegExp])[] = [
-  [placeHash({ view: "" }), /coarse leads dense by 0\.19\d nats after 640 tokens:[\s\S]*more than chance explains[\s\S]*1 of 8 dead/],
+  [
+    placeHash({ view: "" }),
+    /coarse leads dense by 0\.19\d nats after 640 tokens:[\s\S]*more than chance explains[\s\S]*1 of 8 dead/,
+  ],
   [placeHash({ view: "runs", settings: { filter: "dense|alone" } }), /5 of 8 runs|4 of 8 runs/],
-  [placeHash({ view: "run", name: moe }), /Held-out loss[\s\S]*upcycle study 'my study\.yaml'[\s\S]*training\.lr\.peak/],
-  [placeHash({ view: "compare", settings: { runs: arms.map(encodeURIComponent).join(" ") } }), /training\.lr\.peak[\s\S]*coarse leads dense/],
+  [
+    placeHash({ view: "run", name: moe }),
+    /Held-out loss[\s\S]*upcycle study 'my study\.yaml'[\s\S]*training\.lr\.peak/,
+  ],
+  [
+    placeHash({ view: "compare", settings: { runs: arms.map(encodeURIComponent).join(" ") } }),
+    /training\.lr\.peak[\s\S]*coarse leads dense/,
+  ],
   [placeHash({ view: "experts", name: moe }), /1 of 8 experts are dead at step 20[\s\S]*layer 1: 3/],
   [placeHash({ view: "experts" }), /Dead experts/],
   [placeHash({ view: "models" }), /upcycle convert makes one/],
@@ -65,7 +76,8 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     page.on("pageerror", (error) => wrong.push(String(error)));
     page.on("request", (request) => {
       const { protocol, host } = new URL(request.url());
-      if (!["data:", "blob:", "about:", "file:"].includes(protocol) && host !== `127.0.0.1:${server.port}`) wrong.push(`request to ${request.url()}`);
+      if (!["data:", "blob:", "about:", "file:"].includes(protocol) && host !== `127.0.0.1:${server.port}`)
+        wrong.push(`request to ${request.url()}`);
     });
     await page.goto(server.url);
   }, 60_000);
@@ -74,7 +86,8 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     await server?.close();
   });
 
-  const text = (): Promise<string> => page.$eval("#studio", (element) => (element as unknown as { innerText: string }).innerText);
+  const text = (): Promise<string> =>
+    page.$eval("#studio", (element) => (element as unknown as { innerText: string }).innerText);
   const shows = async (wanted: RegExp): Promise<void> => {
     const end = Date.now() + 8000;
     while (!wanted.test(await text())) {
@@ -83,36 +96,47 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     }
   };
   const go = async (hash: string): Promise<void> => {
-    await page.evaluate((to) => void Object.assign((globalThis as unknown as { location: object }).location, { hash: to }), hash);
+    await page.evaluate(
+      (to) => void Object.assign((globalThis as unknown as { location: object }).location, { hash: to }),
+      hash,
+    );
   };
   /** Serious faults of the page for people who do not see, or use no pointer. */
   const faults = async (): Promise<unknown[]> => {
     await page.evaluate(`if (window.axe === undefined) { const define = undefined; const module = undefined; ${axe} }`);
     return page.evaluate(`axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"] }).then(({ violations }) =>
-      violations.filter(({ impact }) => impact === "serious" || impact === "critical").map(({ id, nodes }) => [id, nodes.slice(0, 3).map(({ html }) => html)]))`) as Promise<unknown[]>;
+      violations.filter(({ impact }) => impact === "serious" || impact === "critical").map(({ id, nodes }) => [id, nodes.slice(0, 3).map(({ html }) => html)]))`) as Promise<
+      unknown[]
+    >;
   };
 
   it("takes the token out of the address", () => {
     expect(page.url()).toBe(`http://127.0.0.1:${server.port}/`);
   });
 
-  it.each(views)("%s shows what is to be found there, fits on 390 px, and has no serious fault", async (hash, wanted) => {
-    await go(hash);
-    await shows(wanted);
-    expect(await faults()).toEqual([]);
-    // Every chart is drawn, and stays when the window changes.
-    const drawn = charts[/^#\/(\w+)/.exec(hash)?.[1] ?? ""] ?? 0;
-    const canvases = async (): Promise<number> => (await page.$$(".chart canvas")).length;
-    if (wanted.source.includes("Dead experts")) expect(drawn).toBe(4);
-    else expect(await canvases()).toBeGreaterThanOrEqual(drawn);
-    await page.setViewport({ width: 390, height: 844 });
-    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: "dark" }, { name: "prefers-reduced-motion", value: "reduce" }]);
-    expect(await page.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(390);
-    if (!wanted.source.includes("Dead experts")) expect(await canvases()).toBeGreaterThanOrEqual(drawn);
-    await page.setViewport({ width: 1280, height: 900 });
-    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: "light" }]);
-    expect(wrong).toEqual([]);
-  });
+  it.each(views)(
+    "%s shows what is to be found there, fits on 390 px, and has no serious fault",
+    async (hash, wanted) => {
+      await go(hash);
+      await shows(wanted);
+      expect(await faults()).toEqual([]);
+      // Every chart is drawn, and stays when the window changes.
+      const drawn = charts[/^#\/(\w+)/.exec(hash)?.[1] ?? ""] ?? 0;
+      const canvases = async (): Promise<number> => (await page.$$(".chart canvas")).length;
+      if (wanted.source.includes("Dead experts")) expect(drawn).toBe(4);
+      else expect(await canvases()).toBeGreaterThanOrEqual(drawn);
+      await page.setViewport({ width: 390, height: 844 });
+      await page.emulateMediaFeatures([
+        { name: "prefers-color-scheme", value: "dark" },
+        { name: "prefers-reduced-motion", value: "reduce" },
+      ]);
+      expect(await page.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(390);
+      if (!wanted.source.includes("Dead experts")) expect(await canvases()).toBeGreaterThanOrEqual(drawn);
+      await page.setViewport({ width: 1280, height: 900 });
+      await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: "light" }]);
+      expect(wrong).toEqual([]);
+    },
+  );
 
   it("has no serious fault in the dark either", async () => {
     await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: "dark" }]);
@@ -173,7 +197,11 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
       await go(hash);
       await shows(wanted);
     }
-    expect(await page.evaluate("performance.getEntriesByType('resource').filter(({ name }) => !name.startsWith('blob:') && !name.startsWith('data:')).length")).toBe(0);
+    expect(
+      await page.evaluate(
+        "performance.getEntriesByType('resource').filter(({ name }) => !name.startsWith('blob:') && !name.startsWith('data:')).length",
+      ),
+    ).toBe(0);
     expect(wrong).toEqual([]);
   });
 });

@@ -48,12 +48,23 @@ interface Answer {
   readonly body: string;
 }
 
-function fetched(of: StudioServer, path: string, headers: Record<string, string> = {}, { method = "GET", body }: { method?: string; body?: string } = {}): Promise<Answer> {
+function fetched(
+  of: StudioServer,
+  path: string,
+  headers: Record<string, string> = {},
+  { method = "GET", body }: { method?: string; body?: string } = {},
+): Promise<Answer> {
   return new Promise((done, failed) => {
     const asked = request({ host: "127.0.0.1", port: of.port, path, method, headers }, (response) => {
       const chunks: Buffer[] = [];
       response.on("data", (chunk: Buffer) => chunks.push(chunk));
-      response.on("end", () => done({ status: response.statusCode ?? 0, headers: response.headers, body: Buffer.concat(chunks).toString("utf8") }));
+      response.on("end", () =>
+        done({
+          status: response.statusCode ?? 0,
+          headers: response.headers,
+          body: Buffer.concat(chunks).toString("utf8"),
+        }),
+      );
     });
     asked.on("error", failed);
     asked.end(body);
@@ -68,7 +79,8 @@ async function cookieOf(of: StudioServer): Promise<string> {
   return set.split(";")[0]!;
 }
 
-const get = (path: string, headers: Record<string, string> = {}): Promise<Answer> => fetched(server, path, { cookie, ...headers });
+const get = (path: string, headers: Record<string, string> = {}): Promise<Answer> =>
+  fetched(server, path, { cookie, ...headers });
 
 /** Everything below a folder with sizes, times and content. */
 function picture(folder: string): string {
@@ -87,7 +99,11 @@ describe("the server", () => {
     expect(status).toBe(200);
     expect(headers["content-security-policy"]).toContain("default-src 'none'; script-src 'self'; style-src 'self'");
     expect(headers["content-security-policy"]).not.toMatch(/unsafe|\*|https?:/);
-    expect(headers).toMatchObject({ "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store" });
+    expect(headers).toMatchObject({
+      "x-content-type-options": "nosniff",
+      "referrer-policy": "no-referrer",
+      "cache-control": "no-store",
+    });
     const [script = ""] = /\/studio\.[0-9a-f]{12}\.js/.exec(body) ?? [];
     const sent = await get(script);
     expect([sent.body, sent.headers["cache-control"]]).toEqual([assets.script, "private, max-age=31536000, immutable"]);
@@ -95,7 +111,9 @@ describe("the server", () => {
   });
 
   it("answers with JSON, and with 404 and 400 where there is nothing or it is not understood", async () => {
-    expect(JSON.parse((await get("/api/runs")).body)).toMatchObject({ runs: expect.arrayContaining([expect.objectContaining({ name: "alone" })]) });
+    expect(JSON.parse((await get("/api/runs")).body)).toMatchObject({
+      runs: expect.arrayContaining([expect.objectContaining({ name: "alone" })]),
+    });
     expect((await get("/api/run?name=nobody")).status).toBe(404);
     expect((await get("/api/nothing")).status).toBe(404);
     const bad = await get("/api/curves?metric=%3Cscript%3E");
@@ -107,26 +125,30 @@ describe("the server", () => {
     const { status, headers } = await get("/report?name=study/report.html");
     expect(status).toBe(200);
     expect(headers["content-security-policy"]).toMatch(/^sandbox allow-scripts; default-src 'none'/);
-    for (const name of ["../secret.txt", "study/study.json", "/etc/passwd", ""]) expect((await get(`/report?name=${encodeURIComponent(name)}`)).status).toBe(404);
+    for (const name of ["../secret.txt", "study/study.json", "/etc/passwd", ""])
+      expect((await get(`/report?name=${encodeURIComponent(name)}`)).status).toBe(404);
   });
 
   it("tells of a new point within a second, and of what a page has missed", async () => {
     const seen = await new Promise<{ readonly id: string; readonly took: number }>((done, failed) => {
-      const asked = request({ host: "127.0.0.1", port: server.port, path: "/api/events", headers: { cookie } }, (response) => {
-        let text = "";
-        let written = 0;
-        response.on("data", (chunk: Buffer) => {
-          text += chunk.toString("utf8");
-          if (written === 0 && text.includes("event: hello")) {
-            written = performance.now();
-            addLines(join(dir, "alone"), stepRecord(13, { steps: 40 }));
-          }
-          const [, id] = /id: (\d+)\nevent: rows\ndata: .*"name":"alone".*"step":13/.exec(text) ?? [];
-          if (id === undefined) return;
-          asked.destroy();
-          done({ id, took: performance.now() - written });
-        });
-      });
+      const asked = request(
+        { host: "127.0.0.1", port: server.port, path: "/api/events", headers: { cookie } },
+        (response) => {
+          let text = "";
+          let written = 0;
+          response.on("data", (chunk: Buffer) => {
+            text += chunk.toString("utf8");
+            if (written === 0 && text.includes("event: hello")) {
+              written = performance.now();
+              addLines(join(dir, "alone"), stepRecord(13, { steps: 40 }));
+            }
+            const [, id] = /id: (\d+)\nevent: rows\ndata: .*"name":"alone".*"step":13/.exec(text) ?? [];
+            if (id === undefined) return;
+            asked.destroy();
+            done({ id, took: performance.now() - written });
+          });
+        },
+      );
       asked.on("error", failed);
       asked.end();
     }).catch((cause: unknown) => {
@@ -135,19 +157,22 @@ describe("the server", () => {
     expect(seen.took).toBeLessThan(1000);
     const again = async (last: string): Promise<string> =>
       new Promise((done) => {
-        const asked = request({ host: "127.0.0.1", port: server.port, path: "/api/events", headers: { cookie, "last-event-id": last } }, (response) => {
-          response.once("data", (chunk: Buffer) => {
-            const text = chunk.toString("utf8");
-            response.once("data", (more: Buffer) => {
-              asked.destroy();
-              done(text + more.toString("utf8"));
+        const asked = request(
+          { host: "127.0.0.1", port: server.port, path: "/api/events", headers: { cookie, "last-event-id": last } },
+          (response) => {
+            response.once("data", (chunk: Buffer) => {
+              const text = chunk.toString("utf8");
+              response.once("data", (more: Buffer) => {
+                asked.destroy();
+                done(text + more.toString("utf8"));
+              });
+              setTimeout(() => {
+                asked.destroy();
+                done(text);
+              }, 150);
             });
-            setTimeout(() => {
-              asked.destroy();
-              done(text);
-            }, 150);
-          });
-        });
+          },
+        );
         asked.on("error", () => undefined);
         asked.end();
       });
@@ -159,8 +184,26 @@ describe("the server", () => {
   it("shows nothing outside of the folder and changes nothing, whatever is sent to it", async () => {
     const before = picture(dir);
     const random = randomStream(3, "hostile");
-    const pick = (i: number, words: readonly string[]): string => words[Math.floor(random.uniformAt(i) * words.length)]!;
-    const paths = ["/../secret.txt", "/%2e%2e/secret.txt", "/report?name=../secret.txt", "/report?name=%2e%2e%2fsecret.txt", "/api/run?name=..", "/api/run?name=%00", "//", "/api/curves?run=alone&columns=1e99&from=-1e308&to=1e308", "/api/curves?run=alone&columns=-1", "/api/expert-file?name=../secret.txt", "/api/model?name=/", "/api/events/x", `/${"a".repeat(20_000)}`, "/api/actions/start", "*", "/api/compare?run=alone&run=alone"];
+    const pick = (i: number, words: readonly string[]): string =>
+      words[Math.floor(random.uniformAt(i) * words.length)]!;
+    const paths = [
+      "/../secret.txt",
+      "/%2e%2e/secret.txt",
+      "/report?name=../secret.txt",
+      "/report?name=%2e%2e%2fsecret.txt",
+      "/api/run?name=..",
+      "/api/run?name=%00",
+      "//",
+      "/api/curves?run=alone&columns=1e99&from=-1e308&to=1e308",
+      "/api/curves?run=alone&columns=-1",
+      "/api/expert-file?name=../secret.txt",
+      "/api/model?name=/",
+      "/api/events/x",
+      `/${"a".repeat(20_000)}`,
+      "/api/actions/start",
+      "*",
+      "/api/compare?run=alone&run=alone",
+    ];
     const hosts = ["127.0.0.1", "evil.example", "localhost:1", ""];
     const statuses = new Map<number, number>();
     for (let i = 0; i < 400; i++) {
@@ -169,13 +212,20 @@ describe("the server", () => {
         const headers: Record<string, string> = {
           host: pick(at, hosts),
           ...(random.uniformAt(at + 1) < 0.6 && { cookie }),
-          ...(random.uniformAt(at + 2) < 0.3 && { origin: pick(at + 3, ["http://evil.example", "http://127.0.0.1", "null"]) }),
+          ...(random.uniformAt(at + 2) < 0.3 && {
+            origin: pick(at + 3, ["http://evil.example", "http://127.0.0.1", "null"]),
+          }),
           ...(random.uniformAt(at + 4) < 0.3 && { "last-event-id": "x" }),
           "content-type": pick(at + 5, ["application/json", "text/plain"]),
         };
         const method = pick(at + 6, ["GET", "GET", "GET", "POST", "PUT", "HEAD", "DELETE"]);
-        const body = method === "POST" ? pick(at + 7, ["", "{", '{"command":"train","file":"-x"}', "[".repeat(5000), "x".repeat(70_000)]) : undefined;
-        return fetched(server, pick(at + 8, paths), headers, { method, ...(body !== undefined && { body }) }).catch(() => null);
+        const body =
+          method === "POST"
+            ? pick(at + 7, ["", "{", '{"command":"train","file":"-x"}', "[".repeat(5000), "x".repeat(70_000)])
+            : undefined;
+        return fetched(server, pick(at + 8, paths), headers, { method, ...(body !== undefined && { body }) }).catch(
+          () => null,
+        );
       });
       for (const answer of await Promise.all(batch)) {
         if (answer === null) continue;
@@ -187,15 +237,24 @@ describe("the server", () => {
     expect(picture(dir)).toBe(before);
     expect((await get("/api/runs")).status).toBe(200);
     // Some requests came through to an answer, others were turned away at each rule.
-    for (const status of [200, 401, 403, 404, 421]) expect(statuses.get(status) ?? 0, String(status)).toBeGreaterThan(0);
+    for (const status of [200, 401, 403, 404, 421])
+      expect(statuses.get(status) ?? 0, String(status)).toBeGreaterThan(0);
   }, 30_000);
 
   it("stays up with connections that say nothing, half of something, or no HTTP, and that read nothing", async () => {
-    const sockets = ["", "GET /", "GET / HTTP/1.1\r\nHost: ", "\u0000\u0001nonsense\r\n\r\n", "POST /api/actions/start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"].map((text) => {
+    const sockets = [
+      "",
+      "GET /",
+      "GET / HTTP/1.1\r\nHost: ",
+      "\u0000\u0001nonsense\r\n\r\n",
+      "POST /api/actions/start HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n",
+    ].map((text) => {
       const socket = connect(server.port, "127.0.0.1", () => socket.write(text));
       return socket.on("error", () => undefined);
     });
-    const slow = connect(server.port, "127.0.0.1", () => slow.write(`GET /api/events HTTP/1.1\r\nHost: localhost\r\nCookie: ${cookie}\r\n\r\n`));
+    const slow = connect(server.port, "127.0.0.1", () =>
+      slow.write(`GET /api/events HTTP/1.1\r\nHost: localhost\r\nCookie: ${cookie}\r\n\r\n`),
+    );
     slow.pause();
     await new Promise((done) => setTimeout(done, 50));
     expect((await get("/api/runs")).status).toBe(200);
@@ -204,13 +263,26 @@ describe("the server", () => {
 
   it("says which port is taken", async () => {
     const studio = await Studio.open({ dir, actions: false });
-    await expect(startServer({ studio, assets, port: server.port, folder: root })).rejects.toMatchObject({ kind: "input", message: `port ${server.port} is taken` });
+    await expect(startServer({ studio, assets, port: server.port, folder: root })).rejects.toMatchObject({
+      kind: "input",
+      message: `port ${server.port} is taken`,
+    });
   });
 });
 
 describe("commands that the page starts", () => {
   const post = async (path: string, body: unknown, of = acting): Promise<Answer> =>
-    fetched(of, path, { cookie: of === acting ? await cookieOf(acting) : cookie, origin: `http://127.0.0.1:${of.port}`, host: `127.0.0.1:${of.port}`, "content-type": "application/json" }, { method: "POST", body: JSON.stringify(body) });
+    fetched(
+      of,
+      path,
+      {
+        cookie: of === acting ? await cookieOf(acting) : cookie,
+        origin: `http://127.0.0.1:${of.port}`,
+        host: `127.0.0.1:${of.port}`,
+        "content-type": "application/json",
+      },
+      { method: "POST", body: JSON.stringify(body) },
+    );
   const list = (): readonly StartedAction[] => acting.actions.list;
   const until = async (isThere: () => boolean): Promise<void> => {
     const end = Date.now() + 10_000;
@@ -227,15 +299,23 @@ describe("commands that the page starts", () => {
   it("are shown as the command line that they are, and run as that, below the folder", async () => {
     const wanted = { command: "convert", model: "my model", recipe: "E8G1T2", out: "runs/new" };
     const words = JSON.parse((await post("/api/actions/words", wanted)).body) as { words: string[] };
-    expect(words).toEqual({ words: ["upcycle", "convert", "my model", "--recipe", "E8G1T2", "--out", "runs/new"], folder: root });
+    expect(words).toEqual({
+      words: ["upcycle", "convert", "my model", "--recipe", "E8G1T2", "--out", "runs/new"],
+      folder: root,
+    });
     const started = JSON.parse((await post("/api/actions/start", wanted)).body) as StartedAction;
     await until(() => list().some(({ id, state }) => id === started.id && state === "ended"));
     const { lines, exitCode } = list().find(({ id }) => id === started.id)!;
-    expect([exitCode, [...lines].sort()]).toEqual([0, ["\\u001b[31mred", "words convert my model --recipe E8G1T2 --out runs/new"].sort()]);
+    expect([exitCode, [...lines].sort()]).toEqual([
+      0,
+      ["\\u001b[31mred", "words convert my model --recipe E8G1T2 --out runs/new"].sort(),
+    ]);
   });
 
   it("save and stop when they are asked to", async () => {
-    const started = JSON.parse((await post("/api/actions/start", { command: "train", file: "t.yaml" })).body) as StartedAction;
+    const started = JSON.parse(
+      (await post("/api/actions/start", { command: "train", file: "t.yaml" })).body,
+    ) as StartedAction;
     expect(started.words).toEqual(["upcycle", "train", "t.yaml", "--out", "runs/t"]);
     const now = (): StartedAction => list().find(({ id }) => id === started.id)!;
     await until(() => now().lines.includes("ready"));
@@ -265,8 +345,14 @@ describe("commands that the page starts", () => {
 
   it("go on with a study by the command that was noted in its folder, and with nothing else that a folder names", async () => {
     const run = "study/arms/dense/seed-0-0123456789abcdef";
-    expect(JSON.parse((await post("/api/actions/words", { command: "resume", run })).body)).toEqual({ words: ["upcycle", "study", "my study.yaml"], folder: "/home/me" });
-    writeFileSync(join(dir, "alone", "command.json"), JSON.stringify({ words: ["upcycle", "runs", "prune", "--all", "--yes"], folder: "/" }));
+    expect(JSON.parse((await post("/api/actions/words", { command: "resume", run })).body)).toEqual({
+      words: ["upcycle", "study", "my study.yaml"],
+      folder: "/home/me",
+    });
+    writeFileSync(
+      join(dir, "alone", "command.json"),
+      JSON.stringify({ words: ["upcycle", "runs", "prune", "--all", "--yes"], folder: "/" }),
+    );
     const { status, body } = await post("/api/actions/start", { command: "resume", run: "alone" });
     expect([status, body]).toEqual([400, expect.stringContaining("upcycle runs is not gone on with")]);
   });
