@@ -55,7 +55,8 @@ function extentOf(lines: readonly ChartLine[], range: readonly [number, number] 
       }
     }
   if (low > high) return null;
-  const pad = Math.max((high - low) * 0.06, Math.abs(high) * 1e-6, 1e-12);
+  // A line that is level lies in the middle.
+  const pad = high > low ? (high - low) * 0.06 : Math.abs(high) * 0.05 || 1;
   const y: readonly [number, number] = logY ? [low / 1.1, high * 1.1] : [low - pad, high + pad];
   const [from, to] = range ?? [left, right];
   return { x: to > from ? [from, to] : [from - 0.5, to + 0.5], y };
@@ -167,7 +168,7 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
     },
     series: [{}, { show: true, stroke: "transparent", points: { show: false } }],
     axes: [
-      { ...axis, values: (_, splits) => splits.map((value) => (value === null ? "" : short(value, xFormat))) },
+      { ...axis, size: 30, values: (_, splits) => splits.map((value) => (value === null ? "" : short(value, xFormat))) },
       {
         ...axis,
         size: 58,

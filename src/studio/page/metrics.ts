@@ -1,5 +1,5 @@
 /** What measures are called, and how their values are written. */
-import { fixed, percent, rate, significant } from "../../base/format.js";
+import { compact, fixed, percent, significant } from "../../base/format.js";
 import type { CurveAxis, Metric } from "../data/types.js";
 
 interface MetricWords {
@@ -14,7 +14,7 @@ const three = (value: number): string => fixed(value, 3);
 export const metricWords: Readonly<Record<Metric, MetricWords>> = {
   "eval/loss": { title: "Held-out loss (nats per token)", format: (value) => fixed(value, 4) },
   "train/loss": { title: "Training loss (nats per token)", format: (value) => fixed(value, 4) },
-  "train/tokens_per_second": { title: "Speed", format: (value) => rate(value) },
+  "train/tokens_per_second": { title: "Speed (tokens per second)", format: (value) => `${compact(value)}/s` },
   "train/learning_rate": { title: "Learning rate", format: (value) => significant(value, 3) },
   "train/grad_norm": { title: "Gradient norm before clipping", format: (value) => significant(value, 3), logY: true },
   "train/balance_loss": { title: "Load-balancing loss", format: three },
