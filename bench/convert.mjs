@@ -83,7 +83,7 @@ function measure(command, args) {
   });
 }
 
-const cli = here("../dist/cli/main.js");
+const cli = here("../bin/upcycle.js");
 const moe = join(folder, "moe");
 const formatWords = isMegatron ? ["--format", "megatron"] : [];
 async function convert(source, args) {

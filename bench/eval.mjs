@@ -72,7 +72,7 @@ const results = Object.entries(suites).map(([suite, task], i) => {
   const args = ["eval", model, "--tasks", task, "--num-fewshot", "5", "--data", data, "--device", "cpu", "--json"];
   const started = performance.now();
   const out = run(process.execPath, [
-    join(root, "dist/cli/main.js"),
+    join(root, "bin/upcycle.js"),
     ...[...args, "--threads", String(threads), "--bootstrap", "0", "--out", join(folder, "out")],
   ]);
   const wall = (performance.now() - started) / 1000;

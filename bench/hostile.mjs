@@ -52,7 +52,7 @@ const { values: flags } = parseArgs({
   },
 });
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
-const main = flags.cli === undefined ? here("../dist/cli/main.js") : resolve(flags.cli);
+const main = flags.cli === undefined ? here("../bin/upcycle.js") : resolve(flags.cli);
 const DEFAULT_SECONDS = 30;
 
 const all = [

@@ -21,7 +21,7 @@ process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
 writeEvaluationData(join(folder, "data"), { count: Number(values.count) });
 const tasks = "arc_easy,hellaswag,lambada_openai,wikitext,triviaqa,mmlu_social_sciences";
 const args = (out) => [
-  join(root, "dist/cli/main.js"),
+  join(root, "bin/upcycle.js"),
   ...["eval", join(root, "models/tiny"), "--tasks", tasks, "--num-fewshot", "3", "--data", join(folder, "data")],
   ...["--device", "cpu", "--threads", "1", "--bootstrap", "1000", "--json", "--out", join(folder, out)],
 ];

@@ -24,7 +24,7 @@ const { values } = parseArgs({
   },
 });
 const [kills, jobs, seed] = [values.kills, values.jobs, values.seed].map(Number);
-const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
+const main = fileURLToPath(new URL("../bin/upcycle.js", import.meta.url));
 
 const block = (steps) =>
   `{ steps: ${steps}, batch: 4, sequence: 32, lr: { peak: 1e-2, warmup: 2 }, evalEvery: 10, saveEvery: 5 }`;

@@ -18,7 +18,7 @@ import { sourceSpec, writeSource } from "./convert-source.mjs";
 const { values } = parseArgs({
   options: { cases: { type: "string", default: "70b,542m" }, dir: { type: "string", default: tmpdir() } },
 });
-const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
+const main = fileURLToPath(new URL("../bin/upcycle.js", import.meta.url));
 const atExit =
   'data:text/javascript,process.on("exit",()=>process.stderr.write("maxRSS "+process.resourceUsage().maxRSS+"\\n"))';
 

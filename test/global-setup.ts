@@ -25,6 +25,15 @@ function isStale(): boolean {
   return sources.some((file) => modified(join(root, "src", file)) > modified(join(root, outputOf(file))));
 }
 
+/** Whether a compiled module is newer than the bundle of the command line. */
+function isBundleStale(): boolean {
+  const bundled = modified(join(root, "dist/bundle/main.js"));
+  return readdirSync(join(root, "dist"), { recursive: true, encoding: "utf8" }).some(
+    (file) => file.endsWith(".js") && !file.startsWith("bundle") && modified(join(root, "dist", file)) > bundled,
+  );
+}
+
 export default function setup(): void {
   if (isStale()) execSync("npm run build", { cwd: root, stdio: "inherit" });
+  else if (isBundleStale()) execSync("node scripts/bundle.mjs", { cwd: root, stdio: "inherit" });
 }

@@ -35,11 +35,13 @@ function openFiles(): string[] {
 }
 
 const collected: string[] = [];
-process.on("warning", ({ message }) => void (/on garbage collection/.test(message) && collected.push(message)));
+const collect = ({ message }: Error): void => void (/on garbage collection/.test(message) && collected.push(message));
+process.on("warning", collect);
 
 afterAll(async () => {
   // Warnings come in a turn of their own.
   await new Promise(setImmediate);
+  process.off("warning", collect);
   const left = [...openFiles(), ...collected];
   if (left.length > 0) throw new Error(`left open by the tests: ${[...new Set(left)].join(", ")}`);
 });

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const [dense, out] = process.argv.slice(2);
-const main = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
+const main = fileURLToPath(new URL("../../bin/upcycle.js", import.meta.url));
 const upcycle = (...words) => execFileSync(process.execPath, [main, ...words], { stdio: "inherit" });
 
 /** Recipe, words of convert, arguments of pretrain_gpt.py; `exact`: the parent's function is kept. */

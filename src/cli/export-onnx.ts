@@ -12,7 +12,7 @@ import {
 } from "../surgery/convert/export-onnx.js";
 import type { NamedPort } from "../graph/programs/export.js";
 import { openContext, shownPath } from "./context.js";
-import { modelSource, orAdapted } from "./model-folder.js";
+import { modelSource, orAdapted, shownModel } from "./model-folder.js";
 import { oneOf, realNumber, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 
 interface ExportFlags extends CommonFlags {
@@ -77,6 +77,7 @@ async function execute(name: string, flags: ExportFlags): Promise<void> {
   const result = await resultOf(exportOnnx({ source, out, graph, weights, overwrite, signal }), ({ done, total }) =>
     terminal.progress(`${percent(done / total, 3)} of ${bytes(total, 3)}  writing`),
   );
+  if (result.damage !== null) terminal.note(`warning: ${shownModel(source)}: ${result.damage}`);
   if (json) return terminal.json({ ...result, graph });
   terminal.settle();
   terminal.out(resultLines(result, terminal.columns));

@@ -1,6 +1,7 @@
 /** `upcycle inspect`: what a model folder holds. */
 import { Command } from "commander";
 import { bytes, compact, flops, grouped, labelled, table } from "../base/format.js";
+import { damageWords } from "../surgery/convert/damage-words.js";
 import { inspectModel, type LayerGroup, type ModelFacts, type StoredFormat } from "../surgery/convert/inspect.js";
 import type { UpcycleRecord } from "../surgery/convert/record.js";
 import { decoderRecord, layerRecord } from "../model/decoder/record.js";
@@ -67,9 +68,11 @@ function describe(facts: Omit<ModelFacts, "tensors">): LabelledText[] {
   const { sequence, forward, train } = facts.flopsPerToken;
   const adapterWords: LabelledText[] = facts.adapter === null ? [] : [["adapter", facts.adapter.words]];
   const unusedTensors: LabelledText[] = unused.length === 0 ? [] : [["unused", unusedWords(unused)]];
+  const damage = damageWords(new Map(Object.entries(upcycle?.nonFinite ?? {})));
   const origin: LabelledText[] = upcycle === null ? [] : [["upcycled", originWords(upcycle)]];
   return [
     ["model", shownPath(facts.dir)],
+    ...(damage === null ? [] : [["damaged", damage] satisfies LabelledText]),
     ...adapterWords,
     ["family", spec.family],
     ["shape", shape(spec)],
@@ -165,11 +168,15 @@ function routerWords(router: RouterSpec): string {
   );
 }
 
+function exactness({ exactAtStart, rounded }: UpcycleRecord["expected"]): string {
+  if (!exactAtStart) return "not exact";
+  return rounded === undefined ? "exact" : "exact up to rounding";
+}
+
 /** What the record of an upcycled model says of its origin. */
-function originWords({ name, parent, recipe, expected }: UpcycleRecord): string {
-  return (
+function originWords({ name, parent, recipe, expected, nonFinite }: UpcycleRecord): string {
+  const made =
     `${name} from ${parent.name} (${parent.family}), ${recipe.order}, scaling ${recipe.scaling}, router std ` +
-    (`${recipe.routerStd}, seed ${recipe.seed}; ${expected.exactAtStart ? "exact" : "not exact"} at the start: ` +
-      `${expected.why}`)
-  );
+    `${recipe.routerStd}, seed ${recipe.seed}`;
+  return nonFinite === undefined ? `${made}; ${exactness(expected)} at the start: ${expected.why}` : made;
 }

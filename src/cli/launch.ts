@@ -5,7 +5,7 @@ import { Command } from "commander";
 import { inputError, stopError, type UpcycleError } from "../base/errors.js";
 import { bytes, compact, duration, folded, significant, table } from "../base/format.js";
 import { shellWord } from "../base/shell.js";
-import { parseLaunchConfig, type LaunchConfig } from "../base/schemas/index.js";
+import { parseLaunchConfig, type LaunchConfig } from "../base/schemas/launch.js";
 import { parseLine } from "../files/formats/megatron-log.js";
 import { addedRows, environmentOf, launchArguments } from "../cluster/plan/arguments.js";
 import { checkPlan, checkSize } from "../cluster/plan/check.js";

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 /** The command line: parses, calls one command, turns failures into one line and an exit code. */
 import { Command, CommanderError, Option } from "commander";
 import { UpcycleError, inputError } from "../base/errors.js";

@@ -3,7 +3,7 @@ import { availableParallelism, cpus } from "node:os";
 import type { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { mostQuoted, visibleLine } from "../base/shown.js";
-import { nearest } from "../base/schemas/index.js";
+import { nearest } from "../base/schemas/nearest.js";
 import { helpText } from "./help.js";
 
 /** `--threads` and `--json`, in that order after a command's own options. */

@@ -5,7 +5,7 @@ import { Command } from "commander";
 import { at, entryOf } from "../base/at.js";
 import { inputError } from "../base/errors.js";
 import { grouped } from "../base/format.js";
-import { parseHardware, type HardwareTable } from "../base/schemas/index.js";
+import { parseHardware, type HardwareTable } from "../base/schemas/hardware.js";
 import { toolVersion } from "../surgery/convert/version.js";
 import { isHubReference } from "../files/hub/reference.js";
 import { exists, writeFileAtomic } from "../files/io/atomic.js";
@@ -25,6 +25,7 @@ import { published } from "../laws/forms/published.js";
 import { gpuOf, type Gpu } from "../laws/planner/hardware.js";
 import { makePlan } from "../laws/planner/plan.js";
 import { planViews } from "../laws/planner/views.js";
+import type { Precision } from "../laws/planner/layout-types.js";
 import type { PlanBudget } from "../laws/planner/arms.js";
 import type { PlanRequest } from "../laws/planner/plan-types.js";
 import { parseShape, presets, shapeOfSize, shapeSpec } from "../laws/planner/shape.js";
@@ -67,6 +68,7 @@ interface PlanFlags extends CommonFlags {
   readonly hardware?: string;
   readonly sequence: number;
   readonly batch?: number;
+  readonly precision: Precision;
   readonly mfu?: string;
   readonly coefficients?: readonly string[];
   readonly fittedRecipe?: string;
@@ -102,6 +104,7 @@ export function planCommand(): Command {
     .option("--hardware <file>", "YAML laid over the built-in table of GPUs")
     .option("--sequence <n>", "tokens per sequence", wholeNumber("--sequence", 128, 1 << 22), 4096)
     .option("--batch <tokens>", "tokens per step (default: chosen)", quantity("--batch", 1))
+    .option("--precision <name>", "matrix products of the blocks in bf16 or fp8", precisionOf, "bf16")
     .option("--mfu <list>", "measured share of peak: 0.45, or 0.45,0.35 dense and MoE")
     .option(
       "--coefficients <file>",
@@ -149,6 +152,17 @@ async function requestOf(model: string | undefined, flags: PlanFlags): Promise<P
   const budget = budgetOf(flags);
   const table = await hardwareTable(flags.hardware);
   const gpu = gpuNamed(table, flags.gpu);
+  const { precision } = flags;
+  if (precision === "fp8" && gpu.fp8Peak === null)
+    throw inputError(`the table of GPUs has no fp8 speed for ${gpu.name}`, {
+      where: "--precision fp8",
+      hint: "leave it out, or give peakTflops.fp8 with --hardware",
+    });
+  if (flags.batch !== undefined && flags.batch < flags.sequence)
+    throw inputError(`a step of ${flags.batch} tokens is less than one sequence of ${flags.sequence}`, {
+      where: "--batch",
+      hint: "give more, or a shorter --sequence",
+    });
   return {
     name: dense.name,
     spec: dense.spec,
@@ -163,6 +177,7 @@ async function requestOf(model: string | undefined, flags: PlanFlags): Promise<P
     sequence: flags.sequence,
     batchTokens: flags.batch ?? null,
     speed: defaultSpeed,
+    precision,
     mfu: flags.mfu === undefined ? { dense: null, moe: null } : sharesOfPeak(flags.mfu),
     coefficients: await coefficientsOf(flags),
     parentPeak: flags.parentLr ?? null,
@@ -259,6 +274,12 @@ export function gpuNamed({ gpus }: HardwareTable, name: string, where = "--gpu")
     where,
     hint: `${question === undefined ? "" : `${question} `}known: ${names.join(", ")}; add yours with --hardware`,
   });
+}
+
+/** Reads `--precision`. Throws inputError. */
+function precisionOf(text: string): Precision {
+  if (text === "bf16" || text === "fp8") return text;
+  throw inputError(`"${text}" is neither bf16 nor fp8`, { where: "--precision" });
 }
 
 /** `0.45`, or `0.45,0.35`: shares of the GPU's peak that dense models and MoEs reach. */

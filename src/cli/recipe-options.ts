@@ -3,12 +3,8 @@ import { dirname, isAbsolute, resolve } from "node:path";
 import type { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import type { ModelSource } from "../files/checkpoint/model-source.js";
-import {
-  parseMergekitConfig,
-  parseRecipeConfig,
-  type MergekitConfig,
-  type RecipeConfig,
-} from "../base/schemas/index.js";
+import { parseMergekitConfig, type MergekitConfig } from "../base/schemas/mergekit.js";
+import { parseRecipeConfig, type RecipeConfig } from "../base/schemas/recipe.js";
 import { isHubReference } from "../files/hub/reference.js";
 import { exists } from "../files/io/atomic.js";
 import { sizeLimits } from "../files/io/open.js";

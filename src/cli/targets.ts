@@ -125,19 +125,28 @@ const functionWords: Readonly<Record<ExpectedPreservation["kind"], string>> = {
 
 /** The verdicts on all families for one router order. */
 function section(verdicts: readonly TargetVerdict[], order: RouterOrder, columns: number): string[] {
-  const targets = verdicts.flatMap(({ family, expected, serving }) =>
-    expected === null ? [] : [{ family, kind: expected.kind, serving }],
+  const targets = verdicts.flatMap(({ family, expected, serving, idleExpert }) =>
+    expected === null ? [] : [{ family, kind: expected.kind, serving, idleExpert }],
   );
   const rows = targets.map(({ family, kind, serving }) => [
     family,
     functionWords[kind],
     ...serving.map(({ support }) => marks[support]),
   ]);
-  const notes = targets.flatMap(({ family, serving }) =>
-    serving.flatMap(({ program, support, note }) =>
-      note === null || support === "no" ? [] : [`${family} in ${program}: ${note}`],
+  const idle = targets.filter(({ idleExpert }) => idleExpert).map(({ family }) => family);
+  const notes = [
+    ...(idle.length === 0
+      ? []
+      : [
+          `${idle.join(", ")}: a shared expert, which the family always has, adds nothing at first and costs each ` +
+            "token as much as one expert more",
+        ]),
+    ...targets.flatMap(({ family, serving }) =>
+      serving.flatMap(({ program, support, note }) =>
+        note === null || support === "no" ? [] : [`${family} in ${program}: ${note}`],
+      ),
     ),
-  );
+  ];
   const heading = ["target", "function", ...programs];
   const alignment = heading.map(() => "left" as const);
   return [

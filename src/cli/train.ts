@@ -4,7 +4,7 @@ import { Command } from "commander";
 import { at } from "../base/at.js";
 import { resultOf } from "../base/events.js";
 import { bytes, duration } from "../base/format.js";
-import { parseTrainConfig, type TrainConfig } from "../base/schemas/index.js";
+import type { TrainConfig } from "../base/schemas/train.js";
 import { trainedFiles } from "../surgery/convert/trained-card.js";
 import { sizeLimits } from "../files/io/open.js";
 import { readText } from "../files/io/ranges.js";
@@ -44,8 +44,11 @@ export function trainCommand(): Command {
   );
 }
 
-const readConfig = async (file: string): Promise<TrainConfig> =>
-  parseTrainConfig(await readText(file, sizeLimits.yaml), shownPath(file));
+/** The help needs no schemas, which take their time to build. */
+async function readConfig(file: string): Promise<TrainConfig> {
+  const { parseTrainConfig } = await import("../base/schemas/train.js");
+  return parseTrainConfig(await readText(file, sizeLimits.yaml), shownPath(file));
+}
 
 const threadsFor = (file: string, flags: TrainFlags, config: Pick<TrainConfig, "threads">): number =>
   flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? defaultThreads();

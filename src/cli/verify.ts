@@ -99,8 +99,12 @@ async function execute(denseName: string, moeName: string, flags: VerifyFlags): 
   // A record promises something of the weights as they were written, not of a model that an adapter has changed.
   const record = typeof moe === "string" ? await readRecord(moe) : null;
   const { columns } = terminal;
+  const parts = [await modelLines(dense, moe, report, columns), preservationLines(report, columns)] as const;
   if (json) terminal.json(summary(report));
-  else terminal.out([...(await modelLines(dense, moe, report, columns)), "", ...preservationLines(report, columns)]);
+  else {
+    const [above, below] = report.verdict.kind === "damaged" ? parts.toReversed() : parts;
+    terminal.out([...(above ?? []), "", ...(below ?? [])]);
+  }
   requirePreserved(report, record, tolerance, shownModel(moe));
 }
 
@@ -130,7 +134,11 @@ function requirePreserved(
   tolerance: number | undefined,
   where: string,
 ): void {
-  // A NaN is not within any limit.
+  if (verdict.kind === "damaged")
+    throw stopError("a logit is not a number, so nothing was compared", {
+      where,
+      hint: "upcycle diff PARENT CHILD counts NaN and infinite values tensor by tensor",
+    });
   const within = (limit: number): boolean => relative <= limit;
   if (tolerance !== undefined) {
     if (!within(tolerance))

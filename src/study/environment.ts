@@ -1,11 +1,12 @@
 /** The machine and the programs that a study's numbers were measured with. */
 import { arch, cpus, platform, release } from "node:os";
 import { toolVersion } from "../surgery/convert/version.js";
-import { onnxruntimeVersion } from "../engine/onnxruntime/session.js";
 import type { StudyResult } from "../model/results/result.js";
 
 /** The versions of the programs, the platform and the processor, for the result. */
-export function environment(threads: number): StudyResult["environment"] {
+export async function environment(threads: number): Promise<StudyResult["environment"]> {
+  // The engine's native library, for which the help of a study does not wait.
+  const { onnxruntimeVersion } = await import("../engine/onnxruntime/session.js");
   return {
     upcycle: toolVersion,
     node: process.versions.node,

@@ -3,7 +3,9 @@
  */
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
-import { expandStudy, type StudyParent, type TrainingBlock } from "../base/schemas/index.js";
+import { expandStudy } from "../base/schemas/study.js";
+import type { StudyParent } from "../base/schemas/study-grid.js";
+import type { TrainingBlock } from "../base/schemas/training.js";
 import { modelFolderOf } from "../files/checkpoint/model-source.js";
 import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
 import { isMoe, type DecoderSpec } from "../model/decoder/types.js";

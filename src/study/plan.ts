@@ -7,14 +7,10 @@ import { entryOf } from "../base/at.js";
 import { inputError } from "../base/errors.js";
 import { countParams } from "../model/cost/params.js";
 import { trainFlopsPerToken } from "../model/cost/flops.js";
-import {
-  expandStudy,
-  scheduleProblem,
-  type ExpandedArm,
-  type StudyArm,
-  type StudyParent,
-  type TrainingBlock,
-} from "../base/schemas/index.js";
+import { expandStudy } from "../base/schemas/study.js";
+import { scheduleProblem, type TrainingBlock } from "../base/schemas/training.js";
+import type { ExpandedArm, StudyParent } from "../base/schemas/study-grid.js";
+import type { StudyArm } from "../base/schemas/study-blocks.js";
 import type { ModelSource } from "../files/checkpoint/open.js";
 import type { ParamTotals } from "../model/results/result.js";
 import { isMoe, type DecoderSpec } from "../model/decoder/types.js";

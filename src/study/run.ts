@@ -143,7 +143,7 @@ async function* measureStudy(
     name: config.name,
     startedAt,
     seconds: seconds(),
-    environment: environment(options.threads),
+    environment: await environment(options.threads),
     text: textFacts(corpus, first, config.evaluation.tokens),
     parents: made.parents.map(({ result }) => result),
     arms,

@@ -16,7 +16,7 @@ import { openModel } from "../evals/model.js";
 import { exists, writeJson } from "../files/io/atomic.js";
 import { readJson } from "../files/io/ranges.js";
 import type { ArmRun, LossPoint, ParentResult, Preservation } from "../model/results/result.js";
-import { onlyParent } from "../base/schemas/index.js";
+import { onlyParent } from "../base/schemas/study-grid.js";
 import { DivergedError } from "../train/diverged.js";
 import { freshTensor } from "../train/init.js";
 import { tokensPerStep } from "../train/loop.js";

@@ -8,6 +8,7 @@ import { encodeSafetensors } from "../../src/files/formats/safetensors.js";
 import { weightHashes } from "../surgery/convert/hashes.js";
 import { temporaryFolder } from "../files/io/temporary.js";
 import { adapterDir, tensorsOf, writeTensors } from "../support/adapters.js";
+import { refusalOf } from "./in-process.js";
 import { writeText, writeTrainFile } from "./tiny.js";
 import { upcycle, upcycleJson } from "./upcycle.js";
 
@@ -349,25 +350,14 @@ describe("an adapter that cannot be merged is refused in one line and with exit 
     study: (model) => ["study", study(model), "--out", never],
   };
 
-  async function refusal(args: readonly string[]): Promise<string> {
-    const { code, stdout, stderr } = await upcycle(...args, "--json");
-    expect([code, stdout]).toEqual([2, ""]);
-    // Where text is read first, a line says so.
-    const lines = stderr
-      .trimEnd()
-      .split("\n")
-      .filter((line) => line.startsWith("upcycle: "));
-    expect(lines).toHaveLength(1);
-    return lines.join("\n");
-  }
-
   it.each(Object.entries(takers))(
     "%s refuses an adapter that is not there, and one of another model",
     async (_, taker) => {
-      expect(await refusal(taker(`${base}+${join(root, "nowhere")}`))).toContain(
-        `no such adapter: "${join(root, "nowhere")}"`,
-      );
-      expect(await refusal(taker(`${base}+${adapterDir("phi3")}`))).toContain("is this adapter of another model");
+      const nowhere = await refusalOf(taker(`${base}+${join(root, "nowhere")}`));
+      expect(nowhere).toContain(`no such adapter: "${join(root, "nowhere")}"`);
+      const foreign = await refusalOf(taker(`${base}+${adapterDir("phi3")}`));
+      expect(foreign).toContain("is this adapter of another model");
+      expect(`${nowhere}${foreign}`).not.toContain("\n");
     },
   );
 
@@ -375,22 +365,24 @@ describe("an adapter that cannot be merged is refused in one line and with exit 
     const bare = join(root, "bare-adapter");
     mkdirSync(bare);
     cpSync(join(lora, "adapter_config.json"), join(bare, "adapter_config.json"));
-    expect(await refusal(["generate", `${base}+${bare}`, "--prompt", "a"])).toBe(
-      `upcycle: ${bare}: folder has no adapter_model.safetensors and no adapter_model.bin; expected a LoRA ` +
+    expect(await refusalOf(["generate", `${base}+${bare}`, "--prompt", "a"])).toBe(
+      `${bare}: folder has no adapter_model.safetensors and no adapter_model.bin; expected a LoRA ` +
         "adapter as PEFT saves it",
     );
-    expect(await refusal(["generate", `${base}+${merged}`, "--prompt", "a"])).toBe(
-      `upcycle: ${merged}: folder has no adapter_config.json; expected a LoRA adapter as PEFT saves it`,
+    expect(await refusalOf(["generate", `${base}+${merged}`, "--prompt", "a"])).toBe(
+      `${merged}: folder has no adapter_config.json; expected a LoRA adapter as PEFT saves it`,
     );
-    expect(await refusal(["inspect", lora])).toBe(
-      `upcycle: ${lora}: folder has no config.json; this is an adapter, which goes behind its model: MODEL+ADAPTER`,
+    expect(await refusalOf(["inspect", lora])).toBe(
+      `${lora}: folder has no config.json; this is an adapter, which goes behind its model: MODEL+ADAPTER`,
     );
-    expect(await refusal(["inspect", `${lora}+${base}`])).toContain("this is an adapter, which goes behind its model");
+    expect(await refusalOf(["inspect", `${lora}+${base}`])).toContain(
+      "this is an adapter, which goes behind its model",
+    );
   });
 
   it("plan takes none, and says why", async () => {
-    expect(await refusal(["plan", words, "--d1", "1B", "--tokens", "1B", "--recipe", "E4G1T2"])).toBe(
-      `upcycle: ${words}: a plan reads config.json alone, in which an adapter changes nothing; leave it out: ${base}`,
+    expect(await refusalOf(["plan", words, "--d1", "1B", "--tokens", "1B", "--recipe", "E4G1T2"])).toBe(
+      `${words}: a plan reads config.json alone, in which an adapter changes nothing; leave it out: ${base}`,
     );
   });
 });

@@ -47,10 +47,15 @@ describe("NaN weights", () => {
   });
 
   it("make verify say no more than that, with exit code 1", async () => {
-    const { code, stdout } = await upcycle("verify", damaged, moe, "--tokens", "32", "--threads", "1");
+    const { code, stdout, stderr } = await upcycle("verify", damaged, moe, "--tokens", "32", "--threads", "1");
     expect(code).toBe(1);
-    expect(stdout).toContain("A logit is not a number");
+    expect(stdout).toMatch(/^A logit is not a number/);
     expect(stdout).not.toContain("same likeliest token");
+    expect(stderr).toContain("a logit is not a number, so nothing was compared");
+    expect(stderr).not.toContain("promises");
+    const facts = await upcycle("inspect", moe);
+    expect(facts.stdout.split("\n")[1]).toMatch(/^damaged +this model is damaged: \d+ values/);
+    expect(facts.stdout).not.toContain("exact at the start");
   });
 
   it("make forward and diff warn", async () => {

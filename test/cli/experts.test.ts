@@ -26,6 +26,8 @@ const convert = async (recipe: string, name: string, ...more: string[]): Promise
   expect([code, code === 0 ? "" : stderr]).toEqual([0, ""]);
 };
 
+/** Short texts: those that come along are long, and reading them takes most of a command's time. */
+const texts = (): readonly string[] => ["--text", inDir("navy.txt"), "--text", inDir("sums.txt")];
 const small = ["--sequence", "32", "--tokens", "520", "--device", "cpu", "--threads", "1"];
 const report = async (...args: string[]): Promise<ExpertsReport> =>
   (await upcycleJson("experts", ...args, ...small)) as unknown as ExpertsReport;
@@ -40,7 +42,9 @@ beforeAll(async () => {
     (_, i) => `In 18${i} the ${i} ships of the navy went to sea, and came back.`,
   );
   writeFileSync(inDir("navy.txt"), lines.join("\n"));
-  writeFileSync(inDir("sums.txt"), Array.from({ length: 200 }, (_, i) => `${i} + ${i * 7} = ${i * 8};`).join("\n"));
+  const sums = (length: number): string => Array.from({ length }, (_, i) => `${i} + ${i * 7} = ${i * 8};`).join("\n");
+  writeFileSync(inDir("sums.txt"), sums(200));
+  writeFileSync(inDir("long.txt"), sums(8000));
 });
 
 describe("upcycle experts", () => {
@@ -67,17 +71,7 @@ describe("upcycle experts", () => {
   });
 
   it("of noisy experts gives the same numbers again, measures what is asked for, and pairs sequences", async () => {
-    const args = [
-      inDir("noisy"),
-      "--text",
-      inDir("navy.txt"),
-      "--text",
-      inDir("sums.txt"),
-      "--without",
-      "0:1,4:2",
-      "--merged",
-      "1:0+3",
-    ];
+    const args = [inDir("noisy"), ...texts(), "--without", "0:1,4:2", "--merged", "1:0+3"];
     const [found, again] = [await report(...args), await report(...args)];
     expect(again).toEqual(found);
     expect(found.costs.map(({ asked, expected }) => [asked, expected])).toEqual([
@@ -113,6 +107,7 @@ describe("upcycle experts", () => {
     const { code, stdout, stderr } = await upcycle(
       "experts",
       inDir("noisy"),
+      ...texts(),
       ...small,
       "--candidates",
       "2",
@@ -126,7 +121,9 @@ describe("upcycle experts", () => {
     const html = readFileSync(page, "utf8");
     expect(html.match(/<svg class="matrix"/g)).toHaveLength(15);
     expect(html).toContain("upcycle experts");
-    expect((await upcycle("experts", inDir("noisy"), ...small, "--candidates", "0", "--html", page)).code).toBe(0);
+    expect(
+      (await upcycle("experts", inDir("noisy"), ...texts(), ...small, "--candidates", "0", "--html", page)).code,
+    ).toBe(0);
   });
 
   it.each([
@@ -182,6 +179,8 @@ describe("upcycle experts", () => {
     const running = start([
       "experts",
       inDir("noisy"),
+      "--text",
+      inDir("long.txt"),
       "--tokens",
       "60000",
       "--device",

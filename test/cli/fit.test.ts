@@ -5,6 +5,9 @@ import { at, valueAt } from "../../src/base/at.js";
 import { publishedById } from "../../src/laws/forms/published.js";
 import { dataFile, haveData, law, simulated, together, upcyclingGrid } from "../laws/data.js";
 import { temporaryFolder } from "../files/io/temporary.js";
+import { fitCommand } from "../../src/cli/fit.js";
+import { planCommand } from "../../src/cli/plan.js";
+import { jsonInProcess } from "./in-process.js";
 import { upcycle, upcycleJson } from "./upcycle.js";
 
 const dir = temporaryFolder();
@@ -17,6 +20,8 @@ const write = (name: string, noise: number): string => {
   writeFileSync(path, ["N,D1,D2 (billions),loss", ...rows].join("\n"));
   return path;
 };
+
+const fitted = (...args: readonly string[]): Promise<Record<string, unknown>> => jsonInProcess(fitCommand(), ...args);
 
 describe("upcycle fit", () => {
   const exact = write("exact.csv", 0);
@@ -126,7 +131,7 @@ describe("upcycle fit", () => {
         ),
       ].join("\n"),
     );
-    const fit = await upcycleJson(
+    const fit = await fitted(
       "fit",
       table,
       "--law",
@@ -147,7 +152,8 @@ describe("upcycle fit", () => {
     expect((fit.draws as Record<string, number[]>)["upcycled.alpha3"]).toHaveLength(60);
     const file = join(dir, "together.json");
     writeFileSync(file, JSON.stringify(fit));
-    const plan = await upcycleJson(
+    const plan = await jsonInProcess(
+      planCommand(),
       "plan",
       "--preset",
       "llama-3.2-1b",
@@ -166,14 +172,23 @@ describe("upcycle fit", () => {
     });
     // Close to Table 2, from which the points were made.
     const arms = plan.arms as { loss: number; interval: { low: number; high: number } }[];
-    const reference = await upcycleJson("plan", "--preset", "llama-3.2-1b", "--d1", "50B", "--tokens", "10B");
+    const reference = await jsonInProcess(
+      planCommand(),
+      "plan",
+      "--preset",
+      "llama-3.2-1b",
+      "--d1",
+      "50B",
+      "--tokens",
+      "10B",
+    );
     for (const [i, { loss: expected }] of (reference.arms as { loss: number }[]).slice(0, 3).entries())
       expect(Math.abs(at(arms, i).loss / expected - 1)).toBeLessThan(0.01);
     for (const { loss: value, interval } of arms) expect(interval.low < value && value < interval.high).toBe(true);
   });
 
   it("takes a formula over columns in place of a law", async () => {
-    const fit = await upcycleJson(
+    const fit = await fitted(
       "fit",
       exact,
       "--law",
@@ -197,11 +212,11 @@ describe("upcycle fit", () => {
     const rows = [1, 2, 3, 4, 5, 6].map((k) => `${k}e8,${(k % 2) / 10},${2 + 1 / k + (k % 2) / 20}`);
     writeFileSync(table, ["N,dropout,loss", ...rows].join("\n"));
     const options = ["fit", table, "--law", "A*N^-1 + C*dropout + 2", "--loss", "mse"];
-    expect((await upcycleJson(...options)).notes).toContainEqual(
+    expect((await fitted(...options)).notes).toContainEqual(
       "dropout is a parameter of the formula here, although the file has a column of that name: to take the column, " +
         "write --columns dropout=dropout.",
     );
-    const { notes, params } = await upcycleJson(...options, "--columns", "dropout=dropout");
+    const { notes, params } = await fitted(...options, "--columns", "dropout=dropout");
     expect(notes).not.toContainEqual(expect.stringContaining("although"));
     expect((params as Record<string, number>).C).toBeCloseTo(0.5, 6);
   });
@@ -218,7 +233,7 @@ describe("upcycle fit", () => {
       "--max-loss",
       "3.44",
     ];
-    const fit = await upcycleJson(...options);
+    const fit = await fitted(...options);
     expect(fit).toMatchObject({ n: 240, rows: 245, status: "converged" });
     expect(fit.objective).toBeLessThanOrEqual(0.00101827401781);
     expect(fit.quality).toMatchObject({
@@ -227,12 +242,11 @@ describe("upcycle fit", () => {
       r2: expect.closeTo(0.99421, 5),
       logRmse: expect.closeTo(0.00755, 5),
     });
-    const absolute = await upcycleJson(...options, "--loss", "lad");
+    const absolute = await fitted(...options, "--loss", "lad");
     expect(absolute.objective).toBeLessThanOrEqual(1.1294948);
   });
 
   it.each<[string, string[], string]>([
-    ["no law", ["fit", exact], "required option '--law <law>' not specified; see upcycle fit --help"],
     ["a wrong law", ["fit", exact, "--law", "upcyling"], '--law: "upcyling" is not a law; did you mean upcycling?'],
     [
       "a column that is not there",
@@ -261,8 +275,19 @@ describe("upcycle fit", () => {
       ["fit", join(dir, "none.csv"), "--law", "chinchilla"],
       `${join(dir, "none.csv")}: cannot open: no such file or folder`,
     ],
-  ])("%s is one line and exit 2", async (_, args, line) => {
-    expect(await upcycle(...args)).toEqual({ code: 2, stdout: "", stderr: `upcycle: ${line}\n` });
+  ])("%s is refused in one line", async (_, args, line) => {
+    await expect(fitCommand().exitOverride().parseAsync(args.slice(1), { from: "user" })).rejects.toMatchObject({
+      kind: "input",
+      line,
+    });
+  });
+
+  it("exits with 2 after such a line", async () => {
+    expect(await upcycle("fit", exact)).toEqual({
+      code: 2,
+      stdout: "",
+      stderr: "upcycle: required option '--law <law>' not specified; see upcycle fit --help\n",
+    });
   });
 
   it("has a help with an example, in 80 columns", async () => {

@@ -10,7 +10,7 @@ import { copyModel, editHeader } from "./upcycle.js";
 import { writeText, writeTrainFile } from "./tiny.js";
 
 const root = temporaryFolder();
-const main = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
+const main = fileURLToPath(new URL("../../bin/upcycle.js", import.meta.url));
 const llama = golden("dense/llama");
 
 /**

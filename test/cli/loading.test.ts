@@ -6,14 +6,17 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { commandEntries, commandNames, stub } from "../../src/cli/commands.js";
+import { upcycle } from "./upcycle.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 
-/** The toolkit's modules and the packages that `upcycle ...args` loads, from the coverage that V8 takes. */
+const main = join(root, "dist/cli/main.js");
+
+/** The toolkit's modules and the packages that a script loads with its arguments, from the coverage that V8 takes. */
 function loadedBy(...args: string[]): { readonly ours: string[]; readonly packages: string[] } {
   const dir = mkdtempSync(join(tmpdir(), "upcycle-loading-"));
   try {
-    execFileSync(process.execPath, [join(root, "dist/cli/main.js"), ...args], {
+    execFileSync(process.execPath, args, {
       env: { ...process.env, NODE_V8_COVERAGE: dir },
     });
     const urls = readdirSync(dir).flatMap((file) =>
@@ -37,7 +40,7 @@ describe("starting the command line", () => {
   it.each([["--version"], ["--help"], ["help"]])(
     "with %s loads no command, and of packages the parser of arguments alone",
     (arg) => {
-      const { ours, packages } = loadedBy(arg);
+      const { ours, packages } = loadedBy(main, arg);
       expect(packages).toEqual(["commander", "is-fullwidth-code-point"]);
       // Limits of the system are reported in one line, so the code that does so is loaded before anything else.
       const others = ours.filter((file) => !/^(base|cli)\//.test(file)).sort();
@@ -58,12 +61,29 @@ describe("starting the command line", () => {
   );
 
   it("with the help of one command loads no other's code, and no engine", () => {
-    const { ours, packages } = loadedBy("inspect", "--help");
+    const { ours, packages } = loadedBy(main, "inspect", "--help");
     const others = commandNames.filter((name) => name !== "inspect").map((name) => `cli/${name}.js`);
     expect(ours).toContain("cli/inspect.js");
     const isFar = (file: string): boolean => /^(engine\/onnxruntime|train|study|laws)\//.test(file);
     expect(ours.filter((file) => others.includes(file) || isFar(file))).toEqual([]);
     expect(packages).not.toContain("onnxruntime-node");
+  });
+});
+
+describe("the bundle, from which users start it,", () => {
+  it("is all that a command loads, beside the packages that npm has put beside it", () => {
+    const { ours, packages } = loadedBy(join(root, "bin/upcycle.js"), "inspect", join(root, "models/tiny"));
+    expect(ours.filter((file) => !file.startsWith("bundle/"))).toEqual([]);
+    expect(ours.length).toBeLessThan(40);
+    for (const name of ["commander", "yaml", "zod"]) expect(packages).not.toContain(name);
+  });
+
+  it("prints what the modules print that --debug starts", async () => {
+    for (const args of [
+      ["inspect", join(root, "models/tiny"), "--json"],
+      ["help", "train"],
+    ])
+      expect(await upcycle(...args)).toEqual(await upcycle(...args, "--debug"));
   });
 });
 

@@ -8,6 +8,7 @@ import { describe, expect, it } from "vitest";
 import { entryOf, valueAt } from "../../src/base/at.js";
 import { temporaryFolder } from "../files/io/temporary.js";
 import { golden, readTensors } from "../support/golden.js";
+import { refusalOf } from "./in-process.js";
 import { copyModel, editHeader, upcycle, upcycleJson } from "./upcycle.js";
 
 const dir = temporaryFolder();
@@ -353,12 +354,8 @@ describe("a model that cannot be used is one line and exit 2", () => {
       ["inspect", folder],
       ["convert", folder, "--recipe", "E4G1T2", "--out", join(dir, "never")],
     ]) {
-      const { code, stdout, stderr } = await upcycle(...command);
-      expect([code, stdout]).toEqual([2, ""]);
-      expect(stderr.replaceAll("\\", "/")).toMatch(/^[^\n]*\n$/);
-      expect(stderr.replaceAll("\\", "/").startsWith(`upcycle: ${folder.replaceAll("\\", "/")}${line}`), stderr).toBe(
-        true,
-      );
+      const said = (await refusalOf(command)).replaceAll("\\", "/");
+      expect(said.startsWith(`${folder.replaceAll("\\", "/")}${line}`), said).toBe(true);
     }
     expect(existsSync(join(dir, "never"))).toBe(false);
   });
@@ -399,10 +396,13 @@ describe("a model that cannot be used is one line and exit 2", () => {
       `${llama}: the folder has no tokenizer.json`,
     ],
   ])("named in the line: %s", async (_, args, line) => {
-    const { code, stdout, stderr } = await upcycle(...args, ...(args[0] === "verify" ? ["--json"] : []));
-    expect([code, stdout]).toEqual([2, ""]);
-    expect(stderr.startsWith(`upcycle: ${line}`), stderr).toBe(true);
-    expect(stderr.split("\n")).toHaveLength(2);
+    const said = await refusalOf(args);
+    expect(said.startsWith(line), said).toBe(true);
     expect(existsSync(join(dir, "never"))).toBe(false);
+  });
+
+  it("and nothing else is written, by the program as a whole", async () => {
+    const { code, stdout, stderr } = await upcycle("inspect", join(dir, "none"));
+    expect([code, stdout, stderr]).toEqual([2, "", `upcycle: ${join(dir, "none")}: no such folder\n`]);
   });
 });

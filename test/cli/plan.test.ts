@@ -7,6 +7,7 @@ import { golden } from "../support/golden.js";
 import { planCommand } from "../../src/cli/plan.js";
 import { shownPath } from "../../src/cli/context.js";
 import { at } from "../../src/base/at.js";
+import { jsonInProcess, textInProcess } from "./in-process.js";
 import { upcycle, upcycleJson } from "./upcycle.js";
 
 const dir = temporaryFolder();
@@ -15,6 +16,7 @@ const file = (name: string, content: unknown): string => {
   writeFileSync(path, typeof content === "string" ? content : JSON.stringify(content));
   return path;
 };
+const planned = (...args: readonly string[]): Promise<Record<string, unknown>> => jsonInProcess(planCommand(), ...args);
 const plan = ["plan", "--preset", "llama-2-7b", "--gpus", "64", "--money", "50K"];
 const fitOf = (id: string, more: object = {}): object => {
   const { law, params } = publishedById(id) ?? {};
@@ -85,14 +87,14 @@ describe("upcycle plan", () => {
       "upcycled E8G1T2",
       "from scratch E8G8T8",
       "PARALLEL LAYOUT",
-      "No verdict: published comparisons put",
+      "No verdict: upcycling may win or lose",
       "PUBLISHED COMPARISONS BESIDE",
       "auxiliary loss 1e-2",
       "artefact",
     ])
       expect(stdout).toContain(words);
-    const full = await upcycle(...plan, "--full");
-    expect(Math.max(...full.stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
+    const full = await textInProcess(planCommand(), ...plan, "--full");
+    expect(Math.max(...full.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
     for (const words of [
       "GFLOP PER TOKEN",
       "SECONDS OF A STEP",
@@ -101,12 +103,12 @@ describe("upcycle plan", () => {
       "weights 2 x",
       "12 x ",
     ])
-      expect(full.stdout).toContain(words);
-    expect(full.stdout.length).toBeGreaterThan(stdout.length);
+      expect(full).toContain(words);
+    expect(full.length).toBeGreaterThan(stdout.length);
   });
 
   it("prints the plan as JSON, the same every time", async () => {
-    const [one, two] = await Promise.all([upcycleJson(...plan), upcycleJson(...plan)]);
+    const [one, two] = await Promise.all([upcycleJson(...plan), planned(...plan)]);
     expect(two).toEqual(one);
     expect(one).toMatchObject({
       name: "llama-2-7b",
@@ -139,16 +141,18 @@ describe("upcycle plan", () => {
     ["llama-3.1-8b", "20B", "64", "upcycled law lies above its own parent"],
     ["nemotron-4-15b", "1T", "1024", "D1 = 8.00T is 22 times beyond what the laws were fitted on"],
   ])("draws no verdict for %s and %s tokens, and says why", async (preset, tokens, gpus, reason) => {
-    const { stdout } = await upcycle("plan", "--preset", preset, "--tokens", tokens, "--gpus", gpus);
-    const text = stdout.replace(/\s+/g, " ");
-    expect(text).toContain("No verdict: published comparisons put upcycled E8G1T2 between");
+    const args = ["plan", "--preset", preset, "--tokens", tokens, "--gpus", gpus];
+    const text = (await textInProcess(planCommand(), ...args)).replace(/\s+/g, " ");
+    expect(text).toContain(
+      "lose against dense training. Published comparisons put the loss of upcycled E8G1T2 between",
+    );
     expect(text).toContain(reason);
     expect(text).toContain("What would narrow it: train the dense model and upcycled E8G1T2 for");
     expect(text).not.toMatch(/no single assumption|in 100 % of draws/i);
   });
 
   it("places steps of exactly --batch tokens", async () => {
-    const placed = await upcycleJson(
+    const placed = await planned(
       "plan",
       ...["--preset", "llama-2-7b", "--tokens", "2T", "--gpu", "a100-80gb", "--gpus", "512", "--batch", "4194304"],
     );
@@ -163,14 +167,18 @@ describe("upcycle plan", () => {
       return join(dir, name);
     };
     const [mixtral, deepseek] = await Promise.all([
-      upcycleJson("plan", folder("mixtral", mixtralConfig), "--d1", "1T", "--tokens", "100B", "--gpus", "64"),
-      upcycleJson("plan", folder("deepseek", deepseekConfig), "--d1", "14.8T", "--tokens", "1T", "--gpus", "2048"),
+      planned("plan", folder("mixtral", mixtralConfig), "--d1", "1T", "--tokens", "100B", "--gpus", "64"),
+      planned(
+        ...["plan", folder("deepseek", deepseekConfig), "--d1", "14.8T", "--tokens", "1T", "--gpus", "2048"],
+        ...["--precision", "fp8"],
+      ),
     ]);
     const totals = ({ models }: Record<string, unknown>): (readonly [number, number])[] =>
       (models as { params: { total: number; active: number } }[]).map(({ params }) => [params.total, params.active]);
     // Mixtral's published element counts; DeepSeek-V3 has 671B, 37B of them active, without multi-token prediction.
     expect(at(totals(mixtral), 0)).toEqual([46_702_792_704, 12_879_925_248]);
     expect(at(totals(deepseek), 0).map((count) => Math.floor(count / 1e9))).toEqual([671, 37]);
+    expect([mixtral.precision, deepseek.precision]).toEqual(["bf16", "fp8"]);
     for (const plan of [mixtral, deepseek]) {
       expect(plan).toMatchObject({ moeParent: true, answer: null, views: null, parentLoss: null });
       expect(plan.arms).toMatchObject([
@@ -182,8 +190,8 @@ describe("upcycle plan", () => {
 
   it("plans for a folder, for a shape and for a size", async () => {
     const [folder, shape, size] = await Promise.all([
-      upcycleJson("plan", golden("dense/llama"), "--d1", "1G", "--tokens", "1e9", "--gpus", "1"),
-      upcycleJson(
+      planned("plan", golden("dense/llama"), "--d1", "1G", "--tokens", "1e9", "--gpus", "1"),
+      planned(
         "plan",
         "--shape",
         "hidden=4096,layers=32,heads=32,kv=8,inner=14336,vocab=32000",
@@ -194,7 +202,7 @@ describe("upcycle plan", () => {
         "--gpus",
         "64",
       ),
-      upcycleJson("plan", "--size", "7B", "--d1", "2T", "--days", "10", "--gpus", "64", "--gpu", "h200-sxm"),
+      planned("plan", "--size", "7B", "--d1", "2T", "--days", "10", "--gpus", "64", "--gpu", "h200-sxm"),
     ]);
     expect(folder).toMatchObject({
       seen: 1e9,
@@ -214,9 +222,9 @@ describe("upcycle plan", () => {
         "memoryGB: 100, hbmTBs: 1, intraGBs: 50, interGBs: 10, gpusPerNode: 4, pricePerHour: 0.1 }\n",
     );
     const [withOwnFigure, withToyGpu, withPrice] = await Promise.all([
-      upcycleJson(...plan, "--hardware", own),
-      upcycleJson(...plan, "--hardware", own, "--gpu", "toy"),
-      upcycleJson(...plan, "--price", "5"),
+      planned(...plan, "--hardware", own),
+      planned(...plan, "--hardware", own, "--gpu", "toy"),
+      planned(...plan, "--price", "5"),
     ]);
     expect(withOwnFigure).toMatchObject({
       currency: "EUR",
@@ -232,7 +240,7 @@ describe("upcycle plan", () => {
       file("scratch.json", fitOf("liew-moe")),
       file("upcycled.json", fitOf("liew-upcycled")),
     ];
-    const own = await upcycleJson(
+    const own = await planned(
       ...plan,
       "--coefficients",
       `dense=${dense}`,
@@ -243,7 +251,7 @@ describe("upcycle plan", () => {
       "--fitted-recipe",
       "E8G8T8",
     );
-    const reference = await upcycleJson(...plan);
+    const reference = await planned(...plan);
     expect(own).toMatchObject({
       coefficients: { published: false, uncertainty: "none", ranges: { size: [1e8, 1e9], tokens: [1e9, 1e11] } },
       main: "E8G8T8",
@@ -326,7 +334,7 @@ describe("upcycle plan", () => {
       "a wrong GPU",
       [...plan, "--gpu", "h100-sxn"],
       '--gpu: "h100-sxn" is not in the table of GPUs; did you mean h100-sxm? known: a100-40gb, a100-80gb, ' +
-        "h100-sxm, h200-sxm, b200-sxm, l40s, mi300x, rtx-4090; add yours with --hardware",
+        "h100-sxm, h800-sxm, h200-sxm, b200-sxm, l40s, mi300x, rtx-4090; add yours with --hardware",
     ],
     [
       "a typo in the hardware file",
@@ -356,6 +364,18 @@ describe("upcycle plan", () => {
       "--coefficients: no coefficients for scratch, upcycled; give one fit of --law upcycling-shared, or " +
         "dense=FILE scratch=FILE upcycled=FILE; losses of different sources cannot be compared",
     ],
+    [
+      "a step of less than a sequence",
+      [...plan, "--batch", "4095"],
+      "--batch: a step of 4095 tokens is less than one sequence of 4096; give more, or a shorter --sequence",
+    ],
+    [
+      "FP8 on a GPU without",
+      [...plan, "--gpu", "a100-80gb", "--precision", "fp8"],
+      "--precision fp8: the table of GPUs has no fp8 speed for a100-80gb; leave it out, or give peakTflops.fp8 with " +
+        "--hardware",
+    ],
+    ["another number format", [...plan, "--precision", "fp4"], '--precision: "fp4" is neither bf16 nor fp8'],
     [
       "a fit for everything that is not",
       [...plan, "--coefficients", lone],

@@ -113,7 +113,7 @@ describe.skipIf(process.platform === "win32")("a training", () => {
     expect(savedStep(join(dir, "nohup"))).toBeGreaterThan(0);
   });
 
-  const main = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
+  const main = fileURLToPath(new URL("../../bin/upcycle.js", import.meta.url));
   const canOpenTerminal = spawnSync("script", ["-qec", "true", "/dev/null"], { stdio: "ignore" }).status === 0;
 
   it.skipIf(!canOpenTerminal)("whose terminal is gone goes on, and saves on SIGHUP with nobody to tell", async () => {

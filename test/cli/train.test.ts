@@ -367,14 +367,14 @@ describe("a run that has to stop", () => {
   it.skipIf(process.platform === "win32")(
     "goes on after kill -9, Ctrl-C, SIGHUP and SIGTERM as if nothing had happened",
     async () => {
-      const training = { steps: 1200, saveEvery: 20, evalEvery: 300 };
+      const training = { steps: 600, saveEvery: 20, evalEvery: 150 };
       const file = writeTrainFile(dir, "long.yaml", { out: join(dir, "whole"), training });
       const whole = upcycle("train", file, "--json");
       expect(await whole).toMatchObject({ code: 0, stderr: "" });
 
       const folder = join(dir, "stopped");
       const first = start(["train", file, "--out", folder]);
-      await first.saw("step 300/1200  held-out");
+      await first.saw("step 150/600  held-out");
       first.process.kill("SIGKILL");
       expect((await first.outcome).code).toBeNull();
 
@@ -385,14 +385,14 @@ describe("a run that has to stop", () => {
         ["SIGTERM", 143],
       ] as const) {
         const next = start(["train", file, "--out", folder]);
-        await next.saw("/1200  ETA");
+        await next.saw("/600  ETA");
         next.process.kill(name);
         const { code, stdout, stderr } = await next.outcome;
         expect([code, stdout], name).toEqual([expected, ""]);
         expect(stderr.trimEnd().split("\n").slice(-2)).toEqual([
           "stopping: finishing the step in hand and saving (once more to stop at once)",
           expect.stringMatching(
-            /^upcycle: .*stopped: stopped after step \d+ of 1200; run the same command again to go on$/,
+            /^upcycle: .*stopped: stopped after step \d+ of 600; run the same command again to go on$/,
           ),
         ]);
         const { step } = JSON.parse(readFileSync(join(folder, "last", "training.json"), "utf8")) as { step: number };
@@ -401,7 +401,7 @@ describe("a run that has to stop", () => {
       }
 
       const { model, steps } = await upcycleJson("train", file, "--out", folder);
-      expect(steps).toBe(1200);
+      expect(steps).toBe(600);
       expect(await measured(folder)).toEqual(await measured(join(dir, "whole")));
       expect(readFileSync(join(model as string, "model.safetensors"))).toEqual(
         readFileSync(join(dir, "whole", "last", "model.safetensors")),

@@ -1,13 +1,13 @@
 /** The promise of the toolkit: an upcycled model computes its parent's function, measured, not derived. */
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { at, entryOf } from "../../src/base/at.js";
 import { randomStream } from "../../src/base/random.js";
 import { openCheckpoint } from "../../src/files/checkpoint/open.js";
 import { resultOf } from "../../src/base/events.js";
 import { convertCheckpoint } from "../../src/surgery/convert/convert.js";
 import { compareModels, meanLoss } from "../../src/evals/compare.js";
-import { openModel } from "../../src/evals/model.js";
+import { openModel, type TextModel } from "../../src/evals/model.js";
 import { GraphBuilder } from "../../src/graph/ir/builder.js";
 import { evaluateOnce } from "../engine/onnxruntime/evaluate-once.js";
 import type { Preservation } from "../../src/model/results/result.js";
@@ -29,6 +29,17 @@ let folders = 0;
 const tokensOf = (name: string): Int32Array =>
   Int32Array.from(entryOf(readTensors(golden(name, "expected.safetensors")), "input_ids").data);
 
+/** Parents that were measured against, each opened once. */
+const open = new Map<string, Promise<TextModel>>();
+function opened(name: string): Promise<TextModel> {
+  const model = open.get(name) ?? openModel(golden(name), inThread, 1);
+  open.set(name, model);
+  return model;
+}
+afterAll(async () => {
+  for (const model of open.values()) await (await model).close();
+});
+
 interface Measured extends Preservation {
   /** Largest logit difference over largest logit. */
   readonly error: number;
@@ -37,10 +48,11 @@ interface Measured extends Preservation {
 async function measure(name: string, recipe: string, options: RecipeOptions = {}): Promise<Measured> {
   const out = join(root, `m${folders++}`);
   await resultOf(convertCheckpoint({ source: golden(name), recipe: upcycleRecipe(recipe, options), out }));
-  const parent = await openModel(golden(name), inThread, 1);
   const child = await openModel(out, inThread, 1);
-  const comparison = await compareModels(parent, child, tokensOf(name), { sequence: 24, limitTokens: 1000 });
-  await parent.close();
+  const comparison = await compareModels(await opened(name), child, tokensOf(name), {
+    sequence: 24,
+    limitTokens: 1000,
+  });
   await child.close();
   return { ...comparison, error: comparison.maxAbsLogitDiff / comparison.maxAbsLogit };
 }

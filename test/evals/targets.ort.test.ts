@@ -1,13 +1,12 @@
 /** Every dense golden model in every family that says it can hold it: the child's logits are the parent's. */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { entryOf } from "../../src/base/at.js";
-import { openCheckpoint } from "../../src/files/checkpoint/open.js";
 import { resultOf } from "../../src/base/events.js";
 import { convertCheckpoint } from "../../src/surgery/convert/convert.js";
 import { compareModels } from "../../src/evals/compare.js";
-import { openModel } from "../../src/evals/model.js";
+import { openModel, type TextModel } from "../../src/evals/model.js";
 import { upcycleRecipe } from "../../src/surgery/planning/recipe.js";
 import { holders } from "../support/holders.js";
 import { temporaryFolder } from "../files/io/temporary.js";
@@ -38,21 +37,21 @@ const promised: Readonly<Record<string, readonly string[]>> = {
 
 describe.each(parents)("%s", (name) => {
   const ids = Int32Array.from(entryOf(readTensors(golden(name, "expected.safetensors")), "input_ids").data);
+  let parent: TextModel;
+  beforeAll(async () => void (parent = await openModel(golden(name), inThread, 1)));
+  afterAll(() => parent.close());
 
   it.each([
     ["E8G2T4", "topk-softmax", 0.5],
     ["E4G1T2", "topk-softmax", 0.5],
     ["E4G1T2", "softmax-topk", 0],
   ] as const)("%s, %s, router std %s", async (recipeName, order, routerStd) => {
-    const checkpoint = await openCheckpoint(golden(name));
-    await checkpoint.close();
-    const families = holders(checkpoint.spec, upcycleRecipe(recipeName, { order, routerStd }));
+    const families = holders(parent.spec, upcycleRecipe(recipeName, { order, routerStd }));
     expect(families).toContain("upcycle");
     // It always selects two.
     if (name === "dense/stablelm" && recipeName === "E4G1T2" && order === "topk-softmax")
       expect(families).toContain("phimoe");
     if (order === "topk-softmax") expect(families).toEqual(expect.arrayContaining([...(promised[name] ?? [])]));
-    const parent = await openModel(golden(name), inThread, 1);
     for (const target of families) {
       const out = join(root, `m${folders++}`);
       await resultOf(
@@ -71,6 +70,5 @@ describe.each(parents)("%s", (name) => {
       expect(tokens).toBeGreaterThan(20);
       expect(maxAbsLogitDiff / maxAbsLogit, target).toBeLessThanOrEqual(EXACT);
     }
-    await parent.close();
   });
 });

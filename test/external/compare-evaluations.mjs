@@ -150,7 +150,7 @@ for (const run of theirs.runs) {
   const args = ["eval", model, "--tasks", run.tasks.join(","), "--num-fewshot", String(run.num_fewshot)];
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
-    [join(root, "dist/cli/main.js"), ...args, "--data", run.data, "--out", out, "--device", "cpu", "--json"],
+    [join(root, "bin/upcycle.js"), ...args, "--data", run.data, "--out", out, "--device", "cpu", "--json"],
     { encoding: "utf8", maxBuffer: 1 << 28 },
   );
   if (status !== 0) throw new Error(`upcycle ${args.join(" ")}: ${stderr}`);

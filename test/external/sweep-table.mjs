@@ -18,7 +18,7 @@ function grouped(entries, factOf) {
 
 /** What is said of a refused type, without its name, so that one sentence stands for many. */
 const withoutType = (words) =>
-  words.replace(/"[a-z0-9_-]+": no family/, "...: no family").replace(/^a [a-z0-9_-]+ model/, "a ... model");
+  words.replace(/"[a-z0-9._-]+": no family/, "...: no family").replace(/^a [a-z0-9_-]+ model/, "a ... model");
 
 function variantRow(type, variants) {
   const own = variants.filter((entry) => entry.type === type);
@@ -39,18 +39,70 @@ function variantRow(type, variants) {
   ];
 }
 
-/** `facts` are date and versions; `known` says why a difference is meant. */
-export function sweepPage({ types, variants, facts, known }) {
-  const agree = types.filter(({ verdict }) => verdict === "same");
+/** How many agree, are refused, could not be made, and differ. */
+function countsOf(types) {
+  const count = (...verdicts) => types.filter(({ verdict }) => verdicts.includes(verdict)).length;
+  return (
+    `${count("same")} agree, ${count("refused")} are refused, ${types.filter((entry) => entry.class === undefined).length} ` +
+    `could not be made, ${count("DIFFERENT", "BROKEN")} are accepted and differ.`
+  );
+}
+
+const savedCell = (saved) => (saved?.verdict === "same" ? small(saved.difference) : (saved?.words ?? ""));
+
+function refusedTable(types) {
   const refused = types.filter(({ verdict }) => verdict === "refused");
-  const failed = types.filter((entry) => entry.class === undefined);
-  const wrong = types.filter(({ verdict }) => verdict === "DIFFERENT" || verdict === "BROKEN");
+  return table(
+    ["what is said", "types"],
+    grouped(refused, ({ words }) => withoutType(words)).map(([words, names]) => [cell(words), code(names)]),
+  );
+}
+
+function unmadeTable(types) {
+  return table(
+    ["type", "why"],
+    types.filter((entry) => entry.class === undefined).map(({ type, failure }) => [`\`${type}\``, cell(failure)]),
+  );
+}
+
+/** Classes that hold a text model beside towers, on token ids alone. */
+function multimodalPart(types) {
+  if (types.length === 0) return "";
+  return `
+## Multimodal types
+
+The ${types.length} types that \`AutoModelForMultimodalLM\` knows and \`AutoModelForCausalLM\` does not, on token ids alone:
+${countsOf(types)}
+
+${table(
+  ["type", "read as", "class", "written", "saved"],
+  types
+    .filter(({ verdict }) => verdict === "same")
+    .map(({ type, family, class: name, difference, saved }) => [
+      `\`${type}\``,
+      `\`${family}\``,
+      name,
+      small(difference),
+      savedCell(saved),
+    ]),
+)}
+
+Refused:
+
+${refusedTable(types)}
+
+Of these transformers makes no model out of defaults with smaller sizes (which do not fit each other, or ask for a package
+or a picture): ${code(types.filter((entry) => entry.class === undefined).map(({ type }) => type))}.
+`;
+}
+
+/** `facts` are date and versions; `known` says why a difference is meant. */
+export function sweepPage({ types: all, variants, facts, known }) {
+  const types = all.filter(({ multimodal }) => !multimodal);
+  const agree = types.filter(({ verdict }) => verdict === "same");
   const meant = variants.filter((entry) => known(entry) !== undefined && entry.verdict === "DIFFERENT");
   const families = agree.map(({ type }) => type).filter((type) => variants.some((entry) => entry.type === type));
   const untried = agree.map(({ type }) => type).filter((type) => !families.includes(type));
-  const counts =
-    `${agree.length} agree, ${refused.length} are refused, ${failed.length} could not be made, ` +
-    `${wrong.length} are accepted and differ.`;
   return `# Every causal model type of transformers, on ${facts.date}
 
 A tiny model of each of the ${types.length} types that \`AutoModelForCausalLM\` knows was made by transformers and
@@ -59,7 +111,7 @@ opened here, from the config.json as people write it and as transformers saves i
 
 ${facts.versions}
 
-${counts}
+${countsOf(types)}
 
 ## Agree
 
@@ -67,29 +119,18 @@ Difference from transformers' logits, as a fraction of the largest: from a writt
 
 ${table(
   ["type", "class", "written", "saved"],
-  agree.map(({ type, class: name, difference, saved }) => [
-    `\`${type}\``,
-    name,
-    small(difference),
-    saved?.verdict === "same" ? small(saved.difference) : (saved?.words ?? ""),
-  ]),
+  agree.map(({ type, class: name, difference, saved }) => [`\`${type}\``, name, small(difference), savedCell(saved)]),
 )}
 
 ## Refused
 
-${table(
-  ["what is said", "types"],
-  grouped(refused, ({ words }) => withoutType(words)).map(([words, names]) => [cell(words), code(names)]),
-)}
+${refusedTable(types)}
 
 ## Not made
 
 Transformers makes no model of these from a config.json that runs on token ids alone.
 
-${table(
-  ["type", "why"],
-  failed.map(({ type, failure }) => [`\`${type}\``, cell(failure)]),
-)}
+${unmadeTable(types)}
 ${
   families.length === 0
     ? ""
@@ -124,5 +165,5 @@ ${table(
 )}
 `
 }`
-}`;
+}${multimodalPart(all.filter(({ multimodal }) => multimodal))}`;
 }

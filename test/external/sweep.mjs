@@ -1,11 +1,11 @@
 /**
- * Every causal model type of transformers, tiny, in transformers and here:
+ * Every causal and every multimodal model type of transformers, tiny, in transformers and here:
  *
  *   node test/external/sweep.mjs --python PYTHON [--work DIR] [--jobs N] [--out FILE.md] [--no-variants] [TYPE...]
  *   node test/external/sweep.mjs --python PYTHON --with RESULTS.json [--with ...] [--out FILE.md]
  *
- * `sweep_models.py` makes the models; this opens each folder with the built toolkit and compares logits. Then every
- * attribute of each accepted type is changed in turn and compared again. Writes DIR/results.json, and the tables to
+ * `sweep_models.py` makes the models; this opens each folder with the built toolkit and compares logits on token ids
+ * alone. Then every attribute of each accepted causal type is changed in turn and compared again. Writes DIR/results.json, and the tables to
  * FILE.md; exits with 1 if a folder was accepted and its logits differ. Needs `npm run build` first. `--with` takes the
  * changed attributes from the results of runs for some types each, the last of which counts for a type, and opens those
  * folders again whose logits differed.
@@ -110,6 +110,7 @@ async function types() {
     const expected = join(dir, "expected.safetensors");
     Object.assign(entry, await verdict(dir, expected));
     entry.saved = await verdict(join(dir, "saved"), expected);
+    if (entry.verdict === "same") entry.family = specFromConfig(entry.config, dir).family;
     process.stderr.write(`${entry.type}: ${entry.verdict} / ${entry.saved.verdict}\n`);
   }
   return entries;
@@ -217,7 +218,9 @@ function facts() {
 }
 
 const started = await types();
-const accepted = started.filter((entry) => entry.verdict === "same");
+const agreeing = started.filter((entry) => entry.verdict === "same");
+// A multimodal type's text config is that of a family, whose attributes are changed already; on request it is, too.
+const accepted = agreeing.filter((entry) => !entry.multimodal || chosen.includes(entry.type));
 const changed =
   flags.with !== undefined ? await tried(accepted, flags.with) : flags["no-variants"] ? [] : await variants(accepted);
 await writeFile(join(work, "results.json"), JSON.stringify({ types: started, variants: changed }, null, 1));
@@ -230,7 +233,7 @@ const wrong = [...started, ...changed].filter(
 );
 const refused = started.filter(({ verdict: known }) => known === "refused");
 const failed = started.filter((entry) => entry.class === undefined);
-console.log(`${started.length} types: ${accepted.length} agree, ${refused.length} refused, ${failed.length} not made`);
+console.log(`${started.length} types: ${agreeing.length} agree, ${refused.length} refused, ${failed.length} not made`);
 console.log(`${changed.length} variants; ${wrong.length} wrong`);
 for (const { type, change, verdict: known, words, difference, saved } of wrong)
   console.log(

@@ -1,12 +1,12 @@
-"""Tiny models of transformers' causal types, and variants of them, for `sweep.mjs`.
+"""Tiny models of transformers' causal and multimodal types, and variants of them, for `sweep.mjs`.
 
-    python sweep_models.py list WORK              writes WORK/types.json: a config.json for every causal model type
+    python sweep_models.py list WORK              writes WORK/types.json: a config.json for every type
     python sweep_models.py variants WORK TYPE...  writes WORK/variants.json: the same with one attribute changed each
     python sweep_models.py run WORK LIST JOBS     makes those models of a list that LIST.names.json names:
                                                   WORK/NAME/{config.json,model.safetensors,expected.safetensors}, and
                                                   LIST.results.json: what came of each
 
-An entry of a list is {"type", "name", "change", "config"}. Its model is made from exactly that config.json, through
+An entry of a list is {"type", "name", "change", "config"}, and {"multimodal"} where no causal class knows the type. Its model is made from exactly that config.json, through
 AutoConfig as `from_pretrained` would; `saved/` beside it is the folder as transformers writes it.
 """
 import json
@@ -43,8 +43,9 @@ def config_of(model_type, settings):
 
 def list_types(work):
     entries = []
-    for model_type in tiny.causal_types():
-        entry = {"type": model_type, "name": model_type, "change": None}
+    multimodal = set(tiny.multimodal_types())
+    for model_type in [*tiny.causal_types(), *sorted(multimodal)]:
+        entry = {"type": model_type, "name": model_type, "change": None, "multimodal": model_type in multimodal}
         if model_type in tiny.impossible:
             entries.append({**entry, "config": None, "failure": tiny.impossible[model_type]})
             continue
@@ -130,10 +131,11 @@ def run(work, file, jobs):
     entries = [entry for entry in entries if entry["name"] in names]
     # Imported before the processes fork, so that none of them has to.
     for model_type in {entry["type"] for entry in entries}:
-        try:
-            transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.for_model(model_type))]
-        except Exception:
-            pass
+        for mapping in ("MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_MULTIMODAL_LM_MAPPING"):
+            try:
+                getattr(transformers.models.auto.modeling_auto, mapping)[type(AutoConfig.for_model(model_type))]
+            except Exception:
+                pass
     todo = [entry for entry in entries if entry["config"] is not None]
     from concurrent.futures import ThreadPoolExecutor
 

@@ -11,9 +11,9 @@ import math
 import re
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 VOCABULARY = 96
 LAYERS = 2
@@ -47,6 +47,11 @@ token_ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 def causal_types():
     return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def multimodal_types():
+    """Types that hold a text model beside towers for images or sound, and that no causal class knows."""
+    return sorted(set(MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES) - set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
 
 
 def shrunk(name, value, layers):
@@ -159,7 +164,9 @@ def randomise(model, seed=7):
 
 def build(config):
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    loader = AutoModelForCausalLM if causal else AutoModelForMultimodalLM
+    model = loader.from_config(config, attn_implementation="eager")
     return randomise(model.float().eval())
 
 
@@ -177,6 +184,7 @@ def logits(model, ids):
 full = ["full_attention"] * LAYERS
 compass_ropes = {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]}}
 head = {"head_dim": 8}
+three_axes = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]}
 byte_layers = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1, "intermediate_size": 48}
 
 # What a type needs beyond smaller sizes: attributes whose class defaults are no model, or which hang together.
@@ -197,6 +205,8 @@ special = {
     "gemma3n_text": {"num_kv_shared_layers": 0, "layer_types": ["sliding_attention", "full_attention"], "intermediate_size": 48},
     "glm4_moe": {"first_k_dense_replace": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    # Its class reads a token of sound as the first one, which is none of the ids that are tried.
+    **{name: {"audio_token_index": 2} for name in ("granite_speech", "granite_speech_plus")},
     "hunyuan_v1_dense": head,
     "hunyuan_v1_moe": head,
     "lfm2_moe": {"layer_types": full, "num_dense_layers": 1},
@@ -204,6 +214,7 @@ special = {
     "ministral": head,
     "nemotron": {**head, "num_key_value_heads": 2},
     "reformer": {"is_decoder": True, "axial_pos_embds": False, "attn_layers": ["local", "local"], "local_attn_chunk_length": 8},
+    **{name: {"text_config": {"rope_parameters": three_axes}} for name in ("qwen2_vl", "qwen2_5_vl")},
     "recurrent_gemma": {"lru_width": 32},
     "xmod": {"default_language": "en_XX"},
     "zamba": {"num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"]},

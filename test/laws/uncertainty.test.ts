@@ -8,7 +8,17 @@ import { fitLaw, problemOf } from "../../src/laws/fitting/fit.js";
 import { extrapolationWarnings, identificationWarnings } from "../../src/laws/fitting/identification.js";
 import { profileParameter, profilePrediction } from "../../src/laws/fitting/profile.js";
 import { placesOf, predict } from "../../src/laws/forms/types.js";
-import { chinchillaPoints, gridOf, haveData, law, publishedParams, simulated, spaced, upcyclingGrid } from "./data.js";
+import {
+  chinchillaPoints,
+  fitNear,
+  gridOf,
+  haveData,
+  law,
+  publishedParams,
+  simulated,
+  spaced,
+  upcyclingGrid,
+} from "./data.js";
 import { at, valueAt } from "../../src/base/at.js";
 import { present } from "../support/present.js";
 
@@ -84,7 +94,7 @@ describe("profiles", () => {
       const studies = 20;
       for (let seed = 0; seed < studies; seed++) {
         const points = simulated(law("upcycling"), truth, upcyclingGrid, 0.005, seed);
-        const fit = fitLaw(law("upcycling"), points, { loss });
+        const fit = fitNear(law("upcycling"), points, truth, loss);
         const problem = problemOf(fit.bound, points, loss);
         const count = (name: string, value: number, profile: ReturnType<typeof profileParameter>): void => {
           const inside = (profile.lowOpen || value >= profile.low) && (profile.highOpen || value <= profile.high);

@@ -54,7 +54,9 @@ describe("the packed package", () => {
         "package.json",
         "LICENSE",
         join("dist", "index.d.ts"),
-        join("dist", "cli", "main.js"),
+        join("bin", "upcycle.js"),
+        join("dist", "bundle", "main.js"),
+        join("dist", "bundle", "LICENSES.txt"),
         join("recipes", "quickstart.yaml"),
         join("docs", "usage.md"),
         join("texts", "sotu.jsonl.gz"),
@@ -64,6 +66,16 @@ describe("the packed package", () => {
     expect(
       files.filter((file) => /^(src|test|bench|node_modules|shared)\b|\.ts$/.test(file) && !file.endsWith(".d.ts")),
     ).toEqual([]);
+  });
+
+  it("has the licence of every package whose code is bundled beside that code", () => {
+    const text = readFileSync(join(installed, "dist", "bundle", "LICENSES.txt"), "utf8");
+    for (const name of ["commander", "yaml", "zod"]) {
+      const folder = join(root, "node_modules", name);
+      const { version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as { version: string };
+      expect(text).toContain(`\n${name} ${version} (`);
+      expect(text).toContain(readFileSync(join(folder, "LICENSE"), "utf8").trim());
+    }
   });
 
   it("runs outside the checkout", () => {
@@ -79,7 +91,7 @@ describe("the packed package", () => {
   });
 
   it("shows what it does on the model and the text that come along", () => {
-    const main = join(installed, "dist", "cli", "main.js");
+    const main = join(installed, "bin", "upcycle.js");
     const { preservation } = JSON.parse(node(main, "demo", "--json")) as { preservation: { relative: number } };
     expect(preservation.relative).toBeLessThan(1e-5);
     expect(node(main, "init")).toContain("wrote study.yaml");

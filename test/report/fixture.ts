@@ -231,8 +231,8 @@ export function study(changes: Partial<Omit<StudyResult, "findings">> = {}): Stu
     arms: armSketches.map(arm),
     commands: [
       "npm ci",
-      "node dist/cli/main.js study recipes/quickstart.yaml --seeds 1,2 --out runs/quickstart",
-      "node dist/cli/main.js report runs/quickstart",
+      "npx upcycle study recipes/quickstart.yaml --seeds 1,2 --out runs/quickstart",
+      "npx upcycle report runs/quickstart",
     ],
     seeds: [1, 2],
     ...changes,

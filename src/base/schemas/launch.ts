@@ -23,7 +23,8 @@ const slurmSchema = z
   .strictObject({
     partition: z.string().min(1).optional().describe("Of sbatch."),
     account: z.string().min(1).optional().describe("Of sbatch."),
-    minutes: positiveInt.max(100_000).default(240).describe("Time limit of one job."),
+    // The job is asked to save two minutes before its end.
+    minutes: positiveInt.min(3).max(100_000).default(240).describe("Time limit of one job, at least 3."),
     jobs: positiveInt
       .max(1000)
       .default(1)

@@ -3,6 +3,7 @@ import { Worker } from "node:worker_threads";
 import { at } from "../../base/at.js";
 import { receivedError } from "../../base/errors.js";
 import { limitError, moduleArguments, requireThreadRoom } from "../../files/io/limits.js";
+import { threadModule } from "../../files/io/thread-module.js";
 import type { TrainProgram } from "../../graph/programs/programs.js";
 import type { Backend, ForwardRuntime, OperationRuntime, TrainRuntime } from "../runtime/runtime.js";
 import type { Call, Reply } from "./worker.js";
@@ -20,13 +21,8 @@ class Remote {
   private failure: Error | undefined;
 
   constructor() {
-    // Tests run the sources; the worker needs compiled code, which the build has put beside them.
     requireThreadRoom("the engine");
-    const here = import.meta.url;
-    const file = here.endsWith(".ts")
-      ? new URL("../../../dist/engine/onnxruntime/worker.js", here)
-      : new URL("./worker.js", here);
-    this.worker = new Worker(file, { execArgv: moduleArguments() });
+    this.worker = new Worker(threadModule("engine/onnxruntime/worker.js"), { execArgv: moduleArguments() });
     this.worker.unref();
     this.worker.on("message", ({ id, result, error, returned }: Reply) => {
       this.keep(returned);

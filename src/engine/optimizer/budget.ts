@@ -1,6 +1,6 @@
 /** Budgets of a training: how many steps they allow, and the time after which it ends. */
 import { inputError } from "../../base/errors.js";
-import { scheduleProblem, type Budget, type BudgetedBlock, type TrainingBlock } from "../../base/schemas/index.js";
+import { scheduleProblem, type Budget, type BudgetedBlock, type TrainingBlock } from "../../base/schemas/training.js";
 
 const milliseconds = { s: 1e3, m: 60e3, h: 3600e3, d: 86400e3 } as const;
 

@@ -3,7 +3,7 @@ import { readdir, stat } from "node:fs/promises";
 import { dirname, extname, isAbsolute, join, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { inputError, UpcycleError } from "../../base/errors.js";
-import { parseTaskFile, type TaskFile } from "../../base/schemas/index.js";
+import { parseTaskFile, type TaskFile } from "../../base/schemas/task.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
 import { sizeLimits, readWhole, utf8Text } from "../../files/io/open.js";
 import { selectTasks, type Selection, type TaskEntry } from "../tasks/select.js";

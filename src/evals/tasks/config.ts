@@ -1,6 +1,6 @@
 /** One task of a file, with the harness's defaults filled in (lm_eval/config/task.py). */
 import { inputError, type UpcycleError } from "../../base/errors.js";
-import { functionMark, type TaskFile } from "../../base/schemas/index.js";
+import { functionMark, type TaskFile } from "../../base/schemas/task.js";
 import type { Doc, Value } from "./python-text.js";
 import { aggregationOf, isAggregation, isMetric, type AggregationName, type MetricName } from "./metrics.js";
 import { requirePort } from "./ports.js";

@@ -3,7 +3,7 @@
  * C4, Paloma, MMLU-Pro. Each is known by the folder of its file, its module and its own name.
  */
 import { inputError } from "../../base/errors.js";
-import { functionMark } from "../../base/schemas/index.js";
+import { functionMark } from "../../base/schemas/task.js";
 import { capitalize, pythonReplace, str, strip, whiteSpaceRuns, type Doc, type Value } from "./python-text.js";
 
 /** What a rolling metric adds up for one document: log-likelihood in nats, and the words or bytes it is counted by. */

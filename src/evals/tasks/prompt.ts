@@ -4,7 +4,7 @@
  *   description + (question + delimiter + answer + "\n\n") for each example + question of the document
  */
 import { inputError } from "../../base/errors.js";
-import { functionMark } from "../../base/schemas/index.js";
+import { functionMark } from "../../base/schemas/task.js";
 import type { Field, FewshotConfig, TaskConfig } from "./config.js";
 import { isEqual, parseTemplate, type Template } from "./jinja.js";
 import { requirePort } from "./ports.js";

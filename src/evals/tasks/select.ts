@@ -3,7 +3,8 @@
  * (lm_eval/tasks/_factory.py, lm_eval/config/group.py).
  */
 import { inputError, type UpcycleError } from "../../base/errors.js";
-import { nearest, taskFileKeys, type TaskFile } from "../../base/schemas/index.js";
+import { nearest } from "../../base/schemas/nearest.js";
+import { taskFileKeys, type TaskFile } from "../../base/schemas/task.js";
 import { taskConfig, type TaskConfig } from "./config.js";
 
 /** What one file defines, its includes merged in. */

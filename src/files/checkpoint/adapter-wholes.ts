@@ -8,7 +8,7 @@
 import { join } from "node:path";
 import { at, entryOf } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
-import { mergeHint, type AdapterConfig } from "../../base/schemas/index.js";
+import { mergeHint, type AdapterConfig } from "../../base/schemas/adapter.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { namedSlots, tensorNames } from "../../model/tensors/names.js";
 import { placements } from "../../model/tensors/placement.js";
@@ -108,13 +108,7 @@ export async function adapterWholes(
   for (const module of config.modules_to_save ?? []) requireModule(module, wholes, dir);
   const embed = at(tensorNames(spec, { part: "embed" }), 0);
   const head = at(tensorNames(spec, { part: "head" }), 0);
-  const isTrained = (name: string): boolean =>
-    (config.modules_to_save ?? []).some((module) =>
-      name
-        .replace(/\.weight$/, "")
-        .split(".")
-        .includes(module),
-    );
+  const isTrained = (name: string): boolean => (config.modules_to_save ?? []).some((module) => isOf(name, module));
   const vocab = vocabularyOf(wholes, { spec, embed, head, dir });
   const resized = vocab !== spec.vocab;
   const shapes = shapesOf({ ...spec, vocab, tiedHead: false });
@@ -138,13 +132,12 @@ export async function adapterWholes(
   return { tensors: changed, spec: { ...spec, vocab, tiedHead: tied }, notes };
 }
 
+/** Whether a tensor is of a module that is named by the end of its path, or by all of it. */
+const isOf = (name: string, module: string): boolean =>
+  `.${name.replace(/\.(weight|bias)$/, "")}.`.includes(`.${module}.`);
+
 function requireModule(module: string, wholes: readonly NamedWhole[], dir: string): void {
-  const isIts = ({ name }: NamedWhole): boolean =>
-    name
-      .replace(/\.(weight|bias)$/, "")
-      .split(".")
-      .includes(module);
-  if (wholes.some(isIts)) return;
+  if (wholes.some(({ name }) => isOf(name, module))) return;
   throw inputError(`modules_to_save names ${module}, and the adapter has no such tensor of this model`, {
     where: dir,
     hint: "the adapter is incomplete, or of another model",

@@ -13,10 +13,11 @@
 import { join } from "node:path";
 import { at, entryOf } from "../../base/at.js";
 import { inputError, type UpcycleError } from "../../base/errors.js";
-import { mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "../../base/schemas/index.js";
+import { mergeHint, parseAdapterConfig, rankAndScale, type AdapterConfig } from "../../base/schemas/adapter.js";
 import { exists } from "../io/atomic.js";
 import type { RangeFile } from "../io/ranges.js";
 import { sizeLimits } from "../io/open.js";
+import { foreignText } from "../formats/foreign-file.js";
 import { readText } from "../io/ranges.js";
 import { toFloat32, type FloatDtype } from "../numeric/dtype.js";
 import { addLowRank, type LowRank } from "../numeric/low-rank.js";
@@ -78,7 +79,10 @@ async function openAdapter(dir: string, base: Checkpoint): Promise<OpenAdapter> 
       where: dir,
       hint: "expected a LoRA adapter as PEFT saves it",
     });
-  const config = parseAdapterConfig(await readText(configPath, sizeLimits.settings), configPath);
+  const text = await readText(configPath, sizeLimits.settings);
+  const foreign = foreignText(text);
+  if (foreign !== null) throw inputError(`this is ${foreign.what}`, { where: configPath, hint: foreign.hint });
+  const config = parseAdapterConfig(text, configPath);
   const files: RangeFile[] = [];
   const close = async (): Promise<void> => void (await Promise.all(files.map((file) => file.close())));
   try {

@@ -14,7 +14,7 @@ import type { FloatDtype } from "../numeric/dtype.js";
 import { toFloat32 } from "../numeric/dtype.js";
 import { decoderConfig, specFromConfig, unreadKeys } from "../../model/decoder/config.js";
 import { readQuantization } from "../../model/decoder/quantization.js";
-import { turnsExperts } from "../../model/decoder/text-part.js";
+import { textPartOf, turnsExperts, type TextPart } from "../../model/decoder/text-part.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { isComputedBuffer } from "../../model/tensors/names.js";
 import { familyNames, headNames } from "../../model/tensors/stored-names.js";
@@ -47,13 +47,22 @@ export type { StoredTensor } from "./stored.js";
  */
 export async function openCheckpoint(source: ModelSource): Promise<Checkpoint> {
   const base = await openFolder(modelFolderOf(source));
-  if (typeof source === "string") return base;
+  if (typeof source === "string") return { ...base, notes: [...base.notes, ...(await noteOnAdapter(source))] };
   try {
     return await withAdapter(base, source.adapter);
   } catch (cause) {
     await base.close();
     throw cause;
   }
+}
+
+/** transformers applies an adapter that it finds in the model's own folder; here it has to be asked for. */
+async function noteOnAdapter(dir: string): Promise<string[]> {
+  if (!(await exists(join(dir, adapterConfigFile)))) return [];
+  return [
+    `${adapterConfigFile} lies beside the model: its adapter is not merged in, though transformers applies it; ` +
+      "MODEL+ADAPTER does, with this folder for both",
+  ];
 }
 
 /**
@@ -95,7 +104,7 @@ function isAlias(name: string, names: ReadonlySet<string>): boolean {
 async function openFolder(dir: string): Promise<Checkpoint> {
   await requireFolder(dir);
   if ((await megatronFolder(dir)) !== null) return openMegatron(dir);
-  const { configPath, whole, config, spec: described } = await readDescription(dir);
+  const { configPath, whole, config, part, spec: described } = await readDescription(dir);
   const files: RangeFile[] = [];
   try {
     const named = underFamilyNames(described, await locateTensors(dir, files), dir);
@@ -112,7 +121,7 @@ async function openFolder(dir: string): Promise<Checkpoint> {
     const others = [...tensors.keys()]
       .filter((name) => !read.has(name) && !copies.has(name) && !scales.has(name) && !isComputedBuffer(name))
       .sort();
-    const [rest, left] = whole === config ? [others, []] : textAlone(others, String(whole["model_type"]), spec.family);
+    const [rest, left] = part === null ? [others, []] : textAlone(others, part, spec.family);
     const sources = slotSources(places, tensors, dir);
     const opened = checkpointOf({ dir, spec, config, tensors, others: rest, sources, files });
     return { ...opened, notes: [...left, ...notes, ...opened.notes, ...noteOnKeys(unreadKeys(config))] };
@@ -129,6 +138,8 @@ interface Description {
   readonly whole: Readonly<Record<string, unknown>>;
   /** The part of it that describes a decoder. */
   readonly config: Readonly<Record<string, unknown>>;
+  /** The same for a multimodal model; null: the whole is a decoder. */
+  readonly part: TextPart | null;
   readonly spec: DecoderSpec;
 }
 
@@ -137,7 +148,8 @@ async function readDescription(dir: string): Promise<Description> {
   await requireConfigFile(dir, configPath);
   const whole = (await readJson(configPath, sizeLimits.settings)) as Readonly<Record<string, unknown>>;
   const config = decoderConfig(whole, configPath);
-  return { configPath, whole, config, spec: specFromConfig(config, configPath) };
+  const part = textPartOf(whole, configPath);
+  return { configPath, whole, config, part, spec: specFromConfig(config, configPath) };
 }
 
 /**
@@ -154,13 +166,18 @@ export async function describedIn(dir: string): Promise<DecoderSpec> {
 }
 
 /** Splits off what belongs to the other parts of a multimodal model, and says that it is left. */
-function textAlone(names: readonly string[], type: string, family: string): readonly [rest: string[], notes: string[]] {
+function textAlone(
+  names: readonly string[],
+  { of, leftOut }: TextPart,
+  family: string,
+): readonly [rest: string[], notes: string[]] {
   const isTower = (name: string): boolean => !/^model\.layers\.\d+\./.test(name);
   const towers = names.filter(isTower);
   const parts = [...new Set(towers.map((name) => name.replace(/^model\./, "").split(".")[0] ?? name))];
   const left =
     towers.length === 0 ? "" : `; ${towers.length} tensors of its other parts (${parts.join(", ")}) are left out`;
-  return [names.filter((name) => !isTower(name)), [`of this ${type} model the text part is read, as ${family}${left}`]];
+  const note = `of this ${of} model the text part is read, as ${family}${left}`;
+  return [names.filter((name) => !isTower(name)), [note, ...leftOut]];
 }
 
 async function requireFolder(dir: string): Promise<void> {

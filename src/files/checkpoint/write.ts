@@ -103,6 +103,8 @@ export interface WriteOptions {
   readonly lineage?: unknown;
   /** Further files by name; they win over carried ones. */
   readonly files?: Readonly<Record<string, string | Uint8Array>> | undefined;
+  /** Texts in place of those of `files`, where they depend on the weights that were written. */
+  readonly amended?: (() => Readonly<Record<string, string>>) | undefined;
   /** Adds larger further files to the unfinished folder; they take `extraBytes`. */
   readonly finish?: ((folder: string) => Promise<void>) | undefined;
   /** Bytes that `finish` will write, for the check of free space. */
@@ -174,6 +176,8 @@ export interface WrittenCheckpoint {
   readonly weightFiles: readonly string[];
   /** Bytes of all weight files, headers included. */
   readonly weightBytes: number;
+  /** Whether an earlier process had written all of it, so that nothing was written now. */
+  readonly earlier: boolean;
 }
 
 /**
@@ -190,7 +194,7 @@ export async function writeCheckpoint(options: WriteOptions): Promise<WrittenChe
   const write = await beginWrite(options, plan.weights, extraBytes);
   const { files: weightFiles, weightBytes } = plan.weights;
   const result = { dir, weightFiles: weightFiles.map(({ file }) => file), weightBytes };
-  if (write.finished) return result;
+  if (write.finished) return { ...result, earlier: true };
   try {
     if (options.resume !== undefined)
       await requireFreeSpace(dir, weightBytes + extraBytes - (await allocatedBytes(write.path, plan.weights)));
@@ -198,7 +202,8 @@ export async function writeCheckpoint(options: WriteOptions): Promise<WrittenChe
     if (carry !== undefined) await copyFiles(carry, write.path, carriedAlone(carried.names, options));
     await options.finish?.(write.path);
     await requireSameSources(options.resume);
-    for (const [name, data] of Object.entries(plan.files)) await writeFileSynced(join(write.path, name), data);
+    const files = { ...plan.files, ...options.amended?.() };
+    for (const [name, data] of Object.entries(files)) await writeFileSynced(join(write.path, name), data);
     await write.commit();
   } catch (cause) {
     // A full disk, Ctrl-C, a forbidden file: what is done stays. A value that cannot be written would be met again.
@@ -206,7 +211,7 @@ export async function writeCheckpoint(options: WriteOptions): Promise<WrittenChe
     else await write.leave();
     throw cause;
   }
-  return result;
+  return { ...result, earlier: false };
 }
 
 interface FolderPlan {

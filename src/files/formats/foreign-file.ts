@@ -13,11 +13,14 @@ export const tellingBytes = 512;
 /** What a file with these first bytes is; null for one that is not known here. */
 export function foreignFile(first: Uint8Array): ForeignFile | null {
   const text = new TextDecoder("latin1").decode(first.subarray(0, tellingBytes));
-  if (text.startsWith("version https://git-lfs"))
+  if (/^version https:\/\/(git-lfs|hawser)\./.test(text))
     return { what: "a Git LFS pointer, not the file itself", hint: "run git lfs pull in the model's folder" };
+  if (/^(\.\.\/)*(\.git)?\/annex\/objects\//.test(text))
+    return { what: "a git-annex pointer, not the file itself", hint: "run git annex get in the model's folder" };
   if (/^\s*<(!doctype html|html|head|body|\?xml)/i.test(text))
     return { what: "a web page, not the file itself", hint: "download it again, by its address for downloading" };
-  if (/^(Entry not found|Repository not found|Access to model|Invalid (username|credentials)|Not Found)/i.test(text))
+  const refusal = /^(\{\s*"(error|message|detail)":|Entry not found|Repository not found|Access to model|Not Found)/i;
+  if (refusal.test(text) || /^Invalid (username|credentials)/i.test(text))
     return {
       what: "a server's refusal, not the file itself",
       hint: "log in if the model asks for it, and download again",
@@ -33,4 +36,9 @@ export function foreignFile(first: Uint8Array): ForeignFile | null {
   if (text.startsWith("\x89HDF"))
     return { what: "an HDF5 file of TensorFlow", hint: "save it with transformers as safetensors" };
   return null;
+}
+
+/** The same for a text that was read already. */
+export function foreignText(text: string): ForeignFile | null {
+  return foreignFile(new TextEncoder().encode(text.slice(0, tellingBytes)));
 }

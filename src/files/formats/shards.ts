@@ -4,6 +4,7 @@
  */
 import { inputError } from "../../base/errors.js";
 import { shown } from "../../base/shown.js";
+import { foreignText } from "./foreign-file.js";
 import { tensorBytes } from "./safetensors.js";
 import type { TensorMeta } from "./safetensors.js";
 import { duplicateKey, isNestedTooDeeply, nestedTooDeeply } from "./duplicate-key.js";
@@ -91,6 +92,8 @@ export function parseIndex(text: string, where: string, extension = "safetensors
   try {
     parsed = JSON.parse(text);
   } catch (cause) {
+    const foreign = foreignText(text);
+    if (foreign !== null) throw inputError(`this is ${foreign.what}`, { where, hint: foreign.hint });
     throw inputError(`index is not valid JSON (${(cause as Error).message})`, { where, cause });
   }
   const map =

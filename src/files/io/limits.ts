@@ -81,11 +81,8 @@ export function filesToKeep(most: number, { openFiles }: Pick<Limits, "openFiles
  * its own script and not handed on.
  */
 export function moduleArguments(): string[] {
-  // Tests run the sources; threads need compiled code, which the build has put beside them.
-  const here = import.meta.url;
-  const file = here.endsWith(".ts")
-    ? new URL("../../../dist/files/io/few-files.js", here)
-    : new URL("./few-files.js", here);
+  // Tests run the sources; threads need compiled code.
+  const file = new URL("../../../dist/files/io/few-files.js", import.meta.url);
   return hasFewFiles() ? ["--import", file.href] : [];
 }
 

@@ -1,7 +1,7 @@
 /** Reading parts of files, without ever loading a whole one. */
 import { inputError } from "../../base/errors.js";
 import { isNestedTooDeeply, nestedTooDeeply } from "../formats/duplicate-key.js";
-import { foreignFile, tellingBytes } from "../formats/foreign-file.js";
+import { foreignText } from "../formats/foreign-file.js";
 import { parsePythonJson } from "../formats/python-json.js";
 import { withFsErrors } from "./fs-errors.js";
 import { sizeLimits, openRegular, readWhole, utf8Text } from "./open.js";
@@ -67,7 +67,7 @@ export async function readJson(path: string, maxBytes: number = sizeLimits.recor
   try {
     return parsePythonJson(text);
   } catch (cause) {
-    const foreign = foreignFile(new TextEncoder().encode(text.slice(0, tellingBytes)));
+    const foreign = foreignText(text);
     if (foreign !== null) throw inputError(`this is ${foreign.what}`, { where: path, hint: foreign.hint });
     throw inputError(`not valid JSON (${(cause as Error).message})`, { where: path, cause });
   }

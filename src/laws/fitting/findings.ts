@@ -4,6 +4,7 @@ import { percent, significant } from "../../base/format.js";
 import type { Points } from "../forms/types.js";
 import type { Quality } from "./compare.js";
 import type { Fit } from "./fit.js";
+import type { LossName } from "../solvers/loss.js";
 import { warning, type Warning } from "./identification.js";
 import type { Misfit } from "./misfit.js";
 import type { Outlier } from "./outliers.js";
@@ -93,8 +94,8 @@ export function misfitWarning({ probability, share, by, freedom: [patterns] }: M
 
 const mostNamed = 5;
 
-/** Names the points that lie far from the fit. */
-export function outlierWarning(outliers: readonly Outlier[], pointName: PointName): Warning[] {
+/** Names the points that lie far from the fit, and says what they weigh in a fit by this loss. */
+export function outlierWarning(outliers: readonly Outlier[], loss: LossName, pointName: PointName): Warning[] {
   if (outliers.length === 0) return [];
   const named = outliers.slice(0, mostNamed).map(({ point, residual, size }) => {
     const side = residual > 0 ? "above" : "below";
@@ -102,9 +103,11 @@ export function outlierWarning(outliers: readonly Outlier[], pointName: PointNam
   });
   const more = outliers.length > mostNamed ? `, and ${outliers.length - mostNamed} more` : "";
   const text =
-    `Far from the fit, in multiples of the usual residual: ${named.join(", ")}${more}. Check ` +
-    `those runs; a robust loss ` +
-    "(--loss huber) gives them little weight, --max-loss leaves the largest out.";
+    `Far from the fit, in multiples of the usual residual: ${named.join(", ")}${more}. Check those runs. ` +
+    (loss === "huber" || loss === "lad"
+      ? `The loss of this fit (${loss}) gives them little weight, but they widen its intervals: take them out of the ` +
+        "file where they are mistakes."
+      : "A robust loss (--loss huber) gives them little weight.");
   return [warning("outliers", [], text)];
 }
 

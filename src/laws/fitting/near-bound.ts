@@ -25,8 +25,7 @@ const sameDirection = 1e-9;
 
 /** Quantile `level` of the likelihood ratio of one value of a quantity, near a bound; chi-squared's where it is far. */
 export function likelihoodRatioQuantile(level: number, { distance, correlation }: NearBound): number {
-  const far = normalQuantile((1 + level) / 2) ** 2;
-  if (!(distance < outOfReach)) return far;
+  if (!(distance < outOfReach)) return normalQuantile((1 + level) / 2) ** 2;
   const delta = Math.max(0, distance);
   const sine = Math.sqrt(Math.max(0, 1 - correlation ** 2));
   const probability =
@@ -34,13 +33,34 @@ export function likelihoodRatioQuantile(level: number, { distance, correlation }
       ? (ratio: number): number => ownBoundProbability(ratio, delta)
       : (ratio: number): number => otherBoundProbability(ratio, delta, sine);
   // The ratio is never larger than the squared length of the noise, whose quantile is -2 ln(1 - level).
-  let [low, high] = [0, Math.sqrt(-2 * Math.log1p(-level))];
-  for (let halving = 0; halving < 16; halving++) {
-    const middle = (low + high) / 2;
-    if (probability(middle ** 2) < level) low = middle;
-    else high = middle;
+  return rootOf((root) => probability(root ** 2) - level, Math.sqrt(-2 * Math.log1p(-level))) ** 2;
+}
+
+/** A probability this close to the level is the level. */
+const closeEnough = 1e-6;
+
+/** Where a function that rises from 0 to `most` passes zero, by false position (Illinois). 0 where it begins above. */
+function rootOf(f: (x: number) => number, most: number): number {
+  let [low, high] = [0, most];
+  let [below, above] = [f(low), f(high)];
+  if (below >= 0) return low;
+  let side = 0;
+  let x = high;
+  for (let i = 0; i < 40 && above > 0; i++) {
+    x = (low * above - high * below) / (above - below);
+    const value = f(x);
+    if (Math.abs(value) < closeEnough) break;
+    if (value < 0) {
+      [low, below] = [x, value];
+      if (side < 0) above /= 2;
+      side = -1;
+    } else {
+      [high, above] = [x, value];
+      if (side > 0) below /= 2;
+      side = 1;
+    }
   }
-  return ((low + high) / 2) ** 2;
+  return x;
 }
 
 /** P(ratio <= value) for the bounded parameter itself. */

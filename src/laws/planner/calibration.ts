@@ -41,6 +41,7 @@ export function predictedHours(run: PublishedRun, gpu: Gpu): number {
     sequence: run.sequence,
     batchTokens: run.batchTokens,
     speed: defaultSpeed,
+    precision: run.precision,
   });
   if (best === null) throw inputError(`${run.title} does not fit on ${run.gpus} ${gpu.title}`, { where: run.id });
   return ((run.tokens / best.tokensPerSecond) * run.gpus) / 3600;

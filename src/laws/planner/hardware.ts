@@ -26,6 +26,8 @@ export interface Gpu {
   readonly title: string;
   /** Dense bf16 FLOP/s: what mixed-precision training multiplies in. */
   readonly peak: number;
+  /** Dense FLOP/s in 8-bit floats; null: it has none, or the table does not say. */
+  readonly fp8Peak: number | null;
   readonly memory: number;
   readonly hbm: number;
   readonly intra: number;
@@ -44,6 +46,7 @@ export function gpuOf(name: string, row: GpuRow): Gpu {
     name,
     title: row.title,
     peak: valueAt(row.peakTflops, "bf16") * 1e12,
+    fp8Peak: row.peakTflops["fp8"] === undefined ? null : row.peakTflops["fp8"] * 1e12,
     memory: row.memoryGB * 1e9,
     hbm: row.hbmTBs * 1e12,
     intra: row.intraGBs * 1e9,

@@ -77,9 +77,16 @@ export interface CostedLayout {
   readonly seconds: StepSeconds;
   readonly tokensPerStep: number;
   readonly tokensPerSecond: number;
-  /** Model FLOPs (forward and backward, causal attention, nothing recomputed) over peak. */
+  /** Model FLOPs (forward and backward, causal attention, nothing recomputed) over the peak in bf16. */
   readonly mfu: number;
 }
+
+/**
+ * Number format of the matrix products of blocks (projections, FFNs, experts). With `fp8` attention, routers, norms,
+ * the head, weights in memory and what is sent stay bfloat16, as in Transformer Engine; DeepSeek-V3 (arXiv
+ * 2412.19437, section 3.3) keeps the same parts out of FP8.
+ */
+export type Precision = "bf16" | "fp8";
 
 /** What is to be trained, and on what. */
 export interface LayoutRequest {
@@ -90,6 +97,8 @@ export interface LayoutRequest {
   /** Tokens per optimizer step: kept exactly where a layout of whole micro-batches can. */
   readonly batchTokens: number;
   readonly speed: SpeedModel;
+  /** `bf16` where nothing is said. */
+  readonly precision?: Precision;
   /** Largest degree of tensor parallelism that the program can train with; a node's GPUs where nothing is said. */
   readonly mostTensor?: number;
 }

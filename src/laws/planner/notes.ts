@@ -192,7 +192,7 @@ function recipeNotes({ recipes, coefficients }: PlanResults): Note[] {
 }
 
 function layoutNotes(plan: PlanResults): Note[] {
-  return [...misfitNotes(plan), ...batchNotes(plan), ...timeNotes(plan)];
+  return [...misfitNotes(plan), ...batchNotes(plan), ...fillingNotes(plan), ...timeNotes(plan)];
 }
 
 /** Steps that are not as long as asked. */
@@ -207,6 +207,25 @@ function batchNotes({ models, batchTokens, gpus }: PlanResults): Note[] {
       text:
         `A step of ${compact(batchTokens, 4)} tokens is no whole number of micro-batches in any layout that fits on ` +
         `${gpus} GPUs: ${others.join(", ")} instead.`,
+    },
+  ];
+}
+
+/** Steps that are so short that GPUs wait for the pipeline. */
+function fillingNotes({ models, gpus, batchTokens }: PlanResults): Note[] {
+  const waiting = models.flatMap(({ name, placing: { best }, largerBatch }) =>
+    best === null || largerBatch === null ? [] : [{ name, seconds: best.seconds, larger: largerBatch }],
+  );
+  if (waiting.length === 0) return [];
+  const shares = waiting.map(({ name, seconds }) => `${percent(seconds.pipeline / seconds.total)} (${name})`);
+  const times = waiting.map(({ name, larger }) => `${fixed(larger.time, 2)} (${name})`);
+  return [
+    {
+      kind: "layout",
+      text:
+        `A step of ${compact(batchTokens, 4)} tokens is short for ${gpus} GPUs: filling the pipeline takes ` +
+        `${shares.join(", ")} of it. With --batch ${4 * batchTokens} a token would take ${times.join(", ")} of the ` +
+        "time. Whether the model learns as much from a token then is another question.",
     },
   ];
 }

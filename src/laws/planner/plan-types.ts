@@ -7,7 +7,7 @@ import type { ArmId, PlanBudget } from "./arms.js";
 import type { Coefficients, Curves } from "./coefficients.js";
 import type { CatchUp } from "./crossing.js";
 import type { Gpu } from "./hardware.js";
-import type { LayoutResult, SpeedModel } from "./layout-types.js";
+import type { LayoutResult, Precision, SpeedModel } from "./layout-types.js";
 import type { Optimum } from "./optimum.js";
 import type { Advice } from "./training.js";
 import type { BacktestRow } from "./backtest.js";
@@ -32,6 +32,8 @@ export interface PlanRequest {
   /** Tokens per optimizer step; null: chosen. */
   readonly batchTokens: number | null;
   readonly speed: SpeedModel;
+  /** Number format of the blocks' matrix products: `bf16` where nothing is said. */
+  readonly precision?: Precision;
   /** Measured share of peak, model FLOPs, of dense models and of MoEs; replaces the speed model. */
   readonly mfu: { readonly dense: number | null; readonly moe: number | null };
   readonly coefficients: Coefficients;
@@ -54,6 +56,11 @@ export interface ModelPlan {
   readonly needs: number | null;
   readonly tokensPerSecond: number | null;
   readonly mfu: number | null;
+  /**
+   * What more tokens a step would bring where filling the pipeline takes much of a step: their number, and the time of
+   * a token over that of now; null elsewhere.
+   */
+  readonly largerBatch: { readonly tokens: number; readonly time: number } | null;
 }
 
 /** What one arm reaches and costs under the budget. */
@@ -106,6 +113,7 @@ export interface PlanResults {
   readonly gpus: number;
   readonly sequence: number;
   readonly batchTokens: number;
+  readonly precision: Precision;
   readonly budget: PlanBudget;
   readonly coefficients: Pick<Coefficients, "name" | "source" | "published" | "recipe" | "ranges" | "arms"> & {
     readonly uncertainty: Coefficients["uncertainty"]["kind"];

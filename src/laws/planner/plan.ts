@@ -11,6 +11,7 @@ import { curvesOf, type Curves } from "./coefficients.js";
 import { curveDraws } from "./law-draws.js";
 import { catchUp, crossings, validFrom } from "./crossing.js";
 import { bestLayout, fewestGpus } from "./layout.js";
+import type { CostedLayout, LayoutRequest } from "./layout-types.js";
 import { notesOf, type Note } from "./notes.js";
 import { affordable, armNames, lossOf, upcycledLoss, type ArmId } from "./arms.js";
 import { backtest } from "./backtest.js";
@@ -33,7 +34,7 @@ type MixturePlan = ModelPlan & { readonly recipe: RecipeShape };
 
 /**
  * Computes a plan. Losses are in nats per token, memory in bytes, times in seconds, money in the request's currency.
- * Throws inputError for recipes that make no sense for the model.
+ * Throws inputError for recipes that make no sense for the model, and for FP8 on a GPU without.
  */
 export function makePlan(request: PlanRequest): Plan {
   const { spec, seen, gpu, gpus, sequence, coefficients, level, budget } = request;
@@ -41,7 +42,8 @@ export function makePlan(request: PlanRequest): Plan {
   for (const recipe of request.recipes) checkRecipe({ ...recipeDefaults, ...recipe, allowUnevenTopK: true });
   const moeParent = isMoe(spec);
   const mixtureSpecs = moeParent ? [] : request.recipes.map((recipe) => ({ recipe, spec: mixtureOf(spec, recipe) }));
-  const batchTokens = request.batchTokens ?? batchFor(roughTokens(request, mixtureSpecs[0]?.spec ?? spec));
+  const batchTokens =
+    request.batchTokens ?? Math.max(sequence, batchFor(roughTokens(request, mixtureSpecs[0]?.spec ?? spec)));
   const calibrated = calibration(level);
   const modelOf = modelPlanner(request, batchTokens, calibrated);
   const parent = modelOf(moeParent ? "MoE" : "dense", spec, null);
@@ -65,7 +67,7 @@ export function makePlan(request: PlanRequest): Plan {
     : (request.recipes.find((recipe) => recipeName(recipe) === coefficients.recipe) ?? request.recipes[0] ?? null);
   const main = mainRecipe === null ? null : recipeName(mainRecipe);
   const mainTokens = arms.find(({ id, recipe }) => id === "upcycled" && recipe === main)?.tokens ?? null;
-  const { name, currency, parentPeak } = request;
+  const { name, currency, parentPeak, precision = "bf16" } = request;
   const partial: PlanResults = {
     name,
     size,
@@ -75,6 +77,7 @@ export function makePlan(request: PlanRequest): Plan {
     gpus,
     sequence,
     batchTokens,
+    precision,
     budget,
     level,
     draws: draws.length,
@@ -176,9 +179,9 @@ function modelPlanner(
   batchTokens: number,
   { speed: calibrated }: Calibration,
 ): (name: string, spec: DecoderSpec, recipe: RecipeShape | null) => ModelPlan {
-  const { gpu, gpus, sequence, speed } = request;
+  const { gpu, gpus, sequence, speed, precision = "bf16" } = request;
   return (name, spec, recipe) => {
-    const layoutRequest = { spec, gpu, gpus, sequence, batchTokens, speed };
+    const layoutRequest = { spec, gpu, gpus, sequence, batchTokens, speed, precision };
     const placing = bestLayout(layoutRequest);
     const flops = forwardFlops(spec, sequence, "causal");
     const measuredMfu = isMoe(spec) ? request.mfu.moe : request.mfu.dense;
@@ -193,8 +196,21 @@ function modelPlanner(
       needs: best === null ? fewestGpus(layoutRequest) : null,
       tokensPerSecond: best === null ? null : (measuredSpeed ?? calibrated * best.tokensPerSecond),
       mfu: best === null ? null : (measuredMfu ?? calibrated * best.mfu),
+      largerBatch: best === null ? null : largerBatch(layoutRequest, best),
     };
   };
+}
+
+/** Share of a step that goes into filling the pipeline from which a larger batch is worth a word. */
+const longFilling = 0.15;
+
+function largerBatch(request: LayoutRequest, now: CostedLayout): ModelPlan["largerBatch"] {
+  if (now.seconds.pipeline < longFilling * now.seconds.total) return null;
+  const tokens = 4 * request.batchTokens;
+  const { best } = bestLayout({ ...request, batchTokens: tokens });
+  if (best === null) return null;
+  const time = now.tokensPerSecond / best.tokensPerSecond;
+  return time > 1 - longFilling / 2 ? null : { tokens, time };
 }
 
 function armPlanner(

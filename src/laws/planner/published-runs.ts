@@ -3,6 +3,8 @@
  * trusted. `node bench/plan-times.mjs` computes the predictions, and a test holds them.
  */
 
+import type { Precision } from "./layout-types.js";
+
 /** One published training. */
 export interface PublishedRun {
   readonly id: string;
@@ -13,7 +15,8 @@ export interface PublishedRun {
   readonly sequence: number;
   readonly batchTokens: number;
   readonly tokens: number;
-  /** Which of GPUs and batch are ours because they are not published; null: none. */
+  readonly precision: Precision;
+  /** What is ours because it is not published, or left out; null: nothing. */
   readonly assumed: string | null;
   /** GPU hours as published. */
   readonly published: number;
@@ -35,9 +38,10 @@ export const publishedRuns: readonly PublishedRun[] = [
     sequence: 2048,
     batchTokens: 2 ** 21,
     tokens: 3e11,
+    precision: "bf16",
     assumed: null,
     published: 3456,
-    predicted: 3961,
+    predicted: 3987,
     source: "arXiv 2401.02385, table 2 (GPU hours for 300B tokens), from notes about the paper",
   },
   {
@@ -48,9 +52,10 @@ export const publishedRuns: readonly PublishedRun[] = [
     sequence: 4096,
     batchTokens: 2 ** 22,
     tokens: 2e12,
+    precision: "bf16",
     assumed: "GPUs",
     published: 184320,
-    predicted: 155800,
+    predicted: 155900,
     source: llama2,
   },
   {
@@ -61,9 +66,10 @@ export const publishedRuns: readonly PublishedRun[] = [
     sequence: 4096,
     batchTokens: 2 ** 22,
     tokens: 2e12,
+    precision: "bf16",
     assumed: "GPUs",
     published: 368640,
-    predicted: 314900,
+    predicted: 317100,
     source: llama2,
   },
   {
@@ -74,9 +80,10 @@ export const publishedRuns: readonly PublishedRun[] = [
     sequence: 4096,
     batchTokens: 2 ** 22,
     tokens: 2e12,
+    precision: "bf16",
     assumed: "GPUs",
     published: 1720320,
-    predicted: 1635000,
+    predicted: 1650000,
     source: llama2,
   },
   {
@@ -87,9 +94,10 @@ export const publishedRuns: readonly PublishedRun[] = [
     sequence: 8192,
     batchTokens: 2 ** 24,
     tokens: 15e12,
+    precision: "bf16",
     assumed: "GPUs, batch",
     published: 1.3e6,
-    predicted: 518400,
+    predicted: 521600,
     source: llama3,
   },
   {
@@ -100,9 +108,10 @@ export const publishedRuns: readonly PublishedRun[] = [
     sequence: 8192,
     batchTokens: 2 ** 24,
     tokens: 15e12,
+    precision: "bf16",
     assumed: "GPUs, batch",
     published: 6.4e6,
-    predicted: 4547000,
+    predicted: 4594000,
     source: llama3,
   },
   {
@@ -113,9 +122,10 @@ export const publishedRuns: readonly PublishedRun[] = [
     sequence: 4096,
     batchTokens: 1152 * 4096,
     tokens: 7.6e12,
+    precision: "bf16",
     assumed: null,
     published: 2304 * 11.9 * 24,
-    predicted: 508200,
+    predicted: 514800,
     source: "arXiv 2402.16819, table 2, third stage (11.9 days)",
   },
   {
@@ -126,9 +136,27 @@ export const publishedRuns: readonly PublishedRun[] = [
     sequence: 4096,
     batchTokens: 2 ** 22,
     tokens: 5.133e12,
+    precision: "bf16",
     assumed: null,
     published: 256 * 10 * 24,
-    predicted: 39650,
+    predicted: 39290,
     source: "arXiv 2409.02060 (about 10 days), from notes about the paper",
+  },
+  {
+    id: "deepseek-v3",
+    title: "DeepSeek-V3 (MoE)",
+    gpu: "h800-sxm",
+    gpus: 2048,
+    sequence: 4096,
+    batchTokens: 15360 * 4096,
+    tokens: 14.8e12,
+    precision: "fp8",
+    assumed: "no MTP",
+    published: 2.664e6,
+    predicted: 3171000,
+    source:
+      "README of github.com/deepseek-ai/DeepSeek-V3 (2.664M H800 GPU hours, 14.8T tokens); arXiv 2412.19437, " +
+      "sections 3.1 and 4.2 (2,048 GPUs; 15,360 sequences a step after the first 469B tokens). Its layer for " +
+      "multi-token prediction, trained along, is not counted here.",
   },
 ];

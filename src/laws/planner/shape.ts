@@ -180,7 +180,31 @@ const shapesOfRuns: Readonly<Record<string, () => DecoderSpec>> = {
     const dense = shapeSpec(shape(2048, 16, 16, 16, 8192, 50304, { qkNorm: "full" }));
     return mixtureOf(dense, { expansion: 8, granularity: 8, topK: 8 });
   },
+  "deepseek-v3": deepseekV3,
 };
+
+/** As in the config.json of DeepSeek-V3, of which this counts parameters and FLOPs. */
+function deepseekV3(): DecoderSpec {
+  const dense = shapeSpec(shape(7168, 61, 128, 128, 18432, 129280, { headDim: 192 }));
+  const latent = { queryRank: 1536, kvRank: 512, ropeDim: 64, valueDim: 128, norm: rmsNorm(1e-6) };
+  const moe: Ffn = {
+    kind: "moe",
+    ffnDim: 2048,
+    activation: "silu",
+    gated: true,
+    bias: false,
+    clampedGlu: null,
+    experts: 256,
+    topK: 8,
+    router: { ...softmaxRouter("topk-softmax"), correctionBias: true },
+    shared: { ffnDim: 2048, gated: false },
+  };
+  return {
+    ...dense,
+    attn: { ...dense.attn, latent },
+    layers: dense.layers.map((layer, i) => (i < 3 ? layer : { ...layer, ffn: moe })),
+  };
+}
 
 /** The decoder of a published training. Throws Error for an id that is neither a preset nor listed. */
 export function publishedShape(id: string): DecoderSpec {

@@ -16,7 +16,10 @@ export interface ColumnSource {
   readonly stated: boolean;
 }
 
-/** Headers taken for a column where the user maps none, ignoring case; the column's own name comes first. */
+/**
+ * Headers taken for a column where the user maps none; the column's own name comes first. Case does not count, nor what
+ * parts words, nor the law's own unit in brackets: `Val Loss (nats)` is `val_loss`.
+ */
 const usual: Readonly<Record<string, readonly string[]>> = {
   N: ["params", "parameters", "model_size", "model size", "size", "n_params", "num_params", "num_parameters"],
   D: [
@@ -98,10 +101,20 @@ function headerSource(name: string, header: string): ColumnSource {
 /** The header that is taken for a column which the user has not mapped. */
 function usualHeader(name: string, headers: readonly string[]): string | undefined {
   const spellings = [name, ...(usual[name] ?? [])];
-  return spellings.flatMap((spelling) =>
-    headers.filter((header) => header === spelling || header.toLowerCase() === spelling.toLowerCase()),
-  )[0];
+  return (
+    spellings.find((spelling) => headers.includes(spelling)) ??
+    spellings.flatMap((spelling) => headers.filter((header) => plainName(header) === plainName(spelling)))[0]
+  );
 }
+
+/** The units in which the law counts; a header with another one, such as `loss (bits)`, is not taken without a word. */
+const ownUnits = /\s*[([](?:nats?|nats? ?(?:\/|per) ?token|params|parameters|tokens|flops?)[)\]]$/i;
+
+const plainName = (header: string): string =>
+  header
+    .replace(ownUnits, "")
+    .toLowerCase()
+    .replaceAll(/[\s_/.-]+/g, "_");
 
 /** Headers that are names of formulas; others (with spaces, slashes) stand for themselves in a mapping. */
 const isName = (header: string): boolean => /^[A-Za-z_]\w*$/.test(header);

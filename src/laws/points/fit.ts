@@ -140,7 +140,7 @@ export async function runFit(
 ): Promise<FitReport> {
   const { points, loss, bootstrap } = request;
   const law = lawOf(request.law);
-  const notes = [...checkedPoints(law, request), ...clusterNotes(request)];
+  const notes = [...checkedPoints(law, request), ...bootstrapNotes(request)];
   checkPlaces(law, request.predict);
   const bound = law.bind(points);
   const problem = problemOf(bound, points, loss);
@@ -165,10 +165,17 @@ function checkedPoints(law: Law, { points, where, stated, lines }: FitRequest): 
   });
 }
 
-function clusterNotes({ points, bootstrap }: FitRequest): string[] {
+/** How far intervals by bootstrap can be trusted: docs/fitting.md has what was measured. */
+function bootstrapNotes({ points, bootstrap, profile }: FitRequest): string[] {
+  if (bootstrap === 0) return [];
   const runs = clusterCount(points);
-  if (bootstrap === 0 || points.cluster === undefined || runs >= fewRuns) return [];
-  return [`Only ${runs} runs to resample: bootstrap intervals will be too narrow.`];
+  if (points.cluster !== undefined && runs < fewRuns)
+    return [`Only ${runs} runs to resample: bootstrap intervals will be too narrow.`];
+  if (profile) return [];
+  return [
+    "Intervals by bootstrap are approximate: nominal 90 % held the truth in 84 to 88 % of simulated studies of 36 " +
+      "points. --profile gives closer ones.",
+  ];
 }
 
 async function localFits(
@@ -267,7 +274,7 @@ function report(
       ...(misfit?.isFlagged === true ? [misfitWarning(misfit)] : []),
       ...(dependence === null ? [] : [dependenceWarning(fit, dependence)]),
       ...rivalWarnings(rivals),
-      ...outlierWarning(outliers, pointName),
+      ...outlierWarning(outliers, fit.loss.name, pointName),
       ...duplicateWarning(points, pointName),
     ],
   };

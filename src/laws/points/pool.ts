@@ -1,6 +1,7 @@
 /** Jobs over worker threads. Which thread does a job never matters to its result. */
 import { Worker } from "node:worker_threads";
 import { limitError, moduleArguments, threadsThatFit } from "../../files/io/limits.js";
+import { threadModule } from "../../files/io/thread-module.js";
 import { openRunner, type FitTask, type Job, type JobResult } from "./jobs.js";
 import type { FitWorkerReply, FitWorkerRequest } from "./worker.js";
 
@@ -51,12 +52,7 @@ function workers(task: FitTask, threads: number): Pool {
 }
 
 function openWorker(task: FitTask): Worker {
-  // Tests run the sources; the worker needs compiled code, which the build has put beside them.
-  const here = import.meta.url;
-  const file = here.endsWith(".ts")
-    ? new URL("../../../dist/laws/points/worker.js", here)
-    : new URL("./worker.js", here);
-  const worker = new Worker(file, { execArgv: moduleArguments() });
+  const worker = new Worker(threadModule("laws/points/worker.js"), { execArgv: moduleArguments() });
   worker.postMessage({ task } satisfies FitWorkerRequest);
   return worker;
 }

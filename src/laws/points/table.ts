@@ -1,7 +1,6 @@
 /**
- * Tables of text cells from files: CSV (comma, semicolon or tab), JSON lines, a JSON list, a trainer's state or log,
- * also
- * compressed with gzip; and Parquet.
+ * Tables of text cells from files: CSV (comma, semicolon, tab, bar or spaces), tables of Markdown, JSON lines, a JSON
+ * list, a trainer's state or log, also compressed with gzip; and Parquet.
  */
 import { at as elementAt } from "../../base/at.js";
 import { gunzipSync } from "node:zlib";
@@ -171,15 +170,24 @@ interface CsvRecord {
 }
 
 /**
- * A table from RFC 4180's CSV, with any of three separators, whichever the heading has most of. Throws inputError for a
- * quoted cell that is not closed, for no rows, for two columns of one name, and for rows of other lengths.
+ * A table from RFC 4180's CSV, with whichever of the separators the heading has most of, or from Markdown. Throws
+ * inputError for a quoted cell that is not closed, for no rows, for a heading without names, for two columns of one
+ * name, and for rows of other lengths.
  */
 export function parseCsv(text: string, path: string): Table {
-  const [head, ...rows] = headed(csvRecords(text.replace(/^\ufeff/, ""), path));
+  const plain = withTabs(withLineFeeds(text.replace(/^\ufeff/, "")));
+  const [head, ...rows] = headed(csvRecords(plain, path).filter((record) => !isRule(record)));
   if (head === undefined || rows.length === 0)
     throw inputError("expected a line of column names and lines of values", { where: path });
+  const where = `${path}:${head.line}`;
+  if (isNumbers(head))
+    throw inputError(`the first line has numbers in place of names: ${head.cells.join(", ")}`, {
+      where,
+      hint: "write the names of the columns above it, such as N,D,loss",
+    });
   const twice = head.cells.find((name, i) => name !== "" && head.cells.indexOf(name) !== i);
-  if (twice !== undefined) throw inputError(`two columns are called "${twice}"`, { where: `${path}:1` });
+  if (twice !== undefined)
+    throw inputError(`two columns are called "${twice}"`, { where, hint: "give one of them another name" });
   const ragged = rows.find(({ cells }) => cells.length !== head.cells.length);
   if (ragged !== undefined)
     throw inputError(`${ragged.cells.length} cells, the heading has ${head.cells.length}`, {
@@ -204,18 +212,41 @@ function headed(records: readonly CsvRecord[]): readonly CsvRecord[] {
   const comment = records[at - 1];
   const rest = records.filter((record, i) => i > at && !isComment(record));
   if (first === undefined) return [];
-  const isNumbers = first.cells.every((cell) => cell === "" || Number.isFinite(Number(cell)));
-  if (!isNumbers || comment?.cells.length !== first.cells.length) return [first, ...rest];
+  if (!isNumbers(first) || comment?.cells.length !== first.cells.length) return [first, ...rest];
   const [name = "", ...others] = comment.cells;
   return [{ ...comment, cells: [name.replace(/^#+\s*/, ""), ...others] }, first, ...rest];
+}
+
+/** Whether a record has numbers only. */
+const isNumbers = ({ cells }: CsvRecord): boolean =>
+  cells.every((cell) => cell === "" || Number.isFinite(Number(cell)));
+
+/** The line of dashes below the heading of a table in Markdown. */
+const isRule = ({ cells }: CsvRecord): boolean => cells.every((cell) => /^(?::?-{2,}:?)?$/.test(cell));
+
+/** Lines that end with a carriage return alone, as spreadsheets for the Macintosh write them, with line feeds. */
+const withLineFeeds = (text: string): string => (text.includes("\n") ? text : text.replaceAll("\r", "\n"));
+
+/** The first line that is no comment and not empty. */
+const firstLine = (source: string): string =>
+  source.split(/\r?\n/).find((line) => line.trim() !== "" && !line.startsWith("#")) ?? "";
+
+/** A table whose columns are parted by spaces alone, as NumPy writes it, with tabs instead; else the text itself. */
+function withTabs(text: string): string {
+  const heading = firstLine(text).trim();
+  if (/[,;\t|"]/.test(heading) || !/\S\s+\S/.test(heading)) return text;
+  return text
+    .replaceAll(/^#[ ]+/gm, "#")
+    .replaceAll(/^[ ]+|[ ]+$/gm, "")
+    .replaceAll(/[ ]+/g, "\t");
 }
 
 /** The separator that the first line says (`sep=;`, as spreadsheets write it), or that the heading has most of. */
 function separatorOf(source: string): string {
   const [, stated] = /^sep=(.)\r?\n/.exec(source) ?? [];
   if (stated !== undefined) return stated;
-  const heading = source.split(/\r?\n/).find((line) => line.trim() !== "" && !line.startsWith("#")) ?? "";
-  return [",", ";", "\t"].reduce((best, next) =>
+  const heading = firstLine(source);
+  return [",", ";", "\t", "|"].reduce((best, next) =>
     heading.split(next).length > heading.split(best).length ? next : best,
   );
 }

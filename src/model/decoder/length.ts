@@ -1,11 +1,11 @@
 /**
- * What of a decoder only shows in long texts: windows, rope beyond the length that a model was first trained on, learnt
- * positions. Pure.
+ * What of a decoder only shows in long texts: windows, rope and factors on queries beyond the length that a model was
+ * first trained on, learnt positions. Pure.
  */
 import type { DecoderSpec, RopeScaling } from "./types.js";
 
 /** Parts of a decoder that sequences of so many tokens do not reach, in words; empty where they reach all. */
-export function partsBeyond({ layers, learnedPositions, maxPositions }: DecoderSpec, sequence: number): string[] {
+export function partsBeyond({ layers, attn, learnedPositions, maxPositions }: DecoderSpec, sequence: number): string[] {
   const words = new Set<string>();
   const windows = new Map<number, number>();
   for (const { window, rope } of layers) {
@@ -16,6 +16,9 @@ export function partsBeyond({ layers, learnedPositions, maxPositions }: DecoderS
   }
   for (const [window, count] of windows)
     words.add(`windows of ${window} tokens (${count === 1 ? "1 layer" : `${count} layers`})`);
+  const { lengthScale } = attn;
+  if (lengthScale !== null && sequence <= lengthScale.originalMaxPositions)
+    words.add(`the factor on queries beyond ${lengthScale.originalMaxPositions} positions`);
   if (learnedPositions && sequence < maxPositions)
     words.add(`learnt positions from ${sequence} to ${maxPositions - 1}`);
   return [...words].sort();

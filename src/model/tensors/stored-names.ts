@@ -65,11 +65,14 @@ export function familyNames(
     .filter((name) => name === first || name.endsWith(`.${first}`))
     .map((name) => name.slice(0, name.length - first.length))
     .filter((prefix) => complete(prefix, plain));
-  const prefix = prefixes.includes(own) ? own : prefixes[0];
+  // A tower for sound may name its layers as the decoder does; an embedding of tokens it has not.
+  const embedding = prefixes.filter((one) => plain.has(one + embed));
+  const candidates = embedding.length === 0 ? prefixes : embedding;
+  const prefix = candidates.includes(own) ? own : candidates[0];
   if (prefix === undefined) return null;
-  if (prefix !== own && prefixes.length > 1)
+  if (prefix !== own && candidates.length > 1)
     throw ambiguous(
-      prefixes.map((one) => `${one}${first}`),
+      candidates.map((one) => `${one}${first}`),
       where,
     );
   return renamedUnder(prefix, { own, heads, plain, spec, where });

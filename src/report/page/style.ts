@@ -106,6 +106,19 @@ const base = css`
     line-height: 1.5;
     text-wrap: pretty;
   }
+  .because {
+    max-width: 74ch;
+    margin: 1rem 0 0;
+    color: var(--muted);
+    font-size: 0.95rem;
+    text-wrap: pretty;
+  }
+  ul.because {
+    padding-left: 1.1rem;
+  }
+  .because:empty {
+    display: none;
+  }
   .facts {
     display: flex;
     flex-wrap: wrap;

@@ -62,17 +62,6 @@ const style = css`
   .kicker span {
     text-transform: none;
   }
-  .because {
-    max-width: 74ch;
-    margin: 1rem 0 0;
-    padding-left: 1.1rem;
-    color: var(--muted);
-    font-size: 0.95rem;
-    text-wrap: pretty;
-  }
-  .because:empty {
-    display: none;
-  }
   .views {
     display: grid;
     grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr));

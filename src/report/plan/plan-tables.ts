@@ -41,17 +41,22 @@ export function planTables(plan: Plan): readonly PlanTable[] {
   ];
 }
 
-function armTable({ arms, level, currency, gpus, gpu, batchTokens, calibration, moeParent }: Plan): PlanTable {
+function armTable({ arms, level, currency, gpus, gpu, batchTokens, calibration }: Plan): PlanTable {
   const isCalibrated = arms.some(({ secondsInterval }) => secondsInterval !== null);
   const times = `Times: x ${fixed(calibration.low, 1)} to ${fixed(calibration.high, 1)} (${percent(level)}).`;
-  const marks = "* the law lies above the parent there, whose loss is shown; ~ the laws are of another recipe.";
+  const marks = [
+    ...(arms.some(({ unclamped }) => unclamped !== null)
+      ? ["* the law lies above the parent there, whose loss is shown"]
+      : []),
+    ...(arms.some(({ loss, otherRecipe }) => loss !== null && otherRecipe) ? ["~ the laws are of another recipe"] : []),
+  ].join("; ");
   return {
     id: "arms",
     title: "What the budget buys",
     words: [],
     note:
       `On ${gpus} x ${gpu.title}, ${compact(batchTokens)} tokens a step.${isCalibrated ? ` ${times}` : ""}` +
-      (moeParent ? "" : ` ${marks}`),
+      (marks === "" ? "" : ` ${marks}.`),
     head: ["", "tokens", "loss", `${percent(level)} range`, "time", "GPU hours", currency],
     rows: arms.map((arm) => [
       arm.label,
@@ -120,7 +125,7 @@ function modelTable({ models }: Plan): PlanTable {
     words: [],
     note:
       "Active: parameters that touch a token, with both embeddings and without any. FLOPs per token, forward and " +
-      "backward; MFU: their share of peak, calibrated on published trainings unless it was measured.",
+      "backward; MFU: their share of the peak in bf16, calibrated on published trainings unless it was measured.",
     head: ["model", "parameters", "active", "no embedding", "TFLOP/1K tok.", "MFU", "tokens/s"],
     rows: models.map((model) => [
       modelName(model),
@@ -366,9 +371,9 @@ function calibrationTable({ calibration, level }: Plan): PlanTable {
       `all speeds of this plan are multiplied. One more training takes ${fixed(calibration.low, 2)} to ` +
       `${fixed(calibration.high, 2)} times the calibrated time (${percent(level)}).`,
     head: ["training", "GPU", "published h", "model h", "ratio", "ours"],
-    rows: publishedRuns.map(({ title, gpu, published, predicted, assumed }) => [
+    rows: publishedRuns.map(({ title, gpu, precision, published, predicted, assumed }) => [
       title,
-      gpu,
+      precision === "bf16" ? gpu : `${gpu} ${precision}`,
       compact(published),
       compact(predicted),
       fixed(predicted / published, 2),

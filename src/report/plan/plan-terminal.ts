@@ -40,7 +40,8 @@ export function planText(plan: Plan, shape: string, full: boolean, columns = 80)
 
 /** What the plan is about: model, hardware, budget and coefficients. */
 function planFacts(plan: Plan, shape: string): readonly (readonly [label: string, text: string])[] {
-  const { models, gpu, gpus, currency, coefficients } = plan;
+  const { models, gpu, gpus, currency, coefficients, precision } = plan;
+  const format = precision === "bf16" ? "" : ", products in FP8";
   return [
     ["model", `${plan.name}: ${compact(at(models, 0).params.total)} parameters, ${shape}`],
     [
@@ -48,7 +49,10 @@ function planFacts(plan: Plan, shape: string): readonly (readonly [label: string
       `D1 = ${compact(plan.seen)} tokens` +
         (plan.parentLoss === null ? "" : `; loss as it is ${plan.parentLoss.toFixed(4)} by the dense law`),
     ],
-    ["hardware", `${gpus} x ${gpu.title}, ${gpu.price} ${currency} a GPU hour, sequence ${grouped(plan.sequence)}`],
+    [
+      "hardware",
+      `${gpus} x ${gpu.title}${format}, ${gpu.price} ${currency} a GPU hour, sequence ${grouped(plan.sequence)}`,
+    ],
     ["budget", budgetWords(plan.budget, currency)],
     ...(plan.moeParent ? [] : [["coefficients", coefficients.source] as const]),
   ];

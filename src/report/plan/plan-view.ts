@@ -84,12 +84,12 @@ export function planSections(plan: Plan, views: PlanViews | null): PlanSections 
   };
 }
 
-function facts({ models, seen, gpus, gpu, budget, currency }: Plan): readonly string[] {
+function facts({ models, seen, gpus, gpu, precision, budget, currency }: Plan): readonly string[] {
   return [
     `${compact(at(models, 0).params.total)} parameters`,
     `D1 = ${compact(seen)} tokens`,
     `budget ${budgetWords(budget, currency)}`,
-    `${gpus} x ${gpu.title}`,
+    `${gpus} x ${gpu.title}${precision === "bf16" ? "" : ", products in FP8"}`,
     `${significant(gpu.price)} ${currency} a GPU hour`,
   ];
 }

@@ -4,7 +4,7 @@ import { compact, duration, fixed, notAvailable, percent, significant } from "..
 import type { CatchUp } from "../../laws/planner/crossing.js";
 import type { ArmId, PlanBudget } from "../../laws/planner/arms.js";
 import type { Plan } from "../../laws/planner/plan.js";
-import type { Answer, Comparison } from "../../laws/planner/verdict.js";
+import type { Answer, Comparison, Interval } from "../../laws/planner/verdict.js";
 
 /** A loss with four decimals. */
 export const loss4 = (value: number): string => fixed(value, 4);
@@ -42,7 +42,7 @@ export function answerWords(plan: Plan): AnswerWords {
   const [headline, ...sentences] =
     answer.verdict === "open"
       ? [
-          "No verdict",
+          openHeadline(answer),
           openWords(answer, plan),
           ordersWords(answer),
           whyOpen(answer, plan),
@@ -55,7 +55,8 @@ export function answerWords(plan: Plan): AnswerWords {
 /** The answer in a few sentences, the first of which says what to do and both comparisons behind it. */
 export function planAnswer(plan: Plan): readonly string[] {
   const { headline, sentences } = answerWords(plan);
-  return [`${headline}: ${at(sentences, 0)}`, ...sentences.slice(1)];
+  const first = at(sentences, 0);
+  return [headline.includes(":") ? `${headline}. ${capital(first)}` : `${headline}: ${first}`, ...sentences.slice(1)];
 }
 
 /** What an MoE parent costs: nothing else can be said of it. */
@@ -103,6 +104,14 @@ const leads: Readonly<Record<ArmId, string>> = {
 const isTied = ({ equalTokens, equalFlops, scratch }: Answer): boolean =>
   scratch.verdict === "tie" && equalTokens.verdict === "lower" && equalFlops.verdict === "lower";
 
+/** What is known where no law answers. */
+function openHeadline({ equalTokens: { interval } }: Answer): string {
+  if (interval === null) return "No verdict";
+  if (interval.high < 0) return "No verdict: published runs favour upcycling";
+  if (interval.low > 0) return "No verdict: published runs favour dense training";
+  return "No verdict: upcycling may win or lose against dense training";
+}
+
 /** What to do where a law answers. */
 function verdictHeadline(answer: Answer): string {
   const names = answer.ahead.map((id) => leads[id]).join(" or ");
@@ -120,13 +129,30 @@ function verdictWords(answer: Answer, plan: Plan): string {
     return (
       `after ${tokens} tokens ${upcycled} = from scratch within ${within(scratch.difference)} nats, both ` +
       `${size3(equalTokens.difference)} below continued dense at equal tokens and ${size3(equalFlops.difference)} ` +
-      `below it ${flops}.`
+      `below it ${flops}.${doubtWords(answer, plan)}`
     );
   }
   return (
     `after ${tokens} tokens ${upcycled} is ${standing(equalTokens)} continued dense at equal tokens ` +
-    `and ${standing(equalFlops)} it ${flops}, and ${standing(scratch)} a mixture from scratch.`
+    `and ${standing(equalFlops)} it ${flops}, and ${standing(scratch)} a mixture from scratch.` +
+    doubtWords(answer, plan)
   );
+}
+
+/** What a verdict leaves in doubt: which of two that are alike ends lower, and how large the gap to the other is. */
+function doubtWords({ equalTokens, scratch, ahead }: Answer, { level }: Plan): string {
+  const [comparison, name] = ahead.join() === "scratch" ? [scratch, "scratch"] : [equalTokens, "dense"];
+  const { interval, verdict } = comparison;
+  const isClear = interval !== null && (verdict === "lower" || verdict === "higher");
+  const which = ahead.length === 2 ? ["which of the two ends lower"] : [];
+  const gap = isClear ? [`the gap to ${name}, ${gapWords(interval)} nats at equal tokens (${percent(level)})`] : [];
+  const parts = [...which, ...gap];
+  return parts.length === 0 ? "" : ` In doubt: ${parts.join("; ")}.`;
+}
+
+/** `0.048 to 0.103`: the sizes of an interval on one side of zero. */
+function gapWords({ low, high }: Interval): string {
+  return low < 0 ? `${size3(high)} to ${size3(low)}` : `${size3(low)} to ${size3(high)}`;
 }
 
 /** What each arm reaches, where the budget buys them different numbers of tokens. */
@@ -146,7 +172,7 @@ function openWords({ equalTokens, equalFlops }: Answer, { main }: Plan): string 
   const published = equalTokens.basis === "published";
   const subject = published ? "published comparisons put" : "the laws put";
   return (
-    `${subject} upcycled ${main ?? ""} ${standing(equalTokens)} continued dense at equal tokens ` +
+    `${subject} the loss of upcycled ${main ?? ""} ${standing(equalTokens)} continued dense at equal tokens ` +
     `(${tokens}) and ${standing(equalFlops)} it at equal FLOPs (dense with ${compact(equalFlops.other.tokens)}).`
   );
 }

@@ -141,7 +141,13 @@ export function svgChart({ description, x, y, lines, marks = [], fitted = null }
   const [right, bottom] = [width - box.right, height - box.bottom];
   const toX = scaleOf(x, box.left, right);
   const toY = scaleOf(y, bottom, box.top);
-  const shades = fitted === null ? "" : beyondFit(x, fitted, toX, box.top, bottom);
+  // Where a line ends near the bottom, the word in the shaded part stands at the top.
+  const isLow = lines.some((line) => {
+    const last = line.y.findLast((value) => isShown(value, y));
+    return last != null && toY(last) > bottom - 30;
+  });
+  const wordAt = isLow ? box.top + 11 : bottom - 5;
+  const shades = fitted === null ? "" : beyondFit(x, fitted, toX, { top: box.top, bottom, wordAt });
   const drawn = lines.map((line) => path(line, x, y, toX, toY));
   const names = endLabels(lines, x, y, toX, toY);
   const verticals = marks
@@ -156,8 +162,20 @@ export function svgChart({ description, x, y, lines, marks = [], fitted = null }
   return frame(description, shades + axes(x, y, box, toX, toY) + drawn.join("") + verticals.join("") + names);
 }
 
+/** Heights of what is drawn beyond the fitted range. */
+interface ShadeHeights {
+  readonly top: number;
+  readonly bottom: number;
+  readonly wordAt: number;
+}
+
 /** Shading left and right of the fitted range. */
-function beyondFit(axis: SvgAxis, fitted: readonly [number, number], toX: Scale, top: number, bottom: number): string {
+function beyondFit(
+  axis: SvgAxis,
+  fitted: readonly [number, number],
+  toX: Scale,
+  { top, bottom, wordAt }: ShadeHeights,
+): string {
   const parts: (readonly [number, number])[] = [
     [axis.low, Math.min(axis.high, fitted[0])],
     [Math.max(axis.low, fitted[1]), axis.high],
@@ -167,7 +185,7 @@ function beyondFit(axis: SvgAxis, fitted: readonly [number, number], toX: Scale,
     .map(([from, to]) => {
       const [left, right] = [toX(from), toX(to)];
       const word =
-        right - left > 56 ? `<text x="${round(right - 4)}" y="${bottom - 5}" text-anchor="end">beyond fit</text>` : "";
+        right - left > 56 ? `<text x="${round(right - 4)}" y="${wordAt}" text-anchor="end">beyond fit</text>` : "";
       const size = `width="${round(right - left)}" height="${round(bottom - top)}"`;
       return `<rect class="beyond" x="${round(left)}" y="${top}" ${size}/>${word}`;
     })

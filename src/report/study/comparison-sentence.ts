@@ -33,9 +33,10 @@ export function bothComparisons(nameA: string, nameB: string, tokens: ArmCompari
   const both = `${claim(nameA, nameB, tokens)} (${apart(tokens)}), and ${secondClaim(flops)} (${apart(flops)})`;
   const losses = (comparison: ArmComparison): string =>
     `${lossWithRange(comparison.a)} against ${lossWithRange(comparison.b)}`;
+  const [first, second] = [evidence(tokens), evidence(flops)];
   return (
-    `${both}: held-out loss ${losses(tokens)} after ${amount(tokens)}${evidence(tokens)}; ${losses(flops)} at ` +
-    `${amount(flops)}${evidence(flops)}.`
+    `${both}: held-out loss ${losses(tokens)} after ${amount(tokens)}${first === second ? "" : first}; ` +
+    `${losses(flops)} at ${amount(flops)}${second}.`
   );
 }
 

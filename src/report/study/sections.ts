@@ -21,14 +21,23 @@ export function header(result: StudyResult): string {
     `<em>${plural(result.seeds.length, "seed")}</em>`,
     `<em>${duration(result.seconds)}</em>`,
   ];
-  const answer = result.findings[0];
   return `<header>
   <p class="kicker">Upcycle study</p>
   <h1>${escapeHtml(result.name)}</h1>
-  ${answer === undefined ? "" : `<p class="answer">${sentence(answer)}</p>`}
+  ${answer(result.findings[0] ?? "")}
   <p class="facts">${facts.join(' <span aria-hidden="true">·</span> ')}</p>
 </header>`;
 }
+
+/** The first finding: what it claims in large letters, the numbers behind it below. */
+function answer(finding: string): string {
+  const [claim, numbers] = claimAndNumbers(finding);
+  if (claim === "") return "";
+  const behind = numbers === "" ? "" : `<p class="because">${sentence(capital(numbers))}</p>`;
+  return `<p class="answer">${sentence(capital(claim))}${numbers === "" ? "" : "."}</p>${behind}`;
+}
+
+const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
 interface Tile {
   readonly name: string;
@@ -114,9 +123,14 @@ const longestClaim = 170;
 
 /** The claim before the first colon stands out; the numbers behind it follow. */
 function emphasized(finding: string): string {
+  const [claim, numbers] = claimAndNumbers(finding);
+  return numbers === "" ? sentence(claim) : `<b>${sentence(claim)}:</b> ${sentence(numbers)}`;
+}
+
+/** What stands before the first colon and what behind it; all of a finding that has none, and nothing. */
+function claimAndNumbers(finding: string): readonly [claim: string, numbers: string] {
   const colon = finding.indexOf(": ");
-  if (colon < 0 || colon > longestClaim) return sentence(finding);
-  return `<b>${sentence(finding.slice(0, colon))}:</b>${sentence(finding.slice(colon + 1))}`;
+  return colon < 0 || colon > longestClaim ? [finding, ""] : [finding.slice(0, colon), finding.slice(colon + 2)];
 }
 
 /** Escaped; the minus of 1.2e-6 and the space before a percent sign do not break lines. */

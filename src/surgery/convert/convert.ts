@@ -9,6 +9,7 @@ import type { WeightFormat } from "../../files/checkpoint/weight-format.js";
 import { plannedWeightBytes, type WriteDtype } from "../../files/checkpoint/write.js";
 import { modelName } from "../../files/hub/reference.js";
 import { requireAgreement } from "../planning/agree.js";
+import { withRounding } from "../planning/expectation.js";
 import { planUpcycle, type PlannedSlot, type SurgeryPlan } from "../planning/plan.js";
 import { measuresRouter, promptsOf, recipeName, targetFamilies, type UpcycleRecipe } from "../planning/recipe.js";
 import { servingWarnings } from "../planning/serving.js";
@@ -217,8 +218,9 @@ function planFor(
     recipe,
   );
   const [base, ...others] = parents;
-  const plan = planFormat(base.spec, recipe, { rows: routerRows, orders: unitOrders }, format);
-  const { warnings: aboutPrecision, ...precisions } = precisionsOf(parents, plan, { dtype, routerDtype });
+  const planned = planFormat(base.spec, recipe, { rows: routerRows, orders: unitOrders }, format);
+  const { warnings: aboutPrecision, rounded, ...precisions } = precisionsOf(parents, planned, { dtype, routerDtype });
+  const plan = { ...planned, expected: withRounding(planned.expected, rounded) };
   const warnings = [
     ...plan.warnings,
     ...differences,

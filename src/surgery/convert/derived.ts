@@ -56,6 +56,8 @@ interface DerivedPlanning<Plan> {
 interface Derivation<Plan extends DerivedPlan> {
   /** Throws inputError for a source that no such model can be derived from. */
   readonly plan: (checkpoint: Checkpoint) => DerivedPlanning<Plan> | Promise<DerivedPlanning<Plan>>;
+  /** The same plan where tensors are rounded when they are written, in words: less is kept of the function then. */
+  readonly withRounding: (plan: Plan, rounded: readonly string[]) => Plan;
   /** What a plan writes. */
   readonly work: (planned: DerivedModel<Plan>, checkpoint: Checkpoint) => DerivedWork | Promise<DerivedWork>;
 }
@@ -87,9 +89,9 @@ async function planFor<Plan extends DerivedPlan>(
   derivation: Derivation<Plan>,
 ): Promise<DerivedModel<Plan>> {
   const { plan, warnings } = await derivation.plan(checkpoint);
-  const { dtype, slotDtype, warnings: aboutPrecision } = precisionsOf([checkpoint], plan, { dtype: asked });
+  const { dtype, slotDtype, rounded, warnings: aboutPrecision } = precisionsOf([checkpoint], plan, { dtype: asked });
   return {
-    plan,
+    plan: derivation.withRounding(plan, rounded),
     dtype,
     slotDtype,
     weightBytes: plannedWeightBytes(plan.target, slotDtype, maxShardBytes),

@@ -16,7 +16,7 @@ import { printExpr } from "../planning/expr.js";
 import type { Slot } from "../../model/tensors/slots.js";
 import { areasOf } from "./areas.js";
 import { damageError } from "./damage.js";
-import type { Damage } from "./damage-words.js";
+import { damagedRecords, recordedDamage, type Damage } from "./damage-words.js";
 import { sourceOf, type Parents } from "./parents.js";
 import { identityOf, sourceStamps } from "./identity.js";
 import { openThreads } from "./threads.js";
@@ -78,15 +78,22 @@ export function executeWork(
   sources: Parents,
   work: Work,
   options: ExecuteOptions,
+  damagedCard?: DamagedCard,
 ): AsyncGenerator<ExecuteEvent, ExecutedWork, undefined> {
-  return eventsOf((tell, signal) => write(sources, work, { ...options, signal }, tell), options.signal);
+  const written = (signal: AbortSignal, tell: (event: ExecuteEvent) => void): Promise<ExecutedWork> =>
+    write(sources, work, { ...options, signal }, tell, damagedCard);
+  return eventsOf((tell, signal) => written(signal, tell), options.signal);
 }
+
+/** The files beside the weights whose texts are others where weights are NaN or infinite. */
+type DamagedCard = (damage: Damage) => Readonly<Record<string, string>>;
 
 async function write(
   sources: Parents,
   work: Work,
   { out, threads = 1, maxShardBytes, overwrite, allowNonFinite = false, signal, pace }: ExecuteOptions,
   tell: (event: ExecuteEvent) => void,
+  damagedCard: DamagedCard = () => ({}),
 ): Promise<ExecutedWork> {
   const { target, dtype, slotDtype, lineage, files } = work;
   await breathe(signal);
@@ -115,6 +122,7 @@ async function write(
     carry: work.carry ?? sources[0].dir,
     lineage,
     files,
+    amended: () => (damage.size === 0 ? {} : { ...damagedRecords(files, damage), ...damagedCard(damage) }),
     maxShardBytes,
     overwrite,
     signal,
@@ -126,7 +134,7 @@ async function write(
       for (const name of found.names) damage.set(name, (damage.get(name) ?? 0) + found.values);
     },
   });
-  return { ...written, damage };
+  return { ...written, damage: written.earlier ? await recordedDamage(out) : damage };
 }
 
 /** Listeners that turn the writer's calls into events. The speed is that of this attempt alone. */

@@ -11,6 +11,8 @@ import { exists, stageFile, type StagedFile } from "../../files/io/atomic.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
 import { requireOutputFile } from "../../files/io/open.js";
 import { requireFreeSpace } from "../../files/io/space.js";
+import { nonFiniteWords, watchedWeights } from "../../evals/finite-weights.js";
+import type { WeightSource } from "../../evals/weight-rows.js";
 import { lower, type OnnxProgram } from "../../graph/onnx/lower.js";
 import type { ExternalData, LaterData } from "../../graph/onnx/proto.js";
 import { decoderRecord } from "../../model/decoder/record.js";
@@ -68,6 +70,8 @@ export interface Exported {
   readonly outputs: readonly NamedPort[];
   /** Number of parameters. */
   readonly parameters: number;
+  /** What is to be said where weights in the files are NaN or infinite; null: none is. */
+  readonly damage: string | null;
   readonly seconds: number;
 }
 
@@ -92,6 +96,7 @@ export async function* exportOnnx(options: ExportOptions): AsyncGenerator<Export
   const started = performance.now();
   await requireOnnxPlace(out, options.overwrite);
   const checkpoint = await openCheckpoint(source);
+  const weights = watchedWeights(checkpoint);
   try {
     const { spec } = checkpoint;
     const kind =
@@ -112,7 +117,7 @@ export async function* exportOnnx(options: ExportOptions): AsyncGenerator<Export
     await requireFreeSpace(dirname(out), bytes);
     const write = places === null ? writeInside : writeBeside;
     yield* write(
-      { checkpoint, program, exported, places: places ?? new Map<string, ExternalData>(), bytes, existing },
+      { weights, program, exported, places: places ?? new Map<string, ExternalData>(), bytes, existing },
       options,
     );
     const fed = new Set(program.inputs);
@@ -123,6 +128,7 @@ export async function* exportOnnx(options: ExportOptions): AsyncGenerator<Export
       inputs: exported.inputs.filter(({ name }) => fed.has(name)),
       outputs: exported.outputs,
       parameters: exported.params.reduce((sum, { shape }) => sum + elements(shape), 0),
+      damage: nonFiniteWords({ spec, nonFinite: weights.nonFinite }),
       seconds: (performance.now() - started) / 1000,
     };
   } finally {
@@ -220,7 +226,7 @@ function lowered(
 }
 
 interface ExportWork {
-  readonly checkpoint: Checkpoint;
+  readonly weights: WeightSource;
   readonly program: OnnxProgram;
   readonly exported: ExportedGraph;
   readonly places: ReadonlyMap<string, ExternalData>;
@@ -231,7 +237,7 @@ interface ExportWork {
 }
 
 async function* writeInside(
-  { checkpoint, program, exported, bytes, existing }: ExportWork,
+  { weights, program, exported, bytes, existing }: ExportWork,
   options: ExportOptions,
 ): AsyncGenerator<ExportEvent, void, undefined> {
   const file = await stageFile(options.out);
@@ -247,8 +253,7 @@ async function* writeInside(
     for (const { name, at: end } of program.holes) {
       yield await append(program.bytes.subarray(at, end));
       at = end;
-      for await (const piece of weightPieces(checkpoint, name, shapes.get(name) ?? [], options))
-        yield await append(piece);
+      for await (const piece of weightPieces(weights, name, shapes.get(name) ?? [], options)) yield await append(piece);
     }
     yield await append(program.bytes.subarray(at));
     await file.commit();
@@ -261,7 +266,7 @@ async function* writeInside(
 }
 
 async function* writeBeside(
-  { checkpoint, program, exported, places, bytes, existing }: ExportWork,
+  { weights, program, exported, places, bytes, existing }: ExportWork,
   options: ExportOptions,
 ): AsyncGenerator<ExportEvent, void, undefined> {
   const { out } = options;
@@ -280,7 +285,7 @@ async function* writeBeside(
     for (const { key, shape } of exported.params) {
       const { offset = written } = places.get(key) ?? {};
       yield await append(new Uint8Array(offset - written));
-      for await (const piece of weightPieces(checkpoint, key, shape, options)) yield await append(piece);
+      for await (const piece of weightPieces(weights, key, shape, options)) yield await append(piece);
     }
     await model.append(program.bytes);
     // At no moment does a model stand beside weights that are not its own.
@@ -295,7 +300,7 @@ async function* writeBeside(
 
 /** The bytes of one weight in float32, in pieces. */
 async function* weightPieces(
-  checkpoint: Checkpoint,
+  weights: WeightSource,
   key: string,
   shape: readonly number[],
   { signal, out }: ExportOptions,
@@ -304,7 +309,7 @@ async function* weightPieces(
   const step = Math.max(1, Math.floor(PIECE / elements(rest)));
   for (let row = 0; row < rows; row += step) {
     if (signal?.aborted === true) throw interruptedError("stopped, nothing was written", { where: out });
-    const floats = await checkpoint.readRows(key, row, Math.min(step, rows - row));
+    const floats = await weights.readRows(key, row, Math.min(step, rows - row));
     yield new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength);
   }
 }

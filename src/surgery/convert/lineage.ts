@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
-import { issueText } from "../../base/schemas/index.js";
+import { issueText } from "../../base/schemas/issue.js";
 import type { Checkpoint } from "../../files/checkpoint/open.js";
 import { lineageKey } from "../../files/checkpoint/write.js";
 import { exists } from "../../files/io/atomic.js";

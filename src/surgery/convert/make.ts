@@ -8,6 +8,7 @@
  */
 import { foldersOf, type ModelSource } from "../../files/checkpoint/model-source.js";
 import type { WriteDtype } from "../../files/checkpoint/write.js";
+import { cardFile } from "../../files/formats/model-files.js";
 import { breathe } from "../../files/io/breath.js";
 import type { PreservationReport } from "../../model/results/preservation.js";
 import type { Damage } from "./damage-words.js";
@@ -48,9 +49,12 @@ interface MadeFolder {
   readonly seconds: number;
   /** Whether the folder was there already (`acceptFinished`). */
   readonly found: boolean;
-  /** Which tensors got values that are NaN or infinite; of a folder that was there already nothing is known. */
+  /** Which tensors got values that are NaN or infinite. */
   readonly damage: Damage;
 }
+
+/** Of a folder whose weights are written, and nothing else. */
+const nothingYet = { weightFiles: [], seconds: 0, found: false } as const;
 
 /** What was planned and made, with the texts (`Details`) that were written beside the weights. */
 export type MadeModel<Planned extends PlannedModel, Details = unknown> = Planned & Details & MadeFolder;
@@ -127,7 +131,9 @@ export async function* makeModel<Planned extends PlannedModel, Details>(
     const threads = surgery.open === undefined ? options : { ...options, threads: 1 };
     const { weightFiles, damage } =
       finished === null
-        ? yield* executeWork(parents, work, threads)
+        ? yield* executeWork(parents, work, threads, (found) => ({
+            [cardFile]: surgery.card({ ...planned, ...details, ...nothingYet, dir: out, damage: found }, null),
+          }))
         : { weightFiles: finished, damage: new Map<string, number>() };
     const seconds = (performance.now() - started) / 1000;
     return { ...planned, ...details, dir: out, weightFiles, seconds, found: finished !== null, damage };

@@ -5,7 +5,7 @@
 import { inputError } from "../../base/errors.js";
 import { openCheckpoint, type Checkpoint } from "../../files/checkpoint/open.js";
 import { slotKey, slotsOf } from "../../model/tensors/slots.js";
-import { planMerge, type MergeChoice, type MergePlan } from "../planning/merge.js";
+import { planMerge, withRoundedTensors, type MergeChoice, type MergePlan } from "../planning/merge.js";
 import { paddingOf } from "../planning/merge-lineage.js";
 import { recipeName } from "../planning/recipe.js";
 import { derivedSurgery, type DerivedDetails, type DerivedModel, type DerivedWork } from "./derived.js";
@@ -29,7 +29,11 @@ export type MergingPlan = DerivedModel<MergePlan>;
 
 /** Merging as a surgery, for `makeModel` and the workflow. */
 export function merging(options: MergeSourceOptions): Surgery<MergingPlan, DerivedDetails> {
-  return derivedSurgery(options, { plan: (checkpoint) => planOf(checkpoint, options.choice), work: workOf });
+  return derivedSurgery(options, {
+    plan: (checkpoint) => planOf(checkpoint, options.choice),
+    withRounding: withRoundedTensors,
+    work: workOf,
+  });
 }
 
 /**

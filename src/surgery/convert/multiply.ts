@@ -2,6 +2,7 @@
 import { inputError } from "../../base/errors.js";
 import { openCheckpoint, type Checkpoint } from "../../files/checkpoint/open.js";
 import type { MergeLineage } from "../planning/merge-lineage.js";
+import { withRounding } from "../planning/expectation.js";
 import { explainExpectation } from "../planning/explain.js";
 import { planMultiply, type ExpertUtility, type MultiplyPlan, type MultiplyRecipe } from "../planning/multiply.js";
 import { derivedSurgery, type DerivedDetails, type DerivedModel, type DerivedWork } from "./derived.js";
@@ -30,6 +31,7 @@ export function multiplying(options: MultiplySourceOptions): Surgery<Multiplying
       if (recipe.utility !== undefined) requireAlike(await readLineage(checkpoint));
       return { plan, warnings: plan.warnings };
     },
+    withRounding: (plan, rounded) => ({ ...plan, expected: withRounding(plan.expected, rounded) }),
     work: workOf,
   });
   const { utility } = recipe;

@@ -12,8 +12,9 @@ import type { DecoderSpec } from "../../model/decoder/types.js";
 import { tensorNames } from "../../model/tensors/names.js";
 import { isRouter, keepsFloat32 } from "../../model/tensors/precision.js";
 import type { Slot } from "../../model/tensors/slots.js";
-import { sourceKeys } from "../planning/expr.js";
+import { sourceKeys, type Expr } from "../planning/expr.js";
 import type { PlannedSlot } from "../planning/plan.js";
+import { formatFactor } from "../planning/scaling.js";
 import { dtypeNames } from "./card.js";
 import { ownDtype } from "./execute.js";
 import type { Parents } from "./parents.js";
@@ -31,6 +32,8 @@ export interface Precisions {
   readonly slotDtype: (slot: Slot) => WriteDtype;
   /** What of the sources is rounded without having been asked for, and what stays finer than the rest. */
   readonly warnings: readonly string[];
+  /** Every tensor that is rounded, asked for or not, in words; empty: none is. */
+  readonly rounded: readonly string[];
 }
 
 /** What is to be made of the sources. */
@@ -52,17 +55,40 @@ export function precisionsOf(parents: Parents, { target, outputs }: Planned, ask
     const own = stored.get(slot.key)?.base ?? [];
     return own.length > 0 && own.every((one) => floatBytes[one] >= 4) ? "F32" : dtype;
   };
-  if (asked.dtype !== undefined) return { dtype, slotDtype, warnings: [] };
-  const slots = outputs.map(({ slot }) => slot);
-  const finer = slots.filter((slot) => slotDtype(slot) === "F32" && dtype !== "F32" && !keepsFloat32(target, slot));
-  const rounded = slots.filter((slot) =>
-    (stored.get(slot.key)?.all ?? []).some((from) => loses(from, slotDtype(slot))),
-  );
-  return {
-    dtype,
-    slotDtype,
-    warnings: [...finerWords(target, finer, dtype, asked), ...roundedWords(target, rounded, stored, slotDtype)],
+  const storedFiner = ({ slot }: PlannedSlot): string | null => {
+    const from = (stored.get(slot.key)?.all ?? []).find((one) => loses(one, slotDtype(slot)));
+    return from === undefined ? null : `stored in ${storedNames[from]}`;
   };
+  const whyRounded = (output: PlannedSlot): string | null =>
+    storedFiner(output) ?? (slotDtype(output.slot) === "F32" ? null : computedFiner(parents, output.value));
+  const lines = { target, outputs, slotDtype };
+  const rounded = roundedWords(lines, whyRounded);
+  if (asked.dtype !== undefined) return { dtype, slotDtype, warnings: [], rounded };
+  const finer = outputs.flatMap(({ slot }) =>
+    slotDtype(slot) === "F32" && dtype !== "F32" && !keepsFloat32(target, slot) ? [slot] : [],
+  );
+  const warnings = [...finerWords(target, finer, dtype, asked), ...roundedWords(lines, storedFiner)];
+  return { dtype, slotDtype, warnings, rounded };
+}
+
+/**
+ * What is done to values of 16 bits that gives values between them: factors other than powers of two, sums, an adapter.
+ * In float32 the same is a rounding like those of the arithmetic itself.
+ */
+function computedFiner(parents: Parents, value: Expr): string | null {
+  const isMerged = parents.some((parent, index) =>
+    sourceKeys(value, index).some((key) => parent.dtypeOf(key) === "F32" && parent.storedDtypeOf(key) !== "F32"),
+  );
+  return isMerged ? "changed by an adapter" : inexactStep(value);
+}
+
+/** The first step of an expression whose results are between the values of its precision. */
+function inexactStep(expr: Expr): string | null {
+  if (expr.op === "scale" && !Number.isInteger(Math.log2(Math.abs(expr.by))))
+    return `multiplied by ${formatFactor(expr.by)}`;
+  if (expr.op === "offset") return `moved by ${formatFactor(expr.by)}`;
+  const inner = "parts" in expr ? expr.parts : "of" in expr ? [expr.of] : [];
+  return inner.map(inexactStep).find((words) => words !== null) ?? null;
 }
 
 /** The precisions that what an expression reads is stored in: of the base's tensors, and of all. */
@@ -98,18 +124,21 @@ function finerWords(
   ];
 }
 
+/** One line for each reason and precision. */
 function roundedWords(
-  target: DecoderSpec,
-  slots: readonly Slot[],
-  stored: ReadonlyMap<string, StoredPrecisions>,
-  slotDtype: (slot: Slot) => WriteDtype,
+  { target, outputs, slotDtype }: Planned & Pick<Precisions, "slotDtype">,
+  why: (output: PlannedSlot) => string | null,
 ): string[] {
-  const [first] = slots;
-  if (first === undefined) return [];
-  const to = slotDtype(first);
-  const from = (stored.get(first.key)?.all ?? []).find((one) => loses(one, to));
-  const storedAs = from === undefined ? "finer precision" : storedNames[from];
-  return [`${counted(target, slots)} stored in ${storedAs} and rounded to ${dtypeNames[to]}`];
+  const groups = new Map<string, Slot[]>();
+  for (const output of outputs) {
+    const reason = why(output);
+    if (reason === null) continue;
+    const words = `${reason} and rounded to ${dtypeNames[slotDtype(output.slot)]}`;
+    const group = groups.get(words);
+    if (group === undefined) groups.set(words, [output.slot]);
+    else group.push(output.slot);
+  }
+  return [...groups].map(([words, slots]) => `${counted(target, slots)} ${words}`);
 }
 
 const storedNames: Readonly<Record<FloatDtype, string>> = { ...dtypeNames, F64: "float64" };

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
-import { issueText } from "../../base/schemas/index.js";
+import { issueText } from "../../base/schemas/issue.js";
 import { exists } from "../../files/io/atomic.js";
 import { readJson } from "../../files/io/ranges.js";
 import { chosenLayers } from "../planning/layers.js";
@@ -115,8 +115,11 @@ const recordSchema = z.object({
     kind: z.enum(["exact", "constant-router", "approximate"]),
     exactAtStart: z.boolean(),
     why: z.string(),
+    rounded: z.array(z.string()).optional(),
   }),
   warnings: z.array(z.string()),
+  /** How many values of which tensors are NaN or infinite; left out: none was when the model was made. */
+  nonFinite: z.record(z.string(), z.int()).optional(),
 });
 
 /** How an upcycled model was made. */
@@ -130,6 +133,7 @@ export function recordOf(
   warnings: readonly string[],
 ): UpcycleRecord {
   const { recipe, target, source, expected } = plan;
+  const { rounded, ...promise } = expected;
   const family = targetFamilies.find((name) => name === target.family);
   if (family === undefined) throw new Error(`the plan is for ${target.family}, which is no target`);
   return {
@@ -144,7 +148,7 @@ export function recordOf(
     name: recipeName(recipe),
     recipe: { ...recipe, target: family, ...mutable(recipe) },
     factors: factorRuns(plan.factors),
-    expected: { ...expected },
+    expected: { ...promise, ...(rounded === undefined ? {} : { rounded: [...rounded] }) },
     warnings: [...warnings],
   };
 }

@@ -3,6 +3,7 @@ import { Worker } from "node:worker_threads";
 import { receivedError } from "../../base/errors.js";
 import type { ChunkWriter, WrittenChunk } from "../../files/checkpoint/chunk-writer.js";
 import { limitError, moduleArguments } from "../../files/io/limits.js";
+import { threadModule } from "../../files/io/thread-module.js";
 import type { ThreadWork, TaskOutcome, Request } from "./worker.js";
 
 /** Chunks that each thread has at a time: while it computes one, the other is read or written. */
@@ -55,7 +56,7 @@ export function openThreads(work: ThreadWork, threads: number): ChunkWriter {
 }
 
 function startThread(work: ThreadWork, pending: Map<number, PendingChunk>, fail: (error: Error) => void): Thread {
-  const worker = new Worker(workerFile(), { execArgv: moduleArguments() });
+  const worker = new Worker(threadModule("surgery/convert/worker.js"), { execArgv: moduleArguments() });
   const thread: Thread = { worker, busy: 0, closed: () => undefined };
   worker.on("message", ({ id, written, error }: TaskOutcome) => {
     if (id === null) return thread.closed();
@@ -83,10 +84,4 @@ async function closeThread(thread: Thread, hasFailed: boolean): Promise<void> {
     await closed;
   }
   await thread.worker.terminate();
-}
-
-/** Tests run the sources; a worker needs compiled code, which the build has put beside them. */
-function workerFile(): URL {
-  const here = import.meta.url;
-  return here.endsWith(".ts") ? new URL("../../../dist/surgery/convert/worker.js", here) : new URL("./worker.js", here);
 }

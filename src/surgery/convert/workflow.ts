@@ -5,10 +5,7 @@
  *
  * All that can be refused is refused before weights are read. The backend is handed in.
  */
-import { join } from "node:path";
 import { foldersOf } from "../../files/checkpoint/model-source.js";
-import { cardFile } from "../../files/formats/model-files.js";
-import { writeFileAtomic } from "../../files/io/atomic.js";
 import type { Backend } from "../../engine/runtime/runtime.js";
 import {
   makeModel,
@@ -98,8 +95,6 @@ export async function* makeByWorkflow<Planned extends PlannedModel, Details>(
   }
   const ready = yield* measuredSurgery(surgery, options);
   const made = yield* makeModel(ready, { ...options, threads: threads.writing });
-  // The card was written before the weights, and says what is kept of sound ones.
-  if (made.damage.size > 0) await writeFileAtomic(join(made.dir, cardFile), ready.card(made, null));
   if (!report) return { made, proof: null };
   const proof = yield* prove({ dir: made.dir, card: (preservation) => ready.card(made, preservation) }, source, {
     backend,

@@ -19,7 +19,13 @@ export interface ExpectedPreservation {
   readonly exactAtStart: boolean;
   /** The reason, in words. */
   readonly why: string;
+  /** Tensors that are rounded when they are written, in words; left out: none is. */
+  readonly rounded?: readonly string[] | undefined;
 }
+
+/** What is expected where tensors are rounded when they are written. */
+export const withRounding = (expected: ExpectedPreservation, rounded: readonly string[]): ExpectedPreservation =>
+  rounded.length === 0 ? expected : { ...expected, rounded };
 
 /** How well the upcycled model computes the parent's function, and why. */
 export function expectedPreservation(

@@ -45,13 +45,20 @@ function listed(keys: readonly string[]): string {
 }
 
 /** How well the parent's function is expected to be kept, and why, in one line. */
-export function explainExpectation({ kind, why }: ExpectedPreservation): string {
-  return `function of the parent: ${kinds[kind]} (${why})`;
+export function explainExpectation({ kind, why, rounded = [] }: ExpectedPreservation): string {
+  const words = rounded.length === 0 ? kinds[kind] : roundedKinds[kind];
+  return [`function of the parent: ${words} (${why})`, ...rounded].join("; ");
 }
 
 const kinds = {
   exact: "kept exactly",
   "constant-router": "kept exactly by a constant router, approximately by any other",
+  approximate: "kept approximately",
+} as const;
+
+const roundedKinds = {
+  exact: "kept up to rounding",
+  "constant-router": "kept up to rounding by a constant router, approximately by any other",
   approximate: "kept approximately",
 } as const;
 

@@ -328,6 +328,14 @@ function keptWords(first: MoeFfn, choice: MergeChoice, lineage: MergeLineage | n
   const isExact = [by.gate, by.up, by.down, by.downBias].every(isPowerOfTwo);
   return (
     "the parent's FFN if the experts are untouched, " +
-    `${isExact ? "to the last bit" : "to a rounding"}; the trained experts' average otherwise`
+    `${isExact ? toTheLastBit : toARounding}; the trained experts' average otherwise`
   );
+}
+
+const [toTheLastBit, toARounding] = ["to the last bit", "to a rounding"];
+
+/** The same plan where tensors are rounded when they are written, in words. */
+export function withRoundedTensors<Plan extends Pick<MergePlan, "kept">>(plan: Plan, rounded: readonly string[]): Plan {
+  if (rounded.length === 0) return plan;
+  return { ...plan, kept: [plan.kept.replace(toTheLastBit, toARounding), ...rounded].join("; ") };
 }

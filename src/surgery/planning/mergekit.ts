@@ -1,6 +1,8 @@
 /** A file of `mergekit-moe` -> the models that it names and the recipe that it is. */
 import { inputError } from "../../base/errors.js";
-import { modelWords, nearest, type MergekitConfig, type RecipeConfig } from "../../base/schemas/index.js";
+import { modelWords, type MergekitConfig } from "../../base/schemas/mergekit.js";
+import { nearest } from "../../base/schemas/nearest.js";
+import type { RecipeConfig } from "../../base/schemas/recipe.js";
 import { recipeFromConfig } from "./recipe-config.js";
 import { promptsOf, type ExpertParent, type ExpertPrompts, type RouterInit, type UpcycleRecipe } from "./recipe.js";
 

@@ -1,6 +1,7 @@
 /** Turns the keys of a recipe file, or the same as options, into an `UpcycleRecipe`. */
 import { inputError } from "../../base/errors.js";
-import { nearest, type RecipeConfig } from "../../base/schemas/index.js";
+import { nearest } from "../../base/schemas/nearest.js";
+import type { RecipeConfig } from "../../base/schemas/recipe.js";
 import {
   targetFamilies,
   upcycleRecipe,

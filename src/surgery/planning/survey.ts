@@ -20,6 +20,8 @@ export interface TargetVerdict {
   readonly expected: ExpectedPreservation | null;
   /** Why the family cannot hold the model, in words; null where it can. */
   readonly obstacle: string | null;
+  /** The family has a shared expert that cannot be left out: it adds nothing at first and costs as much as an expert. */
+  readonly idleExpert: boolean;
   /** Which programs run the result; empty with an obstacle. */
   readonly serving: readonly Serving[];
 }
@@ -38,10 +40,14 @@ export function surveyRecipe(source: DecoderSpec, recipe: UpcycleRecipe): Target
       order: recipe.order,
       obstacle,
       expected: draft === null ? null : expectedPreservation(recipe, source, routerOf(targets[family], recipe)),
+      idleExpert: draft !== null && hasSharedExpert(draft.spec),
       serving: draft === null ? [] : servingOf({ ...draft.spec, family }, recipe.order),
     }),
   );
 }
+
+const hasSharedExpert = ({ layers }: DecoderSpec): boolean =>
+  layers.some(({ ffn }) => ffn.kind === "moe" && ffn.shared !== null);
 
 /** Families that are read, run and trained, but are no targets, and why. */
 export const neverTargets: Readonly<Record<string, string>> = {

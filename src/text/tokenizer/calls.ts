@@ -40,8 +40,6 @@ export interface TokenizerRequest {
 export type Refusal =
   /** What an `UpcycleError` of ours says. */
   | { readonly kind: "ours"; readonly failure: Failure }
-  /** The tokenizer's file is no JSON at all. */
-  | { readonly kind: "not JSON" }
   /** What the library threw. */
   | { readonly kind: "library"; readonly message: string };
 

@@ -18,6 +18,7 @@ import {
   type TokenizerRequest,
 } from "./calls.js";
 import { LARGEST_FILE } from "./limits.js";
+import { notJson } from "./special.js";
 
 const limits = new Int32Array(new SharedArrayBuffer(8));
 const workerData: GuardData = { limits, parent: Number(process.argv[2]) };
@@ -32,7 +33,7 @@ const methods: {
 } = {
   async load(file) {
     const text = await readText(file, LARGEST_FILE);
-    tokenizer = parse(text);
+    tokenizer = parse(text, file);
     // A file may carry the training run's truncation or padding, which would cut or lengthen documents silently.
     tokenizer.disableTruncation();
     tokenizer.disablePadding();
@@ -49,18 +50,15 @@ const methods: {
   tokenToId: (token) => tokenizer.tokenToId(token),
 };
 
-/** The tokenizer's file is no JSON at all. */
-class NotJson extends Error {}
-
-/** Opens a tokenizer. Throws NotJson for what is no JSON: the library's own message says nothing of use then. */
-function parse(text: string): Tokenizer {
+/** Opens a tokenizer. Throws inputError for what is no JSON: the library's own message says nothing of use then. */
+function parse(text: string, file: string): Tokenizer {
   try {
     return Tokenizer.fromString(text);
   } catch (cause) {
     try {
       JSON.parse(text);
     } catch {
-      throw new NotJson("not JSON", { cause });
+      throw notJson(text, file, cause);
     }
     throw cause;
   }
@@ -89,7 +87,6 @@ async function answer({ id, method, args, budget }: TokenizerRequest): Promise<T
 }
 
 function refusalOf(error: unknown): Refusal {
-  if (error instanceof NotJson) return { kind: "not JSON" };
   if (!(error instanceof UpcycleError)) return { kind: "library", message: (error as Error).message };
   const { kind, message, where, hint } = error;
   return { kind: "ours", failure: { kind, message, where, hint } };

@@ -3,6 +3,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { UpcycleError, inputError, interruptedError, stopError } from "../../base/errors.js";
 import { bytes } from "../../base/format.js";
+import { threadModule } from "../../files/io/thread-module.js";
 import {
   guardMarks,
   type CallBudget,
@@ -146,12 +147,8 @@ export function startTokenizer(file: string, signal?: AbortSignal): TokenizerPro
 }
 
 function spawnChild(): ChildProcess {
-  // Tests run the sources; a process needs compiled code, which the build has put beside them.
-  const here = import.meta.url;
-  const file = here.endsWith(".ts")
-    ? new URL("../../../dist/text/tokenizer/child.js", here)
-    : new URL("./child.js", here);
-  return spawn(process.execPath, [fileURLToPath(file), String(process.pid)], {
+  const file = fileURLToPath(threadModule("text/tokenizer/child.js"));
+  return spawn(process.execPath, [file, String(process.pid)], {
     serialization: "advanced",
     // What the library writes while it dies is for us to read, not for the terminal.
     stdio: ["ignore", "ignore", "pipe", "ipc"],
@@ -173,8 +170,6 @@ function setKeepsAlive(child: ChildProcess, keepsAlive: boolean): void {
 
 function refusedBy(refusal: Refusal, { refused }: Doing, where: string): UpcycleError {
   if (refusal.kind === "ours") return new UpcycleError(refusal.failure);
-  if (refusal.kind === "not JSON")
-    return inputError("the file is not JSON", { where, hint: "it may be cut short: fetch it again" });
   return inputError(`${refused}: ${cleaned(refusal.message)}`, { where });
 }
 

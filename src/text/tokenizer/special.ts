@@ -1,8 +1,9 @@
 /** Which ids begin and end a text, read from the files that lie beside a `tokenizer.json`. */
 import { join } from "node:path";
-import { inputError } from "../../base/errors.js";
+import { inputError, type UpcycleError } from "../../base/errors.js";
 import { shown } from "../../base/shown.js";
 import { isNestedTooDeeply, nestedTooDeeply } from "../../files/formats/duplicate-key.js";
+import { foreignText } from "../../files/formats/foreign-file.js";
 import { LARGEST_FILE_BESIDE } from "./limits.js";
 import { readText } from "../../files/io/ranges.js";
 
@@ -74,10 +75,17 @@ async function readJsonIfThere(file: string): Promise<Json> {
   try {
     json = JSON.parse(text);
   } catch (cause) {
-    throw inputError("the file is not JSON", { where: file, hint: "it may be cut short: fetch it again", cause });
+    throw notJson(text, file, cause);
   }
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
     throw inputError("the file is not a JSON object", { where: file });
   }
   return json as Json;
+}
+
+/** The error for a text that is no JSON: it says what the file is where that is known. */
+export function notJson(text: string, where: string, cause?: unknown): UpcycleError {
+  const foreign = foreignText(text);
+  if (foreign !== null) return inputError(`this is ${foreign.what}`, { where, hint: foreign.hint });
+  return inputError("the file is not JSON", { where, hint: "it may be cut short: fetch it again", cause });
 }

@@ -13,7 +13,6 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { byteLevelAlphabet } from "tokenizers";
 import { inputError, interruptedError, stopError } from "../../base/errors.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
 
@@ -55,7 +54,10 @@ export async function trainByteLevelBpe(
     await runTrainer(textFile, resultFile, signal);
     const text = await withFsErrors(resultFile, "read the tokenizer", () => readFile(resultFile, "utf8"));
     const { model } = JSON.parse(text) as { model: { merges: [string, string][] } };
-    return JSON.stringify(assemble(model.merges, vocab, specialTokens));
+    // The package loads a native library, for which no command waits that trains no tokenizer.
+    const { byteLevelAlphabet } = await import("tokenizers");
+    const first = [...specialTokens, ...byteLevelAlphabet().sort()];
+    return JSON.stringify(assemble(specialTokens, vocabularyOf(model.merges, vocab, first)));
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -126,9 +128,8 @@ async function runTrainer(input: string, output: string, signal: AbortSignal | u
   }
 }
 
-/** A tokenizer of exactly `vocab` entries out of the first of `merges`, which may use any byte characters. */
-function assemble(merges: readonly [string, string][], vocab: number, specialTokens: readonly string[]): unknown {
-  const { ids, mergeCount } = vocabularyOf(merges, vocab, specialTokens);
+/** A tokenizer of this vocabulary, which may use any byte characters. */
+function assemble(specialTokens: readonly string[], { ids, merges }: Vocabulary): unknown {
   const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
   return {
     version: "1.0",
@@ -157,19 +158,21 @@ function assemble(merges: readonly [string, string][], vocab: number, specialTok
       byte_fallback: false,
       ignore_merges: false,
       vocab: Object.fromEntries(ids),
-      merges: merges.slice(0, mergeCount),
+      merges,
     },
   };
 }
 
-/** The ids of exactly `vocab` tokens, and how many of the merges they use. */
-function vocabularyOf(
-  merges: readonly [string, string][],
-  vocab: number,
-  specialTokens: readonly string[],
-): { readonly ids: ReadonlyMap<string, number>; readonly mergeCount: number } {
+/** Tokens with their ids, and the merges that make them. */
+interface Vocabulary {
+  readonly ids: ReadonlyMap<string, number>;
+  readonly merges: readonly [string, string][];
+}
+
+/** Exactly `vocab` tokens: the `first`, and those of as many of the merges as it takes. */
+function vocabularyOf(merges: readonly [string, string][], vocab: number, first: readonly string[]): Vocabulary {
   const ids = new Map<string, number>();
-  for (const token of [...specialTokens, ...byteLevelAlphabet().sort()]) {
+  for (const token of first) {
     if (ids.has(token)) {
       throw inputError(`the special token "${token}" is also the character of a byte`, { hint: "use a longer one" });
     }
@@ -188,5 +191,5 @@ function vocabularyOf(
       hint: `give more text or ask for a vocabulary of at most ${ids.size}`,
     });
   }
-  return { ids, mergeCount };
+  return { ids, merges: merges.slice(0, mergeCount) };
 }

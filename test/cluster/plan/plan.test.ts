@@ -170,7 +170,7 @@ describe("arguments of pretrain_gpt.py", () => {
 describe("a layout without Transformer Engine", () => {
   const gpu = {
     ...{ name: "x", title: "X", peak: 1e15, memory: 8e10, hbm: 3e12, intra: 4e11, inter: 5e10, perNode: 8, price: 1 },
-    sources: {},
+    ...{ fp8Peak: null, sources: {} },
   };
   it("has no tensor parallelism for experts, which Megatron-LM would not train", () => {
     const fixed = config("transformerEngine: false\nhardware: { gpus: 2 }\nlayout: { tp: 2 }");
@@ -216,6 +216,10 @@ describe("scripts", () => {
     ])
       expect(script.split("\n")).toContain(line);
     expect(script).toContain("--exit-duration-in-mins 50");
+  });
+
+  it("of Slurm cannot end before they would be asked to save", () => {
+    expect(() => planOf("slurm: { minutes: 2 }")).toThrow("a whole number from 3");
   });
 
   it("of Kubernetes are manifests of both controllers", () => {

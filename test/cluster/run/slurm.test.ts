@@ -153,7 +153,7 @@ hardware: { gpus: 2 }
   });
 
   it("saves when the time of a job is nearly over, and the next one goes on", { timeout: 240_000 }, async () => {
-    const run = new Run("{ minutes: 1, jobs: 2 }", { steps: 100_000, stepMs: 100 });
+    const run = new Run("{ minutes: 3, jobs: 2, options: [--time=1] }", { steps: 100_000, stepMs: 100 });
     const [first = "", second = ""] = await run.launch();
     await eventually("the first ends", () => !["PENDING", "RUNNING", "COMPLETING"].includes(stateOf(first)), 150);
     expect(run.log(first)).toContain("exiting program after receiving SIGTERM.");

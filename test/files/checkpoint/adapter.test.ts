@@ -226,5 +226,17 @@ describe("an adapter is refused", () => {
     mkdirSync(empty);
     writeFileSync(join(empty, "adapter_config.json"), "{");
     expect(await lineOf(empty)).toContain("this is not valid YAML");
+    writeFileSync(join(empty, "adapter_config.json"), "version https://git-lfs.github.com/spec/v1\noid sha256:0\n");
+    expect(await lineOf(empty)).toContain("adapter_config.json: this is a Git LFS pointer");
   });
+});
+
+it("an adapter in the model's own folder is not merged in unasked, and a note says so", async () => {
+  const dir = fresh();
+  cpSync(golden("dense/llama"), dir, { recursive: true });
+  cpSync(adapterDir("llama"), dir, { recursive: true });
+  const [plain, merged] = [await openCheckpoint(dir), await openCheckpoint({ model: dir, adapter: dir })];
+  expect(plain.notes).toEqual([expect.stringMatching(/^adapter_config\.json lies beside the model: .* not merged in/)]);
+  expect(merged.notes).toEqual([]);
+  await Promise.all([plain.close(), merged.close()]);
 });

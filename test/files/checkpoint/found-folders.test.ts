@@ -29,6 +29,7 @@ async function lineOf(dir: string): Promise<string> {
 }
 
 const weights = "model.safetensors";
+const pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n";
 /** Another file with the weights' bytes in place of them. */
 const renamed = (to: string) => (dir: string) => renameSync(join(dir, weights), join(dir, to));
 const written =
@@ -56,12 +57,15 @@ const q = "model.layers.0.self_attn.q_proj";
 
 describe("a folder that cannot be read says what it is", () => {
   it.each([
+    ["a Git LFS pointer", written(pointer), "git lfs pull"],
+    ["a config that is one", written(pointer, "config.json"), "git lfs pull"],
     [
-      "a Git LFS pointer",
-      written("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"),
-      "git lfs pull",
+      "an index that is one",
+      (dir: string) => (rmSync(join(dir, weights)), written(pointer, `${weights}.index.json`)(dir)),
+      "index.json: this is a Git LFS pointer",
     ],
-    ["a config that is one", written("version https://git-lfs.github.com/spec/v1\n", "config.json"), "git lfs pull"],
+    ["a pointer of git-annex", written("/annex/objects/SHA256E-s123--00.safetensors\n"), "git annex get"],
+    ["a refusal as JSON", written('{"error":"Access to model org/name is restricted"}'), "a server's refusal"],
     ["a web page", written("<!DOCTYPE html><html><body>Sign in</body></html>"), "this is a web page"],
     ["a refusal of the Hub", written("Access to model org/name is restricted"), "a server's refusal"],
     ["a GGUF file by another name", written("GGUF\u0003\0\0\0"), "a GGUF file of llama.cpp"],

@@ -15,7 +15,7 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
 
 HERE = Path(__file__).resolve().parent
 GOLDEN = HERE.parent
@@ -219,16 +219,47 @@ def composites(only=None):
                                                                      final_logit_softcapping=0.7))
     kinds["paligemma 2"] = dict(kinds["paligemma"], text_config=dict(text, model_type="gemma2", sliding_window=5,
                                                                      query_pre_attn_scalar=8))
+    # Granite's and Cohere's factors: on embeddings, scores and residual branches they hold in every class, on logits only
+    # in a class that says so itself.
+    granite = dict(text, model_type="granite", embedding_multiplier=3.0, attention_multiplier=0.2,
+                   residual_multiplier=0.4, logits_scaling=4.0)
+    cohere = dict(text, model_type="cohere2", logit_scale=0.25, sliding_window=5,
+                  layer_types=["sliding_attention", "full_attention"])
+    qformer = dict(model_type="blip_2_qformer", hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                   num_attention_heads=2, encoder_hidden_size=16, vocab_size=8, max_position_embeddings=8)
+    kinds.update({
+        "llava_next granite": dict(kinds["llava_next"], text_config=granite),
+        "aya_vision": dict(text_config=cohere, vision_config=siglip, image_token_index=3),
+        "cohere2_vision": dict(text_config=cohere, vision_config=siglip, image_token_id=3, alignment_intermediate_size=16),
+        "granite_speech": dict(text_config=granite, projector_config=qformer, audio_token_index=3, has_lora_adapter=False,
+                               encoder_config=dict(input_dim=8, num_layers=1, hidden_dim=16, feedforward_mult=1,
+                                                   num_heads=2, dim_head=8, output_dim=4, context_size=4, max_pos_emb=4,
+                                                   conv_kernel_size=3, conv_expansion_factor=1)),
+        "granite4_vision": dict(text_config=dict(granite, model_type="granite4_vision_text"), vision_config=siglip,
+                                qformer_config=qformer, image_token_index=3, downsample_rate="1/2",
+                                deepstack_layer_map=[[0, 0]], spatial_target_layers=[0, 0, 1, 1]),
+        "hyperclovax_vision_v2": dict(text_config=dict(granite, model_type="hyperclovax"), image_token_id=3,
+                                      video_token_id=4, tie_word_embeddings=False,
+                                      vision_config=dict(qwen_vision, model_type="qwen2_5_vl_vision", out_hidden_size=16,
+                                                         intermediate_size=16, fullatt_block_indexes=[0], window_size=8)),
+        # Older files of this class tie the head in the text config alone, and a text model of Gemma's ties by default.
+        "llava tied in its text": dict(kinds["llava"], text_config=dict(llama, tie_word_embeddings=True)),
+        "llava gemma": dict(kinds["llava"], text_config=dict(text, model_type="gemma")),
+    })
     for kind, keys in kinds.items():
         if only is not None and kind not in only:
             continue
         folder = fresh(f"multimodal/{kind.replace(' ', '_')}")
         config = CONFIG_MAPPING[kind.split(" ")[0]](**keys)
-        model = AutoModelForImageTextToText.from_config(config, attn_implementation="eager").eval()
+        model = AutoModelForMultimodalLM.from_config(config, attn_implementation="eager").eval()
         randomize(model, 9)
         model.save_pretrained(folder)
         trim(folder)
-        write_expected(folder, reload(folder, AutoModelForImageTextToText), 12)
+        if kind == "llava tied in its text":
+            edit_config(folder, lambda config: config.update(tie_word_embeddings=False))
+        write_expected(folder, reload(folder, AutoModelForMultimodalLM), 12)
+    if only is not None:
+        return
     # What the classes of Qwen's text models assume differs from what Qwen2's and Qwen3's do.
     for kind in ("qwen2_vl", "qwen3_vl", "qwen3_vl_moe"):
         folder = fresh(f"multimodal/{kind}_assumed")
@@ -237,7 +268,7 @@ def composites(only=None):
             [config["text_config"].pop(key, None)
              for key in ("rope_theta", "rms_norm_eps", "max_position_embeddings", "num_experts_per_tok")],
             config["text_config"]["rope_parameters"].pop("rope_theta")))
-        write_expected(folder, reload(folder, AutoModelForImageTextToText), 12)
+        write_expected(folder, reload(folder, AutoModelForMultimodalLM), 12)
     # Qwen2-VL as it was released: the text model's keys beside `vision_config`, rope of type `mrope`, names without
     # `language_model`.
     source, folder = HERE / "multimodal/qwen2_vl", fresh("multimodal/qwen2_vl_flat")
@@ -249,7 +280,7 @@ def composites(only=None):
     weights = {name.replace("model.language_model.", "model.").replace("model.visual.", "visual."): tensor
                for name, tensor in load_file(source / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    write_expected(folder, reload(folder, AutoModelForImageTextToText), 12)
+    write_expected(folder, reload(folder, AutoModelForMultimodalLM), 12)
 
 
 def adapters():
@@ -295,6 +326,9 @@ def adapters():
     adapted("resized_tied", "adapter_base_tied", resize, target_modules=["v_proj"])
     adapted("shrunk_tied", "adapter_base_tied", lambda model: model.resize_token_embeddings(VOCAB - 4),
             target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"])
+    # PEFT then names the embedding by its path, too.
+    adapted("kept_tied", "adapter_base_tied", target_modules=["q_proj"], modules_to_save=["embed_tokens"],
+            ensure_weight_tying=True)
     adapted("head_untied", "adapter_base_tied", target_modules=["q_proj"], modules_to_save=["lm_head"])
     adapted("embedding_untied", "adapter_base_tied", target_modules=["q_proj"], modules_to_save=["embed_tokens"])
     print("peft", peft.__version__)
@@ -396,6 +430,10 @@ def parameters():
 
 
 if __name__ == "__main__":
+    # Behind `composites` single kinds may follow, such as `composites "llava gemma"`.
+    if sys.argv[1:2] == ["composites"] and len(sys.argv) > 2:
+        composites(sys.argv[2:])
+        sys.exit()
     wanted = sys.argv[1:] or ["ministral", "tied_heads", "packed", "prefixes", "composites", "adapters", "reports",
                               "mergekit", "parameters"]
     for part in wanted:

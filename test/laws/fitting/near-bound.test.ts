@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest";
 import { at } from "../../../src/base/at.js";
 import { randomStream } from "../../../src/base/random.js";
-import { fitLaw, problemOf } from "../../../src/laws/fitting/fit.js";
+import { problemOf } from "../../../src/laws/fitting/fit.js";
 import { likelihoodRatioQuantile } from "../../../src/laws/fitting/near-bound.js";
 import { profileParameter } from "../../../src/laws/fitting/profile.js";
-import { law, publishedParams, simulated, upcyclingGrid } from "../data.js";
+import { fitNear, law, publishedParams, simulated, upcyclingGrid } from "../data.js";
 
 /** The quantile of the ratio by simulation: noise, projected onto the half plane and onto its part of the line. */
 function simulatedQuantile(level: number, distance: number, correlation: number): number {
@@ -55,7 +55,7 @@ describe("profiles near a bound", () => {
     const studies = 40;
     const covered = Array.from({ length: studies }, (_, seed) => {
       const points = simulated(law("upcycling"), truth, upcyclingGrid, 0.005, seed);
-      const fit = fitLaw(law("upcycling"), points, { loss });
+      const fit = fitNear(law("upcycling"), points, truth, loss);
       const { low, high } = profileParameter(fit, problemOf(fit.bound, points, loss), beta, { level: 0.9 });
       return low <= (truth.beta ?? NaN) && (truth.beta ?? NaN) <= high;
     }).filter(Boolean).length;

@@ -3,7 +3,7 @@ import { at } from "../../../src/base/at.js";
 import { fitLaw, problemOf } from "../../../src/laws/fitting/fit.js";
 import { outliersOf, type Outlier } from "../../../src/laws/fitting/outliers.js";
 import type { Loss } from "../../../src/laws/solvers/loss.js";
-import { gridOf, law, publishedParams, simulated, spaced } from "../data.js";
+import { fitNear, gridOf, law, publishedParams, simulated, spaced } from "../data.js";
 
 const chinchilla = publishedParams("besiroglu");
 const grid = gridOf({ N: spaced(5e7, 1.2e10, 6), D: spaced(1e9, 3e11, 6) });
@@ -17,7 +17,7 @@ const losses: Loss[] = [
 function found(seed: number, errors: Readonly<Record<number, number>>, loss: Loss, noise = 0.006): readonly Outlier[] {
   const points = simulated(law("chinchilla"), chinchilla, grid, noise, seed);
   const off = points.loss.map((value, i) => value * Math.exp((errors[i] ?? 0) * noise));
-  const fit = fitLaw(law("chinchilla"), { ...points, loss: off }, { loss });
+  const fit = fitNear(law("chinchilla"), { ...points, loss: off }, chinchilla, loss);
   return outliersOf(fit, problemOf(fit.bound, { ...points, loss: off }, loss));
 }
 

@@ -2,10 +2,18 @@ import { describe, expect, it } from "vitest";
 import { countParams } from "../../../src/model/cost/params.js";
 import { publishedCoefficients } from "../../../src/laws/planner/coefficients.js";
 import { makePlan } from "../../../src/laws/planner/plan.js";
-import { mixtureOf, parseShape, presets, shapeOfSize, shapeSpec } from "../../../src/laws/planner/shape.js";
+import type { PlanRequest } from "../../../src/laws/planner/plan-types.js";
+import {
+  mixtureOf,
+  parseShape,
+  presets,
+  publishedShape,
+  shapeOfSize,
+  shapeSpec,
+} from "../../../src/laws/planner/shape.js";
 import { batchFor, usualPeak } from "../../../src/laws/planner/training.js";
 import { parseRecipeName } from "../../../src/surgery/planning/recipe.js";
-import { presetSpec, requestFor } from "./request.js";
+import { h100, presetSpec, requestFor } from "./request.js";
 import { at } from "../../../src/base/at.js";
 import { present } from "../../support/present.js";
 
@@ -30,6 +38,15 @@ describe("presets", () => {
   it("are all counted above, but one that is known to four digits", () => {
     expect((countParams(presetSpec("nemotron-4-15b")).total / 1e9).toFixed(2)).toBe("15.63");
     expect(presets).toHaveLength(12);
+  });
+});
+
+describe("shapes of published trainings", () => {
+  it("have the published parameters, all and those of a token", () => {
+    const { total, active } = countParams(publishedShape("deepseek-v3"));
+    // 671B and 37B by its README; the counts are those of its config.json, without multi-token prediction.
+    expect([total, active]).toEqual([671_026_419_200, 37_552_297_472]);
+    expect(countParams(publishedShape("olmoe-1b-7b")).total).toBe(6_919_161_856);
   });
 });
 
@@ -123,8 +140,8 @@ describe("a plan", () => {
 
   it("gives times an interval from published trainings, and none where the share of peak was measured", () => {
     const { calibration, arms } = plan;
-    expect(calibration.count).toBe(8);
-    expect(calibration.speed).toBeCloseTo(0.76, 2);
+    expect(calibration.count).toBe(9);
+    expect(calibration.speed).toBeCloseTo(0.8, 2);
     for (const { seconds, secondsInterval } of arms) {
       expect(present(secondsInterval).low / present(seconds)).toBeCloseTo(calibration.low, 9);
       expect(present(secondsInterval).high / present(seconds)).toBeCloseTo(calibration.high, 9);
@@ -252,6 +269,30 @@ describe("a plan", () => {
       ["experts x2", null, null],
     ]);
     for (const { money, seconds } of moe.arms) expect(present(money) > 0 && present(seconds) > 0).toBe(true);
+  });
+
+  it("contains the published GPU hours of DeepSeek-V3 in the interval of its own setting", () => {
+    const deepseek = (changes: Partial<PlanRequest>): ReturnType<typeof makePlan> =>
+      makePlan(
+        requestFor({
+          ...{ spec: publishedShape("deepseek-v3"), recipes: [], gpus: 2048, draws: 0, seen: 1e12 },
+          ...{ budget: { tokens: 1e12, gpuHours: null, money: null, days: null }, ...changes },
+        }),
+      );
+    const own = deepseek({ gpu: { ...h100, intra: 200e9 }, precision: "fp8", batchTokens: 15360 * 4096 });
+    const [{ gpuHours, seconds, secondsInterval }] = [at(own.arms, 0)];
+    const published = 2.664e6 / 14.8;
+    const { low, high } = present(secondsInterval);
+    expect((present(gpuHours) * low) / present(seconds)).toBeLessThan(published);
+    expect((present(gpuHours) * high) / present(seconds)).toBeGreaterThan(published);
+    expect(own.notes.some(({ text }) => text.includes("--batch"))).toBe(false);
+    // 4M tokens are short for that many GPUs, which is said, with the batch that mends it.
+    const short = deepseek({});
+    const said = present(short.notes.find(({ text }) => text.includes("--batch 16777216"))).text;
+    expect(said).toContain("A step of 4.194M tokens is short for 2048 GPUs");
+    const time = present(at(short.models, 0).largerBatch).time;
+    const longer = deepseek({ batchTokens: 2 ** 24 });
+    expect(present(at(longer.arms, 0).seconds) / present(at(short.arms, 0).seconds)).toBeCloseTo(time, 9);
   });
 
   it("says so where nothing fits, and how many GPUs would do", () => {

@@ -11,6 +11,7 @@ export const h100: Gpu = {
   name: "h100-sxm",
   title: "H100",
   peak: 989.4e12,
+  fp8Peak: 1978.9e12,
   memory: 80e9,
   hbm: 3.35e12,
   intra: 450e9,

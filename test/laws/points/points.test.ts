@@ -49,7 +49,7 @@ describe("tables", () => {
       "a,b\n1,2,3\n",
       'x:2: 3 cells, the heading has 2; the cells: 1 | 2 | 3; if a number has commas in it, put it in quotes ("1,000"), or separate columns with semicolons',
     ],
-    ["a,a\n1,2\n", 'x:1: two columns are called "a"'],
+    ["a,a\n1,2\n", 'x:1: two columns are called "a"; give one of them another name'],
     ['a,b\n"1,2\n', "x:2: a quoted cell is not closed"],
     ["a,b\n", "x: expected a line of column names and lines of values"],
   ])("%j is refused", (text, line) => {

@@ -29,6 +29,11 @@ describe("tables", () => {
     ["a stated separator", "sep=;\nN;D;loss\n7B;1.4T;1.9\n70M;20B;2.9"],
     ["comments", '# exported, with a " quote\nN,D,loss\n# another\n7B,1.4T,1.9\n70M,20B,2.9\n# end'],
     ["a heading in a comment, as NumPy writes it", "# N,D,loss\n7e9,1.4e12,1.9\n7e7,2e10,2.9"],
+    ["bars, as in Markdown", "| N | D | loss |\n|---|:--|---:|\n| 7B | 1.4T | 1.9 |\n| 70M | 20B | 2.9 |"],
+    ["spaces alone", "  N   D loss\n7e9 1.4e12  1.9\n7e7   2e10 2.9 "],
+    ["spaces alone and a heading in a comment, as NumPy writes it", "# N D loss\n7e9 1.4e12 1.9\n7e7 2e10 2.9"],
+    ["carriage returns alone", "N,D,loss\r7B,1.4T,1.9\r70M,20B,2.9\r"],
+    ["names in words with the law's units", "N (params),Tokens,Val Loss [nats]\n7B,1.4T,1.9\n70M,20B,2.9"],
     [
       "spaces that do not break",
       "N;D;loss\n7\u00a0000\u00a0000\u00a0000;1400\u00a0000\u00a0000\u00a0000;1.9\n70\u00a0000\u00a0000;2e10;2.9",
@@ -50,6 +55,8 @@ describe("tables", () => {
       /a decimal point and a decimal comma: loss is "1.95" in row 2, loss is "1,95" in row 1/,
     ],
     ["N,D,val/ppl\n7B,1T,7", /no column for loss .*: --columns "loss=ln\(val\/ppl\)"/],
+    ["N,D,loss (bits)\n7B,1T,3", /no column for loss .*columns of the file: N, D, loss \(bits\)/],
+    ["7e9,1e12,2\n1e9,1e12,3", /:1: the first line has numbers in place of names: 7e9, 1e12, 2; write the names/],
     ["N,step,loss\n7B,100,2", /no column for D .*--columns D=step\*TOKENS/],
   ])("%j is refused with the cell and what to write", async (text, words) => {
     await expect(read(text)).rejects.toHaveProperty("line", expect.stringMatching(words));

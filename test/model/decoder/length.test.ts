@@ -27,6 +27,14 @@ describe("partsBeyond", () => {
     expect(partsBeyond(scaled, length + 1)).toEqual([]);
   });
 
+  it("names queries that are scaled in longer texts", () => {
+    const { attn, ...rest } = spec("found/report/ministral3_length");
+    const length = attn.lengthScale?.originalMaxPositions ?? NaN;
+    const plain = { ...rest, attn, layers: rest.layers.map((layer) => ({ ...layer, rope: null })) };
+    expect(partsBeyond(plain, length)).toEqual([`the factor on queries beyond ${length} positions`]);
+    expect(partsBeyond(plain, length + 1)).toEqual([]);
+  });
+
   it("names learnt positions, and nothing of a model without any of these", () => {
     const { maxPositions } = spec("dense/gpt2");
     expect(partsBeyond(spec("dense/gpt2"), 4)).toEqual([`learnt positions from 4 to ${maxPositions - 1}`]);

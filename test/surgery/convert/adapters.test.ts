@@ -22,6 +22,7 @@ import { resultOf } from "../../../src/base/events.js";
 import { convertCheckpoint, type ConvertOptions } from "../../../src/surgery/convert/convert.js";
 import { unfinishedName } from "../../../src/files/io/resumable-directory.js";
 import { upcycleRecipe, type UpcycleRecipe } from "../../../src/surgery/planning/recipe.js";
+import { refusalOf } from "../../cli/in-process.js";
 import { upcycle, upcycleJson } from "../../cli/upcycle.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import {
@@ -312,14 +313,8 @@ describe("upcycle convert --mergekit with adapters", () => {
     ["base+base", "folder has no adapter_config.json"],
     ["./missing+coder", "no such folder: ./missing+coder"],
   ])("refuses %s", async (name, words) => {
-    const { code, stderr } = await upcycle(
-      "convert",
-      "--mergekit",
-      file(`base_model: base\ngate_mode: random\nexperts: [{source_model: ${name}}, {source_model: base}]\n`),
-      "--dry-run",
-    );
-    expect(stderr).toContain(words);
-    expect(code).toBe(2);
+    const text = `base_model: base\ngate_mode: random\nexperts: [{source_model: ${name}}, {source_model: base}]\n`;
+    expect(await refusalOf(["convert", "--mergekit", file(text), "--dry-run"])).toContain(words);
   });
 });
 

@@ -6,11 +6,21 @@ import { UpcycleError } from "../../../src/base/errors.js";
 import { resultOf } from "../../../src/base/events.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { convertBytes, fromFloat32, toFloat32 } from "../../../src/files/numeric/dtype.js";
-import { convertCheckpoint, upcycling, type ConvertOptions } from "../../../src/surgery/convert/convert.js";
-import { damageWords } from "../../../src/surgery/convert/damage-words.js";
+import {
+  convertCheckpoint,
+  planConversion,
+  upcycling,
+  type ConvertOptions,
+  type UpcycleOptions,
+} from "../../../src/surgery/convert/convert.js";
+import { damageWords, recordedDamage } from "../../../src/surgery/convert/damage-words.js";
 import { diffCheckpoints } from "../../../src/surgery/convert/diff.js";
-import { mergeCheckpoint } from "../../../src/surgery/convert/merge.js";
+import { exportOnnx } from "../../../src/surgery/convert/export-onnx.js";
+import { mergeCheckpoint, planMerging } from "../../../src/surgery/convert/merge.js";
+import { planMultiplying } from "../../../src/surgery/convert/multiply.js";
+import { readRecord } from "../../../src/surgery/convert/record.js";
 import { makeByWorkflow } from "../../../src/surgery/convert/workflow.js";
+import { explainExpectation } from "../../../src/surgery/planning/explain.js";
 import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { tensorsOf, writeTensors } from "../../support/adapters.js";
@@ -121,6 +131,10 @@ describe("weights that are no numbers", () => {
     const { damage } = await convert({ source, out, allowNonFinite: true, pace: { chunkBytes: 2048, flushBytes: 1 } });
     expect(damage.size).toBeGreaterThan(0);
     expect(existsSync(join(out, "config.json"))).toBe(true);
+    // Whoever comes later, be it without measuring or after a kill, finds the verdict in the folder.
+    expect(await recordedDamage(out)).toEqual(damage);
+    expect((await readRecord(out))?.nonFinite).toEqual(Object.fromEntries(damage));
+    expect(readFileSync(join(out, "README.md"), "utf8")).toContain("**This model is damaged");
   });
 
   it("stop a merge", async () => {
@@ -140,6 +154,14 @@ describe("weights that are no numbers", () => {
     const largest = withValue("dense/llama", up, 3.4e38);
     expect(await failure(convert({ source: largest, dtype: "BF16" }))).toMatch(/too large|does not fit/);
     expect((await convert({ source, dtype: "BF16" })).damage.size).toBe(0);
+  });
+
+  it("are named by an export to ONNX", async () => {
+    const graph = { kind: "forward", batch: 1, sequence: 4, rows: "all", loss: false } as const;
+    const damageOf = async (source: string): Promise<string | null> =>
+      (await resultOf(exportOnnx({ source, out: `${fresh()}.onnx`, graph }))).damage;
+    expect(await damageOf(withValue("dense/llama", up, NaN))).toContain(`weights are NaN or infinite (${up})`);
+    expect(await damageOf(golden("dense/llama"))).toBeNull();
   });
 
   it("are counted where two models are compared", async () => {
@@ -177,9 +199,16 @@ describe("a tensor that is finer than the rest", () => {
     await Promise.all([parent.close(), child.close()]);
   });
 
-  it("is rounded where one precision is asked for", async () => {
-    const { dir, warnings } = await convert({ source: mixed(), dtype: "BF16" });
+  it("is rounded where one precision is asked for, and no promise of exactness stands beside it", async () => {
+    const { dir, warnings, plan } = await convert({ source: mixed(), dtype: "BF16" });
     expect(warnings.filter((words) => words.includes("float32"))).toEqual([]);
+    expect(explainExpectation(plan.expected)).toBe(
+      "function of the parent: kept up to rounding (the selected weights sum to 1 and cover 2 whole copies of the " +
+        "FFN, for any router); 5 tensors (such as model.layers.0.input_layernorm.weight) are stored in float32 and " +
+        "rounded to bfloat16",
+    );
+    expect(readFileSync(join(dir, "README.md"), "utf8")).not.toContain("exactly");
+    expect((await readRecord(dir))?.expected.rounded).toEqual(plan.expected.rounded);
     const child = await openCheckpoint(dir);
     expect(child.dtypeOf("finalNorm")).toBe("BF16");
     await child.close();
@@ -196,5 +225,39 @@ describe("a tensor that is finer than the rest", () => {
     expect(warnings.find((words) => words.includes("rounded"))).toMatch(
       /^12 tensors \(such as .*\) are stored in float32 and rounded to bfloat16$/,
     );
+  });
+
+  it("comes about where bfloat16 values are changed, which the expectation says", async () => {
+    const bfloat16 = (name: string): string => changed(name, (_, values) => ({ dtype: "BF16", values }));
+    const roundedBy = async (options: UpcycleOptions): Promise<string | undefined> =>
+      (await planConversion(options)).plan.expected.rounded?.join("; ");
+    const source = bfloat16("dense/llama");
+    expect(await roundedBy({ source, recipe })).toBeUndefined();
+    expect(await roundedBy({ source, recipe: upcycleRecipe("E4G1T3", { order: "softmax-topk" }) })).toMatch(
+      /^8 tensors \(such as \S*down_proj\.weight\) are multiplied by 1\.333\d* and rounded to bfloat16$/,
+    );
+    expect(await roundedBy({ source: bfloat16("dense/gemma"), recipe })).toMatch(
+      /\b5 tensors \(such as \S*norm\.weight\) are moved by 1 and rounded to bfloat16/,
+    );
+    const adapter = golden("found/adapter/embedding");
+    const adapted = await roundedBy({ source: { model: bfloat16("found/adapter_base"), adapter }, recipe });
+    expect(adapted).toMatch(/^3 tensors .* are changed by an adapter and rounded to bfloat16$/);
+  });
+
+  it("is named by multiplying and by merging, too", async () => {
+    const made = await convert({ source: golden("dense/llama") });
+    const multiplied = await planMultiplying({
+      source: made.dir,
+      dtype: "BF16",
+      recipe: { copies: 2, topK: null, routerStd: 0, seed: 0 },
+    });
+    expect(explainExpectation(multiplied.plan.expected)).toMatch(/kept up to rounding .*rounded to bfloat16$/);
+    const choice = { kind: "mean", weights: null } as const;
+    const [plain, merged] = [
+      await planMerging({ source: made.dir, choice }),
+      await planMerging({ source: made.dir, choice, dtype: "BF16" }),
+    ];
+    expect(plain.plan.kept).toMatch(/to the last bit; the trained experts' average otherwise$/);
+    expect(merged.plan.kept).toMatch(/to a rounding; .* stored in float32 and rounded to bfloat16$/);
   });
 });

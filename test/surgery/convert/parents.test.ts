@@ -15,6 +15,7 @@ import { readRecord, recipeOf } from "../../../src/surgery/convert/record.js";
 import { explainPlan } from "../../../src/surgery/planning/explain.js";
 import { upcycleRecipe, type RecipeOptions, type UpcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
+import { refusalOf } from "../../cli/in-process.js";
 import { upcycle, upcycleJson } from "../../cli/upcycle.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { golden } from "../../support/golden.js";
@@ -443,9 +444,7 @@ describe("upcycle convert --mergekit", () => {
       "mixtral cannot hold this llama model: it has no shared expert",
     ],
   ])("refuses %j", async (text, words) => {
-    const { code, stderr } = await upcycle("convert", "--mergekit", file(text), "--dry-run");
-    expect(stderr).toContain(words);
-    expect(code).toBe(2);
+    expect(await refusalOf(["convert", "--mergekit", file(text), "--dry-run"])).toContain(words);
   });
 
   it("refuses a model or a recipe beside the file", async () => {

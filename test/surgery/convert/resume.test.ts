@@ -24,7 +24,7 @@ import { convertCheckpoint, type ConvertOptions } from "../../../src/surgery/con
 import { unfinishedName } from "../../../src/files/io/resumable-directory.js";
 import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { start } from "../../cli/upcycle.js";
-import { built, runScript } from "../../support/built.js";
+import { runScript } from "../../support/built.js";
 import { golden } from "../../support/golden.js";
 import { hashes } from "./hashes.js";
 import { conversionScript, expectKillsHarmless, pace, type ConversionRequest } from "./kills.js";
@@ -297,7 +297,7 @@ it("upcycle convert exits with 2 for a folder that may not be written to", async
   chmodSync(root, 0o755);
   // Root may write anywhere, so another user tries.
   const user = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
-  const main = new URL(built("cli/main.js")).pathname;
+  const main = new URL("../../../bin/upcycle.js", import.meta.url).pathname;
   const readable = spawnSync(process.execPath, [main, "--version"], user).status === 0;
   if (!readable) skip("no other user may read the built program");
   const child = spawn(

@@ -156,6 +156,11 @@ describe("openTokenizer", () => {
     expect(await failure(await model("cut", { "tokenizer.json": json.slice(0, 100) }))).toMatch(
       /^cut\/tokenizer\.json: the file is not JSON/,
     );
+    const pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n";
+    for (const file of ["tokenizer.json", "tokenizer_config.json"])
+      expect(await failure(await model("lfs", { [file]: pointer }))).toBe(
+        `lfs/${file}: this is a Git LFS pointer, not the file itself; run git lfs pull in the model's folder`,
+      );
     expect(await failure(await model("alien", { "tokenizer.json": "{}" }))).toMatch(
       /^alien\/tokenizer\.json: the file is no tokenizer: Model missing/,
     );

@@ -289,7 +289,7 @@ describe("the process of a tokenizer", () => {
 
 const isTokenizer = (pid: number): boolean => {
   // A process that ended and was not yet collected has no command line.
-  return existsSync(`/proc/${pid}`) && readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("tokenizer/child.js");
+  return existsSync(`/proc/${pid}`) && readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("tokenizer-child.js");
 };
 
 /** Processes of tokenizers that `parent` has started. */

@@ -23,9 +23,11 @@
 #define MANY_REGISTERS 232
 
 // Where experts' rows and tiles of rows begin; E + 1 numbers each, and what lies behind the last expert is nobody's.
+// `order` [E] has room for an order of the experts.
 struct Groups {
   int* rows;
   int* tiles;
+  int* order;
   int E;
 };
 
@@ -94,6 +96,7 @@ DEVICE Shared prepare(char* memory, int stages, const int* counts, int E) {
   s.empty = s.full + stages;
   s.groups.rows = (int*)(s.empty + stages);
   s.groups.tiles = s.groups.rows + E + 1;
+  s.groups.order = s.groups.tiles + E + 1;
   s.groups.E = E;
   if (threadIdx.x == 0) {
     for (int i = 0; i < stages; i++) {
@@ -285,6 +288,26 @@ RAGGED_KERNEL raggedGated(const char* x, const char* gateWeights, const char* up
                     stages);
 }
 
+// Experts by falling number of rows, equal ones by number; all threads of a block.
+DEVICE void sortGroups(Groups groups) {
+  for (int e = threadIdx.x; e < groups.E; e += blockDim.x) {
+    int own = groups.rows[e + 1] - groups.rows[e], before = 0;
+    for (int o = 0; o < groups.E; o++) {
+      int other = groups.rows[o + 1] - groups.rows[o];
+      before += other > own || (other == own && o < e);
+    }
+    groups.order[before] = e;
+  }
+  __syncthreads();
+}
+
+// The tile that a block takes in a round. Tiles are sorted by falling work and every other round goes backwards, so that
+// blocks have about equal sums of work.
+DEVICE int tileOf(int round) {
+  int blocks = gridDim.x, block = blockIdx.x;
+  return round * blocks + (round & 1 ? blocks - 1 - block : block);
+}
+
 // outs[e] [b, a] = dy_e^T x_e in float, zeros for an expert without rows; tiles of 128 by COLUMNS.
 template <int COLUMNS>
 DEVICE void weightGradient(char* memory, const char* x, const char* dy, const int* counts, float* const* outs, int E,
@@ -295,11 +318,12 @@ DEVICE void weightGradient(char* memory, const char* x, const char* dy, const in
   Shared s = prepare(memory, stages, counts, E);
   int across = (a + COLUMNS - 1) / COLUMNS, down = (b + TILE_ROWS - 1) / TILE_ROWS;
   int each = across * down, tiles = each * E;
+  sortGroups(s.groups);
   Ring ring = {0, 0};
   if (threadIdx.x < 128) {
     fewerRegisters<FEW_REGISTERS>();
-    for (int tile = blockIdx.x; threadIdx.x == 0 && tile < tiles; tile += gridDim.x) {
-      int expert = tile / each, place = tile - expert * each, row = place / across * TILE_ROWS;
+    for (int round = 0, tile = tileOf(0); threadIdx.x == 0 && tile < tiles; tile = tileOf(++round)) {
+      int expert = s.groups.order[tile / each], place = tile % each, row = place / across * TILE_ROWS;
       int column = place % across * COLUMNS, end = s.groups.rows[expert + 1];
       for (int first = s.groups.rows[expert]; first < end; first += DEPTH) {
         u64* full = s.full + ring.stage;
@@ -315,8 +339,8 @@ DEVICE void weightGradient(char* memory, const char* x, const char* dy, const in
     moreRegisters<MANY_REGISTERS>();
     int lane = threadIdx.x & 31, group = (threadIdx.x >> 7) - 1, warp = (threadIdx.x >> 5) & 3, t = threadIdx.x - 128;
     float c[COLUMNS / 2];
-    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-      int expert = tile / each, place = tile - expert * each, first = s.groups.rows[expert];
+    for (int round = 0, tile = tileOf(0); tile < tiles; tile = tileOf(++round)) {
+      int expert = s.groups.order[tile / each], place = tile % each, first = s.groups.rows[expert];
       int count = s.groups.rows[expert + 1] - first;
       if (count == 0)
 #pragma unroll

@@ -158,6 +158,17 @@ export class Context extends GraphUses {
     return buffer;
   }
 
+  /**
+   * As `defineSum` for a sum that a product makes. One that is stored as bfloat16 gets memory beside its other term:
+   * cuBLASLt rounds a product to bfloat16 before it adds what lies where the result goes, and rounds once where the
+   * result goes elsewhere.
+   */
+  defineProductSum(sum: FusedSum, storage: Storage): BufferId {
+    if (storage !== "bf16") return this.defineSum(sum, storage);
+    this.done.add(sum.index);
+    return this.define(sum.out, storage);
+  }
+
   /** Makes a value rows of a buffer that lie apart. */
   defineView(id: ValueId, view: View, storage: Storage): void {
     this.views.set(this.rootOf(id), view);

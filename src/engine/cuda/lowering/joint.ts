@@ -307,7 +307,7 @@ export class Joints {
     const sum = c.sumOf(dx, "bf16");
     const weights = operand(c.halves(joint.members.map(({ weight }) => weight)));
     const [addend, to] =
-      sum === null ? [null, c.define(dx, "bf16")] : [operand(c.as(sum.other, "bf16")), c.defineSum(sum, "bf16")];
+      sum === null ? [null, c.define(dx, "bf16")] : [operand(c.as(sum.other, "bf16")), c.defineProductSum(sum, "bf16")];
     const real = "bf16";
     c.product(
       { m: rows, n: size, k: width },

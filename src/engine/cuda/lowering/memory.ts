@@ -26,21 +26,50 @@ export function livesOf(launches: readonly Launch[]): ReadonlyMap<BufferId, Life
   return lives;
 }
 
-interface Placed extends Life {
-  readonly begin: number;
-  readonly end: number;
-}
+/** Buffers that have a place, sorted by where they begin. A graph may have ten thousand that live at once. */
+class Placed {
+  private count = 0;
+  private readonly begins: Float64Array;
+  private readonly ends: Float64Array;
+  private readonly firsts: Int32Array;
+  private readonly lasts: Int32Array;
 
-const overlap = (a: Life, b: Life): boolean => a.first <= b.last && b.first <= a.last;
-
-/** The lowest place of `bytes` bytes between neighbours, which are sorted by where they begin. */
-function lowestGap(neighbours: readonly Placed[], bytes: number): number {
-  let place = 0;
-  for (const { begin, end } of neighbours) {
-    if (place + bytes <= begin) return place;
-    place = Math.max(place, end);
+  /** `most` are the buffers that will be placed. */
+  constructor(most: number) {
+    [this.begins, this.ends] = [new Float64Array(most), new Float64Array(most)];
+    [this.firsts, this.lasts] = [new Int32Array(most), new Int32Array(most)];
   }
-  return place;
+
+  /** The lowest place of `bytes` bytes beside the buffers that live at the same time; they lie there from now on. */
+  place({ first, last }: Life, bytes: number): number {
+    const { begins, ends, firsts, lasts, count } = this;
+    let place = 0;
+    for (let i = 0; i < count && begins[i]! < place + bytes; i++)
+      if (firsts[i]! <= last && first <= lasts[i]! && ends[i]! > place) place = ends[i]!;
+    const index = this.countUpTo(place);
+    for (const [row, value] of [
+      [begins, place],
+      [ends, place + bytes],
+      [firsts, first],
+      [lasts, last],
+    ] as const) {
+      row.copyWithin(index + 1, index, count);
+      row[index] = value;
+    }
+    this.count++;
+    return place;
+  }
+
+  /** How many begin there or below. */
+  private countUpTo(place: number): number {
+    let [low, high] = [0, this.count];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.begins[middle]! <= place) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
 }
 
 /**
@@ -55,17 +84,12 @@ export function planMemory(
     .map(([id, life]) => ({ id, life, bytes: aligned(at(buffers, id).bytes) }))
     .sort((a, b) => b.bytes - a.bytes || a.life.first - b.life.first || a.id - b.id);
   const places = new Map<BufferId, number>();
-  const placed: Placed[] = [];
+  const placed = new Placed(lives.length);
   let arena = 0;
   for (const { id, life, bytes } of lives) {
-    const begin = lowestGap(
-      placed.filter((other) => overlap(life, other)),
-      bytes,
-    );
+    const begin = placed.place(life, bytes);
     places.set(id, begin);
     arena = Math.max(arena, begin + bytes);
-    const after = placed.findIndex((other) => other.begin > begin);
-    placed.splice(after < 0 ? placed.length : after, 0, { ...life, begin, end: begin + bytes });
   }
   return { places, arena };
 }

@@ -21,9 +21,12 @@ const LEAST_STAGES = 3;
 /** Copies take pieces of 16 bytes. */
 const EIGHT = 8;
 
-/** A piece for each warp, two barriers for each stage, two numbers for each expert and what lies behind the last. */
+/**
+ * A piece for each warp, two barriers for each stage, two numbers for each expert and what lies behind the last, and an
+ * order of the experts.
+ */
 const sharedBytes = (stages: number, experts: number): number =>
-  stages * STAGE_BYTES + PIECE_BYTES + stages * 16 + 8 * (experts + 1);
+  stages * STAGE_BYTES + PIECE_BYTES + stages * 16 + 8 * (experts + 1) + 4 * experts;
 
 /** Stages of operands that there is room for. */
 const stagesFor = (experts: number): number =>

@@ -347,7 +347,7 @@ function matmul(c: Context, node: NodeOf<"matmul">): void {
   const operands = { a: operand(c.as(a, real)), b: operand(c.as(b, real)) };
   const sum = c.sumOf(out, stored);
   const [addend, to] =
-    sum === null ? [null, c.define(out, stored)] : [operand(c.as(sum.other, stored)), c.defineSum(sum, stored)];
+    sum === null ? [null, c.define(out, stored)] : [operand(c.as(sum.other, stored)), c.defineProductSum(sum, stored)];
   c.product({ m, n, k }, { ...node.attrs, real, stored }, { ...operands, addend, out: operand(to) });
 }
 

@@ -104,7 +104,7 @@ export function lowerSplitProduct(c: Context, node: NodeOf<"matmul">): boolean {
     const right = operand(split(c, b, "stacked", HIGH_HIGH_MIDDLE));
     const sum = c.sumOf(out, "bf16");
     const addend = sum === null ? null : half(sum.other);
-    const to = operand(sum === null ? c.define(out, "bf16") : c.defineSum(sum, "bf16"));
+    const to = operand(sum === null ? c.define(out, "bf16") : c.defineProductSum(sum, "bf16"));
     c.product({ m, n, k: PARTS * k }, { ...flags, stored: "bf16" }, { a: left, b: right, addend, out: to });
     return true;
   }

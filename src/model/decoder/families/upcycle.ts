@@ -6,7 +6,7 @@
 import { z } from "zod";
 import { at } from "../../../base/at.js";
 import { inputError } from "../../../base/errors.js";
-import { issueText } from "../../../base/schemas/index.js";
+import { issueText } from "../../../base/schemas/issue.js";
 import { decoderRecord, recordedFfn, type FfnRecord } from "../record.js";
 import type { DecoderSpec } from "../types.js";
 import type { Dialect } from "./common.js";

@@ -154,6 +154,21 @@ describe("a launch list", () => {
     expect(list.launches.filter((launch) => launch.kind === "kernel" && launch.module === "ragged")).toEqual([]);
   });
 
+  it.each(["train/llama", "train/mixtral"])(
+    "of %s in bfloat16 never adds what lies where a product's rounded result goes",
+    async (name) => {
+      const { spec } = await goldenRun(name);
+      const program = trainProgram(spec, { batch: 2, sequence: 8, auxCoef: 0.01, zCoef: 0, recompute: "layer" });
+      const layout = neighbouring(program);
+      const { launches } = lowerToLaunches(program.graph, { precision: "bf16", chip: hopper, layout });
+      const sums = launches.flatMap((launch) =>
+        launch.kind === "product" && launch.stored === "bf16" && launch.addend !== null ? [launch] : [],
+      );
+      expect(sums.length).toBeGreaterThan(0);
+      for (const { addend, out } of sums) expect(addend!.buffer).not.toBe(out.buffer);
+    },
+  );
+
   it("of neighbouring weights multiplies once for all of them, forwards and backwards", async () => {
     const { spec } = await goldenRun("train/llama");
     const heads = { ...spec.attn, headDim: 16 };
