@@ -17,7 +17,7 @@ describe("addresses of views", () => {
         name,
         fc.dictionary(fc.string({ minLength: 1, unit: "binary" }), fc.string({ minLength: 1, unit: "binary" })),
         (view, of, settings) => {
-          fc.pre([of, ...Object.entries(settings).flat()].every((text) => text.isWellFormed()));
+          fc.pre([of, ...Object.entries(settings).flat()].every((text) => !/\p{Cs}/u.test(text)));
           expect(parsePlace(placeHash({ view, name: of, settings }))).toEqual({ view, name: of, settings });
         },
       ),
