@@ -62,6 +62,7 @@ export default tseslint.config(
       globals: {
         Buffer: "readonly",
         URL: "readonly",
+        URLSearchParams: "readonly",
         console: "readonly",
         performance: "readonly",
         process: "readonly",

@@ -186,7 +186,11 @@ const until = (page, hash, condition) =>
       await page.goto(`http://127.0.0.1:${server.port}/#/runs`, { waitUntil: "domcontentloaded" });
       shown.push(
         await page.evaluate(
-          `new Promise((done) => { const look = () => document.querySelectorAll(".list-body .list-row").length > 10 ? done(performance.now()) : requestAnimationFrame(look); look(); })`,
+          `new Promise((done) => {
+            const rows = () => document.querySelectorAll(".list-body .list-row").length;
+            const look = () => (rows() > 10 ? done(performance.now()) : requestAnimationFrame(look));
+            look();
+          })`,
         ),
       );
       await page.close();
@@ -222,7 +226,11 @@ const until = (page, hash, condition) =>
     for (let i = 0; i < repeats; i++) {
       const at = points + 1 + i;
       await page.evaluate(
-        `window.seen = new Promise((done) => { const look = () => document.body.innerText.includes("${at} of ${points}") ? done(Date.now()) : setTimeout(look, 5); look(); }); 0`,
+        `window.seen = new Promise((done) => {
+          const isThere = () => document.body.innerText.includes("${at} of ${points}");
+          const look = () => (isThere() ? done(Date.now()) : setTimeout(look, 5));
+          look();
+        }); 0`,
       );
       const written = Date.now();
       appendFileSync(join(long, "run-0", "metrics.jsonl"), lines([step(at, points, 0)]));
@@ -234,7 +242,7 @@ const until = (page, hash, condition) =>
   await server.close();
 }
 
-// A day: a step a second, a measurement every ten minutes, looked at and drawn all the time; time itself is not waited for.
+// A day: a step a second, a measurement every ten minutes, looked at and drawn all the time, without waiting for it.
 {
   const dir = join(root, "day");
   mkdirSync(dir);

@@ -23,5 +23,5 @@ export const noteCommand = (dir: string, { words, folder }: NotedCommand): Promi
 export function readCommand(content: unknown): NotedCommand | null {
   const { words, folder } = (content ?? {}) as Partial<NotedCommand>;
   const isCommand = Array.isArray(words) && words.every((word) => typeof word === "string") && words[0] === "upcycle";
-  return isCommand && typeof folder === "string" ? { words: words as string[], folder } : null;
+  return isCommand && typeof folder === "string" ? { words, folder } : null;
 }

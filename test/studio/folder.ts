@@ -131,7 +131,7 @@ export const linesOf = (records: readonly unknown[]): string =>
 export const addLines = (dir: string, ...records: readonly unknown[]): void =>
   appendFileSync(join(dir, "metrics.jsonl"), linesOf(records));
 
-/** A study of a parent and two arms with three seeds, of which the MoE is 0.2 nats ahead; a run of its own; a report. */
+/** A study of a parent and two arms with three seeds, the MoE 0.2 nats ahead; a run of its own; a report. */
 export function writeStudy(root: string): void {
   writeRun(join(root, "study", "parents", "parent-0123456789abcdef"));
   for (const seed of [0, 1, 2]) {

@@ -168,7 +168,7 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
     },
     series: [{}, { show: true, stroke: "transparent", points: { show: false } }],
     axes: [
-      { ...axis, size: 30, values: (_, splits) => splits.map((value) => (value === null ? "" : short(value, xFormat))) },
+      { ...axis, size: 30, values: (_, splits) => splits.map((x) => (x === null ? "" : short(x, xFormat))) },
       {
         ...axis,
         size: 58,
@@ -267,6 +267,7 @@ export function Chart(props: ChartProps): JSX.Element {
       onRange([Math.max(from, middle - (to - from) / 4), Math.min(to, middle + (to - from) / 4)]);
     } else if ((event.key === "-" || event.key === "Escape") && range !== null) onRange?.(null);
   };
+  const more = lines.length > mostListed ? ` and ${lines.length - mostListed} more` : "";
   const summary = shown.map((line) => `${line.label} ${words(lastValue(line), format)}`).join(", ");
   return (
     <figure class="chart">
@@ -304,7 +305,7 @@ export function Chart(props: ChartProps): JSX.Element {
         style={{ minHeight: extent === null ? "0" : `${height}px` }}
         role="img"
         tabIndex={0}
-        aria-label={`${name}. At the end: ${summary}${lines.length > mostListed ? ` and ${lines.length - mostListed} more` : ""}. Arrow keys read it, plus and minus zoom.`}
+        aria-label={`${name}. At the end: ${summary}${more}. Arrow keys read it, plus and minus zoom.`}
         onKeyDown={onKey}
         onDblClick={() => onRange?.(null)}
         onBlur={() => setCursor(null)}

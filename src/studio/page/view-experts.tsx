@@ -115,7 +115,7 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
         <b>{count === 0 ? "No expert is dead" : `${count} of ${all} experts are dead`}</b> at step {steps[moment]} (
         {compact(tokens[moment] ?? 0)} tokens)
         {count > 0 &&
-          `: ${deadNow.flatMap((some, layer) => (some.length === 0 ? [] : [`layer ${layer}: ${some.join(", ")}`])).join("; ")}`}
+          `: ${deadWords(deadNow.map((experts, layer) => ({ layer, experts })))}`}
         .
       </p>
       <p class="links">
@@ -204,6 +204,12 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
   );
 }
 
+/** Dead experts by layer, in words. */
+function deadWords(list: readonly { readonly layer: number; readonly experts: readonly number[] }[]): string {
+  const some = list.filter(({ experts }) => experts.length > 0);
+  return some.map(({ layer, experts }) => `layer ${layer}: ${experts.join(", ")}`).join("; ");
+}
+
 /** Columns as rows. */
 function transposed(table: readonly (readonly number[])[]): number[][] {
   return (table[0] ?? []).map((_, i) => table.map((row) => row[i] ?? 0));
@@ -246,7 +252,7 @@ function FileView({ name }: { readonly name: string }): JSX.Element {
         <b>{dead === 0 ? "No expert is dead" : `${dead} experts are dead`}</b> on {compact(tokens)} tokens of{" "}
         {texts.join(", ")}
         {dead > 0 &&
-          `: ${layers.flatMap((one) => (one.dead.length === 0 ? [] : [`layer ${one.layer}: ${one.dead.join(", ")}`])).join("; ")}`}
+          `: ${deadWords(layers.map((one) => ({ layer: one.layer, experts: one.dead })))}`}
         .
       </p>
       <HeatLegend scale={loadScale} />

@@ -5,7 +5,7 @@ import { bytes, compact, duration, fixed, rate } from "../../base/format.js";
 import { answerAddress } from "../data/addresses.js";
 import { listSetting } from "../data/place.js";
 import { csvOf } from "../data/rows.js";
-import { curveAxes, type CurveAxis, type Metric, type RunDetail } from "../data/types.js";
+import { curveAxes, type Metric, type RunDetail } from "../data/types.js";
 import { ResumeButton } from "./view-actions.js";
 import { Curves } from "./curves.js";
 import { download } from "./download.js";
@@ -82,7 +82,7 @@ export function RunView(): JSX.Element {
           {(Object.keys(metricWords) as Metric[])
             .filter((metric) => data.metrics.includes(metric))
             .map((metric) => (
-              <Curves key={metric} names={[name]} metric={metric} axis={axis as CurveAxis} height={210} />
+              <Curves key={metric} names={[name]} metric={metric} axis={axis} height={210} />
             ))}
         </div>
         {data.parts.length > 0 && (
