@@ -114,9 +114,7 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
       <p class="answer-line">
         <b>{count === 0 ? "No expert is dead" : `${count} of ${all} experts are dead`}</b> at step {steps[moment]} (
         {compact(tokens[moment] ?? 0)} tokens)
-        {count > 0 &&
-          `: ${deadWords(deadNow.map((experts, layer) => ({ layer, experts })))}`}
-        .
+        {count > 0 && `: ${deadWords(deadNow.map((experts, layer) => ({ layer, experts })))}`}.
       </p>
       <p class="links">
         <Go view="run" name={run}>
@@ -251,9 +249,7 @@ function FileView({ name }: { readonly name: string }): JSX.Element {
       <p class="answer-line">
         <b>{dead === 0 ? "No expert is dead" : `${dead} experts are dead`}</b> on {compact(tokens)} tokens of{" "}
         {texts.join(", ")}
-        {dead > 0 &&
-          `: ${deadWords(layers.map((one) => ({ layer: one.layer, experts: one.dead })))}`}
-        .
+        {dead > 0 && `: ${deadWords(layers.map((one) => ({ layer: one.layer, experts: one.dead })))}`}.
       </p>
       <HeatLegend scale={loadScale} />
       <HeatMap
