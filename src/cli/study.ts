@@ -15,6 +15,7 @@ import { recordedThreads } from "../study/folder.js";
 import { outlookOf, runStudy, type StudyRequest } from "../study/run.js";
 import { measuresText, type UpcycleRecipe } from "../surgery/planning/recipe.js";
 import type { LogFormat } from "../train/exported-logs.js";
+import { givenCommand } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
 import { chosenBackends, deviceWords, isOnGpu, withDevices, type DevicesFlags } from "./device.js";
 import { modelSource } from "./model-folder.js";
@@ -166,6 +167,7 @@ async function execute(file: string, command: string, flags: StudyFlags, score?:
     signal,
     backends,
     gpuOf: async (name: string) => gpuNamed(await hardwareTable(undefined), name, "megatron.hardware.gpu"),
+    given: givenCommand(),
     command: studyLine(command, dir, threads, `${scaleWords(flags)}${storeWords(flags)}${deviceWords(flags)}`),
     // Rows of a router that are not drawn are said by a recipe file, and what is measured is on the study's own text.
     conversionCommands: (parent: ModelSource, recipe: UpcycleRecipe, out: string) =>

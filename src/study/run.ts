@@ -26,6 +26,7 @@ import { questionResults } from "../report/study/question-pairs.js";
 import type { ArmResult, ArmRun, StudyResult } from "../model/results/result.js";
 import { describeText, type TrainingData } from "../train/training-data.js";
 import { readCorpus, type Corpus } from "../train/text.js";
+import { noteCommand } from "../train/command-file.js";
 import { environment } from "./environment.js";
 import { claimStudyFolder, resultFile, resultKey, updateRecord, type StudyRecord } from "./folder.js";
 import { FlopMeter } from "./meter.js";
@@ -79,6 +80,7 @@ async function* lockedStudy(options: StudyOptions, start: number): AsyncGenerato
     const key = resultKey(options, plan.runs);
     const located = await locateRuns(plan, store);
     const schedule = await scheduleOf(options, plan, located);
+    if (options.given !== undefined) await noteCommand(dir, options.given);
     const isDone = schedule.runs.every(({ doneSteps, steps }) => doneSteps === steps);
     if (record.finished === key && isDone && (await exists(join(dir, resultFile)))) {
       yield { type: "phase", label: "already finished, nothing was trained" };

@@ -4,6 +4,7 @@ import type { GridConfig } from "../base/schemas/index.js";
 import type { Gpu } from "../laws/planner/hardware.js";
 import type { Backend } from "../engine/runtime/runtime.js";
 import type { UpcycleRecipe } from "../surgery/planning/recipe.js";
+import type { NotedCommand } from "../train/command-file.js";
 import type { LogFormat } from "../train/exported-logs.js";
 import type { TrainEvent } from "../train/run.js";
 
@@ -27,6 +28,8 @@ export interface StudyOptions {
   readonly log?: readonly LogFormat[] | undefined;
   /** The command that makes this study again, for the report. */
   readonly command: string;
+  /** Noted in the study's folder: the words of the command that goes on with it. */
+  readonly given?: NotedCommand | undefined;
   /** The commands that do one arm's conversion alone, for the report. */
   readonly conversionCommands?:
     ((parent: ModelSource, recipe: UpcycleRecipe, out: string) => readonly string[]) | undefined;
