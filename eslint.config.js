@@ -21,8 +21,20 @@ export default tseslint.config(
   { rules: maxLength },
   {
     files: ["src/**/*.ts", "test/**/*.ts", "bench/**/*.ts", "examples/**/*.ts"],
+    ignores: ["src/studio/page/**"],
     extends: [...tseslint.configs.recommendedTypeChecked],
     languageOptions: { parserOptions: { project: "./tsconfig.test.json", tsconfigRootDir: import.meta.dirname } },
+    rules: {
+      "@typescript-eslint/switch-exhaustiveness-check": ["error", { considerDefaultExhaustiveForUnions: true }],
+      "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true, allowArray: true }],
+      "@typescript-eslint/no-non-null-assertion": "off",
+    },
+  },
+  {
+    // What runs in a browser knows its types, and markup is written in it.
+    files: ["src/studio/page/**/*.{ts,tsx}"],
+    extends: [...tseslint.configs.recommendedTypeChecked],
+    languageOptions: { parserOptions: { project: "./tsconfig.page.json", tsconfigRootDir: import.meta.dirname } },
     rules: {
       "@typescript-eslint/switch-exhaustiveness-check": ["error", { considerDefaultExhaustiveForUnions: true }],
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true, allowArray: true }],
@@ -50,6 +62,7 @@ export default tseslint.config(
       globals: {
         Buffer: "readonly",
         URL: "readonly",
+        URLSearchParams: "readonly",
         console: "readonly",
         performance: "readonly",
         process: "readonly",

@@ -38,7 +38,7 @@ if (dense === undefined || dir === undefined || text === undefined)
   throw new Error("DENSE, RUN_FOLDER and TEXT are needed");
 
 const config = parseStudyConfig(studyOf(dense, text), "example");
-const study = runStudy({ config, dir, backend: onnxruntimeBackend, threads: 2, command: "node study.js" });
+const study = runStudy({ config, dir, backends: [onnxruntimeBackend], threads: 2, command: "node study.js" });
 const { parents, arms, findings } = await resultOf(study, show);
 
 for (const { id, loss } of parents) console.log(`${id} ${loss.toFixed(3)}`);

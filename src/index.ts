@@ -192,6 +192,7 @@ export type {
   Preservation,
   QuestionResult,
   StudyResult,
+  TaskScore,
 } from "./model/results/result.js";
 
 // Plans: dense model, recipes, budget and hardware to predicted losses, cost and layout.

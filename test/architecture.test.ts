@@ -51,8 +51,9 @@ const rooms: readonly Room[] = [
     parts: ["page", "study", "laws", "plan", "evals", "experts"],
     pure: ["page", "study", "laws", "plan", "evals", "experts"],
   },
-  { name: "study", parts: ["."], pure: [] },
   { name: "cluster", parts: ["plan", "logs", "run"], pure: ["plan", "logs"] },
+  { name: "study", parts: ["."], pure: [] },
+  { name: "studio", parts: ["data", "folders", "server", "page"], pure: ["data"] },
   { name: "cli", parts: ["."], pure: [] },
 ];
 const order = rooms.flatMap(({ name, parts }) => parts.map((part) => (part === "." ? name : `${name}/${part}`)));
@@ -91,7 +92,7 @@ const familyFiles: Readonly<Record<string, string>> = {
 const root = fileURLToPath(new URL("../src", import.meta.url));
 const files = readdirSync(root, { recursive: true, encoding: "utf8" })
   .map((file) => file.replaceAll("\\", "/"))
-  .filter((file) => file.endsWith(".ts"));
+  .filter((file) => /\.tsx?$/.test(file));
 const isNode = (name: string): boolean => name.startsWith("node:") || builtinModules.includes(name);
 
 /** The sub-room that a file lies in, folders within it included; undefined for `index.ts`, which is outside of all. */
@@ -165,7 +166,8 @@ function circles(): string[] {
       file,
       importsOf(codeOf(file))
         .filter((name) => name.startsWith("."))
-        .map((name) => posix.join(dirname(file), name).replace(/\.js$/, ".ts")),
+        .map((name) => posix.join(dirname(file), name).replace(/\.js$/, ".ts"))
+        .map((name) => (files.includes(name) ? name : `${name}x`)),
     ]),
   );
   const found: string[] = [];

@@ -8,17 +8,21 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 
 const modified = (path: string): number => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? -Infinity;
 
+/** What a source is compiled to: the studio's page becomes one script. */
+function outputOf(file: string): string {
+  if (file.startsWith(join("studio", "page"))) return "dist/studio/page/studio.js";
+  return join("dist", file.replace(/\.ts$/, ".js"));
+}
+
 function isStale(): boolean {
   const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter((file) =>
-    file.endsWith(".ts"),
+    /\.(tsx?|css)$/.test(file),
   );
   if (
     modified(join(root, "dist/report/plan/plan-live.bundle.js")) < modified(join(root, "dist/report/plan/plan-live.js"))
   )
     return true;
-  return sources.some(
-    (file) => modified(join(root, "src", file)) > modified(join(root, "dist", file.replace(/\.ts$/, ".js"))),
-  );
+  return sources.some((file) => modified(join(root, "src", file)) > modified(join(root, outputOf(file))));
 }
 
 /** Whether a compiled module is newer than the bundle of the command line. */

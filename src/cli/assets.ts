@@ -2,6 +2,7 @@
 import { fileURLToPath } from "node:url";
 import { shellWord } from "../base/shell.js";
 import { readText } from "../files/io/ranges.js";
+import type { NotedCommand } from "../train/command-file.js";
 
 /** The planner as one script, which the build makes. */
 export async function plannerBundle(): Promise<string> {
@@ -12,6 +13,9 @@ export async function plannerBundle(): Promise<string> {
 export function commandWords(): readonly string[] {
   return process.argv.slice(2);
 }
+
+/** The running command, as it is noted in the folder that it makes. */
+export const givenCommand = (): NotedCommand => ({ words: ["upcycle", ...commandWords()], folder: process.cwd() });
 
 /** The running command, quoted so that it can be typed again. */
 export function commandLine(): string {

@@ -45,6 +45,11 @@ export const commandEntries: Readonly<Record<string, CommandEntry>> = {
     description: "list, compare, export and prune what was trained",
     load: async () => (await import("./runs.js")).runsCommand(),
   },
+  studio: {
+    arguments: "[dir]",
+    description: "show runs, experts, models and reports on a local page while they happen",
+    load: async () => (await import("./studio.js")).studioCommand(),
+  },
   convert: {
     arguments: "[model]",
     description: "upcycle a dense model folder into a mixture-of-experts model folder",

@@ -28,7 +28,7 @@ import { measuresRouter, recipeName } from "../surgery/planning/recipe.js";
 import { openContext, shownPath, type ContextOptions } from "./context.js";
 import { loadLine } from "./export.js";
 import { askedModel, fetchedSource, fetchedSources, orAdapted } from "./model-folder.js";
-import { multiplyRecipe, runMultiply } from "./multiply.js";
+import { requestedMultiply, runMultiply } from "./multiply.js";
 import { byteSize, collect, defaultThreads, oneOf, wholeNumber, withExample, withJson } from "./options.js";
 import { withDevice } from "./device.js";
 import { requestedConversion, withRecipe, type RequestedConversion, type RecipeFlags } from "./recipe-options.js";
@@ -244,7 +244,7 @@ async function multiply(
   flags: ConvertFlags & { readonly expertMultiply: number },
   command: Command,
 ): Promise<void> {
-  const recipe = multiplyRecipe(flags);
+  const recipe = requestedMultiply(flags);
   if (model === undefined) return command.error("error: missing required argument 'model'");
   requireOutFlag(flags, command);
   const asked = await askedModel(model);

@@ -26,6 +26,23 @@ export function deviceChoice(text: string): DeviceChoice {
   return { kind: "cuda", ordinal: Number(ordinal) };
 }
 
+/** What several trainings at once compute on: one device, or several GPUs as `cuda:0,cuda:1`. */
+type DeviceChoices = readonly [DeviceChoice, ...DeviceChoice[]];
+
+/** Throws inputError for a word that is no device, for one that is named twice, and for a list of others than GPUs. */
+export function deviceChoices(text: string): DeviceChoices {
+  const [first, ...others] = text.split(",");
+  const all: DeviceChoices = [deviceChoice(first ?? ""), ...others.map(deviceChoice)];
+  if (all.length === 1) return all;
+  const gpus = new Set(all.map((one) => (one.kind === "cuda" ? one.ordinal : null)));
+  if (gpus.has(null) || gpus.size < all.length)
+    throw inputError(`"${visibleLine(text, mostQuoted)}" is no list of different GPUs`, {
+      where: "--device",
+      hint: "write several GPUs as cuda:0,cuda:1",
+    });
+  return all;
+}
+
 /** The options that say where a command computes. */
 export interface DeviceFlags {
   readonly device?: DeviceChoice;
@@ -40,10 +57,31 @@ const precisions = ["float32", "tf32", "bf16"] as const satisfies readonly Preci
 
 /** Adds `--precision` to a command. */
 export function withPrecision(command: Command): Command {
-  return withDevice(command).option(
+  return withPrecisionOption(withDevice(command));
+}
+
+function withPrecisionOption(command: Command): Command {
+  return command.option(
     "--precision <name>",
     "on a GPU: float32, tf32, or bf16 (what a training updates, and all sums, in float32) (default: float32)",
     oneOf("--precision", precisions),
+  );
+}
+
+/** The options of a command that trains several models at once. */
+export interface DevicesFlags {
+  readonly device?: DeviceChoices;
+  readonly precision?: Precision;
+}
+
+/** Adds `--device`, which may name several GPUs, and `--precision`. */
+export function withDevices(command: Command): Command {
+  return withPrecisionOption(
+    command.option(
+      "--device <names>",
+      "auto (a GPU that works, else the CPU), cpu, cuda or cuda:N; several GPUs as cuda:0,cuda:1 (default: auto)",
+      deviceChoices,
+    ),
   );
 }
 
@@ -57,8 +95,9 @@ export function withDevice(command: Command): Command {
 }
 
 /** The flags as they were given: ` --device cuda:0 --precision bf16`; empty where none was. */
-export function deviceWords({ device, precision }: PrecisionFlags): string {
-  const name = device?.kind === "cuda" ? `cuda:${device.ordinal}` : device?.kind;
+export function deviceWords({ device, precision }: PrecisionFlags | DevicesFlags): string {
+  const choices = device === undefined || "kind" in device ? [device] : device;
+  const name = device && choices.map((one) => (one?.kind === "cuda" ? `cuda:${one.ordinal}` : one?.kind)).join(",");
   const flag = (word: string, value: string | undefined): string => (value === undefined ? "" : ` ${word} ${value}`);
   return `${flag("--device", name)}${flag("--precision", precision)}`;
 }
@@ -82,6 +121,20 @@ export async function chosenBackend(
   if (gpu.reason !== null) terminal.note(`the GPU is not used: ${gpu.reason} (--device cpu says so itself)`);
   return onCpu(precision);
 }
+
+/** The backends of several choices, in their order. Throws like `chosenBackend`. */
+export async function chosenBackends(
+  { device, precision }: DevicesFlags,
+  terminal: Terminal,
+): Promise<readonly [Backend, ...Backend[]]> {
+  const [first, ...others] = device ?? [undefined];
+  const backends: [Backend, ...Backend[]] = [await chosenBackend(first, terminal, precision)];
+  for (const one of others) backends.push(await chosenBackend(one, terminal, precision));
+  return backends;
+}
+
+/** Whether a backend computes on a GPU. */
+export const isOnGpu = ({ name }: Pick<Backend, "name">): boolean => name.startsWith("cuda:");
 
 /** Throws inputError for a precision that the CPU does not compute in. */
 function onCpu(precision: Precision | undefined): Backend {

@@ -1,11 +1,12 @@
 /** What `upcycle eval` shows: results of each model, warnings above them, and differences between models. */
 import { fixed, significant, table } from "../base/format.js";
-import { differencesOf } from "../evals/suite/differences.js";
+import { differencesOf, type TaskDifferences } from "../evals/suite/differences.js";
 import type { ModelOutcome } from "../evals/suite/evaluate.js";
 import { metricKeys, type EvaluatedModel } from "../evals/suite/harness-files.js";
 import type { WrittenResults } from "../evals/suite/write-results.js";
 import { listTasks } from "../evals/suite/task-files.js";
 import type { PairedDifference } from "../evals/tasks/paired.js";
+import type { Group } from "../evals/tasks/select.js";
 import type { MetricResult, TaskResult } from "../evals/tasks/task-results.js";
 import type { CommandContext } from "./context.js";
 import type { Terminal } from "./terminal.js";
@@ -44,7 +45,7 @@ export async function taskList({ terminal, json }: CommandContext, folders?: rea
 }
 
 /** The document of `--json`. */
-export function jsonOf(outcomes: readonly EvaluatedOutcome[]): unknown {
+export function jsonOf(outcomes: readonly EvaluatedOutcome[], groups: readonly Group[]): unknown {
   const [first, ...others] = outcomes;
   return {
     models: outcomes.map(({ model, outcome, files }) => ({
@@ -67,13 +68,17 @@ export function jsonOf(outcomes: readonly EvaluatedOutcome[]): unknown {
         : others.map((other) => ({
             from: first.model.name,
             to: other.model.name,
-            tasks: differencesOf(first.outcome, other.outcome),
+            tasks: differencesOf(first.outcome, other.outcome, groups),
           })),
   };
 }
 
 /** Prints warnings first, then a table of results, then how the other models differ from the first. */
-export function shownOutcomes(outcomes: readonly EvaluatedOutcome[], terminal: Terminal): void {
+export function shownOutcomes(
+  outcomes: readonly EvaluatedOutcome[],
+  groups: readonly Group[],
+  terminal: Terminal,
+): void {
   const several = outcomes.length > 1;
   for (const { model, outcome } of outcomes) {
     const all = outcome.tasks.flatMap(({ result, warnings }) =>
@@ -87,7 +92,8 @@ export function shownOutcomes(outcomes: readonly EvaluatedOutcome[], terminal: T
   const [first, ...others] = outcomes;
   for (const other of others) {
     terminal.out(["", `${other.model.name} minus ${first!.model.name}, on the same samples:`]);
-    terminal.out(differenceTable(first!, other, terminal.columns));
+    const differences = differencesOf(first!.outcome, other.outcome, groups);
+    terminal.out(differenceTable(differences, terminal.columns));
   }
 }
 
@@ -117,8 +123,8 @@ function valueWords({ value, stderr }: MetricResult): string {
   return stderr === null ? fixed(value, 4) : `${fixed(value, 4)} ± ${fixed(stderr, 4)}`;
 }
 
-function differenceTable(first: EvaluatedOutcome, other: EvaluatedOutcome, columns: number): readonly string[] {
-  const rows = differencesOf(first.outcome, other.outcome).flatMap(({ task, differences }) =>
+function differenceTable(all: readonly TaskDifferences[], columns: number): readonly string[] {
+  const rows = all.flatMap(({ task, differences }) =>
     differences.map((one, i) => [
       i === 0 ? task : "",
       one.filter === "none" ? one.metric : `${one.metric}, ${one.filter}`,

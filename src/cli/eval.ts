@@ -16,10 +16,12 @@ import {
   type EvaluationSettings,
   type PreparedTask,
 } from "../evals/suite/evaluate.js";
-import { sanitized } from "../evals/suite/harness-files.js";
+import { readChatTemplate } from "../evals/suite/chat-template.js";
+import { sanitized, type EvaluatedModel } from "../evals/suite/harness-files.js";
 import { modelIdentity, textIdentity } from "../evals/suite/models.js";
 import { readTasks } from "../evals/suite/task-files.js";
 import { writeResults } from "../evals/suite/write-results.js";
+import type { ChatFormat } from "../evals/tasks/chat.js";
 import type { Selection } from "../evals/tasks/select.js";
 import { FEWSHOT_SEED } from "../evals/tasks/prompt.js";
 import { BOOTSTRAP_ITERATIONS } from "../evals/tasks/standard-errors.js";
@@ -61,6 +63,9 @@ interface EvalFlags extends CommonFlags, PrecisionFlags {
   readonly tokenizer?: string;
   readonly out: string;
   readonly maxLength?: number;
+  readonly applyChatTemplate?: string | true;
+  readonly fewshotAsMultiturn?: boolean;
+  readonly systemInstruction?: string;
   readonly seed: number;
   readonly bootstrap: number;
   readonly html?: string;
@@ -101,6 +106,12 @@ export function evalCommand(): Command {
       wholeNumber("--bootstrap", 0),
       BOOTSTRAP_ITERATIONS,
     )
+    .option(
+      "--apply-chat-template [name]",
+      "put prompts into the tokenizer's chat template, examples as turns; name: one of several templates",
+    )
+    .option("--no-fewshot-as-multiturn", "with a chat template: examples within the one question")
+    .option("--system-instruction <text>", "in front of all prompts; with a chat template, the system's message")
     .option("--html <file>", "write a page: scores, differences between models, samples that they answer differently")
     .option("--list", "list the tasks that come along")
     .action(execute);
@@ -138,17 +149,26 @@ async function execute(models: readonly string[], flags: EvalFlags): Promise<voi
     limit: flags.limit,
     seed: flags.seed,
     bootstrapIterations: flags.bootstrap,
+    systemInstruction: flags.systemInstruction,
   };
   const data = new DataReader({ dataFolder: flags.data, fetchSplit: hubSplits(terminal, signal) });
-  terminal.progress("reading documents and building prompts");
-  const prepared = await prepareTasks(selection, data, settings, signal);
-  terminal.settle();
+  const preparing = async (chat?: ChatFormat): Promise<readonly PreparedTask[]> => {
+    terminal.progress("reading documents and building prompts");
+    const prepared = await prepareTasks(selection, data, { ...settings, chat }, signal);
+    terminal.settle();
+    return prepared;
+  };
+  // Plain prompts are the same for all models.
+  const plain = flags.applyChatTemplate === undefined ? await preparing() : null;
   const outcomes: EvaluatedOutcome[] = [];
   for (const one of asked) {
+    const talk = plain === null ? await talkOf(one, flags) : null;
+    const prepared = plain ?? (await preparing(talk?.format));
     const opened =
       "server" in one ? await openServed(one.server, context, flags) : await openHere(one.source, context, flags);
     try {
-      outcomes.push(await evaluateOne(opened, { context, flags, prepared, selection, settings }));
+      const chat = talk === null ? null : { template: talk.template, multiturn: talk.format.multiturn };
+      outcomes.push(await evaluateOne({ ...opened, chat }, { context, flags, prepared, selection, settings }));
     } finally {
       await opened.model.close();
     }
@@ -156,14 +176,25 @@ async function execute(models: readonly string[], flags: EvalFlags): Promise<voi
   if (flags.html !== undefined) {
     const page = {
       models: outcomes.map(({ model, outcome }) => ({ ...model, outcome })),
+      groups: selection.groups,
       command: commandLine(),
       date: new Date().toISOString().slice(0, 10),
       version: toolVersion,
     };
     await writeFileAtomic(flags.html, renderEvaluationHtml(page, await chartAssets()));
   }
-  if (json) terminal.json(jsonOf(outcomes));
-  else shownOutcomes(outcomes, terminal);
+  if (json) terminal.json(jsonOf(outcomes, selection.groups));
+  else shownOutcomes(outcomes, selection.groups, terminal);
+}
+
+/** How a model is talked to, by the template of its tokenizer. */
+async function talkOf(
+  one: AskedModel,
+  { applyChatTemplate, fewshotAsMultiturn = true, tokenizer, json }: EvalFlags,
+): Promise<{ readonly template: string; readonly format: ChatFormat }> {
+  const folder = "server" in one ? (tokenizer ?? "") : modelFolderOf(await fetchedSource(one.source, json));
+  const { source, render } = await readChatTemplate(folder, applyChatTemplate === true ? undefined : applyChatTemplate);
+  return { template: source, format: { multiturn: fewshotAsMultiturn, render } };
 }
 
 async function askedOf(words: string): Promise<AskedModel> {
@@ -249,6 +280,9 @@ async function openServed(address: ServerAddress, { signal }: CommandContext, fl
   }
 }
 
+/** A model with the template that its prompts were put into. */
+type TalkedModel = OpenedModel & Pick<EvaluatedModel, "chat">;
+
 interface EvaluationContext {
   readonly context: CommandContext;
   readonly flags: EvalFlags;
@@ -258,7 +292,7 @@ interface EvaluationContext {
 }
 
 async function evaluateOne(
-  { name, model, device, identity }: OpenedModel,
+  { name, model, device, identity, chat }: TalkedModel,
   { context, flags, prepared, selection, settings }: EvaluationContext,
 ): Promise<EvaluatedOutcome> {
   const { terminal, signal } = context;
@@ -273,7 +307,7 @@ async function evaluateOne(
       progressView(terminal, name, () => performance.now()),
     );
     terminal.settle();
-    const evaluated = { name, maxLength: model.maxLength, device, version: toolVersion };
+    const evaluated = { name, maxLength: model.maxLength, device, version: toolVersion, chat };
     const files = await writeResults(folder, evaluated, outcome, { selection, settings, date });
     terminal.note(`${name}: ${shownPath(files.results)}`);
     return { model: evaluated, outcome, files };

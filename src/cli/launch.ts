@@ -7,10 +7,10 @@ import { bytes, compact, duration, folded, significant, table } from "../base/fo
 import { shellWord } from "../base/shell.js";
 import { parseLaunchConfig, type LaunchConfig } from "../base/schemas/launch.js";
 import { parseLine } from "../files/formats/megatron-log.js";
-import { addedRows, environmentOf, launchArguments } from "../cluster/plan/arguments.js";
+import { addedRows } from "../cluster/plan/arguments.js";
 import { checkPlan, checkSize } from "../cluster/plan/check.js";
 import { estimateRuns, type RunEstimate } from "../cluster/plan/estimate.js";
-import { launchLayout } from "../cluster/plan/layout.js";
+import { launchPlanOf } from "../cluster/plan/launch-plan.js";
 import { lintArguments, type LintContext, type LintFinding } from "../cluster/plan/lint.js";
 import { argumentLines, type LaunchPlan } from "../cluster/plan/scripts.js";
 import { makingCommand, plannedModel } from "../cluster/plan/source-model.js";
@@ -95,19 +95,9 @@ export async function launchPlan(file: string, hardware: string | undefined): Pr
   const isThere = config.from === undefined || (await exists(config.checkpoint));
   if (isThere) await requireSaves(config, file);
   const spec = isThere ? await specOfCheckpoint(config.checkpoint) : await specToCome(config, file);
-  if (config.training.sequence > spec.maxPositions && spec.learnedPositions)
-    throw inputError(`a sequence of ${config.training.sequence} is longer than ${spec.maxPositions} learnt positions`, {
-      where: `${shownPath(file)} (training.sequence)`,
-    });
   const gpu = gpuNamed(await hardwareTable(hardware), config.hardware.gpu, `${shownPath(file)} (hardware.gpu)`);
-  const layout = launchLayout(config, spec, gpu);
   return {
-    config,
-    layout,
-    vocab: spec.vocab,
-    arguments: launchArguments({ config, spec, layout }),
-    environment: environmentOf(layout, config.environment),
-    gpusPerNode: gpu.perNode,
+    ...launchPlanOf(config, spec, gpu, shownPath(file)),
     spec,
     isThere,
   };

@@ -5,7 +5,7 @@ import type { ModelSource } from "../files/checkpoint/model-source.js";
 import { multiplying, type MultiplyingPlan } from "../surgery/convert/multiply.js";
 import { countParams } from "../model/cost/params.js";
 import { explainExpectation } from "../surgery/planning/explain.js";
-import type { ExpertUtility, MultiplyRecipe } from "../surgery/planning/multiply.js";
+import { multiplyRecipe, type ExpertUtility, type MultiplyRecipe } from "../surgery/planning/multiply.js";
 import type { CommandContext } from "./context.js";
 import { defaultThreads } from "./options.js";
 import { carryOut, dtypeName, dtypeOf, resultView, type MakeFlags } from "./workflow.js";
@@ -42,11 +42,8 @@ const meaningful: ReadonlySet<string> = new Set([
   "debug",
 ]);
 
-/** Noise on the router rows of experts copied by utility, in units of each row's own std; as in the authors' code. */
-const usualNoise = 0.01;
-
 /** The recipe that flags with `--expert-multiply` say. Throws inputError for flags of recipes for dense models. */
-export function multiplyRecipe(flags: MultiplyFlags & { readonly expertMultiply: number }): MultiplyRecipe {
+export function requestedMultiply(flags: MultiplyFlags & { readonly expertMultiply: number }): MultiplyRecipe {
   const other = Object.keys(flags).find((flag) => !meaningful.has(flag));
   if (other !== undefined) {
     const name = `--${other.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
@@ -55,16 +52,8 @@ export function multiplyRecipe(flags: MultiplyFlags & { readonly expertMultiply:
       hint: "leave it out; --topk, --router-std, --multiply-by and --seed do",
     });
   }
-  const { multiplyBy: by } = flags;
-  return {
-    copies: flags.expertMultiply,
-    topK: flags.topk ?? null,
-    routerStd: flags.routerStd ?? 0,
-    seed: flags.seed ?? 0,
-    ...(by === undefined
-      ? {}
-      : { utility: { by, values: null, text: null, noise: flags.routerStd === undefined ? usualNoise : 0 } }),
-  };
+  const { expertMultiply: copies, topk: topK, routerStd, seed, multiplyBy: by } = flags;
+  return multiplyRecipe({ copies, topK, routerStd, seed, by });
 }
 
 /** Makes the larger model, or shows the plan in a dry run; every other run needs `--out`. */

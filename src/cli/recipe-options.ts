@@ -25,11 +25,14 @@ import { namedModel } from "./model-words.js";
 import { oneOf, realNumber, wholeNumber } from "./options.js";
 
 /** The flags that say a recipe, under the keys of recipe files, apart from a few shorter ones. */
-export interface RecipeFlags extends Partial<Omit<RecipeConfig, "recipe" | "allowUnevenTopK" | "auxLossCoef">> {
+export interface RecipeFlags extends Partial<
+  Omit<RecipeConfig, "recipe" | "routerGroups" | "allowUnevenTopK" | "auxLossCoef">
+> {
   readonly recipe?: string;
   readonly mergekit?: string;
   readonly others?: UpcycleRecipe["others"];
   readonly allowUnevenTopk?: boolean;
+  readonly ungroupedRouter?: boolean;
   readonly auxLoss?: number;
   readonly routerInit?: (typeof drawnOrMeasured)[number];
 }
@@ -78,6 +81,7 @@ export function withRecipe(command: Command): Command {
       `standard deviation of the fresh router (default: ${recipeDefaults.routerStd})`,
       realNumber("--router-std", 0),
     )
+    .option("--ungrouped-router", "a router row for every part of a copy, in place of one that a copy's parts share")
     .option("--seed <n>", `of everything drawn (default: ${recipeDefaults.seed})`, wholeNumber("--seed", 0))
     .option(
       "--experts <what>",
@@ -234,6 +238,7 @@ const sameNames = [
 function recipeKeysOf(flags: RecipeFlags): Partial<Omit<RecipeConfig, "recipe">> {
   const keys: readonly (readonly [key: keyof RecipeConfig, value: unknown])[] = [
     ...sameNames.map((name) => [name, flags[name]] as const),
+    ["routerGroups", flags.ungroupedRouter === true ? false : undefined],
     ["allowUnevenTopK", flags.allowUnevenTopk],
     ["auxLossCoef", flags.auxLoss],
   ];

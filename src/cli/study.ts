@@ -13,12 +13,14 @@ import { terminalTable } from "../report/study/terminal.js";
 import { writeReport } from "../study/report.js";
 import { recordedThreads } from "../study/folder.js";
 import { outlookOf, runStudy, type StudyRequest } from "../study/run.js";
-import type { UpcycleRecipe } from "../surgery/planning/recipe.js";
+import { measuresText, type UpcycleRecipe } from "../surgery/planning/recipe.js";
 import type { LogFormat } from "../train/exported-logs.js";
+import { givenCommand } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
-import { chosenBackend, deviceWords, withPrecision, type PrecisionFlags } from "./device.js";
+import { chosenBackends, deviceWords, isOnGpu, withDevices, type DevicesFlags } from "./device.js";
 import { modelSource } from "./model-folder.js";
 import { logOption } from "./log-option.js";
+import { gpuNamed, hardwareTable } from "./plan.js";
 import { outlookFacts, outlookLines } from "./study-outlook.js";
 import {
   defaultThreads,
@@ -32,9 +34,10 @@ import {
 } from "./options.js";
 import { savingWords, studyView } from "./progress.js";
 import { convertLine, studyLine, verifyLine } from "./reproduce.js";
+import { taskScores } from "./quickstart-tasks.js";
 import { resolvedBy } from "./settings.js";
 
-interface StudyFlags extends CommonFlags, PrecisionFlags {
+interface StudyFlags extends CommonFlags, DevicesFlags {
   readonly out?: string;
   readonly store?: string;
   readonly jobs?: number;
@@ -61,7 +64,11 @@ export function studyCommand(): Command {
     .argument("<file>", "study file (YAML; see recipes/quickstart.yaml and recipes/studies)")
     .option("--out <dir>", "run folder (default: runs/NAME of the study); the same folder goes on where it was stopped")
     .option("--store <dir>", "folder that runs are kept in, for several studies to share (default: the run folder)")
-    .option("--jobs <n>", "trainings at once (default: as many as cores for --threads)", wholeNumber("--jobs", 1, 64))
+    .option(
+      "--jobs <n>",
+      "trainings at once (default: as many as cores for --threads, on GPUs one on each)",
+      wholeNumber("--jobs", 1, 64),
+    )
     .option(
       "--scale <n>",
       "sizes and tokens of the whole study by one number (default: the file's)",
@@ -72,7 +79,7 @@ export function studyCommand(): Command {
     .action((file: string, flags: StudyFlags) => execute(file, `upcycle study ${shellPath(shownPath(file))}`, flags));
   resolvedBy(command, ([file = ""], flags: StudyFlags) => settings(file, flags));
   return withExample(
-    withJson(withThreads(withPrecision(command), "the file's, else all cores")),
+    withJson(withThreads(withDevices(command), "the file's, else all cores")),
     "upcycle study recipes/quickstart.yaml --out runs/first",
   );
 }
@@ -84,11 +91,11 @@ export function quickstartCommand(): Command {
     .option("--out <dir>", "run folder (default: runs/quickstart); the same folder goes on where it was stopped")
     .option("--full", "the larger study: almost four times the work")
     .action((flags: QuickstartFlags) =>
-      execute(quickstartRecipe(flags), `upcycle quickstart${flags.full === true ? " --full" : ""}`, flags),
+      execute(quickstartRecipe(flags), `upcycle quickstart${flags.full === true ? " --full" : ""}`, flags, taskScores),
     );
   resolvedBy(command, (_, flags: QuickstartFlags) => settings(quickstartRecipe(flags), flags));
   const remark = "The study it runs is recipes/quickstart.yaml: copy and change it, then run it with upcycle study.";
-  return withExample(withJson(withThreads(withPrecision(command))), "upcycle quickstart", remark);
+  return withExample(withJson(withThreads(withDevices(command))), "upcycle quickstart", remark);
 }
 
 /** The study of a file, at the scale that was asked for; its grid is checked at that scale. */
@@ -104,22 +111,30 @@ interface Place {
 }
 
 /**
- * Where a study runs, on how many threads each training, and how many at once. Threads are part of a run, so a study
- * that goes on keeps those that it was begun with.
+ * Where a study runs, on how many threads each training, and how many at once: one on each of `gpus`, else as many as
+ * the cores hold. Threads are part of a run, so a study that goes on keeps those that it was begun with.
  */
-async function placeOf(file: string, flags: StudyFlags, config: Pick<StudyConfig, "name" | "threads">): Promise<Place> {
+async function placeOf(
+  file: string,
+  flags: StudyFlags,
+  config: Pick<StudyConfig, "name" | "threads">,
+  gpus: number,
+): Promise<Place> {
   const dir = flags.out ?? join("runs", config.name);
   const asked = flags.threads ?? threadsOfFile(config.threads, shownPath(file)) ?? (await recordedThreads(dir));
   const cores = defaultThreads();
   const threads = asked ?? Math.max(1, Math.floor(cores / (flags.jobs ?? 1)));
-  return { dir, threads, jobs: flags.jobs ?? Math.max(1, Math.floor(cores / threads)) };
+  return { dir, threads, jobs: flags.jobs ?? (gpus > 0 ? gpus : Math.max(1, Math.floor(cores / threads))) };
 }
 
 async function settings(file: string, flags: StudyFlags): Promise<Record<string, unknown>> {
   const config = await readConfig(file, flags);
-  const { dir, threads, jobs } = await placeOf(file, flags, config);
+  const { dir, threads, jobs } = await placeOf(file, flags, config, namedGpus(flags));
   return { options: { out: dir, threads, jobs, store: flags.store ?? dir, log: flags.log ?? [] }, file: config };
 }
+
+/** How many GPUs the flags name. */
+const namedGpus = ({ device }: StudyFlags): number => (device ?? []).filter(({ kind }) => kind === "cuda").length;
 
 /** The study with every parent's name as folders; models of the Hub are fetched. */
 async function withSources(config: StudyConfig, flags: StudyFlags): Promise<StudyRequest> {
@@ -134,12 +149,14 @@ async function withSources(config: StudyConfig, flags: StudyFlags): Promise<Stud
   };
 }
 
-async function execute(file: string, command: string, flags: StudyFlags): Promise<void> {
+/** `score` asks the models of the finished study more than its file does. */
+async function execute(file: string, command: string, flags: StudyFlags, score?: typeof taskScores): Promise<void> {
   const config = await withSources(await readConfig(file, flags), flags);
   const { terminal, json, signal } = openContext(
     flags.dryRun === true ? { json: flags.json } : { json: flags.json, stopping: savingWords },
   );
-  const { dir, threads, jobs } = await placeOf(file, flags, config);
+  const backends = await chosenBackends(flags, terminal);
+  const { dir, threads, jobs } = await placeOf(file, flags, config, backends.filter(isOnGpu).length);
   const options = {
     config,
     dir,
@@ -148,21 +165,28 @@ async function execute(file: string, command: string, flags: StudyFlags): Promis
     jobs,
     log: flags.log,
     signal,
-    backend: await chosenBackend(flags.device, terminal, flags.precision),
+    backends,
+    gpuOf: async (name: string) => gpuNamed(await hardwareTable(undefined), name, "megatron.hardware.gpu"),
+    given: givenCommand(),
     command: studyLine(command, dir, threads, `${scaleWords(flags)}${storeWords(flags)}${deviceWords(flags)}`),
-    // Rows of a router that are not drawn are said by a recipe file, not by options.
+    // Rows of a router that are not drawn are said by a recipe file, and what is measured is on the study's own text.
     conversionCommands: (parent: ModelSource, recipe: UpcycleRecipe, out: string) =>
-      recipe.routerInit === null ? [convertLine(parent, recipe, out), verifyLine(parent, out)] : [],
+      recipe.routerInit === null && !measuresText(recipe)
+        ? [convertLine(parent, recipe, out), verifyLine(parent, out)]
+        : [],
   };
   if (flags.dryRun === true) {
     const outlook = await outlookOf(options);
     if (json) return terminal.json(outlookFacts(outlook, config));
     return terminal.out(outlookLines(outlook, { config, threads, jobs }, terminal.columns));
   }
-  const result = await resultOf(
+  const studied = await resultOf(
     runStudy(options),
     studyView(terminal, { threads, jobs }, () => performance.now()),
   );
+  const [backend] = backends;
+  const scoring = { dir, backend, threads, terminal, signal };
+  const result = score === undefined ? studied : { ...studied, tasks: await score(studied, scoring) };
   const report = await writeReport(dir, result);
   terminal.settle();
   if (json) return terminal.json({ ...result, report });

@@ -12,6 +12,7 @@ import type { LogFormat } from "../train/exported-logs.js";
 import type { EvalRecord } from "../train/records.js";
 import { trainFromConfig } from "../train/from-config.js";
 import type { RunResult } from "../train/run.js";
+import { givenCommand } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
 import { chosenBackend, withPrecision, type PrecisionFlags } from "./device.js";
 import { logOption } from "./log-option.js";
@@ -70,6 +71,7 @@ async function execute(file: string, flags: TrainFlags): Promise<void> {
     backend,
     log: flags.log,
     describe: trainedFiles,
+    command: givenCommand(),
   });
   const result = await resultOf(training, (event) => {
     if (event.type === "phase") terminal.note(event.label);

@@ -143,12 +143,12 @@ async function readAll(
     const extended = await model.extend(shape, feeds);
     ms += extended.ms;
     if (first === 0) {
-      ({ logits } = extended);
+      logits = extended.output;
       continue;
     }
     counts.forEach((count, row) => {
       const start = row * spec.vocab;
-      if (count > 0) logits.set(extended.logits.subarray(start, start + spec.vocab), start);
+      if (count > 0) logits.set(extended.output.subarray(start, start + spec.vocab), start);
     });
   }
   return { logits, likely, room, ms };
@@ -208,15 +208,17 @@ function decodingOf(
       const extended =
         grown.positions !== room.positions && hasLongRope(model.spec)
           ? await readAll(model, texts, needed, signal)
-          : await model.extend(
-              { batch: texts.length, tokens: 1, ...grown },
-              {
-                ids: Int32Array.from(ids, (id) => id ?? 0),
-                lengths,
-                counts: Int32Array.from(ids, (id) => (id === null ? 0 : 1)),
-                capacity: grown.capacity,
-              },
-            );
+          : await model
+              .extend(
+                { batch: texts.length, tokens: 1, ...grown },
+                {
+                  ids: Int32Array.from(ids, (id) => id ?? 0),
+                  lengths,
+                  counts: Int32Array.from(ids, (id) => (id === null ? 0 : 1)),
+                  capacity: grown.capacity,
+                },
+              )
+              .then(({ output, ms }) => ({ logits: output, ms }));
       return decodingOf(model, texts, grown, { logits: extended.logits, likely: null }, signal, {
         ...timings,
         newTokens: timings.newTokens + added,

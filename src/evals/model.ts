@@ -12,6 +12,7 @@ import {
   extendProgram,
   logitsProgram,
   meanLossProgram,
+  type ExtendAnswers,
   type ExtendProgram,
   type LogitsProgram,
 } from "../graph/programs/programs.js";
@@ -74,9 +75,13 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
     }
     const programs = new Map<string, LogitsProgram>();
     const extensions = new Map<string, ExtendProgram>();
-    const extension = (shape: CachedShape, chosen: number): { name: string; program: ExtendProgram } => {
-      const name = `extend ${shape.batch}x${shape.tokens}x${shape.capacity}x${shape.positions}x${chosen}`;
-      const program = extensions.get(name) ?? extendProgram(spec, shape, chosen);
+    const extension = (
+      shape: CachedShape,
+      answer: Required<ExtendAnswers>,
+    ): { name: string; program: ExtendProgram } => {
+      const { batch, tokens, capacity, positions, branches } = shape;
+      const name = `extend ${[batch, tokens, capacity, positions, branches, answer.chosen, answer.scored].join()}`;
+      const program = extensions.get(name) ?? extendProgram(spec, shape, answer);
       extensions.set(name, program);
       return { name, program };
     };
@@ -94,7 +99,11 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
       },
       extend(shape, feeds) {
         requireIds(feeds.ids, spec.vocab, dir);
-        const { name, program } = extension(shape, feeds.rows?.length ?? shape.batch);
+        requireIds(feeds.targets ?? new Int32Array(), spec.vocab, dir);
+        const { name, program } = extension(shape, {
+          chosen: feeds.rows?.length ?? shape.batch,
+          scored: feeds.targets !== undefined,
+        });
         return runtime.extend(name, program, feeds);
       },
       tokensAtOnce: runtime.tokensAtOnce,
@@ -103,7 +112,7 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
           ? undefined
           : (shape, feeds, steps) => {
               requireIds(feeds.ids, spec.vocab, dir);
-              const { name, program } = extension(shape, shape.batch);
+              const { name, program } = extension(shape, { chosen: shape.batch, scored: false });
               return runtime.likeliest!(name, program, feeds, steps);
             },
       repeatCache: runtime.repeatCache === undefined ? undefined : (rows) => runtime.repeatCache!(rows),

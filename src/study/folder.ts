@@ -5,6 +5,7 @@ import { inputError } from "../base/errors.js";
 import { exists, writeJson } from "../files/io/atomic.js";
 import { readJson } from "../files/io/ranges.js";
 import { requireFreeSpace } from "../files/io/space.js";
+import { commandFile } from "../train/command-file.js";
 import { requireUnclaimed } from "../train/fresh.js";
 import { requireSameSources, sourcesOf } from "../train/sources.js";
 import type { Sources } from "../train/types.js";
@@ -96,7 +97,7 @@ async function existingRecord(dir: string, path: string): Promise<StudyRecord | 
     return null;
   }
   const record = await readRecord(path);
-  const hasBegun = (await readdir(dir)).some((name) => name !== recordFile && name !== ".lock");
+  const hasBegun = (await readdir(dir)).some((name) => ![recordFile, commandFile, ".lock"].includes(name));
   return hasBegun ? record : null;
 }
 

@@ -5,11 +5,12 @@
  * Not part of it: names, where files lie, how often checkpoints are saved, what the backward pass makes again.
  */
 import { createHash } from "node:crypto";
-import type { StudyParent, TextConfig, TrainingBlock } from "../base/schemas/index.js";
+import type { MegatronConfig, StudyParent, TextConfig, TrainingBlock } from "../base/schemas/index.js";
 import { fileFingerprint } from "../files/io/fingerprint.js";
 import type { ModelSource } from "../files/checkpoint/model-source.js";
 import { builtinFile, corpusFiles } from "../text/documents/corpus.js";
 import { sourcesOf } from "../train/sources.js";
+import type { MultiplyRecipe } from "../surgery/planning/multiply.js";
 import type { UpcycleRecipe } from "../surgery/planning/recipe.js";
 import type { StudyOptions } from "./types.js";
 
@@ -35,16 +36,17 @@ function canonical(data: unknown): string {
 export interface Surroundings {
   /** Key of the text and of its split. */
   readonly text: string;
+  /** What computes (`Backend.numerics`). */
   readonly backend: string;
   readonly threads: number;
   readonly evaluationTokens: number;
 }
 
 /** Reads what all runs have in common. Throws inputError for text that is not there. */
-export async function surroundingsOf({ config, backend, threads, signal }: StudyOptions): Promise<Surroundings> {
+export async function surroundingsOf({ config, backends, threads, signal }: StudyOptions): Promise<Surroundings> {
   return {
     text: await textKey(config.text, signal),
-    backend: backend.name,
+    backend: backends[0].numerics,
     threads,
     evaluationTokens: config.evaluation.tokens,
   };
@@ -79,24 +81,32 @@ export async function parentKey(
 }
 
 /** Key of the model that an upcycled arm starts from; some recipes measure the parent on the text. */
-export const startKey = (parent: string, recipe: UpcycleRecipe, { text, backend, threads }: Surroundings): string =>
-  contentKey({ parent, recipe, text, backend, threads });
+export const startKey = (beginning: Beginning, { text, backend, threads }: Surroundings): string =>
+  contentKey({ ...beginning, text, backend, threads });
 
 /** What an arm's run begins with. */
 export type Beginning =
-  /** The parent, or the model that a recipe makes of it. */
-  | { readonly parent: string; readonly recipe: UpcycleRecipe | null }
+  /** The parent, or the model that a recipe makes of it, measured on so many tokens where it measures. */
+  | { readonly parent: string; readonly recipe: UpcycleRecipe | null; readonly calibration?: number | undefined }
+  /** The end of another run, by its key, with more experts. */
+  | { readonly run: string; readonly multiply: MultiplyRecipe; readonly calibration?: number | undefined }
   /** Fresh weights: of a shape, and of the tokenizer that goes with it. */
   | { readonly fresh: unknown };
 
-/** Key of an arm's run. */
+/** Key of an arm's run; `megatron` is what Megatron-LM trains with, where it does. */
 export function runKey(
   beginning: Beginning,
   training: TrainingBlock,
-  seed: number,
+  { seed, megatron }: { readonly seed: number; readonly megatron: MegatronConfig | null },
   surroundings: Surroundings,
 ): string {
-  return contentKey({ ...surroundings, beginning, seed, training: countedTraining(training) });
+  const counted = { ...surroundings, beginning, seed, training: countedTraining(training) };
+  return contentKey(megatron === null ? counted : { ...counted, megatron: countedMegatron(megatron) });
+}
+
+/** What of Megatron-LM changes numbers: not where it lies, nor who starts it. */
+function countedMegatron({ transformerEngine, precision, layout, hardware, arguments: given }: MegatronConfig): object {
+  return { transformerEngine, precision, layout, gpus: hardware.gpus, arguments: given };
 }
 
 /** Key of everything but the length of a run and its learning rates: runs that may have their first steps in common. */

@@ -23,14 +23,19 @@ export class FlopMeter {
     this.total = total;
   }
 
-  /** Passes on the events of the training `run`, with the FLOPs of the study done so far, and returns its result. */
+  /**
+   * Passes on the events of the training `run`, with the FLOPs of the study done so far, and returns its result.
+   * `notes` are what it has said beside them, and are told with the next event.
+   */
   async *watch(
     { run, flopsPerToken }: { readonly run: string; readonly flopsPerToken: number },
     events: AsyncGenerator<TrainEvent, RunResult>,
+    notes: string[] = [],
   ): AsyncGenerator<StudyEvent, RunResult> {
     let tokens = 0;
     for (;;) {
       const next = await events.next();
+      for (const text of notes.splice(0)) yield { type: "note", text: `${run}: ${text}` };
       if (next.done === true) return next.value;
       const event = next.value;
       if (event.type === "open") tokens = event.step * event.tokensPerStep;

@@ -10,15 +10,17 @@ import { trainFlopsPerToken } from "../model/cost/flops.js";
 import { expandStudy } from "../base/schemas/study.js";
 import { scheduleProblem, type TrainingBlock } from "../base/schemas/training.js";
 import type { ExpandedArm, StudyParent } from "../base/schemas/study-grid.js";
-import type { StudyArm } from "../base/schemas/study-blocks.js";
+import type { MegatronConfig, StudyArm } from "../base/schemas/study-blocks.js";
 import type { ModelSource } from "../files/checkpoint/open.js";
 import type { ParamTotals } from "../model/results/result.js";
 import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
 import { checkRouting } from "../engine/routing/routing.js";
 import { planUpcycle } from "../surgery/planning/plan.js";
-import { recipeName, type UpcycleRecipe } from "../surgery/planning/recipe.js";
+import { measuresText, recipeName, type UpcycleRecipe } from "../surgery/planning/recipe.js";
+import { multipliedSpec, multiplyRecipe, type MultiplyRecipe } from "../surgery/planning/multiply.js";
 import { recipeFromConfig } from "../surgery/planning/recipe-config.js";
 import { parentKey, runKey, startKey, surroundingsOf, type Beginning, type Surroundings } from "./keys.js";
+import { requireTrainable } from "./megatron-plan.js";
 import { parentShape } from "./parent.js";
 import type { StudyOptions, StudyRequest } from "./types.js";
 
@@ -48,8 +50,12 @@ export interface PlannedArm {
   readonly recipeName: string | null;
   /** The recipe with one of the study's seeds filled in; null for an arm that is not upcycled. */
   readonly recipe: ((seed: number) => UpcycleRecipe) | null;
+  /** Of a multiplied arm: the arm on the same parent that it starts from, and how; null for any other. */
+  readonly multiply: { readonly of: string; readonly recipe: (seed: number) => MultiplyRecipe } | null;
   /** Router order, scaling and deviation in words, for the report; null for a dense shape. */
   readonly router: string | null;
+  /** What Megatron-LM trains it with; null where this program trains it. */
+  readonly megatron: MegatronConfig | null;
   /** Its training; a dense model's has nothing of routing. */
   readonly training: TrainingBlock;
 }
@@ -62,9 +68,15 @@ export interface PlannedRun {
   readonly key: string;
   /** Folder within the store, by the arm's present name. */
   readonly path: string;
-  /** The model that an upcycled arm starts from, which arms with the same recipe share; null for other arms. */
-  readonly start: { readonly recipe: UpcycleRecipe; readonly path: string } | null;
+  /** The model that is made for it to start from, which arms with the same recipe share; null for other arms. */
+  readonly start: PlannedStart | null;
 }
+
+/** A model that is made before a training: of the parent, or of what another run has ended with. */
+export type PlannedStart = { readonly path: string } & (
+  | { readonly kind: "upcycled"; readonly recipe: UpcycleRecipe }
+  | { readonly kind: "multiplied"; readonly recipe: MultiplyRecipe; readonly of: PlannedRun }
+);
 
 /** Everything that a study will run. */
 export interface StudyPlan {
@@ -89,6 +101,7 @@ export async function planStudy(options: StudyOptions): Promise<StudyPlan> {
   const shapes = new Map<string, DecoderSpec>();
   for (const parent of expanded.parents) shapes.set(parent.id, await parentShape(config, parent));
   const arms = planArms(config, shapes);
+  for (const arm of arms) await requireTrainable(options, arm);
   const surroundings = await surroundingsOf(options);
   const parents: PlannedParent[] = [];
   for (const parent of expanded.parents) {
@@ -119,7 +132,7 @@ export function planArms(config: StudyRequest, shapes: ReadonlyMap<string, Decod
   return parents.flatMap(({ id: parent }) => {
     const own = expanded.filter((one) => one.parents.includes(parent));
     const planned = own.map((one) => {
-      const arm = planArm(one, expanded, entryOf(shapes, parent));
+      const arm = planArm(one, expanded, entryOf(shapes, parent), config.megatron);
       if (parents.length === 1) return { ...arm, parent };
       return { ...arm, parent, id: `${arm.id}@${parent}`, label: `${arm.label}, ${parent}` };
     });
@@ -131,28 +144,71 @@ function planArm(
   { id, arm, setting, training }: ExpandedArm,
   expanded: readonly ExpandedArm[],
   parent: DecoderSpec,
+  megatron: MegatronConfig | undefined,
 ): Omit<PlannedArm, "parent"> {
-  const like = arm.kind === "scratch" ? expanded.find((other) => other.id === arm.like)?.arm : arm;
-  if (like === undefined) throw new Error(`arm ${id} is like none, which the schema refuses`);
-  const recipe = like.kind === "upcycled" ? recipeOf(like) : null;
-  const spec = recipe === null ? parent : targetOf(parent, recipe(0));
+  const { spec, recipe, name, router } = shapeOf(arm, expanded, parent);
   if (isMoe(spec)) checkRouting(spec, training, `arm ${id}, continue`);
   const { total, active } = countParams(spec);
-  const name = recipe === null ? null : recipeName(recipe(0));
   return {
     id,
     arm: id,
     kind: arm.kind,
     spec,
     recipeName: name,
-    label: `${arm.label ?? labelOf(arm, name)}${setting === "" ? "" : `, ${setting}`}`,
+    label: `${arm.label ?? `${labelOf(arm, name)}${arm.engine === "megatron" ? " by Megatron-LM" : ""}`}${setting === "" ? "" : `, ${setting}`}`,
     params: { total, active },
     flopsPerToken: trainFlopsPerToken(spec, training.sequence),
     recipe: arm.kind === "upcycled" ? recipe : null,
-    router: like.kind === "upcycled" ? routerWords(like, arm.kind) : null,
+    multiply: arm.kind === "multiplied" ? { of: arm.of, recipe: multiplyOf(arm) } : null,
+    router,
+    megatron: arm.engine === "megatron" ? (megatron ?? null) : null,
     // What has no effect on a dense model is no part of its run: changing it leaves the run as it is.
     training: isMoe(spec) ? training : { ...training, routing: undefined, auxLoss: 0, zLoss: 0 },
   };
+}
+
+/** The shape of an arm's model, and what there is to say of how it is made. */
+interface ArmShape {
+  readonly spec: DecoderSpec;
+  readonly recipe: ((seed: number) => UpcycleRecipe) | null;
+  /** `E8G1T2`; null for a dense model. */
+  readonly name: string | null;
+  readonly router: string | null;
+}
+
+/** Arms that are like another, or made of another, have a shape by its. Throws inputError for a recipe that cannot be. */
+function shapeOf(arm: StudyArm, expanded: readonly ExpandedArm[], parent: DecoderSpec): ArmShape {
+  const of = (id: string): ArmShape => {
+    const other = expanded.find((one) => one.id === id)?.arm;
+    if (other === undefined) throw new Error(`there is no arm ${id}, which the schema refuses`);
+    return shapeOf(other, expanded, parent);
+  };
+  switch (arm.kind) {
+    case "dense":
+      return { spec: parent, recipe: null, name: null, router: null };
+    case "upcycled": {
+      const recipe = recipeOf(arm);
+      return { spec: targetOf(parent, recipe(0)), recipe, name: recipeName(recipe(0)), router: routerWords(arm) };
+    }
+    case "scratch": {
+      const shape = of(arm.like);
+      return { ...shape, router: shape.router?.split(",")[0] ?? null };
+    }
+    case "multiplied": {
+      const shape = of(arm.of);
+      const spec = multipliedSpec(shape.spec, multiplyOf(arm)(0));
+      const how = arm.by === undefined ? "equally often" : `by ${arm.by}`;
+      return { ...shape, spec, name: multipliedName(shape, spec), router: `experts copied ${how}` };
+    }
+  }
+}
+
+/** `E16G1T2`: the recipe that gives the larger mixture's numbers of experts. */
+function multipliedName({ recipe }: ArmShape, { layers }: DecoderSpec): string | null {
+  const moe = layers.map(({ ffn }) => ffn).find((ffn) => ffn.kind === "moe");
+  if (recipe === null || moe?.kind !== "moe") return null;
+  const { granularity } = recipe(0);
+  return recipeName({ expansion: moe.experts / granularity, granularity, topK: moe.topK });
 }
 
 /** The shape that a recipe gives, which nothing that is measured on text changes. */
@@ -190,24 +246,71 @@ function planRuns(
   surroundings: Surroundings,
 ): PlannedRun[] {
   const byId = new Map(parents.map((parent) => [parent.parent.id, parent]));
-  // Seed by seed, so that a study that is stopped has compared all arms with the seeds that it has.
-  return config.seeds.flatMap((seed) =>
-    arms.map((arm): PlannedRun => {
-      const parent = entryOf(byId, arm.parent);
-      const recipe = arm.recipe?.(seed) ?? null;
-      const beginning: Beginning =
-        arm.kind === "scratch" ? { fresh: freshShape(arm, parent) } : { parent: parent.key, recipe };
-      const key = runKey(beginning, arm.training, seed, surroundings);
-      const on = parents.length === 1 ? "" : `${arm.parent}-`;
-      const start =
-        recipe === null ? null : { recipe, path: startPath(arm, seed, startKey(parent.key, recipe, surroundings)) };
-      return { arm, seed, beginning, key, path: join("arms", arm.arm, `${on}seed-${seed}-${key}`), start };
-    }),
-  );
+  // Seed by seed, so that a study that is stopped has compared all arms with the seeds that it has. Arms that start
+  // from others come behind them.
+  const ordered = [...arms.filter(({ multiply }) => multiply === null), ...arms.filter(({ multiply }) => multiply)];
+  return config.seeds.flatMap((seed) => {
+    const made: PlannedRun[] = [];
+    for (const arm of ordered) {
+      const folder = `${parents.length === 1 ? "" : `${arm.parent}-`}seed-${seed}`;
+      made.push(planRun(config, arm, entryOf(byId, arm.parent), { seed, folder, made, surroundings }));
+    }
+    return made;
+  });
 }
 
-const startPath = ({ recipeName: name }: PlannedArm, seed: number, key: string): string =>
-  join("starts", `${name}-seed-${seed}-${key}`);
+/** What planning one run takes besides its arm; `folder` begins the name of its folder. */
+interface RunPlanning {
+  readonly seed: number;
+  readonly folder: string;
+  /** Runs of this seed that are planned already. */
+  readonly made: readonly PlannedRun[];
+  readonly surroundings: Surroundings;
+}
+
+function planRun(
+  config: StudyRequest,
+  arm: PlannedArm,
+  parent: PlannedParent,
+  { seed, folder, made, surroundings }: RunPlanning,
+): PlannedRun {
+  const of = arm.multiply === null ? null : runToMultiply(arm, made);
+  const beginning = beginningOf(config, arm, parent, { seed, of });
+  const key = runKey(beginning, arm.training, { seed, megatron: arm.megatron }, surroundings);
+  const path = join("starts", `${arm.recipeName}-seed-${seed}-${startKey(beginning, surroundings)}`);
+  const recipe = arm.recipe?.(seed);
+  const start: PlannedStart | null =
+    recipe !== undefined
+      ? { kind: "upcycled", recipe, path }
+      : of !== null && arm.multiply !== null
+        ? { kind: "multiplied", recipe: arm.multiply.recipe(seed), of, path }
+        : null;
+  return { arm, seed, beginning, key, path: join("arms", arm.arm, `${folder}-${key}`), start };
+}
+
+/** The run that a multiplied arm starts from. Throws inputError where its arm is not trained on the same parent. */
+function runToMultiply({ arm, parent, multiply }: PlannedArm, made: readonly PlannedRun[]): PlannedRun {
+  const of = made.find((run) => run.arm.arm === multiply?.of && run.arm.parent === parent);
+  if (of !== undefined) return of;
+  throw inputError(`arm ${multiply?.of} is not trained on the same parent`, { where: `arms.${arm}.of` });
+}
+
+function beginningOf(
+  { calibration }: Pick<StudyRequest, "calibration">,
+  arm: PlannedArm,
+  parent: PlannedParent,
+  { seed, of }: { readonly seed: number; readonly of: PlannedRun | null },
+): Beginning {
+  if (arm.kind === "scratch") return { fresh: freshShape(arm, parent) };
+  const measured = (measures: boolean): { calibration?: number } =>
+    measures ? { calibration: calibration.tokens } : {};
+  if (of !== null && arm.multiply !== null) {
+    const multiply = arm.multiply.recipe(seed);
+    return { run: of.key, multiply, ...measured(multiply.utility !== undefined) };
+  }
+  const recipe = arm.recipe?.(seed) ?? null;
+  return { parent: parent.key, recipe, ...measured(recipe !== null && measuresText(recipe)) };
+}
 
 /** What an arm from scratch depends on: its shape, but not how its parent was trained. */
 function freshShape({ spec }: PlannedArm, { parent, key }: PlannedParent): unknown {
@@ -216,10 +319,15 @@ function freshShape({ spec }: PlannedArm, { parent, key }: PlannedParent): unkno
   return { spec: { ...spec, vocab: null, tokens: null }, model: parent.model, tokenizer: parent.tokenizer };
 }
 
+const multiplyOf =
+  ({ copies, by, topK, routerStd }: Extract<StudyArm, { kind: "multiplied" }>) =>
+  (seed: number): MultiplyRecipe =>
+    multiplyRecipe({ copies, by, topK, routerStd, seed });
+
 type UpcycledArm = Extract<StudyArm, { kind: "upcycled" }>;
 
 /** Keys of an arm that are none of its recipe. */
-const armKeys: readonly string[] = ["kind", "label", "parents", "continue", "match", "vary"];
+const armKeys: readonly string[] = ["kind", "label", "parents", "continue", "match", "engine", "vary"];
 
 function recipeOf(arm: UpcycledArm): (seed: number) => UpcycleRecipe {
   const config = Object.fromEntries(Object.entries(arm).filter(([key]) => !armKeys.includes(key)));
@@ -234,11 +342,14 @@ function labelOf(arm: StudyArm, recipe: string | null): string {
       return `upcycled ${recipe}`;
     case "scratch":
       return recipe === null ? "dense from scratch" : `${recipe} from scratch`;
+    case "multiplied":
+      return `${arm.of}, ${arm.copies} times the experts${arm.by === undefined ? "" : ` by ${arm.by}`}`;
   }
 }
 
-function routerWords({ router, scaling, routerStd }: UpcycledArm, kind: StudyArm["kind"]): string {
+function routerWords({ router, scaling, routerStd, routerGroups, split }: UpcycledArm): string {
   const { order, init } = typeof router === "string" ? { order: router, init: "normal" } : router;
-  if (kind === "scratch") return order;
-  return `${order}, scaling ${scaling}, ${init === "normal" ? `router std ${routerStd}` : `router rows ${init}`}`;
+  const drawn = init === "normal" ? `router std ${routerStd}` : `router rows ${init}`;
+  const rows = split === "activation" ? "router of representative units" : drawn;
+  return `${order}, scaling ${scaling}, ${rows}${routerGroups ? "" : ", no groups"}`;
 }

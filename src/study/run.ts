@@ -26,11 +26,12 @@ import { questionResults } from "../report/study/question-pairs.js";
 import type { ArmResult, ArmRun, StudyResult } from "../model/results/result.js";
 import { describeText, type TrainingData } from "../train/training-data.js";
 import { readCorpus, type Corpus } from "../train/text.js";
+import { noteCommand } from "../train/command-file.js";
 import { environment } from "./environment.js";
 import { claimStudyFolder, resultFile, resultKey, updateRecord, type StudyRecord } from "./folder.js";
 import { FlopMeter } from "./meter.js";
 import { prepareData } from "./parent.js";
-import { planStudy, withShapes, type PlannedArm, type StudyPlan } from "./plan.js";
+import { planStudy, withShapes, type PlannedArm, type PlannedRun, type StudyPlan } from "./plan.js";
 import { Prefixes } from "./prefix.js";
 import { locateRuns, requireSpace, scheduleOf, type StudySchedule } from "./schedule.js";
 import { makeParent, runArm, type Parent, type Workshop } from "./trainings.js";
@@ -79,6 +80,7 @@ async function* lockedStudy(options: StudyOptions, start: number): AsyncGenerato
     const key = resultKey(options, plan.runs);
     const located = await locateRuns(plan, store);
     const schedule = await scheduleOf(options, plan, located);
+    if (options.given !== undefined) await noteCommand(dir, options.given);
     const isDone = schedule.runs.every(({ doneSteps, steps }) => doneSteps === steps);
     if (record.finished === key && isDone && (await exists(join(dir, resultFile)))) {
       yield { type: "phase", label: "already finished, nothing was trained" };
@@ -126,6 +128,7 @@ async function* measureStudy(
   await requireSpace(store, schedule);
   const workshop: Workshop = {
     options,
+    backend: options.backends[0],
     surroundings: plan.surroundings,
     store,
     data,
@@ -141,7 +144,7 @@ async function* measureStudy(
     name: config.name,
     startedAt,
     seconds: seconds(),
-    environment: await environment(options.threads),
+    environment: await environment(options),
     text: textFacts(corpus, first, config.evaluation.tokens),
     parents: made.parents.map(({ result }) => result),
     arms,
@@ -183,7 +186,13 @@ function trainAll(workshop: Workshop, plan: StudyPlan): AsyncGenerator<StudyEven
   return eventsOf<StudyEvent, Trained>(async (tell, signal) => {
     const failing = new AbortController();
     const all = AbortSignal.any([signal, failing.signal]);
-    const within: Workshop = { ...workshop, options: { ...options, signal: all } };
+    const { backends } = options;
+    /** What a worker's trainings have; each worker keeps to one of what computes. */
+    const within = (worker: number): Workshop => ({
+      ...workshop,
+      options: { ...options, signal: all },
+      backend: at(backends, worker % backends.length),
+    });
     const parents = new Map<string, Promise<Parent>>();
     const runs = new Map<string, Promise<ArmRun>>();
     const once = <T>(made: Map<string, Promise<T>>, key: string, make: () => Promise<T>): Promise<T> => {
@@ -191,16 +200,22 @@ function trainAll(workshop: Workshop, plan: StudyPlan): AsyncGenerator<StudyEven
       made.set(key, promise);
       return promise;
     };
-    const tasks: (() => Promise<unknown>)[] = [
-      ...plan.parents.map((parent) => () => {
+    const tasks: Task[] = [
+      ...plan.parents.map((parent): Task => (worker) => {
         const { id } = parent.parent;
-        return once(parents, id, () => resultOf(makeParent(within, parent), tell));
+        return once(parents, id, () => resultOf(makeParent(within(worker), parent), tell));
       }),
-      ...plan.runs.map((run) => async () => {
-        const { source } = await entryOf(parents, run.arm.parent);
-        all.throwIfAborted();
-        return once(runs, run.key, () => resultOf(runArm(within, source, run), tell));
-      }),
+      ...plan.runs.map(
+        (run): Task =>
+          (worker) =>
+            once(runs, run.key, async () => {
+              const { source } = await entryOf(parents, run.arm.parent);
+              const before = run.start?.kind === "multiplied" ? await entryOf(runs, run.start.of.key) : null;
+              all.throwIfAborted();
+              if (before?.diverged !== undefined) return notBegun(run, before.diverged);
+              return resultOf(runArm(within(worker), source, run), tell);
+            }),
+      ),
     ];
     await inPool(tasks, options.jobs ?? 1, failing);
     const trained = await Promise.all(plan.parents.map(({ parent }) => entryOf(parents, parent.id)));
@@ -211,19 +226,25 @@ function trainAll(workshop: Workshop, plan: StudyPlan): AsyncGenerator<StudyEven
   }, options.signal);
 }
 
+/** The run of an arm that would start from the end of another, which has none. */
+function notBegun({ seed, path }: PlannedRun, why: string): ArmRun {
+  const diverged = `the run that it starts from has no end: ${why}`;
+  const nothing = { preservation: null, points: [], load: [], similarity: [], tokensPerSecond: 0, peakRssBytes: 0 };
+  return { seed, path, ...nothing, finalLoss: NaN, diverged };
+}
+
+/** A piece of work, and the number of the worker that does it. */
+type Task = (worker: number) => Promise<unknown>;
+
 /** Runs tasks in their order, so many at once. The first that fails aborts `failing`; its error is thrown last. */
-async function inPool(
-  tasks: readonly (() => Promise<unknown>)[],
-  jobs: number,
-  failing: AbortController,
-): Promise<void> {
+async function inPool(tasks: readonly Task[], jobs: number, failing: AbortController): Promise<void> {
   let next = 0;
   let failure: { readonly cause: unknown } | null = null;
-  const work = async (): Promise<void> => {
+  const work = async (_: unknown, worker: number): Promise<void> => {
     while (next < tasks.length && failure === null) {
       const task = at(tasks, next++);
       try {
-        await task();
+        await task(worker);
       } catch (cause) {
         failure ??= { cause };
         failing.abort();
@@ -247,7 +268,9 @@ function conversionCommands(
 ): string[] {
   if (commandsOf === undefined) return [];
   const lines = runs.flatMap(({ start, arm }) =>
-    start === null ? [] : [...commandsOf(entryOf(sources, arm.parent), start.recipe, join(store, start.path))],
+    start?.kind === "upcycled"
+      ? [...commandsOf(entryOf(sources, arm.parent), start.recipe, join(store, start.path))]
+      : [],
   );
   return [...new Set(lines)];
 }

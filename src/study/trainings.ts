@@ -6,9 +6,12 @@ import { foldersOf } from "../files/checkpoint/model-source.js";
 import { openCheckpoint, type Checkpoint, type ModelSource } from "../files/checkpoint/open.js";
 import { lineageKey } from "../files/checkpoint/write.js";
 import { upcycling } from "../surgery/convert/convert.js";
+import { multiplying } from "../surgery/convert/multiply.js";
 import { readLineage } from "../surgery/convert/lineage.js";
 import { trainedFiles } from "../surgery/convert/trained-card.js";
 import { makeByWorkflow } from "../surgery/convert/workflow.js";
+import type { Backend } from "../engine/runtime/runtime.js";
+import type { Slot } from "../model/tensors/slots.js";
 import { countParams } from "../model/cost/params.js";
 import { trainFlopsPerToken } from "../model/cost/flops.js";
 import { compareModels, meanLoss } from "../evals/compare.js";
@@ -21,9 +24,10 @@ import { DivergedError } from "../train/diverged.js";
 import { freshTensor } from "../train/init.js";
 import { tokensPerStep } from "../train/loop.js";
 import { readMetrics, tokensPerSecond, type RunMetrics } from "../train/records.js";
-import { trainRun, type RunOptions } from "../train/run.js";
+import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "../train/run.js";
 import { similarityTo } from "../train/similarity.js";
 import type { TrainingData } from "../train/training-data.js";
+import { megatronRun } from "./megatron.js";
 import { contentKey, prefixKey, type Surroundings } from "./keys.js";
 import type { FlopMeter } from "./meter.js";
 import { tokensOf, type PlannedArm, type PlannedParent, type PlannedRun } from "./plan.js";
@@ -43,6 +47,8 @@ export interface Parent {
 /** What all trainings of a study share. */
 export interface Workshop {
   readonly options: StudyOptions;
+  /** What runs the training in hand. */
+  readonly backend: Backend;
   readonly surroundings: Surroundings;
   /** Folder that runs are kept in. */
   readonly store: string;
@@ -58,16 +64,17 @@ export interface Workshop {
 
 /** Trains a parent, or measures one that the user brought. */
 export async function* makeParent(
-  { options, store, data: allData, meter, located }: Workshop,
+  workshop: Workshop,
   { parent, key, path }: PlannedParent,
 ): AsyncGenerator<StudyEvent, Parent> {
+  const { options, store, data: allData, meter, located } = workshop;
   const data = entryOf(allData, parent.id);
   const { total, active } = countParams(data.spec);
   const base = { id: parent.id, params: { total, active } };
   if (parent.kind === "given" || path === null) {
     if (parent.kind !== "given") throw new Error(`parent ${parent.id} has no folder to be trained in`);
     yield { type: "phase", label: parent.id === onlyParent ? "measuring the parent" : `measuring parent ${parent.id}` };
-    const loss = await parentLoss(options, data, parent.source);
+    const loss = await parentLoss(workshop, data, parent.source);
     const label = foldersOf(parent.source).join("+");
     return { source: parent.source, result: { ...base, label, path: label, tokens: null, loss, points: [] } };
   }
@@ -75,7 +82,7 @@ export async function* makeParent(
   const flopsPerToken = trainFlopsPerToken(data.spec, block.sequence);
   const dir = join(store, located.get(key) ?? path);
   const run = trainRun({
-    ...commonOptions(options, data),
+    ...commonOptions(workshop, data),
     dir,
     spec: data.spec,
     block,
@@ -99,7 +106,7 @@ export async function* makeParent(
 }
 
 async function parentLoss(
-  { config, backend, threads, signal }: StudyOptions,
+  { options: { config, threads, signal }, backend }: Workshop,
   data: TrainingData,
   source: ModelSource,
 ): Promise<number> {
@@ -118,13 +125,13 @@ type CommonOptions = Pick<
   "text" | "documentEnd" | "carry" | "threads" | "backend" | "signal" | "evaluationTokens" | "log"
 >;
 
-function commonOptions(options: StudyOptions, data: TrainingData): CommonOptions {
+function commonOptions({ options, backend }: Workshop, data: TrainingData): CommonOptions {
   return {
     text: { train: data.tokens.train, heldOut: data.tokens.heldOut },
     documentEnd: data.tokens.end,
     carry: data.carry,
     threads: options.threads,
-    backend: options.backend,
+    backend,
     signal: options.signal,
     evaluationTokens: options.config.evaluation.tokens,
     log: options.log,
@@ -140,34 +147,43 @@ export async function* runArm(
   const { options, store, data: allData, meter, located, surroundings, prefixes } = workshop;
   const { arm, seed, key, beginning } = run;
   const data = entryOf(allData, arm.parent);
-  const path = located.get(key) ?? run.path;
-  const dir = join(store, path);
+  const dir = join(store, located.get(key) ?? run.path);
   const preservation = run.start === null ? null : yield* makeStart(workshop, data, dense, run);
   const from = startOf(arm, dense, run, store);
   const source = from === null ? null : await openCheckpoint(from);
   let parent: Checkpoint | null = null;
   try {
-    if (arm.kind === "upcycled") parent = await openCheckpoint(dense);
+    if (isTraceable(run)) parent = await openCheckpoint(dense);
     const lineage = source === null ? null : await readLineage(source);
     const prefix = prefixKey(beginning, arm.training, seed, surroundings);
-    const identity = { key, prefix };
-    await prefixes.adopt({ dir, identity, training: arm.training });
-    const training = trainRun({
-      ...commonOptions(options, data),
+    const identity = { key, ...(arm.megatron === null ? { prefix } : { megatron: arm.megatron }) };
+    const request = {
+      ...commonOptions(workshop, data),
       dir,
       spec: arm.spec,
       seed,
       block: arm.training,
-      initial: (slot) => source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(arm.spec, slot, seed)),
-      identity: { ...identity, kind: arm.kind, recipe: run.start?.recipe ?? null },
+      identity: { ...identity, kind: arm.kind, ...recordedStart(run.start) },
       similarity: parent === null ? undefined : await similarityTo([parent], arm.spec, lineage),
       lineage: source?.config[lineageKey],
       texts: source === null ? undefined : await trainedFiles(source),
-    });
+    };
+    const notes: string[] = [];
+    let training: AsyncGenerator<TrainEvent, RunResult>;
+    if (arm.megatron === null) {
+      await prefixes.adopt({ dir, identity: { key, prefix }, training: arm.training });
+      const initial = (slot: Slot): Promise<Float32Array> =>
+        source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(arm.spec, slot, seed));
+      training = trainRun({ ...request, initial });
+    } else {
+      if (from === null) throw new Error(`${runName(run)} has no checkpoint to begin with`);
+      const { megatron } = arm;
+      training = megatronRun({ arm, megatron, from, run: request, study: options, note: (text) => notes.push(text) });
+    }
     const { flopsPerToken } = arm;
     const common = { seed, path: relative(options.dir, dir), preservation };
     try {
-      const result = yield* meter.watch({ run: runName(run), flopsPerToken }, training);
+      const result = yield* meter.watch({ run: runName(run), flopsPerToken }, training, notes);
       return { ...common, ...measured(result.metrics, arm), finalLoss: result.finalLoss };
     } catch (cause) {
       if (!(cause instanceof DivergedError)) throw cause;
@@ -179,6 +195,18 @@ export async function* runArm(
     await source?.close();
     await parent?.close();
   }
+}
+
+/** Whether it is known of which part of the parent's FFN each expert is; a split by activation keeps no record of it. */
+function isTraceable({ start }: PlannedRun): boolean {
+  if (start === null) return false;
+  return start.kind === "upcycled" ? start.recipe.split === null : isTraceable(start.of);
+}
+
+/** What the record of a run says of the model that was made for it. */
+function recordedStart(start: PlannedRun["start"]): Readonly<Record<string, unknown>> {
+  if (start?.kind === "multiplied") return { recipe: null, multiplied: start.recipe, of: start.of.key };
+  return { recipe: start?.recipe ?? null };
 }
 
 /** The model that an arm's training begins with; null for fresh weights. */
@@ -194,7 +222,7 @@ async function* makeStart(
   dense: ModelSource,
   run: PlannedRun,
 ): AsyncGenerator<StudyEvent, Preservation> {
-  const { options, store, surroundings, starts } = workshop;
+  const { store, surroundings, starts } = workshop;
   if (run.start === null) throw new Error(`${runName(run)} starts from its parent`);
   const start = join(store, run.start.path);
   const { sequence } = run.arm.training;
@@ -204,36 +232,43 @@ async function* makeStart(
   const name = runName(run);
   if (!(await exists(start))) yield { type: "phase", label: `${name}: converting` };
   yield { type: "phase", label: `${name}: measuring preservation` };
-  const made = starts.get(file) ?? makeAndMeasure(options, data, dense, { ...run.start, start, file, sequence });
+  const made =
+    starts.get(file) ?? makeAndMeasure(workshop, data, dense, { start: run.start, folder: start, file, sequence });
   starts.set(file, made);
   const preservation = await made;
   yield { type: "note", text: preservationNote(name, preservation) };
   return preservation;
 }
 
+/** A model to be made, its folder, and the file with what it preserves, measured on sequences of so many tokens. */
+interface StartPlace {
+  readonly start: NonNullable<PlannedRun["start"]>;
+  readonly folder: string;
+  readonly file: string;
+  readonly sequence: number;
+}
+
 async function makeAndMeasure(
-  options: StudyOptions,
+  workshop: Workshop,
   data: TrainingData,
   dense: ModelSource,
-  {
-    recipe,
-    start,
-    file,
-    sequence,
-  }: NonNullable<PlannedRun["start"]> & {
-    readonly start: string;
-    readonly file: string;
-    readonly sequence: number;
-  },
+  { start, folder, file, sequence }: StartPlace,
 ): Promise<Preservation> {
-  const { backend, threads, config, signal } = options;
-  if (!(await exists(start))) {
-    const surgery = upcycling({ source: dense, recipe, dtype: "F32" });
+  const { options, backend, store, located } = workshop;
+  const { threads, config, signal } = options;
+  const source = start.kind === "upcycled" ? dense : join(store, located.get(start.of.key) ?? start.of.path, "last");
+  if (!(await exists(folder))) {
     const each = { prompts: 1, calibration: threads, writing: 1, proof: threads };
-    const tools = { backend, threads: each, text: config.text.files, signal };
-    await resultOf(makeByWorkflow(surgery, { ...tools, out: start, report: false }));
+    // What is held out is never calibrated on.
+    const encoded = { ids: data.tokens.train, source: "the study's training text" };
+    const calibration = { encoded, tokens: config.calibration.tokens };
+    const tools = { backend, threads: each, calibration, signal, out: folder, report: false };
+    const settings = { source, dtype: "F32" } as const;
+    if (start.kind === "upcycled")
+      await resultOf(makeByWorkflow(upcycling({ ...settings, recipe: start.recipe }), tools));
+    else await resultOf(makeByWorkflow(multiplying({ ...settings, recipe: start.recipe }), tools));
   }
-  return measurePreservation(options, data, dense, { start, file, sequence });
+  return measurePreservation(workshop, data, source, { start: folder, file, sequence });
 }
 
 /** What a run has measured, finished or not. */
@@ -263,13 +298,13 @@ function pointsOf({ evals }: RunMetrics, flopsPerToken: number): LossPoint[] {
 
 /** The measurement that `file` holds; where there is none, it is made and written. */
 async function measurePreservation(
-  options: StudyOptions,
+  { options, backend }: Workshop,
   data: TrainingData,
   dense: ModelSource,
   { start, file, sequence }: { readonly start: string; readonly file: string; readonly sequence: number },
 ): Promise<Preservation> {
   if (await exists(file)) return (await readJson(file)) as Preservation;
-  const { config, backend, threads, signal } = options;
+  const { config, threads, signal } = options;
   const parent = await openModel(dense, backend, threads);
   const child = await openModel(start, backend, threads);
   try {

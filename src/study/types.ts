@@ -1,8 +1,10 @@
 /** What running a study takes, and the events that it yields. */
 import type { ModelSource } from "../files/checkpoint/open.js";
 import type { GridConfig } from "../base/schemas/index.js";
+import type { Gpu } from "../laws/planner/hardware.js";
 import type { Backend } from "../engine/runtime/runtime.js";
 import type { UpcycleRecipe } from "../surgery/planning/recipe.js";
+import type { NotedCommand } from "../train/command-file.js";
 import type { LogFormat } from "../train/exported-logs.js";
 import type { TrainEvent } from "../train/run.js";
 
@@ -16,7 +18,8 @@ export interface StudyOptions {
   readonly dir: string;
   /** Folder that runs are kept in, which several studies may share; the study's own if left out. */
   readonly store?: string | undefined;
-  readonly backend: Backend;
+  /** What runs trainings. Of several, each training runs on one; they compute alike and are no part of a run. */
+  readonly backends: readonly [Backend, ...Backend[]];
   /** Threads of the engine for one run. They are part of a run: other threads give other last bits. */
   readonly threads: number;
   /** Runs at once; 1 if left out. */
@@ -25,9 +28,13 @@ export interface StudyOptions {
   readonly log?: readonly LogFormat[] | undefined;
   /** The command that makes this study again, for the report. */
   readonly command: string;
+  /** Noted in the study's folder: the words of the command that goes on with it. */
+  readonly given?: NotedCommand | undefined;
   /** The commands that do one arm's conversion alone, for the report. */
   readonly conversionCommands?:
     ((parent: ModelSource, recipe: UpcycleRecipe, out: string) => readonly string[]) | undefined;
+  /** The kind of GPU that a name stands for, for arms that Megatron-LM trains; throws inputError for an unknown one. */
+  readonly gpuOf?: ((name: string) => Promise<Gpu>) | undefined;
   /** Aborting finishes the steps in hand, saves and throws interruptedError. */
   readonly signal?: AbortSignal | undefined;
 }

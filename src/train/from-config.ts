@@ -27,6 +27,7 @@ import {
 import { requireRunFolder } from "./fresh.js";
 import { changesBetween } from "./changes.js";
 import { readRunRecord } from "./claim.js";
+import type { NotedCommand } from "./command-file.js";
 import type { LogFormat } from "./exported-logs.js";
 import { freshTensor } from "./init.js";
 import {
@@ -60,6 +61,8 @@ export interface TrainFileOptions {
    * (`trainedFiles`).
    */
   readonly describe?: ((start: Checkpoint) => Promise<Readonly<Record<string, string>>>) | undefined;
+  /** Noted in the run's folder: the command that goes on with it. */
+  readonly command?: NotedCommand | undefined;
   /** Further forms in which the metrics are written. */
   readonly log?: readonly LogFormat[] | undefined;
   /** Aborting finishes the step in hand, saves and throws interruptedError. */
@@ -130,6 +133,7 @@ async function* prepareAndTrain(options: TrainFileOptions): AsyncGenerator<Train
       documentEnd: end,
       evaluationTokens: config.evaluation.tokens,
       log: options.log,
+      command: options.command,
       sources,
       identity: { model, tokenizer: tokenizer ?? null, text: config.text },
     });

@@ -75,7 +75,7 @@ interface ResumeRecord {
 }
 
 /** The end of a run. */
-interface DoneRecord {
+export interface DoneRecord {
   readonly type: "done";
   readonly step: number;
   /** Why it ended: the schedule was over, or the time budget. Absent in logs of earlier versions. */
@@ -96,34 +96,58 @@ export interface RunMetrics {
 /** Name of the log in a run folder. */
 export const metricsFile = "metrics.jsonl";
 
+/** What takes the records of a log in their order. */
+export interface RecordSink {
+  step(record: StepRecord): void;
+  eval(record: EvalRecord): void;
+  /** Records of steps behind this one are void; the evaluation at the step itself was made before its checkpoint. */
+  resume(step: number): void;
+  done(record: DoneRecord): void;
+}
+
+/** Gives a line of a log to whoever takes its records. Returns whether it is a record. */
+export function dispatchRecord(value: unknown, sink: RecordSink): boolean {
+  const record = value as MetricRecord | null;
+  switch (record?.type) {
+    case "step":
+      sink.step(record);
+      return true;
+    case "eval":
+      sink.eval(record);
+      return true;
+    case "resume":
+      sink.resume(record.step);
+      return true;
+    case "done":
+      sink.done(record);
+      return true;
+    default:
+      return false;
+  }
+}
+
 /** Applies resumptions: what a run has measured, each step once. Throws inputError for lines that are no records. */
 export function effectiveMetrics(records: readonly unknown[], where: string): RunMetrics {
   let steps: StepRecord[] = [];
   let evals: EvalRecord[] = [];
   let done: DoneRecord | null = null;
+  const sink: RecordSink = {
+    step: (record) => void steps.push(record),
+    eval: (record) => {
+      // A run that resumed from nothing measures its start again.
+      if (evals.at(-1)?.step === record.step) evals.pop();
+      evals.push(record);
+    },
+    resume: (last) => {
+      steps = steps.filter(({ step }) => step <= last);
+      evals = evals.filter(({ step }) => step <= last);
+      done = null;
+    },
+    done: (record) => (done = record),
+  };
   records.forEach((value, line) => {
-    const record = value as MetricRecord;
-    switch (record?.type) {
-      case "step":
-        steps.push(record);
-        break;
-      case "eval":
-        // A run that resumed from nothing measures its start again.
-        if (evals.at(-1)?.step === record.step) evals.pop();
-        evals.push(record);
-        break;
-      case "done":
-        done = record;
-        break;
-      case "resume":
-        steps = steps.filter(({ step }) => step <= record.step);
-        // The evaluation at the checkpoint's own step is made before the checkpoint is saved, so it stays.
-        evals = evals.filter(({ step }) => step <= record.step);
-        done = null;
-        break;
-      default:
-        throw inputError("this line is no metrics record", { where: `${where}:${line + 1}` });
-    }
+    if (!dispatchRecord(value, sink))
+      throw inputError("this line is no metrics record", { where: `${where}:${line + 1}` });
   });
   return { steps, evals, done };
 }

@@ -8,10 +8,11 @@ import { isFolderLocked, lockName } from "../files/io/lock.js";
 import { entryAt, removeModelFolder } from "../files/io/model-folder.js";
 import { countParams } from "../model/cost/params.js";
 import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
+import { commandFile } from "./command-file.js";
 import { changesBetween } from "./changes.js";
 import { readRunRecord, runFile } from "./claim.js";
 import { exportedFiles } from "./exported-logs.js";
-import { metricsFile, readMetrics, tokensPerSecond, type RunMetrics } from "./records.js";
+import { metricsFile, readMetrics, tokensPerSecond } from "./records.js";
 import { tokensPerStep } from "./loop.js";
 
 /** A run as lists show it. */
@@ -67,46 +68,81 @@ async function runsBelow(root: string, dir: string, depth: number): Promise<List
 
 /** One run. Throws inputError for a folder that holds none, and for a record or log that is damaged. */
 export async function listedRun(root: string, path: string): Promise<ListedRun> {
-  const record = await readRunRecord(path);
-  if (record === null)
-    throw inputError("this is no run", { where: path, hint: "name a folder that holds a run.json, or list them" });
-  const config = Object.fromEntries(Object.entries(record).filter(([key]) => key !== "sources"));
+  const identity = await runIdentity(path);
   const metrics = await readMetrics(path);
-  const spec = record["spec"] as DecoderSpec;
-  const { total, active } = countParams(spec);
   const last = metrics.steps.at(-1);
+  const checkpoints = await checkpointsOf(path);
   return {
     path,
     name: relative(root, path) || path,
-    config,
-    kind: isMoe(spec) ? "moe" : "dense",
-    params: total,
-    activeParams: active,
+    config: identity.config,
+    kind: identity.kind,
+    params: identity.params,
+    activeParams: identity.activeParams,
     step: last?.step ?? 0,
-    steps: record.training.steps,
-    state: await stateOf(path, metrics),
+    steps: identity.steps,
+    state: await stateOf(path, metrics.done !== null),
     tokens: last?.tokens ?? 0,
     loss: metrics.evals.at(-1)?.loss ?? null,
     bestLoss: metrics.evals.length === 0 ? null : Math.min(...metrics.evals.map(({ loss }) => loss)),
-    tokensPerSecond: tokensPerSecond(metrics.steps, tokensPerStep(record.training)),
-    bytes: await modelBytes(path),
+    tokensPerSecond: tokensPerSecond(metrics.steps, identity.tokensPerStep),
+    bytes: checkpoints.reduce((sum, { bytes }) => sum + bytes, 0),
   };
 }
 
-async function stateOf(path: string, { done }: RunMetrics): Promise<ListedRun["state"]> {
-  if (await isFolderLocked(path)) return "running";
-  return done === null ? "stopped" : "finished";
+/** What the record of a run says of it, before its log is read. */
+export interface RunIdentity extends Pick<ListedRun, "config" | "kind" | "params" | "activeParams" | "steps"> {
+  readonly spec: DecoderSpec;
+  readonly tokensPerStep: number;
 }
 
-async function modelBytes(path: string): Promise<number> {
-  let bytes = 0;
+/** Reads the record of a run. Throws inputError for a folder without one, and for a record that is damaged. */
+export async function runIdentity(path: string): Promise<RunIdentity> {
+  const record = await readRunRecord(path);
+  if (record === null)
+    throw inputError("this is no run", { where: path, hint: "name a folder that holds a run.json, or list them" });
+  const spec = record["spec"] as DecoderSpec;
+  const { total, active } = countParams(spec);
+  return {
+    config: Object.fromEntries(Object.entries(record).filter(([key]) => key !== "sources")),
+    kind: isMoe(spec) ? "moe" : "dense",
+    params: total,
+    activeParams: active,
+    steps: record.training.steps,
+    spec,
+    tokensPerStep: tokensPerStep(record.training),
+  };
+}
+
+/** How far a run is; `isDone`: its log says that it has ended. */
+export async function stateOf(path: string, isDone: boolean): Promise<ListedRun["state"]> {
+  if (await isFolderLocked(path)) return "running";
+  return isDone ? "finished" : "stopped";
+}
+
+/** A checkpoint of a run: a model's folder, its bytes, and when it was written, in milliseconds since 1970. */
+export interface RunCheckpoint {
+  readonly name: (typeof modelFolders)[number];
+  readonly bytes: number;
+  readonly written: number;
+}
+
+/** The checkpoints in a run's folder. */
+export async function checkpointsOf(path: string): Promise<RunCheckpoint[]> {
+  const found: RunCheckpoint[] = [];
   for (const name of modelFolders) {
     const folder = join(path, name);
     if (!(await exists(folder))) continue;
-    for (const entry of await readdir(folder, { withFileTypes: true }))
-      if (entry.isFile()) bytes += (await stat(join(folder, entry.name))).size;
+    let [bytes, written] = [0, 0];
+    for (const entry of await readdir(folder, { withFileTypes: true })) {
+      if (!entry.isFile()) continue;
+      const info = await stat(join(folder, entry.name));
+      bytes += info.size;
+      written = Math.max(written, info.mtimeMs);
+    }
+    found.push({ name, bytes, written });
   }
-  return bytes;
+  return found;
 }
 
 /** A condition on a run: a key of the list or of its config, a comparison, a value. */
@@ -164,7 +200,7 @@ function valueAtPath(config: unknown, path: string): unknown {
 
 /** Settings in which runs differ, each with the value of every run; the model's shape comes last. */
 export function configDifferences(
-  runs: readonly ListedRun[],
+  runs: readonly Pick<ListedRun, "config">[],
 ): { readonly key: string; readonly values: readonly unknown[] }[] {
   const [first, ...others] = runs;
   if (first === undefined) return [];
@@ -191,7 +227,7 @@ export async function pruneRun(path: string, what: Pruned): Promise<boolean> {
     let isGone = true;
     for (const name of modelFolders) isGone = (await removeModelFolder(join(path, name))) && isGone;
     if (what === "checkpoints") return isGone;
-    const files = [...Object.values(exportedFiles), metricsFile, lockName, runFile];
+    const files = [...Object.values(exportedFiles), metricsFile, commandFile, lockName, runFile];
     for (const name of files) {
       const file = join(path, name);
       if ((await entryAt(file))?.isFile() === true) await unlink(file);

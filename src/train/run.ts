@@ -19,6 +19,7 @@ import type { TrainRuntime } from "../engine/runtime/runtime.js";
 import { forwardFlops } from "../model/cost/flops.js";
 import { slotsOf } from "../model/tensors/slots.js";
 import { claimRunFolder, requireSameRun } from "./claim.js";
+import { noteCommand } from "./command-file.js";
 import { exportMetrics, LogExporter } from "./exported-logs.js";
 import { requireRunFolder } from "./fresh.js";
 import { freshGuard } from "./guard.js";
@@ -42,6 +43,7 @@ export async function* trainRun(options: RunOptions): AsyncGenerator<TrainEvent,
   await claimRunFolder(options);
   const release = await lockFolder(dir);
   try {
+    if (options.command !== undefined) await noteCommand(dir, options.command);
     return yield* work(options);
   } finally {
     await release();

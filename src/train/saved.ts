@@ -4,7 +4,7 @@ import { inputError } from "../base/errors.js";
 import { openCheckpoint } from "../files/checkpoint/open.js";
 import { writeCheckpoint, type WriteDtype } from "../files/checkpoint/write.js";
 import { elements } from "../graph/ir/ir.js";
-import { exists, restoreReplaced } from "../files/io/atomic.js";
+import { exists, restoreReplaced, writeJson } from "../files/io/atomic.js";
 import { readJson } from "../files/io/ranges.js";
 import { openTensorFile, writeTensorFile } from "../files/io/tensor-file.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
@@ -113,6 +113,10 @@ export async function saveState({
     },
   });
 }
+
+/** Says how far the model in `dir` has been trained, where another program has trained it. */
+export const writeProgress = (dir: string, progress: Progress): Promise<void> =>
+  writeJson(join(dir, progressFile), progress);
 
 /** The progress of a saved run, or null if nothing was saved yet. */
 export async function savedProgress(dir: string): Promise<Progress | null> {

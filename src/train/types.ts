@@ -5,6 +5,7 @@ import type { DecoderSpec } from "../model/decoder/types.js";
 import type { Slot } from "../model/tensors/slots.js";
 import type { TokenRow } from "../text/tokens/batches.js";
 import type { MixPart } from "../text/tokens/mix.js";
+import type { NotedCommand } from "./command-file.js";
 import type { LogFormat } from "./exported-logs.js";
 import type { EvalRecord, RunMetrics, StepRecord } from "./records.js";
 
@@ -44,6 +45,8 @@ export interface RunOptions {
   readonly sources?: Sources | undefined;
   /** Expert-to-dense similarity by MoE layer, measured with every evaluation. */
   readonly similarity?: ((read: (key: string) => Promise<Float32Array>) => Promise<number[]>) | undefined;
+  /** Noted in the folder, for readers: the command that goes on with the run. */
+  readonly command?: NotedCommand | undefined;
   /** Further forms in which the metrics are written, beside `metrics.jsonl`. */
   readonly log?: readonly LogFormat[] | undefined;
   /** Aborting finishes the step in hand, saves and throws interruptedError. */

@@ -3,6 +3,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { temporaryFolder } from "../files/io/temporary.js";
+import { deviceChoices, deviceWords } from "../../src/cli/device.js";
 import { golden } from "../support/golden.js";
 import { upcycle } from "./upcycle.js";
 
@@ -29,6 +30,28 @@ describe("a GPU that is asked for and does not exist", () => {
     const { code, stdout, stderr } = await upcycle(command, ...words, "--device", "cuda:99");
     expect([code, stdout]).toEqual([2, ""]);
     expect(stderr).toMatch(/^upcycle: [^\n]+\n$/);
+  });
+});
+
+describe("several devices of a study", () => {
+  it.each([
+    [
+      "cuda:0,cuda:1",
+      [
+        { kind: "cuda", ordinal: 0 },
+        { kind: "cuda", ordinal: 1 },
+      ],
+    ],
+    ["cuda", [{ kind: "cuda", ordinal: 0 }]],
+    ["cpu", [{ kind: "cpu" }]],
+  ])("are read from %s, and are said again so", (text, choices) => {
+    const device = deviceChoices(text);
+    expect(device).toEqual(choices);
+    expect(deviceChoices(deviceWords({ device }).replace(" --device ", ""))).toEqual(choices);
+  });
+
+  it.each(["cpu,cuda:0", "cuda:0,cuda:0", "cuda:1,auto"])("are refused as %s", (text) => {
+    expect(() => deviceChoices(text)).toThrow("is no list of different GPUs");
   });
 });
 

@@ -11,6 +11,7 @@ const commands = [
   "init",
   "study",
   "train",
+  "studio",
   "convert",
   "merge",
   "verify",

@@ -327,9 +327,9 @@ describe.each(backends)("$name", (backend) => {
             counts: Int32Array.from(counts),
             capacity: room,
           };
-          const { logits, ms } = await runtime.extend(`${tokens} ${capacity}`, extendProgram(spec, shape), feeds);
+          const { output, ms } = await runtime.extend(`${tokens} ${capacity}`, extendProgram(spec, shape), feeds);
           expect(ms).toBeGreaterThanOrEqual(0);
-          counts.forEach((count, r) => count > 0 && check(logits, r, at(lengths, r) + count - 1));
+          counts.forEach((count, r) => count > 0 && check(output, r, at(lengths, r) + count - 1));
         };
         await expect(extend(1, 8, [0, 0], [1, 1], 8)).rejects.toThrow("there is no past to go on from");
         // Prompts of 5 and 3 tokens, then one at a time; one row stops for a step; the cache grows and is cut again.
@@ -341,6 +341,83 @@ describe.each(backends)("$name", (backend) => {
         await extend(1, 12, [9, 6], [1, 1], 12);
         await runtime.close();
         await expect(runtime.run("whole", whole, [joined])).rejects.toThrow("the runtime is closed");
+      },
+    );
+
+    it("runs programs of more sizes than it keeps open, and the first ones again with the same numbers", async () => {
+      const { spec, weights, batchAt } = await goldenRun("train/llama");
+      const runtime = await backend.openForward({ threads });
+      for (const [key, data] of weights) await runtime.write(key, data);
+      const { ids } = batchAt(0, 0, 2);
+      const read = async (tokens: number): Promise<readonly number[]> => {
+        const program = extendProgram(spec, { batch: 1, tokens, capacity: 0, positions: 32 });
+        const feeds = { ids: ids.slice(0, tokens), lengths: Int32Array.of(0), counts: Int32Array.of(tokens) };
+        return [...(await runtime.extend(`${tokens}`, program, { ...feeds, capacity: 32 })).output];
+      };
+      const first = [await read(1), await read(2)];
+      for (let tokens = 3; tokens <= 18; tokens++) await read(tokens);
+      expect([await read(1), await read(2)]).toEqual(first);
+      await runtime.close();
+    });
+
+    it.each(["train/llama", "train/mixtral"])(
+      "%s: several texts behind one past have the scores that each has alone",
+      async (name) => {
+        const { spec, weights, batchAt } = await goldenRun(name);
+        const runtime = await backend.openForward({ threads });
+        for (const [key, data] of weights) await runtime.write(key, data);
+        const { ids } = batchAt(0, 0, 2);
+        const past = 5;
+        const sizes = [3, 1, 4, 2];
+        const width = 16;
+        await expect(runtime.repeatCache?.(2) ?? Promise.reject(new Error("no cache"))).rejects.toThrow("no cache");
+        const prompt = extendProgram(spec, { batch: 1, tokens: past, capacity: 0, positions: 32 });
+        const start = { ids: ids.slice(0, past), lengths: Int32Array.of(0), counts: Int32Array.of(past), capacity: 8 };
+        await runtime.extend("prompt", prompt, start);
+        await runtime.repeatCache?.(2);
+        // The second row has the same texts in another order; what fills up a row sees itself alone.
+        const orders = [
+          [0, 1, 2, 3],
+          [2, 0, 3, 1],
+        ];
+        const textOf = (text: number): Int32Array => ids.slice(32 + 6 * text, 32 + 6 * text + at(sizes, text));
+        const feed = new Int32Array(2 * width);
+        const starts = Int32Array.from(feed, (_, i) => i % width);
+        const asked: { readonly row: number; readonly text: number; readonly place: number }[] = [];
+        orders.forEach((order, row) => {
+          let place = 0;
+          for (const text of order) {
+            feed.set(textOf(text), row * width + place);
+            starts.fill(place, row * width + place, row * width + place + at(sizes, text));
+            place += at(sizes, text);
+            asked.push({ row: row * width + place - 1, text, place: past + at(sizes, text) - 1 });
+          }
+        });
+        const shape = { batch: 2, tokens: width, capacity: 8, positions: 32, branches: true };
+        const targets = Int32Array.from(asked, (_, i) => (i * 7 + 1) % spec.vocab);
+        const { output } = await runtime.extend(
+          "texts",
+          extendProgram(spec, shape, { chosen: asked.length, scored: true }),
+          {
+            ids: feed,
+            starts,
+            targets,
+            lengths: Int32Array.of(past, past),
+            counts: Int32Array.of(0, 0),
+            rows: Int32Array.from(asked, ({ row }) => row),
+            capacity: 8,
+          },
+        );
+        for (const [i, { text, place }] of asked.entries()) {
+          const alone = Int32Array.of(...ids.slice(0, past), ...textOf(text));
+          const program = logitsProgram(spec, { batch: 1, sequence: alone.length });
+          const logits = await runtime.run(`alone ${alone.length}`, program, [alone]);
+          const row = [...logits.subarray(place * spec.vocab, (place + 1) * spec.vocab)];
+          const sum = row.reduce((total, one) => total + Math.exp(one), 0);
+          expect(Math.abs(at(output, 2 * i) - (at(row, at(targets, i)) - Math.log(sum)))).toBeLessThan(1e-5);
+          expect(at(output, 2 * i + 1)).toBe(Number(row.indexOf(Math.max(...row)) === at(targets, i)));
+        }
+        await runtime.close();
       },
     );
   });

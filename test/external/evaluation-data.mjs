@@ -151,6 +151,30 @@ export function writeEvaluationData(folder, { count, ascii = false, longest = 16
     const [a, b] = [below(90), below(90)];
     return { question: `${sentence()} ${a} and ${b}?`, answer: `${words(4)} <<${a}+${b}=${a + b}>>\n#### ${a + b}` };
   });
+  const subjectsOfPro = ["biology", "computer science", "law"];
+  for (const [split, size] of [
+    ["validation", 18],
+    ["test", 6],
+  ])
+    write(
+      "TIGER-Lab/MMLU-Pro",
+      "default",
+      split,
+      list(size, (i) => {
+        const options = list(3 + below(8), () => words(1 + below(4)));
+        const answer = below(options.length);
+        return {
+          question_id: i,
+          question: sentence(),
+          options: i % 4 === 0 ? options.map((option) => ` ${option} `) : options,
+          answer: "ABCDEFGHIJ"[answer],
+          answer_index: answer,
+          cot_content: `A: Let's think step by step. ${sentence()} The answer is (${"ABCDEFGHIJ"[answer]}).`,
+          category: subjectsOfPro[i % subjectsOfPro.length],
+          src: "made",
+        };
+      }),
+    );
   splits("mandarjoshi/trivia_qa", "rc.nocontext", { train: 20, validation: Math.ceil(count / 2) }, () => ({
     question: words(6),
     answer: { aliases: list(1 + below(3), () => words(1)), value: words(1) },

@@ -1,7 +1,8 @@
 """The LM Evaluation Harness on its own task files, with documents of a local folder; see compare-evaluations.mjs.
 
 Usage: lm_eval_oracle.py REQUEST.json OUT.json
-REQUEST: {models: [{name, folder}], runs: [{model, data, tasks: [...], num_fewshot}], limit, include: folder|null}
+REQUEST: {models: [{name, folder}], runs: [{model, data, tasks: [...], num_fewshot}], limit, include: folder|null,
+device: "cpu" if left out, dtype: "float32" if left out, batch: size of a batch, a run may have its own}
 """
 
 import glob
@@ -50,15 +51,23 @@ def main() -> None:
         folder = next(model["folder"] for model in request["models"] if model["name"] == run["model"])
         if run["model"] not in models:
             models[run["model"]] = HFLM(
-                pretrained=folder, device="cpu", dtype="float32", batch_size=request.get("batch", 4)
+                pretrained=folder,
+                device=request.get("device", "cpu"),
+                dtype=request.get("dtype", "float32"),
+                batch_size=request.get("batch", 4),
             )
+        if "batch" in run:
+            models[run["model"]].batch_size_per_gpu = run["batch"]
         current["data"] = run["data"]
         started = time.perf_counter()
         result = simple_evaluate(
             model=models[run["model"]],
             tasks=run["tasks"],
             num_fewshot=run["num_fewshot"],
-            limit=request.get("limit"),
+            limit=run.get("limit", request.get("limit")),
+            apply_chat_template=run.get("chat", False),
+            fewshot_as_multiturn=run.get("multiturn", False),
+            system_instruction=run.get("system"),
             bootstrap_iters=request.get("bootstrap", 100000),
             log_samples=request.get("samples", True),
             task_manager=manager,

@@ -42,8 +42,9 @@ function variantRow(type, variants) {
 /** How many agree, are refused, could not be made, and differ. */
 function countsOf(types) {
   const count = (...verdicts) => types.filter(({ verdict }) => verdicts.includes(verdict)).length;
+  const unmade = types.filter((entry) => entry.class === undefined).length;
   return (
-    `${count("same")} agree, ${count("refused")} are refused, ${types.filter((entry) => entry.class === undefined).length} ` +
+    `${count("same")} agree, ${count("refused")} are refused, ${unmade} ` +
     `could not be made, ${count("DIFFERENT", "BROKEN")} are accepted and differ.`
   );
 }
@@ -71,7 +72,8 @@ function multimodalPart(types) {
   return `
 ## Multimodal types
 
-The ${types.length} types that \`AutoModelForMultimodalLM\` knows and \`AutoModelForCausalLM\` does not, on token ids alone:
+The ${types.length} types that \`AutoModelForMultimodalLM\` knows and \`AutoModelForCausalLM\` does not, on token
+ids alone:
 ${countsOf(types)}
 
 ${table(
@@ -91,8 +93,8 @@ Refused:
 
 ${refusedTable(types)}
 
-Of these transformers makes no model out of defaults with smaller sizes (which do not fit each other, or ask for a package
-or a picture): ${code(types.filter((entry) => entry.class === undefined).map(({ type }) => type))}.
+Of these transformers makes no model out of defaults with smaller sizes (which do not fit each other, or ask for a
+package or a picture): ${code(types.filter((entry) => entry.class === undefined).map(({ type }) => type))}.
 `;
 }
 

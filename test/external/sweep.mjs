@@ -5,10 +5,10 @@
  *   node test/external/sweep.mjs --python PYTHON --with RESULTS.json [--with ...] [--out FILE.md]
  *
  * `sweep_models.py` makes the models; this opens each folder with the built toolkit and compares logits on token ids
- * alone. Then every attribute of each accepted causal type is changed in turn and compared again. Writes DIR/results.json, and the tables to
- * FILE.md; exits with 1 if a folder was accepted and its logits differ. Needs `npm run build` first. `--with` takes the
- * changed attributes from the results of runs for some types each, the last of which counts for a type, and opens those
- * folders again whose logits differed.
+ * alone. Then every attribute of each accepted causal type is changed in turn and compared again. Writes
+ * DIR/results.json, and the tables to FILE.md; exits with 1 if a folder was accepted and its logits differ. Needs `npm
+ * run build` first. `--with` takes the changed attributes from the results of runs for some types each, the last of
+ * which counts for a type, and opens those folders again whose logits differed.
  */
 import { spawnSync } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";

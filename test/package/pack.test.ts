@@ -124,7 +124,7 @@ export async function activeAfter(dir: string, recipe: string): Promise<number> 
   return countParams(planUpcycle(spec, upcycleRecipe(recipe, { order: "softmax-topk", seed: 1 })).target).active;
 }
 export async function lastLoss(config: StudyConfig, backend: Backend): Promise<number | undefined> {
-  const events: AsyncGenerator<StudyEvent, StudyResult> = runStudy({ config, dir: "run", backend, threads: 2, command: "" });
+  const events: AsyncGenerator<StudyEvent, StudyResult> = runStudy({ config, dir: "run", backends: [backend], threads: 2, command: "" });
   const next = await events.next();
   return next.done === true ? next.value.arms[0]?.runs[0]?.finalLoss : undefined;
 }

@@ -77,7 +77,7 @@ function run(
   onEvent?: (event: StudyEvent) => void,
 ): Promise<StudyResult> {
   const command = "upcycle study tiny.yaml";
-  return resultOf(runStudy({ config: study, ...place, backend: inThread, threads: 1, command, signal }), onEvent);
+  return resultOf(runStudy({ config: study, ...place, backends: [inThread], threads: 1, command, signal }), onEvent);
 }
 
 async function failure(promise: Promise<unknown>): Promise<UpcycleError> {
@@ -264,7 +264,7 @@ describe("a study that begins", () => {
     runStudy({
       config: config(text),
       dir: join(root, `begun-${config(text).name}`),
-      backend: inThread,
+      backends: [inThread],
       threads: 2,
       command: "upcycle study tiny.yaml",
     });
@@ -703,7 +703,7 @@ ${more}`);
       const running = runStudy({
         config: study,
         dir,
-        backend: inThread,
+        backends: [inThread],
         threads: 2,
         command: "upcycle study own.yaml",
       });

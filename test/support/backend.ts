@@ -6,6 +6,7 @@ import type { Backend } from "../../src/engine/runtime/runtime.js";
 
 export const inThread: Backend = {
   name: "onnxruntime in this thread",
+  numerics: "onnxruntime in this thread",
   openTrain: openTrainRuntime,
   openForward: (options) => Promise.resolve(openForwardRuntime(options)),
   openOperations: (options) => Promise.resolve(openOperationRuntime(options)),

@@ -5,7 +5,7 @@
 export type { MixPartConfig, ModelConfig, TextConfig, TokenizerConfig, TrainTextConfig } from "./blocks.js";
 export type { BudgetedBlock, GuardConfig, ParameterGroups, RoutingConfig, TrainingBlock } from "./training.js";
 export { expandStudy, parseStudyConfig, studySchema } from "./study.js";
-export type { Measure, Question, StudyConfig } from "./study-blocks.js";
+export type { Measure, MegatronConfig, Question, StudyConfig } from "./study-blocks.js";
 export type { GridConfig, StudyParent } from "./study-grid.js";
 export { parseRecipeConfig, recipeConfigSchema } from "./recipe.js";
 export { modelWords, parseMergekitConfig, type MergekitConfig } from "./mergekit.js";

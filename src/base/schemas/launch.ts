@@ -63,6 +63,30 @@ const fromSchema = z
       "makes it.",
   );
 
+/** Keys that say where and how Megatron-LM runs, which a study has too. */
+export const megatronKeys = {
+  megatron: z.string().min(1).describe("Folder of Megatron-LM, with pretrain_gpt.py."),
+  transformerEngine: z.boolean().default(true).describe("Whether Transformer Engine is installed there."),
+  precision: z.enum(["bf16", "fp32"]).default("bf16").describe("What is multiplied in."),
+  hardware: z
+    .strictObject({
+      gpu: z.string().min(1).default("h100-sxm").describe("Kind of GPU, as upcycle plan names it."),
+      gpus: degree.default(8).describe("How many."),
+    })
+    .prefault({})
+    .describe("Kind and number of GPUs."),
+  layout: layoutSchema.prefault({}),
+  slurm: slurmSchema.optional(),
+  environment: z
+    .record(z.string().regex(/^[A-Za-z_]\w*$/), z.string())
+    .default({})
+    .describe("Further variables."),
+  arguments: z
+    .record(z.string().regex(/^--[a-z][\w-]*$/), z.union([z.string(), z.number(), z.boolean()]))
+    .default({})
+    .describe("Arguments of pretrain_gpt.py over those that are chosen; false takes one away."),
+};
+
 /** What a launch file may say. */
 export const launchSchema = z
   .strictObject({
@@ -78,27 +102,16 @@ export const launchSchema = z
       ),
     tokenizer: z.string().min(1).describe("Folder with the tokenizer of the data."),
     split: z.string().default("99,1,0").describe("Shares of training, validation and test data."),
-    megatron: z.string().min(1).describe("Folder of Megatron-LM, with pretrain_gpt.py."),
-    transformerEngine: z.boolean().default(true).describe("Whether Transformer Engine is installed there."),
-    precision: z.enum(["bf16", "fp32"]).default("bf16").describe("What is multiplied in."),
+    megatron: megatronKeys.megatron,
+    transformerEngine: megatronKeys.transformerEngine,
+    precision: megatronKeys.precision,
     training: budgetedTrainingSchema.describe("Length, batch and learning rate, as in a train file."),
-    hardware: z
-      .strictObject({
-        gpu: z.string().min(1).default("h100-sxm").describe("Kind of GPU, as upcycle plan names it."),
-        gpus: degree.default(8).describe("How many."),
-      })
-      .prefault({}),
-    layout: layoutSchema.prefault({}),
-    slurm: slurmSchema.optional(),
+    hardware: megatronKeys.hardware,
+    layout: megatronKeys.layout,
+    slurm: megatronKeys.slurm,
     kubernetes: kubernetesSchema.optional(),
-    environment: z
-      .record(z.string().regex(/^[A-Za-z_]\w*$/), z.string())
-      .default({})
-      .describe("Further variables."),
-    arguments: z
-      .record(z.string().regex(/^--[a-z][\w-]*$/), z.union([z.string(), z.number(), z.boolean()]))
-      .default({})
-      .describe("Arguments of pretrain_gpt.py over those that are chosen; false takes one away."),
+    environment: megatronKeys.environment,
+    arguments: megatronKeys.arguments,
     sources: z
       .record(z.string().min(1), z.string().min(1))
       .default({})

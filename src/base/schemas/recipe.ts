@@ -25,6 +25,13 @@ export const recipeKeys = {
         "(softmax-topk): on down, measured for each layer. none: weights as they are.",
     ),
   routerStd: z.number().min(0).max(10).default(0.02).describe("Standard deviation of the fresh router weights."),
+  routerGroups: z
+    .boolean()
+    .default(true)
+    .describe(
+      "The parts of a copy share a router row, so that whole copies are chosen. false: a row for every part, which " +
+        "starts far from the parent.",
+    ),
   target: z
     .string()
     .min(1)
@@ -56,6 +63,13 @@ export const recipeKeys = {
     .min(1)
     .optional()
     .describe("Hidden units of the FFN that go to a shared expert; the routed experts share the others."),
+  split: z
+    .enum(["order", "activation"])
+    .default("order")
+    .describe(
+      "How hidden units go to the parts: in their order, or by when they are active on text (CMoE; E1), which makes " +
+        "the router too.",
+    ),
   layers: z
     .string()
     .default("all")
@@ -89,8 +103,8 @@ const routerSchema = z.strictObject({
     .default("normal")
     .describe(
       "What its rows start from: normal deviates of routerStd, the parent's hidden states or token embeddings " +
-        "of each copy's prompts, centroids of what each layer's FFN reads on text (upcycle convert only), or torch's " +
-        "default for a linear layer.",
+        "of each copy's prompts, centroids of what each layer's FFN reads on text, or torch's default for a linear " +
+        "layer.",
     ),
   prompts: z
     .array(
@@ -118,13 +132,6 @@ export const recipeConfigSchema = z
   .strictObject({
     ...recipeKeys,
     router: routerKey,
-    split: z
-      .enum(["order", "activation"])
-      .default("order")
-      .describe(
-        "How hidden units go to the parts: in their order, or by when they are active on text (CMoE; E1, upcycle " +
-          "convert only), which makes the router too.",
-      ),
     seed: z.int().min(0).default(0).describe("Of everything that is drawn."),
   })
   .describe("How a dense model is turned into a mixture of experts.");

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { evaluationSchema, modelSchema, textSchema, threadsSchema, tokenizerSchema } from "./blocks.js";
 import { changesSchema } from "./changes.js";
+import { megatronKeys } from "./launch.js";
 import { recipeKeys, routerKey } from "./recipe.js";
 import { trainingChangesSchema, trainingSchema } from "./training.js";
 
@@ -35,6 +36,10 @@ const commonKeys = {
     .strictObject({ flops: z.string().min(1).describe("The arm.") })
     .optional()
     .describe("Train for as many steps as cost the FLOPs of another arm, in place of continue.steps."),
+  engine: z
+    .enum(["upcycle", "megatron"])
+    .default("upcycle")
+    .describe("What trains it: this program, or Megatron-LM as the block megatron says."),
   vary,
 };
 
@@ -59,8 +64,32 @@ const scratchArm = z
   })
   .describe("The same shape as another arm, trained from random weights.");
 
+const multipliedArm = z
+  .strictObject({
+    kind: z.literal("multiplied"),
+    ...commonKeys,
+    of: z.string().min(1).describe("Arm whose trained mixture it starts from, with the same parent and seed."),
+    copies: z.int().min(2).max(65_536).describe("How many times as many experts it gets."),
+    by: z
+      .enum(["load", "gradient"])
+      .optional()
+      .describe("Copy experts of more load or gradient more often, measured on text; equally often if left out."),
+    topK: z
+      .int()
+      .min(1)
+      .optional()
+      .describe("Experts per token; copies times the mixture's if left out, the mixture's own with by."),
+    routerStd: z
+      .number()
+      .min(0)
+      .max(10)
+      .optional()
+      .describe("Standard deviation of what is added to the router rows of copies."),
+  })
+  .describe("A trained mixture with more experts, then trained: its tokens are counted from there.");
+
 /** Schema of one arm. */
-export const armSchema = z.discriminatedUnion("kind", [denseArm, upcycledArm, scratchArm]);
+export const armSchema = z.discriminatedUnion("kind", [denseArm, upcycledArm, scratchArm, multipliedArm]);
 
 const parentSchema = z
   .strictObject({
@@ -83,6 +112,12 @@ const parentSchema = z
       context.addIssue({ code: "custom", path: [key], message });
     }
   });
+
+const calibrationSchema = z
+  .strictObject({
+    tokens: z.int().min(2).max(10_000_000).default(4096).describe("Tokens of the training text, from its beginning."),
+  })
+  .describe("What recipes are measured on: centroids, calibrated scaling, splits by activation.");
 
 /** What a question compares: how each run of an arm is turned into one number. */
 export const measures = [
@@ -166,6 +201,11 @@ export const studyBlocks = z.strictObject({
     .describe("Several parents by name, each with what it has in place of the common model, tokenizer, pretrain."),
   continue: trainingSchema.describe("Further training, the same for every arm that does not change it."),
   evaluation: evaluationSchema.prefault({}),
+  calibration: calibrationSchema.prefault({}),
+  megatron: z
+    .strictObject(megatronKeys)
+    .optional()
+    .describe("Where and how Megatron-LM trains the arms whose engine it is; keys as in a launch file."),
   arms: z
     .record(z.string().regex(namePattern), armSchema)
     .describe("Name of the arm (lower case, digits, dashes, underscores) to what it is."),
@@ -181,5 +221,10 @@ export type StudyConfig = z.infer<typeof studyBlocks>;
 export type Question = z.infer<typeof questionSchema>;
 /** How a run of an arm is turned into the number that a question compares. */
 export type Measure = (typeof measures)[number];
-/** One arm of a study file: the dense parent trained further, an upcycled model, or one trained from scratch. */
+/**
+ * One arm of a study file: the dense parent trained further, an upcycled model, one trained from scratch, or a trained
+ * mixture with more experts.
+ */
 export type StudyArm = z.infer<typeof armSchema>;
+/** Where and how Megatron-LM trains arms of a study. */
+export type MegatronConfig = NonNullable<StudyConfig["megatron"]>;

@@ -91,9 +91,13 @@ export const onlyParent = "parent";
 export function expandWith<Source>(config: GridConfig<Source>, checks: GridChecks): ExpandedStudy<Source> {
   const problems: GridProblem[] = [];
   const scaled = scaledStudy(config);
-  const parents = expandParents(scaled, checks, problems);
-  return { parents, arms: expandArms(scaled, parents, checks, problems), problems };
+  const parents = expandParents(scaled, config, checks, problems);
+  return { parents, arms: expandArms(scaled, config, parents, checks, problems), problems };
 }
+
+/** Names of an entry's settings: by the values in the file, which questions name, whatever the scale makes of them. */
+const idsOf = (name: string, vary: Vary | undefined): readonly string[] =>
+  settingsOf(vary).map((setting) => idOf(name, setting));
 
 /** One setting of a grid or list: what it changes, and its name. */
 interface Setting {
@@ -151,9 +155,15 @@ function wordsOf({ values, name }: Setting, isCalledByRecipe: boolean): string {
     .map(({ path, value }) => {
       const last = path.split(".").at(-1) ?? path;
       const isUnique = shown.filter((other) => other.path.split(".").at(-1) === last).length === 1;
-      return `${isUnique ? last : path} ${typeof value === "string" ? value : JSON.stringify(value)}`;
+      return `${isUnique ? last : path} ${shownValue(value)}`;
     })
     .join(", ");
+}
+
+/** A scaled number has more digits than anybody reads. */
+function shownValue(value: unknown): string {
+  if (typeof value === "number") return String(Number(value.toPrecision(4)));
+  return typeof value === "string" ? value : JSON.stringify(value);
 }
 
 /** Notes what a check has found at `path`; the checked value, or null. */
@@ -174,6 +184,7 @@ function checked<T>(
 
 function expandParents<Source>(
   config: GridConfig<Source>,
+  named: GridConfig<Source>,
   checks: GridChecks,
   problems: GridProblem[],
 ): StudyParent<Source>[] {
@@ -192,7 +203,8 @@ function expandParents<Source>(
   }
   return Object.entries(parents).flatMap(([name, { vary, path, ...entry }]) => {
     if (path !== undefined) return [{ id: name, kind: "given" as const, source: path }];
-    return settingsOf(vary).flatMap((setting): StudyParent<Source>[] => {
+    const ids = idsOf(name, named.parents?.[name]?.vary);
+    return settingsOf(vary).flatMap((setting, index): StudyParent<Source>[] => {
       const own = merged(entry, setting.changes);
       const place = ["parents", name, ...setting.path];
       const unknown = Object.keys(setting.changes).filter((key) => !parentKeys.includes(key));
@@ -209,7 +221,7 @@ function expandParents<Source>(
       if (parts.model === null || parts.tokenizer === null || parts.pretrain === null) return [];
       return [
         {
-          id: idOf(name, setting),
+          id: ids[index] ?? idOf(name, setting),
           kind: "trained",
           model: parts.model,
           tokenizer: parts.tokenizer,
@@ -226,13 +238,15 @@ const parentKeys: readonly string[] = ["model", "tokenizer", "pretrain", "seed"]
 
 function expandArms<Source>(
   config: GridConfig<Source>,
+  named: GridConfig<Source>,
   parents: readonly StudyParent<Source>[],
   checks: GridChecks,
   problems: GridProblem[],
 ): ExpandedArm[] {
-  const names = parentNames(config, parents);
-  return Object.entries(config.arms).flatMap(([group, entry]) =>
-    settingsOf(entry.vary).flatMap((setting): ExpandedArm[] => {
+  const names = parentNames(named, parents);
+  return Object.entries(config.arms).flatMap(([group, entry]) => {
+    const ids = idsOf(group, named.arms[group]?.vary);
+    return settingsOf(entry.vary).flatMap((setting, index): ExpandedArm[] => {
       const path = ["arms", group, ...setting.path];
       const arm =
         entry.vary === undefined
@@ -247,7 +261,7 @@ function expandArms<Source>(
       const from = (arm.parents ?? [...names.keys()]).flatMap((name) => names.get(name) ?? []);
       return [
         {
-          id: idOf(group, setting),
+          id: ids[index] ?? idOf(group, setting),
           group,
           arm,
           setting: wordsOf(setting, arm.label === undefined),
@@ -255,8 +269,8 @@ function expandArms<Source>(
           parents: from,
         },
       ];
-    }),
-  );
+    });
+  });
 }
 
 /** Ids of the parents that each name in the file stands for: those of its grid. */
@@ -267,7 +281,7 @@ export function parentNames<Source>(
   if (entries === undefined) return new Map(parents.map(({ id }) => [id, [id]]));
   return new Map(
     Object.entries(entries).map(([name, { vary }]) => {
-      const ids = settingsOf(vary).map((setting) => idOf(name, setting));
+      const ids = idsOf(name, vary);
       return [name, parents.filter(({ id }) => ids.includes(id)).map(({ id }) => id)];
     }),
   );

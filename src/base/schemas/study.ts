@@ -18,7 +18,18 @@ export const studySchema = studyBlocks.superRefine((study, context) => {
   if (new Set(study.seeds).size < study.seeds.length) refuse(["seeds"], "seeds has the same seed twice");
   const grid = expandStudy(study);
   checkScratchArms(study.arms, grid.arms, refuse);
+  checkMultipliedArms(study.arms, grid.arms, refuse);
   if (isSound) checkGrid(study, grid, refuse);
+  for (const [id, arm] of Object.entries(study.arms)) {
+    if (arm.engine !== "megatron") continue;
+    if (study.megatron === undefined)
+      refuse(
+        ["arms", id, "engine"],
+        'there is no block "megatron", which says where Megatron-LM is and on how many GPUs',
+      );
+    if (arm.kind === "scratch")
+      refuse(["arms", id, "engine"], "Megatron-LM begins with a checkpoint, and an arm from scratch has none");
+  }
   if (study.pretrain?.routing !== undefined)
     refuse(["pretrain", "routing"], "the parent is dense, it has no routers; remove routing");
   if (study.continue.routing !== undefined && Object.values(study.arms).every((arm) => isDense(arm, study.arms)))
@@ -49,6 +60,20 @@ function checkScratchArms(arms: Arms, expanded: ExpandedStudy<unknown>["arms"], 
       if (several.length > 0)
         refuse(["arms", id, "like"], `arm "${arm.like}" is several; name one of ${several.join(", ")}`);
     }
+  }
+}
+
+/** A multiplied arm starts from another arm, which is a mixture of experts and no grid of several. */
+function checkMultipliedArms(arms: Arms, expanded: ExpandedStudy<unknown>["arms"], refuse: Refuse): void {
+  for (const [id, arm] of Object.entries(arms)) {
+    if (arm.kind !== "multiplied") continue;
+    const of = expanded.find((other) => other.id === arm.of)?.arm;
+    const several = expanded.filter(({ group }) => group === arm.of).map((other) => other.id);
+    if (of === undefined && several.length > 0)
+      refuse(["arms", id, "of"], `arm "${arm.of}" is several; name one of ${several.join(", ")}`);
+    else if (of === undefined) refuse(["arms", id, "of"], `there is no arm "${arm.of}"`);
+    else if (of.kind === "multiplied") refuse(["arms", id, "of"], `arm "${arm.of}" is itself multiplied`);
+    else if (isDense(of, arms)) refuse(["arms", id, "of"], `arm "${arm.of}" is dense, it has no experts to multiply`);
   }
 }
 

@@ -3,6 +3,7 @@ import { parseLine, type LogEvent } from "../../files/formats/megatron-log.js";
 import { RunMonitor, type Alert, type MonitorOptions, type RunState } from "../logs/monitor.js";
 import type { KeepEvent, RunKeeper } from "./keep.js";
 import { followLines, type FollowOptions } from "./follow.js";
+import { postAlert } from "./webhook.js";
 
 /** What is told of a run that is watched. */
 export type WatchEvent =
@@ -49,13 +50,8 @@ export async function* watchRun(options: WatchOptions): AsyncGenerator<WatchEven
   return monitor.state;
 }
 
-/** What cannot be delivered stops nothing; the terminal has it. */
+/** An event with its line of text. */
 async function post(webhook: string, level: string, event: Alert | KeepEvent): Promise<void> {
   const where = event.type === "alert" ? `${event.kind}, step ${event.iteration ?? "?"}: ` : "";
-  await fetch(webhook, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ text: `${level}: ${where}${event.message}`, ...event }),
-    signal: AbortSignal.timeout(10_000),
-  }).catch(() => undefined);
+  await postAlert(webhook, `${level}: ${where}${event.message}`, event);
 }

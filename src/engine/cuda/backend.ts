@@ -22,6 +22,7 @@ const operationPrecision = (precision: Precision): Precision => (precision === "
 export function cudaBackend(ordinal = 0, { precision = "float32" }: CudaOptions = {}): Backend {
   return {
     name: `cuda:${ordinal}`,
+    numerics: `cuda ${precision}`,
     openTrain: async (program, options) =>
       CudaTrainRuntime.open(await device(ordinal), program, { ...options, precision }),
     openForward: async () => new CudaForwardRuntime(await device(ordinal), { precision }),

@@ -42,6 +42,8 @@ interface Cache {
   readonly data: readonly DeviceMemory[];
 }
 
+/** Programs of new tokens that stay open: each has the memory of its activations. */
+const MOST_EXTENSIONS = 16;
 /** How a graph is bound beside its feeds and parameters. */
 interface Binding {
   readonly cache?: { readonly layout: CacheLayout; readonly parts: readonly Address[] };
@@ -65,6 +67,11 @@ const bytesOf = (graph: Graph, id: number): number => 4 * elements(typeOf(graph,
 
 const disposeAll = (things: readonly Disposable[]): void => {
   for (const thing of things) thing[Symbol.dispose]();
+};
+
+const disposeExtension = (extension: Extension): void => {
+  extension.greedy?.[Symbol.dispose]();
+  extension[Symbol.dispose]();
 };
 
 /** Places of the graph's inputs that a list reads as they are. */
@@ -156,8 +163,7 @@ export class CudaForwardRuntime implements ForwardRuntime {
   }
 
   private forgetExtensions(): void {
-    for (const { greedy } of this.extensions.values()) greedy?.[Symbol.dispose]();
-    disposeAll([...this.extensions.values()]);
+    for (const extension of this.extensions.values()) disposeExtension(extension);
     this.extensions.clear();
   }
 
@@ -242,8 +248,8 @@ export class CudaForwardRuntime implements ForwardRuntime {
       const started = performance.now();
       opened.feeds.upload(this.fedTo(program, feeds));
       opened.program.launch();
-      const logits = await this.download(at(opened.results, 0));
-      return { logits, ms: performance.now() - started };
+      const output = await this.download(at(opened.results, 0));
+      return { output, ms: performance.now() - started };
     });
   }
 
@@ -268,7 +274,15 @@ export class CudaForwardRuntime implements ForwardRuntime {
   /** The program of new tokens behind the cache that it needs. */
   private async ready(name: string, program: ExtendProgram, { capacity }: ExtendFeeds): Promise<Extension> {
     const cache = await this.cacheFor(program, capacity);
-    const opened = this.extensions.get(name) ?? (await this.openExtension(program, cache));
+    const known = this.extensions.get(name);
+    const [oldest] = this.extensions;
+    if (known === undefined && oldest !== undefined && this.extensions.size >= MOST_EXTENSIONS) {
+      this.extensions.delete(oldest[0]);
+      disposeExtension(oldest[1]);
+    }
+    const opened = known ?? (await this.openExtension(program, cache));
+    // The last one used stands last.
+    this.extensions.delete(name);
     this.extensions.set(name, opened);
     return opened;
   }
@@ -331,6 +345,20 @@ export class CudaForwardRuntime implements ForwardRuntime {
     }
     if (this.cache === undefined) throw new Error("the cache was lost");
     return this.cache;
+  }
+
+  repeatCache(rows: number): Promise<void> {
+    return this.turns.next(async () => {
+      const { cache } = this;
+      if (cache === undefined) throw new Error("there is no cache to repeat");
+      const data = cache.data.map(({ address, bytes }) => {
+        const all = this.device.allocate(bytes * rows, "keys and values");
+        for (let row = 0; row < rows; row++) this.stream.copy(all.address + BigInt(row * bytes), address, bytes);
+        return all;
+      });
+      await this.stream.finished();
+      this.replaceCache({ batch: rows, capacity: cache.capacity, data });
+    });
   }
 
   private emptyCache(program: ExtendProgram, batch: number, capacity: number): Cache {

@@ -45,7 +45,7 @@ function openForwardRuntime(): ForwardRuntime {
           outputs.slice(1).map(({ data }) => data),
           feeds,
         );
-        return { logits: Float32Array.from(at(outputs, 0).data), ms: performance.now() - started };
+        return { output: Float32Array.from(at(outputs, 0).data), ms: performance.now() - started };
       }),
     repeatCache: (rows) =>
       gate.pass(() => {
@@ -76,6 +76,7 @@ function openOperationRuntime(): OperationRuntime {
 /** The backend that evaluates graphs in float64, in the caller's thread. */
 export const referenceBackend: Backend = {
   name: "reference",
+  numerics: "reference",
   openTrain: (program, options) => Promise.resolve().then(() => openReferenceTraining(program, options)),
   openForward: () => Promise.resolve(openForwardRuntime()),
   openOperations: () => Promise.resolve(openOperationRuntime()),

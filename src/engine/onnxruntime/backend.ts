@@ -98,6 +98,7 @@ class Remote {
 /** The backend that runs on onnxruntime, on CPUs. */
 export const onnxruntimeBackend: Backend = {
   name: "onnxruntime",
+  numerics: "onnxruntime",
   async openTrain(program: TrainProgram, options): Promise<TrainRuntime> {
     const remote = new Remote();
     await remote.open("openTrain", program, options);

@@ -11,6 +11,8 @@ import { floats, intTensor, openSession, tensor, type Session } from "./session.
 
 /** Weights of up to this share of the machine's memory are kept a second time, packed, while tokens come one by one. */
 const PACKED_SHARE = 1 / 4;
+/** Sessions of new tokens that stay open: each keeps the memory of its activations. */
+const MOST_SESSIONS = 8;
 /** Elements up to which an input is stored rather than fed: feeding has a price of its own. */
 const SMALL = 1 << 16;
 
@@ -37,6 +39,8 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
   const weights = new Map<string, Weight>();
   const programs = new Map<string, OpenProgram<LogitsProgram>>();
   const extensions = new Map<string, OpenProgram<ExtendProgram>>();
+  /** Programs of new tokens whose sessions are open, the last one used last. */
+  const recent = new Set<OpenProgram<ExtendProgram>>();
   /** The one program that holds packed weights. */
   let packed: OpenProgram<ExtendProgram> | undefined;
   let cache: Cache<Float32Array> | undefined;
@@ -110,6 +114,19 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
     return sessionOf(open, worthStoring);
   };
 
+  /** Notes a use of a program; the sessions of those that were used longest ago close. */
+  const noteUse = async (open: OpenProgram<ExtendProgram>): Promise<void> => {
+    recent.delete(open);
+    recent.add(open);
+    const [oldest] = recent;
+    if (recent.size <= MOST_SESSIONS || oldest === undefined) return;
+    recent.delete(oldest);
+    const { session } = oldest;
+    if (oldest === packed) packed = undefined;
+    [oldest.session, oldest.bound] = [undefined, undefined];
+    await (await session?.catch(() => null))?.close();
+  };
+
   return {
     async write(key, data) {
       weights.set(key, { data, transposed: false });
@@ -124,6 +141,7 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
     async extend(name: string, sent: ExtendProgram, feeds: ExtendFeeds) {
       const open = programOf(extensions, name, sent);
       const { program } = open;
+      await noteUse(open);
       const [session, params] = await packedSessionOf(open);
       const started = performance.now();
       const past = cacheFor(Float32Array, cache, program, feeds.capacity);
@@ -135,7 +153,7 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
           : past.data.map((data, i): ort.Tensor => tensor(data, cacheShape(program, i, past.capacity)));
       const outputs = await session.run([...ints, ...cached, ...params], []);
       append(past, program, outputs.slice(1).map(floats), feeds);
-      return { logits: floats(at(outputs, 0)), ms: performance.now() - started };
+      return { output: floats(at(outputs, 0)), ms: performance.now() - started };
     },
     repeatCache(rows) {
       if (cache === undefined) return Promise.reject(new Error("there is no cache to repeat"));
@@ -147,6 +165,7 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
         await (await session?.catch(() => null))?.close();
       programs.clear();
       extensions.clear();
+      recent.clear();
       packed = undefined;
       cache = undefined;
       weights.clear();

@@ -54,8 +54,8 @@ function moved<A extends Floats>(
 }
 
 /**
- * The cache that `program` runs behind: a new one of the asked capacity where it has no past, else the one there is, in
- * the program's capacity.
+ * The cache that `program` runs behind: an unused one of the asked capacity where it has no past, else the one there
+ * is, in the program's capacity. What a cache held before lies behind each row's length, where nothing sees it.
  */
 export function cacheFor<A extends Floats>(
   Type: FloatsOf<A>,
@@ -64,28 +64,45 @@ export function cacheFor<A extends Floats>(
   capacity: number,
 ): Cache<A> {
   const { batch, capacity: past } = program.shape;
-  if (past === 0) return emptyCache(Type, program, batch, capacity);
+  if (past === 0) {
+    const fits =
+      cache?.capacity === capacity &&
+      cache.data.length === 2 * program.layers &&
+      cache.data.every(({ length }, i) => length === batch * program.kvHeads * capacity * sizeOf(program, i));
+    return fits ? cache : emptyCache(Type, program, batch, capacity);
+  }
   if (cache === undefined) throw new Error("there is no past to go on from");
   return cache.capacity === past ? cache : moved(Type, cache, program, batch, past);
 }
 
 /**
- * Integer inputs of an extend program in the order of its graph: ids, positions, lengths (only with a past), rows (the
- * last token of each row where none are chosen).
- * Throws where a row would not fit the cache.
+ * Integer inputs of an extend program in the order of its graph: ids, positions, lengths (only with a past), starts
+ * (only with branches), rows (the last token of each row where none are chosen), targets (only of `scored`).
+ * Throws where a row would not fit the cache, and where feeds lack what the program asks for.
  */
 export function extendInputs(
-  { shape: { tokens, capacity, positions: most } }: ExtendProgram,
-  { ids, lengths, counts, rows: chosen }: ExtendFeeds,
+  { shape: { tokens, capacity, positions: most, branches = false }, scored }: ExtendProgram,
+  { ids, lengths, counts, starts, rows: chosen, targets }: ExtendFeeds,
   room: number,
 ): Int32Array[] {
   if (counts.some((count, row) => at(lengths, row) + count > room))
     throw new Error(`the cache has room for ${room} keys`);
-  const positions = new Int32Array(ids.length);
-  for (const [row, past] of lengths.entries())
-    for (let token = 0; token < tokens; token++) positions[row * tokens + token] = Math.min(past + token, most - 1);
+  if (branches !== (starts !== undefined)) throw new Error("starts belong to programs with branches");
+  if (branches && counts.some((count) => count > 0)) throw new Error("branches never join the cache");
+  if (scored !== (targets !== undefined)) throw new Error("targets belong to programs that score them");
+  const positions = Int32Array.from(ids, (_, i) => {
+    const past = at(lengths, Math.floor(i / tokens));
+    return Math.min(past + (i % tokens) - (starts?.[i] ?? 0), most - 1);
+  });
   const rows = chosen ?? Int32Array.from(counts, (count, row) => row * tokens + Math.max(0, count - 1));
-  return [ids, positions, ...(capacity === 0 ? [] : [lengths]), rows];
+  return [
+    ids,
+    positions,
+    ...(capacity === 0 ? [] : [lengths]),
+    ...(starts === undefined ? [] : [starts]),
+    rows,
+    ...(targets === undefined ? [] : [targets]),
+  ];
 }
 
 /** The same keys and values in each of so many rows, out of a cache of one row. */
@@ -116,11 +133,12 @@ export function append<A extends Floats>(
     const to = at(cache.data, i);
     counts.forEach((count, row) => {
       const past = at(lengths, row);
+      // Element by element: views of heads cost more than their few numbers.
       for (let token = 0; token < count; token++) {
         for (let head = 0; head < kvHeads; head++) {
           const start = ((row * shape.tokens + token) * kvHeads + head) * size;
-          const place = (row * kvHeads + head) * cache.capacity + past + token;
-          to.set(from.subarray(start, start + size), place * size);
+          const place = ((row * kvHeads + head) * cache.capacity + past + token) * size;
+          for (let i = 0; i < size; i++) to[place + i] = from[start + i]!;
         }
       }
     });

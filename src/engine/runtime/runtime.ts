@@ -145,16 +145,26 @@ export interface ExtendFeeds {
    * last of them, of no use where there is none.
    */
   readonly counts: Int32Array;
+  /**
+   * Where the text of each new token begins among those of its row [B*T], for programs with branches; none of them may
+   * join the cache.
+   */
+  readonly starts?: Int32Array | undefined;
   /** Places among the B*T new tokens whose logits are given [R], whether they join the cache or not. */
   readonly rows?: Int32Array | undefined;
+  /** Ids of the tokens behind those places [R], for programs that give their scores in place of logits. */
+  readonly targets?: Int32Array | undefined;
   /** Keys that the cache must have room for afterwards, in a program without a past. */
   readonly capacity: number;
 }
 
 /** What a run of new tokens gives. */
 export interface Extended {
-  /** Logits [B, V] of each row's next token, or [R, V] of the token behind each chosen one. */
-  readonly logits: Float32Array;
+  /**
+   * Logits [B, V] of each row's next token, or [R, V] of the token behind each chosen one; or scores of targets [R, 2]
+   * as of the primitive `headScores`.
+   */
+  readonly output: Float32Array;
   readonly ms: number;
 }
 
@@ -174,9 +184,9 @@ export interface ForwardRuntime {
   /** Programs are compiled once per `name`. Returns the program's single output. */
   run(name: string, program: LogitsProgram, feeds: readonly Int32Array[]): Promise<Float32Array>;
   /**
-   * Runs new tokens behind the runtime's one cache of keys and values and appends theirs to it; returns logits
-   * and the milliseconds it took. Programs are compiled once per `name`, which is not counted. A program without a past
-   * begins the cache anew; one of another capacity moves it.
+   * Runs new tokens behind the runtime's one cache of keys and values and appends theirs to it; returns logits or
+   * scores, and the milliseconds it took. Programs are compiled once per `name`, which is not counted. A program without
+   * a past begins the cache anew; one of another capacity moves it.
    */
   extend(name: string, program: ExtendProgram, feeds: ExtendFeeds): Promise<Extended>;
   /**
@@ -232,6 +242,8 @@ export interface TrainOptions extends BackendOptions {
 /** What runs graphs: it opens runtimes, each with weights and state of its own. */
 export interface Backend {
   readonly name: string;
+  /** What of it decides the numbers: the same for all devices that compute alike, whichever of them it uses. */
+  readonly numerics: string;
   openTrain(program: TrainProgram, options: TrainOptions): Promise<TrainRuntime>;
   openForward(options: BackendOptions): Promise<ForwardRuntime>;
   openOperations(options: BackendOptions): Promise<OperationRuntime>;

@@ -1,8 +1,9 @@
 /**
  * Log-likelihoods of sequences from one cache of keys and values: block, stems and branches of `tree.ts`, several
- * clusters side by side.
+ * clusters side by side. The branches of a cluster are read together, each behind the stem alone. Logits stay where
+ * they are computed; what comes back are the scores of the tokens that are asked about.
  *
- * Letters: B rows (clusters), T new tokens in each, R tokens whose logits are needed, V vocabulary.
+ * Letters: B rows (clusters), T new tokens in each, R tokens that are scored.
  */
 import { at } from "../../base/at.js";
 import { keyDim } from "../../graph/nn/attention.js";
@@ -17,6 +18,7 @@ import {
   longest,
   scoredFrom,
   separateClusters,
+  type Branch,
   type Cluster,
 } from "./tree.js";
 
@@ -37,13 +39,12 @@ export interface SampleScores {
 /** Tokens computed at once in each row: scores of attention grow with their square. */
 const PIECE = 512;
 /** Lengths are rounded up to these, so that few graphs are compiled. */
-const STEP = { stem: 32, branch: 8, capacity: 64, rows: 16 } as const;
+const STEP = { stem: 16, branch: 8, capacity: 64, few: 16, many: 64 } as const;
 /** Most rows side by side, and most tokens of theirs together. */
-const MOST_ROWS = 16;
+const MOST_ROWS = 64;
 const MOST_TOKENS = 4096;
-/** Most bytes of the cache, and most logits at once. */
+/** Most bytes of the cache. */
 const CACHE_BYTES = 1 << 30;
-const MOST_LOGITS = 1 << 25;
 
 const roundUp = (value: number, step: number): number => Math.ceil(value / step) * step;
 
@@ -201,20 +202,27 @@ class Sums {
   }
 }
 
-/** A token whose logits are needed: the row, and its place among the row's tokens. */
+/** A token that is scored: what follows it, and which sequence of which sample gains by it. */
 interface Wanted {
   readonly row: number;
+  /** Place among the row's new tokens. */
   readonly place: number;
+  readonly target: number;
+  readonly sample: number;
+  /** The sequence's place in its sample. */
+  readonly sequence: number;
 }
 
 /** New tokens of the rows, at the same time. */
 interface Run {
   /** Tokens of each row that are in the cache before [B]. */
   readonly lengths: readonly number[];
-  /** The new tokens of each row. */
-  readonly tokens: readonly Int32Array[];
-  /** Whether they join the cache. */
+  /** The new tokens of each row: one text, or several that go on from the row's past. */
+  readonly texts: readonly (readonly Int32Array[])[];
+  /** Whether the texts, one in each row, join the cache. */
   readonly joins: boolean;
+  /** Whether a row may have several texts. */
+  readonly branches: boolean;
   readonly wanted: readonly Wanted[];
   readonly step: number;
 }
@@ -247,8 +255,9 @@ class PhaseReader {
       const piece = block.subarray(first, first + PIECE);
       await this.run({
         lengths: Array.from({ length: width }, () => first),
-        tokens: Array.from({ length: width }, () => piece),
+        texts: Array.from({ length: width }, () => [piece]),
         joins: true,
+        branches: false,
         wanted: [],
         step: STEP.stem,
       });
@@ -258,149 +267,182 @@ class PhaseReader {
 
   /** Adds up the scores of clusters, at most as many as the phase has rows. */
   async read(clusters: readonly Cluster[], sums: ReadonlyMap<number, Sums>): Promise<void> {
-    const { block, rows } = this.phase;
+    const { block, rows: all } = this.phase;
     if (block.length === 0) this.needed = Math.max(...clusters.map(longest));
-    await this.readStems(clusters, block.length === 0 ? clusters.length : rows, sums);
-    await this.readBranches(clusters, block.length === 0 ? clusters.length : rows, sums);
+    const rows = Array.from({ length: block.length === 0 ? clusters.length : all }, (_, row) => row);
+    await this.readStems(clusters, rows, sums);
+    for (const round of roundsOf(clusters)) await this.readBranches(clusters, rows, round, sums);
   }
 
-  private async readStems(clusters: readonly Cluster[], rows: number, sums: ReadonlyMap<number, Sums>): Promise<void> {
-    const base = this.phase.block.length;
-    const end = Math.max(...clusters.map(({ stem }) => stem));
-    const scoring = clusters.filter(({ scoredFrom: from, stem }) => from < stem).length;
-    const size = this.pieceSize(scoring, clusters);
-    for (let first = base; first < end && !this.stopped; first += size) {
-      const last = (row: number): number => Math.min(clusters[row]?.stem ?? 0, first + size);
-      const rowList = Array.from({ length: rows }, (_, row) => row);
-      const wanted = rowList.flatMap((row): Wanted[] =>
-        placesFrom(Math.max(first, clusters[row]?.scoredFrom ?? Infinity), last(row)).map((place) => ({
-          row,
-          place: place - first,
-        })),
-      );
-      const logits = await this.run({
-        lengths: rowList.map((row) => Math.min(first, Math.max(base, clusters[row]?.stem ?? base))),
-        tokens: rowList.map((row) => tokensBetween(clusters[row]?.branches[0]?.sequence, first, last(row))),
-        joins: true,
-        wanted,
-        step: STEP.stem,
-      });
-      for (const [i, { row, place }] of wanted.entries()) {
-        const { sample, branches } = at(clusters, row);
-        const answer = answerAt(logits, i, this.model.spec.vocab);
-        for (const { sequence, place: branch } of branches)
-          if (first + place >= scoredFrom(sequence))
-            addScore(sums.get(sample)!, branch, sequence, first + place, answer);
-      }
-    }
-  }
-
-  /** Pieces are short where the logits of all their tokens are needed. */
-  private pieceSize(scoring: number, clusters: readonly Cluster[]): number {
-    const most = Math.max(...clusters.map(({ stem, scoredFrom: from }) => stem - from));
-    if (scoring * most * this.model.spec.vocab <= MOST_LOGITS) return PIECE;
-    const fitting = Math.floor(MOST_LOGITS / (scoring * this.model.spec.vocab));
-    return Math.max(STEP.stem, Math.min(PIECE, Math.floor(fitting / STEP.stem) * STEP.stem));
-  }
-
-  /** The first branch of every row at once, then the second, and so on; the cache keeps the stems alone. */
-  private async readBranches(
+  private async readStems(
     clusters: readonly Cluster[],
-    rows: number,
+    rows: readonly number[],
     sums: ReadonlyMap<number, Sums>,
   ): Promise<void> {
-    const most = Math.max(...clusters.map(({ branches }) => branches.length));
-    for (let nth = 0; nth < most && !this.stopped; nth++) {
-      const branchOf = (row: number) => clusters[row]?.branches[nth];
-      const endOf = (row: number): number => {
-        const branch = branchOf(row);
-        return branch === undefined ? 0 : inputLength(branch.sequence);
-      };
-      const stemOf = (row: number): number => clusters[row]?.stem ?? this.phase.block.length;
-      const rowList = Array.from({ length: rows }, (_, row) => row);
-      const length = Math.max(...rowList.map((row) => endOf(row) - stemOf(row)));
-      for (let first = 0; first < length && !this.stopped; first += PIECE) {
-        const start = (row: number): number => stemOf(row) + first;
-        const end = (row: number): number => Math.min(endOf(row), start(row) + PIECE);
-        const wanted = rowList.flatMap((row): Wanted[] => {
-          const branch = branchOf(row);
-          if (branch === undefined) return [];
-          return placesFrom(Math.max(start(row), scoredFrom(branch.sequence)), end(row)).map((place) => ({
-            row,
-            place: place - start(row),
-          }));
-        });
-        const logits = await this.run({
-          lengths: rowList.map((row) => Math.min(start(row), Math.max(stemOf(row), endOf(row)))),
-          tokens: rowList.map((row) => tokensBetween(branchOf(row)?.sequence, start(row), end(row))),
-          joins: first + PIECE < length,
-          wanted,
-          step: STEP.branch,
-        });
-        for (const [i, { row, place }] of wanted.entries()) {
-          const { sequence, place: branch } = branchOf(row)!;
-          const answer = answerAt(logits, i, this.model.spec.vocab);
-          addScore(sums.get(at(clusters, row).sample)!, branch, sequence, start(row) + place, answer);
-        }
-      }
+    const base = this.phase.block.length;
+    const end = Math.max(...clusters.map(({ stem }) => stem));
+    const isRead = clusters.some((cluster) => longest(cluster) > cluster.stem);
+    for (let first = base; first < end && !this.stopped; first += PIECE) {
+      const last = (row: number): number => Math.min(clusters[row]?.stem ?? 0, first + PIECE);
+      await this.run(
+        {
+          lengths: rows.map((row) => Math.min(first, Math.max(base, clusters[row]?.stem ?? base))),
+          texts: rows.map((row) => [tokensBetween(clusters[row]?.branches[0]?.sequence, first, last(row))]),
+          // What nothing goes on from need not be kept.
+          joins: isRead || first + PIECE < end,
+          branches: false,
+          wanted: clusters.flatMap(({ sample, branches }, row) =>
+            branches.flatMap((branch) => wantedOf(branch, sample, { row, first, end: last(row), place: 0 })),
+          ),
+          step: STEP.stem,
+        },
+        sums,
+      );
     }
   }
 
-  /** Logits [R, V] of the wanted tokens, in their order. */
-  private async run({ lengths, tokens, joins, wanted, step }: Run): Promise<Float32Array> {
+  /** Branches of all rows behind their stems, which the cache keeps alone; one that is long is read in pieces. */
+  private async readBranches(
+    clusters: readonly Cluster[],
+    rows: readonly number[],
+    round: readonly (readonly Branch[])[],
+    sums: ReadonlyMap<number, Sums>,
+  ): Promise<void> {
+    const stemOf = (row: number): number => clusters[row]?.stem ?? this.phase.block.length;
+    const lengthOf = (row: number, { sequence }: Branch): number => inputLength(sequence) - stemOf(row);
+    const most = Math.max(...round.map((own, row) => own.reduce((sum, branch) => sum + lengthOf(row, branch), 0)));
+    const together = most <= PIECE;
+    for (let first = 0; first < most && !this.stopped; first += PIECE) {
+      const wanted: Wanted[] = [];
+      const texts = rows.map((row) => {
+        let place = 0;
+        return (round[row] ?? []).map((branch) => {
+          const from = stemOf(row) + first;
+          const text = tokensBetween(branch.sequence, from, Math.min(inputLength(branch.sequence), from + PIECE));
+          wanted.push(
+            ...wantedOf(branch, at(clusters, row).sample, { row, first: from, end: from + text.length, place }),
+          );
+          place += text.length;
+          return text;
+        });
+      });
+      await this.run(
+        {
+          lengths: rows.map((row) => {
+            const [own] = round[row] ?? [];
+            return stemOf(row) + (own === undefined ? 0 : Math.min(first, lengthOf(row, own)));
+          }),
+          texts,
+          joins: first + PIECE < most,
+          branches: together,
+          wanted,
+          step: STEP.branch,
+        },
+        sums,
+      );
+    }
+  }
+
+  /** Computes new tokens and adds up the scores of those that are wanted. */
+  private async run(
+    { lengths, texts, joins, branches, wanted, step }: Run,
+    sums: ReadonlyMap<number, Sums> = new Map(),
+  ): Promise<void> {
     const { model, needed } = this;
     const capacity = roundUp(needed, STEP.capacity);
-    const batch = tokens.length;
-    const isFirst = lengths.every((length) => length === 0) && joins;
-    const width = Math.min(PIECE, roundUp(Math.max(1, ...tokens.map(({ length }) => length)), step));
+    const batch = texts.length;
+    const isFirst = lengths.every((length) => length === 0);
+    const sizes = texts.map((own) => own.reduce((sum, { length }) => sum + length, 0));
+    const width = Math.min(PIECE, roundUp(Math.max(1, ...sizes), step));
     const ids = new Int32Array(batch * width);
-    tokens.forEach((own, row) => ids.set(own, row * width));
-    const rows = new Int32Array(Math.max(1, roundUp(wanted.length, wanted.length > 1 ? STEP.rows : 1)));
-    wanted.forEach(({ row, place }, i) => (rows[i] = row * width + place));
-    const { logits } = await model.extend(
+    // Tokens of no text see themselves alone.
+    const starts = Int32Array.from(ids, (_, i) => i % width);
+    texts.forEach((own, row) => {
+      let place = 0;
+      for (const text of own) {
+        ids.set(text, row * width + place);
+        starts.fill(place, row * width + place, row * width + place + text.length);
+        place += text.length;
+      }
+    });
+    const scored = Math.max(1, roundUp(wanted.length, wanted.length > STEP.many ? STEP.many : STEP.few));
+    const [rows, targets] = [new Int32Array(scored), new Int32Array(scored)];
+    wanted.forEach(({ row, place, target }, i) => {
+      rows[i] = row * width + place;
+      targets[i] = target;
+    });
+    const { output } = await model.extend(
       {
         batch,
         tokens: width,
         capacity: isFirst ? 0 : capacity,
         positions: positionsFor(model.spec, needed),
+        branches,
       },
       {
         ids,
         lengths: Int32Array.from(lengths),
-        counts: Int32Array.from(tokens, ({ length }) => (joins ? length : 0)),
+        counts: Int32Array.from(sizes, (size) => (joins ? size : 0)),
+        ...(branches && { starts }),
         rows,
+        targets,
         capacity,
       },
     );
-    return logits;
+    for (const [i, { sample, sequence }] of wanted.entries()) {
+      const score = output[2 * i]!;
+      sums.get(sample)!.add(sequence, score, output[2 * i + 1] === 1 && !Number.isNaN(score));
+    }
   }
 }
 
-/** Places from the first to before the last. */
-const placesFrom = (first: number, end: number): number[] =>
-  first >= end ? [] : Array.from({ length: end - first }, (_, i) => first + i);
+/** A run of tokens of a row's sequences, and where it stands among the row's new tokens. */
+interface Place {
+  readonly row: number;
+  /** Tokens [first, end) of the sequence. */
+  readonly first: number;
+  readonly end: number;
+  readonly place: number;
+}
+
+/** The scored tokens of a sequence among those of a run. */
+function wantedOf(
+  { sequence, place: own }: Branch,
+  sample: number,
+  { row, first, end, place }: Place,
+): readonly Wanted[] {
+  const wanted: Wanted[] = [];
+  for (let token = Math.max(first, scoredFrom(sequence)); token < end; token++)
+    wanted.push({ row, place: place + token - first, target: at(sequence.tokens, token + 1), sample, sequence: own });
+  return wanted;
+}
+
+/**
+ * Which branches of each cluster are read together: as many as fit beside those of the other clusters; where one is
+ * longer than a piece, one of each. Branches that end with the stem have nothing left to read.
+ */
+function roundsOf(clusters: readonly Cluster[]): readonly (readonly (readonly Branch[])[])[] {
+  const left = clusters.map(({ branches, stem }) => branches.filter(({ sequence }) => inputLength(sequence) > stem));
+  const rounds: Branch[][][] = [];
+  while (left.some((own) => own.length > 0)) {
+    const lengthOf = (row: number, { sequence }: Branch): number => inputLength(sequence) - at(clusters, row).stem;
+    const isLong = left.some((own, row) => own[0] !== undefined && lengthOf(row, own[0]) > PIECE);
+    const room = isLong ? 0 : Math.min(PIECE, Math.floor(MOST_TOKENS / clusters.length));
+    rounds.push(
+      left.map((own, row) => {
+        let taken = 0;
+        let count = 0;
+        for (const branch of own) {
+          taken += lengthOf(row, branch);
+          if (count > 0 && taken > room) break;
+          count++;
+        }
+        return own.splice(0, count);
+      }),
+    );
+  }
+  return rounds;
+}
 
 const tokensBetween = (sequence: Sequence | undefined, first: number, end: number): Int32Array =>
   sequence === undefined || end <= first ? new Int32Array() : sequence.tokens.subarray(first, end);
-
-/** What the model says behind a token: the log of a probability is a logit minus `logSum`. */
-interface Answer {
-  readonly logits: Float32Array;
-  readonly logSum: number;
-  readonly likeliest: number;
-}
-
-function answerAt(logits: Float32Array, row: number, vocab: number): Answer {
-  const own = logits.subarray(row * vocab, (row + 1) * vocab);
-  let likeliest = 0;
-  for (let i = 1; i < vocab; i++) if (own[i]! > own[likeliest]!) likeliest = i;
-  const largest = own[likeliest]!;
-  let sum = 0;
-  for (let i = 0; i < vocab; i++) sum += Math.exp(own[i]! - largest);
-  return { logits: own, logSum: largest + Math.log(sum), likeliest };
-}
-
-function addScore(sums: Sums, branch: number, { tokens }: Sequence, place: number, answer: Answer): void {
-  const target = at(tokens, place + 1);
-  sums.add(branch, answer.logits[target]! - answer.logSum, answer.likeliest === target);
-}

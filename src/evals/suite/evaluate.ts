@@ -15,7 +15,7 @@ import { withFsErrors } from "../../files/io/fs-errors.js";
 import type { AnsweringModel } from "../scoring/model.js";
 import { warningsOf } from "../tasks/checks.js";
 import type { TaskConfig } from "../tasks/config.js";
-import { loadTask, splitsOf, type LoadedTask, type Sample } from "../tasks/prompt.js";
+import { loadTask, splitsOf, type LoadedTask, type Sample, type SampleSettings } from "../tasks/prompt.js";
 import { judgeOf, type FilteredResult, type Judge, type Response } from "../tasks/sample-results.js";
 import type { Selection } from "../tasks/select.js";
 import { BOOTSTRAP_ITERATIONS } from "../tasks/standard-errors.js";
@@ -43,13 +43,15 @@ export interface EvaluationSettings {
   readonly seed?: number | undefined;
   /** Resamples of bootstrapped standard errors. */
   readonly bootstrapIterations?: number | undefined;
+  /** Stands in front of all prompts. */
+  readonly systemInstruction?: string | undefined;
 }
 
 /** Reads the documents of each task and builds its prompts. Throws inputError for all that is wrong with them. */
 export async function prepareTasks(
   { tasks }: Selection,
   data: DataReader,
-  settings: EvaluationSettings,
+  settings: EvaluationSettings & Pick<SampleSettings, "chat">,
   signal?: AbortSignal,
 ): Promise<readonly PreparedTask[]> {
   const prepared: PreparedTask[] = [];

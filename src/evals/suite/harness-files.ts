@@ -20,6 +20,8 @@ export interface EvaluatedModel {
   readonly maxLength: number;
   readonly device: string;
   readonly version: string;
+  /** The chat template that its prompts were made with; null: plain text. */
+  readonly chat: { readonly template: string; readonly multiturn: boolean } | null;
 }
 
 const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex");
@@ -112,11 +114,11 @@ export function resultsFile(
     model_source: "upcycle",
     model_name: model.name,
     model_name_sanitized: sanitized(model.name),
-    system_instruction: null,
-    system_instruction_sha: null,
-    fewshot_as_multiturn: null,
-    chat_template: null,
-    chat_template_sha: null,
+    system_instruction: settings.systemInstruction ?? null,
+    system_instruction_sha: settings.systemInstruction === undefined ? null : sha256(settings.systemInstruction),
+    fewshot_as_multiturn: model.chat?.multiturn ?? null,
+    chat_template: model.chat?.template ?? null,
+    chat_template_sha: model.chat === null ? null : sha256(model.chat.template),
     total_evaluation_time_seconds: String(seconds),
   };
 }

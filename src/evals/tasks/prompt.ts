@@ -2,9 +2,13 @@
  * Documents as prompts, exactly as the LM Evaluation Harness builds them (lm_eval/api/task.py, samplers.py):
  *
  *   description + (question + delimiter + answer + "\n\n") for each example + question of the document
+ *
+ * or, for a chat template, as messages: the description is the system's, questions are the user's, answers the
+ * assistant's.
  */
 import { inputError } from "../../base/errors.js";
 import { functionMark } from "../../base/schemas/task.js";
+import { chatMessages, plainText, type ChatFormat, type Turn } from "./chat.js";
 import type { Field, FewshotConfig, TaskConfig } from "./config.js";
 import { isEqual, parseTemplate, type Template } from "./jinja.js";
 import { requirePort } from "./ports.js";
@@ -42,6 +46,10 @@ export interface SampleSettings {
   readonly limit?: number | undefined;
   /** Seed of the draws of examples; the harness's 1234 when left out. */
   readonly seed?: number | undefined;
+  /** Stands in front of all prompts, before a task's description. */
+  readonly systemInstruction?: string | undefined;
+  /** How messages become a prompt; plain text when left out. */
+  readonly chat?: ChatFormat | undefined;
 }
 
 /** The harness's own seed of few-shot draws. */
@@ -109,11 +117,12 @@ export function loadTask(config: TaskConfig, splits: Splits): LoadedTask {
     text: (doc) => fields.text(config.docToText, doc),
     target: (doc) => fields.target(config.docToTarget, doc),
     choices: (doc) => fields.choices(config.docToChoice, doc),
-    samples({ numFewshot = config.numFewshot, limit, seed = FEWSHOT_SEED } = {}) {
+    samples({ numFewshot = config.numFewshot, limit, seed = FEWSHOT_SEED, systemInstruction = "", chat } = {}) {
       const examples = numFewshot === 0 ? null : new Examples(examplePool(config, processed), config, seed, where);
       return docs.slice(0, limit).map((doc, id) =>
         withPlace(`${where}, document ${id + 1}`, () => {
-          const builder = new PromptBuilder(task, fields, examples?.draw(doc, numFewshot) ?? []);
+          const own = examples?.draw(doc, numFewshot) ?? [];
+          const builder = new PromptBuilder(task, fields, { examples: own, systemInstruction, chat });
           return { id, doc, target: task.target(doc), requests: builder.requests(doc) };
         }),
       );
@@ -272,12 +281,19 @@ function joined(before: string, behind: string, delimiter: string): string {
   return needsDelimiter(before, behind) ? before + delimiter + behind : before + behind;
 }
 
+/** What prompts of one document are made with. */
+interface PromptParts {
+  readonly examples: readonly Doc[];
+  readonly systemInstruction: string;
+  readonly chat: ChatFormat | undefined;
+}
+
 /** Makes the requests of one document. */
 class PromptBuilder {
   constructor(
     private readonly task: LoadedTask,
     private readonly fields: Fields,
-    private readonly examples: readonly Doc[],
+    private readonly parts: PromptParts,
   ) {}
 
   requests(doc: Doc): readonly Request[] {
@@ -298,34 +314,48 @@ class PromptBuilder {
     const { config, multipleInput } = this.task;
     const choices = this.task.choices(doc);
     if (choices.length === 0) throw new Error("there are no choices");
-    const delimiter = config.targetDelimiter;
+    const delimiter = this.choiceDelimiter(doc);
     const own = multipleInput
       ? choices.map((choice) =>
           loglikelihood(this.context(doc, choice), delimiter + asText(this.task.target(doc), "the target")),
         )
-      : this.continuations(this.context(doc), choices);
+      : this.continuations(this.context(doc), choices, delimiter);
     const wantsMutual = config.metrics.some(({ name }) => name === "acc_mutual_info");
-    return wantsMutual ? [...own, ...this.continuations("", choices)] : own;
+    return wantsMutual ? [...own, ...this.continuations("", choices, delimiter)] : own;
   }
 
-  private continuations(context: string, choices: readonly string[]): Request[] {
-    return choices.map((choice) => loglikelihood(context, this.task.config.targetDelimiter + choice));
+  /** A template ends where the answer begins, unless the answer has begun already. */
+  private choiceDelimiter(doc: Doc): string {
+    const { config } = this.task;
+    if (this.parts.chat === undefined) return config.targetDelimiter;
+    const prefix = this.fields.plain(config.genPrefix, doc);
+    return prefix !== "" && !isSpace([...prefix].at(-1)!) ? config.targetDelimiter : "";
+  }
+
+  private continuations(context: string, choices: readonly string[], delimiter: string): Request[] {
+    return choices.map((choice) => loglikelihood(context, delimiter + choice));
   }
 
   /** The prompt up to the answer; `question` stands in place of the document's own. */
   private context(doc: Doc, question?: string): string {
     const { config } = this.task;
-    const description = this.fields.plain(config.description, doc);
-    const shots = this.examples.map((example) => this.shot(example)).join("");
+    const { examples, systemInstruction, chat } = this.parts;
+    const description = joined(systemInstruction, this.fields.plain(config.description, doc), config.fewshot.delimiter);
     const prefix = this.fields.plain(config.genPrefix, doc);
     const asked = question ?? asText(this.task.text(doc), "the question");
     const delimiter = question === undefined ? config.targetDelimiter : "";
     const seam = prefix !== "" && needsDelimiter(asked, prefix) ? delimiter : "";
-    return description + shots + asked + seam + prefix;
+    const turns: Turn[] = [
+      ...(description === "" ? [] : [{ role: "system" as const, content: description, behind: "" }]),
+      ...examples.flatMap((example) => this.shot(example)),
+      { role: "user", content: asked, behind: seam },
+      ...(prefix === "" ? [] : [{ role: "assistant" as const, content: prefix, behind: "" }]),
+    ];
+    return chat === undefined ? plainText(turns) : chat.render(chatMessages(turns, chat.multiturn), prefix !== "");
   }
 
   /** One example: question, delimiter, answer, delimiter. */
-  private shot(doc: Doc): string {
+  private shot(doc: Doc): readonly Turn[] {
     const { config, multipleInput } = this.task;
     const { fewshot } = config;
     let question = this.fields.text(fewshot.docToText, doc);
@@ -336,15 +366,20 @@ class PromptBuilder {
     }
     const answer = answerOf(this.fields.target(fewshot.docToTarget, doc), choices);
     const prefix = this.fields.plain(fewshot.genPrefix, doc);
-    return this.turn(asText(question, "the question of an example"), answer, prefix, fewshot);
+    return exampleTurns(asText(question, "the question of an example"), answer, prefix, fewshot);
   }
+}
 
-  private turn(question: string, answer: string | null, prefix: string, fewshot: FewshotConfig): string {
-    const delimits = prefix === "" ? answer !== null : needsDelimiter(question, prefix);
-    const seam = delimits ? fewshot.targetDelimiter : "";
-    if (answer === null) return question + seam + prefix;
-    return question + seam + joined(prefix, answer, " ") + fewshot.delimiter;
-  }
+function exampleTurns(
+  question: string,
+  answer: string | null,
+  prefix: string,
+  { targetDelimiter, delimiter }: FewshotConfig,
+): readonly Turn[] {
+  const delimits = prefix === "" ? answer !== null : needsDelimiter(question, prefix);
+  const asked: Turn = { role: "user", content: question, behind: delimits ? targetDelimiter : "" };
+  if (answer !== null) return [asked, { role: "assistant", content: joined(prefix, answer, " "), behind: delimiter }];
+  return prefix === "" ? [asked] : [asked, { role: "assistant", content: prefix, behind: "" }];
 }
 
 const loglikelihood = (context: string, continuation: string): Request => ({

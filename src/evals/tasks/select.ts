@@ -36,6 +36,27 @@ export interface Group {
   readonly metrics: readonly GroupMetric[];
 }
 
+/** A group or task, and in how many groups it stands. */
+interface Placed {
+  readonly name: string;
+  readonly level: number;
+}
+
+/**
+ * Groups with their members behind them, then tasks of no group, in the order of the files; what stands in several
+ * groups stands in each.
+ */
+export function inGroups(groups: readonly Group[], tasks: readonly string[]): readonly Placed[] {
+  const byName = new Map(groups.map((group) => [group.name, group]));
+  const inside = new Set(groups.flatMap(({ children }) => children));
+  const placed = (name: string, level: number): Placed[] => [
+    { name, level },
+    ...(byName.get(name)?.children ?? []).flatMap((child) => placed(child, level + 1)),
+  ];
+  const names = [...groups.map(({ name }) => name), ...tasks];
+  return names.filter((name) => !inside.has(name)).flatMap((name) => placed(name, 0));
+}
+
 /** What was asked for. */
 export interface Selection {
   /** Each task once, in order. */

@@ -105,6 +105,7 @@ export const gradRules: { readonly [P in Prim]: GradRule<P> | NoGradient } = {
   swigluGrad: "second derivative",
   headCrossEntropy: (b, node, [d]) => [...b.apply("headCrossEntropyGrad", [...node.in, d], node.attrs), null],
   headCrossEntropyGrad: "second derivative",
+  headScores: "inference only",
   // The correction bias moves the choice only, which has no gradient.
   routeTopK: (b, node, [d]) => {
     const dlogits = d === null ? null : b.op("routeTopKGrad", [node.in[0], node.out[1], d], { rule: node.attrs.rule });

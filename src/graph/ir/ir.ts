@@ -74,6 +74,8 @@ export interface SegmentAttrs {
 export interface CachedAttentionAttrs extends AttentionAttrs {
   /** Keys that each cache has room for. */
   readonly capacity: number;
+  /** A last input, starts [N] int: the new tokens of a row are several texts that go on from its past. */
+  readonly branches?: boolean | undefined;
 }
 
 /** Rotary position embedding of some elements of each head (Su et al. 2021). */
@@ -192,9 +194,9 @@ export interface PrimAttrs {
   attentionGrad: AttentionAttrs;
   /**
    * (q, k, v of S new tokens in each of B rows as for attention, past keys [B, kvHeads, C, D], past values [B, kvHeads,
-   * C, valueDim], lengths [B] int, sinks if asked for) -> [N, heads*valueDim]; new token i of row b stands at position
-   * lengths[b] + i and sees the row's first lengths[b] past keys and the new ones up to its own, as far as the window
-   * goes
+   * C, valueDim], lengths [B] int, sinks and starts [N] if asked for) -> [N, heads*valueDim]; new token i of row b
+   * stands at position lengths[b] + i - start and sees the row's first lengths[b] past keys and the new ones from its
+   * start up to its own, as far as the window goes. `starts` are places among the row's new tokens, 0 if left out.
    */
   cachedAttention: CachedAttentionAttrs;
   /** (gate, up) -> silu(gate) * up (Shazeer 2020) */
@@ -208,6 +210,11 @@ export interface PrimAttrs {
   headCrossEntropy: { readonly softcap: number | null };
   /** (x, head, targets, dloss []) -> (dx, dhead) */
   headCrossEntropyGrad: { readonly softcap: number | null };
+  /**
+   * (x [N, H], head [V, H], targets [N], bias [V] if asked for) -> [N, 2]: log softmax(logits)[target], and 1 where the
+   * target's logit is the first of the largest ones, else 0; logits as of `headCrossEntropy`, plus the bias
+   */
+  headScores: { readonly softcap: number | null; readonly bias: boolean };
   /**
    * (logits [N, E], correction [E] if asked for) -> (weights [N, K], experts [N, K] int), best choice first, ties to
    * the lowest index
@@ -299,11 +306,12 @@ export interface PrimInputs<T> {
   /** `sinksAndSegmentIds`: those that the attributes ask for, see `attentionExtras`. */
   attention: readonly [q: T, k: T, v: T, ...sinksAndSegmentIds: T[]];
   attentionGrad: readonly [q: T, k: T, v: T, ...sinksAndSegmentIds: T[], dout: T];
-  cachedAttention: readonly [q: T, k: T, v: T, pastKeys: T, pastValues: T, lengths: T, ...sinks: T[]];
+  cachedAttention: readonly [q: T, k: T, v: T, pastKeys: T, pastValues: T, lengths: T, ...sinksAndStarts: T[]];
   swiglu: readonly [gate: T, up: T];
   swigluGrad: readonly [gate: T, up: T, dh: T];
   headCrossEntropy: readonly [x: T, head: T, targets: T];
   headCrossEntropyGrad: readonly [x: T, head: T, targets: T, dloss: T];
+  headScores: readonly [x: T, head: T, targets: T, ...bias: T[]];
   routeTopK: readonly [logits: T, ...correction: T[]];
   routeTopKGrad: readonly [logits: T, experts: T, dweights: T];
   routeWeights: readonly [logits: T, experts: T];
@@ -364,6 +372,15 @@ export function attentionExtras<T>(
     sinks: sinks ? at(0) : null,
     segmentIds: segmentIds === true ? at(sinks ? 1 : 0) : null,
   };
+}
+
+/** Optional inputs of attention behind a cache; null where the attributes do not ask for one. */
+export function cachedExtras<T>(
+  { sinks, branches }: Pick<CachedAttentionAttrs, "sinks" | "branches">,
+  [, , , , , , ...extras]: PrimInputs<T>["cachedAttention"],
+): { readonly sinks: T | null; readonly starts: T | null } {
+  const at = (place: number): T | null => extras[place] ?? null;
+  return { sinks: sinks ? at(0) : null, starts: branches === true ? at(sinks ? 1 : 0) : null };
 }
 
 /** A program as plain data. */

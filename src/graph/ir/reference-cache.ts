@@ -1,10 +1,11 @@
 /**
- * Reference evaluation of attention behind a cache: each row's past and new tokens as one sequence, of which only the
- * new outputs are kept.
+ * Reference evaluation of attention behind a cache: the past of each row and one run of new tokens that begin together
+ * as one sequence, of which only the new outputs are kept.
  *
  * Letters: B rows, C keys that a cache has room for.
  */
-import type { CachedAttentionAttrs, PrimInputs } from "./ir.js";
+import { at } from "../../base/at.js";
+import { cachedExtras, type CachedAttentionAttrs, type PrimInputs } from "./ir.js";
 import { attention } from "./reference-attention.js";
 import { rowOf, type Tensor } from "./reference-values.js";
 
@@ -14,53 +15,70 @@ export function cachedAttention(
   inputs: PrimInputs<Tensor>["cachedAttention"],
 ): Float64Array {
   const { sequence, heads, valueDim } = attrs;
-  const size = sequence * heads * valueDim;
+  const width = heads * valueDim;
   const [, , , , , lengths] = inputs;
-  const out = new Float64Array(lengths.data.length * size);
+  const { starts } = cachedExtras(attrs, inputs);
+  const out = new Float64Array(lengths.data.length * sequence * width);
   for (const [row, past] of lengths.data.entries()) {
-    const whole = attentionOfRow(attrs, inputs, row, past);
-    out.set(whole.subarray(past * heads * valueDim), row * size);
+    const startOf = (token: number): number => (starts === null ? 0 : at(starts.data, row * sequence + token));
+    for (let token = 0, end = 0; token < sequence; token = end) {
+      const first = startOf(token);
+      while (end < sequence && startOf(end) === first) end++;
+      const whole = attentionOfRun(attrs, inputs, { row, past, first, end });
+      out.set(whole.subarray((past + token - first) * width), (row * sequence + token) * width);
+    }
   }
   return out;
 }
 
-/** Attention of one row's past and new tokens together; the outputs of past tokens are of no use. */
-function attentionOfRow(
+/** New tokens [first, end) of a row behind its past. */
+interface Run {
+  readonly row: number;
+  readonly past: number;
+  readonly first: number;
+  readonly end: number;
+}
+
+/** Attention of a run's past and new tokens together; the outputs of past tokens are of no use. */
+function attentionOfRun(
   attrs: CachedAttentionAttrs,
-  [q, k, v, pastK, pastV, , ...sinks]: PrimInputs<Tensor>["cachedAttention"],
-  row: number,
-  past: number,
+  inputs: PrimInputs<Tensor>["cachedAttention"],
+  run: Run,
 ): Float64Array {
-  const { sequence, heads, headDim, valueDim } = attrs;
-  const total = past + sequence;
+  const { heads, headDim, valueDim, sequence } = attrs;
+  const [q, k, v, pastK, pastV] = inputs;
+  const { sinks } = cachedExtras(attrs, inputs);
+  const { row, past, first, end } = run;
+  const total = past + end - first;
   // The cache has no queries of past tokens, so zeros stand in their places.
   const queries = new Float64Array(total * heads * headDim);
-  queries.set(rowOf(q.data, row, sequence * heads * headDim), past * heads * headDim);
-  return attention({ ...attrs, batch: 1, sequence: total }, [
-    { dtype: "f32", shape: [total, heads * headDim], data: queries },
-    pastAndNew(attrs, pastK, k, headDim, row, past),
-    pastAndNew(attrs, pastV, v, valueDim, row, past),
-    ...sinks,
+  const size = heads * headDim;
+  queries.set(q.data.subarray((row * sequence + first) * size, (row * sequence + end) * size), past * size);
+  return attention({ ...attrs, batch: 1, sequence: total, segmentIds: false }, [
+    { dtype: "f32", shape: [total, size], data: queries },
+    pastAndNew(attrs, pastK, k, headDim, run),
+    pastAndNew(attrs, pastV, v, valueDim, run),
+    ...(sinks === null ? [] : [sinks]),
   ]);
 }
 
-/** One row's past [kvHeads, C, size] and new tokens [S, kvHeads * size] as [past + S, kvHeads * size]. */
+/** A row's past [kvHeads, C, size] and a run of its new tokens [.., kvHeads * size] as [total, kvHeads * size]. */
 function pastAndNew(
   { sequence, kvHeads, capacity }: CachedAttentionAttrs,
   cached: Tensor,
   fresh: Tensor,
   size: number,
-  row: number,
-  past: number,
+  { row, past, first, end }: Run,
 ): Tensor {
   const width = kvHeads * size;
-  const data = new Float64Array((past + sequence) * width);
+  const total = past + end - first;
+  const data = new Float64Array(total * width);
   for (let token = 0; token < past; token++) {
     for (let head = 0; head < kvHeads; head++) {
       const element = rowOf(cached.data, (row * kvHeads + head) * capacity + token, size);
       data.set(element, token * width + head * size);
     }
   }
-  data.set(rowOf(fresh.data, row, sequence * width), past * width);
-  return { dtype: "f32", shape: [past + sequence, width], data };
+  data.set(fresh.data.subarray((row * sequence + first) * width, (row * sequence + end) * width), past * width);
+  return { dtype: "f32", shape: [total, width], data };
 }

@@ -240,6 +240,18 @@ const evaluators: { readonly [P in Prim]: Evaluate<P> } = {
     addProduct(dhead, dlogits, x.data, { m: vocab, k: tokens, n: hidden, transA: true });
     return [dx, dhead];
   },
+  headScores({ attrs }, [x, head, targets, bias]) {
+    const { logits } = headLogits(x, head, targets, attrs.softcap, bias);
+    return [
+      Float64Array.from(
+        logits.flatMap((row, token) => {
+          const target = at(targets.data, token);
+          const first = row.findIndex((value) => value >= row.reduce((most, one) => Math.max(most, one)));
+          return [at(row, target) - logSumExp(row), Number(first === target)];
+        }),
+      ),
+    ];
+  },
   routeTopK: ({ attrs }, [logits, correction]) => routeTopK(logits, correction, attrs.k, attrs.rule),
   routeTopKGrad: ({ attrs }, [logits, experts, dweights]) => [routeTopKGrad(logits, experts, dweights, attrs.rule)],
   routeWeights: ({ attrs }, [logits, experts]) => [routeWeights(logits, experts, attrs.rule)],
@@ -308,10 +320,12 @@ function headLogits(
   head: Tensor,
   targets: Tensor,
   softcap: number | null,
+  bias?: Tensor,
 ): { readonly logits: readonly Float64Array[]; readonly counted: number } {
   const [[m, k], [n]] = [matrixSizes(x), matrixSizes(head)];
   const raw = new Float64Array(m * n);
   addProduct(raw, x.data, head.data, { m, k, n, transB: true });
+  if (bias !== undefined) for (const row of cutRows(raw, n)) addScaled(row, 1, bias.data);
   const logits = softcap === null ? raw : raw.map((value) => softcap * Math.tanh(value / softcap));
   const counted = Math.max(1, targets.data.filter((target) => target >= 0).length);
   return { logits: cutRows(logits, n), counted };

@@ -5,6 +5,7 @@
 import { at } from "../../base/at.js";
 import {
   attentionExtras,
+  cachedExtras,
   elements,
   type AttentionAttrs,
   type Prim,
@@ -159,11 +160,12 @@ const arities: { readonly [P in Prim]: Arity<P> } = {
   joinHeadsGrad: 3,
   attention: attentionArity,
   attentionGrad: (attrs) => attentionArity(attrs) + 1,
-  cachedAttention: ({ sinks }) => 6 + Number(sinks),
+  cachedAttention: ({ sinks, branches }) => 6 + Number(sinks) + Number(branches === true),
   swiglu: 2,
   swigluGrad: 3,
   headCrossEntropy: 3,
   headCrossEntropyGrad: 4,
+  headScores: ({ bias }) => 3 + Number(bias),
   routeTopK: ({ rule }) => 1 + Number(rule.corrected),
   routeTopKGrad: 3,
   routeWeights: 2,
@@ -285,14 +287,19 @@ const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     return [outputOf(attrs)];
   },
   cachedAttention(attrs, inputs) {
-    const { batch, heads, kvHeads, headDim, valueDim, capacity } = attrs;
-    const [q, k, v, pastKeys, pastValues, lengths, sinks] = inputs;
+    const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity } = attrs;
+    const [q, k, v, pastKeys, pastValues, lengths] = inputs;
+    const { sinks, starts } = cachedExtras(attrs, inputs);
     attentionShapes({ ...attrs, sinks: false, segmentIds: false }, [q, k, v]);
     same(pastKeys.shape, [batch, kvHeads, capacity, headDim], "past keys");
     same(pastValues.shape, [batch, kvHeads, capacity, valueDim], "past values");
     whole(lengths, "lengths");
     same(lengths.shape, [batch], "lengths");
-    if (sinks !== undefined) same(sinks.shape, [heads], "sinks");
+    if (sinks !== null) same(sinks.shape, [heads], "sinks");
+    if (starts !== null) {
+      whole(starts, "starts");
+      same(starts.shape, [batch * sequence], "starts");
+    }
     return [outputOf(attrs)];
   },
   attentionGrad(attrs, inputs) {
@@ -318,6 +325,11 @@ const shapeRules: { readonly [P in Prim]: ShapeRule<P> } = {
     headShapes([x, head, targets]);
     same(dloss.shape, [], "dloss");
     return [x, head];
+  },
+  headScores(_, [x, head, targets, bias]) {
+    headShapes([x, head, targets]);
+    if (bias !== undefined) same(bias.shape, [matrix(head, "head")[0]], "bias");
+    return [f32(matrix(x, "x")[0], 2)];
   },
   routeTopK({ k, rule }, [logits, correction]) {
     const [tokens, experts] = matrix(logits, "logits");

@@ -24,6 +24,8 @@ export interface CachedShape {
   readonly capacity: number;
   /** Length of the rope tables; every position lies below it. Rope that depends on the text's length goes by it. */
   readonly positions: number;
+  /** The new tokens of a row are several texts that go on from its past; only with a past. */
+  readonly branches?: boolean | undefined;
 }
 
 /** Keys and values of one layer. */
@@ -40,6 +42,8 @@ interface CachedDecoder {
   readonly positions: ValueId;
   /** Past tokens of each row [B], int; null without a past. */
   readonly lengths: ValueId | null;
+  /** Where the text of each new token begins among those of its row [N], int; null without branches. */
+  readonly starts: ValueId | null;
   readonly params: readonly { readonly slot: Slot; readonly id: ValueId }[];
   /** [B, kvHeads, C, size] by layer; empty without a past. */
   readonly past: readonly KeyValue[];
@@ -49,16 +53,21 @@ interface CachedDecoder {
   readonly head: Head;
 }
 
-/** Builds the network of new tokens up to the last hidden states; logits are added by the caller. */
+/**
+ * Builds the network of new tokens up to the last hidden states; logits are added by the caller. Throws an Error for
+ * branches without a past.
+ */
 export function buildCachedDecoder(
   spec: DecoderSpec,
-  { batch, tokens, capacity, positions: tableLength }: CachedShape,
+  { batch, tokens, capacity, positions: tableLength, branches = false }: CachedShape,
 ): CachedDecoder {
   const b = new GraphBuilder();
   const rows = batch * tokens;
   const ids = b.input("ids", "int", [rows]);
   const positions = b.input("positions", "int", [rows]);
+  if (branches && capacity === 0) throw new Error("branches have a past that they go on from");
   const lengths = capacity === 0 ? null : b.input("lengths", "int", [batch]);
+  const starts = branches ? b.input("starts", "int", [rows]) : null;
   const { kvHeads, headDim, latent } = spec.attn;
   const valueDim = latent?.valueDim ?? headDim;
   const keySize = keyDim(spec.attn);
@@ -81,7 +90,12 @@ export function buildCachedDecoder(
       const shape = { ...attrs, batch, sequence: tokens };
       if (lengths === null) return b.op("attention", [q, k, v, ...sinks], shape);
       const { k: pastKeys, v: pastValues } = at(past, layer);
-      return b.op("cachedAttention", [q, k, v, pastKeys, pastValues, lengths, ...sinks], { ...shape, capacity });
+      const extras = [...sinks, ...(starts === null ? [] : [starts])];
+      return b.op("cachedAttention", [q, k, v, pastKeys, pastValues, lengths, ...extras], {
+        ...shape,
+        capacity,
+        branches,
+      });
     },
   };
   let x = embedded(ctx, ids);
@@ -95,6 +109,7 @@ export function buildCachedDecoder(
     ids,
     positions,
     lengths,
+    starts,
     params,
     past,
     present,

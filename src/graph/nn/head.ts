@@ -37,6 +37,18 @@ export function headLoss(
   return b.op("headCrossEntropy", inputs, { softcap });
 }
 
+/** What each target is worth behind hidden states [N, H], as of the primitive `headScores`. */
+export function headScores(
+  b: GraphBuilder,
+  { logitSoftcap: softcap }: Pick<DecoderSpec, "logitSoftcap">,
+  hidden: ValueId,
+  { head, headBias }: Head,
+  targets: ValueId,
+): ValueId {
+  const inputs = [hidden, head, targets, ...(headBias === null ? [] : [headBias])] as const;
+  return b.op("headScores", inputs, { softcap, bias: headBias !== null });
+}
+
 /** Columns that a head's bias takes in {@link headLoss}. */
 export const HEAD_PADDING = 8;
 

@@ -154,6 +154,7 @@ function transposedFactors(node: Node): readonly number[] {
     case "groupedMatmul":
       return node.attrs.transB ? [...node.in.keys()].slice(2) : [];
     case "headCrossEntropy":
+    case "headScores":
       return [1];
     default:
       return [];

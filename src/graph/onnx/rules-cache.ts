@@ -5,21 +5,33 @@
  * Letters: B rows of the batch, S new tokens in each, C keys that a cache has room for, G query heads of a key head.
  */
 import { at } from "../../base/at.js";
-import type { CachedAttentionAttrs, NodeOf, ValueId } from "../ir/ir.js";
+import { cachedExtras, type CachedAttentionAttrs, type NodeOf, type ValueId } from "../ir/ir.js";
 import type { Lowering } from "./context.js";
 import { mask, mergeHeads, splitHeads, UNSEEN, wholeBlock } from "./rules-attention.js";
 
-/**
- * Additive mask [B, 1, G*S or 1, C] of the past: a key counts if it lies before the row's length and, with a window,
- * above length + i - window.
- */
-function maskOfPast(
+/** The starts of all tokens as [B, 1, G*S, 1]: those of a row once for each head of a group. */
+function startsOfQueries(
   ctx: Lowering,
-  lengths: string,
-  { batch, sequence, capacity, heads, kvHeads, window }: CachedAttentionAttrs,
+  starts: string,
+  { batch, sequence, heads, kvHeads }: CachedAttentionAttrs,
 ): string {
   const group = heads / kvHeads;
-  return ctx.remember(`mask of past ${lengths} ${group} ${sequence} ${capacity} ${window}`, () => {
+  return ctx.remember(`starts of queries ${starts} ${group} ${sequence}`, () => {
+    const e = ctx.emitter;
+    const open = e.reshape(starts, [batch, 1, sequence, 1]);
+    return e.reshape(e.op("Expand", [open, e.ints([batch, group, sequence, 1])]), [batch, 1, group * sequence, 1]);
+  });
+}
+
+/**
+ * Additive mask [B, 1, G*S or 1, C] of the past: a key counts if it lies before the row's length and, with a window,
+ * above length + i - start - window.
+ */
+function maskOfPast(ctx: Lowering, lengths: string, starts: string | null, attrs: CachedAttentionAttrs): string {
+  const { batch, sequence, capacity, heads, kvHeads, window } = attrs;
+  const group = heads / kvHeads;
+  const from = window === null ? null : starts;
+  return ctx.remember(`mask of past ${lengths} ${from} ${group} ${sequence} ${capacity} ${window}`, () => {
     const e = ctx.emitter;
     const length = e.reshape(lengths, [batch, 1, 1, 1]);
     const keys = e.ints(
@@ -28,13 +40,30 @@ function maskOfPast(
     );
     let visible = e.op("Less", [keys, length]);
     if (window !== null) {
-      const reach = Array.from({ length: group * sequence }, (_, row) => window - (row % sequence));
-      visible = e.op("And", [
-        visible,
-        e.op("Greater", [e.op("Add", [keys, e.ints(reach, [1, 1, group * sequence, 1])]), length]),
-      ]);
+      let reach = e.ints(
+        Array.from({ length: group * sequence }, (_, row) => window - (row % sequence)),
+        [1, 1, group * sequence, 1],
+      );
+      if (from !== null) reach = e.op("Add", [reach, startsOfQueries(ctx, from, attrs)]);
+      visible = e.op("And", [visible, e.op("Greater", [e.op("Add", [keys, reach]), length])]);
     }
     return e.op("Where", [visible, e.floats([0]), e.floats([UNSEEN])]);
+  });
+}
+
+/** Additive mask of the new tokens [G*S, S], or [B, 1, G*S, S] where a row's tokens are several texts. */
+function maskOfNew(ctx: Lowering, starts: string | null, attrs: CachedAttentionAttrs): string {
+  const { sequence } = attrs;
+  const plain = mask(ctx, attrs, wholeBlock(sequence));
+  if (starts === null) return plain;
+  return ctx.remember(`mask of new ${starts} ${plain}`, () => {
+    const e = ctx.emitter;
+    const keys = e.ints(
+      Array.from({ length: sequence }, (_, key) => key),
+      [1, 1, 1, sequence],
+    );
+    const own = e.op("GreaterOrEqual", [keys, startsOfQueries(ctx, starts, attrs)]);
+    return e.op("Where", [own, plain, e.floats([UNSEEN])]);
   });
 }
 
@@ -49,11 +78,11 @@ function sinkScores(ctx: Lowering, sinks: ValueId, { batch, sequence, heads, kvH
 
 /** The lowering of `cachedAttention`. */
 export const cacheRules = {
-  cachedAttention(
-    ctx: Lowering,
-    { in: [q, k, v, pastKeys, pastValues, lengths, sinks], out, attrs }: NodeOf<"cachedAttention">,
-  ): void {
+  cachedAttention(ctx: Lowering, { in: inputs, out, attrs }: NodeOf<"cachedAttention">): void {
     const e = ctx.emitter;
+    const [q, k, v, pastKeys, pastValues, lengths] = inputs;
+    const { sinks, starts: startsId } = cachedExtras(attrs, inputs);
+    const starts = startsId === null ? null : ctx.get(startsId);
     const { sequence, heads, kvHeads, headDim, valueDim, capacity, scale, softcap } = attrs;
     const group = heads / kvHeads;
     const queries = splitHeads(ctx, ctx.get(q), attrs, group, headDim);
@@ -62,11 +91,11 @@ export const cacheRules = {
       return softcap === null ? raw : e.op("Mul", [e.op("Tanh", [raw]), e.floats([softcap])]);
     };
     const parts = [
-      e.op("Add", [scores(ctx.get(pastKeys)), maskOfPast(ctx, ctx.get(lengths), attrs)]),
-      e.op("Add", [scores(splitHeads(ctx, ctx.get(k), attrs, 1, headDim)), mask(ctx, attrs, wholeBlock(sequence))]),
+      e.op("Add", [scores(ctx.get(pastKeys)), maskOfPast(ctx, ctx.get(lengths), starts, attrs)]),
+      e.op("Add", [scores(splitHeads(ctx, ctx.get(k), attrs, 1, headDim)), maskOfNew(ctx, starts, attrs)]),
     ];
     const sizes = [capacity, sequence];
-    if (sinks !== undefined) {
+    if (sinks !== null) {
       parts.push(sinkScores(ctx, sinks, attrs));
       sizes.push(1);
     }

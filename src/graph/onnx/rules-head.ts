@@ -104,9 +104,37 @@ function computeHead(
   };
 }
 
-type HeadPrims = "headCrossEntropy" | "headCrossEntropyGrad";
+/** What the target of each token is worth [N, 2], run by run. */
+function headScores(ctx: Lowering, { in: [x, head, targets, bias], out, attrs }: NodeOf<"headScores">): void {
+  const e = ctx.emitter;
+  const { softcap } = attrs;
+  const tokens = elements(ctx.shape(targets));
+  const lengths = chunkLengths(tokens, ctx.matrix(head)[0]);
+  const cut = (whole: string): string[] =>
+    lengths.length === 1 ? [whole] : e.emit("Split", [whole, e.ints(lengths)], { axis: 0 }, lengths.length);
+  const [rows, columns] = [cut(ctx.get(x)), cut(e.reshape(ctx.get(targets), [tokens, 1]))];
+  const parts: string[] = [];
+  lengths.forEach((_, i) => {
+    const before = parts[i - 1];
+    // A zero out of the run before, as in `computeHead`.
+    const corner = before === undefined ? "" : e.op("Slice", [before, e.ints([0, 1]), e.ints([1, 2])]);
+    const own = corner === "" ? at(rows, i) : e.op("Add", [at(rows, i), e.op("Mul", [corner, e.floats([0])])]);
+    let logits = ctx.linear(own, head);
+    if (bias !== undefined) logits = e.op("Add", [logits, ctx.get(bias)]);
+    if (softcap !== null)
+      logits = e.op("Mul", [e.op("Tanh", [e.op("Mul", [logits, e.floats([1 / softcap])])]), e.floats([softcap])]);
+    const target = at(columns, i);
+    const score = e.op("GatherElements", [e.op("LogSoftmax", [logits], { axis: -1 }), target], { axis: 1 });
+    const likeliest = e.op("ArgMax", [logits], { axis: 1, keepdims: 1 });
+    const isLikeliest = e.op("Cast", [e.op("Equal", [likeliest, target])], { to: 1 });
+    parts.push(e.op("Concat", [score, isLikeliest], { axis: 1 }));
+  });
+  ctx.set(out[0], parts.length === 1 ? at(parts, 0) : e.op("Concat", parts, { axis: 0 }));
+}
 
-/** The lowering of the output head with its loss, and of its gradient. */
+type HeadPrims = "headCrossEntropy" | "headCrossEntropyGrad" | "headScores";
+
+/** The lowering of the output head with its loss or its scores, and of the loss's gradient. */
 export const headRules: { readonly [P in HeadPrims]: (ctx: Lowering, node: NodeOf<P>) => void } = {
   headCrossEntropy: (ctx, { in: inputs, out, attrs }) => ctx.set(out[0], headParts(ctx, inputs, attrs.softcap).loss),
   headCrossEntropyGrad(ctx, { in: [x, head, targets, dloss], out, attrs }) {
@@ -117,4 +145,5 @@ export const headRules: { readonly [P in HeadPrims]: (ctx: Lowering, node: NodeO
     ctx.set(out[0], times(dx));
     ctx.set(out[1], times(dhead));
   },
+  headScores,
 };

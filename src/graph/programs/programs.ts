@@ -14,7 +14,7 @@ import { buildCachedDecoder, type CachedShape, type KeyValue } from "../nn/cache
 import { keyDim } from "../nn/attention.js";
 import type { BatchShape } from "../nn/context.js";
 import { buildDecoder, type Decoder } from "../nn/decoder.js";
-import { headLogits, headLoss } from "../nn/head.js";
+import { headLogits, headLoss, headScores } from "../nn/head.js";
 import { routerEntropy } from "../nn/router-entropy.js";
 import { balanceLoss, layerBalanceLoss, routerZLoss, scoreCounts, type ElsewhereInputs } from "../nn/losses.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
@@ -264,42 +264,56 @@ export function logitsOf(
 /** A graph of new tokens behind a cache of keys and values. */
 export interface ExtendProgram {
   /**
-   * Inputs: ids [B*T], positions [B*T], lengths [B] (only with a past), rows [R], past keys and values by layer (only
-   * with a past), then all parameters. Outputs: logits of the chosen rows [R, V], then keys and values of the new
-   * tokens by layer, [B*T, kvHeads * size].
+   * Inputs: ids [B*T], positions [B*T], lengths [B] (only with a past), starts [B*T] (only with branches), rows [R],
+   * targets [R] (only of `scored`), past keys and values by layer (only with a past), then all parameters. Outputs:
+   * logits of the chosen rows [R, V] or their scores [R, 2], then keys and values of the new tokens by layer,
+   * [B*T, kvHeads * size].
    */
   readonly graph: Graph;
   readonly params: readonly ParamInfo[];
   readonly shape: CachedShape;
+  /** Whether the program gives scores of targets as of the primitive `headScores`, and not logits. */
+  readonly scored: boolean;
   readonly layers: number;
   readonly kvHeads: number;
   readonly keyDim: number;
   readonly valueDim: number;
 }
 
-/**
- * T new tokens in each of B rows behind a cache of keys and values. `chosen` is R, of how many of the B*T tokens logits
- * are given: one for each row when left out.
- */
-export function extendProgram(spec: DecoderSpec, shape: CachedShape, chosen = shape.batch): ExtendProgram {
+/** What a graph of new tokens is asked for. */
+export interface ExtendAnswers {
+  /** R, of how many of the B*T tokens; one for each row when left out. */
+  readonly chosen?: number | undefined;
+  /** Scores of targets, and not logits. */
+  readonly scored?: boolean | undefined;
+}
+
+/** T new tokens in each of B rows behind a cache of keys and values. */
+export function extendProgram(
+  spec: DecoderSpec,
+  shape: CachedShape,
+  { chosen = shape.batch, scored = false }: ExtendAnswers = {},
+): ExtendProgram {
   const decoder = buildCachedDecoder(spec, shape);
-  const { builder: b, ids, positions, lengths, past, present, params } = decoder;
+  const { builder: b, ids, positions, lengths, starts, past, present, params } = decoder;
   const rows = b.input("rows", "int", [chosen]);
+  const targets = scored ? b.input("targets", "int", [chosen]) : null;
   const flat = (pairs: readonly KeyValue[]): ValueId[] => pairs.flatMap(({ k, v }) => [k, v]);
   const inputs = [
-    ids,
-    positions,
-    ...(lengths === null ? [] : [lengths]),
-    rows,
+    ...[ids, positions, lengths, starts, rows, targets].filter((id) => id !== null),
     ...flat(past),
     ...params.map(({ id }) => id),
   ];
-  const graph = prune({ ...b.finish([logitsOf(b, spec, decoder, rows), ...flat(present)]), inputs });
+  const hidden = b.op("embedding", [decoder.hidden, rows], {});
+  const answers =
+    targets === null ? headLogits(b, spec, hidden, decoder.head) : headScores(b, spec, hidden, decoder.head, targets);
+  const graph = prune({ ...b.finish([answers, ...flat(present)]), inputs });
   verify(graph);
   const { kvHeads, headDim, latent } = spec.attn;
   return {
     graph,
     shape,
+    scored,
     kvHeads,
     params: params.map(({ slot }) => ({ key: slot.key, shape: slot.shape })),
     layers: spec.layers.length,

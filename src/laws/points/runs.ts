@@ -183,6 +183,9 @@ function pointOfRun(parent: ParentResult, { kind, params }: ArmResult, run: ArmR
       return [{ ...common, group: "moe", N: parent.params.total, D: tokens, D1: null, D2: null }];
     case "upcycled":
       return [{ ...common, group: "upcycled", N: parent.params.total, D: null, D1: parent.tokens, D2: tokens }];
+    case "multiplied":
+      // Its experts have seen two trainings, which no law of ours tells apart.
+      return [];
   }
 }
 

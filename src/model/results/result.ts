@@ -16,6 +16,8 @@ export interface StudyResult {
     readonly platform: string;
     readonly cpu: string;
     readonly threads: number;
+    /** What trained, such as `cuda bf16 on cuda:0`; absent in results of earlier versions. */
+    readonly device?: string;
   };
   readonly text: {
     readonly sources: readonly { readonly name: string; readonly documents: number; readonly bytes: number }[];
@@ -36,6 +38,8 @@ export interface StudyResult {
   readonly questions: readonly QuestionResult[];
   /** Sentences, most important first; computed, never hoped for. */
   readonly findings: readonly string[];
+  /** What the parent and the arms answer to tasks; only where a study asks for it. */
+  readonly tasks?: readonly TaskScore[] | undefined;
   /** Shell commands, in order, that make the same numbers again. */
   readonly commands: readonly string[];
   readonly seeds: readonly number[];
@@ -69,6 +73,22 @@ export interface QuestionResult {
     readonly seed: number;
     readonly a: number | null;
     readonly b: number | null;
+  }[];
+}
+
+/** Accuracy on one evaluation task, or on a group of tasks. */
+export interface TaskScore {
+  readonly task: string;
+  readonly samples: number;
+  /** What guessing gives. */
+  readonly chance: number;
+  readonly parent: number;
+  /** One run of each arm, the first that came to its end. */
+  readonly arms: readonly {
+    readonly id: string;
+    readonly value: number;
+    /** 95 % interval of the difference from the parent on the same samples; null where it has none. */
+    readonly interval: readonly [low: number, high: number] | null;
   }[];
 }
 
@@ -107,7 +127,7 @@ export interface ArmResult {
   /** Id of the parent. */
   readonly parent: string;
   readonly label: string;
-  readonly kind: "dense" | "upcycled" | "scratch";
+  readonly kind: "dense" | "upcycled" | "scratch" | "multiplied";
   /** `E8G1T2`, or null for a dense arm. */
   readonly recipe: string | null;
   /** Router order, scaling and router std in words, or null for a dense arm. */

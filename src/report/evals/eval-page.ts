@@ -3,12 +3,13 @@
  */
 import { at } from "../../base/at.js";
 import { fixed, grouped, significant } from "../../base/format.js";
-import { differencesOf } from "../../evals/suite/differences.js";
+import { differencesOf, type TaskDifferences } from "../../evals/suite/differences.js";
 import type { ModelOutcome, TaskOutcome } from "../../evals/suite/evaluate.js";
 import type { PairedDifference } from "../../evals/tasks/paired.js";
+import { inGroups, type Group } from "../../evals/tasks/select.js";
 import type { Request } from "../../evals/tasks/prompt.js";
 import type { Response } from "../../evals/tasks/sample-results.js";
-import type { MetricResult, TaskResult } from "../../evals/tasks/task-results.js";
+import type { MetricResult } from "../../evals/tasks/task-results.js";
 import { css } from "../page/css.js";
 import { escapeHtml } from "../page/escape.js";
 import { factsAndCommand, pageSection, renderPage, type ReportAssets } from "../page/shell.js";
@@ -25,6 +26,8 @@ export interface PageModel {
 /** What a page shows; the first model is the one that the others are compared with. */
 export interface EvaluationPage {
   readonly models: readonly PageModel[];
+  /** Groups of the tasks, each behind those that it holds. */
+  readonly groups: readonly Group[];
   readonly command: string;
   /** Day of the evaluation, as text. */
   readonly date: string;
@@ -49,8 +52,11 @@ export function renderEvaluationHtml(page: EvaluationPage, assets: ReportAssets)
       body: [
         header(page),
         warningSection(models),
-        scoreSection(models),
-        ...others.flatMap((other, i) => [differenceSection(first, other, i), sampleSection(first, other, i)]),
+        scoreSection(page),
+        ...others.flatMap((other, i) => [
+          differenceSection(first, other, page.groups, i),
+          sampleSection(first, other, i),
+        ]),
         provenance(page),
       ],
       data: null,
@@ -68,6 +74,33 @@ const pageStyle = css`
   .worse {
     font-weight: 600;
     text-decoration: underline;
+  }
+  .level-1 {
+    padding-left: 1rem;
+    font-weight: 400;
+  }
+  .level-2,
+  .level-3 {
+    padding-left: 2rem;
+    font-weight: 400;
+  }
+  .right {
+    color: var(--accent);
+    font-size: 0.8rem;
+  }
+  .interval {
+    display: block;
+    width: 9rem;
+    height: 1.1rem;
+    fill: var(--muted);
+    stroke: var(--muted);
+  }
+  .interval .zero {
+    stroke: var(--cue);
+  }
+  .interval.changed {
+    fill: var(--accent);
+    stroke: var(--accent);
   }
   details pre {
     overflow-wrap: anywhere;
@@ -98,27 +131,29 @@ function warningSection(models: readonly PageModel[]): string {
     : pageSection("warnings", "Before you read on", `<ul class="findings">${items.join("")}</ul>`);
 }
 
-const resultsOf = ({ outcome }: PageModel): readonly TaskResult[] => [
-  ...outcome.groups,
-  ...outcome.tasks.map(({ result }) => result),
-];
-
-function scoreSection(models: readonly PageModel[]): string {
-  const all = models.map(resultsOf);
-  const rows = at(all, 0).flatMap((task, t) =>
-    task.metrics.map(({ metric, filter, higherIsBetter }, m) => [
-      escapeHtml(task.alias),
-      escapeHtml(filter === "none" ? metric : `${metric}, ${filter}`) + (higherIsBetter ? " ↑" : " ↓"),
-      ...all.map((results) => valueWords(at(at(results, t).metrics, m))),
-      grouped(task.size),
-    ]),
+function scoreSection({ models, groups }: EvaluationPage): string {
+  const all = models.map(
+    ({ outcome }) =>
+      new Map([...outcome.groups, ...outcome.tasks.map(({ result }) => result)].map((one) => [one.name, one])),
   );
+  const tasks = (models[0]?.outcome.tasks ?? []).map(({ result }) => result.name);
+  const rows = inGroups(groups, tasks).flatMap(({ name, level }) => {
+    const task = all[0]?.get(name);
+    const heading = `<span class="level-${Math.min(level, 3)}">${escapeHtml(task?.alias ?? name)}</span>`;
+    if (task === undefined || task.metrics.length === 0) return [[heading, "", ...models.map(() => ""), ""]];
+    return task.metrics.map(({ metric, filter, higherIsBetter }, m) => [
+      heading,
+      escapeHtml(filter === "none" ? metric : `${metric}, ${filter}`) + (higherIsBetter ? " ↑" : " ↓"),
+      ...all.map((results) => valueWords(at(results.get(name)!.metrics, m))),
+      grouped(task.size),
+    ]);
+  });
   const heads = ["task", "metric", ...models.map(({ name }) => escapeHtml(name)), "samples"];
   return pageSection(
     "scores",
     "Scores",
     `${framedTable(heads, rows, (column) => column > 1, "scores")}<p class="note">Behind ± stands one standard ` +
-      "error. An arrow says which direction is better. Groups come first.</p>",
+      "error. An arrow says which direction is better.</p>",
   );
 }
 
@@ -137,12 +172,35 @@ const verdictWords = {
   same: "not distinguishable",
 } as const;
 
-function differenceSection(first: PageModel, other: PageModel, index: number): string {
-  const all = differencesOf(first.outcome, other.outcome);
+/** A difference and its interval on a line around 0 that reaches as far as `reach` to either side; better is right. */
+function intervalPicture(one: PairedDifference, reach: number): string {
+  const direction = one.higherIsBetter ? 1 : -1;
+  const place = (value: number): string => fixed(100 + (reach === 0 ? 0 : (96 * direction * value) / reach), 1);
+  const [low, high] = one.interval.map(place);
+  const changed = verdictOf(one) === "same" ? "" : " changed";
+  return (
+    `<svg class="interval${changed}" viewBox="0 0 200 20" aria-hidden="true">` +
+    `<line class="zero" x1="100" x2="100" y1="1" y2="19"/><line x1="${low}" x2="${high}" y1="10" y2="10"/>` +
+    `<circle cx="${place(one.difference)}" cy="10" r="4" stroke="none"/></svg>`
+  );
+}
+
+/** The farthest end of the intervals of one unit, so that pictures of one unit can be compared. */
+function reachOf(all: readonly TaskDifferences[]): (one: PairedDifference) => number {
+  const reaches = new Map<string, number>();
+  for (const { unit, interval } of all.flatMap(({ differences }) => differences))
+    reaches.set(unit, Math.max(reaches.get(unit) ?? 0, ...interval.map(Math.abs)));
+  return ({ unit }) => reaches.get(unit) ?? 0;
+}
+
+function differenceSection(first: PageModel, other: PageModel, groups: readonly Group[], index: number): string {
+  const all = differencesOf(first.outcome, other.outcome, groups);
+  const reach = reachOf(all);
   const rows = all.flatMap(({ task, differences }) =>
     differences.map((one) => [
       escapeHtml(task),
       escapeHtml(one.filter === "none" ? one.metric : `${one.metric}, ${one.filter}`),
+      intervalPicture(one, reach(one)),
       `${signed(one.difference)} [${signed(one.interval[0])}, ${signed(one.interval[1])}]`,
       escapeHtml(one.unit),
       `${grouped(one.better)} : ${grouped(one.worse)}`,
@@ -161,9 +219,9 @@ function differenceSection(first: PageModel, other: PageModel, index: number): s
     `<dl class="facts-list"><div><dt>better on</dt><dd>${named("better")}</dd></div>` +
       `<div><dt>worse on (forgotten)</dt><dd>${named("worse")}</dd></div></dl>` +
       framedTable(
-        ["task", "metric", "difference [95 %]", "unit", "better : worse", "p (sign test)", ""],
+        ["task", "metric", "worse · better", "difference [95 %]", "unit", "better : worse", "p (sign test)", ""],
         rows,
-        (column) => column === 2 || column === 4 || column === 5,
+        (column) => column === 3 || column === 5 || column === 6,
         "differences",
       ) +
       `<p class="note">${b} minus ${a} on the same samples. The interval is that of the mean of paired differences; ` +
@@ -185,7 +243,7 @@ function sampleSection(first: PageModel, other: PageModel, index: number): strin
     : pageSection(
         `samples-${index}`,
         `Samples on which ${escapeHtml(first.name)} and ${escapeHtml(other.name)} differ`,
-        parts.join(""),
+        parts.join("") + '<p class="note">In bold: the answer that a model takes.</p>',
       );
 }
 
@@ -202,14 +260,19 @@ function samplesOf(task: TaskOutcome, other: TaskOutcome, firstName: string, oth
     const { requests, target, id } = record.sample;
     const prompt = promptOf(at(requests, 0));
     const end = prompt.length > PROMPT_END ? `…${prompt.slice(-PROMPT_END)}` : prompt;
+    const [own, others] = [record, second].map(({ sample, responses }) => task.judge.chosen(sample, responses));
     const answers = requests.map((request, i) => [
-      escapeHtml(request.kind === "loglikelihood" ? request.continuation : "answer"),
-      escapeHtml(answerWords(at(record.responses, i))),
-      escapeHtml(answerWords(at(second.responses, i))),
+      escapeHtml(request.kind === "loglikelihood" ? request.continuation : "answer") +
+        (own?.gold === i ? ' <span class="right">right</span>' : ""),
+      answerCell(at(record.responses, i), own?.chosen === i),
+      answerCell(at(second.responses, i), others?.chosen === i),
     ]);
+    const right =
+      own === null || own === undefined ? `<p class="note">right: ${escapeHtml(JSON.stringify(target))}</p>` : "";
     return (
-      `<h3>document ${id + 1}: ${gained ? "learnt" : "forgotten"}</h3><pre>${escapeHtml(end)}</pre>` +
-      `<p class="note">right: ${escapeHtml(JSON.stringify(target))}</p>` +
+      `<h3>document ${id + 1}: ${gained ? "learnt" : "forgotten"}</h3>` +
+      (end === "" ? "" : `<pre>${escapeHtml(end)}</pre>`) +
+      right +
       framedTable(
         ["continuation", escapeHtml(firstName), escapeHtml(otherName)],
         answers,
@@ -226,8 +289,11 @@ function samplesOf(task: TaskOutcome, other: TaskOutcome, firstName: string, oth
 
 const promptOf = (request: Request): string => (request.kind === "rolling" ? request.text : request.context);
 
-const answerWords = (response: Response): string =>
-  response.kind === "generate" ? response.text : fixed(response.logLikelihood, 3);
+/** A model's answer; the choice that it takes stands out. */
+function answerCell(response: Response, isChosen: boolean): string {
+  const words = escapeHtml(response.kind === "generate" ? response.text : fixed(response.logLikelihood, 3));
+  return isChosen ? `<b>${words}</b>` : words;
+}
 
 function provenance({ models, command, date }: EvaluationPage): string {
   return pageSection(

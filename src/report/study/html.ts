@@ -15,6 +15,7 @@ import {
   setupSection,
   tiles,
 } from "./sections.js";
+import { tasksSection } from "./tasks-section.js";
 import { reportData } from "./view.js";
 
 /** The page of a study as the text of an HTML file; `assets` are the texts of the chart library, which stand in it. */
@@ -33,6 +34,7 @@ export function renderHtml(result: StudyResult, assets: ReportAssets): string {
       preservationSection(result),
       expertsSection(data),
       armsSection(result),
+      tasksSection(result),
       setupSection(result),
       reproduceSection(result),
     ],

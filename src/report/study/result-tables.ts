@@ -1,7 +1,7 @@
 /** A study's numbers as plain tables, and those as Markdown and as LaTeX. */
 import { compact, fixed, flops, significant } from "../../base/format.js";
 import { markdownText } from "../../base/markdown.js";
-import type { ArmResult, StudyResult } from "../../model/results/result.js";
+import type { ArmResult, StudyResult, TaskScore } from "../../model/results/result.js";
 import { answersOf, measureName, signed, type Answer } from "./answers.js";
 import { pairedTest } from "./paired.js";
 
@@ -18,7 +18,12 @@ export interface ResultTable {
 
 /** All tables of a study: the arms, and the questions where there are some. */
 export function resultTables(result: StudyResult): ResultTable[] {
-  return [armTable(result), ...(result.questions.length === 0 ? [] : [questionTable(result)])];
+  const { tasks = [], questions } = result;
+  return [
+    armTable(result),
+    ...(questions.length === 0 ? [] : [questionTable(result)]),
+    ...(tasks.length === 0 ? [] : [taskTable(tasks, result)]),
+  ];
 }
 
 function armTable({ arms }: StudyResult): ResultTable {
@@ -30,6 +35,33 @@ function armTable({ arms }: StudyResult): ResultTable {
     headings: ["Arm", "Parameters", "Active", "Tokens", "FLOPs", "Seeds", "Loss", "Deviation", "95 % interval"],
     texts: 1,
     rows: arms.map(armRow),
+  };
+}
+
+/** What stands behind a score that is surely above or below the parent's. */
+const sureMark = ({ interval }: TaskScore["arms"][number]): string => {
+  if (interval === null || (interval[0] <= 0 && interval[1] >= 0)) return "";
+  return interval[0] > 0 ? " ↑" : " ↓";
+};
+
+function taskTable(tasks: readonly TaskScore[], { arms }: StudyResult): ResultTable {
+  const labels = new Map(arms.map(({ id, label }) => [id, label]));
+  const [first] = tasks;
+  return {
+    id: "tasks",
+    caption:
+      "Share of right answers on tasks that come along: the parent, and one run of each arm at its end. ↑ and ↓: " +
+      "above or below the parent by more than the 95 % interval of the paired difference. Chance is what a model has " +
+      "that does not read the question; questions of knowledge are beyond models of this size.",
+    headings: ["Task", "Samples", "Chance", "Parent", ...(first?.arms ?? []).map(({ id }) => labels.get(id) ?? id)],
+    texts: 1,
+    rows: tasks.map(({ task, samples, chance, parent, arms: own }) => [
+      task,
+      String(samples),
+      fixed(chance, 2),
+      fixed(parent, 3),
+      ...own.map((arm) => fixed(arm.value, 3) + sureMark(arm)),
+    ]),
   };
 }
 
@@ -134,11 +166,13 @@ const latexCharacters: Readonly<Record<string, string>> = {
   ">": "\\textgreater{}",
   "−": "$-$",
   "–": "--",
+  "↑": "$\\uparrow$",
+  "↓": "$\\downarrow$",
 };
 
 /** Text that means itself in LaTeX. */
 const latexText = (text: string): string =>
-  text.replace(/[\\{}$&#_%^~<>−–]/g, (character) => latexCharacters[character] ?? character).replace(/\s+/g, " ");
+  text.replace(/[\\{}$&#_%^~<>−–↑↓]/g, (character) => latexCharacters[character] ?? character).replace(/\s+/g, " ");
 
 /** The study as Markdown: findings, tables, figures. */
 export function markdownReport(

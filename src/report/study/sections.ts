@@ -288,9 +288,18 @@ function textFacts(text: StudyResult["text"]): Facts {
   ];
 }
 
-function machineFacts({ cpu, threads, platform, upcycle, node, onnxruntime }: StudyResult["environment"]): Facts {
+function machineFacts({
+  cpu,
+  threads,
+  device,
+  platform,
+  upcycle,
+  node,
+  onnxruntime,
+}: StudyResult["environment"]): Facts {
   return [
     ["Processor", `${cpu}, ${plural(threads, "thread")}`],
+    ...(device === undefined ? [] : ([["Trained on", device]] as const)),
     ["Platform", platform],
     ["Software", `upcycle ${upcycle}, Node ${node}, ONNX Runtime ${onnxruntime}`],
   ];

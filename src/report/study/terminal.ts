@@ -14,6 +14,7 @@ import {
 import { relativeLogitError } from "./health-findings.js";
 import type { ArmResult, StudyResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
+import { resultTables } from "./result-tables.js";
 import { mainParent, spread } from "./statistics.js";
 
 /** The study's arms as a table, what its columns mean, and the findings, separated by line ends. */
@@ -39,10 +40,21 @@ export function terminalTable(result: StudyResult, columns = 80): string {
     "",
     ...wrap(legend(result), columns),
     "",
+    ...taskLines(result, columns),
     ...result.findings.flatMap((finding) =>
       wrap(finding, columns - 2).map((line, index) => (index === 0 ? `- ${line}` : `  ${line}`)),
     ),
   ].join("\n");
+}
+
+/** Right answers on tasks before and after, with an empty line behind them; nothing for a study without tasks. */
+function taskLines(result: StudyResult, columns: number): readonly string[] {
+  const found = resultTables(result).find(({ id }) => id === "tasks");
+  if (found === undefined) return [];
+  const { rows, texts, caption } = found;
+  const headings = ["task", "samples", "chance", "parent", ...(result.tasks?.[0]?.arms ?? []).map(({ id }) => id)];
+  const alignment = headings.map((_, column) => (column < texts ? "left" : "right"));
+  return [...table([headings, ...rows], alignment, columns), "", ...wrap(caption, columns), ""];
 }
 
 function armRow(arm: ArmResult): readonly string[] {

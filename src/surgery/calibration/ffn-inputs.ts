@@ -11,12 +11,21 @@ import { plus, type StreamedModel } from "../../evals/streamed-model.js";
 import { isParallel } from "../../graph/nn/decoder.js";
 import { inTurn } from "./in-turn.js";
 
+/** Text as the model's tokens. */
+export interface EncodedText {
+  readonly ids: Int32Array;
+  /** What it is, in words. */
+  readonly source: string;
+}
+
 /** Which text is read, and how much of it. */
 export interface TextChoice {
   /** Text files or folders; none: built-in text, or random ids for a model without tokenizer. */
   readonly text?: readonly string[] | undefined;
   /** Tokens to measure on; 4096 when left out. */
   readonly tokens?: number | undefined;
+  /** Text that is tokens already, in place of `text`. */
+  readonly encoded?: EncodedText | undefined;
   /** Tokens per sequence, at most the model's positions; 256 when left out. */
   readonly sequence?: number | undefined;
 }
@@ -36,10 +45,13 @@ export interface SampledText extends ReadText {
 /** Tokens of a text in sequences of equal length; what is left over is dropped. Throws like `sampleTokens`. */
 export async function sampledText(
   { dir, spec }: Pick<StreamedModel, "dir" | "spec">,
-  { text = [], tokens: limit = 4096, sequence = 256 }: TextChoice,
+  { text = [], tokens: limit = 4096, sequence = 256, encoded }: TextChoice,
   signal: AbortSignal | undefined,
 ): Promise<SampledText> {
-  const { tokens, source } = await sampleTokens({ dir, spec, files: text, limit, signal });
+  const { tokens, source } =
+    encoded === undefined
+      ? await sampleTokens({ dir, spec, files: text, limit, signal })
+      : { tokens: encoded.ids.subarray(0, limit), source: encoded.source };
   const length = Math.min(sequence, spec.maxPositions, tokens.length);
   const sequences = Array.from({ length: Math.floor(tokens.length / length) }, (_, i) =>
     tokens.slice(i * length, (i + 1) * length),

@@ -6,6 +6,7 @@ import type { ModelSource } from "../../files/checkpoint/model-source.js";
 import { calibrate } from "../calibration/calibrate.js";
 import { activationSplit, type MeasuredSplit } from "../calibration/activation-split.js";
 import { centroidRouter, type CentroidRouter } from "../calibration/centroid-router.js";
+import type { EncodedText } from "../calibration/ffn-inputs.js";
 import { expertUtility, type MeasuredUtility } from "../calibration/expert-utility.js";
 import { promptRouter } from "../calibration/prompt-router.js";
 import type { ExpertUtility } from "../planning/multiply.js";
@@ -19,6 +20,8 @@ export interface MeasureTools {
   readonly text?: readonly string[] | undefined;
   /** Tokens of that text to measure on; 4096 when left out. */
   readonly tokens?: number | undefined;
+  /** Text that is tokens already, in place of `text`. */
+  readonly encoded?: EncodedText | undefined;
   /** Threads that read what routers are made from (their last bits depend on it), and threads that calibrate. */
   readonly threads: { readonly prompts: number; readonly calibration: number };
   readonly signal?: AbortSignal | undefined;
@@ -69,10 +72,20 @@ export async function* measuredRouter(
 ): AsyncGenerator<MeasureEvent, MeasuredRouter, undefined> {
   if (recipe.split !== null) return yield* measuredSplit(source, recipe, tools);
   if (promptsOf(recipe) !== null) return { recipe, rows: yield* promptedRouter(source, recipe, tools) };
-  const { backend, threads, text, tokens, signal } = tools;
+  const { backend, threads, text, tokens, encoded, signal } = tools;
   const read = eventsOf<MeasureEvent, CentroidRouter>((tell, stop) => {
     const onLayer = (done: number, total: number): void => tell({ type: "reading", done, total });
-    return centroidRouter({ source, recipe, text, tokens, threads: threads.prompts, backend, signal: stop, onLayer });
+    return centroidRouter({
+      source,
+      recipe,
+      text,
+      tokens,
+      encoded,
+      threads: threads.prompts,
+      backend,
+      signal: stop,
+      onLayer,
+    });
   }, signal);
   const made = yield* interruptible(read, signal);
   const clusters = made.clusters.filter((layer) => layer !== null);
@@ -89,11 +102,21 @@ export async function* measuredRouter(
 async function* measuredSplit(
   source: ModelSource,
   recipe: UpcycleRecipe,
-  { backend, threads, text, tokens, signal }: MeasureTools,
+  { backend, threads, text, tokens, encoded, signal }: MeasureTools,
 ): AsyncGenerator<MeasureEvent, MeasuredRouter, undefined> {
   const read = eventsOf<MeasureEvent, MeasuredSplit>((tell, stop) => {
     const onLayer = (done: number, total: number): void => tell({ type: "reading", done, total });
-    return activationSplit({ source, recipe, text, tokens, threads: threads.prompts, backend, signal: stop, onLayer });
+    return activationSplit({
+      source,
+      recipe,
+      text,
+      tokens,
+      encoded,
+      threads: threads.prompts,
+      backend,
+      signal: stop,
+      onLayer,
+    });
   }, signal);
   const made = yield* interruptible(read, signal);
   const measured = { tokens: made.tokens, source: made.source };
@@ -136,11 +159,21 @@ async function* promptedRouter(
 export async function* measuredUtility(
   source: ModelSource,
   by: ExpertUtility["by"],
-  { backend, threads, text, tokens, signal }: MeasureTools,
+  { backend, threads, text, tokens, encoded, signal }: MeasureTools,
 ): AsyncGenerator<MeasureEvent, MeasuredUtility, undefined> {
   const read = eventsOf<MeasureEvent, MeasuredUtility>((tell, stop) => {
     const onPart = (done: number, total: number): void => tell({ type: "reading", done, total });
-    return expertUtility({ source, by, text, tokens, threads: threads.prompts, backend, signal: stop, onPart });
+    return expertUtility({
+      source,
+      by,
+      text,
+      tokens,
+      encoded,
+      threads: threads.prompts,
+      backend,
+      signal: stop,
+      onPart,
+    });
   }, signal);
   const measured = yield* interruptible(read, signal);
   yield { type: "calibrated", tokens: measured.tokens, source: measured.source };
@@ -152,7 +185,7 @@ export async function* calibratedRecipe(
   source: ModelSource,
   recipe: UpcycleRecipe,
   routerRows: RouterRows | undefined,
-  { backend, text, tokens, threads, signal }: MeasureTools,
+  { backend, text, tokens, encoded, threads, signal }: MeasureTools,
 ): AsyncGenerator<MeasureEvent, UpcycleRecipe, undefined> {
   const measured = await calibrate({
     source,
@@ -160,6 +193,7 @@ export async function* calibratedRecipe(
     routerRows,
     text,
     tokens,
+    encoded,
     threads: threads.calibration,
     backend,
     signal,

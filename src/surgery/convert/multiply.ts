@@ -4,7 +4,13 @@ import { openCheckpoint, type Checkpoint } from "../../files/checkpoint/open.js"
 import type { MergeLineage } from "../planning/merge-lineage.js";
 import { withRounding } from "../planning/expectation.js";
 import { explainExpectation } from "../planning/explain.js";
-import { planMultiply, type ExpertUtility, type MultiplyPlan, type MultiplyRecipe } from "../planning/multiply.js";
+import {
+  equalValues,
+  planMultiply,
+  type ExpertUtility,
+  type MultiplyPlan,
+  type MultiplyRecipe,
+} from "../planning/multiply.js";
 import { derivedSurgery, type DerivedDetails, type DerivedModel, type DerivedWork } from "./derived.js";
 import type { ExecuteOptions } from "./execute.js";
 import { lineageRecord, multiplied, multiplyFile, readLineage } from "./lineage.js";
@@ -69,9 +75,8 @@ export async function requirePlannableMultiplying(options: MultiplySourceOptions
     return;
   }
   const checkpoint = await openCheckpoint(options.source);
-  const { layers } = checkpoint.spec;
   await checkpoint.close();
-  const values = layers.map(({ ffn }) => (ffn.kind === "moe" ? new Array<number>(ffn.experts).fill(1) : null));
+  const values = equalValues(checkpoint.spec);
   await planMultiplying({ ...options, recipe: { ...options.recipe, utility: { ...utility, values } } });
 }
 

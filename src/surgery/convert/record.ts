@@ -60,6 +60,7 @@ export const recipeSchema = z.object({
     ])
     .nullable()
     .default(recipeDefaults.routerInit),
+  routerGroups: z.boolean().default(recipeDefaults.routerGroups),
   seed: z.int(),
   allowUnevenTopK: z.boolean(),
   experts: z.enum(expertInits).default(recipeDefaults.experts),

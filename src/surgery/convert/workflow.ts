@@ -7,6 +7,7 @@
  */
 import { foldersOf } from "../../files/checkpoint/model-source.js";
 import type { Backend } from "../../engine/runtime/runtime.js";
+import type { EncodedText } from "../calibration/ffn-inputs.js";
 import {
   makeModel,
   planModel,
@@ -33,6 +34,8 @@ export interface WorkflowThreads {
 export interface CalibrationText {
   readonly text?: readonly string[] | undefined;
   readonly tokens?: number | undefined;
+  /** Text that is tokens already, in place of `text`. */
+  readonly encoded?: EncodedText | undefined;
 }
 
 /** What a workflow measures with, and on which text. */
@@ -119,5 +122,6 @@ async function* measuredSurgery<Planned extends PlannedModel, Details>(
 ): AsyncGenerator<MeasureEvent, Surgery<Planned, Details>, undefined> {
   if (surgery.measured === undefined) return surgery;
   const { calibration = {}, text, ...others } = tools;
-  return yield* surgery.measured({ ...others, text: calibration.text ?? text, tokens: calibration.tokens });
+  const { tokens, encoded } = calibration;
+  return yield* surgery.measured({ ...others, text: calibration.text ?? text, tokens, encoded });
 }

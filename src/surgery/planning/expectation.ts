@@ -51,18 +51,25 @@ function changedUnits({ experts, drop, noise }: UpcycleRecipe): string | null {
 }
 
 /** Why the selected experts are not whole copies of the FFN. */
-function missingParts({ granularity, topK, expansion, split, shared }: UpcycleRecipe): string | null {
+function missingParts(recipe: UpcycleRecipe): string | null {
+  const { granularity, topK, expansion, split, shared, routerGroups } = recipe;
   if (topK < granularity && expansion === 1) {
     const common = split === null || shared === null ? "" : ` and the ${shared} units that are active most`;
     return `a token gets ${topK} of the ${granularity} parts of the FFN${common}`;
   }
+  if (!routerGroups && !hasEqualLogits(recipe))
+    return `each of the ${granularity} parts has a router row of its own, so parts of the FFN are missing or doubled`;
   if (topK % granularity === 0) return null;
   return `top ${topK} does not hold whole groups of ${granularity} parts, so parts of the FFN are missing or doubled`;
 }
 
+/** Whether this recipe's router gives all experts equal logits: those with the lowest numbers are chosen then. */
+const hasEqualLogits = ({ routerStd, routerInit }: Pick<UpcycleRecipe, "routerStd" | "routerInit">): boolean =>
+  routerStd === 0 && routerInit === null;
+
 /** Why the scaling does not give the FFN's output, if whole copies of it are selected. */
 function wrongScale(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpec): string | null {
-  const { granularity, topK, scaling, expansion, routerStd, routerInit } = recipe;
+  const { granularity, topK, scaling, expansion } = recipe;
   const chosen = chosenLayers(recipe, source.layers.length);
   const ffns = source.layers.filter((_, layer) => chosen[layer]).map(({ ffn }) => ffn);
   const { output, gate, up } = scaleFactors(recipe, router, at(ffns, 0));
@@ -71,8 +78,7 @@ function wrongScale(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSp
       ? `unscaled experts give about 1/${formatFactor(output)} of the dense FFN's output`
       : `unscaled experts give about ${formatFactor(1 / output)} times the dense FFN's output`;
   }
-  const isConstant = routerStd === 0 && routerInit === null;
-  if (scaling === "calibrated" && !isConstant && topK < granularity * expansion) {
+  if (scaling === "calibrated" && !hasEqualLogits(recipe) && topK < granularity * expansion) {
     return (
       "each layer's factor fits the selected probability mass on the measured text in the mean, not for every " +
       "token"
@@ -134,7 +140,7 @@ function byRouter(recipe: UpcycleRecipe, source: DecoderSpec, router: RouterSpec
 function byConstantRouter(recipe: UpcycleRecipe, source: DecoderSpec, softmax: boolean): ExpectedPreservation {
   const { expansion, granularity, topK, routerStd, routerInit } = recipe;
   const sum = softmax ? `${topK}/${expansion * granularity}` : `${topK}/2`;
-  if (routerStd === 0 && routerInit === null) {
+  if (hasEqualLogits(recipe)) {
     const why = `all router logits are equal, so the selected weights sum to ${sum}; training moves them`;
     return { kind: "constant-router", exactAtStart: true, why };
   }
@@ -162,7 +168,7 @@ function bySparsemixer(
     );
   if (granularity > 1)
     return approximate("sparsemixer shares a weight among equal logits, which the parts of one copy have");
-  if (routerStd === 0 && routerInit === null)
+  if (hasEqualLogits({ routerStd, routerInit }))
     return approximate("sparsemixer shares a weight among equal logits, which a router of zeros has");
   return {
     kind: "exact",
@@ -184,7 +190,7 @@ function isRenormalised(
 
 /** Remarks on a recipe that works but may surprise. */
 export function recipeWarnings(recipe: UpcycleRecipe, router: RouterSpec): string[] {
-  const { topK, granularity, expansion, routerStd, split } = recipe;
+  const { topK, granularity, expansion, split } = recipe;
   const warnings: string[] = [];
   if (routerOrder(router) === "topk-softmax" && topK === 1) {
     const which = router.score === "softmax" ? "the softmax over one expert" : "the renormalised weight of one expert";
@@ -198,13 +204,19 @@ export function recipeWarnings(recipe: UpcycleRecipe, router: RouterSpec): strin
         "expect a very high loss at the start",
     );
   }
+  if (!recipe.routerGroups) {
+    warnings.push(
+      `${recipeName(recipe)}: without groups the router chooses parts, not copies of the FFN; ` +
+        "expect a very high loss at the start",
+    );
+  }
   if (expansion === 1 && topK < granularity && split === null) {
     warnings.push(
       `${recipeName(recipe)}: a token gets ${topK} of ${granularity} parts, chosen by an untrained router; ` +
         "expect a high loss at the start",
     );
   }
-  if (routerStd === 0 && recipe.routerInit === null && split === null) {
+  if (hasEqualLogits(recipe) && split === null) {
     warnings.push(
       "router std 0: all logits tie, so every token goes to the same experts until training moves the router",
     );

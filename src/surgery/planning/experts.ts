@@ -7,7 +7,8 @@
  * replica always get equal logits and a top T of k*G takes k whole replicas ("virtual group initialisation", He et al.
  * 2024, arXiv 2410.07524, section 2.3). With G = 1 this is sparse upcycling (Komatsuzaki et al. 2022, arXiv
  * 2212.05055), with E = 1 and T < G a split without replication (MoEfication, Zhang et al. 2022, arXiv 2110.01786):
- * every part has a router row of its own.
+ * every part has a router row of its own. So it is without groups (`routerGroups`), where a token's top T holds no whole
+ * copy.
  *
  * A shared expert either adds nothing, or takes the first S hidden units, which the routed experts then do not get. In
  * a split by activation the units are in an order that was measured (`activation-split.ts`).
@@ -29,7 +30,7 @@ import { ffnOf, ffnTensors, isFfnPart, isOutputPart, moeFfnOf, type FfnPart } fr
 import { chosenLayers } from "./layers.js";
 import { promptsOf, type ExpertParent, type UpcycleRecipe } from "./recipe.js";
 import { partSize } from "./recipe-source.js";
-import { unitList } from "./router-rows.js";
+import { rowCountOf, rowRepeats, unitList } from "./router-rows.js";
 import { layerFactors, type Factors } from "./scaling.js";
 import { routerOf, type Target } from "./targets.js";
 
@@ -126,10 +127,8 @@ function valueOf(
     return expertValue(part, key, expert, cut, factors, source.initStd);
   }
   switch (part) {
-    case "router": {
-      const repeat = rowRepeats(recipe);
-      return routerValue(key, recipe, source.hidden, recipe.expansion * (recipe.granularity / repeat), repeat);
-    }
+    case "router":
+      return routerValue(key, recipe, source.hidden, rowCountOf(recipe), rowRepeats(recipe));
     case "routerBias":
     case "routerCorrection":
       return fill(0);
@@ -152,11 +151,6 @@ function routerValue(
 ): Expr {
   if (routerInit !== null || split !== null) return { op: "data", name: key, rowCount, columnCount: hidden, repeat };
   return routerStd === 0 ? fill(0) : normal(routerStd, key, repeat);
-}
-
-/** How many experts, one behind the other, share a router row. */
-function rowRepeats({ expansion, granularity, topK }: UpcycleRecipe): number {
-  return expansion === 1 && topK < granularity ? 1 : granularity;
 }
 
 /** Which hidden units of a layer's FFN an expert gets. */

@@ -68,6 +68,42 @@ export interface MultiplyRecipe {
   readonly utility?: ExpertUtility | undefined;
 }
 
+/** Noise on the router rows of experts copied by utility, in units of each row's own std; as in the authors' code. */
+const usualNoise = 0.01;
+
+/** What files and options say of a multiplication; what is left out takes its usual value. */
+interface MultiplySettings {
+  readonly copies: number;
+  readonly topK?: number | undefined;
+  readonly routerStd?: number | undefined;
+  readonly seed?: number | undefined;
+  readonly by?: ExpertUtility["by"] | undefined;
+}
+
+/** The recipe of a multiplication; what it is measured on is still to be measured. */
+export function multiplyRecipe({ copies, topK, routerStd, seed, by }: MultiplySettings): MultiplyRecipe {
+  return {
+    copies,
+    topK: topK ?? null,
+    routerStd: routerStd ?? 0,
+    seed: seed ?? 0,
+    ...(by === undefined
+      ? {}
+      : { utility: { by, values: null, text: null, noise: routerStd === undefined ? usualNoise : 0 } }),
+  };
+}
+
+/** The shape of the larger model, which what its experts are worth does not decide. Throws like `planMultiply`. */
+export function multipliedSpec(source: DecoderSpec, recipe: MultiplyRecipe): DecoderSpec {
+  const { utility } = recipe;
+  if (utility === undefined) return planMultiply(source, recipe).target;
+  return planMultiply(source, { ...recipe, utility: { ...utility, values: equalValues(source) } }).target;
+}
+
+/** Experts that are all worth the same, for a plan before anything is measured. */
+export const equalValues = ({ layers }: Pick<DecoderSpec, "layers">): readonly (readonly number[] | null)[] =>
+  layers.map(({ ffn }) => (ffn.kind === "moe" ? new Array<number>(ffn.experts).fill(1) : null));
+
 /** How a model with multiplied experts is made, before any weight is read. */
 export interface MultiplyPlan {
   readonly recipe: MultiplyRecipe;

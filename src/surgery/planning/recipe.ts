@@ -107,6 +107,13 @@ export const promptsOf = ({ routerInit }: Pick<UpcycleRecipe, "routerInit">): re
 export const measuresRouter = ({ routerInit, split }: Pick<UpcycleRecipe, "routerInit" | "split">): boolean =>
   split !== null || (routerInit !== null && routerInit.kind !== "uniform_random");
 
+/** Whether something of a recipe is measured on text before anything is written. */
+export const measuresText = (
+  recipe: Pick<UpcycleRecipe, "routerInit" | "split" | "scaling" | "calibration">,
+): boolean =>
+  (measuresRouter(recipe) && promptsOf(recipe) === null) ||
+  (recipe.scaling === "calibrated" && recipe.calibration === null);
+
 /** The numbers in a recipe's name. */
 export interface RecipeShape {
   /** E: whole copies of the dense FFN. */
@@ -133,6 +140,11 @@ export interface UpcycleRecipe extends RecipeShape {
   readonly routerStd: number;
   /** Null: normal deviates of `routerStd`. */
   readonly routerInit: RouterInit | null;
+  /**
+   * The G parts of a copy share a router row, so that a T that is a multiple of G takes whole copies. False: every part
+   * has a row of its own, as without virtual groups (He et al. 2024, section 2.3).
+   */
+  readonly routerGroups: boolean;
   /** Seed of everything that is drawn. */
   readonly seed: number;
   /** Accept a T that is not a multiple of G, although no whole copy of the FFN is selected then. */
@@ -197,6 +209,7 @@ export const recipeDefaults = {
   calibration: null,
   routerStd: 0.02,
   routerInit: null,
+  routerGroups: true,
   seed: 0,
   allowUnevenTopK: false,
   experts: "copies",
@@ -262,6 +275,7 @@ export function checkRecipe(recipe: UpcycleRecipe): void {
   }
   layerRanges(recipe.layers);
   checkParents(recipe, where);
+  checkGroups(recipe, where);
   checkRouterInit(recipe, where);
   checkSplit(recipe, where);
 }
@@ -333,6 +347,24 @@ function checkExpertParent({ source, noise, scale }: ExpertParent, what: string,
   if (!(noise >= 0 && noise < Infinity))
     throw inputError(`the noise on ${what} is ${noise}, expected a number of at least 0`, { where });
   if (!Number.isFinite(scale)) throw inputError(`the factor on ${what} is ${scale}, expected a number`, { where });
+}
+
+/** Throws inputError for rows of single parts where there are no parts, or where something tells copies apart. */
+function checkGroups(
+  { routerGroups, granularity, expansion, parents, routerInit }: UpcycleRecipe,
+  where: string,
+): void {
+  if (routerGroups) return;
+  const refuse = (why: string): never => {
+    throw inputError(`a router without groups has a row for every part, and ${why}`, {
+      where,
+      hint: "leave the groups as they are",
+    });
+  };
+  if (granularity === 1) refuse("whole copies have no parts: G is 1");
+  if (expansion === 1) refuse("the parts of one copy have rows of their own in any case");
+  if (parents !== null) refuse("experts of several parents are chosen as wholes");
+  if (promptsOf({ routerInit }) !== null) refuse("prompts tell copies apart, not parts");
 }
 
 function checkRouterInit(recipe: UpcycleRecipe, where: string): void {

@@ -75,9 +75,20 @@ export function routerData(
   );
 }
 
-/** How many rows the router has: one for each copy, or for each part of the one copy that is split. */
-export function rowCountOf({ expansion, topK, granularity }: RecipeShape): number {
-  return expansion === 1 && topK < granularity ? granularity : expansion;
+/** How many rows the router has: one for each copy, or for each part where a group of parts shares none. */
+export function rowCountOf(recipe: RecipeShape & Pick<UpcycleRecipe, "routerGroups">): number {
+  return (recipe.expansion * recipe.granularity) / rowRepeats(recipe);
+}
+
+/** How many experts, one behind the other, share a router row. */
+export function rowRepeats({
+  expansion,
+  granularity,
+  topK,
+  routerGroups,
+}: RecipeShape & Pick<UpcycleRecipe, "routerGroups">): number {
+  const isSplit = expansion === 1 && topK < granularity;
+  return isSplit || !routerGroups ? 1 : granularity;
 }
 
 function drawnMatrices({ hidden }: DecoderSpec, recipe: UpcycleRecipe, layer: number): PlanMatrix[] {

@@ -20,7 +20,7 @@ export interface TargetVerdict {
   readonly expected: ExpectedPreservation | null;
   /** Why the family cannot hold the model, in words; null where it can. */
   readonly obstacle: string | null;
-  /** The family has a shared expert that cannot be left out: it adds nothing at first and costs as much as an expert. */
+  /** The family has a shared expert that cannot be left out: it adds nothing at first and costs what an expert does. */
   readonly idleExpert: boolean;
   /** Which programs run the result; empty with an obstacle. */
   readonly serving: readonly Serving[];

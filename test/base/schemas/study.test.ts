@@ -63,6 +63,7 @@ describe("study files", () => {
             "auxLossCoef": 0.01,
             "correctionBias": false,
             "drop": 0,
+            "engine": "upcycle",
             "experts": "copies",
             "kind": "upcycled",
             "layers": "all",
@@ -72,12 +73,18 @@ describe("study files", () => {
             "permute": false,
             "recipe": "E8G1T2",
             "router": "topk-softmax",
+            "routerGroups": true,
             "routerStd": 0.02,
             "scaling": "exact",
+            "split": "order",
           },
           "dense": {
+            "engine": "upcycle",
             "kind": "dense",
           },
+        },
+        "calibration": {
+          "tokens": 4096,
         },
         "continue": {
           "accumulate": 1,
@@ -136,9 +143,9 @@ describe("study files", () => {
       [
         "a.yaml:6 (continue.stepz): unknown key "stepz"; did you mean "steps"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, recompute, resetAttention, auxLoss, zLoss, routing, evalEvery, saveEvery",
         "a.yaml:11 (continue.lr.warm_up): unknown key "warm_up"; did you mean "warmup"? valid keys: peak, schedule, warmup, final, decay, steps",
-        "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, parents, continue, match, vary, recipe, router, scaling, routerStd, target, allowUnevenTopK, experts, noise, noiseFraction, drop, permute, shared, layers, pad, correctionBias, auxLossCoef",
-        "a.yaml:12 (arms.dense.recipe): unknown key "recipe"; valid keys: kind, label, parents, continue, match, vary",
-        "a.yaml:2 (colour): unknown key "colour"; valid keys: name, seeds, scale, threads, text, parent, model, tokenizer, pretrain, parents, continue, evaluation, arms, questions",
+        "a.yaml:16 (arms.coarse.routerstd): unknown key "routerstd"; did you mean "routerStd"? valid keys: kind, label, parents, continue, match, engine, vary, recipe, router, scaling, routerStd, routerGroups, target, allowUnevenTopK, experts, noise, noiseFraction, drop, permute, shared, split, layers, pad, correctionBias, auxLossCoef",
+        "a.yaml:12 (arms.dense.recipe): unknown key "recipe"; valid keys: kind, label, parents, continue, match, engine, vary",
+        "a.yaml:2 (colour): unknown key "colour"; valid keys: name, seeds, scale, threads, text, parent, model, tokenizer, pretrain, parents, continue, evaluation, calibration, megatron, arms, questions",
         "a.yaml:8 (continue.aux-loss): unknown key "aux-loss"; did you mean "auxLoss"? valid keys: steps, batch, sequence, accumulate, lr, optimizer, groups, freeze, guard, average, checkpoints, recompute, resetAttention, auxLoss, zLoss, routing, evalEvery, saveEvery",
       ]
     `);
@@ -186,8 +193,8 @@ describe("study files", () => {
         "a.yaml:2 (text): text names no source: give "builtin" or "files"",
         "a.yaml:4 (text.heldOut): expected a number above 0 and at most 0.5, found 0",
         "a.yaml:15 (arms.coarse.recipe): expected text (E<copies>G<parts>T<experts per token>, for example E8G1T2), found text "8x7"",
-        "a.yaml:14 (arms.coarse.kind): expected one of "dense", "upcycled", "scratch", found text "upcycle"; did you mean "upcycled"?",
-        "a.yaml:13 (arms.coarse): "kind" is missing, expected one of "dense", "upcycled", "scratch"",
+        "a.yaml:14 (arms.coarse.kind): expected one of "dense", "upcycled", "scratch", "multiplied", found text "upcycle"; did you mean "upcycled"?",
+        "a.yaml:13 (arms.coarse): "kind" is missing, expected one of "dense", "upcycled", "scratch", "multiplied"",
         "a.yaml:1 (name): expected text (Letters, digits, dots, dashes and underscores; names the run folder), found text "a/b"",
         "a.yaml:2 (seeds): seeds has the same seed twice",
         "a.yaml:2 (seeds[1]): expected a whole number from 0 to 1000000000, found text "x"",
@@ -266,7 +273,7 @@ describe("study files", () => {
         "a.yaml: this YAML cannot be resolved: Unresolved alias (the anchor must be set before the alias): small",
         "a.yaml: the file is empty",
         "a.yaml: the file is empty",
-        "a.yaml:1: expected a block of keys, found text "just text"; its keys: name, seeds, scale, threads, text, parent, model, tokenizer, pretrain, parents, continue, evaluation, arms, questions",
+        "a.yaml:1: expected a block of keys, found text "just text"; its keys: name, seeds, scale, threads, text, parent, model, tokenizer, pretrain, parents, continue, evaluation, calibration, megatron, arms, questions",
         "a.yaml:2:1: this is not valid YAML: several documents in one file, expected one",
       ]
     `);
@@ -504,7 +511,7 @@ describe("several problems of one file", () => {
       expect.stringMatching(/^ {2}a\.yaml:10 \(continue\.lr\.peek\): unknown key "peek"; did you mean "peak"\?/),
       expect.stringMatching(/^ {2}a\.yaml:10 \(continue\.lr\.peak\): expected a number .*, found -1$/),
       expect.stringMatching(
-        /^ {2}a\.yaml:12 \(arms\.dense\.kind\): expected one of "dense", "upcycled", "scratch", found text "dens"; did you mean "dense"\?/,
+        /^ {2}a\.yaml:12 \(arms\.dense\.kind\): expected one of "dense", "upcycled", "scratch", "multiplied", found text "dens"; did you mean "dense"\?/,
       ),
     ]);
   });

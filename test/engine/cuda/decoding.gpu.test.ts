@@ -204,7 +204,7 @@ async function decoded(runtime: ForwardRuntime, spec: DecoderSpec, prompt: numbe
     const name = `${tokens} ${past}`;
     const program = programs.get(name) ?? extendProgram(spec, shape);
     programs.set(name, program);
-    const { logits } = await runtime.extend(name, program, {
+    const { output: logits } = await runtime.extend(name, program, {
       ids: Int32Array.from({ length: 2 * tokens }, (_, i) => (7 * i + seed) % spec.vocab),
       lengths: Int32Array.from(lengths),
       counts: Int32Array.from(counts),
@@ -276,7 +276,7 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, decoding behin
         const fed = Array.from({ length: batch }, (_, row) =>
           Array.from(ids.slice(row * sequence + first, row * sequence + first + tokens)),
         ).flat();
-        const { logits: found } = await runtime.extend(isFirst ? "prompt" : "token", extendProgram(spec, shapeNow), {
+        const { output: found } = await runtime.extend(isFirst ? "prompt" : "token", extendProgram(spec, shapeNow), {
           ids: Int32Array.from(fed),
           lengths: new Int32Array(batch).fill(first),
           counts: new Int32Array(batch).fill(tokens),
@@ -316,13 +316,18 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, tokens that ar
     const best = (logits: Float32Array): number[] =>
       [0, 1, 2].map((row) => argmax(logits.subarray(row * spec.vocab, (row + 1) * spec.vocab)));
     const step = extendProgram(spec, shape(1, capacity));
-    const first = best((await prompt()).logits);
+    const first = best((await prompt()).output);
     const [steps, counts] = [5, Int32Array.of(1, 0, 1)];
     const expected: number[][] = [];
     let ids = first;
     for (let i = 0; i < steps; i++) {
       const lengths = Int32Array.of(4 + i, 2, 3 + i);
-      const { logits } = await runtime.extend("step", step, { ids: Int32Array.from(ids), lengths, counts, capacity });
+      const { output: logits } = await runtime.extend("step", step, {
+        ids: Int32Array.from(ids),
+        lengths,
+        counts,
+        capacity,
+      });
       ids = best(logits);
       expected.push(ids);
     }

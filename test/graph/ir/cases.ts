@@ -166,10 +166,23 @@ function segmentIdsOf(c: CaseBuilder, batch: number, sequence: number): ValueId 
   );
 }
 
+/** Where the text of each new token begins among those of its row. */
+function startsOf(c: CaseBuilder, batch: number, sequence: number): ValueId {
+  let start = 0;
+  return c.ints(
+    Array.from({ length: batch * sequence }, (_, i) => {
+      const place = i % sequence;
+      if (place === 0 || c.flag()) start = place;
+      return start;
+    }),
+    batch * sequence,
+  );
+}
+
 function cachedCase(c: CaseBuilder): readonly ValueId[] {
   const [batch, sequence, kvHeads, group, headDim, valueDim] = [
     c.pick(1, 3),
-    c.pick(1, 3),
+    c.pick(1, 5),
     c.pick(1, 2),
     c.pick(1, 3),
     c.pick(1, 4),
@@ -177,7 +190,7 @@ function cachedCase(c: CaseBuilder): readonly ValueId[] {
   ];
   const capacity = c.pick(1, 5);
   const heads = kvHeads * group;
-  const sinks = c.flag();
+  const [sinks, branches] = [c.flag(), c.flag()];
   const inputs = [
     c.normal(batch * sequence, heads * headDim),
     c.normal(batch * sequence, kvHeads * headDim),
@@ -189,9 +202,11 @@ function cachedCase(c: CaseBuilder): readonly ValueId[] {
       batch,
     ),
     ...(sinks ? [c.normal(heads)] : []),
+    ...(branches ? [startsOf(c, batch, sequence)] : []),
   ];
   const window = c.flag() ? null : c.pick(1, capacity + sequence);
   return c.b.apply("cachedAttention", inputs, {
+    branches,
     batch,
     sequence,
     heads,
@@ -385,6 +400,12 @@ export const cases: { readonly [P in Prim]: Make } = {
   },
   headCrossEntropy: (c) => [c.b.op("headCrossEntropy", headCase(c), softcap(c))],
   headCrossEntropyGrad: (c) => c.b.apply("headCrossEntropyGrad", [...headCase(c), c.normal()], softcap(c)),
+  headScores: (c) => {
+    const [tokens, hidden, vocab] = [c.size(), c.size(), c.pick(1, 7)];
+    const bias = c.flag();
+    const inputs = [c.normal(tokens, hidden), c.normal(vocab, hidden), c.randomInts(0, vocab - 1, tokens)];
+    return [c.b.op("headScores", [...inputs, ...(bias ? [c.normal(vocab)] : [])], { ...softcap(c), bias })];
+  },
   routeTopK: (c) => {
     const { k, rule, experts } = routeCase(c);
     return c.b.apply("routeTopK", [c.logits(c.size(), experts), ...(rule.corrected ? [c.table(experts)] : [])], {

@@ -251,6 +251,46 @@ describe("permutation", () => {
   });
 });
 
+describe("a router without groups", () => {
+  it("has a row for every part, where one with groups repeats a row for all parts of a copy", async () => {
+    const source = denseSpec("llama", { layerCount: 1 });
+    const parent = randomTensors(source, 0.2);
+    const rowsOf = async (routerGroups: boolean): Promise<number> => {
+      const plan = planUpcycle(source, upcycleRecipe("E4G2T4", { routerGroups, routerStd: 1 }));
+      const router = entryOf(await evaluatePlan(plan, parent), "layers.0.router");
+      const rows = Array.from({ length: 8 }, (_, i) => router.slice(i * source.hidden, (i + 1) * source.hidden).join());
+      return new Set(rows).size;
+    };
+    expect([await rowsOf(true), await rowsOf(false)]).toEqual([4, 8]);
+  });
+
+  it("loses the function, says so, and keeps it where all logits are equal", async () => {
+    const source = denseSpec("llama", { layerCount: 1 });
+    const parent = randomTensors(source, 0.2);
+    const drawn = planUpcycle(source, upcycleRecipe("E4G2T4", { routerGroups: false, routerStd: 1 }));
+    expect(ffnError(drawn, parent, await evaluatePlan(drawn, parent))).toBeGreaterThan(0.05);
+    expect(drawn.expected).toMatchObject({ kind: "approximate", exactAtStart: false });
+    expect(drawn.warnings.join()).toContain("without groups the router chooses parts");
+    const constant = planUpcycle(source, upcycleRecipe("E4G2T4", { routerGroups: false, routerStd: 0 }));
+    expect(ffnError(constant, parent, await evaluatePlan(constant, parent))).toBeLessThan(equal);
+    expect(constant.expected.exactAtStart).toBe(true);
+  });
+
+  it.each([
+    ["E8G1T2", {}, "whole copies have no parts: G is 1"],
+    ["E1G8T2", {}, "the parts of one copy have rows of their own in any case"],
+    [
+      "E2G2T2",
+      {
+        routerInit: { kind: "hidden", prompts: [1, 2].map((n) => ({ positive: [`text ${n}`], negative: [] })) },
+      } as const,
+      "prompts tell copies apart, not parts",
+    ],
+  ])("is refused for %s with %j", (name, options, why) => {
+    expect(() => upcycleRecipe(name, { ...options, routerGroups: false })).toThrow(why);
+  });
+});
+
 /** A wide FFN, so that statistics mean something. */
 const wide = denseSpec("llama", { layerCount: 1, ffnDim: 512, hidden: 64 });
 

@@ -18,7 +18,7 @@ describe("recipe files", () => {
     const text =
       "recipe: E4G2T4\nrouter: softmax-topk\nscaling: paper\nrouterStd: 0.006\ntarget: qwen2_moe\nnoise: " +
       "1%\nnoiseFraction: 0.5\n" +
-      ("drop: 0.25\npermute: true\nshared: 16\nlayers: 1-\npad: true\nauxLossCoef: 0.001\nseed: " +
+      ("routerGroups: false\ndrop: 0.25\npermute: true\nshared: 16\nlayers: 1-\npad: true\nauxLossCoef: 0.001\nseed: " +
         "3\nallowUnevenTopK: true\n");
     expect(recipeFromConfig(parseRecipeConfig(text, "my.yaml"))).toEqual(
       upcycleRecipe("E4G2T4", {
@@ -27,6 +27,7 @@ describe("recipe files", () => {
         routerStd: 0.006,
         target: "qwen2_moe",
         noise: { std: 0.01, relative: true, fraction: 0.5 },
+        routerGroups: false,
         drop: 0.25,
         permute: true,
         shared: 16,

@@ -22,6 +22,29 @@ DEVICE void loadTile(const A* x, float* tile, i64 start, int first, int end, int
   }
 }
 
+// A tile of 32 keys and values joins what a warp has of its query; each lane says whether the query sees its key.
+DEVICE void addTile(bool visible, const float* query, const float* keys, const float* values, int D, int V, float scale,
+                    float cap, float& top, float& sum, float* result) {
+  int lane = threadIdx.x & 31;
+  float score = minusInfinity();
+  if (visible) {
+    float dot = 0.0f;
+    for (int d = 0; d < D; d++) dot += query[d] * keys[lane * (D + 1) + d];
+    score = capped(dot * scale, cap);
+  }
+  float next = fmaxf(top, warpMax(score));
+  if (next == minusInfinity()) return;
+  float p = visible ? expf(score - next) : 0.0f, shrink = expf(top - next);
+  sum = sum * shrink + warpSum(p);
+  top = next;
+  for (int c = 0; c < MOST; c++) result[c] *= shrink;
+  for (int t = 0; t < LANES; t++) {
+    float weight = __shfl_sync(0xffffffffu, p, t);
+    for (int c = 0; c < MOST; c++)
+      if (c * LANES + lane < V) result[c] += weight * values[t * V + c * LANES + lane];
+  }
+}
+
 // Grid: S in groups of as many queries as warps, heads, B. Shared: query [warps, D], keys [32, D + 1], values [32, V].
 // lse [N, heads] is the log of each softmax's denominator; null: it is not asked for.
 KERNEL attention(const A* q, const A* k, const A* v, const float* sinks, const int* segments, A* out, float* lse, int S,
@@ -44,24 +67,8 @@ KERNEL attention(const A* q, const A* k, const A* v, const float* sinks, const i
     loadTile(v, values, start, j0, S, kvHeads, kvHead, V, V);
     __syncthreads();
     int j = j0 + lane;
-    bool visible = live && j < S && sees(segments, start, i, j, window);
-    float score = minusInfinity();
-    if (visible) {
-      float dot = 0.0f;
-      for (int d = 0; d < D; d++) dot += query[d] * keys[lane * (D + 1) + d];
-      score = capped(dot * scale, cap);
-    }
-    float next = fmaxf(top, warpMax(score));
-    if (next == minusInfinity()) continue;
-    float p = visible ? expf(score - next) : 0.0f, shrink = expf(top - next);
-    sum = sum * shrink + warpSum(p);
-    top = next;
-    for (int c = 0; c < MOST; c++) result[c] *= shrink;
-    for (int t = 0; t < LANES; t++) {
-      float weight = __shfl_sync(0xffffffffu, p, t);
-      for (int c = 0; c < MOST; c++)
-        if (c * LANES + lane < V) result[c] += weight * values[t * V + c * LANES + lane];
-    }
+    addTile(live && j < S && sees(segments, start, i, j, window), query, keys, values, D, V, scale, cap, top, sum,
+            result);
   }
   if (!live) return;
   for (int c = 0; c < MOST; c++)
@@ -193,12 +200,13 @@ KERNEL attentionGradKV(const A* q, const A* k, const A* v, const int* segments, 
   }
 }
 
-// New token i of row b stands at lengths[b] + i and sees the row's past keys [B, kvHeads, C, D], then the new ones up
-// to its own. A block for each (new token, head, row): its warps share the keys and join what they found at the end, in
-// a fixed order. Shared: query [D], results [warps, V], tops and sums [2, warps].
+// For few new tokens: new token i of row b stands at lengths[b] + i - start and sees the row's past keys [B, kvHeads, C, D], then the new
+// ones from its start up to its own; without `starts` all begin at 0. A block for each (new token, head, row): its warps
+// share the keys and join what they found at the end, in a fixed order. Shared: query [D], results [warps, V], tops and
+// sums [2, warps].
 KERNEL cachedAttention(const A* q, const A* k, const A* v, const A* pastK, const A* pastV, const int* lengths,
-                       const float* sinks, A* out, int T, int heads, int kvHeads, int D, int V, int C, float scale,
-                       int window, float cap) {
+                       const float* sinks, const int* starts, A* out, int T, int heads, int kvHeads, int D, int V,
+                       int C, float scale, int window, float cap) {
   extern __shared__ float shared[];
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   float* query = shared;
@@ -206,7 +214,7 @@ KERNEL cachedAttention(const A* q, const A* k, const A* v, const A* pastK, const
   float* tops = results + warps * V;
   float* sums = tops + warps;
   int token = blockIdx.x, head = blockIdx.y, b = blockIdx.z, kvHead = head * kvHeads / heads;
-  int past = lengths[b], position = past + token;
+  int start = starts == 0 ? 0 : starts[b * T + token], past = lengths[b], position = past + token - start;
   i64 row = ((i64)b * T + token) * heads + head, cache = ((i64)b * kvHeads + kvHead) * C;
   for (int d = threadIdx.x; d < D; d += blockDim.x) query[d] = load(q, row * D + d);
   __syncthreads();
@@ -215,7 +223,7 @@ KERNEL cachedAttention(const A* q, const A* k, const A* v, const A* pastK, const
   for (int j0 = first + warp * LANES; j0 <= position; j0 += warps * LANES) {
     int j = j0 + lane;
     float score = minusInfinity();
-    i64 fresh = ((i64)b * T + j - past) * kvHeads + kvHead;
+    i64 fresh = ((i64)b * T + start + j - past) * kvHeads + kvHead;
     if (j <= position) {
       const A* key = j < past ? pastK + (cache + j) * D : k + fresh * D;
       float dot = 0.0f;
@@ -230,7 +238,8 @@ KERNEL cachedAttention(const A* q, const A* k, const A* v, const A* pastK, const
     for (int t = 0; t < min(LANES, position - j0 + 1); t++) {
       float weight = __shfl_sync(0xffffffffu, p, t);
       int at = j0 + t;
-      const A* value = at < past ? pastV + (cache + at) * V : v + (((i64)b * T + at - past) * kvHeads + kvHead) * V;
+      const A* value =
+          at < past ? pastV + (cache + at) * V : v + (((i64)b * T + start + at - past) * kvHeads + kvHead) * V;
       for (int c = 0; c < MOST; c++)
         if (c * LANES + lane < V) result[c] += weight * load(value, c * LANES + lane);
     }
@@ -251,4 +260,48 @@ KERNEL cachedAttention(const A* q, const A* k, const A* v, const A* pastK, const
     for (int w = 0; w < warps; w++) value += results[w * V + d] * expf(tops[w] - most);
     store(out, row * V + d, value / total);
   }
+}
+
+// The same for many new tokens: a warp for each, and all warps of a block share tiles of keys. Grid: T in groups of as
+// many tokens as warps, heads, B. Shared: query [warps, D], keys [32, D + 1], values [32, V].
+KERNEL cachedAttentionTiled(const A* q, const A* k, const A* v, const A* pastK, const A* pastV, const int* lengths,
+                            const float* sinks, const int* starts, A* out, int T, int heads, int kvHeads, int D, int V,
+                            int C, float scale, int window, float cap) {
+  extern __shared__ float shared[];
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  float* query = shared + warp * D;
+  float* keys = shared + warps * D;
+  float* values = keys + LANES * (D + 1);
+  int head = blockIdx.y, b = blockIdx.z, kvHead = head * kvHeads / heads, past = lengths[b];
+  int block = blockIdx.x * warps, i = block + warp, end = min(T, block + warps);
+  i64 row = ((i64)b * T + i) * heads + head, cache = ((i64)b * kvHeads + kvHead) * C;
+  bool live = i < T;
+  for (int d = lane; d < D; d += LANES) query[d] = live ? load(q, row * D + d) : 0.0f;
+  int start = live && starts != 0 ? starts[b * T + i] : 0, position = past + i - start;
+  float top = sinks == 0 ? minusInfinity() : sinks[head], sum = sinks == 0 ? 0.0f : 1.0f, result[MOST] = {};
+  // No token of the block stands before the past's end.
+  for (int j0 = window > 0 ? max(0, past - window + 1) : 0; j0 < past; j0 += LANES) {
+    __syncthreads();
+    loadTile(pastK, keys, cache, j0, past, 1, 0, D, D + 1);
+    loadTile(pastV, values, cache, j0, past, 1, 0, V, V);
+    __syncthreads();
+    int j = j0 + lane;
+    bool visible = live && j < past && (window == 0 || j > position - window);
+    addTile(visible, query, keys, values, D, V, scale, cap, top, sum, result);
+  }
+  int first = block;
+  for (int t = block; t < end; t++) first = min(first, starts == 0 ? 0 : starts[b * T + t]);
+  if (window > 0) first = max(first, block - window + 1);
+  for (int j0 = first; j0 < end; j0 += LANES) {
+    __syncthreads();
+    loadTile(k, keys, (i64)b * T, j0, end, kvHeads, kvHead, D, D + 1);
+    loadTile(v, values, (i64)b * T, j0, end, kvHeads, kvHead, V, V);
+    __syncthreads();
+    int j = j0 + lane;
+    bool visible = live && j >= start && j <= i && (window == 0 || j > i - window);
+    addTile(visible, query, keys, values, D, V, scale, cap, top, sum, result);
+  }
+  if (!live) return;
+  for (int c = 0; c < MOST; c++)
+    if (c * LANES + lane < V) store(out, row * V + c * LANES + lane, result[c] / sum);
 }

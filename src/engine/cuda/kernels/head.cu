@@ -127,6 +127,33 @@ KERNEL crossEntropyHeld2(HELD_LOGITS) { crossEntropyHeldIn<2>(HELD_VALUES); }
 KERNEL crossEntropyHeld4(HELD_LOGITS) { crossEntropyHeldIn<4>(HELD_VALUES); }
 KERNEL crossEntropyHeld8(HELD_LOGITS) { crossEntropyHeldIn<8>(HELD_VALUES); }
 
+// scores [rows, 2] of logits [rows, V], to which a bias [V] is added first (null: none) and whose size a cap limits as in
+// `crossEntropy`: log softmax(logits)[target], and 1 where the target's logit is the first of the largest ones, else 0.
+// A block for each row.
+KERNEL headScores(const float* logits, const int* targets, const float* bias, float* scores, int V, float cap) {
+  __shared__ float scratch[32];
+  const float* row = logits + (i64)blockIdx.x * V;
+  int target = targets[blockIdx.x];
+  auto logitAt = [&](int i) {
+    float x = bias == 0 ? row[i] : row[i] + bias[i];
+    return cap > 0.0f ? cap * tanhf(x / cap) : x;
+  };
+  float own = logitAt(target), top = minusInfinity(), before = 0.0f, sum = 0.0f;
+  for (int i = threadIdx.x; i < V; i += blockDim.x) {
+    float x = logitAt(i);
+    top = fmaxf(top, x);
+    // What is not a number is never the likeliest.
+    if (!(x < own || (x == own && i >= target))) before = 1.0f;
+  }
+  top = blockMax(top, scratch);
+  before = blockMax(before, scratch);
+  for (int i = threadIdx.x; i < V; i += blockDim.x) sum += expf(logitAt(i) - top);
+  sum = blockSum(sum, scratch);
+  if (threadIdx.x > 0) return;
+  scores[2 * blockIdx.x] = own - top - logf(sum);
+  scores[2 * blockIdx.x + 1] = 1.0f - before;
+}
+
 // loss = sum of losses [n] / counted. One block.
 KERNEL meanLoss(const float* losses, const float* counted, float* loss, int n) {
   __shared__ double scratch[32];

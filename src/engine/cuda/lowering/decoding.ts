@@ -207,6 +207,7 @@ export class Decoding {
     const { batch, sequence, heads, kvHeads, headDim, valueDim, scale, window, softcap } = attrs;
     const [q, k, v] = node.in;
     const part = this.parts.get(c.rootOf(k));
+    if (attrs.branches === true) return null;
     if (part === undefined || sequence !== 1 || headDim !== valueDim || !headSizes.includes(headDim)) return null;
     const ropes = [this.rope(q, index), this.rope(k, index)] as const;
     const [turnQ, turnK] = ropes;

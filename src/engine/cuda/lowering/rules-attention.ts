@@ -1,5 +1,12 @@
 /** Attention (see attention.cu). N = B batch x S sequence tokens, D size of a head, V size of a value head. */
-import { attentionExtras, type AttentionAttrs, type Node, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
+import {
+  attentionExtras,
+  cachedExtras,
+  type AttentionAttrs,
+  type Node,
+  type NodeOf,
+  type ValueId,
+} from "../../../graph/ir/ir.js";
 import {
   EIGHT,
   blocksFor,
@@ -374,21 +381,32 @@ const CACHED_WARPS = 4;
 export function lowerCachedAttention(c: Context, node: NodeOf<"cachedAttention">): void {
   const { attrs } = node;
   checkHeads(attrs);
-  const [q, k, v, pastK, pastV, lengths, sinks] = node.in;
+  const [q, k, v, pastK, pastV, lengths] = node.in;
+  const { sinks, starts } = cachedExtras(attrs, node.in);
   const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity, scale, window, softcap } = attrs;
   const real = c.options.cache === undefined ? c.realOf(q, k, v) : c.cacheStorage;
-  c.kernel({
-    module: "attention",
+  const few = {
     kernel: "cachedAttention",
-    real,
     grid: [sequence, heads, batch],
     block: CACHED_WARPS * LANES,
     shared: 4 * (headDim + CACHED_WARPS * (valueDim + 2)),
+  } as const;
+  const many = {
+    kernel: "cachedAttentionTiled",
+    grid: [blocksFor(sequence, WARPS), heads, batch],
+    block: WARPS * LANES,
+    shared: 4 * (WARPS * headDim + LANES * (headDim + 1 + valueDim)),
+  } as const;
+  c.kernel({
+    module: "attention",
+    real,
+    ...(sequence < WARPS ? few : many),
     flops: 2 * batch * sequence * heads * (capacity + sequence) * (headDim + valueDim),
     arguments: [
       ...[q, k, v, pastK, pastV].map((id) => reads(c.as(id, real))),
       reads(c.of(lengths)),
-      orNull(c, sinks ?? null),
+      orNull(c, sinks),
+      orNull(c, starts),
       writes(c.define(node.out[0], real)),
       ...[sequence, heads, kvHeads, headDim, valueDim, capacity].map(int),
       float(scale),

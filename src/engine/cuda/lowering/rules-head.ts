@@ -47,6 +47,12 @@ interface Gradients {
   readonly dhead: BufferId;
 }
 
+/** Tokens whose logits exist at once. */
+function runLength(c: Context, tokens: number, vocab: number): number {
+  const { mostLogits = MOST_LOGITS } = c.options;
+  return Math.min(tokens, Math.max(LEAST_TOKENS, Math.floor(mostLogits / vocab / LEAST_TOKENS) * LEAST_TOKENS));
+}
+
 /** Launches losses, gradients, or both. */
 function crossEntropy(
   c: Context,
@@ -56,8 +62,7 @@ function crossEntropy(
 ): void {
   const [tokens, hidden] = matrixSizes(typeOf(c.graph, x));
   const [vocab] = matrixSizes(typeOf(c.graph, head));
-  const { mostLogits = MOST_LOGITS } = c.options;
-  const run = Math.min(tokens, Math.max(LEAST_TOKENS, Math.floor(mostLogits / vocab / LEAST_TOKENS) * LEAST_TOKENS));
+  const run = runLength(c, tokens, vocab);
   const real = c.realOf(x);
   const [counted, losses, logits] = [c.scratch(1), c.scratch(tokens), c.scratch(run * vocab, real)];
   const one = { module: "head", grid: [1, 1, 1], block: 1024 } as const;
@@ -158,4 +163,41 @@ export function lowerHeadCrossEntropyGrad(c: Context, node: NodeOf<"headCrossEnt
     dx: c.define(dx, c.realOf(node.in[0])),
     dhead: c.define(dhead),
   });
+}
+
+/** Appends the launches of `headScores`, whose shapes are those of the primitive in graph/ir/ir.ts. */
+export function lowerHeadScores(c: Context, node: NodeOf<"headScores">): void {
+  const [x, head, targets, bias] = node.in;
+  const { softcap } = node.attrs;
+  const [tokens, hidden] = matrixSizes(typeOf(c.graph, x));
+  const [vocab] = matrixSizes(typeOf(c.graph, head));
+  const run = runLength(c, tokens, vocab);
+  const real = c.realOf(x);
+  const logits = c.scratch(run * vocab);
+  const scores = c.define(node.out[0]);
+  const [rows, weights] = [c.as(x, real), operand(c.as(head, real))];
+  for (let first = 0; first < tokens; first += run) {
+    const m = Math.min(run, tokens - first);
+    c.product(
+      { m, n: vocab, k: hidden },
+      { transB: true, real },
+      { a: operand(rows, first * hidden, real), b: weights, out: operand(logits) },
+    );
+    c.kernel({
+      module: "head",
+      kernel: "headScores",
+      grid: [m, 1, 1],
+      block: THREADS,
+      bytes: 8 * m * vocab,
+      flops: 5 * m * vocab,
+      arguments: [
+        reads(logits),
+        at(reads(c.of(targets)), first),
+        bias === undefined ? nothing : reads(c.of(bias)),
+        at(writes(scores), 2 * first),
+        int(vocab),
+        float(softcap ?? 0),
+      ],
+    });
+  }
 }

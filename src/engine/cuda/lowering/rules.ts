@@ -24,7 +24,7 @@ import type { Context } from "./context.js";
 import type { BufferId, Storage } from "./launches.js";
 import { lowerAttention, lowerAttentionGrad, lowerCachedAttention } from "./rules-attention.js";
 import { broadcastOf, reduce, singleAxisOf } from "./rules-axes.js";
-import { lowerHeadCrossEntropy, lowerHeadCrossEntropyGrad } from "./rules-head.js";
+import { lowerHeadCrossEntropy, lowerHeadCrossEntropyGrad, lowerHeadScores } from "./rules-head.js";
 import * as experts from "./rules-experts.js";
 import * as route from "./rules-route.js";
 import * as tokens from "./rules-tokens.js";
@@ -433,6 +433,7 @@ export const rules: { readonly [P in Prim]: Rule<P> } = {
   swigluGrad,
   headCrossEntropy: lowerHeadCrossEntropy,
   headCrossEntropyGrad: lowerHeadCrossEntropyGrad,
+  headScores: lowerHeadScores,
   routeTopK: route.lowerRouteTopK,
   routeTopKGrad: route.lowerRouteTopKGrad,
   routeWeights: route.lowerRouteWeights,

@@ -1,0 +1,239 @@
+/**
+ * Writes what studies have found into docs/findings: one page for each study, and the table in its README.
+ *
+ *   node scripts/findings.mjs [RUN...] [--hardware TEXT] [--note TEXT] [--fit]
+ *
+ * --fit adds the coefficients of the upcycling law fitted to the study's runs, with 90 % intervals by profile
+ * likelihood.
+ *
+ * Each RUN is the folder of a finished study. What a page needs of it is kept in docs/findings/results, so without RUN
+ * all pages are written anew. Verdicts are computed from the pairs of runs, as the study's own report computes them.
+ */
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { compact, duration, significant } from "../dist/base/format.js";
+import { markdownText } from "../dist/base/markdown.js";
+import { answersOf, labelsOf, measureName, signed } from "../dist/report/study/answers.js";
+import { markdownTable, resultTables } from "../dist/report/study/result-tables.js";
+
+const { values: flags, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { hardware: { type: "string" }, note: { type: "string" }, fit: { type: "boolean", default: false } },
+});
+const folder = fileURLToPath(new URL("../docs/findings", import.meta.url));
+const kept = join(folder, "results");
+mkdirSync(kept, { recursive: true });
+
+const slug = (text) =>
+  text
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, "-")
+    .replace(/^-+|-+$/g, "");
+
+/** The command without folders of the machine that ran it. */
+const publicCommand = (command) =>
+  command.replace(/ --(out|store) \S+/g, "").replace(/(study) \S*?([^/\s]+\.yaml)/, "$1 recipes/studies/$2");
+
+/** The upcycling law fitted to the runs of a study, by the command that a user would give. */
+function fitOf(dir) {
+  const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
+  const words = ["--law", "upcycling", "--loss", "mse", "--profile", "--level", "0.9"];
+  const options = ["--compare", "upcycling-no-interaction", "--json"];
+  const output = execFileSync(process.execPath, [main, "fit", dir, ...words, ...options], { encoding: "utf8" });
+  const { params, intervals, n, warnings } = JSON.parse(output);
+  const coefficients = Object.entries(params).map(([name, value]) => {
+    const { low, high, lowOpen, highOpen } = intervals[name].profile;
+    return { name, value, low: lowOpen ? null : low, high: highOpen ? null : high };
+  });
+  return { command: `upcycle fit RUN ${[...words, ...options.slice(0, 2)].join(" ")}`, n, coefficients, warnings };
+}
+
+/** What a page needs of a result: the ends of the runs, and the pairs of the questions. */
+function essence(dir) {
+  const result = JSON.parse(readFileSync(join(dir, "result.json"), "utf8"));
+  const { config } = JSON.parse(readFileSync(join(dir, "study.json"), "utf8"));
+  const { name, startedAt, seconds, environment, text, parents, arms, questions, commands, seeds } = result;
+  return {
+    name,
+    date: startedAt.slice(0, 10),
+    hardware: flags.hardware ?? environment.cpu,
+    note: flags.note ?? null,
+    scale: config.scale,
+    seconds: Math.round(seconds),
+    environment,
+    text,
+    command: publicCommand(commands[0]),
+    seeds,
+    parents: parents.map(({ id, params, tokens, loss }) => ({ id, params, tokens, loss })),
+    arms: arms.map(({ runs, ...arm }) => ({
+      ...arm,
+      runs: runs.map(({ seed, finalLoss, points, diverged }) => ({
+        seed,
+        finalLoss,
+        ...(diverged === undefined ? {} : { diverged }),
+        points: points.slice(-1),
+      })),
+    })),
+    questions,
+    ...(flags.fit ? { fit: fitOf(dir) } : {}),
+  };
+}
+
+for (const dir of positionals) {
+  const one = essence(dir);
+  writeFileSync(join(kept, `${one.name}-${slug(one.hardware)}-scale-${one.scale}.json`), `${JSON.stringify(one)}\n`);
+}
+
+const all = readdirSync(kept)
+  .sort()
+  .map((file) => JSON.parse(readFileSync(join(kept, file), "utf8"), (_, value) => value));
+const byName = Map.groupBy?.(all, ({ name }) => name) ?? groupBy(all);
+function groupBy(list) {
+  const groups = new Map();
+  for (const one of list) groups.set(one.name, [...(groups.get(one.name) ?? []), one]);
+  return groups;
+}
+
+/** Losses that JSON has no number for. */
+const restored = (one) => ({
+  ...one,
+  arms: one.arms.map((arm) => ({ ...arm, runs: arm.runs.map((run) => ({ ...run, finalLoss: run.finalLoss ?? NaN })) })),
+});
+
+const known = (value, text) => (Number.isFinite(value) ? text(value) : "–");
+const percentOf = (value, base) => (Number.isFinite(value / base) ? ` (${signed((100 * value) / base)} %)` : "");
+
+function questionRow(answer, arms) {
+  const { question, test, base, detectable, published, adjusted, verdict, pairsNeeded } = answer;
+  const relative = question.measure.includes("loss") ? (value) => percentOf(value, base) : () => "";
+  const [first, second] = labelsOf(question, arms);
+  return [
+    `${question.ask} (${first} less ${second}, ${measureName(question.measure)}, ${test.n} pairs)`,
+    known(detectable, (value) => `${significant(value, 3)}${relative(value).replace("+", "")}`),
+    published === null ? "–" : `${signed(published)} (${question.published.source})`,
+    known(test.mean, (mean) => `${signed(mean)}${relative(mean)}, ${signed(test.low)} to ${signed(test.high)}`),
+    known(adjusted, (p) => (p < 1e-4 ? "< 0.0001" : significant(p, 2))),
+    `**${verdict}**`,
+    pairsNeeded === null ? "–" : `about ${compact(pairsNeeded)}`,
+  ];
+}
+
+const row = (cells) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+const text = (cells) => cells.map((cell, i) => (i === 5 ? cell : markdownText(cell)));
+
+function section(raw) {
+  const one = restored(raw);
+  const { hardware, date, scale, seconds, environment, text: corpus, command, parents, arms, questions, seeds } = one;
+  const [parent] = parents;
+  const sizes = [...new Set(parents.map(({ params }) => compact(params.total)))].join(", ");
+  const seen = [...new Set(parents.map(({ tokens }) => (tokens === null ? "?" : compact(tokens))))].join(", ");
+  const further = [...new Set(arms.map(({ runs }) => compact(runs[0]?.points.at(-1)?.tokens ?? NaN)))].join(", ");
+  const passes = (parent.tokens ?? 0) / corpus.trainTokens;
+  const headings = [
+    "Question",
+    "Smallest detectable",
+    "Published",
+    "Measured, 95 % interval",
+    "p (Holm)",
+    "Verdict",
+    "Pairs that would decide",
+  ];
+  return [
+    `## ${hardware}, scale ${scale}, ${date}`,
+    "",
+    "```sh",
+    command,
+    "```",
+    "",
+    `Parents of ${sizes} parameters, ${seen} tokens (${significant(passes, 2)} passes over ${compact(corpus.trainTokens)} ` +
+      `tokens of ${markdownText(corpus.sources.map(({ name }) => name).join(", "))}), held-out loss ` +
+      `${parents.map(({ loss }) => loss.toFixed(3)).join(", ")}; ${further} further tokens for each arm; seeds ` +
+      `${seeds.join(", ")}. Upcycle ${environment.upcycle}, Node ${environment.node}, trained on ` +
+      `${environment.device ?? `ONNX Runtime ${environment.onnxruntime}`}, ${duration(seconds)} in all.`,
+    ...(one.note === null ? [] : ["", one.note]),
+    "",
+    row(headings),
+    row([":--", "--:", "--:", "--:", "--:", ":--", "--:"]),
+    ...answersOf(questions).map((answer) => row(text(questionRow(answer, arms)))),
+    "",
+    markdownTable(resultTables({ ...one, questions: [] })[0]),
+    ...(one.fit === undefined ? [] : fitLines(one.fit)),
+  ].join("\n");
+}
+
+/** The coefficients of the fitted law with their intervals; what is open has no end. */
+function fitLines({ command, n, coefficients, warnings }) {
+  const end = (value) => (value === null ? "open" : significant(value, 3));
+  return [
+    `The upcycling law fitted to ${n} points (\`${command}\`):`,
+    "",
+    row(["Coefficient", "Value", "90 % interval"]),
+    row([":--", "--:", "--:"]),
+    ...coefficients.map(({ name, value, low, high }) =>
+      row([name, significant(value, 3), `${end(low)} to ${end(high)}`]),
+    ),
+    "",
+    ...warnings.map((words) => `- ${markdownText(words)}`),
+    "",
+  ];
+}
+
+/** The remarks at the head of a study file. */
+function aboutStudy(name) {
+  const file = fileURLToPath(new URL(`../recipes/studies/${name}.yaml`, import.meta.url));
+  if (!existsSync(file)) return "";
+  const lines = readFileSync(file, "utf8").split("\n").slice(1);
+  const end = lines.findIndex((line) => !line.startsWith("#"));
+  return lines
+    .slice(0, end)
+    .map((line) => line.slice(2))
+    .join(" ");
+}
+
+const index = [];
+for (const [name, runs] of [...byName].sort(([a], [b]) => (a < b ? -1 : 1))) {
+  const page = [
+    `# ${name}`,
+    "",
+    markdownText(aboutStudy(name)),
+    "",
+    `The study is [recipes/studies/${name}.yaml](../../recipes/studies/${name}.yaml). Differences are paired by seed; the smallest ` +
+      "detectable difference is what this many pairs find in 80 % of cases (two-sided, 5 % over all questions of the study).",
+    "",
+    ...[...runs].sort((a, b) => b.scale - a.scale).map(section),
+  ];
+  writeFileSync(join(folder, `${name}.md`), `${page.join("\n").trimEnd()}\n`);
+  for (const one of [...runs].sort((a, b) => b.scale - a.scale)) {
+    const [answer] = answersOf(one.questions);
+    if (answer === undefined) continue;
+    const relative = answer.question.measure.includes("loss") ? (value) => percentOf(value, answer.base) : () => "";
+    const { test, detectable, published, verdict } = answer;
+    index.push(
+      row([
+        `[${name}](${name}.md)`,
+        `${markdownText(one.hardware)}, scale ${one.scale}`,
+        markdownText(answer.question.ask),
+        known(detectable, (value) => `${significant(value, 3)}${relative(value).replace("+", "")}`),
+        published === null ? "–" : `${signed(published)}${relative(published)}`,
+        known(test.mean, (mean) => `${signed(mean)}${relative(mean)}`),
+        `**${verdict}**`,
+      ]),
+    );
+  }
+}
+
+const readme = join(folder, "README.md");
+const [begin, end] = ["<!-- table by scripts/findings.mjs -->", "<!-- end of the table -->"];
+const before = readFileSync(readme, "utf8");
+const table = [
+  row(["Study", "Where", "Main comparison", "Smallest detectable", "Published", "Measured", "Verdict"]),
+  row([":--", ":--", ":--", "--:", "--:", "--:", ":--"]),
+  ...index,
+].join("\n");
+if (!before.includes(begin)) throw new Error(`${readme} has no line ${begin}`);
+const [head] = before.split(begin);
+const tail = before.split(end)[1] ?? "";
+writeFileSync(readme, `${head}${begin}\n\n${table}\n\n${end}${tail}`);

@@ -1,0 +1,71 @@
+/** Curves of many points as few: of every column of pixels its first, lowest, highest and last point. */
+
+/** Which part of a curve is wanted, and in how many columns. */
+export interface DecimateOptions {
+  /** Ends of x that are shown; left out, the curve's own. */
+  readonly from?: number | undefined;
+  readonly to?: number | undefined;
+  readonly columns: number;
+}
+
+/** Points of a curve, in the order of x. */
+export interface DecimatedCurve {
+  readonly x: number[];
+  readonly y: (number | null)[];
+}
+
+/** Index of the first x that is not below `value`, in ascending x. */
+export function firstAtLeast(x: ArrayLike<number>, value: number): number {
+  let [low, high] = [0, x.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((x[middle] ?? Infinity) < value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/**
+ * What a line through all points looks like, in at most four points for each column: what a column's pixels cover is
+ * from its lowest to its highest point, and lines to its neighbours begin at its last and end at its first. A value
+ * that is not finite stands as null, so that the gap is seen. A curve of no more points than that is given as it is;
+ * one point beyond each end is kept, so that lines reach the edges. `x` is ascending, `x` and `y` are of one length.
+ */
+export function decimated(x: ArrayLike<number>, y: ArrayLike<number>, options: DecimateOptions): DecimatedCurve {
+  const { columns } = options;
+  const length = Math.min(x.length, y.length);
+  const from = options.from ?? x[0] ?? 0;
+  const to = options.to ?? x[length - 1] ?? 0;
+  const start = Math.max(0, firstAtLeast(x, from) - 1);
+  let end = Math.min(length, firstAtLeast(x, to) + 1);
+  while (end < length && x[end - 1] === x[end] && x[end] === to) end++;
+  const result: DecimatedCurve = { x: [], y: [] };
+  const keep = (index: number): void => {
+    const value = y[index] ?? NaN;
+    result.x.push(x[index] ?? NaN);
+    result.y.push(Number.isFinite(value) ? value : null);
+  };
+  if (end - start <= 4 * columns || !(to > from)) {
+    for (let i = start; i < end; i++) keep(i);
+    return result;
+  }
+  const width = (to - from) / columns;
+  for (let i = start; i < end;) {
+    const column = Math.floor(((x[i] ?? 0) - from) / width);
+    let next = i + 1;
+    let [lowest, highest, gap] = [i, i, Number.isFinite(y[i] ?? NaN) ? -1 : i];
+    for (; next < end && Math.floor(((x[next] ?? 0) - from) / width) === column; next++) {
+      const value = y[next] ?? NaN;
+      if (!Number.isFinite(value)) gap = gap < 0 ? next : gap;
+      // A first point that is no number is neither the lowest nor the highest.
+      else {
+        if (!((y[lowest] ?? NaN) <= value)) lowest = next;
+        if (!((y[highest] ?? NaN) >= value)) highest = next;
+      }
+    }
+    const kept = new Set([i, lowest, highest, next - 1, ...(gap < 0 ? [] : [gap])]);
+    for (const index of [...kept].sort((a, b) => a - b)) keep(index);
+    i = next;
+  }
+  return result;
+}

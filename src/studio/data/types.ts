@@ -1,0 +1,337 @@
+/** What the studio's server says and its page shows, as plain data: every answer is one of these as JSON. */
+
+/** How far a run is. `unread`: its log was not read yet. `unreadable`: its record is damaged. */
+export type RunState = "running" | "finished" | "stopped" | "unread" | "unreadable";
+
+/** A run in the list. */
+export interface RunRow {
+  /** Its folder below the one that is shown, with `/` between the parts: the name by which it is asked for. */
+  readonly name: string;
+  readonly state: RunState;
+  readonly kind: "dense" | "moe";
+  /** Folder of the study that it belongs to; null for a run of its own. */
+  readonly study: string | null;
+  /** Arm of the study, `parent` for a parent; for a run of its own its name. */
+  readonly arm: string;
+  readonly seed: number;
+  readonly params: number;
+  readonly activeParams: number;
+  readonly step: number;
+  readonly steps: number;
+  readonly tokens: number;
+  /** Last and lowest held-out loss, and the last training loss, in nats per token. */
+  readonly loss: number | null;
+  readonly bestLoss: number | null;
+  readonly trainLoss: number | null;
+  readonly tokensPerSecond: number | null;
+  /** Seconds that are left; null unless it is running. */
+  readonly secondsLeft: number | null;
+  /** Experts that are dead at the last measurement, over all MoE layers, and how many there are; null when dense. */
+  readonly dead: number | null;
+  readonly experts: number | null;
+  /** Bytes of its checkpoints. */
+  readonly bytes: number;
+  /** When its log was last written, in milliseconds since 1970. */
+  readonly changed: number;
+  readonly alerts: number;
+  /** Grows with every line that is read; a page that has seen this number is up to date. */
+  readonly revision: number;
+  /** Why it cannot be read; null if it can. */
+  readonly problem: string | null;
+}
+
+/** Something that went wrong, or may soon. Equal alerts of a run are one, with the number of times. */
+export interface StudioAlert {
+  readonly level: "error" | "warning";
+  /** Kinds are those of `upcycle watch`, and `disk`. */
+  readonly kind: string;
+  /** Run that it is about; null for the machine. */
+  readonly run: string | null;
+  readonly step: number | null;
+  readonly message: string;
+  readonly count: number;
+}
+
+/** A command line, and the folder in which it was given. */
+export interface RecordedCommand {
+  readonly words: readonly string[];
+  readonly folder: string;
+}
+
+/** Shares by layer and expert at one step of a training, as multiples of an equal share [moments][layers][experts]. */
+export interface ExpertHistory {
+  readonly run: string;
+  readonly steps: readonly number[];
+  readonly tokens: readonly number[];
+  readonly load: readonly (readonly (readonly number[])[])[];
+  /** Entropy of each router in nats [moments][layers]; empty where the log has none. */
+  readonly entropy: readonly (readonly number[])[];
+  /** Largest load over the mean, less 1 [moments][layers]. */
+  readonly violation: readonly (readonly number[])[];
+  /** Mean cosine of experts and the part of the parent's FFN they came from [moments][layers]; empty without parent. */
+  readonly similarity: readonly (readonly number[])[];
+  /** Dead experts at each moment [moments][layers][]. */
+  readonly dead: readonly (readonly (readonly number[])[])[];
+  /** Experts of one copy of the dense FFN; the number of experts where they are not in copies. */
+  readonly group: number;
+}
+
+/** One line of a chart: its values by x, both of the same length. */
+export interface CurvePoints {
+  readonly x: readonly number[];
+  readonly y: readonly (number | null)[];
+}
+
+/** A curve of one run. */
+export interface RunCurve extends CurvePoints {
+  readonly run: string;
+  /** Points that there are; more than there are here where they were decimated. */
+  readonly total: number;
+  readonly revision: number;
+}
+
+/** What the curves of one measure are. */
+export interface CurveAnswer {
+  readonly metric: string;
+  readonly axis: CurveAxis;
+  readonly curves: readonly RunCurve[];
+}
+
+/** What curves are drawn over. `hours`: wall-clock time of the steps. */
+export const curveAxes = ["step", "tokens", "hours"] as const;
+/** An axis of curves. */
+export type CurveAxis = (typeof curveAxes)[number];
+
+/** Measures of a run's log: those of its steps, then those of its measurements on held-out text. */
+export const stepMetrics = [
+  "train/loss",
+  "train/tokens_per_second",
+  "train/learning_rate",
+  "train/grad_norm",
+  "train/balance_loss",
+  "train/z_loss",
+  "train/router_entropy",
+  "train/max_violation",
+  "train/dead_experts",
+  "train/dropped",
+] as const;
+/** Measures on held-out text. */
+export const evalMetrics = [
+  "eval/loss",
+  "eval/router_entropy",
+  "eval/max_violation",
+  "eval/dead_experts",
+  "eval/similarity",
+] as const;
+/** A measure that curves are drawn of. Those of layers are their mean, `max_violation` their largest. */
+export type Metric = (typeof stepMetrics)[number] | (typeof evalMetrics)[number];
+
+/** A checkpoint in a run's folder. */
+export interface CheckpointRow {
+  readonly name: string;
+  readonly bytes: number;
+  /** Milliseconds since 1970. */
+  readonly written: number;
+}
+
+/** One run with all that is not a curve. */
+export interface RunDetail {
+  readonly row: RunRow;
+  /** Measures that its log holds. */
+  readonly metrics: readonly Metric[];
+  /** Settings by their dotted names, in the order of the record. */
+  readonly settings: readonly (readonly [key: string, value: string])[];
+  readonly checkpoints: readonly CheckpointRow[];
+  readonly messages: readonly StudioAlert[];
+  /** Command that made the run, and goes on with it where it was stopped; null where it was not written down. */
+  readonly command: RecordedCommand | null;
+  /** Folder as a path, for commands. */
+  readonly path: string;
+  /** Bytes of memory: the largest of the whole run once it has ended, the present one while it runs on this machine. */
+  readonly memory: { readonly bytes: number; readonly when: "peak" | "now" } | null;
+  /** How much of its parent's function the model kept before the first step. */
+  readonly preservation: PreservationRow | null;
+  /** Held-out losses of the parts of a data mix at the last measurement. */
+  readonly parts: readonly (readonly [name: string, loss: number])[];
+}
+
+/** What was measured of a child against its parent. */
+export interface PreservationRow {
+  readonly verdict: string;
+  readonly words: string;
+  readonly tokens: number;
+  readonly parentLoss: number;
+  readonly childLoss: number;
+  /** Largest difference of logits over the largest logit. */
+  readonly relative: number;
+  readonly klDivergence: number | null;
+  readonly topAgreement: number | null;
+  readonly layers: readonly { readonly layer: number; readonly relative: number; readonly largest: number }[];
+}
+
+/** Runs that differ in their seed alone. */
+export interface ArmRow {
+  readonly name: string;
+  readonly study: string | null;
+  readonly kind: "dense" | "moe";
+  readonly runs: readonly { readonly run: string; readonly seed: number; readonly loss: number | null }[];
+  /** Mean of the losses at the place of comparison; null where a run has none there. */
+  readonly mean: number | null;
+  readonly low: number | null;
+  readonly high: number | null;
+}
+
+/** Two arms compared seed by seed: the first less the second. */
+export interface PairRow {
+  readonly first: string;
+  readonly second: string;
+  readonly n: number;
+  /** NaN and infinities are null in all of these. */
+  readonly difference: number | null;
+  readonly low: number | null;
+  readonly high: number | null;
+  readonly p: number | null;
+  /** By Holm over all pairs of the comparison. */
+  readonly adjusted: number | null;
+}
+
+/** Runs side by side. */
+export interface CompareAnswer {
+  readonly runs: readonly RunRow[];
+  /** Settings in which they differ, with the value of each run. */
+  readonly differences: readonly { readonly key: string; readonly values: readonly string[] }[];
+  readonly arms: readonly ArmRow[];
+  readonly pairs: readonly PairRow[];
+  /** Tokens at which losses are compared: the most that all runs have reached; null where there are none. */
+  readonly tokens: number | null;
+  /** What it comes to, as a sentence. */
+  readonly words: string;
+}
+
+/** A model that was upcycled. */
+export interface ModelRow {
+  readonly name: string;
+  readonly recipe: string;
+  readonly parent: string;
+  readonly preservation: PreservationRow | null;
+  /** `exact`, `constant-router` or `approximate`: what its recipe promises. */
+  readonly expected: string;
+}
+
+/** A model with what every tensor of it is made of. */
+export interface ModelDetail extends ModelRow {
+  readonly path: string;
+  /** Why the recipe keeps the parent's function or not. */
+  readonly why: string;
+  readonly warnings: readonly string[];
+  readonly title: string;
+  /** Tensors with their shapes and the expressions that give them; empty where the parent cannot be found. */
+  readonly tensors: readonly { readonly name: string; readonly shape: string; readonly made: string }[];
+  /** Why there is no plan; null if there is. */
+  readonly noPlan: string | null;
+  /** The command that makes the model again. */
+  readonly command: readonly string[] | null;
+}
+
+/** A page that a command of this program has written. */
+export interface ReportRow {
+  readonly name: string;
+  readonly title: string;
+  readonly kind: "study" | "plan" | "law" | "evaluation" | "experts" | "other";
+  readonly bytes: number;
+  readonly changed: number;
+}
+
+/** A training that `upcycle launch` has started elsewhere. */
+export interface JobRow {
+  readonly name: string;
+  readonly where: "local" | "slurm" | "kubernetes" | "unknown";
+  readonly ids: readonly string[];
+  readonly iteration: number;
+  readonly of: number | null;
+  readonly loss: number | null;
+  readonly tokensPerSecond: number | null;
+  readonly secondsLeft: number | null;
+  readonly restarts: number;
+  readonly ended: string | null;
+  readonly alerts: readonly StudioAlert[];
+}
+
+/** What `upcycle experts --json` found of one layer, as far as it is shown. */
+export interface ExpertFileLayer {
+  readonly layer: number;
+  readonly shares: readonly number[];
+  readonly dead: readonly number[];
+  readonly entropy: number;
+  readonly relativeEntropy: number;
+  /** Cosine of all weights of two experts [experts][experts]. */
+  readonly weights: readonly (readonly number[])[];
+  /** Counts over what independent choices would give [experts][experts]; null on the diagonal. */
+  readonly coactivation: readonly (readonly (number | null)[])[] | null;
+  /** Cosine of each expert with its part of the parent's FFN; null without a parent. */
+  readonly parent: readonly number[] | null;
+}
+
+/** A file of `upcycle experts --json`. */
+export interface ExpertFile {
+  readonly name: string;
+  readonly model: string;
+  readonly tokens: number;
+  readonly texts: readonly string[];
+  readonly layers: readonly ExpertFileLayer[];
+}
+
+/** Which arm of a study leads. */
+export interface StudyRow {
+  readonly name: string;
+  readonly runs: number;
+  readonly finished: number;
+  readonly running: number;
+  /** Arms, the lowest loss first. */
+  readonly arms: readonly ArmRow[];
+  /** Which arm leads, by how much, and whether that means anything. */
+  readonly words: string;
+  readonly tokens: number | null;
+  readonly report: string | null;
+  readonly command: RecordedCommand | null;
+}
+
+/** The start page. */
+export interface Overview {
+  readonly folder: string;
+  readonly version: string;
+  readonly actions: boolean;
+  readonly runs: number;
+  readonly running: number;
+  /** Runs whose logs are still being read for the first time. */
+  readonly unread: number;
+  readonly studies: readonly StudyRow[];
+  /** Runs with dead experts at their last measurement, those of most experts first. */
+  readonly dead: readonly {
+    readonly run: string;
+    readonly dead: number;
+    readonly experts: number;
+    readonly where: readonly { readonly layer: number; readonly experts: readonly number[] }[];
+  }[];
+  /** MoE runs that have no dead expert. */
+  readonly alive: number;
+  readonly models: readonly ModelRow[];
+  readonly alerts: readonly StudioAlert[];
+  readonly reports: readonly ReportRow[];
+  readonly expertFiles: readonly { readonly name: string; readonly model: string }[];
+  readonly jobs: number;
+  readonly disk: { readonly free: number; readonly total: number } | null;
+}
+
+/** A command that the studio has started. */
+export interface StartedAction {
+  readonly id: number;
+  readonly words: readonly string[];
+  readonly state: "running" | "stopping" | "ended";
+  readonly exitCode: number | null;
+  /** Milliseconds since 1970. */
+  readonly started: number;
+  readonly ended: number | null;
+  /** Last lines of what it said. */
+  readonly lines: readonly string[];
+}

@@ -1,0 +1,93 @@
+/** A chart of one measure of several runs, asked for again as they grow and when a part of it is wanted. */
+import type { JSX } from "preact";
+import { useMemo } from "preact/hooks";
+import { compact, significant } from "../../base/format.js";
+import { seedBand } from "../data/arms.js";
+import { answerAddress } from "../data/addresses.js";
+import type { CurveAnswer, CurveAxis, Metric, RunRow } from "../data/types.js";
+import { Chart, type ChartLine } from "./chart.js";
+import { armKey, armLooks, type Look } from "./colours.js";
+import { useAnswer } from "./hooks.js";
+import { axisWords, metricWords } from "./metrics.js";
+import { Waiting } from "./parts.js";
+import { place, runs as allRuns, set } from "./state.js";
+
+interface CurvesProps {
+  readonly names: readonly string[];
+  readonly metric: Metric;
+  readonly axis: CurveAxis;
+  /** Runs of one arm as their mean with a band from the lowest to the highest. */
+  readonly bands?: boolean;
+  readonly height?: number;
+}
+
+/** The part of x that the address names; null for all of it. */
+function rangeOf(axis: CurveAxis): readonly [number, number] | null {
+  const [, named, from, to] = /^(\w+):([^:]+):([^:]+)$/.exec(place.value.settings["zoom"] ?? "") ?? [];
+  const range = [Number(from), Number(to)] as const;
+  return named === axis && Number.isFinite(range[0]) && range[1] > range[0] ? range : null;
+}
+
+/** The chart. */
+export function Curves({ names, metric, axis, bands = false, height }: CurvesProps): JSX.Element {
+  const range = rangeOf(axis);
+  const list = allRuns.value;
+  const version = names.map((name) => list.get(name)?.revision ?? 0).join(" ");
+  const columns = Math.max(200, Math.min(1200, Math.round(innerWidth / (names.length > 20 ? 2.5 : 1))));
+  const address = answerAddress("/api/curves", [
+    ...names.map((name) => ["run", name] as const),
+    ["metric", metric],
+    ["axis", axis],
+    ["columns", String(columns)],
+    ...(range === null ? [] : [["from", String(range[0])] as const, ["to", String(range[1])] as const]),
+  ]);
+  const { data, error } = useAnswer<CurveAnswer>(names.length === 0 ? null : address, version);
+  const lines = useMemo(() => (data === null ? [] : linesOf(data, list, bands)), [data, bands]);
+  const { title, format, logY = false } = metricWords[metric];
+  if (data === null) return <Waiting error={error} what={title} />;
+  return (
+    <Chart
+      title={title}
+      xLabel={axisWords[axis]}
+      lines={lines}
+      format={format}
+      xFormat={axis === "hours" ? (value) => significant(value, 3) : (value) => compact(value)}
+      logY={logY}
+      range={range}
+      onRange={(next) =>
+        set({ zoom: next === null ? "" : `${axis}:${next[0].toPrecision(6)}:${next[1].toPrecision(6)}` })
+      }
+      {...(height !== undefined && { height })}
+    />
+  );
+}
+
+function linesOf({ curves }: CurveAnswer, list: ReadonlyMap<string, RunRow>, bands: boolean): ChartLine[] {
+  const rows = curves.flatMap(({ run }) => list.get(run) ?? []);
+  const looks = armLooks(rows);
+  const lookOfRun = (run: string): Look => {
+    const row = list.get(run);
+    return row === undefined ? { colour: "var(--muted)" } : looks(row);
+  };
+  if (!bands) return curves.map(({ run, x, y }) => ({ label: run, ...lookOfRun(run), x, y }));
+  const arms = new Map<string, CurveAnswer["curves"][number][]>();
+  for (const curve of curves) {
+    const row = list.get(curve.run);
+    const key = row === undefined ? curve.run : armKey(row);
+    arms.set(key, [...(arms.get(key) ?? []), curve]);
+  }
+  return [...arms.values()].map((members): ChartLine => {
+    const [first] = members;
+    const label = list.get(first!.run)?.arm ?? first!.run;
+    if (members.length === 1) return { label, ...lookOfRun(first!.run), x: first!.x, y: first!.y };
+    const band = seedBand(members.map(({ x, y }) => ({ tokens: x, loss: y.map((value) => value ?? NaN) })));
+    return {
+      label: `${label} (${members.length} seeds)`,
+      ...lookOfRun(first!.run),
+      x: band.x,
+      y: band.mean,
+      low: band.low,
+      high: band.high,
+    };
+  });
+}

@@ -1,0 +1,58 @@
+/** Where the page's answers come from: the server that sent it, or the file that it stands in. */
+import { signal } from "@preact/signals";
+import { answerAddress, curveAddress } from "../data/addresses.js";
+import type { Metric } from "../data/types.js";
+
+interface Embedded {
+  /** The day on which the file was made. */
+  readonly made: string;
+  readonly answers: Readonly<Record<string, unknown>>;
+}
+
+const element = document.getElementById("studio-answers");
+
+/** The answers in this file; null on a server. */
+export const embedded: Embedded | null = element === null ? null : (JSON.parse(element.textContent ?? "") as Embedded);
+
+/** Whether the server answers; always so in a file. */
+export const isConnected = signal(true);
+
+/** An answer. Throws an Error with the server's words where there is none. */
+export async function ask<T>(address: string, abort?: AbortSignal): Promise<T> {
+  if (embedded !== null) return fromFile<T>(address);
+  const response = await fetch(address, { headers: { accept: "application/json" }, ...(abort && { signal: abort }) });
+  const answer: unknown = await response.json().catch(() => null);
+  if (response.ok) return answer as T;
+  throw new Error((answer as { readonly error?: string } | null)?.error ?? `the server answers ${response.status}`);
+}
+
+function fromFile<T>(address: string): T {
+  const answers = embedded?.answers ?? {};
+  const [path, query = ""] = address.split("?", 2);
+  const settings = new URLSearchParams(query);
+  // A file keeps one answer for every set of runs, whatever their order and the columns of the screen.
+  const names = settings.getAll("run").sort();
+  const key =
+    path === "/api/curves"
+      ? curveAddress(names, settings.get("metric") as Metric)
+      : path === "/api/compare"
+        ? answerAddress(
+            path,
+            names.map((name) => ["run", name] as const),
+          )
+        : address;
+  if (Object.hasOwn(answers, key) && answers[key] !== null) return answers[key] as T;
+  throw new Error("this is not in the file: open the folder with upcycle studio");
+}
+
+/** Sends something that acts. Throws an Error with the server's words. */
+export async function act<T>(address: string, body: unknown): Promise<T> {
+  const response = await fetch(address, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  const answer: unknown = await response.json().catch(() => null);
+  if (response.ok) return answer as T;
+  throw new Error((answer as { readonly error?: string } | null)?.error ?? `the server answers ${response.status}`);
+}

@@ -1,0 +1,98 @@
+/** What the views share: where one is, the list of runs, what is chosen, what the server tells. */
+import { computed, effect, signal } from "@preact/signals";
+import { parsePlace, placeHash, type Place, type ViewName } from "../data/place.js";
+import type { RunRow, StudioAlert } from "../data/types.js";
+import { ask, embedded, isConnected } from "./source.js";
+
+/** Where one is. The address holds all of it, so that it can be kept and sent, and the back button works. */
+export const place = signal<Place>(parsePlace(location.hash));
+addEventListener("hashchange", () => {
+  place.value = parsePlace(location.hash);
+});
+
+/** Goes to a view. */
+export function goTo(view: ViewName, name = "", settings: Readonly<Record<string, string>> = {}): void {
+  location.hash = placeHash({ view, name, settings });
+}
+
+/** Changes settings of the view one is in, without a step of the back button. */
+export function set(settings: Readonly<Record<string, string>>): void {
+  const now = place.value;
+  const next = { ...now, settings: { ...now.settings, ...settings } };
+  history.replaceState(null, "", placeHash(next));
+  place.value = parsePlace(placeHash(next));
+}
+
+/** A setting of the view; "" where it is not given. */
+export const setting = (key: string): string => place.value.settings[key] ?? "";
+
+/** All runs by name. */
+export const runs = signal<ReadonlyMap<string, RunRow>>(new Map());
+/** Whether the list was there once. */
+export const isListed = signal(false);
+/** Runs whose logs are read for the first time. */
+export const unread = signal(0);
+/** Counts what happens, so that views ask again. */
+export const treeVersion = signal(0);
+/** Counts changes of the commands that were started. */
+export const actionVersion = signal(0);
+/** Alerts since the page was opened, the newest first. */
+export const alerts = signal<readonly StudioAlert[]>([]);
+/** The folder that is shown, as it was named to the command. */
+export const folder = document.getElementById("studio")?.dataset["folder"] ?? "runs";
+/** What a screen reader is told. */
+export const said = signal("");
+
+/** The rows as a list. */
+export const rows = computed(() => [...runs.value.values()]);
+
+/** Revision of one run; -1 where it is not listed. */
+export const revisionOf = (name: string): number => runs.value.get(name)?.revision ?? -1;
+
+async function fetchRuns(): Promise<void> {
+  const { runs: list, unread: left } = await ask<{ runs: readonly RunRow[]; unread: number }>("/api/runs");
+  runs.value = new Map(list.map((row) => [row.name, row]));
+  unread.value = left;
+  isListed.value = true;
+  if (left > 0) setTimeout(() => void fetchRuns().catch(() => undefined), 500);
+}
+
+/** Begins to listen. */
+export function listen(): void {
+  void fetchRuns().catch(() => {
+    isConnected.value = false;
+  });
+  if (embedded !== null) return;
+  const events = new EventSource("/api/events");
+  const on = <T>(name: string, take: (data: T) => void): void =>
+    events.addEventListener(name, (event) => take(JSON.parse((event as MessageEvent<string>).data) as T));
+  events.onopen = () => {
+    isConnected.value = true;
+  };
+  events.onerror = () => {
+    isConnected.value = false;
+  };
+  on<{ rows: readonly RunRow[]; gone: readonly string[] }>("rows", (change) => {
+    const next = new Map(runs.value);
+    for (const row of change.rows) next.set(row.name, row);
+    for (const name of change.gone) next.delete(name);
+    runs.value = next;
+  });
+  on<StudioAlert>("alert", (alert) => {
+    alerts.value = [alert, ...alerts.value].slice(0, 100);
+    said.value = `${alert.level}: ${alert.run ?? ""} ${alert.message}`;
+  });
+  on("reset", () => void fetchRuns().catch(() => undefined));
+  on("tree", () => {
+    treeVersion.value++;
+  });
+  on("actions", () => {
+    actionVersion.value++;
+  });
+}
+
+/** The title of the window follows the view. */
+effect(() => {
+  const { view, name } = place.value;
+  document.title = `${[name, view === "" ? "start" : view].filter((part) => part !== "").join(" · ")} · Upcycle studio`;
+});

@@ -1,0 +1,208 @@
+/** Commands that the page starts and stops: each is shown as the command line that it is before it starts. */
+import type { ComponentChildren, JSX } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import type { RecordedCommand, StartedAction } from "../data/types.js";
+import { useAnswer } from "./hooks.js";
+import { Command, Waiting } from "./parts.js";
+import { act, embedded } from "./source.js";
+import { actionVersion, folder, goTo, said } from "./state.js";
+
+interface ActionList {
+  readonly allowed: boolean;
+  readonly actions: readonly StartedAction[];
+}
+
+/** The view. */
+export function ActionsView(): JSX.Element {
+  const { data, error } = useAnswer<ActionList>(embedded === null ? "/api/actions" : null, actionVersion.value);
+  if (data === null) return <Waiting error={embedded === null ? error : "a file starts no commands"} what="commands" />;
+  return (
+    <>
+      <h1>Start and stop</h1>
+      {!data.allowed ? (
+        <>
+          <p>This page only reads. To let it start and stop commands, end the studio with Ctrl-C and start it so:</p>
+          <Command words={["upcycle", "studio", folder, "--allow-actions"]} />
+        </>
+      ) : (
+        <Forms />
+      )}
+      {data.actions.map((action) => (
+        <Started key={action.id} action={action} />
+      ))}
+    </>
+  );
+}
+
+type Values = Readonly<Record<string, string>>;
+
+interface Form {
+  readonly title: string;
+  readonly fields: readonly { readonly key: string; readonly label: string; readonly usual?: string }[];
+  /** The request; null while something is missing. */
+  readonly request: (values: Values) => unknown;
+}
+
+const optional = (key: string, value: string | undefined): Record<string, string> =>
+  value === undefined || value.trim() === "" ? {} : { [key]: value.trim() };
+
+const forms: Readonly<Record<string, Form>> = {
+  train: {
+    title: "Train",
+    fields: [
+      { key: "file", label: "Train file" },
+      { key: "out", label: "Run folder (optional)" },
+    ],
+    request: ({ file = "", out }) => (file === "" ? null : { command: "train", file, ...optional("out", out) }),
+  },
+  study: {
+    title: "Study",
+    fields: [
+      { key: "file", label: "Study file" },
+      { key: "out", label: "Run folder (optional)" },
+    ],
+    request: ({ file = "", out }) => (file === "" ? null : { command: "study", file, ...optional("out", out) }),
+  },
+  convert: {
+    title: "Convert",
+    fields: [
+      { key: "model", label: "Dense model" },
+      { key: "recipe", label: "Recipe", usual: "E8G1T2" },
+      { key: "out", label: "Folder to make" },
+    ],
+    request: ({ model = "", recipe = "E8G1T2", out = "" }) =>
+      model === "" || out === "" ? null : { command: "convert", model, recipe, out },
+  },
+  eval: {
+    title: "Evaluate",
+    fields: [
+      { key: "models", label: "Models, separated by spaces" },
+      { key: "tasks", label: "Tasks, separated by commas", usual: "arc_easy" },
+      { key: "limit", label: "Samples of each task (optional)" },
+    ],
+    request: ({ models = "", tasks = "arc_easy", limit = "" }) =>
+      models.trim() === ""
+        ? null
+        : {
+            command: "eval",
+            models: models.trim().split(/\s+/),
+            tasks: tasks.split(",").map((task) => task.trim()),
+            ...(limit === "" ? {} : { limit: Number(limit) }),
+          },
+  },
+};
+
+function Forms(): JSX.Element {
+  const [kind, setKind] = useState("train");
+  const form = forms[kind]!;
+  return (
+    <section aria-labelledby="new">
+      <h2 id="new">A new command</h2>
+      <div class="controls" role="group" aria-label="Command">
+        {Object.entries(forms).map(([key, { title }]) => (
+          <button key={key} type="button" aria-pressed={key === kind} onClick={() => setKind(key)}>
+            {title}
+          </button>
+        ))}
+      </div>
+      <FormOf key={kind} form={form} />
+    </section>
+  );
+}
+
+function FormOf({ form }: { readonly form: Form }): JSX.Element {
+  const [values, setValues] = useState<Values>({});
+  const request = form.request(values);
+  return (
+    <>
+      {form.fields.map(({ key, label, usual = "" }) => (
+        <label key={key} class="field">
+          <span>{label}</span>
+          <input
+            value={values[key] ?? usual}
+            onInput={(event) => setValues({ ...values, [key]: event.currentTarget.value })}
+          />
+        </label>
+      ))}
+      <Starter request={request}>Start</Starter>
+    </>
+  );
+}
+
+/** Shows the command of a request, and starts it when it is asked to. */
+function Starter({
+  request,
+  children,
+}: {
+  readonly request: unknown;
+  readonly children: ComponentChildren;
+}): JSX.Element {
+  const [command, setCommand] = useState<RecordedCommand | null>(null);
+  const [error, setError] = useState("");
+  const asked = JSON.stringify(request);
+  useEffect(() => {
+    let isGone = false;
+    setCommand(null);
+    if (request === null) return;
+    act<RecordedCommand>("/api/actions/words", request).then(
+      (words) => {
+        if (isGone) return;
+        setCommand(words);
+        setError("");
+      },
+      (cause: unknown) => !isGone && setError((cause as Error).message),
+    );
+    return () => {
+      isGone = true;
+    };
+  }, [asked]);
+  const start = async (): Promise<void> => {
+    try {
+      await act("/api/actions/start", request);
+      said.value = "The command was started.";
+      goTo("actions");
+    } catch (cause) {
+      setError((cause as Error).message);
+    }
+  };
+  return (
+    <>
+      {command !== null && <Command words={command.words} />}
+      {error !== "" && request !== null && <p role="alert">{error}</p>}
+      <button type="button" class="main" disabled={command === null} onClick={() => void start()}>
+        {children}
+      </button>
+    </>
+  );
+}
+
+/** Goes on with a stopped run by the command that was noted; nothing where the page only reads. */
+export function ResumeButton({ run }: { readonly run: string }): JSX.Element | null {
+  const { data } = useAnswer<ActionList>(embedded === null ? "/api/actions" : null, actionVersion.value);
+  return data?.allowed === true ? <Starter request={{ command: "resume", run }}>Go on with it</Starter> : null;
+}
+
+function Started({ action }: { readonly action: StartedAction }): JSX.Element {
+  const { id, words, state, exitCode, lines } = action;
+  const stop = (): void => void act("/api/actions/stop", { id }).catch(() => undefined);
+  return (
+    <article class="card">
+      <Command words={words} />
+      <p>
+        {state === "ended"
+          ? `ended with exit code ${exitCode ?? "–"}`
+          : state === "stopping"
+            ? "saving and stopping"
+            : "running"}{" "}
+        {state !== "ended" && (
+          <button type="button" onClick={stop}>
+            {state === "stopping" ? "Stop at once" : "Save and stop"}
+          </button>
+        )}
+      </p>
+      <pre class="said" role="log" tabIndex={0} aria-label="What it says">
+        {lines.slice(-30).join("\n")}
+      </pre>
+    </article>
+  );
+}

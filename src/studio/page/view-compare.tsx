@@ -1,0 +1,145 @@
+/** Runs side by side: first the settings in which they differ, then who leads, then the curves. */
+import type { JSX } from "preact";
+import { compact, fixed, significant } from "../../base/format.js";
+import { answerAddress, viewMetrics } from "../data/addresses.js";
+import { listOf } from "../data/place.js";
+import { curveAxes, type CompareAnswer, type Metric, type PairRow } from "../data/types.js";
+import { Curves } from "./curves.js";
+import { useAnswer } from "./hooks.js";
+import { axisWords } from "./metrics.js";
+import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
+import { folder, place, revisionOf, set, setting } from "./state.js";
+import { ArmBars } from "./view-start.js";
+
+/** The view. */
+export function CompareView(): JSX.Element {
+  const names = listOf(place.value.settings["runs"]);
+  const address = answerAddress(
+    "/api/compare",
+    names.map((name) => ["run", name] as const),
+  );
+  const { data, error } = useAnswer<CompareAnswer>(names.length < 2 ? null : address, names.map(revisionOf).join(" "));
+  if (names.length < 2)
+    return (
+      <>
+        <h1>Compare</h1>
+        <p>
+          Choose two runs or more in <Go view="runs">the list of runs</Go>.
+        </p>
+      </>
+    );
+  if (data === null) return <Waiting error={error} what={`${names.length} runs`} />;
+  const axis = curveAxes.find((one) => one === setting("axis")) ?? "tokens";
+  const bands = setting("bands") !== "off";
+  return (
+    <>
+      <h1>Compare {names.length} runs</h1>
+      <Differences answer={data} />
+      <section aria-labelledby="lead">
+        <h2 id="lead">Which leads, and does that mean anything?</h2>
+        <p class="answer-line">{data.words}</p>
+        <ArmBars arms={data.arms} />
+        {data.pairs.length > 0 && <Pairs pairs={data.pairs} tokens={data.tokens} />}
+      </section>
+      <section aria-labelledby="curves">
+        <h2 id="curves">Curves</h2>
+        <div class="controls">
+          <Choice
+            label="over"
+            value={axis}
+            options={curveAxes.map((one) => [one, axisWords[one]] as const)}
+            onChange={(value) => set({ axis: value, zoom: "" })}
+          />
+          <Choice
+            label="seeds"
+            value={bands ? "" : "off"}
+            options={[
+              ["", "as bands around their mean"],
+              ["off", "as lines of their own"],
+            ]}
+            onChange={(value) => set({ bands: value })}
+          />
+        </div>
+        <div class="charts">
+          {viewMetrics.map((metric: Metric) => (
+            <Curves
+              key={metric}
+              names={names}
+              metric={metric}
+              axis={axis}
+              bands={bands && metric !== "train/tokens_per_second"}
+            />
+          ))}
+        </div>
+      </section>
+      <AsCommand words={["upcycle", "runs", "compare", ...names.map((name) => `${folder}/${name}`), "--json"]} />
+    </>
+  );
+}
+
+/** More runs than these are compared by arm. */
+const mostColumns = 12;
+
+function Differences({ answer }: { readonly answer: CompareAnswer }): JSX.Element {
+  const { differences, runs } = answer;
+  const shown = runs.slice(0, mostColumns);
+  return (
+    <section aria-labelledby="differ">
+      <h2 id="differ">In what they differ</h2>
+      {differences.length === 0 ? (
+        <p>In nothing: they are the same run several times, or differ in their seed's place alone.</p>
+      ) : (
+        <div class="tall">
+          <Table
+            label="Settings that differ"
+            head={["Setting", ...shown.map(({ name }) => name)]}
+            rows={differences.map(({ key, values }) => [<code key="key">{key}</code>, ...values.slice(0, mostColumns)])}
+          />
+        </div>
+      )}
+      {runs.length > mostColumns && (
+        <p class="small muted">
+          The first {mostColumns} of {runs.length} runs.
+        </p>
+      )}
+    </section>
+  );
+}
+
+function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly tokens: number | null }): JSX.Element {
+  const signed = (value: number | null): string =>
+    value === null ? "–" : `${value < 0 ? "−" : "+"}${fixed(Math.abs(value), 4)}`;
+  const probability = (value: number | null): string =>
+    value === null ? "–" : value < 1e-4 ? "< 0.0001" : significant(value, 2);
+  return (
+    <>
+      <Table
+        label="Paired differences"
+        head={[
+          "The leading arm less",
+          "Seeds",
+          "Difference in nats",
+          "95 % interval",
+          "p",
+          "p by Holm",
+          "More than chance?",
+        ]}
+        rows={pairs.map(({ second, n, difference, low, high, p, adjusted }) => [
+          second,
+          String(n),
+          signed(difference),
+          low === null ? "–" : `${signed(low)} to ${signed(high)}`,
+          probability(p),
+          probability(adjusted),
+          adjusted === null ? "cannot be said with one seed" : adjusted < 0.05 ? "yes" : "may be chance",
+        ])}
+        isNumber={(column) => column > 0 && column < 6}
+      />
+      <p class="small muted">
+        Losses at {tokens === null ? "–" : compact(tokens)} tokens, the most that all have reached; Student's t-test
+        over the seeds that both arms have, corrected by Holm for all pairs of arms, since which one leads is only known
+        from the losses.
+      </p>
+    </>
+  );
+}

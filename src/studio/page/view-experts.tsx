@@ -1,0 +1,320 @@
+/** Experts of a run over time, or as `upcycle experts --json` has measured those of a model. */
+import type { JSX } from "preact";
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { compact, fixed, significant } from "../../base/format.js";
+import { answerAddress } from "../data/addresses.js";
+import type { ExpertFile, ExpertHistory } from "../data/types.js";
+import { Chart, type ChartLine } from "./chart.js";
+import { lookOf } from "./colours.js";
+import { cosineScale, HeatLegend, HeatMap, loadScale } from "./heat.js";
+import { useAnswer } from "./hooks.js";
+import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
+import { folder, goTo, place, revisionOf, rows, set, setting, treeVersion } from "./state.js";
+
+/** The view. */
+export function ExpertsView(): JSX.Element {
+  const { name } = place.value;
+  const file = setting("file");
+  if (file !== "") return <FileView name={file} />;
+  if (name === "") return <Choose />;
+  return <History name={name} />;
+}
+
+function Choose(): JSX.Element {
+  const moes = rows.value
+    .filter(({ kind }) => kind === "moe")
+    .sort((a, b) => (b.dead ?? 0) - (a.dead ?? 0) || (a.name < b.name ? -1 : 1));
+  const { data } = useAnswer<{ expertFiles: readonly { name: string; model: string }[] }>(
+    "/api/reports",
+    treeVersion.value,
+  );
+  return (
+    <>
+      <h1>Experts</h1>
+      {moes.length === 0 && <p>No run below this folder has experts.</p>}
+      {moes.length > 0 && (
+        <Table
+          label="Runs with experts"
+          head={["Run", "Dead experts", "Experts", "Held-out loss"]}
+          rows={moes.map((row) => [
+            <Go key="go" view="experts" name={row.name}>
+              {row.name}
+            </Go>,
+            row.dead === null ? "not measured" : String(row.dead),
+            row.experts === null ? "–" : String(row.experts),
+            row.loss === null ? "–" : fixed(row.loss, 4),
+          ])}
+          isNumber={(column) => column > 0}
+        />
+      )}
+      {(data?.expertFiles.length ?? 0) > 0 && (
+        <>
+          <h2>Measured by upcycle experts</h2>
+          <ul>
+            {data?.expertFiles.map(({ name, model }) => (
+              <li key={name}>
+                <Go view="experts" settings={{ file: name }}>
+                  {name}
+                </Go>{" "}
+                <span class="muted">of {model}</span>
+              </li>
+            ))}
+          </ul>
+        </>
+      )}
+    </>
+  );
+}
+
+function History({ name }: { readonly name: string }): JSX.Element {
+  const { data, error } = useAnswer<ExpertHistory>(
+    answerAddress("/api/experts", [["name", name]]),
+    `${name} ${revisionOf(name)}`,
+  );
+  if (data === null || data.run !== name)
+    return (
+      <>
+        <h1>Experts of {name}</h1>
+        <Waiting error={error === null ? null : `${error}: a dense model has no experts`} what="its experts" />
+      </>
+    );
+  return <HistoryOf history={data} />;
+}
+
+function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Element {
+  const { run, steps, tokens, load, dead, group, entropy, similarity, violation } = history;
+  const last = steps.length - 1;
+  const asked = setting("step");
+  const moment =
+    asked === ""
+      ? last
+      : Math.max(
+          0,
+          steps.findLastIndex((step) => step <= Number(asked)),
+        );
+  const [playing, setPlaying] = useState(false);
+  const show = (at: number): void => set({ step: at >= last ? "" : String(steps[at]) });
+  useEffect(() => {
+    if (!playing) return;
+    const timer = setTimeout(() => {
+      if (moment >= last) setPlaying(false);
+      else show(moment + 1);
+    }, 250);
+    return () => clearTimeout(timer);
+  }, [playing, moment]);
+  const shares = load[moment] ?? [];
+  const deadNow = dead[moment] ?? [];
+  const count = deadNow.reduce((sum, some) => sum + some.length, 0);
+  const all = shares.reduce((sum, layer) => sum + layer.length, 0);
+  const timeLayer = Math.min(Number(setting("layer") || 0), Math.max(0, shares.length - 1));
+  const overTime = useMemo(() => transposed(load.map((layers) => layers[timeLayer] ?? [])), [load, timeLayer]);
+  return (
+    <>
+      <h1>Experts of {run}</h1>
+      <p class="answer-line">
+        <b>{count === 0 ? "No expert is dead" : `${count} of ${all} experts are dead`}</b> at step {steps[moment]} (
+        {compact(tokens[moment] ?? 0)} tokens)
+        {count > 0 && `: ${deadWords(deadNow.map((experts, layer) => ({ layer, experts })))}`}.
+      </p>
+      <p class="links">
+        <Go view="run" name={run}>
+          The run
+        </Go>
+      </p>
+      <div class="controls slider">
+        <label>
+          <span>Training step</span>
+          <input
+            type="range"
+            min={0}
+            max={last}
+            value={moment}
+            aria-valuetext={`step ${steps[moment]}, ${count} dead experts`}
+            onInput={(event) => show(Number(event.currentTarget.value))}
+          />
+        </label>
+        <output>step {steps[moment]}</output>
+        <button
+          type="button"
+          disabled={last === 0}
+          onClick={() => {
+            if (!playing && moment >= last) show(0);
+            setPlaying(!playing);
+          }}
+        >
+          {playing ? "Pause" : "Play"}
+        </button>
+      </div>
+      <HeatLegend scale={loadScale} />
+      <HeatMap
+        title={`Load by MoE layer and expert at step ${steps[moment]}`}
+        values={shares}
+        rowName={(row) => `layer ${row}`}
+        columnName={(column) => `expert ${column}`}
+        scale={loadScale}
+        format={(value) => significant(value, 3)}
+        rowEnd={(row) => `${significant(Math.max(...(shares[row] ?? [0])), 2)}×`}
+        {...(group < (shares[0]?.length ?? 0) && { group })}
+      />
+      <h2>Over time</h2>
+      {shares.length > 1 && (
+        <div class="controls">
+          <Choice
+            label="MoE layer"
+            value={String(timeLayer)}
+            options={shares.map((_, layer) => [String(layer), `layer ${layer}`] as const)}
+            onChange={(value) => set({ layer: value })}
+          />
+        </div>
+      )}
+      <HeatMap
+        title={`Load of MoE layer ${timeLayer} over time`}
+        values={overTime}
+        rowName={(row) => `expert ${row}`}
+        columnName={(column) => `step ${steps[column]}`}
+        columnTick={(column) => String(steps[column])}
+        scale={loadScale}
+        format={(value) => significant(value, 3)}
+      />
+      <div class="charts">
+        <LayerChart title="Router entropy (nats)" steps={steps} values={entropy} format={(value) => fixed(value, 3)} />
+        <LayerChart
+          title="Busiest expert's load over the mean"
+          steps={steps}
+          values={violation.map((layers) => layers.map((value) => value + 1))}
+          format={(value) => `${fixed(value, 2)}×`}
+        />
+        <LayerChart
+          title="Dead experts"
+          steps={steps}
+          values={dead.map((layers) => layers.map((some) => some.length))}
+          format={(value) => fixed(value, 0)}
+        />
+        <LayerChart
+          title="Similarity to the parent (mean cosine)"
+          steps={steps}
+          values={similarity}
+          format={(value) => fixed(value, 4)}
+        />
+      </div>
+      <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/experts", [["name", run]])]} />
+    </>
+  );
+}
+
+/** Dead experts by layer, in words. */
+function deadWords(list: readonly { readonly layer: number; readonly experts: readonly number[] }[]): string {
+  const some = list.filter(({ experts }) => experts.length > 0);
+  return some.map(({ layer, experts }) => `layer ${layer}: ${experts.join(", ")}`).join("; ");
+}
+
+/** Columns as rows. */
+function transposed(table: readonly (readonly number[])[]): number[][] {
+  return (table[0] ?? []).map((_, i) => table.map((row) => row[i] ?? 0));
+}
+
+function LayerChart(props: {
+  readonly title: string;
+  readonly steps: readonly number[];
+  readonly values: readonly (readonly number[])[];
+  readonly format: (value: number) => string;
+}): JSX.Element | null {
+  const { steps, values, title, format } = props;
+  const layers = values.at(-1)?.length ?? 0;
+  const lines = useMemo(
+    () =>
+      Array.from({ length: layers }, (_, layer): ChartLine => ({
+        label: `layer ${layer}`,
+        ...lookOf(layer + 2),
+        x: steps,
+        y: values.map((row) => row[layer] ?? null),
+      })),
+    [steps, values, layers],
+  );
+  return layers === 0 ? null : (
+    <Chart title={title} xLabel="training step" lines={lines} format={format} height={200} />
+  );
+}
+
+function FileView({ name }: { readonly name: string }): JSX.Element {
+  const { data, error } = useAnswer<ExpertFile>(answerAddress("/api/expert-file", [["name", name]]), treeVersion.value);
+  if (data === null) return <Waiting error={error} what={name} />;
+  const { layers, model, tokens, texts } = data;
+  const chosen = Math.min(Number(setting("layer") || 0), Math.max(0, layers.length - 1));
+  const layer = layers[chosen];
+  const dead = layers.reduce((sum, one) => sum + one.dead.length, 0);
+  return (
+    <>
+      <h1>Experts of {model}</h1>
+      <p class="answer-line">
+        <b>{dead === 0 ? "No expert is dead" : `${dead} experts are dead`}</b> on {compact(tokens)} tokens of{" "}
+        {texts.join(", ")}
+        {dead > 0 && `: ${deadWords(layers.map((one) => ({ layer: one.layer, experts: one.dead })))}`}.
+      </p>
+      <HeatLegend scale={loadScale} />
+      <HeatMap
+        title="Load by layer and expert"
+        values={layers.map(({ shares }) => shares)}
+        rowName={(row) => `layer ${layers[row]?.layer}`}
+        columnName={(column) => `expert ${column}`}
+        scale={loadScale}
+        format={(value) => significant(value, 3)}
+      />
+      {layer !== undefined && (
+        <>
+          <h2>Layer {layer.layer}</h2>
+          <div class="controls">
+            <Choice
+              label="layer"
+              value={String(chosen)}
+              options={layers.map((one, i) => [String(i), `layer ${one.layer}`] as const)}
+              onChange={(value) => goTo("experts", "", { file: name, layer: value })}
+            />
+            <span class="muted">
+              router entropy {fixed(layer.entropy, 3)} nats, {significant(100 * layer.relativeEntropy, 3)} % of the most
+            </span>
+          </div>
+          <div class="charts">
+            <div>
+              <HeatLegend scale={cosineScale} />
+              <HeatMap
+                title={`Similarity of the experts' weights, layer ${layer.layer}`}
+                values={layer.weights}
+                rowName={(row) => String(row)}
+                columnName={(column) => `expert ${column}`}
+                scale={cosineScale}
+                format={(value) => fixed(value, 3)}
+                square
+              />
+            </div>
+            {layer.coactivation !== null && (
+              <div>
+                <HeatLegend scale={{ ...loadScale, unit: "× independent choices" }} />
+                <HeatMap
+                  title={`Experts chosen together, layer ${layer.layer}`}
+                  values={layer.coactivation}
+                  rowName={(row) => String(row)}
+                  columnName={(column) => `expert ${column}`}
+                  scale={{ ...loadScale, unit: "× independent choices" }}
+                  format={(value) => significant(value, 3)}
+                  square
+                />
+              </div>
+            )}
+          </div>
+        </>
+      )}
+      {layers.some(({ parent }) => parent !== null) && (
+        <HeatMap
+          title="Similarity of each expert to its part of the parent"
+          values={layers.map(({ parent }) => parent ?? [])}
+          rowName={(row) => `layer ${layers[row]?.layer}`}
+          columnName={(column) => `expert ${column}`}
+          scale={cosineScale}
+          format={(value) => fixed(value, 4)}
+        />
+      )}
+      <AsCommand words={["upcycle", "experts", model, "--json"]} />
+    </>
+  );
+}

@@ -1,0 +1,80 @@
+/** The page: its script and style as the build has made them, and the HTML around them, on a server or as one file. */
+import { createHash } from "node:crypto";
+import { fileURLToPath } from "node:url";
+import { readText } from "../../files/io/ranges.js";
+import { stopError } from "../../base/errors.js";
+import { embedAsset, embedJson, escapeHtml } from "../../report/page/escape.js";
+
+/** The texts that the build makes. */
+export interface PageAssets {
+  readonly script: string;
+  readonly style: string;
+}
+
+/** Reads them. Throws stopError where the program was not built whole. */
+export async function pageAssets(): Promise<PageAssets> {
+  const text = async (name: string): Promise<string> => {
+    const path = fileURLToPath(new URL(`../../../dist/studio/page/${name}`, import.meta.url));
+    return readText(path).catch((cause: unknown) => {
+      throw stopError("the studio's page is not there", { where: path, hint: "build it: npm run build", cause });
+    });
+  };
+  const [script, style] = await Promise.all([text("studio.js"), text("studio.css")]);
+  return { script, style };
+}
+
+/** A name that is another for every content, so that browsers may keep what stands under it. */
+export const contentName = (name: string, text: string): string => {
+  const hash = createHash("sha256").update(text).digest("hex").slice(0, 12);
+  return name.replace(/\.(\w+)$/, `.${hash}.$1`);
+};
+
+const head = (title: string, more: string): string => `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>${escapeHtml(title)}</title>
+<link rel="icon" href="data:,">
+${more}
+</head>`;
+
+const titleOf = (folder: string): string => `${folder} · Upcycle studio`;
+
+/** The page as the server sends it. */
+export function livePage(folder: string, { script, style }: PageAssets): string {
+  return `${head(titleOf(folder), `<link rel="stylesheet" href="/${contentName("studio.css", style)}">`)}
+<body>
+<div id="studio" data-folder="${escapeHtml(folder)}"><main><p>Loading…</p></main></div>
+<script src="/${contentName("studio.js", script)}"></script>
+</body>
+</html>
+`;
+}
+
+/** Forbids every load: the page can only use what is written in it. */
+const filePolicy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:";
+
+/** The page as one file, with the answers that it may ask for, by path and query. */
+export function filePage(
+  folder: string,
+  { script, style }: PageAssets,
+  {
+    answers,
+    version,
+    made,
+  }: { readonly answers: Readonly<Record<string, unknown>>; readonly version: string; readonly made: string },
+): string {
+  const meta = `<meta http-equiv="Content-Security-Policy" content="${filePolicy}">
+<meta name="generator" content="upcycle ${escapeHtml(version)}">
+<style>${embedAsset(style)}</style>`;
+  return `${head(titleOf(folder), meta)}
+<body>
+<div id="studio" data-folder="${escapeHtml(folder)}"><main><p>Loading…</p></main></div>
+<script type="application/json" id="studio-answers">${embedJson({ made, answers })}</script>
+<script>${embedAsset(script)}</script>
+</body>
+</html>
+`;
+}

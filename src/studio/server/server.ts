@@ -1,0 +1,360 @@
+/** The server of the studio: on loopback only, for one token, with nothing between a request and the guard's rules. */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { gzipSync } from "node:zlib";
+import { inputError, stopError, UpcycleError } from "../../base/errors.js";
+import { commandOf } from "../folders/detail.js";
+import { lookMs, type IndexChange } from "../folders/index.js";
+import { Actions, actionSchema, type ActionRequest } from "./actions.js";
+import { EventHub } from "./events.js";
+import { cookieHeader, judge, newToken, reportHeaders, safeHeaders, type GuardOptions } from "./guard.js";
+import { contentName, livePage, type PageAssets } from "./page.js";
+import type { Studio } from "./studio.js";
+import { Webhook } from "./webhook.js";
+
+/** Where the search for a free port begins, and how many are tried. */
+export const firstPort = 7007;
+const mostPorts = 50;
+/** Milliseconds between two looks while nobody listens, and between two signs of life. */
+const idleMs = 5000;
+const beatMs = 15_000;
+/** Changed rows beyond which pages ask for the whole list. */
+const mostRows = 100;
+/** Bytes of a request's body. */
+const longestBody = 65_536;
+/** Answers from this size on are compressed. */
+const compressedFrom = 2048;
+
+/** What a server is made of. */
+export interface ServerOptions {
+  readonly studio: Studio;
+  readonly assets: PageAssets;
+  /** A port, or null for the first that is free. */
+  readonly port: number | null;
+  readonly webhook?: string | undefined;
+  /** Working folder of commands that the page starts. */
+  readonly folder: string;
+  /** Called with what every look has found. */
+  readonly onChange?: ((change: IndexChange) => void) | undefined;
+  /** What starts commands in place of this program, for tests. */
+  readonly program?: readonly [string, ...string[]];
+}
+
+/** A server that answers. */
+export interface StudioServer {
+  readonly port: number;
+  /** The address with the token, which makes whoever opens it known. */
+  readonly url: string;
+  readonly actions: Actions;
+  /** Ends connections and commands. */
+  close(): Promise<void>;
+}
+
+/** Starts a server. Throws inputError for a port that is taken, stopError where none is free. */
+export async function startServer(options: ServerOptions): Promise<StudioServer> {
+  const { studio } = options;
+  const hub = new EventHub();
+  const token = newToken();
+  const actions = new Actions({
+    root: studio.index.root,
+    folder: options.folder,
+    noted: (run) =>
+      studio.index.run(run) === undefined && !studio.index.found.studies.includes(run)
+        ? Promise.resolve(null)
+        : commandOf(studio.index, run),
+    onChange: throttled(() => hub.send("actions", {}), 250),
+    ...(options.program === undefined ? {} : { program: options.program }),
+  });
+  const guard = { token, cookie: "", actions: studio.options.actions };
+  const server = createServer({ maxHeaderSize: 32_768, headersTimeout: 10_000, requestTimeout: 30_000 });
+  const port = await listen(server, options.port);
+  guard.cookie = `upcycle-studio-${port}`;
+  const desk = new Desk({ ...options, hub, actions, guard });
+  server.on("request", (request, response) => void desk.serve(request, response));
+  server.on("clientError", (_, socket) => socket.destroy());
+  const watching = watch(options, hub);
+  return {
+    port,
+    url: `http://127.0.0.1:${port}/?token=${token}`,
+    actions,
+    close: async () => {
+      watching.stop();
+      hub.close();
+      server.closeAllConnections();
+      await Promise.all([actions.close(), watching.ended, new Promise((done) => server.close(done))]);
+    },
+  };
+}
+
+async function listen(server: Server, wanted: number | null): Promise<number> {
+  const ports = wanted === null ? Array.from({ length: mostPorts }, (_, i) => firstPort + i) : [wanted];
+  for (const port of ports) {
+    const failure = await new Promise<NodeJS.ErrnoException | null>((done) => {
+      server.once("error", done);
+      server.listen(port, "127.0.0.1", () => {
+        server.off("error", done);
+        done(null);
+      });
+    });
+    if (failure === null) return (server.address() as AddressInfo).port;
+    if (failure.code !== "EADDRINUSE" && failure.code !== "EACCES")
+      throw stopError(`the server cannot listen (${failure.message})`, { cause: failure });
+    if (wanted !== null)
+      throw inputError(`port ${wanted} is ${failure.code === "EACCES" ? "not allowed" : "taken"}`, {
+        where: "--port",
+        hint: "leave --port out for the first free one",
+      });
+  }
+  throw stopError(`no port from ${firstPort} to ${firstPort + mostPorts - 1} is free`, {
+    hint: "name one with --port",
+  });
+}
+
+/** Looks again and again: often while pages listen, now and then for alerts. */
+function watch(
+  { studio, webhook, onChange }: ServerOptions,
+  hub: EventHub,
+): { stop(): void; readonly ended: Promise<void> } {
+  let isOver = false;
+  let wake: () => void = () => undefined;
+  const hook = webhook === undefined ? null : new Webhook(webhook);
+  let beaten = Date.now();
+  const run = async (): Promise<void> => {
+    let isFirst = true;
+    while (!isOver) {
+      const change = await studio.look().catch(() => null);
+      if (change !== null) {
+        tell(change, hub);
+        onChange?.(change);
+        // What was wrong before the studio began is shown, not sent.
+        if (!isFirst) for (const alert of change.alerts) hook?.send(alert);
+        isFirst = false;
+      }
+      if (Date.now() - beaten > beatMs) {
+        hub.beat();
+        beaten = Date.now();
+      }
+      await new Promise<void>((done) => {
+        const timer = setTimeout(done, hub.listeners > 0 ? lookMs : idleMs);
+        wake = () => {
+          clearTimeout(timer);
+          done();
+        };
+      });
+    }
+  };
+  const ended = run();
+  return {
+    ended,
+    stop: () => {
+      isOver = true;
+      wake();
+    },
+  };
+}
+
+function tell({ rows, gone, alerts, tree }: IndexChange, hub: EventHub): void {
+  if (rows.length > mostRows) hub.send("reset", {});
+  else if (rows.length > 0 || gone.length > 0) hub.send("rows", { rows, gone });
+  for (const alert of alerts.slice(0, mostRows)) hub.send("alert", alert);
+  if (tree && gone.length > 0) hub.send("tree", {});
+}
+
+/** Calls at most once in so many milliseconds, and once more at the end. */
+function throttled(call: () => void, every: number): () => void {
+  let timer: NodeJS.Timeout | null = null;
+  return () => {
+    timer ??= setTimeout(() => {
+      timer = null;
+      call();
+    }, every);
+    timer.unref();
+  };
+}
+
+interface DeskOptions extends ServerOptions {
+  readonly hub: EventHub;
+  readonly actions: Actions;
+  readonly guard: GuardOptions;
+}
+
+interface StaticFile {
+  readonly type: string;
+  readonly body: Buffer;
+  readonly compressed: Buffer;
+}
+
+/** Answers requests that the guard lets pass. */
+class Desk {
+  readonly #options: DeskOptions;
+  readonly #files: ReadonlyMap<string, StaticFile>;
+  readonly #page: StaticFile;
+
+  constructor(options: DeskOptions) {
+    this.#options = options;
+    const { assets, studio } = options;
+    const file = (type: string, text: string): StaticFile => ({
+      type,
+      body: Buffer.from(text),
+      compressed: gzipSync(text),
+    });
+    this.#page = file("text/html; charset=utf-8", livePage(studio.options.dir, assets));
+    this.#files = new Map([
+      [`/${contentName("studio.js", assets.script)}`, file("text/javascript; charset=utf-8", assets.script)],
+      [`/${contentName("studio.css", assets.style)}`, file("text/css; charset=utf-8", assets.style)],
+    ]);
+  }
+
+  /** Answers a request, whatever it is. */
+  async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { method = "", url = "", headers } = request;
+    const verdict = judge({ method, url, headers }, this.#options.guard);
+    response.on("error", () => undefined);
+    try {
+      if (verdict.kind === "refused") return refuse(response, verdict.status, verdict.why);
+      if (verdict.kind === "welcome") {
+        response.writeHead(303, {
+          ...safeHeaders,
+          location: "/",
+          "set-cookie": cookieHeader(this.#options.guard),
+          "cache-control": "no-store",
+        });
+        response.end();
+        return;
+      }
+      if (method === "POST") return await this.#act(verdict.path, request, response);
+      await this.#show(verdict.path, verdict.query, request, response);
+    } catch (cause) {
+      if (response.headersSent) response.destroy();
+      else if (cause instanceof UpcycleError)
+        json(request, response, { error: cause.line }, cause.kind === "input" ? 400 : 500);
+      else json(request, response, { error: "this could not be answered; it is a defect" }, 500);
+    }
+  }
+
+  async #show(path: string, query: URLSearchParams, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { studio, hub, actions } = this.#options;
+    const file = path === "/" ? this.#page : this.#files.get(path);
+    if (file !== undefined) return sendFile(request, response, file, path !== "/");
+    if (path === "/api/events") return this.#listen(request, response, hub);
+    if (path === "/api/actions")
+      return json(request, response, { allowed: studio.options.actions, actions: actions.list });
+    if (path === "/report") {
+      await studio.index.known();
+      const page = await studio.shelf.page(query.get("name") ?? "");
+      if (page === null) return refuse(response, 404, "there is no such page");
+      response.writeHead(200, {
+        ...reportHeaders,
+        "content-type": "text/html; charset=utf-8",
+        "cache-control": "no-store",
+      });
+      response.end(request.method === "HEAD" ? undefined : page);
+      return;
+    }
+    const answer = await studio.answer(path, query);
+    if (answer === null) return json(request, response, { error: "there is nothing of this name" }, 404);
+    json(request, response, answer);
+  }
+
+  #listen(request: IncomingMessage, response: ServerResponse, hub: EventHub): void {
+    if (request.method === "HEAD") return refuse(response, 405, "events are read by GET");
+    const lastSeen = request.headers["last-event-id"];
+    response.writeHead(200, {
+      ...safeHeaders,
+      "content-type": "text/event-stream; charset=utf-8",
+      "cache-control": "no-store",
+    });
+    request.socket.setTimeout(0);
+    if (!hub.listen(response, typeof lastSeen === "string" ? lastSeen : undefined)) response.end();
+  }
+
+  async #act(path: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { actions } = this.#options;
+    const body = await bodyOf(request);
+    if (path === "/api/actions/stop") {
+      const id = (body as { readonly id?: unknown } | null)?.id;
+      const isStopped = typeof id === "number" && actions.stop(id);
+      return json(
+        request,
+        response,
+        isStopped ? { stopped: id } : { error: "no command of this number runs" },
+        isStopped ? 200 : 404,
+      );
+    }
+    if (path !== "/api/actions/start" && path !== "/api/actions/words")
+      return json(request, response, { error: "there is nothing of this name" }, 404);
+    const wanted = requestOf(body);
+    if (path === "/api/actions/words") return json(request, response, await actions.wordsOf(wanted));
+    json(request, response, await actions.start(wanted));
+  }
+}
+
+/** A request to act. Throws inputError that says what is wrong with it. */
+function requestOf(body: unknown): ActionRequest {
+  const parsed = actionSchema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw inputError(issue?.message ?? "this is no request", { where: issue?.path.join(".") || "request" });
+}
+
+async function bodyOf(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > longestBody) throw inputError(`the request is longer than ${longestBody} bytes`, { where: "request" });
+    chunks.push(chunk);
+  }
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString("utf8")) as unknown;
+  } catch {
+    throw inputError("the request is not JSON", { where: "request" });
+  }
+}
+
+const takesGzip = (request: IncomingMessage): boolean =>
+  /\bgzip\b/.test(String(request.headers["accept-encoding"] ?? ""));
+
+function sendFile(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { type, body, compressed }: StaticFile,
+  isKept: boolean,
+): void {
+  const isSmall = takesGzip(request);
+  const content = isSmall ? compressed : body;
+  response.writeHead(200, {
+    ...safeHeaders,
+    "content-type": type,
+    "content-length": content.length,
+    ...(isSmall ? { "content-encoding": "gzip" } : {}),
+    vary: "accept-encoding",
+    "cache-control": isKept ? "private, max-age=31536000, immutable" : "no-store",
+  });
+  response.end(request.method === "HEAD" ? undefined : content);
+}
+
+function json(request: IncomingMessage, response: ServerResponse, data: unknown, status = 200): void {
+  const text = Buffer.from(JSON.stringify(data));
+  const isCompressed = text.length >= compressedFrom && takesGzip(request);
+  // The connection does not leave the machine, so speed counts more than size.
+  const content = isCompressed ? gzipSync(text, { level: 1 }) : text;
+  response.writeHead(status, {
+    ...safeHeaders,
+    "content-type": "application/json; charset=utf-8",
+    "content-length": content.length,
+    ...(isCompressed ? { "content-encoding": "gzip" } : {}),
+    "cache-control": "no-store",
+  });
+  response.end(request.method === "HEAD" ? undefined : content);
+}
+
+function refuse(response: ServerResponse, status: number, why: string): void {
+  response.writeHead(status, {
+    ...safeHeaders,
+    "content-type": "text/plain; charset=utf-8",
+    "cache-control": "no-store",
+    connection: "close",
+  });
+  response.end(`${why}\n`);
+}

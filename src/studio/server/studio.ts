@@ -1,0 +1,271 @@
+/**
+ * What the studio can be asked: paths to plain data. The server, the page that is exported as one file and
+ * `upcycle studio --print` all ask here, so that they cannot say different things.
+ */
+import { inputError } from "../../base/errors.js";
+import { configDifferences, runIdentity } from "../../train/run-list.js";
+import { toolVersion } from "../../surgery/convert/version.js";
+import { armRows, commonTokens, leadWords, pairRows, type ArmCurve } from "../data/arms.js";
+import {
+  curveAxes,
+  evalMetrics,
+  stepMetrics,
+  type CompareAnswer,
+  type CurveAnswer,
+  type CurveAxis,
+  type Metric,
+  type ModelRow,
+  type Overview,
+  type StudioAlert,
+  type StudyRow,
+} from "../data/types.js";
+import { commandOf, CurveStore, curveOf, expertHistory, runDetail } from "../folders/detail.js";
+import { StudioIndex, type IndexChange } from "../folders/index.js";
+import { JobShelf } from "../folders/jobs.js";
+import { modelDetail, modelRows, startMeasured } from "../folders/models.js";
+import { ReportShelf } from "../folders/reports.js";
+import type { RunEntry } from "../folders/run-entry.js";
+
+/** Most runs that one request may be about. */
+const mostRuns = 200;
+/** Columns of pixels that a curve is decimated for: the usual number, and the most. */
+const usualColumns = 400;
+const mostColumns = 4000;
+/** Alerts, and runs with dead experts, that the start page names. */
+const mostNamed = 20;
+
+/** What the paths of answers begin with, and what each is about. */
+export const answerPaths = {
+  "/api/overview": "the start page: studies and which arm leads, dead experts, models, alerts",
+  "/api/runs": "the list of runs",
+  "/api/run": "one run: settings, checkpoints, messages (name=RUN)",
+  "/api/curves": "curves (metric=, run= once or more, axis=step|tokens|hours, from=, to=, columns=)",
+  "/api/compare": "runs side by side (run= twice or more)",
+  "/api/experts": "load, entropy and similarity of a run's experts over time (name=RUN)",
+  "/api/expert-file": "a file of upcycle experts --json (name=FILE)",
+  "/api/models": "models that were upcycled",
+  "/api/model": "one model: what every tensor is made of, what was measured (name=MODEL)",
+  "/api/reports": "pages that other commands have written",
+  "/api/jobs": "trainings that upcycle launch has started",
+  "/api/alerts": "everything that went wrong",
+} as const;
+type AnswerPath = keyof typeof answerPaths;
+
+/** A folder that is being shown. */
+export class Studio {
+  readonly #store = new CurveStore();
+  readonly #jobs: JobShelf;
+  /** Models as the last look at the tree has found them: their records are too large to be read at every question. */
+  #models: { readonly tree: number; readonly rows: Promise<readonly ModelRow[]> } | null = null;
+  readonly shelf: ReportShelf;
+
+  private constructor(
+    readonly index: StudioIndex,
+    readonly options: { readonly dir: string; readonly actions: boolean },
+  ) {
+    this.#jobs = new JobShelf(index);
+    this.shelf = new ReportShelf(index);
+  }
+
+  /** Opens a folder. Throws inputError for what is none. `dir` is shown as the user wrote it. */
+  static async open(options: { readonly dir: string; readonly actions: boolean }, now?: () => number): Promise<Studio> {
+    return new Studio(await StudioIndex.open(options.dir, now), options);
+  }
+
+  /** Looks for what is new in runs and in the logs of jobs. */
+  async look(now = Date.now()): Promise<IndexChange> {
+    const change = await this.index.look();
+    return { ...change, alerts: [...change.alerts, ...(await this.#jobs.look(now))] };
+  }
+
+  /** Memory of the curves that are kept. */
+  get bytes(): number {
+    return this.#store.bytes;
+  }
+
+  /**
+   * The answer to a path with its settings; null for a path or a name that is not known. Throws inputError for settings
+   * that make no sense.
+   */
+  async answer(path: string, query: URLSearchParams): Promise<unknown> {
+    if (!Object.hasOwn(answerPaths, path)) return null;
+    await this.index.known();
+    const name = query.get("name") ?? "";
+    switch (path as AnswerPath) {
+      case "/api/overview":
+        return this.#overview();
+      case "/api/runs":
+        return { runs: this.index.rows, unread: this.index.unread };
+      case "/api/run":
+        return this.#run(name);
+      case "/api/curves":
+        return this.#curves(query);
+      case "/api/compare":
+        return this.#compare(this.#entries(query));
+      case "/api/experts": {
+        const entry = this.index.run(name);
+        return entry === undefined ? null : expertHistory(this.#store, entry);
+      }
+      case "/api/expert-file":
+        return this.shelf.experts(name);
+      case "/api/models":
+        return { models: await this.#modelRows() };
+      case "/api/model":
+        return modelDetail(this.index, name);
+      case "/api/reports":
+        return { reports: await this.shelf.pages(), expertFiles: await this.shelf.expertFiles() };
+      case "/api/jobs":
+        return { jobs: await this.#jobs.rows() };
+      case "/api/alerts":
+        return { alerts: await this.#alerts() };
+    }
+  }
+
+  #modelRows(): Promise<readonly ModelRow[]> {
+    const tree = this.index.trees;
+    if (this.#models?.tree !== tree) this.#models = { tree, rows: modelRows(this.index) };
+    return this.#models.rows;
+  }
+
+  async #alerts(): Promise<readonly StudioAlert[]> {
+    const ofJobs = (await this.#jobs.rows()).flatMap(({ alerts }) => alerts);
+    return [...this.index.alerts, ...ofJobs];
+  }
+
+  /** What still matters: errors, and whatever is wrong with a run that is under way. */
+  #pressing(alerts: readonly StudioAlert[]): readonly StudioAlert[] {
+    const isRunning = (name: string | null): boolean =>
+      name === null || (this.index.run(name)?.row.state ?? "running") === "running";
+    return alerts.filter(({ level, run }) => level === "error" || isRunning(run));
+  }
+
+  async #run(name: string): Promise<unknown> {
+    const entry = this.index.run(name);
+    if (entry === undefined) return null;
+    const detail = await runDetail(this.index, this.#store, entry);
+    if (detail.preservation !== null || detail.row.kind === "dense" || entry.row.study === null) return detail;
+    const { config } = await runIdentity(entry.path);
+    return { ...detail, preservation: await startMeasured(this.index, entry.row.study, config["recipe"]) };
+  }
+
+  /** The runs that a request names. Throws inputError where there are too many of them. */
+  #entries(query: URLSearchParams): RunEntry[] {
+    const names = [...new Set(query.getAll("run"))];
+    if (names.length > mostRuns)
+      throw inputError(`${names.length} runs are asked for, ${mostRuns} are the most`, { where: "run" });
+    return names.flatMap((name) => this.index.run(name) ?? []);
+  }
+
+  async #curves(query: URLSearchParams): Promise<CurveAnswer> {
+    const metric = wordOf(query, "metric", [...stepMetrics, ...evalMetrics], "eval/loss") as Metric;
+    const axis = wordOf(query, "axis", curveAxes, "tokens") as CurveAxis;
+    const columns = Math.min(mostColumns, Math.max(1, Math.round(numberOf(query, "columns") ?? usualColumns)));
+    const request = { metric, axis, columns, from: numberOf(query, "from"), to: numberOf(query, "to") };
+    const curves = [];
+    for (const entry of this.#entries(query)) curves.push(await curveOf(this.#store, entry, request));
+    return { metric, axis, curves };
+  }
+
+  async #compare(entries: readonly RunEntry[]): Promise<CompareAnswer> {
+    const configs = await Promise.all(
+      entries.map(async ({ path, row }) => (row.state === "unreadable" ? { config: {} } : runIdentity(path))),
+    );
+    const curves = entries.map(armCurve);
+    const tokens = commonTokens(curves);
+    const arms = armRows(curves, tokens);
+    const pairs = pairRows(arms);
+    return {
+      runs: entries.map(({ row }) => row),
+      differences: configDifferences(configs).map(({ key, values }) => ({ key, values: values.map(valueWords) })),
+      arms,
+      pairs,
+      tokens,
+      words: leadWords(arms, pairs, tokens),
+    };
+  }
+
+  async #overview(): Promise<Overview> {
+    const { rows } = this.index;
+    const reports = await this.shelf.pages();
+    const moes = rows.filter(({ dead }) => dead !== null);
+    const ailing = moes.filter(({ dead }) => dead! > 0).sort((a, b) => b.dead! - a.dead! || (a.name < b.name ? -1 : 1));
+    return {
+      folder: this.options.dir,
+      version: toolVersion,
+      actions: this.options.actions,
+      runs: rows.length,
+      running: rows.filter(({ state }) => state === "running").length,
+      unread: this.index.unread,
+      studies: await this.#studies(reports),
+      dead: ailing.slice(0, mostNamed).map(({ name, dead, experts }) => ({
+        run: name,
+        dead: dead!,
+        experts: experts!,
+        where: (this.index.run(name)?.dead ?? []).flatMap((some, layer) =>
+          some.length === 0 ? [] : [{ layer, experts: some }],
+        ),
+      })),
+      alive: moes.length - ailing.length,
+      models: await this.#modelRows(),
+      alerts: this.#pressing(await this.#alerts()).slice(0, mostNamed),
+      reports,
+      expertFiles: await this.shelf.expertFiles(),
+      jobs: (await this.#jobs.rows()).length,
+      disk: this.index.disk,
+    };
+  }
+
+  async #studies(reports: Overview["reports"]): Promise<StudyRow[]> {
+    const studies = new Map<string, RunEntry[]>();
+    for (const row of this.index.rows) {
+      const entry = this.index.run(row.name);
+      if (row.study === null || entry === undefined) continue;
+      studies.set(row.study, [...(studies.get(row.study) ?? []), entry]);
+    }
+    const found: StudyRow[] = [];
+    for (const [name, entries] of [...studies].sort(([a], [b]) => (a < b ? -1 : 1))) {
+      const arms = entries.filter(({ row }) => !row.arm.startsWith("parent "));
+      const curves = arms.map(armCurve);
+      const tokens = commonTokens(curves);
+      const ranked = armRows(curves, tokens);
+      const page = name === "" ? "report.html" : `${name}/report.html`;
+      found.push({
+        name,
+        runs: arms.length,
+        finished: arms.filter(({ row }) => row.state === "finished").length,
+        running: arms.filter(({ row }) => row.state === "running").length,
+        arms: ranked,
+        words: leadWords(ranked, pairRows(ranked), tokens),
+        tokens,
+        report: reports.some((report) => report.name === page) ? page : null,
+        command: await commandOf(this.index, name),
+      });
+    }
+    return found;
+  }
+}
+
+const armCurve = (entry: RunEntry): ArmCurve => ({ row: entry.row, ...entry.curve });
+
+/** A setting in one short line. */
+function valueWords(value: unknown): string {
+  if (value === undefined) return "–";
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  return text.length <= 200 ? text : `${text.slice(0, 199)}…`;
+}
+
+/** A word of a query. Throws inputError for one that is not among `words`. */
+function wordOf(query: URLSearchParams, key: string, words: readonly string[], usual: string): string {
+  const word = query.get(key) ?? usual;
+  if (words.includes(word)) return word;
+  throw inputError(`"${word.slice(0, 100)}" is not one of ${words.join(", ")}`, { where: key });
+}
+
+/** A number of a query; undefined without one. Throws inputError for what is no number. */
+function numberOf(query: URLSearchParams, key: string): number | undefined {
+  const text = query.get(key);
+  if (text === null || text === "") return undefined;
+  const value = Number(text);
+  if (Number.isFinite(value)) return value;
+  throw inputError(`"${text.slice(0, 100)}" is no number`, { where: key });
+}

@@ -1,0 +1,105 @@
+import { describe, expect, it } from "vitest";
+import {
+  armRows,
+  commonTokens,
+  leadWords,
+  lossAtTokens,
+  pairRows,
+  seedBand,
+  type ArmCurve,
+} from "../../../src/studio/data/arms.js";
+import { row } from "./row.js";
+
+const run = (arm: string, seed: number, loss: readonly number[], study = "s"): ArmCurve => ({
+  row: row({ name: `${study}/arms/${arm}/seed-${seed}`, arm, seed, study, kind: arm === "dense" ? "dense" : "moe" }),
+  tokens: loss.map((_, i) => 100 * i),
+  loss,
+});
+const words = (curves: readonly ArmCurve[]): string => {
+  const tokens = commonTokens(curves);
+  const arms = armRows(curves, tokens);
+  return leadWords(arms, pairRows(arms), tokens);
+};
+
+describe("arms compared", () => {
+  const dense = [3.5, 3.51, 3.52, 3.505].map((loss, seed) => run("dense", seed, [4, loss]));
+  const ahead = [3.4, 3.41, 3.425, 3.4].map((loss, seed) => run("moe", seed, [4, loss]));
+
+  it("says that a difference that all seeds agree on is more than chance explains", () => {
+    // scipy.stats.ttest_rel([3.4, 3.41, 3.425, 3.4], [3.5, 3.51, 3.52, 3.505]): t = -49, p = 1.86e-5.
+    expect(words([...dense, ...ahead])).toBe(
+      "moe leads dense by 0.100 nats after 100 tokens: more than chance explains (paired t-test over 4 seeds, p = 1.9e-5).",
+    );
+  });
+
+  it("says that a difference on which seeds do not agree may be chance", () => {
+    const mixed = [3.3, 3.7, 3.5, 3.49].map((loss, seed) => run("moe", seed, [4, loss]));
+    expect(words([...dense, ...mixed])).toMatch(
+      /^moe leads dense by 0\.011 nats.*: it may be chance \(paired t-test over 4 seeds, p = 0\.\d+\)\.$/,
+    );
+  });
+
+  it("corrects for all pairs of arms, since the leading one was not named beforehand", () => {
+    const third = ahead.map(({ loss }, seed) => run("fine", seed, [4, loss[1]! + 0.05]));
+    const arms = armRows([...dense, ...ahead, ...third], 100);
+    const pairs = pairRows(arms);
+    expect(pairs.map(({ first, second }) => [first, second])).toEqual([
+      ["moe", "fine"],
+      ["moe", "dense"],
+    ]);
+    // The second smallest p of three tests counts twice; there are two tests of the leading arm alone.
+    expect(pairs[1]!.adjusted! / pairs[1]!.p!).toBeCloseTo(2, 6);
+    expect(words([...dense, ...ahead, ...third])).toContain("corrected for all 3 pairs of arms");
+  });
+
+  it("says that one seed says nothing, and that arms without a common seed do not either", () => {
+    expect(words([run("dense", 0, [4, 3.5]), run("moe", 0, [4, 3.4])])).toContain(
+      "there is one seed of each, so nothing says",
+    );
+    expect(words([run("dense", 0, [4, 3.5]), run("moe", 1, [4, 3.4])])).toContain("no seed in common");
+  });
+
+  it("compares at the most tokens that all runs have reached, between measurements too", () => {
+    const long = run("moe", 0, [4, 3.6, 3.2]);
+    const short: ArmCurve = { ...run("dense", 0, [4, 3.5]), tokens: [0, 150] };
+    expect(commonTokens([long, short])).toBe(150);
+    expect(armRows([long, short], 150).map(({ name, mean }) => [name, mean])).toEqual([
+      ["moe", 3.4000000000000004],
+      ["dense", 3.5],
+    ]);
+    expect(words([run("dense", 0, [4]), long])).toContain("Nothing can be compared yet");
+  });
+
+  it("leaves an arm out in which a run has diverged, and says so", () => {
+    expect(words([...ahead, ...dense.slice(1), run("dense", 0, [4, NaN])])).toBe(
+      "moe has a held-out loss of 3.409 nats after 100 tokens; there is no other arm to compare. 1 arm without a loss there (not measured yet, or diverged).",
+    );
+  });
+
+  it("tells arms of one name in two studies apart", () => {
+    expect(armRows([run("moe", 0, [4, 3]), run("moe", 0, [4, 3.1], "other")], 100)).toHaveLength(2);
+  });
+
+  it("reads a loss at no tokens outside of what was measured", () => {
+    const { tokens, loss } = run("moe", 0, [4, 3, NaN, 2]);
+    expect([-1, 0, 50, 100, 150, 200, 250, 300, 301].map((wanted) => lossAtTokens({ tokens, loss }, wanted))).toEqual([
+      null,
+      4,
+      3.5,
+      3,
+      null,
+      null,
+      null,
+      2,
+      null,
+    ]);
+  });
+
+  it("draws a band only where all seeds were measured", () => {
+    const band = seedBand([
+      { tokens: [0, 100, 200], loss: [4, 3, 2] },
+      { tokens: [100, 200], loss: [3.2, NaN] },
+    ]);
+    expect(band).toEqual({ x: [100, 200], mean: [3.1, null], low: [3, null], high: [3.2, null] });
+  });
+});

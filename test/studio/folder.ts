@@ -1,0 +1,158 @@
+/** Folders of runs as `upcycle train` and `upcycle study` write them, made without a training. */
+import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { randomStream } from "../../src/base/random.js";
+import { specFromConfig } from "../../src/model/decoder/config.js";
+import type { EvalRecord, MetricRecord, StepRecord } from "../../src/train/records.js";
+
+const shape = {
+  vocab_size: 64,
+  hidden_size: 16,
+  intermediate_size: 24,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  max_position_embeddings: 64,
+  rms_norm_eps: 1e-5,
+  eos_token_id: 0,
+};
+
+/** A config.json of a small model. */
+export const tinyConfig = (family: "llama" | "mixtral"): Record<string, unknown> => ({
+  ...shape,
+  model_type: family,
+  ...(family === "mixtral" && { num_local_experts: 4, num_experts_per_tok: 2 }),
+});
+const specs = {
+  dense: specFromConfig(tinyConfig("llama"), "config.json"),
+  moe: specFromConfig(tinyConfig("mixtral"), "config.json"),
+};
+
+export interface RunSettings {
+  readonly kind?: "dense" | "moe";
+  readonly seed?: number;
+  readonly steps?: number;
+  /** Steps that are done. */
+  readonly done?: number;
+  /** What the last held-out loss comes near to. */
+  readonly loss?: number;
+  readonly evalEvery?: number;
+  readonly peak?: number;
+}
+
+const tokensPerStep = 32;
+
+/** Steps that fall from 4 nats, with noise that depends on the seed. */
+export function stepRecord(
+  step: number,
+  { loss = 3, seed = 0, steps = 100, kind = "dense" }: RunSettings = {},
+): StepRecord {
+  const noise = 0.01 * (randomStream(seed, "loss").uniformAt(step) - 0.5);
+  return {
+    type: "step",
+    step,
+    tokens: step * tokensPerStep,
+    loss: loss + (4 - loss) * Math.exp((-4 * step) / steps) + noise,
+    balanceLoss: kind === "moe" ? 1.02 : null,
+    zLoss: kind === "moe" ? 0.1 : null,
+    gradNorm: 1 + noise,
+    learningRate: 1e-3,
+    ...(kind === "moe" && { routing: { entropy: [1.3, 1.2], maxViolation: [0.2, 0.3], dead: [[], [3]] } }),
+    ms: 10,
+  };
+}
+
+/** A measurement whose second layer has a dead expert. */
+export function evalRecord(step: number, settings: RunSettings = {}): EvalRecord {
+  const { loss } = stepRecord(step, settings);
+  const isMoe = settings.kind === "moe";
+  return {
+    type: "eval",
+    step,
+    tokens: step * tokensPerStep,
+    loss: loss + 0.05,
+    load: isMoe
+      ? [
+          [0.3, 0.2, 0.25, 0.25],
+          [0.5, 0.3, 0.199, 0.001],
+        ]
+      : [],
+    ...(isMoe && { routing: { entropy: [1.3, 1.2], maxViolation: [0.2, 1], dead: [[], [3]] } }),
+    similarity: isMoe ? [1 - step / 1000, 0.99 - step / 1000] : [],
+  };
+}
+
+/** The log of a run. */
+export function recordsOf(settings: RunSettings): MetricRecord[] {
+  const { steps = 20, done = steps, evalEvery = 5 } = settings;
+  const records: MetricRecord[] = [{ type: "resume", step: 0 }, evalRecord(0, { ...settings, steps })];
+  for (let step = 1; step <= done; step++) {
+    records.push(stepRecord(step, { ...settings, steps }));
+    if (step % evalEvery === 0) records.push(evalRecord(step, { ...settings, steps }));
+  }
+  if (done === steps) records.push({ type: "done", step: steps, reason: "steps", peakRssBytes: 5e8 });
+  return records;
+}
+
+/** Writes a run's folder, and a checkpoint that holds nothing. */
+export function writeRun(dir: string, settings: RunSettings = {}): void {
+  const { kind = "dense", seed = 0, steps = 20, peak = 1e-3 } = settings;
+  mkdirSync(join(dir, "last"), { recursive: true });
+  writeFileSync(join(dir, "last", "model.safetensors"), "x".repeat(1000));
+  const training = {
+    steps,
+    batch: 2,
+    sequence: 16,
+    accumulate: 1,
+    lr: { peak, schedule: "constant", warmup: 0, final: 1 },
+    optimizer: { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1, clip: 1 },
+    auxLoss: 0.01,
+    zLoss: 0,
+    evalEvery: 5,
+    saveEvery: 100,
+  };
+  const record = {
+    key: "x",
+    kind,
+    spec: specs[kind],
+    training,
+    evaluationTokens: 64,
+    seed,
+    threads: 1,
+    sources: { a: "b" },
+  };
+  writeFileSync(join(dir, "run.json"), JSON.stringify(record));
+  writeFileSync(join(dir, "metrics.jsonl"), linesOf(recordsOf(settings)));
+}
+
+export const linesOf = (records: readonly unknown[]): string =>
+  records.map((record) => `${JSON.stringify(record)}\n`).join("");
+
+export const addLines = (dir: string, ...records: readonly unknown[]): void =>
+  appendFileSync(join(dir, "metrics.jsonl"), linesOf(records));
+
+/** A study of a parent and two arms with three seeds, the MoE 0.2 nats ahead; a run of its own; a report. */
+export function writeStudy(root: string): void {
+  writeRun(join(root, "study", "parents", "parent-0123456789abcdef"));
+  for (const seed of [0, 1, 2]) {
+    writeRun(join(root, "study", "arms", "dense", `seed-${seed}-0123456789abcdef`), { seed, loss: 3.2 });
+    writeRun(join(root, "study", "arms", "coarse", `seed-${seed}-0123456789abcdef`), {
+      seed,
+      loss: 3,
+      kind: "moe",
+      peak: 2e-3,
+    });
+  }
+  writeFileSync(join(root, "study", "study.json"), JSON.stringify({ version: 2, config: { name: "study" } }));
+  writeFileSync(
+    join(root, "study", "command.json"),
+    JSON.stringify({ version: 1, words: ["upcycle", "study", "my study.yaml"], folder: "/home/me" }),
+  );
+  writeFileSync(
+    join(root, "study", "report.html"),
+    '<!doctype html>\n<html lang="en"><head><meta name="generator" content="upcycle 0.1.0">' +
+      "<title>study &lt;b&gt; · Upcycle study</title></head><body><h1>Report</h1>" +
+      "<script>fetch('/api/runs').then(() => { document.title = 'reached'; }).catch(() => { document.title = 'kept'; });</script></body></html>",
+  );
+  writeRun(join(root, "alone"), { steps: 40, done: 12 });
+}

@@ -1,0 +1,223 @@
+import { mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeEach, describe, expect, it } from "vitest";
+import { lockFolder } from "../../../src/files/io/lock.js";
+import { Studio } from "../../../src/studio/server/studio.js";
+import type { Overview, RunDetail, RunRow } from "../../../src/studio/data/types.js";
+import { listRuns } from "../../../src/train/run-list.js";
+import { temporaryFolder } from "../../files/io/temporary.js";
+import { addLines, evalRecord, linesOf, recordsOf, stepRecord, writeRun, writeStudy } from "../folder.js";
+
+const root = temporaryFolder();
+let count = 0;
+let dir = "";
+let now = 0;
+let studio: Studio;
+beforeEach(async () => {
+  dir = join(root, String(count++));
+  mkdirSync(dir);
+  writeStudy(dir);
+  now = Date.now();
+  studio = await Studio.open({ dir, actions: false }, () => now);
+  await studio.look();
+});
+const rowOf = (name: string): RunRow | undefined => studio.index.run(name)?.row;
+const ask = async <T>(address: string): Promise<T> => {
+  const [path = "", query = ""] = address.split("?");
+  return (await studio.answer(path, new URLSearchParams(query))) as T;
+};
+const later = async (seconds = 4): Promise<void> => {
+  now += 1000 * seconds;
+  await studio.look();
+};
+
+describe("the index of a folder", () => {
+  it("says of every run what upcycle runs says", async () => {
+    const listed = await listRuns(dir);
+    expect(listed).toHaveLength(8);
+    for (const run of listed) {
+      const row = rowOf(run.name);
+      const { name, kind, params, activeParams, step, steps, state, tokens, loss, bestLoss, bytes } = run;
+      expect(row).toMatchObject({
+        name,
+        kind,
+        params,
+        activeParams,
+        step,
+        steps,
+        state,
+        tokens,
+        loss,
+        bestLoss,
+        bytes,
+      });
+      expect(row!.tokensPerSecond).toBeCloseTo(run.tokensPerSecond, 6);
+    }
+  });
+
+  it("knows studies, arms, seeds and parents by the folders that upcycle study makes", () => {
+    expect(rowOf("study/arms/coarse/seed-2-0123456789abcdef")).toMatchObject({
+      study: "study",
+      arm: "coarse",
+      seed: 2,
+      dead: 1,
+      experts: 8,
+    });
+    expect(rowOf("study/parents/parent-0123456789abcdef")).toMatchObject({ study: "study", arm: "parent parent" });
+    expect(rowOf("alone")).toMatchObject({ study: null, arm: "alone", state: "stopped", step: 12 });
+  });
+
+  it("reads on: a new line changes the row, half a line does not", async () => {
+    const alone = join(dir, "alone");
+    const before = rowOf("alone")!;
+    addLines(alone, stepRecord(13, { steps: 40 }));
+    await later();
+    expect(rowOf("alone")).toMatchObject({ step: 13, revision: before.revision + 1 });
+    writeFileSync(join(alone, "metrics.jsonl"), `${linesOf(recordsOf({ steps: 40, done: 13 }))}{"type":"step","st`);
+    await later();
+    expect(rowOf("alone")).toMatchObject({ step: 13, problem: null });
+  });
+
+  it("says that a run is under way while a command works in its folder, and how long it takes", async () => {
+    const release = await lockFolder(join(dir, "alone"));
+    addLines(join(dir, "alone"), stepRecord(13, { steps: 40 }));
+    await later();
+    expect(rowOf("alone")).toMatchObject({ state: "running", secondsLeft: (27 * 10) / 1000 });
+    await release();
+    await later();
+    expect(rowOf("alone")).toMatchObject({ state: "stopped", secondsLeft: null });
+  });
+
+  it("takes runs up and lets them go as they come and go", async () => {
+    writeRun(join(dir, "new", "one"));
+    rmSync(join(dir, "alone"), { recursive: true });
+    await later();
+    expect([rowOf("new/one")?.state, rowOf("alone")]).toEqual(["finished", undefined]);
+  });
+
+  it("follows no link: neither to folders nor to files", async () => {
+    const outside = join(root, "outside");
+    writeRun(outside);
+    mkdirSync(join(dir, "sly"));
+    symlinkSync(outside, join(dir, "linked"));
+    for (const name of ["run.json", "metrics.jsonl"]) symlinkSync(join(outside, name), join(dir, "sly", name));
+    symlinkSync(join(dir, "study", "report.html"), join(dir, "page.html"));
+    await later();
+    expect([rowOf("linked"), rowOf("sly")]).toEqual([undefined, undefined]);
+    expect((await ask<{ reports: { name: string }[] }>("/api/reports")).reports.map(({ name }) => name)).toEqual([
+      "study/report.html",
+    ]);
+  });
+
+  it("says what is wrong with a damaged run, and shows all others", async () => {
+    mkdirSync(join(dir, "bad"));
+    writeFileSync(join(dir, "bad", "run.json"), "{");
+    writeFileSync(join(dir, "bad", "metrics.jsonl"), "");
+    writeRun(join(dir, "torn"));
+    writeFileSync(join(dir, "torn", "metrics.jsonl"), `{"type":"what"}\nnonsense\n${linesOf(recordsOf({}))}`);
+    await later();
+    expect(rowOf("bad")).toMatchObject({ state: "unreadable", problem: expect.stringContaining("not valid JSON") });
+    expect(rowOf("torn")).toMatchObject({ state: "finished", problem: "2 lines of its log are no records" });
+    expect(await ask<RunDetail>("/api/run?name=bad")).toMatchObject({ settings: [] });
+    expect((await ask<Overview>("/api/overview")).runs).toBe(10);
+  });
+});
+
+interface Curves {
+  readonly curves: readonly { readonly run: string; readonly x: readonly number[]; readonly total: number }[];
+}
+
+describe("the answers", () => {
+  it("say which arm leads and whether that means anything, which experts are dead, and what repeats a study", async () => {
+    const { studies, dead, alive } = await ask<Overview>("/api/overview");
+    expect(studies).toHaveLength(1);
+    expect(studies[0]).toMatchObject({
+      name: "study",
+      runs: 6,
+      finished: 6,
+      words: expect.stringMatching(/^coarse leads dense by 0\.19\d nats after 640 tokens: more than chance explains/),
+      report: "study/report.html",
+      command: { words: ["upcycle", "study", "my study.yaml"], folder: "/home/me" },
+    });
+    expect(dead[0]).toMatchObject({ dead: 1, experts: 8, where: [{ layer: 1, experts: [3] }] });
+    expect([dead.length, alive]).toEqual([3, 0]);
+  });
+
+  it("give one run with its settings, checkpoints and the command of its study", async () => {
+    const name = "study/arms/coarse/seed-0-0123456789abcdef";
+    const detail = await ask<RunDetail>(`/api/run?name=${name}`);
+    expect(detail.settings).toContainEqual(["training.lr.peak", "0.002"]);
+    expect(detail.settings).toContainEqual(["spec.layers[0 to 1].ffn.experts", "4"]);
+    expect(detail.checkpoints).toMatchObject([{ name: "last", bytes: 1000 }]);
+    expect(detail).toMatchObject({
+      memory: { bytes: 5e8, when: "peak" },
+      command: { words: ["upcycle", "study", "my study.yaml"] },
+    });
+  });
+
+  it("give curves of several runs, raw where a part is asked for", async () => {
+    const { curves } = await ask<Curves>("/api/curves?run=alone&run=nobody&metric=train/loss&axis=step&columns=2");
+    expect(curves.map(({ run, total }) => [run, total])).toEqual([["alone", 12]]);
+    expect(curves[0]!.x[0]).toBe(1);
+    const part = await ask<Curves>("/api/curves?run=alone&metric=train/loss&axis=step&from=4&to=6&columns=9");
+    expect(part.curves[0]!.x).toEqual([3, 4, 5, 6]);
+  });
+
+  it("refuse measures and axes that there are not, and more runs than can be drawn", async () => {
+    await expect(ask("/api/curves?metric=x")).rejects.toMatchObject({ kind: "input", where: "metric" });
+    await expect(ask("/api/curves?axis=x")).rejects.toMatchObject({ kind: "input", where: "axis" });
+    await expect(ask("/api/curves?from=x")).rejects.toMatchObject({ kind: "input", where: "from" });
+    await expect(
+      ask(`/api/compare?${Array.from({ length: 201 }, (_, i) => `run=${i}`).join("&")}`),
+    ).rejects.toMatchObject({ kind: "input" });
+  });
+
+  it("name the settings in which runs differ", async () => {
+    const names = ["dense", "coarse"].map((arm) => `run=study/arms/${arm}/seed-0-0123456789abcdef`);
+    const { differences } = await ask<{ differences: { key: string; values: string[] }[] }>(
+      `/api/compare?${names.join("&")}`,
+    );
+    expect(differences[0]).toEqual({ key: "kind", values: ["dense", "moe"] });
+    expect(differences).toContainEqual({ key: "training.lr.peak", values: ["0.001", "0.002"] });
+  });
+
+  it("give the history of experts, and nothing for a dense run", async () => {
+    const history = await ask<{ steps: number[]; load: number[][][]; dead: number[][][] }>(
+      "/api/experts?name=study/arms/coarse/seed-0-0123456789abcdef",
+    );
+    expect(history.steps).toEqual([0, 5, 10, 15, 20]);
+    expect(history.load[4]![1]).toEqual([2, 1.2, 0.796, 0.004]);
+    expect(history.dead[4]).toEqual([[], [3]]);
+    expect(await ask("/api/experts?name=alone")).toBeNull();
+  });
+
+  it("are null for every name that is none of the folder's, such as paths", async () => {
+    const names = [
+      "../alone",
+      "/etc/passwd",
+      "alone/../alone",
+      "study",
+      "",
+      "alone/run.json",
+      "__proto__",
+      "constructor",
+    ];
+    for (const path of ["/api/run", "/api/experts", "/api/expert-file", "/api/model"])
+      for (const name of names)
+        expect(await studio.answer(path, new URLSearchParams({ name })), `${path} ${name}`).toBeNull();
+    expect(await studio.answer("/api/constructor", new URLSearchParams())).toBeNull();
+    expect(await studio.shelf.page("alone/run.json")).toBeNull();
+  });
+
+  it("tell of a run whose loss is no number any more", async () => {
+    const release = await lockFolder(join(dir, "alone"));
+    addLines(join(dir, "alone"), { ...stepRecord(13), loss: null }, { ...evalRecord(13), loss: null });
+    now += 4000;
+    const { alerts } = await studio.look();
+    await release();
+    expect(alerts.filter(({ run }) => run === "alone").map(({ kind }) => kind)).toContain("nan");
+    expect((await ask<Overview>("/api/overview")).alerts).toContainEqual(
+      expect.objectContaining({ run: "alone", kind: "nan", level: "error" }),
+    );
+  });
+});

@@ -1,0 +1,238 @@
+/** Models, reports, measurements of experts and launched trainings that lie below a folder. */
+import { appendFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { beforeAll, describe, expect, it } from "vitest";
+import { specFromConfig } from "../../../src/model/decoder/config.js";
+import type { ExpertFile, JobRow, ModelDetail, ModelRow, ReportRow } from "../../../src/studio/data/types.js";
+import { reportOf } from "../../../src/studio/folders/reports.js";
+import { tinyConfig } from "../folder.js";
+import { Studio } from "../../../src/studio/server/studio.js";
+import { Webhook } from "../../../src/studio/server/webhook.js";
+import { recordOf } from "../../../src/surgery/convert/record.js";
+import { planUpcycle } from "../../../src/surgery/planning/plan.js";
+import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
+import { temporaryFolder } from "../../files/io/temporary.js";
+import { golden } from "../../support/golden.js";
+
+const dir = temporaryFolder();
+const write = (name: string, content: unknown): void => {
+  mkdirSync(join(dir, name, ".."), { recursive: true });
+  writeFileSync(join(dir, name), typeof content === "string" ? content : JSON.stringify(content));
+};
+let studio: Studio;
+let now = Date.now();
+const ask = async <T>(address: string): Promise<T> => {
+  const [path = "", query = ""] = address.split("?");
+  return (await studio.answer(path, new URLSearchParams(query))) as T;
+};
+
+const measured = {
+  tokens: 256,
+  parentLoss: 3.2,
+  childLoss: 3.2,
+  maxAbsLogitDiff: 2e-6,
+  meanAbsLogitDiff: 1e-7,
+  maxAbsLogit: 20,
+  klDivergence: 1e-13,
+  topAgreement: 1,
+};
+const square = [
+  [1, 0.5],
+  [0.5, 1],
+];
+const layer = {
+  layer: 3,
+  experts: 2,
+  topK: 1,
+  load: {
+    counts: [10, 0],
+    shares: [2, 0],
+    largest: 2,
+    smallest: 0,
+    variation: 1,
+    dead: [1],
+    unchosen: [1],
+    unchosenBelow: 0.1,
+  },
+  router: { entropy: 0.61234567, relativeEntropy: 0.9, mass: 1, margin: 1, margins: [0, 0, 0] },
+  coactivation: {
+    counts: square,
+    ratios: [
+      [null, 1.5],
+      [1.5, null],
+    ],
+  },
+  similarity: {
+    weights: square,
+    matrices: {},
+    outputs: square,
+    inputs: 5,
+    parent: { weights: [0.99, 0.98], outputs: null },
+  },
+};
+
+beforeAll(async () => {
+  const source = specFromConfig(tinyConfig("llama"), "config.json");
+  const plan = planUpcycle(source, upcycleRecipe("E4G1T2"));
+  write("dense/config.json", tinyConfig("llama"));
+  write("moe/upcycle.json", recordOf(plan, ["dense"], "0.1.0", []));
+  write("moe/preservation.json", measured);
+  write("orphan/upcycle.json", recordOf(plan, ["elsewhere/gone"], "0.1.0", []));
+  write("study/starts/E4G1T2-seed-0-aa/upcycle.json", recordOf(plan, ["dense"], "0.1.0", []));
+  write("study/starts/E4G1T2-seed-0-aa.0123abcd.json", { ...measured, maxAbsLogitDiff: 4 });
+  write("broken/upcycle.json", "{");
+  write(
+    "experts.json",
+    `{"upcycle":"0.1.0","version":1,"model":"runs/moe","family":"mixtral",${JSON.stringify({ parent: null, texts: [{ name: "a.txt" }], tokens: 10, layers: [layer] }).slice(1)}`,
+  );
+  write("other.json", { model: "x" });
+  write("job/run.sh", "#!/bin/bash\n");
+  write("job/launch.json", { slurm: ["4711"] });
+  mkdirSync(join(dir, "job", "logs"));
+  cpSync(golden("megatron", "logs", "moe_scratch.log"), join(dir, "job", "logs", "run.log"));
+  studio = await Studio.open({ dir, actions: false }, () => now);
+  await studio.look();
+});
+
+describe("upcycled models", () => {
+  it("are listed with what was measured of them, beside the folder too, and without one that is damaged", async () => {
+    const { models } = await ask<{ models: ModelRow[] }>("/api/models");
+    expect(models.map(({ name, preservation }) => [name, preservation?.verdict])).toEqual([
+      ["moe", "same"],
+      ["orphan", undefined],
+      ["study/starts/E4G1T2-seed-0-aa", "different"],
+    ]);
+    expect(models[0]).toMatchObject({
+      recipe: "E4G1T2",
+      parent: "dense",
+      expected: "exact",
+      preservation: { relative: 1e-7 },
+    });
+  });
+
+  it("are shown with what every tensor is made of, by the very plan that conversion follows", async () => {
+    const model = await ask<ModelDetail>("/api/model?name=moe");
+    const { outputs } = planUpcycle(specFromConfig(tinyConfig("llama"), "config.json"), upcycleRecipe("E4G1T2"));
+    expect(model.tensors.map(({ name }) => name)).toEqual(outputs.map(({ slot }) => slot.key));
+    expect(model.tensors.find(({ name }) => /router/.test(name))).toMatchObject({
+      shape: "4 × 16",
+      made: expect.stringContaining("normal(std 0.02"),
+    });
+    expect(model.title).toContain("E4G1T2: llama to mixtral, 4 experts of size 24");
+    expect(model.command?.slice(0, 5)).toEqual(["upcycle", "convert", "dense", "--recipe", "E4G1T2"]);
+  });
+
+  it("say why there is no plan where the parent is not below the folder", async () => {
+    expect(await ask<ModelDetail>("/api/model?name=orphan")).toMatchObject({
+      tensors: [],
+      noPlan: expect.stringContaining("elsewhere/gone is not below the folder"),
+    });
+  });
+});
+
+describe("reports and measurements", () => {
+  it("are known by what they begin with", () => {
+    const page = (title: string): string =>
+      `<!doctype html>\n<meta name="generator" content="upcycle 1">\n<title>${title}</title>`;
+    expect(reportOf(page("a &amp; b · upcycling plan"))).toEqual({ title: "a & b · upcycling plan", kind: "plan" });
+    expect(reportOf(page("x · scaling law"))?.kind).toBe("law");
+    expect(reportOf(page("x, y · evaluation"))?.kind).toBe("evaluation");
+    expect(reportOf(page("x"))?.kind).toBe("other");
+    expect(reportOf("<!doctype html><title>x · Upcycle study</title>")).toBeNull();
+  });
+
+  it("of experts are shown with similarity and co-activation", async () => {
+    expect(await ask<{ reports: ReportRow[]; expertFiles: unknown }>("/api/reports")).toEqual({
+      reports: [],
+      expertFiles: [{ name: "experts.json", model: "runs/moe" }],
+    });
+    expect(await ask<ExpertFile>("/api/expert-file?name=experts.json")).toMatchObject({
+      model: "runs/moe",
+      layers: [
+        {
+          layer: 3,
+          shares: [2, 0],
+          dead: [1],
+          entropy: 0.6123,
+          weights: square,
+          coactivation: [
+            [null, 1.5],
+            [1.5, null],
+          ],
+          parent: [0.99, 0.98],
+        },
+      ],
+    });
+    expect(await ask("/api/expert-file?name=other.json")).toBeNull();
+  });
+});
+
+describe("launched trainings", () => {
+  it("are where their logs say, and go on as these grow", async () => {
+    const row = async (): Promise<JobRow> => (await ask<{ jobs: JobRow[] }>("/api/jobs")).jobs[0]!;
+    expect(await row()).toMatchObject({
+      name: "job",
+      where: "slurm",
+      ids: ["4711"],
+      iteration: 60,
+      of: 60,
+      loss: 1.036627,
+    });
+    const line = readFileSync(golden("megatron", "logs", "moe_scratch.log"), "utf8")
+      .split("\n")
+      .find((text) => /iteration +60\/ /.test(text))!;
+    const next = line
+      .replace(/iteration +60\//, "iteration       61/")
+      .replace("lm loss: 1.036627E+00", "lm loss: NAN");
+    expect(next).not.toBe(line);
+    appendFileSync(join(dir, "job", "logs", "run.log"), `${next.slice(0, 40)}`);
+    await studio.look((now += 4000));
+    expect((await row()).iteration).toBe(60);
+    appendFileSync(join(dir, "job", "logs", "run.log"), `${next.slice(40)}\n`);
+    const { alerts } = await studio.look((now += 4000));
+    expect(alerts).toContainEqual(expect.objectContaining({ run: "job", kind: "nan", step: 61 }));
+    expect(await row()).toMatchObject({ iteration: 61, loss: null });
+  });
+});
+
+describe("the webhook", () => {
+  it("gets each kind of alert of a run once in five minutes, and a place where nobody listens stops nothing", async () => {
+    const got: string[] = [];
+    const server = createServer((request, response) => {
+      let body = "";
+      request.on("data", (chunk: Buffer) => (body += chunk.toString("utf8")));
+      request.on("end", () => {
+        got.push((JSON.parse(body) as { text: string }).text);
+        response.end();
+      });
+    });
+    await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+    let time = 0;
+    const hook = new Webhook(`http://127.0.0.1:${(server.address() as AddressInfo).port}/x`, () => time);
+    const alert = {
+      level: "error",
+      kind: "nan",
+      run: "a",
+      step: 3,
+      message: "the loss is not a number",
+      count: 1,
+    } as const;
+    hook.send(alert);
+    hook.send({ ...alert, step: 4 });
+    hook.send({ ...alert, kind: "stall" });
+    time = 400_000;
+    hook.send({ ...alert, step: 5 });
+    const end = Date.now() + 5000;
+    while (got.length < 3 && Date.now() < end) await new Promise((done) => setTimeout(done, 10));
+    server.closeAllConnections();
+    server.close();
+    expect(got.sort()).toEqual([
+      "error: nan, a, step 3: the loss is not a number",
+      "error: nan, a, step 5: the loss is not a number",
+      "error: stall, a, step 3: the loss is not a number",
+    ]);
+    new Webhook("http://127.0.0.1:1/").send(alert);
+  });
+});
