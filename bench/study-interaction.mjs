@@ -6,7 +6,7 @@
  *
  * Each design is sizes N, tokens D1 of the parent and D2 since (each from the smallest to the largest in equal ratios),
  * parents of each place (each with a seed of its own), and seeds of the further training on each parent. The truth is
- * the published law (Liew et al. 2025) at the design's own places. ln of a loss has two deviations: `noise` of each run,
+ * the published law (Liew et al. 2025) at the design's own places. ln of a loss has two deviations: `noise` of a run,
  * by the seed of its further training, and `parent-noise` that all runs from one parent share. Both are measured:
  * `noise` by the seeds of a study, `parent-noise` by parents of several seeds.
  *

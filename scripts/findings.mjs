@@ -148,7 +148,8 @@ function section(raw) {
     command,
     "```",
     "",
-    `Parents of ${sizes} parameters, ${seen} tokens (${significant(passes, 2)} passes over ${compact(corpus.trainTokens)} ` +
+    `Parents of ${sizes} parameters, ${seen} tokens ` +
+      `(${significant(passes, 2)} passes over ${compact(corpus.trainTokens)} ` +
       `tokens of ${markdownText(corpus.sources.map(({ name }) => name).join(", "))}), held-out loss ` +
       `${parents.map(({ loss }) => loss.toFixed(3)).join(", ")}; ${further} further tokens for each arm; seeds ` +
       `${seeds.join(", ")}. Upcycle ${environment.upcycle}, Node ${environment.node}, trained on ` +
@@ -200,8 +201,9 @@ for (const [name, runs] of [...byName].sort(([a], [b]) => (a < b ? -1 : 1))) {
     "",
     markdownText(aboutStudy(name)),
     "",
-    `The study is [recipes/studies/${name}.yaml](../../recipes/studies/${name}.yaml). Differences are paired by seed; the smallest ` +
-      "detectable difference is what this many pairs find in 80 % of cases (two-sided, 5 % over all questions of the study).",
+    `The study is [recipes/studies/${name}.yaml](../../recipes/studies/${name}.yaml). Differences are paired by seed; ` +
+      "the smallest detectable difference is what this many pairs find in 80 % of cases (two-sided, 5 % over all " +
+      "questions of the study).",
     "",
     ...[...runs].sort((a, b) => b.scale - a.scale).map(section),
   ];

@@ -1,7 +1,7 @@
 /**
  * A run of a study that Megatron-LM trains. The model that it begins with is written as a checkpoint of Megatron-Core,
  * the study's training text as its data, and a launch file beside both; the run is started, watched and started again
- * as `upcycle launch` and `upcycle watch --keep` do it. Its log becomes the run's metrics, and its last checkpoint comes
+ * as `upcycle launch` and `upcycle watch --keep` do it. Its log becomes the run's metrics, its last checkpoint comes
  * back as a model folder, on which the held-out loss is measured as on any other run.
  *
  *   begin/  data_document.*  launch.yaml  megatron/{run.sh,logs,checkpoints}  ->  last/  metrics.jsonl

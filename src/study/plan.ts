@@ -149,13 +149,14 @@ function planArm(
   const { spec, recipe, name, router } = shapeOf(arm, expanded, parent);
   if (isMoe(spec)) checkRouting(spec, training, `arm ${id}, continue`);
   const { total, active } = countParams(spec);
+  const engine = arm.engine === "megatron" ? " by Megatron-LM" : "";
   return {
     id,
     arm: id,
     kind: arm.kind,
     spec,
     recipeName: name,
-    label: `${arm.label ?? `${labelOf(arm, name)}${arm.engine === "megatron" ? " by Megatron-LM" : ""}`}${setting === "" ? "" : `, ${setting}`}`,
+    label: [arm.label ?? `${labelOf(arm, name)}${engine}`, ...(setting === "" ? [] : [setting])].join(", "),
     params: { total, active },
     flopsPerToken: trainFlopsPerToken(spec, training.sequence),
     recipe: arm.kind === "upcycled" ? recipe : null,
@@ -176,7 +177,7 @@ interface ArmShape {
   readonly router: string | null;
 }
 
-/** Arms that are like another, or made of another, have a shape by its. Throws inputError for a recipe that cannot be. */
+/** Arms that are like another, or made of it, have a shape by its. Throws inputError for a recipe that cannot be. */
 function shapeOf(arm: StudyArm, expanded: readonly ExpandedArm[], parent: DecoderSpec): ArmShape {
   const of = (id: string): ArmShape => {
     const other = expanded.find((one) => one.id === id)?.arm;

@@ -197,7 +197,7 @@ export async function* runArm(
   }
 }
 
-/** Whether it is known of which part of the parent's FFN each expert is; a split by activation keeps no record of it. */
+/** Whether it is known which part of the parent's FFN each expert is; a split by activation keeps no record of it. */
 function isTraceable({ start }: PlannedRun): boolean {
   if (start === null) return false;
   return start.kind === "upcycled" ? start.recipe.split === null : isTraceable(start.of);

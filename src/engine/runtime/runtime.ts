@@ -185,7 +185,7 @@ export interface ForwardRuntime {
   run(name: string, program: LogitsProgram, feeds: readonly Int32Array[]): Promise<Float32Array>;
   /**
    * Runs new tokens behind the runtime's one cache of keys and values and appends theirs to it; returns logits or
-   * scores, and the milliseconds it took. Programs are compiled once per `name`, which is not counted. A program without
+   * scores, and the milliseconds it took. Programs are compiled once per `name`, which is not counted. One without
    * a past begins the cache anew; one of another capacity moves it.
    */
   extend(name: string, program: ExtendProgram, feeds: ExtendFeeds): Promise<Extended>;

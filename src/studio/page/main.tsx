@@ -120,7 +120,7 @@ function Studio(): JSX.Element {
                 <kbd>g</kbd> <kbd>{key}</kbd> {label}.{" "}
               </span>
             ))}
-            <kbd>/</kbd> to the filter. <kbd>?</kbd> these keys. In charts and maps arrow keys read values, in charts{" "}
+            <kbd>/</kbd> to the filter. <kbd>?</kbd> these keys. In charts and maps arrow keys read; in charts{" "}
             <kbd>+</kbd> and <kbd>-</kbd> zoom.
           </p>
         </details>

@@ -49,7 +49,7 @@ function Empty(): JSX.Element {
   return (
     <section>
       <p>
-        This page shows what <code>upcycle train</code>, <code>upcycle study</code>, <code>upcycle convert</code> and{" "}
+        It shows what <code>upcycle train</code>, <code>upcycle study</code>, <code>upcycle convert</code> and{" "}
         <code>upcycle launch</code> write below this folder, while they write it. Start one, for example{" "}
         <code>upcycle quickstart</code>, and it appears here.
       </p>

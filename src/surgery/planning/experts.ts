@@ -7,7 +7,7 @@
  * replica always get equal logits and a top T of k*G takes k whole replicas ("virtual group initialisation", He et al.
  * 2024, arXiv 2410.07524, section 2.3). With G = 1 this is sparse upcycling (Komatsuzaki et al. 2022, arXiv
  * 2212.05055), with E = 1 and T < G a split without replication (MoEfication, Zhang et al. 2022, arXiv 2110.01786):
- * every part has a router row of its own. So it is without groups (`routerGroups`), where a token's top T holds no whole
+ * every part has a router row of its own. So it is without groups (`routerGroups`), where a token's top T has no whole
  * copy.
  *
  * A shared expert either adds nothing, or takes the first S hidden units, which the routed experts then do not get. In
