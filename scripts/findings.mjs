@@ -202,7 +202,8 @@ for (const [name, runs] of [...byName].sort(([a], [b]) => (a < b ? -1 : 1))) {
     markdownText(aboutStudy(name)),
     "",
     `The study is [recipes/studies/${name}.yaml](../../recipes/studies/${name}.yaml). ` +
-      "Differences are paired by seed; the smallest detectable difference is what this many pairs find in 80 % of cases (two-sided, 5 % over all " +
+      "Differences are paired by seed; the smallest detectable difference is what this many pairs find in " +
+      "80 % of cases (two-sided, 5 % over all " +
       "questions of the study).",
     "",
     ...[...runs].sort((a, b) => b.scale - a.scale).map(section),
