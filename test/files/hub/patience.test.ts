@@ -30,7 +30,7 @@ import { commit } from "./server.js";
 useHostileHub();
 
 describe("a server that does not end", () => {
-  const quick = { stallMs: 60, attempts: 3 };
+  const quick = { stallMs: 200, attempts: 3 };
 
   it.each([
     ["never answers", isInfo, () => undefined],
@@ -60,10 +60,10 @@ describe("a server that does not end", () => {
     const error = await failure(get({ limits: quick }));
     expect([error.kind, error.line]).toEqual([
       "stopped",
-      `hf://org/tiny: no answer from ${host()} for 0.060 s; run the same command later to go on`,
+      `hf://org/tiny: no answer from ${host()} for 0.20 s; run the same command later to go on`,
     ]);
     expect(notes.filter((note) => !note.includes("whole files only"))).toEqual(
-      [2, 3].map((n) => `no answer from ${host()} for 0.060 s, trying again: ${n} of 3`),
+      [2, 3].map((n) => `no answer from ${host()} for 0.20 s, trying again: ${n} of 3`),
     );
     expect(requests).toBe(3);
   });
@@ -237,7 +237,7 @@ describe("a server that does not end", () => {
         },
       }),
     ).toBe(dir);
-    expect(whys).toEqual([`no answer from ${host()} for 0.060 s`]);
+    expect(whys).toEqual([`no answer from ${host()} for 0.20 s`]);
     hub.trouble.instead = only(isTree, () => undefined);
     expect(await get({ limits: quick })).toBe(dir);
   });
