@@ -15,6 +15,19 @@ KERNEL digitCounts(const int* keys, int* counts, int n, int shift, int digits) {
   for (int d = threadIdx.x; d < digits; d += blockDim.x) counts[d * gridDim.x + blockIdx.x] = own[d];
 }
 
+// The sum of `own` over the threads of a block in front of this one; `sums` holds an int for each thread.
+DEVICE int sumBefore(int own, int* sums) {
+  sums[threadIdx.x] = own;
+  __syncthreads();
+  for (int step = 1; step < blockDim.x; step <<= 1) {
+    int before = threadIdx.x >= step ? sums[threadIdx.x - step] : 0;
+    __syncthreads();
+    sums[threadIdx.x] += before;
+    __syncthreads();
+  }
+  return sums[threadIdx.x] - own;
+}
+
 // counts [digits, blocks] become the places where each tile's items of each digit begin; totals [digits] (not where it
 // is null) are the items of each of the first `kept` digits. One block.
 KERNEL digitOffsets(int* counts, int* totals, int digits, int blocks, int kept) {
@@ -28,15 +41,7 @@ KERNEL digitOffsets(int* counts, int* totals, int digits, int blocks, int kept) 
       totals[d] = total;
     }
   for (int i = first; i < end; i++) sum += counts[i];
-  sums[threadIdx.x] = sum;
-  __syncthreads();
-  for (int step = 1; step < blockDim.x; step <<= 1) {
-    int before = threadIdx.x >= step ? sums[threadIdx.x - step] : 0;
-    __syncthreads();
-    sums[threadIdx.x] += before;
-    __syncthreads();
-  }
-  int place = sums[threadIdx.x] - sum;
+  int place = sumBefore(sum, sums);
   for (int i = first; i < end; i++) {
     int count = counts[i];
     counts[i] = place;
@@ -134,15 +139,7 @@ KERNEL expertCapacity(const float* weights, const int* order, const int* counts,
   int run = (own + blockDim.x - 1) / blockDim.x, from = min(own, (int)threadIdx.x * run), to = min(own, from + run);
   int ties = 0;
   for (int i = from; i < to; i++) ties += orderKey(weights[order[first + i]]) == least;
-  sums[threadIdx.x] = ties;
-  __syncthreads();
-  for (int step = 1; step < blockDim.x; step <<= 1) {
-    int before = threadIdx.x >= step ? sums[threadIdx.x - step] : 0;
-    __syncthreads();
-    sums[threadIdx.x] += before;
-    __syncthreads();
-  }
-  int tie = sums[threadIdx.x] - ties;
+  int tie = sumBefore(ties, sums);
   for (int i = from; i < to; i++) {
     int slot = order[first + i];
     u32 key = orderKey(weights[slot]);
