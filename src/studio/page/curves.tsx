@@ -33,7 +33,8 @@ export function Curves({ names, metric, axis, bands = false, height }: CurvesPro
   const range = rangeOf(axis);
   const list = allRuns.value;
   const version = names.map((name) => list.get(name)?.revision ?? 0).join(" ");
-  const columns = Math.max(200, Math.min(1200, Math.round(innerWidth / (names.length > 20 ? 2.5 : 1))));
+  // Of many curves, which lie over each other, every other pixel has its lowest and highest point.
+  const columns = Math.max(200, Math.min(1200, Math.round(innerWidth / (names.length > 20 ? 5 : 1))));
   const address = answerAddress("/api/curves", [
     ...names.map((name) => ["run", name] as const),
     ["metric", metric],

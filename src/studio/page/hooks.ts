@@ -1,5 +1,5 @@
 /** Answers as state of a component. */
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ask } from "./source.js";
 
 /** An answer, or why there is none; both null while it is waited for. The old answer stays until a new one comes. */
@@ -15,7 +15,8 @@ export function useAnswer<T>(address: string | null, version: unknown = 0): Answ
     error: null,
     address,
   });
-  useEffect(() => {
+  // What is asked for before the frame is drawn is there a frame sooner.
+  useLayoutEffect(() => {
     if (address === null) return;
     const abort = new AbortController();
     ask<T>(address, abort.signal).then(

@@ -28,19 +28,13 @@ export function CompareView(): JSX.Element {
         </p>
       </>
     );
-  if (data === null) return <Waiting error={error} what={`${names.length} runs`} />;
   const axis = curveAxes.find((one) => one === setting("axis")) ?? "tokens";
   const bands = setting("bands") !== "off";
+  // Curves are asked for at once: they need nothing of the comparison.
   return (
     <>
       <h1>Compare {names.length} runs</h1>
-      <Differences answer={data} />
-      <section aria-labelledby="lead">
-        <h2 id="lead">Which leads, and does that mean anything?</h2>
-        <p class="answer-line">{data.words}</p>
-        <ArmBars arms={data.arms} />
-        {data.pairs.length > 0 && <Pairs pairs={data.pairs} tokens={data.tokens} />}
-      </section>
+      {data === null ? <Waiting error={error} what={`${names.length} runs`} /> : <Comparison answer={data} />}
       <section aria-labelledby="curves">
         <h2 id="curves">Curves</h2>
         <div class="controls">
@@ -73,6 +67,20 @@ export function CompareView(): JSX.Element {
         </div>
       </section>
       <AsCommand words={["upcycle", "runs", "compare", ...names.map((name) => `${folder}/${name}`), "--json"]} />
+    </>
+  );
+}
+
+function Comparison({ answer }: { readonly answer: CompareAnswer }): JSX.Element {
+  return (
+    <>
+      <Differences answer={answer} />
+      <section aria-labelledby="lead">
+        <h2 id="lead">Which leads, and does that mean anything?</h2>
+        <p class="answer-line">{answer.words}</p>
+        <ArmBars arms={answer.arms} />
+        {answer.pairs.length > 0 && <Pairs pairs={answer.pairs} tokens={answer.tokens} />}
+      </section>
     </>
   );
 }

@@ -72,9 +72,22 @@ export class Studio {
     return new Studio(await StudioIndex.open(options.dir, now), options);
   }
 
-  /** Looks for what is new in runs and in the logs of jobs. */
+  /** Looks for what is new in the whole folder, in runs under way and in the logs of jobs. */
   async look(now = Date.now()): Promise<IndexChange> {
-    const change = await this.index.look();
+    return this.#withJobs(await this.index.look(), now);
+  }
+
+  /** Looks for what is new in runs under way and in the logs of jobs: soon, however long the whole folder takes. */
+  async lookAtLive(now = Date.now()): Promise<IndexChange> {
+    return this.#withJobs(await this.index.lookAtLive(), now);
+  }
+
+  /** Looks for what is new in the whole folder, where that is due. */
+  lookAround(): Promise<IndexChange> {
+    return this.index.lookAround();
+  }
+
+  async #withJobs(change: IndexChange, now: number): Promise<IndexChange> {
     return { ...change, alerts: [...change.alerts, ...(await this.#jobs.look(now))] };
   }
 

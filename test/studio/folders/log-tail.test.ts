@@ -23,7 +23,7 @@ const fresh = (text = ""): string => {
 };
 const readAll = async (tail: LogTail): Promise<unknown[]> => {
   const found: unknown[] = [];
-  await tail.read((value) => found.push(value));
+  await tail.read({ take: (value) => found.push(value) > 0, restart: () => found.push(undefined) });
   return found;
 };
 
@@ -91,7 +91,7 @@ describe("a log that is being written", () => {
     symlinkSync(path, join(dir, "link"));
     mkdirSync(join(dir, "folder"));
     for (const name of ["link", "folder", "nothing"])
-      expect(await new LogTail(join(dir, name)).read(() => undefined)).toBeNull();
+      expect(await new LogTail(join(dir, name)).read({ take: () => true, restart: () => undefined })).toBeNull();
     linkSync(path, join(dir, "hard"));
     rmSync(path);
     expect(await readAll(new LogTail(join(dir, "hard")))).toEqual([{ a: 1 }]);
