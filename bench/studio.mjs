@@ -1,18 +1,19 @@
 /**
  * How fast the studio is and what it costs, beside what it must hold:
  *
- *   npm run build && node bench/studio.mjs [--short] [--only PART,PART] [--out FILE]
+ *   npm run build && node bench/studio.mjs [--short] [--only PART,PART] [--repeats N] [--seconds N] [--out FILE]
  *
  *   list         1,000 runs: the index from nothing, the list over HTTP and on the screen, the first paint
  *   curves       100 curves of 10,000 points: over HTTP, drawn, drawn from raw points of a part; a new point of a run
  *   day          a day of one training among 1,000 runs, looked at all the time: memory of the server
- *   training     what a training loses while a page of it is open: 20 paired pieces
+ *   training     what a training loses while a page of it is open: 20 pairs of pieces of --seconds each
  *   tensorboard  TensorBoard on the event files of the same 100 runs, where TENSORBOARD names the program
  *
  * All parts are measured unless --only names some. The server is `upcycle studio` as a process of its own. The browser
  * is Chromium (CHROMIUM names one), which draws without a GPU; without it, what it measures is left out and said so.
  * Results are written to bench/results/DATE-studio.json; those of parts that were not measured stay in it.
  */
+import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -28,6 +29,8 @@ const parts = ["list", "curves", "day", "training", "tensorboard"];
 const { values: flags } = parseArgs({
   options: {
     short: { type: "boolean", default: false },
+    repeats: { type: "string" },
+    seconds: { type: "string", default: "10" },
     only: { type: "string", default: parts.join(",") },
     out: { type: "string", default: `bench/results/${new Date().toISOString().slice(0, 10)}-studio.json` },
   },
@@ -36,7 +39,8 @@ const chosen = flags.only.split(",");
 const wrong = chosen.find((part) => !parts.includes(part));
 if (wrong !== undefined) throw new Error(`--only: "${wrong}" is none of ${parts.join(", ")}`);
 
-const [manyRuns, longRuns, points, repeats] = flags.short ? [1000, 20, 10_000, 5] : [1000, 100, 10_000, 20];
+const [manyRuns, longRuns, points] = [1000, flags.short ? 20 : 100, 10_000];
+const repeats = Number(flags.repeats ?? (flags.short ? 5 : 20));
 const root = mkdtempSync(join(tmpdir(), "upcycle-studio-bench-"));
 process.on("exit", () => rmSync(root, { recursive: true, force: true }));
 const notes = new Notes();
@@ -54,33 +58,20 @@ async function times(work, count = repeats) {
   return all;
 }
 
-/** The program from its start until the list is known, and until all logs are read, each in a process of its own. */
-async function measureIndex(dir, what, below) {
-  const [known, read] = [[], []];
-  for (let i = 0; i < Math.min(5, repeats); i++) {
-    const studio = await openStudio(dir);
-    const served = performance.now();
-    let isKnown = false;
-    for (;;) {
-      const { runs, unread } = await studio.json("/api/runs");
-      if (!isKnown && runs.length > 0 && runs.every(({ state }) => state !== "unread")) {
-        known.push(performance.now() - served);
-        isKnown = true;
-      }
-      if (unread === 0 && runs.length > 0) break;
-      await sleep(5);
-    }
-    read.push(performance.now() - served);
-    await studio.close();
-  }
-  notes.add(`${what}: index from nothing, how far each is`, known, { below });
-  notes.add(`${what}: index from nothing, all logs read`, read);
+/** The index from nothing, each time in a process of its own: until the list knows all, and until all logs are read. */
+function measureIndex(dir, what, below) {
+  const found = Array.from({ length: Math.min(5, repeats) }, () =>
+    JSON.parse(execFileSync(process.execPath, ["bench/studio/index-time.mjs", dir], { encoding: "utf8" })),
+  );
+  const add = (name, of, must) => notes.add(`${what}: index from nothing, ${name}`, found.map(of), must);
+  add("how far each is", ({ known }) => known, { below });
+  add("all logs read", ({ read }) => read);
 }
 
 async function measureList() {
   const dir = join(root, "many");
   writeStudies(dir, manyRuns);
-  await measureIndex(dir, `${manyRuns} runs`);
+  measureIndex(dir, `${manyRuns} runs`, 2000);
   const studio = await openStudio(dir);
   await studio.isRead();
   notes.add(`${manyRuns} runs: list over HTTP`, await times(() => studio.ask("/api/runs")));
@@ -115,7 +106,7 @@ async function measureCurves() {
   for (let i = 0; i < longRuns; i++)
     writeRun(join(dir, `run-${i}`), { steps: points, seed: i, every: 500, planned: 2 * points });
   const what = `${longRuns} curves of ${points} points`;
-  await measureIndex(dir, `${longRuns} logs of ${points} steps`);
+  measureIndex(dir, `${longRuns} logs of ${points} steps`);
   const studio = await openStudio(dir);
   await studio.isRead();
   const names = Array.from({ length: longRuns }, (_, i) => `run-${i}`);
@@ -208,7 +199,7 @@ const measures = {
   list: measureList,
   curves: measureCurves,
   day: measureDay,
-  training: () => measureTraining(notes, join(root, "training"), flags.short ? [6, 5] : [20, 10]),
+  training: () => measureTraining(notes, join(root, "training"), { pairs: flags.short ? 6 : 20, seconds: Number(flags.seconds) }),
   tensorboard: () => measureTensorBoard(notes, { root: join(root, "events"), runs: longRuns, points, repeats, browser }),
 };
 mkdirSync(root, { recursive: true });

@@ -6,6 +6,24 @@ import { Agent, request } from "node:http";
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
+/** Programs that were started and have not ended: they end with this one, however that ends. */
+const running = new Set();
+process.on("exit", () => {
+  for (const child of running) {
+    child.kill("SIGCONT");
+    child.kill("SIGKILL");
+  }
+});
+process.on("SIGINT", () => process.exit(130));
+
+/** Starts a program. */
+export function start(program, words, options) {
+  const child = spawn(program, words, options);
+  running.add(child);
+  child.on("exit", () => running.delete(child));
+  return child;
+}
+
 /** A page asks over connections that stay open; the program's own start does not count. */
 const agent = new Agent({ keepAlive: true, maxSockets: 6 });
 
@@ -38,7 +56,7 @@ export function used(pid) {
 export async function openStudio(dir, { prefix = [] } = {}) {
   const [program, ...words] = [...prefix, process.execPath, "dist/cli/main.js", "studio", dir, "--no-open", "--json"];
   const started = performance.now();
-  const child = spawn(program, words, { stdio: ["ignore", "pipe", "inherit"] });
+  const child = start(program, words, { stdio: ["ignore", "pipe", "inherit"] });
   const line = await new Promise((done, failed) => {
     let said = "";
     child.stdout.on("data", (chunk) => {

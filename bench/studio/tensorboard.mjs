@@ -1,9 +1,9 @@
 // TensorBoard on the same runs: until all are known, their curves answered and drawn, and its memory.
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { eventFile, timedRecords } from "../../dist/train/exported-logs.js";
-import { get, sleep, used } from "./process.mjs";
+import { get, sleep, start, used } from "./process.mjs";
 import { records } from "./runs.mjs";
 
 const port = 16_006;
@@ -42,7 +42,7 @@ export async function measureTensorBoard(notes, { root, runs, points, repeats, b
   const started = performance.now();
   // All points, as the studio has them; by default TensorBoard keeps a thousand of each curve, chosen at random.
   const words = ["--logdir", root, "--port", String(port), "--host", "127.0.0.1", "--samples_per_plugin", `scalars=${points}`];
-  const child = spawn(program, words, { stdio: "ignore" });
+  const child = start(program, words, { stdio: "ignore" });
   const text = async (path) => (await get(port, path, { isText: true }).catch(() => ({ text: "" }))).text;
   const tag = "train/loss";
   const isKnown = async () => {
@@ -60,10 +60,10 @@ export async function measureTensorBoard(notes, { root, runs, points, repeats, b
   notes.add(`TensorBoard: all points of ${runs} runs read, from its start`, performance.now() - started);
   const answers = [];
   for (let i = 0; i < repeats; i++) {
-    const start = performance.now();
+    const asked = performance.now();
     const paths = Array.from({ length: runs }, (_, run) => `/data/plugin/scalars/scalars?tag=${encodeURIComponent(tag)}&run=run-${run}`);
     await Promise.all(paths.map((path) => get(port, path)));
-    answers.push(performance.now() - start);
+    answers.push(performance.now() - asked);
   }
   notes.add(`TensorBoard: ${what}, answers`, answers);
   if (browser !== null) await measurePage(notes, browser, what, Math.min(5, repeats)).catch((cause) => console.log(`TensorBoard's page is not measured: ${cause.message}`));

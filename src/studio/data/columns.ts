@@ -180,6 +180,17 @@ class Table<Name extends string> {
   }
 }
 
+interface ColumnsOptions {
+  readonly hasRouting?: boolean;
+  readonly steps?: number;
+  readonly nextGeneration?: () => number;
+}
+
+const counter = (): (() => number) => {
+  let count = 0;
+  return () => ++count;
+};
+
 /** What a run has measured. */
 export class RunColumns implements RecordSink {
   readonly #steps: Table<(typeof stepMetrics)[number]>;
@@ -196,12 +207,17 @@ export class RunColumns implements RecordSink {
   /** Whether steps are given with what they say of routing. */
   readonly hasRouting: boolean;
 
-  /** `steps`: how many there will be, about, so that no memory is left behind as columns grow. */
-  constructor(
-    private readonly tokensPerStep: number,
-    { hasRouting = true, steps = 0 }: { readonly hasRouting?: boolean; readonly steps?: number } = {},
-  ) {
+  readonly #nextGeneration: () => number;
+
+  /**
+   * `steps`: how many there will be, about, so that no memory is left behind as columns grow. `nextGeneration` gives
+   * another number at every call.
+   */
+  constructor(private readonly tokensPerStep: number, options: ColumnsOptions = {}) {
+    const { hasRouting = true, steps = 0, nextGeneration = counter() } = options;
     this.hasRouting = hasRouting;
+    this.#nextGeneration = nextGeneration;
+    this.generation = nextGeneration();
     const singles = new Set(stepMetrics.filter((name) => name !== "train/loss"));
     this.#steps = new Table(stepMetrics, { singles, room: steps });
   }
@@ -214,7 +230,10 @@ export class RunColumns implements RecordSink {
 
   eval(record: EvalRecord): void {
     // A run that resumed from nothing measures its start again.
-    if (this.#evals.step.values.at(-1) === record.step) this.#evals.truncate(this.#evals.step.length - 1);
+    if (this.#evals.step.values.at(-1) === record.step) {
+      this.#evals.truncate(this.#evals.step.length - 1);
+      this.generation = this.#nextGeneration();
+    }
     if (this.#moments.at(-1)?.step === record.step) this.#moments.pop();
     this.#evals.add({ step: record.step, tokens: record.tokens, hours: this.#hours }, evalValues(record));
     this.#parts = record.parts ?? {};
@@ -224,6 +243,7 @@ export class RunColumns implements RecordSink {
   }
 
   resume(step: number): void {
+    this.generation = this.#nextGeneration();
     this.#steps.truncate(firstAtLeast(this.#steps.step.values, step + 1));
     this.#evals.truncate(firstAtLeast(this.#evals.step.values, step + 1));
     this.#hours = this.#steps.hours.values.at(-1) ?? 0;

@@ -35,8 +35,9 @@ interface Kept {
   readonly columns: { current: RunColumns };
   readonly tail: LogTail;
   reading: Promise<void> | null;
-  /** Memory of the columns when they were last read on. */
+  /** Memory of the columns when they were last read on, and how far the list had read the log then. */
   bytes: number;
+  revision: number;
 }
 
 /** Takes the steps of a log without their routing, which is most of what parsing them costs. */
@@ -52,9 +53,13 @@ function keepStep(line: string, columns: RunColumns): boolean {
   return true;
 }
 
+/** Generations of columns so far: those of an earlier server, whose page may still be open, were other numbers. */
+let generations = Date.now();
+const nextGeneration = (): number => ++generations;
+
 /** Columns with room for what the list knows of the log, and some more. */
 const columnsFor = ({ tokensPerStep, row }: RunEntry, hasRouting: boolean): RunColumns =>
-  new RunColumns(tokensPerStep, { hasRouting, steps: Math.ceil(1.02 * row.step) });
+  new RunColumns(tokensPerStep, { hasRouting, steps: Math.ceil(1.02 * row.step), nextGeneration });
 
 /** Curves of runs, read when they are asked for and read on when they have grown. */
 export class CurveStore {
@@ -75,13 +80,18 @@ export class CurveStore {
       tail: new LogTail(join(entry.path, metricsFile)),
       reading: null,
       bytes: 0,
+      revision: -1,
     };
     if (before !== undefined && kept === null) this.#bytes -= before.bytes;
     this.#kept.set(entry.name, current);
+    // The list looks at logs all the time: a hundred of them need not be looked at again for every chart.
+    const { revision } = entry.row;
+    if (entry.isRead && current.reading === null && current.revision === revision) return current.columns.current;
     current.reading ??= this.#readOn(current, entry).finally(() => {
       current.reading = null;
     });
     await current.reading;
+    current.revision = revision;
     if (this.#kept.get(entry.name) === current) {
       const { bytes } = current.columns.current;
       this.#bytes += bytes - current.bytes;
@@ -125,19 +135,31 @@ export interface CurveRequest {
   readonly to?: number | undefined;
   /** Columns of pixels. */
   readonly columns: number;
+  /** Points that whoever asks has: only later ones are given, as they are, where these are still those of the run. */
+  readonly have?: { readonly generation: number; readonly total: number } | undefined;
 }
 
 /** A curve of a run; without points where its log has none of it. */
 export async function curveOf(store: CurveStore, entry: RunEntry, request: CurveRequest): Promise<RunCurve> {
-  const curve = (await store.of(entry, isOfRouting(request.metric))).curve(request.metric, request.axis);
-  const { revision } = entry.row;
-  if (curve === null) return { run: entry.name, x: [], y: [], total: 0, revision };
-  const { x, y } = decimated(curve.x, curve.y, request);
+  const measured = await store.of(entry, isOfRouting(request.metric));
+  const curve = measured.curve(request.metric, request.axis);
+  const head = { run: entry.name, revision: entry.row.revision, generation: measured.generation };
+  if (curve === null) return { ...head, x: [], y: [], total: 0, first: 0 };
+  const total = curve.x.length;
+  const first = firstNew(request, measured.generation, total);
+  const { x, y } = decimated(curve.x.subarray(first), curve.y.subarray(first), request);
   // Steps and tokens are whole numbers, of which every digit counts.
   const places = request.axis === "hours" ? x.map((value) => shortened(value, 6)) : x;
   const digits = curve.y instanceof Float32Array ? 6 : 7;
   const values = y.map((value) => (value === null ? null : shortened(value, digits)));
-  return { run: entry.name, x: places, y: values, total: curve.x.length, revision };
+  return { ...head, x: places, y: values, total, first };
+}
+
+/** The first point that is not there yet where the question was asked; 0 where all is to be given. */
+function firstNew({ have, from, to, columns }: CurveRequest, generation: number, total: number): number {
+  if (have === undefined || from !== undefined || to !== undefined) return 0;
+  const isGrown = have.generation === generation && have.total <= total && total - have.total <= columns;
+  return isGrown ? have.total : 0;
 }
 
 /** Moments of expert loads that a page gets. */

@@ -2,14 +2,15 @@
 import { join } from "node:path";
 import type { UpcycleError } from "../../base/errors.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
-import { checkpointsOf, runIdentity, stateOf } from "../../train/run-list.js";
-import { runFile } from "../../train/claim.js";
+import { sizeLimits } from "../../files/io/open.js";
+import { checkpointsOf, identityOf, runIdentity, stateOf, type RunIdentity } from "../../train/run-list.js";
+import { runFile, type RunRecord } from "../../train/claim.js";
 import { dispatchRecord, metricsFile, type DoneRecord } from "../../train/records.js";
 import { RunHealth } from "../data/health.js";
 import { LogSummary, type Judged } from "../data/log-summary.js";
 import type { RunRow, RunState, StudioAlert } from "../data/types.js";
 import { LogTail } from "./log-tail.js";
-import { endOf, plainState } from "./safe-file.js";
+import { endOf, plainState, readPlainJson } from "./safe-file.js";
 
 /** Milliseconds after which the checkpoints of a run under way are weighed again. */
 const weighMs = 3000;
@@ -226,7 +227,7 @@ export class RunEntry {
     if (this.#problem !== null && (await writtenAt()) === this.#badRecord) return;
     this.#problem = null;
     try {
-      const { kind, params, activeParams, steps, spec, config, tokensPerStep } = await runIdentity(this.path);
+      const { kind, params, activeParams, steps, spec, config, tokensPerStep } = await this.#recordNow();
       this.#identity = {
         kind,
         params,
@@ -241,6 +242,12 @@ export class RunEntry {
       this.#badRecord = await writtenAt();
     }
     if (this.#identity !== null && this.#health === null) this.#beginHealth(this.#identity);
+  }
+
+  /** The record, in half the calls that it takes to say what is wrong with one. Throws inputError for a damaged one. */
+  async #recordNow(): Promise<RunIdentity> {
+    const record = (await readPlainJson(join(this.path, runFile), sizeLimits.record)) as Partial<RunRecord> | null;
+    return typeof record?.training === "object" ? identityOf(record as RunRecord) : runIdentity(this.path);
   }
 
   #beginHealth({ steps, experts }: KeptIdentity): void {

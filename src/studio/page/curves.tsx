@@ -4,10 +4,11 @@ import { useMemo } from "preact/hooks";
 import { compact, significant } from "../../base/format.js";
 import { seedBand } from "../data/arms.js";
 import { answerAddress } from "../data/addresses.js";
+import { growthAddress, grown } from "../data/growing.js";
 import type { CurveAnswer, CurveAxis, Metric, RunRow } from "../data/types.js";
 import { Chart, type ChartLine } from "./chart.js";
 import { armKey, armLooks, type Look } from "./colours.js";
-import { useAnswer } from "./hooks.js";
+import { useAnswer, useSlowly } from "./hooks.js";
 import { axisWords, metricWords } from "./metrics.js";
 import { Waiting } from "./parts.js";
 import { place, runs as allRuns, set } from "./state.js";
@@ -28,6 +29,9 @@ function rangeOf(axis: CurveAxis): readonly [number, number] | null {
   return named === axis && Number.isFinite(range[0]) && range[1] > range[0] ? range : null;
 }
 
+/** Milliseconds between two looks at curves that grow: a training on the same machine needs the time more. */
+const chartMs = 600;
+
 /** The chart. */
 export function Curves({ names, metric, axis, bands = false, height }: CurvesProps): JSX.Element {
   const range = rangeOf(axis);
@@ -42,7 +46,10 @@ export function Curves({ names, metric, axis, bands = false, height }: CurvesPro
     ["columns", String(columns)],
     ...(range === null ? [] : [["from", String(range[0])] as const, ["to", String(range[1])] as const]),
   ]);
-  const { data, error } = useAnswer<CurveAnswer>(names.length === 0 ? null : address, version);
+  const { data, error } = useAnswer<CurveAnswer>(names.length === 0 ? null : address, useSlowly(version, chartMs), {
+    address: (before) => (range === null ? growthAddress(address, before, columns) : null),
+    join: grown,
+  });
   const lines = useMemo(() => (data === null ? [] : linesOf(data, list, bands)), [data, bands]);
   const { title, format, logY = false } = metricWords[metric];
   if (data === null) return <Waiting error={error} what={title} />;

@@ -8,21 +8,35 @@ export interface Answered<T> {
   readonly error: string | null;
 }
 
+/** How an answer that is there already is asked for again. */
+export interface Growth<T> {
+  /** What asks for the rest; null where all is asked for. */
+  readonly address: (before: T) => string | null;
+  readonly join: (before: T, more: T) => T;
+}
+
 /** Asks for an address, again whenever it or `version` changes; null asks for nothing. */
-export function useAnswer<T>(address: string | null, version: unknown = 0): Answered<T> {
+export function useAnswer<T>(address: string | null, version: unknown = 0, growth?: Growth<T>): Answered<T> {
   const [state, setState] = useState<Answered<T> & { readonly address: string | null }>({
     data: null,
     error: null,
     address,
   });
+  const last = useRef(state);
   // What is asked for before the frame is drawn is there a frame sooner.
   useLayoutEffect(() => {
     if (address === null) return;
     const abort = new AbortController();
-    ask<T>(address, abort.signal).then(
-      (data) => setState({ data, error: null, address }),
+    const before = last.current.address === address ? last.current.data : null;
+    const rest = before === null ? null : (growth?.address(before) ?? null);
+    const take = (data: T | null, error: string | null): void => {
+      last.current = { data, error, address };
+      setState(last.current);
+    };
+    ask<T>(rest ?? address, abort.signal).then(
+      (data) => take(before !== null && rest !== null ? growth!.join(before, data) : data, null),
       (cause: unknown) => {
-        if (!abort.signal.aborted) setState({ data: null, error: (cause as Error).message, address });
+        if (!abort.signal.aborted) take(null, (cause as Error).message);
       },
     );
     return () => abort.abort();

@@ -5,7 +5,7 @@ import { answerAddress, viewMetrics } from "../data/addresses.js";
 import { listOf } from "../data/place.js";
 import { curveAxes, type CompareAnswer, type Metric, type PairRow } from "../data/types.js";
 import { Curves } from "./curves.js";
-import { useAnswer } from "./hooks.js";
+import { useAnswer, useSlowly } from "./hooks.js";
 import { axisWords } from "./metrics.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
 import { folder, place, revisionOf, set, setting } from "./state.js";
@@ -18,7 +18,8 @@ export function CompareView(): JSX.Element {
     "/api/compare",
     names.map((name) => ["run", name] as const),
   );
-  const { data, error } = useAnswer<CompareAnswer>(names.length < 2 ? null : address, names.map(revisionOf).join(" "));
+  const version = useSlowly(names.map(revisionOf).join(" "), 2000);
+  const { data, error } = useAnswer<CompareAnswer>(names.length < 2 ? null : address, version);
   if (names.length < 2)
     return (
       <>

@@ -1,7 +1,7 @@
 /** The server of the studio: on loopback only, for one token, with nothing between a request and the guard's rules. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { gzipSync } from "node:zlib";
+import { gzip, gzipSync } from "node:zlib";
 import { inputError, stopError, UpcycleError } from "../../base/errors.js";
 import { commandOf } from "../folders/detail.js";
 import { lookMs, type IndexChange } from "../folders/index.js";
@@ -351,8 +351,19 @@ function sendFile(
 function json(request: IncomingMessage, response: ServerResponse, data: unknown, status = 200): void {
   const text = Buffer.from(JSON.stringify(data));
   const isCompressed = text.length >= compressedFrom && takesGzip(request);
-  // The connection does not leave the machine, so speed counts more than size.
-  const content = isCompressed ? gzipSync(text, { level: 1 }) : text;
+  if (!isCompressed) return sendJson(request, response, { content: text, status, isCompressed });
+  // The connection does not leave the machine, so speed counts more than size; other answers are made meanwhile.
+  gzip(text, { level: 1 }, (failure, content) => {
+    if (failure !== null) response.destroy();
+    else sendJson(request, response, { content, status, isCompressed });
+  });
+}
+
+function sendJson(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { content, status, isCompressed }: { readonly content: Buffer; readonly status: number; readonly isCompressed: boolean },
+): void {
   response.writeHead(status, {
     ...safeHeaders,
     "content-type": "application/json; charset=utf-8",
