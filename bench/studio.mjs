@@ -199,8 +199,10 @@ const measures = {
   list: measureList,
   curves: measureCurves,
   day: measureDay,
-  training: () => measureTraining(notes, join(root, "training"), { pairs: flags.short ? 6 : 20, seconds: Number(flags.seconds) }),
-  tensorboard: () => measureTensorBoard(notes, { root: join(root, "events"), runs: longRuns, points, repeats, browser }),
+  training: () =>
+    measureTraining(notes, join(root, "training"), { pairs: flags.short ? 6 : 20, seconds: Number(flags.seconds) }),
+  tensorboard: () =>
+    measureTensorBoard(notes, { root: join(root, "events"), runs: longRuns, points, repeats, browser }),
 };
 mkdirSync(root, { recursive: true });
 for (const part of parts.filter((one) => chosen.includes(one))) {

@@ -37,7 +37,8 @@ export class Notes {
     const holds = below === undefined ? undefined : found[of] < below;
     this.results[name] = { ...found, unit, ...(below !== undefined && { must: { of, below }, holds }), values: list };
     const range = list.length > 1 ? ` (${shown(found.lowest)} to ${shown(found.highest)}, ${list.length} times)` : "";
-    const must = below === undefined ? "" : `  ${of === "median" ? "" : `${of} `}below ${below}: ${holds ? "pass" : "MISS"}`;
+    const must =
+      below === undefined ? "" : `  ${of === "median" ? "" : `${of} `}below ${below}: ${holds ? "pass" : "MISS"}`;
     console.log(`${name.padEnd(62)} ${shown(found.median)} ${unit}${range}${must}`);
   }
 

@@ -47,7 +47,9 @@ export function get(port, path, { cookie = "", isText = false } = {}) {
 
 /** Milliseconds of processor time that a process has used, and the most memory that it has had, in megabytes. Linux. */
 export function used(pid) {
-  const words = readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /s, "").split(" ");
+  const words = readFileSync(`/proc/${pid}/stat`, "utf8")
+    .replace(/^.*\) /s, "")
+    .split(" ");
   const peak = /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
   return { cpuMs: 10 * (Number(words[11]) + Number(words[12])), peakMb: (1024 * Number(peak)) / 1e6 };
 }

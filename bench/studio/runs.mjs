@@ -50,7 +50,15 @@ export function step(i, steps, seed) {
 export function evaluation(i, steps, seed) {
   const { loss, routing } = step(i, steps, seed);
   const load = layers.map((layer) => layers.map((expert) => (0.9 + 0.2 * noise(i, layer * 8 + expert)) / 8));
-  return { type: "eval", step: i, tokens: i * tokensPerStep, loss: loss + 0.1, load, routing, similarity: Array(8).fill(0.98) };
+  return {
+    type: "eval",
+    step: i,
+    tokens: i * tokensPerStep,
+    loss: loss + 0.1,
+    load,
+    routing,
+    similarity: Array(8).fill(0.98),
+  };
 }
 
 /** Records of the steps `from` to `to`, with a measurement after every `every` of them. */

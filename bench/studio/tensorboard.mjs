@@ -37,11 +37,23 @@ function memoryOf(pid) {
 export async function measureTensorBoard(notes, { root, runs, points, repeats, browser }) {
   const program = process.env.TENSORBOARD;
   if (program === undefined) return console.log("TensorBoard is not measured: TENSORBOARD names no program");
-  notes.versions.tensorboard = execFileSync(program, ["--version"], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+  notes.versions.tensorboard = execFileSync(program, ["--version"], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "ignore"],
+  }).trim();
   writeEvents(root, runs, points);
   const started = performance.now();
   // All points, as the studio has them; by default TensorBoard keeps a thousand of each curve, chosen at random.
-  const words = ["--logdir", root, "--port", String(port), "--host", "127.0.0.1", "--samples_per_plugin", `scalars=${points}`];
+  const words = [
+    "--logdir",
+    root,
+    "--port",
+    String(port),
+    "--host",
+    "127.0.0.1",
+    "--samples_per_plugin",
+    `scalars=${points}`,
+  ];
   const child = start(program, words, { stdio: "ignore" });
   const text = async (path) => (await get(port, path, { isText: true }).catch(() => ({ text: "" }))).text;
   const tag = "train/loss";
@@ -61,12 +73,18 @@ export async function measureTensorBoard(notes, { root, runs, points, repeats, b
   const answers = [];
   for (let i = 0; i < repeats; i++) {
     const asked = performance.now();
-    const paths = Array.from({ length: runs }, (_, run) => `/data/plugin/scalars/scalars?tag=${encodeURIComponent(tag)}&run=run-${run}`);
+    const paths = Array.from(
+      { length: runs },
+      (_, run) => `/data/plugin/scalars/scalars?tag=${encodeURIComponent(tag)}&run=run-${run}`,
+    );
     await Promise.all(paths.map((path) => get(port, path)));
     answers.push(performance.now() - asked);
   }
   notes.add(`TensorBoard: ${what}, answers`, answers);
-  if (browser !== null) await measurePage(notes, browser, what, Math.min(5, repeats)).catch((cause) => console.log(`TensorBoard's page is not measured: ${cause.message}`));
+  if (browser !== null)
+    await measurePage(notes, browser, what, Math.min(5, repeats)).catch((cause) =>
+      console.log(`TensorBoard's page is not measured: ${cause.message}`),
+    );
   notes.add("TensorBoard: memory, highest", memoryOf(child.pid), { unit: "MB" });
   child.kill();
 }

@@ -68,7 +68,8 @@ async function watchRun(studio) {
 export async function measureTraining(notes, root, { pairs, seconds }) {
   mkdirSync(root, { recursive: true });
   const cores = availableParallelism();
-  for (const threads of cores > 1 ? [cores, 1] : [1]) await measurePairs(notes, root, { pairs, seconds, threads, cores });
+  for (const threads of cores > 1 ? [cores, 1] : [1])
+    await measurePairs(notes, root, { pairs, seconds, threads, cores });
 }
 
 async function measurePairs(notes, root, { pairs, seconds, threads, cores }) {
@@ -111,6 +112,7 @@ async function measurePairs(notes, root, { pairs, seconds, threads, cores }) {
   notes.add(name, losses, { unit: "%", below: 1 });
   const interval = medianInterval(losses);
   notes.results[name].interval = interval;
-  if (interval !== null) console.log(`  95 % interval of the median: ${interval.map((x) => x.toFixed(2)).join(" to ")} %`);
+  if (interval !== null)
+    console.log(`  95 % interval of the median: ${interval.map((x) => x.toFixed(2)).join(" to ")} %`);
   notes.add(`processor time of the studio meanwhile (${what})`, shares, { unit: "% of a core" });
 }

@@ -133,10 +133,7 @@ class Table<Name extends string> {
   }
 
   /** Adds a row; `values` are in the order of the names, those that are missing at the end are not measured. */
-  add(
-    at: { readonly step: number; readonly tokens: number; readonly hours: number },
-    values: readonly number[],
-  ): void {
+  add(at: { readonly step: number; readonly tokens: number; readonly hours: number }, values: readonly number[]): void {
     const { length } = this.step;
     this.step.push(at.step);
     this.tokens.push(at.tokens);
@@ -213,7 +210,10 @@ export class RunColumns implements RecordSink {
    * `steps`: how many there will be, about, so that no memory is left behind as columns grow. `nextGeneration` gives
    * another number at every call.
    */
-  constructor(private readonly tokensPerStep: number, options: ColumnsOptions = {}) {
+  constructor(
+    private readonly tokensPerStep: number,
+    options: ColumnsOptions = {},
+  ) {
     const { hasRouting = true, steps = 0, nextGeneration = counter() } = options;
     this.hasRouting = hasRouting;
     this.#nextGeneration = nextGeneration;

@@ -20,8 +20,8 @@ export const isStepLine = (line: string): boolean =>
   line.startsWith(stepStart) && line.endsWith("}") && !line.includes('{"type":', stepStart.length);
 
 /**
- * The line of a step without what it says of routing, which is most of it and stands in no other object: it is parsed in
- * a fifth of the time. A line without routing as it is.
+ * The line of a step without what it says of routing, which is most of it and holds no object: it is parsed in a fifth
+ * of the time. A line without routing as it is.
  */
 export function withoutRouting(line: string): string {
   const from = line.indexOf(',"routing":{');
@@ -70,8 +70,11 @@ export class LogSummary implements RecordSink {
   lastStep: LastStep | null = null;
   ended: DoneRecord | null = null;
   /** Dead experts by MoE layer at the last measurement, and all experts of all layers; null before there is one. */
-  last: { readonly step: number; readonly dead: readonly (readonly number[])[] | null; readonly experts: number } | null =
-    null;
+  last: {
+    readonly step: number;
+    readonly dead: readonly (readonly number[])[] | null;
+    readonly experts: number;
+  } | null = null;
   /** The run went on since its record was read, which may be another one by now. */
   hasResumed = false;
   /** Held-out losses by step. */

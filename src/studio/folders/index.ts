@@ -134,14 +134,19 @@ export class StudioIndex {
 
   async #lookAtLiveNow(): Promise<IndexChange> {
     const breathe = breather();
-    return { ...nothing, ...(await this.#each(this.#live(), breathe, (entry) => entry.refresh(this.now(), { breathe }))) };
+    return {
+      ...nothing,
+      ...(await this.#each(this.#live(), breathe, (entry) => entry.refresh(this.now(), { breathe }))),
+    };
   }
 
   /** Runs under way, and those whose logs are written by whom this machine does not know. */
   #live(): RunEntry[] {
     const now = this.now();
     const isWritten = ({ state, changed }: RunRow): boolean => state === "stopped" && now - changed < freshMs;
-    return [...this.#entries.values()].filter(({ isRead, row }) => isRead && (row.state === "running" || isWritten(row)));
+    return [...this.#entries.values()].filter(
+      ({ isRead, row }) => isRead && (row.state === "running" || isWritten(row)),
+    );
   }
 
   async #lookAroundNow(): Promise<IndexChange> {
@@ -150,8 +155,7 @@ export class StudioIndex {
     const started = this.now();
     const gone = await this.#lookAtTree(breathe);
     const disk = await this.#lookAtDisk();
-    const live = new Set(this.#live());
-    const all = [...this.#entries.values()].filter((entry) => !live.has(entry));
+    const all = [...this.#entries.values()].filter(({ row }) => row.state !== "running");
     const known = all.filter(({ isRead }) => isRead);
     const fresh = all.filter(({ isRead }) => !isRead);
     const options = (entry: RunEntry): RefreshOptions => ({ folder: this.#found.runs.get(entry.name), breathe });

@@ -28,8 +28,8 @@ export interface LineTaker {
   /** Called before the first line of a log that is another one than before. */
   restart(): void;
   /**
-   * Takes the text of a complete line before it is parsed; where it returns true, the line is not parsed. Most of a long
-   * log need not be, and parsing is nearly all of what reading costs.
+   * Takes the text of a complete line before it is parsed; where it returns true, the line is not parsed. Most lines of
+   * a long log need not be, and parsing is nearly all of what reading costs.
    */
   keep?(line: string): boolean;
   /** Called with the text of lines before they are given one by one. */

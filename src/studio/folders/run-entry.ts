@@ -284,7 +284,11 @@ export class RunEntry {
   /** Checkpoints change while a run is under way, wherever that is, and for the last time as it ends. */
   async #weigh(
     now: number,
-    { state, isNew, folder }: { readonly state: RunState; readonly isNew: boolean; readonly folder?: RunFolder | undefined },
+    {
+      state,
+      isNew,
+      folder,
+    }: { readonly state: RunState; readonly isNew: boolean; readonly folder?: RunFolder | undefined },
   ): Promise<void> {
     const isDue = (isNew || state === "running") && now - this.#weighedAt >= weighMs;
     if (this.isRead && !isDue && state === this.row.state) return;

@@ -106,7 +106,8 @@ function sort(name: string, entries: readonly Dirent[], found: Lists): string[] 
     if (file.startsWith(".")) continue;
     if (file.endsWith(".html")) found.pages.push(below(file));
     else if (file.endsWith(".json") && !knownDocuments.has(file) && !isRun) found.documents.push(below(file));
-  }  return entries
+  }
+  return entries
     .filter((entry) => entry.isDirectory() && !entry.name.startsWith(".") && entry.name !== "node_modules")
     .map((entry) => entry.name)
     .sort((a, b) => (a < b ? -1 : 1))

@@ -362,7 +362,11 @@ function json(request: IncomingMessage, response: ServerResponse, data: unknown,
 function sendJson(
   request: IncomingMessage,
   response: ServerResponse,
-  { content, status, isCompressed }: { readonly content: Buffer; readonly status: number; readonly isCompressed: boolean },
+  {
+    content,
+    status,
+    isCompressed,
+  }: { readonly content: Buffer; readonly status: number; readonly isCompressed: boolean },
 ): void {
   response.writeHead(status, {
     ...safeHeaders,

@@ -72,7 +72,7 @@ describe("decimation", () => {
     );
   });
 
-  it("keeps the first and the last point of every column, so that lines to its neighbours are the curve's, each once", () => {
+  it("keeps the first and the last point of every column, and each point once", () => {
     fc.assert(
       fc.property(curve, fc.integer({ min: 1, max: 30 }), ({ x, y }, columns) => {
         const few = decimated(x, y, { columns });

@@ -12,9 +12,7 @@ const answer = (...curves: readonly RunCurve[]): CurveAnswer => ({ metric: "trai
 describe("curves that grow", () => {
   it("are asked for by what there is, as long as that is no more than a screen needs", () => {
     const before = answer(curve("a", 0, 40), curve("b", 0, 3, 8));
-    expect(growthAddress("/api/curves?run=a&run=b", before, 10)).toBe(
-      "/api/curves?run=a&run=b&have=7:40&have=8:3",
-    );
+    expect(growthAddress("/api/curves?run=a&run=b", before, 10)).toBe("/api/curves?run=a&run=b&have=7:40&have=8:3");
     expect(growthAddress("/api/curves?run=a&run=b", before, 6)).toBeNull();
     expect(growthAddress(`/api/curves?run=${"a".repeat(12_000)}`, before, 10)).toBeNull();
   });

@@ -75,7 +75,11 @@ describe("what the list shows of a log", () => {
       tokens: 890 * 32,
       loss: stepRecord(890, { steps: 1000 }).loss,
     });
-    expect(read([...early, { type: "resume", step: 100 }])[0].lastStep).toEqual({ step: 100, tokens: 3200, loss: null });
+    expect(read([...early, { type: "resume", step: 100 }])[0].lastStep).toEqual({
+      step: 100,
+      tokens: 3200,
+      loss: null,
+    });
     expect(read([...early, { type: "resume", step: 0 }])[0].lastStep).toBeNull();
   });
 
@@ -102,7 +106,10 @@ describe("the line of a step", () => {
     const records: StepRecord[] = [
       stepRecord(7, { kind: "moe" }),
       stepRecord(7),
-      { ...stepRecord(7, { kind: "moe" }), routing: { entropy: [1], maxViolation: [0], dead: [[]], dropped: [0.1], load } },
+      {
+        ...stepRecord(7, { kind: "moe" }),
+        routing: { entropy: [1], maxViolation: [0], dead: [[]], dropped: [0.1], load },
+      },
       { ...stepRecord(7, { kind: "moe" }), skipped: "loss" },
     ];
     for (const { routing, ...rest } of records) {

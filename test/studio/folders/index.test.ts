@@ -231,14 +231,16 @@ describe("the answers", () => {
       return found;
     };
     const [one, other] = [await answers(metrics), await answers([...metrics].reverse())];
-    for (const metric of metrics) expect(one.get(metric)).toEqual(other.get(metric));
+    const text = (answer: unknown): string => JSON.stringify(answer).replace(/"generation":\d+/g, "");
+    for (const metric of metrics) expect(text(one.get(metric))).toBe(text(other.get(metric)));
     const { curves } = one.get("train/router_entropy") as { curves: { total: number; y: number[] }[] };
     expect([curves[0]!.total, curves[0]!.y[0]]).toEqual([20, 1.25]);
   });
 
   it("give what is new of a curve to whom has the rest, and all of it where that is void", async () => {
     const grownCurve = async (have: string): Promise<Grown> =>
-      (await ask<{ curves: Grown[] }>(`/api/curves?run=nobody&run=alone&metric=train/loss&axis=step${have}`)).curves[0]!;
+      (await ask<{ curves: Grown[] }>(`/api/curves?run=nobody&run=alone&metric=train/loss&axis=step${have}`))
+        .curves[0]!;
     const { generation, total, first } = await grownCurve("");
     expect([total, first]).toEqual([12, 0]);
     const alone = join(dir, "alone");
@@ -247,7 +249,12 @@ describe("the answers", () => {
     const have = `&have=1:1&have=${generation}:12`;
     expect(await grownCurve(have)).toMatchObject({ x: [13, 14], total: 14, first: 12, generation });
     // Another generation, more points than there are, a part of the range, and no number: all is given.
-    for (const other of [`&have=1:1&have=${generation + 1e6}:12`, `&have=1:1&have=${generation}:99`, `${have}&from=1`, "&have=x"])
+    for (const other of [
+      `&have=1:1&have=${generation + 1e6}:12`,
+      `&have=1:1&have=${generation}:99`,
+      `${have}&from=1`,
+      "&have=x",
+    ])
       expect(await grownCurve(other)).toMatchObject({ total: 14, first: 0 });
     addLines(alone, { type: "resume", step: 11 }, stepRecord(12, { steps: 40 }), stepRecord(13, { steps: 40 }));
     await later();
@@ -257,7 +264,9 @@ describe("the answers", () => {
   });
 
   it("forget curves that were not asked for lately, and read them again", async () => {
-    const names = ["dense", "coarse"].flatMap((arm) => [0, 1, 2].map((seed) => `study/arms/${arm}/seed-${seed}-0123456789abcdef`));
+    const names = ["dense", "coarse"].flatMap((arm) =>
+      [0, 1, 2].map((seed) => `study/arms/${arm}/seed-${seed}-0123456789abcdef`),
+    );
     const store = new CurveStore(20_000);
     for (const name of [...names, ...names]) {
       const columns = await store.of(studio.index.run(name)!, name.includes("coarse"));

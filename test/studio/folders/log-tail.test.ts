@@ -74,7 +74,9 @@ describe("a log that is being written", () => {
         let number = 0;
         let clock = 1e9;
         const more = (lines: number, size: number): string => {
-          const text = Array.from({ length: lines + 1 }, () => `{"n":${++number},"pad":"${"é".repeat(size)}"}\n`).join("");
+          const text = Array.from({ length: lines + 1 }, () => `{"n":${++number},"pad":"${"é".repeat(size)}"}\n`).join(
+            "",
+          );
           // The last line is torn.
           return text.slice(0, text.length - (size % 9));
         };
