@@ -136,11 +136,18 @@ async function measureDrawing(studio, { dir, names, what }) {
     // A hundredth of the range is shown by its raw points.
     raw.push(await until(page, `${hash}&zoom=tokens:4000000:4200000`, `${canvases} === 4`));
   }
+  const fresh = [];
+  for (let i = 0; i < Math.min(5, repeats); i++) {
+    await page.goto("about:blank");
+    await page.goto(`http://127.0.0.1:${studio.port}/${hash}`, { waitUntil: "domcontentloaded" });
+    fresh.push(await until(page, null, `document.querySelectorAll(".chart")[1]?.querySelector("canvas") != null`));
+  }
+  notes.add(`${what}: drawn, from the navigation`, fresh);
   notes.add(`${what}: drawn, a link followed`, first, { below: 500 });
   notes.add(`${what}: drawn, all four charts of the view`, all);
   notes.add(`${what}: a hundredth of them raw, all four charts`, raw, { below: 500 });
   await until(page, "#/run/run-0", `/${points} of ${2 * points}/.test(document.body.innerText)`);
-  const fresh = [];
+  const seen = [];
   for (let i = 0; i < 2 * repeats; i++) {
     const at = points + 1 + i;
     await page.evaluate(
@@ -154,9 +161,9 @@ async function measureDrawing(studio, { dir, names, what }) {
     await sleep(97 * (i % 10));
     const written = Date.now();
     addRecords(join(dir, "run-0"), [step(at, 2 * points, 0)]);
-    fresh.push((await page.evaluate("window.seen")) - written);
+    seen.push((await page.evaluate("window.seen")) - written);
   }
-  notes.add("a new point: from its writing to the page", fresh, { below: 1000, of: "highest" });
+  notes.add("a new point: from its writing to the page", seen, { below: 1000, of: "highest" });
   await page.close();
 }
 

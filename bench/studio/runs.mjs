@@ -1,5 +1,5 @@
 // Folders of runs as a training of an MoE with 8 layers and 8 experts writes them, made without a training.
-import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { specFromConfig } from "../../dist/model/decoder/config.js";
 
@@ -85,8 +85,12 @@ export function writeRun(dir, { steps, seed, every, planned = steps }) {
 /** Adds records to a run's log, as its training does. */
 export const addRecords = (dir, list) => appendFileSync(join(dir, "metrics.jsonl"), lines(list));
 
-/** Runs in the folders of twenty studies. */
+/** Runs in the folders of twenty studies, as they were left an hour ago. */
 export function writeStudies(root, count) {
-  for (let i = 0; i < count; i++)
-    writeRun(join(root, `study-${i % 20}`, "arms", `arm-${i % 10}`, `seed-${i}`), { steps: 200, seed: i, every: 50 });
+  const then = Date.now() / 1000 - 3600;
+  for (let i = 0; i < count; i++) {
+    const dir = join(root, `study-${i % 20}`, "arms", `arm-${i % 10}`, `seed-${i}`);
+    writeRun(dir, { steps: 200, seed: i, every: 50 });
+    utimesSync(join(dir, "metrics.jsonl"), then, then);
+  }
 }

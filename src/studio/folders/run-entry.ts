@@ -181,7 +181,7 @@ export class RunEntry {
     }
     seen.settle();
     this.#written = end.changed;
-    const state = await this.#stateNow(seen, options.folder);
+    const state = await this.#stateNow(seen, { folder: options.folder, isNew: false });
     this.isKnown = true;
     // What is read of its end does not say which loss was the lowest.
     this.row = { ...this.#rowOf(seen, state), bestLoss: null };
@@ -205,7 +205,7 @@ export class RunEntry {
     this.#summary.hasResumed = false;
     if (reading !== null) this.#written = reading.written;
     const alerts = this.#judge(now);
-    const state = await this.#stateNow(this.#summary, folder);
+    const state = await this.#stateNow(this.#summary, { folder, isNew });
     await this.#weigh(now, { state, isNew, folder });
     const isFirst = !this.isRead;
     this.isKnown = this.isRead = true;
@@ -297,9 +297,14 @@ export class RunEntry {
     this.#bytes = found.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
-  async #stateNow({ ended }: LogSummary, folder: RunFolder | undefined): Promise<RunState> {
+  async #stateNow(
+    { ended }: LogSummary,
+    { folder, isNew }: { readonly folder: RunFolder | undefined; readonly isNew: boolean },
+  ): Promise<RunState> {
     if (this.#identity === null) return "unreadable";
     if (folder?.hasLock === false) return ended === null ? "stopped" : "finished";
+    // A run whose log has grown is under way, unless it says that it has ended: its lock need not be read every time.
+    if (isNew && this.row.state === "running" && ended === null) return "running";
     return stateOf(this.path, ended !== null).catch(() => "stopped" as const);
   }
 

@@ -1,4 +1,5 @@
 /** Answers as state of a component. */
+import type { RefObject } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ask } from "./source.js";
 
@@ -60,4 +61,26 @@ export function useSlowly<T>(value: T, ms: number): T {
     return () => clearTimeout(timer);
   }, [value, shown]);
   return shown;
+}
+
+/** Whether an element is on the screen, or near it; true until it is known. */
+export function useIsSeen(element: RefObject<Element>): boolean {
+  const [isSeen, setIsSeen] = useState(true);
+  useEffect(() => {
+    const { current } = element;
+    if (current === null) return;
+    const observer = new IntersectionObserver((entries) => setIsSeen(entries.at(-1)?.isIntersecting ?? true), {
+      rootMargin: "100px",
+    });
+    observer.observe(current);
+    return () => observer.disconnect();
+  }, []);
+  return isSeen;
+}
+
+/** A value as it was when `isFollowed` was last true. */
+export function useWhile<T>(isFollowed: boolean, value: T): T {
+  const last = useRef(value);
+  if (isFollowed) last.current = value;
+  return last.current;
 }
