@@ -253,9 +253,7 @@ async function openHere(source: ModelSource, context: CommandContext, flags: Eva
           where: "--max-length",
         });
       const model = await localModel(opened, tokenizer, maxLength);
-      const { precision = "float32" } = flags;
-      const rounded = precision === "float32" ? [] : [precision];
-      const identity = await modelIdentity(fetched, [backend.name, String(maxLength), ...rounded]);
+      const identity = await modelIdentity(fetched, { backend, maxLength });
       return { name, model, device: backend.name, identity };
     } catch (cause) {
       await opened.close();
