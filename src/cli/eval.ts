@@ -151,6 +151,11 @@ async function execute(models: readonly string[], flags: EvalFlags): Promise<voi
     bootstrapIterations: flags.bootstrap,
     systemInstruction: flags.systemInstruction,
   };
+  // A GPU opens while prompts are built.
+  const backend = asked.some((one) => "source" in one)
+    ? chosenBackend(flags.device, terminal, flags.precision)
+    : undefined;
+  backend?.catch(() => undefined);
   const data = new DataReader({ dataFolder: flags.data, fetchSplit: hubSplits(terminal, signal) });
   const preparing = async (chat?: ChatFormat): Promise<readonly PreparedTask[]> => {
     terminal.progress("reading documents and building prompts");
@@ -165,7 +170,9 @@ async function execute(models: readonly string[], flags: EvalFlags): Promise<voi
     const talk = plain === null ? await talkOf(one, flags) : null;
     const prepared = plain ?? (await preparing(talk?.format));
     const opened =
-      "server" in one ? await openServed(one.server, context, flags) : await openHere(one.source, context, flags);
+      "server" in one
+        ? await openServed(one.server, context, flags)
+        : await openHere(one.source, await backend!, context, flags);
     try {
       const chat = talk === null ? null : { template: talk.template, multiturn: talk.format.multiturn };
       outcomes.push(await evaluateOne({ ...opened, chat }, { context, flags, prepared, selection, settings }));
@@ -237,11 +244,15 @@ interface OpenedModel {
   readonly identity: string;
 }
 
-async function openHere(source: ModelSource, context: CommandContext, flags: EvalFlags): Promise<OpenedModel> {
+async function openHere(
+  source: ModelSource,
+  backend: Backend,
+  context: CommandContext,
+  flags: EvalFlags,
+): Promise<OpenedModel> {
   const { terminal, json, signal } = context;
   const name = nameOf(source);
   const fetched = await fetchedSource(source, json);
-  const backend: Backend = await chosenBackend(flags.device, terminal, flags.precision);
   const tokenizer = await openTokenizer(modelFolderOf(fetched), { signal });
   try {
     const opened = await openModel(fetched, backend, flags.threads ?? defaultThreads());

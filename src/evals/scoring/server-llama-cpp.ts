@@ -129,8 +129,11 @@ async function requireSameTokens(client: Client, model: string, tokenizer: TextT
   const { content = "" } = (await client.post("/detokenize", { model, tokens })) as { readonly content?: string };
   // Some tokenizers begin every text with a space.
   if (content.trimStart() === PROBE) return;
-  throw inputError(`the tokenizer is not that of the server's model, which reads its tokens as ${JSON.stringify(content)}`, {
-    where: client.base,
-    hint: "name the folder of the model that the server's file was made from: --tokenizer",
-  });
+  throw inputError(
+    `the tokenizer is not that of the server's model, which reads its tokens as ${JSON.stringify(content)}`,
+    {
+      where: client.base,
+      hint: "name the folder of the model that the server's file was made from: --tokenizer",
+    },
+  );
 }
