@@ -3,8 +3,7 @@
  * `echo` and `logprobs`, as the LM Evaluation Harness asks them (lm_eval/models/openai_completions.py).
  */
 import { inputError } from "../../base/errors.js";
-import type { LogLikelihood, ServerApi } from "./server-api.js";
-import { SEED } from "./server-api.js";
+import { SEED, type LogLikelihood, type ServerApi } from "./server-api.js";
 import type { Client } from "./server-client.js";
 import type { Sequence } from "./sequences.js";
 
