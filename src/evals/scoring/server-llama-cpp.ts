@@ -20,6 +20,9 @@ export interface LlamaCppModel {
 /** Tokens of the vocabulary that are asked for at first; where one that is scored is not among them, all are. */
 const FIRST_PROBABILITIES = 256;
 
+/** A probability that is 0 in float32 has the least float32 as its logarithm, below this. */
+const NOTHING = -1e30;
+
 interface NextToken {
   readonly id?: number;
   readonly logprob?: number;
@@ -70,7 +73,7 @@ export async function llamaCppApi(
         where: client.base,
         hint: "llama.cpp does since December 2024; use a newer one",
       });
-    return new Map(all.map(({ id = -1, logprob = NaN }) => [id, logprob]));
+    return new Map(all.map(({ id = -1, logprob = NaN }) => [id, logprob < NOTHING ? -Infinity : logprob]));
   };
   const vocabulary = meta?.n_vocab ?? tokenizer.vocab;
   /** Log-probabilities behind a prompt, of the tokens in `wanted` at least. */

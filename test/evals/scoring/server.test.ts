@@ -193,7 +193,7 @@ interface LlamaCppBody {
 
 /**
  * llama.cpp's server with two slots of 40 tokens: behind a prompt of n tokens, token n has the log-probability -0.1,
- * and every other -1 minus its number over 1000.
+ * and every other -1 minus its number over 1000; token 299 has the probability 0.
  */
 async function llamaCppServer(
   changes: { readonly detokenized?: string; readonly withIds?: boolean } = {},
@@ -206,7 +206,7 @@ async function llamaCppServer(
     const all = Array.from({ length: vocabulary }, (_, id) => ({
       ...(changes.withIds !== false && { id }),
       token: String.fromCharCode(id),
-      logprob: id === prompt.length ? -0.1 : -1 - id / 1000,
+      logprob: id === 299 ? -3.4028234663852886e38 : id === prompt.length ? -0.1 : -1 - id / 1000,
     })).sort((a, b) => b.logprob - a.logprob);
     return { content: "", completion_probabilities: [{ ...all[0], top_logprobs: all.slice(0, count) }] };
   };
@@ -250,9 +250,12 @@ describe("llama.cpp's own server", () => {
 
   it("is asked for its whole vocabulary where a scored token is not among the likeliest", async () => {
     const { base, bodies } = await llamaCppServer();
-    const rare = String.fromCharCode(290);
-    const [answer] = await ask(base, [sample(0, [loglikelihood("Q:", rare)])]);
-    expect(answer?.responses).toEqual([{ kind: "loglikelihood", logLikelihood: -1.29, greedy: false }]);
+    const [rare, impossible] = [String.fromCharCode(290), String.fromCharCode(299)];
+    const [answer] = await ask(base, [sample(0, [loglikelihood("Q:", rare), loglikelihood("Q:", impossible)])]);
+    expect(answer?.responses).toEqual([
+      { kind: "loglikelihood", logLikelihood: -1.29, greedy: false },
+      { kind: "loglikelihood", logLikelihood: -Infinity, greedy: false },
+    ]);
     expect(bodies.map(({ n_probs: count }) => count)).toEqual([256, 300]);
   });
 
