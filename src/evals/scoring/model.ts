@@ -50,6 +50,8 @@ export async function localModel(
 ): Promise<AnsweringModel> {
   const { dir, spec } = model;
   const opened = "opened" in model ? model.opened : Promise.resolve(model);
+  // A failure is met by the first question.
+  opened.catch(() => undefined);
   const encoder = await encoderOf(tokenizer, maxLength, dir);
   return {
     maxLength,

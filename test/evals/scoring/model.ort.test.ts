@@ -37,8 +37,9 @@ describe("a model that is still being opened", () => {
   });
 
   it("says why it cannot be opened when it is asked, and closes all the same", async () => {
+    const [spec, tokenizer] = [await decoderOf(tiny), await openTokenizer(tiny)];
     const opened = Promise.reject(new Error("no such weights"));
-    const model = await localModel({ dir: tiny, spec: await decoderOf(tiny), opened }, await openTokenizer(tiny));
+    const model = await localModel({ dir: tiny, spec, opened }, tokenizer);
     await expect(answersOf(model)).rejects.toThrow("no such weights");
     await model.close();
   });

@@ -112,11 +112,11 @@ describe("log-likelihoods from one cache", () => {
 
   it("gives the same with the long pieces and few lengths of a GPU, in fewer batches", async () => {
     const model = await openModel(golden("dense/llama"), inThread, 1);
-    const long = { ...model, spec: { ...model.spec, maxPositions: 4096 } };
-    const choices = [text(530, 1), text(7, 2)].map((choice) => sequence([...text(600, 3), ...choice], choice.length));
+    const long = { ...model, spec: { ...model.spec, maxPositions: 2048 } };
+    const choices = [text(530, 1), text(7, 2)].map((choice) => sequence([...text(20, 3), ...choice], choice.length));
     for (const samples of [withBlock(40), [choices, ...withBlock(0)]])
       expect(await expectScores(long, samples, { tokensAtOnce: 1 << 16 })).toEqual([...samples.keys()]);
-    const many = Array.from({ length: 8 }, () => withBlock(0)).flat();
+    const many = Array.from({ length: 40 }, (_, first) => [sequence(text(300, first), 2)]);
     const batchesWith = (tokensAtOnce?: number): number =>
       planScoring(many, long.spec, { rolling: false, tokensAtOnce }).phases[0]!.batches.length;
     expect(batchesWith(1 << 16)).toBeLessThan(batchesWith());
