@@ -114,7 +114,7 @@ describe("log-likelihoods from one cache", () => {
     const model = await openModel(golden("dense/llama"), inThread, 1);
     const long = { ...model, spec: { ...model.spec, maxPositions: 2048 } };
     const choices = [text(530, 1), text(7, 2)].map((choice) => sequence([...text(20, 3), ...choice], choice.length));
-    for (const samples of [withBlock(40), [choices, ...withBlock(0)]])
+    for (const samples of [withBlock(40).slice(0, 3), [choices, ...withBlock(0).slice(0, 2)]])
       expect(await expectScores(long, samples, { tokensAtOnce: 1 << 16 })).toEqual([...samples.keys()]);
     const many = Array.from({ length: 40 }, (_, first) => [sequence(text(300, first), 2)]);
     const batchesWith = (tokensAtOnce?: number): number =>
