@@ -3,7 +3,8 @@
  *
  * It upcycles a Llama-shaped model of 542M bfloat16 parameters by the command line. Each conversion takes turns with
  * writing as many bytes raw and flushed, in another order each round, every measurement in a process of its own. The conversion is compared with
- * the faster of O_DIRECT and the page cache, by median; dd is measured too. A second comparison converts with a LoRA
+ * the faster of O_DIRECT and the page cache, by median; dd is measured too. What is converted was read just before, so
+ * that it comes from the page cache and the disk has nothing to do but to write; with `--cold` it is not. A second comparison converts with a LoRA
  * adapter of rank 16 on every linear module merged in, and without. Wall time is from the start to the end of the
  * process; memory is the largest resident set that the system saw. The benchmark prints a table and writes
  * bench/results/DATE-convert.json. With `--format megatron` the conversions write folders of Megatron-Core, beside one
@@ -12,6 +13,7 @@
  */
 import { spawn, spawnSync } from "node:child_process";
 import {
+  createReadStream,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -39,6 +41,7 @@ const help = `node bench/convert.mjs [options]
   --format WORD  hf (default) or megatron
   --layers N     of the dense model (default 8: 542M parameters, 4.96 GB as E8G1T2)
   --only REGEXP  cases whose names it fits, such as "E8G1T2( with LoRA)?,"; without raw writing there is no ratio to it
+  --cold         read nothing before a conversion: what comes from the disk is in the results
   --memory       also: peak memory for more experts, small shards, and a model with an embedding of 4 GB (one run each)
   --out FILE     result file ("-" for none)`;
 const { values: flags } = parseArgs({
@@ -49,6 +52,7 @@ const { values: flags } = parseArgs({
     format: { type: "string", default: "hf" },
     layers: { type: "string", default: "8" },
     only: { type: "string", default: "" },
+    cold: { type: "boolean", default: false },
     memory: { type: "boolean", default: false },
     out: { type: "string" },
     help: { type: "boolean", default: false },
@@ -122,6 +126,19 @@ async function exported(source, args) {
   rmSync(moe, { recursive: true });
   return sample;
 }
+/** Reads the weights of a folder, so that the system has them in memory. */
+async function warm(source) {
+  if (flags.cold) return;
+  for (const name of readdirSync(source))
+    if (name.endsWith(".safetensors"))
+      await new Promise((resolve, reject) =>
+        createReadStream(join(source, name), { highWaterMark: 8 << 20 })
+          .on("data", () => undefined)
+          .on("end", resolve)
+          .on("error", reject),
+      );
+}
+
 async function raw(bytes, how) {
   const path = join(folder, "raw");
   const sample =
@@ -221,17 +238,19 @@ try {
       target: null,
       plain: null,
     })),
-    ...(isMegatron ? [{ name: "raw copy", run: () => copied(whole), target: null, plain: null }] : []),
+    ...(isMegatron ? [{ name: "raw copy", run: () => warm(whole).then(() => copied(whole)), target: null, plain: null }] : []),
     ...conversions.flatMap(({ name, recipe, adapted, target, format }) =>
       threads.map((count) => {
         const onThreads = (what) => `${what}, ${count} thread${count === "1" ? "" : "s"}`;
         const model = adapted ? `${source}+${adapter}` : source;
         return {
           name: onThreads(name),
-          run: () =>
-            recipe === null
+          run: async () => {
+            await warm(recipe === null ? whole : source);
+            return recipe === null
               ? exported(whole, ["--threads", count])
-              : convert(model, ["--recipe", recipe, "--threads", count], format),
+              : convert(model, ["--recipe", recipe, "--threads", count], format);
+          },
           target,
           plain: adapted ? onThreads(recipe) : null,
         };
@@ -327,6 +346,7 @@ try {
       config: {
         rounds,
         format: flags.format,
+        sourceWasRead: !flags.cold,
         layers: Number(flags.layers),
         bytes,
         sourceBytes: statSync(join(source, "model.safetensors")).size,
