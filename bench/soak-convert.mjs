@@ -76,11 +76,12 @@ const script = `
   import { isUnnamed, nameRelease } from ${JSON.stringify(
     new URL("../dist/surgery/convert/release.js", import.meta.url).href,
   )};
-  const [, saves, out, threads, overwrite] = process.argv.slice(1);
+  const [, saves, out, threads, overwrite, flushBytes] = process.argv.slice(1);
   try {
     const acceptFinished = ${isMegatron} && (await isUnnamed(saves));
     const given = { out, threads: Number(threads), overwrite: overwrite === "true", acceptFinished };
     const options = { ...${JSON.stringify(options)}, ...given };
+    options.pace.flushBytes = Number(flushBytes);
     for await (const { type, done, total } of convertCheckpoint(options))
       writeSync(1, type === "progress" ? (done >= total ? "!" : ".") : type[0]);
     if (${isMegatron}) await nameRelease(saves);
@@ -112,7 +113,9 @@ const hashes = (dir) =>
 function attempt(out, { threads = 1, overwrite = false, lines = Infinity, delay = 0, environment = null }) {
   return new Promise((resolve) => {
     const watched = environment === null ? [] : ["--import", new URL("soak/calls.mjs", import.meta.url).href];
-    const words = ["script", out, modelOf(out), String(threads), String(overwrite)];
+    // Calls that are counted must not depend on when a flush is due.
+    const flushBytes = environment === null ? options.pace.flushBytes : 1e12;
+    const words = ["script", out, modelOf(out), String(threads), String(overwrite), String(flushBytes)];
     const child = spawn(process.execPath, [...watched, "--input-type=module", "-e", script, ...words], {
       stdio: ["ignore", "pipe", "inherit"],
       env: { ...process.env, ...environment },
