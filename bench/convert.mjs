@@ -2,11 +2,12 @@
  * The conversion benchmark: `npm run bench:convert -- [options]`.
  *
  * It upcycles a Llama-shaped model of 542M bfloat16 parameters by the command line. Each conversion takes turns with
- * writing as many bytes raw and flushed, in another order each round, every measurement in a process of its own. The conversion is compared with
- * the faster of O_DIRECT and the page cache, by median; dd is measured too. What is converted was read just before, so
- * that it comes from the page cache and the disk has nothing to do but to write; with `--cold` it is not. A second comparison converts with a LoRA
- * adapter of rank 16 on every linear module merged in, and without. Wall time is from the start to the end of the
- * process; memory is the largest resident set that the system saw. The benchmark prints a table and writes
+ * writing as many bytes raw and flushed, in another order each round, every measurement in a process of its own. The
+ * conversion is compared with the faster of O_DIRECT and the page cache, by median; dd is measured too. What is
+ * converted was read just before, so that it comes from the page cache and the disk has nothing to do but to write;
+ * with `--cold` it is not. A second comparison converts with a LoRA adapter of rank 16 on every linear module merged
+ * in, and without. Wall time is from the start to the end of the process; memory is the largest resident set that the
+ * system saw. The benchmark prints a table and writes
  * bench/results/DATE-convert.json. With `--format megatron` the conversions write folders of Megatron-Core, beside one
  * that writes a folder of Hugging Face, and a mixture of experts is exported as it is. An export reads as much as it
  * writes, so it is compared with copying the weights too (bench/results/DATE-convert-megatron.json).
@@ -238,7 +239,9 @@ try {
       target: null,
       plain: null,
     })),
-    ...(isMegatron ? [{ name: "raw copy", run: () => warm(whole).then(() => copied(whole)), target: null, plain: null }] : []),
+    ...(isMegatron
+      ? [{ name: "raw copy", run: () => warm(whole).then(() => copied(whole)), target: null, plain: null }]
+      : []),
     ...conversions.flatMap(({ name, recipe, adapted, target, format }) =>
       threads.map((count) => {
         const onThreads = (what) => `${what}, ${count} thread${count === "1" ? "" : "s"}`;

@@ -18,7 +18,7 @@ import { specFromConfig } from "../../dist/model/decoder/config.js";
 import { compared, failures, median, plannerOf } from "./planner.mjs";
 import { batchOf, modelsOf, recipes } from "./sweep-models.mjs";
 
-/** First losses of a layout and of one GPU in bfloat16, and losses of a checkpoint in two layouts, differ by at most. */
+/** First losses of a layout and of one GPU in bfloat16, and a checkpoint's losses in two layouts, differ by at most. */
 const wantedLoss = 1e-2;
 /** Steps that are not timed: processes warm up. */
 const warmUp = 3;
@@ -29,6 +29,7 @@ export function readRun(text) {
   const of = (type) => events.filter((event) => event.type === type);
   const iterations = of("iteration");
   const memory = [...text.matchAll(/peak memory of rank (\d+): allocated (\d+) reserved (\d+) device (\d+)/g)];
+  const device = Math.max(0, ...memory.map(([, , , , bytes]) => Number(bytes)));
   const times = iterations.flatMap(({ milliseconds }) => (milliseconds === null ? [] : [milliseconds]));
   return {
     losses: iterations.map(({ loss }) => loss),
@@ -38,7 +39,8 @@ export function readRun(text) {
     loaded: of("loaded").length > 0,
     problems: of("problem").map(({ message }) => message),
     seconds: times.length > warmUp ? median(times.slice(warmUp)) / 1000 : null,
-    bytes: memory.length === 0 ? null : Math.max(...memory.map(([, , , , device]) => Number(device))),
+    // Processors tell none.
+    bytes: device > 0 ? device : null,
   };
 }
 
@@ -81,7 +83,10 @@ export async function analysed(folders) {
   );
   const merged = (key) => Object.assign({}, ...folders.map((one) => one[key]));
   const [logs, records] = [merged("logs"), merged("records")];
-  const codes = Object.assign({}, ...folders.map(({ summary }) => Object.fromEntries(summary.runs.map((r) => [r.name, r]))));
+  const codes = Object.assign(
+    {},
+    ...folders.map(({ summary }) => Object.fromEntries(summary.runs.map((r) => [r.name, r]))),
+  );
   const runs = plan.runs
     .filter(({ kind }) => kind !== "command")
     .map((run) => ({
@@ -94,7 +99,9 @@ export async function analysed(folders) {
   const failedOf = (list) =>
     list
       .filter((run) => run.code !== null && run.code !== 0 && run.code !== 124)
-      .map(({ name, code, read }) => `${name} ended with code ${code}${read?.problems[0] ? `: ${read.problems[0]}` : ""}`);
+      .map(
+        ({ name, code, read }) => `${name} ended with code ${code}${read?.problems[0] ? `: ${read.problems[0]}` : ""}`,
+      );
   const forms = Object.keys(recipes);
   const lines = forms.flatMap((form) => {
     const own = runs.filter((run) => run.model === form && run.kind === "training");
@@ -132,7 +139,9 @@ export async function analysed(folders) {
             ...(read.iteration === steps && read.losses.length === steps
               ? []
               : [`${name}: ${read.losses.length} steps, the last one ${read.iteration}`]),
-            ...(read.losses.every(Number.isFinite) && read.skipped === 0 ? [] : [`${name}: steps skipped or not finite`]),
+            ...(read.losses.every(Number.isFinite) && read.skipped === 0
+              ? []
+              : [`${name}: steps skipped or not finite`]),
             ...(read.losses.at(-1) < read.losses[0] ? [] : [`${name}: the loss does not fall`]),
           ]),
         ],
@@ -143,13 +152,15 @@ export async function analysed(folders) {
         [saver, ...again].flatMap((run) => (ran(run) ? [`${run.name} ${digits(run.read.validation)}`] : [])),
         [
           ...failedOf(again),
-          ...again.filter(ran).flatMap(({ name, read }) => [
-            ...(read.loaded ? [] : [`${name}: no checkpoint was loaded`]),
-            ...read.problems.map((problem) => `${name}: ${problem}`),
-            ...(!ran(saver) || Math.abs(read.validation - saver.read.validation) <= wantedLoss
-              ? []
-              : [`${name}: ${digits(read.validation)}, saved with ${digits(saver.read.validation)}`]),
-          ]),
+          ...again
+            .filter(ran)
+            .flatMap(({ name, read }) => [
+              ...(read.loaded ? [] : [`${name}: no checkpoint was loaded`]),
+              ...read.problems.map((problem) => `${name}: ${problem}`),
+              ...(!ran(saver) || Math.abs(read.validation - saver.read.validation) <= wantedLoss
+                ? []
+                : [`${name}: ${digits(read.validation)}, saved with ${digits(saver.read.validation)}`]),
+            ]),
         ],
         missingOf([saver, ...again].filter((run) => run !== undefined)),
       ),
@@ -181,7 +192,11 @@ export async function analysed(folders) {
       (words) => words.includes("step time"),
       worst(planner.rows, "offTime"),
     ),
-    aspect("memory within 10 % of the planner's", (words) => words.includes("memory"), worst(planner.rows, "offMemory")),
+    aspect(
+      "memory within 10 % of the planner's",
+      (words) => words.includes("memory"),
+      worst(planner.rows, "offMemory"),
+    ),
     aspect(
       "the planner's choice within 10 % of the best measured",
       (words) => words.startsWith("the planner's"),

@@ -4,7 +4,7 @@
  * micro-batch costs beside it, a factor on the bytes of activations and logits, and for each model bytes beside the
  * planner's. Then they stay, and the runs on several GPUs are predicted.
  *
- *   node bench/megatron/planner.mjs RESULT.json     the sweep of a result as this script finds it; code 1 where it is off
+ *   node bench/megatron/planner.mjs RESULT.json     the sweep of that result; code 1 where the planner is off
  *
  * `analyse.mjs` uses it on the sweep of two, four and eight GPUs. Needs no GPU.
  */
@@ -94,9 +94,7 @@ export function calibrated(runs, costOf) {
     });
     const moment = (other) =>
       models
-        .flatMap(({ rows, ...means }) =>
-          rows.map((row) => (row.growing - means.growing) * (row[other] - means[other])),
-        )
+        .flatMap(({ rows, ...means }) => rows.map((row) => (row.growing - means.growing) * (row[other] - means[other])))
         .reduce((a, b) => a + b, 0);
     const timesActivations = moment("growing") > 0 ? Math.max(0, moment("rest") / moment("growing")) : 1;
     const extraBytes = models.map((one) => [one.model, one.rest - timesActivations * one.growing]);

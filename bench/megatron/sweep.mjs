@@ -23,7 +23,7 @@ import { batchOf, layoutsOn, modelsOf, recipes } from "./sweep-models.mjs";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
-/** Steps of a layout's run (fewer where two GPUs take long), of one that is only timed, of the dense model's training. */
+/** Steps of a layout's run (two GPUs take long), of one that is only timed, and of the dense model's training. */
 const steps = { layout: { 2: 20, 4: 50, 8: 50 }, timed: 10, dense: 80 };
 /** Micro-batches that are timed beside those of the layouts' own runs. */
 const microBatches = [1, 2, 4];
@@ -136,7 +136,8 @@ export async function runsOf(gpus, { tiny = false, checkpoint = "{WORK}" } = {})
     return {
       ...made,
       seconds: Math.round(how.evaluates === true ? expected.evaluation : expected.start + trained),
-      bytes: made.kind === "training" ? costOf({ ...made, spec: specs[made.model], sequence, sequences }).bytes.total : 0,
+      bytes:
+        made.kind === "training" ? costOf({ ...made, spec: specs[made.model], sequence, sequences }).bytes.total : 0,
     };
   };
   const forms = Object.keys(recipes);
@@ -198,8 +199,8 @@ export async function runsOf(gpus, { tiny = false, checkpoint = "{WORK}" } = {})
   const home = forms.flatMap((form) => [
     shell(
       `home-${form}`,
-      `${upcycle} import ${at(`saved-${form}`)} --like ${at(form)}/release --out ${at(`home-${form}`)} --overwrite && ` +
-        `${upcycle} export ${at(`home-${form}`)} --format megatron --out ${at(`back-${form}`)} --overwrite`,
+      `${upcycle} import ${at(`saved-${form}`)} --like ${at(form)}/release --out ${at(`home-${form}`)} --overwrite ` +
+        `&& ${upcycle} export ${at(`home-${form}`)} --format megatron --out ${at(`back-${form}`)} --overwrite`,
       { seconds: 2 * expected.convert, after: [saver(form).name], makes: at(`back-${form}`) },
     ),
     shell(
@@ -212,7 +213,15 @@ export async function runsOf(gpus, { tiny = false, checkpoint = "{WORK}" } = {})
   const timed = microBatches.flatMap((microBatch) =>
     forms.flatMap((form) =>
       layouts.flatMap((one) => {
-        const { layout } = launchOf({ model: form, spec: specs[form], gpus, degrees: one[1], count: steps.timed, gpu, tiny });
+        const { layout } = launchOf({
+          model: form,
+          spec: specs[form],
+          gpus,
+          degrees: one[1],
+          count: steps.timed,
+          gpu,
+          tiny,
+        });
         if (!fits(layout, microBatch)) return [];
         const found = runAt(form, one, microBatch, steps.timed, { load: at(form), after: [`make-${form}`] });
         return known.has(found.name) ? [] : [found];

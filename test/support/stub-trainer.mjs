@@ -115,7 +115,10 @@ while (iteration < total && !words.includes("--skip-train")) {
 }
 say(`[after training is done] datetime: ${stamp()}`);
 if (env.STUB_MEASURES) {
-  say(` validation loss at iteration ${iteration} on validation set | lm loss value: 3.131371E+00 | lm loss PPL: 2.3E+01 | `);
+  say(
+    ` validation loss at iteration ${iteration} on validation set | lm loss value: 3.131371E+00 | ` +
+      "lm loss PPL: 2.290528E+01 | ",
+  );
   say("peak memory of rank 0: allocated 40000000000 reserved 45000000000 device 50000000000");
 }
 end(0);

@@ -1,7 +1,7 @@
 /**
  * The sweep of layouts on several GPUs (bench/megatron/sweep.mjs, sweep.py, analyse.mjs) without any: its plan, its
- * carrying out with a trainer that only writes Megatron-LM's lines, and its analysis of logs that are made up here. They
- * are examples, and no measurements.
+ * carrying out with a trainer that only writes Megatron-LM's lines, and its analysis of logs that are made up here,
+ * which are examples and no measurements.
  */
 import { execFile, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -69,33 +69,36 @@ describe("the plan of a sweep", () => {
     4: ["1/1/4/1", "2/1/4/1", "2/2/2/1", "1/1/2/2"],
     8: ["1/1/4/1", "1/1/8/1", "2/1/4/1", "2/2/2/1", "1/1/4/2"],
   };
-  it.each([2, 4, 8] as const)("on %i GPUs starts both forms in every layout, by what upcycle launch gives", async (gpus) => {
-    const runs = await sweep.runsOf(gpus);
-    for (const form of ["e8g1t2", "e8g8t8"]) {
-      const long = runs.filter(({ model, steps, kind }) => model === form && steps === 50 && kind === "training");
-      const words = long.map((run) =>
-        ["tensor-model", "pipeline-model", "expert-model", "expert-tensor"]
-          .map((kind) => valueOf(run, `--${kind}-parallel-size`))
-          .join("/"),
-      );
-      expect(words).toEqual(degrees[gpus]);
-      for (const run of long) {
-        const settings = settingsOfArguments(argumentsIn(present(run.words).join(" ")));
-        expect(settings["num_experts"]).toBe(form === "e8g1t2" ? 8 : 64);
-        expect(run.words).toContain("--exit-on-missing-checkpoint");
-        expect(run.words?.includes("--sequence-parallel")).toBe(present(run.layout).tp > 1);
-        expect(run.environment).toEqual(present(run.layout).tp > 1 ? { CUDA_DEVICE_MAX_CONNECTIONS: "1" } : {});
+  it.each([2, 4, 8] as const)(
+    "on %i GPUs starts both forms in every layout, by what upcycle launch gives",
+    async (gpus) => {
+      const runs = await sweep.runsOf(gpus);
+      for (const form of ["e8g1t2", "e8g8t8"]) {
+        const long = runs.filter(({ model, steps, kind }) => model === form && steps === 50 && kind === "training");
+        const words = long.map((run) =>
+          ["tensor-model", "pipeline-model", "expert-model", "expert-tensor"]
+            .map((kind) => valueOf(run, `--${kind}-parallel-size`))
+            .join("/"),
+        );
+        expect(words).toEqual(degrees[gpus]);
+        for (const run of long) {
+          const settings = settingsOfArguments(argumentsIn(present(run.words).join(" ")));
+          expect(settings["num_experts"]).toBe(form === "e8g1t2" ? 8 : 64);
+          expect(run.words).toContain("--exit-on-missing-checkpoint");
+          expect(run.words?.includes("--sequence-parallel")).toBe(present(run.layout).tp > 1);
+          expect(run.environment).toEqual(present(run.layout).tp > 1 ? { CUDA_DEVICE_MAX_CONNECTIONS: "1" } : {});
+        }
+        // What one of them saves is loaded in another, and on one GPU.
+        const saver = present(long.find(({ makes }) => makes !== undefined));
+        const again = runs.filter(({ kind, model }) => kind === "evaluation" && model === form);
+        expect(again.map((run) => [valueOf(run, "--load"), run.gpus])).toEqual([
+          [saver.makes, gpus],
+          [saver.makes, 1],
+        ]);
       }
-      // What one of them saves is loaded in another, and on one GPU.
-      const saver = present(long.find(({ makes }) => makes !== undefined));
-      const again = runs.filter(({ kind, model }) => kind === "evaluation" && model === form);
-      expect(again.map((run) => [valueOf(run, "--load"), run.gpus])).toEqual([
-        [saver.makes, gpus],
-        [saver.makes, 1],
-      ]);
-    }
-    expect(new Set(runs.map(({ name }) => name)).size).toBe(runs.length);
-  });
+      expect(new Set(runs.map(({ name }) => name)).size).toBe(runs.length);
+    },
+  );
 
   it.each([4, 8])("on %i GPUs fits what decides into calls of 600 s and half an hour in all", async (gpus) => {
     const runs = await sweep.runsOf(gpus);

@@ -31,12 +31,20 @@ const hashesOf = (dir: string): string[] => hashes(dir).filter((line) => !line.s
 const tracker = "latest_checkpointed_iteration.txt";
 
 /** Runs the command with its calls logged, or killed at one of them. */
-function convert(out: string, environment: Readonly<Record<string, string>>, more: readonly string[] = []): number | null {
+function convert(
+  out: string,
+  environment: Readonly<Record<string, string>>,
+  more: readonly string[] = [],
+): number | null {
   const words = ["convert", golden("dense/llama"), "--recipe", "E4G2T4", "--out", join(root, out), "--no-report"];
-  const { status, stderr } = spawnSync(process.execPath, ["--import", calls, cli, ...words, "--threads", "1", ...more], {
-    encoding: "utf8",
-    env: { ...process.env, ...environment },
-  });
+  const { status, stderr } = spawnSync(
+    process.execPath,
+    ["--import", calls, cli, ...words, "--threads", "1", ...more],
+    {
+      encoding: "utf8",
+      env: { ...process.env, ...environment },
+    },
+  );
   if (status !== null) expect(stderr).not.toContain("Error");
   return status;
 }
