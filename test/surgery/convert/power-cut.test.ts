@@ -79,11 +79,13 @@ describe("a kill between the last calls", () => {
     const renames = entries.filter(({ call, begins }) => call === "rename" && begins);
     const [folder, named] = [renames.at(-2)!.number, renames.at(-1)!.number];
     const expected = hashesOf(join(root, "saves", "release"));
-    for (const [i, at] of [folder, folder + 0.5, named, named + 0.5].entries()) {
+    // All others are those of bench/soak-convert.mjs.
+    for (const [i, at] of [folder + 0.5, named].entries()) {
       const out = join(root, `killed${i}`);
       expect(convert(`killed${i}`, { CALLS_KILL: String(at) }, ["--format", "megatron"])).toBe(null);
-      expect([existsSync(join(out, "release")), existsSync(join(out, tracker))]).toEqual([i > 0, i > 2]);
-      if (i < 3) expect(convert(`killed${i}`, {}, ["--format", "megatron"])).toBe(0);
+      expect(hashesOf(join(out, "release"))).toEqual(expected);
+      expect(existsSync(join(out, tracker))).toBe(false);
+      expect(convert(`killed${i}`, {}, ["--format", "megatron"])).toBe(0);
       expect(hashesOf(join(out, "release"))).toEqual(expected);
       expect(readFileSync(join(out, tracker), "utf8")).toBe("release");
     }
