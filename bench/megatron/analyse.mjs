@@ -215,6 +215,9 @@ function worst(rows, key) {
   return first === undefined ? [] : [`${several.length} runs, the furthest ${first.run} by ${first[key]}`];
 }
 
+const placesOf = ({ gpus, machine }) =>
+  machine.gpus.length > 0 ? `${gpus} GPUs` : `${gpus} ranks on processors, small models, not timed`;
+
 /** The verdict as a page. */
 export function markdownOf({ gpus, machine, lines, rows, constants, example }) {
   const table = (head, body) => [
@@ -223,7 +226,7 @@ export function markdownOf({ gpus, machine, lines, rows, constants, example }) {
     ...body.map((cells) => `| ${cells.join(" | ")} |`),
   ];
   return [
-    `# Megatron-Core on ${gpus} GPUs`,
+    `# Megatron-Core on ${placesOf({ gpus, machine })}`,
     "",
     ...(example ? ["**This is an example of the analysis, not a measurement: its logs were made up.**", ""] : []),
     `${[...new Set(machine.gpus)].join(", ") || "no GPU"}, PyTorch ${machine.torch || "none"}.`,
@@ -264,7 +267,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     throw new Error("analyse.mjs OUT...: folders with the summary.json of sweep.py");
   const found = await analysed(positionals.map(readFolder));
   const result = {
-    what: `Megatron-LM on ${found.gpus} GPUs by bench/megatron/sweep.mjs, beside the planner`,
+    what: `Megatron-LM on ${placesOf(found)} by bench/megatron/sweep.mjs, beside the planner`,
     ...(flags.example ? { example: true } : {}),
     date: new Date().toISOString().slice(0, 10),
     ...found,

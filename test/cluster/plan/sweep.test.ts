@@ -74,7 +74,8 @@ describe("the plan of a sweep", () => {
     async (gpus) => {
       const runs = await sweep.runsOf(gpus);
       for (const form of ["e8g1t2", "e8g8t8"]) {
-        const long = runs.filter(({ model, steps, kind }) => model === form && steps === 50 && kind === "training");
+        const count = gpus === 2 ? 20 : 50;
+        const long = runs.filter(({ model, steps, kind }) => model === form && steps === count && kind === "training");
         const words = long.map((run) =>
           ["tensor-model", "pipeline-model", "expert-model", "expert-tensor"]
             .map((kind) => valueOf(run, `--${kind}-parallel-size`))
