@@ -171,6 +171,12 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     addLines(join(dir, "alone"), stepRecord(13, { steps: 40 }));
     await shows(/13 of 40/);
     expect(Date.now() - written).toBeLessThan(2000);
+    // The chart asks for what is new of its curve, not for all of it again.
+    const asked = new Promise<string>((done) =>
+      page.on("request", (request) => void (/have=\d+/.test(request.url()) && done(request.url()))),
+    );
+    addLines(join(dir, "alone"), stepRecord(14, { steps: 40 }));
+    expect(await asked).toMatch(/&have=\d+:1[23]$/);
   });
 
   it("keeps the scripts of a report away from the studio", async () => {
