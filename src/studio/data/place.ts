@@ -11,6 +11,7 @@ export const viewNames = [
   "model",
   "reports",
   "report",
+  "study",
   "jobs",
   "actions",
 ] as const;

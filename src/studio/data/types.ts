@@ -242,6 +242,16 @@ export interface ReportRow {
   readonly changed: number;
 }
 
+/** A report as the studio shows it: sections as markup, and what the parts that need a script draw. */
+export interface ReportAnswer {
+  /** Name of its file, or of the study's folder. */
+  readonly name: string;
+  readonly kind: "study" | "law" | "plan" | "evaluation" | "experts";
+  readonly title: string;
+  readonly sections: readonly string[];
+  readonly data: unknown;
+}
+
 /** A training that `upcycle launch` has started elsewhere. */
 export interface JobRow {
   readonly name: string;

@@ -98,7 +98,7 @@ const page: EvaluationPage = {
   date: "2026-11-30",
   version: "1.0.0",
 };
-const html = renderEvaluationHtml(page, { uplotJs: "", uplotCss: "" });
+const html = renderEvaluationHtml(page, { script: "", style: "" });
 
 /** Rows of the table in a section, as texts. */
 function rowsOf(section: string): readonly string[][] {
