@@ -35,9 +35,9 @@ export interface EvaluationPage {
 }
 
 /** Samples of one task that are shown of two models. */
-const MOST_SAMPLES = 40;
+export const MOST_SAMPLES = 40;
 /** Characters of a prompt's end that are shown. */
-const PROMPT_END = 600;
+export const PROMPT_END = 600;
 
 /** A metric of a task as its row shows it. */
 interface ScoreRow {
@@ -51,7 +51,7 @@ interface ScoreRow {
 }
 
 /** A sample on which two models differ. */
-interface SampleView {
+export interface SampleView {
   /** Number of the document, from 0. */
   readonly id: number;
   readonly isLearnt: boolean;

@@ -23,7 +23,8 @@ export function header(result: ShownStudy): string {
     `<time datetime="${escapeHtml(startedAt)}">${escapeHtml(startedAt.slice(0, 10))}</time>`,
     `<em>${plural(runs, "run")} of ${plural(arms.length, "arm")}</em>`,
     `<em>${plural(seeds.length, "seed")}</em>`,
-    `<em>${duration(result.seconds)}</em>`,
+    // A study under way has noted the time of earlier commands alone.
+    ...(result.seconds < 1 ? [] : [`<em>${duration(result.seconds)}</em>`]),
   ];
   return `<header>
   <p class="kicker">Upcycle study <span>${escapeHtml(name)}</span></p>

@@ -12,6 +12,7 @@ export const viewNames = [
   "reports",
   "report",
   "study",
+  "evaluation",
   "jobs",
   "actions",
 ] as const;

@@ -174,6 +174,9 @@ export interface ArmRow {
   readonly name: string;
   readonly study: string | null;
   readonly kind: "dense" | "moe";
+  /** Parameters, and those that a token uses. */
+  readonly params: number;
+  readonly activeParams: number;
   readonly runs: readonly { readonly run: string; readonly seed: number; readonly loss: number | null }[];
   /** Mean of the losses at the place of comparison; null where a run has none there. */
   readonly mean: number | null;
@@ -240,6 +243,16 @@ export interface ReportRow {
   readonly kind: "study" | "plan" | "law" | "evaluation" | "experts" | "other";
   readonly bytes: number;
   readonly changed: number;
+}
+
+/** An evaluation of a model on tasks. */
+export interface EvaluationRow {
+  /** Its results file. */
+  readonly name: string;
+  readonly model: string;
+  /** Milliseconds since 1970. */
+  readonly date: number;
+  readonly tasks: readonly string[];
 }
 
 /** A report as the studio shows it: sections as markup, and what the parts that need a script draw. */

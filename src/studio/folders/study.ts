@@ -2,6 +2,7 @@
  * A study as its report shows it, from the folders of its runs: finished, under way or stopped. What its runs have
  * measured is read by the functions that `upcycle study` writes its result with.
  */
+import { relative, resolve, sep } from "node:path";
 import { UpcycleError, inputError } from "../../base/errors.js";
 import { shellWord } from "../../base/shell.js";
 import { expandStudy } from "../../base/schemas/study.js";
@@ -55,7 +56,8 @@ export class StudyReader {
       readonly seconds?: number;
       readonly finished?: string;
     } | null;
-    const runs = await this.#runs(name);
+    const store = await this.#store(name);
+    const runs = await this.#runs(store === null ? [name] : [name, store]);
     const isRunning = runs.some(({ entry }) => entry.row.state === "running");
     const result = (await this.#json(name, "result.json")) as StudyResult | null;
     if (result?.version === 2 && Array.isArray(result.arms) && !isRunning) return result;
@@ -63,17 +65,29 @@ export class StudyReader {
     const config = record.config;
     const arms = await this.#arms(name, config, runs);
     if (arms.length === 0) throw inputError("no run of the study has begun", { where: name });
-    return this.#underWay(name, { config, arms, runs, startedAt: record.startedAt ?? "", seconds: record.seconds ?? 0 });
+    const { startedAt = "", seconds = 0 } = record;
+    return this.#underWay(name, { config, arms, runs, store, startedAt, seconds });
+  }
+
+  /** The folder that a study shares its runs in with others, by its command, where it lies below the one shown. */
+  async #store(name: string): Promise<string | null> {
+    const command = await commandOf(this.index, name);
+    const words = command?.words ?? [];
+    const at = words.indexOf("--store");
+    const given = at < 0 ? words.find((word) => word.startsWith("--store="))?.slice("--store=".length) : words[at + 1];
+    if (command === null || given === undefined) return null;
+    const below = relative(this.index.root, resolve(command.folder, given)).split(sep).join("/");
+    return below.startsWith("..") || below === name ? null : below;
   }
 
   #json(name: string, file: string): Promise<unknown> {
     return readPlainJson(this.index.pathOf(name === "" ? file : `${name}/${file}`), mostBytes);
   }
 
-  /** All runs of a study whose records and logs can be read. */
-  async #runs(name: string): Promise<ReadRun[]> {
+  /** All runs in the folders of a study whose records and logs can be read. */
+  async #runs(places: readonly string[]): Promise<ReadRun[]> {
     const entries = this.index.rows
-      .filter(({ study, state }) => study === name && state !== "unreadable")
+      .filter(({ study, state }) => study !== null && places.includes(study) && state !== "unreadable")
       .flatMap((row) => this.index.run(row.name) ?? []);
     const runs: ReadRun[] = [];
     for (const entry of entries) {
@@ -99,13 +113,15 @@ export class StudyReader {
 
   /** The arms by the study's file; by its runs alone where the file cannot be resolved any more. */
   async #arms(name: string, config: StudyRequest, runs: readonly ReadRun[]): Promise<ArmFacts[]> {
+    const prefixes = [name, ...runs.flatMap(({ entry }) => entry.row.study ?? [])];
     try {
       const shapes = new Map<string, DecoderSpec>();
       for (const parent of expandStudy(config).parents) {
-        const own = runs.find(({ entry }) => parentOf(name, entry.name) === parent.id);
+        const own = runs.find(({ entry }) => prefixes.some((one) => parentOf(one, entry.name) === parent.id));
         shapes.set(parent.id, own?.identity.spec ?? (await parentShape(config, parent)));
       }
-      return planArms(config, shapes).map(({ recipeName, ...arm }) => ({ ...arm, recipe: recipeName }));
+      const planned = planArms(config, shapes).map(({ recipeName, ...arm }) => ({ ...arm, recipe: recipeName }));
+      return planned.length === 0 ? armsOfRuns(runs) : planned;
     } catch (cause) {
       if (!(cause instanceof UpcycleError) && !(cause instanceof TypeError)) throw cause;
       return armsOfRuns(runs);
@@ -118,13 +134,14 @@ export class StudyReader {
       readonly config: StudyRequest;
       readonly arms: readonly ArmFacts[];
       readonly runs: readonly ReadRun[];
+      readonly store: string | null;
       readonly startedAt: string;
       readonly seconds: number;
     },
   ): Promise<ShownStudy> {
-    const { config, arms, runs } = study;
+    const { config, arms, runs, store } = study;
     const seeds = config.seeds ?? [...new Set(runs.map(({ entry }) => entry.row.seed))].sort((a, b) => a - b);
-    const ofArms = await this.#armRuns(name, arms, runs);
+    const ofArms = await this.#armRuns(name, arms, runs, store);
     const finished = ofArms.filter(({ isFinished }) => isFinished);
     const isEarly = new Set(finished.map(({ arm }) => arm)).size < Math.min(2, arms.length);
     const begun = ofArms.filter(({ run }) => run.points.length > 1);
@@ -166,12 +183,19 @@ export class StudyReader {
     return { ...measurements, findings: isAny ? findings(measurements) : ["Nothing is measured yet."] };
   }
 
-  async #armRuns(name: string, arms: readonly ArmFacts[], runs: readonly ReadRun[]): Promise<MeasuredRun[]> {
+  async #armRuns(
+    name: string,
+    arms: readonly ArmFacts[],
+    runs: readonly ReadRun[],
+    store: string | null,
+  ): Promise<MeasuredRun[]> {
     const found: MeasuredRun[] = [];
     for (const arm of arms) {
       const bySeed = new Map<number, ReadRun>();
       for (const run of runs) {
         if (run.entry.row.arm !== arm.id && run.entry.row.arm !== arm.arm) continue;
+        // A store has the runs of other studies too, whose arms may have the same names.
+        if (run.entry.row.study !== name && !isTrainedAs(run, arm.training)) continue;
         const { seed, changed } = run.entry.row;
         // A setting that was changed leaves the runs of the old one behind.
         if (changed >= (bySeed.get(seed)?.entry.row.changed ?? -Infinity)) bySeed.set(seed, run);
@@ -179,8 +203,8 @@ export class StudyReader {
       for (const [seed, { entry, metrics, identity, isFinished }] of bySeed) {
         const training = arm.training ?? (identity.config["training"] as TrainingBlock);
         const own = measured(metrics, { training, flopsPerToken: arm.flopsPerToken });
-        const path = name === "" ? entry.name : entry.name.slice(name.length + 1);
-        const preservation = await this.#preserved(name, arm, seed);
+        const path = below(name, entry.name);
+        const preservation = await this.#preserved([name, ...(store === null ? [] : [store])], arm, seed);
         found.push({
           arm: arm.id,
           isFinished,
@@ -194,10 +218,14 @@ export class StudyReader {
   }
 
   /** What was measured of the model that an arm's runs of a seed start from; null where none is there. */
-  async #preserved(name: string, { recipe, kind }: ArmFacts, seed: number): Promise<Preservation | null> {
+  async #preserved(
+    places: readonly string[],
+    { recipe, kind }: ArmFacts,
+    seed: number,
+  ): Promise<Preservation | null> {
     if (recipe === null || kind !== "upcycled") return null;
-    const beginning = `${name === "" ? "" : `${name}/`}starts/${recipe}-seed-${seed}-`;
-    const file = this.index.found.documents.find((one) => one.startsWith(beginning));
+    const beginnings = places.map((name) => `${name === "" ? "" : `${name}/`}starts/${recipe}-seed-${seed}-`);
+    const file = this.index.found.documents.find((one) => beginnings.some((beginning) => one.startsWith(beginning)));
     const found = file === undefined ? null : await readPlainJson(this.index.pathOf(file), 1e6);
     const one = found as Partial<Preservation> | null;
     return typeof one?.maxAbsLogit === "number" && typeof one.parentLoss === "number" ? (one as Preservation) : null;
@@ -212,11 +240,25 @@ interface MeasuredRun {
   readonly run: ArmRun;
 }
 
+/** Settings of a training that change none of its numbers. */
+const uncounted: readonly string[] = ["saveEvery", "recompute"];
+
+/** Whether a run has the training of an arm. */
+function isTrainedAs({ identity }: ReadRun, training: TrainingBlock | null): boolean {
+  const own = identity.config["training"] as Readonly<Record<string, unknown>>;
+  return Object.entries(training ?? {}).every(
+    ([key, value]) => uncounted.includes(key) || JSON.stringify(own[key]) === JSON.stringify(value),
+  );
+}
+
 /** The id of the parent that a run of a study has trained; null for a run of an arm. */
 function parentOf(study: string, run: string): string | null {
   const prefix = study === "" ? "parents/" : `${study}/parents/`;
   return run.startsWith(prefix) ? (/^(.+)-[0-9a-f]+$/.exec(run.slice(prefix.length))?.[1] ?? null) : null;
 }
+
+/** The folder of a run seen from its study's; as it is shown where it lies elsewhere. */
+const below = (study: string, run: string): string => (run.startsWith(`${study}/`) ? run.slice(study.length + 1) : run);
 
 /** Arms by what their runs' records say, in the order in which their folders are named. */
 function armsOfRuns(runs: readonly ReadRun[]): ArmFacts[] {
@@ -252,12 +294,12 @@ function parentResults(
 ): ParentResult[] {
   const ids = [...new Set(arms.map(({ parent }) => parent))];
   return ids.map((id): ParentResult => {
-    const own = runs.find(({ entry }) => parentOf(name, entry.name) === id);
+    const own = runs.find(({ entry }) => [name, entry.row.study ?? name].some((one) => parentOf(one, entry.name) === id));
     if (own !== undefined) {
       const training = own.identity.config["training"] as TrainingBlock;
       const points = pointsOf(own.metrics, trainFlopsPerToken(own.identity.spec, training.sequence));
       const { total, active } = countParams(own.identity.spec);
-      const path = name === "" ? own.entry.name : own.entry.name.slice(name.length + 1);
+      const path = below(name, own.entry.name);
       const label = ids.length === 1 ? "dense parent, trained here" : `${id}, trained here`;
       const loss = points.at(-1)?.loss ?? NaN;
       return { id, label, path, tokens: tokensOf(training), params: { total, active }, loss, points };

@@ -1,6 +1,6 @@
 /** Curves: axes, zoom and cursor are uPlot's; lines are drawn each on its own x, so that none has to be resampled. */
 import type { JSX, TargetedKeyboardEvent } from "preact";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { compact } from "../../base/format.js";
 import { csvOf } from "../../report/page/csv.js";
@@ -45,7 +45,7 @@ interface Extent {
   readonly y: readonly [number, number];
 }
 
-type Scales = Pick<ChartProps, "xLog" | "logY" | "yRange" | "level" | "dots">;
+type Scales = { readonly [Key in "xLog" | "logY" | "yRange" | "level" | "dots"]: ChartProps[Key] | undefined };
 
 /** What the lines cover within a range of x. */
 function extentOf(
@@ -54,16 +54,20 @@ function extentOf(
   { xLog = false, logY = false, yRange, level, dots = [] }: Scales,
 ): Extent | null {
   let [left, right, low, high] = [Infinity, -Infinity, Infinity, -Infinity];
-  const take = (x: number, value: number | null | undefined): void => {
-    if (value === null || value === undefined || (logY && value <= 0) || (xLog && x <= 0)) return;
-    if (range !== null && (x < range[0] || x > range[1])) return;
-    [left, right] = [Math.min(left, x), Math.max(right, x)];
-    [low, high] = [Math.min(low, value), Math.max(high, value)];
+  const [first, last] = range ?? [xLog ? Number.MIN_VALUE : -Infinity, Infinity];
+  const take = (xs: readonly number[], values: readonly (number | null)[] | undefined): void => {
+    for (let i = 0; i < (values?.length ?? 0); i++) {
+      const x = xs[i]!;
+      const value = values![i];
+      if (value === null || value === undefined || x < first || x > last || (logY && value <= 0)) continue;
+      if (x < left) left = x;
+      if (x > right) right = x;
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
   };
-  for (const line of lines)
-    for (let i = 0; i < line.x.length; i++)
-      for (const value of [line.y[i], line.low?.[i], line.high?.[i]]) take(line.x[i]!, value);
-  for (const dot of dots) take(dot.x, dot.y);
+  for (const line of lines) for (const values of [line.y, line.low, line.high]) take(line.x, values);
+  for (const dot of dots) take([dot.x], [dot.y]);
   if (low > high) return null;
   if (level !== undefined && range === null) [low, high] = [Math.min(low, level.value), Math.max(high, level.value)];
   // A line that is level lies in the middle.
@@ -175,7 +179,7 @@ const mostListed = 12;
 /** The width of an element, and a number that grows whenever colours change: with the mode, and on paper. */
 function useSize(host: { readonly current: HTMLElement | null }): { readonly width: number; readonly mode: number } {
   const [size, setSize] = useState({ width: 0, mode: 0 });
-  useEffect(() => {
+  useLayoutEffect(() => {
     const element = host.current;
     if (element === null) return;
     const root = document.documentElement;
@@ -223,7 +227,11 @@ export function Chart(props: ChartProps): JSX.Element {
   const [range, onRange] = props.onRange === undefined ? [own, setOwn] : [props.range ?? null, props.onRange];
   const size = useSize(host);
   const height = props.height ?? usualHeight;
-  const extent = extentOf(lines, range, props);
+  const { yRange, level, dots } = props;
+  const extent = useMemo(
+    () => extentOf(lines, range, { xLog, logY, yRange, level, dots }),
+    [lines, range?.[0], range?.[1], xLog, logY, yRange?.[0], yRange?.[1], level?.value, dots],
+  );
   const isEmpty = extent === null;
   const now = useRef<Drawn | null>(null);
   now.current = extent === null ? null : { props, extent, onRange };

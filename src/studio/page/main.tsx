@@ -11,7 +11,7 @@ import { ExpertsView } from "./view-experts.js";
 import { JobsView } from "./view-jobs.js";
 import { ModelsView, ModelView } from "./view-models.js";
 import { listenForCopying } from "./report-parts.js";
-import { ReportsView, ReportView, StudyView } from "./view-reports.js";
+import { EvaluationView, ReportsView, ReportView, StudyView } from "./view-reports.js";
 import { RunView } from "./view-run.js";
 import { RunsView } from "./view-runs.js";
 import { StartView } from "./view-start.js";
@@ -27,6 +27,7 @@ const views: Readonly<Record<ViewName, () => JSX.Element>> = {
   reports: ReportsView,
   report: ReportView,
   study: StudyView,
+  evaluation: EvaluationView,
   jobs: JobsView,
   actions: ActionsView,
 };
@@ -38,7 +39,7 @@ const bar: readonly (readonly [view: ViewName, label: string, key: string, alsoO
   ["compare", "Compare", "c", []],
   ["experts", "Experts", "e", []],
   ["models", "Models", "m", ["model"]],
-  ["reports", "Reports", "p", ["report", "study"]],
+  ["reports", "Reports", "p", ["report", "study", "evaluation"]],
   ["jobs", "Jobs", "j", []],
   ["actions", "Start and stop", "a", []],
 ];

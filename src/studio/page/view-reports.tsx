@@ -8,15 +8,15 @@ import type { Rendered } from "../../report/plan/plan-live.js";
 import type { PlanData } from "../../report/plan/plan-page.js";
 import type { ReportData } from "../../report/study/view.js";
 import { answerAddress } from "../data/addresses.js";
-import type { Overview, ReportAnswer, ReportRow } from "../data/types.js";
+import type { EvaluationRow, Overview, ReportAnswer, ReportRow } from "../data/types.js";
 import { useAnswer, useSlowly } from "./hooks.js";
-import { AsCommand, Go, Table, Waiting } from "./parts.js";
+import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
 import { lawIslands } from "./report-law.js";
 import { mount, unmount, type Islands } from "./report-parts.js";
 import { changesOf, planIslands } from "./report-plan.js";
 import { studyIslands } from "./report-study.js";
 import { ask, embedded } from "./source.js";
-import { folder, place, rows, set, treeVersion } from "./state.js";
+import { folder, place, rows, set, setting, treeVersion } from "./state.js";
 
 const kindWords: Readonly<Record<ReportRow["kind"], string>> = {
   study: "study",
@@ -27,9 +27,14 @@ const kindWords: Readonly<Record<ReportRow["kind"], string>> = {
   other: "page",
 };
 
+interface ReportList {
+  readonly reports: readonly ReportRow[];
+  readonly evaluations: readonly EvaluationRow[];
+}
+
 /** The list. */
 export function ReportsView(): JSX.Element {
-  const { data, error } = useAnswer<{ reports: readonly ReportRow[] }>("/api/reports", treeVersion.value);
+  const { data, error } = useAnswer<ReportList>("/api/reports", treeVersion.value);
   const { data: overview } = useAnswer<Overview>("/api/overview", treeVersion.value);
   if (data === null) return <Waiting error={error} what="reports" />;
   const studies = overview?.studies ?? [];
@@ -37,7 +42,7 @@ export function ReportsView(): JSX.Element {
   return (
     <>
       <h1>Reports</h1>
-      {studies.length === 0 && pages.length === 0 && (
+      {studies.length === 0 && pages.length === 0 && data.evaluations.length === 0 && (
         <p>
           None below this folder. <code>upcycle study</code> writes one, <code>plan</code>, <code>fit</code>,{" "}
           <code>eval</code> and <code>experts</code> do with <code>--html FILE</code>; what <code>plan</code> and{" "}
@@ -58,6 +63,20 @@ export function ReportsView(): JSX.Element {
           isNumber={(column) => column === 2}
         />
       )}
+      {data.evaluations.length > 0 && (
+        <Table
+          label="Evaluations"
+          head={["Evaluation of", "Tasks", "Results", "Day"]}
+          rows={data.evaluations.map(({ name, model, tasks, date }) => [
+            <Go key="go" view="evaluation" name={name}>
+              {model}
+            </Go>,
+            tasksWords(tasks),
+            name,
+            new Date(date).toLocaleDateString(),
+          ])}
+        />
+      )}
       {pages.length > 0 && (
         <Table
           label="Pages"
@@ -75,6 +94,40 @@ export function ReportsView(): JSX.Element {
         />
       )}
       <AsCommand words={["upcycle", "studio", folder, "--print", "/api/reports"]} />
+    </>
+  );
+}
+
+const tasksWords = (tasks: readonly string[]): string =>
+  tasks.length > 4 ? `${tasks.slice(0, 3).join(", ")} and ${tasks.length - 3} more` : tasks.join(", ");
+
+/** An evaluation, alone or beside another one on the same samples. */
+export function EvaluationView(): JSX.Element {
+  const { name } = place.value;
+  const other = setting("with");
+  const { data: list } = useAnswer<ReportList>("/api/reports", treeVersion.value);
+  const address = answerAddress("/api/evaluation", [["name", name], ...(other === "" ? [] : [["with", other] as const])]);
+  const { data, error } = useAnswer<ReportAnswer>(address, `${address} ${treeVersion.value}`);
+  const others = (list?.evaluations ?? []).filter((one) => one.name !== name);
+  return (
+    <>
+      <p class="links">
+        <Go view="reports">All reports</Go>
+        <span class="muted">{name}</span>
+        {others.length > 0 && (
+          <Choice
+            label="beside it"
+            value={other}
+            options={[
+              ["", "no other"],
+              ...others.map((one) => [one.name, `${one.model}, ${one.name}`] as const),
+            ]}
+            onChange={(value) => set({ with: value })}
+          />
+        )}
+      </p>
+      {data === null || data.name !== name ? <Waiting error={error} what={name} /> : <Report report={data} />}
+      <AsCommand words={["upcycle", "studio", folder, "--print", address]} />
     </>
   );
 }

@@ -25,9 +25,11 @@ import { StudioIndex, type IndexChange } from "../folders/index.js";
 import { JobShelf } from "../folders/jobs.js";
 import { modelDetail, modelRows, startMeasured } from "../folders/models.js";
 import { ReportShelf } from "../folders/reports.js";
+import { EvaluationShelf } from "../folders/evaluations.js";
 import { bodyOf, planOf } from "../folders/report-body.js";
 import type { RunEntry } from "../folders/run-entry.js";
 import { StudyReader } from "../folders/study.js";
+import { evaluationBody } from "../../report/evals/eval-page.js";
 import { studyBody } from "../../report/study/html.js";
 import type { ReportBody } from "../../report/page/shell.js";
 
@@ -53,6 +55,7 @@ export const answerPaths = {
   "/api/reports": "pages that other commands have written",
   "/api/report": "one of those pages as its sections (name=FILE)",
   "/api/study": "the report of a study, finished or under way, as its sections (name=FOLDER)",
+  "/api/evaluation": "an evaluation by its results file (name=FILE), another one against it (with=FILE)",
   "/api/plan": "a plan's page with other settings (name=FILE, size=, seen=, tokens=, expansion=, ...)",
   "/api/jobs": "trainings that upcycle launch has started",
   "/api/alerts": "everything that went wrong",
@@ -67,6 +70,7 @@ export class Studio {
   #models: { readonly tree: number; readonly rows: Promise<readonly ModelRow[]> } | null = null;
   readonly shelf: ReportShelf;
   readonly #reader: StudyReader;
+  readonly #evaluations: EvaluationShelf;
 
   private constructor(
     readonly index: StudioIndex,
@@ -75,6 +79,7 @@ export class Studio {
     this.#jobs = new JobShelf(index);
     this.shelf = new ReportShelf(index);
     this.#reader = new StudyReader(index);
+    this.#evaluations = new EvaluationShelf(index);
   }
 
   /** Opens a folder. Throws inputError for what is none. `dir` is shown as the user wrote it. */
@@ -126,6 +131,7 @@ export class Studio {
         return {
           reports: [...(await this.shelf.pages()), ...(await this.shelf.documents())],
           expertFiles: await this.shelf.expertFiles(),
+          evaluations: await this.#evaluations.rows(),
         };
       case "/api/report": {
         const source = await this.shelf.source(name);
@@ -134,6 +140,10 @@ export class Studio {
       case "/api/study": {
         const study = await this.#reader.study(name);
         return study === null ? null : answerOf(name, studyBody(study));
+      }
+      case "/api/evaluation": {
+        const source = await this.#evaluations.evaluation(name, query.get("with"));
+        return source === null ? null : answerOf(name, evaluationBody(source));
       }
       case "/api/plan": {
         const source = await this.shelf.source(name);

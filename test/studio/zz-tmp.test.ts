@@ -1,0 +1,23 @@
+import { mkdirSync, rmSync, writeFileSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { it } from "vitest";
+import { parseStudyConfig } from "../../src/base/schemas/study.js";
+import { writeRun, writeStudy } from "./folder.js";
+import { writeReports } from "./reports.js";
+import { study } from "../report/fixture.js";
+it("writes", async () => {
+  const dir = "/tmp/studioreports/site";
+  rmSync(dir, { recursive: true, force: true });
+  mkdirSync(dir, { recursive: true });
+  writeStudy(dir);
+  await writeReports(dir);
+  const config = parseStudyConfig(readFileSync("recipes/quickstart.yaml", "utf8"), "q");
+  const key = "-0123456789abcde";
+  mkdirSync(join(dir, "live"));
+  writeFileSync(join(dir, "live", "study.json"), JSON.stringify({ version: 2, config, threads: 1, startedAt: "2026-01-02T00:00:00Z", seconds: 61, sources: {} }));
+  for (const [folder, s] of Object.entries({ "parents/parent": { loss: 3.5 }, "arms/dense/seed-0": { loss: 3.2 }, "arms/coarse/seed-0": { loss: 3, kind: "moe" as const }, "arms/dense/seed-1": { seed: 1, loss: 3.3, done: 12 } })) writeRun(join(dir, "live", `${folder}${key}`), s);
+  mkdirSync(join(dir, "done"));
+  writeFileSync(join(dir, "done", "study.json"), JSON.stringify({ version: 2, config, threads: 1, startedAt: "2026-01-02T00:00:00Z", seconds: 61, sources: {}, finished: "x" }));
+  writeFileSync(join(dir, "done", "result.json"), JSON.stringify(study()));
+  writeRun(join(dir, "done", `arms/dense/seed-0${key}`), {});
+}, 60000);
