@@ -39,6 +39,22 @@ describe("arms compared", () => {
     );
   });
 
+  it("says which of two to take that cannot be told apart: the one that is cheaper to run", () => {
+    const sized = (curve: ArmCurve, activeParams: number, params: number): ArmCurve => ({
+      ...curve,
+      row: { ...curve.row, activeParams, params },
+    });
+    const [one, other] = [run("dense", 0, [4, 3.5]), run("moe", 0, [4, 3.4])];
+    expect(words([sized(one, 1000, 1000), sized(other, 1500, 8000)])).toContain(
+      "Until more seeds tell them apart, take dense: it has 1.00K parameters that a token uses, moe 1.50K.",
+    );
+    expect(words([sized(one, 1000, 9000), sized(other, 1000, 8000)])).toContain(
+      "take moe: it has 8.00K parameters, dense 9.00K.",
+    );
+    const clear = [...dense.map((curve) => sized(curve, 1, 1)), ...ahead];
+    expect(words(clear)).not.toContain("take");
+  });
+
   it("corrects for all pairs of arms, since the leading one was not named beforehand", () => {
     const third = ahead.map(({ loss }, seed) => run("fine", seed, [4, loss[1]! + 0.05]));
     const arms = armRows([...dense, ...ahead, ...third], 100);
