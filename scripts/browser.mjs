@@ -43,4 +43,7 @@ const squeezed = (...sheets) =>
     .replace(/\/\*[\s\S]*?\*\//g, "")
     .replace(/\s*\n\s*/g, "\n");
 await writeFile(`${folder}/report.css`, squeezed(library));
-await writeFile(`${folder}/studio.css`, squeezed(library, pageStyle(), await readFile("src/studio/page/studio.css", "utf8")));
+await writeFile(
+  `${folder}/studio.css`,
+  squeezed(library, pageStyle(), await readFile("src/studio/page/studio.css", "utf8")),
+);

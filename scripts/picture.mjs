@@ -49,7 +49,9 @@ try {
   const page = await browser.newPage();
   await page.goto(studio?.address ?? pathToFileURL(resolve(source)).href);
   // What is asked for comes after the page: a picture taken at once has none of it.
-  const isThere = isStudio ? "document.querySelector('.bars') !== null" : "document.querySelectorAll('canvas').length > 1";
+  const isThere = isStudio
+    ? "document.querySelector('.bars') !== null"
+    : "document.querySelectorAll('canvas').length > 1";
   await page.waitForFunction(isThere, { timeout: 20_000 });
   await new Promise((resolve) => setTimeout(resolve, 1000));
   await page.screenshot({ path: picture, clip: { x: 0, y: 0, ...size } });

@@ -61,7 +61,10 @@ export function planPage(): string {
     budget: { tokens: 3e10, gpuHours: null, money: null, days: null },
   });
   const words = ["plan", "--preset", "llama-3.2-1b", "--d1", "100B", "--tokens", "30B"];
-  return renderPlanHtml({ request, words, version: "0.0.0" }, { ...assets, liveJs: asset("report/plan/plan-live.bundle.js") });
+  return renderPlanHtml(
+    { request, words, version: "0.0.0" },
+    { ...assets, liveJs: asset("report/plan/plan-live.bundle.js") },
+  );
 }
 
 /** An evaluation of two models on a task, with a sample that the second has learnt. */

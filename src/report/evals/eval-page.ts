@@ -107,9 +107,7 @@ export function evaluationSource({ models, groups, command, date }: EvaluationPa
       maxLength,
       device,
       seconds: outcome.seconds,
-      warnings: outcome.tasks.flatMap(({ result, warnings }) =>
-        warnings.map((text) => ({ task: result.name, text })),
-      ),
+      warnings: outcome.tasks.flatMap(({ result, warnings }) => warnings.map((text) => ({ task: result.name, text }))),
     })),
     tasks: first.outcome.tasks.length,
     samples: first.outcome.tasks.reduce((sum, { records }) => sum + records.length, 0),

@@ -5,7 +5,10 @@ import type { LawSource, ProfileEnds } from "./law-source.js";
 import { profileCharts } from "./law-view.js";
 
 /** What `upcycle fit --json` prints, as far as a report shows it. */
-export interface LawDocument extends Pick<LawSource, "quality" | "noise" | "misfit" | "rivals" | "comparison" | "rows" | "columns"> {
+export interface LawDocument extends Pick<
+  LawSource,
+  "quality" | "noise" | "misfit" | "rivals" | "comparison" | "rows" | "columns"
+> {
   readonly law: string;
   readonly formula: string;
   readonly source: string;

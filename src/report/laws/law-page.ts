@@ -11,10 +11,10 @@ import type { LawResult } from "./law-view.js";
 
 /** The page of a fit as the text of an HTML file. */
 export function renderLawHtml(result: LawResult, assets: ReportAssets): string {
-  const whole = lawSource(result);
+  const source = lawSource(result);
   // The charts stand in the body's data already.
-  const { charts: _, ...source } = whole;
-  return renderPage({ body: lawBody(whole), version: whole.version, source }, assets);
+  const facts = { ...source, charts: undefined };
+  return renderPage({ body: lawBody(source), version: source.version, source: facts }, assets);
 }
 
 /** The report of a fit; sections that it has nothing for are empty. */

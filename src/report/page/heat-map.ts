@@ -69,10 +69,7 @@ export const headRoom = 18;
 export const endRoom = 48;
 
 /** The layout of a map that is so many pixels wide. */
-export function heatLayout(
-  { values, group, square = false, rowEnd, rowName }: HeatMapSpec,
-  width: number,
-): HeatLayout {
+export function heatLayout({ values, group, square = false, rowEnd, rowName }: HeatMapSpec, width: number): HeatLayout {
   const columns = Math.max(1, ...values.map((row) => row.length));
   const left = 10 + 7 * Math.max(...values.map((_, row) => rowName(row).length), 2);
   const gaps = group === undefined ? 0 : Math.max(0, Math.ceil(columns / group) - 1);

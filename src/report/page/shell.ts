@@ -47,7 +47,9 @@ export function renderPage(page: HtmlPage, assets: ReportAssets): string {
   const { body, version, source, libraries = [] } = page;
   const { kind, sections, data } = body;
   const needsScript = sections.some((section) => section.includes(" data-island=") || section.includes(" data-copy="));
-  const scripts = needsScript ? [...libraries, assets.script].map((text) => `<script>${embedAsset(text)}</script>`) : [];
+  const scripts = needsScript
+    ? [...libraries, assets.script].map((text) => `<script>${embedAsset(text)}</script>`)
+    : [];
   return `<!doctype html>
 <html lang="en">
 ${head(page, assets)}
@@ -93,6 +95,6 @@ export function factRows(facts: readonly (readonly [name: string, text: string])
 export function factsAndCommand(facts: readonly (readonly [name: string, text: string])[], command: string): string {
   return (
     `<dl class="facts-list">${factRows(facts)}</dl><h3>Again</h3>` +
-    `<div class="commands"><pre><code>${escapeHtml(command)}</code></pre></div>`
+    `<div class="commands"><pre tabindex="0" aria-label="Command"><code>${escapeHtml(command)}</code></pre></div>`
   );
 }

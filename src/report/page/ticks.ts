@@ -35,7 +35,9 @@ export const withoutZeros = (text: string): string =>
 export function trimmedTicks(texts: readonly string[]): string[] {
   const zeros = texts.flatMap((text) => {
     const [, decimals] = /\d\.(\d+)/.exec(text) ?? [];
-    return text === "" ? [] : [decimals === undefined ? Infinity : decimals.length - decimals.replace(/0+$/, "").length];
+    return text === ""
+      ? []
+      : [decimals === undefined ? Infinity : decimals.length - decimals.replace(/0+$/, "").length];
   });
   const count = Math.min(...zeros);
   if (!Number.isFinite(count) || count === 0) return [...texts];

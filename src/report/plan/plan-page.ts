@@ -33,7 +33,10 @@ export interface PlanData extends PlanSource {
 export type PlanRender = (changes: Changes) => Rendered | Promise<Rendered>;
 
 /** The page of a plan as the text of an HTML file; `assets` are the scripts and the style sheet that stand in it. */
-export function renderPlanHtml({ request, words, version }: PlanSource & { readonly version: string }, assets: PlanAssets): string {
+export function renderPlanHtml(
+  { request, words, version }: PlanSource & { readonly version: string },
+  assets: PlanAssets,
+): string {
   const body = planBody({ request, words });
   return renderPage({ body, version, source: null, libraries: [assets.liveJs] }, assets);
 }

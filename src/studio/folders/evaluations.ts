@@ -215,7 +215,9 @@ function scoresOf(files: readonly ResultsFile[]): EvaluationSource["scores"] {
       level,
       metric: { name: filter === "none" ? metric : `${metric}, ${filter}`, higherIsBetter, samples },
       values: files.map(({ results }) => {
-        const [value, stderr] = [`${metric},${filter}`, `${metric}_stderr,${filter}`].map((key) => results[name]?.[key]);
+        const [value, stderr] = [`${metric},${filter}`, `${metric}_stderr,${filter}`].map(
+          (key) => results[name]?.[key],
+        );
         return {
           value: typeof value === "number" ? value : NaN,
           stderr: typeof stderr === "number" ? stderr : null,
@@ -226,10 +228,7 @@ function scoresOf(files: readonly ResultsFile[]): EvaluationSource["scores"] {
 }
 
 /** Lines of two files that are of one document and filter. */
-function paired(
-  first: readonly SampleLine[],
-  second: readonly SampleLine[],
-): (readonly [SampleLine, SampleLine])[] {
+function paired(first: readonly SampleLine[], second: readonly SampleLine[]): (readonly [SampleLine, SampleLine])[] {
   const keyOf = ({ doc_id: id, filter }: SampleLine): string => `${id} ${filter}`;
   const others = new Map(second.map((line) => [keyOf(line), line]));
   return first.flatMap((line) => {

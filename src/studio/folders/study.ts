@@ -148,7 +148,7 @@ export class StudyReader {
     const compared = isEarly ? begun : finished;
     const ends = compared.flatMap(({ run }) => run.points.at(-1)?.tokens ?? []);
     const tokens = ends.length === 0 ? null : Math.min(...ends);
-    const results = arms.map(({ training: _, ...arm }): ArmResult => {
+    const results = arms.map((arm): ArmResult => {
       const own = compared.filter((one) => one.arm === arm.id);
       return {
         ...arm,
@@ -201,7 +201,7 @@ export class StudyReader {
         if (changed >= (bySeed.get(seed)?.entry.row.changed ?? -Infinity)) bySeed.set(seed, run);
       }
       for (const [seed, { entry, metrics, identity, isFinished }] of bySeed) {
-        const training = arm.training ?? (identity.config["training"] as TrainingBlock);
+        const training = identity.config["training"] as TrainingBlock;
         const own = measured(metrics, { training, flopsPerToken: arm.flopsPerToken });
         const path = below(name, entry.name);
         const preservation = await this.#preserved([name, ...(store === null ? [] : [store])], arm, seed);
@@ -218,11 +218,7 @@ export class StudyReader {
   }
 
   /** What was measured of the model that an arm's runs of a seed start from; null where none is there. */
-  async #preserved(
-    places: readonly string[],
-    { recipe, kind }: ArmFacts,
-    seed: number,
-  ): Promise<Preservation | null> {
+  async #preserved(places: readonly string[], { recipe, kind }: ArmFacts, seed: number): Promise<Preservation | null> {
     if (recipe === null || kind !== "upcycled") return null;
     const beginnings = places.map((name) => `${name === "" ? "" : `${name}/`}starts/${recipe}-seed-${seed}-`);
     const file = this.index.found.documents.find((one) => beginnings.some((beginning) => one.startsWith(beginning)));
@@ -294,7 +290,9 @@ function parentResults(
 ): ParentResult[] {
   const ids = [...new Set(arms.map(({ parent }) => parent))];
   return ids.map((id): ParentResult => {
-    const own = runs.find(({ entry }) => [name, entry.row.study ?? name].some((one) => parentOf(one, entry.name) === id));
+    const own = runs.find(({ entry }) =>
+      [name, entry.row.study ?? name].some((one) => parentOf(one, entry.name) === id),
+    );
     if (own !== undefined) {
       const training = own.identity.config["training"] as TrainingBlock;
       const points = pointsOf(own.metrics, trainFlopsPerToken(own.identity.spec, training.sequence));

@@ -320,9 +320,7 @@ export function Chart(props: ChartProps): JSX.Element {
           <li key={line.label}>
             <i class="swatch" style={{ background: line.colour }} />
             {line.label}
-            {isLine(line) && (
-              <b>{words(cursor === null ? lastValue(line) : valueAt(line, cursor), format)}</b>
-            )}
+            {isLine(line) && <b>{words(cursor === null ? lastValue(line) : valueAt(line, cursor), format)}</b>}
           </li>
         ))}
         {named.length > mostListed && <li>and {named.length - mostListed} more</li>}
@@ -351,7 +349,13 @@ function saveSvg(props: ChartProps, extent: Extent | null, name: string): void {
   const { title, xLabel, lines, format, logY = false, xLog = false, level, verticals = [], fitted, dots = [] } = props;
   const svg = svgChart({
     description: name,
-    x: { low: extent.x[0], high: extent.x[1], log: xLog, label: xLabel, format: (value) => withoutZeros(compact(value)) },
+    x: {
+      low: extent.x[0],
+      high: extent.x[1],
+      log: xLog,
+      label: xLabel,
+      format: (value) => withoutZeros(compact(value)),
+    },
     y: { low: extent.y[0], high: extent.y[1], log: logY, label: title, format },
     lines: [
       ...lines.map((line) => ({ ...line, dash: line.dash !== undefined })),

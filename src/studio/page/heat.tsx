@@ -89,11 +89,7 @@ export function HeatMap(props: HeatProps): JSX.Element {
       <figcaption>
         <b>{title}</b>
         <span class="files">
-          <button
-            type="button"
-            onClick={() => downloadSvg(title, heatSvg(props, 720))}
-            aria-label={`${title} as SVG`}
-          >
+          <button type="button" onClick={() => downloadSvg(title, heatSvg(props, 720))} aria-label={`${title} as SVG`}>
             SVG
           </button>
           <button

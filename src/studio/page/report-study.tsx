@@ -65,7 +65,9 @@ function lossLines({ arms, parent }: ReportData, axis: Axis, isWithParent: boole
     const { label, kind, curve } = arm;
     if (curve.mean.length === 0) return [];
     const x = curve[axis].map((value) => value + (kind === "scratch" ? 0 : before));
-    return [{ label, colour: colourOf(arm), dash: dashOf(arm, arms), x, y: curve.mean, low: curve.low, high: curve.high }];
+    return [
+      { label, colour: colourOf(arm), dash: dashOf(arm, arms), x, y: curve.mean, low: curve.low, high: curve.high },
+    ];
   });
   const underWay = arms.flatMap((arm) =>
     (arm.underWay ?? []).map(({ seed, tokens, flops, losses }): ChartLine => {
@@ -131,7 +133,9 @@ function Losses({ data }: { readonly data: ReportData }): JSX.Element {
       </div>
       {above.length > 0 && (
         <p class="note">
-          {above.map(({ label, curve }) => `${label} ends at ${loss(curve.mean.at(-1)!)}, above this close-up.`).join(" ")}
+          {above
+            .map(({ label, curve }) => `${label} ends at ${loss(curve.mean.at(-1)!)}, above this close-up.`)
+            .join(" ")}
         </p>
       )}
     </>

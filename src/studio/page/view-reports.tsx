@@ -106,7 +106,10 @@ export function EvaluationView(): JSX.Element {
   const { name } = place.value;
   const other = setting("with");
   const { data: list } = useAnswer<ReportList>("/api/reports", treeVersion.value);
-  const address = answerAddress("/api/evaluation", [["name", name], ...(other === "" ? [] : [["with", other] as const])]);
+  const address = answerAddress("/api/evaluation", [
+    ["name", name],
+    ...(other === "" ? [] : [["with", other] as const]),
+  ]);
   const { data, error } = useAnswer<ReportAnswer>(address, `${address} ${treeVersion.value}`);
   const others = (list?.evaluations ?? []).filter((one) => one.name !== name);
   return (
@@ -118,10 +121,7 @@ export function EvaluationView(): JSX.Element {
           <Choice
             label="beside it"
             value={other}
-            options={[
-              ["", "no other"],
-              ...others.map((one) => [one.name, `${one.model}, ${one.name}`] as const),
-            ]}
+            options={[["", "no other"], ...others.map((one) => [one.name, `${one.model}, ${one.name}`] as const)]}
             onChange={(value) => set({ with: value })}
           />
         )}
@@ -198,8 +198,7 @@ export function ReportView(): JSX.Element {
 
 /** The planner, which a file with plans brings with it. */
 declare const upcyclePlan:
-  | { readonly render: (request: unknown, changes: Changes, words: readonly string[]) => Rendered }
-  | undefined;
+  { readonly render: (request: unknown, changes: Changes, words: readonly string[]) => Rendered } | undefined;
 
 /** A report's sections, with the parts that need a script put into them. Sections that stay alike keep their parts. */
 function Report({ report }: { readonly report: ReportAnswer }): JSX.Element {

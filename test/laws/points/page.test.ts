@@ -128,7 +128,9 @@ describe("the page of a fit", async () => {
   });
 
   it("has a figure for every chart, and the numbers in tables", () => {
-    const { data } = JSON.parse(at(present(/id="report-data">([^<]*)</.exec(html)), 1)) as { data: { charts: Chart[] } };
+    const { data } = JSON.parse(at(present(/id="report-data">([^<]*)</.exec(html)), 1)) as {
+      data: { charts: Chart[] };
+    };
     const { charts } = data;
     for (const island of ["fit", "profiles", "clouds"]) expect(html).toContain(`data-island="${island}"`);
     expect(charts.map(({ id }) => id)).toEqual([

@@ -26,9 +26,12 @@ const sectionsOf = (page: string): string =>
 describe("a report's file", async () => {
   const pages = { law: await lawPage(), plan: planPage(), evaluation: evaluationPage() };
 
-  it.each(Object.keys(pages) as (keyof typeof pages)[])("of a %s is made again from its data, word for word", (kind) => {
-    expect(sectionsOf(pages[kind])).toBe(sectionsIn(pages[kind]));
-  });
+  it.each(Object.keys(pages) as (keyof typeof pages)[])(
+    "of a %s is made again from its data, word for word",
+    (kind) => {
+      expect(sectionsOf(pages[kind])).toBe(sectionsIn(pages[kind]));
+    },
+  );
 
   it("has no style attributes, which the studio's policy forbids, and shows hostile names as they are", () => {
     for (const page of Object.values(pages)) {
@@ -73,7 +76,7 @@ describe("what --json has printed", () => {
       [1e9, 1e10, 1e11, 1e12].map((tokens) => `${size},${tokens},${1.7 + 400 * size ** -0.34 + 410 * tokens ** -0.28}`),
     );
     writeFileSync(join(dir, "runs.csv"), `N,D,loss\n${rows.join("\n")}\n`);
-    const fit = await jsonInProcess(fitCommand(), join(dir, "runs.csv"), "--law", "chinchilla", "--profile", "--json");
+    const fit = await jsonInProcess(fitCommand(), "fit", join(dir, "runs.csv"), "--law", "chinchilla", "--profile");
     writeFileSync(join(dir, "fit.json"), JSON.stringify(fit));
     const request = requestFor({ spec: presetSpec("llama-3.2-1b"), draws: 0 });
     const plan = makePlan(request);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { parseStudyConfig } from "../../../src/base/schemas/study.js";
 import type { ReportAnswer } from "../../../src/studio/data/types.js";
+import { studyBody } from "../../../src/report/study/html.js";
 import type { ReportData } from "../../../src/report/study/view.js";
 import { StudioIndex } from "../../../src/studio/folders/index.js";
 import { StudyReader } from "../../../src/studio/folders/study.js";
@@ -110,6 +111,10 @@ describe("a study under way", () => {
   });
 
   it("says so where nothing has begun", async () => {
-    await expect(shown(begun({}))).rejects.toThrow(/no run of the study has begun/);
+    const study = await shown(begun({}));
+    expect(study.findings).toEqual(["Nothing is measured yet."]);
+    expect(study.progress).toMatchObject({ finished: 0, runs: 8, tokens: null, isEarly: false });
+    expect(study.progress?.missing).toHaveLength(4);
+    expect(studyBody(study).sections.join("")).not.toMatch(/NaN|undefined|Infinity/);
   });
 });

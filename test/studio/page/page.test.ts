@@ -220,9 +220,9 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     // The run goes on from its last step, so that the study is not finished any more.
     addLines(log, { type: "resume", step: 15 }, stepRecord(16, { steps: 20 }));
     await shows(/seed 2 is at step 16 of 20/);
-    expect(await page.$eval("input[name=x-scale][value=log]", (one) => (one as unknown as { checked: boolean }).checked)).toBe(
-      true,
-    );
+    expect(
+      await page.$eval("input[name=x-scale][value=log]", (one) => (one as unknown as { checked: boolean }).checked),
+    ).toBe(true);
     writeFileSync(join(log, "metrics.jsonl"), before);
   }, 30_000);
 
@@ -260,7 +260,9 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     };
 
     it("of a chart hold its lines: SVG with their names, PNG of its size, CSV with its numbers", async () => {
-      await go(placeHash({ view: "compare", settings: { runs: arms.map(encodeURIComponent).join(" "), bands: "off" } }));
+      await go(
+        placeHash({ view: "compare", settings: { runs: arms.map(encodeURIComponent).join(" "), bands: "off" } }),
+      );
       await shows(/Training loss/);
       await page.waitForFunction("document.querySelectorAll('.chart canvas').length >= 4");
       const title = "Held-out loss (nats per token)";
