@@ -160,7 +160,7 @@ function header({ models, tasks, samples, comparisons }: EvaluationSource): stri
   return (
     `<header><p class="kicker">Evaluation <span>${escapeHtml(names)}</span></p>` +
     `<h1>${escapeHtml(comparisons.length === 0 ? names : comparisons.map((one) => outcomeWords(one)).join("; "))}</h1>` +
-    `<p class="lead">${lead}</p></header>`
+    `<p class="answer">${lead}</p></header>`
   );
 }
 

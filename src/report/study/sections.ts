@@ -96,7 +96,9 @@ function lossTile(arm: ArmResult, tone: number): Tile {
   const loss = spread(arm.runs.map((run) => run.finalLoss));
   const note =
     loss === null
-      ? "no finite loss"
+      ? arm.runs.length === 0
+        ? "no run to compare yet"
+        : "no finite loss"
       : loss.n === 1
         ? "1 seed"
         : `${fixed(loss.min)} to ${fixed(loss.max)}, ${loss.n} seeds`;

@@ -116,7 +116,9 @@ export function leadWords(arms: readonly ArmRow[], pairs: readonly PairRow[], to
   const gap = second.mean! - leader.mean!;
   const lead = `${leader.name} leads ${second.name} by ${nats(gap)} ${place}`;
   const [pair] = pairs;
-  const advice = (pair!.adjusted ?? 1) < significance ? "" : cheaperOf(leader, second);
+  // One seed says nothing, also not that the arms are alike.
+  const isTie = pair!.n > 1 && !((pair!.adjusted ?? 1) < significance);
+  const advice = isTie ? cheaperOf(leader, second) : "";
   return `${lead}: ${meaning(pair!, (measured.length * (measured.length - 1)) / 2)}${advice}${left}`;
 }
 
@@ -139,7 +141,7 @@ function meaning({ n, adjusted, difference }: PairRow, tests: number): string {
     const seeds = n === 0 ? "the arms have no seed in common" : "there is one seed of each";
     return `${seeds}, so nothing says whether this is more than chance.`;
   }
-  const probability = `p = ${significant(adjusted ?? NaN, 2)}`;
+  const probability = adjusted === 0 ? "p < 1e-15" : `p = ${significant(adjusted ?? NaN, 2)}`;
   const correction = tests > 1 ? `, corrected for all ${tests} pairs of arms` : "";
   const test = `paired t-test over ${plural(n, "seed")}, ${probability}${correction}`;
   if (difference === 0) return "no difference.";

@@ -179,8 +179,10 @@ export class StudyReader {
       seeds,
       progress,
     };
-    const isAny = results.some((arm) => arm.runs.length > 0);
-    return { ...measurements, findings: isAny ? findings(measurements) : ["Nothing is measured yet."] };
+    // Nothing is said of arms that have nothing to be compared yet: the list of what is missing has them.
+    const begunArms = results.filter((arm) => arm.runs.length > 0);
+    const found = findings({ ...measurements, arms: begunArms });
+    return { ...measurements, findings: begunArms.length === 0 ? ["Nothing is measured yet."] : found };
   }
 
   async #armRuns(

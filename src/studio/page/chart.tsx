@@ -73,9 +73,13 @@ function extentOf(
   // A line that is level lies in the middle.
   const pad = high > low ? (high - low) * 0.06 : Math.abs(high) * 0.05 || 1;
   const y: readonly [number, number] = logY ? [low / 1.1, high * 1.1] : [low - pad, high + pad];
-  const isDots = !lines.some(isLine);
-  const around = range === null && isDots ? 0.03 * (right - left) : 0;
-  const [from, to] = range ?? (xLog ? [left, right] : [left - around, right + around]);
+  // Dots at the ends are whole.
+  const hasDots = lines.some((line) => !isLine(line));
+  const around = range === null && hasDots ? 0.03 : 0;
+  const [less, more] = xLog
+    ? [left / (right / left) ** around, right * (right / left) ** around]
+    : [left - around * (right - left), right + around * (right - left)];
+  const [from, to] = range ?? [less, more];
   return { x: to > from ? [from, to] : xLog ? [from / 2, to * 2] : [from - 0.5, to + 0.5], y: yRange ?? y };
 }
 

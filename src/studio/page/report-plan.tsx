@@ -90,7 +90,10 @@ function Sliders({ data, place }: { readonly data: PlanData; readonly place: Pla
   useEffect(() => {
     if (shown !== null) fill(place.root, shown);
   }, [shown]);
+  // Sliders may be moved faster than the page is drawn: what one has changed holds for the next.
+  const latest = useRef(changes);
   const change = (next: Changes): void => {
+    latest.current = next;
     setChanges(next);
     place.onChanges(next);
   };
@@ -115,7 +118,7 @@ function Sliders({ data, place }: { readonly data: PlanData; readonly place: Pla
                 onInput={(event) => {
                   const found = control.base ** Number(event.currentTarget.value);
                   const next = control.base === 2 ? Math.round(found) : Number(found.toPrecision(3));
-                  change({ ...changes, [control.key]: next });
+                  change({ ...latest.current, [control.key]: next });
                 }}
               />
             </label>

@@ -85,9 +85,9 @@ describe("the page of a plan", () => {
       "weights 2 x",
     ])
       expect(html).toContain(words);
-    expect([...html.matchAll(/data-key="(\w+)"/g)].map(([, key]) => key)).toEqual(
-      controlsOf(request).map(({ key }) => key),
-    );
+    const [, json = ""] = /<script type="application\/json" id="report-data">([^<]*)</.exec(html) ?? [];
+    const { data } = JSON.parse(json) as { data: { controls: { key: string }[] } };
+    expect(data.controls.map(({ key }) => key)).toEqual(controlsOf(request).map(({ key }) => key));
   });
 });
 
@@ -332,9 +332,9 @@ describe("charts without a script", () => {
       fitted: [2, 50],
     });
     // Gaps and points outside begin a new stroke.
-    expect([...svg.matchAll(/<path d="([^"]*)"/g)].map(([, d]) => (d ?? "").match(/M/g)?.length)).toEqual([2, 2]);
-    expect(svg.match(/class="beyond"/g)).toHaveLength(2);
-    const ys = [...svg.matchAll(/<text x="[\d.]+" y="([\d.]+)" dy="4" style/g)].map(([, y]) => Number(y));
+    expect([...svg.matchAll(/<path fill="none"[^>]* d="([^"]*)"/g)].map(([, d]) => (d ?? "").match(/M/g)?.length)).toEqual([2, 2]);
+    expect(svg.match(/fill="var\(--beyond\)"/g)).toHaveLength(2);
+    const ys = [...svg.matchAll(/<text x="[\d.]+" y="([\d.]+)" dy="4" fill=/g)].map(([, y]) => Number(y));
     expect(Math.abs(at(ys, 0) - at(ys, 1))).toBeGreaterThanOrEqual(12);
   });
 
@@ -353,8 +353,35 @@ describe("charts without a script", () => {
       fittedY: null,
     });
     expect(svg.match(/<rect/g)).toHaveLength(3);
-    expect(svg.match(/fill: red/g)).toHaveLength(1);
-    expect(svg.match(/class="mark"/g)).toHaveLength(2);
+    expect(svg.match(/fill="red"/g)).toHaveLength(1);
+    expect(svg.match(/stroke-dasharray="2 3"/g)).toHaveLength(2);
+  });
+
+  it("draw bands with their gaps, dots of each kind, and a level", () => {
+    const svg = svgChart({
+      description: "bands",
+      x: { low: 0, high: 4, log: false, label: "x" },
+      y: { low: 0, high: 1, log: false, label: "y" },
+      lines: [
+        {
+          label: "band",
+          colour: "red",
+          x: [0, 1, 2, 3, 4],
+          y: [0.5, 0.5, null, 0.5, 0.5],
+          low: [0.4, 0.4, null, 0.4, 0.4],
+          high: [0.6, 0.6, null, 0.6, 2],
+        },
+        { label: "dots", colour: "blue", kind: "cloud", x: [1, 2, 9], y: [0.1, 0.2, 0.3] },
+      ],
+      level: { value: 0.5, label: "level <b>" },
+    });
+    const bands = [...svg.matchAll(/fill-opacity="0\.17" d="([^"]*)"/g)].map(([, d = ""]) => d);
+    expect(bands).toHaveLength(2);
+    // What lies above the picture ends at its edge.
+    expect(bands[1]).toContain("290 12");
+    expect(svg.match(/<circle/g)).toHaveLength(2);
+    expect(svg).toContain("level &lt;b&gt;");
+    expect(svg).not.toContain("style=");
   });
 });
 
