@@ -203,7 +203,7 @@ function placesOf({ results, group_subtasks: groups = {} }: ResultsFile): { name
 function scoresOf(files: readonly ResultsFile[]): EvaluationSource["scores"] {
   const [first] = files;
   if (first === undefined) return [];
-  return placesOf(first).flatMap(({ name, level }) => {
+  return placesOf(first).flatMap(({ name, level }): EvaluationSource["scores"][number][] => {
     const result = first.results[name];
     const alias = result?.["alias"];
     const task = typeof alias === "string" ? alias.replace(/^[\s-]+/, "") : name;
