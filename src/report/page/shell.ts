@@ -83,7 +83,8 @@ function head({ body: { title }, version }: HtmlPage, { style }: ReportAssets): 
 /** A section with its heading; `title` and `body` are markup. */
 export function pageSection(id: string, title: string, body: string, className = ""): string {
   const classes = className === "" ? "" : ` class="${className}"`;
-  return `<section aria-labelledby="${id}-title" id="${id}"${classes}><h2 id="${id}-title">${title}</h2>${body}</section>`;
+  const heading = `<h2 id="${id}-title">${title}</h2>`;
+  return `<section aria-labelledby="${id}-title" id="${id}"${classes}>${heading}${body}</section>`;
 }
 
 /** Names and what they stand for, as rows of a definition list; both are plain text. */

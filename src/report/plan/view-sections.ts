@@ -52,7 +52,8 @@ function winnerFigure(view: WinnerView, { ranges }: PlanViews, plan: Plan): stri
     .filter((name) => names.includes(name))
     .map((name) => {
       const [colour, words] = winnerWords[name];
-      return `<li><svg class="key" viewBox="0 0 10 10" aria-hidden="true"><rect width="10" height="10" fill="${colour}"/></svg>${words}</li>`;
+      const square = `<rect width="10" height="10" fill="${colour}"/>`;
+      return `<li><svg class="key" viewBox="0 0 10 10" aria-hidden="true">${square}</svg>${words}</li>`;
     });
   const scaled = (range: readonly [number, number] | null): readonly [number, number] | null =>
     range === null || !isFlops ? range : [factor * range[0], factor * range[1]];

@@ -122,7 +122,7 @@ export function leadWords(arms: readonly ArmRow[], pairs: readonly PairRow[], to
   return `${lead}: ${meaning(pair!, (measured.length * (measured.length - 1)) / 2)}${advice}${left}`;
 }
 
-/** Which of two arms to take that cannot be told apart: the one that is cheaper to run. Empty where both cost the same. */
+/** Which of two arms to take that cannot be told apart: the cheaper one to run; empty where both cost the same. */
 function cheaperOf(...arms: readonly [ArmRow, ArmRow]): string {
   const [take, other] = [...arms].sort((a, b) => a.activeParams - b.activeParams || a.params - b.params);
   if (take === undefined || other === undefined) return "";

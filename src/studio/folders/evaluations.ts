@@ -100,7 +100,7 @@ export class EvaluationShelf {
     return file;
   }
 
-  /** The samples of a task; empty where they were not written. Names of tasks become no paths but beside the results. */
+  /** The samples of a task; empty where there are none. A task's name becomes no path but one beside the results. */
   async #samples(results: string, task: string): Promise<SampleLine[]> {
     const part = fileName(task);
     const [, id] = /results_([^/]*)\.json$/.exec(results) ?? [];

@@ -85,7 +85,9 @@ function Losses({ data }: { readonly data: ReportData }): JSX.Element {
   const [isWithParent, setWithParent] = useState(false);
   const hasParent = data.parent.tokens.length > 0;
   const range = reach === "all" ? undefined : closeUp(data);
-  const above = data.arms.filter(({ curve: { mean } }) => range !== undefined && mean.length > 0 && Math.min(...mean) > range[1]);
+  const above = data.arms.filter(
+    ({ curve: { mean } }) => range !== undefined && mean.length > 0 && Math.min(...mean) > range[1],
+  );
   const level = data.parent.loss === null ? undefined : { value: data.parent.loss, label: "parent" };
   return (
     <>

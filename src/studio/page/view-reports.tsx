@@ -1,4 +1,4 @@
-/** Reports: of studies while they run, and of plans, laws, evaluations and experts as other commands have written them. */
+/** Reports: of studies while they run; of plans, laws, evaluations and experts as other commands have written them. */
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { bytes } from "../../base/format.js";

@@ -332,7 +332,9 @@ describe("charts without a script", () => {
       fitted: [2, 50],
     });
     // Gaps and points outside begin a new stroke.
-    expect([...svg.matchAll(/<path fill="none"[^>]* d="([^"]*)"/g)].map(([, d]) => (d ?? "").match(/M/g)?.length)).toEqual([2, 2]);
+    expect(
+      [...svg.matchAll(/<path fill="none"[^>]* d="([^"]*)"/g)].map(([, d]) => (d ?? "").match(/M/g)?.length),
+    ).toEqual([2, 2]);
     expect(svg.match(/fill="var\(--beyond\)"/g)).toHaveLength(2);
     const ys = [...svg.matchAll(/<text x="[\d.]+" y="([\d.]+)" dy="4" fill=/g)].map(([, y]) => Number(y));
     expect(Math.abs(at(ys, 0) - at(ys, 1))).toBeGreaterThanOrEqual(12);
