@@ -156,10 +156,11 @@ export function evaluationBody(source: EvaluationSource): ReportBody {
 function header({ models, tasks, samples, comparisons }: EvaluationSource): string {
   const names = models.map(({ name }) => name).join(" and ");
   const counts = `${grouped(tasks)} ${tasks === 1 ? "task" : "tasks"} with ${grouped(samples)} samples`;
+  const headline = comparisons.length === 0 ? names : comparisons.map(outcomeWords).join("; ");
   const lead = `${counts}, by the prompts and metrics of the LM Evaluation Harness.`;
   return (
     `<header><p class="kicker">Evaluation <span>${escapeHtml(names)}</span></p>` +
-    `<h1>${escapeHtml(comparisons.length === 0 ? names : comparisons.map((one) => outcomeWords(one)).join("; "))}</h1>` +
+    `<h1>${escapeHtml(headline)}</h1>` +
     `<p class="answer">${lead}</p></header>`
   );
 }
