@@ -201,6 +201,8 @@ export class RunColumns implements RecordSink {
   /** Hours of all steps: the column has fewer digits than a sum needs. */
   #hours = 0;
 
+  /** Another number where points were taken back: until then, columns only grow. */
+  generation: number;
   /** Whether steps are given with what they say of routing. */
   readonly hasRouting: boolean;
 

@@ -64,7 +64,7 @@ export function useSlowly<T>(value: T, ms: number): T {
 }
 
 /** Whether an element is on the screen, or near it; true until it is known. */
-export function useIsSeen(element: RefObject<Element>): boolean {
+export function useIsSeen(element: RefObject<Element | null>): boolean {
   const [isSeen, setIsSeen] = useState(true);
   useEffect(() => {
     const { current } = element;
