@@ -11,6 +11,8 @@ export const viewNames = [
   "model",
   "reports",
   "report",
+  "study",
+  "evaluation",
   "jobs",
   "actions",
 ] as const;

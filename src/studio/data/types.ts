@@ -178,6 +178,9 @@ export interface ArmRow {
   readonly name: string;
   readonly study: string | null;
   readonly kind: "dense" | "moe";
+  /** Parameters, and those that a token uses. */
+  readonly params: number;
+  readonly activeParams: number;
   readonly runs: readonly { readonly run: string; readonly seed: number; readonly loss: number | null }[];
   /** Mean of the losses at the place of comparison; null where a run has none there. */
   readonly mean: number | null;
@@ -244,6 +247,26 @@ export interface ReportRow {
   readonly kind: "study" | "plan" | "law" | "evaluation" | "experts" | "other";
   readonly bytes: number;
   readonly changed: number;
+}
+
+/** An evaluation of a model on tasks. */
+export interface EvaluationRow {
+  /** Its results file. */
+  readonly name: string;
+  readonly model: string;
+  /** Milliseconds since 1970. */
+  readonly date: number;
+  readonly tasks: readonly string[];
+}
+
+/** A report as the studio shows it: sections as markup, and what the parts that need a script draw. */
+export interface ReportAnswer {
+  /** Name of its file, or of the study's folder. */
+  readonly name: string;
+  readonly kind: "study" | "law" | "plan" | "evaluation" | "experts";
+  readonly title: string;
+  readonly sections: readonly string[];
+  readonly data: unknown;
 }
 
 /** A training that `upcycle launch` has started elsewhere. */

@@ -10,7 +10,8 @@ import { CompareView } from "./view-compare.js";
 import { ExpertsView } from "./view-experts.js";
 import { JobsView } from "./view-jobs.js";
 import { ModelsView, ModelView } from "./view-models.js";
-import { ReportsView, ReportView } from "./view-reports.js";
+import { listenForCopying } from "./report-parts.js";
+import { EvaluationView, ReportsView, ReportView, StudyView } from "./view-reports.js";
 import { RunView } from "./view-run.js";
 import { RunsView } from "./view-runs.js";
 import { StartView } from "./view-start.js";
@@ -25,6 +26,8 @@ const views: Readonly<Record<ViewName, () => JSX.Element>> = {
   model: ModelView,
   reports: ReportsView,
   report: ReportView,
+  study: StudyView,
+  evaluation: EvaluationView,
   jobs: JobsView,
   actions: ActionsView,
 };
@@ -36,7 +39,7 @@ const bar: readonly (readonly [view: ViewName, label: string, key: string, alsoO
   ["compare", "Compare", "c", []],
   ["experts", "Experts", "e", []],
   ["models", "Models", "m", ["model"]],
-  ["reports", "Reports", "p", ["report"]],
+  ["reports", "Reports", "p", ["report", "study", "evaluation"]],
   ["jobs", "Jobs", "j", []],
   ["actions", "Start and stop", "a", []],
 ];
@@ -144,6 +147,10 @@ function Live(): JSX.Element {
 
 const root = document.getElementById("studio");
 if (root !== null) {
+  document.documentElement.classList.add("with-script");
+  listenForCopying((text) => {
+    said.value = text;
+  });
   listen();
   root.replaceChildren();
   render(<Studio />, root);

@@ -6,7 +6,8 @@ import { answerAddress } from "../data/addresses.js";
 import type { ExpertFile, ExpertHistory } from "../data/types.js";
 import { Chart, type ChartLine } from "./chart.js";
 import { lookOf } from "./colours.js";
-import { cosineScale, HeatLegend, HeatMap, loadScale } from "./heat.js";
+import { cosineScale, loadScale, multiplesOf } from "../../report/page/heat-map.js";
+import { HeatLegend, HeatMap } from "./heat.js";
 import { useAnswer } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
 import { folder, goTo, place, revisionOf, rows, set, setting, treeVersion } from "./state.js";
@@ -289,13 +290,13 @@ function FileView({ name }: { readonly name: string }): JSX.Element {
             </div>
             {layer.coactivation !== null && (
               <div>
-                <HeatLegend scale={{ ...loadScale, unit: "× independent choices" }} />
+                <HeatLegend scale={multiplesOf("× independent choices")} />
                 <HeatMap
                   title={`Experts chosen together, layer ${layer.layer}`}
                   values={layer.coactivation}
                   rowName={(row) => String(row)}
                   columnName={(column) => `expert ${column}`}
-                  scale={{ ...loadScale, unit: "× independent choices" }}
+                  scale={multiplesOf("× independent choices")}
                   format={(value) => significant(value, 3)}
                   square
                 />

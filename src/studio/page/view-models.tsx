@@ -3,7 +3,7 @@ import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { compact, fixed, percent, significant } from "../../base/format.js";
 import { answerAddress } from "../data/addresses.js";
-import { csvOf } from "../data/rows.js";
+import { csvOf } from "../../report/page/csv.js";
 import type { ModelDetail, ModelRow, PreservationRow } from "../data/types.js";
 import { Chart } from "./chart.js";
 import { download } from "./download.js";

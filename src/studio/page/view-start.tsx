@@ -80,11 +80,9 @@ function Study({ study }: { readonly study: StudyRow }): JSX.Element {
         <Go view="compare" settings={{ runs: listSetting(names) }}>
           Compare the curves and settings
         </Go>
-        {report !== null && (
-          <Go view="report" name={report}>
-            Read the report
-          </Go>
-        )}
+        <Go view="study" name={name}>
+          {report === null ? "Read what it has found so far" : "Read its report"}
+        </Go>
       </p>
       {command !== null && (
         <>

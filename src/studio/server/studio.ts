@@ -16,6 +16,7 @@ import {
   type Metric,
   type ModelRow,
   type Overview,
+  type ReportAnswer,
   type StudioAlert,
   type StudyRow,
 } from "../data/types.js";
@@ -24,7 +25,13 @@ import { StudioIndex, type IndexChange } from "../folders/index.js";
 import { JobShelf } from "../folders/jobs.js";
 import { modelDetail, modelRows, startMeasured } from "../folders/models.js";
 import { ReportShelf } from "../folders/reports.js";
+import { EvaluationShelf } from "../folders/evaluations.js";
+import { bodyOf, planOf } from "../folders/report-body.js";
 import type { RunEntry } from "../folders/run-entry.js";
+import { StudyReader } from "../folders/study.js";
+import { evaluationBody } from "../../report/evals/eval-page.js";
+import { studyBody } from "../../report/study/html.js";
+import type { ReportBody } from "../../report/page/shell.js";
 
 /** Most runs that one request may be about. */
 const mostRuns = 200;
@@ -46,6 +53,10 @@ export const answerPaths = {
   "/api/models": "models that were upcycled",
   "/api/model": "one model: what every tensor is made of, what was measured (name=MODEL)",
   "/api/reports": "pages that other commands have written",
+  "/api/report": "one of those pages as its sections (name=FILE)",
+  "/api/study": "the report of a study, finished or under way, as its sections (name=FOLDER)",
+  "/api/evaluation": "an evaluation by its results file (name=FILE), another one against it (with=FILE)",
+  "/api/plan": "a plan's page with other settings (name=FILE, size=, seen=, tokens=, expansion=, ...)",
   "/api/jobs": "trainings that upcycle launch has started",
   "/api/alerts": "everything that went wrong",
 } as const;
@@ -58,6 +69,8 @@ export class Studio {
   /** Models as the last look at the tree has found them: their records are too large to be read at every question. */
   #models: { readonly tree: number; readonly rows: Promise<readonly ModelRow[]> } | null = null;
   readonly shelf: ReportShelf;
+  readonly #reader: StudyReader;
+  readonly #evaluations: EvaluationShelf;
 
   private constructor(
     readonly index: StudioIndex,
@@ -65,6 +78,8 @@ export class Studio {
   ) {
     this.#jobs = new JobShelf(index);
     this.shelf = new ReportShelf(index);
+    this.#reader = new StudyReader(index);
+    this.#evaluations = new EvaluationShelf(index);
   }
 
   /** Opens a folder. Throws inputError for what is none. `dir` is shown as the user wrote it. */
@@ -126,7 +141,27 @@ export class Studio {
       case "/api/model":
         return modelDetail(this.index, name);
       case "/api/reports":
-        return { reports: await this.shelf.pages(), expertFiles: await this.shelf.expertFiles() };
+        return {
+          reports: [...(await this.shelf.pages()), ...(await this.shelf.documents())],
+          expertFiles: await this.shelf.expertFiles(),
+          evaluations: await this.#evaluations.rows(),
+        };
+      case "/api/report": {
+        const source = await this.shelf.source(name);
+        return source === null ? null : answerOf(name, bodyOf(source));
+      }
+      case "/api/study": {
+        const study = await this.#reader.study(name);
+        return study === null ? null : answerOf(name, studyBody(study));
+      }
+      case "/api/evaluation": {
+        const source = await this.#evaluations.evaluation(name, query.get("with"));
+        return source === null ? null : answerOf(name, evaluationBody(source));
+      }
+      case "/api/plan": {
+        const source = await this.shelf.source(name);
+        return source === null ? null : planOf(source, query);
+      }
       case "/api/jobs":
         return { jobs: await this.#jobs.rows() };
       case "/api/alerts":
@@ -204,7 +239,7 @@ export class Studio {
 
   async #overview(): Promise<Overview> {
     const { rows } = this.index;
-    const reports = await this.shelf.pages();
+    const reports = [...(await this.shelf.pages()), ...(await this.shelf.documents())];
     const moes = rows.filter(({ dead }) => dead !== null);
     const ailing = moes.filter(({ dead }) => dead! > 0).sort((a, b) => b.dead! - a.dead! || (a.name < b.name ? -1 : 1));
     return {
@@ -262,6 +297,10 @@ export class Studio {
     return found;
   }
 }
+
+/** A report as an answer; null for none. Empty sections are left out. */
+const answerOf = (name: string, body: ReportBody | null): ReportAnswer | null =>
+  body && { name, ...body, sections: body.sections.filter((section) => section !== "") };
 
 const armCurve = (entry: RunEntry): ArmCurve => ({ row: entry.row, ...entry.curve });
 

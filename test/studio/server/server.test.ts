@@ -14,7 +14,7 @@ import { addLines, stepRecord, writeStudy } from "../folder.js";
 const root = temporaryFolder();
 const dir = join(root, "runs");
 const secret = "the secret outside";
-const assets = { script: "console.log('page')", style: "body{}" };
+const assets = { script: "console.log('page')", style: "body{}", planner: () => Promise.resolve("") };
 let server: StudioServer;
 let acting: StudioServer;
 let cookie = "";
