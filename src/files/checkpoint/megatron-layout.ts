@@ -81,16 +81,15 @@ export function megatronLayout({
       inserts: () => own.map(({ at, plan }) => ({ offset: at, bytes: plan.head })),
     };
   });
-  const metadata = metadataOf(spec, boxes, first);
   return {
     files: planned,
     weightBytes: files.reduce((a, b) => a + b, 0),
     checksums: true,
-    extras: {
-      [dcpFiles.metadata]: metadata,
+    extras: () => ({
+      [dcpFiles.metadata]: metadataOf(spec, boxes, first),
       [dcpFiles.format]: '{"sharded_backend": "torch_dist", "sharded_backend_version": 1}',
       [dcpFiles.common]: archiveOf(common, crc32),
-    },
+    }),
     chunks: (chunkBytes = defaultChunkBytes, sameAs) => planBoxChunks(boxes, chunkBytes, sameAs),
     tails: (chunks, sums) => tailsOf(boxes, chunks, sums),
   };
@@ -175,12 +174,13 @@ function placeBoxes(
 ): { readonly boxes: Box[]; readonly files: number[] } {
   const boxes: Box[] = [];
   const files = [firstAt];
+  const plannedArchive = archivePlanner();
   for (const tensor of megatronTensors(spec, writtenKeys(spec)).values()) {
     const dtype = dtypeOfAll(tensor, dtypeOf);
     for (const { offsets, sizes } of gridOf(tensor, dtype)) {
       const bytes = elements(sizes) * floatBytes[dtype];
       const align = bytes >= largeBox ? pageBytes : 64;
-      const planned = (at: number): ArchivePlan => planTensorArchive(dtype, sizes, { at, align, checksum: crc32 });
+      const planned = (at: number): ArchivePlan => plannedArchive(dtype, sizes, at, align);
       let at = Math.ceil(files.at(-1)! / 64) * 64;
       let plan = planned(at);
       if (files.at(-1)! > 0 && at + sizeOf(plan) > maxFileBytes) {
@@ -193,6 +193,21 @@ function placeBoxes(
     }
   }
   return { boxes, files };
+}
+
+/**
+ * Plans archives, each kind once: that of a box follows from its precision and sizes, and from where it begins between
+ * two places that its values may begin at. Models have thousands of boxes of a few sizes.
+ */
+function archivePlanner(): (dtype: WriteDtype, sizes: readonly number[], at: number, align: number) => ArchivePlan {
+  const known = new Map<string, ArchivePlan>();
+  return (dtype, sizes, at, align) => {
+    const phase = at % align;
+    const key = `${dtype} ${sizes.join()} ${phase} ${align}`;
+    const found = known.get(key) ?? planTensorArchive(dtype, sizes, { at: phase, align, checksum: crc32 });
+    known.set(key, found);
+    return found;
+  };
 }
 
 const sizeOf = ({ head, dataBytes, tailBytes }: ArchivePlan): number => head.length + dataBytes + tailBytes;

@@ -11,8 +11,8 @@ export interface WeightLayout {
   readonly files: readonly PlannedFile[];
   /** Bytes of all weight files, headers included. */
   readonly weightBytes: number;
-  /** Further files that belong to the format, by name. */
-  readonly extras: Readonly<Record<string, string | Uint8Array>>;
+  /** Makes the further files that belong to the format, by name. */
+  extras(): Readonly<Record<string, string | Uint8Array>>;
   /** Whether the sum of each chunk is needed in the end. */
   readonly checksums: boolean;
   /** All chunks; see `planChunks`. */

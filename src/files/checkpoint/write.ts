@@ -228,7 +228,7 @@ function planFolder(options: WriteOptions): FolderPlan {
   });
   const weights = layoutOf(options.format ?? "safetensors", spec, options.slotDtype ?? dtype, options.maxShardBytes);
   // config.json comes last: a folder without it is no model.
-  const ownFiles = { ...weights.extras, "config.json": config };
+  const ownFiles = { ...weights.extras(), "config.json": config };
   for (const name of Object.keys(files)) {
     const isOurs = Object.hasOwn(ownFiles, name) || weights.files.some(({ file }) => file === name);
     if (isOurs || /[/\\]|^\.{0,2}$/.test(name))
