@@ -39,7 +39,7 @@ export const answerPaths = {
   "/api/overview": "the start page: studies and which arm leads, dead experts, models, alerts",
   "/api/runs": "the list of runs",
   "/api/run": "one run: settings, checkpoints, messages (name=RUN)",
-  "/api/curves": "curves (metric=, run= once or more, axis=step|tokens|hours, from=, to=, columns=)",
+  "/api/curves": "curves (metric=, run= once or more, axis=step|tokens|hours, from=, to=, columns=, have=)",
   "/api/compare": "runs side by side (run= twice or more)",
   "/api/experts": "load, entropy and similarity of a run's experts over time (name=RUN)",
   "/api/expert-file": "a file of upcycle experts --json (name=FILE)",
@@ -72,9 +72,22 @@ export class Studio {
     return new Studio(await StudioIndex.open(options.dir, now), options);
   }
 
-  /** Looks for what is new in runs and in the logs of jobs. */
+  /** Looks for what is new in the whole folder, in runs under way and in the logs of jobs. */
   async look(now = Date.now()): Promise<IndexChange> {
-    const change = await this.index.look();
+    return this.#withJobs(await this.index.look(), now);
+  }
+
+  /** Looks for what is new in runs under way and in the logs of jobs: soon, however long the whole folder takes. */
+  async lookAtLive(now = Date.now()): Promise<IndexChange> {
+    return this.#withJobs(await this.index.lookAtLive(), now);
+  }
+
+  /** Looks for what is new in the whole folder, where that is due. */
+  lookAround(): Promise<IndexChange> {
+    return this.index.lookAround();
+  }
+
+  async #withJobs(change: IndexChange, now: number): Promise<IndexChange> {
     return { ...change, alerts: [...change.alerts, ...(await this.#jobs.look(now))] };
   }
 
@@ -161,8 +174,13 @@ export class Studio {
     const axis = wordOf(query, "axis", curveAxes, "tokens") as CurveAxis;
     const columns = Math.min(mostColumns, Math.max(1, Math.round(numberOf(query, "columns") ?? usualColumns)));
     const request = { metric, axis, columns, from: numberOf(query, "from"), to: numberOf(query, "to") };
+    const names = query.getAll("run");
+    const had = query.getAll("have");
     const curves = [];
-    for (const entry of this.#entries(query)) curves.push(await curveOf(this.#store, entry, request));
+    for (const entry of this.#entries(query)) {
+      const have = hadOf(had[names.indexOf(entry.name)]);
+      curves.push(await curveOf(this.#store, entry, { ...request, have }));
+    }
     return { metric, axis, curves };
   }
 
@@ -259,6 +277,12 @@ function wordOf(query: URLSearchParams, key: string, words: readonly string[], u
   const word = query.get(key) ?? usual;
   if (words.includes(word)) return word;
   throw inputError(`"${word.slice(0, 100)}" is not one of ${words.join(", ")}`, { where: key });
+}
+
+/** What a page has of a curve: `GENERATION:TOTAL`; undefined for another word. */
+function hadOf(word = ""): { readonly generation: number; readonly total: number } | undefined {
+  const [, generation, total] = /^(\d{1,15}):(\d{1,15})$/.exec(word) ?? [];
+  return total === undefined ? undefined : { generation: Number(generation), total: Number(total) };
 }
 
 /** A number of a query; undefined without one. Throws inputError for what is no number. */
