@@ -1,7 +1,6 @@
 /**
  * What a `torch_dist` folder will hold, byte for byte, before the first weight is known: each box of each tensor is an
- * archive of its own, whose head stands there from the beginning and whose tail follows when the sums of its values are
- * known. One grid serves every layout of ranks: a box for each layer, expert and gate or up half, large ones cut along
+ * archive of its own, whose head and tail are written around its values when the sums of these are known. One grid serves every layout of ranks: a box for each layer, expert and gate or up half, large ones cut along
  * the axis that tensor parallelism divides.
  */
 import { crc32 } from "node:zlib";
@@ -73,12 +72,10 @@ export function megatronLayout({
   const { boxes, files } = placeBoxes(spec, dtypeOf, first.bytes.length, maxFileBytes);
   const planned = files.map((fileBytes, file): PlannedFile => {
     const bytes = file === 0 ? first.bytes : new Uint8Array(0);
-    const own = boxes.filter((box) => box.file === file);
     return {
       file: fileName(file),
       header: { bytes, fileBytes, dataStart: bytes.length, tensors: new Map(), metadata: {} },
       tensors: [],
-      inserts: () => own.map(({ at, plan }) => ({ offset: at, bytes: plan.head })),
     };
   });
   return {
@@ -91,7 +88,7 @@ export function megatronLayout({
       [dcpFiles.common]: archiveOf(common, crc32),
     }),
     chunks: (chunkBytes = defaultChunkBytes, sameAs) => planBoxChunks(boxes, chunkBytes, sameAs),
-    tails: (chunks, sums) => tailsOf(boxes, chunks, sums),
+    between: (chunks, sums) => joinedRuns(archiveBytes(boxes, chunks, sums)),
   };
 }
 
@@ -395,17 +392,43 @@ function keyOf({ slot, rectangle }: ChunkPart, dtype: WriteDtype, sameAs: (slot:
   return `${dtype} [${slot.shape.join()}] ${rowStart}+${rowCount} ${columnStart}+${columnCount} ${sameAs(slot)}`;
 }
 
-/** The bytes behind each box's values, from the sums of the chunks. */
-function* tailsOf(
+/** Bytes at a place of a file. */
+interface FileRun {
+  readonly file: number;
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Runs that nearly touch, such as the end of an archive and the head of the next, become one, with zeros between. */
+function* joinedRuns(runs: Iterable<FileRun>): Generator<FileRun> {
+  let last: FileRun | null = null;
+  for (const run of runs) {
+    const gap: number = last?.file === run.file ? run.offset - (last.offset + last.bytes.length) : Infinity;
+    if (last !== null && gap < 64) {
+      const bytes = new Uint8Array(last.bytes.length + gap + run.bytes.length);
+      bytes.set(last.bytes);
+      bytes.set(run.bytes, last.bytes.length + gap);
+      last = { ...last, bytes };
+    } else {
+      if (last !== null) yield last;
+      last = run;
+    }
+  }
+  if (last !== null) yield last;
+}
+
+/** The bytes before and behind each box's values, in their order, from the sums of the chunks. */
+function* archiveBytes(
   boxes: readonly Box[],
   chunks: readonly Chunk[],
   sums: ReadonlyMap<number, number>,
-): Generator<{ readonly file: number; readonly offset: number; readonly bytes: Uint8Array }> {
+): Generator<FileRun> {
   const placed = chunks
     .flatMap(({ places, bytes }, index) => places.map(({ file, offset }) => ({ file, offset, bytes, index })))
     .sort((a, b) => a.file - b.file || a.offset - b.offset);
   let next = 0;
   for (const { file, at, plan } of boxes) {
+    yield { file, offset: at, bytes: plan.head };
     const end = at + plan.head.length + plan.dataBytes;
     let sum = 0;
     for (; next < placed.length && placed[next]!.file === file && placed[next]!.offset < end; next++) {

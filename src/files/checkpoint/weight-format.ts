@@ -17,8 +17,8 @@ export interface WeightLayout {
   readonly checksums: boolean;
   /** All chunks; see `planChunks`. */
   chunks(chunkBytes?: number, sameAs?: (slot: Slot) => string): Chunk[];
-  /** What follows when all chunks are written, from their sums by index. */
-  tails(
+  /** What stands between the weights, written when all chunks are; from their sums by index. */
+  between(
     chunks: readonly Chunk[],
     sums: ReadonlyMap<number, number>,
   ): Iterable<{ readonly file: number; readonly offset: number; readonly bytes: Uint8Array }>;

@@ -24,7 +24,7 @@ export function layoutOf(
     extras: () => (index === null ? {} : { [indexFileName]: index }),
     checksums: false,
     chunks: (chunkBytes, sameAs) => planChunks(files, chunkBytes, sameAs),
-    tails: () => [],
+    between: () => [],
   };
 }
 

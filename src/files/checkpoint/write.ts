@@ -349,7 +349,7 @@ async function writeWeights(write: ResumableWrite, layout: WeightLayout, options
   } finally {
     await writer.close();
   }
-  await writeBetween(write.path, dir, files, layout.tails(chunks, sums));
+  await writeBetween(write.path, dir, files, layout.between(chunks, sums));
 }
 
 /**
