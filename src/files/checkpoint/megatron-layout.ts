@@ -88,7 +88,7 @@ export function megatronLayout({
       [dcpFiles.common]: archiveOf(common, crc32),
     }),
     chunks: (chunkBytes = defaultChunkBytes, sameAs) => planBoxChunks(boxes, chunkBytes, sameAs),
-    between: (chunks, sums) => joinedRuns(archiveBytes(boxes, chunks, sums)),
+    between: (chunks, sums) => betweenValues(boxes, chunks, sums),
   };
 }
 
@@ -399,36 +399,43 @@ interface FileRun {
   readonly bytes: Uint8Array;
 }
 
-/** Runs that nearly touch, such as the end of an archive and the head of the next, become one, with zeros between. */
-function* joinedRuns(runs: Iterable<FileRun>): Generator<FileRun> {
-  let last: FileRun | null = null;
-  for (const run of runs) {
-    const gap: number = last?.file === run.file ? run.offset - (last.offset + last.bytes.length) : Infinity;
-    if (last !== null && gap < 64) {
-      const bytes = new Uint8Array(last.bytes.length + gap + run.bytes.length);
-      bytes.set(last.bytes);
-      bytes.set(run.bytes, last.bytes.length + gap);
-      last = { ...last, bytes };
-    } else {
-      if (last !== null) yield last;
-      last = run;
-    }
-  }
-  if (last !== null) yield last;
+/** Two runs of one file as one, with zeros between. */
+function joined(first: FileRun, second: FileRun): FileRun {
+  const bytes = new Uint8Array(second.offset + second.bytes.length - first.offset);
+  bytes.set(first.bytes);
+  bytes.set(second.bytes, second.offset - first.offset);
+  return { ...first, bytes };
 }
 
-/** The bytes before and behind each box's values, in their order, from the sums of the chunks. */
-function* archiveBytes(
+/** The bytes between values: the end of each archive with the head of the next, which begins less than 64 bytes later. */
+function* betweenValues(
   boxes: readonly Box[],
   chunks: readonly Chunk[],
   sums: ReadonlyMap<number, number>,
 ): Generator<FileRun> {
+  let end: FileRun | null = null;
+  for (const { head, tail } of archiveEnds(boxes, chunks, sums)) {
+    if (end?.file === head.file) yield joined(end, head);
+    else {
+      if (end !== null) yield end;
+      yield head;
+    }
+    end = tail;
+  }
+  if (end !== null) yield end;
+}
+
+/** The bytes before and behind each box's values, from the sums of the chunks. */
+function* archiveEnds(
+  boxes: readonly Box[],
+  chunks: readonly Chunk[],
+  sums: ReadonlyMap<number, number>,
+): Generator<{ readonly head: FileRun; readonly tail: FileRun }> {
   const placed = chunks
     .flatMap(({ places, bytes }, index) => places.map(({ file, offset }) => ({ file, offset, bytes, index })))
     .sort((a, b) => a.file - b.file || a.offset - b.offset);
   let next = 0;
   for (const { file, at, plan } of boxes) {
-    yield { file, offset: at, bytes: plan.head };
     const end = at + plan.head.length + plan.dataBytes;
     let sum = 0;
     for (; next < placed.length && placed[next]!.file === file && placed[next]!.offset < end; next++) {
@@ -437,6 +444,6 @@ function* archiveBytes(
       if (own === undefined) throw new Error(`chunk ${index} has no checksum`);
       sum = joinedChecksum(sum, own, bytes);
     }
-    yield { file, offset: end, bytes: plan.tail(sum) };
+    yield { head: { file, offset: at, bytes: plan.head }, tail: { file, offset: end, bytes: plan.tail(sum) } };
   }
 }
