@@ -68,7 +68,9 @@ describe("the plan of a torch_dist folder", () => {
       end: offset + bytes.length,
     }));
     const first = layout.files.map(({ header }, file) => ({ file, begin: 0, end: header.bytes.length }));
-    const taken = [...first, ...places, ...between].sort((x, y) => x.file - y.file || x.begin - y.begin || x.end - y.end);
+    const taken = [...first, ...places, ...between].sort(
+      (x, y) => x.file - y.file || x.begin - y.begin || x.end - y.end,
+    );
     taken.forEach(({ file, begin }, i) => {
       const before = taken[i - 1];
       if (before?.file !== file) return expect(begin).toBe(0);
