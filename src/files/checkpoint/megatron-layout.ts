@@ -1,7 +1,8 @@
 /**
  * What a `torch_dist` folder will hold, byte for byte, before the first weight is known: each box of each tensor is an
- * archive of its own, whose head and tail are written around its values when the sums of these are known. One grid serves every layout of ranks: a box for each layer, expert and gate or up half, large ones cut along
- * the axis that tensor parallelism divides.
+ * archive of its own, whose head and tail are written around its values when the sums of these are known. One grid
+ * serves every layout of ranks: a box for each layer, expert and gate or up half, large ones cut along the axis that
+ * tensor parallelism divides.
  */
 import { crc32 } from "node:zlib";
 import { inputError } from "../../base/errors.js";
@@ -407,7 +408,7 @@ function joined(first: FileRun, second: FileRun): FileRun {
   return { ...first, bytes };
 }
 
-/** The bytes between values: the end of each archive with the head of the next, which begins less than 64 bytes later. */
+/** The bytes between values: the end of an archive with the head of the next, which begins less than 64 bytes later. */
 function* betweenValues(
   boxes: readonly Box[],
   chunks: readonly Chunk[],
