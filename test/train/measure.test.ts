@@ -15,6 +15,8 @@ const runtime = {
       counts: [[at(ids, 0), 4 - at(ids, 0), 0]],
       kept: [],
       entropy: [at(ids, 0) / 10],
+      // Two experts of each of four tokens: 0 and 1, but of the last token the third one too.
+      chosen: [[0, 1, 1, 0, 0, 1, at(ids, 0) > 1 ? 2 : 0, 1]],
     }),
 } as unknown as TrainRuntime;
 

@@ -12,6 +12,7 @@ export const viewNames = [
   "reports",
   "report",
   "jobs",
+  "playground",
   "actions",
 ] as const;
 /** A view. */

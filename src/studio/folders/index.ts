@@ -29,7 +29,16 @@ export interface IndexChange {
   readonly tree: boolean;
 }
 
-const nothing: Found = { runs: [], studies: [], models: [], checkpoints: [], pages: [], documents: [], jobs: [] };
+const nothing: Found = {
+  runs: [],
+  studies: [],
+  models: [],
+  checkpoints: [],
+  pages: [],
+  documents: [],
+  jobs: [],
+  conversions: [],
+};
 
 /** The index. */
 export class StudioIndex {

@@ -1,8 +1,10 @@
 /** What lies below a folder: runs, models, reports, measurements of experts, launched trainings. Links are left out. */
+import type { Dirent } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { runFile } from "../../train/claim.js";
 import { metricsFile } from "../../train/records.js";
+import { progressOf } from "../../surgery/convert/progress-record.js";
 import { recordFile } from "../../surgery/convert/record.js";
 
 /** Folders inside each other that are looked at; `upcycle runs` looks as deep. */
@@ -23,6 +25,8 @@ export interface Found {
   readonly documents: readonly string[];
   /** Folders of `upcycle launch`. */
   readonly jobs: readonly string[];
+  /** Folders that a conversion makes, or was to make: what it keeps beside them says so. */
+  readonly conversions: readonly string[];
 }
 
 /** JSON files whose names say what they are. */
@@ -48,7 +52,16 @@ type Lists = { -readonly [Key in keyof Found]: string[] };
 
 /** Looks below `root`. `breathe` is called between folders, so that a large tree holds nothing up. */
 export async function scan(root: string, breathe: () => Promise<void>): Promise<Found> {
-  const found: Lists = { runs: [], studies: [], models: [], checkpoints: [], pages: [], documents: [], jobs: [] };
+  const found: Lists = {
+    runs: [],
+    studies: [],
+    models: [],
+    checkpoints: [],
+    pages: [],
+    documents: [],
+    jobs: [],
+    conversions: [],
+  };
   let folders: { readonly name: string; readonly depth: number }[] = [{ name: "", depth: 0 }];
   let looked = 0;
   while (folders.length > 0 && looked < mostFolders) {
@@ -60,6 +73,7 @@ export async function scan(root: string, breathe: () => Promise<void>): Promise<
       const files = new Set(entries.flatMap((entry) => (entry.isFile() ? [entry.name] : [])));
       const isRun = files.has(runFile) && files.has(metricsFile);
       sort(name, files, isRun, found, below);
+      found.conversions.push(...conversionsIn(entries).map(below));
       if (depth === deepest) continue;
       for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1)))
         if (entry.isDirectory() && !entry.name.startsWith(".") && entry.name !== "node_modules")
@@ -68,6 +82,20 @@ export async function scan(root: string, breathe: () => Promise<void>): Promise<
     folders = next;
   }
   return found;
+}
+
+/** Names of folders that a conversion makes beside what it keeps in a folder. */
+function conversionsIn(entries: readonly Dirent[]): string[] {
+  const names = entries.flatMap((entry) => {
+    if (!entry.name.startsWith(".")) return [];
+    const made = entry.isFile()
+      ? progressOf(entry.name)
+      : entry.isDirectory()
+        ? (/^\.(.+)\.unfinished$/.exec(entry.name)?.[1] ?? null)
+        : null;
+    return made ?? [];
+  });
+  return [...new Set(names)].sort();
 }
 
 function sort(

@@ -11,12 +11,17 @@ export interface HeatScale {
   readonly steps: readonly number[];
   readonly first: 0 | 1;
   readonly unit: string;
+  /** What class 0 is called; `dead` if left out. */
+  readonly least?: string;
 }
 
 /** Loads, as multiples of an equal share. */
 export const loadScale: HeatScale = { steps: [0.01, 0.25, 0.5, 0.8, 1.25, 2, 4], first: 0, unit: "× an equal share" };
 /** Cosines. */
 export const cosineScale: HeatScale = { steps: [0, 0.2, 0.4, 0.6, 0.8, 0.95], first: 1, unit: "cosine" };
+
+/** Weights of experts. */
+export const shareScale: HeatScale = { steps: [0.1, 0.25, 0.4, 0.6, 0.8, 0.95], first: 1, unit: "weight" };
 
 const classOf = (value: number, { steps, first }: HeatScale): number =>
   first + steps.filter((step) => value >= step).length;
@@ -262,9 +267,9 @@ function svgOf(props: HeatProps, layout: Layout): string {
 
 /** The classes of a scale in words. */
 export function HeatLegend({ scale }: { readonly scale: HeatScale }): JSX.Element {
-  const { steps, first, unit } = scale;
+  const { steps, first, unit, least = "dead" } = scale;
   const names = [
-    first === 0 ? `dead (< ${steps[0]})` : `< ${steps[0]}`,
+    first === 0 ? `${least} (< ${steps[0]})` : `< ${steps[0]}`,
     ...steps.slice(1).map((step, i) => `${steps[i]} to ${step}`),
     `≥ ${steps.at(-1)}`,
   ];

@@ -10,7 +10,9 @@ import {
   curveAxes,
   evalMetrics,
   stepMetrics,
+  type CheckpointList,
   type CompareAnswer,
+  type ConversionRow,
   type CurveAnswer,
   type CurveAxis,
   type Metric,
@@ -19,7 +21,9 @@ import {
   type StudioAlert,
   type StudyRow,
 } from "../data/types.js";
-import { commandOf, CurveStore, curveOf, expertHistory, runDetail } from "../folders/detail.js";
+import { coactivationHistory, commandOf, CurveStore, curveOf, expertHistory, runDetail } from "../folders/detail.js";
+import { checkpointList } from "../folders/checkpoints.js";
+import { ConversionShelf } from "../folders/conversions.js";
 import { StudioIndex, type IndexChange } from "../folders/index.js";
 import { JobShelf } from "../folders/jobs.js";
 import { modelDetail, modelRows, startMeasured } from "../folders/models.js";
@@ -42,7 +46,10 @@ export const answerPaths = {
   "/api/curves": "curves (metric=, run= once or more, axis=step|tokens|hours, from=, to=, columns=)",
   "/api/compare": "runs side by side (run= twice or more)",
   "/api/experts": "load, entropy and similarity of a run's experts over time (name=RUN)",
+  "/api/coactivation": "which experts of a run's layer serve the same tokens, over time (name=RUN, layer=0)",
   "/api/expert-file": "a file of upcycle experts --json (name=FILE)",
+  "/api/conversions": "conversions at work, and unfinished ones",
+  "/api/checkpoints": "models that can generate text, dense and MoE, with the memory that they take",
   "/api/models": "models that were upcycled",
   "/api/model": "one model: what every tensor is made of, what was measured (name=MODEL)",
   "/api/reports": "pages that other commands have written",
@@ -51,12 +58,22 @@ export const answerPaths = {
 } as const;
 type AnswerPath = keyof typeof answerPaths;
 
+/** What one look has found to be new. */
+export interface StudioChange extends IndexChange {
+  /** Whether a conversion is further than before, or has begun or ended. */
+  readonly conversions: boolean;
+}
+
 /** A folder that is being shown. */
 export class Studio {
   readonly #store = new CurveStore();
   readonly #jobs: JobShelf;
+  readonly #conversions: ConversionShelf;
   /** Models as the last look at the tree has found them: their records are too large to be read at every question. */
   #models: { readonly tree: number; readonly rows: Promise<readonly ModelRow[]> } | null = null;
+  /** The lists that the last look at the tree has found. */
+  #tree: string | null = null;
+  #checkpoints: { readonly tree: number; readonly list: Promise<CheckpointList> } | null = null;
   readonly shelf: ReportShelf;
 
   private constructor(
@@ -64,6 +81,7 @@ export class Studio {
     readonly options: { readonly dir: string; readonly actions: boolean },
   ) {
     this.#jobs = new JobShelf(index);
+    this.#conversions = new ConversionShelf(index);
     this.shelf = new ReportShelf(index);
   }
 
@@ -72,10 +90,25 @@ export class Studio {
     return new Studio(await StudioIndex.open(options.dir, now), options);
   }
 
-  /** Looks for what is new in runs and in the logs of jobs. */
-  async look(now = Date.now()): Promise<IndexChange> {
+  /** Looks for what is new in runs, in the logs of jobs and in what conversions note. */
+  async look(now = Date.now()): Promise<StudioChange> {
     const change = await this.index.look();
-    return { ...change, alerts: [...change.alerts, ...(await this.#jobs.look(now))] };
+    const alerts = [...change.alerts, ...(await this.#jobs.look(now))];
+    const conversions = await this.#conversions.look(now);
+    return { ...change, alerts, conversions, tree: change.tree && this.#isOtherTree() };
+  }
+
+  /** Whether the last look at the tree has found other lists than the one before. */
+  #isOtherTree(): boolean {
+    const { models, pages, documents, jobs, checkpoints } = this.index.found;
+    const before = this.#tree;
+    this.#tree = JSON.stringify([models, pages, documents, jobs, checkpoints]);
+    return before !== null && before !== this.#tree;
+  }
+
+  /** Conversions as the last look has found them. */
+  get conversions(): readonly ConversionRow[] {
+    return this.#conversions.rows;
   }
 
   /** Memory of the curves that are kept. */
@@ -106,8 +139,17 @@ export class Studio {
         const entry = this.index.run(name);
         return entry === undefined ? null : expertHistory(this.#store, entry);
       }
+      case "/api/coactivation": {
+        const entry = this.index.run(name);
+        return entry === undefined ? null : coactivationHistory(this.#store, entry, numberOf(query, "layer") ?? 0);
+      }
       case "/api/expert-file":
         return this.shelf.experts(name);
+      case "/api/conversions":
+        await this.#conversions.look(Date.now());
+        return { conversions: this.conversions };
+      case "/api/checkpoints":
+        return this.#checkpointList();
       case "/api/models":
         return { models: await this.#modelRows() };
       case "/api/model":
@@ -119,6 +161,12 @@ export class Studio {
       case "/api/alerts":
         return { alerts: await this.#alerts() };
     }
+  }
+
+  #checkpointList(): Promise<CheckpointList> {
+    const tree = this.index.trees;
+    if (this.#checkpoints?.tree !== tree) this.#checkpoints = { tree, list: checkpointList(this.index) };
+    return this.#checkpoints.list;
   }
 
   #modelRows(): Promise<readonly ModelRow[]> {
@@ -207,6 +255,7 @@ export class Studio {
       })),
       alive: moes.length - ailing.length,
       models: await this.#modelRows(),
+      conversions: this.conversions,
       alerts: this.#pressing(await this.#alerts()).slice(0, mostNamed),
       reports,
       expertFiles: await this.shelf.expertFiles(),

@@ -1,5 +1,5 @@
 /** The server over real connections, within this process. */
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { request, type IncomingMessage } from "node:http";
 import { connect } from "node:net";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import { startServer, type StudioServer } from "../../../src/studio/server/serve
 import { Studio } from "../../../src/studio/server/studio.js";
 import type { StartedAction } from "../../../src/studio/data/types.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
-import { addLines, stepRecord, writeStudy } from "../folder.js";
+import { addLines, stepRecord, tinyConfig, writeConversion, writeModels, writeStudy } from "../folder.js";
 
 const root = temporaryFolder();
 const dir = join(root, "runs");
@@ -18,6 +18,7 @@ const assets = { script: "console.log('page')", style: "body{}" };
 let server: StudioServer;
 let acting: StudioServer;
 let cookie = "";
+let actingStudio: Studio;
 
 /** A program that says its words, and ends when it is asked to. */
 const program = join(root, "program.mjs");
@@ -25,6 +26,7 @@ const program = join(root, "program.mjs");
 beforeAll(async () => {
   mkdirSync(dir);
   writeStudy(dir);
+  writeModels(dir);
   writeFileSync(join(root, "secret.txt"), secret);
   writeFileSync(
     program,
@@ -34,8 +36,8 @@ beforeAll(async () => {
   const studio = await Studio.open({ dir, actions: false });
   server = await startServer({ studio, assets, port: null, folder: root });
   cookie = await cookieOf(server);
-  const other = await Studio.open({ dir, actions: true });
-  acting = await startServer({ studio: other, assets, port: null, folder: root, program: [process.execPath, program] });
+  actingStudio = await Studio.open({ dir, actions: true });
+  acting = await startServer({ studio: actingStudio, assets, port: null, folder: root, program: [process.execPath, program] });
 });
 afterAll(async () => {
   await server.close();
@@ -81,6 +83,14 @@ async function cookieOf(of: StudioServer): Promise<string> {
 
 const get = (path: string, headers: Record<string, string> = {}): Promise<Answer> =>
   fetched(server, path, { cookie, ...headers });
+
+async function until(isThere: () => boolean): Promise<void> {
+  const end = Date.now() + 10_000;
+  while (!isThere()) {
+    if (Date.now() > end) throw new Error("it did not come");
+    await new Promise((done) => setTimeout(done, 20));
+  }
+}
 
 /** Everything below a folder with sizes, times and content. */
 function picture(folder: string): string {
@@ -201,6 +211,11 @@ describe("the server", () => {
       "/api/events/x",
       `/${"a".repeat(20_000)}`,
       "/api/actions/start",
+      "/api/generate",
+      "/api/conversions?name=../secret.txt",
+      "/api/checkpoints",
+      "/api/coactivation?name=../secret.txt&layer=-1",
+      "/api/coactivation?name=study/arms/coarse/seed-0-0123456789abcdef&layer=1e308",
       "*",
       "/api/compare?run=alone&run=alone",
     ];
@@ -221,7 +236,14 @@ describe("the server", () => {
         const method = pick(at + 6, ["GET", "GET", "GET", "POST", "PUT", "HEAD", "DELETE"]);
         const body =
           method === "POST"
-            ? pick(at + 7, ["", "{", '{"command":"train","file":"-x"}', "[".repeat(5000), "x".repeat(70_000)])
+            ? pick(at + 7, [
+                "",
+                "{",
+                '{"command":"train","file":"-x"}',
+                '{"model":"../..","prompt":"x","seed":0,"temperature":0,"maxTokens":1}',
+                "[".repeat(5000),
+                "x".repeat(70_000),
+              ])
             : undefined;
         return fetched(server, pick(at + 8, paths), headers, { method, ...(body !== undefined && { body }) }).catch(
           () => null,
@@ -270,6 +292,65 @@ describe("the server", () => {
   });
 });
 
+describe("texts that the page asks for", () => {
+  const asked = { model: "models/moe", prompt: "--out", seed: 3, temperature: 0.5, maxTokens: 7 };
+  const post = async (body: unknown, of = acting): Promise<Answer> =>
+    fetched(
+      of,
+      "/api/generate",
+      {
+        cookie: of === acting ? await cookieOf(acting) : cookie,
+        origin: `http://127.0.0.1:${of.port}`,
+        host: `127.0.0.1:${of.port}`,
+        "content-type": "application/json",
+      },
+      { method: "POST", body: JSON.stringify(body) },
+    );
+
+  it("are lines of upcycle generate as they come, with its end", async () => {
+    const { status, headers, body } = await post(asked);
+    expect([status, headers["content-type"]]).toEqual([200, "application/x-ndjson; charset=utf-8"]);
+    const { threads } = JSON.parse((await get("/api/checkpoints")).body) as { threads: number };
+    expect(body.trim().split("\n")).toEqual([
+      `words generate ${dir}/models/moe --prompt --out --seed 3 --temperature 0.5 --max-new-tokens 7 ` +
+        `--threads ${threads} --device cpu --alternatives 8 --experts --stream --json`,
+      '{"type":"end","exitCode":0,"error":null}',
+    ]);
+  });
+
+  it.each([
+    [{ ...asked, model: "../outside" }, "no model of this name"],
+    [{ ...asked, model: "study" }, "no model of this name"],
+    [{ ...asked, beside: "/etc" }, "no model of this name"],
+    [{ ...asked, prompt: "a\0b" }, "no command line can hold"],
+    [{ ...asked, prompt: "" }, "prompt"],
+    [{ ...asked, prompt: "x".repeat(20_001) }, "prompt"],
+    [{ ...asked, maxTokens: 1e6 }, "maxTokens"],
+    [{ ...asked, temperature: -1 }, "temperature"],
+    [{ ...asked, seed: 0.5 }, "seed"],
+    [{ ...asked, more: 1 }, "more"],
+    [null, ""],
+  ])("are refused where they are something else: %#", async (body, why) => {
+    const { status, body: said } = await post(body);
+    expect([status, said]).toEqual([400, expect.stringContaining(why)]);
+  });
+
+  it("are refused with the sum where models do not fit in memory together, before either is opened", async () => {
+    const huge = { ...tinyConfig("llama"), hidden_size: 16_384, intermediate_size: 65_536, num_hidden_layers: 400 };
+    mkdirSync(join(dir, "huge"));
+    writeFileSync(join(dir, "huge", "config.json"), JSON.stringify(huge));
+    await until(() => actingStudio.index.found.checkpoints.includes("huge"));
+    const { status, body } = await post({ ...asked, beside: "huge" });
+    expect(status).toBe(400);
+    expect(body).toMatch(/models\/moe and huge: this takes [\d.]+ TB of memory, and there are [\d.]+ GB: .* \+ .* for the weights of huge in float32/);
+    rmSync(join(dir, "huge"), { recursive: true });
+  });
+
+  it("are none where commands are not allowed", async () => {
+    expect((await post(asked, server)).status).toBe(403);
+  });
+});
+
 describe("commands that the page starts", () => {
   const post = async (path: string, body: unknown, of = acting): Promise<Answer> =>
     fetched(
@@ -284,14 +365,6 @@ describe("commands that the page starts", () => {
       { method: "POST", body: JSON.stringify(body) },
     );
   const list = (): readonly StartedAction[] => acting.actions.list;
-  const until = async (isThere: () => boolean): Promise<void> => {
-    const end = Date.now() + 10_000;
-    while (!isThere()) {
-      if (Date.now() > end) throw new Error("it did not come");
-      await new Promise((done) => setTimeout(done, 20));
-    }
-  };
-
   it("are none where that was not allowed", async () => {
     expect((await post("/api/actions/start", { command: "train", file: "a.yaml" }, server)).status).toBe(403);
   });
@@ -341,6 +414,43 @@ describe("commands that the page starts", () => {
     expect(status).toBe(400);
     expect(said).toContain(why);
     expect(list()).toHaveLength(count);
+  });
+
+  it("are given again when they have ended, in the same words, and not before", async () => {
+    const started = JSON.parse(
+      (await post("/api/actions/start", { command: "eval", models: ["m"], tasks: ["arc_easy"] })).body,
+    ) as StartedAction;
+    await until(() => list().find(({ id }) => id === started.id)?.state === "ended");
+    const again = JSON.parse(
+      (await post("/api/actions/start", { command: "again", id: started.id })).body,
+    ) as StartedAction;
+    expect([again.words, again.folder]).toEqual([started.words, started.folder]);
+    expect(again.id).toBeGreaterThan(started.id);
+    expect((await post("/api/actions/start", { command: "again", id: 9999 })).status).toBe(400);
+    await until(() => list().find(({ id }) => id === again.id)?.state === "ended");
+  });
+
+  it("go on with a conversion by the command that it has noted, if that writes below the folder", async () => {
+    writeConversion(dir, "left", { pid: 2 ** 22 + 1 });
+    mkdirSync(join(dir, ".left.unfinished"));
+    const asked = async (): Promise<Answer> => post("/api/actions/words", { command: "resume", run: "left" });
+    const words = (out: string): object => ({
+      pid: 2 ** 22 + 1,
+      command: { words: ["upcycle", "convert", "dense", "--recipe", "E8G1T2", "--out", out], folder: dir },
+    });
+    const found = async (out: string): Promise<void> => {
+      writeConversion(dir, "left", words(out));
+      await until(() => actingStudio.conversions.some(({ command }) => command?.words.includes(out) === true));
+    };
+    await found("left");
+    expect(JSON.parse((await asked()).body)).toEqual({
+      words: ["upcycle", "convert", "dense", "--recipe", "E8G1T2", "--out", "left"],
+      folder: dir,
+    });
+    await found("../elsewhere");
+    expect((await asked()).body).toContain("below the folder that is shown");
+    rmSync(join(dir, ".left.unfinished"), { recursive: true });
+    rmSync(join(dir, ".left.progress.json"));
   });
 
   it("go on with a study by the command that was noted in its folder, and with nothing else that a folder names", async () => {
