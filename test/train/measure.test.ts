@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { at } from "../../src/base/at.js";
 import type { LossMetrics, TrainRuntime } from "../../src/engine/runtime/runtime.js";
-import { measureAll, routingRecord } from "../../src/train/measure.js";
+import { coactivationRecord, measureAll, routingRecord } from "../../src/train/measure.js";
 
 const settings = { batch: 1, sequence: 4, limitTokens: 8 };
 
@@ -27,7 +27,17 @@ describe("measuring", () => {
       loss: 1.5,
       load: [[3 / 8, 5 / 8, 0]],
       entropy: [expect.closeTo(0.15, 12)],
+      pairs: [expect.anything()],
       parts: null,
+    });
+    expect(coactivationRecord(await measureAll(runtime, row(1), settings))).toEqual({
+      coactivation: [
+        [
+          [0, 1, 7 / 8],
+          [1, 2, 1 / 8],
+          [0, 2, 0],
+        ],
+      ],
     });
     const parts = [
       { name: "a", weight: 1, tokens: row(1) },
@@ -38,6 +48,7 @@ describe("measuring", () => {
       loss: 2,
       load: [[0.5, 0.5, 0]],
       entropy: [expect.closeTo(0.2, 12)],
+      pairs: [expect.anything()],
       parts: { a: 1, b: 3 },
     });
   });

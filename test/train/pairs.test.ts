@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { coactivationOf, pairCounts } from "../../src/experts/measures/coactivation.js";
+import { pairCounts } from "../../src/experts/measures/coactivation.js";
 import { randomStream } from "../../src/base/random.js";
 import { PairCounter, mostPairs, strongestPairs, weighted } from "../../src/train/pairs.js";
 
