@@ -9,6 +9,7 @@ import { lookOf } from "./colours.js";
 import { cosineScale, HeatLegend, HeatMap, loadScale } from "./heat.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
+import { embedded } from "./source.js";
 import { folder, goTo, place, revisionOf, rows, set, setting, treeVersion } from "./state.js";
 
 /** The view. */
@@ -225,7 +226,7 @@ function Together(props: {
     ["layer", String(layer)],
   ]);
   // What one layer's answer says stays until that of another comes.
-  const { data } = useAnswer<CoactivationHistory>(address, `${run} ${useSlowly(revisionOf(run), 2000)}`);
+  const { data, error } = useAnswer<CoactivationHistory>(address, `${run} ${useSlowly(revisionOf(run), 2000)}`);
   const at =
     data === null
       ? -1
@@ -241,6 +242,8 @@ function Together(props: {
     for (const { a, b, ratio } of pairs ?? []) table[a]![b] = table[b]![a] = ratio;
     return table;
   }, [data, pairs]);
+  if (embedded !== null && layer > 0 && error !== null)
+    return <p class="muted">Experts chosen together in layer {layer} are not in the file: open the folder.</p>;
   if (data === null || data.run !== run || pairs === undefined) return null;
   const [top] = [...pairs].sort((a, b) => (b.ratio ?? 0) - (a.ratio ?? 0));
   return (

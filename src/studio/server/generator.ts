@@ -101,10 +101,16 @@ export class Generator {
       },
     );
     this.#running.delete(child);
-    const lines = said.split("\n").filter((line) => line.trim() !== "");
-    const why = code === 0 ? null : visibleLine(error ?? lines.at(-1) ?? `it ended with exit code ${code ?? "–"}`);
+    const why = code === 0 ? null : (error ?? errorIn(said) ?? `it ended with exit code ${code ?? "–"}`);
     if (!response.destroyed) response.end(`${JSON.stringify({ type: "end", exitCode: code, error: why })}\n`);
   }
+}
+
+/** The line of what a command has said that tells why it failed; null where it has said nothing. */
+function errorIn(said: string): string | null {
+  const lines = said.split("\n").filter((line) => line.trim() !== "");
+  const line = lines.findLast((one) => one.startsWith("upcycle: ")) ?? lines.at(-1);
+  return line === undefined ? null : visibleLine(line, longestError);
 }
 
 /** Asks a command to end, and ends it if it does not. */

@@ -62,11 +62,11 @@ const views: readonly (readonly [hash: string, text: RegExp])[] = [
   [placeHash({ view: "experts" }), /Dead experts/],
   [
     placeHash({ view: "models" }),
-    /models\/new[\s\S]*at work[\s\S]*E8G1T2 from dense: writing weights[\s\S]*25\.0 %, 1\.50 GB of 6\.00 GB[\s\S]*150 MB\/s[\s\S]*30 s[\s\S]*experts\.5\.up_proj[\s\S]*upcycle convert dense[\s\S]*upcycle convert makes one/,
+    /models\/new[\s\S]*at work[\s\S]*E8G1T2 from dense: writing weights[\s\S]*25\.0 %, 1\.5 GB of 6\.0 GB[\s\S]*150 MB\/s[\s\S]*30 s[\s\S]*experts\.5\.up_proj[\s\S]*upcycle convert dense[\s\S]*upcycle convert makes one/,
   ],
   [
     placeHash({ view: "playground", settings: { left: "models/dense", right: "models/moe", prompt: "a 'b" } }),
-    /--allow-actions[\s\S]*upcycle generate \S*models\/dense --prompt 'a '"'"'b'[\s\S]*models\/moe/,
+    /--allow-actions[\s\S]*upcycle generate \S*models\/dense --prompt 'a '\\''b'[\s\S]*models\/moe/,
   ],
   [placeHash({ view: "reports" }), /study <b> · Upcycle study/],
   [placeHash({ view: "jobs" }), /upcycle launch/],
@@ -207,7 +207,7 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     await go(placeHash({ view: "models" }));
     await shows(/25\.0 %/);
     writeConversion(join(dir, "models"), "new", { done: 3e9, tensor: "lm_head.weight" });
-    await shows(/50\.0 %, 3\.00 GB[\s\S]*lm_head/);
+    await shows(/50\.0 %, 3\.0 GB[\s\S]*lm_head/);
     mkdirSync(join(dir, "models", ".new.unfinished"));
     writeConversion(join(dir, "models"), "new", { done: 3e9, ended: "stopped with 50 % written <b>" });
     await shows(/stopped with 50 % written <b>[\s\S]*The command that goes on with it/);
