@@ -1,9 +1,13 @@
 // How far training in bfloat16 is from float32, ours and PyTorch's:
-// node bench/gpu-distance.mjs --python PYTHON [--models DIR[,DIR]] [--trained DIR[,DIR]] [--out FILE]
-// -> JSON. For each model of --models (folders with expected.safetensors, as in test/golden) the first gradients of all
-// weights together, ||bf16 - f32|| / ||f32||, each side against its own float32; PyTorch computes by transformers under
-// autocast. For each of --trained (with trajectory.json) the root mean square over the steps of what losses in bfloat16
-// differ from the float32 ones of PyTorch. `ratio` is ours over PyTorch's, `median` that over models.
+// node bench/gpu-distance.mjs --python PYTHON [--models DIR[,DIR]] [--trained DIR[,DIR]] [--only NAMES]
+//   [--out FILE] -> JSON. For each model of --models (folders with expected.safetensors, as in test/golden) the first
+// gradients of all weights together, ||bf16 - f32|| / ||f32||, and the root mean square of what the losses of a short
+// training in bfloat16 differ from those in float32, each side against its own float32. For each of --trained (with
+// trajectory.json) the same of the losses from the float32 ones of PyTorch there. PyTorch computes by transformers
+// under autocast, once with the residual stream in float32, once with embeddings and so the stream in bfloat16, as the
+// training step has it that speed is compared with (bench/gpu_anchor.py). `ratio` is ours over PyTorch's, `median` that
+// over models. Where UPCYCLE_CUDA names the stand-ins of the tests (test/support/cuda.ts) ours computes on the CPU, by
+// the same kernels.
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -22,6 +26,7 @@ const { values: flags } = parseArgs({
     python: { type: "string", default: "python3" },
     models: { type: "string", default: `${join(golden, "dense")},${join(golden, "moe")}` },
     trained: { type: "string", default: join(golden, "train") },
+    only: { type: "string" },
     out: { type: "string" },
   },
 });
@@ -30,7 +35,8 @@ const foldersOf = (list, file) =>
   list
     .split(",")
     .flatMap((root) => readdirSync(root).map((name) => join(root, name)))
-    .filter((folder) => existsSync(join(folder, file)));
+    .filter((folder) => existsSync(join(folder, file)))
+    .filter((folder) => flags.only?.split(",").includes(basename(folder)) ?? true);
 
 /** 32-bit tensors of a small safetensors file by name. */
 function tensors(path) {
@@ -95,18 +101,13 @@ async function gradientDistance(folder) {
   return Math.sqrt(difference / norm);
 }
 
-/** Root mean square of what our losses in bfloat16 differ from a golden trajectory. */
-async function trajectoryDistance(folder) {
-  const { optimizer, steps } = JSON.parse(readFileSync(join(folder, "trajectory.json"), "utf8"));
-  const { data, shape } = tensors(join(folder, "batches.safetensors")).get("input_ids");
-  const [, batch, sequence] = shape;
-  const { spec, program, weights } = await opened(folder, { batch, sequence });
-  const runtime = await cudaBackend(0, { precision: "bf16" }).openTrain(program, { threads: 1, accumulate: false });
+/** Losses of our training on the batches. */
+async function losses({ spec, program, weights }, precision, batches, optimizer) {
+  const runtime = await cudaBackend(0, { precision }).openTrain(program, { threads: 1, accumulate: false });
   for (const [key, values] of weights) await runtime.write("weight", key, values);
-  let sum = 0;
-  for (const [step, expected] of steps.entries()) {
-    const size = batch * sequence;
-    const found = await runtime.step([shifted(data.subarray(step * size, (step + 1) * size), sequence)], {
+  const found = [];
+  for (const [i, batch] of batches.entries()) {
+    const { loss, balanceLoss } = await runtime.step([batch], {
       learningRate: optimizer.lr,
       beta1: optimizer.betas[0],
       beta2: optimizer.betas[1],
@@ -114,12 +115,47 @@ async function trajectoryDistance(folder) {
       weightDecay: optimizer.weight_decay,
       decayOn: "all",
       clipNorm: optimizer.clip_grad_norm,
-      update: step + 1,
+      update: i + 1,
     });
-    sum += (found.loss + spec.auxLossCoef * (found.balanceLoss ?? 0) - expected.loss) ** 2;
+    found.push(loss + spec.auxLossCoef * (balanceLoss ?? 0));
   }
   await runtime.close();
-  return Math.sqrt(sum / steps.length);
+  return found;
+}
+
+const rootMeanSquare = (found, expected) =>
+  Math.sqrt(expected.reduce((sum, value, i) => sum + (found[i] - value) ** 2, 0) / expected.length);
+
+/** Of our losses in bfloat16 from a golden trajectory. */
+async function trajectoryDistance(folder) {
+  const { optimizer, steps } = JSON.parse(readFileSync(join(folder, "trajectory.json"), "utf8"));
+  const { data, shape } = tensors(join(folder, "batches.safetensors")).get("input_ids");
+  const [, batch, sequence] = shape;
+  const size = batch * sequence;
+  const batches = steps.map((_, step) => shifted(data.subarray(step * size, (step + 1) * size), sequence));
+  const found = await losses(await opened(folder, { batch, sequence }), "bf16", batches, optimizer);
+  return rootMeanSquare(
+    found,
+    steps.map(({ loss }) => loss),
+  );
+}
+
+/** A short training, as gpu_distance.py has it: each batch is the golden one with its tokens moved on. */
+const optimizer = { lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, clip_grad_norm: 1, steps: 8, shift: 7 };
+
+/** Of our losses in bfloat16 from those in float32, which have to begin where PyTorch's do. */
+async function lossDistance(folder, { first }) {
+  const { data, shape } = tensors(join(folder, "expected.safetensors")).get("input_ids");
+  const [batch, sequence] = shape;
+  const model = await opened(folder, { batch, sequence });
+  const moved = (step) => data.map((id) => (id + optimizer.shift * step) % model.spec.vocab);
+  const batches = Array.from({ length: optimizer.steps }, (_, step) => shifted(moved(step), sequence));
+  const [found, expected] = [
+    await losses(model, "bf16", batches, optimizer),
+    await losses(model, "float32", batches, optimizer),
+  ];
+  if (Math.abs(expected[0] - first) > 1e-3) throw new Error(`begins at ${expected[0]}, in PyTorch at ${first}`);
+  return rootMeanSquare(found, expected);
 }
 
 /** What PyTorch says of the folders: a distance for each, or why there is none. */
@@ -128,6 +164,7 @@ function byTorch(kind, folders) {
   const { stdout, stderr, status } = spawnSync(flags.python, [script, kind, ...folders], {
     encoding: "utf8",
     maxBuffer: 1 << 26,
+    env: { ...process.env, OPTIMIZER: JSON.stringify(optimizer) },
   });
   if (status !== 0) throw new Error(stderr);
   return stdout
@@ -140,22 +177,24 @@ async function compared(kind, folders, measure) {
   const theirs = byTorch(kind, folders);
   const rows = [];
   for (const [i, folder] of folders.entries()) {
-    const { distance: torch, error } = theirs[i];
-    const ours = await measure(folder).catch((cause) => ({ error: cause.line ?? String(cause) }));
+    const { error, ...torch } = theirs[i];
+    const ours = await measure(folder, torch).catch((cause) => ({ error: cause.line ?? String(cause) }));
     const failed = error ?? ours.error;
-    rows.push(
-      failed === undefined
-        ? { model: basename(folder), ours, torch, ratio: ours / torch }
-        : { model: basename(folder), failed },
-    );
+    const model = basename(folder);
+    rows.push(failed === undefined ? { model, ours, torch } : { model, failed });
   }
-  const ratios = rows.flatMap(({ ratio }) => (Number.isFinite(ratio) ? [ratio] : []));
-  return { median: median(ratios), models: ratios.length, rows };
+  const ratios = (stream) =>
+    rows.flatMap(({ ours, torch }) => (torch === undefined || !(torch[stream] > 0) ? [] : [ours / torch[stream]]));
+  const ratio = (stream) => ({ median: median(ratios(stream)), models: ratios(stream).length });
+  return { ratio: { "stream in float32": ratio("float32"), "stream in bfloat16": ratio("bfloat16") }, rows };
 }
 
+const models = foldersOf(flags.models, "expected.safetensors");
 const result = {
   date: new Date().toISOString().slice(0, 10),
-  gradients: await compared("gradients", foldersOf(flags.models, "expected.safetensors"), gradientDistance),
+  device: (await device(0)).facts.name,
+  gradients: await compared("gradients", models, gradientDistance),
+  losses: await compared("losses", models, lossDistance),
   trajectories: await compared("trajectory", foldersOf(flags.trained, "trajectory.json"), trajectoryDistance),
 };
 console.log(JSON.stringify(result));

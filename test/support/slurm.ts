@@ -4,7 +4,7 @@
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 
@@ -36,6 +36,22 @@ export async function eventually(
 ): Promise<void> {
   for (const end = Date.now() + seconds * 1000; Date.now() < end; await pause(200)) if (holds()) return;
   throw new Error(`not within ${seconds} s: ${what}\n${seen()}`);
+}
+
+/**
+ * Whether a process of slurmd still sees to a step of this job. One ends only after the controller has heard how its
+ * step ended.
+ */
+export function stepsRemain(job: string): boolean {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .some((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, "utf8").startsWith(`slurmstepd: [${job}.`);
+      } catch {
+        return false; // It has ended meanwhile.
+      }
+    });
 }
 
 /** Starts the daemons, and waits for the node. Throws where it does not come. */
