@@ -69,10 +69,17 @@ export function weighted({ experts, shares }: PairShares, share: number, before:
 
 /** The pairs of a layer that the log holds, those of the largest shares first. */
 export function strongestPairs({ experts, shares }: PairShares): ExpertPair[] {
-  const pairs: ExpertPair[] = [];
-  if (shares.length === 0) return pairs;
-  for (let a = 0; a < experts; a++)
-    for (let b = a + 1; b < experts; b++) pairs.push([a, b, Number(at(shares, a * experts + b).toPrecision(4))]);
-  // Equal ones stay in their order, so that equal measurements give equal lines.
-  return pairs.sort(([, , first], [, , second]) => second - first).slice(0, mostPairs);
+  if (shares.length === 0) return [];
+  // Of thousands of pairs a few are kept: the least share of these comes first.
+  const upper: number[] = [];
+  for (let a = 0; a < experts; a++) for (let b = a + 1; b < experts; b++) upper.push(a * experts + b);
+  const least = Float64Array.from(upper, (place) => shares[place]!).sort().at(-mostPairs) ?? -1;
+  return (
+    upper
+      .filter((place) => shares[place]! >= least)
+      // Equal ones stay in their order, so that equal measurements give equal lines.
+      .sort((first, second) => shares[second]! - shares[first]!)
+      .slice(0, mostPairs)
+      .map((place) => [Math.floor(place / experts), place % experts, Number(shares[place]!.toPrecision(4))] as const)
+  );
 }
