@@ -1,27 +1,34 @@
 /**
- * Kills conversions at random moments and checks that the same command resumes each to the right bytes:
+ * Kills conversions and checks that the same command resumes each to the right bytes:
  * `node bench/soak-convert.mjs [--kills 200] [--format megatron] [--out FILE]` (after npm run build).
  *
- * A child process converts a small model in many chunks and prints a line after each. It is killed (SIGKILL) after a
- * random number of lines and some milliseconds, or while it starts. The same conversion is then started again with
- * another number of threads, until one finishes. After every kill the model folder must either be absent or be complete
- * with the right bytes. At the end it must be complete, and no other file may be left beside it. With
- * `--format megatron` a folder of saves is written: its tracker, by which Megatron-Core finds the model, may be there
- * only when the model is complete. The script writes bench/results/DATE-soak-convert[-megatron].json.
+ * A child process converts a small model in many chunks and prints a line after each. It is killed (SIGKILL)
+ *
+ * - before and behind every call that changes the disk, from the last weights on: further files, journal, flushes, the
+ *   rename of the folder, the tracker (`soak/calls.mjs`), where the name is free and where an older model has it;
+ * - at random moments: while it starts, after some chunks, from other numbers of threads.
+ *
+ * The same conversion is then started again, mostly to be killed again, until one finishes. After every kill the model
+ * folder must be absent or complete with the right bytes, or with those of the older model. At the end it must be
+ * complete, and no other file may be left beside it. With `--format megatron` a folder of saves is written: its
+ * tracker, by which Megatron-Core finds the model, may be there only when the model is complete, or its replacement
+ * under way. The log of one whole conversion must be in an order that a power cut cannot break (`faultsOf`). The
+ * script writes bench/results/DATE-soak-convert[-megatron].json.
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, platform, release, tmpdir, totalmem } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { randomStream } from "../dist/base/random.js";
 import { resultOf } from "../dist/base/events.js";
 import { trackerFile } from "../dist/files/checkpoint/open-megatron.js";
 import { convertCheckpoint } from "../dist/surgery/convert/convert.js";
-import { releaseFolder } from "../dist/surgery/convert/release.js";
+import { nameRelease, releaseFolder } from "../dist/surgery/convert/release.js";
 import { toolVersion } from "../dist/surgery/convert/version.js";
+import { faultsOf } from "./soak/calls.mjs";
 import { upcycleRecipe } from "../dist/surgery/planning/recipe.js";
 import { sourceSpec, writeSource } from "./convert-source.mjs";
 
@@ -60,10 +67,12 @@ const script = `
   import { isUnnamed, nameRelease } from ${JSON.stringify(
     new URL("../dist/surgery/convert/release.js", import.meta.url).href,
   )};
-  const [, saves, out, threads] = process.argv.slice(1);
+  const [, saves, out, threads, overwrite, flushBytes] = process.argv.slice(1);
   try {
     const acceptFinished = ${isMegatron} && (await isUnnamed(saves));
-    const options = { ...${JSON.stringify(options)}, out, threads: Number(threads), acceptFinished };
+    const given = { out, threads: Number(threads), overwrite: overwrite === "true", acceptFinished };
+    const options = { ...${JSON.stringify(options)}, ...given };
+    options.pace.flushBytes = Number(flushBytes);
     for await (const { type, done, total } of convertCheckpoint(options))
       writeSync(1, type === "progress" ? (done >= total ? "!" : ".") : type[0]);
     if (${isMegatron}) await nameRelease(saves);
@@ -88,20 +97,24 @@ const hashes = (dir) =>
     )
     .join("\n");
 
-/** `lines`: how many to wait for before the kill; "end": for the last chunk, "named": for all work to be done. */
-function attempt(out, threads, lines, delay) {
+/**
+ * Runs the conversion. `lines`: how many to wait for before a kill that comes `delay` ms later; "end": for the last
+ * chunk, "named": for all work to be done. `environment`: what `soak/calls.mjs` shall log or kill, in place of that.
+ */
+function attempt(out, { threads = 1, overwrite = false, lines = Infinity, delay = 0, environment = null }) {
   return new Promise((resolve) => {
-    const child = spawn(
-      process.execPath,
-      ["--input-type=module", "-e", script, "script", out, modelOf(out), String(threads)],
-      {
-        stdio: ["ignore", "pipe", "inherit"],
-      },
-    );
+    const watched = environment === null ? [] : ["--import", new URL("soak/calls.mjs", import.meta.url).href];
+    // Calls that are counted must not depend on when a flush is due.
+    const flushBytes = environment === null ? options.pace.flushBytes : 1e12;
+    const words = ["script", out, modelOf(out), String(threads), String(overwrite), String(flushBytes)];
+    const child = spawn(process.execPath, [...watched, "--input-type=module", "-e", script, ...words], {
+      stdio: ["ignore", "pipe", "inherit"],
+      env: { ...process.env, ...environment },
+    });
     let text = "";
     const kill = () => setTimeout(() => child.kill("SIGKILL"), delay);
-    if (lines === 0) kill();
     let killed = lines === 0;
+    if (killed) kill();
     const isTime = () =>
       lines === "end" ? text.includes("!") : lines === "named" ? text.includes("N") : text.length >= lines;
     child.stdout.on("data", (data) => {
@@ -117,47 +130,119 @@ function attempt(out, threads, lines, delay) {
 const began = new Date();
 const counts = {
   kills: 0,
+  atLateCalls: 0,
   conversions: 0,
+  replacing: 0,
   resumed: 0,
   killedWhileStarting: 0,
+  killedBetweenFolderAndTracker: 0,
   killedAfterTheRename: 0,
   killedWithTracker: 0,
+  killedWhileReplacing: 0,
 };
+
+/** Throws where something stands under a final name that is not right. */
+function inspect(out, { code, signal, text }, allowed) {
+  const model = modelOf(out);
+  const found = existsSync(model) && readdirSync(model).length > 0 ? hashes(model) : null;
+  const at = `${out} after ${signal ?? code}: ${text}`;
+  if (found !== null && !allowed.has(found)) throw new Error(`wrong bytes in ${at}`);
+  const isReplacing = existsSync(join(dirname(model), `.${basename(model)}.previous`));
+  const hasTracker = isMegatron && existsSync(trackerOf(out));
+  if (hasTracker && found === null && !isReplacing) throw new Error(`a tracker without its model in ${at}`);
+  if (hasTracker && readFileSync(trackerOf(out), "utf8").trim() !== "release")
+    throw new Error(`half a tracker in ${at}`);
+  return { found, isReplacing, hasTracker };
+}
+
 try {
   await writeSource(source, sourceSpec({ layers: 2, hidden: 256, ffnDim: 704, vocab: 2048, heads: 4, kvHeads: 2 }));
-  const reference = join(folder, "reference");
-  await resultOf(convertCheckpoint({ ...options, out: modelOf(reference) }));
-  const expected = hashes(modelOf(reference));
-  const chunks = (await attempt(join(folder, "count"), 1, Infinity, 0)).text.length;
-  while (counts.kills < Number(flags.kills)) {
+  const made = async (name, more = {}) => {
+    const out = join(folder, name);
+    await resultOf(convertCheckpoint({ ...options, ...more, out: modelOf(out) }));
+    if (isMegatron) await nameRelease(out);
+    return out;
+  };
+  const expected = hashes(modelOf(await made("reference")));
+  // Of an older model, whose name the new one takes.
+  const older = await made("older", { recipe: upcycleRecipe("E2G1T1", { seed: 5 }) });
+  const old = hashes(modelOf(older));
+
+  const isName = (path) => ["release", trackerFile, "counted"].includes(basename(path));
+  /** The calls of one whole conversion, of which those from the last weights on are late. */
+  const lateCalls = async (overwrite) => {
+    const out = join(folder, "counted");
+    const log = join(folder, "calls.jsonl");
+    if (overwrite) cpSync(older, out, { recursive: true });
+    const { code, text } = await attempt(out, { overwrite, environment: { CALLS_LOG: log } });
+    if (code !== 0) throw new Error(`exit ${code}: ${text}`);
+    const entries = readFileSync(log, "utf8").trim().split("\n").map(JSON.parse);
+    const faults = faultsOf(entries, isName);
+    if (faults.length > 0) throw new Error(`a power cut could lose something:\n${faults.join("\n")}`);
+    if (entries.filter(({ call, other, begins }) => call === "rename" && begins && isName(other)).length < 1)
+      throw new Error("no rename was seen");
+    rmSync(out, { recursive: true });
+    rmSync(log);
+    const isWeights = ({ call, path }) => call === "datasync" && /\.(distcp|safetensors)$/.test(path);
+    const last = entries.findLast(isWeights).number;
+    return {
+      chunks: text.length,
+      late: [...new Set(entries.map(({ number }) => number))].filter((number) => number >= last),
+    };
+  };
+  const free = await lateCalls(false);
+  const taken = await lateCalls(true);
+  const { chunks } = free;
+  /** Every late call twice: killed before it and behind it. */
+  const points = [free, taken].flatMap(({ late }, overwrite) =>
+    late.flatMap((number) => [number, number + 0.5].map((at) => ({ overwrite: overwrite === 1, at }))),
+  );
+  for (let i = points.length - 1; i > 0; i--) {
+    const j = Math.floor(draw() * (i + 1));
+    [points[i], points[j]] = [points[j], points[i]];
+  }
+  const nextAttempt = (point, isFirst) => {
+    if (isFirst && point !== undefined) return { environment: { CALLS_KILL: String(point.at) } };
+    const starting = draw() < 0.1;
+    const late = draw();
+    const last = late < 0.2 ? "end" : late < 0.25 ? "named" : null;
+    return {
+      starting,
+      threads: 1 + Math.floor(draw() * 3),
+      lines: starting ? 0 : (last ?? 1 + Math.floor(draw() * chunks * 0.7)),
+      delay: draw() * (starting ? 400 : last === "end" ? 60 : last === "named" ? 3 : 15),
+    };
+  };
+
+  while (counts.kills < Number(flags.kills) || points.length > 0) {
+    const point = points.pop();
+    const overwrite = point?.overwrite ?? draw() < 0.3;
     const out = join(folder, `out${counts.conversions++}`);
-    for (;;) {
-      const starting = draw() < 0.1;
-      // Some kills fall behind the last chunk: into the last files, the rename, the tracker, the tidying up.
-      const late = draw();
-      const last = late < 0.2 ? "end" : late < 0.25 ? "named" : null;
-      const { code, signal, text } = await attempt(
-        out,
-        1 + Math.floor(draw() * 3),
-        starting ? 0 : (last ?? 1 + Math.floor(draw() * chunks * 0.7)),
-        draw() * (starting ? 400 : last === "end" ? 60 : last === "named" ? 3 : 15),
-      );
+    if (overwrite) {
+      cpSync(older, out, { recursive: true });
+      counts.replacing++;
+    }
+    const allowed = new Set(overwrite ? [expected, old] : [expected]);
+    for (let attempts = 0; ; attempts++) {
+      // Behind a late kill the next one goes through, so that what it left is what is resumed.
+      const isWhole = point !== undefined && attempts > 0;
+      const how = isWhole ? { threads: 1 + Math.floor(draw() * 3) } : nextAttempt(point, attempts === 0);
+      const run = await attempt(out, { ...how, overwrite });
+      const { code, signal, text } = run;
       if (text.includes("r")) counts.resumed++;
-      const isComplete = existsSync(modelOf(out));
-      if (isComplete && hashes(modelOf(out)) !== expected)
-        throw new Error(`wrong bytes in ${out} after ${signal ?? code}: ${text}`);
-      if (isMegatron && existsSync(trackerOf(out))) {
-        if (!isComplete) throw new Error(`a tracker without its model in ${out} after ${signal ?? code}`);
-        if (readFileSync(trackerOf(out), "utf8").trim() !== "release") throw new Error(`half a tracker in ${out}`);
-        counts.killedWithTracker += signal === "SIGKILL" ? 1 : 0;
-      }
+      const { found, isReplacing, hasTracker } = inspect(out, run, allowed);
       if (signal === "SIGKILL") {
         counts.kills++;
-        if (starting) counts.killedWhileStarting++;
-        if (isComplete) counts.killedAfterTheRename++;
-      } else if (code !== 0 && !(code === 2 && text.includes("not empty") && isComplete)) {
-        throw new Error(`exit ${code}: ${text}`);
-      } else if (isComplete) break;
+        counts.atLateCalls += how.environment === undefined ? 0 : 1;
+        counts.killedWhileStarting += how.starting === true ? 1 : 0;
+        counts.killedAfterTheRename += found === expected ? 1 : 0;
+        counts.killedBetweenFolderAndTracker += isMegatron && found === expected && !hasTracker ? 1 : 0;
+        counts.killedWithTracker += hasTracker && found === expected ? 1 : 0;
+        counts.killedWhileReplacing += isReplacing ? 1 : 0;
+      } else if (code !== 0 && !(code === 2 && text.includes("not empty") && found === expected)) {
+        throw new Error(`exit ${code} in ${out}: ${text}`);
+      } else if (found === expected) break;
+      else throw new Error(`ended without its model in ${out}: ${text}`);
     }
     if (isMegatron && !existsSync(trackerOf(out))) throw new Error(`no tracker in ${out} at the end`);
     const beside = readdirSync(isMegatron ? out : folder).filter(
@@ -165,8 +250,8 @@ try {
     );
     if (beside.length > 0) throw new Error(`left beside: ${beside.join(", ")}`);
     rmSync(out, { recursive: true });
-    rmSync(join(folder, `.out${counts.conversions - 1}.unfinished`), { recursive: true, force: true });
-    process.stderr.write(`${counts.kills} kills, ${counts.conversions} conversions\n`);
+    rmSync(join(folder, `.${basename(out)}.unfinished`), { recursive: true, force: true });
+    process.stderr.write(`${counts.kills} kills, ${counts.conversions} conversions, ${points.length} points left\n`);
   }
   const report = {
     date: began.toISOString(),
@@ -180,8 +265,11 @@ try {
     },
     versions: { upcycle: toolVersion, node: process.versions.node },
     chunks: chunks - 1,
+    lateCalls: free.late.length,
+    lateCallsOfAReplacement: taken.late.length,
     ...counts,
     wrong: 0,
+    lostByAPowerCut: 0,
   };
   console.log(JSON.stringify(report, null, 1));
   const file =

@@ -1,388 +1,219 @@
-// How fast the studio is, and how much memory its server takes: `npm run build && node bench/studio.mjs [--short]`.
-//
-//   1 1,000 runs: the index from nothing, the list over HTTP, the list in the browser
-//   2 100 curves of 10,000 points: over HTTP, and drawn in the browser
-//   3 first paint of the start page
-//   4 a new point: from the end of the write to the page
-//   5 a day of one training: memory of the server
-//   6 what a training loses while a page of it is open: pieces with and without the studio in turn (`--training` alone)
-//   7 TensorBoard on the event files of the same runs, where `TENSORBOARD` names a program
-//
-// The browser is Chromium (CHROMIUM names one); without it, what it measures is left out and said so.
-import { execFileSync, spawn } from "node:child_process";
-import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { request } from "node:http";
-import { cpus, tmpdir } from "node:os";
+/**
+ * How fast the studio is and what it costs, beside what it must hold:
+ *
+ *   npm run build && node bench/studio.mjs [--short] [--only PART,PART] [--repeats N] [--seconds N] [--out FILE]
+ *
+ *   list         1,000 runs: the index from nothing, the list over HTTP and on the screen, the first paint
+ *   curves       100 curves of 10,000 points: over HTTP, drawn, drawn from raw points of a part; a new point of a run
+ *   day          a day of one training among 1,000 runs, looked at all the time: memory of the server
+ *   training     what a training loses while a page of it is open: 20 pairs of pieces of --seconds each
+ *   tensorboard  TensorBoard on the event files of the same 100 runs, where TENSORBOARD names the program
+ *
+ * All parts are measured unless --only names some. The server is `upcycle studio` as a process of its own. The browser
+ * is Chromium (CHROMIUM names one), which draws without a GPU; without it, what it measures is left out and said so.
+ * Results are written to bench/results/DATE-studio.json; those of parts that were not measured stay in it.
+ */
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import puppeteer from "puppeteer-core";
-import { eventFile, timedRecords } from "../dist/train/exported-logs.js";
-import { specFromConfig } from "../dist/model/decoder/config.js";
-import { pageAssets } from "../dist/studio/server/page.js";
-import { startServer } from "../dist/studio/server/server.js";
-import { Studio } from "../dist/studio/server/studio.js";
-import { toolVersion } from "../dist/surgery/convert/version.js";
+import { parseArgs } from "node:util";
+import { firstPaint, openBrowser, until } from "./studio/browser.mjs";
+import { Notes } from "./studio/notes.mjs";
+import { openStudio, sleep, used } from "./studio/process.mjs";
+import { addRecords, records, step, writeRun, writeStudies } from "./studio/runs.mjs";
+import { measureTensorBoard } from "./studio/tensorboard.mjs";
+import { measureTraining } from "./studio/training.mjs";
 
-const isShort = process.argv.includes("--short");
-const [manyRuns, longRuns, points] = isShort ? [1000, 20, 10_000] : [1000, 100, 10_000];
-const repeats = isShort ? 5 : 20;
+const parts = ["list", "curves", "day", "training", "tensorboard"];
+const { values: flags } = parseArgs({
+  options: {
+    short: { type: "boolean", default: false },
+    repeats: { type: "string" },
+    seconds: { type: "string", default: "10" },
+    only: { type: "string", default: parts.join(",") },
+    out: { type: "string", default: `bench/results/${new Date().toISOString().slice(0, 10)}-studio.json` },
+  },
+});
+const chosen = flags.only.split(",");
+const wrong = chosen.find((part) => !parts.includes(part));
+if (wrong !== undefined) throw new Error(`--only: "${wrong}" is none of ${parts.join(", ")}`);
+
+const [manyRuns, longRuns, points] = [1000, flags.short ? 20 : 100, 10_000];
+const repeats = Number(flags.repeats ?? (flags.short ? 5 : 20));
 const root = mkdtempSync(join(tmpdir(), "upcycle-studio-bench-"));
 process.on("exit", () => rmSync(root, { recursive: true, force: true }));
+const notes = new Notes();
+const browser = await openBrowser();
+if (browser === null) console.log("no Chromium: what a browser shows is not measured");
 
-const spec = specFromConfig(
-  {
-    model_type: "mixtral",
-    vocab_size: 1024,
-    hidden_size: 96,
-    intermediate_size: 256,
-    num_hidden_layers: 8,
-    num_attention_heads: 4,
-    num_key_value_heads: 2,
-    max_position_embeddings: 2048,
-    rms_norm_eps: 1e-5,
-    num_local_experts: 8,
-    num_experts_per_tok: 2,
-  },
-  "config.json",
-);
-const perStep = 2048;
-
-/** A step of a log, falling with noise. */
-function step(i, steps, seed) {
-  const noise = Math.sin(i * 12.9898 + seed * 78.233) * 0.05;
-  const layers = Array.from({ length: 8 }, (_, layer) => layer);
-  return {
-    type: "step",
-    step: i,
-    tokens: i * perStep,
-    loss: 2.5 + 4 * Math.exp((-5 * i) / steps) + noise,
-    balanceLoss: 1.01,
-    zLoss: 0.2,
-    gradNorm: 1 + noise,
-    learningRate: 1e-3,
-    routing: {
-      entropy: layers.map((layer) => 1.9 + layer / 100),
-      maxViolation: layers.map(() => 0.4),
-      dead: layers.map(() => []),
-    },
-    ms: 100,
-  };
-}
-const evaluation = (i, steps, seed) => ({
-  type: "eval",
-  step: i,
-  tokens: i * perStep,
-  loss: step(i, steps, seed).loss + 0.1,
-  load: Array.from({ length: 8 }, () => Array(8).fill(1 / 8)),
-  routing: step(i, steps, seed).routing,
-  similarity: Array(8).fill(0.98),
-});
-const lines = (records) => records.map((record) => `${JSON.stringify(record)}\n`).join("");
-
-function writeRun(name, steps, seed, every) {
-  const dir = join(root, name);
-  mkdirSync(dir, { recursive: true });
-  const training = { steps, batch: 16, sequence: 128, accumulate: 1, lr: { peak: 1e-3 + seed * 1e-6 } };
-  writeFileSync(join(dir, "run.json"), JSON.stringify({ key: name, spec, training, seed, kind: "upcycled" }));
-  const records = [evaluation(0, steps, seed)];
-  for (let i = 1; i <= steps; i++) {
-    records.push(step(i, steps, seed));
-    if (i % every === 0) records.push(evaluation(i, steps, seed));
-  }
-  writeFileSync(join(dir, "metrics.jsonl"), lines(records));
-  return { dir, records };
-}
-
-const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
-const results = {};
-function note(name, values, unit = "ms") {
-  const list = Array.isArray(values) ? values : [values];
-  results[name] = { median: median(list), lowest: Math.min(...list), highest: Math.max(...list), n: list.length, unit };
-  const { lowest, highest } = results[name];
-  const shown = (value) => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
-  const range = list.length > 1 ? ` (${shown(lowest)} to ${shown(highest)}, ${list.length} times)` : "";
-  console.log(`${name.padEnd(58)} ${shown(median(list))} ${unit}${range}`);
-}
 async function timed(work) {
   const start = performance.now();
   await work();
   return performance.now() - start;
 }
-async function times(work) {
+async function times(work, count = repeats) {
   const all = [];
-  for (let i = 0; i < repeats; i++) all.push(await timed(work));
+  for (let i = 0; i < count; i++) all.push(await timed(work));
   return all;
 }
 
-const many = join(root, "many");
-for (let i = 0; i < manyRuns; i++)
-  writeRun(join("many", `study-${i % 20}`, "arms", `arm-${i % 10}`, `seed-${i}`), 200, i, 50);
-const long = join(root, "long");
-const longRecords = [];
-for (let i = 0; i < longRuns; i++) {
-  const { records } = writeRun(join("long", `run-${i}`), points, i, 500);
-  longRecords.push(records);
-}
-
-function get(server, path, cookie) {
-  return new Promise((done, failed) => {
-    const asked = request({ host: "127.0.0.1", port: server.port, path, headers: { cookie } }, (response) => {
-      let size = 0;
-      response.on("data", (chunk) => (size += chunk.length));
-      response.on("end", () => done({ status: response.statusCode, size, headers: response.headers }));
-    });
-    asked.on("error", failed);
-    asked.end();
-  });
-}
-
-async function serve(dir) {
-  const studio = await Studio.open({ dir, actions: false });
-  const first = await timed(() => studio.look());
-  const server = await startServer({ studio, assets: await pageAssets(), port: null, folder: root });
-  const welcome = await get(server, `/${new URL(server.url).search}`, "");
-  return { studio, server, first, cookie: welcome.headers["set-cookie"][0].split(";")[0] };
-}
-
-const browserPath = [
-  process.env.CHROMIUM,
-  "/usr/bin/chromium",
-  "/usr/bin/chromium-browser",
-  "/usr/bin/google-chrome",
-].find((path) => path !== undefined && existsSync(path));
-const browser =
-  browserPath === undefined
-    ? null
-    : await puppeteer.launch({
-        executablePath: browserPath,
-        args: ["--headless", "--no-sandbox", "--disable-gpu"],
-        defaultViewport: { width: 1280, height: 900 },
-      });
-if (browser === null) console.log("no Chromium: what a browser shows is not measured");
-
-/** Milliseconds until a condition of the page holds, looked at in every frame; the page keeps the time. */
-const until = (page, hash, condition) =>
-  page.evaluate(
-    `new Promise((done) => {
-      const start = performance.now();
-      ${hash === null ? "" : `location.hash = ${JSON.stringify(hash)};`}
-      const look = () => (${condition}) ? done(performance.now() - start) : requestAnimationFrame(look);
-      requestAnimationFrame(look);
-    })`,
+/** The index from nothing, each time in a process of its own: until the list knows all, and until all logs are read. */
+function measureIndex(dir, what, below) {
+  const found = Array.from({ length: Math.min(5, repeats) }, () =>
+    JSON.parse(execFileSync(process.execPath, ["bench/studio/index-time.mjs", dir], { encoding: "utf8" })),
   );
+  const add = (name, of, must) => notes.add(`${what}: index from nothing, ${name}`, found.map(of), must);
+  add("how far each is", ({ known }) => known, { below });
+  add("all logs read", ({ read }) => read);
+}
 
-{
-  const { server, first, cookie } = await serve(many);
-  note(`${manyRuns} runs: index from nothing`, first);
-  note(`${manyRuns} runs: list over HTTP`, await times(() => get(server, "/api/runs", cookie)));
-  note(`${manyRuns} runs: start page over HTTP`, await times(() => get(server, "/api/overview", cookie)));
+async function measureList() {
+  const dir = join(root, "many");
+  writeStudies(dir, manyRuns);
+  measureIndex(dir, `${manyRuns} runs`, 2000);
+  const studio = await openStudio(dir);
+  await studio.isRead();
+  notes.add(`${manyRuns} runs: list over HTTP`, await times(() => studio.ask("/api/runs")));
+  notes.add(`${manyRuns} runs: start page over HTTP`, await times(() => studio.ask("/api/overview")));
   if (browser !== null) {
     const [shown, paints] = [[], []];
     for (let i = 0; i < repeats; i++) {
       const page = await browser.newPage();
-      await page.goto(server.url);
-      await page.waitForFunction("performance.getEntriesByName('first-contentful-paint').length > 0");
-      paints.push(await page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"));
+      await page.goto(studio.url, { waitUntil: "commit" }).catch(() => page.goto(studio.url));
+      paints.push(await firstPaint(page));
       await page.goto("about:blank");
-      await page.goto(`http://127.0.0.1:${server.port}/#/runs`, { waitUntil: "domcontentloaded" });
-      shown.push(
-        await page.evaluate(
-          `new Promise((done) => {
-            const rows = () => document.querySelectorAll(".list-body .list-row").length;
-            const look = () => (rows() > 10 ? done(performance.now()) : requestAnimationFrame(look));
-            look();
-          })`,
-        ),
-      );
+      await page.goto(`http://127.0.0.1:${studio.port}/#/runs`, { waitUntil: "domcontentloaded" });
+      shown.push(await until(page, null, `document.querySelectorAll(".list-body .list-row").length > 10`));
       await page.close();
     }
-    note("first paint of the start page", paints);
-    note(`${manyRuns} runs: rows on the screen, from the navigation`, shown);
+    notes.add("first paint of the start page", paints, { below: 200 });
+    notes.add(`${manyRuns} runs: rows on the screen, from the navigation`, shown, { below: 300 });
   }
-  await server.close();
+  notes.add(`${manyRuns} runs: memory of the server, highest`, used(studio.pid).peakMb, { unit: "MB", below: 200 });
+  const before = used(studio.pid).cpuMs;
+  const close = studio.listen(() => undefined);
+  await sleep(10_000);
+  close();
+  notes.add(`${manyRuns} runs at rest, a page open: processor time`, (used(studio.pid).cpuMs - before) / 100, {
+    unit: "% of a core",
+  });
+  await studio.close();
 }
 
-{
-  const { studio, server, cookie, first } = await serve(long);
-  note(`${longRuns} logs of ${points} steps: index from nothing`, first);
-  const names = studio.index.rows.map(({ name }) => name);
+async function measureCurves() {
+  const dir = join(root, "long");
+  for (let i = 0; i < longRuns; i++)
+    writeRun(join(dir, `run-${i}`), { steps: points, seed: i, every: 500, planned: 2 * points });
+  const what = `${longRuns} curves of ${points} points`;
+  measureIndex(dir, `${longRuns} logs of ${points} steps`);
+  const studio = await openStudio(dir);
+  await studio.isRead();
+  const names = Array.from({ length: longRuns }, (_, i) => `run-${i}`);
   const query = names.map((name) => `run=${name}`).join("&");
-  const path = `/api/curves?${query}&metric=train/loss&axis=tokens&columns=500`;
-  note(`${longRuns} curves of ${points} points: first answer`, await timed(() => get(server, path, cookie)));
-  note(`${longRuns} curves of ${points} points: answer`, await times(() => get(server, path, cookie)));
-  if (browser !== null) {
-    const page = await browser.newPage();
-    await page.goto(server.url);
-    await until(page, null, `document.querySelector("h1") !== null`);
-    const hash = `#/compare?runs=${encodeURIComponent(names.join(" "))}&bands=off`;
-    const drawn = [];
-    for (let i = 0; i < repeats; i++) {
-      await until(page, "#/jobs", `document.querySelectorAll(".chart").length === 0`);
-      // The second chart is the training loss: all points.
-      drawn.push(await until(page, hash, `document.querySelectorAll(".chart")[1]?.querySelector("canvas") != null`));
-    }
-    note(`${longRuns} curves of ${points} points: drawn in the browser`, drawn);
-    await until(page, "#/run/run-0", `/of ${points}/.test(document.body.innerText)`);
-    const fresh = [];
-    for (let i = 0; i < repeats; i++) {
-      const at = points + 1 + i;
-      await page.evaluate(
-        `window.seen = new Promise((done) => {
-          const isThere = () => document.body.innerText.includes("${at} of ${points}");
-          const look = () => (isThere() ? done(Date.now()) : setTimeout(look, 5));
-          look();
-        }); 0`,
-      );
-      const written = Date.now();
-      appendFileSync(join(long, "run-0", "metrics.jsonl"), lines([step(at, points, 0)]));
-      fresh.push((await page.evaluate("window.seen")) - written);
-    }
-    note("a new point: from its writing to the page", fresh);
-    await page.close();
-  }
-  await server.close();
+  const path = `/api/curves?${query}&metric=train/loss&axis=tokens&columns=256`;
+  notes.add(`${what}: first answer, logs read`, await timed(() => studio.ask(path)));
+  notes.add(`${what}: answer`, await times(() => studio.ask(path)));
+  if (browser !== null) await measureDrawing(studio, { dir, names, what });
+  notes.add(`${what}: memory of the server, highest`, used(studio.pid).peakMb, { unit: "MB", below: 200 });
+  await studio.close();
 }
 
-// A day: a step a second, a measurement every ten minutes, looked at and drawn all the time, without waiting for it.
-{
-  const dir = join(root, "day");
-  mkdirSync(dir);
-  const { dir: run } = writeRun(join("day", "run"), 10, 0, 5);
-  let now = Date.now();
-  const studio = await Studio.open({ dir, actions: false }, () => now);
-  const seconds = isShort ? 8640 : 86_400;
-  const piece = 60;
-  let highest = 0;
-  globalThis.gc?.();
-  const before = process.memoryUsage().rss / 1e6;
-  for (let at = 10; at < seconds; at += piece) {
-    const records = [];
-    for (let i = at; i < at + piece; i++) {
-      records.push(step(i, seconds, 0));
-      if (i % 600 === 0) records.push(evaluation(i, seconds, 0));
-    }
-    appendFileSync(join(run, "metrics.jsonl"), lines(records));
-    now += piece * 1000;
-    await studio.look();
-    for (const [path, settings] of [
-      ["/api/curves", { run: "run", metric: "train/loss", columns: "800" }],
-      ["/api/experts", { name: "run" }],
-      ["/api/overview", {}],
-    ])
-      await studio.answer(path, new URLSearchParams(settings));
-    highest = Math.max(highest, process.memoryUsage().rss / 1e6);
+async function measureDrawing(studio, { dir, names, what }) {
+  const page = await browser.newPage();
+  await page.goto(studio.url);
+  await until(page, null, `document.querySelector("h1") !== null`);
+  const hash = `#/compare?runs=${encodeURIComponent(names.join(" "))}&bands=off`;
+  const canvases = `document.querySelectorAll(".chart canvas").length`;
+  const [first, all, raw] = [[], [], []];
+  for (let i = 0; i < repeats; i++) {
+    await until(page, "#/jobs", `document.querySelectorAll(".chart").length === 0`);
+    // The second chart is the training loss, of which all points are asked for.
+    first.push(await until(page, hash, `document.querySelectorAll(".chart")[1]?.querySelector("canvas") != null`));
+    await until(page, "#/jobs", `document.querySelectorAll(".chart").length === 0`);
+    all.push(await until(page, hash, `${canvases} === 4`));
+    await until(page, "#/jobs", `document.querySelectorAll(".chart").length === 0`);
+    // A hundredth of the range is shown by its raw points.
+    raw.push(await until(page, `${hash}&zoom=tokens:4000000:4200000`, `${canvases} === 4`));
   }
-  note("memory of this process before the day", before, "MB");
-  note(`memory of this process over ${seconds} steps, highest`, highest, "MB");
+  const fresh = [];
+  for (let i = 0; i < Math.min(5, repeats); i++) {
+    await page.goto("about:blank");
+    await page.goto(`http://127.0.0.1:${studio.port}/${hash}`, { waitUntil: "domcontentloaded" });
+    fresh.push(await until(page, null, `document.querySelectorAll(".chart")[1]?.querySelector("canvas") != null`));
+  }
+  notes.add(`${what}: drawn, from the navigation`, fresh);
+  notes.add(`${what}: drawn, a link followed`, first, { below: 500 });
+  notes.add(`${what}: drawn, all four charts of the view`, all);
+  notes.add(`${what}: a hundredth of them raw, all four charts`, raw, { below: 500 });
+  await until(page, "#/run/run-0", `/${points} of ${2 * points}/.test(document.body.innerText)`);
+  const seen = [];
+  for (let i = 0; i < 2 * repeats; i++) {
+    const at = points + 1 + i;
+    await page.evaluate(
+      `window.seen = new Promise((done) => {
+        const isThere = () => document.body.innerText.includes("${at} of ${2 * points}");
+        const look = () => (isThere() ? done(Date.now()) : setTimeout(look, 5));
+        look();
+      }); 0`,
+    );
+    // Looks come at fixed times: points come at all times between them.
+    await sleep(97 * (i % 10));
+    const written = Date.now();
+    addRecords(join(dir, "run-0"), [step(at, 2 * points, 0)]);
+    seen.push((await page.evaluate("window.seen")) - written);
+  }
+  notes.add("a new point: from its writing to the page", seen, { below: 1000, of: "highest" });
+  await page.close();
+}
+
+/**
+ * A day of one training: a step a second, a measurement every ten minutes, a minute of it at once. After each minute
+ * its page is asked for, and now and then the curves of other runs and the list.
+ */
+async function measureDay() {
+  const dir = join(root, "day");
+  writeStudies(dir, manyRuns);
+  const seconds = flags.short ? 14_400 : 86_400;
+  const run = writeRun(join(dir, "run"), { steps: 60, seed: 0, every: 600, planned: seconds });
+  const studio = await openStudio(dir);
+  const close = studio.listen(() => undefined);
+  await studio.isRead();
+  const names = (await studio.json("/api/runs")).runs.map(({ name }) => name);
+  notes.add("memory of the server before the day", used(studio.pid).peakMb, { unit: "MB" });
+  const curves = (of, metric, columns) =>
+    studio.ask(`/api/curves?${of.map((name) => `run=${name}`).join("&")}&metric=${metric}&columns=${columns}`);
+  for (let from = 61, minute = 1; from < seconds; from += 60, minute++) {
+    addRecords(run, records(from, from + 59, { steps: seconds, seed: 0, every: 600 }));
+    for (const metric of ["train/loss", "eval/loss", "train/tokens_per_second", "train/router_entropy"])
+      await curves(["run"], metric, 1200);
+    await studio.ask("/api/run?name=run");
+    await studio.ask("/api/experts?name=run");
+    if (minute % 5 === 0) await studio.ask("/api/overview");
+    if (minute % 10 === 0) await studio.ask("/api/runs");
+    if (minute % 10 === 5) await curves(names.slice(minute % 900, (minute % 900) + 100), "train/loss", 256);
+  }
+  close();
+  const { step: last } = (await studio.json("/api/run?name=run")).row;
+  notes.add(`memory of the server over a day of ${last} steps, highest`, used(studio.pid).peakMb, {
+    unit: "MB",
+    below: 200,
+  });
+  await studio.close();
+}
+
+const measures = {
+  list: measureList,
+  curves: measureCurves,
+  day: measureDay,
+  training: () =>
+    measureTraining(notes, join(root, "training"), { pairs: flags.short ? 6 : 20, seconds: Number(flags.seconds) }),
+  tensorboard: () =>
+    measureTensorBoard(notes, { root: join(root, "events"), runs: longRuns, points, repeats, browser }),
+};
+mkdirSync(root, { recursive: true });
+for (const part of parts.filter((one) => chosen.includes(one))) {
+  await measures[part]();
+  notes.write(flags.out);
 }
 await browser?.close();
-
-/** Lines of a log so far. */
-const linesIn = (path) => (existsSync(path) ? readFileSync(path, "utf8").split("\n").slice(0, -1) : []);
-const wait = (ms) => new Promise((done) => setTimeout(done, ms));
-
-/** The studio as a process of its own, with a client that does what the page of a run does. */
-async function openStudio(dir) {
-  const program = spawn(process.execPath, ["dist/cli/main.js", "studio", dir, "--no-open", "--json"], {
-    stdio: ["ignore", "pipe", "ignore"],
-  });
-  const line = await new Promise((done) => program.stdout.once("data", (chunk) => done(String(chunk))));
-  const { url, port } = JSON.parse(line);
-  const welcome = await get({ port }, `/${new URL(url).search}`, "");
-  const cookie = welcome.headers["set-cookie"][0].split(";")[0];
-  const listening = request({ host: "127.0.0.1", port, path: "/api/events", headers: { cookie } }, (response) =>
-    response.on("data", () => {
-      for (const metric of ["train/loss", "eval/loss", "train/tokens_per_second", "train/grad_norm"])
-        void get({ port }, `/api/curves?run=run&metric=${metric}&columns=800`, cookie).catch(() => undefined);
-    }),
-  );
-  listening.on("error", () => undefined);
-  listening.end();
-  return async () => {
-    listening.destroy();
-    program.kill("SIGINT");
-    await new Promise((done) => program.on("exit", done));
-  };
-}
-
-if (process.argv.includes("--training")) {
-  const dir = join(root, "training");
-  const file = join(root, "training.yaml");
-  mkdirSync(dir);
-  const [pairs, seconds] = isShort ? [6, 5] : [20, 10];
-  writeFileSync(
-    file,
-    `out: ${join(dir, "run")}
-text: { builtin: [sotu, moby-dick], heldOut: 0.05 }
-tokenizer: { vocab: 1024 }
-model: { hidden: 96, layers: 3, heads: 4, kvHeads: 2, inner: 256 }
-training: { steps: 100000, batch: 8, sequence: 128, lr: { peak: 0.001 }, evalEvery: 1000, saveEvery: 100000 }
-evaluation: { tokens: 2048 }
-`,
-  );
-  const training = spawn(process.execPath, ["dist/cli/main.js", "train", file, "--threads", "1"], { stdio: "ignore" });
-  const log = join(dir, "run", "metrics.jsonl");
-  while (linesIn(log).length < 60) await wait(200);
-  const piece = async (isOpen) => {
-    const close = isOpen ? await openStudio(dir) : null;
-    // Starting a process is not what is measured.
-    await wait(1000);
-    const from = linesIn(log).length;
-    await wait(1000 * seconds);
-    const ms = linesIn(log)
-      .slice(from)
-      .map((line) => JSON.parse(line))
-      .flatMap((record) => (record.type === "step" ? [record.ms] : []));
-    await close?.();
-    return ms.reduce((sum, value) => sum + value, 0) / ms.length;
-  };
-  const losses = [];
-  for (let i = 0; i < pairs; i++) {
-    // Which comes first changes, so that a drift of the machine counts for neither.
-    const first = await piece(i % 2 === 0);
-    const second = await piece(i % 2 !== 0);
-    const [open, shut] = i % 2 === 0 ? [first, second] : [second, first];
-    losses.push(100 * (open / shut - 1));
-  }
-  training.kill("SIGINT");
-  await new Promise((done) => training.on("exit", done));
-  note("time that a step takes longer while a page is open", losses, "%");
-}
-
-if (process.env.TENSORBOARD !== undefined) {
-  const logs = join(root, "events");
-  longRecords.forEach((records, i) => {
-    const dir = join(logs, `run-${i}`);
-    mkdirSync(dir, { recursive: true });
-    const metrics = {
-      steps: records.filter(({ type }) => type === "step"),
-      evals: records.filter(({ type }) => type === "eval"),
-      done: null,
-    };
-    writeFileSync(join(dir, "events.out.tfevents.bench"), eventFile(timedRecords(metrics, Date.now() / 1000)));
-  });
-  const program = spawn(
-    process.env.TENSORBOARD,
-    ["--logdir", logs, "--port", "16006", "--host", "127.0.0.1", "--samples_per_plugin", `scalars=${points}`],
-    { stdio: "ignore" },
-  );
-  const ask = (path) => get({ port: 16_006 }, path, "");
-  const start = performance.now();
-  for (;;) {
-    const found = await ask("/data/plugin/scalars/tags").catch(() => null);
-    if (found?.status === 200 && found.size > 40 * longRuns) break;
-    await new Promise((done) => setTimeout(done, 200));
-  }
-  note(`TensorBoard: ${longRuns} runs known, from its start`, performance.now() - start);
-  note(
-    `TensorBoard: ${longRuns} curves of ${points} points, answers`,
-    await times(() =>
-      Promise.all(longRecords.map((_, i) => ask(`/data/plugin/scalars/scalars?tag=train/loss&run=run-${i}`))),
-    ),
-  );
-  const rss = execFileSync("ps", ["-o", "rss=", "-p", String(program.pid)], { encoding: "utf8" });
-  note("TensorBoard: memory", Number(rss) / 1e3, "MB");
-  program.kill();
-} else console.log("TensorBoard is not measured: TENSORBOARD names no program");
-
-const environment = { upcycle: toolVersion, node: process.version, cpu: cpus()[0]?.model, cores: cpus().length };
-console.log(JSON.stringify({ environment, results }));

@@ -127,6 +127,7 @@ const text = (cells) => cells.map((cell, i) => (i === 5 ? cell : markdownText(ce
 function section(raw) {
   const one = restored(raw);
   const { hardware, date, scale, seconds, environment, text: corpus, command, parents, arms, questions, seeds } = one;
+  const answers = answersOf(questions);
   const [parent] = parents;
   const sizes = [...new Set(parents.map(({ params }) => compact(params.total)))].join(", ");
   const seen = [...new Set(parents.map(({ tokens }) => (tokens === null ? "?" : compact(tokens))))].join(", ");
@@ -156,13 +157,35 @@ function section(raw) {
       `${environment.device ?? `ONNX Runtime ${environment.onnxruntime}`}, ${duration(seconds)} in all.`,
     ...(one.note === null ? [] : ["", one.note]),
     "",
+    ...answers.slice(0, 1).flatMap((answer) => [mainComparison(answer, arms), ""]),
     row(headings),
     row([":--", "--:", "--:", "--:", "--:", ":--", "--:"]),
-    ...answersOf(questions).map((answer) => row(text(questionRow(answer, arms)))),
+    ...answers.map((answer) => row(text(questionRow(answer, arms)))),
     "",
     markdownTable(resultTables({ ...one, questions: [] })[0]),
     ...(one.fit === undefined ? [] : fitLines(one.fit)),
   ].join("\n");
+}
+
+/** Runs of each side of a comparison that a finding is to rest on. */
+const ENOUGH_PAIRS = 5;
+
+/** The first question in words: what could be seen, before what was seen. */
+function mainComparison(answer, arms) {
+  const { question, test, base, detectable, published, verdict } = answer;
+  const relative = question.measure.includes("loss") ? (value) => percentOf(value, base) : () => "";
+  const [first, second] = labelsOf(question, arms);
+  const size = known(detectable, (value) => `${significant(value, 3)}${relative(value).replace("+", "")}`);
+  const few =
+    test.n < ENOUGH_PAIRS
+      ? ` ${ENOUGH_PAIRS} were meant; what is said here rests on ${test.n}, whose spread is hardly known.`
+      : "";
+  return (
+    `Main comparison, named before anything was trained: ${markdownText(question.ask)} ${markdownText(first)} against ` +
+    `${markdownText(second)}, ${measureName(question.measure)}. Smallest detectable difference with ${test.n} pairs: ` +
+    `${size}. ${published === null ? "Nothing is published." : `Published: ${signed(published)}${relative(published)}.`} ` +
+    `Measured: ${known(test.mean, (mean) => `${signed(mean)}${relative(mean)}`)}. Verdict: **${verdict}**.${few}`
+  );
 }
 
 /** The coefficients of the fitted law with their intervals; what is open has no end. */
@@ -219,6 +242,7 @@ for (const [name, runs] of [...byName].sort(([a], [b]) => (a < b ? -1 : 1))) {
         `[${name}](${name}.md)`,
         `${markdownText(one.hardware)}, scale ${one.scale}`,
         markdownText(answer.question.ask),
+        String(test.n),
         known(detectable, (value) => `${significant(value, 3)}${relative(value).replace("+", "")}`),
         published === null ? "–" : `${signed(published)}${relative(published)}`,
         known(test.mean, (mean) => `${signed(mean)}${relative(mean)}`),
@@ -232,11 +256,15 @@ const readme = join(folder, "README.md");
 const [begin, end] = ["<!-- table by scripts/findings.mjs -->", "<!-- end of the table -->"];
 const before = readFileSync(readme, "utf8");
 const table = [
-  row(["Study", "Where", "Main comparison", "Smallest detectable", "Published", "Measured", "Verdict"]),
-  row([":--", ":--", ":--", "--:", "--:", "--:", ":--"]),
+  row(["Study", "Where", "Main comparison", "Pairs", "Smallest detectable", "Published", "Measured", "Verdict"]),
+  row([":--", ":--", ":--", "--:", "--:", "--:", "--:", ":--"]),
   ...index,
 ].join("\n");
+const missing = readdirSync(fileURLToPath(new URL("../recipes/studies", import.meta.url)))
+  .filter((file) => file.endsWith(".yaml") && !byName.has(file.replace(/\.yaml$/, "")))
+  .map((file) => `[${file.replace(/\.yaml$/, "")}](../../recipes/studies/${file})`);
+const unrun = missing.length === 0 ? "" : `\n\nNot run so far: ${missing.join(", ")}.`;
 if (!before.includes(begin)) throw new Error(`${readme} has no line ${begin}`);
 const [head] = before.split(begin);
 const tail = before.split(end)[1] ?? "";
-writeFileSync(readme, `${head}${begin}\n\n${table}\n\n${end}${tail}`);
+writeFileSync(readme, `${head}${begin}\n\n${table}${unrun}\n\n${end}${tail}`);

@@ -238,7 +238,8 @@ export {
 export { startDecoding, type Decoding, type DecodingOptions, type ReadTokens, type Timings } from "./evals/decoding.js";
 export { slidingPerplexity, type Perplexity, type PerplexitySettings } from "./evals/perplexity.js";
 export { readInputIds, writeLogits, type InputIds } from "./evals/forward.js";
-export { localModel, type AnsweringModel } from "./evals/scoring/model.js";
+export { localModel, type AnsweringModel, type OpeningModel } from "./evals/scoring/model.js";
+export type { ClientSettings } from "./evals/scoring/server-client.js";
 export { serverAddress, serverModel, type ServerAddress, type ServerSettings } from "./evals/scoring/server.js";
 export { DataReader, type DataSettings } from "./evals/suite/data.js";
 export {

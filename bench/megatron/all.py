@@ -1,9 +1,9 @@
 """All checks on two GPUs in one command, several at a time; needs PyTorch and what pack.sh and make.mjs made, no Node.
 
-    all.py OUT --forms DIR --version 0.20=DIR [--version 0.19=DIR ...] [--arguments DIR] [--seconds N] [--at-once N] [--gloo] [--only PATTERN]
+    all.py OUT --forms DIR --version 0.20=DIR [--version 0.19=DIR ...] [--seconds N] [--at-once N] [--gloo] [--only PATTERN]
 
 Each check is a run of run.sh. OUT gets the log and the first batch of each, summary.json, and what Megatron-LM saved. --gloo is for
-processors (see cpu/). --arguments: the sweep of arguments.mjs, which runs alone, one at a time on two GPUs.
+processors (see cpu/). The sweep of layouts is sweep.mjs.
 """
 
 import argparse
@@ -23,7 +23,6 @@ parser = argparse.ArgumentParser()
 parser.add_argument("out")
 parser.add_argument("--forms", required=True)
 parser.add_argument("--version", action="append", required=True, help="NAME=FOLDER; the first is the newest")
-parser.add_argument("--arguments")
 parser.add_argument("--seconds", type=float, default=500)
 parser.add_argument("--at-once", type=int, default=8)
 parser.add_argument("--gloo", action="store_true")
@@ -74,7 +73,7 @@ def load(form, *more):
 
 
 first = ["--skip-train"]
-# Without Transformer Engine the norms of PyTorch refuse --sequence-parallel, without which experts are evaluated, but not trained.
+# Without --sequence-parallel, which PyTorch's norms refuse (record.py has others), experts are evaluated, but not trained.
 tensor = ["--tensor-model-parallel-size", "2"]
 pipeline = ["--pipeline-model-parallel-size", "2"]
 experts = ["--expert-model-parallel-size", "2"]
@@ -129,20 +128,6 @@ if importlib.util.find_spec("transformer_engine") is not None:
         for form in (post, "e8g8t8-post", shared)
         for name, ranks, words in (("one", 1, []), ("ep2", 2, experts))
     ]
-
-
-def sweep():
-    """The runs that are timed; those on one GPU first, since they calibrate the planner."""
-    if not given.arguments:
-        return []
-    found = []
-    for file in sorted(os.listdir(given.arguments)):
-        name = file.removesuffix(".args")
-        with open(f"{given.arguments}/{file}") as text:
-            found.append(Check(f"sweep-{name}", int(name.split("-")[1][0]), text.read().split(), model=f"{here}/bare.sh"))
-    # The size of micro-batches that must not be missing comes first.
-    order = {"mb4": 0, "mb1": 1, "mb2": 2}
-    return sorted(found, key=lambda check: (check.ranks, order[check.name[-3:]]))
 
 
 def at_once(waiting, places):
@@ -203,24 +188,18 @@ def read(check):
 
 
 wanted = [check for check in checks if re.search(given.only, check.name)]
-timed = [check for check in sweep() if re.search(given.only, check.name)]
 for folder in set(versions.values()):
     helper = "from megatron.core.datasets.utils import compile_helpers; compile_helpers()"
     subprocess.run([sys.executable, "-c", helper], cwd=folder, env={**os.environ, "RANK": "0"}, capture_output=True)
 print(f"{time.monotonic() - began:6.1f} s  helpers of the data sets are built", flush=True)
 
-single = [check for check in timed if check.ranks == 1]
-at_once(single, 2)
-# Checks of one GPU side by side; those of two, and the timed ones, each for itself where two places are all there is.
+# Checks of one GPU side by side; those of two each for itself where two places are all there is.
 at_once([check for check in wanted if check.ranks == 1 or given.at_once > 2], given.at_once)
 for check in wanted:
     if check.code is None and check.after is None and left() > 30:
         check.run()
-for check in timed:
-    if check.ranks == 2 and left() > 30:
-        check.run()
 
-summary = [read(check) for check in [*wanted, *timed]]
+summary = [read(check) for check in wanted]
 with open(f"{out}/summary.json", "w") as file:
     json.dump(summary, file, indent=1)
 failed = [one["name"] for one in summary if one["code"] != 0]

@@ -52,6 +52,30 @@ if target:
     GPTModel.forward = forward
 
 
+def norms_of_parts():
+    """
+    PyTorch's norms with --sequence-parallel, which Megatron-LM refuses: each rank norms its part of the tokens, and the weights are
+    marked, so that Megatron-LM sums their gradients over the ranks as it does for its own fused norms.
+    """
+    from megatron.core.transformer import torch_norm
+
+    plain = torch_norm.WrappedTorchNorm.__new__
+
+    def norm(cls, config, *rest, **named):
+        if not config.sequence_parallel:
+            return plain(cls, config, *rest, **named)
+        config.sequence_parallel = False
+        try:
+            made = plain(cls, config, *rest, **named)
+        finally:
+            config.sequence_parallel = True
+        for weight in made.parameters():
+            weight.sequence_parallel = True
+        return made
+
+    torch_norm.WrappedTorchNorm.__new__ = norm
+
+
 def tell_memory():
     """The most that this rank held, and what the device has in use: both in bytes."""
     import torch
@@ -61,6 +85,8 @@ def tell_memory():
     print(f"peak memory of rank {rank}: allocated {peaks[0]} reserved {peaks[1]} device {total - free}", flush=True)
 
 
+if "--sequence-parallel" in sys.argv and "local" in sys.argv:
+    norms_of_parts()
 if "RANK" in os.environ:
     atexit.register(tell_memory)
 sys.argv = ["pretrain_gpt.py", *sys.argv[1:]]

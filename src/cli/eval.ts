@@ -32,6 +32,7 @@ import { withFsErrors } from "../files/io/fs-errors.js";
 import { lockFolder } from "../files/io/lock.js";
 import { writeFileAtomic } from "../files/io/atomic.js";
 import { isOwnPage, requireFilePlace } from "../files/io/named-file.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
 import { renderEvaluationHtml } from "../report/evals/eval-page.js";
 import { chartAssets } from "../study/chart-assets.js";
 import { toolVersion } from "../surgery/convert/version.js";
@@ -151,6 +152,11 @@ async function execute(models: readonly string[], flags: EvalFlags): Promise<voi
     bootstrapIterations: flags.bootstrap,
     systemInstruction: flags.systemInstruction,
   };
+  // A GPU opens while prompts are built.
+  const backend = asked.some((one) => "source" in one)
+    ? chosenBackend(flags.device, terminal, flags.precision)
+    : undefined;
+  backend?.catch(() => undefined);
   const data = new DataReader({ dataFolder: flags.data, fetchSplit: hubSplits(terminal, signal) });
   const preparing = async (chat?: ChatFormat): Promise<readonly PreparedTask[]> => {
     terminal.progress("reading documents and building prompts");
@@ -165,7 +171,9 @@ async function execute(models: readonly string[], flags: EvalFlags): Promise<voi
     const talk = plain === null ? await talkOf(one, flags) : null;
     const prepared = plain ?? (await preparing(talk?.format));
     const opened =
-      "server" in one ? await openServed(one.server, context, flags) : await openHere(one.source, context, flags);
+      "server" in one
+        ? await openServed(one.server, context, flags)
+        : await openHere(one.source, await backend!, context, flags);
     try {
       const chat = talk === null ? null : { template: talk.template, multiturn: talk.format.multiturn };
       outcomes.push(await evaluateOne({ ...opened, chat }, { context, flags, prepared, selection, settings }));
@@ -237,34 +245,49 @@ interface OpenedModel {
   readonly identity: string;
 }
 
-async function openHere(source: ModelSource, context: CommandContext, flags: EvalFlags): Promise<OpenedModel> {
+async function openHere(
+  source: ModelSource,
+  backend: Backend,
+  context: CommandContext,
+  flags: EvalFlags,
+): Promise<OpenedModel> {
   const { terminal, json, signal } = context;
   const name = nameOf(source);
   const fetched = await fetchedSource(source, json);
-  const backend: Backend = await chosenBackend(flags.device, terminal, flags.precision);
-  const tokenizer = await openTokenizer(modelFolderOf(fetched), { signal });
+  const { dir, spec, maxLength } = await outlineOf(fetched, flags);
+  // Prompts become tokens, in a process of the tokenizer's own, while the weights are read.
+  const opened = openModel(fetched, backend, flags.threads ?? defaultThreads()).then((model) => {
+    warnOfDamage(terminal, model);
+    return model;
+  });
+  opened.catch(() => undefined);
+  const closing = async (cause: unknown): Promise<never> => {
+    await (await opened.catch(() => null))?.close();
+    throw cause;
+  };
+  const tokenizer = await openTokenizer(modelFolderOf(fetched), { signal }).catch(closing);
   try {
-    const opened = await openModel(fetched, backend, flags.threads ?? defaultThreads());
-    try {
-      warnOfDamage(terminal, opened);
-      const maxLength = flags.maxLength ?? opened.spec.maxPositions;
-      if (maxLength > opened.spec.maxPositions)
-        throw inputError(`${maxLength} tokens are more than the model's ${opened.spec.maxPositions} positions`, {
-          where: "--max-length",
-        });
-      const model = await localModel(opened, tokenizer, maxLength);
-      const { precision = "float32" } = flags;
-      const rounded = precision === "float32" ? [] : [precision];
-      const identity = await modelIdentity(fetched, [backend.name, String(maxLength), ...rounded]);
-      return { name, model, device: backend.name, identity };
-    } catch (cause) {
-      await opened.close();
-      throw cause;
-    }
+    const model = await localModel({ dir, spec, opened }, tokenizer, maxLength);
+    const identity = await modelIdentity(fetched, { backend, maxLength });
+    return { name, model, device: backend.name, identity };
   } catch (cause) {
     await tokenizer.close();
-    throw cause;
+    return closing(cause);
   }
+}
+
+/** What is known of a model without its weights. Throws inputError for more tokens than it has positions. */
+async function outlineOf(
+  source: ModelSource,
+  flags: EvalFlags,
+): Promise<{ readonly dir: string; readonly spec: DecoderSpec; readonly maxLength: number }> {
+  const spec = await decoderOf(source);
+  const { maxLength = spec.maxPositions } = flags;
+  if (maxLength > spec.maxPositions)
+    throw inputError(`${maxLength} tokens are more than the model's ${spec.maxPositions} positions`, {
+      where: "--max-length",
+    });
+  return { dir: modelFolderOf(source), spec, maxLength };
 }
 
 async function openServed(address: ServerAddress, { signal }: CommandContext, flags: EvalFlags): Promise<OpenedModel> {

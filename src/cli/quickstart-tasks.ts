@@ -47,7 +47,7 @@ export async function taskScores(result: StudyResult, options: ScoringOptions): 
     });
     const model = await localModel(opened, tokenizer);
     try {
-      const identity = await modelIdentity(folder, [options.backend.name]);
+      const identity = await modelIdentity(folder, { backend: options.backend, maxLength: model.maxLength });
       const settings = { bootstrapIterations: 0, limit: MOST_DOCUMENTS };
       const logFolder = join(dir, "tasks", identity);
       return await resultOf(

@@ -68,7 +68,16 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
     const weights = watchedWeights(checkpoint);
     const runtime = await backend.openForward({ threads });
     try {
-      for (const { key } of slotsOf(spec)) await runtime.write(key, await weights.readFloat32(key));
+      const keys = slotsOf(spec).map(({ key }) => key);
+      let next = keys[0] === undefined ? undefined : weights.readFloat32(keys[0]);
+      for (const [i, key] of keys.entries()) {
+        const data = await next;
+        const following = keys[i + 1];
+        // The next one is read while this one goes where it is used.
+        next = following === undefined ? undefined : weights.readFloat32(following);
+        next?.catch(() => undefined);
+        if (data !== undefined) await runtime.write(key, data);
+      }
     } catch (cause) {
       await runtime.close();
       throw cause;

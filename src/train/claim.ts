@@ -17,7 +17,7 @@ import type { RunOptions, Sources } from "./types.js";
 type Training = Omit<TrainingBlock, "budget">;
 
 /** `run.json`: what this run is. */
-interface RunRecord extends Readonly<Record<string, unknown>> {
+export interface RunRecord extends Readonly<Record<string, unknown>> {
   readonly training: Training;
   /** What its sources contained; absent in runs of earlier versions. */
   readonly sources?: Sources;

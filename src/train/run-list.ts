@@ -10,7 +10,7 @@ import { countParams } from "../model/cost/params.js";
 import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
 import { commandFile } from "../files/io/command-file.js";
 import { changesBetween } from "./changes.js";
-import { readRunRecord, runFile } from "./claim.js";
+import { readRunRecord, runFile, type RunRecord } from "./claim.js";
 import { exportedFiles } from "./exported-logs.js";
 import { metricsFile, readMetrics, tokensPerSecond } from "./records.js";
 import { tokensPerStep } from "./loop.js";
@@ -101,6 +101,11 @@ export async function runIdentity(path: string): Promise<RunIdentity> {
   const record = await readRunRecord(path);
   if (record === null)
     throw inputError("this is no run", { where: path, hint: "name a folder that holds a run.json, or list them" });
+  return identityOf(record);
+}
+
+/** What a record that was read says of its run. */
+export function identityOf(record: RunRecord): RunIdentity {
   const spec = record["spec"] as DecoderSpec;
   const { total, active } = countParams(spec);
   return {

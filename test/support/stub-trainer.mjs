@@ -1,7 +1,8 @@
 // Stands for `torchrun ... pretrain_gpt.py`: writes Megatron-LM's log lines and checkpoint folders, goes on from its
 // tracker, and ends as Megatron-LM does: at its last iteration, at a signal, at its time. Settings for tests in the
 // environment: STUB_STEP_MS of real time, STUB_SECONDS of a step by its own clock, STUB_BEGIN (that clock at the
-// start), STUB_FAIL_AFTER steps (STUB_FAILURE: node, disk or term), STUB_LEDGER (a file that gets what was trained).
+// start), STUB_FAIL_AFTER steps (STUB_FAILURE: node, disk or term), STUB_LEDGER (a file that gets what was trained),
+// STUB_MEASURES (a validation loss and the memory at the end, as bench/megatron/record.py has it).
 import {
   appendFileSync,
   existsSync,
@@ -30,31 +31,34 @@ const stamp = () => new Date(clock).toISOString().replace("T", " ").replace("Z",
 const say = (line) => writeSync(1, `${line}\n`);
 const note = (line) => (env.STUB_LEDGER ? appendFileSync(env.STUB_LEDGER, `${line}\n`) : undefined);
 
-mkdirSync(save, { recursive: true });
 // Two of a run at once would destroy each other's checkpoints.
-const lock = join(save, "running");
-if (existsSync(lock)) {
-  note("double");
-  say("RuntimeError: this run is under way already");
-  process.exit(1);
+const lock = save === undefined ? null : join(save, "running");
+if (lock !== null) {
+  mkdirSync(save, { recursive: true });
+  if (existsSync(lock)) {
+    note("double");
+    say("RuntimeError: this run is under way already");
+    process.exit(1);
+  }
+  mkdirSync(lock);
 }
-mkdirSync(lock);
 const end = (code) => {
-  rmSync(lock, { recursive: true });
+  if (lock !== null) rmSync(lock, { recursive: true });
   process.exit(code);
 };
 
 const trackerOf = (dir) => join(dir, "latest_checkpointed_iteration.txt");
-const tracked = existsSync(trackerOf(load)) ? readFileSync(trackerOf(load), "utf8").trim() : null;
+const isLoading = load !== undefined;
+const tracked = isLoading && existsSync(trackerOf(load)) ? readFileSync(trackerOf(load), "utf8").trim() : null;
 say("using world size: 1000, data-parallel size: 125, context-parallel size: 1, tensor-model-parallel size: 8");
-if (tracked === null) {
+if (isLoading && tracked === null) {
   say(`WARNING: could not find the metadata file ${trackerOf(load)}`);
   say("    will not load any checkpoints and will start from random");
   if (words.includes("--exit-on-missing-checkpoint")) end(1);
 }
 const isFirst = tracked === "release" || words.includes("--finetune");
 let iteration = isFirst ? 0 : Number(tracked);
-say(`  successfully loaded checkpoint from ${load} [ t 1/8, p 1/1 ] at iteration ${iteration}`);
+if (isLoading) say(`  successfully loaded checkpoint from ${load} [ t 1/8, p 1/1 ] at iteration ${iteration}`);
 note(`begin ${iteration}`);
 
 let isAsked = false;
@@ -62,6 +66,7 @@ process.on("SIGTERM", () => {
   isAsked = true;
 });
 const write = () => {
+  if (save === undefined) return;
   const name = `iter_${String(iteration).padStart(7, "0")}`;
   mkdirSync(join(save, name), { recursive: true });
   writeFileSync(join(save, name, "__0_0.distcp"), "weights");
@@ -81,7 +86,7 @@ const leave = (why) => {
 };
 
 let done = 0;
-while (iteration < total) {
+while (iteration < total && !words.includes("--skip-train")) {
   if (env.STUB_STEP_MS) await new Promise((resolve) => setTimeout(resolve, Number(env.STUB_STEP_MS)));
   iteration++;
   clock += 1000 * stepSeconds;
@@ -109,4 +114,11 @@ while (iteration < total) {
   if ((clock - begin) / 60_000 > minutes) leave(`after ${minutes} minutes`);
 }
 say(`[after training is done] datetime: ${stamp()}`);
+if (env.STUB_MEASURES) {
+  say(
+    ` validation loss at iteration ${iteration} on validation set | lm loss value: 3.131371E+00 | ` +
+      "lm loss PPL: 2.290528E+01 | ",
+  );
+  say("peak memory of rank 0: allocated 40000000000 reserved 45000000000 device 50000000000");
+}
 end(0);

@@ -137,8 +137,35 @@ def stand_in():
         return begin(*given, **{**named, "backend": "gloo"})
 
     torch.distributed.init_process_group = over_gloo
+    of_unequal_parts(torch.distributed)
     for module, change in changes.items():
         sys.meta_path.insert(0, Changed(module, change))
+
+
+def of_unequal_parts(distributed):
+    """NCCL gathers and scatters parts of unequal sizes, as experts with tensor parallelism have them; gloo does not."""
+    gather, scatter = distributed.all_gather, distributed.reduce_scatter
+
+    def all_gather(parts, part, group=None, async_op=False):
+        if all(one.shape == part.shape for one in parts):
+            return gather(parts, part, group=group, async_op=async_op)
+        own = distributed.get_rank(group)
+        for rank, one in enumerate(parts):
+            if rank == own:
+                one.copy_(part)
+            distributed.broadcast(one, src=distributed.get_global_rank(group, rank), group=group)
+
+    def reduce_scatter(part, parts, *rest, group=None, **named):
+        if all(one.shape == part.shape for one in parts):
+            return scatter(part, parts, *rest, group=group, **named)
+        own = distributed.get_rank(group)
+        for rank, one in enumerate(parts):
+            total = one.contiguous().clone()
+            distributed.all_reduce(total, group=group)
+            if rank == own:
+                part.copy_(total)
+
+    distributed.all_gather, distributed.reduce_scatter = all_gather, reduce_scatter
 
 
 def of_processor(module):

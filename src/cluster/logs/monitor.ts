@@ -3,6 +3,7 @@
  * restarts) feed one monitor; a step that is printed twice counts once. Pure: the caller gives the time.
  */
 import type { IterationEvent, LogEvent, ProblemKind } from "../../files/formats/megatron-log.js";
+import { RollingValues } from "./rolling.js";
 
 /** What is told of a run. */
 export type Alert = {
@@ -57,11 +58,12 @@ const fewest = 8;
 /** A run that is being watched. */
 export class RunMonitor {
   readonly #options: MonitorOptions;
-  readonly #losses: number[] = [];
-  readonly #times: number[] = [];
+  readonly #losses = new RollingValues(window);
+  readonly #times = new RollingValues(window);
   readonly #arguments = new Map<string, string>();
   readonly #told = new Set<string>();
-  #state: RunState = {
+  /** Written in place at every step: copies of it cost more than all that is judged. */
+  readonly #state: { -readonly [Key in keyof RunState]: RunState[Key] } = {
     iteration: 0,
     of: null,
     loss: null,
@@ -88,8 +90,9 @@ export class RunMonitor {
     this.#options = options;
   }
 
+  /** The run as it is now. */
   get state(): RunState {
-    return this.#state;
+    return { ...this.#state };
   }
 
   /** Takes an event that was read at `now`, in milliseconds; gives what it is to be alerted of. */
@@ -126,7 +129,7 @@ export class RunMonitor {
   /** The run was started again: silence counts from now, and its losses are judged anew. */
   restarted(now: number): void {
     [this.#lastStep, this.#stalled] = [now, false];
-    [this.#losses.length, this.#times.length] = [0, 0];
+    this.#beginWindow();
     this.#told.clear();
     this.#update({ ended: null });
   }
@@ -144,7 +147,7 @@ export class RunMonitor {
   }
 
   #update(change: Partial<RunState>): void {
-    this.#state = { ...this.#state, ...change };
+    Object.assign(this.#state, change);
   }
 
   #alert(level: Alert["level"], kind: Alert["kind"], message: string): Alert {
@@ -153,8 +156,7 @@ export class RunMonitor {
 
   #start(worldSize: number): Alert[] {
     const isAgain = this.#state.worldSize !== null && this.#state.iteration > 0;
-    this.#losses.length = 0;
-    this.#times.length = 0;
+    this.#beginWindow();
     this.#update({ worldSize, ended: null, restarts: this.#state.restarts + (isAgain ? 1 : 0) });
     return isAgain
       ? [this.#alert("warning", "restart", `the run started again behind step ${this.#state.iteration}`)]
@@ -177,14 +179,15 @@ export class RunMonitor {
   }
 
   #step(event: IterationEvent, now: number): Alert[] {
-    const before = this.#state;
+    const { iteration, loss, skipped } = this.#state;
+    const before = { iteration, loss, skipped };
     // The same step of another node's file.
     if (event.iteration === before.iteration && event.loss === before.loss) return [];
     this.#lastStep = now;
     this.#stalled = false;
     const isBack = event.iteration < before.iteration;
-    if (isBack) [this.#losses.length, this.#times.length] = [0, 0];
-    this.#update({ ...this.#measured(event), restarts: before.restarts });
+    if (isBack) this.#beginWindow();
+    this.#measure(event);
     const alerts = isBack
       ? [
           this.#alert(
@@ -195,78 +198,63 @@ export class RunMonitor {
         ]
       : [];
     alerts.push(...this.#judged(event, before));
-    if (Number.isFinite(event.loss)) remember(this.#losses, event.loss);
+    if (Number.isFinite(event.loss)) this.#losses.push(event.loss);
     // The first logged step includes the start.
-    if (event.milliseconds !== null && event.iteration > 1) remember(this.#times, event.milliseconds);
+    if (Number.isFinite(event.milliseconds) && event.iteration > 1) this.#times.push(event.milliseconds!);
     return alerts;
   }
 
-  #measured(event: IterationEvent): Partial<RunState> {
+  #measure(event: IterationEvent): void {
     const { milliseconds, tflopsPerGpu, globalBatch } = event;
     const sequence = Number(this.#arguments.get("seq_length") ?? NaN);
     const tokens = globalBatch === null || milliseconds === null ? NaN : (globalBatch * sequence * 1000) / milliseconds;
     const { peak } = this.#options;
-    return {
-      iteration: event.iteration,
-      of: event.of,
-      loss: event.loss,
-      losses: event.losses,
-      gradNorm: event.gradNorm,
-      learningRate: event.learningRate,
-      milliseconds,
-      tflopsPerGpu,
-      mfu: tflopsPerGpu === null || peak === undefined ? null : (tflopsPerGpu * 1e12) / peak,
-      tokensPerSecond: Number.isFinite(tokens) ? tokens : null,
-      secondsLeft: milliseconds === null ? null : ((event.of - event.iteration) * milliseconds) / 1000,
-      skipped: this.#state.skipped + event.skipped,
-      nanSteps: this.#state.nanSteps + event.nan,
-      ended: null,
-    };
+    const state = this.#state;
+    state.iteration = event.iteration;
+    state.of = event.of;
+    state.loss = event.loss;
+    state.losses = event.losses;
+    state.gradNorm = event.gradNorm;
+    state.learningRate = event.learningRate;
+    state.milliseconds = milliseconds;
+    state.tflopsPerGpu = tflopsPerGpu;
+    state.mfu = tflopsPerGpu === null || peak === undefined ? null : (tflopsPerGpu * 1e12) / peak;
+    state.tokensPerSecond = Number.isFinite(tokens) ? tokens : null;
+    state.secondsLeft = milliseconds === null ? null : ((event.of - event.iteration) * milliseconds) / 1000;
+    state.skipped += event.skipped;
+    state.nanSteps += event.nan;
+    state.ended = null;
   }
 
-  #judged(event: IterationEvent, before: RunState): Alert[] {
+  #judged(event: IterationEvent, before: Pick<RunState, "skipped">): Alert[] {
     const alerts: Alert[] = [];
-    const add = (found: boolean, ...what: Parameters<RunMonitor["alertOf"]>): void => {
-      if (found) alerts.push(this.alertOf(...what));
-    };
-    add(Number.isNaN(event.loss) || event.nan > 0, "error", "nan", "the loss is not a number");
-    add(
-      event.gradNorm !== null && !Number.isFinite(event.gradNorm),
-      "error",
-      "nan",
-      `the gradient norm is ${event.gradNorm}`,
-    );
-    add(
-      event.skipped > before.skipped && event.skipped > 0,
-      "warning",
-      "skipped",
-      `${event.skipped} steps were skipped`,
-    );
-    const enough = this.#losses.length >= fewest;
-    const [middle, spread] = spreadOf(this.#losses);
-    add(
-      enough && event.loss > middle + Math.max(6 * spread, 0.5),
-      "error",
-      "divergence",
-      `the loss is ${event.loss.toFixed(4)}, it was about ${middle.toFixed(4)}`,
-    );
-    const usual = spreadOf(this.#times)[0];
-    add(
-      this.#times.length >= fewest && event.milliseconds !== null && event.milliseconds > 1.5 * usual,
-      "warning",
-      "slow",
-      `a step took ${event.milliseconds?.toFixed(0)} ms, usually ${usual.toFixed(0)} ms`,
-    );
+    const add = (...what: Parameters<RunMonitor["alertOf"]>): void => void alerts.push(this.alertOf(...what));
+    const { loss, gradNorm, milliseconds, skipped } = event;
+    if (Number.isNaN(loss) || event.nan > 0) add("error", "nan", "the loss is not a number");
+    if (gradNorm !== null && !Number.isFinite(gradNorm)) add("error", "nan", `the gradient norm is ${gradNorm}`);
+    if (skipped > before.skipped && skipped > 0) add("warning", "skipped", `${skipped} steps were skipped`);
+    const { median } = this.#losses;
+    // The spread is asked for only where it decides.
+    if (this.#losses.length >= fewest && loss > median + 0.5 && loss > median + 6 * this.#losses.spread)
+      add("error", "divergence", `the loss is ${loss.toFixed(4)}, it was about ${median.toFixed(4)}`);
+    const usual = this.#times.median;
+    if (this.#times.length >= fewest && milliseconds !== null && milliseconds > 1.5 * usual)
+      add("warning", "slow", `a step took ${milliseconds.toFixed(0)} ms, usually ${usual.toFixed(0)} ms`);
     const balance = event.losses["load_balancing_loss"];
-    const collapsed = this.#collapsed();
-    add(
-      balance !== undefined && balance > collapsed,
-      "error",
-      "collapse",
-      `the load-balancing loss is ${balance?.toFixed(3)}; 1 is balanced, ${collapsed.toFixed(1)} and more means ` +
-        "that few experts are used",
-    );
+    if (balance !== undefined && balance > this.#collapsed())
+      add(
+        "error",
+        "collapse",
+        `the load-balancing loss is ${balance.toFixed(3)}; 1 is balanced, ${this.#collapsed().toFixed(1)} and more ` +
+          "means that few experts are used",
+      );
     return alerts;
+  }
+
+  /** What comes is compared with what comes after now. */
+  #beginWindow(): void {
+    this.#losses.clear();
+    this.#times.clear();
   }
 
   /** Where half of the experts that a token could use take everything. */
@@ -280,17 +268,4 @@ export class RunMonitor {
   alertOf(level: Alert["level"], kind: Alert["kind"], message: string): Alert {
     return this.#alert(level, kind, message);
   }
-}
-
-function remember(values: number[], value: number): void {
-  values.push(value);
-  if (values.length > window) values.shift();
-}
-
-/** Median, and the median distance from it. */
-function spreadOf(values: readonly number[]): readonly [number, number] {
-  if (values.length === 0) return [NaN, NaN];
-  const middle = (sorted: readonly number[]): number => sorted[Math.floor(sorted.length / 2)]!;
-  const median = middle([...values].sort((a, b) => a - b));
-  return [median, middle(values.map((value) => Math.abs(value - median)).sort((a, b) => a - b))];
 }

@@ -42,10 +42,13 @@ export function launchLayout(config: LaunchConfig, spec: DecoderSpec, gpu: Gpu):
 
 /**
  * Megatron-LM trains experts with tensor parallelism only together with sequence parallelism, which the norms of
- * PyTorch refuse. Source: NVIDIA/Megatron-LM@d98e8a64, `moe_layer.py` (forward), `torch_norm.py`.
+ * PyTorch refuse. A file that asks for it by its argument has other norms. Source: NVIDIA/Megatron-LM@d98e8a64,
+ * `moe_layer.py` (forward), `torch_norm.py`.
  */
-const tensorParallelTrains = ({ transformerEngine }: LaunchConfig, spec: DecoderSpec): boolean =>
-  transformerEngine || !isMoe(spec);
+const tensorParallelTrains = (
+  { transformerEngine, arguments: own }: Pick<LaunchConfig, "transformerEngine" | "arguments">,
+  spec: DecoderSpec,
+): boolean => transformerEngine || !isMoe(spec) || own["--sequence-parallel"] === true;
 
 /** What a search of layouts is told of it. */
 export const mostTensor = (config: LaunchConfig, spec: DecoderSpec): { readonly mostTensor?: number } =>
@@ -84,7 +87,10 @@ function checked(layout: ParallelLayout, config: LaunchConfig, spec: DecoderSpec
   if (experts?.kind === "moe" && experts.experts % ep !== 0)
     fail(`ep ${ep} does not divide ${experts.experts} experts`);
   if (tp > 1 && !tensorParallelTrains(config, spec))
-    fail(`tp ${tp}: Megatron-LM trains experts with tensor parallelism only with Transformer Engine`);
+    fail(
+      `tp ${tp}: Megatron-LM trains experts with tensor parallelism only with Transformer Engine, or with norms that ` +
+        "take sequence parallelism (arguments: --sequence-parallel: true)",
+    );
   if (spec.attn.kvHeads % tp !== 0 && tp % spec.attn.kvHeads !== 0)
     fail(`tp ${tp} does not divide ${spec.attn.kvHeads} key-value heads`);
   if (spec.layers.length % pp !== 0) fail(`pp ${pp} does not divide ${spec.layers.length} layers`);

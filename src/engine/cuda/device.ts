@@ -72,7 +72,7 @@ async function startDriver(): Promise<Driver> {
     throw inputError(`the driver speaks CUDA ${versionText(version)}, ${versionText(leastDriver)} is needed`, {
       hint: "update NVIDIA's driver: https://www.nvidia.com/drivers",
     });
-  bound.call("cuInit", [0]);
+  await bound.callLater("cuInit", [0]);
   return bound;
 }
 
@@ -138,9 +138,12 @@ export class Device {
         `${facts.name} has compute capability ${facts.capability / 10}, ${leastCapability / 10}.0 is needed`,
         { where: `cuda:${ordinal}`, hint: "--device cpu" },
       );
+    // A context takes as long to make as libraries take to open, and both longer than all else here.
+    const making = bound.handleLater("cuDevicePrimaryCtxRetain", [bound.integer("cuDeviceGet", [ordinal])]);
+    making.catch(() => undefined);
     const compiler = bindCompiler((await required("nvrtc", facts.driver)).handle);
     const products = await required("cublasLt", facts.driver);
-    const context = bound.handle("cuDevicePrimaryCtxRetain", [bound.integer("cuDeviceGet", [ordinal])]);
+    const context = await making;
     bound.call("cuCtxSetCurrent", [context]);
     const koffi = await native();
     return new Device(bound, facts, context, compiler, openProducts(products.handle), (address, bytes) =>

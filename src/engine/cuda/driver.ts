@@ -118,6 +118,13 @@ export class Driver {
     return handleFrom((into) => this.call(name, [into, ...args], what));
   }
 
+  /** As `handle`, in another thread; for functions that take long. */
+  async handleLater(name: DriverCall, args: readonly NativeValue[]): Promise<Address> {
+    const into = new BigUint64Array(1);
+    await this.callLater(name, [into, ...args]);
+    return into[0] ?? 0n;
+  }
+
   integer(name: DriverCall, args: readonly NativeValue[]): number {
     return integerFrom((into) => this.call(name, [into, ...args]));
   }

@@ -49,8 +49,12 @@ const list = (folder: string): string[] => {
   }
 };
 
-/** Folders of the nvidia packages of the Python on the PATH; none where there is no Python. */
-function pythonFolders(): string[] {
+let foldersOfPython: readonly string[] | undefined;
+
+/** Folders of the nvidia packages of the Python on the PATH; none where there is no Python. It is asked once. */
+const pythonFolders = (): readonly string[] => (foldersOfPython ??= askedPython());
+
+function askedPython(): string[] {
   const program =
     "import site, sys; print('\\n'.join(site.getsitepackages() + [site.getusersitepackages()] + sys.path))";
   try {

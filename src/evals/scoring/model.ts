@@ -4,7 +4,8 @@ import type { TextModel } from "../model.js";
 import type { Response } from "../tasks/sample-results.js";
 import type { Sample } from "../tasks/prompt.js";
 import { generateBatches, planGeneration } from "./generate-until.js";
-import { planScoring, scoreBatches, type Score } from "./score.js";
+import { planScoring, scoringTokens } from "./plan.js";
+import { scoreBatches, type Score } from "./score.js";
 import { encoderOf, sequencesOf } from "./sequences.js";
 
 /** What a model answers to one sample. */
@@ -33,16 +34,25 @@ export interface AnsweringModel {
   close(): Promise<void>;
 }
 
+/** A model whose weights may still be on their way: prompts are prepared in the meantime. */
+export interface OpeningModel extends Pick<TextModel, "dir" | "spec"> {
+  readonly opened: Promise<TextModel>;
+}
+
 /**
- * A model whose weights are in memory. `maxLength` is the number of its positions when left out. It closes model and
- * tokenizer.
+ * A model whose weights are in memory, or will be. `maxLength` is the number of its positions when left out. It closes
+ * model and tokenizer.
  */
 export async function localModel(
-  model: TextModel,
+  model: TextModel | OpeningModel,
   tokenizer: TextTokenizer,
   maxLength = model.spec.maxPositions,
 ): Promise<AnsweringModel> {
-  const encoder = await encoderOf(tokenizer, maxLength, model.dir);
+  const { dir, spec } = model;
+  const opened = "opened" in model ? model.opened : Promise.resolve(model);
+  // A failure is met by the first question.
+  opened.catch(() => undefined);
+  const encoder = await encoderOf(tokenizer, maxLength, dir);
   return {
     maxLength,
     async prepare(samples, where) {
@@ -52,7 +62,7 @@ export async function localModel(
         return {
           tokens: prompts.map(({ ids, request }) => ids.length + request.maxTokens),
           async *answers(isDone, signal) {
-            for await (const batch of generateBatches(model, encoder, plan, isDone, signal))
+            for await (const batch of generateBatches(await opened, encoder, plan, isDone, signal))
               yield batch.map(({ sample, text, truncated }) => ({
                 sample,
                 responses: [{ kind: "generate" as const, text }],
@@ -63,14 +73,16 @@ export async function localModel(
       }
       const rolling = samples[0]?.requests[0]?.kind === "rolling";
       const sequences = await sequencesOf(samples, encoder, where);
-      const plan = planScoring(sequences, model.spec, { rolling });
       return {
-        tokens: plan.tokens,
+        tokens: scoringTokens(sequences, spec, { rolling }),
         async *answers(isDone, signal) {
           const empty = sequences.flatMap((own, sample) => (own.length === 0 && !isDone(sample) ? [sample] : []));
           if (empty.length > 0)
             yield empty.map((sample) => ({ sample, responses: [rollingResponse([])], truncated: 0 }));
-          for await (const batch of scoreBatches(model, plan, isDone, signal))
+          const ready = await opened;
+          const { tokensAtOnce } = ready;
+          const plan = planScoring(sequences, spec, { rolling, tokensAtOnce });
+          for await (const batch of scoreBatches(ready, plan, isDone, signal))
             yield batch.map(({ sample, scores }) => ({
               sample,
               responses: rolling ? [rollingResponse(scores)] : scores.map(response),
@@ -80,7 +92,8 @@ export async function localModel(
       };
     },
     async close() {
-      await Promise.all([model.close(), tokenizer.close()]);
+      const ready = await opened.catch(() => null);
+      await Promise.all([ready?.close(), tokenizer.close()]);
     },
   };
 }

@@ -1,26 +1,15 @@
 /**
  * Log-likelihoods of sequences from one cache of keys and values: block, stems and branches of `tree.ts`, several
- * clusters side by side. The branches of a cluster are read together, each behind the stem alone. Logits stay where
- * they are computed; what comes back are the scores of the tokens that are asked about.
+ * clusters side by side, as `plan.ts` has planned them. The branches of a cluster are read together, each behind the
+ * stem alone. Logits stay where they are computed; what comes back are the scores of the tokens that are asked about.
  *
  * Letters: B rows (clusters), T new tokens in each, R tokens that are scored.
  */
 import { at } from "../../base/at.js";
-import { keyDim } from "../../graph/nn/attention.js";
-import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { TextModel } from "../model.js";
+import { positionsFor, roundUp, type Phase, type ScoringPlan, type Sizes } from "./plan.js";
 import type { Sequence } from "./sequences.js";
-import {
-  clustersOf,
-  commonBlock,
-  inputLength,
-  isWhole,
-  longest,
-  scoredFrom,
-  separateClusters,
-  type Branch,
-  type Cluster,
-} from "./tree.js";
+import { inputLength, longest, scoredFrom, type Branch, type Cluster } from "./tree.js";
 
 /** What a sequence is worth. */
 export interface Score {
@@ -36,129 +25,6 @@ export interface SampleScores {
   readonly scores: readonly Score[];
 }
 
-/** Tokens computed at once in each row: scores of attention grow with their square. */
-const PIECE = 512;
-/** Lengths are rounded up to these, so that few graphs are compiled. */
-const STEP = { stem: 16, branch: 8, capacity: 64, few: 16, many: 64 } as const;
-/** Most rows side by side, and most tokens of theirs together. */
-const MOST_ROWS = 64;
-const MOST_TOKENS = 4096;
-/** Most bytes of the cache. */
-const CACHE_BYTES = 1 << 30;
-
-const roundUp = (value: number, step: number): number => Math.ceil(value / step) * step;
-
-/** Samples that are computed together, from the same block or from none. */
-interface Phase {
-  readonly block: Int32Array;
-  /** The samples of each batch. */
-  readonly batches: readonly (readonly number[])[];
-  /** Rows of a batch that begins with the block. */
-  readonly rows: number;
-  /** Tokens of the longest sequence. */
-  readonly longest: number;
-}
-
-/** What has to be done for the samples of one task, decided before anything is computed. */
-export interface ScoringPlan {
-  readonly clusters: readonly (readonly Cluster[])[];
-  readonly phases: readonly Phase[];
-  /** Tokens that are computed for each sample, its share of blocks left out. */
-  readonly tokens: readonly number[];
-}
-
-/**
- * Plans the samples of one task. Batches depend on all samples and the model alone, so an evaluation that is resumed
- * computes the same ones. `rolling`: sequences are windows over texts.
- */
-export function planScoring(
-  samples: readonly (readonly Sequence[])[],
-  spec: DecoderSpec,
-  { rolling }: { readonly rolling: boolean },
-): ScoringPlan {
-  const clusters = samples.map((sequences, sample) =>
-    rolling ? separateClusters(sample, sequences) : clustersOf(sample, sequences),
-  );
-  const all = clusters.flat();
-  const block = rolling || changesWithLength(spec, all) ? new Int32Array() : commonBlock(all);
-  const withBlock = clusters.map((own) => block.length > 0 && own.every(isWhole));
-  const phases = [true, false].flatMap((isBlock): Phase[] => {
-    const members = clusters.flatMap((own, sample) =>
-      own.length > 0 && withBlock[sample] === isBlock ? [sample] : [],
-    );
-    return members.length === 0 ? [] : [phaseOf(members, clusters, isBlock ? block : new Int32Array(), spec)];
-  });
-  return {
-    clusters,
-    phases,
-    tokens: clusters.map((own, sample) => tokensOf(own, withBlock[sample] === true ? block.length : 0)),
-  };
-}
-
-/** Tokens up to which LongRoPE turns by its first angles; infinite for other rope. */
-const originalPositions = ({ layers }: DecoderSpec): number =>
-  Math.min(
-    ...layers.map(({ rope }) => (rope?.scaling.kind === "longrope" ? rope.scaling.originalMaxPositions : Infinity)),
-  );
-
-/** Whether rope's angles depend on how long a text is, and these texts lie on both sides of the change. */
-function changesWithLength(spec: DecoderSpec, clusters: readonly Cluster[]): boolean {
-  const original = originalPositions(spec);
-  return new Set(clusters.map((cluster) => longest(cluster) <= original)).size > 1;
-}
-
-/** Length of the rope tables for texts of up to so many tokens. */
-function positionsFor(spec: DecoderSpec, needed: number): number {
-  const original = originalPositions(spec);
-  if (original === Infinity) return Math.min(roundUp(needed, STEP.capacity), spec.maxPositions);
-  return needed <= original ? original : spec.maxPositions;
-}
-
-const tokensOf = (clusters: readonly Cluster[], block: number): number =>
-  clusters.reduce(
-    (sum, { stem, branches }) =>
-      sum + stem - block + branches.reduce((own, { sequence }) => own + inputLength(sequence) - stem, 0),
-    0,
-  );
-
-function phaseOf(
-  members: readonly number[],
-  clusters: readonly (readonly Cluster[])[],
-  block: Int32Array,
-  spec: DecoderSpec,
-): Phase {
-  const lengthOf = (sample: number): number => Math.max(...at(clusters, sample).map(longest));
-  const sorted = [...members].sort((a, b) => lengthOf(b) - lengthOf(a) || a - b);
-  const most = lengthOf(sorted[0]!);
-  const batches: number[][] = [];
-  let rows = Infinity;
-  for (const sample of sorted) {
-    const last = batches.at(-1);
-    const own = at(clusters, sample).length;
-    const taken = last?.reduce((sum, one) => sum + at(clusters, one).length, 0) ?? Infinity;
-    if (last !== undefined && taken + own <= rows) last.push(sample);
-    else {
-      batches.push([sample]);
-      // With a block, all batches share one cache. Without one, each is as wide as its longest text allows.
-      if (block.length === 0 || batches.length === 1) rows = rowsFor(spec, lengthOf(sample), block.length);
-    }
-  }
-  const widest = Math.max(...batches.map((batch) => batch.reduce((sum, one) => sum + at(clusters, one).length, 0)));
-  return { block, batches, rows: Math.min(block.length > 0 ? rows : MOST_ROWS, widest), longest: most };
-}
-
-/** How many rows fit side by side, of texts of so many tokens. */
-function rowsFor(spec: DecoderSpec, length: number, block: number): number {
-  const capacity = roundUp(length, STEP.capacity);
-  const { kvHeads, headDim, latent } = spec.attn;
-  const perToken = 4 * spec.layers.length * kvHeads * (keyDim(spec.attn) + (latent?.valueDim ?? headDim));
-  const byCache = Math.floor(CACHE_BYTES / (capacity * perToken));
-  // Texts that LongRoPE turns by other angles than these would stand in one batch.
-  if (block === 0 && originalPositions(spec) !== Infinity) return 1;
-  const byTokens = Math.floor(MOST_TOKENS / Math.max(1, capacity - block));
-  return Math.max(1, Math.min(MOST_ROWS, byCache, byTokens));
-}
-
 /**
  * Computes the batches of a plan, and yields the scores of each. `isDone` says which batches are left out: those whose
  * samples are all known. Once the signal is aborted, it returns at the next piece.
@@ -172,7 +38,7 @@ export async function* scoreBatches(
   for (const phase of plan.phases) {
     const pending = phase.batches.filter((batch) => !batch.every(isDone));
     if (pending.length === 0) continue;
-    const reader = new PhaseReader(model, phase, signal);
+    const reader = new PhaseReader(model, phase, plan.sizes, signal);
     await reader.readBlock();
     for (const batch of pending) {
       const sums = new Map(batch.map((sample) => [sample, new Sums()]));
@@ -235,6 +101,7 @@ class PhaseReader {
   constructor(
     private readonly model: TextModel,
     private readonly phase: Phase,
+    private readonly sizes: Sizes,
     private readonly signal: AbortSignal | undefined,
   ) {
     this.needed = phase.longest;
@@ -249,17 +116,18 @@ class PhaseReader {
     const { block, rows } = this.phase;
     if (block.length === 0) return;
     const { model } = this;
+    const { piece: most, step } = this.sizes;
     const copies = model.repeatCache !== undefined;
     const width = copies ? 1 : rows;
-    for (let first = 0; first < block.length && !this.stopped; first += PIECE) {
-      const piece = block.subarray(first, first + PIECE);
+    for (let first = 0; first < block.length && !this.stopped; first += most) {
+      const piece = block.subarray(first, first + most);
       await this.run({
         lengths: Array.from({ length: width }, () => first),
         texts: Array.from({ length: width }, () => [piece]),
         joins: true,
         branches: false,
         wanted: [],
-        step: STEP.stem,
+        step: step.stem,
       });
     }
     if (copies && rows > 1 && !this.stopped) await model.repeatCache?.(rows);
@@ -271,7 +139,7 @@ class PhaseReader {
     if (block.length === 0) this.needed = Math.max(...clusters.map(longest));
     const rows = Array.from({ length: block.length === 0 ? clusters.length : all }, (_, row) => row);
     await this.readStems(clusters, rows, sums);
-    for (const round of roundsOf(clusters)) await this.readBranches(clusters, rows, round, sums);
+    for (const round of roundsOf(clusters, this.sizes)) await this.readBranches(clusters, rows, round, sums);
   }
 
   private async readStems(
@@ -280,21 +148,22 @@ class PhaseReader {
     sums: ReadonlyMap<number, Sums>,
   ): Promise<void> {
     const base = this.phase.block.length;
+    const { piece, step } = this.sizes;
     const end = Math.max(...clusters.map(({ stem }) => stem));
     const isRead = clusters.some((cluster) => longest(cluster) > cluster.stem);
-    for (let first = base; first < end && !this.stopped; first += PIECE) {
-      const last = (row: number): number => Math.min(clusters[row]?.stem ?? 0, first + PIECE);
+    for (let first = base; first < end && !this.stopped; first += piece) {
+      const last = (row: number): number => Math.min(clusters[row]?.stem ?? 0, first + piece);
       await this.run(
         {
           lengths: rows.map((row) => Math.min(first, Math.max(base, clusters[row]?.stem ?? base))),
           texts: rows.map((row) => [tokensBetween(clusters[row]?.branches[0]?.sequence, first, last(row))]),
           // What nothing goes on from need not be kept.
-          joins: isRead || first + PIECE < end,
+          joins: isRead || first + piece < end,
           branches: false,
           wanted: clusters.flatMap(({ sample, branches }, row) =>
             branches.flatMap((branch) => wantedOf(branch, sample, { row, first, end: last(row), place: 0 })),
           ),
-          step: STEP.stem,
+          step: step.stem,
         },
         sums,
       );
@@ -308,17 +177,18 @@ class PhaseReader {
     round: readonly (readonly Branch[])[],
     sums: ReadonlyMap<number, Sums>,
   ): Promise<void> {
+    const { piece, step } = this.sizes;
     const stemOf = (row: number): number => clusters[row]?.stem ?? this.phase.block.length;
     const lengthOf = (row: number, { sequence }: Branch): number => inputLength(sequence) - stemOf(row);
     const most = Math.max(...round.map((own, row) => own.reduce((sum, branch) => sum + lengthOf(row, branch), 0)));
-    const together = most <= PIECE;
-    for (let first = 0; first < most && !this.stopped; first += PIECE) {
+    const together = most <= piece;
+    for (let first = 0; first < most && !this.stopped; first += piece) {
       const wanted: Wanted[] = [];
       const texts = rows.map((row) => {
         let place = 0;
         return (round[row] ?? []).map((branch) => {
           const from = stemOf(row) + first;
-          const text = tokensBetween(branch.sequence, from, Math.min(inputLength(branch.sequence), from + PIECE));
+          const text = tokensBetween(branch.sequence, from, Math.min(inputLength(branch.sequence), from + piece));
           wanted.push(
             ...wantedOf(branch, at(clusters, row).sample, { row, first: from, end: from + text.length, place }),
           );
@@ -333,10 +203,10 @@ class PhaseReader {
             return stemOf(row) + (own === undefined ? 0 : Math.min(first, lengthOf(row, own)));
           }),
           texts,
-          joins: first + PIECE < most,
+          joins: first + piece < most,
           branches: together,
           wanted,
-          step: STEP.branch,
+          step: step.branch,
         },
         sums,
       );
@@ -349,11 +219,12 @@ class PhaseReader {
     sums: ReadonlyMap<number, Sums> = new Map(),
   ): Promise<void> {
     const { model, needed } = this;
-    const capacity = roundUp(needed, STEP.capacity);
+    const { piece, step: steps } = this.sizes;
+    const capacity = roundUp(needed, steps.capacity);
     const batch = texts.length;
     const isFirst = lengths.every((length) => length === 0);
     const sizes = texts.map((own) => own.reduce((sum, { length }) => sum + length, 0));
-    const width = Math.min(PIECE, roundUp(Math.max(1, ...sizes), step));
+    const width = Math.min(piece, roundUp(Math.max(1, ...sizes), step));
     const ids = new Int32Array(batch * width);
     // Tokens of no text see themselves alone.
     const starts = Int32Array.from(ids, (_, i) => i % width);
@@ -365,7 +236,7 @@ class PhaseReader {
         place += text.length;
       }
     });
-    const scored = Math.max(1, roundUp(wanted.length, wanted.length > STEP.many ? STEP.many : STEP.few));
+    const scored = Math.max(1, roundUp(wanted.length, wanted.length > steps.many ? steps.many : steps.few));
     const [rows, targets] = [new Int32Array(scored), new Int32Array(scored)];
     wanted.forEach(({ row, place, target }, i) => {
       rows[i] = row * width + place;
@@ -376,7 +247,7 @@ class PhaseReader {
         batch,
         tokens: width,
         capacity: isFirst ? 0 : capacity,
-        positions: positionsFor(model.spec, needed),
+        positions: positionsFor(model.spec, needed, steps.capacity),
         branches,
       },
       {
@@ -421,13 +292,13 @@ function wantedOf(
  * Which branches of each cluster are read together: as many as fit beside those of the other clusters; where one is
  * longer than a piece, one of each. Branches that end with the stem have nothing left to read.
  */
-function roundsOf(clusters: readonly Cluster[]): readonly (readonly (readonly Branch[])[])[] {
+function roundsOf(clusters: readonly Cluster[], { piece, tokens }: Sizes): readonly (readonly (readonly Branch[])[])[] {
   const left = clusters.map(({ branches, stem }) => branches.filter(({ sequence }) => inputLength(sequence) > stem));
   const rounds: Branch[][][] = [];
   while (left.some((own) => own.length > 0)) {
     const lengthOf = (row: number, { sequence }: Branch): number => inputLength(sequence) - at(clusters, row).stem;
-    const isLong = left.some((own, row) => own[0] !== undefined && lengthOf(row, own[0]) > PIECE);
-    const room = isLong ? 0 : Math.min(PIECE, Math.floor(MOST_TOKENS / clusters.length));
+    const isLong = left.some((own, row) => own[0] !== undefined && lengthOf(row, own[0]) > piece);
+    const room = isLong ? 0 : Math.min(piece, Math.floor(tokens / clusters.length));
     rounds.push(
       left.map((own, row) => {
         let taken = 0;

@@ -157,7 +157,7 @@ export async function* evaluateModel({
       yield { type: "task", task: name, known: found.size, total: samples.length };
       for (const sample of found.keys()) done += tokens[sample]!;
       const isKnown = new Set(found.keys());
-      for await (const batch of answers((sample) => isKnown.has(sample), signal)) {
+      for await (const batch of ahead(answers((sample) => isKnown.has(sample), signal))) {
         await log?.add(batch.map(({ sample, responses, truncated }) => ({ key: keys[sample]!, responses, truncated })));
         for (const { sample, responses, truncated } of batch) {
           found.set(sample, { responses, truncated });
@@ -184,6 +184,23 @@ export async function* evaluateModel({
     known,
     seconds: (performance.now() - start) / 1000,
   };
+}
+
+/** The same values, of which the next one is computed while one is used. What was begun is waited for at the end. */
+async function* ahead<Value>(values: AsyncGenerator<Value>): AsyncGenerator<Value> {
+  let next = values.next();
+  try {
+    for (;;) {
+      const { value, done } = await next;
+      if (done === true) return;
+      next = values.next();
+      next.catch(() => undefined);
+      yield value as Value;
+    }
+  } finally {
+    await next.catch(() => undefined);
+    await values.return(undefined);
+  }
 }
 
 /** A name that can be a file's everywhere; `group::task` has colons. */

@@ -119,10 +119,11 @@ export function loadTask(config: TaskConfig, splits: Splits): LoadedTask {
     choices: (doc) => fields.choices(config.docToChoice, doc),
     samples({ numFewshot = config.numFewshot, limit, seed = FEWSHOT_SEED, systemInstruction = "", chat } = {}) {
       const examples = numFewshot === 0 ? null : new Examples(examplePool(config, processed), config, seed, where);
+      const shots = new Map<Doc, readonly Turn[]>();
       return docs.slice(0, limit).map((doc, id) =>
         withPlace(`${where}, document ${id + 1}`, () => {
           const own = examples?.draw(doc, numFewshot) ?? [];
-          const builder = new PromptBuilder(task, fields, { examples: own, systemInstruction, chat });
+          const builder = new PromptBuilder(task, fields, { examples: own, shots, systemInstruction, chat });
           return { id, doc, target: task.target(doc), requests: builder.requests(doc) };
         }),
       );
@@ -284,6 +285,8 @@ function joined(before: string, behind: string, delimiter: string): string {
 /** What prompts of one document are made with. */
 interface PromptParts {
   readonly examples: readonly Doc[];
+  /** What examples look like, each of which stands before many documents. */
+  readonly shots: Map<Doc, readonly Turn[]>;
   readonly systemInstruction: string;
   readonly chat: ChatFormat | undefined;
 }
@@ -354,8 +357,15 @@ class PromptBuilder {
     return chat === undefined ? plainText(turns) : chat.render(chatMessages(turns, chat.multiturn), prefix !== "");
   }
 
-  /** One example: question, delimiter, answer, delimiter. */
   private shot(doc: Doc): readonly Turn[] {
+    const { shots } = this.parts;
+    const known = shots.get(doc) ?? this.shotOf(doc);
+    shots.set(doc, known);
+    return known;
+  }
+
+  /** One example: question, delimiter, answer, delimiter. */
+  private shotOf(doc: Doc): readonly Turn[] {
     const { config, multipleInput } = this.task;
     const { fewshot } = config;
     let question = this.fields.text(fewshot.docToText, doc);

@@ -5,23 +5,35 @@ import { firstAtLeast } from "./decimate.js";
 import { deadShare } from "../../model/results/result.js";
 import { evalMetrics, stepMetrics, type CurveAxis, type Metric } from "./types.js";
 
+type Numbers = Float64Array | Float32Array | Uint32Array;
+
+/** How numbers are kept: measures that only a chart shows need no more than seven digits. */
+const kinds = { double: Float64Array, single: Float32Array, count: Uint32Array } as const;
+
 /** Numbers that grow at their end. */
 export class Series {
-  #values = new Float64Array(64);
+  #values: Numbers;
   #length = 0;
+
+  /** `room`: how many there will be, about. */
+  constructor(kind: keyof typeof kinds, room: number) {
+    this.#values = new kinds[kind](Math.max(64, room));
+  }
 
   get length(): number {
     return this.#length;
   }
 
   /** The values as they are now; a view that later values may leave behind. */
-  get values(): Float64Array {
+  get values(): Numbers {
     return this.#values.subarray(0, this.#length);
   }
 
   push(value: number): void {
     if (this.#length === this.#values.length) {
-      const larger = new Float64Array(2 * this.#length);
+      // A quarter more at a time: what a long log leaves free is memory that other logs could have.
+      const Kind = this.#values.constructor as new (length: number) => Numbers;
+      const larger = new Kind(Math.ceil(1.25 * this.#length));
       larger.set(this.#values);
       this.#values = larger;
     }
@@ -37,6 +49,17 @@ export class Series {
     return this.#values.byteLength;
   }
 }
+
+/** Measures that are computed from what a step says of its routing. */
+const routingMetrics: ReadonlySet<string> = new Set<(typeof stepMetrics)[number]>([
+  "train/router_entropy",
+  "train/max_violation",
+  "train/dead_experts",
+  "train/dropped",
+]);
+
+/** Whether a measure needs what steps say of their routing, which is most of a log. */
+export const isOfRouting = (metric: Metric): boolean => routingMetrics.has(metric);
 
 /** What is kept of a measurement on held-out text beside its numbers. */
 export interface EvalMoment {
@@ -72,72 +95,85 @@ const mean = (values: readonly number[] | undefined): number =>
 const deadOf = (routing: RoutingRecord | undefined): number =>
   routing === undefined ? NaN : routing.dead.reduce((sum, { length }) => sum + length, 0);
 
-/** Values of a step by measure. */
-function stepValues(record: StepRecord, tokensPerStep: number): Readonly<Record<(typeof stepMetrics)[number], number>> {
-  const { routing } = record;
-  return {
-    "train/loss": numberOr(record.loss),
-    "train/tokens_per_second": record.ms > 0 ? (1000 * tokensPerStep) / record.ms : NaN,
-    "train/learning_rate": numberOr(record.learningRate),
-    "train/grad_norm": numberOr(record.gradNorm),
-    "train/balance_loss": numberOr(record.balanceLoss),
-    "train/z_loss": numberOr(record.zLoss),
-    "train/router_entropy": mean(routing?.entropy),
-    "train/max_violation": worst(routing?.maxViolation ?? []),
-    "train/dead_experts": deadOf(routing),
-    "train/dropped": mean(routing?.dropped),
-  };
+/** Values of a step, in the order of the measures. */
+function stepValues(record: StepRecord, tokensPerStep: number): number[] {
+  const { routing, ms } = record;
+  return [
+    numberOr(record.loss),
+    ms > 0 ? (1000 * tokensPerStep) / ms : NaN,
+    numberOr(record.learningRate),
+    numberOr(record.gradNorm),
+    numberOr(record.balanceLoss),
+    numberOr(record.zLoss),
+    ...(routing === undefined
+      ? []
+      : [mean(routing.entropy), worst(routing.maxViolation), deadOf(routing), mean(routing.dropped)]),
+  ];
 }
 
-/** Values of a measurement by measure. */
-function evalValues(record: EvalRecord): Readonly<Record<(typeof evalMetrics)[number], number>> {
+/** Values of a measurement, in the order of the measures. */
+function evalValues(record: EvalRecord): number[] {
   const { routing } = record;
-  return {
-    "eval/loss": numberOr(record.loss),
-    "eval/router_entropy": mean(routing?.entropy),
-    "eval/max_violation": worst(routing?.maxViolation ?? []),
-    "eval/dead_experts": deadOf(routing),
-    "eval/similarity": mean(record.similarity),
-  };
+  return [
+    numberOr(record.loss),
+    mean(routing?.entropy),
+    worst(routing?.maxViolation ?? []),
+    deadOf(routing),
+    mean(record.similarity),
+  ];
 }
 
 class Table<Name extends string> {
-  readonly step = new Series();
-  readonly tokens = new Series();
-  readonly hours = new Series();
-  readonly #columns = new Map<Name, Series>();
+  readonly step: Series;
+  readonly tokens: Series;
+  readonly hours: Series;
+  readonly #columns: (Series | undefined)[];
+  readonly #singles: ReadonlySet<Name>;
+  readonly #room: number;
 
-  constructor(private readonly names: readonly Name[]) {}
+  /** `names` of its columns; those of `singles` have the digits of a chart. `room`: rows that there will be, about. */
+  constructor(
+    private readonly names: readonly Name[],
+    { singles = new Set(), room = 0 }: { readonly singles?: ReadonlySet<Name>; readonly room?: number } = {},
+  ) {
+    this.#columns = names.map(() => undefined);
+    this.#singles = singles;
+    this.#room = room;
+    this.step = new Series("count", room);
+    this.tokens = new Series("double", room);
+    this.hours = new Series("single", room);
+  }
 
-  add(
-    at: { readonly step: number; readonly tokens: number; readonly hours: number },
-    values: Readonly<Record<Name, number>>,
-  ): void {
+  /** Adds a row; `values` are in the order of the names, those that are missing at the end are not measured. */
+  add(at: { readonly step: number; readonly tokens: number; readonly hours: number }, values: readonly number[]): void {
     const { length } = this.step;
     this.step.push(at.step);
     this.tokens.push(at.tokens);
     this.hours.push(at.hours);
-    for (const name of this.names) {
-      const value = values[name];
-      let column = this.#columns.get(name);
+    for (let i = 0; i < this.#columns.length; i++) {
+      const value = values[i] ?? NaN;
+      const column = this.#columns[i];
+      if (column !== undefined) column.push(value);
       // A measure that no record has takes no room.
-      if (column === undefined) {
-        if (Number.isNaN(value)) continue;
-        column = new Series();
-        for (let i = 0; i < length; i++) column.push(NaN);
-        this.#columns.set(name, column);
-      }
-      column.push(value);
+      else if (!Number.isNaN(value)) this.#begin(i, length).push(value);
     }
   }
 
-  column(name: Name): Float64Array | null {
-    return this.#columns.get(name)?.values ?? null;
+  /** A column that comes late: what is before it is not measured. */
+  #begin(index: number, length: number): Series {
+    const column = new Series(this.#singles.has(this.names[index]!) ? "single" : "double", this.#room);
+    for (let i = 0; i < length; i++) column.push(NaN);
+    this.#columns[index] = column;
+    return column;
+  }
+
+  column(name: Name): Numbers | null {
+    return this.#columns[this.names.indexOf(name)]?.values ?? null;
   }
 
   /** The measures that some record has. */
   get present(): readonly Name[] {
-    return this.names.filter((name) => this.#columns.has(name));
+    return this.names.filter((_, i) => this.#columns[i] !== undefined);
   }
 
   truncate(length: number): void {
@@ -149,13 +185,24 @@ class Table<Name extends string> {
   }
 
   #all(): Series[] {
-    return [this.step, this.tokens, this.hours, ...this.#columns.values()];
+    return [this.step, this.tokens, this.hours, ...this.#columns.flatMap((column) => column ?? [])];
   }
 }
 
+interface ColumnsOptions {
+  readonly hasRouting?: boolean;
+  readonly steps?: number;
+  readonly nextGeneration?: () => number;
+}
+
+const counter = (): (() => number) => {
+  let count = 0;
+  return () => ++count;
+};
+
 /** What a run has measured. */
 export class RunColumns implements RecordSink {
-  readonly #steps = new Table<(typeof stepMetrics)[number]>(stepMetrics);
+  readonly #steps: Table<(typeof stepMetrics)[number]>;
   readonly #evals = new Table<(typeof evalMetrics)[number]>(evalMetrics);
   #moments: EvalMoment[] = [];
   #every = 1;
@@ -163,18 +210,44 @@ export class RunColumns implements RecordSink {
   #parts: Readonly<Record<string, number>> = {};
   ended: DoneRecord | null = null;
 
-  constructor(private readonly tokensPerStep: number) {}
+  /** Hours of all steps: the column has fewer digits than a sum needs. */
+  #hours = 0;
+
+  /** Whether steps are given with what they say of routing. */
+  readonly hasRouting: boolean;
+
+  readonly #nextGeneration: () => number;
+
+  /**
+   * `steps`: how many there will be, about, so that no memory is left behind as columns grow. `nextGeneration` gives
+   * another number at every call.
+   */
+  constructor(
+    private readonly tokensPerStep: number,
+    options: ColumnsOptions = {},
+  ) {
+    const { hasRouting = true, steps = 0, nextGeneration = counter() } = options;
+    this.hasRouting = hasRouting;
+    this.#nextGeneration = nextGeneration;
+    this.generation = nextGeneration();
+    const singles = new Set(stepMetrics.filter((name) => name !== "train/loss"));
+    this.#steps = new Table(stepMetrics, { singles, room: steps });
+  }
 
   step(record: StepRecord): void {
-    const hours = this.#hours() + record.ms / 3_600_000;
-    this.#steps.add({ step: record.step, tokens: record.tokens, hours }, stepValues(record, this.tokensPerStep));
+    this.#hours += record.ms / 3_600_000;
+    const { step, tokens } = record;
+    this.#steps.add({ step, tokens, hours: this.#hours }, stepValues(record, this.tokensPerStep));
   }
 
   eval(record: EvalRecord): void {
     // A run that resumed from nothing measures its start again.
-    if (this.#evals.step.values.at(-1) === record.step) this.#evals.truncate(this.#evals.step.length - 1);
+    if (this.#evals.step.values.at(-1) === record.step) {
+      this.#evals.truncate(this.#evals.step.length - 1);
+      this.generation = this.#nextGeneration();
+    }
     if (this.#moments.at(-1)?.step === record.step) this.#moments.pop();
-    this.#evals.add({ step: record.step, tokens: record.tokens, hours: this.#hours() }, evalValues(record));
+    this.#evals.add({ step: record.step, tokens: record.tokens, hours: this.#hours }, evalValues(record));
     this.#parts = record.parts ?? {};
     if (record.load.length === 0) return;
     this.#moments.push(momentOf(record));
@@ -182,8 +255,10 @@ export class RunColumns implements RecordSink {
   }
 
   resume(step: number): void {
+    this.generation = this.#nextGeneration();
     this.#steps.truncate(firstAtLeast(this.#steps.step.values, step + 1));
     this.#evals.truncate(firstAtLeast(this.#evals.step.values, step + 1));
+    this.#hours = this.#steps.hours.values.at(-1) ?? 0;
     this.#moments = this.#moments.filter((moment) => moment.step <= step);
     this.ended = null;
   }
@@ -198,7 +273,7 @@ export class RunColumns implements RecordSink {
   }
 
   /** A measure by x; null where the log has none of it. Views that later records may leave behind. */
-  curve(metric: Metric, axis: CurveAxis): { readonly x: Float64Array; readonly y: Float64Array } | null {
+  curve(metric: Metric, axis: CurveAxis): { readonly x: Numbers; readonly y: Numbers } | null {
     const isStep = (stepMetrics as readonly string[]).includes(metric);
     const table = isStep ? this.#steps : this.#evals;
     const y = isStep
@@ -227,10 +302,6 @@ export class RunColumns implements RecordSink {
       0,
     );
     return this.#steps.bytes + this.#evals.bytes + moments;
-  }
-
-  #hours(): number {
-    return this.#steps.hours.values.at(-1) ?? 0;
   }
 
   /** The newest moment is always kept; the one before it only if its turn has come. */

@@ -50,11 +50,12 @@ export function decimated(x: ArrayLike<number>, y: ArrayLike<number>, options: D
     return result;
   }
   const width = (to - from) / columns;
+  const columnOf = (index: number): number => Math.floor(((x[index] ?? 0) - from) / width);
   for (let i = start; i < end;) {
-    const column = Math.floor(((x[i] ?? 0) - from) / width);
+    const column = columnOf(i);
     let next = i + 1;
     let [lowest, highest, gap] = [i, i, Number.isFinite(y[i] ?? NaN) ? -1 : i];
-    for (; next < end && Math.floor(((x[next] ?? 0) - from) / width) === column; next++) {
+    for (; next < end && columnOf(next) === column; next++) {
       const value = y[next] ?? NaN;
       if (!Number.isFinite(value)) gap = gap < 0 ? next : gap;
       // A first point that is no number is neither the lowest nor the highest.
@@ -63,9 +64,24 @@ export function decimated(x: ArrayLike<number>, y: ArrayLike<number>, options: D
         if (!((y[highest] ?? NaN) >= value)) highest = next;
       }
     }
-    const kept = new Set([i, lowest, highest, next - 1, ...(gap < 0 ? [] : [gap])]);
-    for (const index of [...kept].sort((a, b) => a - b)) keep(index);
+    const kept = [i, Math.min(lowest, highest), Math.max(lowest, highest), next - 1];
+    if (gap >= 0) kept.splice(kept.findLastIndex((index) => index <= gap) + 1, 0, gap);
+    kept.forEach((index, at) => {
+      if (index !== kept[at - 1]) keep(index);
+    });
     i = next;
   }
   return result;
+}
+
+/** Powers of ten that are exact. */
+const powers = Array.from({ length: 23 }, (_, i) => 10 ** i);
+
+/** A value with so many digits, so that its text is short: finer than any pixel. */
+export function shortened(value: number, digits: number): number {
+  const places = digits - 1 - Math.floor(Math.log10(Math.abs(value)));
+  const power = powers[Math.abs(places)];
+  // Zero, and what is very small or very large.
+  if (power === undefined) return value === 0 ? 0 : Number(value.toPrecision(digits));
+  return places >= 0 ? Math.round(value * power) / power : Math.round(value / power) * power;
 }

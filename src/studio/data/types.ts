@@ -113,6 +113,10 @@ export interface RunCurve extends CurvePoints {
   readonly run: string;
   /** Points that there are; more than there are here where they were decimated. */
   readonly total: number;
+  /** Points before the first of these, which whoever asks has said to have. */
+  readonly first: number;
+  /** Another number where points that were given before are no longer those of the run. */
+  readonly generation: number;
   readonly revision: number;
 }
 

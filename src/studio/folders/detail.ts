@@ -5,10 +5,11 @@ import { judgePreservation, type PreservationReport } from "../../model/results/
 import { lockName } from "../../files/io/lock.js";
 import { checkpointsOf, runIdentity } from "../../train/run-list.js";
 import { commandFile, readCommand } from "../../files/io/command-file.js";
-import { dispatchRecord, metricsFile } from "../../train/records.js";
+import { dispatchRecord, metricsFile, type StepRecord } from "../../train/records.js";
 import { quasiIndependent } from "../../experts/measures/coactivation.js";
-import { RunColumns, type EvalMoment, type PairColumn } from "../data/columns.js";
-import { decimated } from "../data/decimate.js";
+import { isOfRouting, RunColumns, type EvalMoment, type PairColumn } from "../data/columns.js";
+import { decimated, shortened } from "../data/decimate.js";
+import { isStepLine, withoutRouting } from "../data/log-summary.js";
 import type {
   CheckpointRow,
   CoactivationHistory,
@@ -24,59 +25,105 @@ import type { StudioIndex } from "./index.js";
 import { LogTail } from "./log-tail.js";
 import type { RunEntry } from "./run-entry.js";
 import { readPlain, readPlainJson } from "./safe-file.js";
+import { breather } from "./turns.js";
 
-/** Memory that the curves of all runs that were looked at may take; those unused for longest are forgotten. */
-const mostBytes = 48e6;
+/**
+ * Memory that the curves of all runs that were looked at may take; those unused for longest are forgotten. A hundred
+ * runs of 10,000 steps fit: curves that are forgotten before they are asked for again would be read at every question.
+ */
+const mostBytes = 56e6;
 
 interface Kept {
   readonly columns: { current: RunColumns };
   readonly tail: LogTail;
   reading: Promise<void> | null;
+  /** Memory of the columns when they were last read on, and how far the list had read the log then. */
+  bytes: number;
+  revision: number;
 }
+
+/** Takes the steps of a log without their routing, which is most of what parsing them costs. */
+function keepStep(line: string, columns: RunColumns): boolean {
+  if (!isStepLine(line)) return false;
+  let record: StepRecord;
+  try {
+    record = JSON.parse(withoutRouting(line)) as StepRecord;
+  } catch {
+    return false;
+  }
+  columns.step(record);
+  return true;
+}
+
+/** Generations of columns so far: those of an earlier server, whose page may still be open, were other numbers. */
+let generations = Date.now();
+const nextGeneration = (): number => ++generations;
+
+/** Columns with room for what the list knows of the log, and some more. */
+const columnsFor = ({ tokensPerStep, row }: RunEntry, hasRouting: boolean): RunColumns =>
+  new RunColumns(tokensPerStep, { hasRouting, steps: Math.ceil(1.02 * row.step), nextGeneration });
 
 /** Curves of runs, read when they are asked for and read on when they have grown. */
 export class CurveStore {
   readonly #kept = new Map<string, Kept>();
+  #bytes = 0;
 
   constructor(private readonly most = mostBytes) {}
 
-  /** What a run has measured so far. */
-  async of(entry: RunEntry): Promise<RunColumns> {
-    if (!entry.isRead) await entry.refresh(Date.now());
-    let kept = this.#kept.get(entry.name);
+  /** What a run has measured so far; `hasRouting`: with what its steps say of routing. */
+  async of(entry: RunEntry, hasRouting: boolean): Promise<RunColumns> {
+    if (!entry.isKnown) await entry.refresh(Date.now());
+    const before = this.#kept.get(entry.name);
+    const kept = before !== undefined && (before.columns.current.hasRouting || !hasRouting) ? before : null;
     // The order of the map is that of their use.
     this.#kept.delete(entry.name);
-    kept ??= {
-      columns: { current: new RunColumns(entry.tokensPerStep) },
+    const current = kept ?? {
+      columns: { current: columnsFor(entry, hasRouting) },
       tail: new LogTail(join(entry.path, metricsFile)),
       reading: null,
+      bytes: 0,
+      revision: -1,
     };
-    this.#kept.set(entry.name, kept);
-    const { columns, tail } = kept;
-    kept.reading ??= tail
-      .read((value) => {
-        if (value === undefined) columns.current = new RunColumns(entry.tokensPerStep);
-        else dispatchRecord(value, columns.current);
-      })
-      .then(() => undefined)
-      .finally(() => {
-        kept.reading = null;
-      });
-    await kept.reading;
+    if (before !== undefined && kept === null) this.#bytes -= before.bytes;
+    this.#kept.set(entry.name, current);
+    // The list looks at logs all the time: a hundred of them need not be looked at again for every chart.
+    const { revision } = entry.row;
+    if (entry.isRead && current.reading === null && current.revision === revision) return current.columns.current;
+    current.reading ??= this.#readOn(current, entry).finally(() => {
+      current.reading = null;
+    });
+    await current.reading;
+    current.revision = revision;
+    if (this.#kept.get(entry.name) === current) {
+      const { bytes } = current.columns.current;
+      this.#bytes += bytes - current.bytes;
+      current.bytes = bytes;
+    }
     this.#forget();
-    return columns.current;
+    return current.columns.current;
+  }
+
+  async #readOn({ tail, columns }: Kept, entry: RunEntry): Promise<void> {
+    const { hasRouting } = columns.current;
+    await tail.read({
+      restart: () => {
+        columns.current = columnsFor(entry, hasRouting);
+      },
+      take: (value) => dispatchRecord(value, columns.current),
+      ...(!hasRouting && { keep: (line) => keepStep(line, columns.current) }),
+      breathe: breather(),
+    });
   }
 
   /** Bytes of all columns. */
   get bytes(): number {
-    return [...this.#kept.values()].reduce((sum, { columns }) => sum + columns.current.bytes, 0);
+    return this.#bytes;
   }
 
   #forget(): void {
-    let bytes = this.bytes;
-    for (const [name, { columns }] of this.#kept) {
-      if (bytes <= this.most || this.#kept.size === 1) return;
-      bytes -= columns.current.bytes;
+    for (const [name, { bytes }] of this.#kept) {
+      if (this.#bytes <= this.most || this.#kept.size === 1) return;
+      this.#bytes -= bytes;
       this.#kept.delete(name);
     }
   }
@@ -90,25 +137,38 @@ export interface CurveRequest {
   readonly to?: number | undefined;
   /** Columns of pixels. */
   readonly columns: number;
+  /** Points that whoever asks has: only later ones are given, as they are, where these are still those of the run. */
+  readonly have?: { readonly generation: number; readonly total: number } | undefined;
 }
-
-/** Digits of a value that a curve carries: finer than any pixel. */
-const shortened = (value: number | null): number | null => (value === null ? null : Number(value.toPrecision(7)));
 
 /** A curve of a run; without points where its log has none of it. */
 export async function curveOf(store: CurveStore, entry: RunEntry, request: CurveRequest): Promise<RunCurve> {
-  const curve = (await store.of(entry)).curve(request.metric, request.axis);
-  const { revision } = entry.row;
-  if (curve === null) return { run: entry.name, x: [], y: [], total: 0, revision };
-  const { x, y } = decimated(curve.x, curve.y, request);
-  return { run: entry.name, x, y: y.map(shortened), total: curve.x.length, revision };
+  const measured = await store.of(entry, isOfRouting(request.metric));
+  const curve = measured.curve(request.metric, request.axis);
+  const head = { run: entry.name, revision: entry.row.revision, generation: measured.generation };
+  if (curve === null) return { ...head, x: [], y: [], total: 0, first: 0 };
+  const total = curve.x.length;
+  const first = firstNew(request, measured.generation, total);
+  const { x, y } = decimated(curve.x.subarray(first), curve.y.subarray(first), request);
+  // Steps and tokens are whole numbers, of which every digit counts.
+  const places = request.axis === "hours" ? x.map((value) => shortened(value, 6)) : x;
+  const digits = curve.y instanceof Float32Array ? 6 : 7;
+  const values = y.map((value) => (value === null ? null : shortened(value, digits)));
+  return { ...head, x: places, y: values, total, first };
+}
+
+/** The first point that is not there yet where the question was asked; 0 where all is to be given. */
+function firstNew({ have, from, to, columns }: CurveRequest, generation: number, total: number): number {
+  if (have === undefined || from !== undefined || to !== undefined) return 0;
+  const isGrown = have.generation === generation && have.total <= total && total - have.total <= columns;
+  return isGrown ? have.total : 0;
 }
 
 /** Moments of expert loads that a page gets. */
 const shownMoments = 60;
 
 async function shownMomentsOf(store: CurveStore, entry: RunEntry): Promise<readonly EvalMoment[]> {
-  const { moments } = await store.of(entry);
+  const { moments } = await store.of(entry, false);
   const every = Math.max(1, Math.ceil(moments.length / shownMoments));
   return moments.filter((_, i) => i % every === 0 || i === moments.length - 1);
 }
@@ -205,7 +265,7 @@ export function flatSettings(config: Readonly<Record<string, unknown>>): (readon
 
 /** All of a run but its curves. Throws inputError for a record that is damaged. */
 export async function runDetail(index: StudioIndex, store: CurveStore, entry: RunEntry): Promise<RunDetail> {
-  const columns = await store.of(entry);
+  const columns = await store.of(entry, true);
   const { config } = entry.row.state === "unreadable" ? { config: {} } : await runIdentity(entry.path);
   const checkpoints: readonly CheckpointRow[] = await checkpointsOf(entry.path).catch(() => []);
   return {

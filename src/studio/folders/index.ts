@@ -7,18 +7,21 @@ import { join } from "node:path";
 import { inputError } from "../../base/errors.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
 import type { RunRow, StudioAlert } from "../data/types.js";
-import { RunEntry } from "./run-entry.js";
-import { scan, type Found } from "./scan.js";
+import { RunEntry, type RefreshOptions } from "./run-entry.js";
+import { breather, inTurns } from "./turns.js";
+import { nothingFound, scan, type Found } from "./scan.js";
 
 /** Milliseconds between two looks at runs under way, and between two at the whole tree. */
 export const lookMs = 300;
 const treeMs = 3000;
+/** Looks at the whole tree take at most one part in so many of the time: a training needs it more. */
+const treeShare = 50;
+/** Runs that are read at once: on a network file system each is waited for. */
+const atOnce = 8;
 /** A run whose log was written this lately is under way, whoever writes it. */
 const freshMs = 120_000;
 /** Less free space than this share of the disk is told. */
 const leastFree = 0.02;
-/** Milliseconds after which other work has its turn. */
-const turnMs = 12;
 
 /** What one look has found to be new. */
 export interface IndexChange {
@@ -29,21 +32,12 @@ export interface IndexChange {
   readonly tree: boolean;
 }
 
-const nothing: Found = {
-  runs: [],
-  studies: [],
-  models: [],
-  checkpoints: [],
-  pages: [],
-  documents: [],
-  jobs: [],
-  conversions: [],
-};
+const nothing: IndexChange = { rows: [], gone: [], alerts: [], tree: false };
 
 /** The index. */
 export class StudioIndex {
   readonly #entries = new Map<string, RunEntry>();
-  #found: Found = nothing;
+  #found: Found = nothingFound;
   #treeAt = -Infinity;
   #treeTook = 0;
   #trees = 0;
@@ -51,8 +45,9 @@ export class StudioIndex {
   #diskTold = false;
   /** Called when the tree was looked at for the first time. */
   #onFirst: (() => void)[] = [];
-  /** One look at a time. */
-  #looking: Promise<IndexChange> | null = null;
+  /** One look of each kind at a time. */
+  #lookingAround: Promise<IndexChange> | null = null;
+  #lookingAtLive: Promise<IndexChange> | null = null;
 
   private constructor(
     readonly root: string,
@@ -86,7 +81,7 @@ export class StudioIndex {
     return this.#trees;
   }
 
-  /** Runs whose logs were not read to their ends yet. */
+  /** Runs whose logs were not read to their ends yet; of most of them it is known how far they are. */
   get unread(): number {
     let count = 0;
     for (const { isRead } of this.#entries.values()) if (!isRead) count++;
@@ -111,51 +106,105 @@ export class StudioIndex {
   async known(): Promise<void> {
     if (this.#trees > 0) return;
     const first = new Promise<void>((done) => this.#onFirst.push(done));
-    await Promise.race([first, this.look()]);
+    await Promise.race([first, this.lookAround()]);
   }
 
-  /** Looks for what is new; a look that is under way is waited for. */
-  look(): Promise<IndexChange> {
-    this.#looking ??= this.#lookNow().finally(() => {
-      this.#looking = null;
+  /** Looks for what is new, in the tree where that is due, and in runs under way. */
+  async look(): Promise<IndexChange> {
+    const around = await this.lookAround();
+    const live = await this.lookAtLive();
+    return { ...around, rows: [...around.rows, ...live.rows], alerts: [...around.alerts, ...live.alerts] };
+  }
+
+  /** Reads on in runs under way. A look that is under way is waited for, as by `lookAround`. */
+  lookAtLive(): Promise<IndexChange> {
+    this.#lookingAtLive ??= this.#lookAtLiveNow().finally(() => {
+      this.#lookingAtLive = null;
     });
-    return this.#looking;
+    return this.#lookingAtLive;
   }
 
-  async #lookNow(): Promise<IndexChange> {
-    const now = this.now();
+  /** Looks at the whole tree where that is due, and at all runs that are not under way; reads those that are new. */
+  lookAround(): Promise<IndexChange> {
+    this.#lookingAround ??= this.#lookAroundNow().finally(() => {
+      this.#lookingAround = null;
+    });
+    return this.#lookingAround;
+  }
+
+  async #lookAtLiveNow(): Promise<IndexChange> {
     const breathe = breather();
-    const isTreeDue = now - this.#treeAt > Math.max(treeMs, 20 * this.#treeTook);
-    const gone = isTreeDue ? await this.#lookAtTree(breathe) : [];
+    return {
+      ...nothing,
+      ...(await this.#each(this.#live(), breathe, (entry) => entry.refresh(this.now(), { breathe }))),
+    };
+  }
+
+  /** Runs under way, and those whose logs are written by whom this machine does not know. */
+  #live(): RunEntry[] {
+    const now = this.now();
+    const isWritten = ({ state, changed }: RunRow): boolean => state === "stopped" && now - changed < freshMs;
+    return [...this.#entries.values()].filter(
+      ({ isRead, row }) => isRead && (row.state === "running" || isWritten(row)),
+    );
+  }
+
+  async #lookAroundNow(): Promise<IndexChange> {
+    if (this.now() - this.#treeAt <= Math.max(treeMs, treeShare * this.#treeTook)) return nothing;
+    const breathe = breather();
+    const started = this.now();
+    const gone = await this.#lookAtTree(breathe);
+    const disk = await this.#lookAtDisk();
+    const all = [...this.#entries.values()].filter(({ row }) => row.state !== "running");
+    const known = all.filter(({ isRead }) => isRead);
+    const fresh = all.filter(({ isRead }) => !isRead);
+    const options = (entry: RunEntry): RefreshOptions => ({ folder: this.#found.runs.get(entry.name), breathe });
+    const found = await this.#each(known, breathe, (entry) => entry.refresh(this.now(), options(entry)));
+    this.#treeTook = this.now() - started;
+    // First how far all new ones are, then what is in the middle of long logs.
+    const seen = await this.#each(fresh, breathe, (entry) => entry.glance(this.now(), options(entry)));
+    const long = fresh.filter(({ isRead }) => !isRead);
+    const read = await this.#each(long, breathe, (entry) => entry.refresh(this.now(), options(entry)));
+    this.#treeAt = this.now();
+    return {
+      rows: [...new Set([...found.rows, ...seen.rows, ...read.rows].map(({ name }) => name))].flatMap(
+        (name) => this.#entries.get(name)?.row ?? [],
+      ),
+      gone,
+      alerts: [...disk, ...found.alerts, ...seen.alerts, ...read.alerts],
+      tree: true,
+    };
+  }
+
+  /** Reads runs, some at once. */
+  async #each(
+    entries: readonly RunEntry[],
+    breathe: () => Promise<void>,
+    read: (entry: RunEntry) => ReturnType<RunEntry["refresh"]>,
+  ): Promise<Pick<IndexChange, "rows" | "alerts">> {
     const rows: RunRow[] = [];
-    const alerts: StudioAlert[] = isTreeDue ? [...(await this.#lookAtDisk())] : [];
-    // What was never read comes first, newest names last, so that a list fills from its top.
-    for (const entry of this.#entries.values()) {
-      const isLive = !entry.isRead || entry.row.state === "running" || now - entry.row.changed < freshMs;
-      if (!isLive && !isTreeDue) continue;
+    const alerts: StudioAlert[] = [];
+    await inTurns(entries, atOnce, async (entry) => {
       await breathe();
-      const found = await entry.refresh(this.now(), breathe);
+      const found = await read(entry);
       if (found.changed) rows.push(entry.row);
       alerts.push(...found.alerts);
-    }
-    return { rows, gone, alerts, tree: isTreeDue };
+    });
+    return { rows, alerts };
   }
 
   async #lookAtTree(breathe: () => Promise<void>): Promise<string[]> {
-    const started = this.now();
     this.#found = await scan(this.root, breathe);
-    const names = new Set(this.#found.runs);
-    const gone = [...this.#entries.keys()].filter((name) => !names.has(name));
+    const { runs, studies } = this.#found;
+    const gone = [...this.#entries.keys()].filter((name) => !runs.has(name));
     for (const name of gone) this.#entries.delete(name);
-    for (const name of names) {
+    for (const name of runs.keys()) {
       if (this.#entries.has(name)) continue;
-      const study = this.#found.studies.filter((one) => one === "" || name.startsWith(`${one}/`)).at(-1) ?? null;
+      const study = studies.filter((one) => one === "" || name.startsWith(`${one}/`)).at(-1) ?? null;
       this.#entries.set(name, new RunEntry(name, this.pathOf(name), study));
     }
-    this.#treeAt = this.now();
     this.#trees++;
     for (const done of this.#onFirst.splice(0)) done();
-    this.#treeTook = this.#treeAt - started;
     return gone;
   }
 
@@ -181,14 +230,4 @@ export class StudioIndex {
         : `${Math.round(free / 1e6)} MB are free, the next checkpoint may need ${Math.round(needed / 1e6)} MB`;
     return [{ level: free > needed ? "warning" : "error", kind: "disk", run: null, step: null, message, count: 1 }];
   }
-}
-
-/** Lets requests be answered while much is read. */
-function breather(): () => Promise<void> {
-  let since = performance.now();
-  return async () => {
-    if (performance.now() - since < turnMs) return;
-    await new Promise<void>((resolve) => setImmediate(resolve));
-    since = performance.now();
-  };
 }

@@ -1,8 +1,13 @@
 /** A log of JSON lines that is being written: what is complete is read once, what is torn when it is complete. */
-import { openPlain } from "./safe-file.js";
+import { isAscii } from "node:buffer";
+import type { FileHandle } from "node:fs/promises";
+import { openPlain, plainState } from "./safe-file.js";
 
-/** Bytes that are read at once; a line that is longer than the longest is passed over. */
-const pieceBytes = 1 << 20;
+/**
+ * Bytes that are read at once: larger texts are kept by the collector until memory has grown by much. A line that is
+ * longer than the longest is passed over.
+ */
+const pieceBytes = 1 << 16;
 const longestLine = 64 << 20;
 const markBytes = 64;
 
@@ -16,6 +21,23 @@ export interface TailReading {
   readonly written: number;
 }
 
+/** Who takes what is read. */
+export interface LineTaker {
+  /** Takes the JSON of a complete line. Returns whether it is a record; one that is cut may throw. */
+  take(record: unknown): boolean;
+  /** Called before the first line of a log that is another one than before. */
+  restart(): void;
+  /**
+   * Takes the text of a complete line before it is parsed; where it returns true, the line is not parsed. Most lines of
+   * a long log need not be, and parsing is nearly all of what reading costs.
+   */
+  keep?(line: string): boolean;
+  /** Called with the text of lines before they are given one by one. */
+  piece?(text: string): void;
+  /** Lets others have their turn between pieces. */
+  breathe?: (() => Promise<void>) | undefined;
+}
+
 /** A place in a log, from which it is read on. */
 export class LogTail {
   #at = 0;
@@ -24,87 +46,100 @@ export class LogTail {
   #written = 0;
   /** The last bytes before `#at`: whoever replaces the log by one of the same length changes them. */
   #mark: Buffer = Buffer.alloc(0);
-  /** Complete lines that are no JSON. */
+  /** Complete lines that are no records. */
   badLines = 0;
 
   constructor(private readonly path: string) {}
 
-  /**
-   * Gives every line that has become complete to `take`, which is called with `undefined` first where the log is
-   * another one. Returns null for a log that is not there, or is a link or no file.
-   */
-  async read(take: (record: unknown) => void, breathe?: () => Promise<void>): Promise<TailReading | null> {
+  /** Gives every line that has become complete. Returns null for a log that is not there, or is a link or no file. */
+  async read(taker: LineTaker): Promise<TailReading | null> {
+    if (this.#size >= 0) {
+      // Most looks find nothing new, and need not open the log for it.
+      const state = await plainState(this.path);
+      if (state === null) return null;
+      if (this.#isAsBefore(state)) return { changed: false, restarted: false, written: state.changed };
+    }
     const file = await openPlain(this.path);
     if (file === null) return null;
     const { handle, size, inode, changed } = file;
     try {
-      if (size === this.#size && inode === this.#inode && changed === this.#written)
-        return { changed: false, restarted: false, written: changed };
       const restarted = this.#at > 0 && (inode !== this.#inode || size < this.#at || !(await this.#isSame(handle)));
       if (restarted || inode !== this.#inode) this.#begin();
-      if (restarted) take(undefined);
+      if (restarted) taker.restart();
       [this.#inode, this.#size, this.#written] = [inode, size, changed];
-      const found = await this.#readOn(handle, size, take, breathe);
+      const found = await this.#readOn(handle, size, taker);
       return { changed: found || restarted, restarted, written: changed };
     } finally {
       await handle.close();
     }
   }
 
+  #isAsBefore(state: { readonly size: number; readonly inode: number; readonly changed: number }): boolean {
+    return state.size === this.#size && state.inode === this.#inode && state.changed === this.#written;
+  }
+
   #begin(): void {
     [this.#at, this.#size, this.badLines, this.#mark] = [0, -1, 0, Buffer.alloc(0)];
   }
 
-  async #isSame(handle: NonNullable<Awaited<ReturnType<typeof openPlain>>>["handle"]): Promise<boolean> {
+  async #isSame(handle: FileHandle): Promise<boolean> {
     const found = Buffer.alloc(this.#mark.length);
     await handle.read(found, 0, found.length, this.#at - found.length);
     return found.equals(this.#mark);
   }
 
-  async #readOn(
-    handle: NonNullable<Awaited<ReturnType<typeof openPlain>>>["handle"],
-    size: number,
-    take: (record: unknown) => void,
-    breathe: (() => Promise<void>) | undefined,
-  ): Promise<boolean> {
+  /** Reads to `size`. Bytes from 0 to `held` of the buffer are of a line whose end was not read yet. */
+  async #readOn(handle: FileHandle, size: number, taker: LineTaker): Promise<boolean> {
     let found = false;
-    let rest: Buffer = Buffer.alloc(0);
+    let held = 0;
+    let buffer = Buffer.allocUnsafe(Math.max(0, Math.min(pieceBytes, size - this.#at)));
     for (let offset = this.#at; offset < size;) {
-      const piece = Buffer.alloc(Math.min(pieceBytes, size - offset));
-      const { bytesRead } = await handle.read(piece, 0, piece.length, offset);
+      if (held === buffer.length) {
+        buffer = Buffer.concat([buffer], 2 * buffer.length);
+      }
+      const { bytesRead } = await handle.read(buffer, held, Math.min(buffer.length - held, size - offset), offset);
       if (bytesRead === 0) break;
       offset += bytesRead;
-      const whole: Buffer =
-        rest.length === 0 ? piece.subarray(0, bytesRead) : Buffer.concat([rest, piece.subarray(0, bytesRead)]);
-      let from = 0;
-      for (let end = whole.indexOf(10); end >= 0; end = whole.indexOf(10, from)) {
-        this.#line(whole.subarray(from, end), take);
+      const whole = held + bytesRead;
+      const end = buffer.subarray(held, whole).lastIndexOf(10) + 1;
+      if (end > 0) {
+        const complete = buffer.subarray(0, held + end);
+        this.#lines(complete, taker);
         found = true;
-        from = end + 1;
-      }
-      if (from > 0) this.#mark = Buffer.from(whole.subarray(Math.max(0, from - markBytes), from));
-      this.#at += from;
-      rest = whole.subarray(from);
-      if (rest.length > longestLine) {
-        this.#at += rest.length;
-        rest = Buffer.alloc(0);
+        this.#mark = Buffer.from(complete.subarray(-markBytes));
+        this.#at += complete.length;
+        buffer.copyWithin(0, complete.length, whole);
+        held = whole - complete.length;
+      } else held = whole;
+      if (held > longestLine) {
+        this.#at += held;
         this.#mark = Buffer.alloc(0);
         this.badLines++;
+        held = 0;
       }
-      if (breathe !== undefined && offset < size) await breathe();
+      if (offset < size) await taker.breathe?.();
     }
     return found;
   }
 
-  #line(bytes: Buffer, take: (record: unknown) => void): void {
-    if (bytes.length === 0) return;
-    let value: unknown;
-    try {
-      value = JSON.parse(bytes.toString("utf8"));
-    } catch {
-      this.badLines++;
-      return;
+  /** Lines that are complete, the last one too. One text of all of them costs less than a text of each. */
+  #lines(bytes: Buffer, taker: LineTaker): void {
+    const text = bytes.toString(isAscii(bytes) ? "latin1" : "utf8");
+    taker.piece?.(text);
+    for (let from = 0, end = text.indexOf("\n"); end >= 0; from = end + 1, end = text.indexOf("\n", from)) {
+      if (end === from) continue;
+      const line = text.slice(from, end);
+      if (taker.keep?.(line) !== true) this.#parse(line, taker);
     }
-    take(value ?? null);
+  }
+
+  #parse(line: string, taker: LineTaker): void {
+    let isRecord = false;
+    try {
+      isRecord = taker.take(JSON.parse(line));
+    } catch {
+      // Whoever writes half a record must not stop whoever reads all others.
+    }
+    if (!isRecord) this.badLines++;
   }
 }

@@ -2,95 +2,21 @@
 import { join } from "node:path";
 import type { UpcycleError } from "../../base/errors.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
-import { checkpointsOf, runIdentity, stateOf } from "../../train/run-list.js";
-import {
-  dispatchRecord,
-  metricsFile,
-  type DoneRecord,
-  type EvalRecord,
-  type RecordSink,
-  type StepRecord,
-} from "../../train/records.js";
+import { sizeLimits } from "../../files/io/open.js";
+import { checkpointsOf, identityOf, runIdentity, stateOf, type RunIdentity } from "../../train/run-list.js";
+import { runFile, type RunRecord } from "../../train/claim.js";
+import { dispatchRecord, metricsFile, type DoneRecord } from "../../train/records.js";
 import { RunHealth } from "../data/health.js";
+import { LogSummary, type Judged } from "../data/log-summary.js";
 import type { RunRow, RunState, StudioAlert } from "../data/types.js";
 import { LogTail } from "./log-tail.js";
+import { endOf, plainState, readPlainJson } from "./safe-file.js";
 
-/** Steps whose times make the speed, and steps that are judged when a log is read for the first time. */
-const speedSteps = 64;
-const judgedSteps = 200;
-
-const mostWaiting = 4 * judgedSteps;
-
-interface LastEval {
-  readonly step: number;
-  readonly loss: number | null;
-  readonly dead: readonly (readonly number[])[] | null;
-  readonly experts: number;
-}
-
-type Judged = StepRecord | EvalRecord | { readonly type: "resume"; readonly step: number };
-
-/** Whether a record says by itself that something went wrong. */
-const isNotable = (record: Judged): boolean =>
-  record.type === "resume" ||
-  !Number.isFinite(record.loss ?? NaN) ||
-  (record.type === "step" && (record.skipped !== undefined || !Number.isFinite(record.gradNorm ?? NaN)));
-
-/** Numbers of a log that the list shows, read on with it. */
-class LogSummary implements RecordSink {
-  lastStep: Pick<StepRecord, "step" | "tokens" | "loss"> | null = null;
-  ended: DoneRecord | null = null;
-  /** What the list shows of the last measurement, and all losses with their steps, for the lowest. */
-  last: LastEval | null = null;
-  /** The run went on since its record was read, which may be another one by now. */
-  hasResumed = false;
-  readonly losses: { readonly step: number; readonly tokens: number; readonly loss: number }[] = [];
-  readonly times: number[] = [];
-  /** Steps that are not judged yet. */
-  waiting: Judged[] = [];
-
-  step(record: StepRecord): void {
-    this.lastStep = { step: record.step, tokens: record.tokens, loss: record.loss };
-    this.times.push(record.ms);
-    if (this.times.length > speedSteps) this.times.shift();
-    this.#wait(record);
-  }
-
-  eval(record: EvalRecord): void {
-    if (this.losses.at(-1)?.step === record.step) this.losses.pop();
-    this.losses.push({ step: record.step, tokens: record.tokens, loss: record.loss ?? NaN });
-    const experts = record.load.reduce((sum, { length }) => sum + length, 0);
-    this.last = { step: record.step, loss: record.loss ?? null, dead: record.routing?.dead ?? null, experts };
-    this.#wait(record);
-  }
-
-  resume(step: number): void {
-    while ((this.losses.at(-1)?.step ?? -1) > step) this.losses.pop();
-    if ((this.last?.step ?? -1) > step) this.last = null;
-    if ((this.lastStep?.step ?? -1) > step) this.lastStep = null;
-    this.ended = null;
-    this.hasResumed = true;
-    this.#wait({ type: "resume", step });
-  }
-
-  done(record: DoneRecord): void {
-    this.ended = record;
-  }
-
-  /** Of a long log that is read for the first time the last steps are judged, and those that are notable. */
-  #wait(record: Judged): void {
-    this.waiting.push(record);
-    if (this.waiting.length <= mostWaiting) return;
-    const early = this.waiting.slice(0, -judgedSteps).filter(isNotable).slice(-judgedSteps);
-    this.waiting = [...early, ...this.waiting.slice(-judgedSteps)];
-  }
-}
-
-/** Median of the last steps' milliseconds; the first two include the start. */
-function usualMs(times: readonly number[]): number | null {
-  const sorted = times.slice(times.length > 4 ? 2 : 0).sort((a, b) => a - b);
-  return sorted[sorted.length >> 1] ?? null;
-}
+/** Milliseconds after which the checkpoints of a run under way are weighed again. */
+const weighMs = 3000;
+/** Of a log of more bytes than these the end is read before the whole, and so many bytes of it. */
+const longLog = 1 << 20;
+const glanceBytes = 1 << 16;
 
 /** Experts of the model's first MoE layer; null for a dense model. */
 const expertsOf = (spec: DecoderSpec): number | null =>
@@ -129,20 +55,40 @@ interface Refreshed {
   readonly alerts: readonly StudioAlert[];
 }
 
+/** What a look at the folder of a run has found in it, so that it need not be looked for again. */
+export interface RunFolder {
+  /** Whether there is a lock, of a command that is at work or was killed. */
+  readonly hasLock: boolean;
+  /** Whether there are folders that may be checkpoints. */
+  readonly hasFolders: boolean;
+}
+
+/** What a reading may know, and who has a turn meanwhile. */
+export interface RefreshOptions {
+  readonly folder?: RunFolder | undefined;
+  readonly breathe?: (() => Promise<void>) | undefined;
+}
+
+const noNews: Refreshed = { changed: false, alerts: [] };
+
 /** A run of the index. */
 export class RunEntry {
   row: RunRow;
+  /** Whether its record and the end of its log were read; the list then shows how far it is. */
+  isKnown = false;
   /** Whether its log was read to its end once. */
   isRead = false;
   readonly #tail: LogTail;
   #summary = new LogSummary();
   #identity: KeptIdentity | null = null;
+  /** When the record was last written that could not be read. */
+  #badRecord = -1;
   #health: RunHealth | null = null;
   /** When its log was last written; 0 before it was read. */
   #written = 0;
   #problem: string | null = null;
   #bytes = 0;
-  #bytesAt = -1;
+  #weighedAt = -Infinity;
   /** One reading at a time; whoever asks meanwhile gets its result. */
   #refreshing: Promise<Refreshed> | null = null;
 
@@ -206,31 +152,82 @@ export class RunEntry {
   }
 
   /** Reads on. Returns alerts that are new and whether the row has changed. */
-  refresh(now: number, breathe?: () => Promise<void>): Promise<Refreshed> {
-    this.#refreshing ??= this.#refreshNow(now, breathe).finally(() => {
+  refresh(now: number, options: RefreshOptions = {}): Promise<Refreshed> {
+    this.#refreshing ??= this.#refreshNow(now, options).finally(() => {
       this.#refreshing = null;
     });
     return this.#refreshing;
   }
 
-  async #refreshNow(now: number, breathe?: () => Promise<void>): Promise<Refreshed> {
-    const before = JSON.stringify(this.row);
+  /**
+   * Reads the record and the end of a long log, and all of a short one: a list of many runs then shows how far they are
+   * long before all is read.
+   */
+  async glance(now: number, options: RefreshOptions = {}): Promise<Refreshed> {
+    const path = join(this.path, metricsFile);
+    const size = (await plainState(path))?.size ?? 0;
+    const end = size > longLog && !this.isKnown ? await endOf(path, glanceBytes) : null;
+    if (end === null) return this.refresh(now, options);
+    await this.#identify();
+    const seen = new LogSummary();
+    const text = end.bytes.toString("utf8");
+    for (const line of text.split("\n").slice(1, -1)) {
+      if (seen.keep(line)) continue;
+      try {
+        dispatchRecord(JSON.parse(line), seen);
+      } catch {
+        // It is counted when the whole log is read.
+      }
+    }
+    seen.settle();
+    this.#written = end.changed;
+    const state = await this.#stateNow(seen, { folder: options.folder, isNew: false });
+    this.isKnown = true;
+    // What is read of its end does not say which loss was the lowest.
+    this.row = { ...this.#rowOf(seen, state), bestLoss: null };
+    return { changed: true, alerts: [] };
+  }
+
+  async #refreshNow(now: number, { folder, breathe }: RefreshOptions): Promise<Refreshed> {
     if (this.#identity === null) await this.#identify();
-    const reading = await this.#tail.read((value) => this.#take(value), breathe);
+    const reading = await this.#tail.read({
+      restart: () => this.#restart(),
+      take: (value) => dispatchRecord(value, this.#summary),
+      piece: (text) => this.#summary.piece(text),
+      keep: (line) => this.#summary.keep(line),
+      breathe,
+    });
+    const isNew = reading?.changed === true;
+    // A run that was at rest goes on where somebody takes its folder, or writes its log.
+    if (this.isRead && !isNew && this.row.state !== "running" && folder?.hasLock !== true && !this.#isMended)
+      return noNews;
     if (this.isRead && this.#summary.hasResumed) await this.#identify();
     this.#summary.hasResumed = false;
     if (reading !== null) this.#written = reading.written;
-    this.isRead = true;
     const alerts = this.#judge(now);
-    if (this.#bytesAt !== this.row.revision || this.row.state === "running") await this.#weigh();
-    this.row = await this.#rowNow(reading?.changed === true);
-    return { changed: JSON.stringify(this.row) !== before, alerts };
+    const state = await this.#stateNow(this.#summary, { folder, isNew });
+    await this.#weigh(now, { state, isNew, folder });
+    const isFirst = !this.isRead;
+    this.isKnown = this.isRead = true;
+    const before = this.row;
+    const row = this.#rowOf(this.#summary, state);
+    const changed = isNew || isFirst || JSON.stringify(row) !== JSON.stringify(before);
+    this.row = isNew ? { ...row, revision: row.revision + 1 } : row;
+    return { changed, alerts };
   }
 
+  /** Whether the record can be read that the row says cannot. */
+  get #isMended(): boolean {
+    return this.row.state === "unreadable" && this.#identity !== null;
+  }
+
+  /** Reads the record; one that could not be read is read again when it was written again. */
   async #identify(): Promise<void> {
+    const writtenAt = async (): Promise<number> => (await plainState(join(this.path, runFile)))?.changed ?? 0;
+    if (this.#problem !== null && (await writtenAt()) === this.#badRecord) return;
     this.#problem = null;
     try {
-      const { kind, params, activeParams, steps, spec, config, tokensPerStep } = await runIdentity(this.path);
+      const { kind, params, activeParams, steps, spec, config, tokensPerStep } = await this.#recordNow();
       this.#identity = {
         kind,
         params,
@@ -242,55 +239,84 @@ export class RunEntry {
       };
     } catch (cause) {
       this.#problem = (cause as UpcycleError).message;
+      this.#badRecord = await writtenAt();
     }
     if (this.#identity !== null && this.#health === null) this.#beginHealth(this.#identity);
+  }
+
+  /** The record, in half the calls that it takes to say what is wrong with one. Throws inputError for a damaged one. */
+  async #recordNow(): Promise<RunIdentity> {
+    const record = (await readPlainJson(join(this.path, runFile), sizeLimits.record)) as Partial<RunRecord> | null;
+    return typeof record?.training === "object" ? identityOf(record as RunRecord) : runIdentity(this.path);
   }
 
   #beginHealth({ steps, experts }: KeptIdentity): void {
     this.#health = new RunHealth({ run: this.name, steps, experts });
   }
 
-  #take(value: unknown): void {
-    if (value === undefined) {
-      this.#summary = new LogSummary();
-      if (this.#identity !== null) this.#beginHealth(this.#identity);
-      return;
-    }
-    if (!dispatchRecord(value, this.#summary)) this.#tail.badLines++;
+  #restart(): void {
+    this.#summary = new LogSummary();
+    if (this.#identity !== null) this.#beginHealth(this.#identity);
   }
 
   /** Steps are judged at the time at which the log was written, so that silence counts from there. */
   #judge(now: number): StudioAlert[] {
     const health = this.#health;
-    const current = this.#summary;
-    const waiting = current.waiting.splice(0);
+    const waiting = this.#summary.settle();
     if (health === null) return [];
     const found = waiting.flatMap((record) => {
-      if (record.type === "step") return health.step(record, this.#written);
-      return record.type === "eval" ? health.eval(record) : health.resume(record.step, this.#written);
+      try {
+        return this.#judgedBy(health, record);
+      } catch {
+        this.#tail.badLines++;
+        return [];
+      }
     });
-    if (current.ended !== null) health.done();
+    if (this.#summary.ended !== null) health.done();
     return this.row.state === "running" ? [...found, ...health.tick(now)] : found;
   }
 
-  async #weigh(): Promise<void> {
-    this.#bytesAt = this.row.revision;
-    const found = await checkpointsOf(this.path).catch(() => []);
+  #judgedBy(health: RunHealth, record: Judged): StudioAlert[] {
+    if (record.type === "step") return health.step(record, this.#written);
+    return record.type === "eval" ? health.eval(record) : health.resume(record.step, this.#written);
+  }
+
+  /** Checkpoints change while a run is under way, wherever that is, and for the last time as it ends. */
+  async #weigh(
+    now: number,
+    {
+      state,
+      isNew,
+      folder,
+    }: { readonly state: RunState; readonly isNew: boolean; readonly folder?: RunFolder | undefined },
+  ): Promise<void> {
+    const isDue = (isNew || state === "running") && now - this.#weighedAt >= weighMs;
+    if (this.isRead && !isDue && state === this.row.state) return;
+    this.#weighedAt = now;
+    const found = folder?.hasFolders === false ? [] : await checkpointsOf(this.path).catch(() => []);
     this.#bytes = found.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
-  async #rowNow(isNew: boolean): Promise<RunRow> {
-    const current = this.#summary;
+  async #stateNow(
+    { ended }: LogSummary,
+    { folder, isNew }: { readonly folder: RunFolder | undefined; readonly isNew: boolean },
+  ): Promise<RunState> {
+    if (this.#identity === null) return "unreadable";
+    if (folder?.hasLock === false) return ended === null ? "stopped" : "finished";
+    // A run whose log has grown is under way, unless it says that it has ended: its lock need not be read every time.
+    if (isNew && this.row.state === "running" && ended === null) return "running";
+    return stateOf(this.path, ended !== null).catch(() => "stopped" as const);
+  }
+
+  #rowOf(current: LogSummary, state: RunState): RunRow {
     const identity = this.#identity;
-    const ms = usualMs(current.times);
+    const ms = current.msPerStep;
     const step = current.lastStep?.step ?? 0;
     const steps = identity?.steps ?? 0;
-    const state: RunState =
-      identity === null
-        ? "unreadable"
-        : await stateOf(this.path, current.ended !== null).catch(() => "stopped" as const);
-    const finite = current.losses.map(({ loss }) => loss).filter(Number.isFinite);
+    const loss = current.losses.at(-1)?.loss ?? NaN;
+    const finite = current.losses.map((one) => one.loss).filter(Number.isFinite);
     const dead = current.last?.dead ?? null;
+    const badLines = this.#tail.badLines + current.badLines;
     return {
       ...this.row,
       state,
@@ -301,7 +327,7 @@ export class RunEntry {
       step,
       steps,
       tokens: current.lastStep?.tokens ?? 0,
-      loss: current.last?.loss ?? null,
+      loss: Number.isFinite(loss) ? loss : null,
       bestLoss: finite.length === 0 ? null : finite.reduce((a, b) => Math.min(a, b)),
       trainLoss: current.lastStep?.loss ?? null,
       tokensPerSecond: ms === null || identity === null || ms === 0 ? null : (1000 * identity.tokensPerStep) / ms,
@@ -311,9 +337,7 @@ export class RunEntry {
       bytes: this.#bytes,
       changed: this.#written,
       alerts: this.#health?.alerts.length ?? 0,
-      revision: this.row.revision + (isNew ? 1 : 0),
-      problem:
-        this.#problem ?? (this.#tail.badLines > 0 ? `${this.#tail.badLines} lines of its log are no records` : null),
+      problem: this.#problem ?? (badLines > 0 ? `${badLines} lines of its log are no records` : null),
     };
   }
 }

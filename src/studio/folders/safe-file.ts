@@ -3,17 +3,27 @@
  * a run's folder holds; pipes and devices are not opened.
  */
 import { constants } from "node:fs";
-import { open, type FileHandle } from "node:fs/promises";
+import { lstat, open, type FileHandle } from "node:fs/promises";
 
 const { O_NOFOLLOW = 0, O_NONBLOCK = 0 } = constants as { readonly O_NOFOLLOW?: number; readonly O_NONBLOCK?: number };
 
-/** A regular file that is open for reading. */
-export interface OpenFile {
-  readonly handle: FileHandle;
+/** What tells a regular file from what it was before. */
+export interface PlainState {
   readonly size: number;
   readonly inode: number;
   /** When it was last written, in milliseconds since 1970. */
   readonly changed: number;
+}
+
+/** A regular file that is open for reading. */
+export interface OpenFile extends PlainState {
+  readonly handle: FileHandle;
+}
+
+/** The state of a regular file, without opening it; null for what is missing, a link, or no file. */
+export async function plainState(path: string): Promise<PlainState | null> {
+  const info = await lstat(path).catch(() => null);
+  return info?.isFile() === true ? { size: info.size, inode: info.ino, changed: info.mtimeMs } : null;
 }
 
 /** Opens a regular file; null for what is missing, forbidden, a link, or no file. */
@@ -34,6 +44,21 @@ export async function readPlain(path: string, most: number): Promise<Buffer | nu
   if (file === null) return null;
   try {
     return file.size > most ? null : await bytesOf(file, 0, file.size);
+  } finally {
+    await file.handle.close();
+  }
+}
+
+/** The last bytes of a file; null for what `openPlain` does not open. */
+export async function endOf(
+  path: string,
+  most: number,
+): Promise<{ readonly bytes: Buffer; readonly changed: number } | null> {
+  const file = await openPlain(path);
+  if (file === null) return null;
+  try {
+    const from = Math.max(0, file.size - most);
+    return { bytes: await bytesOf(file, from, file.size - from), changed: file.changed };
   } finally {
     await file.handle.close();
   }

@@ -2,10 +2,12 @@
 import type { Dirent } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { lockName } from "../../files/io/lock.js";
 import { runFile } from "../../train/claim.js";
 import { metricsFile } from "../../train/records.js";
 import { progressOf } from "../../surgery/convert/progress-record.js";
 import { recordFile } from "../../surgery/convert/record.js";
+import type { RunFolder } from "./run-entry.js";
 
 /** Folders inside each other that are looked at; `upcycle runs` looks as deep. */
 const deepest = 6;
@@ -14,7 +16,7 @@ const mostFolders = 100_000;
 
 /** Names below the folder, with `/` between the parts; "" is the folder itself. */
 export interface Found {
-  readonly runs: readonly string[];
+  readonly runs: ReadonlyMap<string, RunFolder>;
   readonly studies: readonly string[];
   readonly models: readonly string[];
   /** Folders of models in the form of Hugging Face, those of `models` too. */
@@ -48,36 +50,42 @@ const knownDocuments = new Set([
   "model.safetensors.index.json",
 ]);
 
-type Lists = { -readonly [Key in keyof Found]: string[] };
+interface Lists extends Record<Exclude<keyof Found, "runs">, string[]> {
+  readonly runs: Map<string, RunFolder>;
+}
+
+const nothing = (): Lists => ({
+  runs: new Map(),
+  studies: [],
+  models: [],
+  checkpoints: [],
+  pages: [],
+  documents: [],
+  jobs: [],
+  conversions: [],
+});
+
+/** What was found before anything was looked for. */
+export const nothingFound: Found = nothing();
+
+/** Folders that are read at once: on a network file system each is waited for. */
+const atOnce = 16;
 
 /** Looks below `root`. `breathe` is called between folders, so that a large tree holds nothing up. */
 export async function scan(root: string, breathe: () => Promise<void>): Promise<Found> {
-  const found: Lists = {
-    runs: [],
-    studies: [],
-    models: [],
-    checkpoints: [],
-    pages: [],
-    documents: [],
-    jobs: [],
-    conversions: [],
-  };
-  let folders: { readonly name: string; readonly depth: number }[] = [{ name: "", depth: 0 }];
+  const found = nothing();
+  let folders: readonly string[] = [""];
   let looked = 0;
-  while (folders.length > 0 && looked < mostFolders) {
-    const next: typeof folders = [];
-    for (const { name, depth } of folders) {
-      if (looked++ % 64 === 63) await breathe();
-      const entries = await readdir(join(root, name), { withFileTypes: true }).catch(() => []);
-      const below = (entry: string): string => (name === "" ? entry : `${name}/${entry}`);
-      const files = new Set(entries.flatMap((entry) => (entry.isFile() ? [entry.name] : [])));
-      const isRun = files.has(runFile) && files.has(metricsFile);
-      sort(name, files, isRun, found, below);
-      found.conversions.push(...conversionsIn(entries).map(below));
-      if (depth === deepest) continue;
-      for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1)))
-        if (entry.isDirectory() && !entry.name.startsWith(".") && entry.name !== "node_modules")
-          next.push({ name: below(entry.name), depth: depth + 1 });
+  for (let depth = 0; depth <= deepest && folders.length > 0; depth++) {
+    const next: string[] = [];
+    for (let i = 0; i < folders.length && looked < mostFolders; i += atOnce) {
+      const names = folders.slice(i, i + atOnce);
+      const listed = await Promise.all(
+        names.map((name) => readdir(join(root, name), { withFileTypes: true }).catch(() => [])),
+      );
+      names.forEach((name, at) => next.push(...sort(name, listed[at]!, found)));
+      looked += names.length;
+      await breathe();
     }
     folders = next;
   }
@@ -98,14 +106,17 @@ function conversionsIn(entries: readonly Dirent[]): string[] {
   return [...new Set(names)].sort();
 }
 
-function sort(
-  name: string,
-  files: ReadonlySet<string>,
-  isRun: boolean,
-  found: Lists,
-  below: (entry: string) => string,
-): void {
-  if (isRun) found.runs.push(name);
+/** Notes what a folder holds. Returns the folders below it that are looked at, in the order of their names. */
+function sort(name: string, entries: readonly Dirent[], found: Lists): string[] {
+  const below = (entry: string): string => (name === "" ? entry : `${name}/${entry}`);
+  const files = new Set(entries.flatMap((entry) => (entry.isFile() ? [entry.name] : [])));
+  const isRun = files.has(runFile) && files.has(metricsFile);
+  if (isRun) {
+    // A lock that is a link or a pipe is none, but says that somebody was here.
+    const hasLock = entries.some((entry) => entry.name === lockName);
+    found.runs.set(name, { hasLock, hasFolders: entries.some((entry) => entry.isDirectory()) });
+  }
+  found.conversions.push(...conversionsIn(entries).map(below));
   if (files.has("study.json")) found.studies.push(name);
   if (files.has(recordFile)) found.models.push(name);
   if (files.has("config.json")) found.checkpoints.push(name);
@@ -115,4 +126,9 @@ function sort(
     if (file.endsWith(".html")) found.pages.push(below(file));
     else if (file.endsWith(".json") && !knownDocuments.has(file) && !isRun) found.documents.push(below(file));
   }
+  return entries
+    .filter((entry) => entry.isDirectory() && !entry.name.startsWith(".") && entry.name !== "node_modules")
+    .map((entry) => entry.name)
+    .sort((a, b) => (a < b ? -1 : 1))
+    .map(below);
 }

@@ -1,6 +1,6 @@
 /** Curves: axes, zoom and cursor are uPlot's; lines are drawn each on its own x, so that none has to be resampled. */
 import type { JSX, TargetedKeyboardEvent } from "preact";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { compact } from "../../base/format.js";
 import { svgChart } from "../../report/plan/view-svg.js";
@@ -44,14 +44,18 @@ interface Extent {
 /** What the lines cover within a range of x. */
 function extentOf(lines: readonly ChartLine[], range: readonly [number, number] | null, logY: boolean): Extent | null {
   let [left, right, low, high] = [Infinity, -Infinity, Infinity, -Infinity];
+  const [first, last] = range ?? [-Infinity, Infinity];
   for (const line of lines)
-    for (let i = 0; i < line.x.length; i++) {
-      const x = line.x[i]!;
-      if (range !== null && (x < range[0] || x > range[1])) continue;
-      for (const value of [line.y[i], line.low?.[i], line.high?.[i]]) {
-        if (value === null || value === undefined || (logY && value <= 0)) continue;
-        [left, right] = [Math.min(left, x), Math.max(right, x)];
-        [low, high] = [Math.min(low, value), Math.max(high, value)];
+    for (const values of [line.y, line.low, line.high]) {
+      if (values === undefined) continue;
+      for (let i = 0; i < values.length; i++) {
+        const x = line.x[i]!;
+        const value = values[i];
+        if (value === null || value === undefined || x < first || x > last || (logY && value <= 0)) continue;
+        if (x < left) left = x;
+        if (x > right) right = x;
+        if (value < low) low = value;
+        if (value > high) high = value;
       }
     }
   if (low > high) return null;
@@ -76,6 +80,16 @@ function resolved(colour: string): string {
   return name === undefined ? colour : variable(name);
 }
 
+/** Pixels of values: what `valToPos` says, which looks its scale up for every point. */
+function placeOn(u: uPlot, scale: "x" | "y"): (value: number) => number {
+  const { min, max, distr } = u.scales[scale]!;
+  if (distr === 3 || min === undefined || max === undefined || min === null || max === null)
+    return (value) => u.valToPos(value, scale, true);
+  const [at, toMax] = [u.valToPos(min, scale, true), u.valToPos(max, scale, true)];
+  const pixels = (toMax - at) / (max - min);
+  return (value) => at + (value - min) * pixels;
+}
+
 function draw(u: uPlot, lines: readonly ChartLine[]): void {
   const { ctx, bbox } = u;
   const ratio = devicePixelRatio;
@@ -83,11 +97,12 @@ function draw(u: uPlot, lines: readonly ChartLine[]): void {
   ctx.beginPath();
   ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
   ctx.clip();
-  const toX = (value: number): number => u.valToPos(value, "x", true);
-  const toY = (value: number): number => u.valToPos(value, "y", true);
+  const toX = placeOn(u, "x");
+  const toY = placeOn(u, "y");
   for (const line of lines) if (line.low !== undefined) band(ctx, line, toX, toY);
   ctx.lineWidth = (lines.length > 20 ? 1 : 1.8) * ratio;
-  ctx.lineJoin = "round";
+  // Nobody sees the joints of thin lines, and they cost more than the lines.
+  ctx.lineJoin = lines.length > 20 ? "bevel" : "round";
   for (const { x, y, colour, dash } of lines) {
     ctx.strokeStyle = ctx.fillStyle = resolved(colour);
     ctx.setLineDash((dash ?? []).map((part) => part * ratio));
@@ -214,8 +229,8 @@ export function Chart(props: ChartProps): JSX.Element {
   const plot = useRef<uPlot | null>(null);
   const [cursor, setCursor] = useState<number | null>(null);
   const [size, setSize] = useState({ width: 0, mode: 0 });
-  const extent = extentOf(lines, range, logY);
-  useEffect(() => {
+  const extent = useMemo(() => extentOf(lines, range, logY), [lines, range?.[0], range?.[1], logY]);
+  useLayoutEffect(() => {
     const element = host.current;
     if (element === null) return;
     const measure = (): void =>

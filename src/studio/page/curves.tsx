@@ -1,13 +1,14 @@
 /** A chart of one measure of several runs, asked for again as they grow and when a part of it is wanted. */
 import type { JSX } from "preact";
-import { useMemo } from "preact/hooks";
+import { useMemo, useRef } from "preact/hooks";
 import { compact, significant } from "../../base/format.js";
 import { seedBand } from "../data/arms.js";
 import { answerAddress } from "../data/addresses.js";
+import { growthAddress, grown } from "../data/growing.js";
 import type { CurveAnswer, CurveAxis, Metric, RunRow } from "../data/types.js";
 import { Chart, type ChartLine } from "./chart.js";
 import { armKey, armLooks, type Look } from "./colours.js";
-import { useAnswer } from "./hooks.js";
+import { useAnswer, useIsSeen, useSlowly, useWhile } from "./hooks.js";
 import { axisWords, metricWords } from "./metrics.js";
 import { Waiting } from "./parts.js";
 import { place, runs as allRuns, set } from "./state.js";
@@ -28,12 +29,18 @@ function rangeOf(axis: CurveAxis): readonly [number, number] | null {
   return named === axis && Number.isFinite(range[0]) && range[1] > range[0] ? range : null;
 }
 
+/** Milliseconds between two looks at curves that grow: a training on the same machine needs the time more. */
+const chartMs = 600;
+
 /** The chart. */
 export function Curves({ names, metric, axis, bands = false, height }: CurvesProps): JSX.Element {
   const range = rangeOf(axis);
+  const host = useRef<HTMLDivElement>(null);
+  const isSeen = useIsSeen(host);
   const list = allRuns.value;
   const version = names.map((name) => list.get(name)?.revision ?? 0).join(" ");
-  const columns = Math.max(200, Math.min(1200, Math.round(innerWidth / (names.length > 20 ? 2.5 : 1))));
+  // Of many curves, which lie over each other, every other pixel has its lowest and highest point.
+  const columns = Math.max(200, Math.min(1200, Math.round(innerWidth / (names.length > 20 ? 5 : 1))));
   const address = answerAddress("/api/curves", [
     ...names.map((name) => ["run", name] as const),
     ["metric", metric],
@@ -41,24 +48,36 @@ export function Curves({ names, metric, axis, bands = false, height }: CurvesPro
     ["columns", String(columns)],
     ...(range === null ? [] : [["from", String(range[0])] as const, ["to", String(range[1])] as const]),
   ]);
-  const { data, error } = useAnswer<CurveAnswer>(names.length === 0 ? null : address, version);
+  const { data, error } = useAnswer<CurveAnswer>(
+    names.length === 0 ? null : address,
+    useWhile(isSeen, useSlowly(version, chartMs)),
+    {
+      address: (before) => (range === null ? growthAddress(address, before, columns) : null),
+      join: grown,
+    },
+  );
   const lines = useMemo(() => (data === null ? [] : linesOf(data, list, bands)), [data, bands]);
   const { title, format, logY = false } = metricWords[metric];
-  if (data === null) return <Waiting error={error} what={title} />;
   return (
-    <Chart
-      title={title}
-      xLabel={axisWords[axis]}
-      lines={lines}
-      format={format}
-      xFormat={axis === "hours" ? (value) => significant(value, 3) : (value) => compact(value)}
-      logY={logY}
-      range={range}
-      onRange={(next) =>
-        set({ zoom: next === null ? "" : `${axis}:${next[0].toPrecision(6)}:${next[1].toPrecision(6)}` })
-      }
-      {...(height !== undefined && { height })}
-    />
+    <div ref={host}>
+      {data === null ? (
+        <Waiting error={error} what={title} />
+      ) : (
+        <Chart
+          title={title}
+          xLabel={axisWords[axis]}
+          lines={lines}
+          format={format}
+          xFormat={axis === "hours" ? (value) => significant(value, 3) : (value) => compact(value)}
+          logY={logY}
+          range={range}
+          onRange={(next) =>
+            set({ zoom: next === null ? "" : `${axis}:${next[0].toPrecision(6)}:${next[1].toPrecision(6)}` })
+          }
+          {...(height !== undefined && { height })}
+        />
+      )}
+    </div>
   );
 }
 

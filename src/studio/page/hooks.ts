@@ -1,5 +1,6 @@
 /** Answers as state of a component. */
-import { useEffect, useRef, useState } from "preact/hooks";
+import type { RefObject } from "preact";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ask } from "./source.js";
 
 /** An answer, or why there is none; both null while it is waited for. The old answer stays until a new one comes. */
@@ -8,20 +9,35 @@ export interface Answered<T> {
   readonly error: string | null;
 }
 
+/** How an answer that is there already is asked for again. */
+export interface Growth<T> {
+  /** What asks for the rest; null where all is asked for. */
+  readonly address: (before: T) => string | null;
+  readonly join: (before: T, more: T) => T;
+}
+
 /** Asks for an address, again whenever it or `version` changes; null asks for nothing. */
-export function useAnswer<T>(address: string | null, version: unknown = 0): Answered<T> {
+export function useAnswer<T>(address: string | null, version: unknown = 0, growth?: Growth<T>): Answered<T> {
   const [state, setState] = useState<Answered<T> & { readonly address: string | null }>({
     data: null,
     error: null,
     address,
   });
-  useEffect(() => {
+  const last = useRef(state);
+  // What is asked for before the frame is drawn is there a frame sooner.
+  useLayoutEffect(() => {
     if (address === null) return;
     const abort = new AbortController();
-    ask<T>(address, abort.signal).then(
-      (data) => setState({ data, error: null, address }),
+    const before = last.current.address === address ? last.current.data : null;
+    const rest = before === null ? null : (growth?.address(before) ?? null);
+    const take = (data: T | null, error: string | null): void => {
+      last.current = { data, error, address };
+      setState(last.current);
+    };
+    ask<T>(rest ?? address, abort.signal).then(
+      (data) => take(before !== null && rest !== null ? growth!.join(before, data) : data, null),
       (cause: unknown) => {
-        if (!abort.signal.aborted) setState({ data: null, error: (cause as Error).message, address });
+        if (!abort.signal.aborted) take(null, (cause as Error).message);
       },
     );
     return () => abort.abort();
@@ -45,4 +61,26 @@ export function useSlowly<T>(value: T, ms: number): T {
     return () => clearTimeout(timer);
   }, [value, shown]);
   return shown;
+}
+
+/** Whether an element is on the screen, or near it; true until it is known. */
+export function useIsSeen(element: RefObject<Element>): boolean {
+  const [isSeen, setIsSeen] = useState(true);
+  useEffect(() => {
+    const { current } = element;
+    if (current === null) return;
+    const observer = new IntersectionObserver((entries) => setIsSeen(entries.at(-1)?.isIntersecting ?? true), {
+      rootMargin: "100px",
+    });
+    observer.observe(current);
+    return () => observer.disconnect();
+  }, []);
+  return isSeen;
+}
+
+/** A value as it was when `isFollowed` was last true. */
+export function useWhile<T>(isFollowed: boolean, value: T): T {
+  const last = useRef(value);
+  if (isFollowed) last.current = value;
+  return last.current;
 }

@@ -17,10 +17,20 @@ export const embedded: Embedded | null = element === null ? null : (JSON.parse(e
 /** Whether the server answers; always so in a file. */
 export const isConnected = signal(true);
 
+/** What the page's head asks for while its script is on its way. */
+const askedAhead = "/api/runs";
+
 /** An answer. Throws an Error with the server's words where there is none. */
 export async function ask<T>(address: string, abort?: AbortSignal): Promise<T> {
   if (embedded !== null) return fromFile<T>(address);
-  const response = await fetch(address, { headers: { accept: "application/json" }, ...(abort && { signal: abort }) });
+  // A browser that may keep answers holds a question back while one for the same address that was given up still is in
+  // its hands: seconds, where one leaves a view and comes back. What the page itself has asked for ahead is taken.
+  const cache = address === askedAhead ? "default" : "no-store";
+  const response = await fetch(address, {
+    headers: { accept: "application/json" },
+    cache,
+    ...(abort && { signal: abort }),
+  });
   const answer: unknown = await response.json().catch(() => null);
   if (response.ok) return answer as T;
   throw new Error((answer as { readonly error?: string } | null)?.error ?? `the server answers ${response.status}`);

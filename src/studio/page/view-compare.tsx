@@ -5,7 +5,7 @@ import { answerAddress, viewMetrics } from "../data/addresses.js";
 import { listOf } from "../data/place.js";
 import { curveAxes, type CompareAnswer, type Metric, type PairRow } from "../data/types.js";
 import { Curves } from "./curves.js";
-import { useAnswer } from "./hooks.js";
+import { useAnswer, useSlowly } from "./hooks.js";
 import { axisWords } from "./metrics.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
 import { folder, place, revisionOf, set, setting } from "./state.js";
@@ -18,7 +18,8 @@ export function CompareView(): JSX.Element {
     "/api/compare",
     names.map((name) => ["run", name] as const),
   );
-  const { data, error } = useAnswer<CompareAnswer>(names.length < 2 ? null : address, names.map(revisionOf).join(" "));
+  const version = useSlowly(names.map(revisionOf).join(" "), 2000);
+  const { data, error } = useAnswer<CompareAnswer>(names.length < 2 ? null : address, version);
   if (names.length < 2)
     return (
       <>
@@ -28,19 +29,13 @@ export function CompareView(): JSX.Element {
         </p>
       </>
     );
-  if (data === null) return <Waiting error={error} what={`${names.length} runs`} />;
   const axis = curveAxes.find((one) => one === setting("axis")) ?? "tokens";
   const bands = setting("bands") !== "off";
+  // Curves are asked for at once: they need nothing of the comparison.
   return (
     <>
       <h1>Compare {names.length} runs</h1>
-      <Differences answer={data} />
-      <section aria-labelledby="lead">
-        <h2 id="lead">Which leads, and does that mean anything?</h2>
-        <p class="answer-line">{data.words}</p>
-        <ArmBars arms={data.arms} />
-        {data.pairs.length > 0 && <Pairs pairs={data.pairs} tokens={data.tokens} />}
-      </section>
+      {data === null ? <Waiting error={error} what={`${names.length} runs`} /> : <Comparison answer={data} />}
       <section aria-labelledby="curves">
         <h2 id="curves">Curves</h2>
         <div class="controls">
@@ -73,6 +68,20 @@ export function CompareView(): JSX.Element {
         </div>
       </section>
       <AsCommand words={["upcycle", "runs", "compare", ...names.map((name) => `${folder}/${name}`), "--json"]} />
+    </>
+  );
+}
+
+function Comparison({ answer }: { readonly answer: CompareAnswer }): JSX.Element {
+  return (
+    <>
+      <Differences answer={answer} />
+      <section aria-labelledby="lead">
+        <h2 id="lead">Which leads, and does that mean anything?</h2>
+        <p class="answer-line">{answer.words}</p>
+        <ArmBars arms={answer.arms} />
+        {answer.pairs.length > 0 && <Pairs pairs={answer.pairs} tokens={answer.tokens} />}
+      </section>
     </>
   );
 }

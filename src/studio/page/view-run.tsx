@@ -9,7 +9,7 @@ import { curveAxes, type Metric, type RunDetail } from "../data/types.js";
 import { ResumeButton } from "./view-actions.js";
 import { Curves } from "./curves.js";
 import { download } from "./download.js";
-import { useAnswer } from "./hooks.js";
+import { useAnswer, useSlowly } from "./hooks.js";
 import { axisWords, metricWords } from "./metrics.js";
 import { Alerts, AsCommand, Choice, Command, Facts, Go, Noted, State, Table, Waiting } from "./parts.js";
 import { folder, place, revisionOf, rows, runs, set, setting } from "./state.js";
@@ -20,7 +20,7 @@ export function RunView(): JSX.Element {
   const { name } = place.value;
   const { data, error } = useAnswer<RunDetail>(
     answerAddress("/api/run", [["name", name]]),
-    `${name} ${revisionOf(name)}`,
+    useSlowly(revisionOf(name), 3000),
   );
   if (data === null || data.row.name !== name) return <Waiting error={error} what={name} />;
   // The row is pushed, so it is newer than the answer.

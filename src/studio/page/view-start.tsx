@@ -5,11 +5,15 @@ import type { ArmRow, ModelRow, Overview, StudyRow } from "../data/types.js";
 import { listSetting } from "../data/place.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { Alerts, AsCommand, Go, Noted, State, Waiting } from "./parts.js";
-import { rows, treeVersion } from "./state.js";
+import { isListed, rows, treeVersion } from "./state.js";
 import { Conversions } from "./view-conversions.js";
 
-/** The view. */
+/** The view. The list is on its way already; what is asked for before it is there would be asked for again. */
 export function StartView(): JSX.Element {
+  return isListed.value ? <Answers /> : <Waiting error={null} what="the folder" />;
+}
+
+function Answers(): JSX.Element {
   // Every change of a run may change what leads.
   const version = `${treeVersion.value} ${rows.value.reduce((sum, { revision }) => sum + revision + 1, 0)}`;
   const { data, error } = useAnswer<Overview>("/api/overview", useSlowly(version, 2000));

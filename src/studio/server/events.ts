@@ -22,6 +22,9 @@ export class EventHub {
   readonly #kept: Kept[] = [];
   #id = 0;
 
+  /** `onListen` is called for every page that begins to listen. */
+  constructor(private readonly onListen: () => void = () => undefined) {}
+
   get listeners(): number {
     return this.#listeners.size;
   }
@@ -38,6 +41,7 @@ export class EventHub {
     }
     this.#listeners.add(response);
     response.on("close", () => this.#listeners.delete(response));
+    this.onListen();
     return true;
   }
 

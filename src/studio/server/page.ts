@@ -44,7 +44,10 @@ const titleOf = (folder: string): string => `${folder} · Upcycle studio`;
 
 /** The page as the server sends it. */
 export function livePage(folder: string, { script, style }: PageAssets): string {
-  return `${head(titleOf(folder), `<link rel="stylesheet" href="/${contentName("studio.css", style)}">`)}
+  // Every view needs the list of runs: it is asked for while the script is still on its way.
+  const links = `<link rel="stylesheet" href="/${contentName("studio.css", style)}">
+<link rel="preload" href="/api/runs" as="fetch" crossorigin="anonymous">`;
+  return `${head(titleOf(folder), links)}
 <body>
 <div id="studio" data-folder="${escapeHtml(folder)}"><main><p>Loading…</p></main></div>
 <script src="/${contentName("studio.js", script)}"></script>

@@ -1,7 +1,7 @@
 /** The server of the studio: on loopback only, for one token, with nothing between a request and the guard's rules. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { gzipSync } from "node:zlib";
+import { gzip, gzipSync } from "node:zlib";
 import type { z } from "zod";
 import { inputError, stopError, UpcycleError } from "../../base/errors.js";
 import type { RecordedCommand } from "../data/types.js";
@@ -56,7 +56,8 @@ export interface StudioServer {
 /** Starts a server. Throws inputError for a port that is taken, stopError where none is free. */
 export async function startServer(options: ServerOptions): Promise<StudioServer> {
   const { studio } = options;
-  const hub = new EventHub();
+  // Whoever opens a page does not wait for a look that is due while nobody listens.
+  const hub = new EventHub(() => watching.wake());
   const token = newToken();
   const actions = new Actions({
     root: studio.index.root,
@@ -120,42 +121,55 @@ async function listen(server: Server, wanted: number | null): Promise<number> {
   });
 }
 
-/** Looks again and again: often while pages listen, now and then for alerts. */
+/** Looks at runs under way take at most one part in so many of the time, but are never further apart than this. */
+const lookShare = 20;
+const rarestMs = 2000;
+
+/** Looks again and again: often while pages listen, now and then for alerts; at the whole folder beside it. */
 function watch(
   { studio, webhook, onChange }: ServerOptions,
   hub: EventHub,
-): { stop(): void; readonly ended: Promise<void> } {
+): { wake(): void; stop(): void; readonly ended: Promise<void> } {
+  const wakers = new Set<() => void>();
   let isOver = false;
-  let wake: () => void = () => undefined;
   const hook = webhook === undefined ? null : new Webhook(webhook);
-  let beaten = Date.now();
-  const run = async (): Promise<void> => {
-    let isFirst = true;
+  const wait = (ms: number): Promise<void> =>
+    new Promise((done) => {
+      const end = (): void => {
+        clearTimeout(timer);
+        wakers.delete(end);
+        done();
+      };
+      const timer = setTimeout(end, ms);
+      wakers.add(end);
+    });
+  const usualMs = (): number => (hub.listeners > 0 ? lookMs : idleMs);
+  // What was wrong before the studio began is shown, not sent.
+  let isBegun = false;
+  const again = async (look: () => Promise<StudioChange>): Promise<void> => {
     while (!isOver) {
-      const change = await studio.look().catch(() => null);
+      const started = performance.now();
+      const change = await look().catch(() => null);
       if (change !== null) {
         tell(change, hub);
         onChange?.(change);
-        // What was wrong before the studio began is shown, not sent.
-        if (!isFirst) for (const alert of change.alerts) hook?.send(alert);
-        isFirst = false;
+        if (isBegun) for (const alert of change.alerts) hook?.send(alert);
       }
-      if (Date.now() - beaten > beatMs) {
-        hub.beat();
-        beaten = Date.now();
-      }
-      await new Promise<void>((done) => {
-        const timer = setTimeout(done, hub.listeners > 0 ? lookMs : idleMs);
-        wake = () => {
-          clearTimeout(timer);
-          done();
-        };
-      });
+      isBegun ||= change?.tree === true;
+      const share = Math.min(rarestMs, lookShare * (performance.now() - started));
+      if (!isOver) await wait(Math.max(usualMs(), share));
     }
   };
-  const ended = run();
+  const beating = setInterval(() => hub.beat(), beatMs);
+  const ended = Promise.all([again(() => studio.lookAround()), again(() => studio.lookAtLive())]).then(() =>
+    clearInterval(beating),
+  );
+  const wake = (): void => {
+    for (const one of [...wakers]) one();
+  };
   return {
     ended,
+    wake,
     stop: () => {
       isOver = true;
       wake();
@@ -163,11 +177,11 @@ function watch(
   };
 }
 
-function tell({ rows, gone, alerts, tree, conversions }: StudioChange, hub: EventHub): void {
+function tell({ rows, gone, alerts, lists, conversions }: StudioChange, hub: EventHub): void {
   if (rows.length > mostRows) hub.send("reset", {});
   else if (rows.length > 0 || gone.length > 0) hub.send("rows", { rows, gone });
   for (const alert of alerts.slice(0, mostRows)) hub.send("alert", alert);
-  if (tree || gone.length > 0) hub.send("tree", {});
+  if (lists || gone.length > 0) hub.send("tree", {});
   if (conversions) hub.send("conversions", {});
 }
 
@@ -353,8 +367,23 @@ function sendFile(
 function json(request: IncomingMessage, response: ServerResponse, data: unknown, status = 200): void {
   const text = Buffer.from(JSON.stringify(data));
   const isCompressed = text.length >= compressedFrom && takesGzip(request);
-  // The connection does not leave the machine, so speed counts more than size.
-  const content = isCompressed ? gzipSync(text, { level: 1 }) : text;
+  if (!isCompressed) return sendJson(request, response, { content: text, status, isCompressed });
+  // The connection does not leave the machine, so speed counts more than size; other answers are made meanwhile.
+  gzip(text, { level: 1 }, (failure, content) => {
+    if (failure !== null) response.destroy();
+    else sendJson(request, response, { content, status, isCompressed });
+  });
+}
+
+function sendJson(
+  request: IncomingMessage,
+  response: ServerResponse,
+  {
+    content,
+    status,
+    isCompressed,
+  }: { readonly content: Buffer; readonly status: number; readonly isCompressed: boolean },
+): void {
   response.writeHead(status, {
     ...safeHeaders,
     "content-type": "application/json; charset=utf-8",

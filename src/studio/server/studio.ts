@@ -43,7 +43,7 @@ export const answerPaths = {
   "/api/overview": "the start page: studies and which arm leads, dead experts, models, alerts",
   "/api/runs": "the list of runs",
   "/api/run": "one run: settings, checkpoints, messages (name=RUN)",
-  "/api/curves": "curves (metric=, run= once or more, axis=step|tokens|hours, from=, to=, columns=)",
+  "/api/curves": "curves (metric=, run= once or more, axis=step|tokens|hours, from=, to=, columns=, have=)",
   "/api/compare": "runs side by side (run= twice or more)",
   "/api/experts": "load, entropy and similarity of a run's experts over time (name=RUN)",
   "/api/coactivation": "which experts of a run's layer serve the same tokens, over time (name=RUN, layer=0)",
@@ -60,6 +60,8 @@ type AnswerPath = keyof typeof answerPaths;
 
 /** What one look has found to be new. */
 export interface StudioChange extends IndexChange {
+  /** Whether the lists of models, reports and jobs are others than before. */
+  readonly lists: boolean;
   /** Whether a conversion is further than before, or has begun or ended. */
   readonly conversions: boolean;
 }
@@ -90,25 +92,38 @@ export class Studio {
     return new Studio(await StudioIndex.open(options.dir, now), options);
   }
 
-  /** Looks for what is new in runs, in the logs of jobs and in what conversions note. */
+  /** Looks for what is new in the whole folder, in runs under way, in the logs of jobs and in what conversions note. */
   async look(now = Date.now()): Promise<StudioChange> {
-    const change = await this.index.look();
-    const alerts = [...change.alerts, ...(await this.#jobs.look(now))];
-    const conversions = await this.#conversions.look(now);
-    return { ...change, alerts, conversions, tree: change.tree && this.#isOtherTree() };
+    return this.#withOthers(this.#withLists(await this.index.look()), now);
   }
 
-  /** Whether the last look at the tree has found other lists than the one before. */
-  #isOtherTree(): boolean {
-    const { models, pages, documents, jobs, checkpoints } = this.index.found;
-    const before = this.#tree;
-    this.#tree = JSON.stringify([models, pages, documents, jobs, checkpoints]);
-    return before !== null && before !== this.#tree;
+  /** Looks for what is new in runs under way, jobs and conversions: soon, however long the whole folder takes. */
+  async lookAtLive(now = Date.now()): Promise<StudioChange> {
+    return this.#withOthers({ ...(await this.index.lookAtLive()), lists: false }, now);
+  }
+
+  /** Looks for what is new in the whole folder, where that is due. */
+  async lookAround(): Promise<StudioChange> {
+    return { ...this.#withLists(await this.index.lookAround()), conversions: false };
   }
 
   /** Conversions as the last look has found them. */
   get conversions(): readonly ConversionRow[] {
     return this.#conversions.rows;
+  }
+
+  async #withOthers(change: Omit<StudioChange, "conversions">, now: number): Promise<StudioChange> {
+    const alerts = [...change.alerts, ...(await this.#jobs.look(now))];
+    return { ...change, alerts, conversions: await this.#conversions.look(now) };
+  }
+
+  /** Whether a look at the tree has found other lists than the one before. */
+  #withLists(change: IndexChange): Omit<StudioChange, "conversions"> {
+    if (!change.tree) return { ...change, lists: false };
+    const { models, pages, documents, jobs, checkpoints } = this.index.found;
+    const before = this.#tree;
+    this.#tree = JSON.stringify([models, pages, documents, jobs, checkpoints]);
+    return { ...change, lists: before !== null && before !== this.#tree };
   }
 
   /** Memory of the curves that are kept. */
@@ -209,8 +224,13 @@ export class Studio {
     const axis = wordOf(query, "axis", curveAxes, "tokens") as CurveAxis;
     const columns = Math.min(mostColumns, Math.max(1, Math.round(numberOf(query, "columns") ?? usualColumns)));
     const request = { metric, axis, columns, from: numberOf(query, "from"), to: numberOf(query, "to") };
+    const names = query.getAll("run");
+    const had = query.getAll("have");
     const curves = [];
-    for (const entry of this.#entries(query)) curves.push(await curveOf(this.#store, entry, request));
+    for (const entry of this.#entries(query)) {
+      const have = hadOf(had[names.indexOf(entry.name)]);
+      curves.push(await curveOf(this.#store, entry, { ...request, have }));
+    }
     return { metric, axis, curves };
   }
 
@@ -308,6 +328,12 @@ function wordOf(query: URLSearchParams, key: string, words: readonly string[], u
   const word = query.get(key) ?? usual;
   if (words.includes(word)) return word;
   throw inputError(`"${word.slice(0, 100)}" is not one of ${words.join(", ")}`, { where: key });
+}
+
+/** What a page has of a curve: `GENERATION:TOTAL`; undefined for another word. */
+function hadOf(word = ""): { readonly generation: number; readonly total: number } | undefined {
+  const [, generation, total] = /^(\d{1,15}):(\d{1,15})$/.exec(word) ?? [];
+  return total === undefined ? undefined : { generation: Number(generation), total: Number(total) };
 }
 
 /** A number of a query; undefined without one. Throws inputError for what is no number. */

@@ -4,10 +4,11 @@ import { eventsOf } from "../../base/events.js";
 import type { Backend } from "../../engine/runtime/runtime.js";
 import type { ModelSource } from "../../files/checkpoint/model-source.js";
 import { calibrate } from "../calibration/calibrate.js";
-import { activationSplit, type MeasuredSplit } from "../calibration/activation-split.js";
-import { centroidRouter, type CentroidRouter } from "../calibration/centroid-router.js";
-import type { EncodedText } from "../calibration/ffn-inputs.js";
+import { activationSplit } from "../calibration/activation-split.js";
+import { centroidRouter } from "../calibration/centroid-router.js";
+import type { EncodedText, TextChoice } from "../calibration/ffn-inputs.js";
 import { expertUtility, type MeasuredUtility } from "../calibration/expert-utility.js";
+import type { LayerWork } from "../calibration/layer-work.js";
 import { promptRouter } from "../calibration/prompt-router.js";
 import type { ExpertUtility } from "../planning/multiply.js";
 import { promptsOf, type UpcycleRecipe } from "../planning/recipe.js";
@@ -72,22 +73,7 @@ export async function* measuredRouter(
 ): AsyncGenerator<MeasureEvent, MeasuredRouter, undefined> {
   if (recipe.split !== null) return yield* measuredSplit(source, recipe, tools);
   if (promptsOf(recipe) !== null) return { recipe, rows: yield* promptedRouter(source, recipe, tools) };
-  const { backend, threads, text, tokens, encoded, signal } = tools;
-  const read = eventsOf<MeasureEvent, CentroidRouter>((tell, stop) => {
-    const onLayer = (done: number, total: number): void => tell({ type: "reading", done, total });
-    return centroidRouter({
-      source,
-      recipe,
-      text,
-      tokens,
-      encoded,
-      threads: threads.prompts,
-      backend,
-      signal: stop,
-      onLayer,
-    });
-  }, signal);
-  const made = yield* interruptible(read, signal);
+  const made = yield* reading(tools, (settings, onLayer) => centroidRouter({ ...settings, source, recipe, onLayer }));
   const clusters = made.clusters.filter((layer) => layer !== null);
   const measured = { tokens: made.tokens, source: made.source };
   yield {
@@ -102,33 +88,29 @@ export async function* measuredRouter(
 async function* measuredSplit(
   source: ModelSource,
   recipe: UpcycleRecipe,
-  { backend, threads, text, tokens, encoded, signal }: MeasureTools,
+  tools: MeasureTools,
 ): AsyncGenerator<MeasureEvent, MeasuredRouter, undefined> {
-  const read = eventsOf<MeasureEvent, MeasuredSplit>((tell, stop) => {
-    const onLayer = (done: number, total: number): void => tell({ type: "reading", done, total });
-    return activationSplit({
-      source,
-      recipe,
-      text,
-      tokens,
-      encoded,
-      threads: threads.prompts,
-      backend,
-      signal: stop,
-      onLayer,
-    });
-  }, signal);
-  const made = yield* interruptible(read, signal);
+  const made = yield* reading(tools, (settings, onLayer) => activationSplit({ ...settings, source, recipe, onLayer }));
   const measured = { tokens: made.tokens, source: made.source };
   yield { type: "split", ...measured, sharedRate: made.sharedRate, routedRate: made.routedRate };
   return { recipe: { ...recipe, split: { text: measured } }, rows: made.rows, orders: made.orders };
 }
 
-/** What is told while something is read; where it was stopped, the error says that nothing was written. */
-async function* interruptible<Result>(
-  read: AsyncGenerator<MeasureEvent, Result, undefined>,
-  signal: AbortSignal | undefined,
+/** What every measurement on text is given beside the model and its own settings. */
+type ReadingSettings = TextChoice & Pick<LayerWork, "backend" | "threads" | "signal">;
+
+/** Measures on text and tells how far it is; where it was stopped, the error says that nothing was written. */
+async function* reading<Result>(
+  { threads, signal, ...tools }: MeasureTools,
+  measure: (settings: ReadingSettings, onPart: (done: number, total: number) => void) => Promise<Result>,
 ): AsyncGenerator<MeasureEvent, Result, undefined> {
+  const read = eventsOf<MeasureEvent, Result>(
+    (tell, stop) =>
+      measure({ ...tools, threads: threads.prompts, signal: stop }, (done, total) =>
+        tell({ type: "reading", done, total }),
+      ),
+    signal,
+  );
   try {
     return yield* read;
   } catch (cause) {
@@ -159,23 +141,9 @@ async function* promptedRouter(
 export async function* measuredUtility(
   source: ModelSource,
   by: ExpertUtility["by"],
-  { backend, threads, text, tokens, encoded, signal }: MeasureTools,
+  tools: MeasureTools,
 ): AsyncGenerator<MeasureEvent, MeasuredUtility, undefined> {
-  const read = eventsOf<MeasureEvent, MeasuredUtility>((tell, stop) => {
-    const onPart = (done: number, total: number): void => tell({ type: "reading", done, total });
-    return expertUtility({
-      source,
-      by,
-      text,
-      tokens,
-      encoded,
-      threads: threads.prompts,
-      backend,
-      signal: stop,
-      onPart,
-    });
-  }, signal);
-  const measured = yield* interruptible(read, signal);
+  const measured = yield* reading(tools, (settings, onPart) => expertUtility({ ...settings, source, by, onPart }));
   yield { type: "calibrated", tokens: measured.tokens, source: measured.source };
   return measured;
 }
@@ -185,19 +153,9 @@ export async function* calibratedRecipe(
   source: ModelSource,
   recipe: UpcycleRecipe,
   routerRows: RouterRows | undefined,
-  { backend, text, tokens, encoded, threads, signal }: MeasureTools,
+  { threads, ...tools }: MeasureTools,
 ): AsyncGenerator<MeasureEvent, UpcycleRecipe, undefined> {
-  const measured = await calibrate({
-    source,
-    recipe,
-    routerRows,
-    text,
-    tokens,
-    encoded,
-    threads: threads.calibration,
-    backend,
-    signal,
-  });
+  const measured = await calibrate({ ...tools, source, recipe, routerRows, threads: threads.calibration });
   yield { type: "calibrated", tokens: measured.tokens, source: measured.source };
   return measured.recipe;
 }

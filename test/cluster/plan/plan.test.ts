@@ -176,6 +176,10 @@ describe("a layout without Transformer Engine", () => {
     const fixed = config("transformerEngine: false\nhardware: { gpus: 2 }\nlayout: { tp: 2 }");
     expect(() => launchLayout(fixed, specOf("moe/mixtral"), gpu)).toThrow("only with Transformer Engine");
     expect(launchLayout(fixed, specOf("dense/llama"), gpu).tp).toBe(2);
+    const other = config(
+      "transformerEngine: false\nhardware: { gpus: 2 }\nlayout: { tp: 2 }\narguments: { --sequence-parallel: true }",
+    );
+    expect(launchLayout(other, specOf("moe/mixtral"), gpu).tp).toBe(2);
     const free = config("transformerEngine: false\nhardware: { gpus: 2 }");
     expect(launchLayout(free, specOf("moe/mixtral"), gpu)).toMatchObject({ tp: 1, recompute: "selective" });
   });

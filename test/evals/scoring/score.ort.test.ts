@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { at } from "../../../src/base/at.js";
 import { openModel, type TextModel } from "../../../src/evals/model.js";
-import { planScoring, scoreBatches, type Score } from "../../../src/evals/scoring/score.js";
+import { planScoring, scoringTokens, type ScoringSettings } from "../../../src/evals/scoring/plan.js";
+import { scoreBatches, type Score } from "../../../src/evals/scoring/score.js";
 import { rollingWindows, type Sequence } from "../../../src/evals/scoring/sequences.js";
 import { inThread } from "../../support/backend.js";
 import { golden } from "../../support/golden.js";
@@ -35,10 +36,12 @@ async function whole(model: TextModel, { tokens, scored }: Sequence): Promise<Sc
 async function expectScores(
   model: TextModel,
   samples: readonly (readonly Sequence[])[],
-  { rolling = false, isDone = () => false }: { rolling?: boolean; isDone?: (sample: number) => boolean } = {},
+  settings: Partial<ScoringSettings> & { readonly isDone?: (sample: number) => boolean } = {},
 ): Promise<number[]> {
+  const { rolling = false, tokensAtOnce, isDone = () => false } = settings;
   const found = new Map<number, readonly Score[]>();
-  for await (const batch of scoreBatches(model, planScoring(samples, model.spec, { rolling }), isDone))
+  const plan = planScoring(samples, model.spec, { rolling, tokensAtOnce });
+  for await (const batch of scoreBatches(model, plan, isDone))
     for (const { sample, scores } of batch) found.set(sample, scores);
   for (const [sample, scores] of found) {
     expect(scores).toHaveLength(samples[sample]!.length);
@@ -105,6 +108,28 @@ describe("log-likelihoods from one cache", () => {
       Array.from({ length: 30 }, (_, i) => choice(20 + i, 6 + i)),
     ]);
     await model.close();
+  });
+
+  it("gives the same with the long pieces and few lengths of a GPU, in fewer batches", async () => {
+    const model = await openModel(golden("dense/llama"), inThread, 1);
+    const long = { ...model, spec: { ...model.spec, maxPositions: 2048 } };
+    const choices = [text(530, 1), text(7, 2)].map((choice) => sequence([...text(20, 3), ...choice], choice.length));
+    for (const samples of [withBlock(40).slice(0, 3), [choices, ...withBlock(0).slice(0, 2)]])
+      expect(await expectScores(long, samples, { tokensAtOnce: 1 << 16 })).toEqual([...samples.keys()]);
+    const many = Array.from({ length: 40 }, (_, first) => [sequence(text(300, first), 2)]);
+    const batchesWith = (tokensAtOnce?: number): number =>
+      planScoring(many, long.spec, { rolling: false, tokensAtOnce }).phases[0]!.batches.length;
+    expect(batchesWith(1 << 16)).toBeLessThan(batchesWith());
+    await model.close();
+  });
+
+  it("counts the tokens that are computed: block and question once, each choice but its last token", () => {
+    const { spec } = { spec: { layers: [] } } as unknown as Pick<TextModel, "spec">;
+    const lengths = [1, 4, 2, 9].map((length) => length - 1).reduce((sum, own) => sum + own, 0);
+    const question = Array.from({ length: 9 }, (_, sample) => 5 + 3 * sample);
+    const counts = (block: number): readonly number[] => scoringTokens(withBlock(block), spec, { rolling: false });
+    expect(counts(0)).toEqual(question.map((own) => own + lengths));
+    expect(counts(40)).toEqual(question.map((own) => own + lengths));
   });
 
   it("scores each token of a text once, in windows as full as they can be", async () => {

@@ -32,42 +32,87 @@ interface Body {
 let server: Server | undefined;
 afterEach(() => server?.close());
 
-/** A server as vLLM answers: the log-probability of a token is minus its number over 1000, that of "a" the largest. */
-async function fakeServer(
-  answer: (body: Body) => { readonly status?: number; readonly json?: unknown } | null = () => null,
-  models: readonly object[] = [{ id: "tiny", max_model_len: 40 }],
-): Promise<{ readonly base: string; readonly bodies: Body[] }> {
-  const bodies: Body[] = [];
+/** What a server answers to a path. */
+interface Reply {
+  readonly status?: number;
+  readonly json: unknown;
+}
+
+/** A server whose answers are made of path and body; its address without a path. */
+async function serve(answer: (path: string, body: unknown) => Reply): Promise<string> {
   server = createServer((request, response) => {
     let text = "";
     request.on("data", (part: Buffer) => (text += part.toString()));
     request.on("end", () => {
-      const reply = (status: number, json: unknown): void =>
-        void response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(json));
-      if (request.url === "/v1/models") return reply(200, { data: models });
-      const body = JSON.parse(text) as Body;
-      bodies.push(body);
-      const own = answer(body);
-      if (own !== null) return reply(own.status ?? 200, own.json ?? {});
-      const choices = body.prompt.map((prompt, index) => {
-        if (body.echo !== true) return { index, text: "yes, that is\nit" };
-        const all = [...prompt, 0];
-        return {
-          index,
-          logprobs: {
-            token_logprobs: all.map((token, place) => (place === 0 ? null : -token / 1000)),
-            top_logprobs: all.map((token, place) =>
-              place === 0 ? null : { x: token === 97 ? -0.097 : -0.001, [String(token)]: -token / 1000 },
-            ),
-          },
-        };
-      });
-      reply(200, { choices: choices.reverse() });
+      const { status = 200, json } = answer(request.url ?? "", text === "" ? undefined : JSON.parse(text));
+      response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(json));
     });
   });
   await new Promise<void>((resolve) => server?.listen(0, "127.0.0.1", resolve));
-  return { base: `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`, bodies };
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
+
+/** A server that gives log-probabilities of prompts: that of a token is minus its number over 1000. */
+async function echoServer(
+  choiceOf: (tokens: readonly number[], index: number) => object,
+  answer: (body: Body) => Reply | null = () => null,
+  models: readonly object[] = [{ id: "tiny", max_model_len: 40 }],
+): Promise<{ readonly base: string; readonly bodies: Body[] }> {
+  const bodies: Body[] = [];
+  const address = await serve((path, sent) => {
+    if (path === "/v1/models") return { json: { data: models } };
+    const body = sent as Body;
+    bodies.push(body);
+    const choices = body.prompt.map((prompt, index) =>
+      body.echo === true ? choiceOf(prompt, index) : { index, text: "yes, that is\nit" },
+    );
+    return answer(body) ?? { json: { choices: choices.reverse() } };
+  });
+  return { base: `${address}/v1`, bodies };
+}
+
+const logProbability = (token: number): number => -token / 1000;
+
+/**
+ * A choice of vLLM (vllm/entrypoints/openai/serving_completion.py): the prompt's tokens and the one behind it, none for
+ * the first; the most likely token beside each, where it is another; "a" is the likeliest everywhere.
+ */
+const vllmChoice = (prompt: readonly number[], index: number): object => {
+  const all = [...prompt, 0];
+  const beside = (token: number): object => (token === 97 ? {} : { a: -0.0001 });
+  return {
+    index,
+    text: String.fromCharCode(...prompt),
+    logprobs: {
+      text_offset: all.map((_, place) => place),
+      token_logprobs: all.map((token, place) => (place === 0 ? null : logProbability(token))),
+      tokens: all.map((token) => String.fromCharCode(token)),
+      top_logprobs: all.map((token, place) =>
+        place === 0 ? null : { [String.fromCharCode(token)]: logProbability(token), ...beside(token) },
+      ),
+    },
+    finish_reason: "length",
+    stop_reason: null,
+    prompt_logprobs: null,
+  };
+};
+
+/** A choice of SGLang: as many likeliest tokens as are asked for, the token itself only where it is one of them. */
+const sglangChoice = (prompt: readonly number[], index: number): object => {
+  const all = [...prompt, 0];
+  return {
+    index,
+    text: String.fromCharCode(...prompt),
+    logprobs: {
+      text_offset: [],
+      token_logprobs: all.map((token, place) => (place === 0 ? null : logProbability(token))),
+      tokens: all.map((token) => String.fromCharCode(token)),
+      top_logprobs: all.map((_, place) => (place === 0 ? null : { a: logProbability(97) })),
+    },
+    finish_reason: "length",
+    matched_stop: null,
+  };
+};
 
 const sample = (id: number, requests: readonly Request[]): Sample => ({ id, doc: {}, target: "", requests });
 const loglikelihood = (context: string, continuation: string): Request => ({
@@ -94,8 +139,11 @@ describe("a completion server", () => {
     expect(serverAddress("models/dense")).toBeNull();
   });
 
-  it("gives the log-probabilities of continuations, whatever the order of its answers", async () => {
-    const { base, bodies } = await fakeServer();
+  it.each([
+    ["vLLM", vllmChoice],
+    ["SGLang", sglangChoice],
+  ])("such as %s gives the log-probabilities of continuations in any order", async (_, choiceOf) => {
+    const { base, bodies } = await echoServer(choiceOf);
     const [answer] = await ask(base, [sample(0, [loglikelihood("Q:", " b"), loglikelihood("Q:", "aa")])]);
     expect(answer?.responses).toEqual([
       { kind: "loglikelihood", logLikelihood: -(32 + 98) / 1000, greedy: false },
@@ -106,14 +154,14 @@ describe("a completion server", () => {
   });
 
   it("cuts contexts off in front where the server takes fewer tokens, and says so", async () => {
-    const { base, bodies } = await fakeServer();
+    const { base, bodies } = await echoServer(vllmChoice);
     const [answer] = await ask(base, [sample(0, [loglikelihood("x".repeat(60), "b")])]);
     expect(answer?.truncated).toBe(1);
     expect(bodies[0]?.prompt[0]).toHaveLength(40);
   });
 
   it("generates until a stop string", async () => {
-    const { base, bodies } = await fakeServer();
+    const { base, bodies } = await echoServer(vllmChoice);
     const request: Request = { kind: "generate", context: "Q:", until: ["\n", ","], maxTokens: 8 };
     const [answer] = await ask(base, [sample(0, [request])]);
     expect(answer?.responses).toEqual([{ kind: "generate", text: "yes" }]);
@@ -122,13 +170,122 @@ describe("a completion server", () => {
 
   it("is asked again after trouble, and refused for what it cannot do", async () => {
     let failures = 2;
-    const busy = await fakeServer(() => (failures-- > 0 ? { status: 503 } : null));
+    const busy = await echoServer(vllmChoice, () => (failures-- > 0 ? { status: 503, json: {} } : null));
     expect(await ask(busy.base, [sample(0, [loglikelihood("Q:", "b")])])).toHaveLength(1);
     server?.close();
-    const mute = await fakeServer(() => ({ json: { choices: [{ index: 0, text: "b", logprobs: null }] } }));
+    const mute = await echoServer(vllmChoice, () => ({ json: { choices: [{ index: 0, text: "b", logprobs: null }] } }));
     await expect(ask(mute.base, [sample(0, [loglikelihood("Q:", "b")])])).rejects.toThrow(/no log-probabilities/);
     server?.close();
-    const two = await fakeServer(() => null, [{ id: "a" }, { id: "b" }]);
+    const two = await echoServer(vllmChoice, () => null, [{ id: "a" }, { id: "b" }]);
     await expect(ask(two.base, [])).rejects.toThrow(UpcycleError);
+  });
+});
+
+/** What is sent to llama.cpp. */
+interface LlamaCppBody {
+  readonly prompt: readonly number[];
+  readonly n_predict: number;
+  readonly n_probs?: number;
+  readonly logit_bias?: readonly (readonly [number, number])[];
+  readonly stop?: readonly string[];
+  readonly tokens?: readonly number[];
+}
+
+/**
+ * llama.cpp's server with two slots of 40 tokens: behind a prompt of n tokens, token n has the log-probability -0.1,
+ * and every other -1 minus its number over 1000; token 299 has the probability 0.
+ */
+async function llamaCppServer(
+  changes: { readonly detokenized?: string; readonly withIds?: boolean } = {},
+): Promise<{ readonly base: string; readonly bodies: LlamaCppBody[]; readonly paths: string[] }> {
+  const bodies: LlamaCppBody[] = [];
+  const paths: string[] = [];
+  const vocabulary = 300;
+  const completion = ({ prompt, n_probs: count = 0, n_predict: most }: LlamaCppBody): object => {
+    if (most > 1) return { content: "yes, that is\nit", stop: true };
+    const all = Array.from({ length: vocabulary }, (_, id) => ({
+      ...(changes.withIds !== false && { id }),
+      token: String.fromCharCode(id),
+      logprob: id === 299 ? -3.4028234663852886e38 : id === prompt.length ? -0.1 : -1 - id / 1000,
+    })).sort((a, b) => b.logprob - a.logprob);
+    return { content: "", completion_probabilities: [{ ...all[0], top_logprobs: all.slice(0, count) }] };
+  };
+  const address = await serve((path, sent) => {
+    paths.push(path);
+    const body = sent as LlamaCppBody;
+    switch (path) {
+      case "/v1/models":
+        return { json: { data: [{ id: "tiny.gguf", owned_by: "llamacpp", meta: { n_vocab: vocabulary } }] } };
+      case "/props?model=tiny.gguf":
+        return { json: { total_slots: 2, default_generation_settings: { n_ctx: 40 } } };
+      case "/detokenize":
+        return { json: { content: changes.detokenized ?? String.fromCharCode(...(body.tokens ?? [])) } };
+      case "/completion":
+        bodies.push(body);
+        return { json: completion(body) };
+      default:
+        return { status: 404, json: {} };
+    }
+  });
+  return { base: `${address}/v1`, bodies, paths };
+}
+
+describe("llama.cpp's own server", () => {
+  it("is asked for the next token at every scored place, once for choices that share it", async () => {
+    const { base, bodies } = await llamaCppServer();
+    const [answer] = await ask(base, [sample(0, [loglikelihood("Q:", "bc"), loglikelihood("Q:", "bd")])]);
+    expect(answer?.responses).toEqual([
+      { kind: "loglikelihood", logLikelihood: -1.098 - 1.099, greedy: false },
+      { kind: "loglikelihood", logLikelihood: -1.098 - 1.1, greedy: false },
+    ]);
+    expect(bodies.map(({ prompt }) => String.fromCharCode(...prompt))).toEqual(["Q:", "Q:b"]);
+    expect(bodies[0]).toMatchObject({
+      n_predict: 1,
+      n_probs: 256,
+      post_sampling_probs: false,
+      cache_prompt: true,
+      logit_bias: [[1, 1e9]],
+    });
+  });
+
+  it("is asked for its whole vocabulary where a scored token is not among the likeliest", async () => {
+    const { base, bodies } = await llamaCppServer();
+    const [rare, impossible] = [String.fromCharCode(290), String.fromCharCode(299)];
+    const [answer] = await ask(base, [sample(0, [loglikelihood("Q:", rare), loglikelihood("Q:", impossible)])]);
+    expect(answer?.responses).toEqual([
+      { kind: "loglikelihood", logLikelihood: -1.29, greedy: false },
+      { kind: "loglikelihood", logLikelihood: -Infinity, greedy: false },
+    ]);
+    expect(bodies.map(({ n_probs: count }) => count)).toEqual([256, 300]);
+  });
+
+  it("says which continuations are the likeliest, and cuts contexts that are too long", async () => {
+    const { base, bodies } = await llamaCppServer();
+    const likeliest = String.fromCharCode(33, 34);
+    const [short, long] = await ask(base, [
+      sample(0, [loglikelihood("x".repeat(33), likeliest)]),
+      sample(1, [loglikelihood("x".repeat(60), "b")]),
+    ]);
+    expect(short?.responses).toEqual([{ kind: "loglikelihood", logLikelihood: -0.2, greedy: true }]);
+    expect([short?.truncated, long?.truncated]).toEqual([0, 1]);
+    expect(Math.max(...bodies.map(({ prompt }) => prompt.length))).toBe(39);
+  });
+
+  it("generates until a stop string", async () => {
+    const { base, bodies } = await llamaCppServer();
+    const request: Request = { kind: "generate", context: "Q:", until: ["\n", ",", ";", "?", "!"], maxTokens: 8 };
+    const [answer] = await ask(base, [sample(0, [request])]);
+    expect(answer?.responses).toEqual([{ kind: "generate", text: "yes" }]);
+    expect(bodies[0]).toMatchObject({ n_predict: 8, stop: ["\n", ",", ";", "?", "!"] });
+  });
+
+  it("is refused with another tokenizer, and where it does not say which tokens are likely", async () => {
+    const other = await llamaCppServer({ detokenized: "Dbmm nf" });
+    await expect(ask(other.base, [])).rejects.toThrow(/the tokenizer is not that of the server's model/);
+    server?.close();
+    const old = await llamaCppServer({ withIds: false });
+    await expect(ask(old.base, [sample(0, [loglikelihood("Q:", "b")])])).rejects.toThrow(
+      /no log-probabilities with the numbers of their tokens/,
+    );
   });
 });

@@ -76,7 +76,7 @@ describe("a log as columns", () => {
     const columns = columnsOf([stepRecord(1), stepRecord(2, { kind: "moe" })]);
     expect(values(columns, "train/z_loss")).toEqual([
       [1, NaN],
-      [2, 0.1],
+      [2, Math.fround(0.1)],
     ]);
   });
 

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { decimated, firstAtLeast } from "../../../src/studio/data/decimate.js";
+import { decimated, firstAtLeast, shortened } from "../../../src/studio/data/decimate.js";
 
 const curve = fc
   .array(
@@ -70,5 +70,68 @@ describe("decimation", () => {
         expect(firstAtLeast(x, wanted)).toBe(found < 0 ? x.length : found);
       }),
     );
+  });
+
+  it("keeps the first and the last point of every column, and each point once", () => {
+    fc.assert(
+      fc.property(curve, fc.integer({ min: 1, max: 30 }), ({ x, y }, columns) => {
+        const few = decimated(x, y, { columns });
+        expect(new Set(few.x).size).toBe(few.x.length);
+        if (x.length <= 4 * columns) return;
+        const width = (x.at(-1)! - x[0]!) / columns;
+        const columnOf = (value: number): number => Math.floor((value - x[0]!) / width);
+        x.forEach((value, i) => {
+          const isFirst = i === 0 || columnOf(x[i - 1]!) !== columnOf(value);
+          const isLast = i === x.length - 1 || columnOf(x[i + 1]!) !== columnOf(value);
+          if (isFirst || isLast) expect(few.x).toContain(value);
+        });
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it("gives a part as the whole has it: its lowest and highest points, and raw points where they are few", () => {
+    fc.assert(
+      fc.property(curve, fc.nat(100), fc.nat(100), fc.integer({ min: 1, max: 40 }), ({ x, y }, one, other, columns) => {
+        const [low, high] = [Math.min(one, other), Math.max(one, other)];
+        const span = x.at(-1)! - x[0]!;
+        const [from, to] = [x[0]! + (span * low) / 100, x[0]! + (span * high) / 100];
+        const part = decimated(x, y, { from, to, columns });
+        const inside = (values: readonly number[], of: readonly (number | null)[]): number[] =>
+          of.filter((value, i): value is number => Number.isFinite(value) && values[i]! >= from && values[i]! <= to);
+        const [all, kept] = [inside(x, y), inside(part.x, part.y)];
+        expect([Math.min(...kept), Math.max(...kept)]).toEqual([Math.min(...all), Math.max(...all)]);
+        if (all.length + 2 <= 4 * columns) expect(kept).toEqual(all);
+      }),
+      { numRuns: 80 },
+    );
+  });
+});
+
+describe("a value that is shortened", () => {
+  it("has so many digits and is the nearest that has, at any size", () => {
+    fc.assert(
+      fc.property(
+        fc.double({ noNaN: true, noDefaultInfinity: true, min: -1e30, max: 1e30 }),
+        fc.integer({ min: 4, max: 9 }),
+        (value, digits) => {
+          const short = shortened(value, digits);
+          expect(Number(short.toPrecision(digits))).toBe(short);
+          const unit = value === 0 ? 0 : 10 ** (Math.floor(Math.log10(Math.abs(value))) - digits + 1);
+          expect(Math.abs(short - value)).toBeLessThanOrEqual(0.5001 * unit);
+        },
+      ),
+    );
+  });
+
+  it.each([
+    [0, 0],
+    [-0, 0],
+    [2.5432109876, 2.543211],
+    [-1234567891, -1234568000],
+    [3e-300, 3e-300],
+    [9.9999999, 10],
+  ])("%d is %d", (value, wanted) => {
+    expect(shortened(value, 7)).toBe(wanted);
   });
 });

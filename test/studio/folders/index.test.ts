@@ -1,8 +1,10 @@
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import { coactivationOf } from "../../../src/experts/measures/coactivation.js";
 import { lockFolder } from "../../../src/files/io/lock.js";
+import { CurveStore } from "../../../src/studio/folders/detail.js";
+import { RunEntry } from "../../../src/studio/folders/run-entry.js";
 import { Studio } from "../../../src/studio/server/studio.js";
 import type { CoactivationHistory, Overview, RunDetail, RunRow } from "../../../src/studio/data/types.js";
 import { listRuns } from "../../../src/train/run-list.js";
@@ -110,6 +112,53 @@ describe("the index of a folder", () => {
     ]);
   });
 
+  it("is not stopped by a record that lacks what it should have", async () => {
+    writeRun(join(dir, "half"));
+    const half = [{ type: "eval", step: 25 }, { ...stepRecord(26), routing: {} }, stepRecord(27)];
+    writeFileSync(join(dir, "half", "metrics.jsonl"), linesOf([...recordsOf({ steps: 40, done: 20 }), ...half]));
+    await later();
+    expect(rowOf("half")).toMatchObject({ state: "stopped", step: 27, problem: "1 lines of its log are no records" });
+    const { curves } = await ask<Curves>("/api/curves?run=half&metric=train/loss&axis=step");
+    expect(curves[0]!.x.at(-1)).toBe(27);
+  });
+
+  it("says how far a run with a long log is before the log is read", async () => {
+    const path = join(dir, "long");
+    const settings = { steps: 9000, done: 8000, evalEvery: 900 };
+    writeRun(path, settings);
+    const entry = new RunEntry("long", path, null);
+    await entry.glance(now);
+    expect([entry.isKnown, entry.isRead]).toEqual([true, false]);
+    const seen = { state: "stopped", step: 8000, steps: 9000, trainLoss: stepRecord(8000, settings).loss };
+    expect(entry.row).toMatchObject({ ...seen, bestLoss: null, revision: 0 });
+    const { changed } = await entry.refresh(now);
+    expect([changed, entry.isRead]).toEqual([true, true]);
+    expect(entry.row).toMatchObject({ ...seen, loss: evalRecord(7200, settings).loss, revision: 1 });
+    expect(entry.row.bestLoss).toBe(entry.row.loss);
+    expect(await entry.refresh(now)).toEqual({ changed: false, alerts: [] });
+  });
+
+  it("reads a record that was mended, and checkpoints that came while a run was under way", async () => {
+    const alone = join(dir, "alone");
+    const record = readFileSync(join(alone, "run.json"), "utf8");
+    mkdirSync(join(dir, "bad"));
+    writeFileSync(join(dir, "bad", "run.json"), "{");
+    writeFileSync(join(dir, "bad", "metrics.jsonl"), linesOf(recordsOf({})));
+    await later();
+    expect(rowOf("bad")).toMatchObject({ state: "unreadable" });
+    writeFileSync(join(dir, "bad", "run.json"), record);
+    await later();
+    expect(rowOf("bad")).toMatchObject({ state: "finished", step: 20 });
+    const release = await lockFolder(alone);
+    await later();
+    writeFileSync(join(alone, "last", "more.safetensors"), "x".repeat(500));
+    await later();
+    expect(rowOf("alone")).toMatchObject({ state: "running", bytes: 1500 });
+    await release();
+    await later();
+    expect(rowOf("alone")).toMatchObject({ state: "stopped", bytes: 1500 });
+  });
+
   it("says what is wrong with a damaged run, and shows all others", async () => {
     mkdirSync(join(dir, "bad"));
     writeFileSync(join(dir, "bad", "run.json"), "{");
@@ -126,6 +175,13 @@ describe("the index of a folder", () => {
 
 interface Curves {
   readonly curves: readonly { readonly run: string; readonly x: readonly number[]; readonly total: number }[];
+}
+
+interface Grown {
+  readonly x: readonly number[];
+  readonly total: number;
+  readonly first: number;
+  readonly generation: number;
 }
 
 describe("the answers", () => {
@@ -162,6 +218,62 @@ describe("the answers", () => {
     expect(curves[0]!.x[0]).toBe(1);
     const part = await ask<Curves>("/api/curves?run=alone&metric=train/loss&axis=step&from=4&to=6&columns=9");
     expect(part.curves[0]!.x).toEqual([3, 4, 5, 6]);
+  });
+
+  it("give the same curves with and without what steps say of routing, whichever is asked for first", async () => {
+    const name = "study/arms/coarse/seed-0-0123456789abcdef";
+    const metrics = ["train/loss", "train/z_loss", "train/router_entropy", "train/grad_norm", "train/dead_experts"];
+    const answers = async (order: readonly string[]): Promise<Map<string, unknown>> => {
+      const fresh = await Studio.open({ dir, actions: false }, () => now);
+      const found = new Map<string, unknown>();
+      for (const metric of order)
+        found.set(metric, await fresh.answer("/api/curves", new URLSearchParams({ run: name, metric, axis: "hours" })));
+      expect(fresh.bytes).toBeGreaterThan(0);
+      return found;
+    };
+    const [one, other] = [await answers(metrics), await answers([...metrics].reverse())];
+    const text = (answer: unknown): string => JSON.stringify(answer).replace(/"generation":\d+/g, "");
+    for (const metric of metrics) expect(text(one.get(metric))).toBe(text(other.get(metric)));
+    const { curves } = one.get("train/router_entropy") as { curves: { total: number; y: number[] }[] };
+    expect([curves[0]!.total, curves[0]!.y[0]]).toEqual([20, 1.25]);
+  });
+
+  it("give what is new of a curve to whom has the rest, and all of it where that is void", async () => {
+    const grownCurve = async (have: string): Promise<Grown> =>
+      (await ask<{ curves: Grown[] }>(`/api/curves?run=nobody&run=alone&metric=train/loss&axis=step${have}`))
+        .curves[0]!;
+    const { generation, total, first } = await grownCurve("");
+    expect([total, first]).toEqual([12, 0]);
+    const alone = join(dir, "alone");
+    addLines(alone, stepRecord(13, { steps: 40 }), stepRecord(14, { steps: 40 }));
+    await later();
+    const have = `&have=1:1&have=${generation}:12`;
+    expect(await grownCurve(have)).toMatchObject({ x: [13, 14], total: 14, first: 12, generation });
+    // Another generation, more points than there are, a part of the range, and no number: all is given.
+    for (const other of [
+      `&have=1:1&have=${generation + 1e6}:12`,
+      `&have=1:1&have=${generation}:99`,
+      `${have}&from=1`,
+      "&have=x",
+    ])
+      expect(await grownCurve(other)).toMatchObject({ total: 14, first: 0 });
+    addLines(alone, { type: "resume", step: 11 }, stepRecord(12, { steps: 40 }), stepRecord(13, { steps: 40 }));
+    await later();
+    const again = await grownCurve(have);
+    expect([again.first, again.x.slice(-3)]).toEqual([0, [11, 12, 13]]);
+    expect(again.generation).not.toBe(generation);
+  });
+
+  it("forget curves that were not asked for lately, and read them again", async () => {
+    const names = ["dense", "coarse"].flatMap((arm) =>
+      [0, 1, 2].map((seed) => `study/arms/${arm}/seed-${seed}-0123456789abcdef`),
+    );
+    const store = new CurveStore(20_000);
+    for (const name of [...names, ...names]) {
+      const columns = await store.of(studio.index.run(name)!, name.includes("coarse"));
+      expect(columns.curve("train/loss", "step")!.x).toHaveLength(20);
+      expect(store.bytes).toBeLessThanOrEqual(20_000);
+    }
   });
 
   it("refuse measures and axes that there are not, and more runs than can be drawn", async () => {

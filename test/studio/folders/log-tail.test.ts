@@ -2,10 +2,13 @@ import {
   appendFileSync,
   linkSync,
   mkdirSync,
+  readFileSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -23,7 +26,7 @@ const fresh = (text = ""): string => {
 };
 const readAll = async (tail: LogTail): Promise<unknown[]> => {
   const found: unknown[] = [];
-  await tail.read((value) => found.push(value));
+  await tail.read({ take: (value) => found.push(value) > 0, restart: () => found.push(undefined) });
   return found;
 };
 
@@ -55,6 +58,78 @@ describe("a log that is being written", () => {
       ),
       { numRuns: 30 },
     );
+  });
+
+  it("has what the log has, however it is cut off, written over, replaced and grown between two looks", async () => {
+    const change = fc.oneof(
+      { weight: 5, arbitrary: fc.record({ kind: fc.constant("append" as const), size: fc.nat(60), lines: fc.nat(4) }) },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant("cut" as const), size: fc.nat(300), lines: fc.nat(3) }) },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant("over" as const), size: fc.nat(60), lines: fc.nat(6) }) },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant("other" as const), size: fc.nat(60), lines: fc.nat(6) }) },
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.record({ change, isSeen: fc.boolean() }), { maxLength: 12 }), async (changes) => {
+        const path = fresh();
+        const tail = new LogTail(path);
+        let number = 0;
+        let clock = 1e9;
+        const more = (lines: number, size: number): string => {
+          const text = Array.from({ length: lines + 1 }, () => `{"n":${++number},"pad":"${"é".repeat(size)}"}\n`).join(
+            "",
+          );
+          // The last line is torn.
+          return text.slice(0, text.length - (size % 9));
+        };
+        let found: unknown[] = [];
+        for (const { change: one, isSeen } of changes) {
+          if (one.kind === "append") appendFileSync(path, more(one.lines, one.size));
+          if (one.kind === "cut") {
+            truncateSync(path, Math.min(one.size, statSync(path).size));
+            appendFileSync(path, more(one.lines, one.size % 7));
+          }
+          if (one.kind === "over") writeFileSync(path, more(one.lines, one.size));
+          if (one.kind === "other") renameSync(fresh(more(one.lines, one.size)), path);
+          utimesSync(path, clock, clock++);
+          if (!isSeen) continue;
+          await tail.read({ take: (value) => found.push(value) > 0, restart: () => (found = []) });
+          const lines = readFileSync(path).toString("utf8").split("\n").slice(0, -1);
+          const whole = lines.flatMap((line): unknown[] => {
+            try {
+              return [JSON.parse(line)];
+            } catch {
+              return [];
+            }
+          });
+          expect(found).toEqual(whole);
+          expect(tail.badLines).toBe(lines.filter((line) => line !== "").length - whole.length);
+        }
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it("reads lines that are longer than a piece, and gives the text of those that are wanted as text", async () => {
+    const long = `{"a":"${"x".repeat(200_000)}"}`;
+    const path = fresh(`{"a":1}\n${long}\n{"a":2}\n`);
+    const [kept, taken]: [string[], unknown[]] = [[], []];
+    const reading = await new LogTail(path).read({
+      keep: (line) => line.length < 10 && kept.push(line) > 0,
+      take: (value) => taken.push(value) > 0,
+      restart: () => undefined,
+    });
+    expect(reading).toMatchObject({ changed: true, restarted: false });
+    expect([kept, taken]).toEqual([['{"a":1}', '{"a":2}'], [JSON.parse(long)]]);
+  });
+
+  it("counts what is no record, and what breaks whoever takes it", async () => {
+    const tail = new LogTail(fresh('{"type":"what"}\n{"type":"eval"}\n{"type":"step","step":1}\n'));
+    const takes = (value: unknown): boolean => {
+      const { type } = value as { type: string };
+      if (type === "eval") throw new TypeError("it has no load");
+      return type === "step";
+    };
+    await tail.read({ take: takes, restart: () => undefined });
+    expect(tail.badLines).toBe(2);
   });
 
   it("passes over lines that are no JSON and counts them", async () => {
@@ -91,7 +166,7 @@ describe("a log that is being written", () => {
     symlinkSync(path, join(dir, "link"));
     mkdirSync(join(dir, "folder"));
     for (const name of ["link", "folder", "nothing"])
-      expect(await new LogTail(join(dir, name)).read(() => undefined)).toBeNull();
+      expect(await new LogTail(join(dir, name)).read({ take: () => true, restart: () => undefined })).toBeNull();
     linkSync(path, join(dir, "hard"));
     rmSync(path);
     expect(await readAll(new LogTail(join(dir, "hard")))).toEqual([{ a: 1 }]);

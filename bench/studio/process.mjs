@@ -1,0 +1,102 @@
+// The studio as a process of its own, asked over HTTP as its page asks it.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { Agent, request } from "node:http";
+
+export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Programs that were started and have not ended: they end with this one, however that ends. */
+const running = new Set();
+process.on("exit", () => {
+  for (const child of running) {
+    child.kill("SIGCONT");
+    child.kill("SIGKILL");
+  }
+});
+process.on("SIGINT", () => process.exit(130));
+
+/** Starts a program. */
+export function start(program, words, options) {
+  const child = spawn(program, words, options);
+  running.add(child);
+  child.on("exit", () => running.delete(child));
+  return child;
+}
+
+/** A page asks over connections that stay open; the program's own start does not count. */
+const agent = new Agent({ keepAlive: true, maxSockets: 6 });
+
+/** Status, headers and size of an answer, and its text where `isText`. */
+export function get(port, path, { cookie = "", isText = false } = {}) {
+  return new Promise((done, failed) => {
+    const headers = { cookie, accept: "application/json", "accept-encoding": isText ? "identity" : "gzip" };
+    const asked = request({ host: "127.0.0.1", port, path, headers, agent }, (response) => {
+      let [size, text] = [0, ""];
+      response.on("data", (chunk) => {
+        size += chunk.length;
+        if (isText) text += chunk;
+      });
+      response.on("end", () => done({ status: response.statusCode, headers: response.headers, size, text }));
+      response.on("error", failed);
+    });
+    asked.on("error", failed);
+    asked.end();
+  });
+}
+
+/** Milliseconds of processor time that a process has used, and the most memory that it has had, in megabytes. Linux. */
+export function used(pid) {
+  const words = readFileSync(`/proc/${pid}/stat`, "utf8")
+    .replace(/^.*\) /s, "")
+    .split(" ");
+  const peak = /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+  return { cpuMs: 10 * (Number(words[11]) + Number(words[12])), peakMb: (1024 * Number(peak)) / 1e6 };
+}
+
+/** Starts the studio of a folder; `prefix` are words such as those of taskset. */
+export async function openStudio(dir, { prefix = [] } = {}) {
+  const [program, ...words] = [...prefix, process.execPath, "dist/cli/main.js", "studio", dir, "--no-open", "--json"];
+  const started = performance.now();
+  const child = start(program, words, { stdio: ["ignore", "pipe", "inherit"] });
+  const line = await new Promise((done, failed) => {
+    let said = "";
+    child.stdout.on("data", (chunk) => {
+      said += chunk;
+      if (said.includes("\n")) done(said.split("\n", 1)[0]);
+    });
+    child.on("exit", (code) => failed(new Error(`the studio has ended with ${code}`)));
+  });
+  const { url, port } = JSON.parse(line);
+  const startMs = performance.now() - started;
+  const welcome = await get(port, `/${new URL(url).search}`);
+  const cookie = welcome.headers["set-cookie"][0].split(";")[0];
+  const ask = (path, options = {}) => get(port, path, { cookie, ...options });
+  const json = async (path) => JSON.parse((await ask(path, { isText: true })).text);
+  return {
+    url,
+    port,
+    pid: child.pid,
+    startMs,
+    started,
+    ask,
+    json,
+    /** Waits until all logs are read. */
+    async isRead() {
+      while ((await json("/api/runs")).unread > 0) await sleep(10);
+    },
+    /** Listens as a page does; calls back for every event. */
+    listen(onEvent) {
+      const asked = request({ host: "127.0.0.1", port, path: "/api/events", headers: { cookie } }, (response) =>
+        response.on("data", onEvent),
+      );
+      asked.on("error", () => undefined);
+      asked.end();
+      return () => asked.destroy();
+    },
+    async close() {
+      child.kill("SIGINT");
+      await once(child, "exit");
+    },
+  };
+}

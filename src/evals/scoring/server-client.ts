@@ -1,0 +1,68 @@
+/** Requests to a server, sent again where the network or the server has trouble. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { inputError, interruptedError, stopError } from "../../base/errors.js";
+
+/** How a server is asked. */
+export interface ClientSettings {
+  /** Sent as a bearer token. */
+  readonly key?: string | undefined;
+  /** Milliseconds before the first retry; later ones wait twice as long each. */
+  readonly retryMs?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+const ATTEMPTS = 5;
+
+/** Statuses that may be others a little later. */
+const isPassing = (status: number): boolean => status >= 500 || status === 429 || status === 408;
+
+/** Asks one server. Its methods throw inputError for what the server refuses, and stopError for one that is silent. */
+export class Client {
+  constructor(
+    /** Address that paths are appended to. */
+    readonly base: string,
+    private readonly settings: ClientSettings,
+  ) {}
+
+  get(path: string): Promise<unknown> {
+    return this.send(path, undefined);
+  }
+
+  post(path: string, body: Readonly<Record<string, unknown>>): Promise<unknown> {
+    return this.send(path, body);
+  }
+
+  private async send(path: string, body: Readonly<Record<string, unknown>> | undefined): Promise<unknown> {
+    const { retryMs = 1000, signal, key } = this.settings;
+    const headers: Record<string, string> = { "content-type": "application/json" };
+    if (key !== undefined && key !== "") headers["authorization"] = `Bearer ${key}`;
+    let trouble = "";
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      if (attempt > 0)
+        await sleep(retryMs * 2 ** (attempt - 1), undefined, signal === undefined ? {} : { signal }).catch(
+          () => undefined,
+        );
+      if (signal?.aborted === true) throw interruptedError("stopped while a server was asked", { where: this.base });
+      try {
+        const response = await fetch(this.base + path, {
+          method: body === undefined ? "GET" : "POST",
+          headers,
+          ...(body !== undefined && { body: JSON.stringify(body) }),
+          ...(signal !== undefined && { signal }),
+        });
+        if (response.ok) return await response.json();
+        const text = (await response.text()).slice(0, 300);
+        trouble = `HTTP ${response.status}: ${text}`;
+        if (!isPassing(response.status))
+          throw inputError(`the server refuses ${path} (${trouble})`, { where: this.base });
+      } catch (cause) {
+        if (cause instanceof Error && cause.name === "UpcycleError") throw cause;
+        trouble = (cause as { cause?: Error }).cause?.message ?? (cause as Error).message;
+      }
+    }
+    throw stopError(`the server does not answer ${path} (${trouble})`, {
+      where: this.base,
+      hint: "the same command goes on with what is missing",
+    });
+  }
+}
