@@ -4,7 +4,7 @@ import { bytes, duration, percent } from "../../base/format.js";
 import type { ConversionRow } from "../data/types.js";
 import { useAnswer } from "./hooks.js";
 import { AsCommand, Facts, Noted } from "./parts.js";
-import { conversionVersion, folder, treeVersion } from "./state.js";
+import { actionsAllowed, conversionVersion, folder, treeVersion } from "./state.js";
 import { ResumeButton } from "./view-actions.js";
 
 const states = {
@@ -66,20 +66,23 @@ function Conversion({ conversion }: { readonly conversion: ConversionRow }): JSX
                 ["Time left", secondsLeft === null ? "–" : duration(secondsLeft)],
               ] as const)
             : []),
-          ...(tensor === null ? [] : ([["Last tensor", <code key="tensor">{tensor}</code>]] as const)),
           ...(found > 0 ? ([["Found of an earlier attempt", bytes(found)]] as const) : []),
           ...(started === null ? [] : ([["Began", new Date(started).toLocaleString()]] as const)),
           ...(state === "working" ? [] : ([["Last heard of", new Date(updated).toLocaleString()]] as const)),
         ]}
       />
-      {why !== null && <p class="warn">{why}</p>}
+      {tensor !== null && (
+        <p class="small">
+          Last tensor: <code>{tensor}</code>
+        </p>
+      )}
+      {why !== null && <p>{why}</p>}
       {command === null ? (
         <p class="muted">Its command was not noted. The same command, given again, goes on where it stopped.</p>
       ) : (
         <>
           <h4>{isAtWork ? "The command" : "The command that goes on with it"}</h4>
-          <Noted command={command} />
-          {!isAtWork && <ResumeButton run={name} />}
+          {isAtWork || !actionsAllowed.value ? <Noted command={command} /> : <ResumeButton run={name} />}
         </>
       )}
     </article>
