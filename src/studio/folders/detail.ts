@@ -173,7 +173,7 @@ async function shownMomentsOf(store: CurveStore, entry: RunEntry): Promise<reado
   return moments.filter((_, i) => i % every === 0 || i === moments.length - 1);
 }
 
-const digits = (values: Float32Array): number[] => Array.from(values, (value) => Number(value.toPrecision(4)));
+const fourDigits = (values: Float32Array): number[] => Array.from(values, (value) => Number(value.toPrecision(4)));
 
 /**
  * Which experts of a layer of a run serve the same tokens, over time; null where its log does not say, and for a layer
@@ -231,12 +231,12 @@ export async function expertHistory(store: CurveStore, entry: RunEntry): Promise
     run: entry.name,
     steps: shown.map(({ step }) => step),
     tokens: shown.map(({ tokens }) => tokens),
-    load: shown.map(({ load }) => load.map(digits)),
+    load: shown.map(({ load }) => load.map(fourDigits)),
     entropy: shown.map(({ entropy }) => entropy),
     violation: shown.map(({ violation }) => violation),
     similarity: shown.map(({ similarity }) => similarity),
     expertSimilarity: shown.some(({ expertSimilarity }) => expertSimilarity.length > 0)
-      ? shown.map(({ expertSimilarity }) => expertSimilarity.map(digits))
+      ? shown.map(({ expertSimilarity }) => expertSimilarity.map(fourDigits))
       : [],
     dead: shown.map(({ dead }) => dead),
     group: granularity > 1 && experts % granularity === 0 ? granularity : experts,
