@@ -10,22 +10,31 @@ export interface HeatScale {
   readonly steps: readonly number[];
   readonly first: 0 | 1;
   readonly unit: string;
+  /** What the lowest class is called. */
+  readonly least?: string;
 }
 
+const multiples = { steps: [0.01, 0.25, 0.5, 0.8, 1.25, 2, 4], first: 0 } as const;
 /** Loads, as multiples of an equal share: less than a hundredth counts as dead. */
-export const loadScale: HeatScale = { steps: [0.01, 0.25, 0.5, 0.8, 1.25, 2, 4], first: 0, unit: "× an equal share" };
+export const loadScale: HeatScale = { ...multiples, unit: "× an equal share", least: "dead" };
 /** Cosines. */
 export const cosineScale: HeatScale = { steps: [0, 0.2, 0.4, 0.6, 0.8, 0.95], first: 1, unit: "cosine" };
-/** A scale of multiples of something else, in which the lowest class is not called dead. */
-export const multiplesOf = (unit: string): HeatScale => ({ ...loadScale, unit });
+/** Weights of experts. */
+export const shareScale: HeatScale = { steps: [0.1, 0.25, 0.4, 0.6, 0.8, 0.95], first: 1, unit: "weight" };
+/** A scale of multiples of something else. */
+export const multiplesOf = (unit: string, least?: string): HeatScale => ({
+  ...multiples,
+  unit,
+  ...(least !== undefined && { least }),
+});
 
 /** The class of a value, 0 to 7. */
 export const classOf = (value: number, { steps, first }: HeatScale): number =>
   first + steps.filter((step) => value >= step).length;
 
 /** The classes of a scale with their names, the lowest first. */
-export function scaleClasses({ steps, first, unit }: HeatScale): readonly { own: number; name: string }[] {
-  const lowest = unit === loadScale.unit ? `dead (< ${steps[0]})` : `< ${steps[0]}`;
+export function scaleClasses({ steps, first, least }: HeatScale): readonly { own: number; name: string }[] {
+  const lowest = least === undefined ? `< ${steps[0]}` : `${least} (< ${steps[0]})`;
   const between = steps.slice(1).map((step, i) => `${steps[i]} to ${step}`);
   return [lowest, ...between, `≥ ${steps.at(-1)}`].map((name, i) => ({ own: i + first, name }));
 }

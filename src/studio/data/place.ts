@@ -14,6 +14,7 @@ export const viewNames = [
   "study",
   "evaluation",
   "jobs",
+  "playground",
   "actions",
 ] as const;
 /** A view. */

@@ -10,6 +10,7 @@ import { CompareView } from "./view-compare.js";
 import { ExpertsView } from "./view-experts.js";
 import { JobsView } from "./view-jobs.js";
 import { ModelsView, ModelView } from "./view-models.js";
+import { PlaygroundView } from "./view-playground.js";
 import { listenForCopying } from "./report-parts.js";
 import { EvaluationView, ReportsView, ReportView, StudyView } from "./view-reports.js";
 import { RunView } from "./view-run.js";
@@ -29,6 +30,7 @@ const views: Readonly<Record<ViewName, () => JSX.Element>> = {
   study: StudyView,
   evaluation: EvaluationView,
   jobs: JobsView,
+  playground: PlaygroundView,
   actions: ActionsView,
 };
 
@@ -41,6 +43,7 @@ const bar: readonly (readonly [view: ViewName, label: string, key: string, alsoO
   ["models", "Models", "m", ["model"]],
   ["reports", "Reports", "p", ["report", "study", "evaluation"]],
   ["jobs", "Jobs", "j", []],
+  ["playground", "Playground", "y", []],
   ["actions", "Start and stop", "a", []],
 ];
 
@@ -88,7 +91,7 @@ function Studio(): JSX.Element {
         <span class="brand">Upcycle studio</span>
         <nav aria-label="Views">
           {bar
-            .filter(([name]) => embedded === null || name !== "actions")
+            .filter(([name]) => embedded === null || !["actions", "playground"].includes(name))
             .map(([name, label, , also]) => (
               <Go key={name} view={name} current={view === name || also.includes(view)}>
                 {label}

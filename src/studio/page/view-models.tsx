@@ -10,6 +10,7 @@ import { download } from "./download.js";
 import { useAnswer } from "./hooks.js";
 import { AsCommand, Command, Facts, Go, Table, Waiting } from "./parts.js";
 import { folder, place, treeVersion } from "./state.js";
+import { Conversions } from "./view-conversions.js";
 import { beliefOf, Verdict } from "./view-start.js";
 
 /** The list. */
@@ -19,6 +20,7 @@ export function ModelsView(): JSX.Element {
   return (
     <>
       <h1>Upcycled models</h1>
+      <Conversions />
       {data.models.length === 0 ? (
         <p>
           None below this folder. <code>upcycle convert</code> makes one.

@@ -38,6 +38,11 @@ export async function exportPage(studio: Studio, assets: PageAssets, day: string
   for (const { name } of shown) {
     const { metrics } = await ask<RunDetail>("/api/run", [["name", name]]);
     await ask("/api/experts", [["name", name]]);
+    // The layer that the view begins with: all layers of all runs would be more than the rest of the file.
+    await ask("/api/coactivation", [
+      ["name", name],
+      ["layer", "0"],
+    ]);
     for (const metric of metrics) await curves([name], metric);
   }
   for (const names of studiesOf(shown)) {

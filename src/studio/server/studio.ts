@@ -10,7 +10,9 @@ import {
   curveAxes,
   evalMetrics,
   stepMetrics,
+  type CheckpointList,
   type CompareAnswer,
+  type ConversionRow,
   type CurveAnswer,
   type CurveAxis,
   type Metric,
@@ -20,7 +22,9 @@ import {
   type StudioAlert,
   type StudyRow,
 } from "../data/types.js";
-import { commandOf, CurveStore, curveOf, expertHistory, runDetail } from "../folders/detail.js";
+import { coactivationHistory, commandOf, CurveStore, curveOf, expertHistory, runDetail } from "../folders/detail.js";
+import { checkpointList } from "../folders/checkpoints.js";
+import { ConversionShelf } from "../folders/conversions.js";
 import { StudioIndex, type IndexChange } from "../folders/index.js";
 import { JobShelf } from "../folders/jobs.js";
 import { modelDetail, modelRows, startMeasured } from "../folders/models.js";
@@ -49,7 +53,10 @@ export const answerPaths = {
   "/api/curves": "curves (metric=, run= once or more, axis=step|tokens|hours, from=, to=, columns=, have=)",
   "/api/compare": "runs side by side (run= twice or more)",
   "/api/experts": "load, entropy and similarity of a run's experts over time (name=RUN)",
+  "/api/coactivation": "which experts of a run's layer serve the same tokens, over time (name=RUN, layer=0)",
   "/api/expert-file": "a file of upcycle experts --json (name=FILE)",
+  "/api/conversions": "conversions at work, and unfinished ones",
+  "/api/checkpoints": "models that can generate text, dense and MoE, with the memory that they take",
   "/api/models": "models that were upcycled",
   "/api/model": "one model: what every tensor is made of, what was measured (name=MODEL)",
   "/api/reports": "pages that other commands have written",
@@ -62,12 +69,24 @@ export const answerPaths = {
 } as const;
 type AnswerPath = keyof typeof answerPaths;
 
+/** What one look has found to be new. */
+export interface StudioChange extends IndexChange {
+  /** Whether the lists of models, reports and jobs are others than before. */
+  readonly lists: boolean;
+  /** Whether a conversion is further than before, or has begun or ended. */
+  readonly conversions: boolean;
+}
+
 /** A folder that is being shown. */
 export class Studio {
   readonly #store = new CurveStore();
   readonly #jobs: JobShelf;
+  readonly #conversions: ConversionShelf;
   /** Models as the last look at the tree has found them: their records are too large to be read at every question. */
   #models: { readonly tree: number; readonly rows: Promise<readonly ModelRow[]> } | null = null;
+  /** The lists that the last look at the tree has found. */
+  #tree: string | null = null;
+  #checkpoints: { readonly tree: number; readonly list: Promise<CheckpointList> } | null = null;
   readonly shelf: ReportShelf;
   readonly #reader: StudyReader;
   readonly #evaluations: EvaluationShelf;
@@ -77,6 +96,7 @@ export class Studio {
     readonly options: { readonly dir: string; readonly actions: boolean },
   ) {
     this.#jobs = new JobShelf(index);
+    this.#conversions = new ConversionShelf(index);
     this.shelf = new ReportShelf(index);
     this.#reader = new StudyReader(index);
     this.#evaluations = new EvaluationShelf(index);
@@ -87,23 +107,38 @@ export class Studio {
     return new Studio(await StudioIndex.open(options.dir, now), options);
   }
 
-  /** Looks for what is new in the whole folder, in runs under way and in the logs of jobs. */
-  async look(now = Date.now()): Promise<IndexChange> {
-    return this.#withJobs(await this.index.look(), now);
+  /** Looks for what is new in the whole folder, in runs under way, in the logs of jobs and in what conversions note. */
+  async look(now = Date.now()): Promise<StudioChange> {
+    return this.#withOthers(this.#withLists(await this.index.look()), now);
   }
 
-  /** Looks for what is new in runs under way and in the logs of jobs: soon, however long the whole folder takes. */
-  async lookAtLive(now = Date.now()): Promise<IndexChange> {
-    return this.#withJobs(await this.index.lookAtLive(), now);
+  /** Looks for what is new in runs under way, jobs and conversions: soon, however long the whole folder takes. */
+  async lookAtLive(now = Date.now()): Promise<StudioChange> {
+    return this.#withOthers({ ...(await this.index.lookAtLive()), lists: false }, now);
   }
 
   /** Looks for what is new in the whole folder, where that is due. */
-  lookAround(): Promise<IndexChange> {
-    return this.index.lookAround();
+  async lookAround(): Promise<StudioChange> {
+    return { ...this.#withLists(await this.index.lookAround()), conversions: false };
   }
 
-  async #withJobs(change: IndexChange, now: number): Promise<IndexChange> {
-    return { ...change, alerts: [...change.alerts, ...(await this.#jobs.look(now))] };
+  /** Conversions as the last look has found them. */
+  get conversions(): readonly ConversionRow[] {
+    return this.#conversions.rows;
+  }
+
+  async #withOthers(change: Omit<StudioChange, "conversions">, now: number): Promise<StudioChange> {
+    const alerts = [...change.alerts, ...(await this.#jobs.look(now))];
+    return { ...change, alerts, conversions: await this.#conversions.look(now) };
+  }
+
+  /** Whether a look at the tree has found other lists than the one before. */
+  #withLists(change: IndexChange): Omit<StudioChange, "conversions"> {
+    if (!change.tree) return { ...change, lists: false };
+    const { models, pages, documents, jobs, checkpoints } = this.index.found;
+    const before = this.#tree;
+    this.#tree = JSON.stringify([models, pages, documents, jobs, checkpoints]);
+    return { ...change, lists: before !== null && before !== this.#tree };
   }
 
   /** Memory of the curves that are kept. */
@@ -134,8 +169,17 @@ export class Studio {
         const entry = this.index.run(name);
         return entry === undefined ? null : expertHistory(this.#store, entry);
       }
+      case "/api/coactivation": {
+        const entry = this.index.run(name);
+        return entry === undefined ? null : coactivationHistory(this.#store, entry, numberOf(query, "layer") ?? 0);
+      }
       case "/api/expert-file":
         return this.shelf.experts(name);
+      case "/api/conversions":
+        await this.#conversions.look(Date.now());
+        return { conversions: this.conversions };
+      case "/api/checkpoints":
+        return this.#checkpointList();
       case "/api/models":
         return { models: await this.#modelRows() };
       case "/api/model":
@@ -167,6 +211,12 @@ export class Studio {
       case "/api/alerts":
         return { alerts: await this.#alerts() };
     }
+  }
+
+  #checkpointList(): Promise<CheckpointList> {
+    const tree = this.index.trees;
+    if (this.#checkpoints?.tree !== tree) this.#checkpoints = { tree, list: checkpointList(this.index) };
+    return this.#checkpoints.list;
   }
 
   #modelRows(): Promise<readonly ModelRow[]> {
@@ -260,6 +310,7 @@ export class Studio {
       })),
       alive: moes.length - ailing.length,
       models: await this.#modelRows(),
+      conversions: this.conversions,
       alerts: this.#pressing(await this.#alerts()).slice(0, mostNamed),
       reports,
       expertFiles: await this.shelf.expertFiles(),

@@ -1,5 +1,5 @@
 /** The page in a browser: every view, on a server and as one file. Skipped where no Chromium is installed. */
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -14,7 +14,7 @@ import { Studio } from "../../../src/studio/server/studio.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { chromium, openPage } from "../../support/browser.js";
 import type { CurveAnswer, ExpertHistory, RunRow } from "../../../src/studio/data/types.js";
-import { addLines, stepRecord, writeStudy } from "../folder.js";
+import { addLines, generateProgram, stepRecord, writeConversion, writeModels, writeStudy } from "../folder.js";
 import { writeReports } from "../reports.js";
 
 const dir = temporaryFolder();
@@ -24,6 +24,10 @@ const arms = ["coarse", "dense"].flatMap((arm) =>
 );
 writeStudy(dir);
 await writeReports(dir);
+writeModels(dir);
+writeConversion(join(dir, "models"), "new");
+const program = join(temporaryFolder(), "generate.mjs");
+writeFileSync(program, generateProgram);
 
 describe("the page's script and style", () => {
   it("have at most 120 KB together when they are compressed", async () => {
@@ -54,9 +58,19 @@ const views: readonly (readonly [hash: string, text: RegExp])[] = [
     placeHash({ view: "compare", settings: { runs: arms.map(encodeURIComponent).join(" ") } }),
     /training\.lr\.peak[\s\S]*coarse leads dense/,
   ],
-  [placeHash({ view: "experts", name: moe }), /1 of 8 experts are dead at step 20[\s\S]*layer 1: 3/],
+  [
+    placeHash({ view: "experts", name: moe }),
+    /1 of 8 experts are dead at step 20[\s\S]*layer 1: 3[\s\S]*Similarity of each expert[\s\S]*Experts chosen together[\s\S]*Strongest in layer 0 at step 20: 0 and 1/,
+  ],
   [placeHash({ view: "experts" }), /Dead experts/],
-  [placeHash({ view: "models" }), /upcycle convert makes one/],
+  [
+    placeHash({ view: "models" }),
+    /models\/new[\s\S]*at work[\s\S]*E8G1T2 from dense: writing weights[\s\S]*25\.0 %, 1\.5 GB of 6\.0 GB[\s\S]*150 MB\/s[\s\S]*30 s[\s\S]*experts\.5\.up_proj[\s\S]*upcycle convert dense[\s\S]*upcycle convert makes one/,
+  ],
+  [
+    placeHash({ view: "playground", settings: { left: "models/dense", right: "models/moe", prompt: "a 'b" } }),
+    /--allow-actions[\s\S]*upcycle generate \S*models\/dense --prompt 'a '\\''b'[\s\S]*models\/moe/,
+  ],
   [placeHash({ view: "reports" }), /coarse leads dense[\s\S]*6 of 6[\s\S]*evaluation[\s\S]*scaling law/],
   [
     placeHash({ view: "study", name: "study" }),
@@ -82,6 +96,7 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
   let server: StudioServer;
   let page: Page;
   const wrong: string[] = [];
+  const hosts = new Set<string>();
   const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
   beforeAll(async () => {
@@ -95,9 +110,10 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     page.on("pageerror", (error) => wrong.push(String(error)));
     page.on("request", (request) => {
       const { protocol, host } = new URL(request.url());
-      if (!["data:", "blob:", "about:", "file:"].includes(protocol) && host !== `127.0.0.1:${server.port}`)
+      if (!["data:", "blob:", "about:", "file:"].includes(protocol) && !hosts.has(host))
         wrong.push(`request to ${request.url()}`);
     });
+    hosts.add(`127.0.0.1:${server.port}`);
     await page.goto(server.url);
   }, 60_000);
   afterAll(async () => {
@@ -338,6 +354,80 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     await go(placeHash({ view: "" }));
     await shows(/Which arm leads/);
     wrong.length = 0;
+  });
+
+  it("shows a conversion's next bytes while it writes them, and what stopped it", async () => {
+    await go(placeHash({ view: "models" }));
+    await shows(/25\.0 %/);
+    writeConversion(join(dir, "models"), "new", { done: 3e9, tensor: "lm_head.weight" });
+    await shows(/50\.0 %, 3\.0 GB[\s\S]*lm_head/);
+    mkdirSync(join(dir, "models", ".new.unfinished"));
+    writeConversion(join(dir, "models"), "new", { done: 3e9, ended: "stopped with 50 % written <b>" });
+    await shows(/stopped with 50 % written <b>[\s\S]*The command that goes on with it/);
+    writeConversion(join(dir, "models"), "new", { done: 3e9, pid: 2 ** 22 + 1 });
+    await shows(/killed: its process is gone/);
+    writeConversion(join(dir, "models"), "new");
+    await shows(/at work/);
+    expect(wrong).toEqual([]);
+  });
+
+  describe("with commands allowed", () => {
+    let acting: StudioServer;
+    const sides = { left: "models/dense", right: "models/moe" };
+    const press = (label: string): Promise<unknown> =>
+      page.evaluate(
+        `[...document.querySelectorAll("main button")].find((button) => button.textContent === ${JSON.stringify(label)}).click()`,
+      );
+    beforeAll(async () => {
+      const studio = await Studio.open({ dir, actions: true });
+      const options = { studio, assets: await pageAssets(), port: null, folder: dir };
+      acting = await startServer({ ...options, program: [process.execPath, program] });
+      hosts.add(`127.0.0.1:${acting.port}`);
+      await page.goto(acting.url);
+    });
+    afterAll(async () => {
+      await page.goto(server.url);
+      await acting.close();
+    });
+
+    it("shows two texts token by token, where they part, and the experts of the token that is chosen", async () => {
+      await go(placeHash({ view: "playground", settings: { ...sides, prompt: "The" } }));
+      await shows(/Generate/);
+      await press("Generate");
+      await shows(
+        /The texts part after 2 new tokens: the first goes on with “ ship” \(49\.7 %\), the second with “ sea”[\s\S]*differ by 0\.0050 nats at most/,
+      );
+      await shows(/Token 5[\s\S]*number 12 of the vocabulary: 49\.7 %[\s\S]*layer 1\s+1 \(0\.750\), 3 \(0\.250\)/);
+      expect(await text()).toContain("<img src=x onerror=alert(1)>");
+      expect(await page.$$eval("main img, main .tokens b", (found) => found.length)).toBe(0);
+      // The keyboard goes from token to token, and the address holds where it stands.
+      await page.focus(".tokens .token[aria-pressed=true]");
+      await page.keyboard.press("ArrowLeft");
+      await shows(/Token 4[\s\S]*⏎<img/);
+      expect(page.url()).toContain("at=3");
+      await shows(/Weights of experts by token, layer 0/);
+      expect(await faults()).toEqual([]);
+      await page.setViewport({ width: 390, height: 844 });
+      expect(await page.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(390);
+      await page.setViewport({ width: 1280, height: 900 });
+      expect(wrong).toEqual([]);
+    });
+
+    it("ends a text that is stopped, and says why one failed", async () => {
+      await go(placeHash({ view: "playground", settings: { ...sides, prompt: "slow" } }));
+      await page.reload();
+      await shows(/Generate/);
+      await press("Generate");
+      await shows(/ on on on/);
+      await press("Stop");
+      await page.waitForFunction("document.querySelector('button[type=submit]').textContent === 'Generate'");
+      await go(placeHash({ view: "playground", settings: { ...sides, prompt: "fail" } }));
+      await page.reload();
+      await shows(/Generate/);
+      await press("Generate");
+      await shows(/models\/moe: the weights are not there/);
+      expect(wrong).toEqual([]);
+    });
   });
 
   it("is one file too, with the same views and no request", async () => {
