@@ -277,7 +277,10 @@ async function shownToken(
   before: number | undefined,
 ): Promise<ShownToken> {
   if (logProbability === undefined) return { id, text };
-  const others = (alternatives ?? []).map(async (one) => ({ ...one, text: await textBehind(tokenizer, before, one.id) }));
+  const others = (alternatives ?? []).map(async (one) => ({
+    ...one,
+    text: await textBehind(tokenizer, before, one.id),
+  }));
   return { id, text, logProbability, alternatives: await Promise.all(others) };
 }
 

@@ -156,7 +156,8 @@ export async function* generateBatch(
         : { row, id: next, ...likelihood(logits, next, alternatives) };
     }
     const left = maxNewTokens - i - 1;
-    const goesOn = (left > 0 || onExperts !== undefined) && !stopped() && ahead.length === 0 && chosen.some((id) => id !== null);
+    const isWanted = left > 0 || onExperts !== undefined;
+    const goesOn = isWanted && !stopped() && ahead.length === 0 && chosen.some((id) => id !== null);
     if (decoding === undefined || !goesOn) continue;
     // Rows that have slid out of the cache have no likeliest token there.
     const inCache = rows.every(({ text }, row) => !open.has(row) || text.length <= maxPositions);

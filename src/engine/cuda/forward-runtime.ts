@@ -320,7 +320,8 @@ export class CudaForwardRuntime implements ForwardRuntime {
       firstOutput: presentFrom(program),
     };
     const more = [4 * shape.batch, 4 * shape.batch];
-    return { ...(await this.open(graph, params, { cache: { layout, parts }, fed, past, more, results: presentFrom(program) })) };
+    const binding = { cache: { layout, parts }, fed, past, more, results: presentFrom(program) };
+    return { ...(await this.open(graph, params, binding)) };
   }
 
   /** A step whose last launches choose the next one's tokens. */

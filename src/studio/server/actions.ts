@@ -126,7 +126,8 @@ export class Actions {
       }
       case "convert": {
         const format = request.format === undefined ? [] : ["--format", request.format];
-        return { words: ["upcycle", "convert", request.model, "--recipe", request.recipe, ...given, ...format], folder };
+        const recipe = ["--recipe", request.recipe];
+        return { words: ["upcycle", "convert", request.model, ...recipe, ...given, ...format], folder };
       }
       case "eval": {
         const limit = request.limit === undefined ? [] : ["--limit", String(request.limit)];

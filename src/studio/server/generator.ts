@@ -46,7 +46,10 @@ export class Generator {
 
   constructor(
     private readonly studio: Studio,
-    private readonly options: { readonly folder: string; readonly program?: readonly [string, ...string[]] | undefined },
+    private readonly options: {
+      readonly folder: string;
+      readonly program?: readonly [string, ...string[]] | undefined;
+    },
   ) {}
 
   /**
