@@ -35,8 +35,8 @@ export function PlaygroundView(): JSX.Element {
       <h1>Playground</h1>
       {data.models.length === 0 ? (
         <p>
-          No model with a tokenizer lies below this folder. <code>upcycle convert</code> and <code>upcycle train</code>{" "}
-          make some.
+          No model with a tokenizer lies below this folder. <code>upcycle convert</code> and{" "}
+          <code>upcycle train</code> make some.
         </p>
       ) : (
         <Sides list={data} />
@@ -292,7 +292,8 @@ function PartingWords(props: {
   const near =
     difference === null
       ? ""
-      : ` Behind the same tokens, log-probabilities that both name differ by ${significant(difference, 2)} nats at most.`;
+      : " Behind the same tokens, log-probabilities that both name differ by " +
+        `${significant(difference, 2)} nats at most.`;
   if (parted === null)
     return (
       <p class="answer-line" role="status">
