@@ -5,12 +5,7 @@ import { inputError, interruptedError } from "../base/errors.js";
 import { rate } from "../base/format.js";
 import { modelFolderOf } from "../files/checkpoint/model-source.js";
 import type { Timings } from "../evals/decoding.js";
-import {
-  generateBatch,
-  type GeneratedToken,
-  type RoutedLayerChoice,
-  type RoutedToken,
-} from "../evals/generate.js";
+import { generateBatch, type GeneratedToken, type RoutedLayerChoice, type RoutedToken } from "../evals/generate.js";
 import { requireMemory } from "../evals/memory.js";
 import { openModel, type TextModel } from "../evals/model.js";
 import { inputName } from "../files/io/streams.js";

@@ -97,12 +97,19 @@ export async function startDecoding(
   const unusable = first.likely?.some((id, row) => id < 0 && at(texts, row).length > 0) === true;
   const { likely, logits, read, room, ms } = unusable ? await readAll(model, texts, { needed, signal, routed }) : first;
   const promptTokens = texts.reduce((sum, { length }) => sum + length, 0);
-  return decodingOf(model, texts, room, { logits, likely, read }, { signal, routed }, {
-    promptTokens,
-    promptMs: ms,
-    newTokens: 0,
-    newMs: 0,
-  });
+  return decodingOf(
+    model,
+    texts,
+    room,
+    { logits, likely, read },
+    { signal, routed },
+    {
+      promptTokens,
+      promptMs: ms,
+      newTokens: 0,
+      newMs: 0,
+    },
+  );
 }
 
 /** What a model says behind the texts: see `Decoding`. */

@@ -73,7 +73,10 @@ export function strongestPairs({ experts, shares }: PairShares): ExpertPair[] {
   // Of thousands of pairs a few are kept: the least share of these comes first.
   const upper: number[] = [];
   for (let a = 0; a < experts; a++) for (let b = a + 1; b < experts; b++) upper.push(a * experts + b);
-  const least = Float64Array.from(upper, (place) => shares[place]!).sort().at(-mostPairs) ?? -1;
+  const least =
+    Float64Array.from(upper, (place) => shares[place]!)
+      .sort()
+      .at(-mostPairs) ?? -1;
   return (
     upper
       .filter((place) => shares[place]! >= least)

@@ -182,7 +182,10 @@ describe("train, then use what was trained", () => {
 
     // The same text again, token by token, with what else there is to say.
     const streamed = await upcycle(...options, "--json", "--stream", "--alternatives", "3", "--experts");
-    const lines = streamed.stdout.trimEnd().split("\n").map((line) => JSON.parse(line) as Record<string, unknown>);
+    const lines = streamed.stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
     const [prompt, ...rest] = lines;
     expect(prompt).toMatchObject({ type: "prompt", row: 0, layers: [{ layer: 0, experts: 4, topK: 2 }] });
     const read = prompt!["tokens"] as { text: string }[];

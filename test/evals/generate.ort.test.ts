@@ -28,7 +28,11 @@ async function collect(from: TextModel, start: Int32Array, settings: GenerateSet
   return out;
 }
 
-async function collectTokens(from: TextModel, start: Int32Array, settings: GenerateSettings): Promise<GeneratedToken[]> {
+async function collectTokens(
+  from: TextModel,
+  start: Int32Array,
+  settings: GenerateSettings,
+): Promise<GeneratedToken[]> {
   const out: GeneratedToken[] = [];
   for await (const token of generateBatch(from, [start], settings)) out.push(token);
   return out;
@@ -43,9 +47,9 @@ interface RoutedText {
   /** Ids and log-probabilities. */
   readonly last: readonly (readonly [number, number])[];
 }
-const routed = JSON.parse(
-  readFileSync(new URL("./transformers-routing.json", import.meta.url), "utf8"),
-) as Readonly<Record<string, RoutedText>>;
+const routed = JSON.parse(readFileSync(new URL("./transformers-routing.json", import.meta.url), "utf8")) as Readonly<
+  Record<string, RoutedText>
+>;
 
 /** Argmax of a full forward over exactly the last `window` tokens, again and again. */
 async function chain(from: TextModel, start: Int32Array, count: number, window = Infinity): Promise<number[]> {
@@ -163,9 +167,7 @@ describe("generation", () => {
         weights.forEach((weight, k) => expect(weight).toBeCloseTo(found.layers[i]!.weights[place]![k]!, 5));
     }
     expect(first!.alternatives?.map(({ id }) => id)).toEqual(found.last.map(([id]) => id));
-    first!.alternatives?.forEach(({ logProbability }, i) =>
-      expect(logProbability).toBeCloseTo(found.last[i]![1]!, 4),
-    );
+    first!.alternatives?.forEach(({ logProbability }, i) => expect(logProbability).toBeCloseTo(found.last[i]![1]!, 4));
     expect(first!.logProbability).toBe(first!.alternatives?.[0]?.logProbability);
     await one.close();
   });

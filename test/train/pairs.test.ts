@@ -29,7 +29,14 @@ describe("pairs of experts", () => {
 
   it("are none where every token is given to one expert", () => {
     const counter = new PairCounter();
-    counter.add([[0, 1, 2, 0], [0, 1, 1, 2, 0, 2, 0, 1]], [3, 3], 4);
+    counter.add(
+      [
+        [0, 1, 2, 0],
+        [0, 1, 1, 2, 0, 2, 0, 1],
+      ],
+      [3, 3],
+      4,
+    );
     expect(counter.shares.map(({ shares }) => shares.length)).toEqual([0, 9]);
     expect(counter.shares.map(strongestPairs)).toEqual([
       [],

@@ -1,8 +1,25 @@
 import { describe, expect, it } from "vitest";
-import { emptyText, partingOf, pathBelow, textWords, withLine, type GrowingText } from "../../../src/studio/data/playground.js";
+import {
+  emptyText,
+  partingOf,
+  pathBelow,
+  textWords,
+  withLine,
+  type GrowingText,
+} from "../../../src/studio/data/playground.js";
 
-const prompt = { type: "prompt", row: 0, tokens: [{ id: 7, text: "The" }], layers: [{ layer: 1, experts: 4, topK: 2 }] };
-const token = (place: number, id: number, logProbability: number, others: readonly (readonly [number, number])[] = []): object => ({
+const prompt = {
+  type: "prompt",
+  row: 0,
+  tokens: [{ id: 7, text: "The" }],
+  layers: [{ layer: 1, experts: 4, topK: 2 }],
+};
+const token = (
+  place: number,
+  id: number,
+  logProbability: number,
+  others: readonly (readonly [number, number])[] = [],
+): object => ({
   type: "token",
   row: 0,
   place,
@@ -11,7 +28,8 @@ const token = (place: number, id: number, logProbability: number, others: readon
   logProbability,
   alternatives: others.map(([other, value]) => ({ id: other, text: ` t${other}`, logProbability: value })),
 });
-const textOf = (...lines: readonly unknown[]): GrowingText => [prompt, ...lines].reduce<GrowingText>(withLine, emptyText);
+const textOf = (...lines: readonly unknown[]): GrowingText =>
+  [prompt, ...lines].reduce<GrowingText>(withLine, emptyText);
 
 describe("a text that grows", () => {
   it("is the prompt, then token by token, each with its experts once it was read", () => {

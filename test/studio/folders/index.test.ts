@@ -316,7 +316,14 @@ describe("the answers", () => {
   it("give co-activation over time, pairs against independent choices as upcycle experts has them", async () => {
     const path = "/api/coactivation?name=study/arms/coarse/seed-0-0123456789abcdef";
     const history = await ask<CoactivationHistory>(`${path}&layer=1`);
-    expect(history).toMatchObject({ layer: 1, layers: 2, experts: 4, topK: 2, complete: true, steps: [0, 5, 10, 15, 20] });
+    expect(history).toMatchObject({
+      layer: 1,
+      layers: 2,
+      experts: 4,
+      topK: 2,
+      complete: true,
+      steps: [0, 5, 10, 15, 20],
+    });
     const counts = [
       [1000, 600, 398, 2],
       [600, 600, 0, 0],

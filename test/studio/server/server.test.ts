@@ -346,7 +346,9 @@ describe("texts that the page asks for", () => {
   it("are refused with the sum where models do not fit in memory together, before either is opened", async () => {
     const { status, body } = await post({ ...asked, beside: "huge" });
     expect(status).toBe(400);
-    expect(body).toMatch(/models\/moe and huge: this takes [\d.]+ TB of memory, and there are [\d.]+ GB: .* \+ .* for the weights of huge in float32/);
+    expect(body).toMatch(
+      /models\/moe and huge: this takes [\d.]+ TB of memory, and there are [\d.]+ GB: .* \+ .* for the weights of huge in float32/,
+    );
   });
 
   it("are none where commands are not allowed", async () => {

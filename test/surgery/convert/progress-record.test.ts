@@ -4,7 +4,12 @@ import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { interruptedError } from "../../../src/base/errors.js";
 import { unfinishedName } from "../../../src/files/io/resumable-directory.js";
-import { ProgressRecord, progressFile, progressOf, readProgress } from "../../../src/surgery/convert/progress-record.js";
+import {
+  ProgressRecord,
+  progressFile,
+  progressOf,
+  readProgress,
+} from "../../../src/surgery/convert/progress-record.js";
 import type { WorkflowEvent } from "../../../src/surgery/convert/workflow.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 
