@@ -233,7 +233,7 @@ ${more}`);
     expect((await run({ dir: join(root, "refused1"), config: own(parentFolder()) })).arms.length).toBe(2);
     expect(lines).toEqual([
       expect.stringMatching(
-        /^ROOT\/grid\/arms\/moe-0.01@small-4\/seed-1-[0-9a-f]{15}\/last: this mixtral model is already a mixture of experts, a parent must be dense$/,
+        /^ROOT\/grid\/arms\/moe-0.01\/small-4-seed-1-[0-9a-f]{15}\/last: this mixtral model is already a mixture of experts, a parent must be dense$/,
       ),
       "ROOT/nothing: no such folder",
       "recipe E2G3T3: the FFN size 32 (layer 0) is not divisible by G = 3; use a G that divides it: 1, 2, 4, 8, 16, " +
