@@ -1,18 +1,37 @@
-// Makes README's picture of a report, with the Chromium that CHROMIUM names:
+// Makes README's pictures, with the Chromium that CHROMIUM names:
 //   npx upcycle quickstart
 //   CHROMIUM=/usr/bin/chromium node scripts/picture.mjs runs/quickstart/report.html docs/report.png
+//   CHROMIUM=/usr/bin/chromium node scripts/picture.mjs runs docs/studio.png
+// The first is a report; the second, of a folder, is the studio's start page.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import puppeteer from "puppeteer-core";
 
-const [report, picture] = process.argv.slice(2);
+const [source, picture] = process.argv.slice(2);
 const chromium = process.env.CHROMIUM;
-if (report === undefined || picture === undefined || chromium === undefined) {
-  console.error("picture: CHROMIUM=PATH node scripts/picture.mjs REPORT.html PICTURE.png");
+if (source === undefined || picture === undefined || chromium === undefined) {
+  console.error("picture: CHROMIUM=PATH node scripts/picture.mjs REPORT.html|FOLDER PICTURE.png");
   process.exit(2);
 }
+const isStudio = statSync(source).isDirectory();
 
-const size = { width: 1200, height: 2450 };
+/** Starts the studio of a folder, and gives the address that it prints. */
+async function startStudio() {
+  const child = spawn(process.execPath, ["bin/upcycle.js", "studio", source, "--no-open"]);
+  let said = "";
+  while (!/http:\/\/\S+/.test(said)) {
+    const [chunk] = await once(child.stdout, "data");
+    said += String(chunk);
+  }
+  return { address: /http:\/\/\S+/.exec(said)[0], child };
+}
+
+// The studio's page is as wide as it is on a laptop; two pixels for one, so that text stays sharp in the README.
+const size = isStudio ? { width: 1180, height: 1010 } : { width: 1200, height: 2450 };
+const studio = isStudio ? await startStudio() : null;
 const browser = await puppeteer.launch({
   executablePath: chromium,
   args: [
@@ -28,11 +47,15 @@ const browser = await puppeteer.launch({
 });
 try {
   const page = await browser.newPage();
-  await page.goto(pathToFileURL(resolve(report)).href);
-  // Charts are drawn after the page: a picture taken at once has none.
-  await page.waitForFunction("document.querySelectorAll('canvas').length > 1", { timeout: 20_000 });
+  await page.goto(studio?.address ?? pathToFileURL(resolve(source)).href);
+  // What is asked for comes after the page: a picture taken at once has none of it.
+  const isThere = isStudio
+    ? "document.querySelector('.bars') !== null"
+    : "document.querySelectorAll('canvas').length > 1";
+  await page.waitForFunction(isThere, { timeout: 20_000 });
   await new Promise((resolve) => setTimeout(resolve, 1000));
   await page.screenshot({ path: picture, clip: { x: 0, y: 0, ...size } });
 } finally {
   await browser.close();
+  studio?.child.kill("SIGINT");
 }

@@ -227,8 +227,15 @@ export type {
   RouterCertainty,
   Specialisation,
 } from "./model/results/experts.js";
-export { generate, generateBatch, type GeneratedToken, type GenerateSettings } from "./evals/generate.js";
-export { startDecoding, type Decoding, type Timings } from "./evals/decoding.js";
+export {
+  generate,
+  generateBatch,
+  type GeneratedToken,
+  type GenerateSettings,
+  type RoutedLayerChoice,
+  type RoutedToken,
+} from "./evals/generate.js";
+export { startDecoding, type Decoding, type DecodingOptions, type ReadTokens, type Timings } from "./evals/decoding.js";
 export { slidingPerplexity, type Perplexity, type PerplexitySettings } from "./evals/perplexity.js";
 export { readInputIds, writeLogits, type InputIds } from "./evals/forward.js";
 export { localModel, type AnsweringModel, type OpeningModel } from "./evals/scoring/model.js";

@@ -2,7 +2,7 @@
 import { fileURLToPath } from "node:url";
 import { shellWord } from "../base/shell.js";
 import { readText } from "../files/io/ranges.js";
-import type { NotedCommand } from "../train/command-file.js";
+import type { NotedCommand } from "../files/io/command-file.js";
 
 /** The planner as one script, which the build makes. */
 export async function plannerBundle(): Promise<string> {

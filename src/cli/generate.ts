@@ -5,16 +5,19 @@ import { inputError, interruptedError } from "../base/errors.js";
 import { rate } from "../base/format.js";
 import { modelFolderOf } from "../files/checkpoint/model-source.js";
 import type { Timings } from "../evals/decoding.js";
-import { generateBatch } from "../evals/generate.js";
+import { generateBatch, type GeneratedToken, type RoutedLayerChoice, type RoutedToken } from "../evals/generate.js";
+import { requireMemory } from "../evals/memory.js";
 import { openModel, type TextModel } from "../evals/model.js";
 import { inputName } from "../files/io/streams.js";
+import type { DecoderSpec } from "../model/decoder/types.js";
 import { openTokenizer, type TextTokenizer } from "../text/tokenizer/load.js";
 import { textStream, type TextStream } from "../text/tokenizer/stream.js";
 import { warnOfDamage } from "./damage.js";
 import { openContext, type CommandContext } from "./context.js";
 import { chosenBackend, withPrecision, type PrecisionFlags } from "./device.js";
 import { inputText, orStandardInput } from "./input.js";
-import { modelSource, orAdapted } from "./model-folder.js";
+import { decoderOf } from "./decoder-of.js";
+import { modelSource, orAdapted, shownModel } from "./model-folder.js";
 import {
   collect,
   defaultThreads,
@@ -35,6 +38,9 @@ interface GenerateFlags extends CommonFlags, PrecisionFlags {
   readonly topK?: number;
   readonly topP?: number;
   readonly seed: number;
+  readonly experts?: boolean;
+  readonly alternatives?: number;
+  readonly stream?: boolean;
 }
 
 /** The command with its options and its help. */
@@ -55,6 +61,13 @@ export function generateCommand(): Command {
     .option("--top-k <n>", "choose among the n likeliest tokens", wholeNumber("--top-k", 1))
     .option("--top-p <p>", "choose among the fewest tokens of total probability p", realNumber("--top-p", 0, 1))
     .option("--seed <n>", "of the choices", wholeNumber("--seed", 0), 0)
+    .option("--experts", "with --json: the experts that each token is given to, layer by layer, with their weights")
+    .option(
+      "--alternatives <n>",
+      "with --json: the log-probability of each token, and the n likeliest ones in its place",
+      wholeNumber("--alternatives", 0, mostAlternatives),
+    )
+    .option("--stream", "with --json: a line for each token as it comes, and one at the end")
     .action(execute);
   return withExample(
     withJson(withThreads(withPrecision(command))),
@@ -63,6 +76,7 @@ export function generateCommand(): Command {
 }
 
 async function execute(name: string, flags: GenerateFlags): Promise<void> {
+  requireJson(flags);
   const prompts = await promptsOf(flags);
   const source = await modelSource(name, flags.json);
   const context = openContext({ json: flags.json, stopping: "" });
@@ -71,6 +85,7 @@ async function execute(name: string, flags: GenerateFlags): Promise<void> {
   opening.catch(() => undefined);
   try {
     const backend = await chosenBackend(flags.device, context.terminal, flags.precision);
+    if (!backend.name.startsWith("cuda")) requireMemory([{ name: shownModel(source), spec: await decoderOf(source) }]);
     const model = await openModel(source, backend, flags.threads ?? defaultThreads());
     warnOfDamage(context.terminal, model);
     try {
@@ -109,6 +124,17 @@ async function promptsOf({ prompt = [], promptFile, prompts, json }: GenerateFla
   return lines;
 }
 
+/** Tokens that may be shown in place of each one. */
+const mostAlternatives = 100;
+
+/** Throws inputError for options whose results only JSON has room for. */
+function requireJson({ json, experts, alternatives, stream }: GenerateFlags): void {
+  const given = { "--experts": experts, "--alternatives": alternatives, "--stream": stream };
+  const [first] = Object.entries(given).flatMap(([name, value]) => (value === undefined ? [] : [name]));
+  if (json === true || first === undefined) return;
+  throw inputError("goes with --json", { where: first, hint: "add --json, or leave it out" });
+}
+
 /** A prompt and the text that follows it. */
 interface GrowingText {
   readonly prompt: string;
@@ -116,7 +142,24 @@ interface GrowingText {
   readonly stream: TextStream;
   text: string;
   tokens: number;
+  /** Tokens of the prompt and new ones, where more than their text was asked for. */
+  readonly read: ShownToken[];
+  readonly added: ShownToken[];
+  /** Experts by place. */
+  readonly experts: (readonly RoutedLayerChoice[])[];
 }
+
+/** A token as JSON shows it. All texts together are the text. */
+interface ShownToken {
+  readonly id: number;
+  readonly text: string;
+  readonly logProbability?: number;
+  readonly alternatives?: readonly ShownToken[];
+}
+
+/** Whether more is asked for than the text. */
+const isDetailed = ({ experts, alternatives, stream }: GenerateFlags): boolean =>
+  experts === true || alternatives !== undefined || stream === true;
 
 /** One prompt and its text go to stdout as they come. Several texts, and JSON, are shown at the end. */
 async function continueTexts(
@@ -127,24 +170,42 @@ async function continueTexts(
   context: CommandContext,
 ): Promise<void> {
   const { terminal, json, signal } = context;
-  const texts = await Promise.all(prompts.map((prompt) => beginText(tokenizer, prompt)));
+  const texts = await Promise.all(prompts.map((prompt) => beginText(tokenizer, prompt, isDetailed(flags))));
   const stop = [...model.spec.tokens.eos, ...(tokenizer.eosId === undefined ? [] : [tokenizer.eosId])];
   const start = performance.now();
-  const timings = await growTexts(model, texts, { ...flags, stop }, context);
+  const timings = await growTexts(model, tokenizer, texts, { ...flags, stop }, context);
   const tokens = tokensOf(texts);
   const areShown = isStreamed(texts, context);
   if (!areShown && !json) for (const { prompt, text } of texts) terminal.write(`${prompt}${text}\n\n`);
   if (signal.aborted) throw interruptedError(`stopped after ${tokens} tokens`);
   const speeds = speedsOf(timings, tokens, performance.now() - start);
-  if (json) return terminal.json(summary(texts, speeds));
+  if (json) {
+    const isStream = flags.stream === true;
+    return terminal.json({ ...(isStream && { type: "done" }), ...summary(texts, speeds, isStream ? {} : flags) });
+  }
   const { tokensPerSecond, promptTokensPerSecond } = speeds;
   const promptWords = promptTokensPerSecond === null ? "" : `, prompt read at ${rate(promptTokensPerSecond)}`;
   terminal.note(`${tokens} tokens, ${rate(tokensPerSecond)}${promptWords}`);
 }
 
-async function beginText(tokenizer: TextTokenizer, prompt: string): Promise<GrowingText> {
+async function beginText(tokenizer: TextTokenizer, prompt: string, isDetailed: boolean): Promise<GrowingText> {
   const ids = await tokenizer.encode(prompt, { addSpecialTokens: true });
-  return { prompt, ids, stream: textStream(tokenizer, ids), text: "", tokens: 0 };
+  const read = isDetailed ? await tokensOfPrompt(tokenizer, ids) : [];
+  return { prompt, ids, stream: textStream(tokenizer, ids), text: "", tokens: 0, read, added: [], experts: [] };
+}
+
+async function tokensOfPrompt(tokenizer: TextTokenizer, ids: Int32Array): Promise<ShownToken[]> {
+  const stream = textStream(tokenizer, new Int32Array());
+  const tokens: ShownToken[] = [];
+  for (const id of ids) tokens.push({ id, text: await stream.push(id) });
+  return tokens;
+}
+
+/** The text that a token would add behind another one. */
+async function textBehind(tokenizer: TextTokenizer, before: number | undefined, id: number): Promise<string> {
+  if (before === undefined) return tokenizer.decode([id]);
+  const [start, whole] = await Promise.all([tokenizer.decode([before]), tokenizer.decode([before, id])]);
+  return whole.startsWith(start) ? whole.slice(start.length) : tokenizer.decode([id]);
 }
 
 /** Whether a text is shown while it grows. */
@@ -155,10 +216,12 @@ const tokensOf = (texts: readonly GrowingText[]): number => texts.reduce((sum, {
 /** Adds tokens to the texts until each has ended, and returns the engine's timings, if it has counted any. */
 async function growTexts(
   model: TextModel,
+  tokenizer: TextTokenizer,
   texts: readonly GrowingText[],
-  { maxNewTokens, temperature, topK, topP, seed, stop }: GenerateFlags & { readonly stop: readonly number[] },
+  flags: GenerateFlags & { readonly stop: readonly number[] },
   context: CommandContext,
 ): Promise<Timings | undefined> {
+  const { maxNewTokens, temperature, topK, topP, seed, stop, alternatives } = flags;
   const { terminal, json, signal } = context;
   const streamed = isStreamed(texts, context);
   let timings: Timings | undefined;
@@ -167,14 +230,31 @@ async function growTexts(
     text.text += piece;
     if (streamed && piece !== "") terminal.write(piece);
   };
+  const tell = (line: Record<string, unknown>): void => {
+    if (flags.stream === true) terminal.json(line);
+  };
+  texts.forEach(({ read }, row) => tell({ type: "prompt", row, tokens: read, layers: routedLayers(model.spec) }));
+  const onExperts = ({ row, place, layers }: RoutedToken): void => {
+    at(texts, row).experts[place] = layers;
+    tell({ type: "experts", row, place, layers });
+  };
   const prompts = texts.map(({ ids }) => ids);
   if (streamed) terminal.write(at(texts, 0).prompt);
   try {
-    const settings = { maxNewTokens, temperature, topK, topP, seed, stop, signal, onTimings };
-    for await (const { row, id } of generateBatch(model, prompts, settings)) {
+    const settings = {
+      ...{ maxNewTokens, temperature, topK, topP, seed, stop, signal, onTimings, alternatives },
+      ...(flags.experts === true && { onExperts }),
+    };
+    for await (const { row, ...token } of generateBatch(model, prompts, settings)) {
       const text = at(texts, row);
       text.tokens += 1;
-      add(text, await text.stream.push(id));
+      const piece = await text.stream.push(token.id);
+      add(text, piece);
+      if (isDetailed(flags)) {
+        const shown = await shownToken(tokenizer, token, piece, text.added.at(-1)?.id ?? text.ids.at(-1));
+        text.added.push(shown);
+        tell({ type: "token", row, place: text.ids.length + text.tokens - 1, ...shown });
+      }
       if (!streamed && !json) terminal.progress(`${tokensOf(texts)} tokens in ${texts.length} texts`);
     }
     for (const text of texts) add(text, await text.stream.end());
@@ -185,14 +265,46 @@ async function growTexts(
   return timings;
 }
 
+async function shownToken(
+  tokenizer: TextTokenizer,
+  { id, logProbability, alternatives }: Omit<GeneratedToken, "row">,
+  text: string,
+  before: number | undefined,
+): Promise<ShownToken> {
+  if (logProbability === undefined) return { id, text };
+  const others = (alternatives ?? []).map(async (one) => ({
+    ...one,
+    text: await textBehind(tokenizer, before, one.id),
+  }));
+  return { id, text, logProbability, alternatives: await Promise.all(others) };
+}
+
+/** Layers of experts, with how many of them a token is given to. */
+function routedLayers({ layers }: DecoderSpec): { layer: number; experts: number; topK: number }[] {
+  return layers.flatMap(({ ffn }, layer) =>
+    ffn.kind === "moe" ? [{ layer, experts: ffn.experts, topK: ffn.topK }] : [],
+  );
+}
+
 interface Speeds {
   readonly tokensPerSecond: number;
   readonly promptTokensPerSecond: number | null;
 }
 
 /** The keys of `--json`, for one text or for several. */
-function summary(texts: readonly GrowingText[], speeds: Speeds): Record<string, unknown> {
-  const results = texts.map(({ prompt, text, tokens }) => ({ prompt, text, tokens }));
+function summary(
+  texts: readonly GrowingText[],
+  speeds: Speeds,
+  asked: Pick<GenerateFlags, "experts" | "alternatives">,
+): Record<string, unknown> {
+  const hasTokens = asked.experts === true || asked.alternatives !== undefined;
+  const results = texts.map(({ prompt, text, tokens, read, added, experts }) => ({
+    prompt,
+    text,
+    tokens,
+    ...(hasTokens && { promptTokens: read, newTokens: added }),
+    ...(asked.experts === true && { experts }),
+  }));
   return results.length === 1 ? { ...results[0], ...speeds } : { texts: results, tokens: tokensOf(texts), ...speeds };
 }
 

@@ -137,7 +137,14 @@ async function execute(model: string | undefined, flags: PlanFlags): Promise<voi
     await writeFileAtomic(flags.html, renderPlanHtml({ request, words: commandWords(), version: toolVersion }, assets));
   }
   if (json) {
-    terminal.json({ upcycle: toolVersion, ...plan, views: planViews(request, plan) });
+    terminal.json({
+      upcycle: toolVersion,
+      // What the plan is computed from, so that the studio computes it again when a slider moves.
+      words: commandWords(),
+      request,
+      ...plan,
+      views: planViews(request, plan),
+    });
     return;
   }
   terminal.out(planText(plan, shapeWords(request.spec), flags.full === true, terminal.columns).split("\n"));

@@ -14,6 +14,8 @@ import { dtypeNames as dtypeWords } from "../surgery/convert/card.js";
 import { damageWords, type Damage } from "../surgery/convert/damage-words.js";
 import type { PlannedModel, Surgery } from "../surgery/convert/make.js";
 import { requireOut } from "../surgery/convert/place.js";
+import { sourceName } from "../surgery/convert/parents.js";
+import { ProgressRecord } from "../surgery/convert/progress-record.js";
 import type { Proof } from "../surgery/convert/proof.js";
 import {
   makeByWorkflow,
@@ -22,6 +24,7 @@ import {
   type WorkflowResult,
   type WorkflowThreads,
 } from "../surgery/convert/workflow.js";
+import { givenCommand } from "./assets.js";
 import { shownPath, type CommandContext } from "./context.js";
 import { chosenBackend, type DeviceFlags } from "./device.js";
 import type { CommonFlags } from "./options.js";
@@ -152,7 +155,7 @@ export async function carryOut<Planned extends PlannedModel, Details>(
     maxShardBytes: shardSize,
     allowNonFinite: allowed,
   };
-  const result = await resultOf(makeByWorkflow(surgery, options), view);
+  const result = await recorded(surgery, facts, { out, view, make: () => makeByWorkflow(surgery, options) });
   await afterwards?.();
   const { made, proof } = result;
   if (!json) return terminal.out(madeLines(result, terminal.columns));
@@ -160,6 +163,38 @@ export async function carryOut<Planned extends PlannedModel, Details>(
   const nonFinite = made.damage.size === 0 ? {} : { nonFinite: Object.fromEntries(made.damage) };
   terminal.json({ dryRun: false, model: dir, ...nonFinite, weightFiles, seconds, ...facts(made), ...proof });
 }
+
+/** Carries out a conversion, and notes beside its folder how far it is, for whoever looks on from outside. */
+async function recorded<Planned extends PlannedModel, Details>(
+  { sources }: Surgery<Planned, Details>,
+  facts: ResultView<Planned, Details>["facts"],
+  {
+    out,
+    view,
+    make,
+  }: {
+    readonly out: string;
+    readonly view: (event: WorkflowEvent) => void;
+    readonly make: () => AsyncGenerator<WorkflowEvent<Planned>, WorkflowResult<Planned, Details>, undefined>;
+  },
+): Promise<WorkflowResult<Planned, Details>> {
+  const record = new ProgressRecord(out, { command: givenCommand(), sources: sources.map(sourceName) });
+  try {
+    const result = await resultOf(make(), (event) => {
+      if (event.type === "planned") record.name(nameIn(facts(event)));
+      record.take(event);
+      view(event);
+    });
+    await record.end();
+    return result;
+  } catch (cause) {
+    await record.end(cause);
+    throw cause;
+  }
+}
+
+/** What the facts of a plan call it, such as its recipe. */
+const nameIn = ({ name }: Record<string, unknown>): string | null => (typeof name === "string" ? name : null);
 
 /** Commands ask for `--out` before anything else, so this refuses only where one has forgotten to. */
 function requireOutFlag(out: string | undefined): string {

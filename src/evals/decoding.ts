@@ -5,6 +5,7 @@
  */
 import { at } from "../base/at.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
+import type { ChosenExperts } from "../engine/runtime/runtime.js";
 import type { TextModel } from "./model.js";
 
 /** How many tokens were computed, and how long that took in milliseconds. */
@@ -16,6 +17,17 @@ export interface Timings {
   readonly newMs: number;
 }
 
+/** Tokens that were read into the cache in one go, and which experts they were given to. */
+export interface ReadTokens {
+  /** Place of each row's first of them in its text [B]. */
+  readonly first: Int32Array;
+  /** How many of each row's they are [B]. */
+  readonly counts: Int32Array;
+  /** T; token j of row b is number b * T + j of the routing. */
+  readonly tokens: number;
+  readonly routing: readonly ChosenExperts[];
+}
+
 /** Texts as far as they have grown. */
 export interface Decoding {
   /** Logits [B, V] of each row's next token; only rows that had a token in `next`, or in the prompts, are of use. */
@@ -23,6 +35,8 @@ export interface Decoding {
   /** The likeliest token of each row [B] in place of logits, where it was wanted and the model could choose it. */
   readonly likely: readonly number[] | null;
   readonly timings: Timings;
+  /** Tokens that were read since the decoding before, where their experts were asked for; otherwise none. */
+  readonly read: readonly ReadTokens[];
   /**
    * Continues each row with one token; null where a row has ended. Once the signal is aborted, logits are of no use.
    */
@@ -52,38 +66,54 @@ const roundedLength = (tokens: number): number => {
 };
 const SMALLEST_CACHE = 64;
 
+/** How prompts are read. */
+export interface DecodingOptions {
+  /** New tokens that the cache gets room for at the start. */
+  readonly expected: number;
+  /** Once it is aborted, what has not been read of the prompts is left, and logits are of no use. */
+  readonly signal?: AbortSignal | undefined;
+  /** Only the likeliest tokens are wanted. */
+  readonly likeliest?: boolean | undefined;
+  /** Which experts each token is given to is wanted too. */
+  readonly routed?: boolean | undefined;
+}
+
 /**
  * Reads the prompts, all rows side by side; shorter ones are filled up behind their end, where causal attention never
- * sees it. A row may have no token. No text may come to more tokens than the model has positions. `expected` is how
- * many new tokens the cache gets room for at the start. With `likeliest`, only the likeliest tokens are wanted. Only
- * one decoding may run at a time, because the model has one cache. Once `signal` is aborted, what has not been read of
- * the prompts is left, and logits are of no use.
+ * sees it. A row may have no token. No text may come to more tokens than the model has positions. Only one decoding may
+ * run at a time, because the model has one cache.
  */
 export async function startDecoding(
   model: TextModel,
   prompts: readonly (readonly number[])[],
-  expected: number,
-  signal?: AbortSignal,
-  likeliest = false,
+  { expected, signal, likeliest = false, routed = false }: DecodingOptions,
 ): Promise<Decoding> {
   const texts = prompts.map((prompt) => [...prompt]);
   const longest = Math.max(...texts.map(({ length }) => length));
   const needed = Math.min(longest + expected, model.spec.maxPositions);
-  const read = await readAll(model, texts, needed, signal, likeliest && model.likeliest !== undefined);
+  const isLikeliest = likeliest && !routed && model.likeliest !== undefined;
+  const first = await readAll(model, texts, { needed, signal, likeliest: isLikeliest, routed });
   // What cannot be chosen is asked for again, for the error that says why.
-  const unusable = read.likely?.some((id, row) => id < 0 && at(texts, row).length > 0) === true;
-  const { likely, logits, room, ms } = unusable ? await readAll(model, texts, needed, signal) : read;
+  const unusable = first.likely?.some((id, row) => id < 0 && at(texts, row).length > 0) === true;
+  const { likely, logits, read, room, ms } = unusable ? await readAll(model, texts, { needed, signal, routed }) : first;
   const promptTokens = texts.reduce((sum, { length }) => sum + length, 0);
-  return decodingOf(model, texts, room, { logits, likely }, signal, {
-    promptTokens,
-    promptMs: ms,
-    newTokens: 0,
-    newMs: 0,
-  });
+  return decodingOf(
+    model,
+    texts,
+    room,
+    { logits, likely, read },
+    { signal, routed },
+    {
+      promptTokens,
+      promptMs: ms,
+      newTokens: 0,
+      newMs: 0,
+    },
+  );
 }
 
 /** What a model says behind the texts: see `Decoding`. */
-type Answers = Pick<Decoding, "logits" | "likely">;
+type Answers = Pick<Decoding, "logits" | "likely" | "read">;
 
 /** Sizes of the cache and of the tables of positions. */
 interface Room {
@@ -108,13 +138,16 @@ function roomFor(spec: DecoderSpec, needed: number): Room {
     : { capacity, positions: spec.maxPositions };
 }
 
-/** Computes whole texts into an empty cache, or as much of them as there is time for. */
+/** Computes whole texts into an empty cache with room for `needed` tokens, or as much as there is time for. */
 async function readAll(
   model: TextModel,
   texts: readonly (readonly number[])[],
-  needed: number,
-  signal: AbortSignal | undefined,
-  likeliest = false,
+  {
+    needed,
+    signal,
+    likeliest = false,
+    routed = false,
+  }: Omit<DecodingOptions, "expected"> & { readonly needed: number },
 ): Promise<Answers & { readonly room: Room; readonly ms: number }> {
   const { spec } = model;
   const batch = texts.length;
@@ -122,6 +155,7 @@ async function readAll(
   const room = roomFor(spec, needed);
   const piece = Math.max(PIECE, Math.floor((model.tokensAtOnce ?? 0) / batch / STEP) * STEP);
   const likely = likeliest ? texts.map(() => -1) : null;
+  const read: ReadTokens[] = [];
   let logits: Float32Array = new Float32Array();
   let ms = 0;
   // Pieces are as long as the cache at most, so that its place for padding is never written beyond.
@@ -140,8 +174,9 @@ async function readAll(
       for (const [row, count] of counts.entries()) if (count > 0) likely[row] = at(found.ids, row);
       continue;
     }
-    const extended = await model.extend(shape, feeds);
+    const extended = await model.extend(shape, feeds, { routed });
     ms += extended.ms;
+    if (routed) read.push({ first: lengths, counts, tokens, routing: extended.routing });
     if (first === 0) {
       logits = extended.output;
       continue;
@@ -151,7 +186,7 @@ async function readAll(
       if (count > 0) logits.set(extended.output.subarray(start, start + spec.vocab), start);
     });
   }
-  return { logits, likely, room, ms };
+  return { logits, likely, read, room, ms };
 }
 
 function decodingOf(
@@ -159,9 +194,10 @@ function decodingOf(
   texts: readonly number[][],
   room: Room,
   answers: Answers,
-  signal: AbortSignal | undefined,
+  asked: Pick<DecodingOptions, "signal" | "routed">,
   timings: Timings,
 ): Decoding {
+  const { signal, routed = false } = asked;
   return {
     ...answers,
     timings,
@@ -191,7 +227,7 @@ function decodingOf(
       if (kept.length === 0) return null;
       for (const [row, id] of ids.entries())
         if (id !== null) at(texts, row).push(id, ...kept.slice(0, -1).map((line) => at(line, row)));
-      const after = decodingOf(model, texts, room, { logits: new Float32Array(), likely: null }, signal, {
+      const after = decodingOf(model, texts, room, { logits: new Float32Array(), likely: null, read: [] }, asked, {
         ...timings,
         newTokens: timings.newTokens + rows * kept.length,
         newMs: timings.newMs + found.ms,
@@ -207,25 +243,32 @@ function decodingOf(
       // Keys that were turned at the old frequencies are of no use at the new ones.
       const extended =
         grown.positions !== room.positions && hasLongRope(model.spec)
-          ? await readAll(model, texts, needed, signal)
-          : await model
-              .extend(
-                { batch: texts.length, tokens: 1, ...grown },
-                {
-                  ids: Int32Array.from(ids, (id) => id ?? 0),
-                  lengths,
-                  counts: Int32Array.from(ids, (id) => (id === null ? 0 : 1)),
-                  capacity: grown.capacity,
-                },
-              )
-              .then(({ output, ms }) => ({ logits: output, ms }));
-      return decodingOf(model, texts, grown, { logits: extended.logits, likely: null }, signal, {
+          ? await readAll(model, texts, { needed, signal, routed })
+          : await oneMore(model, ids, lengths, grown, routed);
+      return decodingOf(model, texts, grown, { logits: extended.logits, likely: null, read: extended.read }, asked, {
         ...timings,
         newTokens: timings.newTokens + added,
         newMs: timings.newMs + extended.ms,
       });
     },
   };
+}
+
+/** Reads one token of each row that goes on, behind those that the cache holds. */
+async function oneMore(
+  model: TextModel,
+  ids: readonly (number | null)[],
+  lengths: Int32Array,
+  room: Room,
+  routed: boolean,
+): Promise<Pick<Answers, "logits" | "read"> & { readonly ms: number }> {
+  const counts = Int32Array.from(ids, (id) => (id === null ? 0 : 1));
+  const { output, routing, ms } = await model.extend(
+    { batch: ids.length, tokens: 1, ...room },
+    { ids: Int32Array.from(ids, (id) => id ?? 0), lengths, counts, capacity: room.capacity },
+    { routed },
+  );
+  return { logits: output, read: routed ? [{ first: lengths, counts, tokens: 1, routing }] : [], ms };
 }
 
 /** Steps that are asked for at once at most, and the milliseconds that they should take together. */

@@ -1,8 +1,10 @@
 /** Text from a model, token by token. */
+import { at } from "../base/at.js";
 import { inputError } from "../base/errors.js";
 import { randomStream } from "../base/random.js";
+import { likelihood, type LikelyToken } from "../text/tokens/likelihood.js";
 import { sampleToken, type SampleSettings } from "../text/tokens/sample.js";
-import { startDecoding, type Decoding, type Timings } from "./decoding.js";
+import { startDecoding, type Decoding, type ReadTokens, type Timings } from "./decoding.js";
 import { requireIds, type TextModel } from "./model.js";
 
 /** How tokens are chosen, and when texts end. */
@@ -14,6 +16,13 @@ export interface GenerateSettings extends SampleSettings {
   readonly stop: readonly number[];
   /** Ends the texts at the next token, or the next 512 of a prompt. */
   readonly signal?: AbortSignal | undefined;
+  /** Log-probabilities of each token and of so many of the likeliest ones in its place; none if left out. */
+  readonly alternatives?: number | undefined;
+  /**
+   * Called for every token that the model reads, prompts first, with the experts that it is given to. The last token is
+   * read for it alone. Tokens beyond the model's positions are not told.
+   */
+  readonly onExperts?: ((token: RoutedToken) => void) | undefined;
   /** Called after every token with how long prompts and tokens have taken so far, compiling left out. */
   readonly onTimings?: ((timings: Timings) => void) | undefined;
 }
@@ -23,6 +32,27 @@ export interface GeneratedToken {
   /** Index of the prompt that it continues. */
   readonly row: number;
   readonly id: number;
+  /** Natural logarithm of its probability by the model's own distribution, at temperature 1; where it was asked for. */
+  readonly logProbability?: number;
+  /** The likeliest tokens in its place, the likeliest first; where they were asked for. */
+  readonly alternatives?: readonly LikelyToken[];
+}
+
+/** The experts that a token of one of the texts was given to. */
+export interface RoutedToken {
+  readonly row: number;
+  /** Its place in the text, the prompt's first token at 0. */
+  readonly place: number;
+  readonly id: number;
+  readonly layers: readonly RoutedLayerChoice[];
+}
+
+/** What one layer's router did with a token. */
+export interface RoutedLayerChoice {
+  readonly layer: number;
+  readonly experts: readonly number[];
+  /** What each expert's output is multiplied by. */
+  readonly weights: readonly number[];
 }
 
 /** Shortest compiled context of a sliding window; longer ones double. */
@@ -65,6 +95,19 @@ export async function* generateBatch(
     stream: randomStream(seed, row === 0 ? "generate" : `generate/${row}`),
   }));
   const open = new Set(prompts.keys());
+  const { alternatives, onExperts } = settings;
+  const told = prompts.map(() => 0);
+  const tell = (read: Decoding["read"]): void => {
+    if (onExperts === undefined) return;
+    for (const part of read)
+      for (const [row, { text }] of rows.entries())
+        for (const token of routedTokens(part, row, text)) {
+          // Where the angles of positions change, all is read again.
+          if (token.place < at(told, row)) continue;
+          told[row] = token.place + 1;
+          onExperts(token);
+        }
+  };
   let decoding: Decoding | undefined;
   // The likeliest tokens of all rows that the model has chosen ahead, by step.
   let ahead: readonly (readonly number[])[] = [];
@@ -77,18 +120,27 @@ export async function* generateBatch(
       if (!open.has(row)) continue;
       const uniform = stream.uniformAt(i);
       let next = likeliest?.[row];
+      let logits: Float32Array | undefined;
       if (next === undefined) {
-        if (text.length > maxPositions) next = sampleToken(await slidingLogits(model, text), settings, uniform);
-        else {
-          decoding ??= await startDecoding(
-            model,
-            rows.map(({ text: tokens }) => (tokens.length > maxPositions ? [] : tokens)),
-            Math.min(maxNewTokens, EXPECTED_TOKENS),
-            signal,
-            settings.temperature === 0,
-          );
+        if (text.length > maxPositions) {
+          logits = await slidingLogits(model, text);
+          next = sampleToken(logits, settings, uniform);
+        } else {
+          if (decoding === undefined) {
+            decoding = await startDecoding(
+              model,
+              rows.map(({ text: tokens }) => (tokens.length > maxPositions ? [] : tokens)),
+              {
+                expected: Math.min(maxNewTokens, EXPECTED_TOKENS),
+                signal,
+                likeliest: settings.temperature === 0 && alternatives === undefined,
+                routed: onExperts !== undefined,
+              },
+            );
+            tell(decoding.read);
+          }
           if (stopped()) return;
-          const logits = decoding.logits.subarray(row * vocab, (row + 1) * vocab);
+          logits = decoding.logits.subarray(row * vocab, (row + 1) * vocab);
           next = decoding.likely?.[row] ?? sampleToken(logits, settings, uniform);
         }
       }
@@ -99,16 +151,43 @@ export async function* generateBatch(
       }
       text.push(next);
       if (text.length <= maxPositions) chosen[row] = next;
-      yield { row, id: next };
+      yield alternatives === undefined || logits === undefined
+        ? { row, id: next }
+        : { row, id: next, ...likelihood(logits, next, alternatives) };
     }
     const left = maxNewTokens - i - 1;
-    const goesOn = left > 0 && !stopped() && ahead.length === 0 && chosen.some((id) => id !== null);
+    const isWanted = left > 0 || onExperts !== undefined;
+    const goesOn = isWanted && !stopped() && ahead.length === 0 && chosen.some((id) => id !== null);
     if (decoding === undefined || !goesOn) continue;
     // Rows that have slid out of the cache have no likeliest token there.
     const inCache = rows.every(({ text }, row) => !open.has(row) || text.length <= maxPositions);
-    const found = settings.temperature === 0 && inCache ? await decoding.nextLikeliest(chosen, left) : null;
+    const looksAhead =
+      settings.temperature === 0 && inCache && alternatives === undefined && onExperts === undefined && left > 0;
+    const found = looksAhead ? await decoding.nextLikeliest(chosen, left) : null;
     decoding = found?.after ?? (await decoding.next(chosen));
+    tell(decoding.read);
     ahead = found?.steps ?? [];
+  }
+}
+
+/** The tokens of one row among those that were read. */
+function* routedTokens(
+  { first, counts, tokens, routing }: ReadTokens,
+  row: number,
+  text: readonly number[],
+): Generator<RoutedToken> {
+  for (let token = 0; token < at(counts, row); token++) {
+    const place = at(first, row) + token;
+    const layers = routing.map(({ layer, chosen, weights }) => {
+      const k = chosen.length / (counts.length * tokens);
+      const from = (row * tokens + token) * k;
+      return {
+        layer,
+        experts: Array.from(chosen.subarray(from, from + k)),
+        weights: Array.from(weights.subarray(from, from + k)),
+      };
+    });
+    yield { row, place, id: at(text, place), layers };
   }
 }
 

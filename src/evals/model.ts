@@ -42,7 +42,7 @@ export interface RunnableModel {
 /** A model whose weights are in memory: it also continues what it has seen, and gives losses without logits. */
 export interface TextModel extends RunnableModel {
   /** New tokens behind the model's one cache of keys and values; see `ForwardRuntime.extend`. */
-  extend(shape: CachedShape, feeds: ExtendFeeds): Promise<Extended>;
+  extend(shape: CachedShape, feeds: ExtendFeeds, asked?: Pick<ExtendAnswers, "routed">): Promise<Extended>;
   /** Tokens of all rows that are best read at once; see `ForwardRuntime.tokensAtOnce`. */
   readonly tokensAtOnce?: number | undefined;
   /** So many likeliest tokens of each row, one behind the other; see `ForwardRuntime.likeliest`. */
@@ -89,7 +89,7 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
       answer: Required<ExtendAnswers>,
     ): { name: string; program: ExtendProgram } => {
       const { batch, tokens, capacity, positions, branches } = shape;
-      const name = `extend ${[batch, tokens, capacity, positions, branches, answer.chosen, answer.scored].join()}`;
+      const name = `extend ${[batch, tokens, capacity, positions, branches, ...Object.values(answer)].join()}`;
       const program = extensions.get(name) ?? extendProgram(spec, shape, answer);
       extensions.set(name, program);
       return { name, program };
@@ -106,12 +106,13 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
         programs.set(name, program);
         return runtime.run(name, program, rows === undefined ? [ids] : [ids, rows]);
       },
-      extend(shape, feeds) {
+      extend(shape, feeds, { routed = false } = {}) {
         requireIds(feeds.ids, spec.vocab, dir);
         requireIds(feeds.targets ?? new Int32Array(), spec.vocab, dir);
         const { name, program } = extension(shape, {
           chosen: feeds.rows?.length ?? shape.batch,
           scored: feeds.targets !== undefined,
+          routed,
         });
         return runtime.extend(name, program, feeds);
       },
@@ -121,7 +122,7 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
           ? undefined
           : (shape, feeds, steps) => {
               requireIds(feeds.ids, spec.vocab, dir);
-              const { name, program } = extension(shape, { chosen: shape.batch, scored: false });
+              const { name, program } = extension(shape, { chosen: shape.batch, scored: false, routed: false });
               return runtime.likeliest!(name, program, feeds, steps);
             },
       repeatCache: runtime.repeatCache === undefined ? undefined : (rows) => runtime.repeatCache!(rows),

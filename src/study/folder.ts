@@ -5,7 +5,7 @@ import { inputError } from "../base/errors.js";
 import { exists, writeJson } from "../files/io/atomic.js";
 import { readJson } from "../files/io/ranges.js";
 import { requireFreeSpace } from "../files/io/space.js";
-import { commandFile } from "../train/command-file.js";
+import { commandFile } from "../files/io/command-file.js";
 import { requireUnclaimed } from "../train/fresh.js";
 import { requireSameSources, sourcesOf } from "../train/sources.js";
 import type { Sources } from "../train/types.js";

@@ -37,6 +37,7 @@ import { tokensPerStep } from "../train/loop.js";
 import { metricsFile, readMetrics, tokensPerSecond, type EvalRecord, type StepRecord } from "../train/records.js";
 import type { RunOptions, RunResult, TrainEvent } from "../train/run.js";
 import { savedProgress, writeProgress } from "../train/saved.js";
+import { similarityRecord } from "../train/similarity.js";
 import { gpuNamed, launchConfig } from "./megatron-plan.js";
 import type { PlannedArm } from "./plan.js";
 import type { StudyOptions } from "./types.js";
@@ -246,8 +247,8 @@ async function measured(
   const load = isMixture ? await loadOf({ source, ids, sequence: block.sequence, backend, threads, signal }) : [];
   const checkpoint = await openCheckpoint(source);
   try {
-    const alike = similarity === undefined ? [] : await similarity((key) => checkpoint.readFloat32(key));
-    return { type: "eval", tokens, loss, load, similarity: alike };
+    const alike = similarityRecord(await similarity?.((key) => checkpoint.readFloat32(key)));
+    return { type: "eval", tokens, loss, load, ...alike };
   } finally {
     await checkpoint.close();
   }

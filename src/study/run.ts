@@ -26,7 +26,7 @@ import { questionResults } from "../report/study/question-pairs.js";
 import type { ArmResult, ArmRun, StudyResult } from "../model/results/result.js";
 import { describeText, type TrainingData } from "../train/training-data.js";
 import { readCorpus, type Corpus } from "../train/text.js";
-import { noteCommand } from "../train/command-file.js";
+import { noteCommand } from "../files/io/command-file.js";
 import { environment } from "./environment.js";
 import { claimStudyFolder, resultFile, resultKey, updateRecord, type StudyRecord } from "./folder.js";
 import { FlopMeter } from "./meter.js";

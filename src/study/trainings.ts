@@ -18,17 +18,17 @@ import { compareModels, meanLoss } from "../evals/compare.js";
 import { openModel } from "../evals/model.js";
 import { exists, writeJson } from "../files/io/atomic.js";
 import { readJson } from "../files/io/ranges.js";
-import type { ArmRun, LossPoint, ParentResult, Preservation } from "../model/results/result.js";
+import type { ArmRun, ParentResult, Preservation } from "../model/results/result.js";
 import { onlyParent } from "../base/schemas/study-grid.js";
 import { DivergedError } from "../train/diverged.js";
 import { freshTensor } from "../train/init.js";
-import { tokensPerStep } from "../train/loop.js";
-import { readMetrics, tokensPerSecond, type RunMetrics } from "../train/records.js";
+import { readMetrics } from "../train/records.js";
 import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "../train/run.js";
 import { similarityTo } from "../train/similarity.js";
 import type { TrainingData } from "../train/training-data.js";
 import { megatronRun } from "./megatron.js";
 import { contentKey, prefixKey, type Surroundings } from "./keys.js";
+import { measured, pointsOf } from "./measured.js";
 import type { FlopMeter } from "./meter.js";
 import { tokensOf, type PlannedArm, type PlannedParent, type PlannedRun } from "./plan.js";
 import type { Prefixes } from "./prefix.js";
@@ -269,31 +269,6 @@ async function makeAndMeasure(
     else await resultOf(makeByWorkflow(multiplying({ ...settings, recipe: start.recipe }), tools));
   }
   return measurePreservation(workshop, data, source, { start: folder, file, sequence });
-}
-
-/** What a run has measured, finished or not. */
-function measured(
-  metrics: RunMetrics,
-  { training, flopsPerToken }: PlannedArm,
-): Pick<ArmRun, "points" | "tokensPerSecond" | "peakRssBytes" | "load" | "similarity"> {
-  const evals = metrics.evals.filter(({ step }) => isMeasured(step, training));
-  return {
-    points: pointsOf({ ...metrics, evals }, flopsPerToken),
-    tokensPerSecond: tokensPerSecond(metrics.steps, tokensPerStep(training)),
-    peakRssBytes: metrics.done?.peakRssBytes ?? 0,
-    load: evals.filter(({ load }) => load.length > 0).map(({ step, load }) => ({ step, layers: load })),
-    similarity: evals
-      .filter(({ similarity }) => similarity.length > 0)
-      .map(({ step, similarity }) => ({ step, layers: similarity })),
-  };
-}
-
-/** Whether this training measures at a step: a run that it has begun with may have ended, and measured, in between. */
-const isMeasured = (step: number, { evalEvery, steps }: PlannedArm["training"]): boolean =>
-  step === 0 || step === steps || step % evalEvery === 0;
-
-function pointsOf({ evals }: RunMetrics, flopsPerToken: number): LossPoint[] {
-  return evals.map(({ step, tokens, loss }) => ({ step, tokens, loss, flops: tokens * flopsPerToken }));
 }
 
 /** The measurement that `file` holds; where there is none, it is made and written. */

@@ -4,7 +4,7 @@ import type { GridConfig } from "../base/schemas/index.js";
 import type { Gpu } from "../laws/planner/hardware.js";
 import type { Backend } from "../engine/runtime/runtime.js";
 import type { UpcycleRecipe } from "../surgery/planning/recipe.js";
-import type { NotedCommand } from "../train/command-file.js";
+import type { NotedCommand } from "../files/io/command-file.js";
 import type { LogFormat } from "../train/exported-logs.js";
 import type { TrainEvent } from "../train/run.js";
 

@@ -27,7 +27,7 @@ import {
 import { requireRunFolder } from "./fresh.js";
 import { changesBetween } from "./changes.js";
 import { readRunRecord } from "./claim.js";
-import type { NotedCommand } from "./command-file.js";
+import type { NotedCommand } from "../files/io/command-file.js";
 import type { LogFormat } from "./exported-logs.js";
 import { freshTensor } from "./init.js";
 import {

@@ -12,9 +12,10 @@ import { openBatches, type BatchReader } from "../text/tokens/batches.js";
 import { openMix } from "../text/tokens/mix.js";
 import { DivergedError } from "./diverged.js";
 import { afterStep, guardLimits, type GuardState } from "./guard.js";
-import { measureAll, routingRecord, trainedRouting } from "./measure.js";
+import { coactivationRecord, measureAll, routingRecord, trainedRouting } from "./measure.js";
 import type { EvalRecord, StepRecord } from "./records.js";
 import { saveState, type StateLayout } from "./saved.js";
+import { similarityRecord } from "./similarity.js";
 import type { RunOptions, TrainEvent } from "./types.js";
 
 /** Tokens that one optimizer step sees. */
@@ -291,7 +292,7 @@ async function evaluate(options: RunOptions, engine: Engine, state: LoopState): 
   const { block, text, evaluationTokens, similarity } = options;
   const { runtime, log } = engine;
   const weights = block.average?.evaluate === true ? "average" : "weight";
-  const { loss, load, entropy, parts } = await measureAll(runtime, text.heldOut, {
+  const { loss, load, entropy, pairs, parts } = await measureAll(runtime, text.heldOut, {
     batch: block.batch,
     sequence: block.sequence,
     limitTokens: evaluationTokens,
@@ -309,7 +310,8 @@ async function evaluate(options: RunOptions, engine: Engine, state: LoopState): 
     load,
     ...(parts === null ? {} : { parts }),
     ...routingRecord({ load, entropy }),
-    similarity: similarity === undefined ? [] : await similarity((key) => runtime.read("weight", key)),
+    ...similarityRecord(await similarity?.((key) => runtime.read("weight", key))),
+    ...coactivationRecord({ pairs }),
   };
   await log.append(record);
   if (state.best === null || loss < state.best) {

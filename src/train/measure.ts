@@ -2,7 +2,8 @@
 import { at } from "../base/at.js";
 import type { LossMetrics, TrainRuntime } from "../engine/runtime/runtime.js";
 import { deadShare } from "../model/results/result.js";
-import type { RoutingRecord, TrainedRouting } from "./records.js";
+import { PairCounter, strongestPairs, weighted, type PairShares } from "./pairs.js";
+import type { EvalRecord, RoutingRecord, TrainedRouting } from "./records.js";
 import { evalBatches, type EvalSettings, type TokenRow } from "../text/tokens/batches.js";
 import { shares, type MixPart } from "../text/tokens/mix.js";
 
@@ -14,6 +15,8 @@ export interface Measured {
   readonly load: number[][];
   /** Mean entropy of each router's softmax, in nats. */
   readonly entropy: number[];
+  /** Share of the tokens that were given to both experts of each pair, by MoE layer; see `PairShares`. */
+  readonly pairs: PairShares[];
 }
 
 interface MeasureSettings extends EvalSettings {
@@ -35,6 +38,7 @@ export async function measureAll(
   let loss = 0;
   let load: number[][] = [];
   let entropy: number[] = [];
+  let pairs: PairShares[] = [];
   for (const [i, share] of shares(text).entries()) {
     const { name, tokens } = at(text, i);
     const measured = await measure(runtime, tokens, {
@@ -45,8 +49,9 @@ export async function measureAll(
     loss += share * measured.loss;
     load = measured.load.map((layer, l) => layer.map((value, e) => share * value + (load[l]?.[e] ?? 0)));
     entropy = measured.entropy.map((value, l) => share * value + (entropy[l] ?? 0));
+    pairs = measured.pairs.map((layer, l) => weighted(layer, share, pairs[l]));
   }
-  return { loss, load, entropy, parts };
+  return { loss, load, entropy, pairs, parts };
 }
 
 /** Measures the current weights on one row of tokens. */
@@ -56,8 +61,9 @@ export async function measure(runtime: TrainRuntime, tokens: TokenRow, settings:
   let load: number[][] = [];
   let entropies: number[] = [];
   let batches = 0;
+  const pairs = new PairCounter();
   for (const batch of evalBatches(tokens, settings)) {
-    const { loss, counts, entropy } = await runtime.evaluate(
+    const { loss, counts, entropy, chosen } = await runtime.evaluate(
       { ids: batch.inputs, targets: batch.targets },
       settings.weights,
     );
@@ -67,13 +73,24 @@ export async function measure(runtime: TrainRuntime, tokens: TokenRow, settings:
     if (load.length > 0 && batch.count < settings.batch * settings.sequence) continue;
     batches++;
     entropies = entropy.map((value, l) => value + (entropies[l] ?? 0));
+    pairs.add(
+      chosen,
+      counts.map(({ length }) => length),
+      settings.batch * settings.sequence,
+    );
     load = counts.map((layer, l) => layer.map((value, e) => value + (load[l]?.[e] ?? 0)));
   }
   return {
     loss: sum / count,
     load: load.map((layer) => fractions(layer)),
     entropy: entropies.map((value) => value / batches),
+    pairs: pairs.shares,
   };
+}
+
+/** What a log says of experts that serve the same tokens; nothing where no token is given to two. */
+export function coactivationRecord({ pairs }: Pick<Measured, "pairs">): Pick<EvalRecord, "coactivation"> {
+  return pairs.some(({ shares: layer }) => layer.length > 0) ? { coactivation: pairs.map(strongestPairs) } : {};
 }
 
 /** What a log says of routing, or nothing for a dense model. */

@@ -43,7 +43,18 @@ export interface EvalRecord {
   readonly routing?: RoutingRecord;
   /** Mean expert-to-dense cosine similarity, by MoE layer; empty without a parent. */
   readonly similarity: readonly number[];
+  /** The same of each expert, by MoE layer; absent without a parent, and in logs of earlier versions. */
+  readonly expertSimilarity?: readonly (readonly number[])[];
+  /**
+   * Pairs of experts with the share of the held-out tokens that were given to both, by MoE layer: the strongest pairs
+   * first, at most 128 of a layer, which are all of up to 16 experts. Absent where every token is given to one expert,
+   * and in logs of earlier versions.
+   */
+  readonly coactivation?: readonly (readonly ExpertPair[])[];
 }
+
+/** Two experts of a layer, the lower number first, and the share of tokens that were given to both. */
+export type ExpertPair = readonly [a: number, b: number, share: number];
 
 /**
  * What the load does not show at a glance, by MoE layer. In training it counts the choices before a capacity drops any.

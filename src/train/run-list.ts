@@ -8,7 +8,7 @@ import { isFolderLocked, lockName } from "../files/io/lock.js";
 import { entryAt, removeModelFolder } from "../files/io/model-folder.js";
 import { countParams } from "../model/cost/params.js";
 import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
-import { commandFile } from "./command-file.js";
+import { commandFile } from "../files/io/command-file.js";
 import { changesBetween } from "./changes.js";
 import { readRunRecord, runFile, type RunRecord } from "./claim.js";
 import { exportedFiles } from "./exported-logs.js";

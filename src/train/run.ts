@@ -19,7 +19,7 @@ import type { TrainRuntime } from "../engine/runtime/runtime.js";
 import { forwardFlops } from "../model/cost/flops.js";
 import { slotsOf } from "../model/tensors/slots.js";
 import { claimRunFolder, requireSameRun } from "./claim.js";
-import { noteCommand } from "./command-file.js";
+import { noteCommand } from "../files/io/command-file.js";
 import { exportMetrics, LogExporter } from "./exported-logs.js";
 import { requireRunFolder } from "./fresh.js";
 import { freshGuard } from "./guard.js";

@@ -4,10 +4,28 @@ import { inputError } from "../base/errors.js";
 import type { Checkpoint } from "../files/checkpoint/open.js";
 import { cosineSimilarity, arithmeticMean } from "../files/numeric/similarity.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
+import type { EvalRecord } from "./records.js";
 import { expertOrigins, originValues, type ExpertOrigin, type OriginLineage } from "../surgery/planning/lineage.js";
 
+/** How alike experts and the parts of the parent's FFN are that they came from. */
+export interface ExpertLikeness {
+  /** Mean cosine over all experts and their matrices, by MoE layer. */
+  readonly layers: readonly number[];
+  /** Mean cosine over the matrices of each expert, by MoE layer. */
+  readonly experts: readonly (readonly number[])[];
+}
+
+/** What a log says of similarity; `found` is undefined without a parent. */
+export function similarityRecord(
+  found: ExpertLikeness | undefined,
+): Pick<EvalRecord, "similarity" | "expertSimilarity"> {
+  if (found === undefined) return { similarity: [] };
+  const experts = found.experts.map((layer) => layer.map((cosine) => Number(cosine.toFixed(5))));
+  return { similarity: found.layers, expertSimilarity: experts };
+}
+
 /**
- * A function that reads a child's weights and gives, for each MoE layer, the mean cosine over its experts and over
+ * A function that reads a child's weights and gives, for each MoE layer and each of its experts, the mean cosine over
  * gate, up and down (He et al. 2024, section 3.2, measures the same quantity). `parents` are the dense models, the base
  * first; their FFNs are kept in memory. `lineage` is what the child's record says, null without one.
  */
@@ -15,7 +33,7 @@ export async function similarityTo(
   parents: readonly [Checkpoint, ...Checkpoint[]],
   child: DecoderSpec,
   lineage: OriginLineage | null,
-): Promise<(read: (key: string) => Promise<Float32Array>) => Promise<number[]>> {
+): Promise<(read: (key: string) => Promise<Float32Array>) => Promise<ExpertLikeness>> {
   const origins = expertOrigins(parents[0].spec, child, lineage);
   const most = Math.max(0, ...origins.map(({ source }) => source));
   if (most >= parents.length)
@@ -28,11 +46,18 @@ export async function similarityTo(
     if (!whole.has(nameOf(origin)))
       whole.set(nameOf(origin), await at(parents, origin.source).readFloat32(origin.from.key));
   return async (read) => {
-    const byLayer = new Map<number, number[]>();
+    const byLayer = new Map<number, { readonly all: number[]; readonly byExpert: number[][] }>();
     for (const origin of origins) {
       const cosine = cosineSimilarity(await read(origin.key), originValues(entryOf(whole, nameOf(origin)), origin));
-      byLayer.set(origin.layer, [...(byLayer.get(origin.layer) ?? []), cosine]);
+      const layer = byLayer.get(origin.layer) ?? { all: [], byExpert: [] };
+      byLayer.set(origin.layer, layer);
+      layer.all.push(cosine);
+      (layer.byExpert[origin.expert] ??= []).push(cosine);
     }
-    return [...byLayer.values()].map(arithmeticMean);
+    const layers = [...byLayer.values()];
+    return {
+      layers: layers.map(({ all }) => arithmeticMean(all)),
+      experts: layers.map(({ byExpert }) => byExpert.map(arithmeticMean)),
+    };
   };
 }

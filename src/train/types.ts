@@ -5,9 +5,10 @@ import type { DecoderSpec } from "../model/decoder/types.js";
 import type { Slot } from "../model/tensors/slots.js";
 import type { TokenRow } from "../text/tokens/batches.js";
 import type { MixPart } from "../text/tokens/mix.js";
-import type { NotedCommand } from "./command-file.js";
+import type { NotedCommand } from "../files/io/command-file.js";
 import type { LogFormat } from "./exported-logs.js";
 import type { EvalRecord, RunMetrics, StepRecord } from "./records.js";
+import type { ExpertLikeness } from "./similarity.js";
 
 /** Fingerprints of the files that a training is made from, by path; under `tokens` that of its tokens. */
 export type Sources = Readonly<Record<string, string>>;
@@ -43,8 +44,8 @@ export interface RunOptions {
   readonly identity: Readonly<Record<string, unknown>>;
   /** What the files that it is made from contain (`sourcesOf`). */
   readonly sources?: Sources | undefined;
-  /** Expert-to-dense similarity by MoE layer, measured with every evaluation. */
-  readonly similarity?: ((read: (key: string) => Promise<Float32Array>) => Promise<number[]>) | undefined;
+  /** Expert-to-dense similarity, measured with every evaluation. */
+  readonly similarity?: ((read: (key: string) => Promise<Float32Array>) => Promise<ExpertLikeness>) | undefined;
   /** Noted in the folder, for readers: the command that goes on with the run. */
   readonly command?: NotedCommand | undefined;
   /** Further forms in which the metrics are written, beside `metrics.jsonl`. */

@@ -179,6 +179,31 @@ describe("train, then use what was trained", () => {
     expect((await upcycle("generate", moe, "--prompt", "", "--json")).stderr).toBe(
       "upcycle: the prompt has no tokens; give some text to go on from\n",
     );
+
+    // The same text again, token by token, with what else there is to say.
+    const streamed = await upcycle(...options, "--json", "--stream", "--alternatives", "3", "--experts");
+    const lines = streamed.stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+    const [prompt, ...rest] = lines;
+    expect(prompt).toMatchObject({ type: "prompt", row: 0, layers: [{ layer: 0, experts: 4, topK: 2 }] });
+    const read = prompt!["tokens"] as { text: string }[];
+    expect(read.map(({ text }) => text).join("")).toBe("the whale 🐋");
+    const tokens = rest.filter(({ type }) => type === "token");
+    expect(tokens.map(({ text }) => text).join("")).toBe(json.text);
+    expect(tokens.map(({ place }) => place)).toEqual(tokens.map((_, i) => read.length + i));
+    for (const { logProbability, alternatives } of tokens as Record<string, unknown>[]) {
+      const others = alternatives as { logProbability: number }[];
+      expect(others).toHaveLength(3);
+      expect(logProbability).toBeLessThanOrEqual(others[0]!.logProbability);
+    }
+    const experts = rest.filter(({ type }) => type === "experts");
+    expect(experts.map(({ place }) => place)).toEqual([...Array(read.length + tokens.length).keys()]);
+    expect(rest.at(-1)).toMatchObject({ type: "done", text: json.text, tokens: tokens.length });
+    expect((await upcycle(...options, "--experts")).stderr).toBe(
+      "upcycle: --experts: goes with --json; add --json, or leave it out\n",
+    );
   });
 
   it("learns no tokenizer over somebody else's", async () => {
@@ -203,6 +228,18 @@ describe("train, then use what was trained", () => {
       training: { steps: 2 },
     });
     const { model, best } = await upcycleJson("train", file);
+    const { evals } = await readMetrics(join(dir, "moe-run"));
+    for (const { coactivation, load } of evals) {
+      const [pairs = []] = coactivation ?? [];
+      expect(pairs).toHaveLength(6);
+      // With two experts per token the shares of all pairs come to 1, and those of an expert to twice its load.
+      expect(pairs.reduce((sum, [, , share]) => sum + share, 0)).toBeCloseTo(1, 3);
+      for (const [expert, share] of load[0]!.entries())
+        expect(pairs.reduce((sum, [a, b, both]) => sum + (a === expert || b === expert ? both : 0), 0)).toBeCloseTo(
+          2 * share,
+          3,
+        );
+    }
     for (const folder of [model, best] as string[]) {
       const card = readFileSync(join(folder, "README.md"), "utf8");
       expect(card).toContain("# last E2G2T2, trained further\n");
@@ -424,7 +461,13 @@ describe("a run that has to stop", () => {
         /stopped with [\d.]+ % written; the same command goes on from there$/,
       );
       expect(stderr).toContain(`upcycle: ${out}: stopped`);
-      expect(readdirSync(join(dir, "interrupted"))).toEqual([".moe.unfinished", "other"]);
+      expect(readdirSync(join(dir, "interrupted"))).toEqual([".moe.progress.json", ".moe.unfinished", "other"]);
+      expect(JSON.parse(readFileSync(join(dir, "interrupted", ".moe.progress.json"), "utf8"))).toMatchObject({
+        command: { words: ["upcycle", "convert", last, "--recipe", "E2000G1T2", "--out", out] },
+        name: "E2000G1T2",
+        phase: "writing",
+        ended: expect.stringMatching(/stopped with [\d.]+ % written; the same command goes on from there$/),
+      });
     },
   );
 

@@ -46,7 +46,7 @@ describe("behind a cache", () => {
     const { vocab } = model.spec;
     const texts = [text(61, 0, vocab), text(3, 5, vocab), text(33, 2, vocab)];
     // No room is expected, so that the cache has to grow past 64 while tokens come.
-    let decoding = await startDecoding(model, texts, 0);
+    let decoding = await startDecoding(model, texts, { expected: 0 });
     expectRows(decoding.logits, await whole(model, texts), vocab, "prompts");
     for (let step = 0; step < 5; step++) {
       const ids = texts.map((_, row) => token(100 + step + row, vocab));
@@ -69,7 +69,7 @@ describe("behind a cache", () => {
     const model = await openModel(dir, inThread, 1);
     const { vocab } = model.spec;
     const texts = [text(700, 0, vocab), text(5, 3, vocab), text(513, 9, vocab)];
-    const decoding = await startDecoding(model, texts, 10);
+    const decoding = await startDecoding(model, texts, { expected: 10 });
     expectRows(decoding.logits, await whole(model, texts), vocab, "prompts");
     const next = await decoding.next([1, null, 2]);
     const longer = [[...at(texts, 0), 1], at(texts, 1), [...at(texts, 2), 2]];
@@ -100,7 +100,7 @@ describe("behind a cache", () => {
       throw new Error(`token ${token.id}`);
     expect(pieces).toBe(2);
     expectRows(
-      (await startDecoding(model, [prompt], 10)).logits,
+      (await startDecoding(model, [prompt], { expected: 10 })).logits,
       await whole(model, [prompt]),
       model.spec.vocab,
       "read again",
@@ -129,7 +129,7 @@ describe("behind a cache", () => {
     expect(at(model.spec.layers, 0).rope!.scaling.kind).toBe("longrope");
     const { vocab } = model.spec;
     const texts = [text(37, 0, vocab)];
-    let decoding = await startDecoding(model, texts, 0);
+    let decoding = await startDecoding(model, texts, { expected: 0 });
     for (let step = 0; step < 6; step++) {
       expectRows(decoding.logits, await whole(model, texts), vocab, `${at(texts, 0).length} tokens`);
       at(texts, 0).push(step);

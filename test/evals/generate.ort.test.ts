@@ -2,7 +2,13 @@ import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { at } from "../../src/base/at.js";
-import { generate, generateBatch, type GenerateSettings } from "../../src/evals/generate.js";
+import {
+  generate,
+  generateBatch,
+  type GeneratedToken,
+  type GenerateSettings,
+  type RoutedToken,
+} from "../../src/evals/generate.js";
 import { openModel, type TextModel } from "../../src/evals/model.js";
 import { argmax } from "../../src/text/tokens/sample.js";
 import { temporaryFolder } from "../files/io/temporary.js";
@@ -21,6 +27,29 @@ async function collect(from: TextModel, start: Int32Array, settings: GenerateSet
   for await (const id of generate(from, start, settings)) out.push(id);
   return out;
 }
+
+async function collectTokens(
+  from: TextModel,
+  start: Int32Array,
+  settings: GenerateSettings,
+): Promise<GeneratedToken[]> {
+  const out: GeneratedToken[] = [];
+  for await (const token of generateBatch(from, [start], settings)) out.push(token);
+  return out;
+}
+
+interface RoutedText {
+  readonly ids: readonly number[];
+  readonly layers: readonly {
+    readonly experts: readonly (readonly number[])[];
+    readonly weights: readonly (readonly number[])[];
+  }[];
+  /** Ids and log-probabilities. */
+  readonly last: readonly (readonly [number, number])[];
+}
+const routed = JSON.parse(readFileSync(new URL("./transformers-routing.json", import.meta.url), "utf8")) as Readonly<
+  Record<string, RoutedText>
+>;
 
 /** Argmax of a full forward over exactly the last `window` tokens, again and again. */
 async function chain(from: TextModel, start: Int32Array, count: number, window = Infinity): Promise<number[]> {
@@ -116,6 +145,57 @@ describe("generation", () => {
     for await (const id of generate(model, prompt, { ...greedy, signal: controller.signal }))
       if (ids.push(id) === 3) controller.abort();
     expect(ids).toEqual(text.slice(0, 3));
+  });
+
+  // Hugging Face transformers 5.18.0, float32: softmax of `router_logits`, its largest entries, renormalised where the
+  // model does so, and the five largest log-probabilities behind the last token.
+  it.each(Object.entries(routed))("tells the experts of each token as transformers does: %s", async (name, found) => {
+    const one = await openModel(golden(`moe/${name}`), inThread, 1);
+    const told: RoutedToken[] = [];
+    const [first] = await collectTokens(one, Int32Array.from(found.ids), {
+      ...greedy,
+      maxNewTokens: 1,
+      alternatives: 5,
+      onExperts: (token) => told.push(token),
+    });
+    // The new token is read too, at the end.
+    expect(told.map(({ place }) => place)).toEqual([...found.ids.keys(), found.ids.length]);
+    expect(told.map(({ id }) => id)).toEqual([...found.ids, first!.id]);
+    for (const { place, layers } of told.slice(0, -1)) {
+      expect(layers.map(({ experts }) => experts)).toEqual(found.layers.map(({ experts }) => experts[place]));
+      for (const [i, { weights }] of layers.entries())
+        weights.forEach((weight, k) => expect(weight).toBeCloseTo(found.layers[i]!.weights[place]![k]!, 5));
+    }
+    expect(first!.alternatives?.map(({ id }) => id)).toEqual(found.last.map(([id]) => id));
+    first!.alternatives?.forEach(({ logProbability }, i) => expect(logProbability).toBeCloseTo(found.last[i]![1]!, 4));
+    expect(first!.logProbability).toBe(first!.alternatives?.[0]?.logProbability);
+    await one.close();
+  });
+
+  it("tells the experts of tokens one by one as of a whole text, of several texts too, and changes no token", async () => {
+    const prompts = [prompt, Int32Array.from({ length: 37 }, (_, i) => (i * 7) % 96)];
+    const settings = { ...greedy, temperature: 1, maxNewTokens: 6, seed: 5 };
+    const plain: GeneratedToken[] = [];
+    for await (const token of generateBatch(model, prompts, settings)) plain.push(token);
+    const told: RoutedToken[][] = [[], []];
+    const traced: GeneratedToken[] = [];
+    const onExperts = (token: RoutedToken): void => void at(told, token.row).push(token);
+    for await (const { row, id } of generateBatch(model, prompts, { ...settings, alternatives: 2, onExperts }))
+      traced.push({ row, id });
+    expect(traced).toEqual(plain);
+    for (const [row, start] of prompts.entries()) {
+      const text = [...start, ...plain.filter((token) => token.row === row).map(({ id }) => id)];
+      const whole: RoutedToken[] = [];
+      await collectTokens(model, Int32Array.from(text), {
+        ...greedy,
+        maxNewTokens: 1,
+        onExperts: (token) => whole.push(token),
+      });
+      expect(at(told, row).map(({ id }) => id)).toEqual(text);
+      at(told, row).forEach(({ place, layers }) =>
+        expect(layers.map(({ experts }) => experts)).toEqual(at(whole, place).layers.map(({ experts }) => experts)),
+      );
+    }
   });
 
   it("refuses an empty prompt and unknown ids", async () => {

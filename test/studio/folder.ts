@@ -1,5 +1,6 @@
 /** Folders of runs as `upcycle train` and `upcycle study` write them, made without a training. */
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { randomStream } from "../../src/base/random.js";
 import { specFromConfig } from "../../src/model/decoder/config.js";
@@ -79,6 +80,28 @@ export function evalRecord(step: number, settings: RunSettings = {}): EvalRecord
       : [],
     ...(isMoe && { routing: { entropy: [1.3, 1.2], maxViolation: [0.2, 1], dead: [[], [3]] } }),
     similarity: isMoe ? [1 - step / 1000, 0.99 - step / 1000] : [],
+    ...(isMoe && {
+      expertSimilarity: [0, 0.01].map((less) => [1, 1, 1, 1].map((_, expert) => 1 - less - (expert * step) / 2000)),
+      // With two experts per token the shares of an expert's pairs come to twice its load.
+      coactivation: [
+        [
+          [0, 1, 0.2],
+          [0, 2, 0.2],
+          [0, 3, 0.2],
+          [2, 3, 0.2],
+          [1, 2, 0.1],
+          [1, 3, 0.1],
+        ],
+        [
+          [0, 1, 0.6],
+          [0, 2, 0.398],
+          [0, 3, 0.002],
+          [1, 2, 0],
+          [1, 3, 0],
+          [2, 3, 0],
+        ],
+      ] as const,
+    }),
   };
 }
 
@@ -124,6 +147,69 @@ export function writeRun(dir: string, settings: RunSettings = {}): void {
   writeFileSync(join(dir, "run.json"), JSON.stringify(record));
   writeFileSync(join(dir, "metrics.jsonl"), linesOf(recordsOf(settings)));
 }
+
+/** Two models that could generate, without weights: a dense one and an MoE. Their words come from `generateProgram`. */
+export function writeModels(root: string): void {
+  for (const [name, family] of [
+    ["dense", "llama"],
+    ["moe", "mixtral"],
+  ] as const) {
+    mkdirSync(join(root, "models", name), { recursive: true });
+    writeFileSync(join(root, "models", name, "config.json"), JSON.stringify(tinyConfig(family)));
+    writeFileSync(join(root, "models", name, "tokenizer.json"), "{}");
+  }
+}
+
+/** A conversion at work in this process, as it notes itself. */
+export function writeConversion(root: string, name: string, changes: object = {}): void {
+  mkdirSync(root, { recursive: true });
+  const record = {
+    version: 1,
+    command: { words: ["upcycle", "convert", "dense", "--recipe", "E8G1T2", "--out", name], folder: "/work" },
+    name: "E8G1T2",
+    sources: ["dense"],
+    phase: "writing",
+    tensor: "model.layers.3.mlp.experts.5.up_proj.weight",
+    done: 1.5e9,
+    total: 6e9,
+    found: 0,
+    bytesPerSecond: 150e6,
+    started: Date.now() - 10_000,
+    // It is not to fall silent while a test is slow.
+    updated: Date.now() + 3_600_000,
+    host: hostname(),
+    pid: process.pid,
+    ended: null,
+    ...changes,
+  };
+  writeFileSync(join(root, `.${name}.progress.json`), JSON.stringify(record));
+}
+
+/**
+ * A program in place of `upcycle generate` that says what that says: the MoE parts from the dense model at its third
+ * token, texts hold markup, and the prompt "slow" goes on until it is asked to end.
+ */
+export const generateProgram = `
+const say = (line) => console.log(JSON.stringify(line));
+const words = process.argv.slice(2);
+const isMoe = /moe$/.test(words[1]);
+const prompt = words[words.indexOf("--prompt") + 1];
+if (prompt === "fail") { console.error("upcycle: models/moe: the weights are not there"); process.exit(2); }
+const layers = isMoe ? [{ layer: 0, experts: 4, topK: 2 }, { layer: 1, experts: 4, topK: 2 }] : [];
+say({ type: "prompt", row: 0, tokens: [{ id: 1, text: prompt }, { id: 2, text: " <b>x</b>" }], layers });
+const chosen = (place) => layers.map(({ layer }) => ({ layer, experts: [(place + layer) % 4, (place + layer + 2) % 4], weights: [0.75, 0.25] }));
+const read = (place) => isMoe && say({ type: "experts", row: 0, place, layers: chosen(place) });
+const token = (place, id, text, logProbability) => say({ type: "token", row: 0, place, id, text, logProbability, alternatives: [{ id, text, logProbability }, { id: 90, text: "<i>other</i>", logProbability: -3 }] });
+read(0); read(1);
+token(2, 10, " whale", isMoe ? -0.105 : -0.1); read(2);
+token(3, 11, "\\n<img src=x onerror=alert(1)>", -0.2); read(3);
+token(4, isMoe ? 12 : 13, isMoe ? " sea" : " ship", -0.7); read(4);
+if (prompt === "slow") {
+  let place = 5;
+  const timer = setInterval(() => { token(place, 20, " on", -0.1); place++; }, 20);
+  process.on("SIGINT", () => { clearInterval(timer); process.exitCode = 130; });
+} else say({ type: "done", prompt, text: "", tokens: 3, tokensPerSecond: 42 });
+`;
 
 export const linesOf = (records: readonly unknown[]): string =>
   records.map((record) => `${JSON.stringify(record)}\n`).join("");

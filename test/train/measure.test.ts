@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { at } from "../../src/base/at.js";
 import type { LossMetrics, TrainRuntime } from "../../src/engine/runtime/runtime.js";
-import { measureAll, routingRecord } from "../../src/train/measure.js";
+import { coactivationRecord, measureAll, routingRecord } from "../../src/train/measure.js";
 
 const settings = { batch: 1, sequence: 4, limitTokens: 8 };
 
@@ -15,6 +15,8 @@ const runtime = {
       counts: [[at(ids, 0), 4 - at(ids, 0), 0]],
       kept: [],
       entropy: [at(ids, 0) / 10],
+      // Two experts of each of four tokens: 0 and 1, but of the last token the third one too.
+      chosen: [[0, 1, 1, 0, 0, 1, at(ids, 0) > 1 ? 2 : 0, 1]],
     }),
 } as unknown as TrainRuntime;
 
@@ -25,7 +27,17 @@ describe("measuring", () => {
       loss: 1.5,
       load: [[3 / 8, 5 / 8, 0]],
       entropy: [expect.closeTo(0.15, 12)],
+      pairs: [expect.anything()],
       parts: null,
+    });
+    expect(coactivationRecord(await measureAll(runtime, row(1), settings))).toEqual({
+      coactivation: [
+        [
+          [0, 1, 7 / 8],
+          [1, 2, 1 / 8],
+          [0, 2, 0],
+        ],
+      ],
     });
     const parts = [
       { name: "a", weight: 1, tokens: row(1) },
@@ -36,6 +48,7 @@ describe("measuring", () => {
       loss: 2,
       load: [[0.5, 0.5, 0]],
       entropy: [expect.closeTo(0.2, 12)],
+      pairs: [expect.anything()],
       parts: { a: 1, b: 3 },
     });
   });

@@ -220,7 +220,7 @@ describe("a training run", () => {
         block: { ...block, steps: 4 },
         similarity: async (read) => {
           sizes.push(String((await read("layers.0.router")).length));
-          return [0.5, 0.25];
+          return { layers: [0.5, 0.25], experts: [[0.5], [0.2, 0.3]] };
         },
       }),
     );
@@ -229,6 +229,7 @@ describe("a training run", () => {
       [0.5, 0.25],
       [0.5, 0.25],
     ]);
+    expect(result.metrics.evals.at(-1)?.expertSimilarity).toEqual([[0.5], [0.2, 0.3]]);
   });
 
   it("logs no expert load and no router losses for a dense model", async () => {

@@ -2,7 +2,7 @@
 import { at } from "../../base/at.js";
 import { elements, typeOf, type Graph } from "../../graph/ir/ir.js";
 import type { ExtendProgram, LogitsProgram, ParamInfo } from "../../graph/programs/programs.js";
-import { cacheShape, extendInputs } from "../runtime/cache.js";
+import { cacheShape, extendInputs, presentFrom, routingOf } from "../runtime/cache.js";
 import type { Extended, ExtendFeeds, ForwardRuntime, LikelyTokens } from "../runtime/runtime.js";
 import { bestList, moveList, type CacheLayout } from "./lowering/cache.js";
 import { touched, type LaunchList, type Storage } from "./lowering/launches.js";
@@ -257,8 +257,15 @@ export class CudaForwardRuntime implements ForwardRuntime {
       const started = performance.now();
       opened.feeds.upload(this.fedTo(program, feeds));
       launch(opened);
-      const output = await this.download(at(opened.results, 0));
-      return { output, ms: performance.now() - started };
+      const outputs: Float32Array[] = [];
+      for (const result of opened.results) outputs.push(await this.download(result));
+      // Integers come as their bits.
+      const routing = routingOf(
+        program,
+        (index) => new Int32Array(at(outputs, index).buffer),
+        (index) => at(outputs, index),
+      );
+      return { output: at(outputs, 0), routing, ms: performance.now() - started };
     });
   }
 
@@ -310,10 +317,11 @@ export class CudaForwardRuntime implements ForwardRuntime {
     const layout: CacheLayout = {
       shapes: data.map((_, i) => cacheShape(program, i, capacity)),
       firstInput: past.length === 0 ? null : fed,
-      firstOutput: 1,
+      firstOutput: presentFrom(program),
     };
     const more = [4 * shape.batch, 4 * shape.batch];
-    return { ...(await this.open(graph, params, { cache: { layout, parts }, fed, past, more, results: 1 })) };
+    const binding = { cache: { layout, parts }, fed, past, more, results: presentFrom(program) };
+    return { ...(await this.open(graph, params, binding)) };
   }
 
   /** A step whose last launches choose the next one's tokens. */

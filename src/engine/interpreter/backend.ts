@@ -4,7 +4,7 @@
  * interface. Written for clarity, for models of a few thousand parameters.
  */
 import { at } from "../../base/at.js";
-import { append, cacheFor, extendInputs, repeated, type Cache } from "../runtime/cache.js";
+import { append, cacheFor, extendInputs, presentFrom, repeated, routingOf, type Cache } from "../runtime/cache.js";
 import type { ParamInfo } from "../../graph/programs/programs.js";
 import type { ArrayData, Backend, ForwardRuntime, OperationRuntime } from "../runtime/runtime.js";
 import { compiler, Gate } from "./run.js";
@@ -42,10 +42,15 @@ function openForwardRuntime(): ForwardRuntime {
         append(
           past,
           program,
-          outputs.slice(1).map(({ data }) => data),
+          outputs.slice(presentFrom(program)).map(({ data }) => data),
           feeds,
         );
-        return { output: Float32Array.from(at(outputs, 0).data), ms: performance.now() - started };
+        const routing = routingOf(
+          program,
+          (output) => Int32Array.from(at(outputs, output).data),
+          (output) => Float32Array.from(at(outputs, output).data),
+        );
+        return { output: Float32Array.from(at(outputs, 0).data), routing, ms: performance.now() - started };
       }),
     repeatCache: (rows) =>
       gate.pass(() => {

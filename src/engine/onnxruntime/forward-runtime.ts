@@ -5,9 +5,18 @@ import { at, entryOf } from "../../base/at.js";
 import { elements, matrixSizes, type ValueId } from "../../graph/ir/ir.js";
 import { transposable } from "../../graph/onnx/lower.js";
 import type { ExtendProgram, LogitsProgram, ParamInfo } from "../../graph/programs/programs.js";
-import { append, cacheFor, cacheShape, extendInputs, repeated, type Cache } from "../runtime/cache.js";
+import {
+  append,
+  cacheFor,
+  cacheShape,
+  extendInputs,
+  presentFrom,
+  repeated,
+  routingOf,
+  type Cache,
+} from "../runtime/cache.js";
 import type { BackendOptions, ExtendFeeds, ForwardRuntime } from "../runtime/runtime.js";
-import { floats, intTensor, openSession, tensor, type Session } from "./session.js";
+import { floats, intTensor, numbers, openSession, tensor, type Session } from "./session.js";
 
 /** Weights of up to this share of the machine's memory are kept a second time, packed, while tokens come one by one. */
 const PACKED_SHARE = 1 / 4;
@@ -152,8 +161,13 @@ export function openForwardRuntime(options: BackendOptions): ForwardRuntime {
           ? []
           : past.data.map((data, i): ort.Tensor => tensor(data, cacheShape(program, i, past.capacity)));
       const outputs = await session.run([...ints, ...cached, ...params], []);
-      append(past, program, outputs.slice(1).map(floats), feeds);
-      return { output: floats(at(outputs, 0)), ms: performance.now() - started };
+      append(past, program, outputs.slice(presentFrom(program)).map(floats), feeds);
+      const routing = routingOf(
+        program,
+        (output) => Int32Array.from(numbers(at(outputs, output))),
+        (output) => floats(at(outputs, output)),
+      );
+      return { output: floats(at(outputs, 0)), routing, ms: performance.now() - started };
     },
     repeatCache(rows) {
       if (cache === undefined) return Promise.reject(new Error("there is no cache to repeat"));

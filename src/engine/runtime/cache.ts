@@ -6,7 +6,7 @@
  */
 import { at } from "../../base/at.js";
 import type { ExtendProgram } from "../../graph/programs/programs.js";
-import type { ExtendFeeds } from "./runtime.js";
+import type { ChosenExperts, ExtendFeeds } from "./runtime.js";
 
 type Floats = Float32Array | Float64Array;
 /** The precision that a backend keeps its cache in. */
@@ -118,6 +118,23 @@ export function repeated<A extends Floats>(Type: FloatsOf<A>, cache: Cache<A>, r
 /** Shape of part `index` of a cache. */
 export function cacheShape(program: ExtendProgram, index: number, room: number): readonly number[] {
   return [program.shape.batch, program.kvHeads, room, sizeOf(program, index)];
+}
+
+/** Where the new keys and values begin among a program's outputs: behind its answers and its routing. */
+export const presentFrom = ({ routers }: Pick<ExtendProgram, "routers">): number => 1 + 2 * routers.length;
+
+/** What a program's routers did; `ints` and `floats` read its outputs by their numbers. */
+export function routingOf(
+  { routers }: Pick<ExtendProgram, "routers">,
+  ints: (output: number) => Int32Array,
+  floats: (output: number) => Float32Array,
+): readonly ChosenExperts[] {
+  return routers.map(({ layer, experts }, i) => ({
+    layer,
+    experts,
+    chosen: ints(1 + 2 * i),
+    weights: floats(2 + 2 * i),
+  }));
 }
 
 /** Puts the first counts[b] of each row's new keys and values [B*T, kvHeads * size] behind its lengths[b] past ones. */

@@ -17,6 +17,7 @@ export function readLosses(outputs: LossOutputs, read: (index: number) => readon
     counts: outputs.counts.map(read),
     kept: outputs.kept.map(read),
     entropy: outputs.entropy.map(scalar),
+    chosen: outputs.chosen.map(read),
   };
 }
 
@@ -39,6 +40,7 @@ export function averageLosses(parts: readonly LossMetrics[]): LossMetrics {
     entropy: first.entropy.map((_, l) => mean((part) => at(part.entropy, l))),
     counts: total("counts"),
     kept: total("kept"),
+    chosen: [],
   };
 }
 

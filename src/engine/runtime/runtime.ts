@@ -85,6 +85,8 @@ export interface LossMetrics {
   readonly kept: readonly (readonly number[])[];
   /** Mean entropy of the router's softmax in nats, by MoE layer. */
   readonly entropy: readonly number[];
+  /** The experts of each token of an evaluated batch [tokens * topK], by MoE layer; empty for a step. */
+  readonly chosen: readonly (readonly number[])[];
 }
 
 /** Losses and routing of a step, and what became of its update. */
@@ -165,7 +167,20 @@ export interface Extended {
    * as of the primitive `headScores`.
    */
   readonly output: Float32Array;
+  /** Which experts the new tokens were given to, by layer of experts; empty where the program was not asked for it. */
+  readonly routing: readonly ChosenExperts[];
   readonly ms: number;
+}
+
+/** What a layer's router did with new tokens. Letters: N tokens (B*T), K experts per token. */
+export interface ChosenExperts {
+  readonly layer: number;
+  /** Experts of the layer. */
+  readonly experts: number;
+  /** [N, K] */
+  readonly chosen: Int32Array;
+  /** What each expert's output is multiplied by [N, K]. */
+  readonly weights: Float32Array;
 }
 
 /** Tokens that were chosen where the logits are. */

@@ -128,7 +128,7 @@ async function continueBatch(
   const answers = batch.map(() => ({ ids: [] as number[], text: "", open: true }));
   const longest = Math.max(...batch.map(({ request }) => request.maxTokens));
   const prompts = batch.map(({ ids }) => [...ids]);
-  let decoding: Decoding = await startDecoding(model, prompts, longest, signal);
+  let decoding: Decoding = await startDecoding(model, prompts, { expected: longest, signal });
   for (let step = 0; answers.some(({ open }) => open) && signal?.aborted !== true; step++) {
     const next = answers.map((answer, row) => {
       if (!answer.open) return null;

@@ -28,7 +28,9 @@ export function pairCounts(chosen: Int32Array, experts: number, topK: number): n
  * found by iterative proportional fitting.
  */
 export function coactivationOf(counts: readonly (readonly number[])[]): Coactivation {
-  const expected = quasiIndependent(counts);
+  const expected = quasiIndependent(
+    counts.map((row, a) => row.reduce((sum, count, b) => sum + (a === b ? 0 : count), 0)),
+  );
   const ratios = counts.map((row, a) =>
     row.map((count, b) => {
       const chance = at(at(expected, a), b);
@@ -38,9 +40,8 @@ export function coactivationOf(counts: readonly (readonly number[])[]): Coactiva
   return { counts, ratios };
 }
 
-/** The symmetric table w_a w_b with an empty diagonal and the row sums of `counts` outside of its diagonal. */
-function quasiIndependent(counts: readonly (readonly number[])[]): number[][] {
-  const targets = counts.map((row, a) => row.reduce((sum, count, b) => sum + (a === b ? 0 : count), 0));
+/** The symmetric table w_a w_b with an empty diagonal and these row sums. */
+export function quasiIndependent(targets: readonly number[]): number[][] {
   const total = targets.reduce((sum, target) => sum + target, 0);
   const factors = targets.map((target) => (total === 0 ? 0 : target / Math.sqrt(total)));
   for (let round = 0; round < ROUNDS; round++) {

@@ -1,8 +1,8 @@
 /**
  * What a `torch_dist` folder will hold, byte for byte, before the first weight is known: each box of each tensor is an
- * archive of its own, whose head stands there from the beginning and whose tail follows when the sums of its values are
- * known. One grid serves every layout of ranks: a box for each layer, expert and gate or up half, large ones cut along
- * the axis that tensor parallelism divides.
+ * archive of its own, whose head and tail are written around its values when the sums of these are known. One grid
+ * serves every layout of ranks: a box for each layer, expert and gate or up half, large ones cut along the axis that
+ * tensor parallelism divides.
  */
 import { crc32 } from "node:zlib";
 import { inputError } from "../../base/errors.js";
@@ -73,26 +73,23 @@ export function megatronLayout({
   const { boxes, files } = placeBoxes(spec, dtypeOf, first.bytes.length, maxFileBytes);
   const planned = files.map((fileBytes, file): PlannedFile => {
     const bytes = file === 0 ? first.bytes : new Uint8Array(0);
-    const own = boxes.filter((box) => box.file === file);
     return {
       file: fileName(file),
       header: { bytes, fileBytes, dataStart: bytes.length, tensors: new Map(), metadata: {} },
       tensors: [],
-      inserts: () => own.map(({ at, plan }) => ({ offset: at, bytes: plan.head })),
     };
   });
-  const metadata = metadataOf(spec, boxes, first);
   return {
     files: planned,
     weightBytes: files.reduce((a, b) => a + b, 0),
     checksums: true,
-    extras: {
-      [dcpFiles.metadata]: metadata,
+    extras: () => ({
+      [dcpFiles.metadata]: metadataOf(spec, boxes, first),
       [dcpFiles.format]: '{"sharded_backend": "torch_dist", "sharded_backend_version": 1}',
       [dcpFiles.common]: archiveOf(common, crc32),
-    },
+    }),
     chunks: (chunkBytes = defaultChunkBytes, sameAs) => planBoxChunks(boxes, chunkBytes, sameAs),
-    tails: (chunks, sums) => tailsOf(boxes, chunks, sums),
+    between: (chunks, sums) => betweenValues(boxes, chunks, sums),
   };
 }
 
@@ -175,12 +172,13 @@ function placeBoxes(
 ): { readonly boxes: Box[]; readonly files: number[] } {
   const boxes: Box[] = [];
   const files = [firstAt];
+  const plannedArchive = archivePlanner();
   for (const tensor of megatronTensors(spec, writtenKeys(spec)).values()) {
     const dtype = dtypeOfAll(tensor, dtypeOf);
     for (const { offsets, sizes } of gridOf(tensor, dtype)) {
       const bytes = elements(sizes) * floatBytes[dtype];
       const align = bytes >= largeBox ? pageBytes : 64;
-      const planned = (at: number): ArchivePlan => planTensorArchive(dtype, sizes, { at, align, checksum: crc32 });
+      const planned = (at: number): ArchivePlan => plannedArchive(dtype, sizes, at, align);
       let at = Math.ceil(files.at(-1)! / 64) * 64;
       let plan = planned(at);
       if (files.at(-1)! > 0 && at + sizeOf(plan) > maxFileBytes) {
@@ -193,6 +191,21 @@ function placeBoxes(
     }
   }
   return { boxes, files };
+}
+
+/**
+ * Plans archives, each kind once: that of a box follows from its precision and sizes, and from where it begins between
+ * two places that its values may begin at. Models have thousands of boxes of a few sizes.
+ */
+function archivePlanner(): (dtype: WriteDtype, sizes: readonly number[], at: number, align: number) => ArchivePlan {
+  const known = new Map<string, ArchivePlan>();
+  return (dtype, sizes, at, align) => {
+    const phase = at % align;
+    const key = `${dtype} ${sizes.join()} ${phase} ${align}`;
+    const found = known.get(key) ?? planTensorArchive(dtype, sizes, { at: phase, align, checksum: crc32 });
+    known.set(key, found);
+    return found;
+  };
 }
 
 const sizeOf = ({ head, dataBytes, tailBytes }: ArchivePlan): number => head.length + dataBytes + tailBytes;
@@ -380,12 +393,45 @@ function keyOf({ slot, rectangle }: ChunkPart, dtype: WriteDtype, sameAs: (slot:
   return `${dtype} [${slot.shape.join()}] ${rowStart}+${rowCount} ${columnStart}+${columnCount} ${sameAs(slot)}`;
 }
 
-/** The bytes behind each box's values, from the sums of the chunks. */
-function* tailsOf(
+/** Bytes at a place of a file. */
+interface FileRun {
+  readonly file: number;
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Two runs of one file as one, with zeros between. */
+function joined(first: FileRun, second: FileRun): FileRun {
+  const bytes = new Uint8Array(second.offset + second.bytes.length - first.offset);
+  bytes.set(first.bytes);
+  bytes.set(second.bytes, second.offset - first.offset);
+  return { ...first, bytes };
+}
+
+/** The bytes between values: the end of an archive with the head of the next, which begins less than 64 bytes later. */
+function* betweenValues(
   boxes: readonly Box[],
   chunks: readonly Chunk[],
   sums: ReadonlyMap<number, number>,
-): Generator<{ readonly file: number; readonly offset: number; readonly bytes: Uint8Array }> {
+): Generator<FileRun> {
+  let end: FileRun | null = null;
+  for (const { head, tail } of archiveEnds(boxes, chunks, sums)) {
+    if (end?.file === head.file) yield joined(end, head);
+    else {
+      if (end !== null) yield end;
+      yield head;
+    }
+    end = tail;
+  }
+  if (end !== null) yield end;
+}
+
+/** The bytes before and behind each box's values, from the sums of the chunks. */
+function* archiveEnds(
+  boxes: readonly Box[],
+  chunks: readonly Chunk[],
+  sums: ReadonlyMap<number, number>,
+): Generator<{ readonly head: FileRun; readonly tail: FileRun }> {
   const placed = chunks
     .flatMap(({ places, bytes }, index) => places.map(({ file, offset }) => ({ file, offset, bytes, index })))
     .sort((a, b) => a.file - b.file || a.offset - b.offset);
@@ -399,6 +445,6 @@ function* tailsOf(
       if (own === undefined) throw new Error(`chunk ${index} has no checksum`);
       sum = joinedChecksum(sum, own, bytes);
     }
-    yield { file, offset: end, bytes: plan.tail(sum) };
+    yield { head: { file, offset: at, bytes: plan.head }, tail: { file, offset: end, bytes: plan.tail(sum) } };
   }
 }

@@ -34,8 +34,6 @@ export interface PlannedFile {
   readonly header: HeaderPlan;
   /** In the order of their bytes. */
   readonly tensors: readonly FileTensor[];
-  /** Bytes between the weights that are known beforehand. */
-  readonly inserts?: () => Iterable<{ readonly offset: number; readonly bytes: Uint8Array }>;
 }
 
 /** All weight files of a folder, and their index. */

@@ -14,13 +14,12 @@ import type { PlannedFile } from "./plan-files.js";
  * stopError as the system says.
  */
 export async function createWeightFiles(folder: string, files: readonly PlannedFile[], shownAs: string): Promise<void> {
-  for (const { file, header, inserts } of files) {
+  for (const { file, header } of files) {
     await withFsErrors(join(shownAs, file), "create file", async () => {
       const handle = await open(join(folder, file), "wx");
       try {
         await writeAll(handle, header.bytes, 0);
         await handle.truncate(header.fileBytes);
-        for (const { offset, bytes } of inserts?.() ?? []) await writeAll(handle, bytes, offset);
         await handle.sync();
       } finally {
         await handle.close();
@@ -127,7 +126,7 @@ export async function writeBetween(
   folder: string,
   shownAs: string,
   files: readonly PlannedFile[],
-  inserts: Iterable<{ readonly file: number; readonly offset: number; readonly bytes: Uint8Array }>,
+  runs: Iterable<{ readonly file: number; readonly offset: number; readonly bytes: Uint8Array }>,
 ): Promise<void> {
   let handle: FileHandle | null = null;
   let current: number | null = null;
@@ -137,7 +136,7 @@ export async function writeBetween(
     handle = null;
   };
   try {
-    for (const { file, offset, bytes } of inserts) {
+    for (const { file, offset, bytes } of runs) {
       const { file: name } = files[file]!;
       await withFsErrors(join(shownAs, name), "write weights", async () => {
         if (file !== current) {

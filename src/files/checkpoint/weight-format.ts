@@ -11,14 +11,14 @@ export interface WeightLayout {
   readonly files: readonly PlannedFile[];
   /** Bytes of all weight files, headers included. */
   readonly weightBytes: number;
-  /** Further files that belong to the format, by name. */
-  readonly extras: Readonly<Record<string, string | Uint8Array>>;
+  /** Makes the further files that belong to the format, by name. */
+  extras(): Readonly<Record<string, string | Uint8Array>>;
   /** Whether the sum of each chunk is needed in the end. */
   readonly checksums: boolean;
   /** All chunks; see `planChunks`. */
   chunks(chunkBytes?: number, sameAs?: (slot: Slot) => string): Chunk[];
-  /** What follows when all chunks are written, from their sums by index. */
-  tails(
+  /** What stands between the weights, written when all chunks are; from their sums by index. */
+  between(
     chunks: readonly Chunk[],
     sums: ReadonlyMap<number, number>,
   ): Iterable<{ readonly file: number; readonly offset: number; readonly bytes: Uint8Array }>;

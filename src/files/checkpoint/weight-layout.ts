@@ -21,10 +21,10 @@ export function layoutOf(
   return {
     files,
     weightBytes,
-    extras: index === null ? {} : { [indexFileName]: index },
+    extras: (): Readonly<Record<string, string>> => (index === null ? {} : { [indexFileName]: index }),
     checksums: false,
     chunks: (chunkBytes, sameAs) => planChunks(files, chunkBytes, sameAs),
-    tails: () => [],
+    between: () => [],
   };
 }
 

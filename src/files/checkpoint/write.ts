@@ -228,7 +228,7 @@ function planFolder(options: WriteOptions): FolderPlan {
   });
   const weights = layoutOf(options.format ?? "safetensors", spec, options.slotDtype ?? dtype, options.maxShardBytes);
   // config.json comes last: a folder without it is no model.
-  const ownFiles = { ...weights.extras, "config.json": config };
+  const ownFiles = { ...weights.extras(), "config.json": config };
   for (const name of Object.keys(files)) {
     const isOurs = Object.hasOwn(ownFiles, name) || weights.files.some(({ file }) => file === name);
     if (isOurs || /[/\\]|^\.{0,2}$/.test(name))
@@ -349,7 +349,7 @@ async function writeWeights(write: ResumableWrite, layout: WeightLayout, options
   } finally {
     await writer.close();
   }
-  await writeBetween(write.path, dir, files, layout.tails(chunks, sums));
+  await writeBetween(write.path, dir, files, layout.between(chunks, sums));
 }
 
 /**

@@ -54,17 +54,21 @@ class PickleWriter {
   }
 
   bytes(...bytes: number[]): void {
-    this.raw(Uint8Array.from(bytes));
+    this.#makeRoom(bytes.length);
+    for (const byte of bytes) this.#memory[this.#length++] = byte;
   }
 
   raw(bytes: Uint8Array): void {
-    if (this.#length + bytes.length > this.#memory.length) {
-      const larger = new Uint8Array(Math.max(2 * this.#memory.length, this.#length + bytes.length));
-      larger.set(this.#memory.subarray(0, this.#length));
-      this.#memory = larger;
-    }
+    this.#makeRoom(bytes.length);
     this.#memory.set(bytes, this.#length);
     this.#length += bytes.length;
+  }
+
+  #makeRoom(count: number): void {
+    if (this.#length + count <= this.#memory.length) return;
+    const larger = new Uint8Array(Math.max(2 * this.#memory.length, this.#length + count));
+    larger.set(this.#memory.subarray(0, this.#length));
+    this.#memory = larger;
   }
 
   value(value: Picklable): void {

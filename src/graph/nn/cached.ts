@@ -10,7 +10,7 @@ import type { ValueId } from "../ir/ir.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { slotsOf, type Slot } from "../../model/tensors/slots.js";
 import { keyDim } from "./attention.js";
-import { netContext, ropeTablesOf, type NetContext } from "./context.js";
+import { netContext, ropeTablesOf, type NetContext, type RouterValues } from "./context.js";
 import { attentionBranch, attentionInput, embedded, ffnBranch, isParallel } from "./decoder.js";
 import { finalHidden, headOf, type Head } from "./head.js";
 
@@ -51,6 +51,8 @@ interface CachedDecoder {
   readonly present: readonly KeyValue[];
   readonly hidden: ValueId;
   readonly head: Head;
+  /** Those of the MoE layers, of all N tokens. */
+  readonly routers: readonly RouterValues[];
 }
 
 /**
@@ -115,5 +117,6 @@ export function buildCachedDecoder(
     present,
     hidden: finalHidden(ctx, x),
     head: headOf(ctx),
+    routers: ctx.routers,
   };
 }

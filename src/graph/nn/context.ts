@@ -13,6 +13,8 @@ export interface RouterValues {
   readonly rule: RouteRule;
   /** [N, E] */
   readonly logits: ValueId;
+  /** [N, K] */
+  readonly weights: ValueId;
   /** [N, K], int */
   readonly chosen: ValueId;
   /** How often each expert was chosen [E], int. */

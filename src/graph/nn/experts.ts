@@ -90,7 +90,7 @@ function route(ctx: NetContext, x: ValueId, { router, experts, topK }: MoeFfn, l
   const allCounts =
     limit === null ? counts : b.reshape(b.op("expertCounts", [chosen], { experts, blocks: 1 }), [experts]);
   const kept = (routing?.capacity ?? null) === null ? null : counts;
-  ctx.routers.push({ layer, experts, topK, rule, logits, chosen, jitter, counts: allCounts, kept });
+  ctx.routers.push({ layer, experts, topK, rule, logits, weights, chosen, jitter, counts: allCounts, kept });
   return { logits, weights, chosen, order, inverse, counts };
 }
 

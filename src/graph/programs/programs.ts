@@ -40,6 +40,8 @@ export interface LossOutputs {
   readonly kept: readonly number[];
   /** Mean router entropy, one for each MoE layer. */
   readonly entropy: readonly number[];
+  /** The experts of each token [N, K], one for each MoE layer; none in training. */
+  readonly chosen: readonly number[];
 }
 
 /** A graph that gives losses and routing metrics, without gradients. */
@@ -134,6 +136,7 @@ function buildLosses(spec: DecoderSpec, shape: BatchShape, routing = plainRoutin
     counts: putAll(routers.map(({ counts }) => counts)),
     kept: putAll(routers.map(({ kept }) => kept)),
     entropy: putAll(routers.map(({ logits }) => routerEntropy(b, logits))),
+    chosen: [],
   };
   const feeds = [...jitterFeeds(b, routers), ...(elsewhere === undefined ? [] : elsewhereFeeds(b, elsewhere))];
   return { decoder, targets, values, outputs, ids: { loss, balance, z }, feeds, shares };
@@ -185,7 +188,12 @@ function close(
 /** Forward pass and losses of one micro-batch. */
 export function lossProgram(spec: DecoderSpec, shape: BatchShape): LossProgram {
   const { decoder, targets, values, outputs } = buildLosses(spec, shape);
-  return { graph: close(decoder, [decoder.ids, targets], values), params: paramsOf(decoder), outputs };
+  const choices = decoder.routers.map(({ chosen }) => chosen);
+  return {
+    graph: close(decoder, [decoder.ids, targets], [...values, ...choices]),
+    params: paramsOf(decoder),
+    outputs: { ...outputs, chosen: choices.map((_, i) => values.length + i) },
+  };
 }
 
 /** Inputs as of a loss program, the mean cross entropy as the only output. */
@@ -266,18 +274,28 @@ export interface ExtendProgram {
   /**
    * Inputs: ids [B*T], positions [B*T], lengths [B] (only with a past), starts [B*T] (only with branches), rows [R],
    * targets [R] (only of `scored`), past keys and values by layer (only with a past), then all parameters. Outputs:
-   * logits of the chosen rows [R, V] or their scores [R, 2], then keys and values of the new tokens by layer,
-   * [B*T, kvHeads * size].
+   * logits of the chosen rows [R, V] or their scores [R, 2], then for each of `routers` the chosen experts and their
+   * weights [B*T, K], then keys and values of the new tokens by layer, [B*T, kvHeads * size].
    */
   readonly graph: Graph;
   readonly params: readonly ParamInfo[];
   readonly shape: CachedShape;
   /** Whether the program gives scores of targets as of the primitive `headScores`, and not logits. */
   readonly scored: boolean;
+  /** Layers whose routing is among the outputs; empty where it was not asked for. */
+  readonly routers: readonly RoutedLayer[];
   readonly layers: number;
   readonly kvHeads: number;
   readonly keyDim: number;
   readonly valueDim: number;
+}
+
+/** A layer of experts. */
+export interface RoutedLayer {
+  readonly layer: number;
+  readonly experts: number;
+  /** K */
+  readonly topK: number;
 }
 
 /** What a graph of new tokens is asked for. */
@@ -286,13 +304,15 @@ export interface ExtendAnswers {
   readonly chosen?: number | undefined;
   /** Scores of targets, and not logits. */
   readonly scored?: boolean | undefined;
+  /** Which experts each new token is given to, too. */
+  readonly routed?: boolean | undefined;
 }
 
 /** T new tokens in each of B rows behind a cache of keys and values. */
 export function extendProgram(
   spec: DecoderSpec,
   shape: CachedShape,
-  { chosen = shape.batch, scored = false }: ExtendAnswers = {},
+  { chosen = shape.batch, scored = false, routed = false }: ExtendAnswers = {},
 ): ExtendProgram {
   const decoder = buildCachedDecoder(spec, shape);
   const { builder: b, ids, positions, lengths, starts, past, present, params } = decoder;
@@ -307,13 +327,16 @@ export function extendProgram(
   const hidden = b.op("embedding", [decoder.hidden, rows], {});
   const answers =
     targets === null ? headLogits(b, spec, hidden, decoder.head) : headScores(b, spec, hidden, decoder.head, targets);
-  const graph = prune({ ...b.finish([answers, ...flat(present)]), inputs });
+  const routers = routed ? decoder.routers : [];
+  const routing = routers.flatMap((router) => [router.chosen, router.weights]);
+  const graph = prune({ ...b.finish([answers, ...routing, ...flat(present)]), inputs });
   verify(graph);
   const { kvHeads, headDim, latent } = spec.attn;
   return {
     graph,
     shape,
     scored,
+    routers: routers.map(({ layer, experts, topK }) => ({ layer, experts, topK })),
     kvHeads,
     params: params.map(({ slot }) => ({ key: slot.key, shape: slot.shape })),
     layers: spec.layers.length,

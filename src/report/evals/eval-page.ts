@@ -1,5 +1,6 @@
 /**
- * Models on evaluation tasks as one HTML file: scores, differences with their intervals, and the samples behind them.
+ * Models on evaluation tasks as a report and as one HTML file: scores, differences with their intervals, and the
+ * samples behind them.
  */
 import { at } from "../../base/at.js";
 import { fixed, grouped, significant } from "../../base/format.js";
@@ -10,9 +11,8 @@ import { inGroups, type Group } from "../../evals/tasks/select.js";
 import type { Request } from "../../evals/tasks/prompt.js";
 import type { Response } from "../../evals/tasks/sample-results.js";
 import type { MetricResult } from "../../evals/tasks/task-results.js";
-import { css } from "../page/css.js";
 import { escapeHtml } from "../page/escape.js";
-import { factsAndCommand, pageSection, renderPage, type ReportAssets } from "../page/shell.js";
+import { factsAndCommand, pageSection, renderPage, type ReportAssets, type ReportBody } from "../page/shell.js";
 import { framedTable } from "../page/table.js";
 
 /** A model with what came of it. */
@@ -35,118 +35,186 @@ export interface EvaluationPage {
 }
 
 /** Samples of one task that are shown of two models. */
-const MOST_SAMPLES = 40;
+export const MOST_SAMPLES = 40;
 /** Characters of a prompt's end that are shown. */
-const PROMPT_END = 600;
+export const PROMPT_END = 600;
+
+/** A metric of a task as its row shows it. */
+interface ScoreRow {
+  readonly task: string;
+  /** How deep the task lies in groups. */
+  readonly level: number;
+  /** Null in the row of a group that has no score of its own. */
+  readonly metric: { readonly name: string; readonly higherIsBetter: boolean; readonly samples: number } | null;
+  /** By model, in the order of the models. */
+  readonly values: readonly Pick<MetricResult, "value" | "stderr">[];
+}
+
+/** A sample on which two models differ. */
+export interface SampleView {
+  /** Number of the document, from 0. */
+  readonly id: number;
+  readonly isLearnt: boolean;
+  /** End of the prompt; empty where there is none. */
+  readonly prompt: string;
+  /** What would have been right, where no answer below is marked so. */
+  readonly target: string | null;
+  readonly answers: readonly {
+    readonly text: string;
+    readonly isRight: boolean;
+    readonly first: AnswerView;
+    readonly second: AnswerView;
+  }[];
+}
+
+/** A model's answer, as text or as a log-likelihood. */
+interface AnswerView {
+  readonly words: string;
+  readonly isChosen: boolean;
+}
+
+/** A model against the first. */
+interface ComparisonView {
+  readonly name: string;
+  readonly differences: readonly TaskDifferences[];
+  readonly samples: readonly { readonly task: string; readonly shown: readonly SampleView[]; readonly more: number }[];
+}
+
+/** An evaluation as plain data: all that its report is made of. */
+export interface EvaluationSource {
+  readonly models: readonly {
+    readonly name: string;
+    readonly maxLength: number;
+    readonly device: string;
+    readonly seconds: number;
+    readonly warnings: readonly { readonly task: string; readonly text: string }[];
+  }[];
+  readonly tasks: number;
+  readonly samples: number;
+  readonly scores: readonly ScoreRow[];
+  readonly comparisons: readonly ComparisonView[];
+  readonly command: string;
+  readonly date: string;
+}
+
+/** The plain data of an evaluation. */
+export function evaluationSource({ models, groups, command, date }: EvaluationPage): EvaluationSource {
+  const [first, ...others] = models;
+  if (first === undefined) throw new Error("there is no model to show");
+  return {
+    models: models.map(({ name, maxLength, device, outcome }) => ({
+      name,
+      maxLength,
+      device,
+      seconds: outcome.seconds,
+      warnings: outcome.tasks.flatMap(({ result, warnings }) => warnings.map((text) => ({ task: result.name, text }))),
+    })),
+    tasks: first.outcome.tasks.length,
+    samples: first.outcome.tasks.reduce((sum, { records }) => sum + records.length, 0),
+    scores: scoreRows(models, groups),
+    comparisons: others.map((other) => ({
+      name: other.name,
+      differences: differencesOf(first.outcome, other.outcome, groups),
+      samples: first.outcome.tasks.flatMap((task, i) => {
+        const differing = differingSamples(task, at(other.outcome.tasks, i));
+        const shown = differing.slice(0, MOST_SAMPLES).map(sampleView);
+        return shown.length === 0 ? [] : [{ task: task.result.name, shown, more: differing.length - shown.length }];
+      }),
+    })),
+    command,
+    date,
+  };
+}
 
 /** The page as the text of an HTML file. */
 export function renderEvaluationHtml(page: EvaluationPage, assets: ReportAssets): string {
-  const { models, version } = page;
-  const [first, ...others] = models;
-  if (first === undefined) throw new Error("there is no model to show");
-  return renderPage(
-    {
-      title: `${models.map(({ name }) => name).join(", ")} · evaluation`,
-      version,
-      footer: ". Nothing on this page is loaded from a network.",
-      body: [
-        header(page),
-        warningSection(models),
-        scoreSection(page),
-        ...others.flatMap((other, i) => [
-          differenceSection(first, other, page.groups, i),
-          sampleSection(first, other, i),
-        ]),
-        provenance(page),
-      ],
-      data: null,
-      script: "",
-      style: pageStyle,
-    },
-    assets,
-  );
+  const source = evaluationSource(page);
+  return renderPage({ body: evaluationBody(source), version: page.version, source }, assets);
 }
 
-const pageStyle = css`
-  .better {
-    font-weight: 600;
-  }
-  .worse {
-    font-weight: 600;
-    text-decoration: underline;
-  }
-  .level-1 {
-    padding-left: 1rem;
-    font-weight: 400;
-  }
-  .level-2,
-  .level-3 {
-    padding-left: 2rem;
-    font-weight: 400;
-  }
-  .right {
-    color: var(--accent);
-    font-size: 0.8rem;
-  }
-  .interval {
-    display: block;
-    width: 9rem;
-    height: 1.1rem;
-    fill: var(--muted);
-    stroke: var(--muted);
-  }
-  .interval .zero {
-    stroke: var(--cue);
-  }
-  .interval.changed {
-    fill: var(--accent);
-    stroke: var(--accent);
-  }
-  details pre {
-    overflow-wrap: anywhere;
-    white-space: pre-wrap;
-  }
-`;
+/** The report of an evaluation. */
+export function evaluationBody(source: EvaluationSource): ReportBody {
+  const { models, comparisons } = source;
+  const first = at(models, 0).name;
+  return {
+    kind: "evaluation",
+    title: `${models.map(({ name }) => name).join(", ")} · evaluation`,
+    sections: [
+      header(source),
+      warningSection(source),
+      scoreSection(source),
+      ...comparisons.flatMap((comparison, i) => [
+        differenceSection(first, comparison, i),
+        sampleSection(first, comparison, i),
+      ]),
+      provenance(source),
+    ],
+    data: null,
+  };
+}
 
-function header({ models }: EvaluationPage): string {
-  const [first] = models;
-  const tasks = first?.outcome.tasks ?? [];
-  const samples = tasks.reduce((sum, { records }) => sum + records.length, 0);
-  const names = models.map(({ name }) => escapeHtml(name)).join(" and ");
+function header({ models, tasks, samples, comparisons }: EvaluationSource): string {
+  const names = models.map(({ name }) => name).join(" and ");
+  const counts = `${grouped(tasks)} ${tasks === 1 ? "task" : "tasks"} with ${grouped(samples)} samples`;
+  const headline = comparisons.length === 0 ? names : comparisons.map(outcomeWords).join("; ");
+  const lead = `${counts}, by the prompts and metrics of the LM Evaluation Harness.`;
   return (
-    `<header><p class="kicker">evaluation</p><h1>${names}</h1>` +
-    `<p class="lead">${grouped(tasks.length)} tasks with ${grouped(samples)} samples, by the prompts and metrics of ` +
-    "the LM Evaluation Harness.</p></header>"
+    `<header><p class="kicker">Evaluation <span>${escapeHtml(names)}</span></p>` +
+    `<h1>${escapeHtml(headline)}</h1>` +
+    `<p class="answer">${lead}</p></header>`
   );
 }
 
-function warningSection(models: readonly PageModel[]): string {
-  const items = models.flatMap(({ name, outcome }) =>
-    outcome.tasks.flatMap(({ result, warnings }) =>
-      warnings.map((warning) => `<li><b>${escapeHtml(`${name}, ${result.name}`)}</b>: ${escapeHtml(warning)}</li>`),
-    ),
+/** How a model stands to the first, in a few words. */
+function outcomeWords({ name, differences }: ComparisonView): string {
+  const count = (verdict: "better" | "worse"): number =>
+    differences.filter((one) => one.differences.some((difference) => verdictOf(difference) === verdict)).length;
+  const [better, worse] = [count("better"), count("worse")];
+  if (better === 0 && worse === 0) return `${name} cannot be told apart`;
+  return `${name}: better on ${better}, worse on ${worse} of ${differences.length}`;
+}
+
+function warningSection({ models }: EvaluationSource): string {
+  const items = models.flatMap(({ name, warnings }) =>
+    warnings.map(({ task, text }) => `<li><b>${escapeHtml(`${name}, ${task}`)}</b>: ${escapeHtml(text)}</li>`),
   );
   return items.length === 0
     ? ""
     : pageSection("warnings", "Before you read on", `<ul class="findings">${items.join("")}</ul>`);
 }
 
-function scoreSection({ models, groups }: EvaluationPage): string {
+function scoreRows(models: readonly PageModel[], groups: readonly Group[]): ScoreRow[] {
   const all = models.map(
     ({ outcome }) =>
       new Map([...outcome.groups, ...outcome.tasks.map(({ result }) => result)].map((one) => [one.name, one])),
   );
   const tasks = (models[0]?.outcome.tasks ?? []).map(({ result }) => result.name);
-  const rows = inGroups(groups, tasks).flatMap(({ name, level }) => {
+  return inGroups(groups, tasks).flatMap(({ name, level }): ScoreRow[] => {
     const task = all[0]?.get(name);
-    const heading = `<span class="level-${Math.min(level, 3)}">${escapeHtml(task?.alias ?? name)}</span>`;
-    if (task === undefined || task.metrics.length === 0) return [[heading, "", ...models.map(() => ""), ""]];
-    return task.metrics.map(({ metric, filter, higherIsBetter }, m) => [
-      heading,
-      escapeHtml(filter === "none" ? metric : `${metric}, ${filter}`) + (higherIsBetter ? " ↑" : " ↓"),
-      ...all.map((results) => valueWords(at(results.get(name)!.metrics, m))),
-      grouped(task.size),
-    ]);
+    if (task === undefined || task.metrics.length === 0)
+      return [{ task: task?.alias ?? name, level, metric: null, values: [] }];
+    return task.metrics.map(({ metric, filter, higherIsBetter }, m) => ({
+      task: task.alias,
+      level,
+      metric: {
+        name: filter === "none" ? metric : `${metric}, ${filter}`,
+        higherIsBetter,
+        samples: task.size,
+      },
+      values: all.map((results) => {
+        const { value, stderr } = at(results.get(name)!.metrics, m);
+        return { value, stderr };
+      }),
+    }));
+  });
+}
+
+function scoreSection({ models, scores }: EvaluationSource): string {
+  const rows = scores.map(({ task, level, metric, values }) => {
+    const heading = `<span class="level-${Math.min(level, 3)}">${escapeHtml(task)}</span>`;
+    if (metric === null) return [heading, "", ...models.map(() => ""), ""];
+    const name = escapeHtml(metric.name) + (metric.higherIsBetter ? " ↑" : " ↓");
+    return [heading, name, ...values.map(valueWords), grouped(metric.samples)];
   });
   const heads = ["task", "metric", ...models.map(({ name }) => escapeHtml(name)), "samples"];
   return pageSection(
@@ -157,7 +225,7 @@ function scoreSection({ models, groups }: EvaluationPage): string {
   );
 }
 
-const valueWords = ({ value, stderr }: MetricResult): string =>
+const valueWords = ({ value, stderr }: Pick<MetricResult, "value" | "stderr">): string =>
   stderr === null ? fixed(value, 4) : `${fixed(value, 4)} ± ${fixed(stderr, 4)}`;
 
 /** What a difference comes to, in one word or two. */
@@ -193,8 +261,7 @@ function reachOf(all: readonly TaskDifferences[]): (one: PairedDifference) => nu
   return ({ unit }) => reaches.get(unit) ?? 0;
 }
 
-function differenceSection(first: PageModel, other: PageModel, groups: readonly Group[], index: number): string {
-  const all = differencesOf(first.outcome, other.outcome, groups);
+function differenceSection(first: string, { name: other, differences: all }: ComparisonView, index: number): string {
   const reach = reachOf(all);
   const rows = all.flatMap(({ task, differences }) =>
     differences.map((one) => [
@@ -212,7 +279,7 @@ function differenceSection(first: PageModel, other: PageModel, groups: readonly 
     const tasks = all.filter(({ differences }) => differences.some((one) => verdictOf(one) === verdict));
     return tasks.length === 0 ? "none" : tasks.map(({ task }) => escapeHtml(task)).join(", ");
   };
-  const [a, b] = [escapeHtml(first.name), escapeHtml(other.name)];
+  const [a, b] = [escapeHtml(first), escapeHtml(other)];
   return pageSection(
     `differences-${index}`,
     `What ${b} has learnt and forgotten, against ${a}`,
@@ -233,77 +300,90 @@ function differenceSection(first: PageModel, other: PageModel, groups: readonly 
 const signed = (value: number): string => `${value > 0 ? "+" : ""}${fixed(value, 4)}`;
 
 /** Samples that one model answers rightly and the other does not. */
-function sampleSection(first: PageModel, other: PageModel, index: number): string {
-  const parts = first.outcome.tasks.flatMap((task, i) => {
-    const rows = samplesOf(task, at(other.outcome.tasks, i), first.name, other.name);
-    return rows === "" ? [] : [`<details><summary>${escapeHtml(task.result.name)}</summary>${rows}</details>`];
+function sampleSection(first: string, { name: other, samples }: ComparisonView, index: number): string {
+  const parts = samples.map(({ task, shown, more }) => {
+    const rest = more === 0 ? "" : `<p class="note">and ${grouped(more)} more, which the sample files have</p>`;
+    const rows = shown.map((sample) => sampleMarkup(sample, first, other)).join("");
+    return `<details><summary>${escapeHtml(task)}</summary>${rows}${rest}</details>`;
   });
-  return parts.length === 0
-    ? ""
-    : pageSection(
-        `samples-${index}`,
-        `Samples on which ${escapeHtml(first.name)} and ${escapeHtml(other.name)} differ`,
-        parts.join("") + '<p class="note">In bold: the answer that a model takes.</p>',
-      );
+  const title = `Samples on which ${escapeHtml(first)} and ${escapeHtml(other)} differ`;
+  const note = '<p class="note">In bold: the answer that a model takes.</p>';
+  return parts.length === 0 ? "" : pageSection(`samples-${index}`, title, parts.join("") + note);
 }
 
-function samplesOf(task: TaskOutcome, other: TaskOutcome, firstName: string, otherName: string): string {
+function sampleMarkup({ id, isLearnt, prompt, target, answers }: SampleView, first: string, other: string): string {
+  const rows = answers.map(({ text, isRight, first: own, second }) => [
+    escapeHtml(text) + (isRight ? ' <span class="right">right</span>' : ""),
+    answerCell(own),
+    answerCell(second),
+  ]);
+  return (
+    `<h3>document ${id + 1}: ${isLearnt ? "learnt" : "forgotten"}</h3>` +
+    (prompt === "" ? "" : `<pre tabindex="0">${escapeHtml(prompt)}</pre>`) +
+    (target === null ? "" : `<p class="note">right: ${escapeHtml(target)}</p>`) +
+    framedTable(
+      ["continuation", escapeHtml(first), escapeHtml(other)],
+      rows,
+      (column) => column > 0,
+      `answers to document ${id + 1}`,
+    )
+  );
+}
+
+/** A model's answer; the choice that it takes stands out. */
+const answerCell = ({ words, isChosen }: AnswerView): string =>
+  isChosen ? `<b>${escapeHtml(words)}</b>` : escapeHtml(words);
+
+interface DifferingSample {
+  readonly task: TaskOutcome;
+  readonly record: TaskOutcome["records"][number];
+  readonly other: TaskOutcome["records"][number];
+  readonly isLearnt: boolean;
+}
+
+function differingSamples(task: TaskOutcome, other: TaskOutcome): DifferingSample[] {
   const [metric] = task.task.config.metrics;
-  const differing = task.records.flatMap((record, i) => {
+  return task.records.flatMap((record, i) => {
     const [before, after] = [record, at(other.records, i)].map(
       ({ results }) => results[0]?.metrics[metric?.name ?? "acc"],
     );
     const isPair = typeof before === "number" && typeof after === "number" && before !== after;
-    return isPair ? [{ record, other: at(other.records, i), gained: after > before }] : [];
+    return isPair ? [{ task, record, other: at(other.records, i), isLearnt: after > before }] : [];
   });
-  const shown = differing.slice(0, MOST_SAMPLES).map(({ record, other: second, gained }) => {
-    const { requests, target, id } = record.sample;
-    const prompt = promptOf(at(requests, 0));
-    const end = prompt.length > PROMPT_END ? `…${prompt.slice(-PROMPT_END)}` : prompt;
-    const [own, others] = [record, second].map(({ sample, responses }) => task.judge.chosen(sample, responses));
-    const answers = requests.map((request, i) => [
-      escapeHtml(request.kind === "loglikelihood" ? request.continuation : "answer") +
-        (own?.gold === i ? ' <span class="right">right</span>' : ""),
-      answerCell(at(record.responses, i), own?.chosen === i),
-      answerCell(at(second.responses, i), others?.chosen === i),
-    ]);
-    const right =
-      own === null || own === undefined ? `<p class="note">right: ${escapeHtml(JSON.stringify(target))}</p>` : "";
-    return (
-      `<h3>document ${id + 1}: ${gained ? "learnt" : "forgotten"}</h3>` +
-      (end === "" ? "" : `<pre>${escapeHtml(end)}</pre>`) +
-      right +
-      framedTable(
-        ["continuation", escapeHtml(firstName), escapeHtml(otherName)],
-        answers,
-        (column) => column > 0,
-        "answers",
-      )
-    );
-  });
-  const more = differing.length - shown.length;
-  return (
-    shown.join("") + (more > 0 ? `<p class="note">and ${grouped(more)} more, which the sample files have</p>` : "")
-  );
+}
+
+function sampleView({ task, record, other, isLearnt }: DifferingSample): SampleView {
+  const { requests, target, id } = record.sample;
+  const prompt = promptOf(at(requests, 0));
+  const [own, others] = [record, other].map(({ sample, responses }) => task.judge.chosen(sample, responses));
+  return {
+    id,
+    isLearnt,
+    prompt: prompt.length > PROMPT_END ? `…${prompt.slice(-PROMPT_END)}` : prompt,
+    target: own === null || own === undefined ? JSON.stringify(target) : null,
+    answers: requests.map((request, i) => ({
+      text: request.kind === "loglikelihood" ? request.continuation : "answer",
+      isRight: own?.gold === i,
+      first: { words: answerWords(at(record.responses, i)), isChosen: own?.chosen === i },
+      second: { words: answerWords(at(other.responses, i)), isChosen: others?.chosen === i },
+    })),
+  };
 }
 
 const promptOf = (request: Request): string => (request.kind === "rolling" ? request.text : request.context);
 
-/** A model's answer; the choice that it takes stands out. */
-function answerCell(response: Response, isChosen: boolean): string {
-  const words = escapeHtml(response.kind === "generate" ? response.text : fixed(response.logLikelihood, 3));
-  return isChosen ? `<b>${words}</b>` : words;
-}
+const answerWords = (response: Response): string =>
+  response.kind === "generate" ? response.text : fixed(response.logLikelihood, 3);
 
-function provenance({ models, command, date }: EvaluationPage): string {
+function provenance({ models, command, date }: EvaluationSource): string {
   return pageSection(
     "provenance",
     "Where this is from",
     factsAndCommand(
       [
         ["date", date],
-        ...models.flatMap(({ name, maxLength, device, outcome }): [string, string][] => [
-          [name, `${device}, ${grouped(maxLength)} tokens at most, ${significant(outcome.seconds)} s`],
+        ...models.flatMap(({ name, maxLength, device, seconds }): [string, string][] => [
+          [name, `${device}, ${grouped(maxLength)} tokens at most, ${significant(seconds)} s`],
         ]),
       ],
       command,

@@ -1,12 +1,10 @@
 /** What was found of an MoE's experts as one HTML file that opens without a network. */
 import { fixed, grouped, percent, significant } from "../../base/format.js";
 import type { ExpertLayer, ExpertsReport } from "../../model/results/experts.js";
-import { css } from "../page/css.js";
 import { escapeHtml } from "../page/escape.js";
-import { factsAndCommand, pageSection, renderPage, type ReportAssets } from "../page/shell.js";
+import { factsAndCommand, pageSection, renderPage, type ReportAssets, type ReportBody } from "../page/shell.js";
 import { framedTable } from "../page/table.js";
-import { loadClass, loadLegend } from "../study/load-map.js";
-import { cosineClass, cosineLegend, matrixSvg, shareMap, type MapRow } from "./heat.js";
+import { cosineScale, heatSvg, loadScale, multiplesOf, scaleMarkup, type HeatScale } from "../page/heat-map.js";
 import {
   costRows,
   findings,
@@ -29,73 +27,69 @@ interface ExpertsPage {
   readonly version: string;
 }
 
-const style = css`
-  .named .layer {
-    flex: 0 0 6.2rem;
-    overflow: hidden;
-    text-overflow: ellipsis;
-    white-space: nowrap;
-  }
-  .matrices {
-    display: grid;
-    grid-template-columns: repeat(auto-fill, minmax(min(100%, 14rem), 1fr));
-    gap: 1.4rem 1.8rem;
-  }
-  .matrices figure,
-  .shares figure {
-    margin: 0;
-  }
-  .shares {
-    display: grid;
-    gap: 1.8rem;
-  }
-  svg.matrix {
-    display: block;
-    width: 100%;
-    max-width: 22rem;
-    height: auto;
-    background: var(--beyond);
-  }
-  .f0 {
-    fill: var(--ink);
-  }
-  @media print {
-    svg.matrix {
-      print-color-adjust: exact;
-      -webkit-print-color-adjust: exact;
-    }
-  }
-`;
-const fills = [1, 2, 3, 4, 5, 6, 7].map((step) => `.f${step} { fill: var(--l${step}); }`).join(" ");
-
 /** Cells of all matrices of a page: more would make it too large to open, and layers are left out evenly. */
 const mostCells = 600_000;
 /** Specialists that are listed. */
 const mostSpecialists = 24;
 
+interface ExpertsSource {
+  readonly report: ExpertsReport;
+  readonly page: ExpertsPage;
+}
+
 /** The page as the text of an HTML file. */
 export function renderExpertsPage(report: ExpertsReport, page: ExpertsPage, assets: ReportAssets): string {
-  return renderPage(
-    {
-      title: `${page.model} · Upcycle experts`,
-      version: page.version,
-      footer: ". Nothing on this page is loaded from a network.",
-      style: style + fills,
-      body: [
-        header(report, page),
-        pageSection("routers", "Routers", routersSection(report)),
-        pageSection("load", "Load", loadSection(report)),
-        pageSection("special", "Specialisation", specialSection(report)),
-        pageSection("similarity", "Similarity and co-activation", similaritySection(report)),
-        report.costs.length === 0 ? "" : pageSection("costs", "Costs of leaving out and merging", costsSection(report)),
-        pageSection("how", "How it was measured", howSection(report, page)),
-      ],
-      data: null,
-      script: "",
-    },
-    assets,
-  );
+  const source = { report, page };
+  return renderPage({ body: expertsBody(source), version: page.version, source: null }, assets);
 }
+
+/** The report of a model's experts. */
+function expertsBody({ report, page }: ExpertsSource): ReportBody {
+  return {
+    kind: "experts",
+    title: `${page.model} · Upcycle experts`,
+    sections: [
+      header(report, page),
+      pageSection("routers", "Routers", routersSection(report)),
+      pageSection("load", "Load", loadSection(report)),
+      pageSection("special", "Specialisation", specialSection(report)),
+      pageSection("similarity", "Similarity and co-activation", similaritySection(report)),
+      report.costs.length === 0 ? "" : pageSection("costs", "Costs of leaving out and merging", costsSection(report)),
+      pageSection("how", "How it was measured", howSection(report, page)),
+    ],
+    data: null,
+  };
+}
+
+const usualShare = multiplesOf("× the expert's usual share");
+const independent = multiplesOf("× what independent choices would give");
+
+/** A row of a map: its name, shares and what stands behind it. Null shares: there is nothing to show. */
+interface MapRow {
+  readonly name: string;
+  readonly shares: readonly number[] | null;
+  readonly last: string;
+}
+
+/** Rows of shares as a map with their names in front. */
+function shareMap(rows: readonly MapRow[], title: string, scale: HeatScale): string {
+  const experts = Math.max(1, ...rows.map(({ shares }) => shares?.length ?? 0));
+  return heatSvg({
+    title,
+    values: rows.map(({ shares }) => shares ?? new Array<null>(experts).fill(null)),
+    rowName: (row) => rows[row]?.name ?? "",
+    rowEnd: (row) => rows[row]?.last ?? "",
+    scale,
+  });
+}
+
+/** A square matrix of one layer as a map. */
+function matrixMap(values: readonly (readonly (number | null)[])[], scale: HeatScale, title: string): string {
+  return heatSvg({ title, values, rowName: String, scale, square: true }, matrixWidth);
+}
+
+/** CSS pixels of a matrix: three of them stand beside each other. */
+const matrixWidth = 320;
 
 function header(report: ExpertsReport, { model }: ExpertsPage): string {
   const [first, ...others] = findings(report);
@@ -129,8 +123,8 @@ function loadSection({ layers }: ExpertsReport): string {
     shares: load.shares,
     last: `${significant(load.largest, 2)}×`,
   }));
-  const label = `Load by layer and expert. ${rows.map(({ name, last }) => `${name}: busiest ${last}`).join("; ")}`;
-  return `${loadLegend()}${shareMap(rows, label)}`;
+  const title = `Load by layer and expert. ${rows.map(({ name, last }) => `${name}: busiest ${last}`).join("; ")}`;
+  return `${scaleMarkup(loadScale)}${shareMap(rows, title, loadScale)}`;
 }
 
 function specialSection(report: ExpertsReport): string {
@@ -143,7 +137,7 @@ function specialSection(report: ExpertsReport): string {
       `Layer ${layer.layer}: share of each expert among the tokens of a text or class, ` + "over its usual share";
     return (
       `<figure><figcaption><b>layer ${layer.layer}</b></figcaption>` +
-      `${shareMap([...ofTexts, ...ofClasses], label)}</figure>`
+      `${shareMap([...ofTexts, ...ofClasses], label, usualShare)}</figure>`
     );
   });
   const found = specialists(report, mostSpecialists).map(({ layer, expert, what, times, share }) => [
@@ -153,7 +147,7 @@ function specialSection(report: ExpertsReport): string {
     percent(share),
   ]);
   return (
-    `${loadLegend("times the expert&#39;s usual share")}<div class="shares">${figures.join("")}</div>` +
+    `${scaleMarkup(usualShare)}<div class="shares">${figures.join("")}</div>` +
     (found.length === 0
       ? ""
       : `<h3>Strongest preferences</h3>` +
@@ -175,8 +169,8 @@ function similaritySection(report: ExpertsReport): string {
   const note = every === 1 ? "" : `<p class="note">One layer in ${every} is drawn; --json has all.</p>`;
   return (
     `${textTable(similarityRows(report), "Similarity by layer")}<h3>Cosines of weights and of outputs</h3>` +
-    `${cosineLegend()}<div class="matrices">${shown.map(cosineFigures).join("")}</div>` +
-    `<h3>Chosen by one token</h3>${loadLegend("times what independent choices would give")}` +
+    `${scaleMarkup(cosineScale)}<div class="matrices">${shown.map(cosineFigures).join("")}</div>` +
+    `<h3>Chosen by one token</h3>${scaleMarkup(independent)}` +
     `<div class="matrices">${shown.map(togetherFigure).join("")}</div>${note}`
   );
 }
@@ -186,7 +180,7 @@ function cosineFigures({ layer, similarity: { weights, outputs } }: ExpertLayer)
     .map(([what, matrix]) => {
       const most = pairWords(largestPair(matrix), 3);
       const words = `layer ${layer}, ${what}: mean ${fixed(pairMean(matrix), 3)}, most alike ${most}`;
-      return figure(matrixSvg(matrix, cosineClass, words), words);
+      return figure(matrixMap(matrix, cosineScale, words), words);
     })
     .join("");
 }
@@ -194,7 +188,7 @@ function cosineFigures({ layer, similarity: { weights, outputs } }: ExpertLayer)
 function togetherFigure({ layer, coactivation }: ExpertLayer): string {
   if (coactivation === null) return "";
   const words = `layer ${layer}: most often together ${pairWords(largestPair(coactivation.ratios))}`;
-  return figure(matrixSvg(coactivation.ratios, loadClass, words), words);
+  return figure(matrixMap(coactivation.ratios, independent, words), words);
 }
 
 const figure = (drawing: string, caption: string): string =>

@@ -1,114 +1,92 @@
-/** A fitted law as one HTML file that opens without a network. */
+/** A fitted law as a report: its sections, and one HTML file that opens without a network. */
 import { valueAt } from "../../base/at.js";
 import { compact, fixed, grouped, significant } from "../../base/format.js";
-import { css } from "../page/css.js";
 import { escapeHtml } from "../page/escape.js";
-import { factsAndCommand, pageSection, renderPage, type ReportAssets } from "../page/shell.js";
+import { factsAndCommand, pageSection, renderPage, type ReportAssets, type ReportBody } from "../page/shell.js";
 import { framedTable } from "../page/table.js";
+import { tilesSection } from "../page/tiles.js";
 import { fitAnswer } from "./law-answer.js";
-import { lawScript } from "./law-script.js";
-import { lawCharts, type Chart, type LawResult } from "./law-view.js";
+import { lawSource, type LawSource, type ProfileEnds } from "./law-source.js";
+import type { LawResult } from "./law-view.js";
 
-/** The page of a fit as the text of an HTML file; `assets` are the texts of the chart library, which stand in it. */
+/** The page of a fit as the text of an HTML file. */
 export function renderLawHtml(result: LawResult, assets: ReportAssets): string {
-  const { fit, version } = result;
-  const charts = lawCharts(result);
-  const page = {
-    title: `${fit.law.title} · scaling law`,
-    version,
-    footer: ". Nothing on this page is loaded from a network.",
-    body: sections(result, charts),
-    data: { charts },
-    script: lawScript,
-    style: lawStyle,
-  };
-  return renderPage(page, assets);
+  const source = lawSource(result);
+  // The charts stand in the body's data already.
+  const facts = { ...source, charts: undefined };
+  return renderPage({ body: lawBody(source), version: source.version, source: facts }, assets);
 }
 
-/** Paths and formulas break where they must; a tile's word stays whole on a narrow screen. */
-const lawStyle = css`
-  .facts em,
-  .formula code,
-  .facts-list dd {
-    overflow-wrap: anywhere;
-    white-space: normal;
-  }
-  .formula {
-    margin: 1rem 0 0;
-  }
-  #parameters td:nth-last-child(2) {
-    min-width: 13rem;
-  }
-  @media (max-width: 30rem) {
-    .tiles b {
-      font-size: 1.15rem;
-      overflow-wrap: normal;
-    }
-  }
-`;
-
-/** The sections of the page; those that the fit has nothing for are empty. */
-function sections(result: LawResult, charts: readonly Chart[]): string[] {
-  const { warnings, predictions, comparison } = result;
-  const of = (...prefixes: readonly string[]): Chart[] =>
-    prefixes.flatMap((prefix) => charts.filter(({ id }) => id.startsWith(prefix)));
-  const [profiles, clouds] = [of("profile-"), of("cloud-")];
+/** The report of a fit; sections that it has nothing for are empty. */
+export function lawBody(source: LawSource): ReportBody {
+  const { warnings, predictions, comparison, charts, fit } = source;
+  const has = (prefix: string): boolean => charts.some(({ id }) => id.startsWith(prefix));
   const section = (isThere: boolean, id: string, title: string, body: () => string): string =>
     isThere ? pageSection(id, title, body()) : "";
-  return [
-    header(result),
-    tiles(result),
-    pageSection("parameters", "Parameters", parameterTable(result)),
-    section(warnings.length > 0, "warnings", "What to be careful about", () => warningList(warnings)),
-    pageSection("fit", "Fit and residuals", figures(of("loss-", "residuals", "contours", "isoflop"))),
-    section(predictions.length > 0, "predictions", "Predictions", () => predictionTable(result)),
-    section(profiles.length > 0, "profiles", "Profiles", () => figures(profiles)),
-    section(clouds.length > 0, "clouds", "Bootstrap", () => figures(clouds)),
-    section(comparison.length > 0, "comparison", "Other laws", () => comparisonTable(result)),
-    pageSection("method", "How it was fitted", method(result)),
-  ];
+  const island = (name: string): string => `<div class="scripted" data-island="${name}"></div>`;
+  return {
+    kind: "law",
+    title: `${fit.law.title} · scaling law`,
+    sections: [
+      header(source),
+      tiles(source),
+      pageSection("parameters", "Parameters", parameterTable(source)),
+      section(warnings.length > 0, "warnings", "What to be careful about", () => warningList(warnings)),
+      has("residuals") ? pageSection("fit", "Fit and residuals", island("fit"), "scripted") : "",
+      section(predictions.length > 0, "predictions", "Predictions", () => predictionTable(source)),
+      section(has("profile-"), "profiles", "Profiles", () => island("profiles")),
+      section(has("cloud-"), "clouds", "Bootstrap", () => island("clouds")),
+      section(comparison.length > 0, "comparison", "Other laws", () => comparisonTable(source)),
+      pageSection("method", "How it was fitted", method(source)),
+    ],
+    data: { charts },
+  };
 }
 
 const warningList = (warnings: readonly string[]): string =>
   `<ul class="findings">${warnings.map((text) => `<li>${escapeHtml(text)}</li>`).join("")}</ul>`;
 
-function header(result: LawResult): string {
+function header(result: LawSource): string {
   const { title, formula } = result.fit.law;
   const { headline, prediction, doubts } = fitAnswer(result);
   const answer = prediction === "" ? doubts : `${prediction} ${doubts}`;
-  const facts = [`${grouped(result.points.n)} points`, escapeHtml(result.file)].map((fact) => `<em>${fact}</em>`);
+  const facts = [`${grouped(result.n)} points`, escapeHtml(result.file)].map((fact) => `<em>${fact}</em>`);
   return `<header>
   <p class="kicker">Scaling law: ${escapeHtml(title)}</p>
   <h1>${escapeHtml(headline)}</h1>
   <p class="answer">${escapeHtml(answer)}</p>
-  <p class="formula"><code>${escapeHtml(formula)}</code></p>
+  <p class="formula" role="region" tabindex="0" aria-label="Formula"><code>${escapeHtml(formula)}</code></p>
   <p class="facts">${facts.join(' <span aria-hidden="true">·</span> ')}</p>
 </header>`;
 }
 
-function tiles({ fit, quality }: LawResult): string {
+function tiles({ fit, quality }: LawSource): string {
   const status = {
     converged: "converged",
     "at-bound": "at a bound",
     "iteration-limit": "not converged",
     "no-better-than-constant": "no fit",
   }[fit.status];
-  const items = [
-    ["Optimum", status, `${fit.starts.atOptimum} of ${fit.starts.tried} starts reach it`],
-    ["Error of the fit", `${significant(100 * quality.logRmse)} %`, `RMSE ${significant(quality.rmse)} nats`],
-    ["Variance described", `${(100 * quality.r2).toFixed(2)} %`, "R2 of the loss"],
-    [
-      "Objective",
-      significant(fit.objective, 4),
-      `sum of ${fit.loss.name}${fit.loss.name === "huber" ? `, delta ${fit.loss.delta}` : ""} over ln-residuals`,
-    ],
-  ].map(([name, value, note]) => `<div><dt>${name}</dt><dd><b>${value}</b><span>${note}</span></dd></div>`);
-  return `<section aria-label="Key numbers"><dl class="tiles">${items.join("")}</dl></section>`;
+  const { name, delta } = fit.loss;
+  return tilesSection([
+    { name: "Optimum", value: status, note: `${fit.starts.atOptimum} of ${fit.starts.tried} starts reach it` },
+    {
+      name: "Error of the fit",
+      value: `${significant(100 * quality.logRmse)} %`,
+      note: `RMSE ${significant(quality.rmse)} nats`,
+    },
+    { name: "Variance described", value: `${fixed(100 * quality.r2, 2)} %`, note: "R2 of the loss" },
+    {
+      name: "Objective",
+      value: significant(fit.objective, 4),
+      note: `sum of ${name}${name === "huber" ? `, delta ${delta}` : ""} over ln-residuals`,
+    },
+  ]);
 }
 
 const range = (low: string, high: string): string => `${low} .. ${high}`;
 
-function parameterTable({ fit, profiles, bootstrap }: LawResult): string {
+function parameterTable({ fit, profiles, bootstrap }: LawSource): string {
   const level = Object.values(profiles)[0]?.level ?? Object.values(bootstrap)[0]?.level;
   const percent = level === undefined ? "" : `${Number((100 * level).toFixed(2))} % `;
   const [withBootstrap, withProfile] = [Object.keys(bootstrap).length > 0, Object.keys(profiles).length > 0];
@@ -131,19 +109,19 @@ function parameterTable({ fit, profiles, bootstrap }: LawResult): string {
   return table(head, rows, head.length - 2);
 }
 
-function bootstrapCells(interval: LawResult["bootstrap"][string] | undefined): string[] {
+function bootstrapCells(interval: LawSource["bootstrap"][string] | undefined): string[] {
   if (interval === undefined) return [];
   const { low, high, standardError } = interval;
   return [range(significant(low, 4), significant(high, 4)), significant(standardError)];
 }
 
-function profileCells(profile: LawResult["profiles"][string] | undefined): string[] {
+function profileCells(profile: ProfileEnds | undefined): string[] {
   if (profile === undefined) return [];
   const { low, high, lowOpen, highOpen } = profile;
   return [range(lowOpen ? "open" : significant(low, 4), highOpen ? "open" : significant(high, 4))];
 }
 
-function predictionTable({ predictions }: LawResult): string {
+function predictionTable({ predictions }: LawSource): string {
   const interval = (ends: { low: number; high: number } | null): string =>
     ends === null ? "" : range(fixed(ends.low, 4), fixed(ends.high, 4));
   const ends = ({ low, high, lowOpen, highOpen }: (typeof predictions)[number]["newRun"]): string =>
@@ -179,7 +157,7 @@ function predictionTable({ predictions }: LawResult): string {
   );
 }
 
-function comparisonTable({ comparison }: LawResult): string {
+function comparisonTable({ comparison }: LawSource): string {
   const [aic, bic] = [
     Math.min(...comparison.map((entry) => entry.aic)),
     Math.min(...comparison.map((entry) => entry.bic)),
@@ -209,33 +187,12 @@ function table(head: readonly string[], rows: readonly (readonly string[])[], nu
   return framedTable(head, rows, (column) => column > 0 && column < numbers);
 }
 
-/** The swatch of a series, in the colour that the script draws it with. */
-function swatch({ tone, ramp }: Chart["series"][number]): string {
-  if (ramp === undefined) return `<i class="swatch tone-${tone % 6}"></i>`;
-  const share = Number((100 * ramp).toFixed(1));
-  return `<i class="swatch" style="--swatch: color-mix(in srgb, var(--ramp-high) ${share}%, var(--ramp-low))"></i>`;
-}
-
-function figures(charts: readonly Chart[]): string {
-  const items = charts.map(({ id, title, note, series }) => {
-    const legend = series
-      .filter(({ kind }) => kind !== "line" || !series.some((other) => other.kind === "dots"))
-      .map((entry) => `<li>${swatch(entry)}${escapeHtml(entry.label)}</li>`);
-    const scale = legend.length > 1 ? `<ul class="scale">${legend.join("")}</ul>` : "";
-    return (
-      `<figure id="${escapeHtml(id)}"><figcaption><b>${escapeHtml(title)}.</b> ${escapeHtml(note)}</figcaption>` +
-      `<div class="plot" role="img" aria-label="${escapeHtml(title)}"></div>${scale}</figure>`
-    );
-  });
-  return `<div class="charts scripted">${items.join("")}</div>`;
-}
-
-function method({ fit, points, rows, leftOut, columns, file, command, noise }: LawResult): string {
+function method({ fit, n, rows, leftOut, columns, file, command, noise }: LawSource): string {
   const { law, loss } = fit;
   const facts: [string, string][] = [
     ["Law", `${law.id}, from ${law.source}`],
     ...(law.note === undefined ? [] : [["Note", law.note] as [string, string]]),
-    ["Points", `${points.n} of ${rows} rows of ${file}${leftOut === "" ? "" : `; left out: ${leftOut}`}`],
+    ["Points", `${n} of ${rows} rows of ${file}${leftOut === "" ? "" : `; left out: ${leftOut}`}`],
     [
       "Columns",
       Object.entries(columns)

@@ -104,8 +104,17 @@ function residualCharts({ fit, points }: LawResult): Chart[] {
   ];
 }
 
+/** A fit of which parameters were profiled. */
+interface ProfiledFit {
+  readonly fit: {
+    readonly law: { readonly parameters: readonly { readonly name: string }[] };
+    readonly params: LawResult["fit"]["params"];
+  };
+  readonly profiles: LawResult["profiles"];
+}
+
 /** The deviance along each parameter that was profiled. */
-function profileCharts({ fit, profiles }: LawResult): Chart[] {
+export function profileCharts({ fit, profiles }: ProfiledFit): Chart[] {
   return fit.law.parameters.flatMap(({ name }): Chart[] => {
     const profile = profiles[name];
     if (profile === undefined) return [];

@@ -4,6 +4,7 @@
  */
 import { css } from "./css.js";
 import { armTones, pageTone, toneVariables } from "./palette.js";
+import { reportRules } from "./style-reports.js";
 
 const light = css`
   color-scheme: light;
@@ -98,6 +99,18 @@ const base = css`
     letter-spacing: -0.022em;
     font-weight: 680;
     text-wrap: balance;
+  }
+  h1.long {
+    max-width: 46ch;
+    font-size: clamp(1.3rem, 3vw, 1.75rem);
+    line-height: 1.25;
+    letter-spacing: -0.012em;
+  }
+  .asked {
+    margin: 0 0 0.5rem;
+    max-width: 62ch;
+    color: var(--muted);
+    font-size: 1.08rem;
   }
   .answer {
     margin: 1.4rem 0 0;
@@ -578,5 +591,5 @@ function modes(): string {
 
 /** The style sheet that all pages share. */
 export function pageStyle(): string {
-  return [modes(), base, swatches, tiles, tables, charts, print].join("\n");
+  return [modes(), base, swatches, tiles, tables, charts, reportRules, print].join("\n");
 }

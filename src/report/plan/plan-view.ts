@@ -15,8 +15,9 @@ import { factRows } from "../page/shell.js";
 import type { ArmPlan, PlanRequest } from "../../laws/planner/plan-types.js";
 import { escapeHtml } from "../page/escape.js";
 import { framedTable } from "../page/table.js";
+import { tileEntries, type Tile } from "../page/tiles.js";
 import { comparisonSources, memorySums, planTables, type PlanTable } from "./plan-tables.js";
-import { answerWords, budgetWords, capital, orNone, splitWords } from "./plan-words.js";
+import { answerWords, budgetWords, capital, orNone, splitWords, within } from "./plan-words.js";
 import { viewSection } from "./view-sections.js";
 
 /** Markup by the name in `data-live`. */
@@ -94,8 +95,6 @@ function facts({ models, seen, gpus, gpu, precision, budget, currency }: Plan): 
   ];
 }
 
-type Tile = readonly [name: string, value: string, note: string];
-
 /** The key numbers of a plan as markup. */
 function tiles(plan: Plan): string {
   const { arms, main, recipes, moeParent } = plan;
@@ -107,47 +106,45 @@ function tiles(plan: Plan): string {
         comparisonTile("Equal tokens, against dense", plan.answer?.equalTokens),
         comparisonTile("Equal FLOPs, against dense", plan.answer?.equalFlops),
         comparisonTile("Against from scratch", plan.answer?.scratch),
-        [
-          "D*, parent sunk",
-          catchUpWords(recipes.find(({ name }) => name === main)?.sunk),
-          plan.answer?.verdict === "open"
-            ? "by laws that do not reach here"
-            : "tokens until scratch catches up, by the laws",
-        ],
+        {
+          name: "D*, parent sunk",
+          value: catchUpWords(recipes.find(({ name }) => name === main)?.sunk),
+          note:
+            plan.answer?.verdict === "open"
+              ? "by laws that do not reach here"
+              : "tokens until scratch catches up, by the laws",
+        },
         costTile(plan, upcycled, "Cost"),
       ];
-  return items
-    .map(
-      ([name, value, note]) =>
-        `<div><dt>${escapeHtml(name)}</dt><dd><b>${escapeHtml(value)}</b><span>${escapeHtml(note)}</span></dd></div>`,
-    )
-    .join("");
+  return tileEntries(items);
 }
 
 function verdictTile({ answer, level }: Plan): Tile {
-  if (answer === null) return ["Verdict", notAvailable, "an arm does not fit"];
+  if (answer === null) return { name: "Verdict", value: notAvailable, note: "an arm does not fit" };
   const words = answer.ahead.map((id) => armNames[id]).join(" = ");
-  if (answer.verdict === "open") return ["Verdict", "none", "no law answers here"];
+  if (answer.verdict === "open") return { name: "Verdict", value: "none", note: "no law answers here" };
   const note = answer.verdict === "tie" ? "too close to be told apart" : `clear in the ${percent(level)} interval`;
-  return ["Verdict", words, note];
+  return { name: "Verdict", value: words, note };
 }
 
 /** How far the upcycled model is from another: the interval is what counts. */
 function comparisonTile(name: string, comparison: Comparison | undefined): Tile {
-  if (comparison === undefined) return [name, notAvailable, ""];
+  if (comparison === undefined) return { name, value: notAvailable, note: "" };
   const { basis, difference, interval, verdict } = comparison;
   const signed = (nats: number): string => `${nats < 0 ? "−" : "+"}${fixed(Math.abs(nats), 3)}`;
   const ends = interval === null ? "" : `${signed(interval.low)} to ${signed(interval.high)}`;
-  if (basis === "published") return [name, ends, "nats, from published comparisons"];
-  const word = verdict === "tie" ? ", a tie" : verdict === "open" ? ", too close to call" : "";
-  return [name, signed(difference), `nats${ends === "" ? "" : `, ${ends}`}${word}`];
+  if (basis === "published") return { name, value: ends, note: "nats, from published comparisons" };
+  // What is said of a tie has no sign: which of the two is lower is not known.
+  if (verdict === "tie") return { name, value: "a tie", note: `equal within ${within(difference)} nats` };
+  const word = verdict === "open" ? ", too close to call" : "";
+  return { name, value: signed(difference), note: `nats${ends === "" ? "" : `, ${ends}`}${word}` };
 }
 
 function costTile({ currency, gpus }: Plan, arm: ArmPlan | undefined, name: string): Tile {
-  if (arm?.money == null || arm.seconds === null) return [name, notAvailable, "does not fit"];
+  if (arm?.money == null || arm.seconds === null) return { name, value: notAvailable, note: "does not fit" };
   const { low, high } = arm.secondsInterval ?? { low: arm.seconds, high: arm.seconds };
   const time = low === high ? duration(arm.seconds) : `${duration(low)} to ${duration(high)}`;
-  return [name, `${compact(arm.money)} ${currency}`, `${time} on ${gpus} GPUs`];
+  return { name, value: `${compact(arm.money)} ${currency}`, note: `${time} on ${gpus} GPUs` };
 }
 
 /** When scratch catches up with the upcycled model. */
@@ -168,7 +165,7 @@ function htmlTable({ title, note, head, rows, words }: PlanTable, withTitle: boo
   if (rows.length === 0) return "";
   const cells = rows.map((row) => row.map(escapeHtml));
   const isNumber = (column: number): boolean => column > 0 && !words.includes(column);
-  const table = framedTable(head.map(escapeHtml), cells, isNumber, escapeHtml(title));
+  const table = framedTable(head.map(escapeHtml), cells, isNumber, title);
   return `${withTitle ? `<h3>${escapeHtml(title)}</h3>` : ""}<p class="note">${escapeHtml(note)}</p>${table}`;
 }
 

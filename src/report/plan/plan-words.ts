@@ -48,7 +48,13 @@ export function answerWords(plan: Plan): AnswerWords {
           whyOpen(answer, plan),
           narrowingWords(answer, plan),
         ]
-      : [verdictHeadline(answer), verdictWords(answer, plan), budgetWordsOf(plan), certaintyWords(plan)];
+      : [
+          verdictHeadline(answer),
+          verdictWords(answer, plan),
+          tieAdvice(answer, plan),
+          budgetWordsOf(plan),
+          certaintyWords(plan),
+        ];
   return { headline, sentences: [...sentences, backtestWords(plan)].filter((text) => text !== "") };
 }
 
@@ -90,9 +96,9 @@ function standing({ basis, difference, interval, verdict }: Comparison): string 
   return `${size3(difference)} nats${doubt} ${side(difference)}`;
 }
 
-const signed = (nats: number): string => `${nats < 0 ? "-" : "+"}${size3(nats)}`;
+const signed = (nats: number): string => `${nats < 0 ? "−" : "+"}${size3(nats)}`;
 /** A bound of a tie, rounded up. */
-const within = (nats: number): string => fixed(Math.max(0.001, Math.ceil(1000 * Math.abs(nats)) / 1000), 3);
+export const within = (nats: number): string => fixed(Math.max(0.001, Math.ceil(1000 * Math.abs(nats)) / 1000), 3);
 
 const leads: Readonly<Record<ArmId, string>> = {
   dense: "train the dense model on",
@@ -137,6 +143,21 @@ function verdictWords(answer: Answer, plan: Plan): string {
     `and ${standing(equalFlops)} it ${flops}, and ${standing(scratch)} a mixture from scratch.` +
     doubtWords(answer, plan)
   );
+}
+
+/** Which of several to take that end alike by the laws. */
+function tieAdvice({ ahead, equalTokens }: Answer, { recipes, main }: Plan): string {
+  if (ahead.length < 2) return "";
+  if (ahead.includes("dense"))
+    return "Of those that end alike, take the dense model: it has the fewest parameters to keep and to serve.";
+  const sunk = recipes.find(({ name }) => name === main)?.sunk;
+  const star = sunk?.outcome === "at" ? sunk.tokens : null;
+  if (sunk?.outcome === "always-ahead" || (star !== null && star >= equalTokens.one.tokens)) {
+    const until = star === null ? "" : `, until D* = ${compact(star)}`;
+    return `Of the two, upcycle: by the laws it is ahead at every smaller number of tokens${until}.`;
+  }
+  const since = star === null ? "" : `, from D* = ${compact(star)} on`;
+  return `Of the two, start from scratch: by the laws it is ahead at every larger number of tokens${since}.`;
 }
 
 /** What a verdict leaves in doubt: which of two that are alike ends lower, and how large the gap to the other is. */

@@ -5,7 +5,7 @@ import type { Plan } from "../../laws/planner/plan.js";
 import type { PlanViews, Winner, WinnerView } from "../../laws/planner/views.js";
 import { escapeHtml } from "../page/escape.js";
 import { framedTable } from "../page/table.js";
-import { svgChart, svgMap, type SvgAxis } from "./view-svg.js";
+import { svgChart, svgMap, type SvgAxis } from "../page/svg-chart.js";
 
 /** What a cell of the map says, and in which colour. */
 const winnerWords: Readonly<Record<Winner, readonly [colour: string, words: string]>> = {
@@ -52,7 +52,8 @@ function winnerFigure(view: WinnerView, { ranges }: PlanViews, plan: Plan): stri
     .filter((name) => names.includes(name))
     .map((name) => {
       const [colour, words] = winnerWords[name];
-      return `<li><i class="key" style="background: ${colour}"></i>${words}</li>`;
+      const square = `<rect width="10" height="10" fill="${colour}"/>`;
+      return `<li><svg class="key" viewBox="0 0 10 10" aria-hidden="true">${square}</svg>${words}</li>`;
     });
   const scaled = (range: readonly [number, number] | null): readonly [number, number] | null =>
     range === null || !isFlops ? range : [factor * range[0], factor * range[1]];

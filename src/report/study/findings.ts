@@ -8,7 +8,7 @@ import { compact, fixed, percent, significant } from "../../base/format.js";
 import { answerFindings } from "./answers.js";
 import { bothComparisons, comparisonSentence, verdictWords } from "./comparison-sentence.js";
 import { healthFindings } from "./health-findings.js";
-import type { ArmResult, ParentResult, StudyResult } from "../../model/results/result.js";
+import type { ArmResult, ParentResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
 import {
   chanceOfSeparateRanges,
@@ -19,16 +19,18 @@ import {
   recipeShape,
   spread,
 } from "./statistics.js";
+import { lossName, type ShownStudy } from "./shown.js";
 import { armName, joinedByAnd, lossWithRange, nats, plural } from "./wording.js";
 
 /** What a study has measured, before it is put into words. */
-type Measurements = Omit<StudyResult, "findings">;
+type Measurements = Omit<ShownStudy, "findings">;
 
 /** The findings of a study, a sentence each or a few that belong together. */
 export function findings(result: Measurements): string[] {
   return [
     ...answerFindings(result),
     ...result.parents.flatMap((parent) => armFindings(result, parent)),
+    ...result.parents.flatMap(({ id }) => tieAdvice(result.arms.filter(({ parent }) => parent === id))),
     ...finalLosses(result),
     ...againstParents(result),
     ...healthFindings(result.arms),
@@ -128,6 +130,31 @@ function coarseAgainstFine(upcycled: readonly ArmResult[]): string[] {
   );
 }
 
+/**
+ * Which of the arms to take that cannot be told from the best one: the one that is cheapest per token, for serving and
+ * for further training alike.
+ */
+function tieAdvice(arms: readonly ArmResult[]): string[] {
+  const [best, ...others] = byFinalLoss(arms);
+  if (best === undefined) return [];
+  const tied = others.filter((arm) => compareArms(best, arm, "tokens")?.verdict === "within");
+  if (tied.length === 0) return [];
+  const all = [best, ...tied];
+  const cost = ({ flopsPerToken, params }: ArmResult): number => flopsPerToken + params.total * 1e-9;
+  const take = all.reduce((a, b) => (cost(b) < cost(a) ? b : a));
+  const dearest = all.reduce((a, b) => (cost(b) > cost(a) ? b : a));
+  const names = joinedByAnd(all.map(({ label }) => label));
+  const saved =
+    take === dearest
+      ? ""
+      : `: it needs ${compact(take.flopsPerToken)} FLOP per token and ${compact(take.params.total)} parameters, ` +
+        `${dearest.label} ${compact(dearest.flopsPerToken)} and ${compact(dearest.params.total)}`;
+  return [
+    `Of the arms that cannot be told apart at equal tokens (${names}), take ${take.label}${saved}. More seeds may ` +
+      "still tell them apart.",
+  ];
+}
+
 function finalLosses(result: Measurements): string[] {
   const sentences: string[] = [];
   const ends = byFinalLoss(result.arms).flatMap((arm) => {
@@ -141,7 +168,7 @@ function finalLosses(result: Measurements): string[] {
   const spreadWords = result.arms.some((arm) => arm.runs.length > 1)
     ? `mean over the seeds, lowest to highest seed in brackets, ${seedCounts(result.arms)}`
     : "one seed per arm, so the spread is unknown";
-  return [`Final held-out loss: ${joinedByAnd(ends)} (${spreadWords}).`, ...sentences];
+  return [`${lossName(result)}: ${joinedByAnd(ends)} (${spreadWords}).`, ...sentences];
 }
 
 function seedCounts(arms: readonly ArmResult[]): string {
@@ -158,8 +185,9 @@ function againstParents(result: Measurements): string[] {
   return result.arms.flatMap((arm) => {
     const parent = parentOf(result, arm).loss;
     const loss = spread(arm.runs.map((run) => run.finalLoss));
-    if (loss === null || loss.mean <= parent) return [];
+    if (loss === null || !(loss.mean > parent)) return [];
     const above = `${nats(loss.mean - parent)} above the parent's ${fixed(parent)}`;
+    if (result.progress !== undefined) return [`${arm.label} is ${above}.`];
     if (arm.kind === "scratch")
       return [`${arm.label} did not come down to the parent within its tokens: it ended ${above}.`];
     return [`Further training did not help ${arm.label}: it ended ${above}.`];
@@ -209,13 +237,15 @@ function seedMeaning(result: Measurements): string[] {
 const smallestPublished = { params: 2e9, tokens: 1e11 };
 
 function scale(result: Measurements): string[] {
+  const { text } = result;
+  if (text === undefined) return [];
   const tokens = Math.max(0, ...result.arms.map((arm) => reached(arm, "tokens") ?? 0));
   const largest = result.parents.reduce((a, b) => (b.params.total > a.params.total ? b : a));
   const params = largest.params.total;
-  const passes = (tokens + (largest.tokens ?? 0)) / result.text.trainTokens;
+  const passes = (tokens + (largest.tokens ?? 0)) / text.trainTokens;
   const sentences = [
     `Scale: a parent of ${compact(params)} parameters and ${compact(tokens)} further tokens per arm ` +
-      (`(${significant(tokens / params, 2)} per parameter), judged on ${compact(result.text.judgedTokens)} ` +
+      (`(${significant(tokens / params, 2)} per parameter), judged on ${compact(text.judgedTokens)} ` +
         "held-out tokens."),
   ];
   const smaller = smallestPublished.params / params;

@@ -1,46 +1,50 @@
-/** The study as one HTML file that opens without a network. */
+/** The study as a report: its sections, and one HTML file that opens without a network. */
+import { renderPage, type ReportAssets, type ReportBody } from "../page/shell.js";
 import type { StudyResult } from "../../model/results/result.js";
-import { renderPage, type ReportAssets } from "../page/shell.js";
-import { loadMapStyle } from "./load-map-style.js";
-import { pageScript } from "./script-page.js";
 import {
   armsSection,
   expertsSection,
   findingsSection,
   header,
+  loadWithoutScript,
   lossSection,
+  lossWithoutScript,
   preservationSection,
   questionsSection,
   reproduceSection,
   setupSection,
   tiles,
 } from "./sections.js";
+import type { ShownStudy } from "./shown.js";
 import { tasksSection } from "./tasks-section.js";
 import { reportData } from "./view.js";
 
-/** The page of a study as the text of an HTML file; `assets` are the texts of the chart library, which stand in it. */
-export function renderHtml(result: StudyResult, assets: ReportAssets): string {
+/** The report of a study, finished or not. */
+export function studyBody(result: ShownStudy): ReportBody {
   const data = reportData(result);
-  const page = {
+  return {
+    kind: "study",
     title: `${result.name} · Upcycle study`,
-    version: result.environment.upcycle,
-    footer: " from <code>result.json</code>. Nothing on this page is loaded from a network.",
-    body: [
+    sections: [
       header(result),
       tiles(result, data),
       findingsSection(result),
       questionsSection(result),
-      lossSection(result),
+      lossSection(),
+      lossWithoutScript(result),
       preservationSection(result),
       expertsSection(data),
+      loadWithoutScript(data),
       armsSection(result),
       tasksSection(result),
       setupSection(result),
       reproduceSection(result),
     ],
     data,
-    style: loadMapStyle,
-    script: pageScript,
   };
-  return renderPage(page, assets);
+}
+
+/** The page of a study as the text of an HTML file. The studio reads `result.json`, which lies beside it. */
+export function renderHtml(result: StudyResult, assets: ReportAssets): string {
+  return renderPage({ body: studyBody(result), version: result.environment.upcycle, source: null }, assets);
 }

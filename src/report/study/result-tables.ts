@@ -16,8 +16,11 @@ export interface ResultTable {
   readonly rows: readonly (readonly string[])[];
 }
 
+/** What the tables are made of. */
+type ResultNumbers = Pick<StudyResult, "arms" | "questions" | "tasks">;
+
 /** All tables of a study: the arms, and the questions where there are some. */
-export function resultTables(result: StudyResult): ResultTable[] {
+export function resultTables(result: ResultNumbers): ResultTable[] {
   const { tasks = [], questions } = result;
   return [
     armTable(result),
@@ -26,7 +29,7 @@ export function resultTables(result: StudyResult): ResultTable[] {
   ];
 }
 
-function armTable({ arms }: StudyResult): ResultTable {
+function armTable({ arms }: ResultNumbers): ResultTable {
   return {
     id: "arms",
     caption:
@@ -44,7 +47,7 @@ const sureMark = ({ interval }: TaskScore["arms"][number]): string => {
   return interval[0] > 0 ? " ↑" : " ↓";
 };
 
-function taskTable(tasks: readonly TaskScore[], { arms }: StudyResult): ResultTable {
+function taskTable(tasks: readonly TaskScore[], { arms }: ResultNumbers): ResultTable {
   const labels = new Map(arms.map(({ id, label }) => [id, label]));
   const [first] = tasks;
   return {
@@ -82,7 +85,7 @@ function armRow({ label, params, runs }: ArmResult): string[] {
   ];
 }
 
-function questionTable({ questions }: StudyResult): ResultTable {
+function questionTable({ questions }: ResultNumbers): ResultTable {
   return {
     id: "questions",
     caption:

@@ -4,50 +4,69 @@ import { bytes, compact, duration, fixed, flops, grouped, percent, significant }
 import { escapeHtml } from "../page/escape.js";
 import { factRows, pageSection } from "../page/shell.js";
 import { byFinalLoss } from "./findings.js";
-import { loadSection } from "./load-map.js";
+import { loadMaps } from "./load-map.js";
 import { resultTables } from "./result-tables.js";
-import type { ArmResult, ParentResult, StudyResult } from "../../model/results/result.js";
+import type { ArmResult, ParentResult } from "../../model/results/result.js";
 import { compareArms, mainParent, spread, type ArmComparison } from "./statistics.js";
-import { armsTable, htmlTable, lossTable, preservationTable, seedsTable } from "./tables.js";
+import { armsTable, lossTable, preservationTable, seedsTable } from "./tables.js";
+import { framedTable } from "../page/table.js";
+import { tilesSection, type Tile } from "../page/tiles.js";
+import { lossName, type ShownStudy, type StudyProgress } from "./shown.js";
 import type { ReportData } from "./view.js";
 import { plural } from "./wording.js";
 
-/** The top of the page: name, size of the study, and its most important finding. */
-export function header(result: StudyResult): string {
-  const runs = result.arms.reduce((sum, arm) => sum + arm.runs.length, 0);
+/** The top of the page: what was asked and its answer, or the most important finding; name and size of the study. */
+export function header(result: ShownStudy): string {
+  const { arms, seeds, name, startedAt, progress } = result;
+  const runs = progress?.runs ?? arms.reduce((sum, arm) => sum + arm.runs.length, 0);
   const facts = [
-    `<time datetime="${escapeHtml(result.startedAt)}">${escapeHtml(result.startedAt.slice(0, 10))}</time>`,
-    `<em>${plural(runs, "run")} of ${plural(result.arms.length, "arm")}</em>`,
-    `<em>${plural(result.seeds.length, "seed")}</em>`,
-    `<em>${duration(result.seconds)}</em>`,
+    `<time datetime="${escapeHtml(startedAt)}">${escapeHtml(startedAt.slice(0, 10))}</time>`,
+    `<em>${plural(runs, "run")} of ${plural(arms.length, "arm")}</em>`,
+    `<em>${plural(seeds.length, "seed")}</em>`,
+    // A study under way has noted the time of earlier commands alone.
+    ...(result.seconds < 1 ? [] : [`<em>${duration(result.seconds)}</em>`]),
   ];
   return `<header>
-  <p class="kicker">Upcycle study</p>
-  <h1>${escapeHtml(result.name)}</h1>
-  ${answer(result.findings[0] ?? "")}
+  <p class="kicker">Upcycle study <span>${escapeHtml(name)}</span></p>
+  ${answer(result)}
+  ${progress === undefined ? "" : progressWords(progress)}
   <p class="facts">${facts.join(' <span aria-hidden="true">·</span> ')}</p>
 </header>`;
 }
 
-/** The first finding: what it claims in large letters, the numbers behind it below. */
-function answer(finding: string): string {
-  const [claim, numbers] = claimAndNumbers(finding);
-  if (claim === "") return "";
-  const behind = numbers === "" ? "" : `<p class="because">${sentence(capital(numbers))}</p>`;
-  return `<p class="answer">${sentence(capital(claim))}${numbers === "" ? "" : "."}</p>${behind}`;
+/** How far a study is, and what is missing of it. */
+function progressWords({ finished, runs, isEarly, missing }: StudyProgress): string {
+  const early = isEarly ? " Runs are compared before their ends: the order of the arms may still change." : "";
+  const items = missing.map((text) => `<li>${escapeHtml(text)}</li>`).join("");
+  const state =
+    finished === runs
+      ? `All ${plural(runs, "run")} have ended; the study has not written its result.`
+      : `Not finished: ${finished} of ${plural(runs, "run")}.`;
+  return `<p class="because"><b>${state}</b>${early}</p><ul class="because">${items}</ul>`;
+}
+
+/** Characters from which a headline is set smaller. */
+const longHeadline = 60;
+
+/** The first finding as the page's headline: the question above it where it answers one, the numbers below. */
+function answer({ findings, questions, name }: ShownStudy): string {
+  const [first = ""] = findings;
+  const asked = questions[0]?.ask;
+  const isAnswer = asked !== undefined && first.startsWith(asked);
+  const [claim, numbers] = claimAndNumbers(isAnswer ? first.slice(asked.length).trim() : first);
+  const headline = claim === "" ? name : capital(claim);
+  const size = headline.length > longHeadline ? ' class="long"' : "";
+  return (
+    (isAnswer ? `<p class="asked">${sentence(asked)}</p>` : "") +
+    `<h1${size}>${sentence(headline)}</h1>` +
+    (numbers === "" ? "" : `<p class="answer">${sentence(capital(numbers))}</p>`)
+  );
 }
 
 const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
-interface Tile {
-  readonly name: string;
-  readonly value: string;
-  readonly note: string;
-  readonly tone?: number;
-}
-
 /** The key numbers: final losses and the differences between the best upcycled arm and the dense one. */
-export function tiles(result: StudyResult, data: ReportData): string {
+export function tiles(result: ShownStudy, data: ReportData): string {
   const toneOf = (arm: ArmResult): number => at(data.arms, result.arms.indexOf(arm)).tone;
   const parent = mainParent(result);
   const own = result.arms.filter((arm) => arm.parent === parent.id);
@@ -70,20 +89,16 @@ export function tiles(result: StudyResult, data: ReportData): string {
   }
   const differences =
     best !== undefined && dense !== undefined ? `; differences are ${best.label} less ${dense.label}` : "";
-  return `<section aria-label="Key numbers"><dl class="tiles">${allTiles.map(tileMarkup).join("")}</dl>
-<p class="muted small">Held-out loss in nats per token${escapeHtml(differences)}.</p></section>`;
-}
-
-function tileMarkup({ name, value, note, tone }: Tile): string {
-  const swatch = tone === undefined ? "" : `<i class="swatch tone-${tone}"></i>`;
-  return `<div><dt>${swatch}${escapeHtml(name)}</dt><dd><b>${value}</b><span>${escapeHtml(note)}</span></dd></div>`;
+  return tilesSection(allTiles, `${lossName(result)} in nats per token${differences}.`);
 }
 
 function lossTile(arm: ArmResult, tone: number): Tile {
   const loss = spread(arm.runs.map((run) => run.finalLoss));
   const note =
     loss === null
-      ? "no finite loss"
+      ? arm.runs.length === 0
+        ? "no run to compare yet"
+        : "no finite loss"
       : loss.n === 1
         ? "1 seed"
         : `${fixed(loss.min)} to ${fixed(loss.max)}, ${loss.n} seeds`;
@@ -96,7 +111,6 @@ function differenceTile(name: string, comparison: ArmComparison | null): Tile[] 
   const digits = size < 0.01 ? significant(size, 2) : fixed(size);
   const sign = comparison.difference === 0 ? "" : comparison.difference < 0 ? "−" : "+";
   const verdict = {
-    within: "not distinguishable",
     narrow: "just beyond the spread",
     clear: "beyond the spread",
     unknown: "1 seed",
@@ -104,14 +118,17 @@ function differenceTile(name: string, comparison: ArmComparison | null): Tile[] 
   return [
     {
       name,
-      value: sign + digits,
-      note: `${sign}${percent(Math.abs(comparison.relative))}, ${verdict[comparison.verdict]}`,
+      value: comparison.verdict === "within" ? "a tie" : sign + digits,
+      note:
+        comparison.verdict === "within"
+          ? `${sign}${digits} nats, not distinguishable`
+          : `${sign}${percent(Math.abs(comparison.relative))}, ${verdict[comparison.verdict]}`,
     },
   ];
 }
 
 /** All findings but the first, which stands at the top of the page. */
-export function findingsSection(result: StudyResult): string {
+export function findingsSection(result: ShownStudy): string {
   const items = result.findings.slice(1).map((finding) => `<li>${emphasized(finding)}</li>`);
   return items.length === 0
     ? ""
@@ -139,55 +156,31 @@ function sentence(text: string): string {
 }
 
 /** The questions of the study with their answers; empty without any. */
-export function questionsSection(result: StudyResult): string {
+export function questionsSection(result: ShownStudy): string {
   const table = resultTables(result).find(({ id }) => id === "questions");
   if (table === undefined) return "";
-  const columns = table.headings.map((heading, index) => ({ heading, number: index >= table.texts }));
   const rows = table.rows.map((row) => row.map(escapeHtml));
-  return pageSection("questions", "What was asked", htmlTable(table.caption, columns, rows));
+  const body = framedTable(table.headings, rows, (column) => column >= table.texts, table.caption, true);
+  return pageSection("questions", "What was asked", body);
 }
 
-/** The charts of the loss, and a table in their place where scripts do not run. */
-export function lossSection(result: StudyResult): string {
-  const parent =
-    mainParent(result).points.length === 0
-      ? ""
-      : `<label><input type="checkbox" id="with-parent"> count the parent's training</label>`;
-  const body = `
-<div class="controls scripted">
-  ${toggle("x-scale", "Horizontal axis", [
-    ["linear", "linear"],
-    ["log", "log"],
-  ])}
-  ${toggle("y-range", "Vertical axis", [
-    ["close", "close up"],
-    ["all", "everything"],
-  ])}
-  ${parent}
-</div>
-<div class="charts">
-  ${chart("loss-tokens", "Loss against tokens", "Held-out loss against training tokens, one line per arm")}
-  ${chart("loss-flops", "Loss against FLOPs", "Held-out loss against training FLOPs, one line per arm")}
-</div>
-${lossNote(result)}
-<noscript>${lossTable(result)}</noscript>`;
-  return pageSection("loss", "Loss", body);
-}
+/** The charts of the loss, which need a script; `lossWithoutScript` stands in for them. */
+export const lossSection = (): string =>
+  pageSection(
+    "loss",
+    "Loss",
+    `<div class="scripted" data-island="loss"></div>
+<p class="note scripted">Lines are means over the seeds, bands run from the lowest to the highest seed, and the dashed
+line is the parent. Drag across a chart to zoom in, double-click to zoom out; arrow keys read a chart that has the
+focus.</p>`,
+    "scripted",
+  );
 
-function lossNote(result: StudyResult): string {
-  const parent = mainParent(result);
-  const lines =
-    "Lines are means over the seeds, bands run from the lowest to the highest seed, and the dashed line is the parent";
-  const hands =
-    "Drag across a chart to zoom in, double-click to zoom out; arrow keys move the reading on a chart that has the " +
-    "focus.";
-  return `<p class="note scripted">${lines}
-(${fixed(parent.loss)}). ${hands}
-<span id="loss-outside"></span></p>`;
-}
+/** The losses as a table, for readers without scripts. */
+export const lossWithoutScript = (result: ShownStudy): string => `<noscript>${lossTable(result)}</noscript>`;
 
 /** How much of the parent's function the upcycled arms have kept. */
-export function preservationSection(result: StudyResult): string {
+export function preservationSection(result: ShownStudy): string {
   const tokens = result.arms.flatMap((arm) => arm.runs.flatMap((run) => run.preservation?.tokens ?? []))[0];
   const where = tokens === undefined ? "" : ` Measured on ${grouped(tokens)} held-out tokens.`;
   const lead =
@@ -197,33 +190,28 @@ export function preservationSection(result: StudyResult): string {
 }
 
 /** The load of the experts, its balance, and how far they have moved from the parent; empty without MoE arms. */
-export function expertsSection(data: ReportData): string {
-  const maps = loadSection(data);
-  if (maps === "") return "";
-  const imbalance = chart("imbalance", "", `${imbalanceLead} against training steps, one line per MoE arm`);
+export function expertsSection({ arms }: ReportData): string {
+  if (arms.every(({ load }) => load === null)) return "";
+  const similarity = `<h3>Experts against the parent's FFN</h3><p class="lead">${similarityLead}</p>
+<div data-island="similarity"></div>`;
   return pageSection(
     "experts",
     "The experts",
     `
 <h3>Load per expert</h3>
 <p class="lead">${loadLead}</p>
-${maps}
+<div class="scripted" data-island="load"></div>
 <div class="scripted"><h3>Imbalance over time</h3>
 <p class="lead">${imbalanceLead}, mean over the layers: 1 is perfect balance.</p>
-<div class="charts">${imbalance}</div></div>
-${similarityCharts(data)}`,
+<div data-island="imbalance"></div>
+${arms.every((arm) => arm.similarity === null) ? "" : similarity}</div>`,
   );
 }
 
-function similarityCharts({ arms }: ReportData): string {
-  const charts = arms.map(({ similarity, label, tone }, index) => {
-    const description = `Cosine similarity of experts to the parent's FFN by layer, ${label}`;
-    return similarity === null ? "" : chart(`similarity-${index}`, label, description, tone);
-  });
-  if (charts.every((markup) => markup === "")) return "";
-  return `<div class="scripted"><h3>Experts against the parent's FFN</h3>
-<p class="lead">${similarityLead}</p>
-<div class="charts">${charts.join("")}</div></div>`;
+/** The load of the experts at the last measurement, for readers without scripts. */
+export function loadWithoutScript(data: ReportData): string {
+  const maps = loadMaps(data);
+  return maps === "" ? "" : `<noscript>${maps}</noscript>`;
 }
 
 const loadLead =
@@ -235,7 +223,7 @@ const similarityLead =
   "untouched copy.";
 
 /** Size and price of the arms, their final losses seed by seed, and their routers. */
-export function armsSection(result: StudyResult): string {
+export function armsSection(result: ShownStudy): string {
   const routers = result.arms.flatMap(({ label, router }): [string, string][] =>
     router === null ? [] : [[label, router]],
   );
@@ -249,11 +237,11 @@ export function armsSection(result: StudyResult): string {
 type Facts = readonly (readonly [name: string, text: string])[];
 
 /** What the study was made with: its parent, its text and the machine. */
-export function setupSection({ parents, text, environment }: StudyResult): string {
+export function setupSection({ parents, text, environment }: ShownStudy): string {
   const groups: readonly (readonly [title: string, facts: Facts])[] = [
     ...parents.map((parent) => [parents.length === 1 ? "Parent" : `Parent ${parent.id}`, parentFacts(parent)] as const),
-    ["Text", textFacts(text)],
-    ["Machine", machineFacts(environment)],
+    ...(text === undefined ? [] : [["Text", textFacts(text)] as const]),
+    ...(environment === undefined ? [] : [["Machine", machineFacts(environment)] as const]),
   ];
   const columns = groups.map(
     ([title, facts]) => `<div><h3>${escapeHtml(title)}</h3><dl class="facts-list">${factRows(facts)}</dl></div>`,
@@ -272,7 +260,7 @@ function parentFacts({ label, params, tokens, points, path }: ParentResult): Fac
   ];
 }
 
-function textFacts(text: StudyResult["text"]): Facts {
+function textFacts(text: NonNullable<ShownStudy["text"]>): Facts {
   const sources = text.sources.map(
     (source) => `${source.name} (${plural(source.documents, "document")}, ${bytes(source.bytes, 3)})`,
   );
@@ -296,7 +284,7 @@ function machineFacts({
   upcycle,
   node,
   onnxruntime,
-}: StudyResult["environment"]): Facts {
+}: NonNullable<ShownStudy["environment"]>): Facts {
   return [
     ["Processor", `${cpu}, ${plural(threads, "thread")}`],
     ...(device === undefined ? [] : ([["Trained on", device]] as const)),
@@ -308,7 +296,7 @@ function machineFacts({
 const copyButton = '<button type="button" class="scripted" data-copy="commands">Copy</button>';
 
 /** The commands that make the study again. */
-export function reproduceSection(result: StudyResult): string {
+export function reproduceSection(result: ShownStudy): string {
   const commands = result.commands.map(escapeHtml).join("\n");
   const seeds = result.seeds.map((seed) => escapeHtml(String(seed))).join(", ");
   return pageSection(
@@ -318,20 +306,4 @@ export function reproduceSection(result: StudyResult): string {
 <p class="lead">The same commands with the same seeds (${seeds}) give the same numbers on the same machine.</p>
 <div class="commands">${copyButton}<pre id="commands" tabindex="0">${commands}</pre></div>`,
   );
-}
-
-function chart(id: string, title: string, label: string, tone?: number): string {
-  const swatch = tone === undefined ? "" : `<i class="swatch tone-${tone}"></i>`;
-  const caption = title === "" ? "" : `<figcaption>${swatch}<b>${escapeHtml(title)}</b></figcaption>`;
-  return `<figure class="chart scripted" id="${id}">${caption}
-<div class="plot" role="img" tabindex="0" aria-label="${escapeHtml(label)}"></div><ul class="readout"></ul></figure>`;
-}
-
-function toggle(name: string, label: string, options: readonly (readonly [string, string])[]): string {
-  const radios = options.map(
-    ([value, text], index) =>
-      `<label><input type="radio" name="${name}" ` +
-      `value="${value}"${index === 0 ? " checked" : ""}><span>${text}</span></label>`,
-  );
-  return `<fieldset class="toggle"><legend>${label}</legend>${radios.join("")}</fieldset>`;
 }

@@ -3,9 +3,11 @@ import { at } from "../../base/at.js";
 import { bytes, compact, fixed, flops, meanWithSpread, rate, significant } from "../../base/format.js";
 import { escapeHtml } from "../page/escape.js";
 import { toneIndices } from "../page/palette.js";
-import type { ArmResult, StudyResult } from "../../model/results/result.js";
+import { framedTable } from "../page/table.js";
+import type { ArmResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
 import { lossAt, reached } from "./statistics.js";
+import { lossName, type ShownStudy } from "./shown.js";
 import { signedNats } from "./wording.js";
 
 interface Column {
@@ -13,23 +15,15 @@ interface Column {
   readonly number?: boolean;
 }
 
-/**
- * A table as markup. Cells are markup too, so callers escape them. The first cell of a row is its heading; wide tables
- * scroll inside their own frame.
- */
-export function htmlTable(caption: string, columns: readonly Column[], rows: readonly (readonly string[])[]): string {
-  const align = (column: number): string => (columns[column]?.number ? ' class="number"' : "");
-  const head = columns.map((column, i) => `<th scope="col"${align(i)}>${column.heading}</th>`).join("");
-  const body = rows.map((row) => {
-    const cells = row.map((cell, i) => (i === 0 ? `<th scope="row">${cell}</th>` : `<td${align(i)}>${cell}</td>`));
-    return `<tr>${cells.join("")}</tr>`;
-  });
-  return (
-    `<div class="frame" role="region" tabindex="0" aria-label="${escapeHtml(caption)}"><table>` +
-    `<caption>${escapeHtml(caption)}</caption><thead><tr>${head}</tr></thead>` +
-    `<tbody>${body.join("")}</tbody></table></div>`
+/** A table with its caption; headings and cells are markup. */
+const htmlTable = (caption: string, columns: readonly Column[], rows: readonly (readonly string[])[]): string =>
+  framedTable(
+    columns.map(({ heading }) => heading),
+    rows,
+    (column) => columns[column]?.number === true,
+    caption,
+    true,
   );
-}
 
 function armHeading(arm: ArmResult, tone: number): string {
   const recipe = arm.recipe === null ? "" : ` <code>${escapeHtml(arm.recipe)}</code>`;
@@ -37,7 +31,7 @@ function armHeading(arm: ArmResult, tone: number): string {
 }
 
 /** Size, price and final loss of every arm. */
-export function armsTable(result: StudyResult): string {
+export function armsTable(result: ShownStudy): string {
   const tones = toneIndices(result.arms);
   const columns: Column[] = [
     { heading: "Arm" },
@@ -47,7 +41,7 @@ export function armsTable(result: StudyResult): string {
     { heading: "FLOP / run", number: true },
     { heading: "Speed", number: true },
     { heading: "Peak memory", number: true },
-    { heading: "Final loss", number: true },
+    { heading: result.progress === undefined ? "Final loss" : "Loss so far", number: true },
   ];
   const rows = result.arms.map((arm, index) => [
     armHeading(arm, at(tones, index)),
@@ -59,11 +53,12 @@ export function armsTable(result: StudyResult): string {
     bytes(Math.max(...arm.runs.map((run) => run.peakRssBytes))),
     meanWithSpread(arm.runs.map((run) => run.finalLoss)),
   ]);
-  return htmlTable("Every arm: size, price and where it ended", columns, rows);
+  const where = result.progress === undefined ? "where it ended" : "where it is";
+  return htmlTable(`Every arm: size, price and ${where}`, columns, rows);
 }
 
 /** The final losses with a column for each seed, so that arms can be compared seed by seed. */
-export function seedsTable(result: StudyResult): string {
+export function seedsTable(result: ShownStudy): string {
   const tones = toneIndices(result.arms);
   const seeds = [...new Set(result.arms.flatMap((arm) => arm.runs.map((run) => run.seed)))];
   const columns: Column[] = [{ heading: "Arm" }, ...seeds.map((seed) => ({ heading: `Seed ${seed}`, number: true }))];
@@ -74,11 +69,11 @@ export function seedsTable(result: StudyResult): string {
       return run === undefined ? "–" : fixed(run.finalLoss, 4);
     }),
   ]);
-  return htmlTable("Final held-out loss, seed by seed", columns, rows);
+  return htmlTable(`${lossName(result)}, seed by seed`, columns, rows);
 }
 
 /** How much of the parent's function each upcycled arm has kept, for each seed. */
-export function preservationTable(result: StudyResult): string {
+export function preservationTable(result: ShownStudy): string {
   const tones = toneIndices(result.arms);
   const columns: Column[] = [
     { heading: "Arm" },
@@ -115,7 +110,7 @@ export function preservationTable(result: StudyResult): string {
 const momentsWithoutScript = 6;
 
 /** Mean loss per arm at a few token counts that all arms reached: stands in for the charts where scripts do not run. */
-export function lossTable(result: StudyResult): string {
+export function lossTable(result: ShownStudy): string {
   const ends = result.arms.flatMap((arm) => reached(arm, "tokens") ?? []);
   if (ends.length === 0) return "";
   const end = Math.min(...ends);

@@ -4,21 +4,21 @@
  */
 import { at } from "../../base/at.js";
 import { toneIndices } from "../page/palette.js";
-import type { ArmResult, StudyResult } from "../../model/results/result.js";
+import type { ArmResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
+import type { RunUnderWay, ShownStudy } from "./shown.js";
 import { armCurve, balance, mainParent, recipeShape, spread, type Curve } from "./statistics.js";
 
 /** What the scripts of a study's page read as `report`. */
 export interface ReportData {
   readonly parent: {
-    readonly loss: number;
+    /** Null where it is not known yet. */
+    readonly loss: number | null;
     readonly tokens: readonly number[];
     readonly flops: readonly number[];
     readonly losses: readonly number[];
   };
   readonly arms: readonly ArmView[];
-  /** A cell's class is the number of these that its load (1 = equal share) reaches. */
-  readonly loadSteps: readonly number[];
 }
 
 /** One arm's curves and maps. */
@@ -32,6 +32,8 @@ export interface ArmView {
   readonly imbalance: ImbalanceSeries | null;
   readonly similarity: { readonly steps: readonly number[]; readonly layers: readonly (readonly number[])[] } | null;
   readonly load: LoadView | null;
+  /** Runs that have not come to their ends and are not part of the curve; left out in a finished study. */
+  readonly underWay?: readonly RunUnderWay[];
 }
 
 /** Mean and range over the seeds, by training step. */
@@ -53,25 +55,24 @@ interface LoadView {
   }[];
 }
 
-/** Upper ends of the load classes, as multiples of an equal share. */
-export const loadSteps: readonly number[] = [0.01, 0.25, 0.5, 0.8, 1.25, 2, 4];
-
 /** More than this many moments per run would only make the file larger: the slider has no room for them. */
 const mostMoments = 25;
 
 /** The data of a study's page. */
-export function reportData(result: StudyResult): ReportData {
+export function reportData(result: ShownStudy): ReportData {
   const tones = toneIndices(result.arms);
   const parentPoints = mainParent(result).points.filter((point) => Number.isFinite(point.loss));
   return {
     parent: {
-      loss: rounded(mainParent(result).loss),
+      loss: Number.isFinite(mainParent(result).loss) ? rounded(mainParent(result).loss) : null,
       tokens: parentPoints.map((point) => point.tokens),
       flops: parentPoints.map((point) => rounded(point.flops)),
       losses: parentPoints.map((point) => rounded(point.loss)),
     },
-    arms: result.arms.map((arm, index) => armView(arm, at(tones, index))),
-    loadSteps,
+    arms: result.arms.map((arm, index) => {
+      const underWay = result.progress?.underWay.filter((run) => run.arm === arm.id) ?? [];
+      return { ...armView(arm, at(tones, index)), ...(underWay.length > 0 && { underWay }) };
+    }),
   };
 }
 

@@ -49,11 +49,13 @@ export function armRows(curves: readonly ArmCurve[], tokens: number | null): Arm
       .sort((a, b) => a.seed - b.seed);
     const losses = runs.flatMap(({ loss }) => (loss === null ? [] : [loss]));
     const isWhole = losses.length === runs.length && losses.length > 0;
-    const { arm, study, kind } = members[0]!.row;
+    const { arm, study, kind, params, activeParams } = members[0]!.row;
     return {
       name: arm,
       study,
       kind,
+      params,
+      activeParams,
       runs,
       mean: isWhole ? meanOf(losses) : null,
       low: isWhole ? Math.min(...losses) : null,
@@ -113,15 +115,33 @@ export function leadWords(arms: readonly ArmRow[], pairs: readonly PairRow[], to
     );
   const gap = second.mean! - leader.mean!;
   const lead = `${leader.name} leads ${second.name} by ${nats(gap)} ${place}`;
-  return `${lead}: ${meaning(pairs[0]!, (measured.length * (measured.length - 1)) / 2)}${left}`;
+  const [pair] = pairs;
+  // One seed says nothing, also not that the arms are alike.
+  const isTie = pair!.n > 1 && !((pair!.adjusted ?? 1) < significance);
+  const advice = isTie ? cheaperOf(leader, second) : "";
+  return `${lead}: ${meaning(pair!, (measured.length * (measured.length - 1)) / 2)}${advice}${left}`;
 }
+
+/** Which of two arms to take that cannot be told apart: the cheaper one to run; empty where both cost the same. */
+function cheaperOf(...arms: readonly [ArmRow, ArmRow]): string {
+  const [take, other] = [...arms].sort((a, b) => a.activeParams - b.activeParams || a.params - b.params);
+  if (take === undefined || other === undefined) return "";
+  const [key, what] = take.activeParams === other.activeParams ? (["params", "parameters"] as const) : activeKey;
+  if (take[key] === other[key]) return "";
+  return (
+    ` Until more seeds tell them apart, take ${take.name}: it has ${compact(take[key])} ${what}, ${other.name} ` +
+    `${compact(other[key])}.`
+  );
+}
+
+const activeKey = ["activeParams", "parameters that a token uses"] as const;
 
 function meaning({ n, adjusted, difference }: PairRow, tests: number): string {
   if (n < 2) {
     const seeds = n === 0 ? "the arms have no seed in common" : "there is one seed of each";
     return `${seeds}, so nothing says whether this is more than chance.`;
   }
-  const probability = `p = ${significant(adjusted ?? NaN, 2)}`;
+  const probability = adjusted === 0 ? "p < 1e-15" : `p = ${significant(adjusted ?? NaN, 2)}`;
   const correction = tests > 1 ? `, corrected for all ${tests} pairs of arms` : "";
   const test = `paired t-test over ${plural(n, "seed")}, ${probability}${correction}`;
   if (difference === 0) return "no difference.";

@@ -71,6 +71,18 @@ export interface EvalMoment {
   readonly violation: readonly number[];
   readonly dead: readonly (readonly number[])[];
   readonly similarity: readonly number[];
+  /** Mean cosine of each expert and its part of the parent's FFN [layers][experts]; empty where the log has none. */
+  readonly expertSimilarity: readonly Float32Array[];
+  /** Pairs of experts that serve the same tokens [layers]; empty where the log has none. */
+  readonly pairs: readonly PairColumn[];
+}
+
+/** Pairs of experts of one layer: place i of each is one pair. */
+export interface PairColumn {
+  readonly first: Uint16Array;
+  readonly second: Uint16Array;
+  /** Share of the tokens that were given to both. */
+  readonly share: Float32Array;
 }
 
 /** Moments of expert loads that are kept at most: every second is dropped when there are twice as many. */
@@ -285,7 +297,10 @@ export class RunColumns implements RecordSink {
   /** Memory that all of it takes. */
   get bytes(): number {
     const moments = this.#moments.reduce(
-      (sum, { load }) => sum + load.reduce((n, layer) => n + layer.byteLength + 160, 0),
+      (sum, { load, expertSimilarity, pairs }) =>
+        sum +
+        [...load, ...expertSimilarity].reduce((n, layer) => n + layer.byteLength + 160, 0) +
+        pairs.reduce((n, { share }) => n + 8 * share.length + 480, 0),
       0,
     );
     return this.#steps.bytes + this.#evals.bytes + moments;
@@ -306,7 +321,8 @@ export class RunColumns implements RecordSink {
   }
 }
 
-function momentOf({ step, tokens, load, routing, similarity }: EvalRecord): EvalMoment {
+function momentOf(record: EvalRecord): EvalMoment {
+  const { step, tokens, load, routing, similarity, expertSimilarity = [], coactivation = [] } = record;
   return {
     step,
     tokens,
@@ -315,6 +331,12 @@ function momentOf({ step, tokens, load, routing, similarity }: EvalRecord): Eval
     violation: routing?.maxViolation ?? [],
     dead: routing?.dead ?? load.map((layer) => deadIn(layer)),
     similarity,
+    expertSimilarity: expertSimilarity.map((layer) => Float32Array.from(layer)),
+    pairs: coactivation.map((layer) => ({
+      first: Uint16Array.from(layer, ([a]) => a),
+      second: Uint16Array.from(layer, ([, b]) => b),
+      share: Float32Array.from(layer, ([, , share]) => share),
+    })),
   };
 }
 

@@ -11,7 +11,10 @@ export const viewNames = [
   "model",
   "reports",
   "report",
+  "study",
+  "evaluation",
   "jobs",
+  "playground",
   "actions",
 ] as const;
 /** A view. */

@@ -68,15 +68,3 @@ export function rowWindow(
   const first = Math.min(Math.max(0, total - 1), Math.max(0, Math.floor(top / rowHeight) - more));
   return { first, count: Math.min(total - first, Math.ceil(height / rowHeight) + 2 * more) };
 }
-
-/** Rows as CSV, with a line of names. */
-export function csvOf(
-  head: readonly string[],
-  rows: readonly (readonly (string | number | null | undefined)[])[],
-): string {
-  const cell = (value: string | number | null | undefined): string => {
-    const text = value === null || value === undefined ? "" : String(value);
-    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-  return [head, ...rows].map((row) => `${row.map(cell).join(",")}\n`).join("");
-}

@@ -70,10 +70,36 @@ export interface ExpertHistory {
   readonly violation: readonly (readonly number[])[];
   /** Mean cosine of experts and the part of the parent's FFN they came from [moments][layers]; empty without parent. */
   readonly similarity: readonly (readonly number[])[];
+  /** The same of each expert [moments][layers][experts]; empty where the log has none. */
+  readonly expertSimilarity: readonly (readonly (readonly number[])[])[];
   /** Dead experts at each moment [moments][layers][]. */
   readonly dead: readonly (readonly (readonly number[])[])[];
   /** Experts of one copy of the dense FFN; the number of experts where they are not in copies. */
   readonly group: number;
+}
+
+/**
+ * Which experts of one layer serve the same tokens, over time. A pair's ratio is its share over what choices would give
+ * that are independent but for the loads, and never take an expert twice.
+ */
+export interface CoactivationHistory {
+  readonly run: string;
+  /** Number of the layer among the MoE layers, and how many there are. */
+  readonly layer: number;
+  readonly layers: number;
+  readonly experts: number;
+  readonly topK: number;
+  readonly steps: readonly number[];
+  readonly tokens: readonly number[];
+  /** Whether all pairs are there, or only those that are taken together most often. */
+  readonly complete: boolean;
+  /** Pairs at each moment, the strongest first. */
+  readonly moments: readonly (readonly {
+    readonly a: number;
+    readonly b: number;
+    readonly share: number;
+    readonly ratio: number | null;
+  }[])[];
 }
 
 /** One line of a chart: its values by x, both of the same length. */
@@ -178,6 +204,9 @@ export interface ArmRow {
   readonly name: string;
   readonly study: string | null;
   readonly kind: "dense" | "moe";
+  /** Parameters, and those that a token uses. */
+  readonly params: number;
+  readonly activeParams: number;
   readonly runs: readonly { readonly run: string; readonly seed: number; readonly loss: number | null }[];
   /** Mean of the losses at the place of comparison; null where a run has none there. */
   readonly mean: number | null;
@@ -237,6 +266,68 @@ export interface ModelDetail extends ModelRow {
   readonly command: readonly string[] | null;
 }
 
+/**
+ * How a conversion is. `silent`: its process is there and says nothing; `stopped`: it has saved and ended; `dead`: it
+ * was killed.
+ */
+export type ConversionState = "working" | "silent" | "stopped" | "dead";
+
+/** A conversion that is at work, or was begun and not finished. */
+export interface ConversionRow {
+  /** The folder that it makes. */
+  readonly name: string;
+  readonly state: ConversionState;
+  /** What it makes, such as a recipe; null before it is planned. */
+  readonly what: string | null;
+  /** Names of the models that it reads, the base first. */
+  readonly sources: readonly string[];
+  readonly phase: "starting" | "measuring" | "writing" | "proving";
+  /** The tensor that was worked on last. */
+  readonly tensor: string | null;
+  /** Bytes of weights in the phase `writing`, layers or sequences in the others. */
+  readonly done: number;
+  readonly total: number;
+  /** Bytes that an earlier attempt had written. */
+  readonly found: number;
+  readonly bytesPerSecond: number | null;
+  readonly secondsLeft: number | null;
+  /** Milliseconds since 1970; null where nobody has noted it. */
+  readonly started: number | null;
+  readonly updated: number;
+  /** Why it stopped, where it said so. */
+  readonly why: string | null;
+  /** The command that goes on with it; null where it was not noted. */
+  readonly command: RecordedCommand | null;
+}
+
+/** A model that can generate text. */
+export interface PlayableModel {
+  /** Its folder below the one that is shown; "" for that itself. */
+  readonly name: string;
+  readonly kind: "dense" | "moe";
+  readonly family: string;
+  readonly params: number;
+  readonly activeParams: number;
+  /** Experts of its first layer of experts, and how many of them a token is given to; null for a dense model. */
+  readonly experts: number | null;
+  readonly topK: number | null;
+  /** Bytes of memory that it takes while it generates. */
+  readonly memory: number;
+  /** The dense model that it was made from, where that lies below the folder too. */
+  readonly parent: string | null;
+}
+
+/** Models that can generate text. */
+export interface CheckpointList {
+  readonly models: readonly PlayableModel[];
+  /** Model folders that were not looked at, because there are so many. */
+  readonly more: number;
+  /** Bytes of memory of this machine. */
+  readonly memory: number;
+  /** Threads that each of two models gets. */
+  readonly threads: number;
+}
+
 /** A page that a command of this program has written. */
 export interface ReportRow {
   readonly name: string;
@@ -244,6 +335,26 @@ export interface ReportRow {
   readonly kind: "study" | "plan" | "law" | "evaluation" | "experts" | "other";
   readonly bytes: number;
   readonly changed: number;
+}
+
+/** An evaluation of a model on tasks. */
+export interface EvaluationRow {
+  /** Its results file. */
+  readonly name: string;
+  readonly model: string;
+  /** Milliseconds since 1970. */
+  readonly date: number;
+  readonly tasks: readonly string[];
+}
+
+/** A report as the studio shows it: sections as markup, and what the parts that need a script draw. */
+export interface ReportAnswer {
+  /** Name of its file, or of the study's folder. */
+  readonly name: string;
+  readonly kind: "study" | "law" | "plan" | "evaluation" | "experts";
+  readonly title: string;
+  readonly sections: readonly string[];
+  readonly data: unknown;
 }
 
 /** A training that `upcycle launch` has started elsewhere. */
@@ -320,6 +431,8 @@ export interface Overview {
   /** MoE runs that have no dead expert. */
   readonly alive: number;
   readonly models: readonly ModelRow[];
+  /** Conversions at work, and unfinished ones. */
+  readonly conversions: readonly ConversionRow[];
   readonly alerts: readonly StudioAlert[];
   readonly reports: readonly ReportRow[];
   readonly expertFiles: readonly { readonly name: string; readonly model: string }[];
@@ -331,6 +444,8 @@ export interface Overview {
 export interface StartedAction {
   readonly id: number;
   readonly words: readonly string[];
+  /** The folder in which it was given. */
+  readonly folder: string;
   readonly state: "running" | "stopping" | "ended";
   readonly exitCode: number | null;
   /** Milliseconds since 1970. */

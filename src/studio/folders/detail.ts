@@ -4,13 +4,15 @@ import { dirname, join } from "node:path";
 import { judgePreservation, type PreservationReport } from "../../model/results/preservation.js";
 import { lockName } from "../../files/io/lock.js";
 import { checkpointsOf, runIdentity } from "../../train/run-list.js";
-import { commandFile, readCommand } from "../../train/command-file.js";
+import { commandFile, readCommand } from "../../files/io/command-file.js";
 import { dispatchRecord, metricsFile, type StepRecord } from "../../train/records.js";
-import { isOfRouting, RunColumns } from "../data/columns.js";
+import { quasiIndependent } from "../../experts/measures/coactivation.js";
+import { isOfRouting, RunColumns, type EvalMoment, type PairColumn } from "../data/columns.js";
 import { decimated, shortened } from "../data/decimate.js";
 import { isStepLine, withoutRouting } from "../data/log-summary.js";
 import type {
   CheckpointRow,
+  CoactivationHistory,
   CurveAxis,
   ExpertHistory,
   Metric,
@@ -165,13 +167,63 @@ function firstNew({ have, from, to, columns }: CurveRequest, generation: number,
 /** Moments of expert loads that a page gets. */
 const shownMoments = 60;
 
+async function shownMomentsOf(store: CurveStore, entry: RunEntry): Promise<readonly EvalMoment[]> {
+  const { moments } = await store.of(entry, false);
+  const every = Math.max(1, Math.ceil(moments.length / shownMoments));
+  return moments.filter((_, i) => i % every === 0 || i === moments.length - 1);
+}
+
+const fourDigits = (values: Float32Array): number[] => Array.from(values, (value) => Number(value.toPrecision(4)));
+
+/**
+ * Which experts of a layer of a run serve the same tokens, over time; null where its log does not say, and for a layer
+ * that it does not have.
+ */
+export async function coactivationHistory(
+  store: CurveStore,
+  entry: RunEntry,
+  layer: number,
+): Promise<CoactivationHistory | null> {
+  const shown = (await shownMomentsOf(store, entry)).filter(({ pairs }) => (pairs[layer]?.share.length ?? 0) > 0);
+  const [first] = shown;
+  const experts = first?.load[layer]?.length;
+  if (first === undefined || experts === undefined) return null;
+  const { spec } = await runIdentity(entry.path);
+  const topK = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn.topK] : []))[layer] ?? 0;
+  return {
+    run: entry.name,
+    layer,
+    layers: first.pairs.length,
+    experts,
+    topK,
+    steps: shown.map(({ step }) => step),
+    tokens: shown.map(({ tokens }) => tokens),
+    complete: first.pairs[layer]!.share.length === (experts * (experts - 1)) / 2,
+    moments: shown.map(({ load, pairs }) => ratedPairs(load[layer]!, pairs[layer]!, topK)),
+  };
+}
+
+/** Pairs with their ratios; `load`: of each expert, over an equal share. */
+function ratedPairs(
+  load: Float32Array,
+  { first, second, share }: PairColumn,
+  topK: number,
+): CoactivationHistory["moments"][number] {
+  // A token that an expert serves is shared with K - 1 others.
+  const expected = quasiIndependent(Array.from(load, (value) => ((value * topK) / load.length) * (topK - 1)));
+  return Array.from(share, (value, i) => {
+    const [a, b] = [first[i]!, second[i]!];
+    const chance = expected[a]?.[b] ?? 0;
+    const ratio = chance > 0 ? Number((value / chance).toPrecision(4)) : null;
+    return { a, b, share: Number(value.toPrecision(4)), ratio };
+  });
+}
+
 /** The history of a run's experts; null for a dense model, and before the first measurement. */
 export async function expertHistory(store: CurveStore, entry: RunEntry): Promise<ExpertHistory | null> {
-  const { moments } = await store.of(entry, false);
-  const experts = moments[0]?.load[0]?.length;
+  const shown = await shownMomentsOf(store, entry);
+  const experts = shown[0]?.load[0]?.length;
   if (experts === undefined) return null;
-  const every = Math.max(1, Math.ceil(moments.length / shownMoments));
-  const shown = moments.filter((_, i) => i % every === 0 || i === moments.length - 1);
   const { config } = await runIdentity(entry.path);
   const recipe = config["recipe"] as { readonly granularity?: unknown } | null | undefined;
   const granularity = Number(recipe?.granularity ?? 1);
@@ -179,10 +231,13 @@ export async function expertHistory(store: CurveStore, entry: RunEntry): Promise
     run: entry.name,
     steps: shown.map(({ step }) => step),
     tokens: shown.map(({ tokens }) => tokens),
-    load: shown.map(({ load }) => load.map((layer) => Array.from(layer, (share) => Number(share.toPrecision(4))))),
+    load: shown.map(({ load }) => load.map(fourDigits)),
     entropy: shown.map(({ entropy }) => entropy),
     violation: shown.map(({ violation }) => violation),
     similarity: shown.map(({ similarity }) => similarity),
+    expertSimilarity: shown.some(({ expertSimilarity }) => expertSimilarity.length > 0)
+      ? shown.map(({ expertSimilarity }) => expertSimilarity.map(fourDigits))
+      : [],
     dead: shown.map(({ dead }) => dead),
     group: granularity > 1 && experts % granularity === 0 ? granularity : experts,
   };

@@ -21,7 +21,7 @@ const shippedModel = { name: "tiny", path: fileURLToPath(new URL("../../../model
 const longestExpression = 240;
 
 /** The record of a model; null where the file is a link, damaged or of a later version. */
-async function recordIn(index: StudioIndex, name: string): Promise<UpcycleRecord | null> {
+export async function recordIn(index: StudioIndex, name: string): Promise<UpcycleRecord | null> {
   const path = index.pathOf(name);
   if ((await readPlain(join(path, recordFile), 256e6)) === null) return null;
   return readRecord(path).catch(() => null);
@@ -130,15 +130,28 @@ async function parentSpec(index: StudioIndex, name: string, record: UpcycleRecor
   const folders = candidateParents(index, name, record.parent.name).map((folder) => index.pathOf(folder));
   if (record.parent.name === shippedModel.name) folders.push(shippedModel.path);
   for (const folder of folders) {
-    const config = await readPlainJson(join(folder, "config.json"), 16e6);
-    if (config === null) continue;
-    try {
-      const spec = specFromConfig(config, folder);
-      if (spec.family === record.parent.family && spec.layers.every(({ ffn }) => ffn.kind === "dense")) return spec;
-    } catch {
-      continue;
-    }
+    const spec = await denseSpecIn(folder, record);
+    if (spec !== null) return spec;
   }
+  return null;
+}
+
+/** The dense model in a folder, if it is of the family that a record says of its parent. */
+async function denseSpecIn(folder: string, record: UpcycleRecord): Promise<DecoderSpec | null> {
+  const config = await readPlainJson(join(folder, "config.json"), 16e6);
+  if (config === null) return null;
+  try {
+    const spec = specFromConfig(config, folder);
+    return spec.family === record.parent.family && spec.layers.every(({ ffn }) => ffn.kind === "dense") ? spec : null;
+  } catch {
+    return null;
+  }
+}
+
+/** The folder of the model that a record names, where one of its name and shape lies below; null where none does. */
+export async function parentFolder(index: StudioIndex, name: string, record: UpcycleRecord): Promise<string | null> {
+  for (const folder of candidateParents(index, name, record.parent.name))
+    if ((await denseSpecIn(index.pathOf(folder), record)) !== null) return folder;
   return null;
 }
 

@@ -2,6 +2,7 @@
 import type { ExpertsReport } from "../../model/results/experts.js";
 import type { ExpertFile, ReportRow } from "../data/types.js";
 import type { StudioIndex } from "./index.js";
+import { documentKind, sourceOf, sourceOfDocument, type ReportSource } from "./report-body.js";
 import { beginningOf, readPlain, readPlainJson } from "./safe-file.js";
 
 const beginningBytes = 4096;
@@ -39,7 +40,11 @@ interface Seen<T> {
 /** What was found in files, by name, size and time: files are read again only when they have changed. */
 export class ReportShelf {
   readonly #pages = new Map<string, Seen<ReportRow>>();
+  readonly #documents = new Map<string, Seen<ReportRow>>();
   readonly #experts = new Map<string, Seen<{ readonly name: string; readonly model: string }>>();
+
+  /** Data of the page that was looked at last: sliders ask for it again and again. */
+  readonly #sources = new Map<string, { readonly changed: number; readonly source: ReportSource | null }>();
 
   constructor(private readonly index: StudioIndex) {}
 
@@ -52,10 +57,33 @@ export class ReportShelf {
     return rows.sort((a, b) => b.changed - a.changed);
   }
 
+  /** What `upcycle fit --json` and `upcycle plan --json` have printed, newest first. */
+  async documents(): Promise<ReportRow[]> {
+    const rows = await this.#all(this.index.found.documents, this.#documents, (name, text, { size, changed }) => {
+      const kind = documentKind(text);
+      return kind === null ? null : { name, title: name, kind, bytes: size, changed };
+    });
+    return rows.sort((a, b) => b.changed - a.changed);
+  }
+
   /** A page's text; null for a name that is no page of ours. */
   async page(name: string): Promise<Buffer | null> {
     if (!(await this.pages()).some((page) => page.name === name)) return null;
     return readPlain(this.index.pathOf(name), mostBytes);
+  }
+
+  /** The data that a page is made of; null for a name that is no page of ours, and for one without data. */
+  async source(name: string): Promise<ReportSource | null> {
+    const page = [...(await this.pages()), ...(await this.documents())].find((one) => one.name === name);
+    if (page === undefined) return null;
+    const kept = this.#sources.get(name);
+    if (kept?.changed === page.changed) return kept.source;
+    const source = name.endsWith(".json")
+      ? sourceOfDocument(name, page.kind as "law" | "plan", await readPlainJson(this.index.pathOf(name), mostBytes))
+      : sourceOf((await this.page(name))?.toString("utf8") ?? "");
+    this.#sources.clear();
+    this.#sources.set(name, { changed: page.changed, source });
+    return source;
   }
 
   /** Files of `upcycle experts --json`. */

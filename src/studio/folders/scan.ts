@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { lockName } from "../../files/io/lock.js";
 import { runFile } from "../../train/claim.js";
 import { metricsFile } from "../../train/records.js";
+import { progressOf } from "../../surgery/convert/progress-record.js";
 import { recordFile } from "../../surgery/convert/record.js";
 import type { RunFolder } from "./run-entry.js";
 
@@ -26,6 +27,8 @@ export interface Found {
   readonly documents: readonly string[];
   /** Folders of `upcycle launch`. */
   readonly jobs: readonly string[];
+  /** Folders that a conversion makes, or was to make: what it keeps beside them says so. */
+  readonly conversions: readonly string[];
 }
 
 /** JSON files whose names say what they are. */
@@ -59,6 +62,7 @@ const nothing = (): Lists => ({
   pages: [],
   documents: [],
   jobs: [],
+  conversions: [],
 });
 
 /** What was found before anything was looked for. */
@@ -88,6 +92,20 @@ export async function scan(root: string, breathe: () => Promise<void>): Promise<
   return found;
 }
 
+/** Names of folders that a conversion makes beside what it keeps in a folder. */
+function conversionsIn(entries: readonly Dirent[]): string[] {
+  const names = entries.flatMap((entry) => {
+    if (!entry.name.startsWith(".")) return [];
+    const made = entry.isFile()
+      ? progressOf(entry.name)
+      : entry.isDirectory()
+        ? (/^\.(.+)\.unfinished$/.exec(entry.name)?.[1] ?? null)
+        : null;
+    return made ?? [];
+  });
+  return [...new Set(names)].sort();
+}
+
 /** Notes what a folder holds. Returns the folders below it that are looked at, in the order of their names. */
 function sort(name: string, entries: readonly Dirent[], found: Lists): string[] {
   const below = (entry: string): string => (name === "" ? entry : `${name}/${entry}`);
@@ -98,6 +116,7 @@ function sort(name: string, entries: readonly Dirent[], found: Lists): string[] 
     const hasLock = entries.some((entry) => entry.name === lockName);
     found.runs.set(name, { hasLock, hasFolders: entries.some((entry) => entry.isDirectory()) });
   }
+  found.conversions.push(...conversionsIn(entries).map(below));
   if (files.has("study.json")) found.studies.push(name);
   if (files.has(recordFile)) found.models.push(name);
   if (files.has("config.json")) found.checkpoints.push(name);

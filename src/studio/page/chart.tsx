@@ -3,67 +3,84 @@ import type { JSX, TargetedKeyboardEvent } from "preact";
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { compact } from "../../base/format.js";
-import { svgChart } from "../../report/plan/view-svg.js";
+import { csvOf } from "../../report/page/csv.js";
+import { svgChart } from "../../report/page/svg-chart.js";
+import { logTicks, plainTick, trimmedTicks, withoutZeros } from "../../report/page/ticks.js";
 import { firstAtLeast } from "../data/decimate.js";
-import { csvOf } from "../data/rows.js";
-import { download, downloadCanvas, variable, withColours } from "./download.js";
+import { drawFitted, drawLines, drawMarks, nameRoom, type ChartLine, type ChartMarks } from "./chart-draw.js";
+import { download, downloadCanvas, downloadSvg, variable } from "./download.js";
 
-/** One line of a chart. `colour` is a CSS colour that may name variables. */
-export interface ChartLine {
-  readonly label: string;
-  readonly colour: string;
-  readonly dash?: readonly number[] | undefined;
-  readonly x: readonly number[];
-  readonly y: readonly (number | null)[];
-  /** Ends of a band at every x. */
-  readonly low?: readonly (number | null)[];
-  readonly high?: readonly (number | null)[];
-}
+export type { ChartLine } from "./chart-draw.js";
 
-interface ChartProps {
+/** A chart. */
+export interface ChartProps extends ChartMarks {
   readonly title: string;
+  /** Shown in place of the title, where a heading says it already. */
+  readonly caption?: string;
+  /** What is to be known of it, behind the title. */
+  readonly note?: string;
   readonly xLabel: string;
   readonly lines: readonly ChartLine[];
   readonly format: (value: number) => string;
   readonly xFormat?: (value: number) => string;
+  /** Ticks with the decimals of their step, whatever `format` writes. */
+  readonly plainTicks?: boolean;
+  readonly xLog?: boolean;
   readonly logY?: boolean;
   readonly height?: number;
-  /** What is shown of x; left out, all of it. Asked for by dragging over the chart. */
+  /** Ends of y; what the lines cover if left out. */
+  readonly yRange?: readonly [number, number];
+  /** What is shown of x; null is all of it. Left out, the chart keeps it to itself. Asked for by dragging over it. */
   readonly range?: readonly [number, number] | null;
   readonly onRange?: (range: readonly [number, number] | null) => void;
 }
 
 /** Pixels. */
 const usualHeight = 250;
+/** Half of the narrowest common page (A4, Letter) between its margins, in CSS pixels. */
+const paperWidth = 325;
 
 interface Extent {
   readonly x: readonly [number, number];
   readonly y: readonly [number, number];
 }
 
+type Scales = { readonly [Key in "xLog" | "logY" | "yRange" | "level" | "dots"]: ChartProps[Key] | undefined };
+
 /** What the lines cover within a range of x. */
-function extentOf(lines: readonly ChartLine[], range: readonly [number, number] | null, logY: boolean): Extent | null {
+function extentOf(
+  lines: readonly ChartLine[],
+  range: readonly [number, number] | null,
+  { xLog = false, logY = false, yRange, level, dots = [] }: Scales,
+): Extent | null {
   let [left, right, low, high] = [Infinity, -Infinity, Infinity, -Infinity];
-  const [first, last] = range ?? [-Infinity, Infinity];
-  for (const line of lines)
-    for (const values of [line.y, line.low, line.high]) {
-      if (values === undefined) continue;
-      for (let i = 0; i < values.length; i++) {
-        const x = line.x[i]!;
-        const value = values[i];
-        if (value === null || value === undefined || x < first || x > last || (logY && value <= 0)) continue;
-        if (x < left) left = x;
-        if (x > right) right = x;
-        if (value < low) low = value;
-        if (value > high) high = value;
-      }
+  const [first, last] = range ?? [xLog ? Number.MIN_VALUE : -Infinity, Infinity];
+  const take = (xs: readonly number[], values: readonly (number | null)[] | undefined): void => {
+    for (let i = 0; i < (values?.length ?? 0); i++) {
+      const x = xs[i]!;
+      const value = values![i];
+      if (value === null || value === undefined || x < first || x > last || (logY && value <= 0)) continue;
+      if (x < left) left = x;
+      if (x > right) right = x;
+      if (value < low) low = value;
+      if (value > high) high = value;
     }
+  };
+  for (const line of lines) for (const values of [line.y, line.low, line.high]) take(line.x, values);
+  for (const dot of dots) take([dot.x], [dot.y]);
   if (low > high) return null;
+  if (level !== undefined && range === null) [low, high] = [Math.min(low, level.value), Math.max(high, level.value)];
   // A line that is level lies in the middle.
   const pad = high > low ? (high - low) * 0.06 : Math.abs(high) * 0.05 || 1;
   const y: readonly [number, number] = logY ? [low / 1.1, high * 1.1] : [low - pad, high + pad];
-  const [from, to] = range ?? [left, right];
-  return { x: to > from ? [from, to] : [from - 0.5, to + 0.5], y };
+  // Dots at the ends are whole.
+  const hasDots = lines.some((line) => !isLine(line));
+  const around = range === null && hasDots ? 0.03 : 0;
+  const [less, more] = xLog
+    ? [left / (right / left) ** around, right * (right / left) ** around]
+    : [left - around * (right - left), right + around * (right - left)];
+  const [from, to] = range ?? [less, more];
+  return { x: to > from ? [from, to] : xLog ? [from / 2, to * 2] : [from - 0.5, to + 0.5], y: yRange ?? y };
 }
 
 /** The value of a line at x: of the nearest point at or before it. */
@@ -73,92 +90,15 @@ function valueAt(line: ChartLine, x: number): number | null {
   return line.y[at] ?? null;
 }
 
+const isLine = ({ kind = "line" }: ChartLine): boolean => kind === "line";
+
 const lastValue = (line: ChartLine): number | null => line.y.findLast((value) => value !== null) ?? null;
-
-function resolved(colour: string): string {
-  const [, name] = /^var\((--[\w-]+)\)$/.exec(colour) ?? [];
-  return name === undefined ? colour : variable(name);
-}
-
-/** Pixels of values: what `valToPos` says, which looks its scale up for every point. */
-function placeOn(u: uPlot, scale: "x" | "y"): (value: number) => number {
-  const { min, max, distr } = u.scales[scale]!;
-  if (distr === 3 || min === undefined || max === undefined || min === null || max === null)
-    return (value) => u.valToPos(value, scale, true);
-  const [at, toMax] = [u.valToPos(min, scale, true), u.valToPos(max, scale, true)];
-  const pixels = (toMax - at) / (max - min);
-  return (value) => at + (value - min) * pixels;
-}
-
-function draw(u: uPlot, lines: readonly ChartLine[]): void {
-  const { ctx, bbox } = u;
-  const ratio = devicePixelRatio;
-  ctx.save();
-  ctx.beginPath();
-  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
-  ctx.clip();
-  const toX = placeOn(u, "x");
-  const toY = placeOn(u, "y");
-  for (const line of lines) if (line.low !== undefined) band(ctx, line, toX, toY);
-  ctx.lineWidth = (lines.length > 20 ? 1 : 1.8) * ratio;
-  // Nobody sees the joints of thin lines, and they cost more than the lines.
-  ctx.lineJoin = lines.length > 20 ? "bevel" : "round";
-  for (const { x, y, colour, dash } of lines) {
-    ctx.strokeStyle = ctx.fillStyle = resolved(colour);
-    ctx.setLineDash((dash ?? []).map((part) => part * ratio));
-    ctx.beginPath();
-    let isPen = false;
-    let only: number | null = null;
-    for (let i = 0; i < x.length; i++) {
-      const value = y[i];
-      if (value === null || value === undefined) {
-        isPen = false;
-        continue;
-      }
-      only = only === null ? i : -1;
-      if (isPen) ctx.lineTo(toX(x[i]!), toY(value));
-      else ctx.moveTo(toX(x[i]!), toY(value));
-      isPen = true;
-    }
-    ctx.stroke();
-    // A single point makes no line.
-    if (only !== null && only >= 0) {
-      ctx.beginPath();
-      ctx.arc(toX(x[only]!), toY(y[only]!), 3 * ratio, 0, 2 * Math.PI);
-      ctx.fill();
-    }
-  }
-  ctx.restore();
-}
-
-function band(
-  ctx: CanvasRenderingContext2D,
-  line: ChartLine,
-  toX: (x: number) => number,
-  toY: (y: number) => number,
-): void {
-  const { x, low = [], high = [] } = line;
-  ctx.fillStyle = resolved(line.colour);
-  ctx.globalAlpha = 0.17;
-  let begin = 0;
-  // A gap ends a piece of the band.
-  for (let i = 0; i <= x.length; i++) {
-    if (i < x.length && low[i] !== null && low[i] !== undefined) continue;
-    if (i > begin + 1) {
-      ctx.beginPath();
-      for (let j = begin; j < i; j++) ctx.lineTo(toX(x[j]!), toY(high[j]!));
-      for (let j = i - 1; j >= begin; j--) ctx.lineTo(toX(x[j]!), toY(low[j]!));
-      ctx.fill();
-    }
-    begin = i + 1;
-  }
-  ctx.globalAlpha = 1;
-}
 
 /** What a plot draws: read at every drawing, so that new points change neither cursor nor a drag that is under way. */
 interface Drawn {
   readonly props: ChartProps;
   readonly extent: Extent;
+  readonly onRange: (range: readonly [number, number]) => void;
 }
 
 function options(now: { readonly current: Drawn }, width: number, onCursor: (x: number | null) => void): uPlot.Options {
@@ -171,29 +111,53 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
     ticks: { show: false },
     gap: 6,
   };
-  const { format, xFormat = (value: number) => compact(value), logY = false } = props;
+  const { format, xFormat = (value: number) => compact(value), logY = false, xLog = false, plainTicks = false } = props;
+  const right = nameRoom(props.lines, props);
+  const texts = (splits: readonly (number | null)[], write: (value: number) => string): string[] =>
+    splits.map((value) => (value === null ? "" : write(value)));
+  const logarithmic = (length: number): Pick<uPlot.Axis, "splits" | "filter"> => ({
+    splits: (_, __, min, max) => logTicks(min, max, length),
+    filter: (_, splits) => splits,
+  });
   return {
     width,
     height: props.height ?? usualHeight,
     legend: { show: false },
-    padding: [8, 14, 0, 0],
+    padding: [8, right, 0, 0],
     scales: {
-      x: { time: false, range: () => [...now.current.extent.x] },
+      x: { time: false, range: () => [...now.current.extent.x], distr: xLog ? 3 : 1 },
       y: { range: () => [...now.current.extent.y], distr: logY ? 3 : 1 },
     },
     series: [{}, { show: true, stroke: "transparent", points: { show: false } }],
     axes: [
-      { ...axis, size: 30, values: (_, splits) => splits.map((x) => (x === null ? "" : short(x, xFormat))) },
+      {
+        ...axis,
+        size: 30,
+        ...(xLog && logarithmic(width - 60 - right)),
+        values: (_, splits, __, ___, step) =>
+          texts(splits, (x) => (plainTicks && !xLog ? plainTick(x, step) : withoutZeros(xFormat(x)))),
+      },
       {
         ...axis,
         size: 58,
         space: 36,
-        values: (_, splits) => splits.map((value) => (value === null ? "" : format(value))),
+        ...(logY && plainTicks && logarithmic(220)),
+        values: (_, splits, __, ___, step) =>
+          plainTicks
+            ? texts(splits, (y) => (logY ? withoutZeros(compact(y)) : plainTick(y, step)))
+            : trimmedTicks(texts(splits, format)),
       },
     ],
-    cursor: { y: false, points: { show: false }, drag: { x: props.onRange !== undefined, y: false, setScale: false } },
+    cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
     hooks: {
-      draw: [(u) => draw(u, now.current.props.lines)],
+      drawClear: [(u) => now.current.props.fitted && drawFitted(u, now.current.props.fitted)],
+      draw: [
+        (u) => {
+          const { lines, ...marks } = now.current.props;
+          drawLines(u, lines);
+          drawMarks(u, lines, marks);
+        },
+      ],
       setCursor: [
         (u) => {
           const { left = -1 } = u.cursor;
@@ -203,7 +167,7 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
       setSelect: [
         (u) => {
           const { left, width: wide } = u.select;
-          if (wide > 4) now.current.props.onRange?.([u.posToVal(left, "x"), u.posToVal(left + wide, "x")]);
+          if (wide > 4) now.current.onRange([u.posToVal(left, "x"), u.posToVal(left + wide, "x")]);
           u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
         },
       ],
@@ -211,44 +175,70 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
   };
 }
 
-/** Ticks are round: their zeros say nothing. */
-const short = (value: number, words: (value: number) => string): string =>
-  words(value)
-    .replace(/(\.\d*?)0+(?=\D|$)/, "$1")
-    .replace(/\.(?=\D|$)/, "");
-
 const directions: Readonly<Record<string, number>> = { ArrowLeft: -1, ArrowRight: 1 };
 
 /** Most lines whose values are listed while the pointer moves. */
 const mostListed = 12;
 
-/** A chart with its legend, its values as a table, and its files. */
-export function Chart(props: ChartProps): JSX.Element {
-  const { title, lines, format, range = null, onRange, logY = false, xLabel, height = usualHeight } = props;
-  const host = useRef<HTMLDivElement>(null);
-  const plot = useRef<uPlot | null>(null);
-  const [cursor, setCursor] = useState<number | null>(null);
+/** The width of an element, and a number that grows whenever colours change: with the mode, and on paper. */
+function useSize(host: { readonly current: HTMLElement | null }): { readonly width: number; readonly mode: number } {
   const [size, setSize] = useState({ width: 0, mode: 0 });
-  const extent = useMemo(() => extentOf(lines, range, logY), [lines, range?.[0], range?.[1], logY]);
   useLayoutEffect(() => {
     const element = host.current;
     if (element === null) return;
-    const measure = (): void =>
-      setSize((old) => (old.width === element.clientWidth ? old : { ...old, width: element.clientWidth }));
+    const root = document.documentElement;
+    const measure = (): void => {
+      const width = root.dataset["print"] === undefined ? element.clientWidth : paperWidth;
+      setSize((old) => (old.width === width ? old : { ...old, width }));
+    };
     const observer = new ResizeObserver(measure);
     observer.observe(element);
     measure();
     const dark = matchMedia("(prefers-color-scheme: dark)");
-    const change = (): void => setSize((old) => ({ ...old, mode: old.mode + 1 }));
+    const change = (): void => {
+      measure();
+      setSize((old) => ({ ...old, mode: old.mode + 1 }));
+    };
+    // Paper is light whatever the screen is: the style sheet looks at the attribute.
+    const print = (): void => {
+      root.dataset["print"] = "yes";
+      change();
+    };
+    const leave = (): void => {
+      delete root.dataset["print"];
+      change();
+    };
     dark.addEventListener("change", change);
+    addEventListener("beforeprint", print);
+    addEventListener("afterprint", leave);
     return () => {
       observer.disconnect();
       dark.removeEventListener("change", change);
+      removeEventListener("beforeprint", print);
+      removeEventListener("afterprint", leave);
     };
   }, []);
+  return size;
+}
+
+/** A chart with its legend, its values as a table, and its files. */
+export function Chart(props: ChartProps): JSX.Element {
+  const { title, caption = title, note, lines, format, logY = false, xLog = false, xLabel } = props;
+  const host = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | null>(null);
+  const [cursor, setCursor] = useState<number | null>(null);
+  const [own, setOwn] = useState<readonly [number, number] | null>(null);
+  const [range, onRange] = props.onRange === undefined ? [own, setOwn] : [props.range ?? null, props.onRange];
+  const size = useSize(host);
+  const height = props.height ?? usualHeight;
+  const { yRange, level, dots } = props;
+  const extent = useMemo(
+    () => extentOf(lines, range, { xLog, logY, yRange, level, dots }),
+    [lines, range?.[0], range?.[1], xLog, logY, yRange?.[0], yRange?.[1], level?.value, dots],
+  );
   const isEmpty = extent === null;
   const now = useRef<Drawn | null>(null);
-  now.current = extent === null ? null : { props, extent };
+  now.current = extent === null ? null : { props, extent, onRange };
   const hasRoom = size.width > 0;
   useLayoutEffect(() => {
     const element = host.current;
@@ -260,15 +250,16 @@ export function Chart(props: ChartProps): JSX.Element {
       made.destroy();
       plot.current = null;
     };
-  }, [hasRoom, size.mode, logY, title, isEmpty]);
+  }, [hasRoom, size.mode, logY, xLog, title, isEmpty]);
   useLayoutEffect(() => {
     plot.current?.setSize({ width: size.width, height });
   }, [size.width, height]);
   useLayoutEffect(() => {
     if (now.current !== null) plot.current?.setData([[...now.current.extent.x], [null, null]]);
-  }, [lines, range?.[0], range?.[1]]);
+  }, [lines, range?.[0], range?.[1], props.yRange?.[0], props.yRange?.[1]]);
   const name = `${title} over ${xLabel}`;
-  const shown = lines.slice(0, mostListed);
+  const named = lines.filter((line) => isLine(line) || !lines.some((one) => isLine(one) && one.label === line.label));
+  const shown = named.slice(0, mostListed);
   const onKey = (event: TargetedKeyboardEvent<HTMLDivElement>): void => {
     if (extent === null || plot.current === null) return;
     const [from, to] = extent.x;
@@ -277,19 +268,21 @@ export function Chart(props: ChartProps): JSX.Element {
       event.preventDefault();
       const at = Math.min(to, Math.max(from, (cursor ?? to) + (direction * (to - from)) / 50));
       plot.current.setCursor({ left: plot.current.valToPos(at, "x"), top: 1 });
-    } else if (event.key === "+" && onRange !== undefined) {
+    } else if (event.key === "+") {
       const middle = cursor ?? (from + to) / 2;
       onRange([Math.max(from, middle - (to - from) / 4), Math.min(to, middle + (to - from) / 4)]);
-    } else if ((event.key === "-" || event.key === "Escape") && range !== null) onRange?.(null);
+    } else if ((event.key === "-" || event.key === "Escape") && range !== null) onRange(null);
   };
-  const more = lines.length > mostListed ? ` and ${lines.length - mostListed} more` : "";
+  const more = named.length > mostListed ? ` and ${named.length - mostListed} more` : "";
   const summary = shown.map((line) => `${line.label} ${words(lastValue(line), format)}`).join(", ");
   return (
     <figure class="chart">
       <figcaption>
-        <b>{title}</b>
+        <span>
+          <b>{caption}</b> {note}
+        </span>
         <span class="files">
-          {range !== null && onRange !== undefined && (
+          {range !== null && (
             <button type="button" onClick={() => onRange(null)}>
               Whole range
             </button>
@@ -322,7 +315,7 @@ export function Chart(props: ChartProps): JSX.Element {
         tabIndex={0}
         aria-label={`${name}. At the end: ${summary}${more}. Arrow keys read it, plus and minus zoom.`}
         onKeyDown={onKey}
-        onDblClick={() => onRange?.(null)}
+        onDblClick={() => onRange(null)}
         onBlur={() => setCursor(null)}
       />
       <ul class="readout">
@@ -331,10 +324,10 @@ export function Chart(props: ChartProps): JSX.Element {
           <li key={line.label}>
             <i class="swatch" style={{ background: line.colour }} />
             {line.label}
-            <b>{words(cursor === null ? lastValue(line) : valueAt(line, cursor), format)}</b>
+            {isLine(line) && <b>{words(cursor === null ? lastValue(line) : valueAt(line, cursor), format)}</b>}
           </li>
         ))}
-        {lines.length > mostListed && <li>and {lines.length - mostListed} more</li>}
+        {named.length > mostListed && <li>and {named.length - mostListed} more</li>}
       </ul>
     </figure>
   );
@@ -355,20 +348,26 @@ function csvOfLines(lines: readonly ChartLine[], xLabel: string): string {
   );
 }
 
-function saveSvg(
-  { title, xLabel, lines, format, logY = false }: ChartProps,
-  extent: Extent | null,
-  name: string,
-): void {
+function saveSvg(props: ChartProps, extent: Extent | null, name: string): void {
   if (extent === null) return;
+  const { title, xLabel, lines, format, logY = false, xLog = false, level, verticals = [], fitted, dots = [] } = props;
   const svg = svgChart({
     description: name,
-    x: { low: extent.x[0], high: extent.x[1], log: false, label: xLabel, format: (value) => short(value, compact) },
+    x: {
+      low: extent.x[0],
+      high: extent.x[1],
+      log: xLog,
+      label: xLabel,
+      format: (value) => withoutZeros(compact(value)),
+    },
     y: { low: extent.y[0], high: extent.y[1], log: logY, label: title, format },
-    lines: lines.map(({ label, colour, x, y, dash }) => ({ label, colour, x, y, dash: dash !== undefined })),
+    lines: [
+      ...lines.map((line) => ({ ...line, dash: line.dash !== undefined })),
+      ...dots.map(({ label, colour, x, y }) => ({ label, colour, x: [x], y: [y], kind: "mark" as const })),
+    ],
+    marks: verticals.map(({ value, label }) => ({ x: value, label })),
+    ...(level !== undefined && { level }),
+    fitted: fitted ?? null,
   });
-  const [ink, grid] = [variable("--ink"), variable("--grid")];
-  const style = `<style>text{font:11px sans-serif;fill:${ink}}.grid{stroke:${grid}}path{fill:none}</style>`;
-  const whole = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ').replace(">", `>${style}`);
-  download(`${name}.svg`, withColours(whole), "image/svg+xml");
+  downloadSvg(name, svg);
 }

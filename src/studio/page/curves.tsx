@@ -5,13 +5,13 @@ import { compact, significant } from "../../base/format.js";
 import { seedBand } from "../data/arms.js";
 import { answerAddress } from "../data/addresses.js";
 import { growthAddress, grown } from "../data/growing.js";
-import type { CurveAnswer, CurveAxis, Metric, RunRow } from "../data/types.js";
+import { curveAxes, type CurveAnswer, type CurveAxis, type Metric, type RunRow } from "../data/types.js";
 import { Chart, type ChartLine } from "./chart.js";
 import { armKey, armLooks, type Look } from "./colours.js";
 import { useAnswer, useIsSeen, useSlowly, useWhile } from "./hooks.js";
 import { axisWords, metricWords } from "./metrics.js";
-import { Waiting } from "./parts.js";
-import { place, runs as allRuns, set } from "./state.js";
+import { Choice, Waiting } from "./parts.js";
+import { place, runs as allRuns, set, setting } from "./state.js";
 
 interface CurvesProps {
   readonly names: readonly string[];
@@ -20,6 +20,21 @@ interface CurvesProps {
   /** Runs of one arm as their mean with a band from the lowest to the highest. */
   readonly bands?: boolean;
   readonly height?: number;
+}
+
+/** The axis that the address names. */
+export const chosenAxis = (): CurveAxis => curveAxes.find((one) => one === setting("axis")) ?? "tokens";
+
+/** The choice of an axis for all curves of a view. */
+export function AxisChoice(): JSX.Element {
+  return (
+    <Choice
+      label="over"
+      value={chosenAxis()}
+      options={curveAxes.map((one) => [one, axisWords[one]] as const)}
+      onChange={(value) => set({ axis: value, zoom: "" })}
+    />
+  );
 }
 
 /** The part of x that the address names; null for all of it. */

@@ -22,10 +22,37 @@ export function downloadCanvas(name: string, canvas: HTMLCanvasElement): void {
   copy.toBlob((blob) => blob !== null && download(`${name}.png`, blob), "image/png");
 }
 
+/** Saves SVG markup as a file of its own: with a name space, and with the colours of now, on the colour of the page. */
+export function downloadSvg(name: string, svg: string): void {
+  const whole = svg
+    .replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
+    .replace("<svg ", `<svg style="background:${variable("--page")}" `);
+  download(`${name}.svg`, plainColours(whole), "image/svg+xml");
+}
+
 /** A colour of the style sheet as it is now. */
 export const variable = (name: string): string =>
   getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** The colours that an SVG file refers to, written into it: it has no style sheet to ask. */
-export const withColours = (svg: string): string =>
-  svg.replace(/var\((--[\w-]+)\)/g, (_, name: string) => variable(name));
+const channels = (hex: string): number[] => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+
+/** Text with all colours written out: variables as they are now, mixtures as the colour that they give. */
+export function plainColours(text: string): string {
+  const known = new Map<string, string>();
+  const named = text.replace(/var\((--[\w-]+)\)/g, (_, name: string) => {
+    const colour = known.get(name) ?? variable(name);
+    known.set(name, colour);
+    return colour;
+  });
+  const mixture = /color-mix\(in srgb, (#[0-9a-f]{6}) ([\d.]+)%, (#[0-9a-f]{6})\)/gi;
+  return named.replace(mixture, (_, first: string, share: string, second: string) => {
+    const part = Number(share) / 100;
+    const other = channels(second);
+    const mixed = channels(first).map((value, i) => Math.round(part * value + (1 - part) * other[i]!));
+    return `#${mixed.map((value) => value.toString(16).padStart(2, "0")).join("")}`;
+  });
+}
+
+/** A mixture of two colours that may name variables; `part` of the first, 0 to 1. */
+export const mixed = (first: string, second: string, part: number): string =>
+  `color-mix(in srgb, ${first} ${Number((100 * part).toFixed(1))}%, ${second})`;

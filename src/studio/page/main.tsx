@@ -10,7 +10,9 @@ import { CompareView } from "./view-compare.js";
 import { ExpertsView } from "./view-experts.js";
 import { JobsView } from "./view-jobs.js";
 import { ModelsView, ModelView } from "./view-models.js";
-import { ReportsView, ReportView } from "./view-reports.js";
+import { PlaygroundView } from "./view-playground.js";
+import { listenForCopying } from "./report-parts.js";
+import { EvaluationView, ReportsView, ReportView, StudyView } from "./view-reports.js";
 import { RunView } from "./view-run.js";
 import { RunsView } from "./view-runs.js";
 import { StartView } from "./view-start.js";
@@ -25,7 +27,10 @@ const views: Readonly<Record<ViewName, () => JSX.Element>> = {
   model: ModelView,
   reports: ReportsView,
   report: ReportView,
+  study: StudyView,
+  evaluation: EvaluationView,
   jobs: JobsView,
+  playground: PlaygroundView,
   actions: ActionsView,
 };
 
@@ -36,8 +41,9 @@ const bar: readonly (readonly [view: ViewName, label: string, key: string, alsoO
   ["compare", "Compare", "c", []],
   ["experts", "Experts", "e", []],
   ["models", "Models", "m", ["model"]],
-  ["reports", "Reports", "p", ["report"]],
+  ["reports", "Reports", "p", ["report", "study", "evaluation"]],
   ["jobs", "Jobs", "j", []],
+  ["playground", "Playground", "y", []],
   ["actions", "Start and stop", "a", []],
 ];
 
@@ -85,7 +91,7 @@ function Studio(): JSX.Element {
         <span class="brand">Upcycle studio</span>
         <nav aria-label="Views">
           {bar
-            .filter(([name]) => embedded === null || name !== "actions")
+            .filter(([name]) => embedded === null || !["actions", "playground"].includes(name))
             .map(([name, label, , also]) => (
               <Go key={name} view={name} current={view === name || also.includes(view)}>
                 {label}
@@ -144,6 +150,10 @@ function Live(): JSX.Element {
 
 const root = document.getElementById("studio");
 if (root !== null) {
+  document.documentElement.classList.add("with-script");
+  listenForCopying((text) => {
+    said.value = text;
+  });
   listen();
   root.replaceChildren();
   render(<Studio />, root);

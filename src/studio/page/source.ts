@@ -66,3 +66,34 @@ export async function act<T>(address: string, body: unknown): Promise<T> {
   if (response.ok) return answer as T;
   throw new Error((answer as { readonly error?: string } | null)?.error ?? `the server answers ${response.status}`);
 }
+
+/**
+ * Sends something that acts and answers line by line; each line is JSON. Throws an Error with the server's words, also
+ * where the answer breaks off.
+ */
+export async function actLines(
+  address: string,
+  body: unknown,
+  take: (line: unknown) => void,
+  abort: AbortSignal,
+): Promise<void> {
+  const response = await fetch(address, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+    signal: abort,
+  });
+  if (!response.ok || response.body === null) {
+    const answer: unknown = await response.json().catch(() => null);
+    throw new Error((answer as { readonly error?: string } | null)?.error ?? `the server answers ${response.status}`);
+  }
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    const lines = (rest + (value ?? "")).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) if (line !== "") take(JSON.parse(line));
+    if (done) return;
+  }
+}

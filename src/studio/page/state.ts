@@ -36,10 +36,14 @@ export const unread = signal(0);
 export const treeVersion = signal(0);
 /** Counts changes of the commands that were started. */
 export const actionVersion = signal(0);
+/** Counts changes of conversions. */
+export const conversionVersion = signal(0);
 /** Alerts since the page was opened, the newest first. */
 export const alerts = signal<readonly StudioAlert[]>([]);
 /** The folder that is shown, as it was named to the command. */
 export const folder = document.getElementById("studio")?.dataset["folder"] ?? "runs";
+/** Whether the page may start commands; the server says so. */
+export const actionsAllowed = signal(false);
 /** What a screen reader is told. */
 export const said = signal("");
 
@@ -63,6 +67,11 @@ export function listen(): void {
     isConnected.value = false;
   });
   if (embedded !== null) return;
+  void ask<{ allowed: boolean }>("/api/actions")
+    .then(({ allowed }) => {
+      actionsAllowed.value = allowed;
+    })
+    .catch(() => undefined);
   const events = new EventSource("/api/events");
   const on = <T>(name: string, take: (data: T) => void): void =>
     events.addEventListener(name, (event) => take(JSON.parse((event as MessageEvent<string>).data) as T));
@@ -85,6 +94,9 @@ export function listen(): void {
   on("reset", () => void fetchRuns().catch(() => undefined));
   on("tree", () => {
     treeVersion.value++;
+  });
+  on("conversions", () => {
+    conversionVersion.value++;
   });
   on("actions", () => {
     actionVersion.value++;

@@ -3,7 +3,7 @@ import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import type { RecordedCommand, StartedAction } from "../data/types.js";
 import { useAnswer } from "./hooks.js";
-import { Command, Waiting } from "./parts.js";
+import { Choice, Command, Waiting } from "./parts.js";
 import { act, embedded } from "./source.js";
 import { actionVersion, folder, goTo, said } from "./state.js";
 
@@ -38,7 +38,13 @@ type Values = Readonly<Record<string, string>>;
 
 interface Form {
   readonly title: string;
-  readonly fields: readonly { readonly key: string; readonly label: string; readonly usual?: string }[];
+  readonly fields: readonly {
+    readonly key: string;
+    readonly label: string;
+    readonly usual?: string;
+    /** The words that may be chosen; any if left out. */
+    readonly words?: readonly (readonly [word: string, label: string])[];
+  }[];
   /** The request; null while something is missing. */
   readonly request: (values: Values) => unknown;
 }
@@ -69,9 +75,18 @@ const forms: Readonly<Record<string, Form>> = {
       { key: "model", label: "Dense model" },
       { key: "recipe", label: "Recipe", usual: "E8G1T2" },
       { key: "out", label: "Folder to make" },
+      {
+        key: "format",
+        label: "Format",
+        usual: "",
+        words: [
+          ["", "a folder of Hugging Face"],
+          ["megatron", "a checkpoint of Megatron-Core"],
+        ],
+      },
     ],
-    request: ({ model = "", recipe = "E8G1T2", out = "" }) =>
-      model === "" || out === "" ? null : { command: "convert", model, recipe, out },
+    request: ({ model = "", recipe = "E8G1T2", out = "", format }) =>
+      model === "" || out === "" ? null : { command: "convert", model, recipe, out, ...optional("format", format) },
   },
   eval: {
     title: "Evaluate",
@@ -115,15 +130,26 @@ function FormOf({ form }: { readonly form: Form }): JSX.Element {
   const request = form.request(values);
   return (
     <>
-      {form.fields.map(({ key, label, usual = "" }) => (
-        <label key={key} class="field">
-          <span>{label}</span>
-          <input
-            value={values[key] ?? usual}
-            onInput={(event) => setValues({ ...values, [key]: event.currentTarget.value })}
-          />
-        </label>
-      ))}
+      {form.fields.map(({ key, label, usual = "", words }) =>
+        words === undefined ? (
+          <label key={key} class="field">
+            <span>{label}</span>
+            <input
+              value={values[key] ?? usual}
+              onInput={(event) => setValues({ ...values, [key]: event.currentTarget.value })}
+            />
+          </label>
+        ) : (
+          <div key={key} class="field">
+            <Choice
+              label={label}
+              value={values[key] ?? usual}
+              options={words}
+              onChange={(value) => setValues({ ...values, [key]: value })}
+            />
+          </div>
+        ),
+      )}
       <Starter request={request}>Start</Starter>
     </>
   );
@@ -184,13 +210,24 @@ export function ResumeButton({ run }: { readonly run: string }): JSX.Element | n
 
 function Started({ action }: { readonly action: StartedAction }): JSX.Element {
   const { id, words, state, exitCode, lines } = action;
+  const [error, setError] = useState("");
   const stop = (): void => void act("/api/actions/stop", { id }).catch(() => undefined);
+  const again = (): void =>
+    void act("/api/actions/start", { command: "again", id }).then(
+      () => {
+        setError("");
+        said.value = "The command was started again.";
+      },
+      (cause: unknown) => setError((cause as Error).message),
+    );
   return (
     <article class="card">
       <Command words={words} />
       <p>
         {state === "ended"
-          ? `ended with exit code ${exitCode ?? "–"}`
+          ? exitCode === 130
+            ? "saved and stopped"
+            : `ended with exit code ${exitCode ?? "–"}`
           : state === "stopping"
             ? "saving and stopping"
             : "running"}{" "}
@@ -199,7 +236,13 @@ function Started({ action }: { readonly action: StartedAction }): JSX.Element {
             {state === "stopping" ? "Stop at once" : "Save and stop"}
           </button>
         )}
+        {state === "ended" && exitCode !== 0 && (
+          <button type="button" onClick={again}>
+            Give it again, to go on where it stopped
+          </button>
+        )}
       </p>
+      {error !== "" && <p role="alert">{error}</p>}
       <pre class="said" role="log" tabIndex={0} aria-label="What it says">
         {lines.slice(-30).join("\n")}
       </pre>

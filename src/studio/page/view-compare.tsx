@@ -3,10 +3,9 @@ import type { JSX } from "preact";
 import { compact, fixed, significant } from "../../base/format.js";
 import { answerAddress, viewMetrics } from "../data/addresses.js";
 import { listOf } from "../data/place.js";
-import { curveAxes, type CompareAnswer, type Metric, type PairRow } from "../data/types.js";
-import { Curves } from "./curves.js";
+import type { CompareAnswer, Metric, PairRow } from "../data/types.js";
+import { AxisChoice, chosenAxis, Curves } from "./curves.js";
 import { useAnswer, useSlowly } from "./hooks.js";
-import { axisWords } from "./metrics.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
 import { folder, place, revisionOf, set, setting } from "./state.js";
 import { ArmBars } from "./view-start.js";
@@ -29,7 +28,7 @@ export function CompareView(): JSX.Element {
         </p>
       </>
     );
-  const axis = curveAxes.find((one) => one === setting("axis")) ?? "tokens";
+  const axis = chosenAxis();
   const bands = setting("bands") !== "off";
   // Curves are asked for at once: they need nothing of the comparison.
   return (
@@ -39,12 +38,7 @@ export function CompareView(): JSX.Element {
       <section aria-labelledby="curves">
         <h2 id="curves">Curves</h2>
         <div class="controls">
-          <Choice
-            label="over"
-            value={axis}
-            options={curveAxes.map((one) => [one, axisWords[one]] as const)}
-            onChange={(value) => set({ axis: value, zoom: "" })}
-          />
+          <AxisChoice />
           <Choice
             label="seeds"
             value={bands ? "" : "off"}

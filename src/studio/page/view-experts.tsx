@@ -3,12 +3,14 @@ import type { JSX } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { compact, fixed, significant } from "../../base/format.js";
 import { answerAddress } from "../data/addresses.js";
-import type { ExpertFile, ExpertHistory } from "../data/types.js";
+import type { CoactivationHistory, ExpertFile, ExpertHistory } from "../data/types.js";
 import { Chart, type ChartLine } from "./chart.js";
 import { lookOf } from "./colours.js";
-import { cosineScale, HeatLegend, HeatMap, loadScale } from "./heat.js";
-import { useAnswer } from "./hooks.js";
+import { cosineScale, loadScale, multiplesOf } from "../../report/page/heat-map.js";
+import { HeatLegend, HeatMap } from "./heat.js";
+import { useAnswer, useSlowly } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
+import { embedded } from "./source.js";
 import { folder, goTo, place, revisionOf, rows, set, setting, treeVersion } from "./state.js";
 
 /** The view. */
@@ -82,7 +84,7 @@ function History({ name }: { readonly name: string }): JSX.Element {
 }
 
 function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Element {
-  const { run, steps, tokens, load, dead, group, entropy, similarity, violation } = history;
+  const { run, steps, tokens, load, dead, group, entropy, similarity, expertSimilarity, violation } = history;
   const last = steps.length - 1;
   const asked = setting("step");
   const moment =
@@ -103,6 +105,7 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
     return () => clearTimeout(timer);
   }, [playing, moment]);
   const shares = load[moment] ?? [];
+  const alike = expertSimilarity[moment];
   const deadNow = dead[moment] ?? [];
   const count = deadNow.reduce((sum, some) => sum + some.length, 0);
   const all = shares.reduce((sum, layer) => sum + layer.length, 0);
@@ -156,17 +159,23 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
         rowEnd={(row) => `${significant(Math.max(...(shares[row] ?? [0])), 2)}×`}
         {...(group < (shares[0]?.length ?? 0) && { group })}
       />
-      <h2>Over time</h2>
-      {shares.length > 1 && (
-        <div class="controls">
-          <Choice
-            label="MoE layer"
-            value={String(timeLayer)}
-            options={shares.map((_, layer) => [String(layer), `layer ${layer}`] as const)}
-            onChange={(value) => set({ layer: value })}
+      {alike !== undefined && (
+        <>
+          <HeatLegend scale={cosineScale} />
+          <HeatMap
+            title={`Similarity of each expert to its part of the parent at step ${steps[moment]}`}
+            values={alike}
+            rowName={(row) => `layer ${row}`}
+            columnName={(column) => `expert ${column}`}
+            scale={cosineScale}
+            format={(value) => fixed(value, 4)}
+            {...(group < (shares[0]?.length ?? 0) && { group })}
           />
-        </div>
+        </>
       )}
+      <Together run={run} step={steps[moment] ?? 0} layer={timeLayer} layers={shares.length} />
+      <h2>Over time</h2>
+      {shares.length > 1 && <LayerChoice layer={timeLayer} layers={shares.length} />}
       <HeatMap
         title={`Load of MoE layer ${timeLayer} over time`}
         values={overTime}
@@ -199,6 +208,83 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
       </div>
       <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/experts", [["name", run]])]} />
     </>
+  );
+}
+
+/** Ratios of pairs to independent choices. */
+const togetherScale = multiplesOf("× independent choices", "never");
+
+/** Which experts of a layer serve the same tokens, at the step of the slider. */
+function Together(props: {
+  readonly run: string;
+  readonly step: number;
+  readonly layer: number;
+  readonly layers: number;
+}): JSX.Element | null {
+  const { run, step, layer } = props;
+  const address = answerAddress("/api/coactivation", [
+    ["name", run],
+    ["layer", String(layer)],
+  ]);
+  // What one layer's answer says stays until that of another comes.
+  const { data, error } = useAnswer<CoactivationHistory>(address, `${run} ${useSlowly(revisionOf(run), 2000)}`);
+  const at =
+    data === null
+      ? -1
+      : Math.max(
+          0,
+          data.steps.findLastIndex((one) => one <= step),
+        );
+  const pairs = data?.moments[at];
+  const values = useMemo(() => {
+    const table = Array.from({ length: data?.experts ?? 0 }, () =>
+      new Array<number | null>(data?.experts ?? 0).fill(null),
+    );
+    for (const { a, b, ratio } of pairs ?? []) table[a]![b] = table[b]![a] = ratio;
+    return table;
+  }, [data, pairs]);
+  if (embedded !== null && layer > 0 && error !== null)
+    return <p class="muted">Experts chosen together in layer {layer} are not in the file: open the folder.</p>;
+  if (data === null || data.run !== run || pairs === undefined) return null;
+  const [top] = [...pairs].sort((a, b) => (b.ratio ?? 0) - (a.ratio ?? 0));
+  return (
+    <section aria-labelledby="together">
+      <h2 id="together">Experts chosen together</h2>
+      <p>
+        Of two experts: the share of tokens that both are given, over what independent choices of {data.topK} experts of
+        these loads would give.
+        {top !== undefined &&
+          top.ratio !== null &&
+          ` Strongest in layer ${data.layer} at step ${data.steps[at]}: ${top.a} and ${top.b}, ` +
+            `${significant(top.ratio, 3)} times as often, ${significant(100 * top.share, 3)} % of the tokens.`}
+        {!data.complete && ` Only the ${pairs.length} pairs that are taken most often are recorded.`}
+      </p>
+      {props.layers > 1 && <LayerChoice layer={layer} layers={props.layers} />}
+      <HeatLegend scale={togetherScale} />
+      <HeatMap
+        title={`Experts chosen together, layer ${data.layer}, at step ${data.steps[at]}`}
+        values={values}
+        rowName={(row) => String(row)}
+        columnName={(column) => `expert ${column}`}
+        scale={togetherScale}
+        format={(value) => significant(value, 3)}
+        square
+      />
+      <AsCommand words={["upcycle", "studio", folder, "--print", address]} />
+    </section>
+  );
+}
+
+function LayerChoice({ layer, layers }: { readonly layer: number; readonly layers: number }): JSX.Element {
+  return (
+    <div class="controls">
+      <Choice
+        label="MoE layer"
+        value={String(layer)}
+        options={Array.from({ length: layers }, (_, i) => [String(i), `layer ${i}`] as const)}
+        onChange={(value) => set({ layer: value })}
+      />
+    </div>
   );
 }
 
@@ -289,13 +375,13 @@ function FileView({ name }: { readonly name: string }): JSX.Element {
             </div>
             {layer.coactivation !== null && (
               <div>
-                <HeatLegend scale={{ ...loadScale, unit: "× independent choices" }} />
+                <HeatLegend scale={togetherScale} />
                 <HeatMap
                   title={`Experts chosen together, layer ${layer.layer}`}
                   values={layer.coactivation}
                   rowName={(row) => String(row)}
                   columnName={(column) => `expert ${column}`}
-                  scale={{ ...loadScale, unit: "× independent choices" }}
+                  scale={togetherScale}
                   format={(value) => significant(value, 3)}
                   square
                 />

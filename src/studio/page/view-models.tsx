@@ -3,13 +3,14 @@ import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { compact, fixed, percent, significant } from "../../base/format.js";
 import { answerAddress } from "../data/addresses.js";
-import { csvOf } from "../data/rows.js";
+import { csvOf } from "../../report/page/csv.js";
 import type { ModelDetail, ModelRow, PreservationRow } from "../data/types.js";
 import { Chart } from "./chart.js";
 import { download } from "./download.js";
 import { useAnswer } from "./hooks.js";
 import { AsCommand, Command, Facts, Go, Table, Waiting } from "./parts.js";
 import { folder, place, treeVersion } from "./state.js";
+import { Conversions } from "./view-conversions.js";
 import { beliefOf, Verdict } from "./view-start.js";
 
 /** The list. */
@@ -19,6 +20,7 @@ export function ModelsView(): JSX.Element {
   return (
     <>
       <h1>Upcycled models</h1>
+      <Conversions />
       {data.models.length === 0 ? (
         <p>
           None below this folder. <code>upcycle convert</code> makes one.

@@ -4,15 +4,15 @@ import { useState } from "preact/hooks";
 import { bytes, compact, duration, fixed, rate } from "../../base/format.js";
 import { answerAddress } from "../data/addresses.js";
 import { listSetting } from "../data/place.js";
-import { csvOf } from "../data/rows.js";
-import { curveAxes, type Metric, type RunDetail } from "../data/types.js";
+import { csvOf } from "../../report/page/csv.js";
+import type { Metric, RunDetail } from "../data/types.js";
 import { ResumeButton } from "./view-actions.js";
-import { Curves } from "./curves.js";
+import { AxisChoice, chosenAxis, Curves } from "./curves.js";
 import { download } from "./download.js";
 import { useAnswer, useSlowly } from "./hooks.js";
-import { axisWords, metricWords } from "./metrics.js";
-import { Alerts, AsCommand, Choice, Command, Facts, Go, Noted, State, Table, Waiting } from "./parts.js";
-import { folder, place, revisionOf, rows, runs, set, setting } from "./state.js";
+import { metricWords } from "./metrics.js";
+import { Alerts, AsCommand, Command, Facts, Go, Noted, State, Table, Waiting } from "./parts.js";
+import { folder, place, revisionOf, rows, runs } from "./state.js";
 import { Verdict } from "./view-start.js";
 
 /** The view. */
@@ -25,7 +25,7 @@ export function RunView(): JSX.Element {
   if (data === null || data.row.name !== name) return <Waiting error={error} what={name} />;
   // The row is pushed, so it is newer than the answer.
   const row = runs.value.get(name) ?? data.row;
-  const axis = curveAxes.find((one) => one === setting("axis")) ?? "tokens";
+  const axis = chosenAxis();
   const siblings = rows.value.filter(
     (other) => other.study !== null && other.study === row.study && !other.arm.startsWith("parent "),
   );
@@ -71,12 +71,7 @@ export function RunView(): JSX.Element {
       <section aria-labelledby="curves">
         <h2 id="curves">Curves</h2>
         <div class="controls">
-          <Choice
-            label="over"
-            value={axis}
-            options={curveAxes.map((one) => [one, axisWords[one]] as const)}
-            onChange={(value) => set({ axis: value, zoom: "" })}
-          />
+          <AxisChoice />
         </div>
         <div class="charts">
           {(Object.keys(metricWords) as Metric[])

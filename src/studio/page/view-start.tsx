@@ -6,6 +6,7 @@ import { listSetting } from "../data/place.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { Alerts, AsCommand, Go, Noted, State, Waiting } from "./parts.js";
 import { isListed, rows, treeVersion } from "./state.js";
+import { Conversions } from "./view-conversions.js";
 
 /** The view. The list is on its way already; what is asked for before it is there would be asked for again. */
 export function StartView(): JSX.Element {
@@ -26,13 +27,18 @@ function Answers(): JSX.Element {
         {unread > 0 && `, ${unread} logs being read`}
         {disk !== null && `; ${bytes(disk.free)} free of ${bytes(disk.total)}`}
       </p>
-      {runs === 0 && data.models.length === 0 && data.jobs === 0 && data.reports.length === 0 && <Empty />}
+      {runs === 0 &&
+        data.models.length === 0 &&
+        data.jobs === 0 &&
+        data.reports.length === 0 &&
+        data.conversions.length === 0 && <Empty />}
       {data.alerts.length > 0 && (
         <section aria-labelledby="wrong">
           <h2 id="wrong">What went wrong</h2>
           <Alerts list={data.alerts} />
         </section>
       )}
+      <Conversions />
       {data.studies.length > 0 && (
         <section aria-labelledby="leads">
           <h2 id="leads">Which arm leads, and does that mean anything?</h2>
@@ -80,11 +86,9 @@ function Study({ study }: { readonly study: StudyRow }): JSX.Element {
         <Go view="compare" settings={{ runs: listSetting(names) }}>
           Compare the curves and settings
         </Go>
-        {report !== null && (
-          <Go view="report" name={report}>
-            Read the report
-          </Go>
-        )}
+        <Go view="study" name={name}>
+          {report === null ? "Read what it has found so far" : "Read its report"}
+        </Go>
       </p>
       {command !== null && (
         <>

@@ -34,6 +34,7 @@ export const actionSchema = z.discriminatedUnion("command", [
     model: word,
     recipe: z.string().regex(/^E\d{1,4}G\d{1,4}T\d{1,4}$/, "is no recipe such as E8G1T2"),
     out: word,
+    format: z.enum(["hf", "megatron"]).optional(),
   }),
   z.strictObject({
     command: z.literal("eval"),
@@ -45,18 +46,24 @@ export const actionSchema = z.discriminatedUnion("command", [
     out: word.optional(),
     limit: z.int().min(1).max(1e6).optional(),
   }),
-  /** Goes on with a run or a study by the command that was noted in its folder. */
+  /** Goes on with a run, a study or a conversion by the command that was noted for it. */
   z.strictObject({ command: z.literal("resume"), run: z.string().max(1000) }),
+  /** Gives a command again that this server has started and that has ended: it goes on where it stopped. */
+  z.strictObject({ command: z.literal("again"), id: z.int().min(1) }),
 ]);
 /** A request of the page. */
 export type ActionRequest = z.infer<typeof actionSchema>;
 
-/** Commands that may be gone on with. */
+/** Commands that may be gone on with: what they do again is harmless, and they find what is done. */
 const resumable = new Set(["train", "study", "quickstart"]);
+/** Those that make the folder that they name. */
+const converting = new Set(["convert", "merge", "import"]);
 
 /** Lines of a command's words that are kept, and the longest. */
 const mostLines = 200;
 const longestLine = 2000;
+/** The last of them that a page gets. */
+const shownLines = 40;
 /** Commands that may run at once, and ended ones that are remembered. */
 const mostRunning = 16;
 const mostEnded = 50;
@@ -75,7 +82,8 @@ export interface ActionOptions {
   readonly program?: readonly [string, ...string[]];
 }
 
-const ownProgram: readonly [string, ...string[]] = [
+/** This program. */
+export const ownProgram: readonly [string, ...string[]] = [
   process.execPath,
   fileURLToPath(new URL("../../cli/main.js", import.meta.url)),
 ];
@@ -98,13 +106,14 @@ export class Actions {
 
   /** All commands, the newest first. */
   get list(): readonly StartedAction[] {
-    return this.#commands.map(({ action }) => action).reverse();
+    return this.#commands.map(({ action }) => ({ ...action, lines: action.lines.slice(-shownLines) })).reverse();
   }
 
   /** The words of the command that a request would start, and where. Throws inputError for what may not be started. */
   async wordsOf(request: ActionRequest): Promise<RecordedCommand> {
     const { folder } = this.#options;
     if (request.command === "resume") return this.#noted(request.run);
+    if (request.command === "again") return this.#ended(request.id);
     const out = request.out === undefined ? this.#usualOut(request) : request.out;
     await this.#requireInside(out);
     const given = ["--out", out];
@@ -115,8 +124,11 @@ export class Actions {
         const jobs = request.command === "study" && request.jobs !== undefined ? ["--jobs", String(request.jobs)] : [];
         return { words: ["upcycle", request.command, request.file, ...given, ...jobs, ...threads], folder };
       }
-      case "convert":
-        return { words: ["upcycle", "convert", request.model, "--recipe", request.recipe, ...given], folder };
+      case "convert": {
+        const format = request.format === undefined ? [] : ["--format", request.format];
+        const recipe = ["--recipe", request.recipe];
+        return { words: ["upcycle", "convert", request.model, ...recipe, ...given, ...format], folder };
+      }
       case "eval": {
         const limit = request.limit === undefined ? [] : ["--limit", String(request.limit)];
         const tasks = ["--tasks", request.tasks.join(",")];
@@ -132,7 +144,7 @@ export class Actions {
     const { words, folder } = await this.wordsOf(request);
     const [program, ...first] = this.#options.program ?? ownProgram;
     const child = spawn(program, [...first, ...words.slice(1)], { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
-    return this.#follow(child, words);
+    return this.#follow(child, words, folder);
   }
 
   /** Asks a command to save and stop; asked again, it ends at once. Returns false for a number that runs nowhere. */
@@ -151,11 +163,19 @@ export class Actions {
     await Promise.all(this.#commands.map(({ ended }) => ended));
   }
 
-  #follow(child: ChildProcess, words: readonly string[]): StartedAction {
+  /** The words of a command that has ended. */
+  #ended(id: number): RecordedCommand {
+    const found = this.#commands.find(({ action }) => action.id === id && action.state === "ended");
+    if (found === undefined) throw inputError("no command of this number has ended", { where: String(id) });
+    return { words: found.action.words, folder: found.action.folder };
+  }
+
+  #follow(child: ChildProcess, words: readonly string[], folder: string): StartedAction {
     const started = Date.now();
     const action: StartedAction = {
       id: this.#next++,
       words,
+      folder,
       state: "running",
       exitCode: null,
       started,
@@ -206,13 +226,14 @@ export class Actions {
     if (found === null)
       throw inputError("no command was noted for this run", { where: run, hint: "start it from a shell" });
     const [, command = ""] = found.words;
-    if (!resumable.has(command))
+    if (converting.has(command)) await this.#requireInside(outOf(found, run));
+    else if (!resumable.has(command))
       throw inputError(`upcycle ${visibleLine(command, 40)} is not gone on with`, { where: run });
     return found;
   }
 
   /** Below the folder that is shown, by the name of what is started. */
-  #usualOut(request: Exclude<ActionRequest, { command: "resume" }>): string {
+  #usualOut(request: Exclude<ActionRequest, { command: "resume" | "again" }>): string {
     const name =
       request.command === "eval" ? "eval" : request.command === "convert" ? request.recipe : basename(request.file);
     return shownFrom(this.#options.folder, join(this.#options.root, name.replace(/\.ya?ml$/i, "")));
@@ -235,6 +256,14 @@ export class Actions {
       hint: `name a folder in ${root}`,
     });
   }
+}
+
+/** The folder that a noted conversion makes. Throws inputError where it names none. */
+function outOf({ words, folder }: RecordedCommand, where: string): string {
+  const place = words.indexOf("--out");
+  const out = place < 0 ? words.find((word) => word.startsWith("--out="))?.slice(6) : words[place + 1];
+  if (out === undefined || out === "") throw inputError("the command that was noted makes no folder", { where });
+  return resolve(folder, out);
 }
 
 /** A path as it is written in a folder: relative where it lies below it. */

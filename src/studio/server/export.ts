@@ -1,5 +1,5 @@
 /** The studio as one HTML file: the same page, with the answers to what its views ask for in it. */
-import type { CompareAnswer, Metric, RunDetail, RunRow } from "../data/types.js";
+import type { CompareAnswer, EvaluationRow, Metric, Overview, RunDetail, RunRow } from "../data/types.js";
 import { answerAddress, curveAddress, queryOf, viewMetrics } from "../data/addresses.js";
 import { toolVersion } from "../../surgery/convert/version.js";
 import { filePage, type PageAssets } from "./page.js";
@@ -19,17 +19,30 @@ export async function exportPage(studio: Studio, assets: PageAssets, day: string
     answers[address] = answer;
     return answer as T;
   };
-  const overview = await ask<{ expertFiles: readonly { name: string }[]; models: readonly { name: string }[] }>(
-    "/api/overview",
-  );
+  const overview = await ask<Overview>("/api/overview");
   const { runs } = await ask<{ runs: readonly RunRow[] }>("/api/runs");
-  for (const path of ["/api/models", "/api/reports", "/api/jobs", "/api/alerts"]) await ask(path);
+  for (const path of ["/api/models", "/api/jobs", "/api/alerts"]) await ask(path);
+  const lists = await ask<{ readonly evaluations: readonly EvaluationRow[] }>("/api/reports");
   for (const { name } of overview.models) await ask("/api/model", [["name", name]]);
   for (const { name } of overview.expertFiles) await ask("/api/expert-file", [["name", name]]);
+  // A study that has begun nothing has no report.
+  for (const { name } of overview.studies) await ask("/api/study", [["name", name]]).catch(() => null);
+  for (const { name } of overview.reports) await ask("/api/report", [["name", name]]);
+  for (const { name } of lists.evaluations) await ask("/api/evaluation", [["name", name]]);
+  for (const [one, other] of evaluationPairs(lists.evaluations))
+    await ask("/api/evaluation", [
+      ["name", one],
+      ["with", other],
+    ]);
   const shown = [...runs].sort((a, b) => b.changed - a.changed).slice(0, mostRuns);
   for (const { name } of shown) {
     const { metrics } = await ask<RunDetail>("/api/run", [["name", name]]);
     await ask("/api/experts", [["name", name]]);
+    // The layer that the view begins with: all layers of all runs would be more than the rest of the file.
+    await ask("/api/coactivation", [
+      ["name", name],
+      ["layer", "0"],
+    ]);
     for (const metric of metrics) await curves([name], metric);
   }
   for (const names of studiesOf(shown)) {
@@ -39,7 +52,9 @@ export async function exportPage(studio: Studio, assets: PageAssets, day: string
     );
     for (const metric of viewMetrics) await curves(names, metric);
   }
-  return filePage(studio.options.dir, assets, { answers, version: toolVersion, made: day });
+  const hasPlan = overview.reports.some(({ kind }) => kind === "plan");
+  const libraries = hasPlan ? [await assets.planner()] : [];
+  return filePage(studio.options.dir, assets, { answers, version: toolVersion, made: day, libraries });
 
   async function curves(names: readonly string[], metric: Metric): Promise<void> {
     const query = queryOf([
@@ -50,6 +65,15 @@ export async function exportPage(studio: Studio, assets: PageAssets, day: string
     ]);
     answers[curveAddress(names, metric)] = await studio.answer("/api/curves", query);
   }
+}
+
+/** Evaluations of which all pairs are in the file; of more, each is there alone. */
+const mostPaired = 6;
+
+/** All ordered pairs of a few evaluations. */
+function evaluationPairs(rows: readonly EvaluationRow[]): (readonly [string, string])[] {
+  const names = rows.slice(0, mostPaired).map(({ name }) => name);
+  return names.flatMap((one) => names.filter((other) => other !== one).map((other) => [one, other] as const));
 }
 
 /** The runs of every study, without its parents: what the page compares at first. */

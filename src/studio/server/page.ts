@@ -9,18 +9,20 @@ import { embedAsset, embedJson, escapeHtml } from "../../report/page/escape.js";
 export interface PageAssets {
   readonly script: string;
   readonly style: string;
+  /** Reads the planner, which a file with plans brings with it: on a server the server computes them. */
+  readonly planner: () => Promise<string>;
 }
 
 /** Reads them. Throws stopError where the program was not built whole. */
 export async function pageAssets(): Promise<PageAssets> {
   const text = async (name: string): Promise<string> => {
-    const path = fileURLToPath(new URL(`../../../dist/studio/page/${name}`, import.meta.url));
+    const path = fileURLToPath(new URL(`../../../dist/${name}`, import.meta.url));
     return readText(path).catch((cause: unknown) => {
       throw stopError("the studio's page is not there", { where: path, hint: "build it: npm run build", cause });
     });
   };
-  const [script, style] = await Promise.all([text("studio.js"), text("studio.css")]);
-  return { script, style };
+  const [script, style] = await Promise.all([text("studio/page/studio.js"), text("studio/page/studio.css")]);
+  return { script, style, planner: () => text("report/plan/plan-live.bundle.js") };
 }
 
 /** A name that is another for every content, so that browsers may keep what stands under it. */
@@ -67,7 +69,13 @@ export function filePage(
     answers,
     version,
     made,
-  }: { readonly answers: Readonly<Record<string, unknown>>; readonly version: string; readonly made: string },
+    libraries,
+  }: {
+    readonly answers: Readonly<Record<string, unknown>>;
+    readonly version: string;
+    readonly made: string;
+    readonly libraries: readonly string[];
+  },
 ): string {
   const meta = `<meta http-equiv="Content-Security-Policy" content="${filePolicy}">
 <meta name="generator" content="upcycle ${escapeHtml(version)}">
@@ -76,7 +84,7 @@ export function filePage(
 <body>
 <div id="studio" data-folder="${escapeHtml(folder)}"><main><p>Loading…</p></main></div>
 <script type="application/json" id="studio-answers">${embedJson({ made, answers })}</script>
-<script>${embedAsset(script)}</script>
+${[...libraries, script].map((code) => `<script>${embedAsset(code)}</script>`).join("\n")}
 </body>
 </html>
 `;

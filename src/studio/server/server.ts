@@ -2,14 +2,17 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { gzip, gzipSync } from "node:zlib";
+import type { z } from "zod";
 import { inputError, stopError, UpcycleError } from "../../base/errors.js";
+import type { RecordedCommand } from "../data/types.js";
 import { commandOf } from "../folders/detail.js";
-import { lookMs, type IndexChange } from "../folders/index.js";
-import { Actions, actionSchema, type ActionRequest } from "./actions.js";
+import { lookMs } from "../folders/index.js";
+import { Actions, actionSchema } from "./actions.js";
 import { EventHub } from "./events.js";
+import { Generator, textSchema } from "./generator.js";
 import { cookieHeader, judge, newToken, reportHeaders, safeHeaders, type GuardOptions } from "./guard.js";
 import { contentName, livePage, type PageAssets } from "./page.js";
-import type { Studio } from "./studio.js";
+import type { Studio, StudioChange } from "./studio.js";
 import { Webhook } from "./webhook.js";
 
 /** Where the search for a free port begins, and how many are tried. */
@@ -35,7 +38,7 @@ export interface ServerOptions {
   /** Working folder of commands that the page starts. */
   readonly folder: string;
   /** Called with what every look has found. */
-  readonly onChange?: ((change: IndexChange) => void) | undefined;
+  readonly onChange?: ((change: StudioChange) => void) | undefined;
   /** What starts commands in place of this program, for tests. */
   readonly program?: readonly [string, ...string[]];
 }
@@ -59,18 +62,16 @@ export async function startServer(options: ServerOptions): Promise<StudioServer>
   const actions = new Actions({
     root: studio.index.root,
     folder: options.folder,
-    noted: (run) =>
-      studio.index.run(run) === undefined && !studio.index.found.studies.includes(run)
-        ? Promise.resolve(null)
-        : commandOf(studio.index, run),
+    noted: (name) => notedCommand(studio, name),
     onChange: throttled(() => hub.send("actions", {}), 250),
     ...(options.program === undefined ? {} : { program: options.program }),
   });
+  const generator = new Generator(studio, { folder: options.folder, program: options.program });
   const guard = { token, cookie: "", actions: studio.options.actions };
   const server = createServer({ maxHeaderSize: 32_768, headersTimeout: 10_000, requestTimeout: 30_000 });
   const port = await listen(server, options.port);
   guard.cookie = `upcycle-studio-${port}`;
-  const desk = new Desk({ ...options, hub, actions, guard });
+  const desk = new Desk({ ...options, hub, actions, generator, guard });
   server.on("request", (request, response) => void desk.serve(request, response));
   server.on("clientError", (_, socket) => socket.destroy());
   const watching = watch(options, hub);
@@ -81,10 +82,19 @@ export async function startServer(options: ServerOptions): Promise<StudioServer>
     close: async () => {
       watching.stop();
       hub.close();
+      generator.close();
       server.closeAllConnections();
       await Promise.all([actions.close(), watching.ended, new Promise((done) => server.close(done))]);
     },
   };
+}
+
+/** The command that was noted for a run, a study or a conversion; null for any other word. */
+async function notedCommand(studio: Studio, name: string): Promise<RecordedCommand | null> {
+  const conversion = studio.conversions.find((one) => one.name === name);
+  if (conversion !== undefined) return conversion.command;
+  const isKnown = studio.index.run(name) !== undefined || studio.index.found.studies.includes(name);
+  return isKnown ? commandOf(studio.index, name) : null;
 }
 
 async function listen(server: Server, wanted: number | null): Promise<number> {
@@ -136,7 +146,7 @@ function watch(
   const usualMs = (): number => (hub.listeners > 0 ? lookMs : idleMs);
   // What was wrong before the studio began is shown, not sent.
   let isBegun = false;
-  const again = async (look: () => Promise<IndexChange>): Promise<void> => {
+  const again = async (look: () => Promise<StudioChange>): Promise<void> => {
     while (!isOver) {
       const started = performance.now();
       const change = await look().catch(() => null);
@@ -167,11 +177,12 @@ function watch(
   };
 }
 
-function tell({ rows, gone, alerts, tree }: IndexChange, hub: EventHub): void {
+function tell({ rows, gone, alerts, lists, conversions }: StudioChange, hub: EventHub): void {
   if (rows.length > mostRows) hub.send("reset", {});
   else if (rows.length > 0 || gone.length > 0) hub.send("rows", { rows, gone });
   for (const alert of alerts.slice(0, mostRows)) hub.send("alert", alert);
-  if (tree && gone.length > 0) hub.send("tree", {});
+  if (lists || gone.length > 0) hub.send("tree", {});
+  if (conversions) hub.send("conversions", {});
 }
 
 /** Calls at most once in so many milliseconds, and once more at the end. */
@@ -189,6 +200,7 @@ function throttled(call: () => void, every: number): () => void {
 interface DeskOptions extends ServerOptions {
   readonly hub: EventHub;
   readonly actions: Actions;
+  readonly generator: Generator;
   readonly guard: GuardOptions;
 }
 
@@ -283,7 +295,7 @@ class Desk {
   }
 
   async #act(path: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { actions } = this.#options;
+    const { studio, actions, generator } = this.#options;
     const body = await bodyOf(request);
     if (path === "/api/actions/stop") {
       const id = (body as { readonly id?: unknown } | null)?.id;
@@ -295,17 +307,21 @@ class Desk {
         isStopped ? 200 : 404,
       );
     }
+    if (path === "/api/generate") {
+      await studio.index.known();
+      return generator.write(requestOf(textSchema, body), response);
+    }
     if (path !== "/api/actions/start" && path !== "/api/actions/words")
       return json(request, response, { error: "there is nothing of this name" }, 404);
-    const wanted = requestOf(body);
+    const wanted = requestOf(actionSchema, body);
     if (path === "/api/actions/words") return json(request, response, await actions.wordsOf(wanted));
     json(request, response, await actions.start(wanted));
   }
 }
 
-/** A request to act. Throws inputError that says what is wrong with it. */
-function requestOf(body: unknown): ActionRequest {
-  const parsed = actionSchema.safeParse(body);
+/** A request to act, as a schema has it. Throws inputError that says what is wrong with it. */
+function requestOf<T>(schema: z.ZodType<T>, body: unknown): T {
+  const parsed = schema.safeParse(body);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
   throw inputError(issue?.message ?? "this is no request", { where: issue?.path.join(".") || "request" });

@@ -10,21 +10,32 @@ import {
   curveAxes,
   evalMetrics,
   stepMetrics,
+  type CheckpointList,
   type CompareAnswer,
+  type ConversionRow,
   type CurveAnswer,
   type CurveAxis,
   type Metric,
   type ModelRow,
   type Overview,
+  type ReportAnswer,
   type StudioAlert,
   type StudyRow,
 } from "../data/types.js";
-import { commandOf, CurveStore, curveOf, expertHistory, runDetail } from "../folders/detail.js";
+import { coactivationHistory, commandOf, CurveStore, curveOf, expertHistory, runDetail } from "../folders/detail.js";
+import { checkpointList } from "../folders/checkpoints.js";
+import { ConversionShelf } from "../folders/conversions.js";
 import { StudioIndex, type IndexChange } from "../folders/index.js";
 import { JobShelf } from "../folders/jobs.js";
 import { modelDetail, modelRows, startMeasured } from "../folders/models.js";
 import { ReportShelf } from "../folders/reports.js";
+import { EvaluationShelf } from "../folders/evaluations.js";
+import { bodyOf, planOf } from "../folders/report-body.js";
 import type { RunEntry } from "../folders/run-entry.js";
+import { StudyReader } from "../folders/study.js";
+import { evaluationBody } from "../../report/evals/eval-page.js";
+import { studyBody } from "../../report/study/html.js";
+import type { ReportBody } from "../../report/page/shell.js";
 
 /** Most runs that one request may be about. */
 const mostRuns = 200;
@@ -42,29 +53,53 @@ export const answerPaths = {
   "/api/curves": "curves (metric=, run= once or more, axis=step|tokens|hours, from=, to=, columns=, have=)",
   "/api/compare": "runs side by side (run= twice or more)",
   "/api/experts": "load, entropy and similarity of a run's experts over time (name=RUN)",
+  "/api/coactivation": "which experts of a run's layer serve the same tokens, over time (name=RUN, layer=0)",
   "/api/expert-file": "a file of upcycle experts --json (name=FILE)",
+  "/api/conversions": "conversions at work, and unfinished ones",
+  "/api/checkpoints": "models that can generate text, dense and MoE, with the memory that they take",
   "/api/models": "models that were upcycled",
   "/api/model": "one model: what every tensor is made of, what was measured (name=MODEL)",
   "/api/reports": "pages that other commands have written",
+  "/api/report": "one of those pages as its sections (name=FILE)",
+  "/api/study": "the report of a study, finished or under way, as its sections (name=FOLDER)",
+  "/api/evaluation": "an evaluation by its results file (name=FILE), another one against it (with=FILE)",
+  "/api/plan": "a plan's page with other settings (name=FILE, size=, seen=, tokens=, expansion=, ...)",
   "/api/jobs": "trainings that upcycle launch has started",
   "/api/alerts": "everything that went wrong",
 } as const;
 type AnswerPath = keyof typeof answerPaths;
 
+/** What one look has found to be new. */
+export interface StudioChange extends IndexChange {
+  /** Whether the lists of models, reports and jobs are others than before. */
+  readonly lists: boolean;
+  /** Whether a conversion is further than before, or has begun or ended. */
+  readonly conversions: boolean;
+}
+
 /** A folder that is being shown. */
 export class Studio {
   readonly #store = new CurveStore();
   readonly #jobs: JobShelf;
+  readonly #conversions: ConversionShelf;
   /** Models as the last look at the tree has found them: their records are too large to be read at every question. */
   #models: { readonly tree: number; readonly rows: Promise<readonly ModelRow[]> } | null = null;
+  /** The lists that the last look at the tree has found. */
+  #tree: string | null = null;
+  #checkpoints: { readonly tree: number; readonly list: Promise<CheckpointList> } | null = null;
   readonly shelf: ReportShelf;
+  readonly #reader: StudyReader;
+  readonly #evaluations: EvaluationShelf;
 
   private constructor(
     readonly index: StudioIndex,
     readonly options: { readonly dir: string; readonly actions: boolean },
   ) {
     this.#jobs = new JobShelf(index);
+    this.#conversions = new ConversionShelf(index);
     this.shelf = new ReportShelf(index);
+    this.#reader = new StudyReader(index);
+    this.#evaluations = new EvaluationShelf(index);
   }
 
   /** Opens a folder. Throws inputError for what is none. `dir` is shown as the user wrote it. */
@@ -72,23 +107,38 @@ export class Studio {
     return new Studio(await StudioIndex.open(options.dir, now), options);
   }
 
-  /** Looks for what is new in the whole folder, in runs under way and in the logs of jobs. */
-  async look(now = Date.now()): Promise<IndexChange> {
-    return this.#withJobs(await this.index.look(), now);
+  /** Looks for what is new in the whole folder, in runs under way, in the logs of jobs and in what conversions note. */
+  async look(now = Date.now()): Promise<StudioChange> {
+    return this.#withOthers(this.#withLists(await this.index.look()), now);
   }
 
-  /** Looks for what is new in runs under way and in the logs of jobs: soon, however long the whole folder takes. */
-  async lookAtLive(now = Date.now()): Promise<IndexChange> {
-    return this.#withJobs(await this.index.lookAtLive(), now);
+  /** Looks for what is new in runs under way, jobs and conversions: soon, however long the whole folder takes. */
+  async lookAtLive(now = Date.now()): Promise<StudioChange> {
+    return this.#withOthers({ ...(await this.index.lookAtLive()), lists: false }, now);
   }
 
   /** Looks for what is new in the whole folder, where that is due. */
-  lookAround(): Promise<IndexChange> {
-    return this.index.lookAround();
+  async lookAround(): Promise<StudioChange> {
+    return { ...this.#withLists(await this.index.lookAround()), conversions: false };
   }
 
-  async #withJobs(change: IndexChange, now: number): Promise<IndexChange> {
-    return { ...change, alerts: [...change.alerts, ...(await this.#jobs.look(now))] };
+  /** Conversions as the last look has found them. */
+  get conversions(): readonly ConversionRow[] {
+    return this.#conversions.rows;
+  }
+
+  async #withOthers(change: Omit<StudioChange, "conversions">, now: number): Promise<StudioChange> {
+    const alerts = [...change.alerts, ...(await this.#jobs.look(now))];
+    return { ...change, alerts, conversions: await this.#conversions.look(now) };
+  }
+
+  /** Whether a look at the tree has found other lists than the one before. */
+  #withLists(change: IndexChange): Omit<StudioChange, "conversions"> {
+    if (!change.tree) return { ...change, lists: false };
+    const { models, pages, documents, jobs, checkpoints } = this.index.found;
+    const before = this.#tree;
+    this.#tree = JSON.stringify([models, pages, documents, jobs, checkpoints]);
+    return { ...change, lists: before !== null && before !== this.#tree };
   }
 
   /** Memory of the curves that are kept. */
@@ -119,19 +169,54 @@ export class Studio {
         const entry = this.index.run(name);
         return entry === undefined ? null : expertHistory(this.#store, entry);
       }
+      case "/api/coactivation": {
+        const entry = this.index.run(name);
+        return entry === undefined ? null : coactivationHistory(this.#store, entry, numberOf(query, "layer") ?? 0);
+      }
       case "/api/expert-file":
         return this.shelf.experts(name);
+      case "/api/conversions":
+        await this.#conversions.look(Date.now());
+        return { conversions: this.conversions };
+      case "/api/checkpoints":
+        return this.#checkpointList();
       case "/api/models":
         return { models: await this.#modelRows() };
       case "/api/model":
         return modelDetail(this.index, name);
       case "/api/reports":
-        return { reports: await this.shelf.pages(), expertFiles: await this.shelf.expertFiles() };
+        return {
+          reports: [...(await this.shelf.pages()), ...(await this.shelf.documents())],
+          expertFiles: await this.shelf.expertFiles(),
+          evaluations: await this.#evaluations.rows(),
+        };
+      case "/api/report": {
+        const source = await this.shelf.source(name);
+        return source === null ? null : answerOf(name, bodyOf(source));
+      }
+      case "/api/study": {
+        const study = await this.#reader.study(name);
+        return study === null ? null : answerOf(name, studyBody(study));
+      }
+      case "/api/evaluation": {
+        const source = await this.#evaluations.evaluation(name, query.get("with"));
+        return source === null ? null : answerOf(name, evaluationBody(source));
+      }
+      case "/api/plan": {
+        const source = await this.shelf.source(name);
+        return source === null ? null : planOf(source, query);
+      }
       case "/api/jobs":
         return { jobs: await this.#jobs.rows() };
       case "/api/alerts":
         return { alerts: await this.#alerts() };
     }
+  }
+
+  #checkpointList(): Promise<CheckpointList> {
+    const tree = this.index.trees;
+    if (this.#checkpoints?.tree !== tree) this.#checkpoints = { tree, list: checkpointList(this.index) };
+    return this.#checkpoints.list;
   }
 
   #modelRows(): Promise<readonly ModelRow[]> {
@@ -204,7 +289,7 @@ export class Studio {
 
   async #overview(): Promise<Overview> {
     const { rows } = this.index;
-    const reports = await this.shelf.pages();
+    const reports = [...(await this.shelf.pages()), ...(await this.shelf.documents())];
     const moes = rows.filter(({ dead }) => dead !== null);
     const ailing = moes.filter(({ dead }) => dead! > 0).sort((a, b) => b.dead! - a.dead! || (a.name < b.name ? -1 : 1));
     return {
@@ -225,6 +310,7 @@ export class Studio {
       })),
       alive: moes.length - ailing.length,
       models: await this.#modelRows(),
+      conversions: this.conversions,
       alerts: this.#pressing(await this.#alerts()).slice(0, mostNamed),
       reports,
       expertFiles: await this.shelf.expertFiles(),
@@ -262,6 +348,10 @@ export class Studio {
     return found;
   }
 }
+
+/** A report as an answer; null for none. Empty sections are left out. */
+const answerOf = (name: string, body: ReportBody | null): ReportAnswer | null =>
+  body && { name, ...body, sections: body.sections.filter((section) => section !== "") };
 
 const armCurve = (entry: RunEntry): ArmCurve => ({ row: entry.row, ...entry.curve });
 

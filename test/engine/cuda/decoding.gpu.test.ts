@@ -369,8 +369,8 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, tokens that ar
     expect(await texts(model, [], 24)).toEqual(expected);
     const stop = [expected[0]![7]!];
     expect(await texts(model, stop, 24)).toEqual(await texts(plain, stop, 24));
-    const decoding = await startDecoding(model, [[1, 2, 3]], 8);
-    const chosen = await startDecoding(model, [[1, 2, 3]], 8, undefined, true);
+    const decoding = await startDecoding(model, [[1, 2, 3]], { expected: 8 });
+    const chosen = await startDecoding(model, [[1, 2, 3]], { expected: 8, likeliest: true });
     expect(chosen.likely).toEqual([argmax(decoding.logits)]);
     const next = await decoding.nextLikeliest([5], 100);
     expect(next!.steps.length).toBeGreaterThan(0);

@@ -61,9 +61,9 @@ function routersOf(
   const routers = layers.map((layer, i) => {
     const logits = b.input(`l${i}`, "f32", [layer.length, experts]);
     const rule = routeRule(softmaxRouter("softmax-topk"));
-    const [, chosen] = b.apply("routeTopK", [logits], { k, rule }) as [ValueId, ValueId];
+    const [weights, chosen] = b.apply("routeTopK", [logits], { k, rule }) as [ValueId, ValueId];
     const [, , counts] = b.apply("expertSort", [chosen], { experts, drops: false }) as [ValueId, ValueId, ValueId];
-    return { layer: i, experts, topK: k, rule, logits, chosen, counts, kept: null, jitter: null };
+    return { layer: i, experts, topK: k, rule, logits, weights, chosen, counts, kept: null, jitter: null };
   });
   return { b, routers, feeds };
 }
@@ -134,9 +134,9 @@ describe("load balancing layer by layer", () => {
           ),
         ]
       : [];
-    const [, chosen] = b.apply("routeTopK", [logits, ...correction], { k, rule }) as [ValueId, ValueId];
+    const [weights, chosen] = b.apply("routeTopK", [logits, ...correction], { k, rule }) as [ValueId, ValueId];
     const counts = b.reshape(b.op("expertCounts", [chosen], { experts, blocks: 1 }), [experts]);
-    return { layer: 0, experts, topK: k, rule, logits, chosen, counts, kept: null, jitter: null };
+    return { layer: 0, experts, topK: k, rule, logits, weights, chosen, counts, kept: null, jitter: null };
   }
 
   it.each(

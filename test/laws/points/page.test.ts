@@ -3,16 +3,15 @@ import { describe, expect, it } from "vitest";
 import { runFit } from "../../../src/laws/points/fit.js";
 import { renderLawHtml } from "../../../src/report/laws/law-page.js";
 import { fitAnswer } from "../../../src/report/laws/law-answer.js";
-import { lawScript } from "../../../src/report/laws/law-script.js";
+import { lawSource } from "../../../src/report/laws/law-source.js";
 import { lawCharts, type Chart, type LawResult } from "../../../src/report/laws/law-view.js";
-import { chartScript } from "../../../src/report/page/script-chart.js";
 import { gridOf, law, lossFunction, publishedParams, simulated, spaced, together, upcyclingGrid } from "../data.js";
 import { at, valueAt } from "../../../src/base/at.js";
 import { present } from "../../support/present.js";
 
 const asset = (name: string): string =>
-  readFileSync(new URL(`../../../node_modules/uplot/dist/${name}`, import.meta.url), "utf8");
-const assets = { uplotJs: asset("uPlot.iife.min.js"), uplotCss: asset("uPlot.min.css") };
+  readFileSync(new URL(`../../../dist/studio/page/${name}`, import.meta.url), "utf8");
+const assets = { script: asset("report.js"), style: asset("report.css") };
 
 async function resultOf(
   id: string,
@@ -103,21 +102,21 @@ describe("the page of a fit", async () => {
       /Predicted at N = 100B, D = 1\.00T: \d\.\d{4} nats \(90 % intervals: the law .* to .*, a new run .* to .*\)\. /,
     );
     expect(head).toContain("In doubt: a prediction extrapolates.");
-    const { headline, prediction, doubts } = fitAnswer(upcycling);
+    const { headline, prediction, doubts } = fitAnswer(lawSource(upcycling));
     expect(headline).toMatch(/^Describes 64 points/);
     expect(prediction).toBe("");
     expect(doubts).toMatch(/^In doubt: .*they cannot tell it from upcycling-no-interaction.*E is not bounded by them/);
     const flat = { ...chinchilla, fit: { ...chinchilla.fit, status: "no-better-than-constant" as const } };
-    expect(fitAnswer(flat).headline).toBe("No fit: one number for all losses does as well");
+    expect(fitAnswer(lawSource(flat)).headline).toBe("No fit: one number for all losses does as well");
     const clean = await sharedResult();
-    expect(fitAnswer({ ...clean, predictions: [], rivals: [], misfit: null, outliers: [] }).doubts).toBe(
+    expect(fitAnswer(lawSource({ ...clean, predictions: [], rivals: [], misfit: null, outliers: [] })).doubts).toBe(
       "No check of the form, of rivals or of outliers speaks against it.",
     );
   });
 
   it("has scripts that parse, and closes every element", () => {
-    expect(() => new Function(chartScript + lawScript)).not.toThrow();
-    expect(chartScript + lawScript).not.toContain("</");
+    for (const [, script = ""] of html.matchAll(/<script>([\s\S]*?)<\/script>/g))
+      expect(() => new Function(script)).not.toThrow();
     const body = html.replace(/<script[\s\S]*?<\/script>/g, "").replace(/<style[\s\S]*?<\/style>/g, "");
     const open: string[] = [];
     for (const [, slash, name] of body.matchAll(/<(\/?)([a-z][a-z0-9]*)\b[^>]*>/g)) {
@@ -129,8 +128,11 @@ describe("the page of a fit", async () => {
   });
 
   it("has a figure for every chart, and the numbers in tables", () => {
-    const { charts } = JSON.parse(at(present(/id="report-data">([^<]*)</.exec(html)), 1)) as { charts: Chart[] };
-    for (const { id } of charts) expect(html).toContain(`<figure id="${id}">`);
+    const { data } = JSON.parse(at(present(/id="report-data">([^<]*)</.exec(html)), 1)) as {
+      data: { charts: Chart[] };
+    };
+    const { charts } = data;
+    for (const island of ["fit", "profiles", "clouds"]) expect(html).toContain(`data-island="${island}"`);
     expect(charts.map(({ id }) => id)).toEqual([
       "loss-0",
       "loss-1",

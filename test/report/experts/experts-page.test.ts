@@ -81,7 +81,7 @@ const page = (experts: number): string =>
   renderExpertsPage(
     report(experts),
     { model: "moe", parent: null, command: "upcycle experts moe", version: "0.0.0" },
-    { uplotJs: "", uplotCss: "" },
+    { script: "", style: "" },
   );
 
 describe("words", () => {
@@ -119,7 +119,11 @@ describe("the page", () => {
   it("shows hostile names as they are, and draws every matrix", () => {
     expect(page(8)).not.toContain("<img");
     expect(page(8)).toContain("&lt;img src=x onerror=&quot;alert(1)&quot;&gt;.txt");
-    expect(page(8).match(/<svg class="matrix"/g)).toHaveLength(6);
+    expect(
+      page(8).match(
+        /<svg class="heat-svg"[^>]* aria-label="layer \d, w|<svg class="heat-svg"[^>]* aria-label="layer \d, o|<svg class="heat-svg"[^>]* aria-label="layer \d: most/g,
+      ),
+    ).toHaveLength(6);
   });
 
   it.skipIf(chromium === undefined)("fits 390 px with 64 experts, in both modes, without errors", async () => {
@@ -132,7 +136,7 @@ describe("the page", () => {
       await shown.emulateMediaFeatures([{ name: "prefers-color-scheme", value }]);
       const [width, colour] = (await shown.evaluate(`[
         document.documentElement.scrollWidth,
-        getComputedStyle(document.querySelector("svg.matrix path")).fill,
+        getComputedStyle(document.querySelector("svg.heat-svg path[fill^=var]")).fill,
       ]`)) as [number, string];
       expect(width).toBe(390);
       colours.push(colour);

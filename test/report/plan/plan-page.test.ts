@@ -7,7 +7,7 @@ import { changedRequest, controlsOf, render, type Rendered } from "../../../src/
 import { renderPlanHtml } from "../../../src/report/plan/plan-page.js";
 import { changedCommand, type Changes } from "../../../src/report/plan/plan-command.js";
 import { planTables } from "../../../src/report/plan/plan-tables.js";
-import { svgChart, svgMap, tickWords, ticksOf } from "../../../src/report/plan/view-svg.js";
+import { svgChart, svgMap, tickWords, ticksOf } from "../../../src/report/page/svg-chart.js";
 import { randomStream } from "../../../src/base/random.js";
 import { curvesOf } from "../../../src/laws/planner/coefficients.js";
 import { catchUp } from "../../../src/laws/planner/crossing.js";
@@ -16,11 +16,9 @@ import { present } from "../../support/present.js";
 import { planCommand } from "../../../src/cli/plan.js";
 import { jsonInProcess } from "../../cli/in-process.js";
 import { upcycle } from "../../cli/upcycle.js";
-import { planScript } from "../../../src/report/plan/plan-script.js";
 import { planText } from "../../../src/report/plan/plan-terminal.js";
 import { planChart } from "../../../src/report/plan/plan-view.js";
 import { answerWords, capital, planAnswer } from "../../../src/report/plan/plan-words.js";
-import { chartScript } from "../../../src/report/page/script-chart.js";
 import { parseRecipeName } from "../../../src/surgery/planning/recipe.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { presetSpec, requestFor } from "../../laws/planner/request.js";
@@ -29,8 +27,8 @@ import { chromium, openPage } from "../../support/browser.js";
 const asset = (path: string): string => readFileSync(new URL(`../../../${path}`, import.meta.url), "utf8");
 const liveJs = asset("dist/report/plan/plan-live.bundle.js");
 const assets = {
-  uplotJs: asset("node_modules/uplot/dist/uPlot.iife.min.js"),
-  uplotCss: asset("node_modules/uplot/dist/uPlot.min.css"),
+  script: asset("dist/studio/page/report.js"),
+  style: asset("dist/studio/page/report.css"),
   liveJs,
 };
 const request = requestFor({
@@ -55,9 +53,8 @@ describe("the page of a plan", () => {
   });
 
   it("has scripts that parse, and closes every element", () => {
-    expect(() => new Function(chartScript + planScript)).not.toThrow();
     expect(() => new Function(liveJs)).not.toThrow();
-    expect(chartScript + planScript + liveJs).not.toMatch(/<\/(script|style)/i);
+    expect(assets.script + liveJs).not.toMatch(/<\/(script|style)/i);
     const body = html.replace(/<script[\s\S]*?<\/script>/g, "").replace(/<style[\s\S]*?<\/style>/g, "");
     const open: string[] = [];
     for (const [, slash, name = ""] of body.matchAll(/<(\/?)([a-z][a-z0-9]*)\b[^>]*>/g)) {
@@ -88,9 +85,9 @@ describe("the page of a plan", () => {
       "weights 2 x",
     ])
       expect(html).toContain(words);
-    expect([...html.matchAll(/data-key="(\w+)"/g)].map(([, key]) => key)).toEqual(
-      controlsOf(request).map(({ key }) => key),
-    );
+    const [, json = ""] = /<script type="application\/json" id="report-data">([^<]*)</.exec(html) ?? [];
+    const { data } = JSON.parse(json) as { data: { controls: { key: string }[] } };
+    expect(data.controls.map(({ key }) => key)).toEqual(controlsOf(request).map(({ key }) => key));
   });
 });
 
@@ -335,9 +332,11 @@ describe("charts without a script", () => {
       fitted: [2, 50],
     });
     // Gaps and points outside begin a new stroke.
-    expect([...svg.matchAll(/<path d="([^"]*)"/g)].map(([, d]) => (d ?? "").match(/M/g)?.length)).toEqual([2, 2]);
-    expect(svg.match(/class="beyond"/g)).toHaveLength(2);
-    const ys = [...svg.matchAll(/<text x="[\d.]+" y="([\d.]+)" dy="4" style/g)].map(([, y]) => Number(y));
+    expect(
+      [...svg.matchAll(/<path fill="none"[^>]* d="([^"]*)"/g)].map(([, d]) => (d ?? "").match(/M/g)?.length),
+    ).toEqual([2, 2]);
+    expect(svg.match(/fill="var\(--beyond\)"/g)).toHaveLength(2);
+    const ys = [...svg.matchAll(/<text x="[\d.]+" y="([\d.]+)" dy="4" fill=/g)].map(([, y]) => Number(y));
     expect(Math.abs(at(ys, 0) - at(ys, 1))).toBeGreaterThanOrEqual(12);
   });
 
@@ -356,8 +355,35 @@ describe("charts without a script", () => {
       fittedY: null,
     });
     expect(svg.match(/<rect/g)).toHaveLength(3);
-    expect(svg.match(/fill: red/g)).toHaveLength(1);
-    expect(svg.match(/class="mark"/g)).toHaveLength(2);
+    expect(svg.match(/fill="red"/g)).toHaveLength(1);
+    expect(svg.match(/stroke-dasharray="2 3"/g)).toHaveLength(2);
+  });
+
+  it("draw bands with their gaps, dots of each kind, and a level", () => {
+    const svg = svgChart({
+      description: "bands",
+      x: { low: 0, high: 4, log: false, label: "x" },
+      y: { low: 0, high: 1, log: false, label: "y" },
+      lines: [
+        {
+          label: "band",
+          colour: "red",
+          x: [0, 1, 2, 3, 4],
+          y: [0.5, 0.5, null, 0.5, 0.5],
+          low: [0.4, 0.4, null, 0.4, 0.4],
+          high: [0.6, 0.6, null, 0.6, 2],
+        },
+        { label: "dots", colour: "blue", kind: "cloud", x: [1, 2, 9], y: [0.1, 0.2, 0.3] },
+      ],
+      level: { value: 0.5, label: "level <b>" },
+    });
+    const bands = [...svg.matchAll(/fill-opacity="0\.17" d="([^"]*)"/g)].map(([, d = ""]) => d);
+    expect(bands).toHaveLength(2);
+    // What lies above the picture ends at its edge.
+    expect(bands[1]).toContain("290 12");
+    expect(svg.match(/<circle/g)).toHaveLength(2);
+    expect(svg).toContain("level &lt;b&gt;");
+    expect(svg).not.toContain("style=");
   });
 });
 

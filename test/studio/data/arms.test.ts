@@ -39,6 +39,25 @@ describe("arms compared", () => {
     );
   });
 
+  it("says which of two to take that cannot be told apart: the one that is cheaper to run", () => {
+    const sized = (curve: ArmCurve, activeParams: number, params: number): ArmCurve => ({
+      ...curve,
+      row: { ...curve.row, activeParams, params },
+    });
+    const tied = (cost: readonly [number, number], ofMoe: readonly [number, number]): string =>
+      words([
+        ...dense.map((curve) => sized(curve, ...cost)),
+        ...[3.3, 3.7, 3.5, 3.49].map((loss, seed) => sized(run("moe", seed, [4, loss]), ...ofMoe)),
+      ]);
+    expect(tied([1000, 1000], [1500, 8000])).toContain(
+      "Until more seeds tell them apart, take dense: it has 1.00K parameters that a token uses, moe 1.50K.",
+    );
+    expect(tied([1000, 9000], [1000, 8000])).toContain("take moe: it has 8.00K parameters, dense 9.00K.");
+    expect(words([...dense.map((curve) => sized(curve, 1, 1)), ...ahead])).not.toContain("take");
+    // One seed does not say that they are alike.
+    expect(words([sized(run("dense", 0, [4, 3.5]), 1, 1), run("moe", 0, [4, 3.4])])).not.toContain("take");
+  });
+
   it("corrects for all pairs of arms, since the leading one was not named beforehand", () => {
     const third = ahead.map(({ loss }, seed) => run("fine", seed, [4, loss[1]! + 0.05]));
     const arms = armRows([...dense, ...ahead, ...third], 100);

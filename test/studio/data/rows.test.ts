@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { csvOf, filterExpression, rowWindow, shownRows, sortKeys } from "../../../src/studio/data/rows.js";
+import { csvOf } from "../../../src/report/page/csv.js";
+import { filterExpression, rowWindow, shownRows, sortKeys } from "../../../src/studio/data/rows.js";
 import type { RunRow } from "../../../src/studio/data/types.js";
 import { row } from "./row.js";
 

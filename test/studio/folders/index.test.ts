@@ -1,11 +1,12 @@
 import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
+import { coactivationOf } from "../../../src/experts/measures/coactivation.js";
 import { lockFolder } from "../../../src/files/io/lock.js";
 import { CurveStore } from "../../../src/studio/folders/detail.js";
 import { RunEntry } from "../../../src/studio/folders/run-entry.js";
 import { Studio } from "../../../src/studio/server/studio.js";
-import type { Overview, RunDetail, RunRow } from "../../../src/studio/data/types.js";
+import type { CoactivationHistory, Overview, RunDetail, RunRow } from "../../../src/studio/data/types.js";
 import { listRuns } from "../../../src/train/run-list.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { addLines, evalRecord, linesOf, recordsOf, stepRecord, writeRun, writeStudy } from "../folder.js";
@@ -303,6 +304,43 @@ describe("the answers", () => {
     expect(await ask("/api/experts?name=alone")).toBeNull();
   });
 
+  it("give similarity of each expert, and of logs without it none", async () => {
+    const name = "study/arms/coarse/seed-0-0123456789abcdef";
+    const { expertSimilarity } = await ask<{ expertSimilarity: number[][][] }>(`/api/experts?name=${name}`);
+    expect(expertSimilarity[4]).toEqual([
+      [1, 0.99, 0.98, 0.97],
+      [0.99, 0.98, 0.97, 0.96],
+    ]);
+  });
+
+  it("give co-activation over time, pairs against independent choices as upcycle experts has them", async () => {
+    const path = "/api/coactivation?name=study/arms/coarse/seed-0-0123456789abcdef";
+    const history = await ask<CoactivationHistory>(`${path}&layer=1`);
+    expect(history).toMatchObject({
+      layer: 1,
+      layers: 2,
+      experts: 4,
+      topK: 2,
+      complete: true,
+      steps: [0, 5, 10, 15, 20],
+    });
+    const counts = [
+      [1000, 600, 398, 2],
+      [600, 600, 0, 0],
+      [398, 0, 398, 0],
+      [2, 0, 0, 2],
+    ];
+    const { ratios } = coactivationOf(counts);
+    expect(history.moments[4]).toHaveLength(6);
+    for (const { a, b, share, ratio } of history.moments[4]!) {
+      expect(share).toBeCloseTo(counts[a]![b]! / 1000, 4);
+      expect(ratio).toBeCloseTo(ratios[a]![b]!, 2);
+    }
+    for (const layer of ["2", "-1", "0.5", "1e300"]) expect(await ask(`${path}&layer=${layer}`), layer).toBeNull();
+    await expect(ask(`${path}&layer=x`)).rejects.toThrow("no number");
+    expect(await ask("/api/coactivation?name=alone")).toBeNull();
+  });
+
   it("are null for every name that is none of the folder's, such as paths", async () => {
     const names = [
       "../alone",
@@ -314,7 +352,7 @@ describe("the answers", () => {
       "__proto__",
       "constructor",
     ];
-    for (const path of ["/api/run", "/api/experts", "/api/expert-file", "/api/model"])
+    for (const path of ["/api/run", "/api/experts", "/api/coactivation", "/api/expert-file", "/api/model"])
       for (const name of names)
         expect(await studio.answer(path, new URLSearchParams({ name })), `${path} ${name}`).toBeNull();
     expect(await studio.answer("/api/constructor", new URLSearchParams())).toBeNull();

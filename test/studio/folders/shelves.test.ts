@@ -147,6 +147,7 @@ describe("reports and measurements", () => {
     expect(await ask<{ reports: ReportRow[]; expertFiles: unknown }>("/api/reports")).toEqual({
       reports: [],
       expertFiles: [{ name: "experts.json", model: "runs/moe" }],
+      evaluations: [],
     });
     expect(await ask<ExpertFile>("/api/expert-file?name=experts.json")).toMatchObject({
       model: "runs/moe",

@@ -9,12 +9,12 @@ import { startServer, type StudioServer } from "../../../src/studio/server/serve
 import { Studio } from "../../../src/studio/server/studio.js";
 import type { StartedAction } from "../../../src/studio/data/types.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
-import { addLines, stepRecord, writeStudy } from "../folder.js";
+import { addLines, stepRecord, tinyConfig, writeConversion, writeModels, writeStudy } from "../folder.js";
 
 const root = temporaryFolder();
 const dir = join(root, "runs");
 const secret = "the secret outside";
-const assets = { script: "console.log('page')", style: "body{}" };
+const assets = { script: "console.log('page')", style: "body{}", planner: () => Promise.resolve("") };
 let server: StudioServer;
 let acting: StudioServer;
 let cookie = "";
@@ -25,6 +25,16 @@ const program = join(root, "program.mjs");
 beforeAll(async () => {
   mkdirSync(dir);
   writeStudy(dir);
+  writeModels(dir);
+  // A model that fits nowhere, and what two conversions have left that were killed.
+  const huge = { ...tinyConfig("llama"), hidden_size: 16_384, intermediate_size: 65_536, num_hidden_layers: 400 };
+  mkdirSync(join(dir, "huge"));
+  writeFileSync(join(dir, "huge", "config.json"), JSON.stringify(huge));
+  for (const [name, out] of Object.entries({ left: "left", sly: "../elsewhere" })) {
+    const words = ["upcycle", "convert", "dense", "--recipe", "E8G1T2", "--out", out];
+    writeConversion(dir, name, { pid: 2 ** 22 + 1, command: { words, folder: dir } });
+    mkdirSync(join(dir, `.${name}.unfinished`));
+  }
   writeFileSync(join(root, "secret.txt"), secret);
   writeFileSync(
     program,
@@ -81,6 +91,14 @@ async function cookieOf(of: StudioServer): Promise<string> {
 
 const get = (path: string, headers: Record<string, string> = {}): Promise<Answer> =>
   fetched(server, path, { cookie, ...headers });
+
+async function until(isThere: () => boolean): Promise<void> {
+  const end = Date.now() + 10_000;
+  while (!isThere()) {
+    if (Date.now() > end) throw new Error("it did not come");
+    await new Promise((done) => setTimeout(done, 20));
+  }
+}
 
 /** Everything below a folder with sizes, times and content. */
 function picture(folder: string): string {
@@ -201,6 +219,11 @@ describe("the server", () => {
       "/api/events/x",
       `/${"a".repeat(20_000)}`,
       "/api/actions/start",
+      "/api/generate",
+      "/api/conversions?name=../secret.txt",
+      "/api/checkpoints",
+      "/api/coactivation?name=../secret.txt&layer=-1",
+      "/api/coactivation?name=study/arms/coarse/seed-0-0123456789abcdef&layer=1e308",
       "*",
       "/api/compare?run=alone&run=alone",
     ];
@@ -221,7 +244,14 @@ describe("the server", () => {
         const method = pick(at + 6, ["GET", "GET", "GET", "POST", "PUT", "HEAD", "DELETE"]);
         const body =
           method === "POST"
-            ? pick(at + 7, ["", "{", '{"command":"train","file":"-x"}', "[".repeat(5000), "x".repeat(70_000)])
+            ? pick(at + 7, [
+                "",
+                "{",
+                '{"command":"train","file":"-x"}',
+                '{"model":"../..","prompt":"x","seed":0,"temperature":0,"maxTokens":1}',
+                "[".repeat(5000),
+                "x".repeat(70_000),
+              ])
             : undefined;
         return fetched(server, pick(at + 8, paths), headers, { method, ...(body !== undefined && { body }) }).catch(
           () => null,
@@ -270,6 +300,62 @@ describe("the server", () => {
   });
 });
 
+describe("texts that the page asks for", () => {
+  const asked = { model: "models/moe", prompt: "--out", seed: 3, temperature: 0.5, maxTokens: 7 };
+  const post = async (body: unknown, of = acting): Promise<Answer> =>
+    fetched(
+      of,
+      "/api/generate",
+      {
+        cookie: of === acting ? await cookieOf(acting) : cookie,
+        origin: `http://127.0.0.1:${of.port}`,
+        host: `127.0.0.1:${of.port}`,
+        "content-type": "application/json",
+      },
+      { method: "POST", body: JSON.stringify(body) },
+    );
+
+  it("are lines of upcycle generate as they come, with its end", async () => {
+    const { status, headers, body } = await post(asked);
+    expect([status, headers["content-type"]]).toEqual([200, "application/x-ndjson; charset=utf-8"]);
+    const { threads } = JSON.parse((await get("/api/checkpoints")).body) as { threads: number };
+    expect(body.trim().split("\n")).toEqual([
+      `words generate ${dir}/models/moe --prompt --out --seed 3 --temperature 0.5 --max-new-tokens 7 ` +
+        `--threads ${threads} --device cpu --alternatives 8 --experts --stream --json`,
+      '{"type":"end","exitCode":0,"error":null}',
+    ]);
+  });
+
+  it.each([
+    [{ ...asked, model: "../outside" }, "no model of this name"],
+    [{ ...asked, model: "study" }, "no model of this name"],
+    [{ ...asked, beside: "/etc" }, "no model of this name"],
+    [{ ...asked, prompt: "a\0b" }, "no command line can hold"],
+    [{ ...asked, prompt: "" }, "prompt"],
+    [{ ...asked, prompt: "x".repeat(20_001) }, "prompt"],
+    [{ ...asked, maxTokens: 1e6 }, "maxTokens"],
+    [{ ...asked, temperature: -1 }, "temperature"],
+    [{ ...asked, seed: 0.5 }, "seed"],
+    [{ ...asked, more: 1 }, "more"],
+    [null, ""],
+  ])("are refused where they are something else: %#", async (body, why) => {
+    const { status, body: said } = await post(body);
+    expect([status, said]).toEqual([400, expect.stringContaining(why)]);
+  });
+
+  it("are refused with the sum where models do not fit in memory together, before either is opened", async () => {
+    const { status, body } = await post({ ...asked, beside: "huge" });
+    expect(status).toBe(400);
+    expect(body).toMatch(
+      /models\/moe and huge: this takes [\d.]+ TB of memory, and there are [\d.]+ GB: .* \+ .* for the weights of huge in float32/,
+    );
+  });
+
+  it("are none where commands are not allowed", async () => {
+    expect((await post(asked, server)).status).toBe(403);
+  });
+});
+
 describe("commands that the page starts", () => {
   const post = async (path: string, body: unknown, of = acting): Promise<Answer> =>
     fetched(
@@ -284,14 +370,6 @@ describe("commands that the page starts", () => {
       { method: "POST", body: JSON.stringify(body) },
     );
   const list = (): readonly StartedAction[] => acting.actions.list;
-  const until = async (isThere: () => boolean): Promise<void> => {
-    const end = Date.now() + 10_000;
-    while (!isThere()) {
-      if (Date.now() > end) throw new Error("it did not come");
-      await new Promise((done) => setTimeout(done, 20));
-    }
-  };
-
   it("are none where that was not allowed", async () => {
     expect((await post("/api/actions/start", { command: "train", file: "a.yaml" }, server)).status).toBe(403);
   });
@@ -341,6 +419,29 @@ describe("commands that the page starts", () => {
     expect(status).toBe(400);
     expect(said).toContain(why);
     expect(list()).toHaveLength(count);
+  });
+
+  it("are given again when they have ended, in the same words, and not before", async () => {
+    const started = JSON.parse(
+      (await post("/api/actions/start", { command: "eval", models: ["m"], tasks: ["arc_easy"] })).body,
+    ) as StartedAction;
+    await until(() => list().find(({ id }) => id === started.id)?.state === "ended");
+    const again = JSON.parse(
+      (await post("/api/actions/start", { command: "again", id: started.id })).body,
+    ) as StartedAction;
+    expect([again.words, again.folder]).toEqual([started.words, started.folder]);
+    expect(again.id).toBeGreaterThan(started.id);
+    expect((await post("/api/actions/start", { command: "again", id: 9999 })).status).toBe(400);
+    await until(() => list().find(({ id }) => id === again.id)?.state === "ended");
+  });
+
+  it("go on with a conversion by the command that it has noted, if that writes below the folder", async () => {
+    const asked = async (run: string): Promise<Answer> => post("/api/actions/words", { command: "resume", run });
+    expect(JSON.parse((await asked("left")).body)).toEqual({
+      words: ["upcycle", "convert", "dense", "--recipe", "E8G1T2", "--out", "left"],
+      folder: dir,
+    });
+    expect((await asked("sly")).body).toContain("below the folder that is shown");
   });
 
   it("go on with a study by the command that was noted in its folder, and with nothing else that a folder names", async () => {

@@ -1,10 +1,10 @@
 /**
- * Small charts as SVG markup: they need no script, follow the page's colours through its variables, and are drawn again
- * with the sections when a slider moves. One unit is one CSS pixel at the width of a phone.
+ * Charts as SVG markup: they need no script, follow the page's colours through its variables, and carry their own look,
+ * so that they are files as well once the variables are written out. One unit is one CSS pixel at the width of a phone.
  */
 import { at } from "../../base/at.js";
 import { compact, fixed } from "../../base/format.js";
-import { escapeHtml } from "../page/escape.js";
+import { escapeHtml } from "./escape.js";
 
 /** One axis: its ends, logarithmic or not, and how its values are written. */
 export interface SvgAxis {
@@ -24,6 +24,11 @@ export interface SvgLine {
   readonly x: readonly number[];
   readonly y: readonly (number | null)[];
   readonly dash?: boolean;
+  /** Ends of a band at every x. */
+  readonly low?: readonly (number | null)[];
+  readonly high?: readonly (number | null)[];
+  /** A line if left out, else dots of this kind. */
+  readonly kind?: "line" | "dots" | "cloud" | "mark";
 }
 
 /** A vertical line at a value, or a shaded range of x. */
@@ -40,6 +45,8 @@ export interface SvgChart {
   readonly y: SvgAxis;
   readonly lines: readonly SvgLine[];
   readonly marks?: readonly SvgMark[];
+  /** A dashed horizontal line with its name. */
+  readonly level?: { readonly value: number; readonly label: string };
   /** The part of x on which the laws were fitted: what is left and right of it is shaded. */
   readonly fitted?: readonly [number, number] | null;
 }
@@ -120,7 +127,7 @@ function axes(x: SvgAxis, y: SvgAxis, sides: Box, toX: Scale, toY: Scale): strin
   const up = tickWords(y, ys).map((text, i) => {
     const place = round(toY(at(ys, i)));
     return (
-      `<line class="grid" x1="${sides.left}" x2="${right}" y1="${place}" y2="${place}"/>` +
+      `<line stroke="var(--grid)" x1="${sides.left}" x2="${right}" y1="${place}" y2="${place}"/>` +
       `<text x="${sides.left - 5}" y="${place}" dy="4" text-anchor="end">${escapeHtml(text)}</text>`
     );
   });
@@ -133,11 +140,11 @@ function axes(x: SvgAxis, y: SvgAxis, sides: Box, toX: Scale, toY: Scale): strin
 }
 
 const frame = (description: string, body: string): string =>
-  `<svg class="view" viewBox="0 -6 ${width} ${height + 6}" role="img" ` +
-  `aria-label="${escapeHtml(description)}">${body}</svg>`;
+  `<svg class="view" viewBox="0 -6 ${width} ${height + 6}" role="img" aria-label="${escapeHtml(description)}" ` +
+  `font-family="sans-serif" font-size="11" fill="var(--muted)">${body}</svg>`;
 
 /** A chart of lines, each with its name at its end. */
-export function svgChart({ description, x, y, lines, marks = [], fitted = null }: SvgChart): string {
+export function svgChart({ description, x, y, lines, marks = [], level, fitted = null }: SvgChart): string {
   const [right, bottom] = [width - box.right, height - box.bottom];
   const toX = scaleOf(x, box.left, right);
   const toY = scaleOf(y, bottom, box.top);
@@ -148,18 +155,70 @@ export function svgChart({ description, x, y, lines, marks = [], fitted = null }
   });
   const wordAt = isLow ? box.top + 11 : bottom - 5;
   const shades = fitted === null ? "" : beyondFit(x, fitted, toX, { top: box.top, bottom, wordAt });
-  const drawn = lines.map((line) => path(line, x, y, toX, toY));
+  const bands = lines.map((line) => band(line, x, y, toX, toY));
+  const drawn = lines.map((line) =>
+    line.kind === undefined || line.kind === "line" ? path(line, x, y, toX, toY) : dots(line, x, y, toX, toY),
+  );
   const names = endLabels(lines, x, y, toX, toY);
   const verticals = marks
     .filter(({ x: place }) => place >= x.low && place <= x.high)
     .map(({ x: place, label }, i) => {
       const px = round(toX(place));
       return (
-        `<line class="mark" x1="${px}" x2="${px}" y1="${box.top}" y2="${bottom}"/>` +
+        `<line ${dotted} x1="${px}" x2="${px}" y1="${box.top}" y2="${bottom}"/>` +
         `<text x="${px}" y="${box.top + 10 + 12 * i}" dx="3">${escapeHtml(label)}</text>`
       );
     });
-  return frame(description, shades + axes(x, y, box, toX, toY) + drawn.join("") + verticals.join("") + names);
+  const base = level === undefined || !isShown(level.value, y) ? "" : levelLine(level, toY(level.value), right);
+  const lower = shades + axes(x, y, box, toX, toY) + bands.join("") + base;
+  return frame(description, lower + drawn.join("") + verticals.join("") + names);
+}
+
+const dotted = 'stroke="var(--muted)" stroke-dasharray="2 3"';
+
+function levelLine({ label }: { readonly label: string }, y: number, right: number): string {
+  const line = `<line stroke="var(--muted)" stroke-dasharray="5 4" x1="${box.left}" x2="${right}" y1="${round(y)}" `;
+  const text = `<text x="${right - 2}" y="${round(y - 3)}" text-anchor="end">${escapeHtml(label)}</text>`;
+  return `${line}y2="${round(y)}"/>${text}`;
+}
+
+/** The band of a line as a faint shape: a gap ends a piece of it. */
+function band({ x: xs, low, high, colour }: SvgLine, x: SvgAxis, y: SvgAxis, toX: Scale, toY: Scale): string {
+  if (low === undefined || high === undefined) return "";
+  const inside = (value: number): number => Math.min(y.high, Math.max(y.low, value));
+  const pieces: (readonly [px: number, low: number, high: number])[][] = [[]];
+  xs.forEach((place, i) => {
+    const [bottom, top] = [low[i] ?? null, high[i] ?? null];
+    if (bottom === null || top === null || !isShown(place, x)) pieces.push([]);
+    else at(pieces, pieces.length - 1).push([toX(place), toY(inside(bottom)), toY(inside(top))]);
+  });
+  return pieces
+    .filter((piece) => piece.length > 1)
+    .map((piece) => {
+      const there = piece.map(([px, , top]) => `${round(px)} ${round(top)}`);
+      const back = piece.map(([px, bottom]) => `${round(px)} ${round(bottom)}`).reverse();
+      return `<path fill="${escapeHtml(colour)}" fill-opacity="0.17" d="M${[...there, ...back].join("L")}z"/>`;
+    })
+    .join("");
+}
+
+/** Radius and opacity of the dots of each kind. */
+const dotLooks = { dots: [2.4, 1], cloud: [1.4, 0.45], mark: [4.5, 1] } as const;
+
+function dots(
+  { x: xs, y: ys, colour, kind = "dots" }: SvgLine,
+  x: SvgAxis,
+  y: SvgAxis,
+  toX: Scale,
+  toY: Scale,
+): string {
+  const [radius, opacity] = dotLooks[kind === "line" ? "dots" : kind];
+  const circles = xs.map((place, i) => {
+    const value = ys[i] ?? null;
+    if (!isShown(value, y) || !isShown(place, x)) return "";
+    return `<circle cx="${round(toX(place))}" cy="${round(toY(value))}" r="${radius}"/>`;
+  });
+  return `<g fill="${escapeHtml(colour)}" fill-opacity="${opacity}">${circles.join("")}</g>`;
 }
 
 /** Heights of what is drawn beyond the fitted range. */
@@ -187,7 +246,7 @@ function beyondFit(
       const word =
         right - left > 56 ? `<text x="${round(right - 4)}" y="${wordAt}" text-anchor="end">beyond fit</text>` : "";
       const size = `width="${round(right - left)}" height="${round(bottom - top)}"`;
-      return `<rect class="beyond" x="${round(left)}" y="${top}" ${size}/>${word}`;
+      return `<rect fill="var(--beyond)" x="${round(left)}" y="${top}" ${size}/>${word}`;
     })
     .join("");
 }
@@ -208,7 +267,7 @@ function path({ x: xs, y: ys, colour, dash }: SvgLine, x: SvgAxis, y: SvgAxis, t
     return [step];
   });
   const dashes = dash === true ? ' stroke-dasharray="4 3"' : "";
-  return `<path d="${steps.join("")}" style="stroke: ${colour}"${dashes}/>`;
+  return `<path fill="none" stroke="${escapeHtml(colour)}" stroke-width="2" d="${steps.join("")}"${dashes}/>`;
 }
 
 /** The names of lines at their last point, pushed apart where they would lie on each other. */
@@ -228,7 +287,7 @@ function endLabels(lines: readonly SvgLine[], x: SvgAxis, y: SvgAxis, toX: Scale
   return ends
     .map(
       ({ label, colour, x: px, y: py }) =>
-        `<text x="${round(px + 4)}" y="${round(py)}" dy="4" style="fill: ${colour}">${escapeHtml(label)}</text>`,
+        `<text x="${round(px + 4)}" y="${round(py)}" dy="4" fill="${escapeHtml(colour)}">${escapeHtml(label)}</text>`,
     )
     .join("");
 }
@@ -249,7 +308,7 @@ export function svgMap({ description, x, y, cells, colours, here, fittedX, fitte
         ({ name, from, to }) =>
           `<rect x="${round(mapBox.left + from * cellWidth)}" y="${round(top)}" ` +
           `width="${round((to - from) * cellWidth + 0.3)}" height="${round(cellHeight + 0.3)}" ` +
-          `style="fill: ${colours[name] ?? "none"}"/>`,
+          `fill="${escapeHtml(colours[name] ?? "none")}"/>`,
       )
       .join("");
   });
@@ -258,20 +317,21 @@ export function svgMap({ description, x, y, cells, colours, here, fittedX, fitte
       .filter((value) => value > x.low && value < x.high)
       .map((value) => {
         const px = round(toX(value));
-        return `<line class="mark" x1="${px}" x2="${px}" y1="${mapBox.top}" y2="${bottom}"/>`;
+        return `<line ${dotted} x1="${px}" x2="${px}" y1="${mapBox.top}" y2="${bottom}"/>`;
       }),
     ...(fittedY ?? [])
       .filter((value) => value > y.low && value < y.high)
       .map((value) => {
         const py = round(toY(value));
-        return `<line class="mark" x1="${mapBox.left}" x2="${right}" y1="${py}" y2="${py}"/>`;
+        return `<line ${dotted} x1="${mapBox.left}" x2="${right}" y1="${py}" y2="${py}"/>`;
       }),
   ];
   const [px, py] = [toX(here.x), toY(here.y)];
   const isRight = px > (mapBox.left + right) / 2;
   const ring =
-    `<circle class="here" cx="${round(px)}" cy="${round(py)}" r="5"/>` +
-    `<text class="here-name" x="${round(px + (isRight ? -9 : 9))}" y="${round(py)}" dy="4" ` +
+    `<circle fill="var(--page)" stroke="var(--ink)" stroke-width="2" cx="${round(px)}" cy="${round(py)}" r="5"/>` +
+    '<text fill="var(--ink)" font-weight="600" paint-order="stroke" stroke="var(--page)" stroke-width="3" ' +
+    `x="${round(px + (isRight ? -9 : 9))}" y="${round(py)}" dy="4" ` +
     `text-anchor="${isRight ? "end" : "start"}">${escapeHtml(here.label)}</text>`;
   return frame(description, axes(x, y, mapBox, toX, toY) + drawn.join("") + edges.join("") + ring);
 }

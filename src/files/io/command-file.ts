@@ -3,7 +3,7 @@
  * no part of what a run is, so that the same run may be gone on with by another command.
  */
 import { join } from "node:path";
-import { writeJson } from "../files/io/atomic.js";
+import { writeJson } from "./atomic.js";
 
 /** Name of the file. */
 export const commandFile = "command.json";

@@ -1,0 +1,68 @@
+/** Models below the folder that can generate text: what each is, what it takes, and which one it was made from. */
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { machineMemory, memoryOf } from "../../evals/memory.js";
+import { countParams } from "../../model/cost/params.js";
+import { specFromConfig } from "../../model/decoder/config.js";
+import type { DecoderSpec } from "../../model/decoder/types.js";
+import type { CheckpointList, PlayableModel } from "../data/types.js";
+import type { StudioIndex } from "./index.js";
+import { parentFolder, recordIn } from "./models.js";
+import { openPlain, readPlainJson } from "./safe-file.js";
+
+/** Models that are described. */
+const most = 1000;
+
+/** The list, as one look at the tree has found it. */
+export async function checkpointList(index: StudioIndex): Promise<CheckpointList> {
+  const names = index.found.checkpoints.slice(0, most);
+  const models: PlayableModel[] = [];
+  for (const name of names) {
+    const model = await describedModel(index, name);
+    if (model !== null) models.push(model);
+  }
+  return {
+    models,
+    more: index.found.checkpoints.length - names.length,
+    memory: machineMemory(),
+    threads: Math.max(1, Math.floor(availableParallelism() / 2)),
+  };
+}
+
+/** The description of a model's decoder; null where its config cannot be read. */
+export async function specIn(index: StudioIndex, name: string): Promise<DecoderSpec | null> {
+  const config = await readPlainJson(join(index.pathOf(name), "config.json"), 16e6);
+  if (config === null) return null;
+  try {
+    return specFromConfig(config, name);
+  } catch {
+    return null;
+  }
+}
+
+async function describedModel(index: StudioIndex, name: string): Promise<PlayableModel | null> {
+  const spec = await specIn(index, name);
+  const tokenizer = await openPlain(join(index.pathOf(name), "tokenizer.json"));
+  await tokenizer?.handle.close();
+  // Nothing can be said to a model without a tokenizer.
+  if (spec === null || tokenizer === null) return null;
+  const routed = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []));
+  const { total, active } = countParams(spec);
+  return {
+    name,
+    kind: routed.length > 0 ? "moe" : "dense",
+    family: spec.family,
+    params: total,
+    activeParams: active,
+    experts: routed[0]?.experts ?? null,
+    topK: routed[0]?.topK ?? null,
+    memory: memoryOf(spec),
+    parent: await parentOf(index, name),
+  };
+}
+
+async function parentOf(index: StudioIndex, name: string): Promise<string | null> {
+  if (!index.found.models.includes(name)) return null;
+  const record = await recordIn(index, name);
+  return record === null ? null : parentFolder(index, name, record);
+}

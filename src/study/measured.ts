@@ -1,0 +1,31 @@
+/** What the log of a run gives a study's result, whether the run has come to its end or not. */
+import type { ArmRun, LossPoint } from "../model/results/result.js";
+import { tokensPerStep } from "../train/loop.js";
+import { tokensPerSecond, type RunMetrics } from "../train/records.js";
+import type { PlannedArm } from "./plan.js";
+
+/** What a run has measured, finished or not. */
+export function measured(
+  metrics: RunMetrics,
+  { training, flopsPerToken }: Pick<PlannedArm, "training" | "flopsPerToken">,
+): Pick<ArmRun, "points" | "tokensPerSecond" | "peakRssBytes" | "load" | "similarity"> {
+  const evals = metrics.evals.filter(({ step }) => isMeasured(step, training));
+  return {
+    points: pointsOf({ ...metrics, evals }, flopsPerToken),
+    tokensPerSecond: tokensPerSecond(metrics.steps, tokensPerStep(training)),
+    peakRssBytes: metrics.done?.peakRssBytes ?? 0,
+    load: evals.filter(({ load }) => load.length > 0).map(({ step, load }) => ({ step, layers: load })),
+    similarity: evals
+      .filter(({ similarity }) => similarity.length > 0)
+      .map(({ step, similarity }) => ({ step, layers: similarity })),
+  };
+}
+
+/** Whether this training measures at a step: a run that it has begun with may have ended, and measured, in between. */
+const isMeasured = (step: number, { evalEvery, steps }: PlannedArm["training"]): boolean =>
+  step === 0 || step === steps || step % evalEvery === 0;
+
+/** Held-out losses with what they have cost. */
+export function pointsOf({ evals }: RunMetrics, flopsPerToken: number): LossPoint[] {
+  return evals.map(({ step, tokens, loss }) => ({ step, tokens, loss, flops: tokens * flopsPerToken }));
+}

@@ -1,0 +1,25 @@
+import { describe, expect, it } from "vitest";
+import { logTicks, plainTick, trimmedTicks, withoutZeros } from "../../../src/report/page/ticks.js";
+
+describe("ticks", () => {
+  it("of a logarithmic axis are 1, 2 and 5 of a decade, or 1 alone where there are many", () => {
+    expect(logTicks(1, 12, 400)).toEqual([1, 2, 5, 10]);
+    expect(logTicks(1, 1e4, 400)).toEqual([1, 10, 100, 1000, 1e4]);
+    expect(logTicks(3, 90, 100)).toEqual([10]);
+  });
+
+  it("have the decimals of their step", () => {
+    expect([0, 0.25, 0.5].map((value) => plainTick(value, 0.25))).toEqual(["0.00", "0.25", "0.50"]);
+    expect(plainTick(3, 1)).toBe("3");
+    expect(plainTick(1_500_000, 500_000)).toBe("1.5M");
+    expect(plainTick(2e-8, 1e-8)).toBe("2.00e-8");
+  });
+
+  it("lose the zeros that all of them have, and no others", () => {
+    expect(trimmedTicks(["3.2000", "3.2500", "3.3000"])).toEqual(["3.20", "3.25", "3.30"]);
+    expect(trimmedTicks(["1.00×", "2.00×"])).toEqual(["1×", "2×"]);
+    expect(trimmedTicks(["", "10", "20"])).toEqual(["", "10", "20"]);
+    expect(trimmedTicks(["1.5K/s", "2.0K/s"])).toEqual(["1.5K/s", "2.0K/s"]);
+    expect(["1.50M", "2.00", "10"].map(withoutZeros)).toEqual(["1.5M", "2", "10"]);
+  });
+});
