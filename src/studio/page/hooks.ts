@@ -35,7 +35,10 @@ export function useAnswer<T>(address: string | null, version: unknown = 0, growt
       setState(last.current);
     };
     ask<T>(rest ?? address, abort.signal).then(
-      (data) => take(before !== null && rest !== null ? growth!.join(before, data) : data, null),
+      (data) => {
+        // An answer that was given up while it came has lost its end.
+        if (!abort.signal.aborted) take(before !== null && rest !== null ? growth!.join(before, data) : data, null);
+      },
       (cause: unknown) => {
         if (!abort.signal.aborted) take(null, (cause as Error).message);
       },

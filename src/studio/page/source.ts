@@ -32,7 +32,7 @@ export async function ask<T>(address: string, abort?: AbortSignal): Promise<T> {
     ...(abort && { signal: abort }),
   });
   const answer: unknown = await response.json().catch(() => null);
-  if (response.ok) return answer as T;
+  if (response.ok && answer !== null) return answer as T;
   throw new Error((answer as { readonly error?: string } | null)?.error ?? `the server answers ${response.status}`);
 }
 
