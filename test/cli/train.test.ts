@@ -193,7 +193,7 @@ describe("train, then use what was trained", () => {
     const tokens = rest.filter(({ type }) => type === "token");
     expect(tokens.map(({ text }) => text).join("")).toBe(json.text);
     expect(tokens.map(({ place }) => place)).toEqual(tokens.map((_, i) => read.length + i));
-    for (const { logProbability, alternatives } of tokens as Record<string, unknown>[]) {
+    for (const { logProbability, alternatives } of tokens) {
       const others = alternatives as { logProbability: number }[];
       expect(others).toHaveLength(3);
       expect(logProbability).toBeLessThanOrEqual(others[0]!.logProbability);

@@ -167,7 +167,7 @@ describe("generation", () => {
         weights.forEach((weight, k) => expect(weight).toBeCloseTo(found.layers[i]!.weights[place]![k]!, 5));
     }
     expect(first!.alternatives?.map(({ id }) => id)).toEqual(found.last.map(([id]) => id));
-    first!.alternatives?.forEach(({ logProbability }, i) => expect(logProbability).toBeCloseTo(found.last[i]![1]!, 4));
+    first!.alternatives?.forEach(({ logProbability }, i) => expect(logProbability).toBeCloseTo(found.last[i]![1], 4));
     expect(first!.logProbability).toBe(first!.alternatives?.[0]?.logProbability);
     await one.close();
   });

@@ -116,7 +116,7 @@ async function identityIn(room: string): Promise<Pick<Identity, "name" | "source
   try {
     const { begun } = JSON.parse(line) as { readonly begun?: Partial<Identity> };
     const isOurs = typeof begun?.name === "string" && typeof begun.sources === "object" && begun.sources !== null;
-    return isOurs ? { name: begun.name!, sources: begun.sources! } : null;
+    return isOurs ? { name: begun.name, sources: begun.sources } : null;
   } catch {
     return null;
   }

@@ -253,7 +253,8 @@ function sampleOf(line: SampleLine, other: SampleLine, metric: string): SampleVi
   const target = String(line.target);
   const texts = requests.map(({ arg_1: text }) => (typeof text === "string" ? text : "answer"));
   const right = texts.map((text, i) => requests.length > 1 && (String(i) === target || text.trim() === target.trim()));
-  const prompt = String(requests[0]?.arg_0 ?? "");
+  const [{ arg_0: first } = {}] = requests;
+  const prompt = typeof first === "string" ? first : "";
   const words = (value: number | string | undefined): string =>
     typeof value === "string" ? value : fixed(value ?? NaN, 3);
   return {

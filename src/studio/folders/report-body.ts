@@ -80,5 +80,5 @@ export function planOf({ kind, data }: ReportSource, settings: URLSearchParams):
     const value = Number(settings.get(key));
     return value > 0 && Number.isFinite(value) ? [[key, value] as const] : [];
   });
-  return render(request, Object.fromEntries(changes) as Changes, words);
+  return render(request, Object.fromEntries(changes), words);
 }

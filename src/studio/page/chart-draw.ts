@@ -59,7 +59,7 @@ function penOf(u: uPlot): Pen {
 /** Pixels of values: what `valToPos` says, which looks its scale up for every point. */
 function placeOn(u: uPlot, scale: "x" | "y"): (value: number) => number {
   const { min, max, distr } = u.scales[scale]!;
-  if (distr === 3 || min === undefined || max === undefined || min === null || max === null)
+  if (Number(distr) === 3 || min === undefined || max === undefined || min === null || max === null)
     return (value) => u.valToPos(value, scale, true);
   const [at, toMax] = [u.valToPos(min, scale, true), u.valToPos(max, scale, true)];
   const pixels = (toMax - at) / (max - min);

@@ -35,7 +35,7 @@ export function changesOf(controls: readonly Control[], pairs: Iterable<readonly
     const value = Number(text);
     return control === undefined || !(value > 0) || !Number.isFinite(value) ? [] : [[control.key, value] as const];
   });
-  return Object.fromEntries(found) as Changes;
+  return Object.fromEntries(found);
 }
 
 /** The loss against further tokens, by the laws. */

@@ -141,7 +141,7 @@ export class ProgressRecord {
     if (cause !== undefined && (await isFolderLocked(room).catch(() => true))) return;
     const isUnfinished = cause !== undefined && (await exists(room).catch(() => false));
     if (!isUnfinished) return removed(this.#path);
-    this.#now = { ...this.#now, ended: cause instanceof UpcycleError ? cause.line : String(cause) };
+    this.#now = { ...this.#now, ended: cause instanceof UpcycleError ? cause.line : (cause as Error).message };
     await this.#write();
   }
 

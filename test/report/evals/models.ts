@@ -1,4 +1,4 @@
-/** Two models on subjects of MMLU that were made up: one is right in every second question, one has learnt and forgotten. */
+/** Two models on made-up subjects of MMLU: one is right in every second question, one has learnt and forgotten. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { resultOf } from "../../../src/base/events.js";

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { makePlan } from "../../../src/laws/planner/plan.js";
 import { planViews } from "../../../src/laws/planner/views.js";
-import { planBody } from "../../../src/report/plan/plan-page.js";
+import { planBody, type PlanSource } from "../../../src/report/plan/plan-page.js";
 import type { Rendered } from "../../../src/report/plan/plan-live.js";
 import { fitCommand } from "../../../src/cli/fit.js";
 import { jsonInProcess } from "../../cli/in-process.js";
@@ -95,7 +95,7 @@ describe("what --json has printed", () => {
     expect(law.sections.join("\n")).toMatch(/Describes 16 points within[\s\S]*data-island="profiles"/);
     expect((law.data as { charts: { id: string }[] }).charts.map(({ id }) => id)).toContain("profile-alpha");
     const shown = (await ask("/api/report", "plan.json")) as ReportAnswer;
-    expect(shown.sections).toEqual(planBody(JSON.parse(JSON.stringify({ request, words }))).sections);
+    expect(shown.sections).toEqual(planBody(JSON.parse(JSON.stringify({ request, words })) as PlanSource).sections);
     expect(await ask("/api/report", "other.json")).toBeNull();
     expect(await ask("/api/report", "../fit.json")).toBeNull();
   }, 30_000);

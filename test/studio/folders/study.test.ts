@@ -51,8 +51,8 @@ describe("a study under way", () => {
       ["scratch", "E8G1T2 from scratch", 0],
     ]);
     const [dense, coarse] = study.arms.map(({ runs }) => runs[0]?.finalLoss);
-    expect(dense).toBeCloseTo(evalRecord(20, { loss: 3.2, steps: 20 }).loss!, 12);
-    expect(coarse).toBeCloseTo(evalRecord(20, { loss: 3, steps: 20, kind: "moe" }).loss!, 12);
+    expect(dense).toBeCloseTo(evalRecord(20, { loss: 3.2, steps: 20 }).loss, 12);
+    expect(coarse).toBeCloseTo(evalRecord(20, { loss: 3, steps: 20, kind: "moe" }).loss, 12);
     expect(study.progress?.missing).toEqual([
       "continued dense: seed 1 is at step 12 of 20.",
       "upcycled E8G1T2: 1 seed not begun (1).",
@@ -62,7 +62,7 @@ describe("a study under way", () => {
     expect(study.progress?.underWay.map(({ arm, seed, losses }) => [arm, seed, losses.length])).toEqual([
       ["dense", 1, 3],
     ]);
-    expect(study.parents[0]?.loss).toBeCloseTo(evalRecord(20, { loss: 3.5, steps: 20 }).loss!, 12);
+    expect(study.parents[0]?.loss).toBeCloseTo(evalRecord(20, { loss: 3.5, steps: 20 }).loss, 12);
     expect(study.findings.join(" ")).toMatch(/upcycled E8G1T2 came out below continued dense .*with one seed nothing/);
     expect(study.findings.join(" ")).toContain("Held-out loss after 640 tokens: upcycled E8G1T2");
     expect(study.findings.join(" ")).not.toContain("Final held-out loss");
@@ -75,7 +75,7 @@ describe("a study under way", () => {
     });
     const study = await shown(dir);
     expect(study.progress).toMatchObject({ finished: 0, isEarly: true, tokens: 320 });
-    expect(study.arms[0]?.runs[0]?.finalLoss).toBeCloseTo(evalRecord(10, { loss: 3.2, steps: 20 }).loss!, 12);
+    expect(study.arms[0]?.runs[0]?.finalLoss).toBeCloseTo(evalRecord(10, { loss: 3.2, steps: 20 }).loss, 12);
   });
 
   it("follows its runs, takes the newer of two runs of a seed, and goes back to the result once it is there", async () => {

@@ -219,10 +219,15 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     await moveSlider();
     await shows(/upcycle plan --preset llama-3\.2-1b --d1 100B --tokens 1000000000000/);
     expect(page.url()).toContain("tokens=1000000000000");
-    const answer = await page.$eval(".report header", (element) => element.textContent);
+    const answer = await page.$eval(
+      ".report header",
+      (element) => (element as unknown as { textContent: string }).textContent,
+    );
     await page.reload();
     await shows(/--tokens 1000000000000/);
-    expect(await page.$eval(".report header", (element) => element.textContent)).toBe(answer);
+    expect(
+      await page.$eval(".report header", (element) => (element as unknown as { textContent: string }).textContent),
+    ).toBe(answer);
   });
 
   const moveSlider = (): Promise<unknown> =>
@@ -259,7 +264,12 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
       rmSync(path, { force: true });
       const buttons = await page.$$("button");
       const labels = await Promise.all(
-        buttons.map((one) => one.evaluate((element) => element.getAttribute("aria-label") ?? element.textContent)),
+        buttons.map((one) =>
+          one.evaluate((element) => {
+            const button = element as unknown as { ariaLabel: string | null; textContent: string };
+            return button.ariaLabel ?? button.textContent;
+          }),
+        ),
       );
       await buttons[labels.indexOf(label)]!.evaluate((element) => (element as unknown as { click(): void }).click());
       const end = Date.now() + 8000;
