@@ -53,6 +53,8 @@ export async function llamaCppApi(
       model,
       prompt,
       temperature: 0,
+      // The documented default is 1.1, which would make an answer another one.
+      repeat_penalty: 1,
       cache_prompt: true,
       seed: SEED,
       ...more,

@@ -8,7 +8,6 @@ import { lawSourceOf, type LawDocument } from "../../report/laws/law-document.js
 import { lawBody } from "../../report/laws/law-page.js";
 import type { LawSource } from "../../report/laws/law-source.js";
 import type { ReportBody } from "../../report/page/shell.js";
-import type { Changes } from "../../report/plan/plan-command.js";
 import { controlsOf, render, type Rendered } from "../../report/plan/plan-live.js";
 import { planBody, type PlanSource } from "../../report/plan/plan-page.js";
 
