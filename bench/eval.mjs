@@ -8,7 +8,8 @@
  *
  * The harness's time is that of its evaluation, with its model in memory; where several sizes of a batch are named,
  * that of the fastest. Ours is that of the whole command, from its start to its end, and beside it that of the
- * evaluation from its prompts on, in which weights are still read. A first round of 8 questions, whose time does not count, lets either compile what it compiles.
+ * evaluation from its prompts on, in which weights are still read. A first round of 8 questions, whose time does not
+ * count, lets either compile what it compiles.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -181,9 +181,10 @@ function mainComparison(answer, arms) {
       ? ` ${ENOUGH_PAIRS} were meant; what is said here rests on ${test.n}, whose spread is hardly known.`
       : "";
   return (
-    `Main comparison, named before anything was trained: ${markdownText(question.ask)} ${markdownText(first)} against ` +
-    `${markdownText(second)}, ${measureName(question.measure)}. Smallest detectable difference with ${test.n} pairs: ` +
-    `${size}. ${published === null ? "Nothing is published." : `Published: ${signed(published)}${relative(published)}.`} ` +
+    `Main comparison, named before anything was trained: ${markdownText(question.ask)} ${markdownText(first)} ` +
+    `against ${markdownText(second)}, ${measureName(question.measure)}. ` +
+    `Smallest detectable difference with ${test.n} pairs: ${size}. ` +
+    `${published === null ? "Nothing is published." : `Published: ${signed(published)}${relative(published)}.`} ` +
     `Measured: ${known(test.mean, (mean) => `${signed(mean)}${relative(mean)}`)}. Verdict: **${verdict}**.${few}`
   );
 }

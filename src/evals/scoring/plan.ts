@@ -1,5 +1,6 @@
 /**
- * What is computed together, decided before anything is: sequences as trees (`tree.ts`), and batches of them, by length.
+ * What is computed together, decided before anything is: sequences as trees (`tree.ts`), and batches of them by
+ * length.
  */
 import { at } from "../../base/at.js";
 import { keyDim } from "../../graph/nn/attention.js";
@@ -106,8 +107,8 @@ export function scoringTokens(
 }
 
 /**
- * Plans the samples of one task. Batches depend on all samples, the model and the kind of device alone, so an evaluation
- * that is resumed computes the same ones.
+ * Plans the samples of one task. Batches depend on all samples, the model and the kind of device alone, so an
+ * evaluation that is resumed computes the same ones.
  */
 export function planScoring(
   samples: readonly (readonly Sequence[])[],

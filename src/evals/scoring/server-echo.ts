@@ -1,6 +1,6 @@
 /**
- * Servers that give the log-probabilities of a prompt's own tokens (vLLM, SGLang, llama-cpp-python): `/completions` with
- * `echo` and `logprobs`, as the LM Evaluation Harness asks them (lm_eval/models/openai_completions.py).
+ * Servers that give the log-probabilities of a prompt's own tokens (vLLM, SGLang, llama-cpp-python): `/completions`
+ * with `echo` and `logprobs`, as the LM Evaluation Harness asks them (lm_eval/models/openai_completions.py).
  */
 import { inputError } from "../../base/errors.js";
 import { SEED, type LogLikelihood, type ServerApi } from "./server-api.js";

@@ -1,6 +1,6 @@
 /**
- * A model behind a completion server (vLLM, SGLang, llama.cpp): prompts go out as token ids of a tokenizer that is here,
- * and log-probabilities come back. Chat completions cannot do that.
+ * A model behind a completion server (vLLM, SGLang, llama.cpp): prompts go out as token ids of a tokenizer that is
+ * here, and log-probabilities come back. Chat completions cannot do that.
  */
 import { inputError } from "../../base/errors.js";
 import type { TextTokenizer } from "../../text/tokenizer/load.js";

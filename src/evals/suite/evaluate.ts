@@ -191,11 +191,11 @@ async function* ahead<Value>(values: AsyncGenerator<Value>): AsyncGenerator<Valu
   let next = values.next();
   try {
     for (;;) {
-      const { value, done } = await next;
-      if (done === true) return;
+      const result = await next;
+      if (result.done === true) return;
       next = values.next();
       next.catch(() => undefined);
-      yield value as Value;
+      yield result.value;
     }
   } finally {
     await next.catch(() => undefined);

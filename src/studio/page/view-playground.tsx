@@ -35,8 +35,7 @@ export function PlaygroundView(): JSX.Element {
       <h1>Playground</h1>
       {data.models.length === 0 ? (
         <p>
-          No model with a tokenizer lies below this folder. <code>upcycle convert</code> and <code>upcycle train</code>{" "}
-          make some.
+          No model with a tokenizer lies here. <code>upcycle convert</code> and <code>upcycle train</code> make some.
         </p>
       ) : (
         <Sides list={data} />
