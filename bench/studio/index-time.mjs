@@ -1,4 +1,5 @@
 // Milliseconds until an index of a folder knows how far all runs are, and until it has read all logs.
+import { clearInterval, setInterval } from "node:timers";
 import { StudioIndex } from "../../dist/studio/folders/index.js";
 
 const start = performance.now();
