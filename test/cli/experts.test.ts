@@ -119,7 +119,7 @@ describe("upcycle experts", () => {
     for (const words of ["95 % interval", "most alike", "entropy", "without ", "merged ", "report: "])
       expect(stdout).toContain(words);
     const html = readFileSync(page, "utf8");
-    expect(html.match(/<svg class="matrix"/g)).toHaveLength(15);
+    expect(html.match(/<svg class="heat-svg"/g)).toHaveLength(21);
     expect(html).toContain("upcycle experts");
     expect(
       (await upcycle("experts", inDir("noisy"), ...texts(), ...small, "--candidates", "0", "--html", page)).code,

@@ -191,7 +191,10 @@ describe("train, then use what was trained", () => {
     const read = prompt!["tokens"] as { text: string }[];
     expect(read.map(({ text }) => text).join("")).toBe("the whale 🐋");
     const tokens = rest.filter(({ type }) => type === "token");
-    expect(tokens.map(({ text }) => text).join("")).toBe(json.text);
+    // What is left is the beginning of a character that never came.
+    const shown = tokens.map(({ text }) => text).join("");
+    expect((json.text as string).startsWith(shown)).toBe(true);
+    expect((json.text as string).slice(shown.length)).toMatch(/^\uFFFD*$/);
     expect(tokens.map(({ place }) => place)).toEqual(tokens.map((_, i) => read.length + i));
     for (const { logProbability, alternatives } of tokens) {
       const others = alternatives as { logProbability: number }[];

@@ -21,7 +21,7 @@ export async function exportPage(studio: Studio, assets: PageAssets, day: string
   };
   const overview = await ask<Overview>("/api/overview");
   const { runs } = await ask<{ runs: readonly RunRow[] }>("/api/runs");
-  for (const path of ["/api/models", "/api/jobs", "/api/alerts"]) await ask(path);
+  for (const path of ["/api/models", "/api/conversions", "/api/jobs", "/api/alerts"]) await ask(path);
   const lists = await ask<{ readonly evaluations: readonly EvaluationRow[] }>("/api/reports");
   for (const { name } of overview.models) await ask("/api/model", [["name", name]]);
   for (const { name } of overview.expertFiles) await ask("/api/expert-file", [["name", name]]);

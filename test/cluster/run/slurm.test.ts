@@ -129,18 +129,18 @@ hardware: { gpus: 2 }
     await eventually("it trains", () => run.ledger().includes("saved 8"));
     slurm.ask("scontrol", "requeue", id);
     await eventually("it waits", () => stateOf(id) === "PENDING");
-    // Slurm keeps it back for two minutes, from the moment at which its first run has been cleared away. Told to start
-    // it before the first run has reported its end, it would take that report for one of the second run.
-    await eventually("it trains again", () => {
-      if (stateOf(id) !== "PENDING") return true;
+    // Slurm keeps it back for two minutes. In the second in which its first run ends it could not start: slurmd compares
+    // when the job was revoked with when it was allowed anew, in whole seconds.
+    await eventually("its first run is cleared away", () => {
       if (stepsRemain(id)) return false;
       try {
-        slurm.ask("scontrol", "update", `JobId=${id}`, "StartTime=now");
+        slurm.ask("scontrol", "update", `JobId=${id}`, "StartTime=now+3");
+        return true;
       } catch {
-        // Refused while the first run is being cleared away.
+        return false; // Refused until the controller has cleared it away too.
       }
-      return false;
     });
+    await eventually("it trains again", () => stateOf(id) !== "PENDING");
     await eventually(
       "it has ended",
       () => stateOf(id) === "COMPLETED",
