@@ -129,8 +129,8 @@ hardware: { gpus: 2 }
     await eventually("it trains", () => run.ledger().includes("saved 8"));
     slurm.ask("scontrol", "requeue", id);
     await eventually("it waits", () => stateOf(id) === "PENDING");
-    // Slurm keeps it back for two minutes. In the second in which its first run ends it could not start: slurmd compares
-    // when the job was revoked with when it was allowed anew, in whole seconds.
+    // Slurm keeps it back for two minutes. In the second in which its first run ends it could not start: slurmd
+    // compares when the job was revoked with when it was allowed anew, in whole seconds.
     await eventually("its first run is cleared away", () => {
       if (stepsRemain(id)) return false;
       try {
