@@ -357,6 +357,12 @@ export interface ReportAnswer {
   readonly data: unknown;
 }
 
+/** A report whose file holds no data, such as one of an earlier version: it is shown in a frame, as it is. */
+export interface FramedReport {
+  readonly name: string;
+  readonly sections: null;
+}
+
 /** A training that `upcycle launch` has started elsewhere. */
 export interface JobRow {
   readonly name: string;

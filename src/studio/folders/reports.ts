@@ -48,6 +48,11 @@ export class ReportShelf {
 
   constructor(private readonly index: StudioIndex) {}
 
+  /** Whether a page of ours has this name. */
+  async hasPage(name: string): Promise<boolean> {
+    return (await this.pages()).some((page) => page.name === name);
+  }
+
   /** All pages of ours, newest first. */
   async pages(): Promise<ReportRow[]> {
     const rows = await this.#all(this.index.found.pages, this.#pages, (name, text, { size, changed }) => {
@@ -68,7 +73,7 @@ export class ReportShelf {
 
   /** A page's text; null for a name that is no page of ours. */
   async page(name: string): Promise<Buffer | null> {
-    if (!(await this.pages()).some((page) => page.name === name)) return null;
+    if (!(await this.hasPage(name))) return null;
     return readPlain(this.index.pathOf(name), mostBytes);
   }
 

@@ -8,7 +8,7 @@ import type { Rendered } from "../../report/plan/plan-live.js";
 import type { PlanData } from "../../report/plan/plan-page.js";
 import type { ReportData } from "../../report/study/view.js";
 import { answerAddress } from "../data/addresses.js";
-import type { EvaluationRow, Overview, ReportAnswer, ReportRow } from "../data/types.js";
+import type { EvaluationRow, FramedReport, Overview, ReportAnswer, ReportRow } from "../data/types.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
 import { lawIslands } from "./report-law.js";
@@ -165,7 +165,7 @@ export function ReportView(): JSX.Element {
   const { name } = place.value;
   const { data: list } = useAnswer<{ reports: readonly ReportRow[] }>("/api/reports", treeVersion.value);
   const row = list?.reports.find((one) => one.name === name);
-  const { data, error } = useAnswer<ReportAnswer>(
+  const { data, error } = useAnswer<ReportAnswer | FramedReport>(
     row === undefined ? null : answerAddress("/api/report", [["name", name]]),
     `${name} ${row?.changed}`,
   );
@@ -181,15 +181,15 @@ export function ReportView(): JSX.Element {
         )}
         <span class="muted">{name}</span>
       </p>
-      {data !== null && data.name === name ? (
+      {data?.name !== name ? (
+        <Waiting error={error} what={name} />
+      ) : data.sections !== null ? (
         <Report report={data} />
-      ) : error === null ? (
-        <Waiting error={null} what={name} />
-      ) : embedded === null && name.endsWith(".html") ? (
+      ) : embedded === null ? (
         // Its time makes it load again when it was written anew.
         <iframe key={row?.changed} src={address} sandbox="allow-scripts" title={row?.title ?? name} />
       ) : (
-        <p>{embedded === null ? error : "The report is a file of its own, beside the folder that this page shows."}</p>
+        <p>The report is a file of its own, beside the folder that this page shows.</p>
       )}
       <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/report", [["name", name]])]} />
     </div>

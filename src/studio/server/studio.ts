@@ -18,6 +18,7 @@ import {
   type Metric,
   type ModelRow,
   type Overview,
+  type FramedReport,
   type ReportAnswer,
   type StudioAlert,
   type StudyRow,
@@ -192,7 +193,8 @@ export class Studio {
         };
       case "/api/report": {
         const source = await this.shelf.source(name);
-        return source === null ? null : answerOf(name, bodyOf(source));
+        const drawn = source === null ? null : answerOf(name, bodyOf(source));
+        return drawn ?? ((await this.shelf.hasPage(name)) ? ({ name, sections: null } satisfies FramedReport) : null);
       }
       case "/api/study": {
         const study = await this.#reader.study(name);

@@ -352,7 +352,7 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     });
   });
 
-  it("keeps the scripts of a report away from the studio", { retry: 1 }, async () => {
+  it("keeps the scripts of a report away from the studio", async () => {
     wrong.length = 0;
     await go(placeHash({ view: "report", name: "study/report.html" }));
     await shows(/Open its file alone/);
