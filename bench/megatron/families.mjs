@@ -22,6 +22,7 @@ import { makeModel } from "../../dist/surgery/convert/make.js";
 import { exporting } from "../../dist/surgery/convert/reform.js";
 import { nameRelease, releaseFolder } from "../../dist/surgery/convert/release.js";
 import { toolVersion } from "../../dist/surgery/convert/version.js";
+import { mockArguments } from "./mock.mjs";
 
 const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
@@ -57,15 +58,8 @@ function argumentsOf(name, spec) {
     hardware: { gpu: "h200-sxm", gpus: 1 },
     layout: { microBatch: 2 },
     arguments: {
-      "--mock-data": true,
-      "--data-path": false,
-      "--split": false,
-      "--tokenizer-type": "NullTokenizer",
-      "--tokenizer-model": false,
-      "--vocab-size": spec.vocab,
+      ...mockArguments(spec.vocab),
       "--save-interval": false,
-      "--eval-iters": 1,
-      "--exit-signal-handler": false,
       "--recompute-granularity": false,
       ...local,
       "--skip-train": true,

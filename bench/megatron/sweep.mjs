@@ -20,6 +20,7 @@ import { launchPlanOf } from "../../dist/cluster/plan/launch-plan.js";
 import { specFromConfig } from "../../dist/model/decoder/config.js";
 import { earlierRuns, calibrated, plannerOf, predicted } from "./planner.mjs";
 import { batchOf, layoutsOn, modelsOf, recipes } from "./sweep-models.mjs";
+import { mockArguments } from "./mock.mjs";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
@@ -68,14 +69,7 @@ function launchOf({ model, spec, gpus, degrees, microBatch, count, gpu, tiny, mo
     hardware: { gpu: "h200-sxm", gpus },
     ...(degrees === null ? {} : { layout: { ...degrees, ...(microBatch === undefined ? {} : { microBatch }) } }),
     arguments: {
-      "--mock-data": true,
-      "--data-path": false,
-      "--split": false,
-      "--tokenizer-type": "NullTokenizer",
-      "--tokenizer-model": false,
-      "--vocab-size": spec.vocab,
-      "--eval-iters": 1,
-      "--exit-signal-handler": false,
+      ...mockArguments(spec.vocab),
       // The norms of record.py take it, without which experts are not trained with tensor parallelism.
       ...(isMoe ? { "--sequence-parallel": (degrees?.tp ?? 1) > 1 } : {}),
       ...more,

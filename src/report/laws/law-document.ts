@@ -1,7 +1,7 @@
 /** The output of `upcycle fit --json` as the report of a fit: all but the charts that need the points themselves. */
 import type { Profile } from "../../laws/fitting/profile.js";
 import { lawById } from "../../laws/fitting/catalogue.js";
-import type { LawSource, ProfileEnds } from "./law-source.js";
+import { endsOf, type LawSource } from "./law-source.js";
 import { profileCharts } from "./law-view.js";
 
 /** What `upcycle fit --json` prints, as far as a report shows it. */
@@ -35,14 +35,6 @@ export interface LawDocument extends Pick<
   readonly notes: readonly string[];
   readonly warnings: readonly { readonly text: string }[];
 }
-
-const endsOf = ({ level, low, high, lowOpen, highOpen }: Profile): ProfileEnds => ({
-  level,
-  low,
-  high,
-  lowOpen,
-  highOpen,
-});
 
 /** The report's data of such a document; `file` is its name. Throws TypeError for a document of something else. */
 export function lawSourceOf(document: LawDocument, file: string): LawSource {

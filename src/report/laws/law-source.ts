@@ -48,7 +48,8 @@ export interface LawSource extends Pick<
   readonly charts: readonly Chart[];
 }
 
-const endsOf = ({ level, low, high, lowOpen, highOpen }: Profile): ProfileEnds => ({
+/** The ends of a profile's interval. */
+export const endsOf = ({ level, low, high, lowOpen, highOpen }: ProfileEnds): ProfileEnds => ({
   level,
   low,
   high,
