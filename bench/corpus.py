@@ -244,16 +244,28 @@ def version_of(package, work):
     return os.path.basename(files[-1]).split("_")[1].replace("%3a", ":") if files else None
 
 
-def licences(folder):
-    """The licences that a package's copyright file names, in their order."""
-    named = []
-    for path in sorted(glob.glob(os.path.join(folder, "usr/share/doc/*/copyright"))):
-        with open(path, encoding="utf8", errors="replace") as file:
-            text = file.read()
-        short = re.findall(r"^License:[ \t]*(\S.*)$", text, flags=re.M)
-        free = re.findall(r"/usr/share/common-licenses/([A-Za-z0-9.+-]*[A-Za-z0-9])", text)
-        named += [name.strip() for name in (short or free or ["as its copyright file says"])]
-    return list(dict.fromkeys(named))
+# Longer names of licences are their first sentences.
+NAME = 60
+
+
+def licences(folder, package, work):
+    """The licences that a package's copyright file names, in their order; it may be that of another package."""
+    place = os.path.join(folder, "usr/share/doc", package)
+    while os.path.islink(place):
+        package = os.path.basename(os.readlink(place))
+        folder = fetch(package, work)
+        if folder is None:
+            return [f"as {package}"]
+        place = os.path.join(folder, "usr/share/doc", package)
+    path = os.path.join(place, "copyright")
+    if not os.path.isfile(path):
+        return ["as its source package"]
+    with open(path, encoding="utf8", errors="replace") as file:
+        text = file.read()
+    short = [name.strip() for name in re.findall(r"^License:[ \t]*(\S.*)$", text, flags=re.M)]
+    free = re.findall(r"/usr/share/common-licenses/([A-Za-z0-9.+-]*[A-Za-z0-9])", text)
+    named = [name for name in short if len(name) <= NAME] or free
+    return list(dict.fromkeys(named)) or ["as its copyright file says"]
 
 
 def main():
@@ -281,7 +293,7 @@ def main():
             for text in kept:
                 out.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
             facts = {"package": package, "version": version_of(package, options.work), "documents": len(kept)}
-            origin.append({**facts, "bytes": sum(len(t.encode()) for t in kept), "licences": licences(folder)})
+            origin.append({**facts, "bytes": sum(len(t.encode()) for t in kept), "licences": licences(folder, package, options.work)})
     written = {"documents": sum(o["documents"] for o in origin), "bytes": sum(o["bytes"] for o in origin)}
     statement = {"origin": "Debian, component main", **written, "packages": origin}
     with open(f"{options.out}.origin.json", "w", encoding="utf8") as out:

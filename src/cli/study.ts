@@ -211,7 +211,7 @@ async function execute(file: string, command: string, flags: StudyFlags, score?:
   if (flags.only !== undefined) {
     terminal.settle();
     if (json) return terminal.json({ ...studied });
-    return terminal.out(pieceLines(studied, config, { file, store: flags.store ?? dir }));
+    return terminal.out(pieceLines(studied, options.command));
   }
   const [backend] = backends;
   const scoring = { dir, backend, threads, terminal, signal };
@@ -223,21 +223,15 @@ async function execute(file: string, command: string, flags: StudyFlags, score?:
   terminal.out(`report: ${shownPath(report)}`);
 }
 
-/** What is there once pieces are trained, and how the runs are compared. */
-function pieceLines(
-  { arms, seeds }: StudyResult,
-  { seeds: all }: Pick<StudyConfig, "seeds">,
-  { file, store }: { readonly file: string; readonly store: string },
-): string[] {
-  const lines = arms.map(
-    ({ id, runs }) =>
-      `${id}: ${runs.map(({ seed, finalLoss }) => `seed ${seed} ${fixed(finalLoss)}`).join(", ") || "no run yet"}`,
-  );
+/** What is there once pieces are trained, and the command that compares the runs. */
+function pieceLines({ arms, parents }: StudyResult, command: string): string[] {
   const runs = arms.reduce((sum, arm) => sum + arm.runs.length, 0);
   return [
-    ...lines,
-    `${runs} ${runs === 1 ? "run" : "runs"} of ${seeds.length} of ${all.length} seeds are there; ` +
-      `upcycle study ${shellPath(shownPath(file))} --store ${shellPath(shownPath(store))} --report compares them`,
+    ...parents.map(({ id, loss }) => `${id}: ${fixed(loss)}`),
+    ...arms.map(
+      ({ id, runs: own }) => `${id}: ${own.map((run) => `seed ${run.seed} ${fixed(run.finalLoss)}`).join(", ")}`,
+    ),
+    `${runs} ${runs === 1 ? "run of an arm is" : "runs of arms are"} there; this compares them: ${command} --report`,
   ];
 }
 

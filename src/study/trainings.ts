@@ -25,7 +25,7 @@ import { DivergedError } from "../train/diverged.js";
 import { freshTensor } from "../train/init.js";
 import { readRunRecord } from "../train/claim.js";
 import { tokensPerStep } from "../train/loop.js";
-import { readMetrics, tokensPerSecond } from "../train/records.js";
+import { preservationFile, readMetrics, tokensPerSecond } from "../train/records.js";
 import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "../train/run.js";
 import { similarityTo } from "../train/similarity.js";
 import { requireSameSources, textHash } from "../train/sources.js";
@@ -189,9 +189,6 @@ async function* recordedArm(workshop: Workshop, run: PlannedRun, path: string): 
   const common = { seed, path: relative(options.dir, dir), preservation };
   return { ...common, ...measured(result.metrics, arm), finalLoss: result.finalLoss };
 }
-
-/** In a run's folder: what its first weights have preserved of the parent. */
-const preservationFile = "preservation.json";
 
 /** Beside a model that arms start from: what it preserves, measured on sequences of a training's length. */
 const measuredFile = (start: string, surroundings: Surroundings, { sequence }: TrainingBlock): string =>

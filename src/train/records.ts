@@ -107,6 +107,9 @@ export interface RunMetrics {
 /** Name of the log in a run folder. */
 export const metricsFile = "metrics.jsonl";
 
+/** In the folder of a run whose first weights were made of a model: what they have preserved of it. */
+export const preservationFile = "preservation.json";
+
 /** What takes the records of a log in their order. */
 export interface RecordSink {
   step(record: StepRecord): void;

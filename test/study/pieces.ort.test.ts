@@ -1,10 +1,10 @@
 /** A study in pieces: chosen trainings, runs that are there without weights, parents that are trained again. */
-import { cpSync, existsSync, globSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { at } from "../../src/base/at.js";
 import type { StudyResult } from "../../src/model/results/result.js";
-import { armOf, failure, smallStudy, timeless } from "./small-study.js";
+import { armOf, fail, failure, smallStudy, timeless } from "./small-study.js";
 
 const { root, yaml, config, run } = smallStudy();
 const lean = config(yaml("  larger: {kind: multiplied, of: coarse, copies: 2}").replace(/ {2}(fine|soft): .*\n/g, ""));
@@ -14,16 +14,24 @@ beforeAll(async () => {
   result = await run({ config: lean, dir: whole });
 });
 
+/** Paths of files and folders within a folder. */
+const within = (dir: string): string[] => readdirSync(dir, { recursive: true, encoding: "utf8" }).sort();
+
+/** The one folder of a run: `arms/dense/seed-0`, or `parents/parent`. */
+function folderOf(dir: string, start: string): string {
+  const [found] = within(join(dir, dirname(start))).filter((name) => name.startsWith(`${basename(start)}-`));
+  return join(dir, dirname(start), found ?? fail());
+}
+
 /** A copy of the whole study without a weight, and without its result. */
 function withoutWeights(name: string): string {
   const dir = join(root, name);
   cpSync(whole, dir, { recursive: true });
-  for (const path of globSync("**/*.safetensors", { cwd: dir })) rmSync(join(dir, path));
-  for (const path of globSync("{parents,arms/*}/*/{last,best}", { cwd: dir }))
-    rmSync(join(dir, path), { recursive: true });
-  for (const name of readdirSync(join(dir, "starts")))
-    if (statSync(join(dir, "starts", name)).isDirectory()) rmSync(join(dir, "starts", name), { recursive: true });
-  rmSync(join(dir, "result.json"));
+  for (const path of within(dir)) {
+    const isModel = /^(parents|arms\/[^/]+)\/[^/]+\/(last|best)$|^starts\/[^/.]+$|^tokens$/.test(path);
+    if (isModel || path === "result.json") rmSync(join(dir, path), { recursive: true });
+  }
+  expect(within(dir).filter((path) => path.endsWith(".safetensors"))).toEqual([]);
   return dir;
 }
 
@@ -36,8 +44,8 @@ async function trained(options: Parameters<typeof run>[0]): Promise<[StudyResult
   return [found, [...names]];
 }
 
-const metricsOf = (dir: string, place: string): string =>
-  readFileSync(join(dir, at(globSync(`${place}/metrics.jsonl`, { cwd: dir }), 0)), "utf8");
+const metricsOf = (dir: string, start: string): string =>
+  readFileSync(join(folderOf(dir, start), "metrics.jsonl"), "utf8");
 
 describe("pieces by name", () => {
   it("train what was chosen, its parent, and nothing else; together they are the whole study", async () => {
@@ -78,20 +86,20 @@ describe("finished runs without weights", () => {
 
   it("are trained again beside their records where a missing run begins with them, to the same bits", async () => {
     const dir = withoutWeights("missing");
-    const before = metricsOf(dir, "parents/*");
-    rmSync(join(dir, at(globSync("arms/larger/seed-7-*", { cwd: dir }), 0)), { recursive: true });
+    const before = metricsOf(dir, "parents/parent");
+    rmSync(folderOf(dir, "arms/larger/seed-7"), { recursive: true });
     const [again, names] = await trained({ config: lean, dir });
     expect(names).toEqual(["dense parent", "whole copies, seed 7", expect.stringContaining("seed 7")]);
     expect(timeless(again)).toEqual(timeless(result));
-    expect(metricsOf(dir, "parents/*")).toBe(before);
+    expect(metricsOf(dir, "parents/parent")).toBe(before);
     expect(readdirSync(join(dir, "again"))).toHaveLength(2);
     expect(armOf(again, "larger").runs).toHaveLength(2);
   });
 
   it("stop a study whose parent, trained again, is another one than the record says", async () => {
     const dir = withoutWeights("other");
-    rmSync(join(dir, at(globSync("arms/dense/seed-0-*", { cwd: dir }), 0)), { recursive: true });
-    const path = join(dir, at(globSync("parents/*/metrics.jsonl", { cwd: dir }), 0));
+    rmSync(folderOf(dir, "arms/dense/seed-0"), { recursive: true });
+    const path = join(folderOf(dir, "parents/parent"), "metrics.jsonl");
     const lines = readFileSync(path, "utf8").split("\n");
     const index = lines.findIndex((line) => line.includes('"step":5,'));
     lines[index] = at(lines, index).replace(/"loss":[\d.]+/, '"loss":9.5');
@@ -103,7 +111,7 @@ describe("finished runs without weights", () => {
 
   it("belong to a study on the same tokens alone", async () => {
     const dir = withoutWeights("retokenized");
-    const path = join(dir, at(globSync("arms/dense/seed-0-*/run.json", { cwd: dir }), 0));
+    const path = join(folderOf(dir, "arms/dense/seed-0"), "run.json");
     writeFileSync(path, readFileSync(path, "utf8").replace(/"tokens": ?"[0-9a-f]{16}"/, '"tokens":"0123456789abcdef"'));
     expect((await failure(run({ config: lean, dir }))).line).toContain("other tokens than when this run began");
   });
@@ -115,6 +123,7 @@ it("a text is tokenized once: the tokens that a store holds are taken", async ()
   expect(folders).toHaveLength(1);
   const file = join("tokens", at(folders, 0), "tokens.safetensors");
   expect(existsSync(join(dir, file))).toBe(false);
+  mkdirSync(dirname(join(dir, file)), { recursive: true });
   cpSync(join(whole, file), join(dir, file));
   const { mtimeMs } = statSync(join(dir, file));
   const phases: string[] = [];
