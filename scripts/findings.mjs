@@ -1,9 +1,10 @@
 /**
  * Writes what studies have found into docs/findings: one page for each study, and the table in its README.
  *
- *   node scripts/findings.mjs [RUN...] [--hardware TEXT] [--note TEXT] [--fit] [--origin FILE]
+ *   node scripts/findings.mjs [RUN...] [--hardware TEXT] [--note TEXT] [--fit] [--origin FILE] [--seconds N]
  *
- * --origin is what bench/corpus.py has written beside the text: packages, versions, licences.
+ * --seconds is how long the study took where its folder does not know, as that of a report of pieces. --origin is what
+ * bench/corpus.py has written beside the text: packages, versions, licences.
  *
  * --fit adds the coefficients of the upcycling law fitted to the study's runs, with 90 % intervals by profile
  * likelihood.
@@ -28,6 +29,7 @@ const { values: flags, positionals } = parseArgs({
     note: { type: "string" },
     fit: { type: "boolean", default: false },
     origin: { type: "string" },
+    seconds: { type: "string" },
   },
 });
 const folder = fileURLToPath(new URL("../docs/findings", import.meta.url));
@@ -75,7 +77,7 @@ function essence(dir) {
     hardware: flags.hardware ?? environment.cpu,
     note: flags.note ?? null,
     scale: config.scale,
-    seconds: Math.round(seconds),
+    seconds: flags.seconds === undefined ? Math.round(seconds) : Number(flags.seconds),
     environment,
     text,
     command: publicCommand(commands[0], name),
