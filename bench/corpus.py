@@ -245,7 +245,7 @@ def version_of(package, work):
 
 
 # Longer names of licences are their first sentences.
-NAME = 60
+NAME = 50
 
 
 def licences(folder, package, work):
@@ -264,7 +264,7 @@ def licences(folder, package, work):
         text = file.read()
     short = [name.strip() for name in re.findall(r"^License:[ \t]*(\S.*)$", text, flags=re.M)]
     free = re.findall(r"/usr/share/common-licenses/([A-Za-z0-9.+-]*[A-Za-z0-9])", text)
-    named = [name for name in short if len(name) <= NAME] or free
+    named = [name for name in short if len(name) <= NAME] if short else free
     return list(dict.fromkeys(named)) or ["as its copyright file says"]
 
 

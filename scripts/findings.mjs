@@ -131,7 +131,12 @@ function questionRow(answer, arms) {
     `${question.ask} (${first} less ${second}, ${measureName(question.measure)}, ${test.n} pairs)`,
     known(detectable, (value) => `${significant(value, 3)}${relative(value).replace("+", "")}`),
     published === null ? "–" : `${signed(published)} (${question.published.source})`,
-    known(test.mean, (mean) => `${signed(mean)}${relative(mean)}, ${signed(test.low)} to ${signed(test.high)}`),
+    known(
+      test.mean,
+      (mean) =>
+        `${signed(mean)}${relative(mean)}` +
+        known(test.low, (low) => `, ${signed(low)} to ${signed(test.high)}`).replace("–", ""),
+    ),
     known(adjusted, (p) => (p < 1e-4 ? "< 0.0001" : significant(p, 2))),
     `**${verdict}**`,
     pairsNeeded === null ? "–" : `about ${compact(pairsNeeded)}`,
@@ -252,12 +257,12 @@ function fitLines({ command, n, coefficients, warnings }) {
   ];
 }
 
-/** The remarks at the head of a study file. */
+/** The remarks at the head of a study file, up to the first that is empty. */
 function aboutStudy(name) {
   const file = fileURLToPath(new URL(`../${fileOf(name)}`, import.meta.url));
   if (!existsSync(file)) return "";
   const lines = readFileSync(file, "utf8").split("\n").slice(1);
-  const end = lines.findIndex((line) => !line.startsWith("#"));
+  const end = lines.findIndex((line) => !line.startsWith("# "));
   return lines
     .slice(0, end)
     .map((line) => line.slice(2))
