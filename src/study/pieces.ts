@@ -9,7 +9,7 @@ import { inputError, stopError } from "../base/errors.js";
 import type { TrainingBlock } from "../base/schemas/index.js";
 import { exists } from "../files/io/atomic.js";
 import { readRunRecord } from "../train/claim.js";
-import { metricsFile, readMetrics, type RunMetrics } from "../train/records.js";
+import { endOf, metricsFile, readMetrics, type RunMetrics } from "../train/records.js";
 import { savedProgress } from "../train/saved.js";
 import type { PlannedParent, PlannedRun, StudyPlan } from "./plan.js";
 
@@ -57,8 +57,7 @@ export async function hasWeights(dir: string): Promise<boolean> {
 /** Whether the log of a run says that it has come to the end of its schedule. */
 export async function isFinished(dir: string, training: Pick<TrainingBlock, "steps">): Promise<boolean> {
   if (!(await exists(join(dir, metricsFile))) || (await readRunRecord(dir)) === null) return false;
-  const { done } = await readMetrics(dir);
-  return done !== null && done.step === training.steps;
+  return (await endOf(dir))?.step === training.steps;
 }
 
 /** A run whose weights a piece needs, and which may have to be trained again for them. */
