@@ -75,7 +75,7 @@ const promptsOf = (vocab, batch) =>
 /** One round on a GPU: milliseconds of the prompt and of what follows, as a caller sees them; and the tokens. */
 async function roundOnGpu(model, prompts) {
   let start = performance.now();
-  let decoding = await startDecoding(model, prompts, fresh, undefined, true);
+  let decoding = await startDecoding(model, prompts, { expected: fresh, likeliest: true });
   const promptMs = performance.now() - start;
   const texts = [decoding.likely];
   start = performance.now();
@@ -198,7 +198,7 @@ async function ours(model, batch) {
   const [reads, writes] = [[], []];
   let texts = [];
   for (let round = 0; round <= rounds; round++) {
-    let decoding = await startDecoding(model, prompts, fresh);
+    let decoding = await startDecoding(model, prompts, { expected: fresh });
     const choose = () => prompts.map((_, row) => argmax(decoding.logits.subarray(row * vocab, (row + 1) * vocab)));
     texts = [choose()];
     while (texts.length < fresh) {
