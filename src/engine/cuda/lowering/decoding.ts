@@ -25,9 +25,14 @@ import { CACHE_COUNTS, CACHE_LENGTHS, CACHE_PARTS } from "./cache.js";
 import type { Context } from "./context.js";
 import type { Argument, BufferId, KernelLaunch } from "./launches.js";
 
-/** Tokens that the kernels of thin products take; and how many of them share one tile of mma. */
-const MOST_TOKENS = 16;
-const TILE_TOKENS = 8;
+/** Tokens that a block of a thin product takes: of the kernels for few tokens, and of that for more. */
+const FEW_TOKENS = [8, 16] as const;
+const BLOCK_TOKENS = 32;
+/** Tokens of an expert layer that is made slot by slot. */
+const MOST_SLOTS = 16;
+/** Most tokens of thin products; and of more than a few, bytes of them that a product's blocks may read together. */
+const MOST_TOKENS = 64;
+const MOST_REREAD = 24e6;
 /** Tokens whose routers' products are made one by one. */
 const MOST_ROUTED = 128;
 /** Rows of weights of a block; its threads, more of them for long rows where there are few blocks. */
@@ -37,7 +42,7 @@ const MANY_THREADS = 512;
 const LONG_ROW = 1024;
 /** Matrices of one launch. */
 const MOST_MATRICES = 3;
-/** Threads of a block of attention, and the keys that make a part of the cache worth a block of its own. */
+/** Threads of a block of attention, and the keys that it could have read before it begins. */
 const ATTENTION_THREADS = 128;
 const LEAST_KEYS = 64;
 /** Multiprocessors of a GPU that is not known, and blocks that each should get. */
@@ -47,6 +52,8 @@ const BLOCKS_EACH = 2;
 const headSizes: readonly number[] = [32, 64, 128, 256];
 /** Query heads that share a key in one block. */
 const groupSizes = [4, 2, 1] as const;
+/** Blocks of each kernel that the registers of a multiprocessor hold at a time. */
+const RESIDENT_BLOCKS = { 1: 4, 2: 3, 4: 2 } as const;
 
 interface Placed<P extends Prim> {
   readonly index: number;
@@ -86,6 +93,7 @@ interface Experts {
 export class Decoding {
   /** Whether products are made by the kernels for few tokens. */
   readonly isThin: boolean;
+  private readonly tokens: number;
   private readonly fusions = new Map<number, Fusion>();
   private readonly taken = new Set<number>();
   private readonly makers = new Map<ValueId, number>();
@@ -98,7 +106,12 @@ export class Decoding {
   ) {
     const { cache, precision } = c.options;
     const tokens = cache === undefined ? 0 : c.sizeOf(at(c.graph.inputs, 0));
-    this.isThin = cache?.firstInput != null && precision === "bf16" && tokens <= MOST_TOKENS;
+    this.tokens = tokens;
+    this.isThin =
+      cache?.firstInput != null &&
+      precision === "bf16" &&
+      tokens <= MOST_TOKENS &&
+      c.graph.nodes.every((node) => !this.hasWeight(node) || c.feedsOutput(node.out[0]) || this.fits(node));
     if (cache === undefined) return;
     for (const [index, { out }] of c.graph.nodes.entries()) for (const id of out) this.makers.set(id, index);
     outputs.slice(cache.firstOutput).forEach((id, part) => this.parts.set(c.rootOf(id), part));
@@ -165,6 +178,20 @@ export class Decoding {
     return this.c.options.cache?.shapes[0]?.[2] ?? 0;
   }
 
+  /**
+   * Parts that the keys of each row are cut into: those with which the GPU, on which each multiprocessor holds
+   * `resident` blocks, is through with all of them first. A block costs as much as LEAST_KEYS keys before it begins.
+   */
+  private splitsOf(blocks: number, resident: number): number {
+    const together = resident * (this.c.options.chip?.multiprocessors ?? MULTIPROCESSORS);
+    const most = Math.ceil(this.capacity() / LEAST_KEYS);
+    const timeOf = (splits: number): number =>
+      Math.ceil((blocks * splits) / together) * (this.capacity() / splits + LEAST_KEYS);
+    let best = 1;
+    for (let splits = 2; splits <= most; splits++) if (timeOf(splits) < timeOf(best)) best = splits;
+    return best;
+  }
+
   /** A layer's keys and values in the cache. */
   private cached(part: number): Argument[] {
     const { c } = this;
@@ -217,8 +244,7 @@ export class Decoding {
     const groups = heads / kvHeads;
     const group = groupSizes.find((size) => groups % size === 0) ?? 1;
     const blocks = (batch * heads) / group;
-    const wanted = Math.ceil((BLOCKS_EACH * (c.options.chip?.multiprocessors ?? MULTIPROCESSORS)) / blocks);
-    const splits = Math.max(1, Math.min(wanted, Math.ceil(this.capacity() / LEAST_KEYS)));
+    const splits = this.splitsOf(blocks, RESIDENT_BLOCKS[group]);
     const sinks = node.in[6] ?? null;
     return {
       index,
@@ -259,12 +285,27 @@ export class Decoding {
     };
   }
 
+  /** Whether a node multiplies tokens by a weight. */
+  private hasWeight(node: Node): node is NodeOf<"matmul"> & Node {
+    if (!is(node, "matmul") || node.attrs.transA || !node.attrs.transB) return false;
+    return this.c.graph.inputs.includes(this.c.rootOf(node.in[1]));
+  }
+
+  /**
+   * Whether a thin product takes a node's sizes. Every tile of the weight reads all tokens: with more than a few of them
+   * and a large weight that costs more than what the tile itself gains.
+   */
+  private fits(node: NodeOf<"matmul">): boolean {
+    const { c } = this;
+    const [rows, size] = matrixSizes(typeOf(c.graph, node.in[0]));
+    const [width] = matrixSizes(typeOf(c.graph, node.in[1]));
+    const reread = 2 * blocksFor(width, TILE_ROWS) * rows * size;
+    return size % EIGHT === 0 && (this.tokens <= FEW_TOKENS[1] || reread <= MOST_REREAD);
+  }
+
   /** Whether a node multiplies tokens by a weight that a thin product can read. */
   private isProduct(node: Node): node is NodeOf<"matmul"> & Node {
-    if (!is(node, "matmul") || node.attrs.transA || !node.attrs.transB) return false;
-    const { c } = this;
-    const [, size] = matrixSizes(typeOf(c.graph, node.in[0]));
-    return size % EIGHT === 0 && c.graph.inputs.includes(c.rootOf(node.in[1]));
+    return this.hasWeight(node) && this.fits(node);
   }
 
   /** What a thin launch reads in place of a value: where nothing but such launches read a norm, its own input. */
@@ -298,11 +339,20 @@ export class Decoding {
     ];
   }
 
-  /** `size`: elements of the rows that a block multiplies. */
+  /** The kernel of a thin product of so many tokens, and how many groups of them its blocks take. */
+  private thin(name: "Product" | "Gated", tokens: number): { readonly kernel: string; readonly groups: number } {
+    const few = FEW_TOKENS.find((most) => tokens <= most);
+    return few === undefined
+      ? { kernel: `thin${name}${BLOCK_TOKENS}`, groups: blocksFor(tokens, BLOCK_TOKENS) }
+      : { kernel: `thin${name}${few}`, groups: 1 };
+  }
+
+  /** `size`: elements of the rows that a block of few tokens multiplies. */
   private kernel(call: Pick<KernelLaunch, "kernel" | "grid" | "arguments" | "bytes" | "flops">, size = 0): void {
     const [x, y] = call.grid;
     const { multiprocessors = MULTIPROCESSORS } = this.c.options.chip ?? {};
-    const block = size > LONG_ROW && x * y <= BLOCKS_EACH * multiprocessors ? MANY_THREADS : THREADS;
+    const isLong = size > LONG_ROW && this.tokens <= FEW_TOKENS[1];
+    const block = isLong && x * y <= BLOCKS_EACH * multiprocessors ? MANY_THREADS : THREADS;
     this.c.kernel({ module: "decode", real: "bf16", block, overlaps: true, ...call });
   }
 
@@ -375,10 +425,11 @@ export class Decoding {
           return [reads(c.as(weight, "bf16")), this.sumTarget(to, addend), int(at(widths, i))];
         });
         const none = members.length < MOST_MATRICES ? MOST_MATRICES - members.length : 0;
+        const { kernel, groups } = this.thin("Product", tokens);
         this.kernel(
           {
-            kernel: tokens <= TILE_TOKENS ? "thinProduct8" : "thinProduct16",
-            grid: [widths.reduce((tiles, width) => tiles + blocksFor(width, TILE_ROWS), 0), 1, 1],
+            kernel,
+            grid: [widths.reduce((tiles, width) => tiles + blocksFor(width, TILE_ROWS), 0), groups, 1],
             bytes: 2 * size * (tokens + total) + bytesPer[stored] * tokens * total,
             flops: 2 * tokens * total * size,
             arguments: [
@@ -421,10 +472,11 @@ export class Decoding {
       launch: () => {
         const from = this.sourceArguments(source);
         const weights = [gate, up].map((product) => reads(c.as(product.node.in[1], "bf16")));
+        const { kernel, groups } = this.thin("Gated", tokens);
         this.kernel(
           {
-            kernel: tokens <= TILE_TOKENS ? "thinGated8" : "thinGated16",
-            grid: [blocksFor(width, TILE_ROWS), 1, 1],
+            kernel,
+            grid: [blocksFor(width, TILE_ROWS), groups, 1],
             bytes: 2 * (size * (tokens + 2 * width) + tokens * width),
             flops: 4 * tokens * width * size,
             arguments: [...from, ...weights, writes(c.define(node.out[0], "bf16")), ...[tokens, size, width].map(int)],
@@ -477,7 +529,7 @@ export class Decoding {
     const areWeights = [layer.gates, layer.ups, layer.downs].every((ids) =>
       ids.every((id) => c.graph.inputs.includes(c.rootOf(id))),
     );
-    if (!areWeights || tokens * layer.k > MOST_TOKENS || size % EIGHT !== 0 || width % EIGHT !== 0) return null;
+    if (!areWeights || tokens * layer.k > MOST_SLOTS || size % EIGHT !== 0 || width % EIGHT !== 0) return null;
     return {
       index: combine.index,
       replaced: nodes,
