@@ -177,7 +177,7 @@ const cases: Readonly<Record<string, (c: Case) => readonly ValueId[]>> = {
   },
   // One thread of the sum over tiles and experts has one count, several of them, or none.
   "sorts of few slots and of many, to few experts and to many": (c) => {
-    const sizes = [[3, 1, 1], [1025, 2, 1], [30_001, 7, 2], [9_000, 64, 8], [2_000, 300, 3]] as const;
+    const sizes = [[3, 1, 1], [341, 300, 3], [512, 8, 2], [1025, 2, 1], [30_001, 7, 2], [9_000, 64, 8], [2_000, 300, 3]] as const;
     const all = sizes.flatMap(([tokens, experts, k]) => {
       const { order, inverse, counts } = routed(c, tokens, experts, k);
       return [order, inverse, counts];
