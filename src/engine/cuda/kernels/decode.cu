@@ -313,6 +313,67 @@ KERNEL __launch_bounds__(512)
   });
 }
 
+// The rows of `from` [.., K] that belong to an expert's slots: those of `places` from `first` on, of which there are
+// `count`. With `order`, a place is a slot's, whose token is one of k slots'.
+DEVICE void slotsOf(const bf16** rows, const bf16* from, const int* order, i64 places, int first, int count, int K, int k) {
+#pragma unroll
+  for (int t = 0; t < 4; t++) {
+    int place = first + t * 8 + ((threadIdx.x & 31) >> 2);
+    i64 row = place >= count ? 0 : order == 0 ? places + place : order[places + place] / k;
+    rows[t] = place < count ? from + row * K : 0;
+  }
+}
+
+DEVICE i64 slotsBefore(const int* counts, int expert) {
+  int before = 0;
+  for (int e = 0; e < expert; e++) before += counts[e];
+  return before;
+}
+
+// Gated units [slots, n] of more tokens, whose slots are sorted by expert: `order` has them, `counts` how many each expert
+// has, of each token one at most. Gates and ups of every expert are read once for each 32 of its slots. Grid: tiles,
+// experts, M in groups of 32.
+KERNEL __launch_bounds__(256, 2)
+    sortedGated(const bf16* x, const int* order, const int* counts, const bf16* const* gates, const bf16* const* ups,
+                bf16* out, int K, int n, int k) {
+  const bf16 *rows[2][2], *tokens[4];
+  int expert = blockIdx.y, first = blockIdx.z * 32;
+  letNextBegin();
+  waitForLast();
+  int count = counts[expert];
+  if (first >= count) return;
+  i64 places = slotsBefore(counts, expert);
+  rowsOfTile(rows[0], gates[expert], blockIdx.x, n, K);
+  rowsOfTile(rows[1], ups[expert], blockIdx.x, n, K);
+  slotsOf(tokens, x, order, places, first, count, K, k);
+  Sums<4, 2> sums = {};
+  addProducts<4, 2, 2, false>(sums, rows, tokens, 0, K);
+  joinWarps<4, 2, WARPS_OF_MANY>(sums, false, 0.0f, K, [&](int row, int token, const float* results) {
+    row += blockIdx.x * ROWS, token += first;
+    if (row < n && token < count) store(out, (places + token) * n + row, gatedUnit(results[0], results[1]));
+  });
+}
+
+// units [slots, K], sorted by expert, times their experts' matrices [n, K]. Grid as above.
+KERNEL __launch_bounds__(256, 2)
+    sortedProduct(const bf16* units, const int* counts, const bf16* const* matrices, bf16* out, int K, int n) {
+  const bf16 *rows[1][2], *tokens[4];
+  int expert = blockIdx.y, first = blockIdx.z * 32;
+  letNextBegin();
+  waitForLast();
+  int count = counts[expert];
+  if (first >= count) return;
+  i64 places = slotsBefore(counts, expert);
+  rowsOfTile(rows[0], matrices[expert], blockIdx.x, n, K);
+  slotsOf(tokens, units, 0, places, first, count, K, 1);
+  Sums<4, 1> sums = {};
+  addProducts<4, 1, 3, false>(sums, rows, tokens, 0, K);
+  joinWarps<4, 1, WARPS_OF_MANY>(sums, false, 0.0f, K, [&](int row, int token, const float* results) {
+    row += blockIdx.x * ROWS, token += first;
+    if (row < n && token < count) store(out, (places + token) * n + row, results[0]);
+  });
+}
+
 // x [M, K] times a matrix [n, K] in float32: routers. A warp for each result.
 KERNEL floatProduct(const bf16* x, const float* matrix, float* out, int M, int n, int K) {
   int at = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5), lane = threadIdx.x & 31;

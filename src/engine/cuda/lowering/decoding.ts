@@ -24,6 +24,7 @@ import {
 import { CACHE_COUNTS, CACHE_LENGTHS, CACHE_PARTS } from "./cache.js";
 import type { Context } from "./context.js";
 import type { Argument, BufferId, KernelLaunch } from "./launches.js";
+import { combineRows } from "./rules-experts.js";
 
 /** Tokens that a block of a thin product takes: of the kernels for few tokens, and of that for more. */
 const FEW_TOKENS = [8, 16] as const;
@@ -81,6 +82,8 @@ interface Fusion {
 interface Experts {
   readonly x: ValueId;
   readonly chosen: ValueId;
+  readonly sort: Placed<"expertSort">;
+  readonly down: ValueId;
   readonly weights: ValueId;
   readonly gates: readonly ValueId[];
   readonly ups: readonly ValueId[];
@@ -515,10 +518,14 @@ export class Decoding {
     const [x] = dispatch.node.in;
     const [chosen] = sort.node.in;
     const [, weights] = scale.node.in;
-    return { layer: { x, chosen, weights, gates, ups, downs, combine, k: combine.node.attrs.k }, nodes };
+    const { k } = combine.node.attrs;
+    return { layer: { x, chosen, sort, down: down.node.out[0], weights, gates, ups, downs, combine, k }, nodes };
   }
 
-  /** An expert layer of few tokens: of the experts, only those that were chosen are read. */
+  /**
+   * An expert layer of few tokens: of the experts, only those that were chosen are read; where there are more tokens,
+   * once for many of them.
+   */
   private experts(combine: Placed<"combine">): Fusion | null {
     const { c } = this;
     const found = this.expertLayer(combine);
@@ -529,7 +536,17 @@ export class Decoding {
     const areWeights = [layer.gates, layer.ups, layer.downs].every((ids) =>
       ids.every((id) => c.graph.inputs.includes(c.rootOf(id))),
     );
-    if (!areWeights || tokens * layer.k > MOST_SLOTS || size % EIGHT !== 0 || width % EIGHT !== 0) return null;
+    if (!areWeights || size % EIGHT !== 0 || width % EIGHT !== 0) return null;
+    if (tokens * layer.k > MOST_SLOTS) {
+      const [order, inverse, counts] = layer.sort.node.out;
+      c.extend(layer.down, combine.index);
+      return {
+        index: combine.index,
+        replaced: nodes.filter((place) => place !== layer.sort.index),
+        inputs: [layer.x, layer.weights, order, inverse, counts],
+        launch: () => this.launchSorted(layer, tokens, size, width),
+      };
+    }
     return {
       index: combine.index,
       replaced: nodes,
@@ -583,5 +600,39 @@ export class Decoding {
       },
       width,
     );
+  }
+
+  /** The same for tokens whose slots are sorted by expert. */
+  private launchSorted(
+    { x, sort, down, weights, gates, ups, downs, combine, k }: Experts,
+    tokens: number,
+    size: number,
+    width: number,
+  ): void {
+    const { c } = this;
+    const slots = tokens * k;
+    const experts = gates.length;
+    // A token has an expert once, so none has more slots than there are tokens.
+    const groups = blocksFor(tokens, BLOCK_TOKENS);
+    const [order, , counts] = sort.node.out;
+    const units = c.scratch(slots * width, "bf16");
+    const table = (ids: readonly ValueId[]): Argument => bufferTable(c.asMany(ids, "bf16"), "read");
+    const sorted = [order, counts].map((id) => reads(c.of(id))) as [Argument, Argument];
+    const half = reads(c.as(x, "bf16"));
+    this.kernel({
+      kernel: "sortedGated",
+      grid: [blocksFor(width, TILE_ROWS), experts, groups],
+      bytes: 4 * Math.min(slots, experts) * width * size,
+      flops: 4 * slots * width * size,
+      arguments: [half, ...sorted, table(gates), table(ups), writes(units), ...[size, width, k].map(int)],
+    });
+    this.kernel({
+      kernel: "sortedProduct",
+      grid: [blocksFor(size, TILE_ROWS), experts, groups],
+      bytes: 2 * Math.min(slots, experts) * width * size,
+      flops: 2 * slots * width * size,
+      arguments: [reads(units), sorted[1], table(downs), writes(c.define(down, "bf16")), int(width), int(size)],
+    });
+    combineRows(c, { node: combine.node, y: down, weights });
   }
 }
