@@ -12,19 +12,6 @@
 #define WARPS 16
 #define WARPS_OF_MANY 8
 
-// Launches may begin before the one before them has ended: they let the next one begin in their turn, read weights, and
-// wait before they touch anything else.
-DEVICE void letNextBegin() {
-#if !defined(EMULATED) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-DEVICE void waitForLast() {
-#if !defined(EMULATED) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 // Eight elements, or zeros: of weights, which are read once, and of tokens, which other blocks read, too. Loads are
 // issued where they stand, so that many are on their way at a time.
 #ifdef EMULATED
@@ -275,8 +262,7 @@ KERNEL __launch_bounds__(512)
     chosenGated(const bf16* x, const int* chosen, const bf16* const* gates, const bf16* const* ups, bf16* out, int K,
                 int n, int k) {
   const bf16 *rows[2][2], *tokens[1];
-  letNextBegin();
-  waitForLast();
+  takeTurn();
   int slot = blockIdx.x, expert = chosen[slot];
   rowsOfTile(rows[0], gates[expert], blockIdx.y, n, K);
   rowsOfTile(rows[1], ups[expert], blockIdx.y, n, K);
@@ -296,8 +282,7 @@ KERNEL __launch_bounds__(512)
               const bf16* addend, bf16* out, int K, int n, int k) {
   const bf16 *rows[1][2], *tokens[1];
   Sums<1, 1> total = {};
-  letNextBegin();
-  waitForLast();
+  takeTurn();
   for (int i = 0; i < k; i++) {
     int slot = blockIdx.x * k + i;
     rowsOfTile(rows[0], matrices[chosen[slot]], blockIdx.y, n, K);
@@ -338,8 +323,7 @@ KERNEL __launch_bounds__(256, 2)
                 bf16* out, int K, int n, int k) {
   const bf16 *rows[2][2], *tokens[4];
   int expert = blockIdx.y, first = blockIdx.z * 32;
-  letNextBegin();
-  waitForLast();
+  takeTurn();
   int count = counts[expert];
   if (first >= count) return;
   i64 places = slotsBefore(counts, expert);
@@ -359,8 +343,7 @@ KERNEL __launch_bounds__(256, 2)
     sortedProduct(const bf16* units, const int* counts, const bf16* const* matrices, bf16* out, int K, int n) {
   const bf16 *rows[1][2], *tokens[4];
   int expert = blockIdx.y, first = blockIdx.z * 32;
-  letNextBegin();
-  waitForLast();
+  takeTurn();
   int count = counts[expert];
   if (first >= count) return;
   i64 places = slotsBefore(counts, expert);
@@ -377,8 +360,7 @@ KERNEL __launch_bounds__(256, 2)
 // x [M, K] times a matrix [n, K] in float32: routers. A warp for each result.
 KERNEL floatProduct(const bf16* x, const float* matrix, float* out, int M, int n, int K) {
   int at = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5), lane = threadIdx.x & 31;
-  letNextBegin();
-  waitForLast();
+  takeTurn();
   if (at >= M * n) return;
   i64 token = (i64)(at / n) * K, row = (i64)(at % n) * K;
   float sum = 0.0f, a[8], b[8];

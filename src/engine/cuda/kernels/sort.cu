@@ -81,6 +81,7 @@ KERNEL digitTile(const int* keys, const int* order, int* sortedKeys, int* sorted
                  int shift, int digits, int kept) {
   extern __shared__ int places[];
   __shared__ int sums[TILE];
+  takeTurn();
   int i = threadIdx.x, lane = i & 31, warps = blockDim.x >> 5, *own = places + (i >> 5) * digits;
   for (int at = i; at < warps * digits; at += blockDim.x) places[at] = 0;
   __syncthreads();
