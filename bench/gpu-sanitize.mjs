@@ -1,11 +1,11 @@
 // The tests of the GPU under compute-sanitizer: node bench/gpu-sanitize.mjs [--tools memcheck,racecheck]
-//   [--seconds 150] [--only PART,..] [--logs DIR]
+//   [--seconds 150] [--only PART,TOOL:PART,..] [--logs DIR]
 // -> a line for each part and tool, then one JSON line; exits with 1 where an error was found or a part did not end in
 // its time. Parts run side by side, each as one process of vitest (compute-sanitizer follows processes, and every one
 // of them is slow to start), with as few random cases as the emulation has (UPCYCLE_CUDA_TESTS=short) and a common cache
 // of compiled kernels. Every file of the suite belongs to a part; see PARTS.
 import { spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
@@ -30,9 +30,12 @@ const PARTS = {
   "large-f32": ["cuda/large.gpu.test.ts", "^(?!.*(GPU's kernels|kernels of 8.0))"],
   "large-bf16": ["cuda/large.gpu.test.ts", "GPU's kernels"],
   "large-8.0": ["cuda/large.gpu.test.ts", "kernels of 8.0"],
-  decoding: ["cuda/decoding.gpu.test.ts", ""],
+  "decoding-products": ["cuda/decoding.gpu.test.ts", "products of few tokens"],
+  "decoding-cache": ["cuda/decoding.gpu.test.ts", "decoding behind a cache"],
+  "decoding-chosen": ["cuda/decoding.gpu.test.ts", "tokens that are chosen there"],
   golden: ["cuda/golden.gpu.test.ts", ""],
-  runs: ["cuda/runs.gpu.test.ts", ""],
+  "runs-dense": ["cuda/runs.gpu.test.ts", "a run of a dense model"],
+  "runs-mixture": ["cuda/runs.gpu.test.ts", "a run of a mixture model"],
   evaluation: ["cuda/evaluation.gpu.test.ts", ""],
   backends: ["backends.ort.test.ts", ""],
 };
@@ -48,18 +51,19 @@ if (missing.length > 0) throw new Error(`no part has ${missing.join(", ")}`);
 const logs = flags.logs ?? mkdtempSync(join(tmpdir(), "upcycle-sanitize-"));
 mkdirSync(logs, { recursive: true });
 const cache = join(logs, "kernels");
-const parts = Object.keys(PARTS).filter((name) => flags.only?.split(",").includes(name) ?? true);
+/** What is asked for by its name, or as TOOL:NAME. */
+const isAsked = (tool, name) =>
+  flags.only?.split(",").some((one) => one === name || one === `${tool}:${name}`) ?? true;
 
 /** A part under a tool: how many tests passed, and what was found. */
 function check(tool, name) {
   const [file, pattern] = PARTS[name];
-  const log = join(logs, `${tool}-${name}.txt`);
   const began = performance.now();
   const test = [join(root, "node_modules/vitest/vitest.mjs"), "run", join(folder, file)];
   // A thread of the process itself, without a pool of processes.
   const alone = ["--pool=threads", "--maxWorkers=1", "--no-file-parallelism", "--testTimeout=600000"];
   const named = pattern === "" ? [] : ["-t", pattern];
-  const options = ["--tool", tool, "--error-exitcode", "9", "--log-file", log, "--print-limit", "200"];
+  const options = ["--tool", tool, "--error-exitcode", "9", "--print-limit", "200"];
   const child = spawn(flags.sanitizer, [...options, process.execPath, ...test, ...alone, ...named], {
     cwd: root,
     stdio: ["ignore", "pipe", "pipe"],
@@ -77,12 +81,8 @@ function check(tool, name) {
     const plain = said.replaceAll(/\u001b\[[0-9;]*m/g, "");
     const passed = Number(/Tests .*?(\d+) passed/.exec(plain)?.[1] ?? 0);
     const failed = Number(/Tests .*?(\d+) failed/.exec(plain)?.[1] ?? 0);
-    let found = "";
-    try {
-      found = readFileSync(log, "utf8");
-    } catch {
-      // A part that was ended has written none.
-    }
+    const found = plain.split("\n").filter((line) => line.startsWith("=========")).join("\n");
+    writeFileSync(join(logs, `${tool}-${name}.txt`), plain);
     const summary = /(?:ERROR|RACECHECK) SUMMARY: (.*)/.exec(found)?.[1] ?? "no summary";
     const clean = status === 0 && passed > 0 && /^0 (errors|hazards)/.test(summary);
     console.log(`${clean ? "clean" : "NOT CLEAN"} ${tool} ${name}: ${passed} passed, ${failed} failed, ${summary}, ${seconds} s`);
@@ -93,7 +93,12 @@ function check(tool, name) {
 
 const tools = flags.tools.split(",");
 // Slow ones first.
-const results = await Promise.all(tools.toReversed().flatMap((tool) => parts.map((name) => check(tool, name))));
+const results = await Promise.all(tools.toReversed().flatMap((tool) =>
+    Object.keys(PARTS)
+      .filter((name) => isAsked(tool, name))
+      .map((name) => check(tool, name)),
+  ),
+);
 if (flags.logs === undefined) rmSync(logs, { recursive: true, force: true });
 console.log(JSON.stringify({ date: new Date().toISOString().slice(0, 10), clean: results.every(({ clean }) => clean), results }));
 process.exitCode = results.every(({ clean }) => clean) ? 0 : 1;

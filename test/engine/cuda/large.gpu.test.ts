@@ -177,7 +177,12 @@ const cases: Readonly<Record<string, (c: Case) => readonly ValueId[]>> = {
   },
   // One thread of the sum over tiles and experts has one count, several of them, or none.
   "sorts of few slots and of many, to few experts and to many": (c) => {
-    const sizes = [[3, 1, 1], [341, 300, 3], [512, 8, 2], [1025, 2, 1], [30_001, 7, 2], [9_000, 64, 8], [2_000, 300, 3]] as const;
+    const ofOneTile = [
+      [3, 1, 1],
+      [341, 300, 3],
+      [512, 8, 2],
+    ] as const;
+    const sizes = [...ofOneTile, [1025, 2, 1], [30_001, 7, 2], [9_000, 64, 8], [2_000, 300, 3]] as const;
     const all = sizes.flatMap(([tokens, experts, k]) => {
       const { order, inverse, counts } = routed(c, tokens, experts, k);
       return [order, inverse, counts];
@@ -285,7 +290,7 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, agrees with th
       const found = actual[i]!;
       const size = data.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
       const worst = data.reduce((most, value, at) => Math.max(most, Math.abs(found[at]! - value)), 0);
-      expect(worst / size, `output ${i}`).toBeLessThan(1e-5);
+      expect(worst, `output ${i}`).toBeLessThanOrEqual(1e-5 * size);
       expect(found.every(Number.isFinite)).toBe(true);
     }
     // Equal inputs give equal bits.

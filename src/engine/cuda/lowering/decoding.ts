@@ -46,6 +46,8 @@ const MOST_MATRICES = 3;
 /** Threads of a block of attention, and the keys that it could have read before it begins. */
 const ATTENTION_THREADS = 128;
 const LEAST_KEYS = 64;
+/** Keys that a block reads in the time that parts take to be joined, as measured on an H200. */
+const JOIN_KEYS = 160;
 /** Multiprocessors of a GPU that is not known, and blocks that each should get. */
 const MULTIPROCESSORS = 132;
 const BLOCKS_EACH = 2;
@@ -183,13 +185,14 @@ export class Decoding {
 
   /**
    * Parts that the keys of each row are cut into: those with which the GPU, on which each multiprocessor holds
-   * `resident` blocks, is through with all of them first. A block costs as much as LEAST_KEYS keys before it begins.
+   * `resident` blocks, is through with all of them first. A block costs as much as LEAST_KEYS keys before it begins, and
+   * joining parts as much as JOIN_KEYS.
    */
   private splitsOf(blocks: number, resident: number): number {
     const together = resident * (this.c.options.chip?.multiprocessors ?? MULTIPROCESSORS);
     const most = Math.ceil(this.capacity() / LEAST_KEYS);
     const timeOf = (splits: number): number =>
-      Math.ceil((blocks * splits) / together) * (this.capacity() / splits + LEAST_KEYS);
+      Math.ceil((blocks * splits) / together) * (this.capacity() / splits + LEAST_KEYS + (splits > 1 ? JOIN_KEYS : 0));
     let best = 1;
     for (let splits = 2; splits <= most; splits++) if (timeOf(splits) < timeOf(best)) best = splits;
     return best;
