@@ -142,7 +142,9 @@ async function launchTimes() {
       kinds.set(kind, { count: sum.count + 1, ms: sum.ms + ms, limitMs: sum.limitMs + limitMs });
     }
     const rows = [...kinds].toSorted(([, a], [, b]) => b.ms - a.ms);
-    programs[name] = rows.map(([kind, { count, ms, limitMs }]) => `${count} ${kind}: ${ms.toFixed(3)} of ${limitMs.toFixed(3)}`);
+    programs[name] = rows.map(
+      ([kind, { count, ms, limitMs }]) => `${count} ${kind}: ${ms.toFixed(3)} of ${limitMs.toFixed(3)}`,
+    );
   }
   return programs;
 }

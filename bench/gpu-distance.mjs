@@ -202,8 +202,7 @@ class Comparison {
     if (ours === undefined || torch === undefined) return [];
     const { first, ...distances } = torch;
     const apart = Math.abs((ours.first ?? 0) - (first ?? 0)) > 1e-3;
-    const failed =
-      torch.error ?? ours.error ?? (apart ? `begins at ${ours.first}, in PyTorch at ${first}` : undefined);
+    const failed = torch.error ?? ours.error ?? (apart ? `begins at ${ours.first}, in PyTorch at ${first}` : undefined);
     return [failed === undefined ? { model, ours: ours.distance, torch: distances } : { model, failed }];
   }
 
@@ -224,7 +223,10 @@ async function measureAll() {
     trajectories: new Comparison("trajectory", foldersOf(flags.trained, "trajectory.json")),
   };
   const facts = { date: new Date().toISOString().slice(0, 10), device: (await device(0)).facts.name };
-  const result = () => ({ ...facts, ...Object.fromEntries(Object.entries(all).map(([key, { result }]) => [key, result])) });
+  const result = () => ({
+    ...facts,
+    ...Object.fromEntries(Object.entries(all).map(([key, { result }]) => [key, result])),
+  });
   const script = fileURLToPath(new URL("gpu_distance.py", import.meta.url));
   const jobs = Number(flags.jobs);
   // Shares of the processes that each kind gets; PyTorch's are the slower ones.

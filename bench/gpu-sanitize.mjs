@@ -1,16 +1,17 @@
 // The tests of the GPU under compute-sanitizer: node bench/gpu-sanitize.mjs [--tools memcheck,racecheck]
 //   [--seconds 150] [--only PART,TOOL:PART,..] [--logs DIR]
 // -> a line for each part and tool, then one JSON line; exits with 1 where an error was found or a part did not end in
-// its time. Parts run side by side, each as one process of vitest (compute-sanitizer follows processes, and every one
-// of them is slow to start), with as few random cases as the emulation has (UPCYCLE_CUDA_TESTS=short) and a common cache
+// its time. Parts run side by side, each as one process of vitest (every further process would be slow to start under
+// compute-sanitizer, too), with as few random cases as the emulation has (UPCYCLE_CUDA_TESTS=short) and a common cache
 // of compiled kernels. Every file of the suite belongs to a part; see PARTS.
 import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
+import { clearTimeout, setTimeout } from "node:timers";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { parseArgs, stripVTControlCharacters } from "node:util";
 
 const { values: flags } = parseArgs({
   options: {
@@ -52,8 +53,7 @@ const logs = flags.logs ?? mkdtempSync(join(tmpdir(), "upcycle-sanitize-"));
 mkdirSync(logs, { recursive: true });
 const cache = join(logs, "kernels");
 /** What is asked for by its name, or as TOOL:NAME. */
-const isAsked = (tool, name) =>
-  flags.only?.split(",").some((one) => one === name || one === `${tool}:${name}`) ?? true;
+const isAsked = (tool, name) => flags.only?.split(",").some((one) => one === name || one === `${tool}:${name}`) ?? true;
 
 /** A part under a tool: how many tests passed, and what was found. */
 function check(tool, name) {
@@ -78,14 +78,19 @@ function check(tool, name) {
   }).then(({ status }) => {
     clearTimeout(timer);
     const seconds = Math.round((performance.now() - began) / 1000);
-    const plain = said.replaceAll(/\u001b\[[0-9;]*m/g, "");
+    const plain = stripVTControlCharacters(said);
     const passed = Number(/Tests .*?(\d+) passed/.exec(plain)?.[1] ?? 0);
     const failed = Number(/Tests .*?(\d+) failed/.exec(plain)?.[1] ?? 0);
-    const found = plain.split("\n").filter((line) => line.startsWith("=========")).join("\n");
+    const found = plain
+      .split("\n")
+      .filter((line) => line.startsWith("========="))
+      .join("\n");
     writeFileSync(join(logs, `${tool}-${name}.txt`), plain);
     const summary = /(?:ERROR|RACECHECK) SUMMARY: (.*)/.exec(found)?.[1] ?? "no summary";
     const clean = status === 0 && passed > 0 && /^0 (errors|hazards)/.test(summary);
-    console.log(`${clean ? "clean" : "NOT CLEAN"} ${tool} ${name}: ${passed} passed, ${failed} failed, ${summary}, ${seconds} s`);
+    console.log(
+      `${clean ? "clean" : "NOT CLEAN"} ${tool} ${name}: ${passed} passed, ${failed} failed, ${summary}, ${seconds} s`,
+    );
     if (!clean) console.log(`${found.slice(0, 1500)}\n${plain.slice(-1500)}`);
     return { tool, part: name, passed, failed, summary, seconds, clean };
   });
@@ -93,12 +98,15 @@ function check(tool, name) {
 
 const tools = flags.tools.split(",");
 // Slow ones first.
-const results = await Promise.all(tools.toReversed().flatMap((tool) =>
+const results = await Promise.all(
+  tools.toReversed().flatMap((tool) =>
     Object.keys(PARTS)
       .filter((name) => isAsked(tool, name))
       .map((name) => check(tool, name)),
   ),
 );
 if (flags.logs === undefined) rmSync(logs, { recursive: true, force: true });
-console.log(JSON.stringify({ date: new Date().toISOString().slice(0, 10), clean: results.every(({ clean }) => clean), results }));
+console.log(
+  JSON.stringify({ date: new Date().toISOString().slice(0, 10), clean: results.every(({ clean }) => clean), results }),
+);
 process.exitCode = results.every(({ clean }) => clean) ? 0 : 1;

@@ -1,5 +1,5 @@
-// What a checkpoint costs a training on a GPU: node bench/gpu-save.mjs [--size dense8.5M] [--shape 16x512] [--steps 100]
-// [--pairs 20] [--dir DIR]
+// What a checkpoint costs a training on a GPU:
+// node bench/gpu-save.mjs [--size dense8.5M] [--shape 16x512] [--steps 100] [--pairs 20] [--dir DIR]
 // -> one JSON line. A run of the training loop saves every 2 x STEPS steps, so that a piece of STEPS steps that begins
 // with a checkpoint (its check of the loss, its copy, its writing while steps go on) and one without take turns. The
 // median over the pairs is of what the checkpoint adds to the piece's time.

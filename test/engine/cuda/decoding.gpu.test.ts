@@ -200,12 +200,7 @@ async function loaded(runtime: ForwardRuntime, weights: ReadonlyMap<string, Floa
 const cuda = (precision: "float32" | "bf16") => cudaBackend(0, { precision }).openForward({ threads: 1 });
 
 /** Prompts of so many rows, then three tokens in each, every second of which stops for a step: all logits. */
-async function decoded(
-  runtime: ForwardRuntime,
-  spec: DecoderSpec,
-  prompt: number,
-  batch = 2,
-): Promise<Float32Array[]> {
+async function decoded(runtime: ForwardRuntime, spec: DecoderSpec, prompt: number, batch = 2): Promise<Float32Array[]> {
   const capacity = 128;
   const inTurn = (pair: readonly number[]) => Int32Array.from({ length: batch }, (_, row) => pair[row % 2]!);
   const programs = new Map<string, ExtendProgram>();

@@ -62,7 +62,9 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, an evaluation`
       readFileSync(files.samples[0]!, "utf8")
         .trim()
         .split("\n")
-        .flatMap((line) => (JSON.parse(line) as { filtered_resps: readonly (readonly [string, string])[] }).filtered_resps)
+        .flatMap(
+          (line) => (JSON.parse(line) as { filtered_resps: readonly (readonly [string, string])[] }).filtered_resps,
+        )
         .map(([likelihood]) => Number(likelihood));
     const [found, expected] = [numbersOf(onGpu), numbersOf(onCpu)];
     expect(found).toHaveLength(2 * docs.length);
@@ -93,7 +95,12 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, forward progra
     expect(runs[2]).toEqual(runs[0]);
     record.mockClear();
     const shape = { batch: 1, tokens: 4, capacity: 0, positions: 16 };
-    const feeds = { ids: Int32Array.of(1, 2, 3, 4), lengths: new Int32Array(1), counts: Int32Array.of(4), capacity: 16 };
+    const feeds = {
+      ids: Int32Array.of(1, 2, 3, 4),
+      lengths: new Int32Array(1),
+      counts: Int32Array.of(4),
+      capacity: 16,
+    };
     for (let run = 0; run < 2; run++) {
       const { output } = await runtime.extend("prompt", extendProgram(spec, shape), feeds);
       expect(record).toHaveBeenCalledTimes(run);

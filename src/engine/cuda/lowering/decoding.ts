@@ -185,8 +185,8 @@ export class Decoding {
 
   /**
    * Parts that the keys of each row are cut into: those with which the GPU, on which each multiprocessor holds
-   * `resident` blocks, is through with all of them first. A block costs as much as LEAST_KEYS keys before it begins, and
-   * joining parts as much as JOIN_KEYS.
+   * `resident` blocks, is through with all of them first. A block costs as much as LEAST_KEYS keys before it begins,
+   * and joining parts as much as JOIN_KEYS.
    */
   private splitsOf(blocks: number, resident: number): number {
     const together = resident * (this.c.options.chip?.multiprocessors ?? MULTIPROCESSORS);
@@ -298,8 +298,8 @@ export class Decoding {
   }
 
   /**
-   * Whether a thin product takes a node's sizes. Every tile of the weight reads all tokens: with more than a few of them
-   * and a large weight that costs more than what the tile itself gains.
+   * Whether a thin product takes a node's sizes. Every tile of the weight reads all tokens: with more than a few of
+   * them and a large weight that costs more than what the tile itself gains.
    */
   private fits(node: NodeOf<"matmul">): boolean {
     const { c } = this;

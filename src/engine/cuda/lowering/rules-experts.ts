@@ -95,11 +95,7 @@ export function sortByDigit(
     kernel: "digitOffsets",
     grid: [1, 1, 1],
     block: 1024,
-    arguments: [
-      { kind: "pointer", buffer: counts, access: "update" },
-      totals,
-      ...[digits, blocks, kept].map(int),
-    ],
+    arguments: [{ kind: "pointer", buffer: counts, access: "update" }, totals, ...[digits, blocks, kept].map(int)],
   });
   c.kernel({
     module: "sort",
