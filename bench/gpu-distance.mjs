@@ -1,9 +1,10 @@
 // How far training in bfloat16 is from float32, ours and PyTorch's:
 // node bench/gpu-distance.mjs --python PYTHON [--models DIR[,DIR]] [--trained DIR[,DIR]] [--only NAMES]
-//   [--jobs 16] [--out FILE] -> JSON. For each model of --models (folders with expected.safetensors, as in test/golden)
-// the first gradients of all weights together, ||bf16 - f32|| / ||f32||, and the root mean square of what the losses of
-// a short training in bfloat16 differ from those in float32, each side against its own float32. For each of --trained
-// (with trajectory.json) the same of the losses from the float32 ones of PyTorch there. PyTorch computes by transformers
+//   [--jobs 16] [--out FILE]
+// -> JSON. For each model of --models (folders with expected.safetensors, as in test/golden) the first gradients of all
+// weights together, ||bf16 - f32|| / ||f32||, and the root mean square of what the losses of a short training in
+// bfloat16 differ from those in float32, each side against its own float32. For each of --trained (with
+// trajectory.json) the same of the losses from the float32 ones of PyTorch there. PyTorch computes by transformers
 // under autocast, once with the residual stream in float32, once with embeddings and so the stream in bfloat16, as the
 // training step has it that speed is compared with (bench/gpu_anchor.py). `ratio` is ours over PyTorch's, `median` that
 // over models. Models are shared out over so many processes of both engines, side by side; FILE has what has come so

@@ -208,7 +208,7 @@ export class CudaTrainRuntime implements TrainRuntime {
 
   /** A step is issued when those before it are, not when they have answered: the GPU goes from one to the next. */
   step(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics> {
-    // Steps end one after the other, and are waited for so: each wait takes one of the few threads that files need, too.
+    // Steps end one after the other, and are waited for so: each wait takes one of the few threads that files need.
     const before = this.lastAnswer;
     const answer = this.turns
       .next(() => this.issueStep(batches, settings))
