@@ -61,12 +61,16 @@ async function fetchRuns(): Promise<void> {
   if (left > 0) setTimeout(() => void fetchRuns().catch(() => undefined), 500);
 }
 
-/** Begins to listen. */
-export function listen(): void {
-  void fetchRuns().catch(() => {
+/** Begins to listen. Returns when the list of runs is there, or cannot be had. */
+export function listen(): Promise<void> {
+  const listed = fetchRuns().catch(() => {
     isConnected.value = false;
   });
-  if (embedded !== null) return;
+  if (embedded === null) listenToEvents();
+  return listed;
+}
+
+function listenToEvents(): void {
   void ask<{ allowed: boolean }>("/api/actions")
     .then(({ allowed }) => {
       actionsAllowed.value = allowed;

@@ -11,6 +11,8 @@ import { AsCommand, Go, State } from "./parts.js";
 import { folder, goTo, isListed, place, rows, set, setting, unread } from "./state.js";
 
 const rowHeight = 36;
+/** Rows that are drawn above and below the screen. */
+const usualMore = 8;
 
 interface Column {
   readonly key: SortKey;
@@ -143,16 +145,17 @@ interface ListProps {
 
 function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Element {
   const frame = useRef<HTMLDivElement>(null);
-  const [view, setView] = useState({ top: 0, height: 640 });
+  // Rows above and below the screen are drawn after the first frame.
+  const [view, setView] = useState({ top: 0, height: 640, more: 0 });
   const [active, setActive] = useState(0);
   useEffect(() => {
     const element = frame.current;
     if (element === null) return;
-    const observer = new ResizeObserver(() => setView((old) => ({ ...old, height: element.clientHeight })));
+    const observer = new ResizeObserver(() => setView((old) => ({ ...old, height: element.clientHeight, more: usualMore })));
     observer.observe(element);
     return () => observer.disconnect();
   }, []);
-  const { first, count } = rowWindow({ ...view, rowHeight, total: shown.length });
+  const { first, count } = rowWindow({ ...view, rowHeight, total: shown.length }, view.more);
   const move = (to: number): void => {
     const next = Math.min(shown.length - 1, Math.max(0, to));
     setActive(next);
@@ -199,7 +202,7 @@ function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Eleme
       aria-label="Runs"
       aria-rowcount={shown.length + 1}
       tabIndex={0}
-      onScroll={(event) => setView({ top: event.currentTarget.scrollTop, height: event.currentTarget.clientHeight })}
+      onScroll={({ currentTarget: { scrollTop: top, clientHeight: height } }) => setView({ top, height, more: usualMore })}
     >
       <div class="list-head" role="rowgroup">
         <div class="list-row" role="row" aria-rowindex={1}>
