@@ -1,7 +1,7 @@
 // The studio as a process of its own, asked over HTTP as its page asks it.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { Agent, request } from "node:http";
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -44,6 +44,13 @@ export function get(port, path, { cookie = "", isText = false } = {}) {
     asked.end();
   });
 }
+
+/** Milliseconds of processor time that all threads of a process have used, to the microsecond. Linux. */
+export const processorMs = (pid) =>
+  readdirSync(`/proc/${pid}/task`).reduce(
+    (sum, thread) => sum + Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ", 1)[0]) / 1e6,
+    0,
+  );
 
 /** Milliseconds of processor time that a process has used, and the most memory that it has had, in megabytes. Linux. */
 export function used(pid) {

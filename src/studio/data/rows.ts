@@ -66,5 +66,6 @@ export function rowWindow(
   more: number,
 ): { readonly first: number; readonly count: number } {
   const first = Math.min(Math.max(0, total - 1), Math.max(0, Math.floor(top / rowHeight) - more));
-  return { first, count: Math.min(total - first, Math.ceil(height / rowHeight) + 2 * more) };
+  const last = Math.min(total, Math.ceil((top + height) / rowHeight) + more);
+  return { first, count: Math.max(0, last - first) };
 }

@@ -18,6 +18,7 @@ import {
   type Metric,
   type ModelRow,
   type Overview,
+  type RunList,
   type FramedReport,
   type ReportAnswer,
   type StudioAlert,
@@ -159,7 +160,7 @@ export class Studio {
       case "/api/overview":
         return this.#overview();
       case "/api/runs":
-        return { runs: this.index.rows, unread: this.index.unread };
+        return { runs: this.index.rows, unread: this.index.unread } satisfies RunList;
       case "/api/run":
         return this.#run(name);
       case "/api/curves":
