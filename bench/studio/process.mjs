@@ -61,11 +61,11 @@ export function used(pid) {
   return { cpuMs: 10 * (Number(words[11]) + Number(words[12])), peakMb: (1024 * Number(peak)) / 1e6 };
 }
 
-/** Starts the studio of a folder; `prefix` are words such as those of taskset. */
-export async function openStudio(dir, { prefix = [] } = {}) {
-  const [program, ...words] = [...prefix, process.execPath, "dist/cli/main.js", "studio", dir, "--no-open", "--json"];
+/** Starts the studio of a folder; `flags` are Node's own, such as --cpu-prof. */
+export async function openStudio(dir, { flags = [] } = {}) {
+  const words = [...flags, "bin/upcycle.js", "studio", dir, "--no-open", "--json"];
   const started = performance.now();
-  const child = start(program, words, { stdio: ["ignore", "pipe", "inherit"] });
+  const child = start(process.execPath, words, { stdio: ["ignore", "pipe", "inherit"] });
   const line = await new Promise((done, failed) => {
     let said = "";
     child.stdout.on("data", (chunk) => {

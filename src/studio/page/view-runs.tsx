@@ -151,7 +151,9 @@ function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Eleme
   useEffect(() => {
     const element = frame.current;
     if (element === null) return;
-    const observer = new ResizeObserver(() => setView((old) => ({ ...old, height: element.clientHeight, more: usualMore })));
+    const observer = new ResizeObserver(() =>
+      setView((old) => ({ ...old, height: element.clientHeight, more: usualMore })),
+    );
     observer.observe(element);
     return () => observer.disconnect();
   }, []);
@@ -202,7 +204,9 @@ function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Eleme
       aria-label="Runs"
       aria-rowcount={shown.length + 1}
       tabIndex={0}
-      onScroll={({ currentTarget: { scrollTop: top, clientHeight: height } }) => setView({ top, height, more: usualMore })}
+      onScroll={({ currentTarget: { scrollTop: top, clientHeight: height } }) =>
+        setView({ top, height, more: usualMore })
+      }
     >
       <div class="list-head" role="rowgroup">
         <div class="list-row" role="row" aria-rowindex={1}>

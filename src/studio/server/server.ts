@@ -26,6 +26,8 @@ const beatMs = 15_000;
 const mostRows = 100;
 /** Bytes of a request's body. */
 const longestBody = 65_536;
+/** Answers that one request may ask for. */
+const mostTogether = 64;
 /** Answers from this size on are compressed. */
 const compressedFrom = 2048;
 
@@ -124,9 +126,11 @@ async function listen(server: Server, wanted: number | null): Promise<number> {
   });
 }
 
-/** Looks at runs under way take at most one part in so many of the time, but are never further apart than this. */
+/** Looks take at most one part in so many of the time, but those at runs under way are never further apart than this. */
 const lookShare = 20;
-const rarestMs = 2000;
+const rarestMs = 600;
+/** Milliseconds between two questions whether a look at the whole folder is due. */
+const aroundMs = 1000;
 
 /** Looks again and again: often while pages listen, now and then for alerts; at the whole folder beside it. */
 function watch(
@@ -146,10 +150,9 @@ function watch(
       const timer = setTimeout(end, ms);
       wakers.add(end);
     });
-  const usualMs = (): number => (hub.listeners > 0 ? lookMs : idleMs);
   // What was wrong before the studio began is shown, not sent.
   let isBegun = false;
-  const again = async (look: () => Promise<StudioChange>): Promise<void> => {
+  const again = async (look: () => Promise<StudioChange>, everyMs: number): Promise<void> => {
     while (!isOver) {
       const started = performance.now();
       const change = await look().catch(() => null);
@@ -160,13 +163,14 @@ function watch(
       }
       isBegun ||= change?.tree === true;
       const share = Math.min(rarestMs, lookShare * (performance.now() - started));
-      if (!isOver) await wait(Math.max(usualMs(), share));
+      if (!isOver) await wait(Math.max(hub.listeners > 0 ? everyMs : idleMs, share));
     }
   };
   const beating = setInterval(() => hub.beat(), beatMs);
-  const ended = Promise.all([again(() => studio.lookAround()), again(() => studio.lookAtLive())]).then(() =>
-    clearInterval(beating),
-  );
+  const ended = Promise.all([
+    again(() => studio.lookAround(), aroundMs),
+    again(() => studio.lookAtLive(), lookMs),
+  ]).then(() => clearInterval(beating));
   const wake = (): void => {
     for (const one of [...wakers]) one();
   };
@@ -298,6 +302,7 @@ class Desk {
     if (path === "/api/events") return this.#listen(request, response, hub);
     if (path === "/api/actions")
       return json(request, response, { allowed: studio.options.actions, actions: actions.list });
+    if (path === "/api/several") return json(request, response, await this.#several(query.getAll("ask")));
     if (path === "/report") {
       await studio.index.known();
       const page = await studio.shelf.page(query.get("name") ?? "");
@@ -314,6 +319,22 @@ class Desk {
     if (answer === null) return json(request, response, { error: "there is nothing of this name" }, 404);
     if (path === "/api/runs") await sendJson(request, response, this.#listText(answer as RunList), 200);
     else json(request, response, answer);
+  }
+
+  /** Answers to questions that were asked together, or in place of one why there is none. */
+  async #several(asked: readonly string[]): Promise<unknown[]> {
+    if (asked.length > mostTogether)
+      throw inputError(`${asked.length} answers are asked for, ${mostTogether} are the most`, { where: "ask" });
+    const answers: unknown[] = [];
+    for (const address of asked) {
+      const [path = "", search = ""] = address.split(/\?(.*)/s, 2);
+      const answer = await this.#options.studio.answer(path, new URLSearchParams(search)).catch((cause: unknown) => {
+        if (cause instanceof UpcycleError) return { error: cause.line };
+        throw cause;
+      });
+      answers.push(answer ?? { error: "there is nothing of this name" });
+    }
+    return answers;
   }
 
   #listText(list: RunList): JsonText {

@@ -243,6 +243,7 @@ export class Studio {
   async #run(name: string): Promise<unknown> {
     const entry = this.index.run(name);
     if (entry === undefined) return null;
+    this.index.ask(name);
     const detail = await runDetail(this.index, this.#store, entry);
     if (detail.preservation !== null || detail.row.kind === "dense" || entry.row.study === null) return detail;
     const { config } = await runIdentity(entry.path);

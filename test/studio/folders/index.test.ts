@@ -126,7 +126,7 @@ describe("the index of a folder", () => {
     const path = join(dir, "long");
     const settings = { steps: 9000, done: 8000, evalEvery: 900 };
     writeRun(path, settings);
-    const entry = new RunEntry("long", path, null);
+    const entry = new RunEntry("long", path);
     await entry.glance(now);
     expect([entry.isKnown, entry.isRead]).toEqual([true, false]);
     const seen = { state: "stopped", step: 8000, steps: 9000, trainLoss: stepRecord(8000, settings).loss };
