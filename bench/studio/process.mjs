@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import { Agent, request } from "node:http";
+import { connect } from "node:net";
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -43,6 +44,39 @@ export function get(port, path, { cookie = "", isText = false } = {}) {
     asked.on("error", failed);
     asked.end();
   });
+}
+
+/**
+ * Asks over one connection, one question after another, with as little work for this process as there can be: it may
+ * play a page while a training on the same cores is measured. Texts of answers that are not compressed.
+ */
+function plainConnection(port, cookie) {
+  const socket = connect(port, "127.0.0.1").setNoDelay(true);
+  const head = `HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\ncookie: ${cookie}\r\n\r\n`;
+  let [text, take] = ["", () => undefined];
+  socket.setEncoding("latin1").on("data", (chunk) => {
+    text += chunk;
+    const end = text.indexOf("\r\n\r\n");
+    if (end < 0) return;
+    const length = Number(/^content-length: (\d+)/im.exec(text.slice(0, end))?.[1]);
+    if (text.length < end + 4 + length) return;
+    const body = text.slice(end + 4, end + 4 + length);
+    text = "";
+    take(body);
+  });
+  socket.on("error", () => undefined);
+  let last = Promise.resolve();
+  const ask = (path) => {
+    last = last.then(
+      () =>
+        new Promise((done) => {
+          take = done;
+          socket.write(`GET ${path} ${head}`);
+        }),
+    );
+    return last;
+  };
+  return { ask, close: () => socket.destroy() };
 }
 
 /** Milliseconds of processor time that all threads of a process have used, to the microsecond. Linux. */
@@ -92,6 +126,7 @@ export async function openStudio(dir, { flags = [] } = {}) {
     async isRead() {
       while ((await json("/api/runs")).unread > 0) await sleep(10);
     },
+    connection: () => plainConnection(port, cookie),
     /** Listens as a page does; calls back for every event. */
     listen(onEvent) {
       const asked = request({ host: "127.0.0.1", port, path: "/api/events", headers: { cookie } }, (response) =>

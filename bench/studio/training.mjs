@@ -26,7 +26,7 @@ function stepTimes(log, from) {
 }
 
 /** Milliseconds between two looks of the page at curves, and at what is around them. */
-const [chartMs, detailMs] = [500, 3000];
+const [chartMs, detailMs] = [650, 5000];
 /** Charts on a screen; others are not asked for until they are seen. */
 const chartsSeen = 4;
 
@@ -36,6 +36,7 @@ const chartsSeen = 4;
  */
 export async function watchRun(studio) {
   const { metrics } = await studio.json("/api/run?name=run");
+  const connection = studio.connection();
   const shown = metrics.slice(0, chartsSeen);
   const had = new Map();
   let isOver = false;
@@ -47,7 +48,7 @@ export async function watchRun(studio) {
   const charts = async () => {
     const address = (metric) => `/api/curves?run=run&metric=${metric}&axis=tokens&columns=1200${had.get(metric) ?? ""}`;
     const asked = shown.map((metric) => `ask=${encodeURIComponent(address(metric))}`).join("&");
-    const answers = await studio.json(`/api/several?${asked}`);
+    const answers = JSON.parse(await connection.ask(`/api/several?${asked}`));
     shown.forEach((metric, i) => {
       const [{ generation, total }] = answers[i].curves;
       had.set(metric, `&have=${generation}:${total}`);
@@ -61,10 +62,11 @@ export async function watchRun(studio) {
     }
   };
   void again(chartMs, charts);
-  void again(detailMs, () => studio.ask("/api/run?name=run"));
+  void again(detailMs, () => connection.ask("/api/run?name=run"));
   return () => {
     isOver = true;
     stop();
+    connection.close();
   };
 }
 

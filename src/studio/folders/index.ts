@@ -13,7 +13,7 @@ import { breather, inTurns } from "./turns.js";
 import { nothingFound, scan, type Found } from "./scan.js";
 
 /** Milliseconds between two looks at runs under way, and between two at the whole tree. */
-export const lookMs = 300;
+export const lookMs = 350;
 /**
  * Milliseconds after which a log is read on that grows all the time. What is new is told within a second so, and a
  * training on the same machine needs the time more.
