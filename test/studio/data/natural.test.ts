@@ -7,7 +7,10 @@ const sign = Math.sign;
 
 describe("the order of names", () => {
   const words = fc.string({ unit: fc.constantFrom(..."aAbB01 29._-/@z"), maxLength: 8 });
-  const plain = fc.oneof(words, fc.string({ unit: fc.integer({ min: 32, max: 126 }).map((c) => String.fromCharCode(c)) }));
+  const plain = fc.oneof(
+    words,
+    fc.string({ unit: fc.integer({ min: 32, max: 126 }).map((c) => String.fromCharCode(c)) }),
+  );
 
   it("is that of Intl.Collator with numeric: true, for names in ASCII", () => {
     const compare = naturalOrder([]);

@@ -146,6 +146,18 @@ describe("the server", () => {
     expect((await get("/api/runs")).headers["content-encoding"]).toBeUndefined();
   });
 
+  it("answers several questions at once, each as if it had been asked alone", async () => {
+    const asked = ["/api/curves?run=alone&metric=train/loss", "/api/run?name=nobody", "/api/curves?metric=what", "/x"];
+    const path = (list: readonly string[]): string =>
+      `/api/several?${list.map((address) => `ask=${encodeURIComponent(address)}`).join("&")}`;
+    const answers = JSON.parse((await get(path(asked))).body) as unknown[];
+    const alone = await Promise.all(asked.map(async (address) => JSON.parse((await get(address)).body) as unknown));
+    expect(answers.slice(0, 3)).toEqual(alone.slice(0, 3));
+    expect(answers[3]).toEqual({ error: "there is nothing of this name" });
+    expect(JSON.parse((await get(path(["/api/several?ask=/api/runs"]))).body)).toEqual([answers[3]]);
+    expect((await get(path(Array<string>(65).fill("/x")))).status).toBe(400);
+  });
+
   it("shows a page of the folder in an origin of its own, which may load nothing", async () => {
     const { status, headers } = await get("/report?name=study/report.html");
     expect(status).toBe(200);
