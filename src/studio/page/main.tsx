@@ -152,9 +152,11 @@ function Live(): JSX.Element {
 /** Views that show nothing without the list of runs, and for how many milliseconds they are held back for it. */
 const listViews: readonly ViewName[] = ["", "runs"];
 const heldMs = 250;
+/** Milliseconds after which the library of charts is made ready, whatever is shown. */
+const plotsMs = 1000;
 
 /** Draws the page: of a view that needs the list once, when that is there, so that it is laid out and painted once. */
-function open(root: HTMLElement): void {
+function openPage(root: HTMLElement): void {
   const listed = listen();
   let isShown = false;
   const show = (): void => {
@@ -163,7 +165,7 @@ function open(root: HTMLElement): void {
     root.replaceChildren();
     render(<Studio />, root);
     // The first chart then waits for nothing.
-    if ("requestIdleCallback" in globalThis) requestIdleCallback(() => void loadPlots());
+    setTimeout(() => void loadPlots(), plotsMs);
   };
   if (!listViews.includes(place.value.view)) return show();
   void listed.finally(show);
@@ -176,5 +178,5 @@ if (root !== null) {
   listenForCopying((text) => {
     said.value = text;
   });
-  open(root);
+  openPage(root);
 }

@@ -145,17 +145,22 @@ interface ListProps {
 
 function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Element {
   const frame = useRef<HTMLDivElement>(null);
-  // Rows above and below the screen are drawn after the first frame.
+  // Rows above and below the screen are drawn when those on it are there.
   const [view, setView] = useState({ top: 0, height: 640, more: 0 });
   const [active, setActive] = useState(0);
   useEffect(() => {
     const element = frame.current;
     if (element === null) return;
-    const observer = new ResizeObserver(() =>
-      setView((old) => ({ ...old, height: element.clientHeight, more: usualMore })),
-    );
+    const observer = new ResizeObserver(() => {
+      const height = element.clientHeight;
+      setView((old) => (old.height >= height && old.height < height + rowHeight ? old : { ...old, height }));
+    });
     observer.observe(element);
-    return () => observer.disconnect();
+    const timer = setTimeout(() => setView((old) => ({ ...old, more: usualMore })), 300);
+    return () => {
+      clearTimeout(timer);
+      observer.disconnect();
+    };
   }, []);
   const { first, count } = rowWindow({ ...view, rowHeight, total: shown.length }, view.more);
   const move = (to: number): void => {
