@@ -1,5 +1,6 @@
 /** `upcycle studio`: a local page over run folders, live; the page as one file; what it shows as JSON. */
 import { spawn } from "node:child_process";
+import { setFlagsFromString } from "node:v8";
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { isOwnPage, requireFilePlace } from "../files/io/named-file.js";
@@ -91,6 +92,8 @@ async function writePage(studio: Studio, file: string, { json }: StudioFlags): P
 }
 
 async function serve(studio: Studio, flags: StudioFlags): Promise<void> {
+  // Nearly all that the server makes is gone a moment later, so room for it that grows to 32 MB is not used.
+  setFlagsFromString("--semi-space-growth-factor=1");
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
   const told = new Set<string>();
   const server = await startServer({

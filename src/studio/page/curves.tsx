@@ -45,7 +45,7 @@ function rangeOf(axis: CurveAxis): readonly [number, number] | null {
 }
 
 /** Milliseconds between two looks at curves that grow: a training on the same machine needs the time more. */
-const chartMs = 600;
+const chartMs = 650;
 
 /** The chart. */
 export function Curves({ names, metric, axis, bands = false, height }: CurvesProps): JSX.Element {

@@ -20,7 +20,7 @@ export function RunView(): JSX.Element {
   const { name } = place.value;
   const { data, error } = useAnswer<RunDetail>(
     answerAddress("/api/run", [["name", name]]),
-    useSlowly(revisionOf(name), 3000),
+    useSlowly(revisionOf(name), 5000),
   );
   if (data === null || data.row.name !== name) return <Waiting error={error} what={name} />;
   // The row is pushed, so it is newer than the answer.

@@ -11,6 +11,8 @@ import { AsCommand, Go, State } from "./parts.js";
 import { folder, goTo, isListed, place, rows, set, setting, unread } from "./state.js";
 
 const rowHeight = 36;
+/** Rows that are drawn above and below the screen. */
+const usualMore = 8;
 
 interface Column {
   readonly key: SortKey;
@@ -143,16 +145,24 @@ interface ListProps {
 
 function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Element {
   const frame = useRef<HTMLDivElement>(null);
-  const [view, setView] = useState({ top: 0, height: 640 });
+  // Rows above and below the screen are drawn when those on it are there.
+  const [view, setView] = useState({ top: 0, height: 640, more: 0 });
   const [active, setActive] = useState(0);
   useEffect(() => {
     const element = frame.current;
     if (element === null) return;
-    const observer = new ResizeObserver(() => setView((old) => ({ ...old, height: element.clientHeight })));
+    const observer = new ResizeObserver(() => {
+      const height = element.clientHeight;
+      setView((old) => (old.height >= height && old.height < height + rowHeight ? old : { ...old, height }));
+    });
     observer.observe(element);
-    return () => observer.disconnect();
+    const timer = setTimeout(() => setView((old) => ({ ...old, more: usualMore })), 300);
+    return () => {
+      clearTimeout(timer);
+      observer.disconnect();
+    };
   }, []);
-  const { first, count } = rowWindow({ ...view, rowHeight, total: shown.length });
+  const { first, count } = rowWindow({ ...view, rowHeight, total: shown.length }, view.more);
   const move = (to: number): void => {
     const next = Math.min(shown.length - 1, Math.max(0, to));
     setActive(next);
@@ -199,7 +209,9 @@ function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Eleme
       aria-label="Runs"
       aria-rowcount={shown.length + 1}
       tabIndex={0}
-      onScroll={(event) => setView({ top: event.currentTarget.scrollTop, height: event.currentTarget.clientHeight })}
+      onScroll={({ currentTarget: { scrollTop: top, clientHeight: height } }) =>
+        setView({ top, height, more: usualMore })
+      }
     >
       <div class="list-head" role="rowgroup">
         <div class="list-row" role="row" aria-rowindex={1}>

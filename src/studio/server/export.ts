@@ -1,5 +1,5 @@
 /** The studio as one HTML file: the same page, with the answers to what its views ask for in it. */
-import type { CompareAnswer, EvaluationRow, Metric, Overview, RunDetail, RunRow } from "../data/types.js";
+import type { CompareAnswer, EvaluationRow, Metric, Overview, RunDetail, RunList, RunRow } from "../data/types.js";
 import { answerAddress, curveAddress, queryOf, viewMetrics } from "../data/addresses.js";
 import { toolVersion } from "../../surgery/convert/version.js";
 import { filePage, type PageAssets } from "./page.js";
@@ -20,7 +20,7 @@ export async function exportPage(studio: Studio, assets: PageAssets, day: string
     return answer as T;
   };
   const overview = await ask<Overview>("/api/overview");
-  const { runs } = await ask<{ runs: readonly RunRow[] }>("/api/runs");
+  const { runs } = await ask<RunList>("/api/runs");
   for (const path of ["/api/models", "/api/conversions", "/api/jobs", "/api/alerts"]) await ask(path);
   const lists = await ask<{ readonly evaluations: readonly EvaluationRow[] }>("/api/reports");
   for (const { name } of overview.models) await ask("/api/model", [["name", name]]);

@@ -18,6 +18,7 @@ import {
   type Metric,
   type ModelRow,
   type Overview,
+  type RunList,
   type FramedReport,
   type ReportAnswer,
   type StudioAlert,
@@ -159,7 +160,7 @@ export class Studio {
       case "/api/overview":
         return this.#overview();
       case "/api/runs":
-        return { runs: this.index.rows, unread: this.index.unread };
+        return { runs: this.index.rows, unread: this.index.unread } satisfies RunList;
       case "/api/run":
         return this.#run(name);
       case "/api/curves":
@@ -242,6 +243,7 @@ export class Studio {
   async #run(name: string): Promise<unknown> {
     const entry = this.index.run(name);
     if (entry === undefined) return null;
+    this.index.ask(name);
     const detail = await runDetail(this.index, this.#store, entry);
     if (detail.preservation !== null || detail.row.kind === "dense" || entry.row.study === null) return detail;
     const { config } = await runIdentity(entry.path);

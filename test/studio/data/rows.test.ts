@@ -39,17 +39,23 @@ describe("the list of runs", () => {
 
   it("shows a window that covers what is on the screen and no row that is not there", () => {
     fc.assert(
-      fc.property(fc.nat(5000), fc.nat(200_000), fc.integer({ min: 1, max: 2000 }), (total, top, height) => {
-        const { first, count } = rowWindow({ top, height, rowHeight: 36, total });
-        expect(first).toBeGreaterThanOrEqual(0);
-        expect(first + count).toBeLessThanOrEqual(total);
-        const [from, to] = [Math.floor(top / 36), Math.ceil((top + height) / 36)];
-        for (let i = Math.min(from, total); i < Math.min(to, total); i++) {
-          expect(i).toBeGreaterThanOrEqual(first);
-          expect(i).toBeLessThan(first + count);
-        }
-        expect(count).toBeLessThan(height / 36 + 20);
-      }),
+      fc.property(
+        fc.nat(5000),
+        fc.nat(200_000),
+        fc.integer({ min: 1, max: 2000 }),
+        fc.nat(8),
+        (total, top, height, more) => {
+          const { first, count } = rowWindow({ top, height, rowHeight: 36, total }, more);
+          expect(first).toBeGreaterThanOrEqual(0);
+          expect(first + count).toBeLessThanOrEqual(total);
+          const [from, to] = [Math.floor(top / 36), Math.ceil((top + height) / 36)];
+          for (let i = Math.min(from, total); i < Math.min(to, total); i++) {
+            expect(i).toBeGreaterThanOrEqual(first);
+            expect(i).toBeLessThan(first + count);
+          }
+          expect(count).toBeLessThan(height / 36 + 20);
+        },
+      ),
       { numRuns: 300 },
     );
   });
