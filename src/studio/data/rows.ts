@@ -68,3 +68,14 @@ export function rowWindow(
   const first = Math.min(Math.max(0, total - 1), Math.max(0, Math.floor(top / rowHeight) - more));
   return { first, count: Math.min(total - first, Math.ceil(height / rowHeight) + 2 * more) };
 }
+
+/**
+ * Names without the key of their settings that `upcycle study` puts behind them, which says nothing to a reader; whole
+ * where another name would become the same.
+ */
+export function shortNames(names: readonly string[]): ReadonlyMap<string, string> {
+  const short = names.map((name) => name.replace(/-[0-9a-f]{12,}$/, ""));
+  const times = new Map<string, number>();
+  for (const name of short) times.set(name, (times.get(name) ?? 0) + 1);
+  return new Map(names.map((name, i) => [name, times.get(short[i]!) === 1 ? short[i]! : name]));
+}

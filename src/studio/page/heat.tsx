@@ -7,11 +7,12 @@ import {
   classOf,
   columnLeft,
   columnTicks,
-  endRoom,
   headRoom,
   heatLayout,
   heatSvg,
+  rowEndLeft,
   scaleClasses,
+  toneOf,
   type HeatLayout,
   type HeatMapSpec,
   type HeatScale,
@@ -135,7 +136,9 @@ function paint(canvas: HTMLCanvasElement, props: HeatProps, layout: HeatLayout, 
   const context = canvas.getContext("2d");
   if (context === null) return;
   context.scale(ratio, ratio);
-  const colours = [0, 1, 2, 3, 4, 5, 6, 7].map((i) => (i === 0 ? variable("--ink") : variable(`--l${i}`)));
+  const colours = [0, 1, 2, 3, 4, 5, 6, 7].map((own) =>
+    variable(own === 0 ? "--ink" : `--${toneOf(own, props.scale)}`),
+  );
   context.font = `11px ${getComputedStyle(document.body).fontFamily}`;
   context.fillStyle = variable("--muted");
   context.textBaseline = "middle";
@@ -148,7 +151,8 @@ function paint(canvas: HTMLCanvasElement, props: HeatProps, layout: HeatLayout, 
     context.fillStyle = variable("--muted");
     context.fillText(props.rowName(y), 2, top + layout.height / 2);
     const end = rowEnd?.(y);
-    if (end !== undefined) context.fillText(end, layout.width - endRoom + 6, top + layout.height / 2);
+    if (end !== undefined)
+      context.fillText(end, rowEndLeft(layout, values[0]?.length ?? 0, group), top + layout.height / 2);
     row.forEach((value, column) => {
       if (value === null) return;
       const own = classOf(value, scale);
@@ -194,7 +198,7 @@ export function HeatLegend({ scale }: { readonly scale: HeatScale }): JSX.Elemen
     <ul class="scale" aria-label={`Colours: ${scale.unit}`}>
       {scaleClasses(scale).map(({ own, name }) => (
         <li key={name}>
-          <i class={`cell l${own}`} />
+          <i class={`cell ${toneOf(own, scale)}`} />
           {name}
         </li>
       ))}

@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import { shellWord } from "../../base/shell.js";
 import { placeHash, type ViewName } from "../data/place.js";
 import type { RecordedCommand, RunState, StudioAlert } from "../data/types.js";
-import { said } from "./state.js";
+import { labelOf, said } from "./state.js";
 
 /** A link to a view. */
 export function Go(props: {
@@ -109,7 +109,7 @@ export function Alerts({
           {withRun && alert.run !== null && (
             <>
               <Go view="run" name={alert.run}>
-                {alert.run}
+                {labelOf(alert.run)}
               </Go>
               {": "}
             </>

@@ -1,11 +1,12 @@
 /** Commands that the page starts and stops: each is shown as the command line that it is before it starts. */
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import type { RecordedCommand, StartedAction } from "../data/types.js";
+import { pathBelow } from "../data/playground.js";
+import type { CheckpointList, RecordedCommand, StartedAction } from "../data/types.js";
 import { useAnswer } from "./hooks.js";
-import { Choice, Command, Waiting } from "./parts.js";
+import { Choice, Command, Noted, Waiting } from "./parts.js";
 import { act, embedded } from "./source.js";
-import { actionVersion, folder, goTo, said } from "./state.js";
+import { actionVersion, folder, goTo, said, treeVersion } from "./state.js";
 
 interface ActionList {
   readonly allowed: boolean;
@@ -38,10 +39,16 @@ type Values = Readonly<Record<string, string>>;
 
 interface Form {
   readonly title: string;
+  /** What the command does. */
+  readonly does: string;
   readonly fields: readonly {
     readonly key: string;
     readonly label: string;
     readonly usual?: string;
+    /** What is to be written, where the label does not say it. */
+    readonly hint?: string;
+    /** Whether models of the folder are offered. */
+    readonly isModel?: boolean;
     /** The words that may be chosen; any if left out. */
     readonly words?: readonly (readonly [word: string, label: string])[];
   }[];
@@ -52,29 +59,47 @@ interface Form {
 const optional = (key: string, value: string | undefined): Record<string, string> =>
   value === undefined || value.trim() === "" ? {} : { [key]: value.trim() };
 
+const outHint = "below the folder that is shown";
+
 const forms: Readonly<Record<string, Form>> = {
   train: {
     title: "Train",
+    does: "Trains one model, dense or MoE, as a file says.",
     fields: [
-      { key: "file", label: "Train file" },
-      { key: "out", label: "Run folder (optional)" },
+      {
+        key: "file",
+        label: "Train file",
+        hint: "YAML, for example one that upcycle init train.yaml --kind train writes",
+      },
+      { key: "out", label: "Run folder (optional)", hint: outHint },
     ],
     request: ({ file = "", out }) => (file === "" ? null : { command: "train", file, ...optional("out", out) }),
   },
   study: {
     title: "Study",
+    does: "Trains the arms of a comparison over several seeds, and reports what they show.",
     fields: [
-      { key: "file", label: "Study file" },
-      { key: "out", label: "Run folder (optional)" },
+      {
+        key: "file",
+        label: "Study file",
+        hint: "YAML, for example one that upcycle init study.yaml --kind study writes",
+      },
+      { key: "out", label: "Run folder (optional)", hint: outHint },
     ],
     request: ({ file = "", out }) => (file === "" ? null : { command: "study", file, ...optional("out", out) }),
   },
   convert: {
     title: "Convert",
+    does: "Makes an MoE of a dense model; what it computes at first is measured against the dense model.",
     fields: [
-      { key: "model", label: "Dense model" },
-      { key: "recipe", label: "Recipe", usual: "E8G1T2" },
-      { key: "out", label: "Folder to make" },
+      { key: "model", label: "Dense model", hint: "a folder, or hf://org/name", isModel: true },
+      {
+        key: "recipe",
+        label: "Recipe",
+        usual: "E8G1T2",
+        hint: "E8G1T2: expansion 8, granularity 1, 2 experts per token; E8G8T8: 64 experts of an eighth of the size, 8 per token",
+      },
+      { key: "out", label: "Folder to make", hint: outHint },
       {
         key: "format",
         label: "Format",
@@ -90,10 +115,11 @@ const forms: Readonly<Record<string, Form>> = {
   },
   eval: {
     title: "Evaluate",
+    does: "Asks one model or several the questions of benchmark tasks, by the prompts of the LM Evaluation Harness.",
     fields: [
-      { key: "models", label: "Models, separated by spaces" },
-      { key: "tasks", label: "Tasks, separated by commas", usual: "arc_easy" },
-      { key: "limit", label: "Samples of each task (optional)" },
+      { key: "models", label: "Models, separated by spaces", hint: "folders with a tokenizer", isModel: true },
+      { key: "tasks", label: "Tasks, separated by commas", usual: "arc_easy", hint: "arc_easy, hellaswag, mmlu, ..." },
+      { key: "limit", label: "Samples of each task (optional)", hint: "a number; all if left empty" },
     ],
     request: ({ models = "", tasks = "arc_easy", limit = "" }) =>
       models.trim() === ""
@@ -128,16 +154,33 @@ function Forms(): JSX.Element {
 function FormOf({ form }: { readonly form: Form }): JSX.Element {
   const [values, setValues] = useState<Values>({});
   const request = form.request(values);
+  const hasModel = form.fields.some(({ isModel }) => isModel === true);
+  const { data } = useAnswer<CheckpointList>(hasModel ? "/api/checkpoints" : null, treeVersion.value);
   return (
     <>
-      {form.fields.map(({ key, label, usual = "", words }) =>
+      <p>{form.does}</p>
+      <datalist id="models">
+        {data?.models.map(({ name }) => (
+          <option key={name} value={pathBelow(folder, name)} />
+        ))}
+      </datalist>
+      {form.fields.map(({ key, label, usual = "", hint, isModel = false, words }) =>
         words === undefined ? (
           <label key={key} class="field">
             <span>{label}</span>
             <input
               value={values[key] ?? usual}
+              autocomplete="off"
+              spellcheck={false}
+              {...(isModel && { list: "models" })}
+              {...(hint !== undefined && { "aria-describedby": `hint-${key}` })}
               onInput={(event) => setValues({ ...values, [key]: event.currentTarget.value })}
             />
+            {hint !== undefined && (
+              <span id={`hint-${key}`} class="hint">
+                {hint}
+              </span>
+            )}
           </label>
         ) : (
           <div key={key} class="field">
@@ -193,7 +236,7 @@ function Starter({
   };
   return (
     <>
-      {command !== null && <Command words={command.words} />}
+      {command !== null && <Noted command={command} />}
       {error !== "" && request !== null && <p role="alert">{error}</p>}
       <button type="button" class="main" disabled={command === null} onClick={() => void start()}>
         {children}

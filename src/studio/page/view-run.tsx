@@ -12,7 +12,7 @@ import { download } from "./download.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { metricWords } from "./metrics.js";
 import { Alerts, AsCommand, Command, Facts, Go, Noted, State, Table, Waiting } from "./parts.js";
-import { folder, place, revisionOf, rows, runs } from "./state.js";
+import { folder, labelOf, place, revisionOf, rows, runs } from "./state.js";
 import { Verdict } from "./view-start.js";
 
 /** The view. */
@@ -31,7 +31,7 @@ export function RunView(): JSX.Element {
   );
   return (
     <>
-      <h1>{name}</h1>
+      <h1 title={name}>{labelOf(name)}</h1>
       <p class="links">
         <State state={row.state} />
         {row.kind === "moe" && (
