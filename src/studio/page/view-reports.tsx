@@ -2,6 +2,7 @@
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { bytes } from "../../base/format.js";
+import type { ExpertsData } from "../../report/experts/experts-page.js";
 import type { Chart as LawChart } from "../../report/laws/chart.js";
 import type { Changes } from "../../report/plan/plan-command.js";
 import type { Rendered } from "../../report/plan/plan-live.js";
@@ -11,6 +12,7 @@ import { answerAddress } from "../data/addresses.js";
 import type { EvaluationRow, FramedReport, Overview, ReportAnswer, ReportRow } from "../data/types.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
+import { expertsIslands } from "./report-experts.js";
 import { lawIslands } from "./report-law.js";
 import { mount, unmount, type Islands } from "./report-parts.js";
 import { changesOf, planIslands } from "./report-plan.js";
@@ -228,6 +230,8 @@ function islandsOf({ kind, data, name }: ReportAnswer, root: HTMLElement): Islan
       return studyIslands(data as ReportData);
     case "law":
       return lawIslands(data as { readonly charts: readonly LawChart[] });
+    case "experts":
+      return expertsIslands(data as ExpertsData);
     case "plan":
       return planParts(data as PlanData, name, root);
     default:

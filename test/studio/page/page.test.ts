@@ -88,6 +88,10 @@ const views: readonly (readonly [hash: string, text: RegExp])[] = [
     placeHash({ view: "report", name: "evaluation.html" }),
     /child <b>: better on 1, worse on 0 of 1[\s\S]*0\.4000 ± 0\.0490[\s\S]*\+0\.2200 \[\+0\.1100, \+0\.3300\]/,
   ],
+  [
+    placeHash({ view: "report", name: "experts.html" }),
+    /2 experts were never chosen[\s\S]*Load by layer and expert[\s\S]*Point at a cell/,
+  ],
   [placeHash({ view: "jobs" }), /upcycle launch/],
   [placeHash({ view: "actions" }), /--allow-actions/],
 ];
