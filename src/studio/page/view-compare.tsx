@@ -1,13 +1,13 @@
 /** Runs side by side: first the settings in which they differ, then who leads, then the curves. */
 import type { JSX } from "preact";
 import { compact, fixed, significant } from "../../base/format.js";
-import { answerAddress, viewMetrics } from "../data/addresses.js";
+import { answerAddress, curvesAddress, viewMetrics } from "../data/addresses.js";
 import { listOf, listSetting } from "../data/place.js";
 import type { CompareAnswer, Metric, Overview, PairRow } from "../data/types.js";
 import { AxisChoice, chosenAxis, Curves } from "./curves.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
-import { folder, labelOf, place, revisionOf, set, setting, treeVersion } from "./state.js";
+import { labelOf, place, revisionOf, set, setting, treeVersion } from "./state.js";
 import { ArmBars } from "./view-start.js";
 
 /** Links that compare all runs of a study but its parents. */
@@ -81,7 +81,7 @@ export function CompareView(): JSX.Element {
           ))}
         </div>
       </section>
-      <AsCommand words={["upcycle", "runs", "compare", ...names.map((name) => `${folder}/${name}`), "--json"]} />
+      <AsCommand addresses={[address, ...viewMetrics.map((metric) => curvesAddress(names, metric))]} />
     </>
   );
 }

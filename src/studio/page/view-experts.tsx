@@ -11,7 +11,7 @@ import { HeatLegend, HeatMap } from "./heat.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
 import { embedded } from "./source.js";
-import { folder, goTo, labelOf, place, revisionOf, rows, set, setting, treeVersion } from "./state.js";
+import { goTo, labelOf, place, revisionOf, rows, set, setting, treeVersion } from "./state.js";
 import { expertWords } from "./view-start.js";
 
 /** The view. */
@@ -208,7 +208,7 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
           format={(value) => fixed(value, 4)}
         />
       </div>
-      <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/experts", [["name", run]])]} />
+      <AsCommand addresses={[answerAddress("/api/experts", [["name", run]])]} />
     </>
   );
 }
@@ -281,7 +281,7 @@ function Together(props: {
         format={(value) => significant(value, 3)}
         square
       />
-      <AsCommand words={["upcycle", "studio", folder, "--print", address]} />
+      <AsCommand addresses={[address]} />
     </section>
   );
 }
@@ -415,7 +415,7 @@ function FileView({ name }: { readonly name: string }): JSX.Element {
           />
         </>
       )}
-      <AsCommand words={["upcycle", "experts", model, "--json"]} />
+      <AsCommand addresses={[answerAddress("/api/expert-file", [["name", name]])]} />
     </>
   );
 }

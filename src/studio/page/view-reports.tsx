@@ -18,7 +18,7 @@ import { mount, unmount, type Islands } from "./report-parts.js";
 import { changesOf, planIslands } from "./report-plan.js";
 import { studyIslands } from "./report-study.js";
 import { ask, embedded } from "./source.js";
-import { folder, place, rows, set, setting, treeVersion } from "./state.js";
+import { place, rows, set, setting, treeVersion } from "./state.js";
 
 const kindWords: Readonly<Record<ReportRow["kind"], string>> = {
   study: "study",
@@ -95,7 +95,7 @@ export function ReportsView(): JSX.Element {
           isNumber={(column) => column === 3}
         />
       )}
-      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/reports"]} />
+      <AsCommand addresses={["/api/reports"]} />
     </>
   );
 }
@@ -129,7 +129,7 @@ export function EvaluationView(): JSX.Element {
         )}
       </p>
       {data === null || data.name !== name ? <Waiting error={error} what={name} /> : <Report report={data} />}
-      <AsCommand words={["upcycle", "studio", folder, "--print", address]} />
+      <AsCommand addresses={[address]} />
     </>
   );
 }
@@ -157,7 +157,7 @@ export function StudyView(): JSX.Element {
         <span class="muted">{isRunning ? "under way: drawn anew as its runs go on" : name}</span>
       </p>
       {data === null || data.name !== name ? <Waiting error={error} what={name} /> : <Report report={data} />}
-      <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/study", [["name", name]])]} />
+      <AsCommand addresses={[answerAddress("/api/study", [["name", name]])]} />
     </>
   );
 }
@@ -193,7 +193,7 @@ export function ReportView(): JSX.Element {
       ) : (
         <p>The report is a file of its own, beside the folder that this page shows.</p>
       )}
-      <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/report", [["name", name]])]} />
+      <AsCommand addresses={[answerAddress("/api/report", [["name", name]])]} />
     </div>
   );
 }

@@ -8,7 +8,7 @@ import { filterExpression, rowWindow, shownRows, sortKeys, type SortKey } from "
 import type { RunRow } from "../data/types.js";
 import { download } from "./download.js";
 import { AsCommand, Go, State } from "./parts.js";
-import { folder, goTo, isListed, labelOf, place, rows, set, setting, unread } from "./state.js";
+import { goTo, isListed, labelOf, place, rows, set, setting, unread } from "./state.js";
 
 const rowHeight = 36;
 
@@ -135,7 +135,7 @@ export function RunsView(): JSX.Element {
       <p class="small muted">
         Keys: / filter, j and k or arrows move, Enter opens, x chooses, c compares. Click a heading to sort by it.
       </p>
-      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/runs"]} />
+      <AsCommand addresses={["/api/runs"]} />
     </>
   );
 }

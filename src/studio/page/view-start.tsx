@@ -50,7 +50,7 @@ function Answers(): JSX.Element {
       {data.models.length > 0 && <Models models={data.models} />}
       <Experts overview={data} />
       {runs > 0 && <Recent />}
-      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/overview"]} />
+      <AsCommand addresses={["/api/overview"]} />
     </>
   );
 }
