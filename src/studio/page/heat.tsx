@@ -1,6 +1,7 @@
 /** Heat maps on a canvas: a cell for each value, in classes of colour that follow the page's mode. */
 import type { JSX, TargetedKeyboardEvent, TargetedPointerEvent } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { significant } from "../../base/format.js";
 import { csvOf } from "../../report/page/csv.js";
 import {
   cellInset,
@@ -10,6 +11,7 @@ import {
   headRoom,
   heatLayout,
   heatSvg,
+  loadScale,
   rowEndLeft,
   scaleClasses,
   toneOf,
@@ -124,6 +126,28 @@ export function HeatMap(props: HeatProps): JSX.Element {
         {reading}
       </p>
     </figure>
+  );
+}
+
+/** Loads of experts [layers][experts], with the busiest one's behind each layer. */
+export function LoadMap(props: {
+  readonly title: string;
+  readonly shares: readonly (readonly number[])[];
+  /** A gap stands after every so many experts, where there are more. */
+  readonly group: number;
+}): JSX.Element {
+  const { title, shares, group } = props;
+  return (
+    <HeatMap
+      title={title}
+      values={shares}
+      rowName={(row) => `layer ${row}`}
+      columnName={(column) => `expert ${column}`}
+      scale={loadScale}
+      format={(value) => significant(value, 3)}
+      rowEnd={(row) => `${significant(Math.max(...(shares[row] ?? [0])), 2)}×`}
+      {...(group < (shares[0]?.length ?? 0) && { group })}
+    />
   );
 }
 

@@ -169,6 +169,7 @@ function FormOf({ form }: { readonly form: Form }): JSX.Element {
           <label key={key} class="field">
             <span>{label}</span>
             <input
+              type="text"
               value={values[key] ?? usual}
               autocomplete="off"
               spellcheck={false}

@@ -7,7 +7,7 @@ import type { CoactivationHistory, ExpertFile, ExpertHistory } from "../data/typ
 import { Chart, type ChartLine } from "./chart.js";
 import { lookOf } from "./colours.js";
 import { cosineScale, loadScale, multiplesOf } from "../../report/page/heat-map.js";
-import { HeatLegend, HeatMap } from "./heat.js";
+import { HeatLegend, HeatMap, LoadMap } from "./heat.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
 import { embedded } from "./source.js";
@@ -150,16 +150,7 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
         </button>
       </div>
       <HeatLegend scale={loadScale} />
-      <HeatMap
-        title={`Load by MoE layer and expert at step ${steps[moment]}`}
-        values={shares}
-        rowName={(row) => `layer ${row}`}
-        columnName={(column) => `expert ${column}`}
-        scale={loadScale}
-        format={(value) => significant(value, 3)}
-        rowEnd={(row) => `${significant(Math.max(...(shares[row] ?? [0])), 2)}×`}
-        {...(group < (shares[0]?.length ?? 0) && { group })}
-      />
+      <LoadMap title={`Load by MoE layer and expert at step ${steps[moment]}`} shares={shares} group={group} />
       {alike !== undefined && (
         <>
           <HeatLegend scale={cosineScale} />

@@ -19,7 +19,13 @@ describe("a log of more steps than are kept", () => {
   let largest = 0;
   for (let step = 1; step <= steps; step++) {
     const loss = step === 33_333 ? 99 : step === 66_666 ? -1 : step === 50_001 ? NaN : 3 + 0.1 * Math.sin(step);
-    columns.step({ ...first, step, tokens: 32 * step, loss: Number.isNaN(loss) ? null : loss, gradNorm: step });
+    columns.step({
+      ...first,
+      step,
+      tokens: 32 * step,
+      loss: Number.isNaN(loss) ? (null as unknown as number) : loss,
+      gradNorm: step,
+    });
     largest = Math.max(largest, columns.curve("train/loss", "step")?.x.length ?? 0);
   }
   const { x, y } = columns.curve("train/loss", "step")!;
