@@ -284,6 +284,10 @@ const experts = css`
     display: grid;
     gap: 1.8rem;
   }
+  .matrices > *,
+  .shares > * {
+    min-width: 0;
+  }
 `;
 
 /** The rules, behind those that all pages share. */

@@ -28,9 +28,14 @@ export function ActionsView(): JSX.Element {
       ) : (
         <Forms />
       )}
-      {data.actions.map((action) => (
-        <Started key={action.id} action={action} />
-      ))}
+      {data.actions.length > 0 && (
+        <section aria-labelledby="started">
+          <h2 id="started">Started here</h2>
+          {data.actions.map((action) => (
+            <Started key={action.id} action={action} />
+          ))}
+        </section>
+      )}
     </>
   );
 }
@@ -199,12 +204,14 @@ function FormOf({ form }: { readonly form: Form }): JSX.Element {
   );
 }
 
-/** Shows the command of a request, and starts it when it is asked to. */
+/** Shows the command of a request, unless it stands above, and starts it when it is asked to. */
 function Starter({
   request,
+  isNamed = false,
   children,
 }: {
   readonly request: unknown;
+  readonly isNamed?: boolean;
   readonly children: ComponentChildren;
 }): JSX.Element {
   const [command, setCommand] = useState<RecordedCommand | null>(null);
@@ -237,7 +244,7 @@ function Starter({
   };
   return (
     <>
-      {command !== null && <Noted command={command} />}
+      {command !== null && !isNamed && <Noted command={command} />}
       {error !== "" && request !== null && <p role="alert">{error}</p>}
       <button type="button" class="main" disabled={command === null} onClick={() => void start()}>
         {children}
@@ -246,10 +253,17 @@ function Starter({
   );
 }
 
-/** Goes on with a stopped run by the command that was noted; nothing where the page only reads. */
-export function ResumeButton({ run }: { readonly run: string }): JSX.Element | null {
+/**
+ * Goes on with a stopped run by the command that was noted; nothing where the page only reads. `isNamed`: the command
+ * stands above it.
+ */
+export function ResumeButton(props: { readonly run: string; readonly isNamed?: boolean }): JSX.Element | null {
   const { data } = useAnswer<ActionList>(embedded === null ? "/api/actions" : null, actionVersion.value);
-  return data?.allowed === true ? <Starter request={{ command: "resume", run }}>Go on with it</Starter> : null;
+  return data?.allowed === true ? (
+    <Starter request={{ command: "resume", run: props.run }} isNamed={props.isNamed ?? false}>
+      Go on with it
+    </Starter>
+  ) : null;
 }
 
 function Started({ action }: { readonly action: StartedAction }): JSX.Element {
@@ -271,18 +285,20 @@ function Started({ action }: { readonly action: StartedAction }): JSX.Element {
         {state === "ended"
           ? exitCode === 130
             ? "saved and stopped"
-            : `ended with exit code ${exitCode ?? "–"}`
+            : exitCode === null
+              ? "ended before it could save: it had just begun, or was stopped at once"
+              : `ended with exit code ${exitCode}`
           : state === "stopping"
             ? "saving and stopping"
             : "running"}{" "}
-        {state !== "ended" && (
-          <button type="button" onClick={stop}>
-            {state === "stopping" ? "Stop at once" : "Save and stop"}
-          </button>
-        )}
-        {state === "ended" && exitCode !== 0 && (
-          <button type="button" onClick={again}>
-            Give it again, to go on where it stopped
+        {/* One button, so that the focus stays where it is when the command ends. */}
+        {(state !== "ended" || exitCode !== 0) && (
+          <button type="button" onClick={state === "ended" ? again : stop}>
+            {state === "ended"
+              ? "Give it again, to go on where it stopped"
+              : state === "stopping"
+                ? "Stop at once"
+                : "Save and stop"}
           </button>
         )}
       </p>

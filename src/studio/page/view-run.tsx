@@ -108,7 +108,7 @@ export function RunView(): JSX.Element {
         ) : (
           <Noted command={data.command} />
         )}
-        {row.state === "stopped" && data.command !== null && <ResumeButton run={name} />}
+        {row.state === "stopped" && data.command !== null && <ResumeButton run={name} isNamed />}
       </section>
       <section aria-labelledby="checkpoints">
         <h2 id="checkpoints">Checkpoints</h2>

@@ -3,6 +3,7 @@ import type { JSX } from "preact";
 import { bytes, compact, duration, fixed, significant } from "../../base/format.js";
 import type { ArmRow, ModelRow, Overview, StudyRow } from "../data/types.js";
 import { listSetting } from "../data/place.js";
+import { shortNames } from "../data/rows.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { Alerts, AsCommand, Go, Noted, State, Waiting } from "./parts.js";
 import { isListed, labelOf, rows, treeVersion } from "./state.js";
@@ -157,6 +158,7 @@ export function Verdict({ model }: { readonly model: Pick<ModelRow, "preservatio
 }
 
 function Models({ models }: { readonly models: readonly ModelRow[] }): JSX.Element {
+  const labels = shortNames(models.map(({ name }) => name));
   return (
     <section aria-labelledby="equal">
       <h2 id="equal">Does the upcycled model equal its parent, and why is that believed?</h2>
@@ -164,7 +166,7 @@ function Models({ models }: { readonly models: readonly ModelRow[] }): JSX.Eleme
         <article class="card" key={model.name}>
           <h3>
             <Go view="model" name={model.name}>
-              {model.name}
+              {labels.get(model.name)}
             </Go>{" "}
             <Verdict model={model} />
           </h3>

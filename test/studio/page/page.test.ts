@@ -68,7 +68,7 @@ const views: readonly (readonly [hash: string, text: RegExp])[] = [
   ],
   [
     placeHash({ view: "experts", name: moe }),
-    /1 of 8 experts are dead at step 20[\s\S]*layer 1: 3[\s\S]*Similarity of each expert[\s\S]*Experts chosen together[\s\S]*Strongest in layer 0 at step 20: 0 and 1/,
+    /1 of 8 experts are dead at step 20[\s\S]*layer 1: expert 3[\s\S]*Similarity of each expert[\s\S]*Experts chosen together[\s\S]*Strongest in layer 0 at step 20: 0 and 1/,
   ],
   [placeHash({ view: "experts" }), /Dead experts/],
   [
