@@ -16,14 +16,19 @@ import type { Studio } from "./studio.js";
 /** Runs whose views are in the file, those changed last; the list has all. */
 const mostRuns = 60;
 /** Characters of the file that pairs of experts chosen together may take; the page says which layers it lacks. */
-export const coactivationBytes = 8e6;
+const coactivationBytes = 8e6;
 /** Runs of a study whose comparison is in the file. */
 const mostCompared = 200;
 /** Columns of pixels of the curves. */
 const columns = 150;
 
-/** The text of the file. `day` is shown as when it was made. */
-export async function exportPage(studio: Studio, assets: PageAssets, day: string): Promise<string> {
+/** The text of the file. `day` is shown as when it was made; `room`: characters for pairs of experts. */
+export async function exportPage(
+  studio: Studio,
+  assets: PageAssets,
+  day: string,
+  room = coactivationBytes,
+): Promise<string> {
   const answers: Record<string, unknown> = {};
   const ask = async <T>(path: string, settings: readonly (readonly [string, string])[] = []): Promise<T> => {
     const address = answerAddress(path, settings);
@@ -66,15 +71,14 @@ export async function exportPage(studio: Studio, assets: PageAssets, day: string
 
   /** The first layer of every run, the second of every run, and so on, as far as there is room. */
   async function coactivations(names: readonly string[]): Promise<void> {
-    let room = coactivationBytes;
-    let left = names;
+    let [left, free] = [names, room];
     for (let layer = 0; left.length > 0; layer++) {
       const deeper: string[] = [];
       for (const name of left) {
         const settings = [["name", name] as const, ["layer", String(layer)] as const];
         const answer = (await studio.answer("/api/coactivation", queryOf(settings))) as CoactivationHistory | null;
-        room -= answer === null ? 0 : JSON.stringify(answer).length;
-        if (room < 0) return;
+        free -= answer === null ? 0 : JSON.stringify(answer).length;
+        if (free < 0) return;
         // A run without pairs has null, so that the page knows that nothing was left out.
         answers[answerAddress("/api/coactivation", settings)] = answer;
         if (answer !== null && layer + 1 < answer.layers) deeper.push(name);

@@ -510,4 +510,22 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     ).toBe(0);
     expect(wrong).toEqual([]);
   });
+
+  it("has experts chosen together of every layer in the file, and says so where there was no room", async () => {
+    const studio = await Studio.open({ dir, actions: false });
+    await studio.look();
+    const assets = await pageAssets();
+    const layers = (text: string): string[] =>
+      [...text.matchAll(/"\/api\/coactivation\?name=([^"]*)&layer=(\d+)":\{/g)]
+        .filter(([, name]) => decodeURIComponent(name!) === moe)
+        .map(([, , layer]) => layer!);
+    expect(layers(await exportPage(studio, assets, "2026-01-01"))).toEqual(["0", "1"]);
+    const small = await exportPage(studio, assets, "2026-01-01", 1000);
+    expect(layers(small)).toEqual([]);
+    const file = join(dir, "small.html");
+    writeFileSync(file, small);
+    await page.goto(pathToFileURL(file).href + placeHash({ view: "experts", name: moe, settings: { layer: "1" } }));
+    await shows(/Experts chosen together in layer 1 are not in this file/);
+    expect(wrong).toEqual([]);
+  });
 });
