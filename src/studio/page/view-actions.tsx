@@ -171,23 +171,25 @@ function FormOf({ form }: { readonly form: Form }): JSX.Element {
       </datalist>
       {form.fields.map(({ key, label, usual = "", hint, isModel = false, words }) =>
         words === undefined ? (
-          <label key={key} class="field">
-            <span>{label}</span>
-            <input
-              type="text"
-              value={values[key] ?? usual}
-              autocomplete="off"
-              spellcheck={false}
-              {...(isModel && { list: "models" })}
-              {...(hint !== undefined && { "aria-describedby": `hint-${key}` })}
-              onInput={(event) => setValues({ ...values, [key]: event.currentTarget.value })}
-            />
+          <div key={key} class="field">
+            <label>
+              <span>{label}</span>
+              <input
+                type="text"
+                value={values[key] ?? usual}
+                autocomplete="off"
+                spellcheck={false}
+                {...(isModel && { list: "models" })}
+                {...(hint !== undefined && { "aria-describedby": `hint-${key}` })}
+                onInput={(event) => setValues({ ...values, [key]: event.currentTarget.value })}
+              />
+            </label>
             {hint !== undefined && (
               <span id={`hint-${key}`} class="hint">
                 {hint}
               </span>
             )}
-          </label>
+          </div>
         ) : (
           <div key={key} class="field">
             <Choice
