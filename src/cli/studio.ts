@@ -125,16 +125,16 @@ async function serve(studio: Studio, flags: StudioFlags): Promise<void> {
 
 /** An alert of one kind of a run is said once; the page has the number of times. */
 function tell(alert: StudioAlert, told: Set<string>, terminal: Terminal, json: boolean): void {
-  const { level, kind, run, step, message } = alert;
-  const key = `${run ?? ""} ${kind}`;
+  const key = `${alert.run ?? ""} ${alert.kind}`;
   if (told.has(key)) return;
   told.add(key);
   if (json) terminal.json({ type: "alert", ...alert });
-  else
-    terminal.note(
-      `${level}: ${[run, step === null ? null : `step ${step}`, message].filter((part) => part !== null).join(": ")}`,
-    );
+  else terminal.note(alertWords(alert));
 }
+
+/** An alert as a line of the terminal. */
+export const alertWords = ({ level, run, step, message }: StudioAlert): string =>
+  `${level}: ${[run, step === null ? null : `step ${step}`, message].filter((part) => part !== null).join(": ")}`;
 
 /** Whether whoever types sees a browser of this machine: not behind ssh, not in a script. */
 function hasBrowser(): boolean {

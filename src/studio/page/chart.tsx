@@ -24,6 +24,8 @@ export interface ChartProps extends ChartMarks {
   readonly lines: readonly ChartLine[];
   readonly format: (value: number) => string;
   readonly xFormat?: (value: number) => string;
+  /** Values are counts: ticks stand at whole numbers. */
+  readonly isCount?: boolean;
   /** Ticks with the decimals of their step, whatever `format` writes. */
   readonly plainTicks?: boolean;
   readonly xLog?: boolean;
@@ -140,8 +142,9 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
       },
       {
         ...axis,
-        size: 58,
+        size: (_, texts) => axisWidth(texts),
         space: 36,
+        ...(props.isCount === true && { incrs: wholeSteps }),
         ...(logY && plainTicks && logarithmic(220)),
         values: (_, splits, __, ___, step) =>
           plainTicks
@@ -175,6 +178,13 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
     },
   };
 }
+
+/** Steps between ticks of counts. */
+const wholeSteps = Array.from({ length: 10 }, (_, i) => [1, 2, 5].map((step) => step * 10 ** i)).flat();
+
+/** Pixels of an axis, so that the longest of its texts has room; uPlot asks before there are any, too. */
+const axisWidth = (texts: readonly string[] | null): number =>
+  Math.max(58, ...(texts ?? []).map((text) => 12 + 7 * text.length));
 
 const directions: Readonly<Record<string, number>> = { ArrowLeft: -1, ArrowRight: 1 };
 

@@ -72,9 +72,10 @@ function Studio(): JSX.Element {
     addEventListener("keydown", onKey);
     return () => removeEventListener("keydown", onKey);
   }, []);
-  // A new view begins at its top, and a screen reader at its heading.
+  // A new view begins at its top, and the keyboard with it where what had the focus is gone.
   useEffect(() => {
     scrollTo(0, 0);
+    if (document.activeElement === document.body) document.getElementById("content")?.focus({ preventScroll: true });
   }, [view, place.value.name]);
   return (
     <>

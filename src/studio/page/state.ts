@@ -1,6 +1,7 @@
 /** What the views share: where one is, the list of runs, what is chosen, what the server tells. */
 import { computed, effect, signal } from "@preact/signals";
 import { parsePlace, placeHash, type Place, type ViewName } from "../data/place.js";
+import { shortNames } from "../data/rows.js";
 import type { RunList, RunRow, StudioAlert } from "../data/types.js";
 import { ask, embedded, isConnected } from "./source.js";
 
@@ -49,6 +50,11 @@ export const said = signal("");
 
 /** The rows as a list. */
 export const rows = computed(() => [...runs.value.values()]);
+
+const labels = computed(() => shortNames([...runs.value.keys()]));
+
+/** What a run is called where its whole name is too long to be read. */
+export const labelOf = (name: string): string => labels.value.get(name) ?? name;
 
 /** Revision of one run; -1 where it is not listed. */
 export const revisionOf = (name: string): number => runs.value.get(name)?.revision ?? -1;

@@ -8,7 +8,7 @@ import { filterExpression, rowWindow, shownRows, sortKeys, type SortKey } from "
 import type { RunRow } from "../data/types.js";
 import { download } from "./download.js";
 import { AsCommand, Go, State } from "./parts.js";
-import { folder, goTo, isListed, place, rows, set, setting, unread } from "./state.js";
+import { goTo, isListed, labelOf, place, rows, set, setting, unread } from "./state.js";
 
 const rowHeight = 36;
 /** Rows that are drawn above and below the screen. */
@@ -31,7 +31,7 @@ const columns: readonly Column[] = [
     width: "name",
     cell: (row) => (
       <Go view="run" name={row.name}>
-        <bdi>{row.name}</bdi>
+        <bdi title={row.name}>{labelOf(row.name)}</bdi>
       </Go>
     ),
   },
@@ -64,7 +64,14 @@ function Progress({ row }: { readonly row: RunRow }): JSX.Element {
     <span class="progress" title={row.problem ?? `step ${row.step} of ${row.steps}`}>
       <State state={row.state} />
       {(row.state === "running" || row.state === "stopped") && <span class="muted"> {Math.floor(100 * part)} %</span>}
-      {row.alerts > 0 && <span class="warn"> {row.alerts === 1 ? "1 alert" : `${row.alerts} alerts`}</span>}
+      {row.alerts > 0 && (
+        <span class="warn">
+          {" "}
+          <span aria-hidden="true">⚠ </span>
+          {row.alerts}
+          <span class="unless-narrow">{row.alerts === 1 ? " alert" : " alerts"}</span>
+        </span>
+      )}
     </span>
   );
 }
@@ -130,7 +137,7 @@ export function RunsView(): JSX.Element {
       <p class="small muted">
         Keys: / filter, j and k or arrows move, Enter opens, x chooses, c compares. Click a heading to sort by it.
       </p>
-      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/runs"]} />
+      <AsCommand addresses={["/api/runs"]} />
     </>
   );
 }

@@ -323,16 +323,28 @@ export class Studio {
     };
   }
 
-  async #studies(reports: Overview["reports"]): Promise<StudyRow[]> {
-    const studies = new Map<string, RunEntry[]>();
-    for (const row of this.index.rows) {
-      const entry = this.index.run(row.name);
-      if (row.study === null || entry === undefined) continue;
-      studies.set(row.study, [...(studies.get(row.study) ?? []), entry]);
+  /**
+   * The runs of the arms of every study that has begun, in the order of the studies' names. A folder in which several
+   * studies keep their runs is none itself.
+   */
+  async #armsByStudy(): Promise<(readonly [name: string, arms: readonly RunEntry[]])[]> {
+    const kept = new Map<string, RunEntry[]>();
+    for (const { name, study, arm } of this.index.rows) {
+      const entry = this.index.run(name);
+      if (study === null || entry === undefined) continue;
+      kept.set(study, [...(kept.get(study) ?? []), ...(arm.startsWith("parent ") ? [] : [entry])]);
     }
+    const found: (readonly [string, readonly RunEntry[]])[] = [];
+    for (const name of [...this.index.found.studies].sort()) {
+      const arms = (await this.#reader.sharedRuns(name)) ?? kept.get(name);
+      if (arms !== undefined) found.push([name, arms]);
+    }
+    return found;
+  }
+
+  async #studies(reports: Overview["reports"]): Promise<StudyRow[]> {
     const found: StudyRow[] = [];
-    for (const [name, entries] of [...studies].sort(([a], [b]) => (a < b ? -1 : 1))) {
-      const arms = entries.filter(({ row }) => !row.arm.startsWith("parent "));
+    for (const [name, arms] of await this.#armsByStudy()) {
       const curves = arms.map(armCurve);
       const tokens = commonTokens(curves);
       const ranked = armRows(curves, tokens);
