@@ -1,11 +1,11 @@
 /**
  * An evaluation that is killed again and again ends with the samples of one that was left alone, to the last bit.
  *
- *   node bench/soak-eval.mjs [--kills 20] [--count 60]
+ *   node bench/soak-eval.mjs [--kills 20] [--count 60] [--write FILE.json]
  */
 import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { clearTimeout, setTimeout } from "node:timers";
 import { fileURLToPath } from "node:url";
@@ -13,7 +13,11 @@ import { parseArgs } from "node:util";
 import { writeEvaluationData } from "../test/external/evaluation-data.mjs";
 
 const { values } = parseArgs({
-  options: { kills: { type: "string", default: "20" }, count: { type: "string", default: "60" } },
+  options: {
+    kills: { type: "string", default: "20" },
+    count: { type: "string", default: "60" },
+    write: { type: "string" },
+  },
 });
 const root = fileURLToPath(new URL("..", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "soak-eval-"));
@@ -38,6 +42,8 @@ function whole(out) {
 
 const alone = whole("alone");
 let [kills, ends, others] = [0, 0, 0];
+/** Samples whose answers the run that ended found there, for each evaluation. */
+const kept = [];
 while (kills < Number(values.kills)) {
   // An evaluation that has ended is compared, and another one begins.
   const out = `killed-${ends}`;
@@ -50,10 +56,21 @@ while (kills < Number(values.kills)) {
   if (isKilled && kills < Number(values.kills)) continue;
   const resumed = whole(out);
   ends++;
+  kept.push(resumed.knownSamples);
   if (resumed.results !== alone.results || resumed.samples.join() !== alone.samples.join()) others++;
 }
-console.log(
-  `${kills} kills in ${ends} evaluations that were killed and went on; ` +
-    `${others === 0 ? "all ended" : `${others} did not end`} with the results and samples of one that was left alone`,
-);
+const result = {
+  date: new Date().toISOString().slice(0, 10),
+  cpu: cpus()[0].model,
+  cores: cpus().length,
+  node: process.version,
+  tasks,
+  kills,
+  secondsAlone: Math.round(alone.ms / 100) / 10,
+  evaluations: ends,
+  samplesKept: kept,
+  sameAfterKills: others === 0,
+};
+console.log(JSON.stringify(result, null, 2));
+if (values.write !== undefined) writeFileSync(values.write, `${JSON.stringify(result, null, 2)}\n`);
 process.exitCode = others === 0 ? 0 : 1;
