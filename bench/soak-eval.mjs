@@ -4,10 +4,10 @@
  *   node bench/soak-eval.mjs [--kills 20] [--count 60] [--write FILE.json]
  */
 import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
-import { join } from "node:path";
-import { clearTimeout, setTimeout } from "node:timers";
+import { join, sep } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { writeEvaluationData } from "../test/external/evaluation-data.mjs";
@@ -40,20 +40,41 @@ function whole(out) {
   return { ms: performance.now() - started, results: JSON.stringify(results), samples, knownSamples };
 }
 
+/** Bytes of the answers that an evaluation has written so far. */
+function answered(out) {
+  const place = join(folder, out);
+  if (!existsSync(place)) return 0;
+  return readdirSync(place, { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".jsonl") && name.split(sep).includes("answers"))
+    .reduce((sum, name) => sum + statSync(join(place, name)).size, 0);
+}
+
+/** Starts an evaluation and kills it: some early, others where it has written a random share of what is left. */
+async function killed(out, signal) {
+  const before = answered(out);
+  const share = Math.random() * 1.2 - 0.2;
+  const enough = share < 0 ? Infinity : before + share * (all - before);
+  const late = performance.now() + (share < 0 ? Math.random() * 1500 : Infinity);
+  const child = spawn(process.execPath, args(out), { stdio: "ignore" });
+  let isRunning = true;
+  const gone = new Promise((resolve) => child.on("close", (code, by) => resolve(by ?? code)));
+  gone.then(() => (isRunning = false));
+  while (isRunning && performance.now() < late && answered(out) < enough) await setTimeout(5);
+  child.kill(signal);
+  return (await gone) !== 0;
+}
+
 const alone = whole("alone");
+const all = answered("alone");
 let [kills, ends, others] = [0, 0, 0];
-/** Samples whose answers the run that ended found there, for each evaluation. */
+/** Of every evaluation, the samples whose answers its last run found there. */
 const kept = [];
 while (kills < Number(values.kills)) {
-  // An evaluation that has ended is compared, and another one begins.
   const out = `killed-${ends}`;
-  const child = spawn(process.execPath, args(out), { stdio: "ignore" });
-  const gone = new Promise((resolve) => child.on("close", (code, signal) => resolve(signal ?? code)));
-  const timer = setTimeout(() => child.kill(kills % 3 === 0 ? "SIGTERM" : "SIGKILL"), Math.random() * alone.ms);
-  const isKilled = (await gone) !== 0;
-  clearTimeout(timer);
+  const isKilled = await killed(out, kills % 3 === 0 ? "SIGTERM" : "SIGKILL");
   if (isKilled) kills++;
-  if (isKilled && kills < Number(values.kills)) continue;
+  // One that has ended, or was killed three times, goes on to its end and is compared, and another one begins.
+  if (isKilled && kills % 3 !== 0 && kills < Number(values.kills)) continue;
   const resumed = whole(out);
   ends++;
   kept.push(resumed.knownSamples);
@@ -68,6 +89,7 @@ const result = {
   kills,
   secondsAlone: Math.round(alone.ms / 100) / 10,
   evaluations: ends,
+  samples: alone.samples.reduce((sum, text) => sum + text.trimEnd().split("\n").length, 0),
   samplesKept: kept,
   sameAfterKills: others === 0,
 };
