@@ -88,9 +88,9 @@ describe("the finding", () => {
   const arms = [plainArm("up", "upcycled", [[4]]), plainArm("dense", "dense", [[4]])];
 
   it("says first what could be detected, then the published and the measured difference", () => {
-    expect(answerFindings({ questions: [question(five, published(-0.005, true))], arms })).toEqual([
+    expect(answerFindings({ questions: [question(five, published(-0.0075, true))], arms })).toEqual([
       "Is it better? Reproduced, up is better than dense: 5 pairs of runs find a difference of 0.0127 nats in 80 % of " +
-        "cases (two-sided, 5.0 % over all questions); published is −0.0200 nats (−0.500 %) (a paper); up less dense: " +
+        "cases (two-sided, 5.0 % over all questions); published is −0.0300 nats (−0.750 %) (a paper); up less dense: " +
         "−0.0308 nats in final held-out loss (95 % interval −0.0401 to −0.0215, p 0.00079).",
     ]);
   });
