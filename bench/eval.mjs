@@ -4,7 +4,7 @@
  * float32.
  *
  *   node bench/eval.mjs --python PYTHON [--device cpu|cuda] [--questions 1000] [--slice 1000] [--threads 2]
- *     [--batch 8,32] [--trial 24] [--seconds S] [--out FILE.json]
+ *     [--batch 8,32] [--trial 24] [--seconds S] [--keep FOLDER] [--out FILE.json]
  *
  * The questions are asked in slices, ours and the harness's by turns, so that what else the machine does falls on both.
  * FILE is written after each slice. The same command with the same FILE goes on there, and `--seconds` begins no slice
@@ -16,7 +16,8 @@
  * prompts on, in which weights are still read. `ratio` is the harness's evaluation to our whole command,
  * `ratioOfEvaluations` like to like, and `ratioOfCommands` that of both commands from start to end, with one start of
  * the harness (`opening`: from the process's start to the model in memory, with files that the system has read before).
- * A first run of 8 questions, whose time does not count, lets either compile what it compiles.
+ * A first run of 8 questions, whose time does not count, lets either compile what it compiles. Model and documents are
+ * kept in the FOLDER of `--keep`.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -38,6 +39,7 @@ const { values } = parseArgs({
     batch: { type: "string", default: "8" },
     trial: { type: "string", default: "24" },
     seconds: { type: "string", default: "Infinity" },
+    keep: { type: "string" },
     out: { type: "string" },
   },
 });
@@ -45,8 +47,9 @@ if (values.python === undefined)
   throw new Error("name a Python with lm-eval, transformers and PyTorch: --python PYTHON");
 if (!["cpu", "cuda"].includes(values.device)) throw new Error("--device cpu or --device cuda");
 const root = fileURLToPath(new URL("..", import.meta.url));
-const folder = mkdtempSync(join(tmpdir(), "bench-eval-"));
-process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+const folder = values.keep ?? mkdtempSync(join(tmpdir(), "bench-eval-"));
+mkdirSync(folder, { recursive: true });
+if (values.keep === undefined) process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
 const { device } = values;
 const [questions, threads, trial, limit] = ["questions", "threads", "trial", "seconds"].map((key) =>
   Number(values[key]),
@@ -145,11 +148,10 @@ async function openHarness() {
   };
 }
 
-let outs = 0;
 /** One of our runs, from nothing. */
 function ourRun(task, from, some) {
   const args = ["eval", model, "--tasks", task, "--num-fewshot", "5", "--data", from, "--device", device, "--json"];
-  const out = join(folder, `out-${outs++}`);
+  const out = mkdtempSync(join(folder, "out-"));
   const started = performance.now();
   const text = run(process.execPath, [
     join(root, "bin/upcycle.js"),
