@@ -190,7 +190,8 @@ function section(raw) {
     `Parents of ${sizes} parameters, ${seen} tokens ` +
       `(${passes(parent.tokens ?? 0)} passes over ${compact(corpus.trainTokens)} ` +
       `tokens of ${markdownText(corpus.sources.map(({ name }) => name).join(", "))}), held-out loss ` +
-      `${parents.map(({ loss }) => loss.toFixed(3)).join(", ")}; ${further} further tokens for each arm (up to ${passes(most)} passes); seeds ` +
+      `${parents.map(({ loss }) => loss.toFixed(3)).join(", ")}; ${further} further tokens for each arm ` +
+      `(up to ${passes(most)} passes); seeds ` +
       `${seeds.join(", ")}. Upcycle ${environment.upcycle}, Node ${environment.node}, trained on ` +
       `${environment.device ?? `ONNX Runtime ${environment.onnxruntime}`}, ${duration(seconds)} in all.`,
     ...(one.note === null ? [] : ["", one.note]),
@@ -219,8 +220,8 @@ function mainComparison(answer, arms, meant) {
   const least = known(detectable, (value) => `${significant(value, 3)}${relative(value).replace("+", "")}`);
   const few =
     test.n < ENOUGH_PAIRS
-      ? `${test.n < meant ? ` ${meant} were meant; what` : " What"} is said here rests on ${test.n} pairs, whose spread is ` +
-        "hardly known."
+      ? `${test.n < meant ? ` ${meant} were meant; what` : " What"} is said here rests on ${test.n} pairs, ` +
+        "whose spread is hardly known."
       : "";
   return (
     `Main comparison, named before anything was trained: ${markdownText(question.ask)} ${markdownText(first)} ` +

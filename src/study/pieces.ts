@@ -38,7 +38,9 @@ function piecesOf({ parents, runs }: StudyPlan, only: readonly string[] | undefi
       const seeds = [...new Set(runs.map(({ seed }) => seed))];
       throw inputError(`"${name}" is no training of this study`, {
         where: "--only",
-        hint: `write ARM, ARM/SEED or the name of a parent that is trained: arms ${arms.join(", ")}; seeds ${seeds.join(", ")}`,
+        hint:
+          "write ARM, ARM/SEED or the name of a parent that is trained: " +
+          `arms ${arms.join(", ")}; seeds ${seeds.join(", ")}`,
       });
     }
     if (named.length > 0) chosenRuns.push(...named);

@@ -177,8 +177,8 @@ export async function readMetrics(runDir: string): Promise<RunMetrics> {
 const TAIL = 4096;
 
 /**
- * The record that a run has ended with; null where it has not ended, or has been begun again since. Reads the end of the
- * log alone.
+ * The record that a run has ended with; null where it has not ended, or has been begun again since. Reads the end of
+ * the log alone.
  */
 export async function endOf(runDir: string): Promise<DoneRecord | null> {
   const file = await openRanges(join(runDir, metricsFile));
