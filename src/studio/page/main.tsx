@@ -3,6 +3,7 @@ import { render, type JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import type { ViewName } from "../data/place.js";
 import { Alerts, Go } from "./parts.js";
+import { loadPlots } from "./plot-library.js";
 import { embedded, isConnected } from "./source.js";
 import { alerts, goTo, listen, place, said } from "./state.js";
 import { ActionsView } from "./view-actions.js";
@@ -71,9 +72,10 @@ function Studio(): JSX.Element {
     addEventListener("keydown", onKey);
     return () => removeEventListener("keydown", onKey);
   }, []);
-  // A new view begins at its top, and a screen reader at its heading.
+  // A new view begins at its top, and the keyboard with it where what had the focus is gone.
   useEffect(() => {
     scrollTo(0, 0);
+    if (document.activeElement === document.body) document.getElementById("content")?.focus({ preventScroll: true });
   }, [view, place.value.name]);
   return (
     <>
@@ -148,13 +150,34 @@ function Live(): JSX.Element {
   );
 }
 
+/** Views that show nothing without the list of runs, and for how many milliseconds they are held back for it. */
+const listViews: readonly ViewName[] = ["", "runs"];
+const heldMs = 250;
+/** Milliseconds after which the library of charts is made ready, whatever is shown. */
+const plotsMs = 1000;
+
+/** Draws the page: of a view that needs the list once, when that is there, so that it is laid out and painted once. */
+function openPage(root: HTMLElement): void {
+  const listed = listen();
+  let isShown = false;
+  const show = (): void => {
+    if (isShown) return;
+    isShown = true;
+    root.replaceChildren();
+    render(<Studio />, root);
+    // The first chart then waits for nothing.
+    setTimeout(() => void loadPlots(), plotsMs);
+  };
+  if (!listViews.includes(place.value.view)) return show();
+  void listed.finally(show);
+  setTimeout(show, heldMs);
+}
+
 const root = document.getElementById("studio");
 if (root !== null) {
   document.documentElement.classList.add("with-script");
   listenForCopying((text) => {
     said.value = text;
   });
-  listen();
-  root.replaceChildren();
-  render(<Studio />, root);
+  openPage(root);
 }
