@@ -17,9 +17,10 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { parse } from "yaml";
 import { compact, duration, significant } from "../dist/base/format.js";
 import { markdownText } from "../dist/base/markdown.js";
-import { answersOf, labelsOf, measureName, signed } from "../dist/report/study/answers.js";
+import { answersOf, labelsOf, measureName, publishedCell, signed, verdictWords } from "../dist/report/study/answers.js";
 import { markdownTable, resultTables } from "../dist/report/study/result-tables.js";
 
 const { values: flags, positionals } = parseArgs({
@@ -114,9 +115,23 @@ function groupBy(list) {
   return groups;
 }
 
-/** Losses that JSON has no number for. */
+const studyFile = (name) => fileURLToPath(new URL(`../${fileOf(name)}`, import.meta.url));
+
+/** The questions with what is published of them: what the study's file says now, which no run depends on. */
+function questionsOf({ name, questions }) {
+  const file = studyFile(name);
+  const asked = existsSync(file) ? (parse(readFileSync(file, "utf8")).questions ?? []) : [];
+  const isSame = (a, b) => ["ask", "compare", "with"].every((key) => a[key] === b[key]);
+  return questions.map((question) => {
+    const published = asked.find((one) => isSame(one, question))?.published;
+    return published === undefined ? question : { ...question, published: { relative: false, ...published } };
+  });
+}
+
+/** Losses that JSON has no number for, and questions as their file has them. */
 const restored = (one) => ({
   ...one,
+  questions: questionsOf(one),
   arms: one.arms.map((arm) => ({ ...arm, runs: arm.runs.map((run) => ({ ...run, finalLoss: run.finalLoss ?? NaN })) })),
 });
 
@@ -124,13 +139,13 @@ const known = (value, text) => (Number.isFinite(value) ? text(value) : "–");
 const percentOf = (value, base) => (Number.isFinite(value / base) ? ` (${signed((100 * value) / base)} %)` : "");
 
 function questionRow(answer, arms) {
-  const { question, test, base, detectable, published, adjusted, verdict, pairsNeeded } = answer;
+  const { question, test, base, detectable, adjusted, pairsNeeded } = answer;
   const relative = question.measure.includes("loss") ? (value) => percentOf(value, base) : () => "";
   const [first, second] = labelsOf(question, arms);
   return [
     `${question.ask} (${first} less ${second}, ${measureName(question.measure)}, ${test.n} pairs)`,
     known(detectable, (value) => `${significant(value, 3)}${relative(value).replace("+", "")}`),
-    published === null ? "–" : `${signed(published)} (${question.published.source})`,
+    question.published === null ? "–" : `${publishedCell(answer, signed)} (${question.published.source})`,
     known(
       test.mean,
       (mean) =>
@@ -138,7 +153,7 @@ function questionRow(answer, arms) {
         known(test.low, (low) => `, ${signed(low)} to ${signed(test.high)}`).replace("–", ""),
     ),
     known(adjusted, (p) => (p < 1e-4 ? "< 0.0001" : significant(p, 2))),
-    `**${verdict}**`,
+    `**${verdictWords(answer)}**`,
     pairsNeeded === null ? "–" : `about ${compact(pairsNeeded)}`,
   ];
 }
@@ -197,10 +212,11 @@ const ENOUGH_PAIRS = 5;
 
 /** The first question in words: what could be seen, before what was seen. */
 function mainComparison(answer, arms, meant) {
-  const { question, test, base, detectable, published, verdict } = answer;
+  const { question, test, base, detectable } = answer;
   const relative = question.measure.includes("loss") ? (value) => percentOf(value, base) : () => "";
   const [first, second] = labelsOf(question, arms);
-  const size = known(detectable, (value) => `${significant(value, 3)}${relative(value).replace("+", "")}`);
+  const size = (value) => `${signed(value)}${relative(value)}`;
+  const least = known(detectable, (value) => `${significant(value, 3)}${relative(value).replace("+", "")}`);
   const few =
     test.n < ENOUGH_PAIRS
       ? `${test.n < meant ? ` ${meant} were meant; what` : " What"} is said here rests on ${test.n} pairs, whose spread is ` +
@@ -209,9 +225,9 @@ function mainComparison(answer, arms, meant) {
   return (
     `Main comparison, named before anything was trained: ${markdownText(question.ask)} ${markdownText(first)} ` +
     `against ${markdownText(second)}, ${measureName(question.measure)}. ` +
-    `Smallest detectable difference with ${test.n} pairs: ${size}. ` +
-    `${published === null ? "Nothing is published." : `Published: ${signed(published)}${relative(published)}.`} ` +
-    `Measured: ${known(test.mean, (mean) => `${signed(mean)}${relative(mean)}`)}. Verdict: **${verdict}**.${few}`
+    `Smallest detectable difference with ${test.n} pairs: ${least}. ` +
+    `${question.published === null ? "Nothing is published." : `Published: ${publishedCell(answer, size)}.`} ` +
+    `Measured: ${known(test.mean, size)}. Verdict: **${verdictWords(answer)}**.${few}`
   );
 }
 
@@ -259,7 +275,7 @@ function fitLines({ command, n, coefficients, warnings }) {
 
 /** The remarks at the head of a study file, up to the first that is empty. */
 function aboutStudy(name) {
-  const file = fileURLToPath(new URL(`../${fileOf(name)}`, import.meta.url));
+  const file = studyFile(name);
   if (!existsSync(file)) return "";
   const lines = readFileSync(file, "utf8").split("\n").slice(1);
   const end = lines.findIndex((line) => !line.startsWith("# "));
@@ -285,10 +301,10 @@ for (const [name, runs] of [...byName].sort(([a], [b]) => (a < b ? -1 : 1))) {
   ];
   writeFileSync(join(folder, `${name}.md`), `${page.join("\n").trimEnd()}\n`);
   for (const one of [...runs].sort((a, b) => b.scale - a.scale)) {
-    const [answer] = answersOf(one.questions);
+    const [answer] = answersOf(questionsOf(one));
     if (answer === undefined) continue;
     const relative = answer.question.measure.includes("loss") ? (value) => percentOf(value, answer.base) : () => "";
-    const { test, detectable, published, verdict } = answer;
+    const { test, detectable } = answer;
     index.push(
       row([
         `[${name}](${name}.md)`,
@@ -296,9 +312,9 @@ for (const [name, runs] of [...byName].sort(([a], [b]) => (a < b ? -1 : 1))) {
         markdownText(answer.question.ask),
         String(test.n),
         known(detectable, (value) => `${significant(value, 3)}${relative(value).replace("+", "")}`),
-        published === null ? "–" : `${signed(published)}${relative(published)}`,
+        publishedCell(answer, (value) => `${signed(value)}${relative(value)}`),
         known(test.mean, (mean) => `${signed(mean)}${relative(mean)}`),
-        `**${verdict}**`,
+        `**${verdictWords(answer)}**`,
       ]),
     );
   }

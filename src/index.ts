@@ -190,6 +190,7 @@ export type {
   LossPoint,
   ParentResult,
   Preservation,
+  PublishedEffect,
   QuestionResult,
   StudyResult,
   TaskScore,

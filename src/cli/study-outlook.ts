@@ -1,5 +1,6 @@
 /** `upcycle study --dry-run`: what would be trained, in words and as JSON. */
 import { bytes, compact, duration, flops, folded, significant, table } from "../base/format.js";
+import type { PublishedEffect } from "../model/results/result.js";
 import { smallestDetectable, significance } from "../report/study/paired.js";
 import type { StudyOutlook, StudyRequest } from "../study/run.js";
 
@@ -89,14 +90,15 @@ function questionLine(
   const { ask, compare, with: other, measure, published } = question;
   const pairs = pairsOf(outlook, question);
   const detectable = detectableOf(outlook, question, questions.length);
-  const effect =
-    published === undefined
-      ? "nothing published"
-      : `published: ${published.relative ? `${significant(published.difference * 100, 3)} %` : published.difference} ` +
-        `(${published.source})`;
+  const effect = published === undefined ? "nothing published" : publishedEffect(published);
   const power =
     detectable === null
       ? "what it can detect is known once its seeds are trained (or a pilot's spread is in the file)"
       : `smallest detectable difference ${significant(detectable, 3)}`;
   return `${ask} ${compare} against ${other}, ${measure}, ${pairs} pairs; ${power}; ${effect}`;
+}
+
+function publishedEffect({ difference, relative, direction, source }: PublishedEffect): string {
+  const size = relative ? `${significant((difference ?? NaN) * 100, 3)} %` : difference;
+  return `published: ${direction ?? size} (${source})`;
 }

@@ -3,8 +3,16 @@
 Usage: lm_eval_oracle.py REQUEST.json OUT.json
 REQUEST: {models: [{name, folder}], runs: [{model, data, tasks: [...], num_fewshot}], limit, include: folder|null,
 device: "cpu" if left out, dtype: "float32" if left out, batch: size of a batch, a run may have its own}
+
+Usage: lm_eval_oracle.py REQUEST.json -
+The models are opened at once; then each line of the standard input is a run, and one line of the standard output is its
+answer, {seconds, environment, results, samples, ...}. The first line that is written is {versions}.
+
+`seconds` is the time of `simple_evaluate`, without the seconds of `environment`, in which the harness describes the
+machine (it asks pip and the driver), which has nothing to do with the number of questions.
 """
 
+import functools
 import glob
 import json
 import os
@@ -36,6 +44,7 @@ def main() -> None:
 
     datasets.load_dataset = load_dataset
     import lm_eval
+    import lm_eval.evaluator
     import transformers
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
@@ -45,23 +54,33 @@ def main() -> None:
         torch.set_num_threads(request["threads"])
     include = request.get("include")
     manager = TaskManager(include_path=include, include_defaults=include is None)
-    models = {}
-    runs = []
-    for run in request["runs"]:
-        folder = next(model["folder"] for model in request["models"] if model["name"] == run["model"])
-        if run["model"] not in models:
-            models[run["model"]] = HFLM(
-                pretrained=folder,
-                device=request.get("device", "cpu"),
-                dtype=request.get("dtype", "float32"),
-                batch_size=request.get("batch", 4),
-            )
+    @functools.cache
+    def opened(name):
+        return HFLM(
+            pretrained=next(model["folder"] for model in request["models"] if model["name"] == name),
+            device=request.get("device", "cpu"),
+            dtype=request.get("dtype", "float32"),
+            batch_size=request.get("batch", 4),
+        )
+
+    described = [0.0]
+    describe = lm_eval.evaluator.add_env_info
+
+    def describe_timed(results):
+        started = time.perf_counter()
+        describe(results)
+        described[0] = time.perf_counter() - started
+
+    lm_eval.evaluator.add_env_info = describe_timed
+
+    def evaluated(run):
+        lm = opened(run["model"])
         if "batch" in run:
-            models[run["model"]].batch_size_per_gpu = run["batch"]
+            lm.batch_size_per_gpu = run["batch"]
         current["data"] = run["data"]
         started = time.perf_counter()
         result = simple_evaluate(
-            model=models[run["model"]],
+            model=lm,
             tasks=run["tasks"],
             num_fewshot=run["num_fewshot"],
             limit=run.get("limit", request.get("limit")),
@@ -72,7 +91,7 @@ def main() -> None:
             log_samples=request.get("samples", True),
             task_manager=manager,
         )
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started - described[0]
         samples = {
             task: [
                 {
@@ -90,15 +109,30 @@ def main() -> None:
             ]
             for task, own in result.get("samples", {}).items()
         }
-        runs.append(
-            {**run, "seconds": seconds, "results": result["results"], "samples": samples, "n_shot": result["n-shot"]}
-        )
+        measured = {"seconds": seconds, "environment": described[0]}
+        return {**run, **measured, "results": result["results"], "samples": samples, "n_shot": result["n-shot"]}
+
     versions = {
         "lm_eval": lm_eval.__version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "threads": torch.get_num_threads(),
     }
+    if sys.argv[2] == "-":
+        answers = os.fdopen(os.dup(1), "w")
+        # What libraries print goes to the standard error.
+        os.dup2(2, 1)
+
+        def answer(value):
+            print(json.dumps(value, default=float), file=answers, flush=True)
+
+        for model in request["models"]:
+            opened(model["name"])
+        answer({"versions": versions})
+        for line in sys.stdin:
+            answer(evaluated(json.loads(line)))
+        return
+    runs = [evaluated(run) for run in request["runs"]]
     json.dump({"versions": versions, "runs": runs}, open(sys.argv[2], "w"), default=float)
 
 

@@ -144,9 +144,16 @@ const questionSchema = z
       ),
     published: z
       .strictObject({
-        difference: z.number().describe("Published difference: the first arm less the second."),
+        difference: z.number().optional().describe("Published difference: the first arm less the second."),
         relative: z.boolean().default(false).describe("The difference is a share of the second arm's value."),
+        direction: z
+          .enum(["lower", "higher"])
+          .optional()
+          .describe("Where no size is published: on which side of the second arm the first one is."),
         source: z.string().min(1).describe("Where it is published."),
+      })
+      .refine(({ difference, direction }) => (difference === undefined) !== (direction === undefined), {
+        message: "takes a difference, or a direction where no size is published: one of the two",
       })
       .optional()
       .describe("The effect that the study is put beside."),

@@ -3,6 +3,7 @@ import type { TextTokenizer } from "../../text/tokenizer/load.js";
 import type { TextModel } from "../model.js";
 import type { Response } from "../tasks/sample-results.js";
 import type { Sample } from "../tasks/prompt.js";
+import { generationChanges } from "./generation-config.js";
 import { generateBatches, planGeneration } from "./generate-until.js";
 import { planScoring, scoringTokens } from "./plan.js";
 import { scoreBatches, type Score } from "./score.js";
@@ -29,6 +30,8 @@ export interface Questions {
 export interface AnsweringModel {
   /** Most tokens that it sees. */
   readonly maxLength: number;
+  /** Settings of the model's folder that the likeliest texts are made without. */
+  readonly generationChanges?: readonly string[];
   /** Prepares the samples of a task; `where` names the task in errors. Throws inputError for what does not fit. */
   prepare(samples: readonly Sample[], where: string): Promise<Questions>;
   close(): Promise<void>;
@@ -55,6 +58,7 @@ export async function localModel(
   const encoder = await encoderOf(tokenizer, maxLength, dir);
   return {
     maxLength,
+    generationChanges: await generationChanges(dir),
     async prepare(samples, where) {
       if (samples[0]?.requests[0]?.kind === "generate") {
         const plan = await planGeneration(samples, encoder, where);

@@ -9,6 +9,8 @@ export type LogLikelihood = Extract<Answer, { kind: "loglikelihood" }>;
 export interface ServerApi {
   /** Most tokens of prompt and answer together, where the server says it. */
   readonly maxLength: number | undefined;
+  /** Tokens that have to fit behind the last one of a sequence, because the server generates them. */
+  readonly behind: number;
   /** Samples that are best asked at once. */
   readonly together: number;
   /** Log-likelihoods of the sequences of one sample. */

@@ -21,10 +21,29 @@ const TOGETHER = 8;
 /** Stop strings that servers take at most. */
 const MOST_STOPS = 4;
 
-/** The API of such a server; `maxLength` is what the server says of its model. */
-export function echoApi(client: Client, model: string, maxLength: number | undefined): ServerApi {
+/** What `/models` says about a model. */
+export interface EchoModel {
+  readonly id: string;
+  readonly owned_by?: string;
+  readonly max_model_len?: number;
+}
+
+/**
+ * vLLM and SGLang take settings that a request leaves out from the model's generation_config.json, where a penalty on
+ * repetition would make an answer another one than the likeliest.
+ */
+const NO_PENALTIES = { repetition_penalty: 1, presence_penalty: 0, frequency_penalty: 0 };
+const withDefaultsOfModels: readonly (string | undefined)[] = ["vllm", "sglang"];
+
+/** The API of such a server. */
+export function echoApi(
+  client: Client,
+  { id: model, owned_by: owner, max_model_len: maxLength }: EchoModel,
+): ServerApi {
+  const penalties = withDefaultsOfModels.includes(owner) ? NO_PENALTIES : {};
   return {
     maxLength,
+    behind: 1,
     together: TOGETHER,
     async score(sequences) {
       if (sequences.length === 0) return [];
@@ -47,6 +66,7 @@ export function echoApi(client: Client, model: string, maxLength: number | undef
         max_tokens: maxTokens,
         stop: until.slice(0, MOST_STOPS),
         seed: SEED,
+        ...penalties,
       });
       return choice?.text ?? "";
     },

@@ -87,6 +87,8 @@ export async function llamaCppApi(
   };
   return {
     maxLength: settings?.n_ctx,
+    // The last token of a sequence is asked about, not sent.
+    behind: 0,
     // More than the server has places for would drive each other's keys and values out.
     together: slots,
     score: (sequences) => scoresOf(sequences, probabilities),

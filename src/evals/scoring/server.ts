@@ -10,7 +10,7 @@ import { cutAt } from "./generate-until.js";
 import type { AnsweringModel } from "./model.js";
 import { encoderOf, sequencesOf, type Encoder } from "./sequences.js";
 import { Client, type ClientSettings } from "./server-client.js";
-import { echoApi } from "./server-echo.js";
+import { echoApi, type EchoModel } from "./server-echo.js";
 import { llamaCppApi, type LlamaCppModel } from "./server-llama-cpp.js";
 
 /** Where a model is reached. */
@@ -44,10 +44,7 @@ export function serverAddress(words: string): ServerAddress | null {
 }
 
 /** What `/models` says about a model. */
-interface ListedModel extends LlamaCppModel {
-  readonly owned_by?: string;
-  readonly max_model_len?: number;
-}
+type ListedModel = LlamaCppModel & EchoModel;
 
 /** A model behind a server, and what the server calls it. */
 export interface ServedModel extends AnsweringModel {
@@ -74,10 +71,10 @@ export async function serverModel(
   const api =
     own.owned_by === "llamacpp"
       ? await llamaCppApi(new Client(base.replace(/\/v1$/, ""), settings), own, tokenizer)
-      : echoApi(client, own.id, own.max_model_len);
+      : echoApi(client, own);
   const maxLength = settings.maxLength ?? api.maxLength ?? DEFAULT_LENGTH;
-  // All tokens are sent, the last one too, which a model here would only be asked about.
-  const encoder = await encoderOf(tokenizer, maxLength - 1, base);
+  // All tokens are counted, the last one too, which a model here would only be asked about.
+  const encoder = await encoderOf(tokenizer, maxLength - 1 - api.behind, base);
   return {
     name: own.id,
     maxLength,

@@ -175,7 +175,7 @@ export async function* evaluateModel({
       await log?.close();
     }
     yield { type: "judging", task: name };
-    tasks.push(await outcomeOf(one, found, settings, signal));
+    tasks.push(await outcomeOf(one, found, { settings, signal, changes: model.generationChanges ?? [] }));
   }
   const byName = new Map(tasks.map(({ result }) => [result.name, result]));
   return {
@@ -209,8 +209,11 @@ export const fileName = (name: string): string => name.replace(/[^A-Za-z0-9._-]/
 async function outcomeOf(
   prepared: PreparedTask,
   found: ReadonlyMap<number, { readonly responses: readonly Response[]; readonly truncated: number }>,
-  { bootstrapIterations = BOOTSTRAP_ITERATIONS }: EvaluationSettings,
-  signal: AbortSignal | undefined,
+  {
+    settings: { bootstrapIterations = BOOTSTRAP_ITERATIONS },
+    signal,
+    changes,
+  }: Pick<EvaluationRequest, "settings" | "signal"> & { readonly changes: readonly string[] },
 ): Promise<TaskOutcome> {
   const { task, judge, samples } = prepared;
   const records = samples.map((sample, i): SampleRecord => {
@@ -228,5 +231,5 @@ async function outcomeOf(
       },
     },
   );
-  return { ...prepared, records, result, warnings: warningsOf(task, judge, records) };
+  return { ...prepared, records, result, warnings: warningsOf(task, judge, records, changes) };
 }

@@ -23,15 +23,31 @@ const Z = 1.96;
 
 const share = (count: number, total: number): string => `${count} of ${total}`;
 
-/** Warnings about a task's answers, in words; none where there is nothing to say. */
-export function warningsOf(task: LoadedTask, judge: Judge, samples: readonly CheckedSample[]): readonly string[] {
+/**
+ * Warnings about a task's answers, in words; none where there is nothing to say. `changes` are settings of the model's
+ * generation_config.json that its texts were made without.
+ */
+export function warningsOf(
+  task: LoadedTask,
+  judge: Judge,
+  samples: readonly CheckedSample[],
+  changes: readonly string[] = [],
+): readonly string[] {
   return [
     ...brokenNumbers(samples),
     ...cutContexts(samples),
     ...(task.config.outputType === "multiple_choice" ? choiceWarnings(task, judge, samples) : []),
-    ...(task.config.outputType === "generate_until" ? textWarnings(samples) : []),
+    ...(task.config.outputType === "generate_until" ? [...changedTexts(changes), ...textWarnings(samples)] : []),
   ];
 }
+
+const changedTexts = (changes: readonly string[]): string[] =>
+  changes.length === 0
+    ? []
+    : [
+        `the texts are the likeliest ones, without ${changes.join(", ")} of the model's generation_config.json, ` +
+          "with which transformers would write others",
+      ];
 
 const numbersOf = (responses: readonly Response[]): number[] =>
   responses.flatMap((response) => (response.kind === "generate" ? [] : [response.logLikelihood]));

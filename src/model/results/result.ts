@@ -60,13 +60,22 @@ export interface ParentResult {
   readonly points: readonly LossPoint[];
 }
 
+/** What was published about a comparison: a difference, or only on which side of the second arm the first one is. */
+export interface PublishedEffect {
+  readonly difference?: number | undefined;
+  /** The difference is a share of the second arm's value. */
+  readonly relative: boolean;
+  readonly direction?: "lower" | "higher" | undefined;
+  readonly source: string;
+}
+
 /** A comparison that the study file names, with the numbers of every pair of runs. */
 export interface QuestionResult {
   readonly ask: string;
   readonly compare: string;
   readonly with: string;
   readonly measure: "loss" | "loss-at-equal-flops" | "start-loss" | "worst-loss" | "dead-experts" | "similarity";
-  readonly published: { readonly difference: number; readonly relative: boolean; readonly source: string } | null;
+  readonly published: PublishedEffect | null;
   /** One for each parent and seed; a number that a run does not have (it diverged) is null. */
   readonly pairs: readonly {
     readonly parent: string;

@@ -9,8 +9,9 @@ import { holm, pairedTest, pairsNeeded, power, significance, smallestDetectable,
 import { plural } from "./wording.js";
 
 /**
- * `reproduced`: a difference in the published direction; `contradicted`: in the other. `lower` and `higher` stand where
- * nothing was published. `not powered`: the smallest detectable difference exceeds the published one.
+ * `reproduced`: a difference in the published direction (`Answer.isOutside` says whether of another size);
+ * `contradicted`: in the other. `lower` and `higher` stand where nothing was published. `not powered`: the smallest
+ * detectable difference exceeds the published one.
  */
 export type AnswerVerdict =
   "reproduced" | "contradicted" | "lower" | "higher" | "not distinguishable" | "not powered" | "too few pairs";
@@ -29,6 +30,8 @@ export interface Answer {
   readonly detectable: number;
   /** The published difference in the measure's unit; null without one. */
   readonly published: number | null;
+  /** Whether a difference was published that is outside of the 95 % interval. */
+  readonly isOutside: boolean;
   readonly verdict: AnswerVerdict;
   /** Pairs that would decide: for the published effect, or for the difference that was measured. */
   readonly pairsNeeded: number | null;
@@ -47,8 +50,8 @@ export function answersOf(questions: readonly QuestionResult[]): Answer[] {
     const published = publishedDifference(question, base);
     const detectable = test.n < 2 ? NaN : test.deviation * smallestDetectable(test.n, alpha);
     const p = adjusted[index] ?? NaN;
-    const verdict = verdictOf({ test, adjusted: p, detectable, published });
-    const wanted = published ?? test.mean;
+    const verdict = verdictOf({ test, adjusted: p, detectable, published, direction: directionOf(question) });
+    const wanted = verdict === "not powered" && published !== null ? published : test.mean;
     const isOpen = verdict === "not powered" || verdict === "not distinguishable";
     return {
       question,
@@ -58,6 +61,7 @@ export function answersOf(questions: readonly QuestionResult[]): Answer[] {
       adjusted: p,
       detectable,
       published,
+      isOutside: published !== null && (published < test.low || published > test.high),
       verdict,
       pairsNeeded: isOpen && test.deviation > 0 ? pairsNeeded(wanted / test.deviation, alpha) : null,
     };
@@ -66,8 +70,14 @@ export function answersOf(questions: readonly QuestionResult[]): Answer[] {
 
 /** The published difference in the unit of the measure. */
 function publishedDifference({ published }: QuestionResult, base: number): number | null {
-  if (published === null) return null;
+  if (published?.difference === undefined) return null;
   return published.relative ? published.difference * base : published.difference;
+}
+
+/** Sign of what was published; 0 where nothing was. */
+function directionOf({ published }: QuestionResult): number {
+  if (published?.direction !== undefined) return published.direction === "lower" ? -1 : 1;
+  return Math.sign(published?.difference ?? 0);
 }
 
 function verdictOf({
@@ -75,12 +85,26 @@ function verdictOf({
   adjusted,
   detectable,
   published,
-}: Pick<Answer, "test" | "adjusted" | "detectable" | "published">): AnswerVerdict {
+  direction,
+}: Pick<Answer, "test" | "adjusted" | "detectable" | "published"> & { readonly direction: number }): AnswerVerdict {
   if (test.n < 2) return "too few pairs";
   if (published !== null && detectable > Math.abs(published)) return "not powered";
   if (!(adjusted < significance)) return "not distinguishable";
-  if (published === null || published === 0) return test.mean < 0 ? "lower" : "higher";
-  return Math.sign(test.mean) === Math.sign(published) ? "reproduced" : "contradicted";
+  if (direction === 0) return test.mean < 0 ? "lower" : "higher";
+  return Math.sign(test.mean) === direction ? "reproduced" : "contradicted";
+}
+
+/** The verdict, and whether the published difference is of another size than the measured one. */
+export function verdictWords({ verdict, isOutside }: Pick<Answer, "verdict" | "isOutside">): string {
+  if (!isOutside) return verdict;
+  if (verdict === "reproduced") return "reproduced in direction, not in size";
+  return verdict === "not distinguishable" ? "not distinguishable, and not of the published size" : verdict;
+}
+
+/** What was published, for a table: a difference as `of` writes it, a direction, or a dash. */
+export function publishedCell({ question, published }: Answer, of: (difference: number) => string): string {
+  if (published !== null) return of(published);
+  return question.published?.direction ?? "–";
 }
 
 /** The answers as sentences, the main question first. */
@@ -151,27 +175,28 @@ function pWords(p: number): string {
 }
 
 function publishedWords({ published, question }: Answer, unit: string): string {
-  if (published === null || question.published === null) return "";
-  const { relative, difference, source } = question.published;
+  if (question.published === null) return "";
+  const { relative, difference, direction, source } = question.published;
+  if (published === null || difference === undefined) return `; published is ${direction ?? "nothing"} (${source})`;
   const share = relative ? ` (${signed(difference * 100)} %)` : "";
   return `; published is ${signed(published)}${unit}${share} (${source})`;
 }
 
-function verdictSentence({ verdict, test, question }: Answer, first: string, second: string): string {
+function verdictSentence({ verdict, test, question, isOutside }: Answer, first: string, second: string): string {
   const isLoss = question.measure.includes("loss");
   const better = test.mean < 0 ? "better" : "worse";
   const side = test.mean < 0 ? "lower" : "higher";
   const direction = isLoss ? `${first} is ${better} than ${second}` : `${first} is ${side} than ${second}`;
   switch (verdict) {
     case "reproduced":
-      return `Reproduced, ${direction}`;
+      return `Reproduced${isOutside ? " in direction, not in size" : ""}, ${direction}`;
     case "contradicted":
       return `Contradicted, ${direction}`;
     case "lower":
     case "higher":
       return direction;
     case "not distinguishable":
-      return `Not distinguishable at this size`;
+      return `Not distinguishable at this size${isOutside ? ", and not of the published size" : ""}`;
     case "not powered":
       return `Not powered, this study cannot see an effect of the published size`;
     case "too few pairs":
@@ -179,9 +204,9 @@ function verdictSentence({ verdict, test, question }: Answer, first: string, sec
   }
 }
 
-function neededWords({ verdict, pairsNeeded: needed, published }: Answer, tokensPerPair: number): string {
+function neededWords({ verdict, pairsNeeded: needed }: Answer, tokensPerPair: number): string {
   if (verdict !== "not powered" && verdict !== "not distinguishable") return "";
-  const effect = published === null ? "a difference as large as the measured one" : "the published one";
+  const effect = verdict === "not powered" ? "the published one" : "a difference as large as the measured one";
   if (needed === null) return ` No number of seeds that a study has would decide about ${effect}.`;
   const tokens = compact(needed * tokensPerPair);
   return ` About ${plural(needed, "pair")} (${tokens} tokens of training in all) would decide about ${effect}.`;

@@ -2,7 +2,7 @@
 import { compact, fixed, flops, significant } from "../../base/format.js";
 import { markdownText } from "../../base/markdown.js";
 import type { ArmResult, StudyResult, TaskScore } from "../../model/results/result.js";
-import { answersOf, measureName, signed, type Answer } from "./answers.js";
+import { answersOf, measureName, publishedCell, signed, verdictWords, type Answer } from "./answers.js";
 import { pairedTest } from "./paired.js";
 
 /** A table of texts. */
@@ -108,20 +108,21 @@ function questionTable({ questions }: ResultNumbers): ResultTable {
   };
 }
 
-function questionRow({ question, verdict, test, adjusted, detectable, published }: Answer): string[] {
+function questionRow(answer: Answer): string[] {
+  const { question, test, adjusted, detectable } = answer;
   const known = (value: number, text: (value: number) => string): string =>
     Number.isFinite(value) ? text(value) : "–";
   return [
     question.ask,
     `${question.compare} less ${question.with}`,
     measureName(question.measure),
-    verdict,
+    verdictWords(answer),
     String(test.n),
     known(test.mean, signed),
     known(test.low, (low) => `${signed(low)} to ${signed(test.high)}`),
     known(adjusted, (p) => (p < 1e-4 ? "< 0.0001" : significant(p, 2))),
     known(detectable, (value) => significant(value, 3)),
-    published === null ? "–" : signed(published),
+    publishedCell(answer, signed),
   ];
 }
 

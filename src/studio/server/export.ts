@@ -7,7 +7,6 @@ import type {
   Overview,
   RunDetail,
   RunList,
-  RunRow,
 } from "../data/types.js";
 import { answerAddress, curveAddress, queryOf, viewMetrics } from "../data/addresses.js";
 import { toolVersion } from "../../surgery/convert/version.js";

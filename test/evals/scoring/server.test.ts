@@ -71,6 +71,14 @@ async function echoServer(
   return { base: `${address}/v1`, bodies };
 }
 
+/** As vLLM refuses prompts that leave no room for what is to be generated (vllm/renderers/params.py). */
+const refusesMoreThan =
+  (most: number) =>
+  ({ prompt, max_tokens: generated }: Body): Reply | null =>
+    prompt.some(({ length }) => length > most - generated)
+      ? { status: 400, json: { message: `This model's maximum context length is ${most} tokens.` } }
+      : null;
+
 const logProbability = (token: number): number => -token / 1000;
 
 /**
@@ -154,10 +162,36 @@ describe("a completion server", () => {
   });
 
   it("cuts contexts off in front where the server takes fewer tokens, and says so", async () => {
-    const { base, bodies } = await echoServer(vllmChoice);
+    const { base, bodies } = await echoServer(vllmChoice, refusesMoreThan(40));
     const [answer] = await ask(base, [sample(0, [loglikelihood("x".repeat(60), "b")])]);
     expect(answer?.truncated).toBe(1);
-    expect(bodies[0]?.prompt[0]).toHaveLength(40);
+    expect(bodies[0]?.prompt[0]).toHaveLength(39);
+  });
+
+  it("has room for the token that a server generates behind a prompt, in windows of long texts too", async () => {
+    const { base, bodies } = await echoServer(vllmChoice, refusesMoreThan(40));
+    const [answer] = await ask(base, [sample(0, [{ kind: "rolling", text: "a".repeat(100) }])]);
+    expect(bodies[0]?.prompt.map(({ length }) => length)).toEqual([39, 39, 39]);
+    const [response] = answer?.responses ?? [];
+    expect(response?.kind === "rolling" && response.logLikelihood).toBeCloseTo(-9.7, 10);
+    const request: Request = { kind: "generate", context: "Q".repeat(60), until: ["\n"], maxTokens: 8 };
+    expect(await ask(base, [sample(0, [request])])).toHaveLength(1);
+  });
+
+  it("is asked without penalties where it would take them from the model's folder", async () => {
+    const none = { repetition_penalty: 1, presence_penalty: 0, frequency_penalty: 0 };
+    for (const [owner, expected] of [
+      ["vllm", none],
+      ["sglang", none],
+      ["me", {}],
+    ] as const) {
+      const { base, bodies } = await echoServer(vllmChoice, undefined, [{ id: "tiny", owned_by: owner }]);
+      await ask(base, [sample(0, [{ kind: "generate", context: "Q:", until: [], maxTokens: 8 }])]);
+      expect(Object.fromEntries(Object.entries(bodies[0] ?? {}).filter(([key]) => key.endsWith("_penalty")))).toEqual(
+        expected,
+      );
+      server?.close();
+    }
   });
 
   it("generates until a stop string", async () => {

@@ -12,18 +12,10 @@ export const folder = temporaryFolder();
 const subjects = ["econometrics", "sociology", "security_studies"];
 const hostile = '<img src=x onerror="alert(1)">';
 
-for (const [s, subject] of [
-  ...subjects,
-  "high_school_geography",
-  "high_school_government_and_politics",
-  "high_school_macroeconomics",
-  "high_school_microeconomics",
-  "high_school_psychology",
-  "human_sexuality",
-  "professional_psychology",
-  "public_relations",
-  "us_foreign_policy",
-].entries()) {
+export const selection = await readTasks({ tasks: ["mmlu_social_sciences"] });
+const all = selection.tasks.map(({ raw }) => String(raw.dataset_name));
+
+for (const [s, subject] of [...subjects, ...all.filter((name) => !subjects.includes(name))].entries()) {
   const place = join(folder, "cais--mmlu", subject);
   mkdirSync(place, { recursive: true });
   const docs = Array.from({ length: 16 }, (_, i) => ({
@@ -36,7 +28,6 @@ for (const [s, subject] of [
     writeFileSync(join(place, `${split}.jsonl`), docs.map((doc) => JSON.stringify(doc)).join("\n"));
 }
 
-export const selection = await readTasks({ tasks: ["mmlu_social_sciences"] });
 const data = new DataReader({ dataFolder: folder, fetchSplit: () => Promise.reject(new Error("no network")) });
 const prepared = await prepareTasks(selection, data, {});
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { at } from "../../../src/base/at.js";
-import { answerFindings, answersOf } from "../../../src/report/study/answers.js";
+import { answerFindings, answersOf, verdictWords } from "../../../src/report/study/answers.js";
 import { questionResults } from "../../../src/report/study/question-pairs.js";
 import type { QuestionResult } from "../../../src/model/results/result.js";
 import { plainArm } from "../fixture.js";
@@ -48,6 +48,26 @@ describe("the verdict", () => {
     expect(verdictOf(question([-0.5]))).toBe("too few pairs");
   });
 
+  it("is told by the published direction alone where no size is published", () => {
+    const toward = (direction: "lower" | "higher"): string =>
+      verdictOf(question(five, { published: { direction, relative: false, source: "a paper" } }));
+    expect([toward("lower"), toward("higher")]).toEqual(["reproduced", "contradicted"]);
+    const open = question([0.01, -0.02, 0.03, -0.01, 0.004], {
+      published: { direction: "lower", relative: false, source: "a paper" },
+    });
+    expect(verdictOf(open)).toBe("not distinguishable");
+  });
+
+  it("says where the published size is outside of the interval", () => {
+    const words = (differences: readonly number[], size: number): string =>
+      verdictWords(at(answersOf([question(differences, published(size))]), 0));
+    // The interval is −0.0401 to −0.0215.
+    expect(words(five, -0.03)).toBe("reproduced");
+    expect(words(five, -0.2)).toBe("reproduced in direction, not in size");
+    expect(words(five, 0.2)).toBe("contradicted");
+    expect(words([0.01, -0.02, 0.03, -0.01, 0.004], -0.5)).toBe("not distinguishable, and not of the published size");
+  });
+
   it("of several questions takes account of their number", () => {
     // p = 0.0410 alone, 0.0820 among two.
     const weak = [-0.03, -0.001, -0.02, -0.04, -0.011];
@@ -68,11 +88,23 @@ describe("the finding", () => {
   const arms = [plainArm("up", "upcycled", [[4]]), plainArm("dense", "dense", [[4]])];
 
   it("says first what could be detected, then the published and the measured difference", () => {
-    expect(answerFindings({ questions: [question(five, published(-0.005, true))], arms })).toEqual([
+    expect(answerFindings({ questions: [question(five, published(-0.0075, true))], arms })).toEqual([
       "Is it better? Reproduced, up is better than dense: 5 pairs of runs find a difference of 0.0127 nats in 80 % of " +
-        "cases (two-sided, 5.0 % over all questions); published is −0.0200 nats (−0.500 %) (a paper); up less dense: " +
+        "cases (two-sided, 5.0 % over all questions); published is −0.0300 nats (−0.750 %) (a paper); up less dense: " +
         "−0.0308 nats in final held-out loss (95 % interval −0.0401 to −0.0215, p 0.00079).",
     ]);
+  });
+
+  it("says where only a direction is published, and where the published size is not the measured one", () => {
+    const higher = { published: { direction: "higher" as const, relative: false, source: "a paper" } };
+    const [direction, size] = answerFindings({
+      questions: [question(five, higher), question(five, published(-0.2))],
+      arms,
+    });
+    expect(direction).toMatch(
+      /^Is it better\? Contradicted, up is better than dense: .*; published is higher \(a paper\);/,
+    );
+    expect(size).toMatch(/^Is it better\? Reproduced in direction, not in size, up is better than dense: /);
   });
 
   it("of a study that is too small says how many pairs would decide", () => {
