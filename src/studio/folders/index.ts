@@ -6,6 +6,7 @@ import { readdir, realpath, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { inputError } from "../../base/errors.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
+import { naturalOrder } from "../data/natural.js";
 import type { RunRow, StudioAlert } from "../data/types.js";
 import { RunEntry, type RefreshOptions } from "./run-entry.js";
 import { filesOf, type FolderFiles } from "./safe-file.js";
@@ -44,7 +45,7 @@ const nothing: IndexChange = { rows: [], gone: [], alerts: [], tree: false };
 
 /** The index. */
 export class StudioIndex {
-  readonly #entries = new Map<string, RunEntry>();
+  #entries: ReadonlyMap<string, RunEntry> = new Map();
   #found: Found = nothingFound;
   #treeAt = -Infinity;
   #treeTook = 0;
@@ -74,7 +75,7 @@ export class StudioIndex {
     return new StudioIndex(root, await filesOf(root), now);
   }
 
-  /** All rows, in no particular order. */
+  /** All rows, in the order of their names, in which the page shows them at first. */
   get rows(): readonly RunRow[] {
     return [...this.#entries.values()].map(({ row }) => row);
   }
@@ -221,15 +222,21 @@ export class StudioIndex {
     this.#found = await scan(this.root, this.files, breathe);
     const { runs, studies } = this.#found;
     const gone = [...this.#entries.keys()].filter((name) => !runs.has(name));
-    for (const name of gone) this.#entries.delete(name);
-    for (const name of runs.keys()) {
-      if (this.#entries.has(name)) continue;
-      const study = studies.filter((one) => one === "" || name.startsWith(`${one}/`)).at(-1) ?? null;
-      this.#entries.set(name, new RunEntry(name, this.pathOf(name), { study, files: this.files }));
-    }
+    const isNew = gone.length > 0 || [...runs.keys()].some((name) => !this.#entries.has(name));
+    if (isNew) this.#entries = this.#entriesOf([...runs.keys()], studies);
     this.#trees++;
     for (const done of this.#onFirst.splice(0)) done();
     return gone;
+  }
+
+  /** Entries of runs in the order of their names; those that are known are kept. */
+  #entriesOf(names: readonly string[], studies: readonly string[]): ReadonlyMap<string, RunEntry> {
+    const fresh = (name: string): RunEntry => {
+      const study = studies.filter((one) => one === "" || name.startsWith(`${one}/`)).at(-1) ?? null;
+      return new RunEntry(name, this.pathOf(name), { study, files: this.files });
+    };
+    const sorted = [...names].sort(naturalOrder(names));
+    return new Map(sorted.map((name) => [name, this.#entries.get(name) ?? fresh(name)]));
   }
 
   async #lookAtDisk(): Promise<readonly StudioAlert[]> {
