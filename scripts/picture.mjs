@@ -34,7 +34,7 @@ async function startStudio() {
 }
 
 // The studio's page is as wide as it is on a laptop; two pixels for one, so that text stays sharp in the README.
-const size = isStudio ? { width: 1180, height: 1010 } : { width: 1200, height: 2000 };
+const size = isStudio ? { width: 1180, height: 1010 } : { width: 1200, height: 2450 };
 const studio = isStudio ? await startStudio() : null;
 const browser = await puppeteer.launch({
   executablePath: chromium,

@@ -1,6 +1,6 @@
 /** The page: its frame, its keys, and the view that the address names. */
 import { render, type JSX } from "preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import type { ViewName } from "../data/place.js";
 import { Alerts, Go } from "./parts.js";
 import { loadPlots } from "./plot-library.js";
@@ -73,9 +73,12 @@ function Studio(): JSX.Element {
     return () => removeEventListener("keydown", onKey);
   }, []);
   // A new view begins at its top, and the keyboard with it where what had the focus is gone.
+  const isFirst = useRef(true);
   useEffect(() => {
     scrollTo(0, 0);
-    if (document.activeElement === document.body) document.getElementById("content")?.focus({ preventScroll: true });
+    if (!isFirst.current && document.activeElement === document.body)
+      document.getElementById("content")?.focus({ preventScroll: true });
+    isFirst.current = false;
   }, [view, place.value.name]);
   return (
     <>

@@ -1,7 +1,7 @@
 /** The charts and maps of a study: in its report, and in the studio while it runs. */
 import type { JSX } from "preact";
 import { useMemo, useState } from "preact/hooks";
-import { fixed, significant } from "../../base/format.js";
+import { fixed } from "../../base/format.js";
 import { loadScale } from "../../report/page/heat-map.js";
 import type { ArmView, ReportData } from "../../report/study/view.js";
 import type { ChartLine } from "./chart-draw.js";
