@@ -2,7 +2,7 @@
  * What is computed together, decided before anything is: sequences as trees (`tree.ts`), and batches of them by
  * length.
  */
-import { at } from "../../base/at.js";
+import { at, entryOf } from "../../base/at.js";
 import { keyDim } from "../../graph/nn/attention.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { Sequence } from "./sequences.js";
@@ -167,8 +167,13 @@ function phaseOf(
   machine: Machine,
 ): Phase {
   const lengthOf = (sample: number): number => Math.max(...at(clusters, sample).map(longest));
-  const sorted = [...members].sort((a, b) => lengthOf(b) - lengthOf(a) || a - b);
-  const most = lengthOf(sorted[0]!);
+  const most = Math.max(...members.map(lengthOf));
+  // Rows of a batch are as wide as its longest stem, then as its largest bundle of branches.
+  const order = new Map(members.map((sample) => [sample, widthsOf(at(clusters, sample), block.length, machine)]));
+  const sorted = [...members].sort((a, b) => {
+    const [one, other] = [entryOf(order, a), entryOf(order, b)];
+    return other.stem - one.stem || other.branches - one.branches || a - b;
+  });
   const batches: number[][] = [];
   let rows = Infinity;
   for (const sample of sorted) {
@@ -184,6 +189,19 @@ function phaseOf(
   }
   const widest = Math.max(...batches.map((batch) => batch.reduce((sum, one) => sum + at(clusters, one).length, 0)));
   return { block, batches, rows: Math.min(block.length > 0 ? rows : MOST_ROWS, widest), longest: most };
+}
+
+/** What a sample takes in a row behind a block: its longest stem, as programs round it, and the most branches' tokens. */
+function widthsOf(
+  clusters: readonly Cluster[],
+  block: number,
+  { sizes }: Machine,
+): { readonly stem: number; readonly branches: number } {
+  const stems = clusters.map(({ stem }) => stem - block);
+  const branches = clusters.map(({ stem, branches: own }) =>
+    own.reduce((sum, { sequence }) => sum + inputLength(sequence) - stem, 0),
+  );
+  return { stem: roundUp(Math.max(...stems), sizes.step.stem), branches: Math.max(...branches) };
 }
 
 /** How many rows fit side by side, of texts of so many tokens. */

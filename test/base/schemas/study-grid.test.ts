@@ -162,6 +162,12 @@ describe("mistakes in grids and questions", () => {
     expect(refusal("questions: [{ ask: Is it?, compare: moe, with: desne }]\n")).toBe(
       'a.yaml:11 (questions[0].with): there is no arm "desne"; the arms are dense, moe',
     );
+    const published = (words: string): string =>
+      refusal(`questions: [{ ask: Is it?, compare: moe, with: dense, published: { ${words}, source: a paper } }]\n`);
+    const both = "takes a difference, or a direction where no size is published: one of the two";
+    expect(published("difference: -0.1, direction: lower")).toBe(`a.yaml:11 (questions[0].published): ${both}`);
+    expect(published("relative: true")).toBe(`a.yaml:11 (questions[0].published): ${both}`);
+    expect(published("direction: lower")).toBe("no error");
     expect(refusal("parents: { a: { path: x, seed: 1 } }\n")).toBe(
       'a.yaml:11 (parents.a.seed): "path" names a trained model, which seed cannot change; remove one of them',
     );
