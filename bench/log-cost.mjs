@@ -5,8 +5,8 @@
  *   npm run build && node bench/log-cost.mjs RUN... [--conversion-seconds N] [--out FILE]
  *
  * RUN is a folder of `upcycle train` or of a run of `upcycle study`. Its log is written again, line by line, by the
- * function that trainings write with; each step's time is in the log itself. What notes of a conversion cost is measured
- * too: one is written twice a second at most. The result is written to bench/results/DATE-log-cost.json.
+ * function that trainings write with; each step's time is in the log itself. What notes of a conversion cost is
+ * measured too: one is written twice a second at most. The result is written to bench/results/DATE-log-cost.json.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";

@@ -74,8 +74,8 @@ export async function watchRun(studio) {
 const settleSeconds = 0.4;
 
 /**
- * What a training loses: pairs of pieces, one while the studio works and one while it is held (SIGSTOP). The pieces of a
- * pair are cut in halves that are measured in the order ABBA, of the next pair BAAB, so that a machine that becomes
+ * What a training loses: pairs of pieces, one while the studio works and one while it is held (SIGSTOP). The pieces of
+ * a pair are cut in halves that are measured in the order ABBA, of the next pair BAAB, so that a machine that becomes
  * faster or slower meanwhile counts for neither. Halves of the same kind that follow each other say how much such a
  * comparison differs by itself. A training of one thread leaves the other cores to the studio, as one on a GPU does;
  * from a training of all cores the studio takes what it uses.

@@ -234,7 +234,8 @@ function similaritySection(report: ExpertsReport, maps: Maps): string {
   const note = every === 1 ? "" : `<p class="note">One layer in ${every} is drawn; --json has all.</p>`;
   return (
     `${textTable(similarityRows(report), "Similarity by layer")}<h3>Cosines of weights and of outputs</h3>` +
-    `${scaleMarkup(cosineScale)}<div class="matrices">${shown.map((layer) => cosineFigures(layer, maps)).join("")}</div>` +
+    scaleMarkup(cosineScale) +
+    `<div class="matrices">${shown.map((layer) => cosineFigures(layer, maps)).join("")}</div>` +
     `<h3>Chosen by one token</h3>${scaleMarkup(independent)}` +
     `<div class="matrices">${shown.map((layer) => togetherFigure(layer, maps)).join("")}</div>${note}`
   );

@@ -5,8 +5,8 @@
 import { escapeHtml } from "./escape.js";
 
 /**
- * How values become colours: class 0 is a crossed frame, 1 to 7 are the page's colours `--l1` to `--l7` around a middle,
- * or `--s1` to `--s7` from little to much.
+ * How values become colours: class 0 is a crossed frame, 1 to 7 are the page's colours `--l1` to `--l7` around a
+ * middle, or `--s1` to `--s7` from little to much.
  */
 export interface HeatScale {
   /** Ends of the classes, ascending: a value's class is the number of ends that it reaches, plus `first`. */

@@ -156,8 +156,8 @@ class Table<Name extends string> {
   #settled = 0;
 
   /**
-   * `names` of its columns, the first of which decides what is kept of too many rows; those of `singles` have the digits
-   * of a chart. `room`: rows that there will be, about. `most`: rows that are kept.
+   * `names` of its columns, the first of which decides what is kept of too many rows; those of `singles` have the
+   * digits of a chart. `room`: rows that there will be, about. `most`: rows that are kept.
    */
   constructor(
     private readonly names: readonly Name[],

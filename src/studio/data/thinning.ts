@@ -5,8 +5,8 @@ const group = 4;
 
 /**
  * Which rows from `from` on to keep, so that about half of them are left: of every four the one with the lowest value,
- * the one with the highest, and the first whose value is no number, in their order. Repeated, the lowest and the highest
- * of all stay. Returns ascending indices.
+ * the one with the highest, and the first whose value is no number, in their order. Repeated, the lowest and the
+ * highest of all stay. Returns ascending indices.
  */
 export function thinned(values: ArrayLike<number>, from: number): number[] {
   const kept: number[] = [];

@@ -37,7 +37,7 @@ export interface LineTaker {
   breathe?: (() => Promise<void>) | undefined;
 }
 
-/** Buffers of pieces that nobody uses: a new one for each of a thousand logs would be memory that waits for a collection. */
+/** Buffers of pieces that nobody uses: a new one for each of a thousand logs would wait for a collection. */
 const spare: Buffer[] = [];
 const pieceBuffer = (): Buffer => spare.pop() ?? Buffer.allocUnsafeSlow(pieceBytes);
 

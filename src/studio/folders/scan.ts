@@ -80,7 +80,7 @@ export async function scan(root: string, files: FolderFiles, breathe: () => Prom
     const next: string[] = [];
     for (let i = 0; i < folders.length && looked < mostFolders; i += atOnce) {
       const names = folders.slice(i, i + atOnce);
-      const listed = await Promise.all(names.map((name) => files.entries(join(root, name))));
+      const listed = await Promise.all(names.map(async (name) => files.entries(join(root, name))));
       names.forEach((name, at) => next.push(...sort(name, listed[at]!, found)));
       looked += names.length;
       await breathe();

@@ -46,7 +46,7 @@ interface Question {
 const togetherMs = 8;
 /** Longest address of several questions; servers read 16,384 characters. */
 const longestTogether = 12_000;
-let waiting: Question[] = [];
+const waiting: Question[] = [];
 
 /**
  * An answer, asked for together with others: a server that has to answer every question of its own takes several times

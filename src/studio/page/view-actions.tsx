@@ -102,7 +102,7 @@ const forms: Readonly<Record<string, Form>> = {
         key: "recipe",
         label: "Recipe",
         usual: "E8G1T2",
-        hint: "E8G1T2: expansion 8, granularity 1, 2 experts per token; E8G8T8: 64 experts of an eighth of the size, 8 per token",
+        hint: "E8G1T2: expansion 8, granularity 1, 2 experts per token; E8G8T8: 64 experts of an eighth, 8 per token",
       },
       { key: "out", label: "Folder to make", hint: outHint },
       {

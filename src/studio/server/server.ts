@@ -126,7 +126,7 @@ async function listen(server: Server, wanted: number | null): Promise<number> {
   });
 }
 
-/** Looks take at most one part in so many of the time, but those at runs under way are never further apart than this. */
+/** Looks take at most one part in so many of the time, but runs under way are looked at no further apart than this. */
 const lookShare = 20;
 const rarestMs = 600;
 /** Milliseconds between two questions whether a look at the whole folder is due. */

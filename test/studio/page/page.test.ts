@@ -146,7 +146,10 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
   /** Addresses that views name as commands. */
   const commands = (): Promise<string[]> =>
     page.$$eval(".as-command code", (found) =>
-      found.flatMap((one) => /--print '?(\/api\/[^\s']+)/.exec(one.textContent ?? "")?.[1] ?? []),
+      found.flatMap((one) => {
+        const { textContent } = one as unknown as { readonly textContent: string | null };
+        return /--print '?(\/api\/[^\s']+)/.exec(textContent ?? "")?.[1] ?? [];
+      }),
     );
   /** The command prints what the page was given, where the page asked anew for it. */
   const expectPrinted = async (address: string): Promise<void> => {

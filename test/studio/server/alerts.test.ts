@@ -100,7 +100,7 @@ describe("alerts", () => {
       step(32, { ms: 60, routing: few }),
     );
     disk.isFull = true;
-    // A log that was last written long ago, by a process that still is there. A look between the two lines sees another.
+    // A log that was last written long ago, by a process that still is there. A look between the lines sees another.
     let at = 20;
     await until(() => {
       const log = join(dir, "silent", metricsFile);
