@@ -108,7 +108,7 @@ function Studio(): JSX.Element {
       <main id="content" tabIndex={-1}>
         {alerts.value.length > 0 && view !== "" && (
           <details class="toast" open>
-            <summary>{alerts.value.length} new alerts</summary>
+            <summary>{alerts.value.length === 1 ? "1 new alert" : `${alerts.value.length} new alerts`}</summary>
             <Alerts list={alerts.value.slice(0, 5)} />
             <button
               type="button"

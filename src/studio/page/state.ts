@@ -98,8 +98,10 @@ function listenToEvents(): void {
     runs.value = next;
   });
   on<StudioAlert>("alert", (alert) => {
-    alerts.value = [alert, ...alerts.value].slice(0, 100);
-    said.value = `${alert.level}: ${alert.run ?? ""} ${alert.message}`;
+    // What goes wrong again and again stands once, and is said once.
+    const others = alerts.value.filter(({ run, kind }) => run !== alert.run || kind !== alert.kind);
+    if (others.length === alerts.value.length) said.value = `${alert.level}: ${alert.run ?? ""} ${alert.message}`;
+    alerts.value = [alert, ...others].slice(0, 100);
   });
   on("reset", () => void fetchRuns().catch(() => undefined));
   on("tree", () => {

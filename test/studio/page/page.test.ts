@@ -263,6 +263,17 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     await asked;
   });
 
+  it("tells of what goes wrong again and again once, with the number of times", async () => {
+    await go(placeHash({ view: "run", name: "alone" }));
+    const broken = (step: number): object => ({ ...stepRecord(step, { steps: 40 }), loss: null });
+    addLines(join(dir, "alone"), broken(15));
+    await shows(/1 new alert\n[\s\S]*the loss is not a number at step 15/);
+    addLines(join(dir, "alone"), broken(16), broken(17));
+    await shows(/1 new alert\n[\s\S]*the loss is not a number at step 17, 3 times/);
+    await page.evaluate(`document.querySelector(".toast button").click()`);
+    expect(await text()).not.toContain("new alert");
+  });
+
   it("computes a plan again when a slider moves, keeps it in the address, and shows it there again", async () => {
     await go(placeHash({ view: "report", name: "plan.html" }));
     await shows(/Loss by the laws/);
