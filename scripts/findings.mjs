@@ -20,7 +20,15 @@ import { parseArgs } from "node:util";
 import { parse } from "yaml";
 import { compact, duration, significant } from "../dist/base/format.js";
 import { markdownText } from "../dist/base/markdown.js";
-import { answersOf, labelsOf, measureName, publishedCell, signed, verdictWords } from "../dist/report/study/answers.js";
+import {
+  answersOf,
+  labelsOf,
+  measureName,
+  publishedCell,
+  signed,
+  verdictOf,
+  verdictWords,
+} from "../dist/report/study/answers.js";
 import { markdownTable, resultTables } from "../dist/report/study/result-tables.js";
 
 const { values: flags, positionals } = parseArgs({
@@ -128,6 +136,23 @@ function questionsOf({ name, questions }) {
   });
 }
 
+/**
+ * The answers of a result. Where the numbers of the pairs are not known any more, a question has `stated`: the numbers
+ * that the study itself has printed.
+ */
+const answersTo = ({ questions }) =>
+  answersOf(questions).map((answer, i) => {
+    const { stated, published } = questions[i];
+    if (stated === undefined) return answer;
+    const { n, mean, low, high, p, detectable } = stated;
+    const test = { n, mean, low, high, p, deviation: NaN };
+    // By Holm at most: the p-value times the number of questions.
+    const adjusted = Math.min(1, p * questions.length);
+    const direction = published?.direction === "lower" ? -1 : published?.direction === "higher" ? 1 : 0;
+    const verdict = verdictOf({ test, adjusted, detectable, published: null, direction });
+    return { ...answer, test, adjusted, detectable, published: null, isOutside: false, verdict, pairsNeeded: null };
+  });
+
 /** Losses that JSON has no number for, and questions as their file has them. */
 const restored = (one) => ({
   ...one,
@@ -163,8 +188,8 @@ const text = (cells) => cells.map((cell, i) => (i === 5 ? cell : markdownText(ce
 
 function section(raw) {
   const one = restored(raw);
-  const { hardware, date, scale, seconds, environment, text: corpus, command, parents, arms, questions, seeds } = one;
-  const answers = answersOf(questions);
+  const { hardware, date, scale, seconds, environment, text: corpus, command, parents, arms, seeds } = one;
+  const answers = answersTo(one);
   const [parent] = parents;
   const sizes = [...new Set(parents.map(({ params }) => compact(params.total)))].join(", ");
   const seen = [...new Set(parents.map(({ tokens }) => (tokens === null ? "?" : compact(tokens))))].join(", ");
@@ -269,7 +294,7 @@ function fitLines({ command, n, coefficients, warnings }) {
       row([name, significant(value, 3), `${end(low)} to ${end(high)}`]),
     ),
     "",
-    ...warnings.map((words) => `- ${markdownText(words)}`),
+    ...warnings.map(({ text: words }) => `- ${markdownText(words)}`),
     "",
   ];
 }
@@ -286,6 +311,14 @@ function aboutStudy(name) {
     .join(" ");
 }
 
+/** The largest first, then the latest. */
+const inOrder = (runs) => [...runs].sort((a, b) => b.scale - a.scale || (a.date < b.date ? 1 : -1));
+/** Whether another result of the same size and hardware rests on more pairs: it stands in the table instead. */
+const isBetter = (other, one) =>
+  other.scale === one.scale &&
+  other.hardware === one.hardware &&
+  (answersTo(other)[0]?.test.n ?? 0) > (answersTo(one)[0]?.test.n ?? 0);
+
 const index = [];
 for (const [name, runs] of [...byName].sort(([a], [b]) => (a < b ? -1 : 1))) {
   const page = [
@@ -298,12 +331,13 @@ for (const [name, runs] of [...byName].sort(([a], [b]) => (a < b ? -1 : 1))) {
       "80 % of cases (two-sided, 5 % over all " +
       "questions of the study).",
     "",
-    ...[...runs].sort((a, b) => b.scale - a.scale).map(section),
+    ...inOrder(runs).map(section),
   ];
   writeFileSync(join(folder, `${name}.md`), `${page.join("\n").trimEnd()}\n`);
-  for (const one of [...runs].sort((a, b) => b.scale - a.scale)) {
-    const [answer] = answersOf(questionsOf(one));
-    if (answer === undefined) continue;
+  const shown = inOrder(runs).map(restored);
+  for (const one of shown) {
+    const [answer] = answersTo(one);
+    if (answer === undefined || shown.some((other) => isBetter(other, one))) continue;
     const relative = answer.question.measure.includes("loss") ? (value) => percentOf(value, answer.base) : () => "";
     const { test, detectable } = answer;
     index.push(

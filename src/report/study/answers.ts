@@ -80,7 +80,8 @@ function directionOf({ published }: QuestionResult): number {
   return Math.sign(published?.difference ?? 0);
 }
 
-function verdictOf({
+/** The verdict on tested differences, by the published direction: −1, 1, or 0 where nothing is published. */
+export function verdictOf({
   test,
   adjusted,
   detectable,
