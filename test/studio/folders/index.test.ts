@@ -101,7 +101,7 @@ describe("the index of a folder", () => {
       await studio.lookAtLive(now);
       return rowOf(name)!.step - step;
     };
-    const add = (): void => addLines(join(dir, name), [stepRecord(rowOf(name)!.step + 1)]);
+    const add = (): void => addLines(join(dir, name), stepRecord(rowOf(name)!.step + 1));
     add();
     expect(await look(1000)).toBe(1);
     add();
@@ -113,7 +113,7 @@ describe("the index of a folder", () => {
     now += 3_600_000;
     await later();
     const { step } = rowOf("alone")!;
-    addLines(join(dir, "alone"), [stepRecord(step + 1)]);
+    addLines(join(dir, "alone"), stepRecord(step + 1));
     await studio.lookAtLive(now);
     expect(rowOf("alone")!.step).toBe(step);
     await ask("/api/run?name=alone");
