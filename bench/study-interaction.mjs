@@ -69,9 +69,10 @@ const designs = [
   { name: "3 N, D1 and D2 over a factor of 16", sizes: three, ...wide, parents: 5, seeds: 1 },
   { name: "2 N, D1 and D2 over a factor of 16", sizes: two, ...wide, parents: 5, seeds: 1 },
   { name: "2 N, D1 over 64, D2 over 32", sizes: two, ...widest, parents: 1, seeds: 5 },
-  // What recipes/studies/09-interaction.yaml has.
+  // What was run first.
   { name: "2 N, D1 over 64, D2 over 32", sizes: two, ...widest, parents: 1, seeds: 7 },
   { name: "2 N, D1 over 64, D2 over 32", sizes: two, ...widest, parents: 3, seeds: 2 },
+  // What recipes/studies/09-interaction.yaml has.
   { name: "2 N, D1 over 64, D2 over 32", sizes: two, ...widest, parents: 5, seeds: 1 },
   { name: "2 N, D1 over 64, D2 over 32", sizes: two, ...widest, parents: 5, seeds: 2 },
   { name: "3 N, D1 over 64, D2 over 32", sizes: three, ...widest, parents: 5, seeds: 2 },
