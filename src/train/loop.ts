@@ -85,7 +85,7 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
         });
       }
       const now = underWay.shift() ?? begin(state.step + 1);
-      let last = now.step;
+      let last = underWay.at(-1)?.step ?? now.step;
       const ahead = stepsAhead(pace);
       while (underWay.length < ahead && looksAhead(options, runtime, last)) underWay.push(begin(++last));
       const record = await endStep(options, runtime, state, now, answered);
