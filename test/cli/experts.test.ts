@@ -102,7 +102,7 @@ describe("upcycle experts", () => {
     }
   });
 
-  it("shows tables of 80 columns and writes a page without scripts of its own", async () => {
+  it("shows tables of 80 columns and writes a page with maps", async () => {
     const page = inDir("page.html");
     const { code, stdout, stderr } = await upcycle(
       "experts",
@@ -119,7 +119,7 @@ describe("upcycle experts", () => {
     for (const words of ["95 % interval", "most alike", "entropy", "without ", "merged ", "report: "])
       expect(stdout).toContain(words);
     const html = readFileSync(page, "utf8");
-    expect(html.match(/<svg class="heat-svg"/g)).toHaveLength(21);
+    expect(html.match(/<svg class="heat-svg" viewBox="0 0 \d/g)).toHaveLength(21);
     expect(html).toContain("upcycle experts");
     expect(
       (await upcycle("experts", inDir("noisy"), ...texts(), ...small, "--candidates", "0", "--html", page)).code,
