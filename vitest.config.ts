@@ -22,8 +22,9 @@ const pure = [
 
 /** What both kinds of tests have in common. */
 const shared = {
-  // Nothing is written into the home of who runs the tests; child processes and threads inherit it.
-  env: { UPCYCLE_CACHE: "off" },
+  // Nothing is written into the home of who runs the tests; child processes and threads inherit it. Under
+  // compute-sanitizer compiled kernels are kept for those who test beside it (bench/gpu-sanitize.mjs).
+  env: { UPCYCLE_CACHE: process.env["UPCYCLE_TEST_CACHE"] ?? "off" },
   setupFiles: ["./test/open-files.ts", "./test/equality.ts"],
   testTimeout: 120_000,
   hookTimeout: 120_000,

@@ -8,14 +8,17 @@
  * On a GPU, in bfloat16 (--precision), against a static cache and torch.compile on the same GPU:
  *
  *   node bench/generate.mjs --device cuda [--python PATH] [--prompt 512] [--new 128] [--batch 1,8,64] [--rounds 7]
- *     [--sizes dense135M,dense956M,E8G1T2] [--modes reduce-overhead,graph] [--write FILE]
+ *     [--sizes dense135M,dense956M,E8G1T2] [--modes reduce-overhead,graph] [--launches] [--after FILE] [--write FILE]
+ *
+ * --launches prints what each kind of launch of a prompt and of a step takes on its own, outside of a graph. --after
+ * begins the rounds once FILE is there, so that transformers may compile while others use the GPU.
  *
  * Without --python only Upcycle is measured. Times are medians over the rounds; on a GPU the engines take turns, and
  * the fastest mode of transformers counts. On the CPU transformers runs its eager loop with its own cache. Compilation
  * is counted for nobody.
  */
 import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { createInterface } from "node:readline";
 import { join } from "node:path";
@@ -26,6 +29,7 @@ import { startDecoding } from "../dist/evals/decoding.js";
 import { openModel } from "../dist/evals/model.js";
 import { onnxruntimeBackend } from "../dist/engine/onnxruntime/backend.js";
 import { cudaBackend } from "../dist/engine/cuda/backend.js";
+import { CudaForwardRuntime } from "../dist/engine/cuda/forward-runtime.js";
 import { argmax } from "../dist/text/tokens/sample.js";
 import { median, model as decoder, sizes, weightOf } from "./gpu-model.mjs";
 import { specs } from "./sizes.mjs";
@@ -43,6 +47,8 @@ const { values } = parseArgs({
     new: { type: "string" },
     batch: { type: "string" },
     rounds: { type: "string" },
+    launches: { type: "boolean", default: false },
+    after: { type: "string" },
     write: { type: "string" },
   },
 });
@@ -75,7 +81,7 @@ const promptsOf = (vocab, batch) =>
 /** One round on a GPU: milliseconds of the prompt and of what follows, as a caller sees them; and the tokens. */
 async function roundOnGpu(model, prompts) {
   let start = performance.now();
-  let decoding = await startDecoding(model, prompts, fresh, undefined, true);
+  let decoding = await startDecoding(model, prompts, { expected: fresh, likeliest: true });
   const promptMs = performance.now() - start;
   const texts = [decoding.likely];
   start = performance.now();
@@ -115,6 +121,33 @@ const speeds = (batch, all) => ({
   promptTokensPerSecond: (batch * prompt * 1000) / median(all.map(({ promptMs }) => promptMs)),
   tokensPerSecond: (batch * (fresh - 1) * 1000) / median(all.map(({ newMs }) => newMs)),
 });
+
+/** The programs of a prompt and of a step that a model has open. */
+let extensions = new Map();
+const { likeliest } = CudaForwardRuntime.prototype;
+CudaForwardRuntime.prototype.likeliest = function (...asked) {
+  ({ extensions } = this);
+  return likeliest.apply(this, asked);
+};
+
+/** Milliseconds of the launches of each kind, and how many they are, by program. */
+async function launchTimes() {
+  const programs = {};
+  for (const [name, { program }] of extensions) {
+    await program.measure();
+    const kinds = new Map();
+    for (const { name: kind, ms, bytes, flops } of await program.measure()) {
+      const sum = kinds.get(kind) ?? { count: 0, ms: 0, limitMs: 0 };
+      const limitMs = Math.max(bytes / 4.2e9, flops / 790e9);
+      kinds.set(kind, { count: sum.count + 1, ms: sum.ms + ms, limitMs: sum.limitMs + limitMs });
+    }
+    const rows = [...kinds].toSorted(([, a], [, b]) => b.ms - a.ms);
+    programs[name] = rows.map(
+      ([kind, { count, ms, limitMs }]) => `${count} ${kind}: ${ms.toFixed(3)} of ${limitMs.toFixed(3)}`,
+    );
+  }
+  return programs;
+}
 
 async function measureOnGpu(name, dir, opponents) {
   const backend = cudaBackend(Number(/\d+$/.exec(values.device)?.[0] ?? 0), { precision: values.precision });
@@ -158,6 +191,7 @@ async function measureOnGpu(name, dir, opponents) {
     const result = { size: name, batch, upcycle, ...(transformers.length === 0 ? {} : { transformers, ratio }) };
     results.push(result);
     console.log(JSON.stringify(result));
+    if (values.launches) console.log(JSON.stringify(await launchTimes(), null, 1));
     for (const one of asked) one.close();
   }
   await model.close();
@@ -184,6 +218,7 @@ async function onTheGpu() {
           batches.flatMap((batch) => values.modes.split(",").map((mode) => ({ dir, ...opponent(dir, batch, mode) }))),
         );
   await Promise.all(opponents.map(({ ready }) => ready));
+  while (values.after !== undefined && !existsSync(values.after)) await new Promise((done) => setTimeout(done, 100));
   for (const { name, dir } of models)
     await measureOnGpu(
       name,
@@ -198,7 +233,7 @@ async function ours(model, batch) {
   const [reads, writes] = [[], []];
   let texts = [];
   for (let round = 0; round <= rounds; round++) {
-    let decoding = await startDecoding(model, prompts, fresh);
+    let decoding = await startDecoding(model, prompts, { expected: fresh });
     const choose = () => prompts.map((_, row) => argmax(decoding.logits.subarray(row * vocab, (row + 1) * vocab)));
     texts = [choose()];
     while (texts.length < fresh) {

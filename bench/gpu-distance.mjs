@@ -1,16 +1,20 @@
 // How far training in bfloat16 is from float32, ours and PyTorch's:
 // node bench/gpu-distance.mjs --python PYTHON [--models DIR[,DIR]] [--trained DIR[,DIR]] [--only NAMES]
-//   [--out FILE] -> JSON. For each model of --models (folders with expected.safetensors, as in test/golden) the first
-// gradients of all weights together, ||bf16 - f32|| / ||f32||, and the root mean square of what the losses of a short
-// training in bfloat16 differ from those in float32, each side against its own float32. For each of --trained (with
+//   [--jobs 16] [--out FILE]
+// -> JSON. For each model of --models (folders with expected.safetensors, as in test/golden) the first gradients of all
+// weights together, ||bf16 - f32|| / ||f32||, and the root mean square of what the losses of a short training in
+// bfloat16 differ from those in float32, each side against its own float32. For each of --trained (with
 // trajectory.json) the same of the losses from the float32 ones of PyTorch there. PyTorch computes by transformers
 // under autocast, once with the residual stream in float32, once with embeddings and so the stream in bfloat16, as the
 // training step has it that speed is compared with (bench/gpu_anchor.py). `ratio` is ours over PyTorch's, `median` that
-// over models. Where UPCYCLE_CUDA names the stand-ins of the tests (test/support/cuda.ts) ours computes on the CPU, by
-// the same kernels.
-import { spawnSync } from "node:child_process";
+// over models. Models are shared out over so many processes of both engines, side by side; FILE has what has come so
+// far. Where UPCYCLE_CUDA names the stand-ins of the tests (test/support/cuda.ts) ours computes on the CPU, by the same
+// kernels.
+import { spawn } from "node:child_process";
 import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { cpus } from "node:os";
 import { basename, join } from "node:path";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { cudaBackend } from "../dist/engine/cuda/backend.js";
@@ -21,14 +25,18 @@ import { trainProgram } from "../dist/graph/programs/programs.js";
 import { median } from "./gpu-model.mjs";
 
 const golden = fileURLToPath(new URL("../test/golden/", import.meta.url));
-const { values: flags } = parseArgs({
+const { values: flags, positionals } = parseArgs({
   options: {
     python: { type: "string", default: "python3" },
     models: { type: "string", default: `${join(golden, "dense")},${join(golden, "moe")}` },
     trained: { type: "string", default: join(golden, "train") },
     only: { type: "string" },
+    jobs: { type: "string", default: String(Math.min(16, cpus().length)) },
     out: { type: "string" },
+    // What a process of ours is asked for: a kind and folders.
+    measure: { type: "string" },
   },
+  allowPositionals: true,
 });
 
 const foldersOf = (list, file) =>
@@ -143,8 +151,8 @@ async function trajectoryDistance(folder) {
 /** A short training, as gpu_distance.py has it: each batch is the golden one with its tokens moved on. */
 const optimizer = { lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, clip_grad_norm: 1, steps: 8, shift: 7 };
 
-/** Of our losses in bfloat16 from those in float32, which have to begin where PyTorch's do. */
-async function lossDistance(folder, { first }) {
+/** Of our losses in bfloat16 from those in float32; and where these begin. */
+async function lossDistance(folder) {
   const { data, shape } = tensors(join(folder, "expected.safetensors")).get("input_ids");
   const [batch, sequence] = shape;
   const model = await opened(folder, { batch, sequence });
@@ -154,48 +162,102 @@ async function lossDistance(folder, { first }) {
     await losses(model, "bf16", batches, optimizer),
     await losses(model, "float32", batches, optimizer),
   ];
-  if (Math.abs(expected[0] - first) > 1e-3) throw new Error(`begins at ${expected[0]}, in PyTorch at ${first}`);
-  return rootMeanSquare(found, expected);
+  return { distance: rootMeanSquare(found, expected), first: expected[0] };
 }
 
-/** What PyTorch says of the folders: a distance for each, or why there is none. */
-function byTorch(kind, folders) {
-  const script = fileURLToPath(new URL("gpu_distance.py", import.meta.url));
-  const { stdout, stderr, status } = spawnSync(flags.python, [script, kind, ...folders], {
-    encoding: "utf8",
-    maxBuffer: 1 << 26,
+const measures = {
+  gradients: async (folder) => ({ distance: await gradientDistance(folder) }),
+  losses: lossDistance,
+  trajectory: async (folder) => ({ distance: await trajectoryDistance(folder) }),
+};
+
+/** Calls `found(folder, answer)` for each line of a process, which answers for one folder after the other. */
+async function ask(command, args, folders, found) {
+  const child = spawn(command, [...args, ...folders], {
+    stdio: ["ignore", "pipe", "inherit"],
     env: { ...process.env, OPTIMIZER: JSON.stringify(optimizer) },
   });
-  if (status !== 0) throw new Error(stderr);
-  return stdout
-    .trim()
-    .split("\n")
-    .map((line) => JSON.parse(line));
+  const ended = new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", resolve);
+  });
+  let next = 0;
+  for await (const line of createInterface({ input: child.stdout })) found(folders[next++], JSON.parse(line));
+  const status = await ended;
+  for (const folder of folders.slice(next)) found(folder, { error: `a process ended with status ${status}` });
 }
 
-async function compared(kind, folders, measure) {
-  const theirs = byTorch(kind, folders);
-  const rows = [];
-  for (const [i, folder] of folders.entries()) {
-    const { error, ...torch } = theirs[i];
-    const ours = await measure(folder, torch).catch((cause) => ({ error: cause.line ?? String(cause) }));
-    const failed = error ?? ours.error;
-    const model = basename(folder);
-    rows.push(failed === undefined ? { model, ours, torch } : { model, failed });
+/** Every so manieth of a list, beginning with each of the first ones. */
+const sharesOf = (list, count) =>
+  Array.from({ length: Math.min(count, list.length) }, (_, i) => list.filter((_, j) => j % count === i));
+
+/** The rows of a kind, and the ratios of those that both engines have. */
+class Comparison {
+  constructor(kind, folders) {
+    Object.assign(this, { kind, folders, ours: new Map(), torch: new Map() });
   }
-  const ratios = (stream) =>
-    rows.flatMap(({ ours, torch }) => (torch === undefined || !(torch[stream] > 0) ? [] : [ours / torch[stream]]));
-  const ratio = (stream) => ({ median: median(ratios(stream)), models: ratios(stream).length });
-  return { ratio: { "stream in float32": ratio("float32"), "stream in bfloat16": ratio("bfloat16") }, rows };
+
+  rowOf(folder) {
+    const [ours, torch] = [this.ours.get(folder), this.torch.get(folder)];
+    const model = basename(folder);
+    if (ours === undefined || torch === undefined) return [];
+    const { first, ...distances } = torch;
+    const apart = Math.abs((ours.first ?? 0) - (first ?? 0)) > 1e-3;
+    const failed = torch.error ?? ours.error ?? (apart ? `begins at ${ours.first}, in PyTorch at ${first}` : undefined);
+    return [failed === undefined ? { model, ours: ours.distance, torch: distances } : { model, failed }];
+  }
+
+  get result() {
+    const rows = this.folders.flatMap((folder) => this.rowOf(folder));
+    const ratios = (stream) =>
+      rows.flatMap(({ ours, torch }) => (torch === undefined || !(torch[stream] > 0) ? [] : [ours / torch[stream]]));
+    const ratio = (stream) => ({ median: median(ratios(stream)), models: ratios(stream).length });
+    return { ratio: { "stream in float32": ratio("float32"), "stream in bfloat16": ratio("bfloat16") }, rows };
+  }
 }
 
-const models = foldersOf(flags.models, "expected.safetensors");
-const result = {
-  date: new Date().toISOString().slice(0, 10),
-  device: (await device(0)).facts.name,
-  gradients: await compared("gradients", models, gradientDistance),
-  losses: await compared("losses", models, lossDistance),
-  trajectories: await compared("trajectory", foldersOf(flags.trained, "trajectory.json"), trajectoryDistance),
-};
-console.log(JSON.stringify(result));
-if (flags.out !== undefined) writeFileSync(flags.out, `${JSON.stringify(result, null, 1)}\n`);
+async function measureAll() {
+  const models = foldersOf(flags.models, "expected.safetensors");
+  const all = {
+    gradients: new Comparison("gradients", models),
+    losses: new Comparison("losses", models),
+    trajectories: new Comparison("trajectory", foldersOf(flags.trained, "trajectory.json")),
+  };
+  const facts = { date: new Date().toISOString().slice(0, 10), device: (await device(0)).facts.name };
+  const result = () => ({
+    ...facts,
+    ...Object.fromEntries(Object.entries(all).map(([key, { result }]) => [key, result])),
+  });
+  const script = fileURLToPath(new URL("gpu_distance.py", import.meta.url));
+  const jobs = Number(flags.jobs);
+  // Shares of the processes that each kind gets; PyTorch's are the slower ones.
+  const shares = { gradients: [0.2, 0.1], losses: [0.35, 0.15], trajectories: [0.15, 0.05] };
+  const asked = Object.entries(all).flatMap(([key, comparison]) => {
+    const [torch, ours] = shares[key].map((share) => Math.max(1, Math.round(share * jobs)));
+    const { kind, folders } = comparison;
+    const take = (side) => (folder, answer) => {
+      comparison[side].set(folder, answer);
+      if (flags.out !== undefined) writeFileSync(flags.out, `${JSON.stringify(result(), null, 1)}\n`);
+    };
+    const own = fileURLToPath(import.meta.url);
+    return [
+      ...sharesOf(folders, torch).map((share) => () => ask(flags.python, [script, kind], share, take("torch"))),
+      ...sharesOf(folders, ours).map(
+        (share) => () => ask(process.execPath, [own, "--measure", kind], share, take("ours")),
+      ),
+    ];
+  });
+  const next = async () => {
+    for (let one = asked.shift(); one !== undefined; one = asked.shift()) await one();
+  };
+  await Promise.all(Array.from({ length: jobs }, next));
+  console.log(JSON.stringify(result()));
+}
+
+if (flags.measure === undefined) await measureAll();
+else
+  for (const folder of positionals) {
+    const answer = await measures[flags.measure](folder).catch((cause) => ({ error: cause.line ?? String(cause) }));
+    console.log(JSON.stringify(answer));
+  }
+process.exit(0);

@@ -1,15 +1,15 @@
-// What a checkpoint costs while steps go on: node bench/gpu-save.mjs [--size dense8.5M] [--shape 16x512] [--steps 100]
-// [--pairs 20] [--dir DIR]
-// -> one JSON line: the median over so many pairs of pieces of a training, each piece so many steps with and without a
-// checkpoint that begins with it, of what the checkpoint adds to the piece's time. Both kinds come first in turn.
+// What a checkpoint costs a training on a GPU:
+// node bench/gpu-save.mjs [--size dense8.5M] [--shape 16x512] [--steps 100] [--pairs 20] [--dir DIR]
+// -> one JSON line. A run of the training loop saves every 2 x STEPS steps, so that a piece of STEPS steps that begins
+// with a checkpoint (its check of the loss, its copy, its writing while steps go on) and one without take turns. The
+// median over the pairs is of what the checkpoint adds to the piece's time.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { performance } from "node:perf_hooks";
+import { monitorEventLoopDelay, performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
 import { cudaBackend } from "../dist/engine/cuda/backend.js";
-import { trainProgram } from "../dist/graph/programs/programs.js";
-import { saveState, stateLayout } from "../dist/train/saved.js";
+import { trainRun } from "../dist/train/run.js";
 import { median, model, sizes, weightOf } from "./gpu-model.mjs";
 import { optimizer, startTokens } from "./start.mjs";
 
@@ -25,68 +25,77 @@ const { values: flags } = parseArgs({
 const [batch, sequence] = flags.shape.split("x").map(Number);
 const [steps, pairs] = [Number(flags.steps), Number(flags.pairs)];
 const spec = model(sizes[flags.size]);
-const shape = { batch, sequence, auxCoef: 0.01, zCoef: 0 };
-const program = trainProgram(spec, shape);
-const runtime = await cudaBackend(0, { precision: "bf16" }).openTrain(program, { threads: 1, accumulate: false });
-for (const { key, shape: dims } of program.params) await runtime.write("weight", key, weightOf(key, dims));
-
-const layout = stateLayout({ frozen: new Set(), tuning: {} }, { dtype: "F32", average: false });
 const root = flags.dir ?? mkdtempSync(join(tmpdir(), "upcycle-gpu-save-"));
-const settings = { ...optimizer, learningRate: 3e-4, decayOn: "matrices", clipNorm: 1 };
-const batches = [0, 1, 2, 3].map((index) => {
-  const tokens = startTokens(spec.vocab, index, shape);
-  return { ids: tokens.slice(0, -1), targets: tokens.slice(1) };
-});
-let update = 0;
-const run = async (count) => {
-  let asked = null;
-  for (let i = 0; i < count; i++) {
-    const before = asked;
-    update++;
-    asked = runtime.step([batches[update % batches.length]], { ...settings, update });
-    if (before !== null) await before;
-  }
-  await asked;
+
+/** When copies of the state were asked for, and how long each was in use: until its checkpoint was on disk. */
+const written = [];
+const backend = cudaBackend(0, { precision: "bf16" });
+const watched = {
+  ...backend,
+  openTrain: async (...asked) => {
+    const runtime = await backend.openTrain(...asked);
+    const snapshot = runtime.snapshot.bind(runtime);
+    runtime.snapshot = async () => {
+      const began = performance.now();
+      const copy = await snapshot();
+      if (copy === null) throw new Error("the GPU has no room for a copy of the state");
+      const close = copy.close.bind(copy);
+      copy.close = () => {
+        written.push(performance.now() - began);
+        return close();
+      };
+      return copy;
+    };
+    return runtime;
+  },
 };
 
-const written = [];
-/** A checkpoint of the state as it is now, as the training loop writes one. */
-async function save() {
-  const snapshot = await runtime.snapshot();
-  if (snapshot === null) throw new Error("the GPU has no room for a copy of the state");
-  const began = performance.now();
-  const progress = { step: update, bestLoss: null, ms: 0, peakRssBytes: 0 };
-  const lineage = null;
-  return saveState({ dir: join(root, "last"), spec, state: snapshot, lineage, layout, progress })
-    .finally(() => snapshot.close())
-    .then(() => written.push(performance.now() - began));
+const text = Int32Array.from([0, 1, 2, 3].flatMap((i) => [...startTokens(spec.vocab, i, { batch, sequence })]));
+// The first pair warms up, and the last checkpoint is waited for.
+const all = 2 * steps * (pairs + 2);
+const events = trainRun({
+  dir: join(root, "run"),
+  spec,
+  threads: 1,
+  seed: 1,
+  carry: undefined,
+  documentEnd: 0,
+  backend: watched,
+  evaluationTokens: batch * sequence,
+  identity: { bench: "gpu-save" },
+  text: { train: text, heldOut: startTokens(spec.vocab, 5, { batch, sequence }) },
+  initial: ({ key, shape }) => Promise.resolve(weightOf(key, shape)),
+  block: {
+    steps: all,
+    batch,
+    sequence,
+    accumulate: 1,
+    lr: { peak: 3e-4, schedule: "constant", warmup: 0, final: 0.1 },
+    optimizer: { ...optimizer, clip: 1, method: "adamw" },
+    auxLoss: 0.01,
+    zLoss: 0,
+    evalEvery: all,
+    saveEvery: 2 * steps,
+  },
+});
+/** When each piece had answered, and the longest that this thread was held up within it. */
+const ends = [];
+const held = [];
+const delay = monitorEventLoopDelay({ resolution: 1 });
+delay.enable();
+for await (const { type, step } of events) {
+  if (type !== "step" || step % steps !== 0) continue;
+  ends.push(performance.now());
+  held.push(delay.max / 1e6);
+  delay.reset();
 }
-
-/** Seconds of a piece; a checkpoint that takes longer than its piece is waited for within it. */
-async function piece(saving) {
-  const from = performance.now();
-  const pending = saving ? await wrapped(save()) : null;
-  await run(steps);
-  const stepped = performance.now() - from;
-  await pending?.done;
-  return { stepped, whole: performance.now() - from };
-}
-/** A promise in a box, so that awaiting the box does not await the promise. */
-const wrapped = async (done) => ({ done });
-
-await run(20);
-await piece(true);
-const [within, whole] = [[], []];
-for (let pair = 0; pair < pairs; pair++) {
-  const order = pair % 2 === 0 ? [false, true] : [true, false];
-  const times = {};
-  for (const saving of order) times[saving] = await piece(saving);
-  within.push(times.true.stepped / times.false.stepped - 1);
-  whole.push(times.true.whole / times.false.whole - 1);
-}
-await runtime.close();
 if (flags.dir === undefined) rmSync(root, { recursive: true });
-const percent = (values) => Number((100 * median(values)).toFixed(2));
+
+// Piece i ends with step (i + 1) * STEPS; the first to begin with a checkpoint is number 2.
+const took = (piece) => ends[piece] - ends[piece - 1];
+const saved = Array.from({ length: pairs }, (_, pair) => 4 + 2 * pair);
+const added = saved.map((piece) => took(piece) / took(piece + 1) - 1);
+const percent = (value) => Number((100 * value).toFixed(2));
 console.log(
   JSON.stringify({
     size: flags.size,
@@ -94,10 +103,12 @@ console.log(
     sequence,
     steps,
     pairs,
-    addsPercent: percent(within),
-    addsPercentUntilWritten: percent(whole),
+    addsPercent: percent(median(added)),
+    pieceMs: Number(median(saved.map((piece) => took(piece + 1))).toFixed(1)),
     writingMs: Math.round(median(written)),
-    each: within.map((value) => Number((100 * value).toFixed(2))),
+    // The longest that the loop's thread was held up in a piece, with a checkpoint and without.
+    heldUpMs: [0, 1].map((i) => Number(median(saved.map((piece) => held[piece + i])).toFixed(1))),
+    each: added.map(percent),
   }),
 );
 process.exit(0);

@@ -6,7 +6,8 @@
  *   list         1,000 runs: the index from nothing, the list over HTTP and on the screen, the first paint
  *   curves       100 curves of 10,000 points: over HTTP, drawn, drawn from raw points of a part; a new point of a run
  *   day          a day of one training among 1,000 runs, looked at all the time: memory of the server
- *   training     what a training loses while a page of it is open: 20 pairs of pieces of --seconds each
+ *   training     what a training on all cores loses while a page of it is open: 20 pairs of pieces of --seconds each
+ *   thread       the same of a training with one thread
  *   tensorboard  TensorBoard on the event files of the same 100 runs, where TENSORBOARD names the program
  *
  * All parts are measured unless --only names some. The server is `upcycle studio` as a process of its own. The browser
@@ -15,7 +16,7 @@
  */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { firstPaint, openBrowser, until } from "./studio/browser.mjs";
@@ -25,12 +26,12 @@ import { addRecords, records, step, writeRun, writeStudies } from "./studio/runs
 import { measureTensorBoard } from "./studio/tensorboard.mjs";
 import { measureTraining } from "./studio/training.mjs";
 
-const parts = ["list", "curves", "day", "training", "tensorboard"];
+const parts = ["list", "curves", "day", "training", "thread", "tensorboard"];
 const { values: flags } = parseArgs({
   options: {
     short: { type: "boolean", default: false },
     repeats: { type: "string" },
-    seconds: { type: "string", default: "10" },
+    seconds: { type: "string", default: "3" },
     only: { type: "string", default: parts.join(",") },
     out: { type: "string", default: `bench/results/${new Date().toISOString().slice(0, 10)}-studio.json` },
   },
@@ -41,6 +42,7 @@ if (wrong !== undefined) throw new Error(`--only: "${wrong}" is none of ${parts.
 
 const [manyRuns, longRuns, points] = [1000, flags.short ? 20 : 100, 10_000];
 const repeats = Number(flags.repeats ?? (flags.short ? 5 : 20));
+const pieces = { pairs: flags.short ? 6 : 20, seconds: Number(flags.seconds) };
 const root = mkdtempSync(join(tmpdir(), "upcycle-studio-bench-"));
 process.on("exit", () => rmSync(root, { recursive: true, force: true }));
 const notes = new Notes();
@@ -77,6 +79,9 @@ async function measureList() {
   notes.add(`${manyRuns} runs: list over HTTP`, await times(() => studio.ask("/api/runs")));
   notes.add(`${manyRuns} runs: start page over HTTP`, await times(() => studio.ask("/api/overview")));
   if (browser !== null) {
+    // Rows are on the screen, and the page knows all others.
+    const isListed = `document.querySelectorAll(".list-body .list-row").length > 10 &&
+      document.querySelector("#filter-says").textContent.startsWith("${manyRuns} of ${manyRuns} runs")`;
     const [shown, paints] = [[], []];
     for (let i = 0; i < repeats; i++) {
       const page = await browser.newPage();
@@ -84,7 +89,7 @@ async function measureList() {
       paints.push(await firstPaint(page));
       await page.goto("about:blank");
       await page.goto(`http://127.0.0.1:${studio.port}/#/runs`, { waitUntil: "domcontentloaded" });
-      shown.push(await until(page, null, `document.querySelectorAll(".list-body .list-row").length > 10`));
+      shown.push(await until(page, null, isListed));
       await page.close();
     }
     notes.add("first paint of the start page", paints, { below: 200 });
@@ -206,8 +211,8 @@ const measures = {
   list: measureList,
   curves: measureCurves,
   day: measureDay,
-  training: () =>
-    measureTraining(notes, join(root, "training"), { pairs: flags.short ? 6 : 20, seconds: Number(flags.seconds) }),
+  training: () => measureTraining(notes, join(root, "training"), { ...pieces, threads: availableParallelism() }),
+  thread: () => measureTraining(notes, join(root, "thread"), { ...pieces, threads: 1 }),
   tensorboard: () =>
     measureTensorBoard(notes, { root: join(root, "events"), runs: longRuns, points, repeats, browser }),
 };

@@ -1,7 +1,10 @@
 /**
  * Writes what studies have found into docs/findings: one page for each study, and the table in its README.
  *
- *   node scripts/findings.mjs [RUN...] [--hardware TEXT] [--note TEXT] [--fit]
+ *   node scripts/findings.mjs [RUN...] [--hardware TEXT] [--note TEXT] [--fit] [--origin FILE] [--seconds N]
+ *
+ * --seconds is how long the study took where its folder does not know, as that of a report of pieces. --origin is what
+ * bench/corpus.py has written beside the text: packages, versions, licences.
  *
  * --fit adds the coefficients of the upcycling law fitted to the study's runs, with 90 % intervals by profile
  * likelihood.
@@ -30,7 +33,13 @@ import { markdownTable, resultTables } from "../dist/report/study/result-tables.
 
 const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
-  options: { hardware: { type: "string" }, note: { type: "string" }, fit: { type: "boolean", default: false } },
+  options: {
+    hardware: { type: "string" },
+    note: { type: "string" },
+    fit: { type: "boolean", default: false },
+    origin: { type: "string" },
+    seconds: { type: "string" },
+  },
 });
 const folder = fileURLToPath(new URL("../docs/findings", import.meta.url));
 const kept = join(folder, "results");
@@ -42,9 +51,15 @@ const slug = (text) =>
     .replace(/[^a-z0-9]+/g, "-")
     .replace(/^-+|-+$/g, "");
 
+/** The file of a study within the package. */
+const fileOf = (name) => {
+  const path = `recipes/studies/${name}.yaml`;
+  return existsSync(fileURLToPath(new URL(`../${path}`, import.meta.url))) ? path : `recipes/${name}.yaml`;
+};
+
 /** The command without folders of the machine that ran it. */
-const publicCommand = (command) =>
-  command.replace(/ --(out|store) \S+/g, "").replace(/(study) \S*?([^/\s]+\.yaml)/, "$1 recipes/studies/$2");
+const publicCommand = (command, name) =>
+  command.replace(/ --(out|store) \S+/g, "").replace(/(study) \S*?[^/\s]+\.yaml/, `$1 ${fileOf(name)}`);
 
 /** The upcycling law fitted to the runs of a study, by the command that a user would give. */
 function fitOf(dir) {
@@ -71,11 +86,12 @@ function essence(dir) {
     hardware: flags.hardware ?? environment.cpu,
     note: flags.note ?? null,
     scale: config.scale,
-    seconds: Math.round(seconds),
+    seconds: flags.seconds === undefined ? Math.round(seconds) : Number(flags.seconds),
     environment,
     text,
-    command: publicCommand(commands[0]),
+    command: publicCommand(commands[0], name),
     seeds,
+    meant: config.seeds.length,
     parents: parents.map(({ id, params, tokens, loss }) => ({ id, params, tokens, loss })),
     arms: arms.map(({ runs, ...arm }) => ({
       ...arm,
@@ -88,6 +104,7 @@ function essence(dir) {
     })),
     questions,
     ...(flags.fit ? { fit: fitOf(dir) } : {}),
+    ...(flags.origin === undefined ? {} : { origin: JSON.parse(readFileSync(flags.origin, "utf8")) }),
   };
 }
 
@@ -106,7 +123,7 @@ function groupBy(list) {
   return groups;
 }
 
-const studyFile = (name) => fileURLToPath(new URL(`../recipes/studies/${name}.yaml`, import.meta.url));
+const studyFile = (name) => fileURLToPath(new URL(`../${fileOf(name)}`, import.meta.url));
 
 /** The questions with what is published of them: what the study's file says now, which no run depends on. */
 function questionsOf({ name, questions }) {
@@ -154,7 +171,12 @@ function questionRow(answer, arms) {
     `${question.ask} (${first} less ${second}, ${measureName(question.measure)}, ${test.n} pairs)`,
     known(detectable, (value) => `${significant(value, 3)}${relative(value).replace("+", "")}`),
     question.published === null ? "–" : `${publishedCell(answer, signed)} (${question.published.source})`,
-    known(test.mean, (mean) => `${signed(mean)}${relative(mean)}, ${signed(test.low)} to ${signed(test.high)}`),
+    known(
+      test.mean,
+      (mean) =>
+        `${signed(mean)}${relative(mean)}` +
+        known(test.low, (low) => `, ${signed(low)} to ${signed(test.high)}`).replace("–", ""),
+    ),
     known(adjusted, (p) => (p < 1e-4 ? "< 0.0001" : significant(p, 2))),
     `**${verdictWords(answer)}**`,
     pairsNeeded === null ? "–" : `about ${compact(pairsNeeded)}`,
@@ -172,7 +194,8 @@ function section(raw) {
   const sizes = [...new Set(parents.map(({ params }) => compact(params.total)))].join(", ");
   const seen = [...new Set(parents.map(({ tokens }) => (tokens === null ? "?" : compact(tokens))))].join(", ");
   const further = [...new Set(arms.map(({ runs }) => compact(runs[0]?.points.at(-1)?.tokens ?? NaN)))].join(", ");
-  const passes = (parent.tokens ?? 0) / corpus.trainTokens;
+  const passes = (tokens) => significant(tokens / corpus.trainTokens, 2);
+  const most = Math.max(...arms.flatMap(({ runs }) => runs.map(({ points }) => points.at(-1)?.tokens ?? 0)));
   const headings = [
     "Question",
     "Smallest detectable",
@@ -190,20 +213,23 @@ function section(raw) {
     "```",
     "",
     `Parents of ${sizes} parameters, ${seen} tokens ` +
-      `(${significant(passes, 2)} passes over ${compact(corpus.trainTokens)} ` +
+      `(${passes(parent.tokens ?? 0)} passes over ${compact(corpus.trainTokens)} ` +
       `tokens of ${markdownText(corpus.sources.map(({ name }) => name).join(", "))}), held-out loss ` +
-      `${parents.map(({ loss }) => loss.toFixed(3)).join(", ")}; ${further} further tokens for each arm; seeds ` +
+      `${parents.map(({ loss }) => loss.toFixed(3)).join(", ")}; ${further} further tokens for each arm ` +
+      `(up to ${passes(most)} passes); seeds ` +
       `${seeds.join(", ")}. Upcycle ${environment.upcycle}, Node ${environment.node}, trained on ` +
       `${environment.device ?? `ONNX Runtime ${environment.onnxruntime}`}, ${duration(seconds)} in all.`,
     ...(one.note === null ? [] : ["", one.note]),
+    ...(one.origin === undefined ? [] : ["", originWords(one.origin)]),
     "",
-    ...answers.slice(0, 1).flatMap((answer) => [mainComparison(answer, arms), ""]),
+    ...answers.slice(0, 1).flatMap((answer) => [mainComparison(answer, arms, one.meant ?? ENOUGH_PAIRS), ""]),
     row(headings),
     row([":--", "--:", "--:", "--:", "--:", ":--", "--:"]),
     ...answers.map((answer) => row(text(questionRow(answer, arms)))),
     "",
     markdownTable(resultTables({ ...one, questions: [] })[0]),
     ...(one.fit === undefined ? [] : fitLines(one.fit)),
+    ...(one.origin === undefined ? [] : originLines(one.origin)),
   ].join("\n");
 }
 
@@ -211,7 +237,7 @@ function section(raw) {
 const ENOUGH_PAIRS = 5;
 
 /** The first question in words: what could be seen, before what was seen. */
-function mainComparison(answer, arms) {
+function mainComparison(answer, arms, meant) {
   const { question, test, base, detectable } = answer;
   const relative = question.measure.includes("loss") ? (value) => percentOf(value, base) : () => "";
   const [first, second] = labelsOf(question, arms);
@@ -219,7 +245,8 @@ function mainComparison(answer, arms) {
   const least = known(detectable, (value) => `${significant(value, 3)}${relative(value).replace("+", "")}`);
   const few =
     test.n < ENOUGH_PAIRS
-      ? ` ${ENOUGH_PAIRS} were meant; what is said here rests on ${test.n}, whose spread is hardly known.`
+      ? `${test.n < meant ? ` ${meant} were meant; what` : " What"} is said here rests on ${test.n} pairs, ` +
+        "whose spread is hardly known."
       : "";
   return (
     `Main comparison, named before anything was trained: ${markdownText(question.ask)} ${markdownText(first)} ` +
@@ -228,6 +255,31 @@ function mainComparison(answer, arms) {
     `${question.published === null ? "Nothing is published." : `Published: ${publishedCell(answer, size)}.`} ` +
     `Measured: ${known(test.mean, size)}. Verdict: **${verdictWords(answer)}**.${few}`
   );
+}
+
+/** Where a text comes from. */
+const originWords = ({ origin, packages, bytes }) =>
+  `Text: ${significant(bytes / 1e6, 3)} MB of ${packages.length} packages (${origin}), every one free software by ` +
+  "Debian's guidelines, made by `bench/corpus.py`; packages, versions and licences are listed below. None of it is " +
+  "part of this repository.";
+
+/** The packages of a text with their licences. */
+function originLines({ packages }) {
+  const most = 6;
+  const named = (licences) =>
+    licences.slice(0, most).join(", ") + (licences.length > most ? ` and ${licences.length - most} more` : "");
+  return [
+    "",
+    "Origin and licences of the text, as the packages' copyright files name them:",
+    "",
+    row(["Package", "Version", "MB", "Licences"]),
+    row([":--", ":--", "--:", ":--"]),
+    ...packages
+      .filter(({ bytes }) => bytes > 0)
+      .map((one) =>
+        row([one.package, one.version, (one.bytes / 1e6).toFixed(2), named(one.licences)].map(markdownText)),
+      ),
+  ];
 }
 
 /** The coefficients of the fitted law with their intervals; what is open has no end. */
@@ -247,12 +299,12 @@ function fitLines({ command, n, coefficients, warnings }) {
   ];
 }
 
-/** The remarks at the head of a study file. */
+/** The remarks at the head of a study file, up to the first that is empty. */
 function aboutStudy(name) {
   const file = studyFile(name);
   if (!existsSync(file)) return "";
   const lines = readFileSync(file, "utf8").split("\n").slice(1);
-  const end = lines.findIndex((line) => !line.startsWith("#"));
+  const end = lines.findIndex((line) => !line.startsWith("# "));
   return lines
     .slice(0, end)
     .map((line) => line.slice(2))
@@ -274,7 +326,7 @@ for (const [name, runs] of [...byName].sort(([a], [b]) => (a < b ? -1 : 1))) {
     "",
     markdownText(aboutStudy(name)),
     "",
-    `The study is [recipes/studies/${name}.yaml](../../recipes/studies/${name}.yaml). ` +
+    `The study is [${fileOf(name)}](../../${fileOf(name)}). ` +
       "Differences are paired by seed; the smallest detectable difference is what this many pairs find in " +
       "80 % of cases (two-sided, 5 % over all " +
       "questions of the study).",

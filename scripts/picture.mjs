@@ -5,10 +5,11 @@
 // The first is a report; the second, of a folder, is the studio's start page.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { statSync } from "node:fs";
-import { resolve } from "node:path";
+import { statSync, writeFileSync } from "node:fs";
+import { basename, dirname, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import puppeteer from "puppeteer-core";
+import { withPalette } from "./png.mjs";
 
 const [source, picture] = process.argv.slice(2);
 const chromium = process.env.CHROMIUM;
@@ -20,7 +21,10 @@ const isStudio = statSync(source).isDirectory();
 
 /** Starts the studio of a folder, and gives the address that it prints. */
 async function startStudio() {
-  const child = spawn(process.execPath, ["bin/upcycle.js", "studio", source, "--no-open"]);
+  // The page names the folder as it was given: without those above it, which are of this machine.
+  const program = resolve("bin/upcycle.js");
+  const words = [program, "studio", basename(source), "--no-open"];
+  const child = spawn(process.execPath, words, { cwd: dirname(resolve(source)) });
   let said = "";
   while (!/http:\/\/\S+/.test(said)) {
     const [chunk] = await once(child.stdout, "data");
@@ -54,7 +58,7 @@ try {
     : "document.querySelectorAll('canvas').length > 1";
   await page.waitForFunction(isThere, { timeout: 20_000 });
   await new Promise((resolve) => setTimeout(resolve, 1000));
-  await page.screenshot({ path: picture, clip: { x: 0, y: 0, ...size } });
+  writeFileSync(picture, withPalette(await page.screenshot({ clip: { x: 0, y: 0, ...size } })));
 } finally {
   await browser.close();
   studio?.child.kill("SIGINT");

@@ -16,8 +16,8 @@ const temporary = `${realpathSync(tmpdir())}/`;
 /** Where tests read and write models. */
 const isWatched = (path: string): boolean =>
   path.startsWith(`${project}test/golden/`) || (path.startsWith(temporary) && !path.startsWith(project));
-/** onnxruntime's library keeps a log of its own open. */
-const foreign = /\/mat-debug-\d+\.log$/;
+/** onnxruntime's library keeps a log of its own open, and compute-sanitizer its pipes. */
+const foreign = /\/mat-debug-\d+\.log$|\/NVIDIA-treetracker-/;
 
 /** Open files of this process and its threads, where the system lists them. */
 function openFiles(): string[] {

@@ -1,8 +1,9 @@
 // The studio as a process of its own, asked over HTTP as its page asks it.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { Agent, request } from "node:http";
+import { connect } from "node:net";
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -45,6 +46,46 @@ export function get(port, path, { cookie = "", isText = false } = {}) {
   });
 }
 
+/**
+ * Asks over one connection, one question after another, with as little work for this process as there can be: it may
+ * play a page while a training on the same cores is measured. Texts of answers that are not compressed.
+ */
+function plainConnection(port, cookie) {
+  const socket = connect(port, "127.0.0.1").setNoDelay(true);
+  const head = `HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\ncookie: ${cookie}\r\n\r\n`;
+  let [text, take] = ["", () => undefined];
+  socket.setEncoding("latin1").on("data", (chunk) => {
+    text += chunk;
+    const end = text.indexOf("\r\n\r\n");
+    if (end < 0) return;
+    const length = Number(/^content-length: (\d+)/im.exec(text.slice(0, end))?.[1]);
+    if (text.length < end + 4 + length) return;
+    const body = text.slice(end + 4, end + 4 + length);
+    text = "";
+    take(body);
+  });
+  socket.on("error", () => undefined);
+  let last = Promise.resolve();
+  const ask = (path) => {
+    last = last.then(
+      () =>
+        new Promise((done) => {
+          take = done;
+          socket.write(`GET ${path} ${head}`);
+        }),
+    );
+    return last;
+  };
+  return { ask, close: () => socket.destroy() };
+}
+
+/** Milliseconds of processor time that all threads of a process have used, to the microsecond. Linux. */
+export const processorMs = (pid) =>
+  readdirSync(`/proc/${pid}/task`).reduce(
+    (sum, thread) => sum + Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ", 1)[0]) / 1e6,
+    0,
+  );
+
 /** Milliseconds of processor time that a process has used, and the most memory that it has had, in megabytes. Linux. */
 export function used(pid) {
   const words = readFileSync(`/proc/${pid}/stat`, "utf8")
@@ -54,11 +95,11 @@ export function used(pid) {
   return { cpuMs: 10 * (Number(words[11]) + Number(words[12])), peakMb: (1024 * Number(peak)) / 1e6 };
 }
 
-/** Starts the studio of a folder; `prefix` are words such as those of taskset. */
-export async function openStudio(dir, { prefix = [] } = {}) {
-  const [program, ...words] = [...prefix, process.execPath, "dist/cli/main.js", "studio", dir, "--no-open", "--json"];
+/** Starts the studio of a folder; `flags` are Node's own, such as --cpu-prof. */
+export async function openStudio(dir, { flags = [] } = {}) {
+  const words = [...flags, "bin/upcycle.js", "studio", dir, "--no-open", "--json"];
   const started = performance.now();
-  const child = start(program, words, { stdio: ["ignore", "pipe", "inherit"] });
+  const child = start(process.execPath, words, { stdio: ["ignore", "pipe", "inherit"] });
   const line = await new Promise((done, failed) => {
     let said = "";
     child.stdout.on("data", (chunk) => {
@@ -85,6 +126,7 @@ export async function openStudio(dir, { prefix = [] } = {}) {
     async isRead() {
       while ((await json("/api/runs")).unread > 0) await sleep(10);
     },
+    connection: () => plainConnection(port, cookie),
     /** Listens as a page does; calls back for every event. */
     listen(onEvent) {
       const asked = request({ host: "127.0.0.1", port, path: "/api/events", headers: { cookie } }, (response) =>

@@ -133,6 +133,17 @@ export async function chosenBackends(
   return backends;
 }
 
+/**
+ * The backends of several choices without a look at what is there, for what is computed nowhere; the CPU where none was
+ * made. Throws inputError for a precision that the CPU does not compute in.
+ */
+export function namedBackends({ device, precision }: DevicesFlags): readonly [Backend, ...Backend[]] {
+  const named = (choice: DeviceChoice | undefined): Backend =>
+    choice?.kind === "cuda" ? cudaBackend(choice.ordinal, { precision }) : onCpu(precision);
+  const [first, ...others] = device ?? [undefined];
+  return [named(first), ...others.map(named)];
+}
+
 /** Whether a backend computes on a GPU. */
 export const isOnGpu = ({ name }: Pick<Backend, "name">): boolean => name.startsWith("cuda:");
 

@@ -1,5 +1,6 @@
 /** `upcycle studio`: a local page over run folders, live; the page as one file; what it shows as JSON. */
 import { spawn } from "node:child_process";
+import { setFlagsFromString } from "node:v8";
 import { Command } from "commander";
 import { inputError } from "../base/errors.js";
 import { isOwnPage, requireFilePlace } from "../files/io/named-file.js";
@@ -91,6 +92,8 @@ async function writePage(studio: Studio, file: string, { json }: StudioFlags): P
 }
 
 async function serve(studio: Studio, flags: StudioFlags): Promise<void> {
+  // Nearly all that the server makes is gone a moment later, so room for it that grows to 32 MB is not used.
+  setFlagsFromString("--semi-space-growth-factor=1");
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
   const told = new Set<string>();
   const server = await startServer({
@@ -122,16 +125,16 @@ async function serve(studio: Studio, flags: StudioFlags): Promise<void> {
 
 /** An alert of one kind of a run is said once; the page has the number of times. */
 function tell(alert: StudioAlert, told: Set<string>, terminal: Terminal, json: boolean): void {
-  const { level, kind, run, step, message } = alert;
-  const key = `${run ?? ""} ${kind}`;
+  const key = `${alert.run ?? ""} ${alert.kind}`;
   if (told.has(key)) return;
   told.add(key);
   if (json) terminal.json({ type: "alert", ...alert });
-  else
-    terminal.note(
-      `${level}: ${[run, step === null ? null : `step ${step}`, message].filter((part) => part !== null).join(": ")}`,
-    );
+  else terminal.note(alertWords(alert));
 }
+
+/** An alert as a line of the terminal. */
+export const alertWords = ({ level, run, step, message }: StudioAlert): string =>
+  `${level}: ${[run, step === null ? null : `step ${step}`, message].filter((part) => part !== null).join(": ")}`;
 
 /** Whether whoever types sees a browser of this machine: not behind ssh, not in a script. */
 function hasBrowser(): boolean {

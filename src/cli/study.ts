@@ -1,8 +1,10 @@
 /** `upcycle study` and `upcycle quickstart`. */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Command } from "commander";
+import { Command, Option } from "commander";
+import { inputError } from "../base/errors.js";
 import { resultOf } from "../base/events.js";
+import { fixed } from "../base/format.js";
 import { shellPath } from "../base/shell.js";
 import { parseStudyConfig } from "../base/schemas/study.js";
 import type { StudyConfig } from "../base/schemas/study-blocks.js";
@@ -14,10 +16,11 @@ import { writeReport } from "../study/report.js";
 import { recordedThreads } from "../study/folder.js";
 import { outlookOf, runStudy, type StudyRequest } from "../study/run.js";
 import { measuresText, type UpcycleRecipe } from "../surgery/planning/recipe.js";
+import type { StudyResult } from "../model/results/result.js";
 import type { LogFormat } from "../train/exported-logs.js";
 import { givenCommand } from "./assets.js";
 import { openContext, shownPath } from "./context.js";
-import { chosenBackends, deviceWords, isOnGpu, withDevices, type DevicesFlags } from "./device.js";
+import { chosenBackends, deviceWords, isOnGpu, namedBackends, withDevices, type DevicesFlags } from "./device.js";
 import { modelSource } from "./model-folder.js";
 import { logOption } from "./log-option.js";
 import { gpuNamed, hardwareTable } from "./plan.js";
@@ -43,6 +46,8 @@ interface StudyFlags extends CommonFlags, DevicesFlags {
   readonly jobs?: number;
   readonly scale?: number;
   readonly log?: readonly LogFormat[];
+  readonly only?: readonly string[];
+  readonly report?: boolean;
   readonly dryRun?: boolean;
 }
 
@@ -75,6 +80,17 @@ export function studyCommand(): Command {
       realNumber("--scale", 0.01, 1024),
     )
     .option(...logOption)
+    .option(
+      "--only <names>",
+      "train these pieces alone: ARM, ARM/SEED or a parent, with commas; what is finished needs no weights",
+      pieceNames,
+    )
+    .addOption(
+      new Option(
+        "--report",
+        "train nothing: report the runs that are there, of which record and log are enough",
+      ).conflicts("only"),
+    )
     .option("--dry-run", "say what would be trained, with tokens, FLOPs, time and disk; write nothing")
     .action((file: string, flags: StudyFlags) => execute(file, `upcycle study ${shellPath(shownPath(file))}`, flags));
   resolvedBy(command, ([file = ""], flags: StudyFlags) => settings(file, flags));
@@ -96,6 +112,13 @@ export function quickstartCommand(): Command {
   resolvedBy(command, (_, flags: QuickstartFlags) => settings(quickstartRecipe(flags), flags));
   const remark = "The study it runs is recipes/quickstart.yaml: copy and change it, then run it with upcycle study.";
   return withExample(withJson(withThreads(withDevices(command))), "upcycle quickstart", remark);
+}
+
+/** Names with commas between them. Throws inputError for none. */
+function pieceNames(text: string): string[] {
+  const names = text.split(",").map((name) => name.trim());
+  if (names.every((name) => name !== "")) return names;
+  throw inputError("a name is empty", { where: "--only", hint: "write names as dense,fine/1" });
 }
 
 /** The study of a file, at the scale that was asked for; its grid is checked at that scale. */
@@ -155,7 +178,7 @@ async function execute(file: string, command: string, flags: StudyFlags, score?:
   const { terminal, json, signal } = openContext(
     flags.dryRun === true ? { json: flags.json } : { json: flags.json, stopping: savingWords },
   );
-  const backends = await chosenBackends(flags, terminal);
+  const backends = await (flags.report === true ? namedBackends(flags) : chosenBackends(flags, terminal));
   const { dir, threads, jobs } = await placeOf(file, flags, config, backends.filter(isOnGpu).length);
   const options = {
     config,
@@ -163,6 +186,7 @@ async function execute(file: string, command: string, flags: StudyFlags, score?:
     store: flags.store,
     threads,
     jobs,
+    only: flags.report === true ? [] : flags.only,
     log: flags.log,
     signal,
     backends,
@@ -184,6 +208,11 @@ async function execute(file: string, command: string, flags: StudyFlags, score?:
     runStudy(options),
     studyView(terminal, { threads, jobs }, () => performance.now()),
   );
+  if (flags.only !== undefined) {
+    terminal.settle();
+    if (json) return terminal.json({ ...studied });
+    return terminal.out(pieceLines(studied, options.command));
+  }
   const [backend] = backends;
   const scoring = { dir, backend, threads, terminal, signal };
   const result = score === undefined ? studied : { ...studied, tasks: await score(studied, scoring) };
@@ -192,6 +221,18 @@ async function execute(file: string, command: string, flags: StudyFlags, score?:
   if (json) return terminal.json({ ...result, report });
   terminal.out(terminalTable(result, terminal.columns).split("\n"));
   terminal.out(`report: ${shownPath(report)}`);
+}
+
+/** What is there once pieces are trained, and the command that compares the runs. */
+function pieceLines({ arms, parents }: StudyResult, command: string): string[] {
+  const runs = arms.reduce((sum, arm) => sum + arm.runs.length, 0);
+  return [
+    ...parents.map(({ id, loss }) => `${id}: ${fixed(loss)}`),
+    ...arms.map(
+      ({ id, runs: own }) => `${id}: ${own.map((run) => `seed ${run.seed} ${fixed(run.finalLoss)}`).join(", ")}`,
+    ),
+    `${runs} ${runs === 1 ? "run of an arm is" : "runs of arms are"} there; this compares them: ${command} --report`,
+  ];
 }
 
 const scaleWords = ({ scale }: StudyFlags): string => (scale === undefined ? "" : ` --scale ${scale}`);

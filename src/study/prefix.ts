@@ -12,6 +12,7 @@ import { isFolderLocked } from "../files/io/lock.js";
 import { readRunRecord, runFile } from "../train/claim.js";
 import { metricsFile } from "../train/records.js";
 import { savedProgress } from "../train/saved.js";
+import { hasWeights } from "./pieces.js";
 
 /** What a run that has not begun yet may take from others. */
 interface PrefixOptions {
@@ -40,7 +41,8 @@ export class Prefixes {
       const steps = (await savedProgress(join(path, "last")))?.step ?? 0;
       const fits =
         record !== null && steps <= training.steps && firstDifference(record.training, training, steps) === null;
-      if (fits && steps > (best?.steps ?? 0) && !(await isFolderLocked(path))) best = { path, steps };
+      if (!fits || steps <= (best?.steps ?? 0) || !(await hasWeights(path))) continue;
+      if (!(await isFolderLocked(path))) best = { path, steps };
     }
     if (best !== null) await copyRun(best.path, dir, { ...identity, training });
   }

@@ -13,7 +13,7 @@
 import { join } from "node:path";
 import { at, entryOf } from "../base/at.js";
 import { eventsOf, resultOf } from "../base/events.js";
-import { interruptedError } from "../base/errors.js";
+import { inputError, interruptedError } from "../base/errors.js";
 import { compact, duration, flops } from "../base/format.js";
 import type { ModelSource } from "../files/checkpoint/open.js";
 import { exists, writeJson } from "../files/io/atomic.js";
@@ -30,12 +30,13 @@ import { noteCommand } from "../files/io/command-file.js";
 import { environment } from "./environment.js";
 import { claimStudyFolder, resultFile, resultKey, updateRecord, type StudyRecord } from "./folder.js";
 import { FlopMeter } from "./meter.js";
-import { prepareData } from "./parent.js";
+import { haveTokenizers, prepareData, type StudyText } from "./parent.js";
+import type { Work } from "./pieces.js";
 import { planStudy, withShapes, type PlannedArm, type PlannedRun, type StudyPlan } from "./plan.js";
 import { Prefixes } from "./prefix.js";
 import { locateRuns, requireSpace, scheduleOf, type StudySchedule } from "./schedule.js";
 import { makeParent, runArm, type Parent, type Workshop } from "./trainings.js";
-import type { StudyEvent, StudyOptions } from "./types.js";
+import type { StudyEvent, StudyOptions, StudyRequest } from "./types.js";
 
 export type { StudyEvent, StudyOptions, StudyRequest } from "./types.js";
 
@@ -81,13 +82,13 @@ async function* lockedStudy(options: StudyOptions, start: number): AsyncGenerato
     const located = await locateRuns(plan, store);
     const schedule = await scheduleOf(options, plan, located);
     if (options.given !== undefined) await noteCommand(dir, options.given);
-    const isDone = schedule.runs.every(({ doneSteps, steps }) => doneSteps === steps);
+    const isDone = schedule.work.isWhole && schedule.runs.every(({ doneSteps, steps }) => doneSteps === steps);
     if (record.finished === key && isDone && (await exists(join(dir, resultFile)))) {
       yield { type: "phase", label: "already finished, nothing was trained" };
       return (await readJson(join(dir, resultFile))) as StudyResult;
     }
     const result = yield* measureStudy(options, { plan, schedule, located }, record.startedAt, seconds);
-    await remember(key);
+    await remember(schedule.work.isWhole ? key : undefined);
     return result;
   } catch (cause) {
     // A stopped command's time counts too, but failing to note it must not hide why it stopped.
@@ -113,13 +114,25 @@ async function* measureStudy(
   seconds: () => number,
 ): AsyncGenerator<StudyEvent, StudyResult> {
   const { config, dir, store = dir, signal } = options;
+  const { work } = schedule;
+  requireCompared(early, work);
   yield workNote(schedule);
-  yield { type: "phase", label: "reading text" };
-  const corpus = await readCorpus(config.text, signal);
-  const isNew = early.parents.some(({ parent }) => parent.kind === "trained");
-  yield { type: "phase", label: isNew ? "learning the tokenizer" : "opening the parent" };
   const parents = early.parents.map(({ parent }) => parent);
-  const data = await prepareData(options, parents, corpus, early.surroundings.text);
+  let corpus: Promise<Corpus> | null = null;
+  const text: StudyText = {
+    key: early.surroundings.text,
+    read: () => (corpus ??= readCorpus(config.text, signal)),
+  };
+  const isNew = !(await haveTokenizers(options, parents, text));
+  if (isNew) {
+    yield { type: "phase", label: "reading text" };
+    await text.read();
+    yield { type: "phase", label: "learning the tokenizer" };
+  } else {
+    const isGiven = parents.some(({ kind }) => kind === "given");
+    yield { type: "phase", label: isGiven ? "opening the parent, reading text" : "reading tokens" };
+  }
+  const data = await prepareData(options, parents, text);
   signal?.throwIfAborted();
   const plan = withShapes(config, early, new Map([...data].map(([id, { spec }]) => [id, spec])));
   const first = entryOf(data, at(parents, 0).id);
@@ -133,28 +146,48 @@ async function* measureStudy(
     store,
     data,
     located,
-    meter: new FlopMeter(plan),
+    work,
+    meter: new FlopMeter({
+      parents: plan.parents.filter(({ key }) => work.parents.has(key)),
+      runs: plan.runs.filter(({ key }) => work.runs.has(key)),
+    }),
     prefixes: new Prefixes(store),
     starts: new Map(),
   };
   const made = yield* trainAll(workshop, plan);
-  const arms = plan.arms.map((arm) => armResult(arm, made.runs.get(arm.id) ?? []));
+  const isThere = ({ runs }: ArmResult): boolean => work.isWhole || runs.length > 0;
+  const arms = plan.arms.map((arm) => armResult(arm, made.runs.get(arm.id) ?? [])).filter(isThere);
+  const seeds = config.seeds.filter((seed) => arms.some(({ runs }) => runs.some((run) => run.seed === seed)));
   const measurements: Omit<StudyResult, "findings"> = {
     version: 2,
     name: config.name,
     startedAt,
     seconds: seconds(),
     environment: await environment(options),
-    text: textFacts(corpus, first, config.evaluation.tokens),
+    text: textFacts(first, config.evaluation.tokens),
     parents: made.parents.map(({ result }) => result),
     arms,
-    questions: questionResults(config.questions, arms),
+    questions: questionResults(askable(config, arms), arms),
     commands: [options.command, ...conversionCommands(options, plan, made.sources)],
-    seeds: config.seeds,
+    seeds,
   };
   const result: StudyResult = { ...measurements, findings: findings(measurements) };
   await writeJson(join(dir, resultFile), result);
   return result;
+}
+
+/** The questions whose arms are both there. */
+function askable({ questions }: StudyRequest, arms: readonly ArmResult[]): StudyRequest["questions"] {
+  const names = new Set(arms.map(({ arm }) => arm));
+  return questions.filter((question) => names.has(question.compare) && names.has(question.with));
+}
+
+/** Throws inputError where a result would have nothing to compare. */
+function requireCompared({ parents }: StudyPlan, { parents: there, runs }: Work): void {
+  if (there.size > 0 && (runs.size > 0 || parents.some(({ key, path }) => there.has(key) && path !== null))) return;
+  throw inputError("no training of this study is there", {
+    hint: "train some of it first, or give the --store that its runs lie in, with the --threads and --device they had",
+  });
 }
 
 /** How much there is still to train, and about how long, before a step says how fast this machine is. */
@@ -182,7 +215,9 @@ interface Trained {
  * stops the others, which save.
  */
 function trainAll(workshop: Workshop, plan: StudyPlan): AsyncGenerator<StudyEvent, Trained> {
-  const { options } = workshop;
+  const { options, work } = workshop;
+  const chosenParents = plan.parents.filter(({ key }) => work.parents.has(key));
+  const chosenRuns = plan.runs.filter(({ key }) => work.runs.has(key));
   return eventsOf<StudyEvent, Trained>(async (tell, signal) => {
     const failing = new AbortController();
     const all = AbortSignal.any([signal, failing.signal]);
@@ -201,11 +236,11 @@ function trainAll(workshop: Workshop, plan: StudyPlan): AsyncGenerator<StudyEven
       return promise;
     };
     const tasks: Task[] = [
-      ...plan.parents.map((parent): Task => (worker) => {
+      ...chosenParents.map((parent): Task => (worker) => {
         const { id } = parent.parent;
         return once(parents, id, () => resultOf(makeParent(within(worker), parent), tell));
       }),
-      ...plan.runs.map(
+      ...chosenRuns.map(
         (run): Task =>
           (worker) =>
             once(runs, run.key, async () => {
@@ -218,9 +253,9 @@ function trainAll(workshop: Workshop, plan: StudyPlan): AsyncGenerator<StudyEven
       ),
     ];
     await inPool(tasks, options.jobs ?? 1, failing);
-    const trained = await Promise.all(plan.parents.map(({ parent }) => entryOf(parents, parent.id)));
+    const trained = await Promise.all(chosenParents.map(({ parent }) => entryOf(parents, parent.id)));
     const byArm = new Map<string, ArmRun[]>();
-    for (const { arm, key } of plan.runs) byArm.set(arm.id, [...(byArm.get(arm.id) ?? []), await entryOf(runs, key)]);
+    for (const { arm, key } of chosenRuns) byArm.set(arm.id, [...(byArm.get(arm.id) ?? []), await entryOf(runs, key)]);
     const sources = new Map(trained.map(({ source, result }) => [result.id, source]));
     return { parents: trained, sources, runs: byArm };
   }, options.signal);
@@ -263,10 +298,11 @@ function armResult(planned: PlannedArm, runs: readonly ArmRun[]): ArmResult {
 /** The commands that make the models that upcycled arms start from. */
 function conversionCommands(
   { dir, store = dir, conversionCommands: commandsOf }: StudyOptions,
-  { runs }: StudyPlan,
+  { runs: all }: StudyPlan,
   sources: ReadonlyMap<string, ModelSource>,
 ): string[] {
   if (commandsOf === undefined) return [];
+  const runs = all.filter(({ arm }) => sources.has(arm.parent));
   const lines = runs.flatMap(({ start, arm }) =>
     start?.kind === "upcycled"
       ? [...commandsOf(entryOf(sources, arm.parent), start.recipe, join(store, start.path))]
@@ -275,11 +311,9 @@ function conversionCommands(
   return [...new Set(lines)];
 }
 
-function textFacts(corpus: Corpus, { tokens, tokenizer }: TrainingData, evaluationTokens: number): StudyResult["text"] {
+function textFacts({ text, tokens, tokenizer }: TrainingData, evaluationTokens: number): StudyResult["text"] {
   return {
-    sources: corpus.sources,
-    trainDocuments: corpus.split.train.length,
-    heldOutDocuments: corpus.split.heldOut.length,
+    ...text,
     trainTokens: tokens.train.length,
     heldOutTokens: tokens.heldOut.length,
     // The first token has nothing before it to predict it from.

@@ -10,6 +10,7 @@ import type { DecoderSpec } from "../model/decoder/types.js";
 import { readMetrics, tokensPerSecond } from "../train/records.js";
 import { savedProgress } from "../train/saved.js";
 import { tokensPerStep } from "../train/loop.js";
+import { isFinished, workOf, type Work } from "./pieces.js";
 import { tokensOf, type PlannedRun, type StudyPlan } from "./plan.js";
 import { guessedSeconds } from "./time-left.js";
 import type { StudyOptions } from "./types.js";
@@ -20,7 +21,7 @@ export interface ScheduledRun {
   /** Its folder within the store, where it lies or will lie. */
   readonly path: string;
   readonly steps: number;
-  /** Steps whose numbers are saved. */
+  /** Steps whose numbers are saved; all of a run that is there without weights, which it does not need. */
   readonly doneSteps: number;
   readonly tokens: number;
   readonly flops: number;
@@ -30,9 +31,10 @@ export interface ScheduledRun {
   readonly speed: number | null;
 }
 
-/** All trainings of a study, parents first. */
+/** The trainings of a study that a command makes or finds, parents first. */
 export interface StudySchedule {
   readonly runs: readonly ScheduledRun[];
+  readonly work: Work;
   /** Bytes that the disk has to have free. */
   readonly bytes: number;
   /** FLOPs still to do, and about how many seconds they take. */
@@ -66,36 +68,39 @@ async function foldersIn(folder: string): Promise<string[]> {
 
 /** The schedule of a plan, with what the store holds already. */
 export async function scheduleOf(
-  { threads, jobs = 1, dir, store = dir }: Pick<StudyOptions, "threads" | "jobs" | "dir" | "store">,
+  { threads, jobs = 1, dir, store = dir, only }: Pick<StudyOptions, "threads" | "jobs" | "dir" | "store" | "only">,
   plan: StudyPlan,
   located: ReadonlyMap<string, string>,
 ): Promise<StudySchedule> {
   const runs: ScheduledRun[] = [];
+  const work = await workOf(plan, { store, located, only });
+  const placeOf = (key: string, path: string): string => work.weights.get(key)?.path ?? located.get(key) ?? path;
   for (const { parent, key, path, spec } of plan.parents) {
-    if (parent.kind === "given" || path === null) continue;
+    if (parent.kind === "given" || path === null || !work.parents.has(key)) continue;
     const { pretrain } = parent;
     const flopsPerToken = trainFlopsPerToken(spec, pretrain.sequence);
-    const place = located.get(key) ?? path;
+    const place = placeOf(key, path);
     runs.push(await scheduled(store, { name: `parent ${parent.id}`, path: place, spec, flopsPerToken }, pretrain));
   }
   for (const { run, isFirst } of distinct(plan.runs)) {
-    if (!isFirst) continue;
+    if (!isFirst || !work.runs.has(run.key)) continue;
     const { arm, key, path } = run;
     const name = runName(run);
-    const place = located.get(key) ?? path;
+    const place = placeOf(key, path);
     const { spec, flopsPerToken, training } = arm;
     runs.push(await scheduled(store, { name, path: place, spec, flopsPerToken }, training));
   }
-  const starts = new Map(plan.runs.flatMap(({ start, arm }) => (start === null ? [] : [[start.path, arm.spec]])));
+  const made = plan.runs.filter(({ key }) => work.runs.has(key) && !work.recorded.has(key));
+  const starts = new Map(made.flatMap(({ start, arm }) => (start === null ? [] : [[start.path, arm.spec]])));
   let bytes = 0;
   for (const [path, spec] of starts) if (!(await exists(join(store, path)))) bytes += weightBytes(spec);
   // One more checkpoint of each run in hand is on disk while it replaces the last.
-  const largest = Math.max(0, ...plan.runs.map(({ arm }) => weightBytes(arm.spec)));
+  const largest = Math.max(0, ...made.map(({ arm }) => weightBytes(arm.spec)));
   bytes += 3 * jobs * largest + sum(runs.filter(({ doneSteps }) => doneSteps === 0).map((run) => run.bytes));
   const flops = sum(runs.map((run) => (run.flops * (run.steps - run.doneSteps)) / run.steps));
   const open = runs.filter(({ doneSteps, steps }) => doneSteps < steps).length;
   const seconds = (secondsFor(flops, runs, threads) + open * secondsBetween) / jobs;
-  return { runs, bytes, flops, seconds: open === 0 ? 0 : seconds };
+  return { runs, work, bytes, flops, seconds: open === 0 ? 0 : seconds };
 }
 
 /** What opening, measuring and saving take for a run besides its steps, as seconds of a small model. */
@@ -127,7 +132,8 @@ async function scheduled(
   training: TrainingBlock,
 ): Promise<ScheduledRun> {
   const dir = join(store, path);
-  const doneSteps = Math.min(training.steps, (await savedProgress(join(dir, "last")))?.step ?? 0);
+  const saved = Math.min(training.steps, (await savedProgress(join(dir, "last")))?.step ?? 0);
+  const doneSteps = saved < training.steps && (await isFinished(dir, training)) ? training.steps : saved;
   const tokens = tokensOf(training);
   // `last` has weights and two moments, `best` weights.
   const bytes = 4 * weightBytes(spec);

@@ -11,6 +11,7 @@ import { readLineage } from "../surgery/convert/lineage.js";
 import { trainedFiles } from "../surgery/convert/trained-card.js";
 import { makeByWorkflow } from "../surgery/convert/workflow.js";
 import type { Backend } from "../engine/runtime/runtime.js";
+import type { TrainingBlock } from "../base/schemas/index.js";
 import type { Slot } from "../model/tensors/slots.js";
 import { countParams } from "../model/cost/params.js";
 import { trainFlopsPerToken } from "../model/cost/flops.js";
@@ -22,13 +23,17 @@ import type { ArmRun, ParentResult, Preservation } from "../model/results/result
 import { onlyParent } from "../base/schemas/study-grid.js";
 import { DivergedError } from "../train/diverged.js";
 import { freshTensor } from "../train/init.js";
-import { readMetrics } from "../train/records.js";
+import { readRunRecord } from "../train/claim.js";
+import { tokensPerStep } from "../train/loop.js";
+import { preservationFile, readMetrics, tokensPerSecond } from "../train/records.js";
 import { trainRun, type RunOptions, type RunResult, type TrainEvent } from "../train/run.js";
 import { similarityTo } from "../train/similarity.js";
+import { requireSameSources, textHash } from "../train/sources.js";
 import type { TrainingData } from "../train/training-data.js";
 import { megatronRun } from "./megatron.js";
 import { contentKey, prefixKey, type Surroundings } from "./keys.js";
 import { measured, pointsOf } from "./measured.js";
+import { requireSameLosses, type Work } from "./pieces.js";
 import type { FlopMeter } from "./meter.js";
 import { tokensOf, type PlannedArm, type PlannedParent, type PlannedRun } from "./plan.js";
 import type { Prefixes } from "./prefix.js";
@@ -57,6 +62,8 @@ export interface Workshop {
   readonly meter: FlopMeter;
   /** Folders of runs within the store, by key. */
   readonly located: ReadonlyMap<string, string>;
+  /** What is trained, and what is found. */
+  readonly work: Work;
   readonly prefixes: Prefixes;
   /** Models that arms start from and what they preserve, being made once, by their place. */
   readonly starts: Map<string, Promise<Preservation>>;
@@ -67,7 +74,7 @@ export async function* makeParent(
   workshop: Workshop,
   { parent, key, path }: PlannedParent,
 ): AsyncGenerator<StudyEvent, Parent> {
-  const { options, store, data: allData, meter, located } = workshop;
+  const { options, store, data: allData, meter, located, work } = workshop;
   const data = entryOf(allData, parent.id);
   const { total, active } = countParams(data.spec);
   const base = { id: parent.id, params: { total, active } };
@@ -80,25 +87,30 @@ export async function* makeParent(
   }
   const { pretrain: block, seed } = parent;
   const flopsPerToken = trainFlopsPerToken(data.spec, block.sequence);
-  const dir = join(store, located.get(key) ?? path);
-  const run = trainRun({
-    ...commonOptions(workshop, data),
-    dir,
-    spec: data.spec,
-    block,
-    seed,
-    initial: (slot) => Promise.resolve(freshTensor(data.spec, slot, seed)),
-    identity: { key },
-  });
+  const weights = work.weights.get(key);
+  const folder = weights?.recorded ?? located.get(key) ?? path;
+  const dir = join(store, weights?.path ?? folder);
+  const run = work.recorded.has(key)
+    ? recordedRun(dir, data, block)
+    : trainRun({
+        ...commonOptions(workshop, data),
+        dir,
+        spec: data.spec,
+        block,
+        seed,
+        initial: (slot) => Promise.resolve(freshTensor(data.spec, slot, seed)),
+        identity: { key },
+      });
   const name = parent.id === onlyParent ? "dense parent" : `parent ${parent.id}`;
   const result = yield* meter.watch({ run: name, flopsPerToken }, run);
+  if (weights !== undefined) await requireSameLosses(store, weights);
   return {
     source: result.last,
     result: {
       ...base,
       loss: result.finalLoss,
       label: parent.id === onlyParent ? "dense parent, trained here" : `${parent.id}, trained here`,
-      path: relative(options.dir, result.last),
+      path: relative(options.dir, join(store, folder, "last")),
       tokens: tokensOf(block),
       points: pointsOf(result.metrics, flopsPerToken),
     },
@@ -138,16 +150,64 @@ function commonOptions({ options, backend }: Workshop, data: TrainingData): Comm
   };
 }
 
+/**
+ * The end of a run that is there as its record and its log. Throws inputError where it was trained on other tokens than
+ * those at hand.
+ */
+async function* recordedRun(
+  dir: string,
+  { tokens }: TrainingData,
+  training: TrainingBlock,
+): AsyncGenerator<TrainEvent, RunResult> {
+  requireSameSources((await readRunRecord(dir))?.sources, textHash(tokens), "run");
+  const metrics = await readMetrics(dir);
+  const result: RunResult = {
+    metrics,
+    last: join(dir, "last"),
+    found: true,
+    finalLoss: metrics.evals.at(-1)?.loss ?? NaN,
+    tokensPerSecond: tokensPerSecond(metrics.steps, tokensPerStep(training)),
+    mfu: null,
+    peakRssBytes: metrics.done?.peakRssBytes ?? 0,
+  };
+  yield { type: "done", result };
+  return result;
+}
+
+/** The run of an arm that is there as its record and its log. */
+async function* recordedArm(workshop: Workshop, run: PlannedRun, path: string): AsyncGenerator<StudyEvent, ArmRun> {
+  const { options, store, data: allData, meter, surroundings } = workshop;
+  const { arm, seed, start } = run;
+  const dir = join(store, path);
+  const events = recordedRun(dir, entryOf(allData, arm.parent), arm.training);
+  const result = yield* meter.watch({ run: runName(run), flopsPerToken: arm.flopsPerToken }, events);
+  const files = [join(dir, preservationFile)];
+  if (start !== null) files.push(measuredFile(join(store, start.path), surroundings, arm.training));
+  let preservation: Preservation | null = null;
+  for (const file of files)
+    if (preservation === null && (await exists(file))) preservation = (await readJson(file)) as Preservation;
+  const common = { seed, path: relative(options.dir, dir), preservation };
+  return { ...common, ...measured(result.metrics, arm), finalLoss: result.finalLoss };
+}
+
+/** Beside a model that arms start from: what it preserves, measured on sequences of a training's length. */
+const measuredFile = (start: string, surroundings: Surroundings, { sequence }: TrainingBlock): string =>
+  `${start}.${contentKey({ ...surroundings, sequence })}.json`;
+
 /** Converts the parent and measures what was preserved if the arm is upcycled; then trains the arm with one seed. */
 export async function* runArm(
   workshop: Workshop,
   dense: ModelSource,
   run: PlannedRun,
 ): AsyncGenerator<StudyEvent, ArmRun> {
-  const { options, store, data: allData, meter, located, surroundings, prefixes } = workshop;
+  const { options, store, data: allData, meter, located, work, surroundings, prefixes } = workshop;
   const { arm, seed, key, beginning } = run;
+  const recorded = work.recorded.get(key);
+  if (recorded !== undefined) return yield* recordedArm(workshop, run, recorded);
   const data = entryOf(allData, arm.parent);
-  const dir = join(store, located.get(key) ?? run.path);
+  const weights = work.weights.get(key);
+  const folder = weights?.recorded ?? located.get(key) ?? run.path;
+  const dir = join(store, weights?.path ?? folder);
   const preservation = run.start === null ? null : yield* makeStart(workshop, data, dense, run);
   const from = startOf(arm, dense, run, store);
   const source = from === null ? null : await openCheckpoint(from);
@@ -181,9 +241,11 @@ export async function* runArm(
       training = megatronRun({ arm, megatron, from, run: request, study: options, note: (text) => notes.push(text) });
     }
     const { flopsPerToken } = arm;
-    const common = { seed, path: relative(options.dir, dir), preservation };
+    const common = { seed, path: relative(options.dir, join(store, folder)), preservation };
     try {
       const result = yield* meter.watch({ run: runName(run), flopsPerToken }, training, notes);
+      if (weights !== undefined) await requireSameLosses(store, weights);
+      if (preservation !== null) await writeJson(join(dir, preservationFile), preservation);
       return { ...common, ...measured(result.metrics, arm), finalLoss: result.finalLoss };
     } catch (cause) {
       if (!(cause instanceof DivergedError)) throw cause;
@@ -226,7 +288,7 @@ async function* makeStart(
   if (run.start === null) throw new Error(`${runName(run)} starts from its parent`);
   const start = join(store, run.start.path);
   const { sequence } = run.arm.training;
-  const file = `${start}.${contentKey({ ...surroundings, sequence })}.json`;
+  const file = measuredFile(start, surroundings, run.arm.training);
   const begun = starts.get(file);
   if (begun !== undefined) return begun;
   const name = runName(run);
@@ -254,9 +316,10 @@ async function makeAndMeasure(
   dense: ModelSource,
   { start, folder, file, sequence }: StartPlace,
 ): Promise<Preservation> {
-  const { options, backend, store, located } = workshop;
+  const { options, backend, store, located, work } = workshop;
   const { threads, config, signal } = options;
-  const source = start.kind === "upcycled" ? dense : join(store, located.get(start.of.key) ?? start.of.path, "last");
+  const lies = ({ key, path }: PlannedRun): string => work.weights.get(key)?.path ?? located.get(key) ?? path;
+  const source = start.kind === "upcycled" ? dense : join(store, lies(start.of), "last");
   if (!(await exists(folder))) {
     const each = { prompts: 1, calibration: threads, writing: 1, proof: threads };
     // What is held out is never calibrated on.

@@ -22,6 +22,11 @@ export interface StudyOptions {
   readonly backends: readonly [Backend, ...Backend[]];
   /** Threads of the engine for one run. They are part of a run: other threads give other last bits. */
   readonly threads: number;
+  /**
+   * Names of the pieces to train: arms, `ARM/SEED`, parents; all if left out. With none of them nothing is trained, and
+   * the result is that of the runs that are there.
+   */
+  readonly only?: readonly string[] | undefined;
   /** Runs at once; 1 if left out. */
   readonly jobs?: number | undefined;
   /** Further forms in which every run's metrics are written. */

@@ -175,7 +175,7 @@ async function learnBase(
   reuse: boolean,
 ): Promise<ModelBase> {
   if (tokenizer === undefined) throw new Error("a new model needs a tokenizer block");
-  return newBase({ model, tokenizer, corpus: { split: { train: text.learnable() } }, dir, reuse, signal });
+  return newBase({ model, tokenizer, learnable: () => Promise.resolve(text.learnable()), dir, reuse, signal });
 }
 
 /** The training in whole steps, and the text as tokens; what does not fit the model is refused before tokenizing. */

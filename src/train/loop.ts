@@ -45,6 +45,20 @@ export interface Engine {
   readonly layout: StateLayout;
 }
 
+/** Milliseconds of work that a device is given ahead, so that it goes on while this thread does other things. */
+const AHEAD_MS = 40;
+/** Steps that are asked for ahead at most. */
+const MOST_AHEAD = 16;
+/** Steps over which the pace is averaged. */
+const PACE_STEPS = 8;
+
+/**
+ * How many steps to ask for beyond the one that is waited for. `pace`: milliseconds that a step takes, or null where
+ * none has answered. Short steps need many: making a checkpoint can hold this thread up for longer than one takes.
+ */
+export const stepsAhead = (pace: number | null): number =>
+  pace === null ? 1 : Math.max(1, Math.min(MOST_AHEAD, Math.floor(AHEAD_MS / pace)));
+
 /** Steps until the schedule or the time is over; the last one is measured and saved. Changes `state`. */
 export async function* trainLoop(options: RunOptions, engine: Engine, state: LoopState): AsyncGenerator<TrainEvent> {
   const { dir, block, signal } = options;
@@ -55,12 +69,14 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
   const micro = ArrayBuffer.isView(train) ? openBatches(train, order) : openMix(train, order);
   const saver = new Saver(options, engine, micro, state);
   const begin = (step: number): StepUnderWay => beginStep(options, runtime, micro, state, step);
-  let next: StepUnderWay | null = null;
+  /** Steps that were asked for and have not been looked at, in their order. */
+  const underWay: StepUnderWay[] = [];
   let answered = 0;
+  let pace: number | null = null;
   try {
     if (state.step === 0) yield await evaluate(options, engine, state);
     while (state.step < block.steps && state.ms < timeLimit) {
-      if (signal?.aborted === true && next === null) {
+      if (signal?.aborted === true && underWay.length === 0) {
         yield* saver.finished();
         if (state.saved < state.step || state.step === 0) yield* saver.save(true);
         throw interruptedError(`stopped after step ${state.step} of ${block.steps}`, {
@@ -68,10 +84,13 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
           hint: "run the same command again to go on",
         });
       }
-      const now: StepUnderWay = next ?? begin(state.step + 1);
-      next = looksAhead(options, runtime, now.step) ? begin(now.step + 1) : null;
+      const now = underWay.shift() ?? begin(state.step + 1);
+      let last = now.step;
+      const ahead = stepsAhead(pace);
+      while (underWay.length < ahead && looksAhead(options, runtime, last)) underWay.push(begin(++last));
       const record = await endStep(options, runtime, state, now, answered);
       answered = performance.now();
+      pace = pace === null ? record.ms : pace + (record.ms - pace) / PACE_STEPS;
       await log.append(record);
       yield record;
       const atEnd = state.step === block.steps || state.ms >= timeLimit;

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
 import { readJsonl } from "../files/io/jsonl.js";
+import { openRanges } from "../files/io/ranges.js";
 
 /** One training step in the log. */
 export interface StepRecord {
@@ -107,6 +108,9 @@ export interface RunMetrics {
 /** Name of the log in a run folder. */
 export const metricsFile = "metrics.jsonl";
 
+/** In the folder of a run whose first weights were made of a model: what they have preserved of it. */
+export const preservationFile = "preservation.json";
+
 /** What takes the records of a log in their order. */
 export interface RecordSink {
   step(record: StepRecord): void;
@@ -167,6 +171,29 @@ export function effectiveMetrics(records: readonly unknown[], where: string): Ru
 export async function readMetrics(runDir: string): Promise<RunMetrics> {
   const path = join(runDir, metricsFile);
   return effectiveMetrics(await readJsonl(path), path);
+}
+
+/** Bytes at the end of a log that are looked at for its last line, which is short where a run has ended. */
+const TAIL = 4096;
+
+/**
+ * The record that a run has ended with; null where it has not ended, or has been begun again since. Reads the end of
+ * the log alone.
+ */
+export async function endOf(runDir: string): Promise<DoneRecord | null> {
+  const file = await openRanges(join(runDir, metricsFile));
+  try {
+    const length = Math.min(TAIL, file.size);
+    const lines = Buffer.from(await file.read(file.size - length, length))
+      .toString("utf8")
+      .split("\n");
+    // Behind the last line there is its newline; what follows that was cut off in writing.
+    const last = lines.at(-2) ?? "";
+    if (lines.at(-1) !== "" || !last.startsWith('{"type":"done"')) return null;
+    return JSON.parse(last) as DoneRecord;
+  } finally {
+    await file.close();
+  }
 }
 
 /** Median tokens per second over the steps, the first two left out where there are more. */

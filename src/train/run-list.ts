@@ -12,7 +12,7 @@ import { commandFile } from "../files/io/command-file.js";
 import { changesBetween } from "./changes.js";
 import { readRunRecord, runFile, type RunRecord } from "./claim.js";
 import { exportedFiles } from "./exported-logs.js";
-import { metricsFile, readMetrics, tokensPerSecond } from "./records.js";
+import { metricsFile, preservationFile, readMetrics, tokensPerSecond } from "./records.js";
 import { tokensPerStep } from "./loop.js";
 
 /** A run as lists show it. */
@@ -232,7 +232,7 @@ export async function pruneRun(path: string, what: Pruned): Promise<boolean> {
     let isGone = true;
     for (const name of modelFolders) isGone = (await removeModelFolder(join(path, name))) && isGone;
     if (what === "checkpoints") return isGone;
-    const files = [...Object.values(exportedFiles), metricsFile, commandFile, lockName, runFile];
+    const files = [...Object.values(exportedFiles), metricsFile, preservationFile, commandFile, lockName, runFile];
     for (const name of files) {
       const file = join(path, name);
       if ((await entryAt(file))?.isFile() === true) await unlink(file);

@@ -62,8 +62,19 @@ async function textFiles({ files = [], mix = [] }: TrainTextConfig): Promise<str
 
 const tokensKey = "tokens";
 
+/** Hashes by training part: the runs of a study have one text, of perhaps hundreds of megabytes. */
+const hashed = new WeakMap<RunText["train"], { readonly heldOut: RunText["heldOut"]; readonly hash: Sources }>();
+
 /** Hash of the tokens, which changes with text, tokenizer or split. */
-export function textHash({ train, heldOut }: RunText): Sources {
+export function textHash(text: RunText): Sources {
+  const known = hashed.get(text.train);
+  if (known?.heldOut === text.heldOut) return known.hash;
+  const hash = newHash(text);
+  hashed.set(text.train, { heldOut: text.heldOut, hash });
+  return hash;
+}
+
+function newHash({ train, heldOut }: RunText): Sources {
   const hash = createHash("sha256");
   for (const rows of [train, heldOut]) {
     for (const row of ArrayBuffer.isView(rows) ? [rows] : rows.map(({ tokens }) => tokens)) {

@@ -13,6 +13,19 @@ export interface Corpus {
   readonly split: DocumentSplit<CorpusDocument>;
 }
 
+/** What there is to say of a corpus once it is tokenized. */
+export interface CorpusFacts extends Pick<Corpus, "sources"> {
+  readonly trainDocuments: number;
+  readonly heldOutDocuments: number;
+}
+
+/** Counts the documents of a corpus. */
+export const corpusFacts = ({ sources, split }: Corpus): CorpusFacts => ({
+  sources,
+  trainDocuments: split.train.length,
+  heldOutDocuments: split.heldOut.length,
+});
+
 /** A split corpus as tokens. */
 export interface TokenizedCorpus {
   /** The token behind every document. */

@@ -12,7 +12,14 @@ import { tokenizerConfig } from "../text/tokenizer/config.js";
 import { openTokenizer, type TextTokenizer } from "../text/tokenizer/load.js";
 import { trainByteLevelBpe } from "../text/tokenizer/train.js";
 import { newModelSpec } from "./init.js";
-import { requireEnoughText, tokenizeCorpus, type Corpus, type TokenizedCorpus } from "./text.js";
+import {
+  corpusFacts,
+  requireEnoughText,
+  tokenizeCorpus,
+  type Corpus,
+  type CorpusFacts,
+  type TokenizedCorpus,
+} from "./text.js";
 
 /** A model's shape with its tokenizer. */
 export interface ModelBase {
@@ -25,7 +32,7 @@ export interface ModelBase {
 
 /** A model's shape and tokenizer, with the text as that tokenizer's tokens. */
 export interface TrainingData extends ModelBase {
-  readonly corpus: Corpus;
+  readonly text: CorpusFacts;
   readonly tokens: TokenizedCorpus;
 }
 
@@ -51,8 +58,8 @@ export async function openBase(source: ModelSource, signal?: AbortSignal): Promi
 interface NewBase {
   readonly model: ModelConfig;
   readonly tokenizer: TokenizerConfig;
-  /** The training part of the text, from which the tokenizer is learnt. */
-  readonly corpus: { readonly split: { readonly train: readonly { readonly text: string }[] } };
+  /** Reads the training part of the text, from which the tokenizer is learnt; not called where one is taken. */
+  readonly learnable: () => Promise<readonly { readonly text: string }[]>;
   /** Run folder; the tokenizer goes to `tokenizer/` in it. */
   readonly dir: string;
   /** Take the tokenizer that is there already: only for a folder that is known to hold this very run. */
@@ -61,24 +68,33 @@ interface NewBase {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** The folder within that of a new model which its tokenizer lies in. */
+const tokenizerFolder = (dir: string): string => join(dir, "tokenizer");
+
+/** The file of a tokenizer that is written last: where it is, the tokenizer is complete. */
+const lastFile = "tokenizer_config.json";
+
+/** Whether `newBase` finds a tokenizer in a folder. */
+export const hasTokenizer = (dir: string): Promise<boolean> => exists(join(tokenizerFolder(dir), lastFile));
+
 /** Shape of a new model, and a tokenizer learnt from the training part of the text. */
 export async function newBase({
   model,
   tokenizer: { vocab },
-  corpus,
+  learnable,
   dir,
   reuse,
   signal,
 }: NewBase): Promise<ModelBase> {
-  const carry = join(dir, "tokenizer");
-  const config = join(carry, "tokenizer_config.json");
+  const carry = tokenizerFolder(dir);
+  const config = join(carry, lastFile);
   if (!reuse || !(await exists(config))) {
+    const texts = await learnable();
     const json = await trainByteLevelBpe(
-      corpus.split.train.map(({ text }) => text),
+      texts.map(({ text }) => text),
       { vocab, signal },
     );
     await withFsErrors(carry, "create tokenizer folder", () => makeFolders(carry));
-    // The last file: its presence says that the tokenizer is complete.
     const files = [
       [join(carry, "tokenizer.json"), json],
       [config, tokenizerConfig({ maxLength: model.maxPositions })],
@@ -125,13 +141,13 @@ export async function prepareTrainingData(
   for (const { sequence } of blocks) requirePositions(base, sequence);
   const tokens = await tokenizeCorpus(corpus, tokenizer, spec.tokens.eos[0], signal);
   for (const block of blocks) requireEnoughText(tokens, block);
-  return { ...base, corpus, tokens };
+  return { ...base, text: corpusFacts(corpus), tokens };
 }
 
 /** Says in one line how many documents and tokens there are. */
-export function describeText({ tokens, corpus, tokenizer }: TrainingData): string {
+export function describeText({ tokens, text, tokenizer }: TrainingData): string {
   return (
-    `${corpus.split.train.length} documents, ${tokens.train.length} tokens to train on; ` +
-    `${corpus.split.heldOut.length} documents, ${tokens.heldOut.length} tokens held out; vocabulary ${tokenizer.vocab}`
+    `${text.trainDocuments} documents, ${tokens.train.length} tokens to train on; ` +
+    `${text.heldOutDocuments} documents, ${tokens.heldOut.length} tokens held out; vocabulary ${tokenizer.vocab}`
   );
 }

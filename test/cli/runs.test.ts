@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { at } from "../../src/base/at.js";
 import { temporaryFolder } from "../files/io/temporary.js";
+import { refusalOf } from "./in-process.js";
 import { start, upcycle, upcycleJson } from "./upcycle.js";
 
 const root = temporaryFolder();
@@ -78,6 +79,14 @@ describe("upcycle study", () => {
     // One pair detects nothing.
     expect(facts.questions).toMatchObject([{ pairs: 1, smallestDetectable: null }]);
     expect(existsSync(nowhere)).toBe(false);
+  });
+
+  it("--report and --only refuse what is not there, without looking for a GPU", async () => {
+    const onGpu = ["--out", join(root, "reported"), "--store", dir, "--device", "cuda", "--precision", "bf16"];
+    expect(await refusalOf(["study", file, ...onGpu, "--report"])).toContain("no training of this study is there");
+    expect(await refusalOf(["study", file, "--out", dir, "--only", "dense,,"])).toContain("a name is empty");
+    const misnamed = await refusalOf(["study", file, "--out", dir, "--device", "cpu", "--only", "dense/5"]);
+    expect(misnamed).toContain('"dense/5" is no training of this study');
   });
 
   it("writes tables and figures beside the page", () => {

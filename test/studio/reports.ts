@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { runFit } from "../../src/laws/points/fit.js";
+import { renderExpertsPage } from "../../src/report/experts/experts-page.js";
 import { renderPage } from "../../src/report/page/shell.js";
 import { evaluationBody, type EvaluationSource } from "../../src/report/evals/eval-page.js";
 import { renderLawHtml } from "../../src/report/laws/law-page.js";
@@ -10,6 +11,7 @@ import { renderHtml } from "../../src/report/study/html.js";
 import { parseRecipeName } from "../../src/surgery/planning/recipe.js";
 import { gridOf, law, publishedParams, simulated, spaced } from "../laws/data.js";
 import { presetSpec, requestFor } from "../laws/planner/request.js";
+import { expertsReport } from "../report/experts/fixture.js";
 import { study } from "../report/fixture.js";
 
 const asset = (name: string): string => readFileSync(new URL(`../../dist/${name}`, import.meta.url), "utf8");
@@ -149,10 +151,19 @@ export const evaluation: EvaluationSource = {
 export const evaluationPage = (): string =>
   renderPage({ body: evaluationBody(evaluation), version: "0.0.0", source: evaluation }, assets);
 
+/** The page of an MoE's experts. */
+export const expertsPage = (): string =>
+  renderExpertsPage(
+    expertsReport(8),
+    { model: "moe <b>", parent: null, command: "upcycle experts moe", version: "0.0.0" },
+    assets,
+  );
+
 /** Writes a page of every kind, and a finished study with its result. */
 export async function writeReports(dir: string): Promise<void> {
   writeFileSync(join(dir, "law.html"), await lawPage());
   writeFileSync(join(dir, "plan.html"), planPage());
   writeFileSync(join(dir, "evaluation.html"), evaluationPage());
+  writeFileSync(join(dir, "experts.html"), expertsPage());
   writeFileSync(join(dir, "study-page.html"), renderHtml(study(), assets));
 }

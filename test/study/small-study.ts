@@ -57,6 +57,7 @@ export interface RunOptions {
   readonly dir: string;
   readonly store?: string;
   readonly jobs?: number;
+  readonly only?: readonly string[];
   readonly signal?: AbortSignal;
 }
 

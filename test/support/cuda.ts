@@ -50,3 +50,9 @@ async function choose(): Promise<CudaMachine> {
 }
 
 export const cudaMachine: CudaMachine = await choose();
+
+/**
+ * Whether a GPU gets all golden models and as many random cases as it has time for. `UPCYCLE_CUDA_TESTS=short` leaves
+ * it with those of the emulation, for compute-sanitizer, under which everything takes many times as long.
+ */
+export const isThorough = cudaMachine === "a GPU" && process.env["UPCYCLE_CUDA_TESTS"] !== "short";

@@ -1,12 +1,16 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../src/base/errors.js";
 import {
   effectiveMetrics,
+  endOf,
   tokensPerSecond,
   type EvalRecord,
   type MetricRecord,
   type StepRecord,
 } from "../../src/train/records.js";
+import { temporaryFolder } from "../files/io/temporary.js";
 
 const step = (n: number, loss = n, ms = 10): StepRecord => ({
   type: "step",
@@ -127,5 +131,28 @@ describe("tokens per second", () => {
     expect(
       tokensPerSecond([step(1, 0, 1000), step(2, 0, 1000), step(3, 0, 10), step(4, 0, 20), step(5, 0, 1000)], 100),
     ).toBe(5000);
+  });
+});
+
+describe("the end of a run, by the end of its log", () => {
+  const dir = temporaryFolder();
+  const done: MetricRecord = { type: "done", step: 700, reason: "steps", peakRssBytes: 1 };
+  const ended = (records: readonly MetricRecord[], cut = 0): Promise<unknown> => {
+    const text = records.map((record) => `${JSON.stringify(record)}\n`).join("");
+    writeFileSync(join(dir, "metrics.jsonl"), text.slice(0, text.length - cut));
+    return endOf(dir);
+  };
+  const steps = Array.from({ length: 700 }, (_, i) => step(i + 1));
+
+  it("is its last line, however long the log", async () => {
+    expect(await ended([...steps, done])).toEqual(done);
+    expect(await ended([done])).toEqual(done);
+  });
+
+  it("is none before it, behind a resumption, and where the line was cut off", async () => {
+    expect(await ended(steps)).toBeNull();
+    expect(await ended([...steps, done, resume(700)])).toBeNull();
+    expect(await ended([...steps, done], 1)).toBeNull();
+    expect(await ended([])).toBeNull();
   });
 });

@@ -80,8 +80,9 @@ export class CudaTrainRuntime implements TrainRuntime {
   /** Makes weights' bfloat16 of their float32, and whether that is due. */
   private rounding: DeviceProgram | undefined;
   private stale = true;
-  /** Steps that have not answered, and memory of those that have. */
+  /** Steps that have not answered, the last one that was asked for, and memory of those that have. */
   private readonly answers = new Set<Promise<StepMetrics>>();
+  private lastAnswer: Promise<unknown> = Promise.resolve();
   private readonly idle: StepMemory[] = [];
   /** Host memory through which checkpoints leave the GPU; kept from one to the next. */
   private staging: StagingPool | undefined;
@@ -207,10 +208,17 @@ export class CudaTrainRuntime implements TrainRuntime {
 
   /** A step is issued when those before it are, not when they have answered: the GPU goes from one to the next. */
   step(batches: readonly MicroBatch[], settings: StepSettings): Promise<StepMetrics> {
-    const answer = this.turns.next(() => this.issueStep(batches, settings)).then((answered) => answered());
+    // Steps end one after the other, and are waited for so: each wait takes one of the few threads that files need.
+    const before = this.lastAnswer;
+    const answer = this.turns
+      .next(() => this.issueStep(batches, settings))
+      .then(async (answered) => {
+        await before;
+        return answered();
+      });
     this.answers.add(answer);
     const forget = (): void => void this.answers.delete(answer);
-    answer.then(forget, forget);
+    this.lastAnswer = answer.then(forget, forget);
     return answer;
   }
 

@@ -31,10 +31,13 @@ export function worthChoosing(times: readonly number[]): number {
   return best < WORTH * first ? times.indexOf(best) : 0;
 }
 
-/** Chooses how each product is made that was not chosen before. Nothing is timed where nothing can be kept. */
+/**
+ * Chooses how each product is made that was not chosen before. Nothing is timed where nothing can be kept, and under
+ * `UPCYCLE_CUDA_TUNE=off`.
+ */
 export async function tune(stream: Stream, products: readonly TunedProduct[]): Promise<void> {
   const folder = graphCacheFolder(process.env);
-  if (folder === null) return;
+  if (folder === null || process.env["UPCYCLE_CUDA_TUNE"] === "off") return;
   const cache = graphCache(folder);
   const { device } = stream;
   for (const { launch, operands } of products) {

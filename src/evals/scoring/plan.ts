@@ -191,7 +191,7 @@ function phaseOf(
   return { block, batches, rows: Math.min(block.length > 0 ? rows : MOST_ROWS, widest), longest: most };
 }
 
-/** What a sample takes in a row behind a block: its longest stem, as programs round it, and the most branches' tokens. */
+/** What a sample takes in a row behind a block: its longest stem, as programs round it, and most branches' tokens. */
 function widthsOf(
   clusters: readonly Cluster[],
   block: number,

@@ -66,6 +66,7 @@ export interface StagedFile {
 export async function stageFile(path: string): Promise<StagedFile> {
   const onDisk = <T>(run: () => Promise<T>): Promise<T> => withFsErrors(path, "write file", run);
   const place = await onDisk(() => placeOf(path));
+  await removeStaleFiles(place);
   const { entry: handle, partial } = await onDisk(() => createPartial(place, (name) => open(name, "wx")));
   let length = 0;
   let committed = false;
@@ -98,6 +99,7 @@ export async function stageFile(path: string): Promise<StagedFile> {
 export async function reservePartial(path: string): Promise<{ readonly partial: string; readonly place: string }> {
   return withFsErrors(path, "write file", async () => {
     const place = await placeOf(path);
+    await removeStaleFiles(place);
     const { entry: handle, partial } = await createPartial(place, (name) => open(name, "wx"));
     await handle.close();
     return { partial, place };
@@ -309,14 +311,49 @@ function partialName(path: string, pid: number): string {
  * hold nothing but our files.
  */
 async function removeStalePartials(target: string): Promise<void> {
-  const prefix = `.${basename(target)}.partial-`;
   for (const name of await readdir(dirname(target))) {
-    const ending = name.startsWith(prefix) ? /^(\d+)(-\d+)?$/.exec(name.slice(prefix.length)) : null;
-    const pid = Number(ending?.[1]);
-    if (Number.isNaN(pid) || (pid !== process.pid && isRunning(pid))) continue;
+    if (!isLeftOver(name) || targetOf(name) !== basename(target)) continue;
     const path = join(dirname(target), name);
     const isFolder = (await entryAt(path))?.isDirectory() === true;
     if (isFolder && (await foreignEntries(path, isCheckpointFile)).length === 0) await removeModelFolder(path);
+  }
+}
+
+const partialPattern = /^\.(.+)\.partial-(\d+)(-\d+)?$/s;
+
+/** The name that a partial file or folder would have got; undefined for another name. */
+const targetOf = (name: string): string | undefined => partialPattern.exec(name)?.[1];
+
+/** Whether this is a partial name whose writer is gone, or is this very process, starting again. */
+function isLeftOver(name: string): boolean {
+  const pid = Number(partialPattern.exec(name)?.[2]);
+  return !Number.isNaN(pid) && (pid === process.pid || !isRunning(pid));
+}
+
+/** For each folder that this process has written files in, the partial names that were left there before it began. */
+const leftBefore = new Map<string, Promise<Set<string>>>();
+
+async function leftOvers(folder: string): Promise<Set<string>> {
+  // A folder that may not be listed can be written to all the same.
+  const names = await readdir(folder).catch(() => []);
+  return new Set(names.filter(isLeftOver));
+}
+
+/**
+ * Removes partial files of this target whose writer was killed before this process began. A folder is read once, since
+ * some hold many thousand files.
+ */
+async function removeStaleFiles(place: string): Promise<void> {
+  const folder = dirname(place);
+  const found = leftBefore.get(folder) ?? leftOvers(folder);
+  leftBefore.set(folder, found);
+  const left = await found;
+  for (const name of left) {
+    if (targetOf(name) !== basename(place)) continue;
+    left.delete(name);
+    const path = join(folder, name);
+    const entry = await entryAt(path).catch(() => null);
+    if (entry?.isFile() === true && entry.mtimeMs < performance.timeOrigin) await unlink(path).catch(() => undefined);
   }
 }
 

@@ -174,13 +174,19 @@ function outcomeWords({ name, differences }: ComparisonView): string {
   return `${name}: better on ${better}, worse on ${worse} of ${differences.length}`;
 }
 
+/** Warnings that are shown at once: scores come behind them. */
+const mostWarnings = 5;
+
 function warningSection({ models }: EvaluationSource): string {
   const items = models.flatMap(({ name, warnings }) =>
     warnings.map(({ task, text }) => `<li><b>${escapeHtml(`${name}, ${task}`)}</b>: ${escapeHtml(text)}</li>`),
   );
-  return items.length === 0
-    ? ""
-    : pageSection("warnings", "Before you read on", `<ul class="findings">${items.join("")}</ul>`);
+  if (items.length === 0) return "";
+  const list = (some: readonly string[]): string => `<ul class="findings">${some.join("")}</ul>`;
+  const rest = items.slice(mostWarnings);
+  const more =
+    rest.length === 0 ? "" : `<details><summary>${rest.length} more warnings</summary>${list(rest)}</details>`;
+  return pageSection("warnings", "Before you read on", list(items.slice(0, mostWarnings)) + more);
 }
 
 function scoreRows(models: readonly PageModel[], groups: readonly Group[]): ScoreRow[] {

@@ -4,7 +4,15 @@ import type { ExpertLayer, ExpertsReport } from "../../model/results/experts.js"
 import { escapeHtml } from "../page/escape.js";
 import { factsAndCommand, pageSection, renderPage, type ReportAssets, type ReportBody } from "../page/shell.js";
 import { framedTable } from "../page/table.js";
-import { cosineScale, heatSvg, loadScale, multiplesOf, scaleMarkup, type HeatScale } from "../page/heat-map.js";
+import {
+  cosineScale,
+  heatSvg,
+  loadScale,
+  multiplesOf,
+  scaleMarkup,
+  type HeatMapSpec,
+  type HeatScale,
+} from "../page/heat-map.js";
 import {
   costRows,
   findings,
@@ -32,32 +40,88 @@ const mostCells = 600_000;
 /** Specialists that are listed. */
 const mostSpecialists = 24;
 
-interface ExpertsSource {
+/** All that a page is made of; JSON. */
+export interface ExpertsSource {
   readonly report: ExpertsReport;
   readonly page: ExpertsPage;
 }
 
-/** The page as the text of an HTML file. */
-export function renderExpertsPage(report: ExpertsReport, page: ExpertsPage, assets: ReportAssets): string {
-  const source = { report, page };
-  return renderPage({ body: expertsBody(source), version: page.version, source: null }, assets);
+/** A map of the page as the script draws it: what `heatSvg` takes, with names in place of functions; JSON. */
+export interface ExpertsMap extends Pick<HeatMapSpec, "title" | "values" | "scale" | "square"> {
+  readonly rows: readonly string[];
+  /** What stands behind each row; null for nothing. */
+  readonly ends: readonly string[] | null;
 }
 
-/** The report of a model's experts. */
-function expertsBody({ report, page }: ExpertsSource): ReportBody {
+/** The maps of a page by the places that they are put into. */
+export interface ExpertsData {
+  readonly maps: Readonly<Record<string, ExpertsMap>>;
+}
+
+/** Characters of the data from which the studio makes the page again: of a larger page it shows the file in a frame. */
+const mostSource = 24e6;
+
+/** The page as the text of an HTML file. */
+export function renderExpertsPage(report: ExpertsReport, page: ExpertsPage, assets: ReportAssets): string {
+  const source = { report: pageReport(report), page };
+  const isSmall = JSON.stringify(source).length <= mostSource;
+  return renderPage({ body: expertsBody(source), version: page.version, source: isSmall ? source : null }, assets);
+}
+
+/** What the page needs of a report: matrices with seven digits, and without those that it does not show. */
+function pageReport(report: ExpertsReport): ExpertsReport {
+  const seven = (value: number): number => Number(value.toPrecision(7));
+  const square = (matrix: readonly (readonly number[])[]): number[][] => matrix.map((row) => row.map(seven));
+  return {
+    ...report,
+    layers: report.layers.map(({ coactivation, similarity, ...layer }) => ({
+      ...layer,
+      coactivation: coactivation && {
+        ...coactivation,
+        counts: [],
+        ratios: coactivation.ratios.map((row) => row.map((value) => (value === null ? null : seven(value)))),
+      },
+      similarity: {
+        ...similarity,
+        weights: square(similarity.weights),
+        outputs: square(similarity.outputs),
+        matrices: {},
+      },
+    })),
+  };
+}
+
+/** The maps that were drawn so far: each stands as SVG in its place, until a script puts one that can be read there. */
+class Maps {
+  readonly all: Record<string, ExpertsMap> = {};
+
+  /** The markup of a map; `width` in CSS pixels. */
+  add(map: ExpertsMap, caption: string, width?: number): string {
+    const name = `map-${Object.keys(this.all).length}`;
+    this.all[name] = map;
+    const { rows, ends, ...spec } = map;
+    const rowEnd = ends === null ? {} : { rowEnd: (row: number) => ends[row] ?? "" };
+    const drawing = heatSvg({ ...spec, rowName: (row) => rows[row] ?? "", ...rowEnd }, width);
+    return `<div data-island="${name}"><figure>${drawing}${caption}</figure></div>`;
+  }
+}
+
+/** The report of a model's experts. Throws TypeError for data that are none. */
+export function expertsBody({ report, page }: ExpertsSource): ReportBody {
+  const maps = new Maps();
   return {
     kind: "experts",
     title: `${page.model} · Upcycle experts`,
     sections: [
       header(report, page),
       pageSection("routers", "Routers", routersSection(report)),
-      pageSection("load", "Load", loadSection(report)),
-      pageSection("special", "Specialisation", specialSection(report)),
-      pageSection("similarity", "Similarity and co-activation", similaritySection(report)),
+      pageSection("load", "Load", loadSection(report, maps)),
+      pageSection("special", "Specialisation", specialSection(report, maps)),
+      pageSection("similarity", "Similarity and co-activation", similaritySection(report, maps)),
       report.costs.length === 0 ? "" : pageSection("costs", "Costs of leaving out and merging", costsSection(report)),
       pageSection("how", "How it was measured", howSection(report, page)),
     ],
-    data: null,
+    data: { maps: maps.all } satisfies ExpertsData,
   };
 }
 
@@ -72,21 +136,26 @@ interface MapRow {
 }
 
 /** Rows of shares as a map with their names in front. */
-function shareMap(rows: readonly MapRow[], title: string, scale: HeatScale): string {
+function shareMap(rows: readonly MapRow[], title: string, scale: HeatScale): ExpertsMap {
   const experts = Math.max(1, ...rows.map(({ shares }) => shares?.length ?? 0));
-  return heatSvg({
+  return {
     title,
     values: rows.map(({ shares }) => shares ?? new Array<null>(experts).fill(null)),
-    rowName: (row) => rows[row]?.name ?? "",
-    rowEnd: (row) => rows[row]?.last ?? "",
+    rows: rows.map(({ name }) => name),
+    ends: rows.map(({ last }) => last),
     scale,
-  });
+  };
 }
 
 /** A square matrix of one layer as a map. */
-function matrixMap(values: readonly (readonly (number | null)[])[], scale: HeatScale, title: string): string {
-  return heatSvg({ title, values, rowName: String, scale, square: true }, matrixWidth);
-}
+const matrixMap = (values: ExpertsMap["values"], scale: HeatScale, title: string): ExpertsMap => ({
+  title,
+  values,
+  rows: values.map((_, row) => String(row)),
+  ends: null,
+  scale,
+  square: true,
+});
 
 /** CSS pixels of a matrix: three of them stand beside each other. */
 const matrixWidth = 320;
@@ -117,28 +186,24 @@ function routersSection(report: ExpertsReport): string {
   );
 }
 
-function loadSection({ layers }: ExpertsReport): string {
+function loadSection({ layers }: ExpertsReport, maps: Maps): string {
   const rows = layers.map(({ layer, load }): MapRow => ({
     name: `layer ${layer}`,
     shares: load.shares,
     last: `${significant(load.largest, 2)}×`,
   }));
-  const title = `Load by layer and expert. ${rows.map(({ name, last }) => `${name}: busiest ${last}`).join("; ")}`;
-  return `${scaleMarkup(loadScale)}${shareMap(rows, title, loadScale)}`;
+  return `${scaleMarkup(loadScale)}${maps.add(shareMap(rows, "Load by layer and expert", loadScale), "")}`;
 }
 
-function specialSection(report: ExpertsReport): string {
+function specialSection(report: ExpertsReport, maps: Maps): string {
   const { layers, texts, classes } = report;
   const figures = layers.map((layer) => {
     const ofTexts =
       texts.length === 1 ? [] : texts.map(({ name }, i) => relativeRow(layer, name, layer.byText[i] ?? null));
     const ofClasses = classes.map(({ name }, i) => relativeRow(layer, name, layer.byClass[i] ?? null));
-    const label =
-      `Layer ${layer.layer}: share of each expert among the tokens of a text or class, ` + "over its usual share";
-    return (
-      `<figure><figcaption><b>layer ${layer.layer}</b></figcaption>` +
-      `${shareMap([...ofTexts, ...ofClasses], label, usualShare)}</figure>`
-    );
+    const label = `Layer ${layer.layer}: share among the tokens of a text or class`;
+    const map = shareMap([...ofTexts, ...ofClasses], label, usualShare);
+    return maps.add(map, `<figcaption><b>layer ${layer.layer}</b></figcaption>`);
   });
   const found = specialists(report, mostSpecialists).map(({ layer, expert, what, times, share }) => [
     `${layer}:${expert}`,
@@ -161,7 +226,7 @@ function relativeRow({ load }: ExpertLayer, name: string, shares: readonly numbe
   return { name, shares: relative, last: relative === null ? "none" : `${significant(Math.max(...relative), 2)}×` };
 }
 
-function similaritySection(report: ExpertsReport): string {
+function similaritySection(report: ExpertsReport, maps: Maps): string {
   const { layers } = report;
   const cells = layers.reduce((sum, { experts }) => sum + 3 * experts * experts, 0);
   const every = Math.max(1, Math.ceil(cells / mostCells));
@@ -169,30 +234,30 @@ function similaritySection(report: ExpertsReport): string {
   const note = every === 1 ? "" : `<p class="note">One layer in ${every} is drawn; --json has all.</p>`;
   return (
     `${textTable(similarityRows(report), "Similarity by layer")}<h3>Cosines of weights and of outputs</h3>` +
-    `${scaleMarkup(cosineScale)}<div class="matrices">${shown.map(cosineFigures).join("")}</div>` +
+    scaleMarkup(cosineScale) +
+    `<div class="matrices">${shown.map((layer) => cosineFigures(layer, maps)).join("")}</div>` +
     `<h3>Chosen by one token</h3>${scaleMarkup(independent)}` +
-    `<div class="matrices">${shown.map(togetherFigure).join("")}</div>${note}`
+    `<div class="matrices">${shown.map((layer) => togetherFigure(layer, maps)).join("")}</div>${note}`
   );
 }
 
-function cosineFigures({ layer, similarity: { weights, outputs } }: ExpertLayer): string {
+function cosineFigures({ layer, similarity: { weights, outputs } }: ExpertLayer, maps: Maps): string {
   return [["weights", weights] as const, ["outputs", outputs] as const]
     .map(([what, matrix]) => {
       const most = pairWords(largestPair(matrix), 3);
       const words = `layer ${layer}, ${what}: mean ${fixed(pairMean(matrix), 3)}, most alike ${most}`;
-      return figure(matrixMap(matrix, cosineScale, words), words);
+      return maps.add(matrixMap(matrix, cosineScale, words), captionOf(words), matrixWidth);
     })
     .join("");
 }
 
-function togetherFigure({ layer, coactivation }: ExpertLayer): string {
+function togetherFigure({ layer, coactivation }: ExpertLayer, maps: Maps): string {
   if (coactivation === null) return "";
   const words = `layer ${layer}: most often together ${pairWords(largestPair(coactivation.ratios))}`;
-  return figure(matrixMap(coactivation.ratios, independent, words), words);
+  return maps.add(matrixMap(coactivation.ratios, independent, words), captionOf(words), matrixWidth);
 }
 
-const figure = (drawing: string, caption: string): string =>
-  `<figure>${drawing}<figcaption class="small">${escapeHtml(caption)}</figcaption></figure>`;
+const captionOf = (words: string): string => `<figcaption class="small">${escapeHtml(words)}</figcaption>`;
 
 function costsSection(report: ExpertsReport): string {
   return (

@@ -4,12 +4,17 @@
  */
 import { escapeHtml } from "./escape.js";
 
-/** How values become colours: class 0 is a crossed frame, 1 to 7 are the page's scale `--l1` to `--l7`. */
+/**
+ * How values become colours: class 0 is a crossed frame, 1 to 7 are the page's colours `--l1` to `--l7` around a
+ * middle, or `--s1` to `--s7` from little to much.
+ */
 export interface HeatScale {
   /** Ends of the classes, ascending: a value's class is the number of ends that it reaches, plus `first`. */
   readonly steps: readonly number[];
   readonly first: 0 | 1;
   readonly unit: string;
+  /** Whether its colours go from little to much; left out, they go from a middle to both sides. */
+  readonly isOrdered?: boolean;
   /** What the lowest class is called. */
   readonly least?: string;
 }
@@ -17,10 +22,20 @@ export interface HeatScale {
 const multiples = { steps: [0.01, 0.25, 0.5, 0.8, 1.25, 2, 4], first: 0 } as const;
 /** Loads, as multiples of an equal share: less than a hundredth counts as dead. */
 export const loadScale: HeatScale = { ...multiples, unit: "× an equal share", least: "dead" };
-/** Cosines. */
-export const cosineScale: HeatScale = { steps: [0, 0.2, 0.4, 0.6, 0.8, 0.95], first: 1, unit: "cosine" };
+/** Cosines, finely near 1: experts that began as copies of one FFN stay near it. */
+export const cosineScale: HeatScale = {
+  steps: [0.2, 0.5, 0.8, 0.95, 0.99, 0.999],
+  first: 1,
+  unit: "cosine",
+  isOrdered: true,
+};
 /** Weights of experts. */
-export const shareScale: HeatScale = { steps: [0.1, 0.25, 0.4, 0.6, 0.8, 0.95], first: 1, unit: "weight" };
+export const shareScale: HeatScale = {
+  steps: [0.1, 0.25, 0.4, 0.6, 0.8, 0.95],
+  first: 1,
+  unit: "weight",
+  isOrdered: true,
+};
 /** A scale of multiples of something else. */
 export const multiplesOf = (unit: string, least?: string): HeatScale => ({
   ...multiples,
@@ -32,6 +47,9 @@ export const multiplesOf = (unit: string, least?: string): HeatScale => ({
 export const classOf = (value: number, { steps, first }: HeatScale): number =>
   first + steps.filter((step) => value >= step).length;
 
+/** The name of a class's colour: `l3`, `s3`. */
+export const toneOf = (own: number, { isOrdered = false }: HeatScale): string => `${isOrdered ? "s" : "l"}${own}`;
+
 /** The classes of a scale with their names, the lowest first. */
 export function scaleClasses({ steps, first, least }: HeatScale): readonly { own: number; name: string }[] {
   const lowest = least === undefined ? `< ${steps[0]}` : `${least} (< ${steps[0]})`;
@@ -41,7 +59,9 @@ export function scaleClasses({ steps, first, least }: HeatScale): readonly { own
 
 /** The classes of a scale as markup. */
 export function scaleMarkup(scale: HeatScale): string {
-  const items = scaleClasses(scale).map(({ own, name }) => `<li><i class="cell l${own}"></i>${escapeHtml(name)}</li>`);
+  const items = scaleClasses(scale).map(
+    ({ own, name }) => `<li><i class="cell ${toneOf(own, scale)}"></i>${escapeHtml(name)}</li>`,
+  );
   const unit = escapeHtml(scale.unit);
   return `<ul class="scale" aria-label="Colours: ${unit}">${items.join("")}<li>${unit}</li></ul>`;
 }
@@ -75,7 +95,7 @@ export interface HeatLayout {
 /** Pixels above the first row, for the names of columns, and behind a row. */
 export const headRoom = 18;
 /** Pixels behind a row, for `rowEnd`. */
-export const endRoom = 48;
+const endRoom = 48;
 
 /** The layout of a map that is so many pixels wide. */
 export function heatLayout({ values, group, square = false, rowEnd, rowName }: HeatMapSpec, width: number): HeatLayout {
@@ -92,6 +112,10 @@ export function heatLayout({ values, group, square = false, rowEnd, rowName }: H
 /** The left end of a column. */
 export const columnLeft = ({ left, cell, gap }: HeatLayout, column: number, group: number | undefined): number =>
   left + cell * column + (group === undefined ? 0 : gap * Math.floor(column / group));
+
+/** Where what stands behind a row begins: behind its last cell. */
+export const rowEndLeft = (layout: HeatLayout, columns: number, group: number | undefined): number =>
+  columnLeft(layout, Math.max(0, columns - 1), group) + layout.cell + 6;
 
 /** Columns whose names have room. */
 export function columnTicks(columns: number, { cell }: HeatLayout): number[] {
@@ -129,14 +153,15 @@ export function heatSvg(spec: HeatMapSpec, width = 440): string {
     ),
     ...values.flatMap((_, y) => {
       const middle = headRoom + (y + 0.5) * layout.height;
-      const end = rowEnd === undefined ? [] : [text(width - endRoom + 6, middle, rowEnd(y))];
+      const end =
+        rowEnd === undefined ? [] : [text(rowEndLeft(layout, values[0]?.length ?? 0, group), middle, rowEnd(y))];
       return [text(2, middle, rowName(y)), ...end];
     }),
   ];
   const cells = [...paths]
     .sort(([a], [b]) => a - b)
     .map(([own, parts]) => {
-      const paint = own === 0 ? 'fill="none" stroke="var(--ink)"' : `fill="var(--l${own})"`;
+      const paint = own === 0 ? 'fill="none" stroke="var(--ink)"' : `fill="var(--${toneOf(own, scale)})"`;
       return `<path ${paint} d="${parts.join("")}"/>`;
     });
   return (

@@ -32,7 +32,10 @@ const maps = css`
   }
 `;
 
-const classes = [1, 2, 3, 4, 5, 6, 7].map((step) => `.l${step} { background: var(--l${step}); }`).join(" ");
+const classes = ["l", "s"]
+  .flatMap((scale) => [1, 2, 3, 4, 5, 6, 7].map((step) => `${scale}${step}`))
+  .map((tone) => `.${tone} { background: var(--${tone}); }`)
+  .join(" ");
 
 const sliders = css`
   .slider label {
@@ -280,6 +283,10 @@ const experts = css`
   .shares {
     display: grid;
     gap: 1.8rem;
+  }
+  .matrices > *,
+  .shares > * {
+    min-width: 0;
   }
 `;
 

@@ -27,6 +27,13 @@ const light = css`
   --l5: #f6d0a8;
   --l6: #e88b42;
   --l7: #ad4806;
+  --s1: #d9e6f2;
+  --s2: #b7d1e9;
+  --s3: #90b9df;
+  --s4: #659fd2;
+  --s5: #3f83be;
+  --s6: #22639d;
+  --s7: #0b3d70;
 `;
 
 const dark = css`
@@ -50,6 +57,13 @@ const dark = css`
   --l5: #6b4a2b;
   --l6: #c6762f;
   --l7: #ffb469;
+  --s1: #22344a;
+  --s2: #2a4a6c;
+  --s3: #34628f;
+  --s4: #427db3;
+  --s5: #5f99d0;
+  --s6: #8bbae8;
+  --s7: #c6e0f9;
 `;
 
 const base = css`

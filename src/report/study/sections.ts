@@ -237,10 +237,10 @@ export function armsSection(result: ShownStudy): string {
 type Facts = readonly (readonly [name: string, text: string])[];
 
 /** What the study was made with: its parent, its text and the machine. */
-export function setupSection({ parents, text, environment }: ShownStudy): string {
+export function setupSection({ parents, arms, text, environment }: ShownStudy): string {
   const groups: readonly (readonly [title: string, facts: Facts])[] = [
     ...parents.map((parent) => [parents.length === 1 ? "Parent" : `Parent ${parent.id}`, parentFacts(parent)] as const),
-    ...(text === undefined ? [] : [["Text", textFacts(text)] as const]),
+    ...(text === undefined ? [] : [["Text", textFacts(text, { parents, arms })] as const]),
     ...(environment === undefined ? [] : [["Machine", machineFacts(environment)] as const]),
   ];
   const columns = groups.map(
@@ -260,13 +260,14 @@ function parentFacts({ label, params, tokens, points, path }: ParentResult): Fac
   ];
 }
 
-function textFacts(text: NonNullable<ShownStudy["text"]>): Facts {
+function textFacts(text: NonNullable<ShownStudy["text"]>, result: Pick<ShownStudy, "parents" | "arms">): Facts {
   const sources = text.sources.map(
     (source) => `${source.name} (${plural(source.documents, "document")}, ${bytes(source.bytes, 3)})`,
   );
   return [
     ["Sources", sources.join("; ")],
     ["Training", `${plural(text.trainDocuments, "document")}, ${compact(text.trainTokens)} tokens`],
+    ["Passes over it", passesWords(text, result)],
     [
       "Held out",
       `${plural(text.heldOutDocuments, "document")}, ${compact(text.heldOutTokens)} tokens, losses on ` +
@@ -274,6 +275,18 @@ function textFacts(text: NonNullable<ShownStudy["text"]>): Facts {
     ],
     ["Tokenizer", `${grouped(text.vocab)} tokens, ${significant(text.bytesPerToken, 3)} bytes each`],
   ];
+}
+
+/** How often the trainings have read the text: the parent, and the run of an arm that has read the most of it. */
+function passesWords(
+  { trainTokens }: NonNullable<ShownStudy["text"]>,
+  { parents, arms }: Pick<ShownStudy, "parents" | "arms">,
+): string {
+  const passes = (tokens: number): string => significant(tokens / trainTokens, 2);
+  const ofParents = parents.flatMap(({ tokens }) => (tokens === null ? [] : [tokens]));
+  const ofArms = arms.flatMap(({ runs }) => runs.map(({ points }) => points.at(-1)?.tokens ?? 0));
+  const further = `${passes(Math.max(0, ...ofArms))} in a run of an arm`;
+  return ofParents.length === 0 ? further : `${passes(Math.max(...ofParents))} in the parent's training, ${further}`;
 }
 
 function machineFacts({

@@ -22,6 +22,10 @@ export function queryOf(settings: readonly (readonly [string, string])[]): URLSe
   return query;
 }
 
+/** What asks for a measure of runs over tokens. */
+export const curvesAddress = (runs: readonly string[], metric: Metric): string =>
+  answerAddress("/api/curves", [...runs.map((run) => ["run", run] as const), ["metric", metric]]);
+
 /** Curves over tokens, under which a file keeps them whatever their columns. */
 export const curveAddress = (runs: readonly string[], metric: Metric): string =>
   answerAddress("/api/curves", [...[...runs].sort().map((run) => ["run", run] as const), ["metric", metric]]);

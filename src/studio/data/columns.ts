@@ -2,6 +2,7 @@
 import { meanOf } from "../../base/mean.js";
 import type { DoneRecord, EvalRecord, RecordSink, RoutingRecord, StepRecord } from "../../train/records.js";
 import { firstAtLeast } from "./decimate.js";
+import { thinned } from "./thinning.js";
 import { deadShare } from "../../model/results/result.js";
 import { evalMetrics, stepMetrics, type CurveAxis, type Metric } from "./types.js";
 
@@ -45,10 +46,23 @@ export class Series {
     this.#length = Math.min(this.#length, length);
   }
 
+  /** Leaves of the values from `from` on those at the ascending places `kept` alone. */
+  keep(from: number, kept: readonly number[]): void {
+    for (let i = 0; i < kept.length; i++) this.#values[from + i] = this.#values[kept[i]!]!;
+    this.#length = from + kept.length;
+  }
+
   get bytes(): number {
     return this.#values.byteLength;
   }
 }
+
+/**
+ * Rows that are kept of one log at most, and those of its end that stay as they are: a run of millions of steps would
+ * take the memory of hundreds of others.
+ */
+const mostRows = 1 << 18;
+const wholeRows = 8192;
 
 /** Measures that are computed from what a step says of its routing. */
 const routingMetrics: ReadonlySet<string> = new Set<(typeof stepMetrics)[number]>([
@@ -123,6 +137,12 @@ function evalValues(record: EvalRecord): number[] {
   ];
 }
 
+interface TableOptions<Name> {
+  readonly singles?: ReadonlySet<Name>;
+  readonly room?: number;
+  readonly most?: number | undefined;
+}
+
 class Table<Name extends string> {
   readonly step: Series;
   readonly tokens: Series;
@@ -130,22 +150,36 @@ class Table<Name extends string> {
   readonly #columns: (Series | undefined)[];
   readonly #singles: ReadonlySet<Name>;
   readonly #room: number;
+  readonly #most: number;
+  /** Two rows of the first `#settled` stand for twice so many of the log. */
+  #every = 1;
+  #settled = 0;
 
-  /** `names` of its columns; those of `singles` have the digits of a chart. `room`: rows that there will be, about. */
+  /**
+   * `names` of its columns, the first of which decides what is kept of too many rows; those of `singles` have the
+   * digits of a chart. `room`: rows that there will be, about. `most`: rows that are kept.
+   */
   constructor(
     private readonly names: readonly Name[],
-    { singles = new Set(), room = 0 }: { readonly singles?: ReadonlySet<Name>; readonly room?: number } = {},
+    { singles = new Set(), room = 0, most = mostRows }: TableOptions<Name> = {},
   ) {
     this.#columns = names.map(() => undefined);
     this.#singles = singles;
-    this.#room = room;
-    this.step = new Series("count", room);
-    this.tokens = new Series("double", room);
-    this.hours = new Series("single", room);
+    this.#most = most;
+    this.#room = Math.min(room, most);
+    this.step = new Series("count", this.#room);
+    this.tokens = new Series("double", this.#room);
+    this.hours = new Series("single", this.#room);
   }
 
-  /** Adds a row; `values` are in the order of the names, those that are missing at the end are not measured. */
-  add(at: { readonly step: number; readonly tokens: number; readonly hours: number }, values: readonly number[]): void {
+  /**
+   * Adds a row; `values` are in the order of the names, those that are missing at the end are not measured. Returns
+   * whether rows before it were let go.
+   */
+  add(
+    at: { readonly step: number; readonly tokens: number; readonly hours: number },
+    values: readonly number[],
+  ): boolean {
     const { length } = this.step;
     this.step.push(at.step);
     this.tokens.push(at.tokens);
@@ -157,6 +191,26 @@ class Table<Name extends string> {
       // A measure that no record has takes no room.
       else if (!Number.isNaN(value)) this.#begin(i, length).push(value);
     }
+    return this.#thin();
+  }
+
+  /** Lets rows go where there are too many: as many of every part of the log, so that its curve stays what it was. */
+  #thin(): boolean {
+    const end = this.step.length;
+    const isFull = end > this.#most;
+    if (!isFull && (this.#every === 1 || end - this.#settled < Math.max(wholeRows, 4 * this.#every))) return false;
+    for (let every = 1; every < this.#every; every *= 2) this.#halve(this.#settled);
+    if (isFull) {
+      this.#halve(0);
+      this.#every *= 2;
+    }
+    this.#settled = this.step.length;
+    return true;
+  }
+
+  #halve(from: number): void {
+    const kept = thinned((this.#columns[0] ?? this.step).values, from);
+    for (const series of this.#all()) series.keep(from, kept);
   }
 
   /** A column that comes late: what is before it is not measured. */
@@ -178,6 +232,7 @@ class Table<Name extends string> {
 
   truncate(length: number): void {
     for (const series of this.#all()) series.truncate(length);
+    this.#settled = Math.min(this.#settled, length);
   }
 
   get bytes(): number {
@@ -193,6 +248,8 @@ interface ColumnsOptions {
   readonly hasRouting?: boolean;
   readonly steps?: number;
   readonly nextGeneration?: () => number;
+  /** Steps that are kept at most. */
+  readonly mostSteps?: number;
 }
 
 const counter = (): (() => number) => {
@@ -228,18 +285,19 @@ export class RunColumns implements RecordSink {
     private readonly tokensPerStep: number,
     options: ColumnsOptions = {},
   ) {
-    const { hasRouting = true, steps = 0, nextGeneration = counter() } = options;
+    const { hasRouting = true, steps = 0, nextGeneration = counter(), mostSteps } = options;
     this.hasRouting = hasRouting;
     this.#nextGeneration = nextGeneration;
     this.generation = nextGeneration();
     const singles = new Set(stepMetrics.filter((name) => name !== "train/loss"));
-    this.#steps = new Table(stepMetrics, { singles, room: steps });
+    this.#steps = new Table(stepMetrics, { singles, room: steps, most: mostSteps });
   }
 
   step(record: StepRecord): void {
     this.#hours += record.ms / 3_600_000;
     const { step, tokens } = record;
-    this.#steps.add({ step, tokens, hours: this.#hours }, stepValues(record, this.tokensPerStep));
+    const isThinned = this.#steps.add({ step, tokens, hours: this.#hours }, stepValues(record, this.tokensPerStep));
+    if (isThinned) this.generation = this.#nextGeneration();
   }
 
   eval(record: EvalRecord): void {
@@ -249,7 +307,8 @@ export class RunColumns implements RecordSink {
       this.generation = this.#nextGeneration();
     }
     if (this.#moments.at(-1)?.step === record.step) this.#moments.pop();
-    this.#evals.add({ step: record.step, tokens: record.tokens, hours: this.#hours }, evalValues(record));
+    const at = { step: record.step, tokens: record.tokens, hours: this.#hours };
+    if (this.#evals.add(at, evalValues(record))) this.generation = this.#nextGeneration();
     this.#parts = record.parts ?? {};
     if (record.load.length === 0) return;
     this.#moments.push(momentOf(record));

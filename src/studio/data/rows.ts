@@ -1,4 +1,5 @@
 /** The list of runs as it is asked for: filtered by a regular expression, sorted, and cut to what is on the screen. */
+import { naturalOrder } from "./natural.js";
 import type { RunRow } from "./types.js";
 
 /** Columns by which the list can be sorted. */
@@ -48,23 +49,34 @@ export function shownRows(rows: readonly RunRow[], { filter, sort, descending }:
   const shown =
     filter === "" ? [...rows] : rows.filter((row) => fits(`${row.name} ${row.arm} ${row.kind} ${row.state}`));
   const direction = descending ? -1 : 1;
+  const compare = naturalOrder(shown.map(({ name }) => name));
+  const byName = (a: RunRow, b: RunRow): number => compare(a.name, b.name);
   return shown.sort((a, b) => {
     const [one, other] = [a[sort], b[sort]];
     if (one === null || other === null) return one === other ? byName(a, b) : one === null ? 1 : -1;
     if (one === other) return byName(a, b);
-    if (typeof one === "string") return direction * naturally.compare(one, String(other));
+    if (typeof one === "string") return direction * compare(one, String(other));
     return direction * (one < Number(other) ? -1 : 1);
   });
 }
 
-const naturally = new Intl.Collator("en", { numeric: true });
-const byName = (a: RunRow, b: RunRow): number => naturally.compare(a.name, b.name);
-
-/** The rows that a scrolled list has on the screen, some more above and below: first index and number. */
+/** The rows that a scrolled list has on the screen, and `more` above and below: first index and number. */
 export function rowWindow(
   { top, height, rowHeight, total }: { top: number; height: number; rowHeight: number; total: number },
-  more = 8,
+  more: number,
 ): { readonly first: number; readonly count: number } {
   const first = Math.min(Math.max(0, total - 1), Math.max(0, Math.floor(top / rowHeight) - more));
-  return { first, count: Math.min(total - first, Math.ceil(height / rowHeight) + 2 * more) };
+  const last = Math.min(total, Math.ceil((top + height) / rowHeight) + more);
+  return { first, count: Math.max(0, last - first) };
+}
+
+/**
+ * Names without the key of their settings that `upcycle study` puts behind them, which says nothing to a reader; whole
+ * where another name would become the same.
+ */
+export function shortNames(names: readonly string[]): ReadonlyMap<string, string> {
+  const short = names.map((name) => name.replace(/-[0-9a-f]{12,}$/, ""));
+  const times = new Map<string, number>();
+  for (const name of short) times.set(name, (times.get(name) ?? 0) + 1);
+  return new Map(names.map((name, i) => [name, times.get(short[i]!) === 1 ? short[i]! : name]));
 }

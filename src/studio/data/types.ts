@@ -40,6 +40,13 @@ export interface RunRow {
   readonly problem: string | null;
 }
 
+/** The list of runs. */
+export interface RunList {
+  readonly runs: readonly RunRow[];
+  /** Runs whose logs were not read to their ends yet. */
+  readonly unread: number;
+}
+
 /** Something that went wrong, or may soon. Equal alerts of a run are one, with the number of times. */
 export interface StudioAlert {
   readonly level: "error" | "warning";

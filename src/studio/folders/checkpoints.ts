@@ -43,7 +43,7 @@ export async function specIn(index: StudioIndex, name: string): Promise<DecoderS
 async function describedModel(index: StudioIndex, name: string): Promise<PlayableModel | null> {
   const spec = await specIn(index, name);
   const tokenizer = await openPlain(join(index.pathOf(name), "tokenizer.json"));
-  await tokenizer?.handle.close();
+  await tokenizer?.close();
   // Nothing can be said to a model without a tokenizer.
   if (spec === null || tokenizer === null) return null;
   const routed = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []));

@@ -82,7 +82,7 @@ async function unrecordedRow(name: string, room: string): Promise<ConversionRow 
   const owner = Number((await readPlain(join(room, lockName), 64))?.toString("utf8").trim());
   const { done, total } = await writtenIn(join(room, "folder"));
   const journal = await openPlain(join(room, journalName));
-  await journal?.handle.close();
+  await journal?.close();
   return {
     name,
     state: Number.isInteger(owner) && owner > 0 && isRunning(owner) ? "working" : "stopped",

@@ -79,7 +79,7 @@ export class CurveStore {
     this.#kept.delete(entry.name);
     const current = kept ?? {
       columns: { current: columnsFor(entry, hasRouting) },
-      tail: new LogTail(join(entry.path, metricsFile)),
+      tail: new LogTail(join(entry.path, metricsFile), entry.files),
       reading: null,
       bytes: 0,
       revision: -1,

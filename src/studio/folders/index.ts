@@ -6,13 +6,22 @@ import { readdir, realpath, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { inputError } from "../../base/errors.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
+import { naturalOrder } from "../data/natural.js";
 import type { RunRow, StudioAlert } from "../data/types.js";
 import { RunEntry, type RefreshOptions } from "./run-entry.js";
+import { filesOf, type FolderFiles } from "./safe-file.js";
 import { breather, inTurns } from "./turns.js";
 import { nothingFound, scan, type Found } from "./scan.js";
 
 /** Milliseconds between two looks at runs under way, and between two at the whole tree. */
-export const lookMs = 300;
+export const lookMs = 350;
+/**
+ * Milliseconds after which a log is read on that grows all the time. What is new is told within a second so, and a
+ * training on the same machine needs the time more.
+ */
+const growMs = 2 * lookMs;
+/** Runs that were asked for last: they are looked at as often as those under way, should they go on. */
+const mostAsked = 8;
 const treeMs = 3000;
 /** Looks at the whole tree take at most one part in so many of the time: a training needs it more. */
 const treeShare = 50;
@@ -36,13 +45,15 @@ const nothing: IndexChange = { rows: [], gone: [], alerts: [], tree: false };
 
 /** The index. */
 export class StudioIndex {
-  readonly #entries = new Map<string, RunEntry>();
+  #entries: ReadonlyMap<string, RunEntry> = new Map();
   #found: Found = nothingFound;
   #treeAt = -Infinity;
   #treeTook = 0;
   #trees = 0;
   #disk: { free: number; total: number } | null = null;
   #diskTold = false;
+  /** Names, the one that was asked for last at the end. */
+  #asked: readonly string[] = [];
   /** Called when the tree was looked at for the first time. */
   #onFirst: (() => void)[] = [];
   /** One look of each kind at a time. */
@@ -51,6 +62,7 @@ export class StudioIndex {
 
   private constructor(
     readonly root: string,
+    private readonly files: FolderFiles,
     private readonly now: () => number,
   ) {}
 
@@ -60,10 +72,10 @@ export class StudioIndex {
     await withFsErrors(dir, "read folder", () => readdir(root)).catch((cause: unknown) => {
       throw inputError("this is no folder that can be read", { where: dir, hint: "name a folder with runs", cause });
     });
-    return new StudioIndex(root, now);
+    return new StudioIndex(root, await filesOf(root), now);
   }
 
-  /** All rows, in no particular order. */
+  /** All rows, in the order of their names, in which the page shows them at first. */
   get rows(): readonly RunRow[] {
     return [...this.#entries.values()].map(({ row }) => row);
   }
@@ -112,13 +124,16 @@ export class StudioIndex {
   /** Looks for what is new, in the tree where that is due, and in runs under way. */
   async look(): Promise<IndexChange> {
     const around = await this.lookAround();
-    const live = await this.lookAtLive();
+    const live = await this.lookAtLive(0);
     return { ...around, rows: [...around.rows, ...live.rows], alerts: [...around.alerts, ...live.alerts] };
   }
 
-  /** Reads on in runs under way. A look that is under way is waited for, as by `lookAround`. */
-  lookAtLive(): Promise<IndexChange> {
-    this.#lookingAtLive ??= this.#lookAtLiveNow().finally(() => {
+  /**
+   * Reads on in runs under way, but those that were found to have grown less than `apartMs` milliseconds ago. A look
+   * that is under way is waited for, as by `lookAround`.
+   */
+  lookAtLive(apartMs = growMs): Promise<IndexChange> {
+    this.#lookingAtLive ??= this.#lookAtLiveNow(apartMs).finally(() => {
       this.#lookingAtLive = null;
     });
     return this.#lookingAtLive;
@@ -132,21 +147,31 @@ export class StudioIndex {
     return this.#lookingAround;
   }
 
-  async #lookAtLiveNow(): Promise<IndexChange> {
+  async #lookAtLiveNow(apartMs: number): Promise<IndexChange> {
     const breathe = breather();
     return {
       ...nothing,
-      ...(await this.#each(this.#live(), breathe, (entry) => entry.refresh(this.now(), { breathe }))),
+      ...(await this.#each(this.#live(apartMs), breathe, (entry) => entry.refresh(this.now(), { breathe }))),
     };
   }
 
-  /** Runs under way, and those whose logs are written by whom this machine does not know. */
-  #live(): RunEntry[] {
+  /**
+   * Runs under way, those whose logs are written by whom this machine does not know, and those that somebody looks at;
+   * without those whose turn has not come.
+   */
+  #live(apartMs: number): RunEntry[] {
     const now = this.now();
-    const isWritten = ({ state, changed }: RunRow): boolean => state === "stopped" && now - changed < freshMs;
-    return [...this.#entries.values()].filter(
-      ({ isRead, row }) => isRead && (row.state === "running" || isWritten(row)),
-    );
+    const isLive = ({ name, state, changed }: RunRow): boolean =>
+      state === "running" || (state === "stopped" && now - changed < freshMs) || this.#asked.includes(name);
+    // Looks come a little early or late.
+    const isDue = (entry: RunEntry): boolean => !entry.wasReadWithin(apartMs - lookMs / 2, now);
+    return [...this.#entries.values()].filter((entry) => entry.isRead && isLive(entry.row) && isDue(entry));
+  }
+
+  /** Somebody looks at a run. */
+  ask(name: string): void {
+    if (this.#asked.at(-1) === name) return;
+    this.#asked = [...this.#asked.filter((other) => other !== name), name].slice(-mostAsked);
   }
 
   async #lookAroundNow(): Promise<IndexChange> {
@@ -194,18 +219,24 @@ export class StudioIndex {
   }
 
   async #lookAtTree(breathe: () => Promise<void>): Promise<string[]> {
-    this.#found = await scan(this.root, breathe);
+    this.#found = await scan(this.root, this.files, breathe);
     const { runs, studies } = this.#found;
     const gone = [...this.#entries.keys()].filter((name) => !runs.has(name));
-    for (const name of gone) this.#entries.delete(name);
-    for (const name of runs.keys()) {
-      if (this.#entries.has(name)) continue;
-      const study = studies.filter((one) => one === "" || name.startsWith(`${one}/`)).at(-1) ?? null;
-      this.#entries.set(name, new RunEntry(name, this.pathOf(name), study));
-    }
+    const isNew = gone.length > 0 || [...runs.keys()].some((name) => !this.#entries.has(name));
+    if (isNew) this.#entries = this.#entriesOf([...runs.keys()], studies);
     this.#trees++;
     for (const done of this.#onFirst.splice(0)) done();
     return gone;
+  }
+
+  /** Entries of runs in the order of their names; those that are known are kept. */
+  #entriesOf(names: readonly string[], studies: readonly string[]): ReadonlyMap<string, RunEntry> {
+    const fresh = (name: string): RunEntry => {
+      const study = studies.filter((one) => one === "" || name.startsWith(`${one}/`)).at(-1) ?? null;
+      return new RunEntry(name, this.pathOf(name), { study, files: this.files });
+    };
+    const sorted = [...names].sort(naturalOrder(names));
+    return new Map(sorted.map((name) => [name, this.#entries.get(name) ?? fresh(name)]));
   }
 
   async #lookAtDisk(): Promise<readonly StudioAlert[]> {

@@ -74,13 +74,13 @@ class Job {
       const isOther = known === undefined || known.inode !== file.inode || file.size < known.at;
       let at = isOther ? Math.max(0, file.size - tailBytes) : known.at;
       const buffer = Buffer.alloc(Math.min(tailBytes, file.size - at));
-      const { bytesRead } = await file.handle.read(buffer, 0, buffer.length, at);
+      const bytesRead = await file.read(buffer, 0, buffer.length, at);
       const end = buffer.subarray(0, bytesRead).lastIndexOf(10) + 1;
       at += end;
       this.#files.set(path, { at, inode: file.inode });
       return end === 0 ? [] : buffer.toString("utf8", 0, end).split("\n").slice(0, -1);
     } finally {
-      await file.handle.close();
+      await file.close();
     }
   }
 }

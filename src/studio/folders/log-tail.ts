@@ -1,7 +1,6 @@
 /** A log of JSON lines that is being written: what is complete is read once, what is torn when it is complete. */
 import { isAscii } from "node:buffer";
-import type { FileHandle } from "node:fs/promises";
-import { openPlain, plainState } from "./safe-file.js";
+import { distantFiles, type FolderFiles, type PlainFile } from "./safe-file.js";
 
 /**
  * Bytes that are read at once: larger texts are kept by the collector until memory has grown by much. A line that is
@@ -38,6 +37,10 @@ export interface LineTaker {
   breathe?: (() => Promise<void>) | undefined;
 }
 
+/** Buffers of pieces that nobody uses: a new one for each of a thousand logs would wait for a collection. */
+const spare: Buffer[] = [];
+const pieceBuffer = (): Buffer => spare.pop() ?? Buffer.allocUnsafeSlow(pieceBytes);
+
 /** A place in a log, from which it is read on. */
 export class LogTail {
   #at = 0;
@@ -49,28 +52,31 @@ export class LogTail {
   /** Complete lines that are no records. */
   badLines = 0;
 
-  constructor(private readonly path: string) {}
+  constructor(
+    private readonly path: string,
+    private readonly files: FolderFiles = distantFiles,
+  ) {}
 
   /** Gives every line that has become complete. Returns null for a log that is not there, or is a link or no file. */
   async read(taker: LineTaker): Promise<TailReading | null> {
     if (this.#size >= 0) {
       // Most looks find nothing new, and need not open the log for it.
-      const state = await plainState(this.path);
+      const state = await this.files.state(this.path);
       if (state === null) return null;
       if (this.#isAsBefore(state)) return { changed: false, restarted: false, written: state.changed };
     }
-    const file = await openPlain(this.path);
+    const file = await this.files.open(this.path);
     if (file === null) return null;
-    const { handle, size, inode, changed } = file;
+    const { size, inode, changed } = file;
     try {
-      const restarted = this.#at > 0 && (inode !== this.#inode || size < this.#at || !(await this.#isSame(handle)));
+      const restarted = this.#at > 0 && (inode !== this.#inode || size < this.#at || !(await this.#isSame(file)));
       if (restarted || inode !== this.#inode) this.#begin();
       if (restarted) taker.restart();
       [this.#inode, this.#size, this.#written] = [inode, size, changed];
-      const found = await this.#readOn(handle, size, taker);
+      const found = await this.#readOn(file, taker);
       return { changed: found || restarted, restarted, written: changed };
     } finally {
-      await handle.close();
+      await file.close();
     }
   }
 
@@ -82,22 +88,23 @@ export class LogTail {
     [this.#at, this.#size, this.badLines, this.#mark] = [0, -1, 0, Buffer.alloc(0)];
   }
 
-  async #isSame(handle: FileHandle): Promise<boolean> {
+  async #isSame(file: PlainFile): Promise<boolean> {
     const found = Buffer.alloc(this.#mark.length);
-    await handle.read(found, 0, found.length, this.#at - found.length);
+    await file.read(found, 0, found.length, this.#at - found.length);
     return found.equals(this.#mark);
   }
 
   /** Reads to `size`. Bytes from 0 to `held` of the buffer are of a line whose end was not read yet. */
-  async #readOn(handle: FileHandle, size: number, taker: LineTaker): Promise<boolean> {
+  async #readOn(file: PlainFile, taker: LineTaker): Promise<boolean> {
+    const { size } = file;
     let found = false;
     let held = 0;
-    let buffer = Buffer.allocUnsafe(Math.max(0, Math.min(pieceBytes, size - this.#at)));
+    let buffer = size - this.#at < pieceBytes ? Buffer.allocUnsafe(Math.max(0, size - this.#at)) : pieceBuffer();
     for (let offset = this.#at; offset < size;) {
       if (held === buffer.length) {
         buffer = Buffer.concat([buffer], 2 * buffer.length);
       }
-      const { bytesRead } = await handle.read(buffer, held, Math.min(buffer.length - held, size - offset), offset);
+      const bytesRead = await file.read(buffer, held, Math.min(buffer.length - held, size - offset), offset);
       if (bytesRead === 0) break;
       offset += bytesRead;
       const whole = held + bytesRead;
@@ -119,6 +126,7 @@ export class LogTail {
       }
       if (offset < size) await taker.breathe?.();
     }
+    if (buffer.length === pieceBytes) spare.push(buffer);
     return found;
   }
 

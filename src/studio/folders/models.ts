@@ -1,6 +1,6 @@
 /** Models that were upcycled: how they were made, tensor by tensor, and what was measured of them. */
 import { fileURLToPath } from "node:url";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { UpcycleError } from "../../base/errors.js";
 import { specFromConfig } from "../../model/decoder/config.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
@@ -42,7 +42,15 @@ async function rowOf(
   name: string,
   { name: recipe, parent, expected }: UpcycleRecord,
 ): Promise<ModelRow> {
-  return { name, recipe, parent: parent.name, expected: expected.kind, preservation: await measuredOf(index, name) };
+  const preservation = await measuredOf(index, name);
+  return { name, recipe, parent: shownParent(index, name, parent.name), expected: expected.kind, preservation };
+}
+
+/** A parent that is a run's checkpoint has the checkpoint's name, which says nothing: its run does. */
+function shownParent(index: StudioIndex, name: string, parent: string): string {
+  if (!["last", "best"].includes(parent)) return parent;
+  const [folder] = candidateParents(index, name, parent);
+  return folder === undefined ? parent : dirname(folder).replace(/-[0-9a-f]{12,}$/, "");
 }
 
 /** What was measured of a model: in its folder, or beside it where a study keeps the models that arms start from. */

@@ -4,6 +4,7 @@
  */
 import { UpcycleError } from "../../base/errors.js";
 import { evaluationBody, type EvaluationSource } from "../../report/evals/eval-page.js";
+import { expertsBody, type ExpertsSource } from "../../report/experts/experts-page.js";
 import { lawSourceOf, type LawDocument } from "../../report/laws/law-document.js";
 import { lawBody } from "../../report/laws/law-page.js";
 import type { LawSource } from "../../report/laws/law-source.js";
@@ -41,6 +42,8 @@ export function bodyOf({ kind, data, source }: ReportSource): ReportBody | null 
         return planBody(data as PlanSource);
       case "evaluation":
         return evaluationBody(source as EvaluationSource);
+      case "experts":
+        return expertsBody(source as ExpertsSource);
       default:
         return null;
     }

@@ -10,10 +10,12 @@ import { RunHealth } from "../data/health.js";
 import { LogSummary, type Judged } from "../data/log-summary.js";
 import type { RunRow, RunState, StudioAlert } from "../data/types.js";
 import { LogTail } from "./log-tail.js";
-import { endOf, plainState, readPlainJson } from "./safe-file.js";
+import { distantFiles, endOf, readPlainJson, type FolderFiles } from "./safe-file.js";
 
 /** Milliseconds after which the checkpoints of a run under way are weighed again. */
 const weighMs = 3000;
+/** Milliseconds after which a run under way that says nothing is judged again. */
+const silentMs = 1000;
 /** Of a log of more bytes than these the end is read before the whole, and so many bytes of it. */
 const longLog = 1 << 20;
 const glanceBytes = 1 << 16;
@@ -78,6 +80,8 @@ export class RunEntry {
   isKnown = false;
   /** Whether its log was read to its end once. */
   isRead = false;
+  /** How its files are read. */
+  readonly files: FolderFiles;
   readonly #tail: LogTail;
   #summary = new LogSummary();
   #identity: KeptIdentity | null = null;
@@ -89,15 +93,19 @@ export class RunEntry {
   #problem: string | null = null;
   #bytes = 0;
   #weighedAt = -Infinity;
+  /** When its log was last found to have grown, and when the run was last judged. */
+  #readAt = -Infinity;
+  #judgedAt = -Infinity;
   /** One reading at a time; whoever asks meanwhile gets its result. */
   #refreshing: Promise<Refreshed> | null = null;
 
   constructor(
     readonly name: string,
     readonly path: string,
-    study: string | null,
+    { study = null, files = distantFiles }: { readonly study?: string | null; readonly files?: FolderFiles } = {},
   ) {
-    this.#tail = new LogTail(join(path, metricsFile));
+    this.files = files;
+    this.#tail = new LogTail(join(path, metricsFile), files);
     const place = placeInStudy(name);
     this.row = {
       name,
@@ -151,6 +159,11 @@ export class RunEntry {
     return this.#identity?.tokensPerStep ?? 0;
   }
 
+  /** Whether it was read on less than so many milliseconds ago. */
+  wasReadWithin(ms: number, now: number): boolean {
+    return now - this.#readAt < ms;
+  }
+
   /** Reads on. Returns alerts that are new and whether the row has changed. */
   refresh(now: number, options: RefreshOptions = {}): Promise<Refreshed> {
     this.#refreshing ??= this.#refreshNow(now, options).finally(() => {
@@ -165,8 +178,8 @@ export class RunEntry {
    */
   async glance(now: number, options: RefreshOptions = {}): Promise<Refreshed> {
     const path = join(this.path, metricsFile);
-    const size = (await plainState(path))?.size ?? 0;
-    const end = size > longLog && !this.isKnown ? await endOf(path, glanceBytes) : null;
+    const size = (await this.files.state(path))?.size ?? 0;
+    const end = size > longLog && !this.isKnown ? await endOf(path, glanceBytes, this.files) : null;
     if (end === null) return this.refresh(now, options);
     await this.#identify();
     const seen = new LogSummary();
@@ -201,6 +214,9 @@ export class RunEntry {
     // A run that was at rest goes on where somebody takes its folder, or writes its log.
     if (this.isRead && !isNew && this.row.state !== "running" && folder?.hasLock !== true && !this.#isMended)
       return noNews;
+    if (this.isRead && !isNew && folder === undefined && now - this.#judgedAt < silentMs) return noNews;
+    this.#judgedAt = now;
+    if (isNew) this.#readAt = now;
     if (this.isRead && this.#summary.hasResumed) await this.#identify();
     this.#summary.hasResumed = false;
     if (reading !== null) this.#written = reading.written;
@@ -223,7 +239,7 @@ export class RunEntry {
 
   /** Reads the record; one that could not be read is read again when it was written again. */
   async #identify(): Promise<void> {
-    const writtenAt = async (): Promise<number> => (await plainState(join(this.path, runFile)))?.changed ?? 0;
+    const writtenAt = async (): Promise<number> => (await this.files.state(join(this.path, runFile)))?.changed ?? 0;
     if (this.#problem !== null && (await writtenAt()) === this.#badRecord) return;
     this.#problem = null;
     try {
@@ -246,7 +262,11 @@ export class RunEntry {
 
   /** The record, in half the calls that it takes to say what is wrong with one. Throws inputError for a damaged one. */
   async #recordNow(): Promise<RunIdentity> {
-    const record = (await readPlainJson(join(this.path, runFile), sizeLimits.record)) as Partial<RunRecord> | null;
+    const record = (await readPlainJson(
+      join(this.path, runFile),
+      sizeLimits.record,
+      this.files,
+    )) as Partial<RunRecord> | null;
     return typeof record?.training === "object" ? identityOf(record as RunRecord) : runIdentity(this.path);
   }
 

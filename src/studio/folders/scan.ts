@@ -1,6 +1,5 @@
 /** What lies below a folder: runs, models, reports, measurements of experts, launched trainings. Links are left out. */
 import type { Dirent } from "node:fs";
-import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { lockName } from "../../files/io/lock.js";
 import { runFile } from "../../train/claim.js";
@@ -8,6 +7,7 @@ import { metricsFile } from "../../train/records.js";
 import { progressOf } from "../../surgery/convert/progress-record.js";
 import { recordFile } from "../../surgery/convert/record.js";
 import type { RunFolder } from "./run-entry.js";
+import type { FolderFiles } from "./safe-file.js";
 
 /** Folders inside each other that are looked at; `upcycle runs` looks as deep. */
 const deepest = 6;
@@ -72,7 +72,7 @@ export const nothingFound: Found = nothing();
 const atOnce = 16;
 
 /** Looks below `root`. `breathe` is called between folders, so that a large tree holds nothing up. */
-export async function scan(root: string, breathe: () => Promise<void>): Promise<Found> {
+export async function scan(root: string, files: FolderFiles, breathe: () => Promise<void>): Promise<Found> {
   const found = nothing();
   let folders: readonly string[] = [""];
   let looked = 0;
@@ -80,9 +80,7 @@ export async function scan(root: string, breathe: () => Promise<void>): Promise<
     const next: string[] = [];
     for (let i = 0; i < folders.length && looked < mostFolders; i += atOnce) {
       const names = folders.slice(i, i + atOnce);
-      const listed = await Promise.all(
-        names.map((name) => readdir(join(root, name), { withFileTypes: true }).catch(() => [])),
-      );
+      const listed = await Promise.all(names.map(async (name) => files.entries(join(root, name))));
       names.forEach((name, at) => next.push(...sort(name, listed[at]!, found)));
       looked += names.length;
       await breathe();

@@ -69,6 +69,20 @@ export class StudyReader {
     return this.#underWay(name, { config, arms, runs, store, startedAt, seconds });
   }
 
+  /**
+   * The runs of a study's arms where it shares a folder of runs with others; null for a study that keeps its own, and
+   * where nothing can be said of its arms yet.
+   */
+  async sharedRuns(name: string): Promise<readonly RunEntry[] | null> {
+    const store = await this.#store(name);
+    if (store === null) return null;
+    const record = (await this.#json(name, "study.json")) as { readonly config?: StudyRequest } | null;
+    if (record?.config === undefined) return null;
+    const runs = await this.#runs([name, store]);
+    const arms = await this.#arms(name, record.config, runs);
+    return arms.flatMap((arm) => [...runsOfArm(name, arm, runs).values()].map(({ entry }) => entry));
+  }
+
   /** The folder that a study shares its runs in with others, by its command, where it lies below the one shown. */
   async #store(name: string): Promise<string | null> {
     const command = await commandOf(this.index, name);
@@ -193,16 +207,7 @@ export class StudyReader {
   ): Promise<MeasuredRun[]> {
     const found: MeasuredRun[] = [];
     for (const arm of arms) {
-      const bySeed = new Map<number, ReadRun>();
-      for (const run of runs) {
-        if (run.entry.row.arm !== arm.id && run.entry.row.arm !== arm.arm) continue;
-        // A store has the runs of other studies too, whose arms may have the same names.
-        if (run.entry.row.study !== name && !isTrainedAs(run, arm.training)) continue;
-        const { seed, changed } = run.entry.row;
-        // A setting that was changed leaves the runs of the old one behind.
-        if (changed >= (bySeed.get(seed)?.entry.row.changed ?? -Infinity)) bySeed.set(seed, run);
-      }
-      for (const [seed, { entry, metrics, identity, isFinished }] of bySeed) {
+      for (const [seed, { entry, metrics, identity, isFinished }] of runsOfArm(name, arm, runs)) {
         const training = identity.config["training"] as TrainingBlock;
         const own = measured(metrics, { training, flopsPerToken: arm.flopsPerToken });
         const path = below(name, entry.name);
@@ -228,6 +233,20 @@ export class StudyReader {
     const one = found as Partial<Preservation> | null;
     return typeof one?.maxAbsLogit === "number" && typeof one.parentLoss === "number" ? (one as Preservation) : null;
   }
+}
+
+/** The runs of an arm by seed. */
+function runsOfArm(name: string, arm: ArmFacts, runs: readonly ReadRun[]): ReadonlyMap<number, ReadRun> {
+  const bySeed = new Map<number, ReadRun>();
+  for (const run of runs) {
+    const { row } = run.entry;
+    if (row.arm !== arm.id && row.arm !== arm.arm) continue;
+    // A store has the runs of other studies too, whose arms may have the same names.
+    if (row.study !== name && !isTrainedAs(run, arm.training)) continue;
+    // A setting that was changed leaves the runs of the old one behind.
+    if (row.changed >= (bySeed.get(row.seed)?.entry.row.changed ?? -Infinity)) bySeed.set(row.seed, run);
+  }
+  return bySeed;
 }
 
 interface MeasuredRun {

@@ -1,7 +1,7 @@
 /** Curves: axes, zoom and cursor are uPlot's; lines are drawn each on its own x, so that none has to be resampled. */
 import type { JSX, TargetedKeyboardEvent } from "preact";
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import uPlot from "uplot";
+import type uPlot from "uplot";
 import { compact } from "../../base/format.js";
 import { csvOf } from "../../report/page/csv.js";
 import { svgChart } from "../../report/page/svg-chart.js";
@@ -9,6 +9,7 @@ import { logTicks, plainTick, trimmedTicks, withoutZeros } from "../../report/pa
 import { firstAtLeast } from "../data/decimate.js";
 import { drawFitted, drawLines, drawMarks, nameRoom, type ChartLine, type ChartMarks } from "./chart-draw.js";
 import { download, downloadCanvas, downloadSvg, variable } from "./download.js";
+import { usePlots } from "./plot-library.js";
 
 export type { ChartLine } from "./chart-draw.js";
 
@@ -23,6 +24,8 @@ export interface ChartProps extends ChartMarks {
   readonly lines: readonly ChartLine[];
   readonly format: (value: number) => string;
   readonly xFormat?: (value: number) => string;
+  /** Values are counts: ticks stand at whole numbers. */
+  readonly isCount?: boolean;
   /** Ticks with the decimals of their step, whatever `format` writes. */
   readonly plainTicks?: boolean;
   readonly xLog?: boolean;
@@ -139,8 +142,9 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
       },
       {
         ...axis,
-        size: 58,
+        size: (_, texts) => axisWidth(texts),
         space: 36,
+        ...(props.isCount === true && { incrs: wholeSteps }),
         ...(logY && plainTicks && logarithmic(220)),
         values: (_, splits, __, ___, step) =>
           plainTicks
@@ -174,6 +178,13 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
     },
   };
 }
+
+/** Steps between ticks of counts. */
+const wholeSteps = Array.from({ length: 10 }, (_, i) => [1, 2, 5].map((step) => step * 10 ** i)).flat();
+
+/** Pixels of an axis, so that the longest of its texts has room; uPlot asks before there are any, too. */
+const axisWidth = (texts: readonly string[] | null): number =>
+  Math.max(58, ...(texts ?? []).map((text) => 12 + 7 * text.length));
 
 const directions: Readonly<Record<string, number>> = { ArrowLeft: -1, ArrowRight: 1 };
 
@@ -240,17 +251,18 @@ export function Chart(props: ChartProps): JSX.Element {
   const now = useRef<Drawn | null>(null);
   now.current = extent === null ? null : { props, extent, onRange };
   const hasRoom = size.width > 0;
+  const Plot = usePlots();
   useLayoutEffect(() => {
     const element = host.current;
-    if (element === null || !hasRoom || now.current === null) return;
+    if (element === null || !hasRoom || now.current === null || Plot === null) return;
     const drawn = now as { readonly current: Drawn };
-    const made = new uPlot(options(drawn, size.width, setCursor), [[...drawn.current.extent.x], [null, null]], element);
+    const made = new Plot(options(drawn, size.width, setCursor), [[...drawn.current.extent.x], [null, null]], element);
     plot.current = made;
     return () => {
       made.destroy();
       plot.current = null;
     };
-  }, [hasRoom, size.mode, logY, xLog, title, isEmpty]);
+  }, [Plot, hasRoom, size.mode, logY, xLog, title, isEmpty]);
   useLayoutEffect(() => {
     plot.current?.setSize({ width: size.width, height });
   }, [size.width, height]);

@@ -45,7 +45,7 @@ function rangeOf(axis: CurveAxis): readonly [number, number] | null {
 }
 
 /** Milliseconds between two looks at curves that grow: a training on the same machine needs the time more. */
-const chartMs = 600;
+const chartMs = 650;
 
 /** The chart. */
 export function Curves({ names, metric, axis, bands = false, height }: CurvesProps): JSX.Element {
@@ -72,7 +72,7 @@ export function Curves({ names, metric, axis, bands = false, height }: CurvesPro
     },
   );
   const lines = useMemo(() => (data === null ? [] : linesOf(data, list, bands)), [data, bands]);
-  const { title, format, logY = false } = metricWords[metric];
+  const { title, format, logY = false, isCount = false } = metricWords[metric];
   return (
     <div ref={host}>
       {data === null ? (
@@ -85,6 +85,7 @@ export function Curves({ names, metric, axis, bands = false, height }: CurvesPro
           format={format}
           xFormat={axis === "hours" ? (value) => significant(value, 3) : (value) => compact(value)}
           logY={logY}
+          isCount={isCount}
           range={range}
           onRange={(next) =>
             set({ zoom: next === null ? "" : `${axis}:${next[0].toPrecision(6)}:${next[1].toPrecision(6)}` })

@@ -1,17 +1,20 @@
 /** Heat maps on a canvas: a cell for each value, in classes of colour that follow the page's mode. */
 import type { JSX, TargetedKeyboardEvent, TargetedPointerEvent } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { significant } from "../../base/format.js";
 import { csvOf } from "../../report/page/csv.js";
 import {
   cellInset,
   classOf,
   columnLeft,
   columnTicks,
-  endRoom,
   headRoom,
   heatLayout,
   heatSvg,
+  loadScale,
+  rowEndLeft,
   scaleClasses,
+  toneOf,
   type HeatLayout,
   type HeatMapSpec,
   type HeatScale,
@@ -126,6 +129,28 @@ export function HeatMap(props: HeatProps): JSX.Element {
   );
 }
 
+/** Loads of experts [layers][experts], with the busiest one's behind each layer. */
+export function LoadMap(props: {
+  readonly title: string;
+  readonly shares: readonly (readonly number[])[];
+  /** A gap stands after every so many experts, where there are more. */
+  readonly group: number;
+}): JSX.Element {
+  const { title, shares, group } = props;
+  return (
+    <HeatMap
+      title={title}
+      values={shares}
+      rowName={(row) => `layer ${row}`}
+      columnName={(column) => `expert ${column}`}
+      scale={loadScale}
+      format={(value) => significant(value, 3)}
+      rowEnd={(row) => `${significant(Math.max(...(shares[row] ?? [0])), 2)}×`}
+      {...(group < (shares[0]?.length ?? 0) && { group })}
+    />
+  );
+}
+
 function paint(canvas: HTMLCanvasElement, props: HeatProps, layout: HeatLayout, chosen: Cell | null): void {
   const ratio = devicePixelRatio;
   canvas.width = Math.round(layout.width * ratio);
@@ -135,7 +160,9 @@ function paint(canvas: HTMLCanvasElement, props: HeatProps, layout: HeatLayout, 
   const context = canvas.getContext("2d");
   if (context === null) return;
   context.scale(ratio, ratio);
-  const colours = [0, 1, 2, 3, 4, 5, 6, 7].map((i) => (i === 0 ? variable("--ink") : variable(`--l${i}`)));
+  const colours = [0, 1, 2, 3, 4, 5, 6, 7].map((own) =>
+    variable(own === 0 ? "--ink" : `--${toneOf(own, props.scale)}`),
+  );
   context.font = `11px ${getComputedStyle(document.body).fontFamily}`;
   context.fillStyle = variable("--muted");
   context.textBaseline = "middle";
@@ -148,7 +175,8 @@ function paint(canvas: HTMLCanvasElement, props: HeatProps, layout: HeatLayout, 
     context.fillStyle = variable("--muted");
     context.fillText(props.rowName(y), 2, top + layout.height / 2);
     const end = rowEnd?.(y);
-    if (end !== undefined) context.fillText(end, layout.width - endRoom + 6, top + layout.height / 2);
+    if (end !== undefined)
+      context.fillText(end, rowEndLeft(layout, values[0]?.length ?? 0, group), top + layout.height / 2);
     row.forEach((value, column) => {
       if (value === null) return;
       const own = classOf(value, scale);
@@ -194,7 +222,7 @@ export function HeatLegend({ scale }: { readonly scale: HeatScale }): JSX.Elemen
     <ul class="scale" aria-label={`Colours: ${scale.unit}`}>
       {scaleClasses(scale).map(({ own, name }) => (
         <li key={name}>
-          <i class={`cell l${own}`} />
+          <i class={`cell ${toneOf(own, scale)}`} />
           {name}
         </li>
       ))}

@@ -1,7 +1,7 @@
 /** Answers as state of a component. */
 import type { RefObject } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { ask } from "./source.js";
+import { ask, askTogether } from "./source.js";
 
 /** An answer, or why there is none; both null while it is waited for. The old answer stays until a new one comes. */
 export interface Answered<T> {
@@ -34,7 +34,7 @@ export function useAnswer<T>(address: string | null, version: unknown = 0, growt
       last.current = { data, error, address };
       setState(last.current);
     };
-    ask<T>(rest ?? address, abort.signal).then(
+    (rest === null ? ask<T>(address, abort.signal) : askTogether<T>(rest)).then(
       (data) => {
         // An answer that was given up while it came has lost its end.
         if (!abort.signal.aborted) take(before !== null && rest !== null ? growth!.join(before, data) : data, null);

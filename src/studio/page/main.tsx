@@ -1,8 +1,9 @@
 /** The page: its frame, its keys, and the view that the address names. */
 import { render, type JSX } from "preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import type { ViewName } from "../data/place.js";
 import { Alerts, Go } from "./parts.js";
+import { loadPlots } from "./plot-library.js";
 import { embedded, isConnected } from "./source.js";
 import { alerts, goTo, listen, place, said } from "./state.js";
 import { ActionsView } from "./view-actions.js";
@@ -71,9 +72,13 @@ function Studio(): JSX.Element {
     addEventListener("keydown", onKey);
     return () => removeEventListener("keydown", onKey);
   }, []);
-  // A new view begins at its top, and a screen reader at its heading.
+  // A new view begins at its top, and the keyboard with it where what had the focus is gone.
+  const isFirst = useRef(true);
   useEffect(() => {
     scrollTo(0, 0);
+    if (!isFirst.current && document.activeElement === document.body)
+      document.getElementById("content")?.focus({ preventScroll: true });
+    isFirst.current = false;
   }, [view, place.value.name]);
   return (
     <>
@@ -103,7 +108,7 @@ function Studio(): JSX.Element {
       <main id="content" tabIndex={-1}>
         {alerts.value.length > 0 && view !== "" && (
           <details class="toast" open>
-            <summary>{alerts.value.length} new alerts</summary>
+            <summary>{alerts.value.length === 1 ? "1 new alert" : `${alerts.value.length} new alerts`}</summary>
             <Alerts list={alerts.value.slice(0, 5)} />
             <button
               type="button"
@@ -148,13 +153,34 @@ function Live(): JSX.Element {
   );
 }
 
+/** Views that show nothing without the list of runs, and for how many milliseconds they are held back for it. */
+const listViews: readonly ViewName[] = ["", "runs"];
+const heldMs = 250;
+/** Milliseconds after which the library of charts is made ready, whatever is shown. */
+const plotsMs = 1000;
+
+/** Draws the page: of a view that needs the list once, when that is there, so that it is laid out and painted once. */
+function openPage(root: HTMLElement): void {
+  const listed = listen();
+  let isShown = false;
+  const show = (): void => {
+    if (isShown) return;
+    isShown = true;
+    root.replaceChildren();
+    render(<Studio />, root);
+    // The first chart then waits for nothing.
+    setTimeout(() => void loadPlots(), plotsMs);
+  };
+  if (!listViews.includes(place.value.view)) return show();
+  void listed.finally(show);
+  setTimeout(show, heldMs);
+}
+
 const root = document.getElementById("studio");
 if (root !== null) {
   document.documentElement.classList.add("with-script");
   listenForCopying((text) => {
     said.value = text;
   });
-  listen();
-  root.replaceChildren();
-  render(<Studio />, root);
+  openPage(root);
 }

@@ -6,6 +6,8 @@ interface MetricWords {
   readonly title: string;
   readonly format: (value: number) => string;
   readonly logY?: boolean;
+  /** Values are counts. */
+  readonly isCount?: boolean;
 }
 
 const three = (value: number): string => fixed(value, 3);
@@ -21,11 +23,11 @@ export const metricWords: Readonly<Record<Metric, MetricWords>> = {
   "train/z_loss": { title: "Router z-loss", format: (value) => significant(value, 3) },
   "train/router_entropy": { title: "Router entropy in training, mean of layers (nats)", format: three },
   "train/max_violation": { title: "Largest load over the mean less 1 in training, worst layer", format: three },
-  "train/dead_experts": { title: "Dead experts in training steps", format: (value) => fixed(value, 0) },
+  "train/dead_experts": { title: "Dead experts in training steps", format: (value) => fixed(value, 0), isCount: true },
   "train/dropped": { title: "Choices dropped by the capacity", format: (value) => percent(value) },
   "eval/router_entropy": { title: "Router entropy, mean of layers (nats)", format: three },
   "eval/max_violation": { title: "Largest load over the mean less 1, worst layer", format: three },
-  "eval/dead_experts": { title: "Dead experts", format: (value) => fixed(value, 0) },
+  "eval/dead_experts": { title: "Dead experts", format: (value) => fixed(value, 0), isCount: true },
   "eval/similarity": { title: "Similarity of experts to the parent (mean cosine)", format: (value) => fixed(value, 4) },
 };
 

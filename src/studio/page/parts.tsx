@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import { shellWord } from "../../base/shell.js";
 import { placeHash, type ViewName } from "../data/place.js";
 import type { RecordedCommand, RunState, StudioAlert } from "../data/types.js";
-import { said } from "./state.js";
+import { folder, labelOf, said } from "./state.js";
 
 /** A link to a view. */
 export function Go(props: {
@@ -78,12 +78,14 @@ export function Noted({ command }: { readonly command: RecordedCommand }): JSX.E
   );
 }
 
-/** The command that prints what a view shows. */
-export function AsCommand({ words }: { readonly words: readonly string[] }): JSX.Element {
+/** The commands that print what a view shows: the answers at these addresses. */
+export function AsCommand({ addresses }: { readonly addresses: readonly string[] }): JSX.Element {
   return (
     <details class="as-command">
-      <summary>The same as a command</summary>
-      <Command words={words} />
+      <summary>The same as {addresses.length === 1 ? "a command" : "commands"}</summary>
+      {addresses.map((address) => (
+        <Command key={address} words={["upcycle", "studio", folder, "--print", address]} />
+      ))}
     </details>
   );
 }
@@ -109,7 +111,7 @@ export function Alerts({
           {withRun && alert.run !== null && (
             <>
               <Go view="run" name={alert.run}>
-                {alert.run}
+                {labelOf(alert.run)}
               </Go>
               {": "}
             </>

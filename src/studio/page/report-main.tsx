@@ -4,6 +4,8 @@ import type { Changes } from "../../report/plan/plan-command.js";
 import type { Rendered } from "../../report/plan/plan-live.js";
 import type { PlanData } from "../../report/plan/plan-page.js";
 import type { ReportData } from "../../report/study/view.js";
+import type { ExpertsData } from "../../report/experts/experts-page.js";
+import { expertsIslands } from "./report-experts.js";
 import { lawIslands } from "./report-law.js";
 import { listenForCopying, mount } from "./report-parts.js";
 import { changesOf, planIslands } from "./report-plan.js";
@@ -13,7 +15,8 @@ import { studyIslands } from "./report-study.js";
 type Embedded =
   | { readonly kind: "study"; readonly data: ReportData }
   | { readonly kind: "law"; readonly data: { readonly charts: readonly LawChart[] } }
-  | { readonly kind: "plan"; readonly data: PlanData };
+  | { readonly kind: "plan"; readonly data: PlanData }
+  | { readonly kind: "experts"; readonly data: ExpertsData };
 
 /** The planner, which the file of a plan brings with it. */
 declare const upcyclePlan: {
@@ -26,6 +29,8 @@ function start(root: HTMLElement, { kind, data }: Embedded): void {
       return mount(root, studyIslands(data));
     case "law":
       return mount(root, lawIslands(data));
+    case "experts":
+      return mount(root, expertsIslands(data));
     case "plan":
       return mount(
         root,

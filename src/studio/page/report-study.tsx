@@ -1,13 +1,13 @@
 /** The charts and maps of a study: in its report, and in the studio while it runs. */
 import type { JSX } from "preact";
 import { useMemo, useState } from "preact/hooks";
-import { fixed, significant } from "../../base/format.js";
+import { fixed } from "../../base/format.js";
 import { loadScale } from "../../report/page/heat-map.js";
 import type { ArmView, ReportData } from "../../report/study/view.js";
 import type { ChartLine } from "./chart-draw.js";
 import { Chart } from "./chart.js";
 import { mixed } from "./download.js";
-import { HeatLegend, HeatMap } from "./heat.js";
+import { HeatLegend, LoadMap } from "./heat.js";
 import { Controls, Toggle, type Islands } from "./report-parts.js";
 
 /** The parts of a study's report that need a script. */
@@ -233,13 +233,13 @@ function LoadMaps({ data: { arms } }: { readonly data: ReportData }): JSX.Elemen
   return (
     <>
       <HeatLegend scale={loadScale} />
-      <div class="maps">{arms.map((arm) => arm.load !== null && <LoadMap key={arm.id} arm={arm} />)}</div>
+      <div class="maps">{arms.map((arm) => arm.load !== null && <ArmLoad key={arm.id} arm={arm} />)}</div>
     </>
   );
 }
 
 /** The load of one arm's experts, at every measurement of every seed. */
-function LoadMap({ arm }: { readonly arm: ArmView }): JSX.Element | null {
+function ArmLoad({ arm }: { readonly arm: ArmView }): JSX.Element | null {
   const { group, runs } = arm.load!;
   const [seed, setSeed] = useState(0);
   const [asked, setAsked] = useState<number | null>(null);
@@ -284,16 +284,7 @@ function LoadMap({ arm }: { readonly arm: ArmView }): JSX.Element | null {
         </label>
         <output>step {step}</output>
       </div>
-      <HeatMap
-        title={`Load of ${arm.label}, seed ${run.seed}, step ${step}`}
-        values={shares}
-        rowName={(row) => `layer ${row}`}
-        columnName={(column) => `expert ${column}`}
-        scale={loadScale}
-        format={(value) => significant(value, 3)}
-        rowEnd={(row) => `${significant(Math.max(...(shares[row] ?? [0])), 2)}×`}
-        {...(group < experts && { group })}
-      />
+      <LoadMap title={`Load of ${arm.label}, seed ${run.seed}, step ${step}`} shares={shares} group={group} />
     </div>
   );
 }

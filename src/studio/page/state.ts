@@ -1,7 +1,8 @@
 /** What the views share: where one is, the list of runs, what is chosen, what the server tells. */
 import { computed, effect, signal } from "@preact/signals";
 import { parsePlace, placeHash, type Place, type ViewName } from "../data/place.js";
-import type { RunRow, StudioAlert } from "../data/types.js";
+import { shortNames } from "../data/rows.js";
+import type { RunList, RunRow, StudioAlert } from "../data/types.js";
 import { ask, embedded, isConnected } from "./source.js";
 
 /** Where one is. The address holds all of it, so that it can be kept and sent, and the back button works. */
@@ -50,23 +51,32 @@ export const said = signal("");
 /** The rows as a list. */
 export const rows = computed(() => [...runs.value.values()]);
 
+const labels = computed(() => shortNames([...runs.value.keys()]));
+
+/** What a run is called where its whole name is too long to be read. */
+export const labelOf = (name: string): string => labels.value.get(name) ?? name;
+
 /** Revision of one run; -1 where it is not listed. */
 export const revisionOf = (name: string): number => runs.value.get(name)?.revision ?? -1;
 
 async function fetchRuns(): Promise<void> {
-  const { runs: list, unread: left } = await ask<{ runs: readonly RunRow[]; unread: number }>("/api/runs");
+  const { runs: list, unread: left } = await ask<RunList>("/api/runs");
   runs.value = new Map(list.map((row) => [row.name, row]));
   unread.value = left;
   isListed.value = true;
   if (left > 0) setTimeout(() => void fetchRuns().catch(() => undefined), 500);
 }
 
-/** Begins to listen. */
-export function listen(): void {
-  void fetchRuns().catch(() => {
+/** Begins to listen. Returns when the list of runs is there, or cannot be had. */
+export function listen(): Promise<void> {
+  const listed = fetchRuns().catch(() => {
     isConnected.value = false;
   });
-  if (embedded !== null) return;
+  if (embedded === null) listenToEvents();
+  return listed;
+}
+
+function listenToEvents(): void {
   void ask<{ allowed: boolean }>("/api/actions")
     .then(({ allowed }) => {
       actionsAllowed.value = allowed;
@@ -88,8 +98,10 @@ export function listen(): void {
     runs.value = next;
   });
   on<StudioAlert>("alert", (alert) => {
-    alerts.value = [alert, ...alerts.value].slice(0, 100);
-    said.value = `${alert.level}: ${alert.run ?? ""} ${alert.message}`;
+    // What goes wrong again and again stands once, and is said once.
+    const others = alerts.value.filter(({ run, kind }) => run !== alert.run || kind !== alert.kind);
+    if (others.length === alerts.value.length) said.value = `${alert.level}: ${alert.run ?? ""} ${alert.message}`;
+    alerts.value = [alert, ...others].slice(0, 100);
   });
   on("reset", () => void fetchRuns().catch(() => undefined));
   on("tree", () => {

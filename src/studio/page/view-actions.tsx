@@ -1,11 +1,12 @@
 /** Commands that the page starts and stops: each is shown as the command line that it is before it starts. */
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import type { RecordedCommand, StartedAction } from "../data/types.js";
+import { pathBelow } from "../data/playground.js";
+import type { CheckpointList, RecordedCommand, StartedAction } from "../data/types.js";
 import { useAnswer } from "./hooks.js";
-import { Choice, Command, Waiting } from "./parts.js";
+import { Choice, Command, Noted, Waiting } from "./parts.js";
 import { act, embedded } from "./source.js";
-import { actionVersion, folder, goTo, said } from "./state.js";
+import { actionVersion, folder, goTo, said, treeVersion } from "./state.js";
 
 interface ActionList {
   readonly allowed: boolean;
@@ -27,9 +28,14 @@ export function ActionsView(): JSX.Element {
       ) : (
         <Forms />
       )}
-      {data.actions.map((action) => (
-        <Started key={action.id} action={action} />
-      ))}
+      {data.actions.length > 0 && (
+        <section aria-labelledby="started">
+          <h2 id="started">Started here</h2>
+          {data.actions.map((action) => (
+            <Started key={action.id} action={action} />
+          ))}
+        </section>
+      )}
     </>
   );
 }
@@ -38,10 +44,16 @@ type Values = Readonly<Record<string, string>>;
 
 interface Form {
   readonly title: string;
+  /** What the command does. */
+  readonly does: string;
   readonly fields: readonly {
     readonly key: string;
     readonly label: string;
     readonly usual?: string;
+    /** What is to be written, where the label does not say it. */
+    readonly hint?: string;
+    /** Whether models of the folder are offered. */
+    readonly isModel?: boolean;
     /** The words that may be chosen; any if left out. */
     readonly words?: readonly (readonly [word: string, label: string])[];
   }[];
@@ -52,29 +64,47 @@ interface Form {
 const optional = (key: string, value: string | undefined): Record<string, string> =>
   value === undefined || value.trim() === "" ? {} : { [key]: value.trim() };
 
+const outHint = "below the folder that is shown";
+
 const forms: Readonly<Record<string, Form>> = {
   train: {
     title: "Train",
+    does: "Trains one model, dense or MoE, as a file says.",
     fields: [
-      { key: "file", label: "Train file" },
-      { key: "out", label: "Run folder (optional)" },
+      {
+        key: "file",
+        label: "Train file",
+        hint: "YAML, for example one that upcycle init train.yaml --kind train writes",
+      },
+      { key: "out", label: "Run folder (optional)", hint: outHint },
     ],
     request: ({ file = "", out }) => (file === "" ? null : { command: "train", file, ...optional("out", out) }),
   },
   study: {
     title: "Study",
+    does: "Trains the arms of a comparison over several seeds, and reports what they show.",
     fields: [
-      { key: "file", label: "Study file" },
-      { key: "out", label: "Run folder (optional)" },
+      {
+        key: "file",
+        label: "Study file",
+        hint: "YAML, for example one that upcycle init study.yaml --kind study writes",
+      },
+      { key: "out", label: "Run folder (optional)", hint: outHint },
     ],
     request: ({ file = "", out }) => (file === "" ? null : { command: "study", file, ...optional("out", out) }),
   },
   convert: {
     title: "Convert",
+    does: "Makes an MoE of a dense model; what it computes at first is measured against the dense model.",
     fields: [
-      { key: "model", label: "Dense model" },
-      { key: "recipe", label: "Recipe", usual: "E8G1T2" },
-      { key: "out", label: "Folder to make" },
+      { key: "model", label: "Dense model", hint: "a folder, or hf://org/name", isModel: true },
+      {
+        key: "recipe",
+        label: "Recipe",
+        usual: "E8G1T2",
+        hint: "E8G1T2: expansion 8, granularity 1, 2 experts per token; E8G8T8: 64 experts of an eighth, 8 per token",
+      },
+      { key: "out", label: "Folder to make", hint: outHint },
       {
         key: "format",
         label: "Format",
@@ -90,10 +120,11 @@ const forms: Readonly<Record<string, Form>> = {
   },
   eval: {
     title: "Evaluate",
+    does: "Asks one model or several the questions of benchmark tasks, by the prompts of the LM Evaluation Harness.",
     fields: [
-      { key: "models", label: "Models, separated by spaces" },
-      { key: "tasks", label: "Tasks, separated by commas", usual: "arc_easy" },
-      { key: "limit", label: "Samples of each task (optional)" },
+      { key: "models", label: "Models, separated by spaces", hint: "folders with a tokenizer", isModel: true },
+      { key: "tasks", label: "Tasks, separated by commas", usual: "arc_easy", hint: "arc_easy, hellaswag, mmlu, ..." },
+      { key: "limit", label: "Samples of each task (optional)", hint: "a number; all if left empty" },
     ],
     request: ({ models = "", tasks = "arc_easy", limit = "" }) =>
       models.trim() === ""
@@ -128,17 +159,37 @@ function Forms(): JSX.Element {
 function FormOf({ form }: { readonly form: Form }): JSX.Element {
   const [values, setValues] = useState<Values>({});
   const request = form.request(values);
+  const hasModel = form.fields.some(({ isModel }) => isModel === true);
+  const { data } = useAnswer<CheckpointList>(hasModel ? "/api/checkpoints" : null, treeVersion.value);
   return (
     <>
-      {form.fields.map(({ key, label, usual = "", words }) =>
+      <p>{form.does}</p>
+      <datalist id="models">
+        {data?.models.map(({ name }) => (
+          <option key={name} value={pathBelow(folder, name)} />
+        ))}
+      </datalist>
+      {form.fields.map(({ key, label, usual = "", hint, isModel = false, words }) =>
         words === undefined ? (
-          <label key={key} class="field">
-            <span>{label}</span>
-            <input
-              value={values[key] ?? usual}
-              onInput={(event) => setValues({ ...values, [key]: event.currentTarget.value })}
-            />
-          </label>
+          <div key={key} class="field">
+            <label>
+              <span>{label}</span>
+              <input
+                type="text"
+                value={values[key] ?? usual}
+                autocomplete="off"
+                spellcheck={false}
+                {...(isModel && { list: "models" })}
+                {...(hint !== undefined && { "aria-describedby": `hint-${key}` })}
+                onInput={(event) => setValues({ ...values, [key]: event.currentTarget.value })}
+              />
+            </label>
+            {hint !== undefined && (
+              <span id={`hint-${key}`} class="hint">
+                {hint}
+              </span>
+            )}
+          </div>
         ) : (
           <div key={key} class="field">
             <Choice
@@ -155,12 +206,14 @@ function FormOf({ form }: { readonly form: Form }): JSX.Element {
   );
 }
 
-/** Shows the command of a request, and starts it when it is asked to. */
+/** Shows the command of a request, unless it stands above, and starts it when it is asked to. */
 function Starter({
   request,
+  isNamed = false,
   children,
 }: {
   readonly request: unknown;
+  readonly isNamed?: boolean;
   readonly children: ComponentChildren;
 }): JSX.Element {
   const [command, setCommand] = useState<RecordedCommand | null>(null);
@@ -193,7 +246,7 @@ function Starter({
   };
   return (
     <>
-      {command !== null && <Command words={command.words} />}
+      {command !== null && !isNamed && <Noted command={command} />}
       {error !== "" && request !== null && <p role="alert">{error}</p>}
       <button type="button" class="main" disabled={command === null} onClick={() => void start()}>
         {children}
@@ -202,10 +255,17 @@ function Starter({
   );
 }
 
-/** Goes on with a stopped run by the command that was noted; nothing where the page only reads. */
-export function ResumeButton({ run }: { readonly run: string }): JSX.Element | null {
+/**
+ * Goes on with a stopped run by the command that was noted; nothing where the page only reads. `isNamed`: the command
+ * stands above it.
+ */
+export function ResumeButton(props: { readonly run: string; readonly isNamed?: boolean }): JSX.Element | null {
   const { data } = useAnswer<ActionList>(embedded === null ? "/api/actions" : null, actionVersion.value);
-  return data?.allowed === true ? <Starter request={{ command: "resume", run }}>Go on with it</Starter> : null;
+  return data?.allowed === true ? (
+    <Starter request={{ command: "resume", run: props.run }} isNamed={props.isNamed ?? false}>
+      Go on with it
+    </Starter>
+  ) : null;
 }
 
 function Started({ action }: { readonly action: StartedAction }): JSX.Element {
@@ -227,18 +287,20 @@ function Started({ action }: { readonly action: StartedAction }): JSX.Element {
         {state === "ended"
           ? exitCode === 130
             ? "saved and stopped"
-            : `ended with exit code ${exitCode ?? "–"}`
+            : exitCode === null
+              ? "ended before it could save: it had just begun, or was stopped at once"
+              : `ended with exit code ${exitCode}`
           : state === "stopping"
             ? "saving and stopping"
             : "running"}{" "}
-        {state !== "ended" && (
-          <button type="button" onClick={stop}>
-            {state === "stopping" ? "Stop at once" : "Save and stop"}
-          </button>
-        )}
-        {state === "ended" && exitCode !== 0 && (
-          <button type="button" onClick={again}>
-            Give it again, to go on where it stopped
+        {/* One button, so that the focus stays where it is when the command ends. */}
+        {(state !== "ended" || exitCode !== 0) && (
+          <button type="button" onClick={state === "ended" ? again : stop}>
+            {state === "ended"
+              ? "Give it again, to go on where it stopped"
+              : state === "stopping"
+                ? "Stop at once"
+                : "Save and stop"}
           </button>
         )}
       </p>

@@ -1,14 +1,33 @@
 /** Runs side by side: first the settings in which they differ, then who leads, then the curves. */
 import type { JSX } from "preact";
 import { compact, fixed, significant } from "../../base/format.js";
-import { answerAddress, viewMetrics } from "../data/addresses.js";
-import { listOf } from "../data/place.js";
-import type { CompareAnswer, Metric, PairRow } from "../data/types.js";
+import { answerAddress, curvesAddress, viewMetrics } from "../data/addresses.js";
+import { listOf, listSetting } from "../data/place.js";
+import type { CompareAnswer, Metric, Overview, PairRow } from "../data/types.js";
 import { AxisChoice, chosenAxis, Curves } from "./curves.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
-import { folder, place, revisionOf, set, setting } from "./state.js";
+import { labelOf, place, revisionOf, set, setting, treeVersion } from "./state.js";
 import { ArmBars } from "./view-start.js";
+
+/** Links that compare all runs of a study but its parents. */
+function Studies(): JSX.Element | null {
+  const { data } = useAnswer<Overview>("/api/overview", treeVersion.value);
+  if (data === null) return null;
+  const found = data.studies.map(({ name, arms }) => ({ name, runs: arms.flatMap((arm) => arm.runs) }));
+  return (
+    <ul>
+      {found.map(({ name, runs }) => (
+        <li key={name}>
+          <Go view="compare" settings={{ runs: listSetting(runs.map(({ run }) => run)) }}>
+            {name === "" ? "this study" : name}
+          </Go>{" "}
+          <span class="muted">{runs.length} runs</span>
+        </li>
+      ))}
+    </ul>
+  );
+}
 
 /** The view. */
 export function CompareView(): JSX.Element {
@@ -24,8 +43,9 @@ export function CompareView(): JSX.Element {
       <>
         <h1>Compare</h1>
         <p>
-          Choose two runs or more in <Go view="runs">the list of runs</Go>.
+          Choose two runs or more in <Go view="runs">the list of runs</Go>, or take those of a study:
         </p>
+        <Studies />
       </>
     );
   const axis = chosenAxis();
@@ -61,7 +81,7 @@ export function CompareView(): JSX.Element {
           ))}
         </div>
       </section>
-      <AsCommand words={["upcycle", "runs", "compare", ...names.map((name) => `${folder}/${name}`), "--json"]} />
+      <AsCommand addresses={[address, ...viewMetrics.map((metric) => curvesAddress(names, metric))]} />
     </>
   );
 }
@@ -95,7 +115,7 @@ function Differences({ answer }: { readonly answer: CompareAnswer }): JSX.Elemen
         <div class="tall">
           <Table
             label="Settings that differ"
-            head={["Setting", ...shown.map(({ name }) => name)]}
+            head={["Setting", ...shown.map(({ name }) => labelOf(name))]}
             rows={differences.map(({ key, values }) => [<code key="key">{key}</code>, ...values.slice(0, mostColumns)])}
           />
         </div>

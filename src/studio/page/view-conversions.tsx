@@ -4,7 +4,7 @@ import { bytes, duration, percent } from "../../base/format.js";
 import type { ConversionRow } from "../data/types.js";
 import { useAnswer } from "./hooks.js";
 import { AsCommand, Facts, Noted } from "./parts.js";
-import { actionsAllowed, conversionVersion, folder, treeVersion } from "./state.js";
+import { actionsAllowed, conversionVersion, treeVersion } from "./state.js";
 import { ResumeButton } from "./view-actions.js";
 
 const states = {
@@ -34,7 +34,7 @@ export function Conversions(): JSX.Element | null {
       {data.conversions.map((conversion) => (
         <Conversion key={conversion.name} conversion={conversion} />
       ))}
-      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/conversions"]} />
+      <AsCommand addresses={["/api/conversions"]} />
     </section>
   );
 }

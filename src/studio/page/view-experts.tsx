@@ -7,11 +7,12 @@ import type { CoactivationHistory, ExpertFile, ExpertHistory } from "../data/typ
 import { Chart, type ChartLine } from "./chart.js";
 import { lookOf } from "./colours.js";
 import { cosineScale, loadScale, multiplesOf } from "../../report/page/heat-map.js";
-import { HeatLegend, HeatMap } from "./heat.js";
+import { HeatLegend, HeatMap, LoadMap } from "./heat.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
 import { embedded } from "./source.js";
-import { folder, goTo, place, revisionOf, rows, set, setting, treeVersion } from "./state.js";
+import { goTo, labelOf, place, revisionOf, rows, set, setting, treeVersion } from "./state.js";
+import { expertWords } from "./view-start.js";
 
 /** The view. */
 export function ExpertsView(): JSX.Element {
@@ -40,7 +41,7 @@ function Choose(): JSX.Element {
           head={["Run", "Dead experts", "Experts", "Held-out loss"]}
           rows={moes.map((row) => [
             <Go key="go" view="experts" name={row.name}>
-              {row.name}
+              {labelOf(row.name)}
             </Go>,
             row.dead === null ? "not measured" : String(row.dead),
             row.experts === null ? "–" : String(row.experts),
@@ -113,7 +114,7 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
   const overTime = useMemo(() => transposed(load.map((layers) => layers[timeLayer] ?? [])), [load, timeLayer]);
   return (
     <>
-      <h1>Experts of {run}</h1>
+      <h1>Experts of {labelOf(run)}</h1>
       <p class="answer-line">
         <b>{count === 0 ? "No expert is dead" : `${count} of ${all} experts are dead`}</b> at step {steps[moment]} (
         {compact(tokens[moment] ?? 0)} tokens)
@@ -149,16 +150,7 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
         </button>
       </div>
       <HeatLegend scale={loadScale} />
-      <HeatMap
-        title={`Load by MoE layer and expert at step ${steps[moment]}`}
-        values={shares}
-        rowName={(row) => `layer ${row}`}
-        columnName={(column) => `expert ${column}`}
-        scale={loadScale}
-        format={(value) => significant(value, 3)}
-        rowEnd={(row) => `${significant(Math.max(...(shares[row] ?? [0])), 2)}×`}
-        {...(group < (shares[0]?.length ?? 0) && { group })}
-      />
+      <LoadMap title={`Load by MoE layer and expert at step ${steps[moment]}`} shares={shares} group={group} />
       {alike !== undefined && (
         <>
           <HeatLegend scale={cosineScale} />
@@ -198,6 +190,7 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
           steps={steps}
           values={dead.map((layers) => layers.map((some) => some.length))}
           format={(value) => fixed(value, 0)}
+          isCount
         />
         <LayerChart
           title="Similarity to the parent (mean cosine)"
@@ -206,7 +199,7 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
           format={(value) => fixed(value, 4)}
         />
       </div>
-      <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/experts", [["name", run]])]} />
+      <AsCommand addresses={[answerAddress("/api/experts", [["name", run]])]} />
     </>
   );
 }
@@ -243,8 +236,17 @@ function Together(props: {
     for (const { a, b, ratio } of pairs ?? []) table[a]![b] = table[b]![a] = ratio;
     return table;
   }, [data, pairs]);
-  if (embedded !== null && layer > 0 && error !== null)
-    return <p class="muted">Experts chosen together in layer {layer} are not in the file: open the folder.</p>;
+  // A run whose log has no pairs, such as one with one expert per token, has null in the file.
+  if (embedded !== null && error !== null && !Object.hasOwn(embedded.answers, address))
+    return (
+      <section>
+        <p class="muted">
+          Experts chosen together in layer {layer} are not in this file, which would be too large with all layers of all
+          runs: open the folder with upcycle studio.
+        </p>
+        <LayerChoice layer={layer} layers={props.layers} />
+      </section>
+    );
   if (data === null || data.run !== run || pairs === undefined) return null;
   const [top] = [...pairs].sort((a, b) => (b.ratio ?? 0) - (a.ratio ?? 0));
   return (
@@ -270,7 +272,7 @@ function Together(props: {
         format={(value) => significant(value, 3)}
         square
       />
-      <AsCommand words={["upcycle", "studio", folder, "--print", address]} />
+      <AsCommand addresses={[address]} />
     </section>
   );
 }
@@ -291,7 +293,7 @@ function LayerChoice({ layer, layers }: { readonly layer: number; readonly layer
 /** Dead experts by layer, in words. */
 function deadWords(list: readonly { readonly layer: number; readonly experts: readonly number[] }[]): string {
   const some = list.filter(({ experts }) => experts.length > 0);
-  return some.map(({ layer, experts }) => `layer ${layer}: ${experts.join(", ")}`).join("; ");
+  return some.map(({ layer, experts }) => `layer ${layer}: ${expertWords(experts)}`).join("; ");
 }
 
 /** Columns as rows. */
@@ -304,8 +306,9 @@ function LayerChart(props: {
   readonly steps: readonly number[];
   readonly values: readonly (readonly number[])[];
   readonly format: (value: number) => string;
+  readonly isCount?: boolean;
 }): JSX.Element | null {
-  const { steps, values, title, format } = props;
+  const { steps, values, title, format, isCount = false } = props;
   const layers = values.at(-1)?.length ?? 0;
   const lines = useMemo(
     () =>
@@ -318,7 +321,7 @@ function LayerChart(props: {
     [steps, values, layers],
   );
   return layers === 0 ? null : (
-    <Chart title={title} xLabel="training step" lines={lines} format={format} height={200} />
+    <Chart title={title} xLabel="training step" lines={lines} format={format} isCount={isCount} height={200} />
   );
 }
 
@@ -351,7 +354,7 @@ function FileView({ name }: { readonly name: string }): JSX.Element {
           <h2>Layer {layer.layer}</h2>
           <div class="controls">
             <Choice
-              label="layer"
+              label="MoE layer"
               value={String(chosen)}
               options={layers.map((one, i) => [String(i), `layer ${one.layer}`] as const)}
               onChange={(value) => goTo("experts", "", { file: name, layer: value })}
@@ -391,16 +394,19 @@ function FileView({ name }: { readonly name: string }): JSX.Element {
         </>
       )}
       {layers.some(({ parent }) => parent !== null) && (
-        <HeatMap
-          title="Similarity of each expert to its part of the parent"
-          values={layers.map(({ parent }) => parent ?? [])}
-          rowName={(row) => `layer ${layers[row]?.layer}`}
-          columnName={(column) => `expert ${column}`}
-          scale={cosineScale}
-          format={(value) => fixed(value, 4)}
-        />
+        <>
+          <HeatLegend scale={cosineScale} />
+          <HeatMap
+            title="Similarity of each expert to its part of the parent"
+            values={layers.map(({ parent }) => parent ?? [])}
+            rowName={(row) => `layer ${layers[row]?.layer}`}
+            columnName={(column) => `expert ${column}`}
+            scale={cosineScale}
+            format={(value) => fixed(value, 4)}
+          />
+        </>
       )}
-      <AsCommand words={["upcycle", "experts", model, "--json"]} />
+      <AsCommand addresses={[answerAddress("/api/expert-file", [["name", name]])]} />
     </>
   );
 }

@@ -32,7 +32,7 @@ export function JobsView(): JSX.Element {
       {data.jobs.map((job) => (
         <Job key={job.name} job={job} />
       ))}
-      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/jobs"]} />
+      <AsCommand addresses={["/api/jobs"]} />
     </>
   );
 }

@@ -9,7 +9,7 @@ import { Chart } from "./chart.js";
 import { download } from "./download.js";
 import { useAnswer } from "./hooks.js";
 import { AsCommand, Command, Facts, Go, Table, Waiting } from "./parts.js";
-import { folder, place, treeVersion } from "./state.js";
+import { place, treeVersion } from "./state.js";
 import { Conversions } from "./view-conversions.js";
 import { beliefOf, Verdict } from "./view-start.js";
 
@@ -40,7 +40,7 @@ export function ModelsView(): JSX.Element {
           ])}
         />
       )}
-      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/models"]} />
+      <AsCommand addresses={["/api/models"]} />
     </>
   );
 }
@@ -76,7 +76,7 @@ export function ModelView(): JSX.Element {
         </section>
       )}
       <Plan model={data} />
-      <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/model", [["name", name]])]} />
+      <AsCommand addresses={[answerAddress("/api/model", [["name", name]])]} />
     </>
   );
 }

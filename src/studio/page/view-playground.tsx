@@ -40,7 +40,7 @@ export function PlaygroundView(): JSX.Element {
       ) : (
         <Sides list={data} />
       )}
-      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/checkpoints"]} />
+      <AsCommand addresses={["/api/checkpoints"]} />
     </>
   );
 }

@@ -2,6 +2,7 @@
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { bytes } from "../../base/format.js";
+import type { ExpertsData } from "../../report/experts/experts-page.js";
 import type { Chart as LawChart } from "../../report/laws/chart.js";
 import type { Changes } from "../../report/plan/plan-command.js";
 import type { Rendered } from "../../report/plan/plan-live.js";
@@ -11,12 +12,13 @@ import { answerAddress } from "../data/addresses.js";
 import type { EvaluationRow, FramedReport, Overview, ReportAnswer, ReportRow } from "../data/types.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
+import { expertsIslands } from "./report-experts.js";
 import { lawIslands } from "./report-law.js";
 import { mount, unmount, type Islands } from "./report-parts.js";
 import { changesOf, planIslands } from "./report-plan.js";
 import { studyIslands } from "./report-study.js";
 import { ask, embedded } from "./source.js";
-import { folder, place, rows, set, setting, treeVersion } from "./state.js";
+import { place, rows, set, setting, treeVersion } from "./state.js";
 
 const kindWords: Readonly<Record<ReportRow["kind"], string>> = {
   study: "study",
@@ -93,7 +95,7 @@ export function ReportsView(): JSX.Element {
           isNumber={(column) => column === 3}
         />
       )}
-      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/reports"]} />
+      <AsCommand addresses={["/api/reports"]} />
     </>
   );
 }
@@ -127,7 +129,7 @@ export function EvaluationView(): JSX.Element {
         )}
       </p>
       {data === null || data.name !== name ? <Waiting error={error} what={name} /> : <Report report={data} />}
-      <AsCommand words={["upcycle", "studio", folder, "--print", address]} />
+      <AsCommand addresses={[address]} />
     </>
   );
 }
@@ -155,7 +157,7 @@ export function StudyView(): JSX.Element {
         <span class="muted">{isRunning ? "under way: drawn anew as its runs go on" : name}</span>
       </p>
       {data === null || data.name !== name ? <Waiting error={error} what={name} /> : <Report report={data} />}
-      <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/study", [["name", name]])]} />
+      <AsCommand addresses={[answerAddress("/api/study", [["name", name]])]} />
     </>
   );
 }
@@ -191,7 +193,7 @@ export function ReportView(): JSX.Element {
       ) : (
         <p>The report is a file of its own, beside the folder that this page shows.</p>
       )}
-      <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/report", [["name", name]])]} />
+      <AsCommand addresses={[answerAddress("/api/report", [["name", name]])]} />
     </div>
   );
 }
@@ -228,6 +230,8 @@ function islandsOf({ kind, data, name }: ReportAnswer, root: HTMLElement): Islan
       return studyIslands(data as ReportData);
     case "law":
       return lawIslands(data as { readonly charts: readonly LawChart[] });
+    case "experts":
+      return expertsIslands(data as ExpertsData);
     case "plan":
       return planParts(data as PlanData, name, root);
     default:

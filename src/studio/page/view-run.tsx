@@ -2,7 +2,7 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { bytes, compact, duration, fixed, rate } from "../../base/format.js";
-import { answerAddress } from "../data/addresses.js";
+import { answerAddress, curvesAddress } from "../data/addresses.js";
 import { listSetting } from "../data/place.js";
 import { csvOf } from "../../report/page/csv.js";
 import type { Metric, RunDetail } from "../data/types.js";
@@ -12,7 +12,7 @@ import { download } from "./download.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { metricWords } from "./metrics.js";
 import { Alerts, AsCommand, Command, Facts, Go, Noted, State, Table, Waiting } from "./parts.js";
-import { folder, place, revisionOf, rows, runs } from "./state.js";
+import { labelOf, place, revisionOf, rows, runs } from "./state.js";
 import { Verdict } from "./view-start.js";
 
 /** The view. */
@@ -20,7 +20,7 @@ export function RunView(): JSX.Element {
   const { name } = place.value;
   const { data, error } = useAnswer<RunDetail>(
     answerAddress("/api/run", [["name", name]]),
-    useSlowly(revisionOf(name), 3000),
+    useSlowly(revisionOf(name), 5000),
   );
   if (data === null || data.row.name !== name) return <Waiting error={error} what={name} />;
   // The row is pushed, so it is newer than the answer.
@@ -31,7 +31,7 @@ export function RunView(): JSX.Element {
   );
   return (
     <>
-      <h1>{name}</h1>
+      <h1 title={name}>{labelOf(name)}</h1>
       <p class="links">
         <State state={row.state} />
         {row.kind === "moe" && (
@@ -108,7 +108,7 @@ export function RunView(): JSX.Element {
         ) : (
           <Noted command={data.command} />
         )}
-        {row.state === "stopped" && data.command !== null && <ResumeButton run={name} />}
+        {row.state === "stopped" && data.command !== null && <ResumeButton run={name} isNamed />}
       </section>
       <section aria-labelledby="checkpoints">
         <h2 id="checkpoints">Checkpoints</h2>
@@ -129,7 +129,12 @@ export function RunView(): JSX.Element {
         )}
       </section>
       <Settings settings={data.settings} name={name} />
-      <AsCommand words={["upcycle", "studio", folder, "--print", answerAddress("/api/run", [["name", name]])]} />
+      <AsCommand
+        addresses={[
+          answerAddress("/api/run", [["name", name]]),
+          ...data.metrics.map((metric) => curvesAddress([name], metric)),
+        ]}
+      />
     </>
   );
 }

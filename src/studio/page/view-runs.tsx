@@ -8,9 +8,11 @@ import { filterExpression, rowWindow, shownRows, sortKeys, type SortKey } from "
 import type { RunRow } from "../data/types.js";
 import { download } from "./download.js";
 import { AsCommand, Go, State } from "./parts.js";
-import { folder, goTo, isListed, place, rows, set, setting, unread } from "./state.js";
+import { goTo, isListed, labelOf, place, rows, set, setting, unread } from "./state.js";
 
 const rowHeight = 36;
+/** Rows that are drawn above and below the screen. */
+const usualMore = 8;
 
 interface Column {
   readonly key: SortKey;
@@ -29,7 +31,7 @@ const columns: readonly Column[] = [
     width: "name",
     cell: (row) => (
       <Go view="run" name={row.name}>
-        <bdi>{row.name}</bdi>
+        <bdi title={row.name}>{labelOf(row.name)}</bdi>
       </Go>
     ),
   },
@@ -62,7 +64,14 @@ function Progress({ row }: { readonly row: RunRow }): JSX.Element {
     <span class="progress" title={row.problem ?? `step ${row.step} of ${row.steps}`}>
       <State state={row.state} />
       {(row.state === "running" || row.state === "stopped") && <span class="muted"> {Math.floor(100 * part)} %</span>}
-      {row.alerts > 0 && <span class="warn"> {row.alerts === 1 ? "1 alert" : `${row.alerts} alerts`}</span>}
+      {row.alerts > 0 && (
+        <span class="warn">
+          {" "}
+          <span aria-hidden="true">⚠ </span>
+          {row.alerts}
+          <span class="unless-narrow">{row.alerts === 1 ? " alert" : " alerts"}</span>
+        </span>
+      )}
     </span>
   );
 }
@@ -128,7 +137,7 @@ export function RunsView(): JSX.Element {
       <p class="small muted">
         Keys: / filter, j and k or arrows move, Enter opens, x chooses, c compares. Click a heading to sort by it.
       </p>
-      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/runs"]} />
+      <AsCommand addresses={["/api/runs"]} />
     </>
   );
 }
@@ -143,16 +152,24 @@ interface ListProps {
 
 function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Element {
   const frame = useRef<HTMLDivElement>(null);
-  const [view, setView] = useState({ top: 0, height: 640 });
+  // Rows above and below the screen are drawn when those on it are there.
+  const [view, setView] = useState({ top: 0, height: 640, more: 0 });
   const [active, setActive] = useState(0);
   useEffect(() => {
     const element = frame.current;
     if (element === null) return;
-    const observer = new ResizeObserver(() => setView((old) => ({ ...old, height: element.clientHeight })));
+    const observer = new ResizeObserver(() => {
+      const height = element.clientHeight;
+      setView((old) => (old.height >= height && old.height < height + rowHeight ? old : { ...old, height }));
+    });
     observer.observe(element);
-    return () => observer.disconnect();
+    const timer = setTimeout(() => setView((old) => ({ ...old, more: usualMore })), 300);
+    return () => {
+      clearTimeout(timer);
+      observer.disconnect();
+    };
   }, []);
-  const { first, count } = rowWindow({ ...view, rowHeight, total: shown.length });
+  const { first, count } = rowWindow({ ...view, rowHeight, total: shown.length }, view.more);
   const move = (to: number): void => {
     const next = Math.min(shown.length - 1, Math.max(0, to));
     setActive(next);
@@ -199,7 +216,9 @@ function List({ shown, chosen, choose, sort, descending }: ListProps): JSX.Eleme
       aria-label="Runs"
       aria-rowcount={shown.length + 1}
       tabIndex={0}
-      onScroll={(event) => setView({ top: event.currentTarget.scrollTop, height: event.currentTarget.clientHeight })}
+      onScroll={({ currentTarget: { scrollTop: top, clientHeight: height } }) =>
+        setView({ top, height, more: usualMore })
+      }
     >
       <div class="list-head" role="rowgroup">
         <div class="list-row" role="row" aria-rowindex={1}>

@@ -3,9 +3,10 @@ import type { JSX } from "preact";
 import { bytes, compact, duration, fixed, significant } from "../../base/format.js";
 import type { ArmRow, ModelRow, Overview, StudyRow } from "../data/types.js";
 import { listSetting } from "../data/place.js";
+import { shortNames } from "../data/rows.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { Alerts, AsCommand, Go, Noted, State, Waiting } from "./parts.js";
-import { isListed, rows, treeVersion } from "./state.js";
+import { isListed, labelOf, rows, treeVersion } from "./state.js";
 import { Conversions } from "./view-conversions.js";
 
 /** The view. The list is on its way already; what is asked for before it is there would be asked for again. */
@@ -50,7 +51,7 @@ function Answers(): JSX.Element {
       {data.models.length > 0 && <Models models={data.models} />}
       <Experts overview={data} />
       {runs > 0 && <Recent />}
-      <AsCommand words={["upcycle", "studio", folder, "--print", "/api/overview"]} />
+      <AsCommand addresses={["/api/overview"]} />
     </>
   );
 }
@@ -79,8 +80,8 @@ function Study({ study }: { readonly study: StudyRow }): JSX.Element {
       </p>
       <ArmBars arms={arms} />
       <p class="small muted">
-        Held-out loss in nats per token, mean of the seeds; the lighter bar is from the lowest to the highest seed.{" "}
-        {finished} of {runs} runs finished{running > 0 && `, ${running} running`}.
+        Held-out loss in nats per token, lower is better: the mark is the mean of the seeds, the bar goes from the
+        lowest to the highest seed. {finished} of {runs} runs finished{running > 0 && `, ${running} running`}.
       </p>
       <p class="links">
         <Go view="compare" settings={{ runs: listSetting(names) }}>
@@ -106,7 +107,7 @@ export function ArmBars({ arms }: { readonly arms: readonly ArmRow[] }): JSX.Ele
   // Close up around the leading arms: one from scratch that is far behind stands at the edge, marked.
   const lowest = Math.min(...ends);
   const sorted = arms.flatMap(({ high }) => (high === null ? [] : [high])).sort((a, b) => a - b);
-  const middle = sorted[Math.floor((sorted.length - 1) / 2)] ?? lowest;
+  const middle = sorted[Math.floor(sorted.length / 2)] ?? lowest;
   const reach = Math.max(3 * (middle - lowest), 0.02 * Math.abs(lowest), 1e-9);
   const place = (loss: number): number => Math.min(100, Math.max(0, (100 * (loss - lowest)) / reach));
   return (
@@ -157,6 +158,7 @@ export function Verdict({ model }: { readonly model: Pick<ModelRow, "preservatio
 }
 
 function Models({ models }: { readonly models: readonly ModelRow[] }): JSX.Element {
+  const labels = shortNames(models.map(({ name }) => name));
   return (
     <section aria-labelledby="equal">
       <h2 id="equal">Does the upcycled model equal its parent, and why is that believed?</h2>
@@ -164,7 +166,7 @@ function Models({ models }: { readonly models: readonly ModelRow[] }): JSX.Eleme
         <article class="card" key={model.name}>
           <h3>
             <Go view="model" name={model.name}>
-              {model.name}
+              {labels.get(model.name)}
             </Go>{" "}
             <Verdict model={model} />
           </h3>
@@ -199,6 +201,10 @@ export function beliefOf({ recipe, parent, preservation, expected }: ModelRow): 
   );
 }
 
+/** Experts of a layer by their numbers. */
+export const expertWords = (experts: readonly number[]): string =>
+  `${experts.length === 1 ? "expert" : "experts"} ${experts.join(", ")}`;
+
 function Experts({ overview }: { readonly overview: Overview }): JSX.Element | null {
   const { dead, alive, expertFiles } = overview;
   if (dead.length === 0 && alive === 0 && expertFiles.length === 0) return null;
@@ -213,7 +219,7 @@ function Experts({ overview }: { readonly overview: Overview }): JSX.Element | n
         {dead.map(({ run, dead: count, experts, where }) => (
           <li key={run}>
             <Go view="experts" name={run}>
-              {run}
+              {labelOf(run)}
             </Go>
             : {count} of {experts} dead{" "}
             <span class="muted">
@@ -221,7 +227,7 @@ function Experts({ overview }: { readonly overview: Overview }): JSX.Element | n
               {where
                 .map(
                   ({ layer, experts: some }) =>
-                    `layer ${layer}: ${some.slice(0, 12).join(", ")}${some.length > 12 ? " …" : ""}`,
+                    `MoE layer ${layer}: ${expertWords(some.slice(0, 12))}${some.length > 12 ? " …" : ""}`,
                 )
                 .join("; ")}
               )
@@ -259,7 +265,7 @@ function Recent(): JSX.Element {
         {recent.map((row) => (
           <li key={row.name}>
             <Go view="run" name={row.name}>
-              {row.name}
+              {labelOf(row.name)}
             </Go>{" "}
             <State state={row.state} />{" "}
             <span class="muted">

@@ -94,16 +94,24 @@ function cookieOf(header: string, name: string): string | null {
   return null;
 }
 
+const policy = (style: string): string =>
+  `default-src 'none'; script-src 'self'; style-src ${style}; img-src 'self' data: blob:; connect-src 'self'; ` +
+  "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
 /** Headers of every answer. Pages load what this server sends, and nothing else. */
 export const safeHeaders: Readonly<Record<string, string>> = {
-  "content-security-policy":
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; " +
-    "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  "content-security-policy": policy("'none'"),
   "x-content-type-options": "nosniff",
   "referrer-policy": "no-referrer",
   "cross-origin-opener-policy": "same-origin",
   "cross-origin-resource-policy": "same-origin",
 };
+
+/** Headers of the page whose style sheet is this text and no other. */
+export const pageHeaders = (style: string): Readonly<Record<string, string>> => ({
+  ...safeHeaders,
+  "content-security-policy": policy(`'sha256-${createHash("sha256").update(style).digest("base64")}'`),
+});
 
 /**
  * Headers of a page from the folder that is shown. Whoever wrote it, its scripts run in an origin of their own, load

@@ -44,18 +44,26 @@ ${more}
 
 const titleOf = (folder: string): string => `${folder} · Upcycle studio`;
 
-/** The page as the server sends it. */
-export function livePage(folder: string, { script, style }: PageAssets): string {
+/**
+ * The page as the server sends it, and its style sheet, which stands in it: the first paint waits for no other answer.
+ * The rules of what the page may use name the style sheet by its hash.
+ */
+export function livePage(
+  folder: string,
+  { script, style }: PageAssets,
+): { readonly html: string; readonly style: string } {
+  const sheet = embedAsset(style);
   // Every view needs the list of runs: it is asked for while the script is still on its way.
-  const links = `<link rel="stylesheet" href="/${contentName("studio.css", style)}">
-<link rel="preload" href="/api/runs" as="fetch" crossorigin="anonymous">`;
-  return `${head(titleOf(folder), links)}
+  const more = `<link rel="preload" href="/api/runs" as="fetch" crossorigin="anonymous">
+<script src="/${contentName("studio.js", script)}" defer></script>
+<style>${sheet}</style>`;
+  const html = `${head(titleOf(folder), more)}
 <body>
 <div id="studio" data-folder="${escapeHtml(folder)}"><main><p>Loading…</p></main></div>
-<script src="/${contentName("studio.js", script)}"></script>
 </body>
 </html>
 `;
+  return { html, style: sheet };
 }
 
 /** Forbids every load: the page can only use what is written in it. */

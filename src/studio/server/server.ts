@@ -1,16 +1,17 @@
 /** The server of the studio: on loopback only, for one token, with nothing between a request and the guard's rules. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { gzip, gzipSync } from "node:zlib";
+import { promisify } from "node:util";
+import { gzip, gzipSync, type ZlibOptions } from "node:zlib";
 import type { z } from "zod";
 import { inputError, stopError, UpcycleError } from "../../base/errors.js";
-import type { RecordedCommand } from "../data/types.js";
+import type { RecordedCommand, RunList } from "../data/types.js";
 import { commandOf } from "../folders/detail.js";
 import { lookMs } from "../folders/index.js";
 import { Actions, actionSchema } from "./actions.js";
 import { EventHub } from "./events.js";
 import { Generator, textSchema } from "./generator.js";
-import { cookieHeader, judge, newToken, reportHeaders, safeHeaders, type GuardOptions } from "./guard.js";
+import { cookieHeader, judge, newToken, pageHeaders, reportHeaders, safeHeaders, type GuardOptions } from "./guard.js";
 import { contentName, livePage, type PageAssets } from "./page.js";
 import type { Studio, StudioChange } from "./studio.js";
 import { Webhook } from "./webhook.js";
@@ -25,8 +26,12 @@ const beatMs = 15_000;
 const mostRows = 100;
 /** Bytes of a request's body. */
 const longestBody = 65_536;
+/** Answers that one request may ask for. */
+const mostTogether = 64;
 /** Answers from this size on are compressed. */
 const compressedFrom = 2048;
+
+const compress = promisify<Buffer, ZlibOptions, Buffer>(gzip);
 
 /** What a server is made of. */
 export interface ServerOptions {
@@ -121,9 +126,11 @@ async function listen(server: Server, wanted: number | null): Promise<number> {
   });
 }
 
-/** Looks at runs under way take at most one part in so many of the time, but are never further apart than this. */
+/** Looks take at most one part in so many of the time, but runs under way are looked at no further apart than this. */
 const lookShare = 20;
-const rarestMs = 2000;
+const rarestMs = 600;
+/** Milliseconds between two questions whether a look at the whole folder is due. */
+const aroundMs = 1000;
 
 /** Looks again and again: often while pages listen, now and then for alerts; at the whole folder beside it. */
 function watch(
@@ -143,10 +150,9 @@ function watch(
       const timer = setTimeout(end, ms);
       wakers.add(end);
     });
-  const usualMs = (): number => (hub.listeners > 0 ? lookMs : idleMs);
   // What was wrong before the studio began is shown, not sent.
   let isBegun = false;
-  const again = async (look: () => Promise<StudioChange>): Promise<void> => {
+  const again = async (look: () => Promise<StudioChange>, everyMs: number): Promise<void> => {
     while (!isOver) {
       const started = performance.now();
       const change = await look().catch(() => null);
@@ -157,13 +163,14 @@ function watch(
       }
       isBegun ||= change?.tree === true;
       const share = Math.min(rarestMs, lookShare * (performance.now() - started));
-      if (!isOver) await wait(Math.max(usualMs(), share));
+      if (!isOver) await wait(Math.max(hub.listeners > 0 ? everyMs : idleMs, share));
     }
   };
   const beating = setInterval(() => hub.beat(), beatMs);
-  const ended = Promise.all([again(() => studio.lookAround()), again(() => studio.lookAtLive())]).then(() =>
-    clearInterval(beating),
-  );
+  const ended = Promise.all([
+    again(() => studio.lookAround(), aroundMs),
+    again(() => studio.lookAtLive(), lookMs),
+  ]).then(() => clearInterval(beating));
   const wake = (): void => {
     for (const one of [...wakers]) one();
   };
@@ -205,29 +212,59 @@ interface DeskOptions extends ServerOptions {
 }
 
 interface StaticFile {
-  readonly type: string;
+  /** Its type, and whether it may be kept. */
+  readonly headers: Readonly<Record<string, string>>;
   readonly body: Buffer;
   readonly compressed: Buffer;
+}
+
+/** An answer as text, compressed when somebody first asks for it so. */
+class JsonText {
+  readonly text: Buffer;
+  #compressed: Promise<Buffer> | null = null;
+
+  constructor(data: unknown) {
+    this.text = Buffer.from(JSON.stringify(data));
+  }
+
+  /** It, compressed: the connection does not leave the machine, so speed counts more than size. */
+  compressed(): Promise<Buffer> {
+    this.#compressed ??= compress(this.text, { level: 1 });
+    return this.#compressed;
+  }
 }
 
 /** Answers requests that the guard lets pass. */
 class Desk {
   readonly #options: DeskOptions;
   readonly #files: ReadonlyMap<string, StaticFile>;
-  readonly #page: StaticFile;
+  /** The list of runs as it was sent last: every page begins with it, and mostly it is as it was. */
+  #list: { readonly list: RunList; readonly text: JsonText } | null = null;
 
   constructor(options: DeskOptions) {
     this.#options = options;
     const { assets, studio } = options;
-    const file = (type: string, text: string): StaticFile => ({
-      type,
+    const file = (text: string, headers: Readonly<Record<string, string>>): StaticFile => ({
+      headers,
       body: Buffer.from(text),
       compressed: gzipSync(text),
     });
-    this.#page = file("text/html; charset=utf-8", livePage(studio.options.dir, assets));
+    const page = livePage(studio.options.dir, assets);
+    const script = file(assets.script, {
+      ...safeHeaders,
+      "content-type": "text/javascript; charset=utf-8",
+      "cache-control": "private, max-age=31536000, immutable",
+    });
     this.#files = new Map([
-      [`/${contentName("studio.js", assets.script)}`, file("text/javascript; charset=utf-8", assets.script)],
-      [`/${contentName("studio.css", assets.style)}`, file("text/css; charset=utf-8", assets.style)],
+      [
+        "/",
+        file(page.html, {
+          ...pageHeaders(page.style),
+          "content-type": "text/html; charset=utf-8",
+          "cache-control": "no-store",
+        }),
+      ],
+      [`/${contentName("studio.js", assets.script)}`, script],
     ]);
   }
 
@@ -260,11 +297,12 @@ class Desk {
 
   async #show(path: string, query: URLSearchParams, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { studio, hub, actions } = this.#options;
-    const file = path === "/" ? this.#page : this.#files.get(path);
-    if (file !== undefined) return sendFile(request, response, file, path !== "/");
+    const file = this.#files.get(path);
+    if (file !== undefined) return sendFile(request, response, file);
     if (path === "/api/events") return this.#listen(request, response, hub);
     if (path === "/api/actions")
       return json(request, response, { allowed: studio.options.actions, actions: actions.list });
+    if (path === "/api/several") return json(request, response, await this.#several(query.getAll("ask")));
     if (path === "/report") {
       await studio.index.known();
       const page = await studio.shelf.page(query.get("name") ?? "");
@@ -279,7 +317,32 @@ class Desk {
     }
     const answer = await studio.answer(path, query);
     if (answer === null) return json(request, response, { error: "there is nothing of this name" }, 404);
-    json(request, response, answer);
+    if (path === "/api/runs") await sendJson(request, response, this.#listText(answer as RunList), 200);
+    else json(request, response, answer);
+  }
+
+  /** Answers to questions that were asked together, or in place of one why there is none. */
+  async #several(asked: readonly string[]): Promise<unknown[]> {
+    if (asked.length > mostTogether)
+      throw inputError(`${asked.length} answers are asked for, ${mostTogether} are the most`, { where: "ask" });
+    const answers: unknown[] = [];
+    for (const address of asked) {
+      const [path = "", search = ""] = address.split(/\?(.*)/s, 2);
+      const answer = await this.#options.studio.answer(path, new URLSearchParams(search)).catch((cause: unknown) => {
+        if (cause instanceof UpcycleError) return { error: cause.line };
+        throw cause;
+      });
+      answers.push(answer ?? { error: "there is nothing of this name" });
+    }
+    return answers;
+  }
+
+  #listText(list: RunList): JsonText {
+    // A row that changes is another one.
+    const isSame = ({ unread, runs }: RunList): boolean =>
+      unread === list.unread && runs.length === list.runs.length && runs.every((row, i) => row === list.runs[i]);
+    if (this.#list === null || !isSame(this.#list.list)) this.#list = { list, text: new JsonText(list) };
+    return this.#list.text;
   }
 
   #listen(request: IncomingMessage, response: ServerResponse, hub: EventHub): void {
@@ -345,45 +408,31 @@ async function bodyOf(request: IncomingMessage): Promise<unknown> {
 const takesGzip = (request: IncomingMessage): boolean =>
   /\bgzip\b/.test(String(request.headers["accept-encoding"] ?? ""));
 
-function sendFile(
-  request: IncomingMessage,
-  response: ServerResponse,
-  { type, body, compressed }: StaticFile,
-  isKept: boolean,
-): void {
+function sendFile(request: IncomingMessage, response: ServerResponse, { headers, body, compressed }: StaticFile): void {
   const isSmall = takesGzip(request);
   const content = isSmall ? compressed : body;
   response.writeHead(200, {
-    ...safeHeaders,
-    "content-type": type,
+    ...headers,
     "content-length": content.length,
     ...(isSmall ? { "content-encoding": "gzip" } : {}),
     vary: "accept-encoding",
-    "cache-control": isKept ? "private, max-age=31536000, immutable" : "no-store",
   });
   response.end(request.method === "HEAD" ? undefined : content);
 }
 
 function json(request: IncomingMessage, response: ServerResponse, data: unknown, status = 200): void {
-  const text = Buffer.from(JSON.stringify(data));
-  const isCompressed = text.length >= compressedFrom && takesGzip(request);
-  if (!isCompressed) return sendJson(request, response, { content: text, status, isCompressed });
-  // The connection does not leave the machine, so speed counts more than size; other answers are made meanwhile.
-  gzip(text, { level: 1 }, (failure, content) => {
-    if (failure !== null) response.destroy();
-    else sendJson(request, response, { content, status, isCompressed });
-  });
+  sendJson(request, response, new JsonText(data), status).catch(() => response.destroy());
 }
 
-function sendJson(
+async function sendJson(
   request: IncomingMessage,
   response: ServerResponse,
-  {
-    content,
-    status,
-    isCompressed,
-  }: { readonly content: Buffer; readonly status: number; readonly isCompressed: boolean },
-): void {
+  answer: JsonText,
+  status: number,
+): Promise<void> {
+  const isCompressed = answer.text.length >= compressedFrom && takesGzip(request);
+  // Other answers are made meanwhile.
+  const content = isCompressed ? await answer.compressed() : answer.text;
   response.writeHead(status, {
     ...safeHeaders,
     "content-type": "application/json; charset=utf-8",

@@ -18,6 +18,7 @@ import {
   type Metric,
   type ModelRow,
   type Overview,
+  type RunList,
   type FramedReport,
   type ReportAnswer,
   type StudioAlert,
@@ -159,7 +160,7 @@ export class Studio {
       case "/api/overview":
         return this.#overview();
       case "/api/runs":
-        return { runs: this.index.rows, unread: this.index.unread };
+        return { runs: this.index.rows, unread: this.index.unread } satisfies RunList;
       case "/api/run":
         return this.#run(name);
       case "/api/curves":
@@ -242,6 +243,7 @@ export class Studio {
   async #run(name: string): Promise<unknown> {
     const entry = this.index.run(name);
     if (entry === undefined) return null;
+    this.index.ask(name);
     const detail = await runDetail(this.index, this.#store, entry);
     if (detail.preservation !== null || detail.row.kind === "dense" || entry.row.study === null) return detail;
     const { config } = await runIdentity(entry.path);
@@ -321,16 +323,28 @@ export class Studio {
     };
   }
 
-  async #studies(reports: Overview["reports"]): Promise<StudyRow[]> {
-    const studies = new Map<string, RunEntry[]>();
-    for (const row of this.index.rows) {
-      const entry = this.index.run(row.name);
-      if (row.study === null || entry === undefined) continue;
-      studies.set(row.study, [...(studies.get(row.study) ?? []), entry]);
+  /**
+   * The runs of the arms of every study that has begun, in the order of the studies' names. A folder in which several
+   * studies keep their runs is none itself.
+   */
+  async #armsByStudy(): Promise<(readonly [name: string, arms: readonly RunEntry[]])[]> {
+    const kept = new Map<string, RunEntry[]>();
+    for (const { name, study, arm } of this.index.rows) {
+      const entry = this.index.run(name);
+      if (study === null || entry === undefined) continue;
+      kept.set(study, [...(kept.get(study) ?? []), ...(arm.startsWith("parent ") ? [] : [entry])]);
     }
+    const found: (readonly [string, readonly RunEntry[]])[] = [];
+    for (const name of [...this.index.found.studies].sort()) {
+      const arms = (await this.#reader.sharedRuns(name)) ?? kept.get(name);
+      if (arms !== undefined) found.push([name, arms]);
+    }
+    return found;
+  }
+
+  async #studies(reports: Overview["reports"]): Promise<StudyRow[]> {
     const found: StudyRow[] = [];
-    for (const [name, entries] of [...studies].sort(([a], [b]) => (a < b ? -1 : 1))) {
-      const arms = entries.filter(({ row }) => !row.arm.startsWith("parent "));
+    for (const [name, arms] of await this.#armsByStudy()) {
       const curves = arms.map(armCurve);
       const tokens = commonTokens(curves);
       const ranked = armRows(curves, tokens);

@@ -17,7 +17,7 @@ import { plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../../../src/
 import type { DecoderSpec, LayerSpec } from "../../../src/model/decoder/types.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { argmax } from "../../../src/text/tokens/sample.js";
-import { cudaMachine } from "../../support/cuda.js";
+import { cudaMachine, isThorough } from "../../support/cuda.js";
 import { golden, goldenModels, readTensors, relativeError } from "../../support/golden.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { runOnCuda } from "./run-list.js";
@@ -81,6 +81,10 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, products of fe
     [9, 72, 5],
     [16, 2056, 18],
     [17, 40, 24],
+    [32, 1048, 17],
+    [45, 64, 33],
+    [64, 264, 16],
+    [65, 24, 40],
   ])("%i tokens of %i elements times %i rows", async (m, k, n) => {
     const [x, norm, w] = [halves(m * k), halves(k), halves(n * k)];
     const [out] = await run(
@@ -91,8 +95,8 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, products of fe
     expect(relativeError(out as Float32Array, product(x, w, m, n, k))).toBeLessThan(2e-6);
   });
 
-  it("are normed, several at once, and added to what is there", async () => {
-    const [m, k] = [3, 48];
+  it.each([3, 37])("are normed, several at once, and added to what is there: %i tokens", async (m) => {
+    const k = 48;
     const widths = [17, 8, 40, 48];
     const x = halves(m * k);
     const norm = halves(k);
@@ -122,7 +126,7 @@ describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, products of fe
     expect(relativeError(found[3] as Float32Array, relu(sum))).toBeLessThan(6e-3);
   });
 
-  it.each([3, 12])("make a gated unit of %i tokens", async (m) => {
+  it.each([3, 12, 35, 64])("make a gated unit of %i tokens", async (m) => {
     const [k, n] = [40, 21];
     const [x, norm, gates, ups] = [halves(m * k), halves(k), halves(n * k), halves(n * k)];
     const graph = graphOf([m, k], [n, n], (b, from, [gate, up], normWeight) => {
@@ -195,19 +199,20 @@ async function loaded(runtime: ForwardRuntime, weights: ReadonlyMap<string, Floa
 
 const cuda = (precision: "float32" | "bf16") => cudaBackend(0, { precision }).openForward({ threads: 1 });
 
-/** Prompts of two rows, then three tokens in each, one of which stops for a step: all logits. */
-async function decoded(runtime: ForwardRuntime, spec: DecoderSpec, prompt: number): Promise<Float32Array[]> {
+/** Prompts of so many rows, then three tokens in each, every second of which stops for a step: all logits. */
+async function decoded(runtime: ForwardRuntime, spec: DecoderSpec, prompt: number, batch = 2): Promise<Float32Array[]> {
   const capacity = 128;
+  const inTurn = (pair: readonly number[]) => Int32Array.from({ length: batch }, (_, row) => pair[row % 2]!);
   const programs = new Map<string, ExtendProgram>();
   const extend = async (tokens: number, past: number, lengths: number[], counts: number[], seed: number) => {
-    const shape = { batch: 2, tokens, capacity: past, positions: capacity };
+    const shape = { batch, tokens, capacity: past, positions: capacity };
     const name = `${tokens} ${past}`;
     const program = programs.get(name) ?? extendProgram(spec, shape);
     programs.set(name, program);
     const { output: logits } = await runtime.extend(name, program, {
-      ids: Int32Array.from({ length: 2 * tokens }, (_, i) => (7 * i + seed) % spec.vocab),
-      lengths: Int32Array.from(lengths),
-      counts: Int32Array.from(counts),
+      ids: Int32Array.from({ length: batch * tokens }, (_, i) => (7 * i + seed) % spec.vocab),
+      lengths: inTurn(lengths),
+      counts: inTurn(counts),
       capacity,
     });
     return logits;
@@ -222,32 +227,85 @@ async function decoded(runtime: ForwardRuntime, spec: DecoderSpec, prompt: numbe
 }
 
 describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, decoding behind a cache`, () => {
-  it.each<[string, Shape]>([
+  it.each<[string, Shape, number?]>([
     ["heads of 32 elements", { heads: 2, kvHeads: 2, headDim: 32 }],
+    ["many rows", { heads: 2, kvHeads: 1, headDim: 32 }, 19],
+    ["many rows and experts", { heads: 1, kvHeads: 1, headDim: 64, experts: 3 }, 33],
     ["two query heads to a key", { heads: 4, kvHeads: 2, headDim: 32, window: 9 }],
     ["three query heads to a key, and sinks", { heads: 3, kvHeads: 1, headDim: 64, sinks: true }],
     ["eight query heads to a key, capped", { heads: 8, kvHeads: 1, headDim: 128, softcap: 2 }],
     ["heads of 24 elements", { heads: 2, kvHeads: 1, headDim: 24 }],
     ["experts", { heads: 1, kvHeads: 1, headDim: 256, experts: 5 }],
-  ])("agrees with the interpreter: %s", async (_, shape) => {
+  ])("agrees with the interpreter: %s", async (_, shape, batch = 2) => {
     const spec = specOf(shape);
     const weights = weightsOf(spec);
     const oracle = await loaded(await referenceBackend.openForward({ threads: 1 }), weights);
-    const expected = await decoded(oracle, spec, 12);
+    const expected = await decoded(oracle, spec, 12, batch);
     for (const [precision, bound] of [
       ["float32", 1e-5],
       ["bf16", 2e-2],
     ] as const) {
       const runtime = await loaded(await cuda(precision), weights);
-      const found = await decoded(runtime, spec, 12);
+      const found = await decoded(runtime, spec, 12, batch);
       await runtime.close();
       for (const [i, logits] of expected.entries())
         expect(relativeError(found[i]!, logits), `${precision}, run ${i}`).toBeLessThan(bound);
     }
   });
 
+  it("gives the experts of new tokens, and the logits and scores of chosen ones", async () => {
+    const spec = specOf({ heads: 2, kvHeads: 1, headDim: 32, experts: 5 });
+    const weights = weightsOf(spec);
+    const answers = async (runtime: ForwardRuntime) => {
+      const capacity = 64;
+      const ids = (count: number, seed: number) => Int32Array.from({ length: count }, (_, i) => (7 * i + seed) % 50);
+      const program = (tokens: number, past: number, asked: Parameters<typeof extendProgram>[2]) =>
+        extendProgram(spec, { batch: 2, tokens, capacity: past, positions: capacity }, asked);
+      const rows = Int32Array.of(5, 0, 2);
+      const prompt = await runtime.extend("prompt", program(6, 0, { routed: true }), {
+        ...{ ids: ids(12, 1), lengths: new Int32Array(2), counts: Int32Array.of(6, 4), capacity },
+      });
+      const chosen = await runtime.extend("chosen", program(3, capacity, { routed: true, chosen: 3 }), {
+        ...{ ids: ids(6, 2), lengths: Int32Array.of(6, 4), counts: Int32Array.of(3, 1), capacity, rows },
+      });
+      const scored = await runtime.extend("scored", program(3, capacity, { scored: true, chosen: 3 }), {
+        ...{ ids: ids(6, 3), lengths: Int32Array.of(9, 5), counts: Int32Array.of(0, 2), capacity, rows },
+        targets: Int32Array.of(4, 49, 0),
+      });
+      const one = await runtime.extend("one", program(1, capacity, { routed: true }), {
+        ...{ ids: ids(2, 4), lengths: Int32Array.of(9, 7), counts: Int32Array.of(1, 1), capacity },
+      });
+      return [prompt, chosen, scored, one];
+    };
+    const expected = await answers(await loaded(await referenceBackend.openForward({ threads: 1 }), weights));
+    expect(expected.map(({ routing }) => routing.map(({ chosen }) => chosen.length))).toEqual([
+      [24, 24],
+      [12, 12],
+      [],
+      [4, 4],
+    ]);
+    for (const [precision, bound] of [
+      ["float32", 1e-5],
+      ["bf16", 3e-2],
+    ] as const) {
+      const runtime = await loaded(await cuda(precision), weights);
+      const found = await answers(runtime);
+      await runtime.close();
+      for (const [run, { output, routing }] of expected.entries()) {
+        const own = found[run]!;
+        expect(relativeError(own.output, output), `${precision}, run ${run}`).toBeLessThan(bound);
+        for (const [i, { layer, experts, chosen, weights: shares }] of routing.entries()) {
+          const other = own.routing[i]!;
+          expect([other.layer, other.experts]).toEqual([layer, experts]);
+          expect([...other.chosen], `${precision}, run ${run}, layer ${layer}`).toEqual([...chosen]);
+          expect(relativeError(other.weights, shares)).toBeLessThan(bound);
+        }
+      }
+    }
+  });
+
   // The emulation is slow: one dense model and one mixture stand for all.
-  it.each(cudaMachine === "a GPU" ? goldenModels : ["dense/llama"])(
+  it.each(isThorough ? goldenModels : ["dense/llama"])(
     "has the logits of transformers' %s in bfloat16, token by token",
     async (name) => {
       const checkpoint = await openCheckpoint(golden(name));

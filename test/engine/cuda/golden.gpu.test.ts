@@ -5,7 +5,7 @@ import { cudaBackend } from "../../../src/engine/cuda/backend.js";
 import { openCheckpoint } from "../../../src/files/checkpoint/open.js";
 import { logitsProgram, lossProgram, trainProgram } from "../../../src/graph/programs/programs.js";
 import { namedSlots } from "../../../src/model/tensors/names.js";
-import { cudaMachine } from "../../support/cuda.js";
+import { cudaMachine, isThorough } from "../../support/cuda.js";
 import {
   golden,
   goldenGradient,
@@ -19,10 +19,9 @@ import {
 import { adamw, goldenRun } from "../../support/programs.js";
 
 // The emulation is slow: one dense model and one mixture stand for all.
-const all = cudaMachine === "a GPU";
-const models = all ? goldenModels : ["dense/llama", "moe/deepseek_v3"];
-const trajectories = all ? goldenTrajectories : ["train/mixtral"];
-const steps = all ? 12 : 2;
+const models = isThorough ? goldenModels : ["dense/llama", "moe/deepseek_v3"];
+const trajectories = isThorough ? goldenTrajectories : ["train/mixtral"];
+const steps = isThorough ? 12 : 2;
 
 describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, golden models of transformers`, () => {
   it.each(models)("%s: logits and loss", async (name) => {

@@ -5,7 +5,7 @@ import { cudaBackend } from "../../../src/engine/cuda/backend.js";
 import { typeOf, type Prim } from "../../../src/graph/ir/ir.js";
 import { evaluate } from "../../../src/graph/ir/reference.js";
 import { cases, makeCase, type Case } from "../../graph/ir/cases.js";
-import { cudaMachine } from "../../support/cuda.js";
+import { cudaMachine, isThorough } from "../../support/cuda.js";
 import type { CudaLowerOptions } from "../../../src/engine/cuda/lowering/options.js";
 import { oldest, runOnCuda } from "./run-list.js";
 
@@ -15,7 +15,7 @@ const float32Bounds: Partial<Record<Prim, number>> = {
   sinkhorn: 1e-4,
 };
 
-const numRuns = cudaMachine === "a GPU" ? 100 : 12;
+const numRuns = isThorough ? 100 : 12;
 
 describe.skipIf(cudaMachine === "no machine")(`on ${cudaMachine}, agrees with the float64 interpreter`, async () => {
   const runtime = cudaMachine === "no machine" ? null : await cudaBackend().openOperations({ threads: 1 });

@@ -1,4 +1,13 @@
-import { existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, renameSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -162,6 +171,22 @@ describe("stageDirectory", () => {
     expect(readdirSync(dir).sort()).toEqual(
       [alive, theirs, ".model.partial-notes", ".other.partial-4194305", "model"].sort(),
     );
+  });
+
+  it("removes partial files of dead processes, and leaves those of living ones, folders and what is newer", async () => {
+    const dir = fresh();
+    const alive = `.log.json.partial-${process.ppid}`;
+    const left = [alive, ".log.json.partial-notes", ".other.json.partial-4194305", ".log.json.partial-4194307"];
+    const before = new Date(performance.timeOrigin - 60_000);
+    for (const name of [".log.json.partial-4194305", ".log.json.partial-4194306-2", ...left]) {
+      writeFileSync(join(dir, name), "{");
+      if (!name.endsWith("7")) utimesSync(join(dir, name), before, before);
+    }
+    mkdirSync(join(dir, ".log.json.partial-4194308"));
+    await writeFileAtomic(join(dir, "log.json"), "{}");
+    await writeFileAtomic(join(dir, "log.json"), "[]");
+    expect(readdirSync(dir).sort()).toEqual([...left, ".log.json.partial-4194308", "log.json"].sort());
+    expect(readFileSync(join(dir, "log.json"), "utf8")).toBe("[]");
   });
 
   it("undoes a replacement that was cut off between its two renames", async () => {

@@ -25,7 +25,7 @@ const spec: HeatMapSpec = {
 describe("the classes of a scale", () => {
   it("begin at the ends that a value reaches, and leave class 0 to what is dead", () => {
     expect([0, 0.0099, 0.01, 1, 1.25, 3.99, 4].map((load) => classOf(load, loadScale))).toEqual([0, 0, 1, 4, 5, 6, 7]);
-    expect([-1, 0, 0.5, 0.95, 1].map((cosine) => classOf(cosine, cosineScale))).toEqual([1, 2, 4, 7, 7]);
+    expect([-1, 0, 0.5, 0.95, 1].map((cosine) => classOf(cosine, cosineScale))).toEqual([1, 1, 3, 5, 7]);
   });
 
   it("have names, of which only a load's lowest is called dead", () => {
@@ -40,7 +40,8 @@ describe("the classes of a scale", () => {
       "≥ 4",
     ]);
     expect(scaleClasses(multiplesOf("× chance"))[0]?.name).toBe("< 0.01");
-    expect(scaleMarkup(cosineScale).match(/<i class="cell l[1-7]">/g)).toHaveLength(7);
+    expect(scaleMarkup(multiplesOf("× chance")).match(/<i class="cell l[0-7]">/g)).toHaveLength(8);
+    expect(scaleMarkup(cosineScale).match(/<i class="cell s[1-7]">/g)).toHaveLength(7);
   });
 });
 

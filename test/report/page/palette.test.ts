@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { armTones, pageTone, toneIndices } from "../../../src/report/page/palette.js";
+import { pageStyle } from "../../../src/report/page/style.js";
 import { study } from "../fixture.js";
 
 type Rgb = readonly [number, number, number];
@@ -81,6 +82,18 @@ describe.each(["light", "dark"] as const)("arm colours in %s mode", (mode) => {
         expect(distance, `${hex} ${other.hex}`).toBeGreaterThan(0.08);
       }
     }
+  });
+});
+
+describe.each([0, 1])("colours from little to much in mode %i (light, dark)", (mode) => {
+  const colours = [1, 2, 3, 4, 5, 6, 7].map(
+    (step) => [...pageStyle().matchAll(new RegExp(`--s${step}: (#[0-9a-f]{6});`, "g"))][mode]![1]!,
+  );
+
+  it.each(Object.entries(deficiencies))("differ by their lightness alone with %s vision", (_, matrix) => {
+    const lightness = colours.map((hex) => perceived(hex, matrix)[0]);
+    const steps = lightness.slice(1).map((value, i) => (value - lightness[i]!) * (mode === 0 ? -1 : 1));
+    expect(Math.min(...steps)).toBeGreaterThan(0.05);
   });
 });
 

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { csvOf } from "../../../src/report/page/csv.js";
-import { filterExpression, rowWindow, shownRows, sortKeys } from "../../../src/studio/data/rows.js";
+import { filterExpression, rowWindow, shortNames, shownRows, sortKeys } from "../../../src/studio/data/rows.js";
 import type { RunRow } from "../../../src/studio/data/types.js";
 import { row } from "./row.js";
 
@@ -39,17 +39,23 @@ describe("the list of runs", () => {
 
   it("shows a window that covers what is on the screen and no row that is not there", () => {
     fc.assert(
-      fc.property(fc.nat(5000), fc.nat(200_000), fc.integer({ min: 1, max: 2000 }), (total, top, height) => {
-        const { first, count } = rowWindow({ top, height, rowHeight: 36, total });
-        expect(first).toBeGreaterThanOrEqual(0);
-        expect(first + count).toBeLessThanOrEqual(total);
-        const [from, to] = [Math.floor(top / 36), Math.ceil((top + height) / 36)];
-        for (let i = Math.min(from, total); i < Math.min(to, total); i++) {
-          expect(i).toBeGreaterThanOrEqual(first);
-          expect(i).toBeLessThan(first + count);
-        }
-        expect(count).toBeLessThan(height / 36 + 20);
-      }),
+      fc.property(
+        fc.nat(5000),
+        fc.nat(200_000),
+        fc.integer({ min: 1, max: 2000 }),
+        fc.nat(8),
+        (total, top, height, more) => {
+          const { first, count } = rowWindow({ top, height, rowHeight: 36, total }, more);
+          expect(first).toBeGreaterThanOrEqual(0);
+          expect(first + count).toBeLessThanOrEqual(total);
+          const [from, to] = [Math.floor(top / 36), Math.ceil((top + height) / 36)];
+          for (let i = Math.min(from, total); i < Math.min(to, total); i++) {
+            expect(i).toBeGreaterThanOrEqual(first);
+            expect(i).toBeLessThan(first + count);
+          }
+          expect(count).toBeLessThan(height / 36 + 20);
+        },
+      ),
       { numRuns: 300 },
     );
   });
@@ -64,5 +70,22 @@ describe("the list of runs", () => {
         ],
       ),
     ).toBe('a,b\n"x,""y",\n1,\n');
+  });
+});
+
+describe("short names", () => {
+  it("leave out the key that a study puts behind a run, where the rest is the name of no other", () => {
+    const names = [
+      "s/arms/a/seed-0-0123456789abcdef",
+      "s/arms/a/seed-1-0123456789abcdef",
+      "s/arms/a/seed-1-fedcba9876543210",
+    ];
+    expect([...shortNames([...names, "alone", "run-abc"]).values()]).toEqual([
+      "s/arms/a/seed-0",
+      names[1],
+      names[2],
+      "alone",
+      "run-abc",
+    ]);
   });
 });

@@ -91,6 +91,37 @@ describe("the index of a folder", () => {
     expect(rowOf("alone")).toMatchObject({ state: "stopped", secondsLeft: null });
   });
 
+  it("reads a log that grows all the time on when its turn has come", async () => {
+    const name = "alone";
+    const unlock = await lockFolder(join(dir, name));
+    await later();
+    const { step } = rowOf(name)!;
+    const look = async (after: number): Promise<number> => {
+      now += after;
+      await studio.lookAtLive(now);
+      return rowOf(name)!.step - step;
+    };
+    const add = (): void => addLines(join(dir, name), stepRecord(rowOf(name)!.step + 1));
+    add();
+    expect(await look(1000)).toBe(1);
+    add();
+    expect([await look(350), await look(350)]).toEqual([1, 2]);
+    await unlock();
+  });
+
+  it("reads on soon in a run that is at rest where somebody looks at it", async () => {
+    now += 3_600_000;
+    await later();
+    const { step } = rowOf("alone")!;
+    addLines(join(dir, "alone"), stepRecord(step + 1));
+    await studio.lookAtLive(now);
+    expect(rowOf("alone")!.step).toBe(step);
+    await ask("/api/run?name=alone");
+    now += 400;
+    await studio.lookAtLive(now);
+    expect(rowOf("alone")!.step).toBe(step + 1);
+  });
+
   it("takes runs up and lets them go as they come and go", async () => {
     writeRun(join(dir, "new", "one"));
     rmSync(join(dir, "alone"), { recursive: true });
@@ -126,7 +157,7 @@ describe("the index of a folder", () => {
     const path = join(dir, "long");
     const settings = { steps: 9000, done: 8000, evalEvery: 900 };
     writeRun(path, settings);
-    const entry = new RunEntry("long", path, null);
+    const entry = new RunEntry("long", path);
     await entry.glance(now);
     expect([entry.isKnown, entry.isRead]).toEqual([true, false]);
     const seen = { state: "stopped", step: 8000, steps: 9000, trainLoss: stepRecord(8000, settings).loss };

@@ -15,12 +15,13 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { LogTail } from "../../../src/studio/folders/log-tail.js";
+import { distantFiles, localFiles } from "../../../src/studio/folders/safe-file.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 
 const dir = temporaryFolder();
-let files = 0;
+let count = 0;
 const fresh = (text = ""): string => {
-  const path = join(dir, `${files++}.jsonl`);
+  const path = join(dir, `${count++}.jsonl`);
   writeFileSync(path, text);
   return path;
 };
@@ -30,7 +31,10 @@ const readAll = async (tail: LogTail): Promise<unknown[]> => {
   return found;
 };
 
-describe("a log that is being written", () => {
+describe.each([
+  ["on a disk of this machine", localFiles],
+  ["far away", distantFiles],
+])("a log that is being written, %s", (_, files) => {
   it("gives every line once, when it is complete, whatever pieces it is written in", async () => {
     await fc.assert(
       fc.asyncProperty(
@@ -41,7 +45,7 @@ describe("a log that is being written", () => {
           const bytes = Buffer.from(wanted.map((line) => `${JSON.stringify(line)}\n`).join(""));
           const places = [...cuts.map((cut) => Math.min(cut, bytes.length)), bytes.length].sort((a, b) => a - b);
           const path = fresh();
-          const tail = new LogTail(path);
+          const tail = new LogTail(path, files);
           const found: unknown[] = [];
           let from = 0;
           for (const to of places) {
@@ -70,7 +74,7 @@ describe("a log that is being written", () => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.record({ change, isSeen: fc.boolean() }), { maxLength: 12 }), async (changes) => {
         const path = fresh();
-        const tail = new LogTail(path);
+        const tail = new LogTail(path, files);
         let number = 0;
         let clock = 1e9;
         const more = (lines: number, size: number): string => {
@@ -112,7 +116,7 @@ describe("a log that is being written", () => {
     const long = `{"a":"${"x".repeat(200_000)}"}`;
     const path = fresh(`{"a":1}\n${long}\n{"a":2}\n`);
     const [kept, taken]: [string[], unknown[]] = [[], []];
-    const reading = await new LogTail(path).read({
+    const reading = await new LogTail(path, files).read({
       keep: (line) => line.length < 10 && kept.push(line) > 0,
       take: (value) => taken.push(value) > 0,
       restart: () => undefined,
@@ -122,7 +126,7 @@ describe("a log that is being written", () => {
   });
 
   it("counts what is no record, and what breaks whoever takes it", async () => {
-    const tail = new LogTail(fresh('{"type":"what"}\n{"type":"eval"}\n{"type":"step","step":1}\n'));
+    const tail = new LogTail(fresh('{"type":"what"}\n{"type":"eval"}\n{"type":"step","step":1}\n'), files);
     const takes = (value: unknown): boolean => {
       const { type } = value as { type: string };
       if (type === "eval") throw new TypeError("it has no load");
@@ -133,14 +137,14 @@ describe("a log that is being written", () => {
   });
 
   it("passes over lines that are no JSON and counts them", async () => {
-    const tail = new LogTail(fresh('{"a":1}\n{"a":\nnull\n\n{"a":2}\n'));
+    const tail = new LogTail(fresh('{"a":1}\n{"a":\nnull\n\n{"a":2}\n'), files);
     expect(await readAll(tail)).toEqual([{ a: 1 }, null, { a: 2 }]);
     expect(tail.badLines).toBe(1);
   });
 
   it("begins anew where the log was cut off, replaced, or written over with as many bytes", async () => {
     const path = fresh('{"a":1}\n{"a":2}\n');
-    const tail = new LogTail(path);
+    const tail = new LogTail(path, files);
     expect(await readAll(tail)).toHaveLength(2);
     truncateSync(path, 0);
     appendFileSync(path, '{"a":3}\n');
@@ -154,7 +158,7 @@ describe("a log that is being written", () => {
 
   it("goes on behind a torn line that was cut off before the next was written", async () => {
     const path = fresh('{"a":1}\n{"a":');
-    const tail = new LogTail(path);
+    const tail = new LogTail(path, files);
     expect(await readAll(tail)).toEqual([{ a: 1 }]);
     truncateSync(path, 8);
     appendFileSync(path, '{"a":2}\n');
@@ -163,12 +167,14 @@ describe("a log that is being written", () => {
 
   it("opens no link, no folder and nothing that is not there", async () => {
     const path = fresh('{"a":1}\n');
-    symlinkSync(path, join(dir, "link"));
-    mkdirSync(join(dir, "folder"));
-    for (const name of ["link", "folder", "nothing"])
-      expect(await new LogTail(join(dir, name)).read({ take: () => true, restart: () => undefined })).toBeNull();
-    linkSync(path, join(dir, "hard"));
+    const names = ["link", "folder", "nothing"].map((name) => `${count}-${name}`);
+    symlinkSync(path, join(dir, names[0]!));
+    mkdirSync(join(dir, names[1]!));
+    for (const name of names)
+      expect(await new LogTail(join(dir, name), files).read({ take: () => true, restart: () => undefined })).toBeNull();
+    const hard = join(dir, `${count}-hard`);
+    linkSync(path, hard);
     rmSync(path);
-    expect(await readAll(new LogTail(join(dir, "hard")))).toEqual([{ a: 1 }]);
+    expect(await readAll(new LogTail(hard, files))).toEqual([{ a: 1 }]);
   });
 });

@@ -14,7 +14,7 @@ import { Studio } from "../../../src/studio/server/studio.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { present } from "../../support/present.js";
 import { requestFor, presetSpec } from "../../laws/planner/request.js";
-import { evaluation, evaluationPage, lawPage, planPage } from "../reports.js";
+import { evaluation, evaluationPage, expertsPage, lawPage, planPage } from "../reports.js";
 
 /** The sections of a file, one after the other. */
 const sectionsIn = (page: string): string => present(/<main[^>]*>\n([\s\S]*)\n<\/main>/.exec(page))[1]!;
@@ -24,7 +24,7 @@ const sectionsOf = (page: string): string =>
     .join("\n");
 
 describe("a report's file", async () => {
-  const pages = { law: await lawPage(), plan: planPage(), evaluation: evaluationPage() };
+  const pages = { law: await lawPage(), plan: planPage(), evaluation: evaluationPage(), experts: expertsPage() };
 
   it.each(Object.keys(pages) as (keyof typeof pages)[])(
     "of a %s is made again from its data, word for word",
@@ -36,7 +36,7 @@ describe("a report's file", async () => {
   it("has no style attributes, which the studio's policy forbids, and shows hostile names as they are", () => {
     for (const page of Object.values(pages)) {
       expect(sectionsIn(page)).not.toMatch(/<[^>]* style=/);
-      expect(sectionsIn(page)).not.toMatch(/<b>(mine|runs)|child <b>|<i>why/);
+      expect(sectionsIn(page)).not.toMatch(/<b>(mine|runs)|child <b>|moe <b>|<img|<i>why/);
     }
   });
 
@@ -54,6 +54,8 @@ describe("a report's file", async () => {
     ["plan", { request: { recipes: [] }, words: [] }, null],
     ["evaluation", null, { models: [] }],
     ["evaluation", null, { ...evaluation, comparisons: [{}] }],
+    ["experts", null, null],
+    ["experts", null, { report: { layers: [{}] }, page: {} }],
     ["study", {}, null],
     ["toString", {}, {}],
   ])("with damaged data of a %s is none", (kind, data, source) => {

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { parseStudyConfig } from "../../../src/base/schemas/study.js";
-import type { ReportAnswer } from "../../../src/studio/data/types.js";
+import type { Overview, ReportAnswer } from "../../../src/studio/data/types.js";
 import { studyBody } from "../../../src/report/study/html.js";
 import type { ReportData } from "../../../src/report/study/view.js";
 import { StudioIndex } from "../../../src/studio/folders/index.js";
@@ -116,5 +116,29 @@ describe("a study under way", () => {
     expect(study.progress).toMatchObject({ finished: 0, runs: 8, tokens: null, isEarly: false });
     expect(study.progress?.missing).toHaveLength(4);
     expect(studyBody(study).sections.join("")).not.toMatch(/NaN|undefined|Infinity/);
+  });
+});
+
+describe("studies that share a folder of runs", () => {
+  it("are shown with its runs on the start page, and the folder is no study", async () => {
+    const dir = temporaryFolder();
+    for (const seed of [0, 1])
+      for (const [arm, loss] of [
+        ["dense", 3.2],
+        ["coarse", 3],
+      ] as const)
+        writeRun(join(dir, "store", "arms", arm, `seed-${seed}${key}`), { seed, loss });
+    mkdirSync(join(dir, "q"));
+    writeFileSync(join(dir, "q", "study.json"), JSON.stringify({ version: 2, config: { name: "q" } }));
+    const words = ["upcycle", "study", "q.yaml", "--out", "q", "--store", "store"];
+    writeFileSync(join(dir, "q", "command.json"), JSON.stringify({ version: 1, words, folder: dir }));
+    const studio = await Studio.open({ dir, actions: false });
+    await studio.look();
+    const { studies, runs } = (await studio.answer("/api/overview", new URLSearchParams())) as Overview;
+    expect(studies.map(({ name, runs: own, arms }) => [name, own, arms.map((arm) => arm.name)])).toEqual([
+      ["q", 4, ["coarse", "dense"]],
+    ]);
+    expect(runs).toBe(4);
+    expect(studies[0]?.command?.words).toEqual(words);
   });
 });

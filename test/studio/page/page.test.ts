@@ -11,6 +11,8 @@ import { exportPage } from "../../../src/studio/server/export.js";
 import { pageAssets } from "../../../src/studio/server/page.js";
 import { startServer, type StudioServer } from "../../../src/studio/server/server.js";
 import { Studio } from "../../../src/studio/server/studio.js";
+import { studioCommand } from "../../../src/cli/studio.js";
+import { jsonInProcess } from "../../cli/in-process.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { chromium, openPage } from "../../support/browser.js";
 import type { CurveAnswer, ExpertHistory, RunRow } from "../../../src/studio/data/types.js";
@@ -42,6 +44,12 @@ describe("the page's script and style", () => {
   });
 });
 
+/** An answer without what is another at every question: the disk, and how often a log was read on. */
+const lasting = (answer: unknown): unknown =>
+  JSON.parse(JSON.stringify(answer), (key, value: unknown) =>
+    ["disk", "revision", "generation", "memory", "updated"].includes(key) ? undefined : value,
+  );
+
 /** Views with what a reader finds there. */
 const charts: Readonly<Record<string, number>> = { run: 12, compare: 4, experts: 4, study: 3, report: 0 };
 const views: readonly (readonly [hash: string, text: RegExp])[] = [
@@ -60,7 +68,7 @@ const views: readonly (readonly [hash: string, text: RegExp])[] = [
   ],
   [
     placeHash({ view: "experts", name: moe }),
-    /1 of 8 experts are dead at step 20[\s\S]*layer 1: 3[\s\S]*Similarity of each expert[\s\S]*Experts chosen together[\s\S]*Strongest in layer 0 at step 20: 0 and 1/,
+    /1 of 8 experts are dead at step 20[\s\S]*layer 1: expert 3[\s\S]*Similarity of each expert[\s\S]*Experts chosen together[\s\S]*Strongest in layer 0 at step 20: 0 and 1/,
   ],
   [placeHash({ view: "experts" }), /Dead experts/],
   [
@@ -88,6 +96,10 @@ const views: readonly (readonly [hash: string, text: RegExp])[] = [
     placeHash({ view: "report", name: "evaluation.html" }),
     /child <b>: better on 1, worse on 0 of 1[\s\S]*0\.4000 ± 0\.0490[\s\S]*\+0\.2200 \[\+0\.1100, \+0\.3300\]/,
   ],
+  [
+    placeHash({ view: "report", name: "experts.html" }),
+    /2 experts were never chosen[\s\S]*Load by layer and expert[\s\S]*Point at a cell/,
+  ],
   [placeHash({ view: "jobs" }), /upcycle launch/],
   [placeHash({ view: "actions" }), /--allow-actions/],
 ];
@@ -113,6 +125,14 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
       if (!["data:", "blob:", "about:", "file:"].includes(protocol) && !hosts.has(host))
         wrong.push(`request to ${request.url()}`);
     });
+    page.on("response", (response) => {
+      const { pathname, search } = new URL(response.url());
+      if (!pathname.startsWith("/api/") || pathname === "/api/events" || response.status() !== 200) return;
+      answers.set(
+        `${pathname}${search}`,
+        response.json().catch(() => undefined),
+      );
+    });
     hosts.add(`127.0.0.1:${server.port}`);
     await page.goto(server.url);
   }, 60_000);
@@ -120,6 +140,25 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     await page?.close();
     await server?.close();
   });
+
+  /** What the page was answered since it was last asked, by address. */
+  const answers = new Map<string, Promise<unknown>>();
+  /** Addresses that views name as commands. */
+  const commands = (): Promise<string[]> =>
+    page.$$eval(".as-command code", (found) =>
+      found.flatMap((one) => {
+        const { textContent } = one as unknown as { readonly textContent: string | null };
+        return /--print '?(\/api\/[^\s']+)/.exec(textContent ?? "")?.[1] ?? [];
+      }),
+    );
+  /** The command prints what the page was given, where the page asked anew for it. */
+  const expectPrinted = async (address: string): Promise<void> => {
+    const given = await answers.get(address);
+    const printed = await jsonInProcess(studioCommand(), "studio", dir, "--print", address);
+    if (given !== undefined) expect(lasting(printed)).toEqual(lasting(given));
+    compared.add(address.split("?")[0]!);
+  };
+  const compared = new Set<string>();
 
   const text = (): Promise<string> =>
     page.$eval("#studio", (element) => (element as unknown as { innerText: string }).innerText);
@@ -150,8 +189,9 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
   });
 
   it.each(views)(
-    "%s shows what is to be found there, fits on 390 px, and has no serious fault",
+    "%s shows what is to be found there and what its command prints, fits on 390 px, and has no serious fault",
     async (hash, wanted) => {
+      answers.clear();
       await go(hash);
       await shows(wanted);
       expect(await faults()).toEqual([]);
@@ -160,27 +200,37 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
       const allDrawn = `document.querySelectorAll(".chart canvas").length >= ${drawn}`;
       if (wanted.source.includes("Dead experts")) expect(drawn).toBe(4);
       else await page.waitForFunction(allDrawn);
+      for (const command of await commands()) await expectPrinted(command);
       await page.setViewport({ width: 390, height: 844 });
       await page.emulateMediaFeatures([
         { name: "prefers-color-scheme", value: "dark" },
         { name: "prefers-reduced-motion", value: "reduce" },
       ]);
-      expect(await page.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(390);
+      // Charts and maps take their new width a frame later.
+      await page.waitForFunction("document.documentElement.scrollWidth <= 390", { timeout: 8000 });
       if (!wanted.source.includes("Dead experts")) await page.waitForFunction(allDrawn);
+      expect(await faults()).toEqual([]);
       await page.setViewport({ width: 1280, height: 900 });
       await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: "light" }]);
       expect(wrong).toEqual([]);
     },
   );
 
-  it("has no serious fault in the dark either", async () => {
-    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: "dark" }]);
-    for (const [hash, wanted] of views) {
-      await go(hash);
-      await shows(wanted);
-      expect(await faults(), hash).toEqual([]);
-    }
-    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: "light" }]);
+  it("compares what commands print with what is shown in every view that names one", () => {
+    const named = [
+      "overview",
+      "runs",
+      "run",
+      "experts",
+      "coactivation",
+      "models",
+      "checkpoints",
+      "reports",
+      "study",
+      "curves",
+    ];
+    const all = [...named, "report", "jobs", "compare", "conversions"].map((path) => `/api/${path}`);
+    expect([...compared].sort()).toEqual(all.sort());
   });
 
   it("is driven by keys, and the back button works", async () => {
@@ -207,10 +257,24 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     await shows(/13 of 40/);
     expect(Date.now() - written).toBeLessThan(2000);
     // The chart asks for what is new of its curve, not for all of it again.
-    const wanted = /metric=train%2Floss&.*&have=\d+:1[23]$/;
-    const asked = new Promise<void>((done) => page.on("request", (request) => wanted.test(request.url()) && done()));
+    // Charts ask together: each question stands in the address of one request.
+    const wanted = /metric=train(?:%2F|\/)loss&[^?]*&have=\d+:1[23](?:&ask=|$)/;
+    const asked = new Promise<void>((done) =>
+      page.on("request", (request) => wanted.test(decodeURIComponent(request.url())) && done()),
+    );
     addLines(join(dir, "alone"), stepRecord(14, { steps: 40 }));
     await asked;
+  });
+
+  it("tells of what goes wrong again and again once, with the number of times", async () => {
+    await go(placeHash({ view: "run", name: "alone" }));
+    const broken = (step: number): object => ({ ...stepRecord(step, { steps: 40 }), loss: null });
+    addLines(join(dir, "alone"), broken(15));
+    await shows(/1 new alert\n[\s\S]*the loss is not a number at step 15/);
+    addLines(join(dir, "alone"), broken(16), broken(17));
+    await shows(/1 new alert\n[\s\S]*the loss is not a number at step 17, 3 times/);
+    await page.evaluate(`document.querySelector(".toast button").click()`);
+    expect(await text()).not.toContain("new alert");
   });
 
   it("computes a plan again when a slider moves, keeps it in the address, and shows it there again", async () => {
@@ -462,6 +526,24 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
         "performance.getEntriesByType('resource').filter(({ name }) => !name.startsWith('blob:') && !name.startsWith('data:')).length",
       ),
     ).toBe(0);
+    expect(wrong).toEqual([]);
+  });
+
+  it("has experts chosen together of every layer in the file, and says so where there was no room", async () => {
+    const studio = await Studio.open({ dir, actions: false });
+    await studio.look();
+    const assets = await pageAssets();
+    const layers = (text: string): string[] =>
+      [...text.matchAll(/"\/api\/coactivation\?name=([^"]*)&layer=(\d+)":\{/g)]
+        .filter(([, name]) => decodeURIComponent(name!) === moe)
+        .map(([, , layer]) => layer!);
+    expect(layers(await exportPage(studio, assets, "2026-01-01"))).toEqual(["0", "1"]);
+    const small = await exportPage(studio, assets, "2026-01-01", 1000);
+    expect(layers(small)).toEqual([]);
+    const file = join(dir, "small.html");
+    writeFileSync(file, small);
+    await page.goto(pathToFileURL(file).href + placeHash({ view: "experts", name: moe, settings: { layer: "1" } }));
+    await shows(/Experts chosen together in layer 1 are not in this file/);
     expect(wrong).toEqual([]);
   });
 });

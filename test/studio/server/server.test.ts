@@ -1,4 +1,5 @@
 /** The server over real connections, within this process. */
+import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { request, type IncomingMessage } from "node:http";
 import { connect } from "node:net";
@@ -115,7 +116,12 @@ describe("the server", () => {
   it("listens on loopback alone and sends its page with rules that let nothing else be loaded", async () => {
     const { status, headers, body } = await get("/");
     expect(status).toBe(200);
-    expect(headers["content-security-policy"]).toContain("default-src 'none'; script-src 'self'; style-src 'self'");
+    const [, style = ""] = /<style>([\s\S]*)<\/style>/.exec(body) ?? [];
+    const hash = createHash("sha256").update(style).digest("base64");
+    expect(style).toBe(assets.style);
+    expect(headers["content-security-policy"]).toContain(
+      `default-src 'none'; script-src 'self'; style-src 'sha256-${hash}'; img-src`,
+    );
     expect(headers["content-security-policy"]).not.toMatch(/unsafe|\*|https?:/);
     expect(headers).toMatchObject({
       "x-content-type-options": "nosniff",
@@ -137,6 +143,19 @@ describe("the server", () => {
     const bad = await get("/api/curves?metric=%3Cscript%3E");
     expect([bad.status, bad.headers["content-type"]]).toEqual([400, "application/json; charset=utf-8"]);
     expect((await get("/api/runs", { "accept-encoding": "gzip" })).headers["content-encoding"]).toBe("gzip");
+    expect((await get("/api/runs")).headers["content-encoding"]).toBeUndefined();
+  });
+
+  it("answers several questions at once, each as if it had been asked alone", async () => {
+    const asked = ["/api/curves?run=alone&metric=train/loss", "/api/run?name=nobody", "/api/curves?metric=what", "/x"];
+    const path = (list: readonly string[]): string =>
+      `/api/several?${list.map((address) => `ask=${encodeURIComponent(address)}`).join("&")}`;
+    const answers = JSON.parse((await get(path(asked))).body) as unknown[];
+    const alone = await Promise.all(asked.map(async (address) => JSON.parse((await get(address)).body) as unknown));
+    expect(answers.slice(0, 3)).toEqual(alone.slice(0, 3));
+    expect(answers[3]).toEqual({ error: "there is nothing of this name" });
+    expect(JSON.parse((await get(path(["/api/several?ask=/api/runs"]))).body)).toEqual([answers[3]]);
+    expect((await get(path(Array<string>(65).fill("/x")))).status).toBe(400);
   });
 
   it("shows a page of the folder in an origin of its own, which may load nothing", async () => {

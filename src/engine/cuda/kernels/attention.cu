@@ -202,15 +202,15 @@ KERNEL attentionGradKV(const A* q, const A* k, const A* v, const int* segments, 
 
 // For few new tokens: new token i of row b stands at lengths[b] + i - start and sees the row's past keys [B, kvHeads, C, D], then the new
 // ones from its start up to its own; without `starts` all begin at 0. A block for each (new token, head, row): its warps
-// share the keys and join what they found at the end, in a fixed order. Shared: query [D], results [warps, V], tops and
-// sums [2, warps].
+// share the keys and join what they found at the end, in a fixed order. Shared: query [D], in whole fours because the
+// compiler reads it so, results [warps, V], tops and sums [2, warps].
 KERNEL cachedAttention(const A* q, const A* k, const A* v, const A* pastK, const A* pastV, const int* lengths,
                        const float* sinks, const int* starts, A* out, int T, int heads, int kvHeads, int D, int V,
                        int C, float scale, int window, float cap) {
   extern __shared__ float shared[];
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   float* query = shared;
-  float* results = query + D;
+  float* results = query + (D + 3) / 4 * 4;
   float* tops = results + warps * V;
   float* sums = tops + warps;
   int token = blockIdx.x, head = blockIdx.y, b = blockIdx.z, kvHead = head * kvHeads / heads;

@@ -164,3 +164,20 @@ DEVICE void overElements(i64 n, Eight eight, One one) {
   else
     for (i64 i = first; i < n; i += step) one(i);
 }
+
+// Launches of a step of decoding may begin before the one before them has ended: they let the next one begin in their
+// turn, and wait before they touch anything but weights. Elsewhere both do nothing.
+DEVICE void letNextBegin() {
+#if !defined(EMULATED) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+DEVICE void waitForLast() {
+#if !defined(EMULATED) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+DEVICE void takeTurn() {
+  letNextBegin();
+  waitForLast();
+}

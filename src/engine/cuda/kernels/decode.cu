@@ -1,28 +1,16 @@
 // Decoding: a few new tokens, whose time is that of reading weights and past keys and values once.
 //
-// Products of up to 16 tokens by tensor cores, the weights' rows as the left operand and the tokens as the right one, so
-// that no row of a tile is idle. Both operands come straight from memory, 16 bytes for each lane: a product may take its
+// Products of few tokens by tensor cores, the weights' rows as the left operand and the tokens as the right one, so that
+// no row of a tile is idle. Up to 16 tokens are one block's; of more, each block of the grid's second side has 32. Both operands come straight from memory, 16 bytes for each lane: a product may take its
 // sums in any order, so a lane's eight neighbouring elements stand for the places of two steps of mma. The warps of a
 // block share the elements of 16 rows and add up what they found in a fixed order.
 // M tokens, K elements of a row, a multiple of 8.
 
-// Rows of a tile, elements that a warp takes at a time, and warps of a block at most.
+// Rows of a tile, elements that a warp takes at a time, and warps of a block at most; of one with 32 tokens.
 #define ROWS 16
 #define DEPTH 32
 #define WARPS 16
-
-// Launches may begin before the one before them has ended: they let the next one begin in their turn, read weights, and
-// wait before they touch anything else.
-DEVICE void letNextBegin() {
-#if !defined(EMULATED) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-DEVICE void waitForLast() {
-#if !defined(EMULATED) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
+#define WARPS_OF_MANY 8
 
 // Eight elements, or zeros: of weights, which are read once, and of tokens, which other blocks read, too. Loads are
 // issued where they stand, so that many are on their way at a time.
@@ -116,10 +104,10 @@ DEVICE void addProducts(Sums<T, W>& sums, const bf16* (*rows)[2], const bf16** t
 
 // Calls `finish(row, token, results)` with the W sums over all warps for every row of the tile and every token, each times
 // 1 / sqrt(mean of the token's squares + eps) where `scaled`.
-template <int T, int W, class Finish>
+template <int T, int W, int MOST = WARPS, class Finish>
 DEVICE void joinWarps(const Sums<T, W>& sums, bool scaled, float eps, int K, Finish finish) {
-  __shared__ float products[WARPS][W][T][4][32];
-  __shared__ float squares[WARPS][T][8];
+  __shared__ float products[MOST][W][T][4][32];
+  __shared__ float squares[MOST][T][8];
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
 #pragma unroll
   for (int t = 0; t < T; t++) {
@@ -158,11 +146,12 @@ DEVICE void rowsOfTile(const bf16** rows, const bf16* matrix, int tile, int n, i
   rows[1] = matrix + (i64)min(row + 8, n - 1) * K;
 }
 
+// Tokens lane / 4 of each eight from `first` on.
 template <int T>
-DEVICE void tokensOf(const bf16** tokens, const bf16* x, int M, int K) {
+DEVICE void tokensOf(const bf16** tokens, const bf16* x, int first, int M, int K) {
 #pragma unroll
   for (int t = 0; t < T; t++) {
-    int token = t * 8 + ((threadIdx.x & 31) >> 2);
+    int token = first + t * 8 + ((threadIdx.x & 31) >> 2);
     tokens[t] = token < M ? x + (i64)token * K : 0;
   }
 }
@@ -172,8 +161,8 @@ DEVICE void tokensOf(const bf16** tokens, const bf16* x, int M, int K) {
 
 // x [M, K], normed by the weight `norm` where that is not null, times up to three matrices; n is 0 for those that are
 // not there. `addend` [M, n0] is added to the first result, of which it may be the memory. Results are float32 or bf16.
-// Grid: the matrices' tiles, one after the other.
-template <int T>
+// Grid: the matrices' tiles, one after the other; M in groups of 8 T.
+template <int T, int AHEAD, int MOST>
 DEVICE void thinProduct(const bf16* x, const float* norm, float eps, const bf16* addend, int floats, int M, int K,
                         TARGET(0), TARGET(1), TARGET(2)) {
   int tile = blockIdx.x, tiles0 = (n0 + ROWS - 1) / ROWS, tiles1 = (n1 + ROWS - 1) / ROWS;
@@ -189,15 +178,16 @@ DEVICE void thinProduct(const bf16* x, const float* norm, float eps, const bf16*
     }
   }
   const bf16 *rows[1][2], *tokens[T];
+  int firstToken = blockIdx.y * 8 * T;
   rowsOfTile(rows[0], matrix, tile, n, K);
-  tokensOf<T>(tokens, x, M, K);
+  tokensOf<T>(tokens, x, firstToken, M, K);
   Sums<T, 1> sums = {};
   letNextBegin();
-  addProducts<T, 1, 4, true>(sums, rows, tokens, norm, K);
+  addProducts<T, 1, AHEAD, true>(sums, rows, tokens, norm, K);
   // Warps that had no share have not waited.
   waitForLast();
-  joinWarps(sums, norm != 0, eps, K, [&](int row, int token, const float* results) {
-    row += tile * ROWS;
+  joinWarps<T, 1, MOST>(sums, norm != 0, eps, K, [&](int row, int token, const float* results) {
+    row += tile * ROWS, token += firstToken;
     if (row >= n || token >= M) return;
     i64 at = (i64)token * n + row;
     float result = results[0] + (addend == 0 ? 0.0f : load(addend, at));
@@ -211,31 +201,39 @@ DEVICE void thinProduct(const bf16* x, const float* norm, float eps, const bf16*
 KERNEL __launch_bounds__(512)
     thinProduct8(const bf16* x, const float* norm, float eps, const bf16* addend, int floats, int M, int K, TARGET(0),
                  TARGET(1), TARGET(2)) {
-  thinProduct<1>(x, norm, eps, addend, floats, M, K, matrix0, out0, n0, matrix1, out1, n1, matrix2, out2, n2);
+  thinProduct<1, 4, WARPS>(x, norm, eps, addend, floats, M, K, matrix0, out0, n0, matrix1, out1, n1, matrix2, out2, n2);
 }
 
 KERNEL __launch_bounds__(512)
     thinProduct16(const bf16* x, const float* norm, float eps, const bf16* addend, int floats, int M, int K, TARGET(0),
                   TARGET(1), TARGET(2)) {
-  thinProduct<2>(x, norm, eps, addend, floats, M, K, matrix0, out0, n0, matrix1, out1, n1, matrix2, out2, n2);
+  thinProduct<2, 4, WARPS>(x, norm, eps, addend, floats, M, K, matrix0, out0, n0, matrix1, out1, n1, matrix2, out2, n2);
+}
+
+KERNEL __launch_bounds__(256, 2)
+    thinProduct32(const bf16* x, const float* norm, float eps, const bf16* addend, int floats, int M, int K, TARGET(0),
+                  TARGET(1), TARGET(2)) {
+  thinProduct<4, 3, WARPS_OF_MANY>(x, norm, eps, addend, floats, M, K, matrix0, out0, n0, matrix1, out1, n1, matrix2,
+                                   out2, n2);
 }
 
 DEVICE float gatedUnit(float gate, float up) { return gate * sigmoid(gate) * up; }
 
-// silu(x G^T) * (x U^T) [M, n] for gates and ups [n, K]; x as above. Grid: tiles.
-template <int T>
+// silu(x G^T) * (x U^T) [M, n] for gates and ups [n, K]; x as above. Grid: tiles; M in groups of 8 T.
+template <int T, int MOST>
 DEVICE void thinGated(const bf16* x, const float* norm, float eps, const bf16* gates, const bf16* ups, bf16* out, int M,
                       int K, int n) {
   const bf16 *rows[2][2], *tokens[T];
   rowsOfTile(rows[0], gates, blockIdx.x, n, K);
   rowsOfTile(rows[1], ups, blockIdx.x, n, K);
-  tokensOf<T>(tokens, x, M, K);
+  int firstToken = blockIdx.y * 8 * T;
+  tokensOf<T>(tokens, x, firstToken, M, K);
   Sums<T, 2> sums = {};
   letNextBegin();
   addProducts<T, 2, 2, true>(sums, rows, tokens, norm, K);
   waitForLast();
-  joinWarps(sums, norm != 0, eps, K, [&](int row, int token, const float* results) {
-    row += blockIdx.x * ROWS;
+  joinWarps<T, 2, MOST>(sums, norm != 0, eps, K, [&](int row, int token, const float* results) {
+    row += blockIdx.x * ROWS, token += firstToken;
     if (row < n && token < M) store(out, (i64)token * n + row, gatedUnit(results[0], results[1]));
   });
 }
@@ -243,13 +241,19 @@ DEVICE void thinGated(const bf16* x, const float* norm, float eps, const bf16* g
 KERNEL __launch_bounds__(512)
     thinGated8(const bf16* x, const float* norm, float eps, const bf16* gates, const bf16* ups, bf16* out, int M,
                int K, int n) {
-  thinGated<1>(x, norm, eps, gates, ups, out, M, K, n);
+  thinGated<1, WARPS>(x, norm, eps, gates, ups, out, M, K, n);
 }
 
 KERNEL __launch_bounds__(512)
     thinGated16(const bf16* x, const float* norm, float eps, const bf16* gates, const bf16* ups, bf16* out, int M,
                 int K, int n) {
-  thinGated<2>(x, norm, eps, gates, ups, out, M, K, n);
+  thinGated<2, WARPS>(x, norm, eps, gates, ups, out, M, K, n);
+}
+
+KERNEL __launch_bounds__(256, 2)
+    thinGated32(const bf16* x, const float* norm, float eps, const bf16* gates, const bf16* ups, bf16* out, int M,
+                int K, int n) {
+  thinGated<4, WARPS_OF_MANY>(x, norm, eps, gates, ups, out, M, K, n);
 }
 
 // The gated units [M * k, n] of each token's chosen experts, whose gates and ups are [n, K]. Nothing is read of experts
@@ -258,12 +262,11 @@ KERNEL __launch_bounds__(512)
     chosenGated(const bf16* x, const int* chosen, const bf16* const* gates, const bf16* const* ups, bf16* out, int K,
                 int n, int k) {
   const bf16 *rows[2][2], *tokens[1];
-  letNextBegin();
-  waitForLast();
+  takeTurn();
   int slot = blockIdx.x, expert = chosen[slot];
   rowsOfTile(rows[0], gates[expert], blockIdx.y, n, K);
   rowsOfTile(rows[1], ups[expert], blockIdx.y, n, K);
-  tokensOf<1>(tokens, x + (i64)(slot / k) * K, 1, K);
+  tokensOf<1>(tokens, x + (i64)(slot / k) * K, 0, 1, K);
   Sums<1, 2> sums = {};
   addProducts<1, 2, 2, false>(sums, rows, tokens, 0, K);
   joinWarps(sums, false, 0.0f, K, [&](int row, int token, const float* results) {
@@ -279,12 +282,11 @@ KERNEL __launch_bounds__(512)
               const bf16* addend, bf16* out, int K, int n, int k) {
   const bf16 *rows[1][2], *tokens[1];
   Sums<1, 1> total = {};
-  letNextBegin();
-  waitForLast();
+  takeTurn();
   for (int i = 0; i < k; i++) {
     int slot = blockIdx.x * k + i;
     rowsOfTile(rows[0], matrices[chosen[slot]], blockIdx.y, n, K);
-    tokensOf<1>(tokens, units + (i64)slot * K, 1, K);
+    tokensOf<1>(tokens, units + (i64)slot * K, 0, 1, K);
     Sums<1, 1> sums = {};
     addProducts<1, 1, 4, false>(sums, rows, tokens, 0, K);
     for (int j = 0; j < 4; j++) total.products[0][0][j] += weights[slot] * sums.products[0][0][j];
@@ -296,11 +298,69 @@ KERNEL __launch_bounds__(512)
   });
 }
 
+// The rows of `from` [.., K] that belong to an expert's slots: those of `places` from `first` on, of which there are
+// `count`. With `order`, a place is a slot's, whose token is one of k slots'.
+DEVICE void slotsOf(const bf16** rows, const bf16* from, const int* order, i64 places, int first, int count, int K, int k) {
+#pragma unroll
+  for (int t = 0; t < 4; t++) {
+    int place = first + t * 8 + ((threadIdx.x & 31) >> 2);
+    i64 row = place >= count ? 0 : order == 0 ? places + place : order[places + place] / k;
+    rows[t] = place < count ? from + row * K : 0;
+  }
+}
+
+DEVICE i64 slotsBefore(const int* counts, int expert) {
+  int before = 0;
+  for (int e = 0; e < expert; e++) before += counts[e];
+  return before;
+}
+
+// Gated units [slots, n] of more tokens, whose slots are sorted by expert: `order` has them, `counts` how many each expert
+// has, of each token one at most. Gates and ups of every expert are read once for each 32 of its slots. Grid: tiles,
+// experts, M in groups of 32.
+KERNEL __launch_bounds__(256, 2)
+    sortedGated(const bf16* x, const int* order, const int* counts, const bf16* const* gates, const bf16* const* ups,
+                bf16* out, int K, int n, int k) {
+  const bf16 *rows[2][2], *tokens[4];
+  int expert = blockIdx.y, first = blockIdx.z * 32;
+  takeTurn();
+  int count = counts[expert];
+  if (first >= count) return;
+  i64 places = slotsBefore(counts, expert);
+  rowsOfTile(rows[0], gates[expert], blockIdx.x, n, K);
+  rowsOfTile(rows[1], ups[expert], blockIdx.x, n, K);
+  slotsOf(tokens, x, order, places, first, count, K, k);
+  Sums<4, 2> sums = {};
+  addProducts<4, 2, 2, false>(sums, rows, tokens, 0, K);
+  joinWarps<4, 2, WARPS_OF_MANY>(sums, false, 0.0f, K, [&](int row, int token, const float* results) {
+    row += blockIdx.x * ROWS, token += first;
+    if (row < n && token < count) store(out, (places + token) * n + row, gatedUnit(results[0], results[1]));
+  });
+}
+
+// units [slots, K], sorted by expert, times their experts' matrices [n, K]. Grid as above.
+KERNEL __launch_bounds__(256, 2)
+    sortedProduct(const bf16* units, const int* counts, const bf16* const* matrices, bf16* out, int K, int n) {
+  const bf16 *rows[1][2], *tokens[4];
+  int expert = blockIdx.y, first = blockIdx.z * 32;
+  takeTurn();
+  int count = counts[expert];
+  if (first >= count) return;
+  i64 places = slotsBefore(counts, expert);
+  rowsOfTile(rows[0], matrices[expert], blockIdx.x, n, K);
+  slotsOf(tokens, units, 0, places, first, count, K, 1);
+  Sums<4, 1> sums = {};
+  addProducts<4, 1, 3, false>(sums, rows, tokens, 0, K);
+  joinWarps<4, 1, WARPS_OF_MANY>(sums, false, 0.0f, K, [&](int row, int token, const float* results) {
+    row += blockIdx.x * ROWS, token += first;
+    if (row < n && token < count) store(out, (places + token) * n + row, results[0]);
+  });
+}
+
 // x [M, K] times a matrix [n, K] in float32: routers. A warp for each result.
 KERNEL floatProduct(const bf16* x, const float* matrix, float* out, int M, int n, int K) {
   int at = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5), lane = threadIdx.x & 31;
-  letNextBegin();
-  waitForLast();
+  takeTurn();
   if (at >= M * n) return;
   i64 token = (i64)(at / n) * K, row = (i64)(at % n) * K;
   float sum = 0.0f, a[8], b[8];

@@ -167,6 +167,7 @@ DEVICE void overRows(int rows, int size, Eight eight) {
 
 // `swiglu` of rows that lie apart: those of gate `gateStride` elements, and so on.
 KERNEL swigluRows(const A* gate, const A* up, A* out, int rows, int size, int gateStride, int upStride) {
+  takeTurn();
   overRows(rows, size, [&](i64 row, int column) {
     float g[8], u[8];
     load8(gate, row * gateStride + column, g);

@@ -33,6 +33,7 @@ KERNEL dispatch(const A* x, const int* order, A* out, int R, int H, int K) {
 // y [R, H] -> [N, H]: sums of each token's rows, best choice first, times the weights of its slots where `weights` is not
 // null, and `addend` [N, H] where that is not null, which may be `out`. A block for each token.
 KERNEL combine(const A* y, const float* weights, const int* inverse, const A* addend, A* out, int H, int K) {
+  takeTurn();
   float sums[8], v[8];
   i64 own = (i64)blockIdx.x * K, at = (i64)blockIdx.x * H;
   if (H % 8 == 0) {

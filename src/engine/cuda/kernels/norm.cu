@@ -43,6 +43,7 @@ KERNEL rmsNormGrad(const A* x, const float* weight, const A* dy, const A* rest, 
 
 // `rmsNorm` for rows of a multiple of 8 elements; a warp for each row.
 KERNEL rmsNormRows(const A* x, const float* weight, A* out, int rows, int H, float eps) {
+  takeTurn();
   int row = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5), lane = threadIdx.x & 31;
   if (row >= rows) return;
   i64 at = (i64)row * H;

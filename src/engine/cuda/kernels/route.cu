@@ -98,6 +98,7 @@ KERNEL routeTopK(const float* logits, const float* correction, float* weights, i
                  int score, float jitter, int renormalise, float plus, float atLeast, int groups, int kept,
                  float scaling) {
   extern __shared__ float shared[];
+  takeTurn();
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, token = blockIdx.x * (blockDim.x >> 5) + warp;
   if (token >= N) return;
   float* scores = shared + warp * (2 * E + groups);

@@ -1,5 +1,5 @@
-// Stable counting sort by small keys, in three launches: digitCounts, digitOffsets, digitScatter. Experts are sorted in
-// one pass; token ids, which may be large, digit by digit from the lowest.
+// Stable counting sort by small keys, in three launches: digitCounts, digitOffsets, digitScatter; or in one, digitTile.
+// Experts are sorted in one pass; token ids, which may be large, digit by digit from the lowest.
 
 // Items that one block of `digitCounts` and `digitScatter` takes.
 #define TILE 1024
@@ -73,6 +73,42 @@ KERNEL digitScatter(const int* keys, const int* order, const int* offsets, int* 
     if (live && before == 0) next[digit] += __popc(same);
     __syncwarp();
   }
+}
+
+// All three for items of one tile. One block, of whole warps, with a thread for each item and for each digit. Shared:
+// digits ints for each warp.
+KERNEL digitTile(const int* keys, const int* order, int* sortedKeys, int* sortedOrder, int* inverse, int* totals, int n,
+                 int shift, int digits, int kept) {
+  extern __shared__ int places[];
+  __shared__ int sums[TILE];
+  takeTurn();
+  int i = threadIdx.x, lane = i & 31, warps = blockDim.x >> 5, *own = places + (i >> 5) * digits;
+  for (int at = i; at < warps * digits; at += blockDim.x) places[at] = 0;
+  __syncthreads();
+  bool live = i < n;
+  int key = live ? keys[i] : 0, digit = live ? (key >> shift) % digits : -1;
+  u32 same = __match_any_sync(0xffffffffu, digit);
+  int before = __popc(same & ((1u << lane) - 1));
+  if (live && before == 0) own[digit] = __popc(same);
+  __syncthreads();
+  // Of each digit: the items of the warps in front, then those of lower digits, too.
+  int total = 0;
+  if (i < digits)
+    for (int w = 0; w < warps; w++) {
+      int count = places[w * digits + i];
+      places[w * digits + i] = total;
+      total += count;
+    }
+  if (totals != 0 && i < kept) totals[i] = total;
+  int first = sumBefore(total, sums);
+  if (i < digits)
+    for (int w = 0; w < warps; w++) places[w * digits + i] += first;
+  __syncthreads();
+  if (!live) return;
+  int place = own[digit] + before, item = order == 0 ? i : order[i];
+  if (sortedKeys != 0) sortedKeys[place] = key;
+  sortedOrder[place] = item;
+  if (inverse != 0) inverse[item] = place;
 }
 
 // out [blocks, experts]: how often each expert is among `run` choices; a block for each. Shared: experts ints.

@@ -58,6 +58,9 @@ interface FusedSum {
   readonly index: number;
 }
 
+/** Kernels that wait for the launch before them by themselves (`takeTurn` of common.cuh), as those of decode.cu do. */
+const takesTurns: ReadonlySet<string> = new Set(["rmsNormRows", "swigluRows", "combine", "routeTopK", "digitTile"]);
+
 /** What a lowering rule reads values from and writes launches to. */
 export class Context extends GraphUses {
   readonly buffers: Buffer[] = [];
@@ -472,8 +475,14 @@ export class Context extends GraphUses {
       shared,
       flops,
       bytes: bytes ?? this.bytesMoved(call.arguments),
+      ...(this.isStep && takesTurns.has(call.kernel) ? { overlaps: true } : {}),
       ...call,
     });
+  }
+
+  /** Whether this is a program of new tokens behind a cache. */
+  private get isStep(): boolean {
+    return this.options.cache?.firstInput != null;
   }
 
   /** Bytes of everything that a kernel's arguments name, once each way. */

@@ -24,10 +24,16 @@ import {
 import { CACHE_COUNTS, CACHE_LENGTHS, CACHE_PARTS } from "./cache.js";
 import type { Context } from "./context.js";
 import type { Argument, BufferId, KernelLaunch } from "./launches.js";
+import { combineRows } from "./rules-experts.js";
 
-/** Tokens that the kernels of thin products take; and how many of them share one tile of mma. */
-const MOST_TOKENS = 16;
-const TILE_TOKENS = 8;
+/** Tokens that a block of a thin product takes: of the kernels for few tokens, and of that for more. */
+const FEW_TOKENS = [8, 16] as const;
+const BLOCK_TOKENS = 32;
+/** Tokens of an expert layer that is made slot by slot. */
+const MOST_SLOTS = 16;
+/** Most tokens of thin products; and of more than a few, bytes of them that a product's blocks may read together. */
+const MOST_TOKENS = 64;
+const MOST_REREAD = 24e6;
 /** Tokens whose routers' products are made one by one. */
 const MOST_ROUTED = 128;
 /** Rows of weights of a block; its threads, more of them for long rows where there are few blocks. */
@@ -37,9 +43,11 @@ const MANY_THREADS = 512;
 const LONG_ROW = 1024;
 /** Matrices of one launch. */
 const MOST_MATRICES = 3;
-/** Threads of a block of attention, and the keys that make a part of the cache worth a block of its own. */
+/** Threads of a block of attention, and the keys that it could have read before it begins. */
 const ATTENTION_THREADS = 128;
 const LEAST_KEYS = 64;
+/** Keys that a block reads in the time that parts take to be joined, as measured on an H200. */
+const JOIN_KEYS = 160;
 /** Multiprocessors of a GPU that is not known, and blocks that each should get. */
 const MULTIPROCESSORS = 132;
 const BLOCKS_EACH = 2;
@@ -47,6 +55,8 @@ const BLOCKS_EACH = 2;
 const headSizes: readonly number[] = [32, 64, 128, 256];
 /** Query heads that share a key in one block. */
 const groupSizes = [4, 2, 1] as const;
+/** Blocks of each kernel that the registers of a multiprocessor hold at a time. */
+const RESIDENT_BLOCKS = { 1: 4, 2: 3, 4: 2 } as const;
 
 interface Placed<P extends Prim> {
   readonly index: number;
@@ -74,6 +84,8 @@ interface Fusion {
 interface Experts {
   readonly x: ValueId;
   readonly chosen: ValueId;
+  readonly sort: Placed<"expertSort">;
+  readonly down: ValueId;
   readonly weights: ValueId;
   readonly gates: readonly ValueId[];
   readonly ups: readonly ValueId[];
@@ -86,6 +98,7 @@ interface Experts {
 export class Decoding {
   /** Whether products are made by the kernels for few tokens. */
   readonly isThin: boolean;
+  private readonly tokens: number;
   private readonly fusions = new Map<number, Fusion>();
   private readonly taken = new Set<number>();
   private readonly makers = new Map<ValueId, number>();
@@ -98,7 +111,12 @@ export class Decoding {
   ) {
     const { cache, precision } = c.options;
     const tokens = cache === undefined ? 0 : c.sizeOf(at(c.graph.inputs, 0));
-    this.isThin = cache?.firstInput != null && precision === "bf16" && tokens <= MOST_TOKENS;
+    this.tokens = tokens;
+    this.isThin =
+      cache?.firstInput != null &&
+      precision === "bf16" &&
+      tokens <= MOST_TOKENS &&
+      c.graph.nodes.every((node) => !this.hasWeight(node) || c.feedsOutput(node.out[0]) || this.fits(node));
     if (cache === undefined) return;
     for (const [index, { out }] of c.graph.nodes.entries()) for (const id of out) this.makers.set(id, index);
     outputs.slice(cache.firstOutput).forEach((id, part) => this.parts.set(c.rootOf(id), part));
@@ -165,6 +183,21 @@ export class Decoding {
     return this.c.options.cache?.shapes[0]?.[2] ?? 0;
   }
 
+  /**
+   * Parts that the keys of each row are cut into: those with which the GPU, on which each multiprocessor holds
+   * `resident` blocks, is through with all of them first. A block costs as much as LEAST_KEYS keys before it begins,
+   * and joining parts as much as JOIN_KEYS.
+   */
+  private splitsOf(blocks: number, resident: number): number {
+    const together = resident * (this.c.options.chip?.multiprocessors ?? MULTIPROCESSORS);
+    const most = Math.ceil(this.capacity() / LEAST_KEYS);
+    const timeOf = (splits: number): number =>
+      Math.ceil((blocks * splits) / together) * (this.capacity() / splits + LEAST_KEYS + (splits > 1 ? JOIN_KEYS : 0));
+    let best = 1;
+    for (let splits = 2; splits <= most; splits++) if (timeOf(splits) < timeOf(best)) best = splits;
+    return best;
+  }
+
   /** A layer's keys and values in the cache. */
   private cached(part: number): Argument[] {
     const { c } = this;
@@ -217,8 +250,7 @@ export class Decoding {
     const groups = heads / kvHeads;
     const group = groupSizes.find((size) => groups % size === 0) ?? 1;
     const blocks = (batch * heads) / group;
-    const wanted = Math.ceil((BLOCKS_EACH * (c.options.chip?.multiprocessors ?? MULTIPROCESSORS)) / blocks);
-    const splits = Math.max(1, Math.min(wanted, Math.ceil(this.capacity() / LEAST_KEYS)));
+    const splits = this.splitsOf(blocks, RESIDENT_BLOCKS[group]);
     const sinks = node.in[6] ?? null;
     return {
       index,
@@ -259,12 +291,27 @@ export class Decoding {
     };
   }
 
+  /** Whether a node multiplies tokens by a weight. */
+  private hasWeight(node: Node): node is NodeOf<"matmul"> & Node {
+    if (!is(node, "matmul") || node.attrs.transA || !node.attrs.transB) return false;
+    return this.c.graph.inputs.includes(this.c.rootOf(node.in[1]));
+  }
+
+  /**
+   * Whether a thin product takes a node's sizes. Every tile of the weight reads all tokens: with more than a few of
+   * them and a large weight that costs more than what the tile itself gains.
+   */
+  private fits(node: NodeOf<"matmul">): boolean {
+    const { c } = this;
+    const [rows, size] = matrixSizes(typeOf(c.graph, node.in[0]));
+    const [width] = matrixSizes(typeOf(c.graph, node.in[1]));
+    const reread = 2 * blocksFor(width, TILE_ROWS) * rows * size;
+    return size % EIGHT === 0 && (this.tokens <= FEW_TOKENS[1] || reread <= MOST_REREAD);
+  }
+
   /** Whether a node multiplies tokens by a weight that a thin product can read. */
   private isProduct(node: Node): node is NodeOf<"matmul"> & Node {
-    if (!is(node, "matmul") || node.attrs.transA || !node.attrs.transB) return false;
-    const { c } = this;
-    const [, size] = matrixSizes(typeOf(c.graph, node.in[0]));
-    return size % EIGHT === 0 && c.graph.inputs.includes(c.rootOf(node.in[1]));
+    return this.hasWeight(node) && this.fits(node);
   }
 
   /** What a thin launch reads in place of a value: where nothing but such launches read a norm, its own input. */
@@ -298,11 +345,20 @@ export class Decoding {
     ];
   }
 
-  /** `size`: elements of the rows that a block multiplies. */
+  /** The kernel of a thin product of so many tokens, and how many groups of them its blocks take. */
+  private thin(name: "Product" | "Gated", tokens: number): { readonly kernel: string; readonly groups: number } {
+    const few = FEW_TOKENS.find((most) => tokens <= most);
+    return few === undefined
+      ? { kernel: `thin${name}${BLOCK_TOKENS}`, groups: blocksFor(tokens, BLOCK_TOKENS) }
+      : { kernel: `thin${name}${few}`, groups: 1 };
+  }
+
+  /** `size`: elements of the rows that a block of few tokens multiplies. */
   private kernel(call: Pick<KernelLaunch, "kernel" | "grid" | "arguments" | "bytes" | "flops">, size = 0): void {
     const [x, y] = call.grid;
     const { multiprocessors = MULTIPROCESSORS } = this.c.options.chip ?? {};
-    const block = size > LONG_ROW && x * y <= BLOCKS_EACH * multiprocessors ? MANY_THREADS : THREADS;
+    const isLong = size > LONG_ROW && this.tokens <= FEW_TOKENS[1];
+    const block = isLong && x * y <= BLOCKS_EACH * multiprocessors ? MANY_THREADS : THREADS;
     this.c.kernel({ module: "decode", real: "bf16", block, overlaps: true, ...call });
   }
 
@@ -375,10 +431,11 @@ export class Decoding {
           return [reads(c.as(weight, "bf16")), this.sumTarget(to, addend), int(at(widths, i))];
         });
         const none = members.length < MOST_MATRICES ? MOST_MATRICES - members.length : 0;
+        const { kernel, groups } = this.thin("Product", tokens);
         this.kernel(
           {
-            kernel: tokens <= TILE_TOKENS ? "thinProduct8" : "thinProduct16",
-            grid: [widths.reduce((tiles, width) => tiles + blocksFor(width, TILE_ROWS), 0), 1, 1],
+            kernel,
+            grid: [widths.reduce((tiles, width) => tiles + blocksFor(width, TILE_ROWS), 0), groups, 1],
             bytes: 2 * size * (tokens + total) + bytesPer[stored] * tokens * total,
             flops: 2 * tokens * total * size,
             arguments: [
@@ -421,10 +478,11 @@ export class Decoding {
       launch: () => {
         const from = this.sourceArguments(source);
         const weights = [gate, up].map((product) => reads(c.as(product.node.in[1], "bf16")));
+        const { kernel, groups } = this.thin("Gated", tokens);
         this.kernel(
           {
-            kernel: tokens <= TILE_TOKENS ? "thinGated8" : "thinGated16",
-            grid: [blocksFor(width, TILE_ROWS), 1, 1],
+            kernel,
+            grid: [blocksFor(width, TILE_ROWS), groups, 1],
             bytes: 2 * (size * (tokens + 2 * width) + tokens * width),
             flops: 4 * tokens * width * size,
             arguments: [...from, ...weights, writes(c.define(node.out[0], "bf16")), ...[tokens, size, width].map(int)],
@@ -463,10 +521,14 @@ export class Decoding {
     const [x] = dispatch.node.in;
     const [chosen] = sort.node.in;
     const [, weights] = scale.node.in;
-    return { layer: { x, chosen, weights, gates, ups, downs, combine, k: combine.node.attrs.k }, nodes };
+    const { k } = combine.node.attrs;
+    return { layer: { x, chosen, sort, down: down.node.out[0], weights, gates, ups, downs, combine, k }, nodes };
   }
 
-  /** An expert layer of few tokens: of the experts, only those that were chosen are read. */
+  /**
+   * An expert layer of few tokens: of the experts, only those that were chosen are read; where there are more tokens,
+   * once for many of them.
+   */
   private experts(combine: Placed<"combine">): Fusion | null {
     const { c } = this;
     const found = this.expertLayer(combine);
@@ -477,7 +539,17 @@ export class Decoding {
     const areWeights = [layer.gates, layer.ups, layer.downs].every((ids) =>
       ids.every((id) => c.graph.inputs.includes(c.rootOf(id))),
     );
-    if (!areWeights || tokens * layer.k > MOST_TOKENS || size % EIGHT !== 0 || width % EIGHT !== 0) return null;
+    if (!areWeights || size % EIGHT !== 0 || width % EIGHT !== 0) return null;
+    if (tokens * layer.k > MOST_SLOTS) {
+      const [order, inverse, counts] = layer.sort.node.out;
+      c.extend(layer.down, combine.index);
+      return {
+        index: combine.index,
+        replaced: nodes.filter((place) => place !== layer.sort.index),
+        inputs: [layer.x, layer.weights, order, inverse, counts],
+        launch: () => this.launchSorted(layer, tokens, size, width),
+      };
+    }
     return {
       index: combine.index,
       replaced: nodes,
@@ -531,5 +603,39 @@ export class Decoding {
       },
       width,
     );
+  }
+
+  /** The same for tokens whose slots are sorted by expert. */
+  private launchSorted(
+    { x, sort, down, weights, gates, ups, downs, combine, k }: Experts,
+    tokens: number,
+    size: number,
+    width: number,
+  ): void {
+    const { c } = this;
+    const slots = tokens * k;
+    const experts = gates.length;
+    // A token has an expert once, so none has more slots than there are tokens.
+    const groups = blocksFor(tokens, BLOCK_TOKENS);
+    const [order, , counts] = sort.node.out;
+    const units = c.scratch(slots * width, "bf16");
+    const table = (ids: readonly ValueId[]): Argument => bufferTable(c.asMany(ids, "bf16"), "read");
+    const sorted = [order, counts].map((id) => reads(c.of(id))) as [Argument, Argument];
+    const half = reads(c.as(x, "bf16"));
+    this.kernel({
+      kernel: "sortedGated",
+      grid: [blocksFor(width, TILE_ROWS), experts, groups],
+      bytes: 4 * Math.min(slots, experts) * width * size,
+      flops: 4 * slots * width * size,
+      arguments: [half, ...sorted, table(gates), table(ups), writes(units), ...[size, width, k].map(int)],
+    });
+    this.kernel({
+      kernel: "sortedProduct",
+      grid: [blocksFor(size, TILE_ROWS), experts, groups],
+      bytes: 2 * Math.min(slots, experts) * width * size,
+      flops: 2 * slots * width * size,
+      arguments: [reads(units), sorted[1], table(downs), writes(c.define(down, "bf16")), int(width), int(size)],
+    });
+    combineRows(c, { node: combine.node, y: down, weights });
   }
 }

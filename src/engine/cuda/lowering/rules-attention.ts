@@ -389,7 +389,7 @@ export function lowerCachedAttention(c: Context, node: NodeOf<"cachedAttention">
     kernel: "cachedAttention",
     grid: [sequence, heads, batch],
     block: CACHED_WARPS * LANES,
-    shared: 4 * (headDim + CACHED_WARPS * (valueDim + 2)),
+    shared: 4 * (4 * Math.ceil(headDim / 4) + CACHED_WARPS * (valueDim + 2)),
   } as const;
   const many = {
     kernel: "cachedAttentionTiled",

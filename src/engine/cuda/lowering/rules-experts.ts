@@ -19,8 +19,10 @@ import type { Context } from "./context.js";
 import type { BufferId, Storage } from "./launches.js";
 import { leftMap, raggedRows, raggedWeightGradient, rowMap, takesRagged, turnedMaps, weightMaps } from "./ragged.js";
 
-/** Items of one tile of the sort, as in sort.cu. */
+/** Items of one tile of the sort, as in sort.cu; and digits up to which such a tile is sorted in one launch. */
 const TILE = 1024;
+const MOST_TILE_DIGITS = 320;
+const WARP = 32;
 /** Rows and columns of one tile of a product, as in experts.cu. */
 const SIDE = 64;
 
@@ -58,8 +60,29 @@ export function sortByDigit(
   to: DigitTargets = {},
 ): { readonly keys: BufferId; readonly order: BufferId } {
   const blocks = blocksFor(n, TILE);
-  const counts = c.scratch(digits * blocks);
   const sorted = { keys: to.keys ?? c.scratch(n), order: to.order ?? c.scratch(n) };
+  const inverse = to.inverse === undefined ? nothing : writes(to.inverse);
+  const totals = to.totals === undefined ? nothing : writes(to.totals.buffer);
+  const kept = to.totals?.digits ?? 0;
+  if (blocks === 1 && digits <= MOST_TILE_DIGITS) {
+    const warps = blocksFor(Math.max(n, digits), WARP);
+    c.kernel({
+      module: "sort",
+      kernel: "digitTile",
+      grid: [1, 1, 1],
+      block: WARP * warps,
+      shared: 4 * warps * digits,
+      arguments: [
+        reads(keys),
+        readsOrNull(order),
+        ...[sorted.keys, sorted.order].map(writes),
+        ...[inverse, totals],
+        ...[n, shift, digits, kept].map(int),
+      ],
+    });
+    return sorted;
+  }
+  const counts = c.scratch(digits * blocks);
   c.kernel({
     module: "sort",
     kernel: "digitCounts",
@@ -72,13 +95,7 @@ export function sortByDigit(
     kernel: "digitOffsets",
     grid: [1, 1, 1],
     block: 1024,
-    arguments: [
-      { kind: "pointer", buffer: counts, access: "update" },
-      to.totals === undefined ? nothing : writes(to.totals.buffer),
-      int(digits),
-      int(blocks),
-      int(to.totals?.digits ?? 0),
-    ],
+    arguments: [{ kind: "pointer", buffer: counts, access: "update" }, totals, ...[digits, blocks, kept].map(int)],
   });
   c.kernel({
     module: "sort",
@@ -92,7 +109,7 @@ export function sortByDigit(
       reads(counts),
       writes(sorted.keys),
       writes(sorted.order),
-      to.inverse === undefined ? nothing : writes(to.inverse),
+      inverse,
       int(n),
       int(shift),
       int(digits),
