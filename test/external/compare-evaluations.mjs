@@ -192,8 +192,8 @@ const isEqual = (key, found, expected) =>
   (key.includes("perplexity") && Math.abs(found - expected) <= 1e-5 * Math.abs(expected));
 const tally = { prompts: 0, texts: 0, metrics: 0, byDigits: 0 };
 const kinds = {
-  continuation: { count: 0, worst: 0, units: 0, ours: 0, theirs: 0 },
-  text: { count: 0, worst: 0, units: 0, ours: 0, theirs: 0 },
+  continuation: { count: 0, differ: 0, worst: 0, units: 0, ours: 0, theirs: 0 },
+  text: { count: 0, differ: 0, worst: 0, units: 0, ours: 0, theirs: 0 },
 };
 const problems = [];
 const problem = (...words) => problems.push(words.join(" "));
@@ -283,8 +283,10 @@ function compareAnswer(label, expected, found, truth) {
   const [ownError, theirError] = [Math.abs(Number(ours) - exactly), Math.abs(value - exactly)];
   kind.ours = Math.max(kind.ours, ownError);
   kind.theirs = Math.max(kind.theirs, theirError);
-  if (!(difference <= 1e-4 || (kind === kinds.text && units <= 2)))
+  if (!(difference <= 1e-4 || (kind === kinds.text && units <= 2))) {
+    kind.differ++;
     problem(label, `${ours} instead of ${value}, in float64 ${exactly}`);
+  }
   if (greedy !== null && String(greedy) !== oursGreedy.toLowerCase()) problem(label, "greedy", oursGreedy);
 }
 
@@ -305,11 +307,11 @@ console.log(
     `| tasks and groups, at 0 and 5 shots | ${tasks.size} | |`,
     `| prompts | ${tally.prompts} | ${problems.filter((text) => text.includes("prompt")).length} |`,
     ...Object.entries(kinds).map(
-      ([kind, { count: number, worst, units, ours, theirs: other }]) =>
+      ([kind, { count: number, differ, worst, units, ours, theirs: other }]) =>
         `| log-likelihoods of ${kind}s; largest difference ${worst.toExponential(1)}` +
         `${kind === "text" ? ` (${units.toFixed(1)} units in the last place of float32)` : ""}, from the harness in ` +
         `float64 ${ours.toExponential(1)} (its own in float32: ${other.toExponential(1)}) | ` +
-        `${number} | ${problems.filter((text) => / request \d+ -?\d/.test(text)).length} |`,
+        `${number} | ${differ} |`,
     ),
     `| generated texts | ${tally.texts} | ${problems.filter((text) => / request \d+ "/.test(text)).length} |`,
     "| metrics and standard errors, to the 4 decimals that are printed (perplexities to 5 digits, " +
