@@ -8,7 +8,8 @@ import { distantFiles, type FolderFiles, type PlainFile } from "./safe-file.js";
  */
 const pieceBytes = 1 << 16;
 const longestLine = 64 << 20;
-const markBytes = 64;
+/** More than a usual line, whose number is at its beginning. */
+const markBytes = 512;
 
 /** What a reading found. */
 export interface TailReading {
