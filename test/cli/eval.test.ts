@@ -1,8 +1,9 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
 import { temporaryFolder } from "../files/io/temporary.js";
+import { writeQuiz } from "../support/quiz.js";
 import { copyModel, start, upcycle, upcycleJson } from "./upcycle.js";
 
 const root = temporaryFolder();
@@ -16,20 +17,7 @@ beforeAll(() => {
     choices: [0, 1, 2].map((k) => `the ${words[(i + k) % 8]!} ${words[(i * k + 1) % 8]!}`),
     answer: i % 3,
   }));
-  writeFileSync(join(root, "quiz.jsonl"), docs.map((doc) => `${JSON.stringify(doc)}\n`).join(""));
-  writeFileSync(
-    taskFile,
-    `task: quiz
-dataset_path: json
-dataset_kwargs: { data_files: { test: quiz.jsonl, train: quiz.jsonl } }
-output_type: multiple_choice
-training_split: train
-test_split: test
-doc_to_text: "{{question}}"
-doc_to_choice: choices
-doc_to_target: answer
-`,
-  );
+  writeQuiz(root, docs);
 });
 
 interface Results {

@@ -1,5 +1,5 @@
 /** An evaluation by the command, whose GPU opens while prompts are built; and programs that run once. */
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it, vi } from "vitest";
@@ -12,30 +12,17 @@ import { jsonInProcess, refusalOf } from "../../cli/in-process.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { cudaMachine } from "../../support/cuda.js";
 import { golden } from "../../support/golden.js";
+import { writeQuiz } from "../../support/quiz.js";
 
 const root = temporaryFolder();
 const tiny = fileURLToPath(new URL("../../../models/tiny", import.meta.url));
-const taskFile = join(root, "quiz.yaml");
 const words = ["whale", "ship", "sea", "captain"];
 const docs = words.map((word, i) => ({
   question: `Which ${word} is it, number ${i}?`,
   choices: [`the ${words[(i + 1) % 4]!}`, `the ${word} of the ship`],
   answer: i % 2,
 }));
-writeFileSync(join(root, "quiz.jsonl"), docs.map((doc) => `${JSON.stringify(doc)}\n`).join(""));
-writeFileSync(
-  taskFile,
-  `task: quiz
-dataset_path: json
-dataset_kwargs: { data_files: { test: quiz.jsonl, train: quiz.jsonl } }
-output_type: multiple_choice
-training_split: train
-test_split: test
-doc_to_text: "{{question}}"
-doc_to_choice: choices
-doc_to_target: answer
-`,
-);
+const taskFile = writeQuiz(root, docs);
 
 interface Results {
   readonly models: readonly {

@@ -558,6 +558,11 @@ export class Decoding {
     };
   }
 
+  /** Where the matrices of all experts lie, as a kernel reads them. */
+  private matrices(ids: readonly ValueId[]): Argument {
+    return bufferTable(this.c.asMany(ids, "bf16"), "read");
+  }
+
   private launchExperts(
     { x, chosen, weights, gates, ups, downs, combine, k }: Experts,
     tokens: number,
@@ -567,7 +572,6 @@ export class Decoding {
     const { c } = this;
     const slots = tokens * k;
     const units = c.scratch(slots * width, "bf16");
-    const table = (ids: readonly ValueId[]): Argument => bufferTable(c.asMany(ids, "bf16"), "read");
     const chosenOnes = reads(c.of(chosen));
     const half = reads(c.as(x, "bf16"));
     this.kernel(
@@ -576,7 +580,14 @@ export class Decoding {
         grid: [slots, blocksFor(width, TILE_ROWS), 1],
         bytes: 4 * Math.min(slots, gates.length) * width * size,
         flops: 4 * slots * width * size,
-        arguments: [half, chosenOnes, table(gates), table(ups), writes(units), ...[size, width, k].map(int)],
+        arguments: [
+          half,
+          chosenOnes,
+          this.matrices(gates),
+          this.matrices(ups),
+          writes(units),
+          ...[size, width, k].map(int),
+        ],
       },
       size,
     );
@@ -595,7 +606,7 @@ export class Decoding {
           reads(units),
           chosenOnes,
           shares,
-          table(downs),
+          this.matrices(downs),
           readsOrNull(addend),
           this.sumTarget(to, addend),
           ...[width, size, k].map(int),
@@ -619,7 +630,6 @@ export class Decoding {
     const groups = blocksFor(tokens, BLOCK_TOKENS);
     const [order, , counts] = sort.node.out;
     const units = c.scratch(slots * width, "bf16");
-    const table = (ids: readonly ValueId[]): Argument => bufferTable(c.asMany(ids, "bf16"), "read");
     const sorted = [order, counts].map((id) => reads(c.of(id))) as [Argument, Argument];
     const half = reads(c.as(x, "bf16"));
     this.kernel({
@@ -627,14 +637,21 @@ export class Decoding {
       grid: [blocksFor(width, TILE_ROWS), experts, groups],
       bytes: 4 * Math.min(slots, experts) * width * size,
       flops: 4 * slots * width * size,
-      arguments: [half, ...sorted, table(gates), table(ups), writes(units), ...[size, width, k].map(int)],
+      arguments: [
+        half,
+        ...sorted,
+        this.matrices(gates),
+        this.matrices(ups),
+        writes(units),
+        ...[size, width, k].map(int),
+      ],
     });
     this.kernel({
       kernel: "sortedProduct",
       grid: [blocksFor(size, TILE_ROWS), experts, groups],
       bytes: 2 * Math.min(slots, experts) * width * size,
       flops: 2 * slots * width * size,
-      arguments: [reads(units), sorted[1], table(downs), writes(c.define(down, "bf16")), int(width), int(size)],
+      arguments: [reads(units), sorted[1], this.matrices(downs), writes(c.define(down, "bf16")), int(width), int(size)],
     });
     combineRows(c, { node: combine.node, y: down, weights });
   }
