@@ -14,7 +14,7 @@ import type { MegatronConfig, StudyArm } from "../base/schemas/study-blocks.js";
 import type { ModelSource } from "../files/checkpoint/open.js";
 import type { ParamTotals } from "../model/results/result.js";
 import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
-import { checkRouting } from "../engine/routing/routing.js";
+import { checkRouting, withBalance } from "../engine/routing/routing.js";
 import { planUpcycle } from "../surgery/planning/plan.js";
 import { measuresText, recipeName, type UpcycleRecipe } from "../surgery/planning/recipe.js";
 import { multipliedSpec, multiplyRecipe, type MultiplyRecipe } from "../surgery/planning/multiply.js";
@@ -164,7 +164,7 @@ function planArm(
     router,
     megatron: arm.engine === "megatron" ? (megatron ?? null) : null,
     // What has no effect on a dense model is no part of its run: changing it leaves the run as it is.
-    training: isMoe(spec) ? training : { ...training, routing: undefined, auxLoss: 0, zLoss: 0 },
+    training: isMoe(spec) ? withBalance(training) : { ...training, routing: undefined, auxLoss: 0, zLoss: 0 },
   };
 }
 

@@ -8,7 +8,9 @@ import { makeFolders } from "../files/io/folders.js";
 import { withFsErrors } from "../files/io/fs-errors.js";
 import { readJson } from "../files/io/ranges.js";
 import { requireFreeSpace } from "../files/io/space.js";
+import { withBalance } from "../engine/routing/routing.js";
 import { firstDifference, learningRateAt } from "../engine/optimizer/schedule.js";
+import { isMoe } from "../model/decoder/types.js";
 import { slotsOf } from "../model/tensors/slots.js";
 import { changeWords, changesBetween } from "./changes.js";
 import { requireSameSources, textHash } from "./sources.js";
@@ -57,7 +59,7 @@ export async function requireSameRun(options: RunOptions, done: number): Promise
   const path = join(dir, runFile);
   const [saved, current] = [await readRunRecord(dir), recordOf(options)];
   if (saved === null) throw new Error(`${path} is gone, although this run has claimed the folder`);
-  const changes = changesBetween(fixed(saved), fixed(current));
+  const changes = changesBetween(fixed(isMoe(options.spec) ? balancedThen(saved) : saved), fixed(current));
   // Where the model's settings differ, its shape differs with them and need not be named.
   const model = changes.some(({ key }) => /^model\b/.test(key));
   const others = changes
@@ -77,6 +79,9 @@ function recordOf(options: RunOptions): RunRecord {
   const record = { ...identity, spec, training, evaluationTokens, seed, threads, sources: contents };
   return JSON.parse(JSON.stringify(record)) as RunRecord;
 }
+
+/** A record of an MoE's run. Those that say nothing of the balance loss are of versions that took it over all layers. */
+const balancedThen = (record: RunRecord): RunRecord => ({ ...record, training: withBalance(record.training, "model") });
 
 /** What may not change from one command to the next. */
 function fixed(record: RunRecord): Readonly<Record<string, unknown>> {

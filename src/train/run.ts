@@ -14,9 +14,10 @@ import { lockFolder } from "../files/io/lock.js";
 import { timeBudget } from "../engine/optimizer/budget.js";
 import { planParameters, type ParameterPlan } from "../engine/optimizer/groups.js";
 import { trainProgram, type TrainProgram } from "../graph/programs/programs.js";
-import { checkRouting, routingSettings } from "../engine/routing/routing.js";
+import { checkRouting, routingSettings, withBalance } from "../engine/routing/routing.js";
 import type { TrainRuntime } from "../engine/runtime/runtime.js";
 import { forwardFlops } from "../model/cost/flops.js";
+import { isMoe } from "../model/decoder/types.js";
 import { slotsOf } from "../model/tensors/slots.js";
 import { claimRunFolder, requireSameRun } from "./claim.js";
 import { noteCommand } from "../files/io/command-file.js";
@@ -36,7 +37,8 @@ export type { RunOptions, RunResult, TrainEvent } from "./types.js";
  * cannot be written to, and for routing that the model cannot have; stopError if loss or gradient stop being finite or
  * the disk is full (the last checkpoint stays); interruptedError after saving when the signal was raised.
  */
-export async function* trainRun(options: RunOptions): AsyncGenerator<TrainEvent, RunResult> {
+export async function* trainRun(given: RunOptions): AsyncGenerator<TrainEvent, RunResult> {
+  const options = isMoe(given.spec) ? { ...given, block: withBalance(given.block) } : given;
   const { dir } = options;
   checkRouting(options.spec, options.block);
   await requireRunFolder(dir);

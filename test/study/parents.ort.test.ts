@@ -162,7 +162,7 @@ ${more}`);
         .routing;
     expect([trainingOf("dense"), trainingOf("biased")]).toEqual([
       undefined,
-      { bias: 0.01, capacity: { factor: 1, drop: "probs" } },
+      { balance: "layer", bias: 0.01, capacity: { factor: 1, drop: "probs" } },
     ]);
     const checkpoint = await openCheckpoint(join(of("biased"), "last"));
     expect((await checkpoint.readFloat32("layers.0.routerCorrection")).some((value) => value !== 0)).toBe(true);

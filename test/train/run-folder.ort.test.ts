@@ -84,6 +84,21 @@ describe("the sources of a run", () => {
   });
 });
 
+it("goes on with the balance loss of earlier versions only where the file says balance: model", async () => {
+  const dir = fresh();
+  const pooled = { block: { ...block, routing: { balance: "model" as const } } };
+  await stopAfter(runOptions(dir, pooled), 6);
+  const path = join(dir, "run.json");
+  const { routing: _, ...training } = (JSON.parse(readFileSync(path, "utf8")) as { training: { routing: object } })
+    .training;
+  writeFileSync(path, JSON.stringify({ ...(JSON.parse(readFileSync(path, "utf8")) as object), training }));
+  expect((await failure(finish(runOptions(dir)))).message).toBe(
+    'this folder holds another run: training.routing.balance was "model" and is "layer"',
+  );
+  await finish(runOptions(dir, pooled));
+  expect(JSON.parse(readFileSync(path, "utf8"))).toMatchObject({ training: { routing: { balance: "model" } } });
+});
+
 describe("the folder of a run", () => {
   it.each([
     ["seed was 4 and is 5", { seed: 5 }],

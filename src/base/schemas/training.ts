@@ -138,10 +138,10 @@ const routingSchema = z
       .enum(["model", "layer", "sequence", "global", "running"])
       .optional()
       .describe(
-        "What auxLoss is taken over. model (if left out): all layers of a micro-batch together, as " +
-          "transformers. The others layer by layer, added, 1 where balanced: over a micro-batch " +
-          ("(Megatron's aux_loss), each sequence (seq_aux_loss), the whole step (global: exact, one more " +
-            "forward pass), or the step's micro-batches so far (running: global_aux_loss)."),
+        "What auxLoss is taken over. Layer by layer, added, 1 where balanced: over a micro-batch (layer, if left " +
+          ("out; Megatron's aux_loss), each sequence (seq_aux_loss), the whole step (global: exact, one more forward " +
+            "pass), or the step's micro-batches so far (running: global_aux_loss). model: all layers together, as " +
+            "transformers, which does not see a layer that uses a few experts alone."),
       ),
     bias: z
       .number()

@@ -11,6 +11,30 @@ import type { DecoderSpec, MoeFfn } from "../../model/decoder/types.js";
 import { slotKey } from "../../model/tensors/slots.js";
 import type { Draw } from "../runtime/runtime.js";
 
+/** What of a training's block its load-balancing loss depends on. */
+interface Balancing {
+  readonly routing?: RoutingConfig | undefined;
+  readonly auxLoss: number;
+}
+
+/**
+ * What the load-balancing loss is taken over where a file does not say it: each layer by itself, as in Switch
+ * Transformer (equation 4) and Megatron-LM. One loss over all layers together, as in transformers, does not see layers
+ * that use a few experts each, other ones than the rest.
+ */
+const defaultBalance = "layer";
+
+/**
+ * A training's block in which a load-balancing loss says what it is taken over: what the block says, else `otherwise`.
+ */
+export function withBalance<T extends Balancing>(
+  block: T,
+  otherwise: NonNullable<RoutingConfig["balance"]> = defaultBalance,
+): T {
+  if (block.auxLoss === 0 || block.routing?.balance !== undefined) return block;
+  return { ...block, routing: { ...block.routing, balance: otherwise } };
+}
+
 /**
  * What a training's block says of routing, for the graph. Over one micro-batch a step's shares are the micro-batch's
  * own.
@@ -22,7 +46,7 @@ export function routingSettings({
   readonly routing?: RoutingConfig | undefined;
   readonly accumulate: number;
 }): RoutingSettings {
-  const { balance = "model", sinkhorn = false, capacity, jitter = 0 } = routing ?? {};
+  const { balance = defaultBalance, sinkhorn = false, capacity, jitter = 0 } = routing ?? {};
   return {
     balance: accumulate === 1 && (balance === "global" || balance === "running") ? "layer" : balance,
     sinkhorn,
@@ -35,14 +59,10 @@ export function routingSettings({
 }
 
 /** Throws inputError where the settings do not fit the model; `block` is the name of the block that has them. */
-export function checkRouting(
-  spec: DecoderSpec,
-  { routing, auxLoss }: { readonly routing?: RoutingConfig | undefined; readonly auxLoss: number },
-  block = "training",
-): void {
+export function checkRouting(spec: DecoderSpec, { routing, auxLoss }: Balancing, block = "training"): void {
   const where = `${block}.routing`;
   const moe = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn] : []));
-  if (auxLoss !== 0 && (routing?.balance ?? "model") === "model" && !sharesBalance(spec)) {
+  if (auxLoss !== 0 && routing?.balance === "model" && !sharesBalance(spec)) {
     const counts = [...new Set(moe.map(({ experts }) => experts))].join(", ");
     throw inputError(`layers with different numbers of experts (${counts}) share no load-balancing loss`, {
       where: `${where}.balance`,

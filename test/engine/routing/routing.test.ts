@@ -79,11 +79,11 @@ it("wants a loss of its own for each of layers with different numbers of experts
     ...deepseek,
     layers: deepseek.layers.map((layer, i) => ({ ...layer, ffn: { ...layer.ffn, experts: 4 + 2 * i } as MoeFfn })),
   };
-  expect(lineOf(() => checkRouting(mixed, { auxLoss: 0.01 }))).toBe(
+  expect(lineOf(() => checkRouting(mixed, { auxLoss: 0.01, routing: { balance: "model" } }))).toBe(
     "training.routing.balance: layers with different numbers of experts (4, 6) share no load-balancing loss; " +
       "balance: layer has one for each",
   );
-  const fine = [{ auxLoss: 0 }, { auxLoss: 0.01, routing: { balance: "layer" } }] as const;
+  const fine = [{ auxLoss: 0 }, { auxLoss: 0, routing: { balance: "model" } }, { auxLoss: 0.01 }] as const;
   for (const block of fine) {
     checkRouting(mixed, block);
     const { outputs, evaluation } = trainProgram(mixed, {
@@ -93,7 +93,7 @@ it("wants a loss of its own for each of layers with different numbers of experts
       zCoef: 0,
       routing: routingSettings({ ...block, accumulate: 1 }),
     });
-    expect([outputs.balance === null, evaluation.outputs.balance]).toEqual([block.auxLoss === 0, null]);
+    expect([outputs.balance === null, evaluation.outputs.balance]).toEqual(["routing" in block, null]);
   }
   expect(() => trainProgram(mixed, { batch: 1, sequence: 4, auxCoef: 0.1, zCoef: 0 })).toThrow(
     "different numbers of experts",
@@ -101,7 +101,7 @@ it("wants a loss of its own for each of layers with different numbers of experts
 });
 
 it("says in settings what a block says, and that one micro-batch is the whole step", () => {
-  const plain = { balance: "model", sinkhorn: false, jitter: false, capacity: null };
+  const plain = { balance: "layer", sinkhorn: false, jitter: false, capacity: null };
   expect(routingSettings({ accumulate: 2 })).toEqual(plain);
   expect(routingSettings({ accumulate: 2, routing: { balance: "global", jitter: 0.1 } })).toEqual({
     ...plain,
