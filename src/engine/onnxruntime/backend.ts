@@ -6,6 +6,7 @@ import { limitError, moduleArguments, requireThreadRoom } from "../../files/io/l
 import { threadModule } from "../../files/io/thread-module.js";
 import type { TrainProgram } from "../../graph/programs/programs.js";
 import type { Backend, ForwardRuntime, OperationRuntime, TrainRuntime } from "../runtime/runtime.js";
+import { disableTelemetry } from "./telemetry.js";
 import type { Call, Reply } from "./worker.js";
 
 /** Buffers that are kept for later feeds: one at work and one being filled, of two sizes each. */
@@ -22,6 +23,7 @@ class Remote {
 
   constructor() {
     requireThreadRoom("the engine");
+    disableTelemetry();
     this.worker = new Worker(threadModule("engine/onnxruntime/worker.js"), { execArgv: moduleArguments() });
     this.worker.unref();
     this.worker.on("message", ({ id, result, error, returned }: Reply) => {

@@ -4,6 +4,10 @@ import { at } from "../../base/at.js";
 import type { Graph, ValueId } from "../../graph/ir/ir.js";
 import { lower, type LowerOptions, type OnnxProgram } from "../../graph/onnx/lower.js";
 import { graphCache, graphCacheFolder, graphKey } from "../cache/graph-cache.js";
+import { disableTelemetry } from "./telemetry.js";
+
+// The library reads it when the first session is made.
+disableTelemetry();
 
 /** Version of the onnxruntime that this package runs on. */
 export const onnxruntimeVersion: string = ort.env.versions.node ?? "unknown";
