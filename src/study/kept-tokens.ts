@@ -56,8 +56,17 @@ export async function readTokens(folder: string): Promise<KeptTokens | null> {
   }
 }
 
-/** Writes tokens into a folder of their own; at every moment it holds all of them or does not exist. */
-export async function keepTokens(folder: string, { text, tokens }: KeptTokens): Promise<void> {
+/**
+ * Writes tokens into a folder of their own; at every moment it holds all of them or does not exist. Another command may
+ * have written the same ones meanwhile.
+ */
+export async function keepTokens(folder: string, kept: KeptTokens): Promise<void> {
+  await write(folder, kept).catch(async (cause: unknown) => {
+    if (!(await exists(join(folder, tokensFile)))) throw cause;
+  });
+}
+
+async function write(folder: string, { text, tokens }: KeptTokens): Promise<void> {
   const { end, bytesPerToken, train, heldOut } = tokens;
   const facts: Facts = { ...text, end, bytesPerToken };
   const rows = { train, heldOut };

@@ -44,7 +44,11 @@ export class Prefixes {
       if (!fits || steps <= (best?.steps ?? 0) || !(await hasWeights(path))) continue;
       if (!(await isFolderLocked(path))) best = { path, steps };
     }
-    if (best !== null) await copyRun(best.path, dir, { ...identity, training });
+    if (best === null) return;
+    await copyRun(best.path, dir, { ...identity, training }).catch(async (cause: unknown) => {
+      // Another command may have begun the same run meanwhile.
+      if (!(await exists(dir))) throw cause;
+    });
   }
 
   private async candidates(prefix: string): Promise<string[]> {

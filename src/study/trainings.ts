@@ -38,6 +38,7 @@ import type { FlopMeter } from "./meter.js";
 import { tokensOf, type PlannedArm, type PlannedParent, type PlannedRun } from "./plan.js";
 import type { Prefixes } from "./prefix.js";
 import { runName } from "./schedule.js";
+import { afterOthers, inTurn } from "./turns.js";
 import type { StudyEvent, StudyOptions } from "./types.js";
 
 /** Preservation is a spot check: enough tokens for three digits of loss, few enough to wait for. */
@@ -90,19 +91,20 @@ export async function* makeParent(
   const weights = work.weights.get(key);
   const folder = weights?.recorded ?? located.get(key) ?? path;
   const dir = join(store, weights?.path ?? folder);
-  const run = work.recorded.has(key)
-    ? recordedRun(dir, data, block)
-    : trainRun({
-        ...commonOptions(workshop, data),
-        dir,
-        spec: data.spec,
-        block,
-        seed,
-        initial: (slot) => Promise.resolve(freshTensor(data.spec, slot, seed)),
-        identity: { key },
-      });
+  const run = (): AsyncGenerator<TrainEvent, RunResult> =>
+    work.recorded.has(key)
+      ? recordedRun(dir, data, block)
+      : trainRun({
+          ...commonOptions(workshop, data),
+          dir,
+          spec: data.spec,
+          block,
+          seed,
+          initial: (slot) => Promise.resolve(freshTensor(data.spec, slot, seed)),
+          identity: { key },
+        });
   const name = parent.id === onlyParent ? "dense parent" : `parent ${parent.id}`;
-  const result = yield* meter.watch({ run: name, flopsPerToken }, run);
+  const result = yield* inTurn(name, options.signal, () => meter.watch({ run: name, flopsPerToken }, run()));
   if (weights !== undefined) await requireSameLosses(store, weights);
   return {
     source: result.last,
@@ -229,21 +231,24 @@ export async function* runArm(
       texts: source === null ? undefined : await trainedFiles(source),
     };
     const notes: string[] = [];
-    let training: AsyncGenerator<TrainEvent, RunResult>;
+    let training: () => AsyncGenerator<TrainEvent, RunResult>;
     if (arm.megatron === null) {
       await prefixes.adopt({ dir, identity: { key, prefix }, training: arm.training });
       const initial = (slot: Slot): Promise<Float32Array> =>
         source?.readFloat32(slot.key) ?? Promise.resolve(freshTensor(arm.spec, slot, seed));
-      training = trainRun({ ...request, initial });
+      training = () => trainRun({ ...request, initial });
     } else {
       if (from === null) throw new Error(`${runName(run)} has no checkpoint to begin with`);
       const { megatron } = arm;
-      training = megatronRun({ arm, megatron, from, run: request, study: options, note: (text) => notes.push(text) });
+      const note = (text: string): number => notes.push(text);
+      training = () => megatronRun({ arm, megatron, from, run: request, study: options, note });
     }
     const { flopsPerToken } = arm;
     const common = { seed, path: relative(options.dir, join(store, folder)), preservation };
     try {
-      const result = yield* meter.watch({ run: runName(run), flopsPerToken }, training, notes);
+      const result = yield* inTurn(runName(run), options.signal, () =>
+        meter.watch({ run: runName(run), flopsPerToken }, training(), notes),
+      );
       if (weights !== undefined) await requireSameLosses(store, weights);
       if (preservation !== null) await writeJson(join(dir, preservationFile), preservation);
       return { ...common, ...measured(result.metrics, arm), finalLoss: result.finalLoss };
@@ -320,7 +325,7 @@ async function makeAndMeasure(
   const { threads, config, signal } = options;
   const lies = ({ key, path }: PlannedRun): string => work.weights.get(key)?.path ?? located.get(key) ?? path;
   const source = start.kind === "upcycled" ? dense : join(store, lies(start.of), "last");
-  if (!(await exists(folder))) {
+  const make = async (): Promise<void> => {
     const each = { prompts: 1, calibration: threads, writing: 1, proof: threads };
     // What is held out is never calibrated on.
     const encoded = { ids: data.tokens.train, source: "the study's training text" };
@@ -330,7 +335,14 @@ async function makeAndMeasure(
     if (start.kind === "upcycled")
       await resultOf(makeByWorkflow(upcycling({ ...settings, recipe: start.recipe }), tools));
     else await resultOf(makeByWorkflow(multiplying({ ...settings, recipe: start.recipe }), tools));
-  }
+  };
+  await afterOthers(signal, async () => {
+    if (await exists(folder)) return;
+    await make().catch(async (cause: unknown) => {
+      // A folder is there when it is complete: another command was quicker.
+      if (!(await exists(folder))) throw cause;
+    });
+  });
   return measurePreservation(workshop, data, source, { start: folder, file, sequence });
 }
 

@@ -11,8 +11,12 @@ const replaced = ["last", "best", "average"] as const;
 
 /** Throws inputError if a run here would replace or add to what it has not made, or could not replace its own. */
 export async function requireRunFolder(dir: string): Promise<void> {
-  if (!(await exists(join(dir, "run.json"))))
-    await requireUnclaimed(dir, [...replaced, metricsFile], "run.json of a run");
+  const record = join(dir, "run.json");
+  if (!(await exists(record)))
+    await requireUnclaimed(dir, [...replaced, metricsFile], "run.json of a run").catch(async (cause: unknown) => {
+      // Another command may have begun a run here since: its record comes before anything else.
+      if (!(await exists(record))) throw cause;
+    });
   for (const name of replaced) {
     const path = join(dir, name);
     await withFsErrors(path, "look up folder", () => requireReplaceable(path, path, "checkpoint"));

@@ -1,12 +1,28 @@
 /** One command at a time in a folder: two writers would mix their logs and replace each other's checkpoints. */
 import { open, rm } from "node:fs/promises";
 import { resolve } from "node:path";
-import { inputError } from "../../base/errors.js";
+import { inputError, UpcycleError } from "../../base/errors.js";
 import { withFsErrors } from "./fs-errors.js";
 import { openRegular } from "./open.js";
 
 /** Name of the lock in a folder that a command works in. */
 export const lockName = ".lock";
+
+/** Another command works in the folder. */
+export class BusyFolderError extends UpcycleError {
+  /** Its process; NaN where it has not said yet. */
+  readonly owner: number;
+
+  constructor(dir: string, owner: string) {
+    super({
+      kind: "input",
+      message: `another command (process ${owner === "" ? "unknown" : owner}) is working in this folder`,
+      where: dir,
+      hint: `wait for it, choose another folder, or remove ${lockName} there if no such command runs`,
+    });
+    this.owner = owner === "" ? NaN : Number(owner);
+  }
+}
 
 /**
  * Locks of this very process: a lock with our process id that is not here was left by an earlier process with the same
@@ -16,7 +32,7 @@ const ownLocks = new Set<string>();
 
 /**
  * Takes the folder, which must exist, and returns the function that gives it back. The lock of a process that no longer
- * runs is taken over, so a killed command never keeps a folder. Throws inputError naming the process that holds it.
+ * runs is taken over, so a killed command never keeps a folder. Throws BusyFolderError with the process that has it.
  */
 export async function lockFolder(dir: string): Promise<() => Promise<void>> {
   const path = resolve(dir, lockName);
@@ -40,11 +56,7 @@ export async function lockFolder(dir: string): Promise<() => Promise<void>> {
     if (isOwned(Number(text), path)) break;
     await withFsErrors(path, "remove the lock of a process that ended", () => rm(path, { force: true }));
   }
-  const owner = (await lockText(path)).trim();
-  throw inputError(`another command (process ${owner === "" ? "unknown" : owner}) is working in this folder`, {
-    where: dir,
-    hint: `wait for it, choose another folder, or remove ${lockName} there if no such command runs`,
-  });
+  throw new BusyFolderError(dir, (await lockText(path)).trim());
 }
 
 /** Whether a command works in the folder. */
