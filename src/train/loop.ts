@@ -6,7 +6,7 @@ import type { TrainingBlock } from "../base/schemas/index.js";
 import type { JsonlWriter } from "../files/io/jsonl.js";
 import { timeBudget } from "../engine/optimizer/budget.js";
 import { correctionKeys, movedBias } from "../engine/routing/routing.js";
-import type { StepMetrics, StepSettings, TrainRuntime } from "../engine/runtime/runtime.js";
+import type { StateSnapshot, StepMetrics, StepSettings, TrainRuntime } from "../engine/runtime/runtime.js";
 import { learningRateAt } from "../engine/optimizer/schedule.js";
 import { openBatches, type BatchReader } from "../text/tokens/batches.js";
 import { openMix } from "../text/tokens/mix.js";
@@ -87,7 +87,8 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
       const now = underWay.shift() ?? begin(state.step + 1);
       let last = underWay.at(-1)?.step ?? now.step;
       const ahead = stepsAhead(pace);
-      while (underWay.length < ahead && looksAhead(options, runtime, last)) underWay.push(begin(++last));
+      while (underWay.length < ahead && looksAhead(options, runtime, last) && (await saver.isBehind(last)))
+        underWay.push(begin(++last));
       const record = await endStep(options, runtime, state, now, answered);
       answered = performance.now();
       pace = pace === null ? record.ms : pace + (record.ms - pace) / PACE_STEPS;
@@ -96,7 +97,7 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
       const atEnd = state.step === block.steps || state.ms >= timeLimit;
       if (atEnd || state.step % block.evalEvery === 0) yield await evaluate(options, engine, state);
       if (atEnd && block.average !== undefined) await saveModel(options, engine, "average", true);
-      if (atEnd || state.step % block.saveEvery === 0) yield* saver.save(atEnd);
+      if (atEnd || state.step % block.saveEvery === 0) yield* saver.save(atEnd, underWay[0]?.metrics);
     }
   } finally {
     // A checkpoint that is being written is finished, whatever has become of the steps behind it.
@@ -104,9 +105,15 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
   }
 }
 
-/** Saves checkpoints, one at a time; while one is written, steps go on where the runtime can hold a copy. */
+/**
+ * Saves checkpoints, one at a time; while one is written, steps go on where the runtime can hold a copy. Where steps
+ * queue, the copy is asked for right behind its step, so that the device has the next ones already.
+ */
 class Saver {
   private pending: Promise<TrainEvent> | null = null;
+  private isWriting = false;
+  /** The state behind a step that has not answered yet. */
+  private copy: { readonly step: number; readonly snapshot: StateSnapshot } | null = null;
 
   constructor(
     private readonly options: RunOptions,
@@ -115,15 +122,39 @@ class Saver {
     private readonly state: LoopState,
   ) {}
 
-  /** Begins a checkpoint of the state as it is now; with `wait`, it is complete when this returns. */
-  async *save(wait: boolean): AsyncGenerator<TrainEvent> {
+  /** Whether steps behind this one, the last that was asked for, may be asked for: a checkpoint needs no more of it. */
+  async isBehind(step: number): Promise<boolean> {
+    if (step % this.options.block.saveEvery !== 0 || this.copy?.step === step) return true;
+    if (this.isWriting || this.copy !== null) return false;
+    const snapshot = (await this.engine.runtime.snapshot?.()) ?? null;
+    if (snapshot === null) return false;
+    this.copy = { step, snapshot };
+    return true;
+  }
+
+  /**
+   * Begins a checkpoint of the state behind the step that has answered last; with `wait`, it is complete when this
+   * returns. `next`: the step behind it, where it was asked for; its loss then says whether the weights are sound.
+   */
+  async *save(wait: boolean, next?: Promise<StepMetrics>): AsyncGenerator<TrainEvent> {
     yield* this.finished();
     const { options, engine, micro, state } = this;
     const { runtime } = engine;
-    await requireFiniteLoss(options, runtime, micro, state);
+    const early = this.copy?.step === state.step ? this.copy.snapshot : null;
+    if (early !== null) this.copy = null;
+    if (early === null || next === undefined) await requireFiniteLoss(options, runtime, micro, state);
     state.peakRss = Math.max(state.peakRss, await runtime.peakMemory());
-    const snapshot = wait ? null : ((await runtime.snapshot?.()) ?? null);
-    const written = saveCheckpoint(options, engine, state, snapshot ?? runtime).finally(() => snapshot?.close());
+    const snapshot = early ?? (wait ? null : ((await runtime.snapshot?.()) ?? null));
+    const write = saveCheckpoint(options, engine, state, snapshot ?? runtime);
+    this.isWriting = true;
+    const { step } = state;
+    const checked = early === null ? null : (next ?? null);
+    const written = (checked === null ? Promise.resolve() : requireFiniteStep(options, state, step, checked))
+      .then(write)
+      .finally(() => {
+        this.isWriting = false;
+        return snapshot?.close();
+      });
     // What fails is said where it is waited for.
     written.catch(() => undefined);
     this.pending = written;
@@ -138,21 +169,23 @@ class Saver {
     yield await pending;
   }
 
-  /** As `finished`, where nothing more can be said. */
+  /** As `finished`, where nothing more can be said; a copy that no checkpoint was made of is given back. */
   async settled(): Promise<void> {
     await this.pending?.catch(() => undefined);
+    await this.copy?.snapshot.close();
   }
 }
 
 /**
- * Saves `last/`, from the runtime or a copy of its state. Changes `state`.
+ * What saves `last/` as it is behind the step that has answered last, from the runtime or a copy of its state. Changes
+ * `state` when it is done.
  */
-async function saveCheckpoint(
+function saveCheckpoint(
   options: RunOptions,
   engine: Engine,
   state: LoopState,
   from: Pick<TrainRuntime, "read">,
-): Promise<TrainEvent> {
+): () => Promise<TrainEvent> {
   const { spec, block, carry, lineage, texts } = options;
   const { log, layout } = engine;
   const { step } = state;
@@ -164,10 +197,12 @@ async function saveCheckpoint(
     peakRssBytes: state.peakRss,
     guard: block.guard === undefined ? undefined : state.guard,
   };
-  await log.sync();
-  await saveState({ dir, spec, state: from, carry, lineage, texts, layout, progress });
-  state.saved = step;
-  return { type: "save", step, dir };
+  return async () => {
+    await log.sync();
+    await saveState({ dir, spec, state: from, carry, lineage, texts, layout, progress });
+    state.saved = step;
+    return { type: "save", step, dir };
+  };
 }
 
 /** A checkpoint replaces the one before it, so weights that give no finite loss are refused. Throws stopError. */
@@ -180,7 +215,21 @@ async function requireFiniteLoss(
   if (state.measured === state.step) return;
   const { inputs, targets } = micro.at(state.step * options.block.accumulate);
   const { loss } = await runtime.evaluate({ ids: inputs, targets });
-  if (!Number.isFinite(loss)) throw diverged(`the loss after step ${state.step} is ${loss}`, options, state);
+  requireFinite(loss, state.step, options, state);
+}
+
+/** The same by the step behind it, which begins with those weights. Rejects also where that step fails. */
+async function requireFiniteStep(
+  options: RunOptions,
+  state: LoopState,
+  step: number,
+  next: Promise<StepMetrics>,
+): Promise<void> {
+  requireFinite((await next).loss, step, options, state);
+}
+
+function requireFinite(loss: number, step: number, options: RunOptions, state: LoopState): void {
+  if (!Number.isFinite(loss)) throw diverged(`the loss after step ${step} is ${loss}`, options, state);
 }
 
 /** A step that a runtime was asked for. */
@@ -215,12 +264,12 @@ function beginStep(
 
 /**
  * Whether the step behind this one may be asked for before this one has answered: nothing that this one's numbers
- * decide, and nothing that reads the weights, lies between them.
+ * decide, and nothing that reads the weights, lies between them. Of checkpoints `Saver` says that.
  */
 function looksAhead({ block, signal }: RunOptions, runtime: TrainRuntime, step: number): boolean {
-  const { guard, routing, budget, steps, evalEvery, saveEvery } = block;
+  const { guard, routing, budget, steps, evalEvery } = block;
   const decides = guard !== undefined || routing?.bias !== undefined || Number.isFinite(timeBudget(budget));
-  const stops = step >= steps || step % evalEvery === 0 || step % saveEvery === 0 || signal?.aborted === true;
+  const stops = step >= steps || step % evalEvery === 0 || signal?.aborted === true;
   return runtime.queues === true && !decides && !stops;
 }
 

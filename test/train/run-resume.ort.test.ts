@@ -1,5 +1,5 @@
 /** Training runs that were stopped or failed to save, and runs that are to be longer or shorter. */
-import { readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import type { StateKind } from "../../src/engine/runtime/runtime.js";
@@ -82,47 +82,52 @@ describe("a checkpoint that cannot be written", () => {
   });
 });
 
-describe("a checkpoint that is written while steps go on", () => {
-  /** A runtime whose steps queue, and whose copies of the state are read when so many more steps were asked for. */
-  const copying = (later: number, fail = false) =>
-    changedBackend((runtime) => {
-      const waiting: { at: number; resolve: () => void }[] = [];
-      let asked = 0;
-      // The runtime in this thread takes one step at a time.
-      let last: Promise<unknown> = Promise.resolve();
-      return {
-        queues: true,
-        step: (batches, settings) => {
-          asked++;
-          for (const { at, resolve } of waiting) if (asked >= at) resolve();
-          const step = last.then(() => runtime.step(batches, settings));
-          last = step.catch(() => undefined);
-          return step;
-        },
-        snapshot: async () => {
-          const state = new Map<string, Promise<Float32Array>>();
-          const read = (kind: StateKind, key: string): Promise<Float32Array> => {
-            const name = `${kind}.${key}`;
-            const known = state.get(name) ?? runtime.read(kind, key);
-            state.set(name, known);
-            return known;
-          };
-          for (const { key } of slotsOf(runOptions("").spec))
-            for (const kind of ["weight", "moment1", "moment2"] as const) await read(kind, key);
-          const from = asked + later;
-          const ready = new Promise<void>((resolve) => waiting.push({ at: from, resolve }));
-          return {
-            read: async (kind, key) => {
-              await ready;
-              if (fail && from > 3 + later) throw new Error("the copy is lost");
-              return read(kind, key);
-            },
-            close: () => Promise.resolve(),
-          };
-        },
-      };
-    });
+/** A runtime whose steps queue, and whose copies of the state are read when so many more steps were asked for. */
+const copying = (later: number, { fail = false, nanAt = 0, log = [] as string[] } = {}) =>
+  changedBackend((runtime) => {
+    const waiting: { at: number; resolve: () => void }[] = [];
+    let asked = 0;
+    let copies = 0;
+    // The runtime in this thread takes one step at a time.
+    let last: Promise<unknown> = Promise.resolve();
+    return {
+      queues: true,
+      step: (batches, settings) => {
+        const number = ++asked;
+        log.push(`asked ${number}`);
+        for (const { at, resolve } of waiting) if (asked >= at) resolve();
+        const step = last.then(async () => {
+          const metrics = await runtime.step(batches, settings);
+          log.push(`answered ${number}`);
+          return number === nanAt ? { ...metrics, loss: NaN, applied: false } : metrics;
+        });
+        last = step.catch(() => undefined);
+        return step;
+      },
+      snapshot: () => {
+        const copy = last.then(takeCopy);
+        last = copy.catch(() => undefined);
+        const from = asked + later;
+        const ready = new Promise<void>((resolve) => waiting.push({ at: from, resolve }));
+        const read = async (kind: StateKind, key: string): Promise<Float32Array> => {
+          await ready;
+          if (fail && from > 3 + later) throw new Error("the copy is lost");
+          return (await copy).get(`${kind}.${key}`) ?? Promise.reject(new Error(`no ${kind} of ${key} was copied`));
+        };
+        return Promise.resolve({ read, close: () => Promise.resolve(void copies--) });
+      },
+    };
+    async function takeCopy(): Promise<Map<string, Float32Array>> {
+      if (++copies > 1) throw new Error("the first copy was not given back");
+      const state = new Map<string, Float32Array>();
+      for (const { key } of slotsOf(runOptions("").spec))
+        for (const kind of ["weight", "moment1", "moment2"] as const)
+          state.set(`${kind}.${key}`, await runtime.read(kind, key));
+      return state;
+    }
+  });
 
+describe("a checkpoint that is written while steps go on", () => {
   it("holds the state as it was, and is complete when the run says so", async () => {
     const dir = fresh();
     const seen: string[] = [];
@@ -150,10 +155,44 @@ describe("a checkpoint that is written while steps go on", () => {
 
   it("stops the run when it cannot be written, and leaves the one before", async () => {
     const dir = fresh();
-    await expect(finish(runOptions(dir, { backend: copying(1, true) }))).rejects.toThrow("the copy is lost");
+    await expect(finish(runOptions(dir, { backend: copying(1, { fail: true }) }))).rejects.toThrow("the copy is lost");
     expect(savedStep(dir)).toBe(3);
     await finish(runOptions(dir));
     expect(await remains(dir)).toEqual(expected());
+  });
+});
+
+describe("a checkpoint of steps that queue", () => {
+  it("has the next step asked for before its own has answered, and needs no evaluation of its own", async () => {
+    const dir = fresh();
+    const log: string[] = [];
+    const backend = copying(1, { log });
+    let evaluations = 0;
+    const counted: typeof backend = {
+      ...backend,
+      openTrain: async (...asked) => {
+        const runtime = await backend.openTrain(...asked);
+        const evaluate = runtime.evaluate.bind(runtime);
+        runtime.evaluate = (...given) => (evaluations++, evaluate(...given));
+        return runtime;
+      },
+    };
+    const usual = runOptions(dir, { backend: counted });
+    await finish({ ...usual, block: { ...usual.block, evalEvery: 12, saveEvery: 6 } });
+    expect(log.indexOf("asked 7")).toBeLessThan(log.indexOf("answered 6"));
+    const before = evaluations;
+    const other = runOptions(fresh(), { backend: counted });
+    await finish({ ...other, block: { ...other.block, evalEvery: 12, saveEvery: 12 } });
+    expect(evaluations - before).toBe(before);
+  });
+
+  it("is not written where the step behind it shows that its weights give no loss", async () => {
+    const dir = fresh();
+    const usual = runOptions(dir, { backend: copying(1, { nanAt: 4 }) });
+    const error = await failure(finish({ ...usual, block: { ...usual.block, evalEvery: 12, saveEvery: 3 } }));
+    expect(error.message).toContain("step 4: loss NaN");
+    expect(existsSync(join(dir, "last"))).toBe(false);
+    expect(hiddenEntries(dir)).toEqual([]);
   });
 });
 
