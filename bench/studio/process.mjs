@@ -79,12 +79,20 @@ function plainConnection(port, cookie) {
   return { ask, close: () => socket.destroy() };
 }
 
-/** Milliseconds of processor time that all threads of a process have used, to the microsecond. Linux. */
-export const processorMs = (pid) =>
-  readdirSync(`/proc/${pid}/task`).reduce(
-    (sum, thread) => sum + Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ", 1)[0]) / 1e6,
-    0,
+/**
+ * Milliseconds for which all threads of a process have had a processor, and for which they have waited for one, to the
+ * microsecond. Linux.
+ */
+export function processorTimes(pid) {
+  const times = readdirSync(`/proc/${pid}/task`).map((thread) =>
+    readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ", 2),
   );
+  const total = (column) => times.reduce((sum, words) => sum + Number(words[column]) / 1e6, 0);
+  return { used: total(0), waited: total(1) };
+}
+
+/** Milliseconds of processor time that all threads of a process have used. */
+export const processorMs = (pid) => processorTimes(pid).used;
 
 /** Milliseconds of processor time that a process has used, and the most memory that it has had, in megabytes. Linux. */
 export function used(pid) {

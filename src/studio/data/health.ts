@@ -48,8 +48,8 @@ function iterationOf({ step, loss, ms, gradNorm }: JudgedStep, steps: number): I
 /** More than this share of a layer's experts without tokens is a collapse of its router. */
 const collapsedShare = 0.5;
 /**
- * A drop in speed is told where half of the last steps were slow, so many of them and for as many milliseconds: one slow
- * step is the machine's, and so are many that take a few milliseconds.
+ * A drop in speed is told where half of the last steps were slow, so many of them and for as many milliseconds: one
+ * slow step is the machine's, and so are many that take a few milliseconds.
  */
 const [slowSteps, slowMs] = [5, 1000];
 /** Slow steps that are kept: after as many the monitor takes them for usual. */
