@@ -103,9 +103,9 @@ export function used(pid) {
   return { cpuMs: 10 * (Number(words[11]) + Number(words[12])), peakMb: (1024 * Number(peak)) / 1e6 };
 }
 
-/** Starts the studio of a folder; `flags` are Node's own, such as --cpu-prof. */
-export async function openStudio(dir, { flags = [] } = {}) {
-  const words = [...flags, "bin/upcycle.js", "studio", dir, "--no-open", "--json"];
+/** Starts the studio of a folder; `flags` are Node's own, such as --cpu-prof, `words` the command's. */
+export async function openStudio(dir, { flags = [], words: more = [] } = {}) {
+  const words = [...flags, "bin/upcycle.js", "studio", dir, "--no-open", "--json", ...more];
   const started = performance.now();
   const child = start(process.execPath, words, { stdio: ["ignore", "pipe", "inherit"] });
   const line = await new Promise((done, failed) => {
@@ -125,6 +125,7 @@ export async function openStudio(dir, { flags = [] } = {}) {
   return {
     url,
     port,
+    cookie,
     pid: child.pid,
     startMs,
     started,
