@@ -5,7 +5,7 @@ import type uPlot from "uplot";
 import { compact } from "../../base/format.js";
 import { csvOf } from "../../report/page/csv.js";
 import { svgChart } from "../../report/page/svg-chart.js";
-import { logTicks, plainTick, trimmedTicks, withoutZeros } from "../../report/page/ticks.js";
+import { logTicks, plainTick, tellingFormat, trimmedTicks, withoutZeros } from "../../report/page/ticks.js";
 import { firstAtLeast } from "../data/decimate.js";
 import { drawFitted, drawLines, drawMarks, nameRoom, type ChartLine, type ChartMarks } from "./chart-draw.js";
 import { download, downloadCanvas, downloadSvg, variable } from "./download.js";
@@ -149,7 +149,7 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
         values: (_, splits, __, ___, step) =>
           plainTicks
             ? texts(splits, (y) => (logY ? withoutZeros(compact(y)) : plainTick(y, step)))
-            : trimmedTicks(texts(splits, format)),
+            : trimmedTicks(texts(splits, tellingFormat(splits, format))),
       },
     ],
     cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
