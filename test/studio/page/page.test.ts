@@ -306,6 +306,10 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
       ".report header",
       (element) => (element as unknown as { textContent: string }).textContent,
     );
+    // The command prints what the server answers for the same settings.
+    const address = "/api/plan?name=plan.html&tokens=1000000000000";
+    const given = await page.evaluate(`fetch("${address}").then((one) => one.json())`);
+    expect(await jsonInProcess(studioCommand(), "studio", dir, "--print", address)).toEqual(given);
     await page.reload();
     await shows(/--tokens 1000000000000/);
     expect(
