@@ -6,7 +6,7 @@
  *   list         1,000 runs: the index from nothing, the list over HTTP and on the screen, the first paint
  *   curves       100 curves of 10,000 points: over HTTP, drawn, drawn from raw points of a part; a new point of a run
  *   day          a day of one training among 1,000 runs, looked at all the time: memory of the server
- *   training     what a training on all cores loses while a page of it is open: 20 pairs of pieces of --seconds each
+ *   training     what a training on all cores loses while a page of it is open: 20 pairs of --seconds in short pieces
  *   thread       the same of a training with one thread
  *   tensorboard  TensorBoard on the event files of the same 100 runs, where TENSORBOARD names the program
  *

@@ -79,12 +79,20 @@ function plainConnection(port, cookie) {
   return { ask, close: () => socket.destroy() };
 }
 
-/** Milliseconds of processor time that all threads of a process have used, to the microsecond. Linux. */
-export const processorMs = (pid) =>
-  readdirSync(`/proc/${pid}/task`).reduce(
-    (sum, thread) => sum + Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ", 1)[0]) / 1e6,
-    0,
+/**
+ * Milliseconds for which all threads of a process have had a processor, and for which they have waited for one, to the
+ * microsecond. Linux.
+ */
+export function processorTimes(pid) {
+  const times = readdirSync(`/proc/${pid}/task`).map((thread) =>
+    readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ", 2),
   );
+  const total = (column) => times.reduce((sum, words) => sum + Number(words[column]) / 1e6, 0);
+  return { used: total(0), waited: total(1) };
+}
+
+/** Milliseconds of processor time that all threads of a process have used. */
+export const processorMs = (pid) => processorTimes(pid).used;
 
 /** Milliseconds of processor time that a process has used, and the most memory that it has had, in megabytes. Linux. */
 export function used(pid) {
@@ -95,9 +103,9 @@ export function used(pid) {
   return { cpuMs: 10 * (Number(words[11]) + Number(words[12])), peakMb: (1024 * Number(peak)) / 1e6 };
 }
 
-/** Starts the studio of a folder; `flags` are Node's own, such as --cpu-prof. */
-export async function openStudio(dir, { flags = [] } = {}) {
-  const words = [...flags, "bin/upcycle.js", "studio", dir, "--no-open", "--json"];
+/** Starts the studio of a folder; `flags` are Node's own, such as --cpu-prof, `words` the command's. */
+export async function openStudio(dir, { flags = [], words: more = [] } = {}) {
+  const words = [...flags, "bin/upcycle.js", "studio", dir, "--no-open", "--json", ...more];
   const started = performance.now();
   const child = start(process.execPath, words, { stdio: ["ignore", "pipe", "inherit"] });
   const line = await new Promise((done, failed) => {
@@ -117,6 +125,7 @@ export async function openStudio(dir, { flags = [] } = {}) {
   return {
     url,
     port,
+    cookie,
     pid: child.pid,
     startMs,
     started,

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "no
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { medianInterval } from "./notes.mjs";
-import { openStudio, processorMs, sleep, start } from "./process.mjs";
+import { openStudio, processorMs, processorTimes, sleep, start } from "./process.mjs";
 
 const settings = (out) => `out: ${out}
 text: { builtin: [sotu, moby-dick], heldOut: 0.05 }
@@ -71,14 +71,22 @@ export async function watchRun(studio) {
 }
 
 /** Seconds after the studio was held or let go that do not count: what has come meanwhile is read at once. */
-const settleSeconds = 0.4;
+const settleSeconds = 0.15;
+/**
+ * Whether the studio works in each piece of a pair; of the next pair the other way round. Neither a machine that
+ * becomes evenly faster or slower nor one that does so ever more counts for one of the two.
+ */
+const order = [true, false, false, true, false, true, true, false];
+/** Pieces that are compared for control: of both kinds, and as early as the others. */
+const controls = [true, true, false, false, false, false, true, true];
 
 /**
- * What a training loses: pairs of pieces, one while the studio works and one while it is held (SIGSTOP). The pieces of
- * a pair are cut in halves that are measured in the order ABBA, of the next pair BAAB, so that a machine that becomes
- * faster or slower meanwhile counts for neither. Halves of the same kind that follow each other say how much such a
- * comparison differs by itself. A training of one thread leaves the other cores to the studio, as one on a GPU does;
- * from a training of all cores the studio takes what it uses.
+ * What a training loses: pairs of so many seconds while the studio works and while it is held (SIGSTOP), each cut into
+ * four pieces. A piece is short, since a machine changes by more than what is looked for, but not from one second to
+ * the next. Times of steps say what is lost; processor time of a step, and for how long threads of the training wait
+ * for a processor, say how, and are disturbed by less. Pieces that differ in nothing are compared as well: they say how
+ * much such a comparison differs by itself. A training of one thread leaves the other cores to the studio, as one on a
+ * GPU does; from a training of all cores the studio takes what it uses.
  */
 export async function measureTraining(notes, root, { pairs, seconds, threads }) {
   const cores = availableParallelism();
@@ -87,69 +95,87 @@ export async function measureTraining(notes, root, { pairs, seconds, threads }) 
   mkdirSync(dir, { recursive: true });
   writeFileSync(file, settings(join(dir, "run")));
   const words = ["dist/cli/main.js", "train", file, "--threads", String(threads)];
-  const training = start(process.execPath, words, { stdio: ["ignore", "ignore", "inherit"] });
+  const training = start(process.execPath, words, { stdio: "ignore" });
+  training.once("exit", (code) => {
+    if (code !== null && code !== 0 && code !== 1) throw new Error(`the training has ended with ${code}`);
+  });
   const log = join(dir, "run", "metrics.jsonl");
   while (!existsSync(log) || readFileSync(log, "utf8").split("\n").length < 60) await sleep(200);
   const studio = await openStudio(dir);
   await studio.isRead();
   const close = await watchRun(studio);
-  const half = halfOf(studio, log, seconds / 2);
-  await half(true);
-  const found = { losses: [], same: [], shares: [], clients: [] };
+  const measure = (piece) => measured({ studio, training, log }, piece);
+  await measure(2);
+  // As it is where nobody holds it: pieces have to be like this.
+  const free = await measure(10);
+  const found = [];
   for (let i = 0; i < pairs; i++) {
-    const order = i % 2 === 0 ? [true, false, false, true] : [false, true, true, false];
-    const halves = [];
-    for (const isOpen of order) halves.push({ isOpen, ...(await half(isOpen)) });
-    notePair(found, halves);
+    const pieces = [];
+    for (const isFirst of order) {
+      const isOpen = isFirst === (i % 2 === 0);
+      process.kill(studio.pid, isOpen ? "SIGCONT" : "SIGSTOP");
+      await sleep(1000 * settleSeconds);
+      pieces.push({ isOpen, ...(await measure(seconds / 4)) });
+    }
+    found.push(pieces);
   }
   process.kill(studio.pid, "SIGCONT");
   close();
   await studio.close();
   training.kill("SIGINT");
   await once(training, "exit");
-  noteTraining(notes, found, threads === 1 ? "one thread" : `${threads} threads on ${cores} cores`);
+  noteTraining(notes, { free, found }, threads === 1 ? "one thread" : `${threads} threads on ${cores} cores`);
 }
 
-/** What measures half a piece: times of the steps in it, and processor time in percent of a core. */
-const halfOf = (studio, log, seconds) => async (isOpen) => {
-  process.kill(studio.pid, isOpen ? "SIGCONT" : "SIGSTOP");
-  await sleep(1000 * settleSeconds);
-  const [from, began, cpu, own] = [statSync(log).size, performance.now(), processorMs(studio.pid), process.cpuUsage()];
+/** What a piece of so many seconds has: milliseconds of steps, of processors and of waiting for them. */
+async function measured({ studio, training, log }, seconds) {
+  const times = () => ({
+    at: performance.now(),
+    studio: processorMs(studio.pid),
+    ...processorTimes(training.pid),
+    client: (({ user, system }) => (user + system) / 1000)(process.cpuUsage()),
+  });
+  const [from, before] = [statSync(log).size, times()];
   await sleep(1000 * seconds);
-  const times = stepTimes(log, from);
-  const percent = 100 / (performance.now() - began);
-  const { user, system } = process.cpuUsage(own);
-  return {
-    ms: times.reduce((sum, value) => sum + value, 0),
-    steps: times.length,
-    share: percent * (processorMs(studio.pid) - cpu),
-    client: (percent * (user + system)) / 1000,
-  };
-};
-
-function notePair({ losses, same, shares, clients }, halves) {
-  const stepMs = (list) => list.reduce((sum, { ms }) => sum + ms, 0) / list.reduce((sum, { steps }) => sum + steps, 0);
-  const [open, held] = [halves.filter(({ isOpen }) => isOpen), halves.filter(({ isOpen }) => !isOpen)];
-  losses.push(100 * (stepMs(open) / stepMs(held) - 1));
-  const [, second, third] = halves;
-  same.push(100 * (stepMs([third]) / stepMs([second]) - 1));
-  for (const { share, client } of open) {
-    shares.push(share);
-    clients.push(client);
-  }
+  const after = times();
+  const steps = stepTimes(log, from);
+  const since = Object.fromEntries(Object.keys(after).map((key) => [key, after[key] - before[key]]));
+  return { steps: steps.length, stepMs: steps.reduce((sum, value) => sum + value, 0), ...since };
 }
 
-function noteTraining(notes, { losses, same, shares, clients }, what) {
-  const withInterval = (name, values, must) => {
-    notes.add(name, values, { unit: "%", ...must });
+const sum = (pieces, of) => pieces.reduce((total, piece) => total + of(piece), 0);
+/** Milliseconds of a step, and those of processors in a step. */
+const stepMs = (pieces) => sum(pieces, (piece) => piece.stepMs) / sum(pieces, ({ steps }) => steps);
+const stepCpu = (pieces) => (stepMs(pieces) * sum(pieces, ({ used }) => used)) / sum(pieces, ({ at }) => at);
+/** Percent of the time for which threads wait for a processor, all of them together. */
+const waiting = (pieces) => (100 * sum(pieces, ({ waited }) => waited)) / sum(pieces, ({ at }) => at);
+const percentMore = (of) => (some, others) => 100 * (of(some) / of(others) - 1);
+
+function noteTraining(notes, { free, found }, what) {
+  const open = found.map((pieces) => pieces.filter(({ isOpen }) => isOpen));
+  const held = found.map((pieces) => pieces.filter(({ isOpen }) => !isOpen));
+  const compared = (compare) => open.map((pieces, i) => compare(pieces, held[i]));
+  const withInterval = (name, values, more) => {
+    notes.add(name, values, { unit: "%", ...more });
     const interval = medianInterval(values);
     notes.results[name].interval = interval;
     if (interval !== null)
       console.log(`  95 % interval of the median: ${interval.map((x) => x.toFixed(2)).join(" to ")} %`);
   };
-  withInterval(`a step of ${what} takes longer while a page is open`, losses, { below: 1 });
-  withInterval(`a step of ${what} in two halves of the same kind differs by`, same);
+  withInterval(`a step of ${what} takes longer while a page is open`, compared(percentMore(stepMs)), { below: 1 });
+  withInterval(`a step of ${what} takes more processor time while a page is open`, compared(percentMore(stepCpu)));
+  const longer = compared((some, others) => waiting(some) - waiting(others));
+  withInterval(`${what} wait for a processor for more of the time while a page is open`, longer);
+  const control = found.map((pieces) =>
+    percentMore(stepMs)(
+      pieces.filter((_, i) => controls[i]),
+      pieces.filter((_, i) => !controls[i]),
+    ),
+  );
+  withInterval(`control: a step of ${what} in pieces of both kinds differs by`, control);
+  const share = (key) => (pieces) => (100 * sum(pieces, (piece) => piece[key])) / sum(pieces, ({ at }) => at);
   const unit = "% of a core";
-  notes.add(`processor time of the studio meanwhile (${what})`, shares, { unit });
-  notes.add(`processor time of whoever plays the page meanwhile (${what})`, clients, { unit });
+  notes.add(`processor time of the studio meanwhile (${what})`, open.map(share("studio")), { unit });
+  notes.add(`processor time of the studio that is never held (${what})`, share("studio")([free]), { unit });
+  notes.add(`processor time of whoever plays the page meanwhile (${what})`, open.map(share("client")), { unit });
 }

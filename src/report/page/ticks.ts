@@ -1,5 +1,5 @@
 /** How the ticks of axes are placed and written. */
-import { compact } from "../../base/format.js";
+import { compact, significant } from "../../base/format.js";
 
 /**
  * Logarithmic ticks: 1, 2 and 5 of every decade, only 1 where there are many decades or few of the pixels that the axis
@@ -47,4 +47,19 @@ export function trimmedTicks(texts: readonly string[]): string[] {
       return kept === "" ? before : `${before}.${kept}`;
     }),
   );
+}
+
+/** The format of ticks, or one with as many digits as tell them apart where it writes two plain numbers alike. */
+export function tellingFormat(
+  ticks: readonly (number | null)[],
+  format: (value: number) => string,
+): (value: number) => string {
+  const values = ticks.filter((value) => value !== null);
+  const isTelling = (write: (value: number) => string): boolean => new Set(values.map(write)).size === values.length;
+  if (isTelling(format) || values.some((value) => Number.isNaN(Number(format(value))))) return format;
+  for (let digits = 4; digits <= 12; digits++) {
+    const write = (value: number): string => significant(value, digits);
+    if (isTelling(write)) return write;
+  }
+  return format;
 }

@@ -5,7 +5,8 @@
  */
 import { RunMonitor, type Alert } from "../../cluster/logs/monitor.js";
 import type { IterationEvent } from "../../files/formats/megatron-log.js";
-import type { EvalRecord, StepRecord } from "../../train/records.js";
+import type { EvalRecord } from "../../train/records.js";
+import type { JudgedStep } from "./log-summary.js";
 import type { StudioAlert } from "./types.js";
 
 /** What is known of a run before its log is read. */
@@ -22,8 +23,7 @@ export interface HealthOptions {
 const numberOf = (value: number | null): number => value ?? NaN;
 
 /** The event that `upcycle watch` would read of such a step. */
-export function iterationOf(record: StepRecord, steps: number): IterationEvent {
-  const { step, loss, ms, learningRate, gradNorm } = record;
+function iterationOf({ step, loss, ms, gradNorm }: JudgedStep, steps: number): IterationEvent {
   return {
     type: "iteration",
     at: null,
@@ -34,10 +34,10 @@ export function iterationOf(record: StepRecord, steps: number): IterationEvent {
     losses: { "lm loss": numberOf(loss) },
     milliseconds: ms,
     tflopsPerGpu: null,
-    learningRate,
+    learningRate: null,
     globalBatch: null,
     consumedSamples: null,
-    gradNorm: numberOf(gradNorm),
+    gradNorm: gradNorm === undefined ? null : numberOf(gradNorm),
     lossScale: null,
     skipped: 0,
     nan: 0,
@@ -47,8 +47,13 @@ export function iterationOf(record: StepRecord, steps: number): IterationEvent {
 
 /** More than this share of a layer's experts without tokens is a collapse of its router. */
 const collapsedShare = 0.5;
-/** A drop in speed is told where so many of the last steps were slow: one slow step is the machine's. */
-const [slowSteps, ofSteps] = [5, 10];
+/**
+ * A drop in speed is told where half of the last steps were slow, so many of them and for as many milliseconds: one
+ * slow step is the machine's, and so are many that take a few milliseconds.
+ */
+const [slowSteps, slowMs] = [5, 1000];
+/** Slow steps that are kept: after as many the monitor takes them for usual. */
+const mostSlow = 64;
 
 /** A run that is being judged. */
 export class RunHealth {
@@ -71,10 +76,10 @@ export class RunHealth {
   }
 
   /** Takes a step that was read at `now`, in milliseconds. Returns what is new. */
-  step(record: StepRecord, now: number): StudioAlert[] {
+  step(record: JudgedStep, now: number): StudioAlert[] {
     const found = this.#monitor
       .take(iterationOf(record, this.#options.steps), now)
-      .filter((alert) => alert.kind !== "slow" || this.#isDrop(record.step))
+      .filter((alert) => alert.kind !== "slow" || this.#isDrop(record))
       .map((alert) => this.#add(alert));
     found.push(...this.#collapses(record));
     if (record.skipped !== undefined)
@@ -97,7 +102,7 @@ export class RunHealth {
     return [...found, ...this.#collapses(record)];
   }
 
-  #collapses({ routing, step }: StepRecord | EvalRecord): StudioAlert[] {
+  #collapses({ routing, step }: JudgedStep | EvalRecord): StudioAlert[] {
     const { experts } = this.#options;
     if (routing === undefined || experts === null) return [];
     return routing.dead.flatMap((dead, layer) => {
@@ -108,10 +113,12 @@ export class RunHealth {
   }
 
   /** Whether a slow step is one of many. */
-  #isDrop(step: number): boolean {
+  #isDrop({ step, ms }: JudgedStep): boolean {
+    const needed = Math.max(slowSteps, Math.ceil(slowMs / ms));
     this.#slow.push(step);
-    if (this.#slow.length > slowSteps) this.#slow.shift();
-    return this.#slow.length === slowSteps && step - this.#slow[0]! < ofSteps;
+    if (this.#slow.length > mostSlow) this.#slow.shift();
+    const first = this.#slow.at(-needed);
+    return first !== undefined && step - first < 2 * needed;
   }
 
   /** The run goes on from a checkpoint: what came behind it is void. */

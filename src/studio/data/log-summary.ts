@@ -29,8 +29,31 @@ export function withoutRouting(line: string): string {
   return to < 0 ? line : line.slice(0, from) + line.slice(to + 1);
 }
 
+/**
+ * A step as far as it is judged. One that says nothing bad may be without its norm, which is a number then, and without
+ * what it says of routing.
+ */
+export type JudgedStep = Pick<StepRecord, "type" | "step" | "tokens" | "loss" | "ms"> &
+  Partial<Pick<StepRecord, "gradNorm" | "routing" | "skipped">>;
+
 /** What is judged of a run: its steps, its measurements, and where it went on. */
-export type Judged = StepRecord | EvalRecord | { readonly type: "resume"; readonly step: number };
+export type Judged = JudgedStep | EvalRecord | { readonly type: "resume"; readonly step: number };
+
+const stepNumbers = /^\{"type":"step","step":(\d+),"tokens":(\d+),"loss":(-?\d[^,]*),/;
+const msName = '"ms":';
+
+/**
+ * A step that is not notable, by the numbers of its line that are judged: most of a line is other numbers, and parsing
+ * them is most of what a list of many runs costs. Null for a line that is written in another way.
+ */
+export function briefStep(line: string): JudgedStep | null {
+  const found = stepNumbers.exec(line);
+  const at = line.lastIndexOf(msName);
+  if (found === null || at < 0) return null;
+  const [step, tokens, loss] = [Number(found[1]), Number(found[2]), Number(found[3])];
+  const ms = parseFloat(line.slice(at + msName.length));
+  return Number.isFinite(loss) && Number.isFinite(ms) ? { type: "step", step, tokens, loss, ms } : null;
+}
 
 /** What the list shows of the last step: its losses are void where the run went back to an earlier one. */
 interface LastStep {
@@ -47,17 +70,18 @@ interface Measured {
   readonly loss: number;
 }
 
-/** Whether a text has a step that says by itself that something went wrong. */
-const hasNotable = (text: string): boolean =>
-  text.includes('"loss":null') || text.includes('"gradNorm":null') || text.includes('"skipped":');
+/**
+ * Whether a text has a step that says by itself that something went wrong. One expression goes over it once, which
+ * takes an eighth of the time of a search for each word.
+ */
+const notable = /"(?:loss|gradNorm)":null|"skipped":/;
+const hasNotable = (text: string): boolean => notable.test(text);
 
 /** Whether a record says by itself that something went wrong, or that the run went on from an earlier step. */
-const isNotable = (record: string | Judged): boolean =>
-  typeof record === "string"
-    ? hasNotable(record)
-    : record.type === "resume" ||
-      !Number.isFinite(record.loss ?? NaN) ||
-      (record.type === "step" && (record.skipped !== undefined || !Number.isFinite(record.gradNorm ?? NaN)));
+const isNotable = (record: Judged): boolean =>
+  record.type === "resume" ||
+  !Number.isFinite(record.loss ?? NaN) ||
+  (record.type === "step" && (record.skipped !== undefined || record.gradNorm === null));
 
 /** Median of the last steps' milliseconds; the first two include the start. */
 function usualMs(times: readonly number[]): number | null {
@@ -82,24 +106,24 @@ export class LogSummary implements RecordSink {
   /** Lines that look like steps and are none. */
   badLines = 0;
   readonly #times: number[] = [];
-  /** What is neither settled nor judged yet, in the order of the log; steps as their lines. */
+  /** What is neither settled nor judged yet, in the order of the log; steps that are not notable as their lines. */
   #waiting: (string | Judged)[] = [];
-  /** Whether the last piece but one and the last piece of the log have no notable step. */
-  #calm: readonly [boolean, boolean] = [false, false];
+  /** Whether no step of the piece that is being read is notable. */
+  #isCalm = false;
 
   /**
    * Called with many lines before they are given: where none of them is notable, none has to be looked at, and a long
    * text is searched many times as fast as its lines.
    */
   piece(text: string): void {
-    // Lines of the piece before may still wait.
-    this.#calm = [this.#calm[1], !hasNotable(text)];
+    this.#isCalm = !hasNotable(text);
   }
 
   /** Takes the line of a step without parsing it. Returns false for any other line. */
   keep(line: string): boolean {
     if (!isStepLine(line)) return false;
-    this.#wait(line);
+    const waits = this.#isCalm || !hasNotable(line) ? line : this.#parsed(line, true);
+    if (waits !== null) this.#wait(waits);
     return true;
   }
 
@@ -152,6 +176,8 @@ export class LogSummary implements RecordSink {
 
   #parsed(record: string | Judged, hasRouting: boolean): Judged | null {
     if (typeof record !== "string") return record;
+    const brief = hasRouting ? null : briefStep(record);
+    if (brief !== null) return brief;
     try {
       return JSON.parse(hasRouting ? record : withoutRouting(record)) as StepRecord;
     } catch {
@@ -164,13 +190,11 @@ export class LogSummary implements RecordSink {
   #wait(record: string | Judged): void {
     this.#waiting.push(record);
     if (this.#waiting.length <= mostWaiting) return;
-    const isCalm = this.#calm[0] && this.#calm[1];
     const early = this.#waiting
       .slice(0, -judgedRecords)
-      .filter((one) => !(isCalm && typeof one === "string") && isNotable(one))
+      .filter((one) => typeof one !== "string" && isNotable(one))
       .slice(-judgedRecords);
-    // A line is a view of the piece of the log that was read, which it would keep in memory.
-    this.#waiting = [...early.flatMap((one) => this.#parsed(one, true) ?? []), ...this.#waiting.slice(-judgedRecords)];
+    this.#waiting = [...early, ...this.#waiting.slice(-judgedRecords)];
   }
 }
 

@@ -284,10 +284,19 @@ export async function runDetail(index: StudioIndex, store: CurveStore, entry: Ru
 
 /** The command that was noted in the folder of a run, or in one above it that is shown. */
 export async function commandOf(index: StudioIndex, name: string): Promise<RecordedCommand | null> {
+  const found = await commandFor(index, name);
+  return found && { words: found.words, folder: found.folder };
+}
+
+/** The same, with the folder in which it was noted. */
+export async function commandFor(
+  index: StudioIndex,
+  name: string,
+): Promise<(RecordedCommand & { readonly holder: string }) | null> {
   for (let at = name; ; at = dirname(at)) {
     const folder = at === "." ? "" : at;
     const found = readCommand(await readPlainJson(join(index.root, folder, commandFile), 1e6));
-    if (found !== null) return found;
+    if (found !== null) return { ...found, holder: join(index.root, folder) };
     if (folder === "") return null;
   }
 }

@@ -25,8 +25,6 @@ const mostAsked = 8;
 const treeMs = 3000;
 /** Looks at the whole tree take at most one part in so many of the time: a training needs it more. */
 const treeShare = 50;
-/** Runs that are read at once: on a network file system each is waited for. */
-const atOnce = 8;
 /** A run whose log was written this lately is under way, whoever writes it. */
 const freshMs = 120_000;
 /** Less free space than this share of the disk is told. */
@@ -209,7 +207,7 @@ export class StudioIndex {
   ): Promise<Pick<IndexChange, "rows" | "alerts">> {
     const rows: RunRow[] = [];
     const alerts: StudioAlert[] = [];
-    await inTurns(entries, atOnce, async (entry) => {
+    await inTurns(entries, this.files.atOnce, async (entry) => {
       await breathe();
       const found = await read(entry);
       if (found.changed) rows.push(entry.row);

@@ -101,6 +101,9 @@ export async function modelDetail(index: StudioIndex, name: string): Promise<Mod
   const record = await recordIn(index, name);
   if (record === null) return null;
   const path = index.pathOf(name);
+  // The record has the last part of the parent's path alone.
+  const parentPath = await parentFolder(index, name, record);
+  const source = parentPath === null ? record.parent.name : index.pathOf(parentPath);
   const base = {
     ...(await rowOf(index, name, record)),
     path,
@@ -108,7 +111,7 @@ export async function modelDetail(index: StudioIndex, name: string): Promise<Mod
     warnings: record.warnings,
     command:
       record.recipe.routerInit === null
-        ? ["upcycle", "convert", record.parent.name, ...recipeFlags(recipeOf(record)), "--out", path]
+        ? ["upcycle", "convert", source, ...recipeFlags(recipeOf(record)), "--out", path]
         : null,
   };
   const parent = await parentSpec(index, name, record);

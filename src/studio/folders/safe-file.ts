@@ -29,6 +29,8 @@ export interface PlainFile extends PlainState {
 
 /** How the files of a folder are read. */
 export interface FolderFiles {
+  /** Runs that are best read at once: on a network file system each is waited for. */
+  readonly atOnce: number;
   /** What a folder holds; nothing for one that cannot be read. */
   entries(path: string): Soon<Dirent[]>;
   /** The state of a regular file, without opening it; null for what is missing, a link, or no file. */
@@ -42,6 +44,7 @@ const stateOf = (info: Stats): PlainState | null =>
 
 /** Files that may be far away: whoever waits for them holds nothing else up. */
 export const distantFiles: FolderFiles = {
+  atOnce: 8,
   entries: (path) => readdir(path, { withFileTypes: true }).catch(() => []),
   state: async (path) => {
     const info = await lstat(path).catch(() => null);
@@ -75,6 +78,8 @@ function orNull<T>(call: () => T): T | null {
  * for, and a training on all cores pays for it.
  */
 export const localFiles: FolderFiles = {
+  // Nothing is waited for, and what is read of many logs at once outlives two collections: memory grows by it.
+  atOnce: 1,
   entries: (path) => orNull(() => readdirSync(path, { withFileTypes: true })) ?? [],
   state: (path) => {
     const info = orNull(() => lstatSync(path, { throwIfNoEntry: false }));

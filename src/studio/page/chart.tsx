@@ -5,7 +5,7 @@ import type uPlot from "uplot";
 import { compact } from "../../base/format.js";
 import { csvOf } from "../../report/page/csv.js";
 import { svgChart } from "../../report/page/svg-chart.js";
-import { logTicks, plainTick, trimmedTicks, withoutZeros } from "../../report/page/ticks.js";
+import { logTicks, plainTick, tellingFormat, trimmedTicks, withoutZeros } from "../../report/page/ticks.js";
 import { firstAtLeast } from "../data/decimate.js";
 import { drawFitted, drawLines, drawMarks, nameRoom, type ChartLine, type ChartMarks } from "./chart-draw.js";
 import { download, downloadCanvas, downloadSvg, variable } from "./download.js";
@@ -48,13 +48,14 @@ interface Extent {
   readonly y: readonly [number, number];
 }
 
-type Scales = { readonly [Key in "xLog" | "logY" | "yRange" | "level" | "dots"]: ChartProps[Key] | undefined };
+type ScaleKey = "xLog" | "logY" | "isCount" | "yRange" | "level" | "dots";
+type Scales = { readonly [Key in ScaleKey]: ChartProps[Key] | undefined };
 
 /** What the lines cover within a range of x. */
 function extentOf(
   lines: readonly ChartLine[],
   range: readonly [number, number] | null,
-  { xLog = false, logY = false, yRange, level, dots = [] }: Scales,
+  { xLog = false, logY = false, isCount = false, yRange, level, dots = [] }: Scales,
 ): Extent | null {
   let [left, right, low, high] = [Infinity, -Infinity, Infinity, -Infinity];
   const [first, last] = range ?? [xLog ? Number.MIN_VALUE : -Infinity, Infinity];
@@ -75,7 +76,9 @@ function extentOf(
   if (level !== undefined && range === null) [low, high] = [Math.min(low, level.value), Math.max(high, level.value)];
   // A line that is level lies in the middle.
   const pad = high > low ? (high - low) * 0.06 : Math.abs(high) * 0.05 || 1;
-  const y: readonly [number, number] = logY ? [low / 1.1, high * 1.1] : [low - pad, high + pad];
+  // There is no number of things below none.
+  const floor = isCount && low >= 0 ? 0 : -Infinity;
+  const y: readonly [number, number] = logY ? [low / 1.1, high * 1.1] : [Math.max(floor, low - pad), high + pad];
   // Dots at the ends are whole.
   const hasDots = lines.some((line) => !isLine(line));
   const around = range === null && hasDots ? 0.03 : 0;
@@ -149,7 +152,7 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
         values: (_, splits, __, ___, step) =>
           plainTicks
             ? texts(splits, (y) => (logY ? withoutZeros(compact(y)) : plainTick(y, step)))
-            : trimmedTicks(texts(splits, format)),
+            : trimmedTicks(texts(splits, tellingFormat(splits, format))),
       },
     ],
     cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
@@ -242,9 +245,9 @@ export function Chart(props: ChartProps): JSX.Element {
   const [range, onRange] = props.onRange === undefined ? [own, setOwn] : [props.range ?? null, props.onRange];
   const size = useSize(host);
   const height = props.height ?? usualHeight;
-  const { yRange, level, dots } = props;
+  const { isCount, yRange, level, dots } = props;
   const extent = useMemo(
-    () => extentOf(lines, range, { xLog, logY, yRange, level, dots }),
+    () => extentOf(lines, range, { xLog, logY, isCount, yRange, level, dots }),
     [lines, range?.[0], range?.[1], xLog, logY, yRange?.[0], yRange?.[1], level?.value, dots],
   );
   const isEmpty = extent === null;

@@ -1,5 +1,7 @@
 /** Files that the page gives: made in the page, and sent nowhere. */
 
+import { csvOf } from "../../report/page/csv.js";
+
 /** Saves text or bytes under a name. */
 export function download(name: string, content: string | Blob, type = "text/plain"): void {
   const url = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
@@ -8,6 +10,13 @@ export function download(name: string, content: string | Blob, type = "text/plai
   link.download = name.replace(/[^\w.-]+/g, "-");
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+/** Saves a table as CSV, with the words that stand in it. */
+export function downloadTable(name: string, table: HTMLTableElement): void {
+  const words = (cell: Element): string => (cell.textContent ?? "").trim().replace(/\s+/g, " ");
+  const [head = [], ...rows] = [...table.rows].map((row) => [...row.cells].map(words));
+  download(`${name}.csv`, csvOf(head, rows), "text/csv");
 }
 
 /** Saves a canvas as PNG, on the colour of the page. */

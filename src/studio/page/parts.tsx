@@ -1,9 +1,10 @@
 /** Small parts that all views are made of. */
 import type { ComponentChildren, JSX, TargetedMouseEvent } from "preact";
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import { shellWord } from "../../base/shell.js";
 import { placeHash, type ViewName } from "../data/place.js";
 import type { RecordedCommand, RunState, StudioAlert } from "../data/types.js";
+import { downloadTable } from "./download.js";
 import { folder, labelOf, said } from "./state.js";
 
 /** A link to a view. */
@@ -160,17 +161,20 @@ export function Choice(props: {
   );
 }
 
-/** A table that scrolls in its own frame. */
+/** A table that scrolls in its own frame, and the button that saves it. */
 export function Table(props: {
   readonly label: string;
   readonly head: readonly string[];
   readonly rows: readonly (readonly ComponentChildren[])[];
   readonly isNumber?: (column: number) => boolean;
+  /** Whether what is around the table saves it whole. */
+  readonly isSaved?: boolean;
 }): JSX.Element {
   const isNumber = props.isNumber ?? (() => false);
-  return (
+  const table = useRef<HTMLTableElement>(null);
+  const frame = (
     <div class="frame" role="region" tabIndex={0} aria-label={props.label}>
-      <table>
+      <table ref={table}>
         <thead>
           <tr>
             {props.head.map((text, i) => (
@@ -198,6 +202,21 @@ export function Table(props: {
           ))}
         </tbody>
       </table>
+    </div>
+  );
+  if (props.isSaved === true) return frame;
+  return (
+    <div>
+      {frame}
+      <p class="files">
+        <button
+          type="button"
+          aria-label={`${props.label} as CSV`}
+          onClick={() => table.current !== null && downloadTable(props.label, table.current)}
+        >
+          CSV
+        </button>
+      </p>
     </div>
   );
 }

@@ -82,37 +82,83 @@ function listenToEvents(): void {
       actionsAllowed.value = allowed;
     })
     .catch(() => undefined);
-  const events = new EventSource("/api/events");
-  const on = <T>(name: string, take: (data: T) => void): void =>
-    events.addEventListener(name, (event) => take(JSON.parse((event as MessageEvent<string>).data) as T));
+  followWhileSeen();
+}
+
+/**
+ * Milliseconds after which a page that nobody sees no longer listens: the studio then looks now and then, as without a
+ * page, and takes next to nothing from a training.
+ */
+const unseenMs = 5000;
+
+/** Listens while the page is seen, and goes on behind the last event that it has seen. */
+function followWhileSeen(): void {
+  let lastSeen = "";
+  let events: EventSource | null = null;
+  let timer = 0;
+  const begin = (): void => {
+    clearTimeout(timer);
+    events ??= openEvents(lastSeen, (id) => {
+      lastSeen = id;
+    });
+  };
+  const end = (): void => {
+    events?.close();
+    events = null;
+  };
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "visible") begin();
+    else timer = window.setTimeout(end, unseenMs);
+  });
+  begin();
+}
+
+/** What to do with each event. */
+const takers: Readonly<Record<string, (data: never) => void>> = {
+  hello: () => undefined,
+  rows: (change: { readonly rows: readonly RunRow[]; readonly gone: readonly string[] }) => {
+    const next = new Map(runs.value);
+    for (const row of change.rows) next.set(row.name, row);
+    for (const name of change.gone) next.delete(name);
+    runs.value = next;
+  },
+  alert: (alert: StudioAlert) => {
+    // What goes wrong again and again stands once, and is said once.
+    const others = alerts.value.filter(({ run, kind }) => run !== alert.run || kind !== alert.kind);
+    if (others.length === alerts.value.length) said.value = `${alert.level}: ${alert.run ?? ""} ${alert.message}`;
+    alerts.value = [alert, ...others].slice(0, 100);
+  },
+  // More has happened than is kept.
+  reset: () => {
+    void fetchRuns().catch(() => undefined);
+    for (const version of [treeVersion, conversionVersion, actionVersion]) version.value++;
+  },
+  tree: () => {
+    treeVersion.value++;
+  },
+  conversions: () => {
+    conversionVersion.value++;
+  },
+  actions: () => {
+    actionVersion.value++;
+  },
+};
+
+function openEvents(lastSeen: string, seen: (id: string) => void): EventSource {
+  const events = new EventSource(`/api/events${lastSeen === "" ? "" : `?seen=${lastSeen}`}`);
   events.onopen = () => {
     isConnected.value = true;
   };
   events.onerror = () => {
     isConnected.value = false;
   };
-  on<{ rows: readonly RunRow[]; gone: readonly string[] }>("rows", (change) => {
-    const next = new Map(runs.value);
-    for (const row of change.rows) next.set(row.name, row);
-    for (const name of change.gone) next.delete(name);
-    runs.value = next;
-  });
-  on<StudioAlert>("alert", (alert) => {
-    // What goes wrong again and again stands once, and is said once.
-    const others = alerts.value.filter(({ run, kind }) => run !== alert.run || kind !== alert.kind);
-    if (others.length === alerts.value.length) said.value = `${alert.level}: ${alert.run ?? ""} ${alert.message}`;
-    alerts.value = [alert, ...others].slice(0, 100);
-  });
-  on("reset", () => void fetchRuns().catch(() => undefined));
-  on("tree", () => {
-    treeVersion.value++;
-  });
-  on("conversions", () => {
-    conversionVersion.value++;
-  });
-  on("actions", () => {
-    actionVersion.value++;
-  });
+  for (const [name, take] of Object.entries(takers))
+    events.addEventListener(name, (event) => {
+      const { data, lastEventId } = event as MessageEvent<string>;
+      seen(lastEventId);
+      take(JSON.parse(data) as never);
+    });
+  return events;
 }
 
 /** The title of the window follows the view. */

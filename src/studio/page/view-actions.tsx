@@ -305,9 +305,11 @@ function Started({ action }: { readonly action: StartedAction }): JSX.Element {
         )}
       </p>
       {error !== "" && <p role="alert">{error}</p>}
-      <pre class="said" role="log" tabIndex={0} aria-label="What it says">
-        {lines.slice(-30).join("\n")}
-      </pre>
+      {lines.length > 0 && (
+        <pre class="said" role="log" tabIndex={0} aria-label="What it says">
+          {lines.slice(-30).join("\n")}
+        </pre>
+      )}
     </article>
   );
 }

@@ -15,7 +15,10 @@ export function JobsView(): JSX.Element {
   const [version, setVersion] = useState(0);
   useEffect(() => {
     if (embedded !== null) return;
-    const timer = setInterval(() => setVersion((old) => old + 1), everyMs);
+    // A page that nobody sees asks for nothing.
+    const timer = setInterval(() => {
+      if (document.visibilityState === "visible") setVersion((old) => old + 1);
+    }, everyMs);
     return () => clearInterval(timer);
   }, []);
   const { data, error } = useAnswer<{ jobs: readonly JobRow[] }>("/api/jobs", version);

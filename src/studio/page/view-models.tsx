@@ -167,6 +167,7 @@ function Plan({ model }: { readonly model: ModelDetail }): JSX.Element {
           <div class="tall">
             <Table
               label="Tensors"
+              isSaved
               head={["Tensor", "Shape", "Made of"]}
               rows={shown.map((tensor) => [
                 <code key="name">{tensor.name}</code>,

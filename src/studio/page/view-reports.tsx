@@ -10,6 +10,7 @@ import type { PlanData } from "../../report/plan/plan-page.js";
 import type { ReportData } from "../../report/study/view.js";
 import { answerAddress } from "../data/addresses.js";
 import type { EvaluationRow, FramedReport, Overview, ReportAnswer, ReportRow } from "../data/types.js";
+import { downloadTable } from "./download.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
 import { expertsIslands } from "./report-experts.js";
@@ -206,7 +207,9 @@ declare const upcyclePlan:
 function Report({ report }: { readonly report: ReportAnswer }): JSX.Element {
   const root = useRef<HTMLDivElement>(null);
   useLayoutEffect(() => {
-    if (root.current !== null) mount(root.current, islandsOf(report, root.current));
+    if (root.current === null) return;
+    mount(root.current, islandsOf(report, root.current));
+    for (const table of root.current.querySelectorAll("table")) addTableButton(table);
   }, [report]);
   useEffect(() => {
     const element = root.current;
@@ -222,6 +225,20 @@ function Report({ report }: { readonly report: ReportAnswer }): JSX.Element {
       ))}
     </div>
   );
+}
+
+/** A button that saves a table of a report's own markup; tables in its parts are drawn by scripts. */
+function addTableButton(table: HTMLTableElement): void {
+  const frame = table.closest(".frame") ?? table;
+  if (table.closest("[data-island]") !== null || frame.nextElementSibling?.classList.contains("files")) return;
+  const heading = table.caption ?? table.closest("section")?.querySelector("h1, h2, h3");
+  const name = frame.getAttribute("aria-label") ?? heading?.textContent ?? "table";
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: "CSV" });
+  button.setAttribute("aria-label", `${name} as CSV`);
+  button.addEventListener("click", () => downloadTable(name, table));
+  const line = Object.assign(document.createElement("p"), { className: "files" });
+  line.append(button);
+  frame.after(line);
 }
 
 function islandsOf({ kind, data, name }: ReportAnswer, root: HTMLElement): Islands {

@@ -164,7 +164,7 @@ function Settings({
         </button>
       </div>
       <div class="tall">
-        <Table label="Settings" head={["Key", "Value"]} rows={shown} />
+        <Table label="Settings" isSaved head={["Key", "Value"]} rows={shown} />
       </div>
     </section>
   );

@@ -10,6 +10,7 @@ import { z } from "zod";
 import { inputError } from "../../base/errors.js";
 import { visibleLine } from "../../base/shown.js";
 import type { RecordedCommand, StartedAction } from "../data/types.js";
+import { checkedCommand, type FoundCommand } from "./noted.js";
 
 /** A path or name: no option, nothing that cannot be seen. */
 const word = z
@@ -54,11 +55,6 @@ export const actionSchema = z.discriminatedUnion("command", [
 /** A request of the page. */
 export type ActionRequest = z.infer<typeof actionSchema>;
 
-/** Commands that may be gone on with: what they do again is harmless, and they find what is done. */
-const resumable = new Set(["train", "study", "quickstart"]);
-/** Those that make the folder that they name. */
-const converting = new Set(["convert", "merge", "import"]);
-
 /** Lines of a command's words that are kept, and the longest. */
 const mostLines = 200;
 const longestLine = 2000;
@@ -75,7 +71,7 @@ export interface ActionOptions {
   /** The working folder of commands. */
   readonly folder: string;
   /** The command that was noted for a run. */
-  readonly noted: (run: string) => Promise<RecordedCommand | null>;
+  readonly noted: (run: string) => Promise<FoundCommand | null>;
   /** Called whenever the list is another. */
   readonly onChange: () => void;
   /** The program and its first arguments; the tests give another. */
@@ -225,11 +221,9 @@ export class Actions {
     const found = await this.#options.noted(run);
     if (found === null)
       throw inputError("no command was noted for this run", { where: run, hint: "start it from a shell" });
-    const [, command = ""] = found.words;
-    if (converting.has(command)) await this.#requireInside(outOf(found, run));
-    else if (!resumable.has(command))
-      throw inputError(`upcycle ${visibleLine(command, 40)} is not gone on with`, { where: run });
-    return found;
+    const { command, writes } = checkedCommand(found, run);
+    for (const folder of writes) await this.#requireInside(folder);
+    return command;
   }
 
   /** Below the folder that is shown, by the name of what is started. */
@@ -256,14 +250,6 @@ export class Actions {
       hint: `name a folder in ${root}`,
     });
   }
-}
-
-/** The folder that a noted conversion makes. Throws inputError where it names none. */
-function outOf({ words, folder }: RecordedCommand, where: string): string {
-  const place = words.indexOf("--out");
-  const out = place < 0 ? words.find((word) => word.startsWith("--out="))?.slice(6) : words[place + 1];
-  if (out === undefined || out === "") throw inputError("the command that was noted makes no folder", { where });
-  return resolve(folder, out);
 }
 
 /** A path as it is written in a folder: relative where it lies below it. */

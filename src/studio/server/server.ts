@@ -5,14 +5,15 @@ import { promisify } from "node:util";
 import { gzip, gzipSync, type ZlibOptions } from "node:zlib";
 import type { z } from "zod";
 import { inputError, stopError, UpcycleError } from "../../base/errors.js";
-import type { RecordedCommand, RunList } from "../data/types.js";
-import { commandOf } from "../folders/detail.js";
+import type { RunList } from "../data/types.js";
+import { commandFor } from "../folders/detail.js";
 import { lookMs } from "../folders/index.js";
 import { Actions, actionSchema } from "./actions.js";
 import { EventHub } from "./events.js";
 import { Generator, textSchema } from "./generator.js";
 import { cookieHeader, judge, newToken, pageHeaders, reportHeaders, safeHeaders, type GuardOptions } from "./guard.js";
 import { contentName, livePage, type PageAssets } from "./page.js";
+import type { FoundCommand } from "./noted.js";
 import type { Studio, StudioChange } from "./studio.js";
 import { Webhook } from "./webhook.js";
 
@@ -95,11 +96,11 @@ export async function startServer(options: ServerOptions): Promise<StudioServer>
 }
 
 /** The command that was noted for a run, a study or a conversion; null for any other word. */
-async function notedCommand(studio: Studio, name: string): Promise<RecordedCommand | null> {
+async function notedCommand(studio: Studio, name: string): Promise<FoundCommand | null> {
   const conversion = studio.conversions.find((one) => one.name === name);
-  if (conversion !== undefined) return conversion.command;
+  if (conversion !== undefined) return conversion.command && { ...conversion.command, holder: null };
   const isKnown = studio.index.run(name) !== undefined || studio.index.found.studies.includes(name);
-  return isKnown ? commandOf(studio.index, name) : null;
+  return isKnown ? commandFor(studio.index, name) : null;
 }
 
 async function listen(server: Server, wanted: number | null): Promise<number> {
@@ -296,10 +297,10 @@ class Desk {
   }
 
   async #show(path: string, query: URLSearchParams, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { studio, hub, actions } = this.#options;
+    const { studio, actions } = this.#options;
     const file = this.#files.get(path);
     if (file !== undefined) return sendFile(request, response, file);
-    if (path === "/api/events") return this.#listen(request, response, hub);
+    if (path === "/api/events") return this.#listen(request, response, query.get("seen"));
     if (path === "/api/actions")
       return json(request, response, { allowed: studio.options.actions, actions: actions.list });
     if (path === "/api/several") return json(request, response, await this.#several(query.getAll("ask")));
@@ -345,7 +346,8 @@ class Desk {
     return this.#list.text;
   }
 
-  #listen(request: IncomingMessage, response: ServerResponse, hub: EventHub): void {
+  /** `seen` is the last event that a page has seen which has not listened since; browsers say it by a header. */
+  #listen(request: IncomingMessage, response: ServerResponse, seen: string | null): void {
     if (request.method === "HEAD") return refuse(response, 405, "events are read by GET");
     const lastSeen = request.headers["last-event-id"];
     response.writeHead(200, {
@@ -354,7 +356,8 @@ class Desk {
       "cache-control": "no-store",
     });
     request.socket.setTimeout(0);
-    if (!hub.listen(response, typeof lastSeen === "string" ? lastSeen : undefined)) response.end();
+    const last = typeof lastSeen === "string" ? lastSeen : (seen ?? undefined);
+    if (!this.#options.hub.listen(response, last)) response.end();
   }
 
   async #act(path: string, request: IncomingMessage, response: ServerResponse): Promise<void> {

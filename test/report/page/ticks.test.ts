@@ -1,11 +1,24 @@
 import { describe, expect, it } from "vitest";
-import { logTicks, plainTick, trimmedTicks, withoutZeros } from "../../../src/report/page/ticks.js";
+import { logTicks, plainTick, tellingFormat, trimmedTicks, withoutZeros } from "../../../src/report/page/ticks.js";
 
 describe("ticks", () => {
   it("of a logarithmic axis are 1, 2 and 5 of a decade, or 1 alone where there are many", () => {
     expect(logTicks(1, 12, 400)).toEqual([1, 2, 5, 10]);
     expect(logTicks(1, 1e4, 400)).toEqual([1, 10, 100, 1000, 1e4]);
     expect(logTicks(3, 90, 100)).toEqual([10]);
+  });
+
+  it("have as many digits as tell them apart where they are plain numbers", () => {
+    const ticks = [0.000998, 0.0009985, 0.000999, null];
+    const three = (value: number): string => String(Number(value.toPrecision(3)));
+    expect([0.000998, 0.0009985, 0.000999].map(tellingFormat(ticks, three))).toEqual([
+      "0.0009980",
+      "0.0009985",
+      "0.0009990",
+    ]);
+    expect(tellingFormat([1, 2], three)).toBe(three);
+    const percent = (value: number): string => `${Math.round(100 * value)} %`;
+    expect(tellingFormat([0.001, 0.002], percent)).toBe(percent);
   });
 
   it("have the decimals of their step", () => {

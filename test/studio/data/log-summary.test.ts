@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { isStepLine, LogSummary, withoutRouting } from "../../../src/studio/data/log-summary.js";
+import { briefStep, isStepLine, LogSummary, withoutRouting } from "../../../src/studio/data/log-summary.js";
 import { dispatchRecord, effectiveMetrics, type MetricRecord, type StepRecord } from "../../../src/train/records.js";
 import { evalRecord, recordsOf, stepRecord } from "../folder.js";
 
@@ -99,6 +99,18 @@ describe("the line of a step", () => {
     expect(isStepLine(`${line.slice(0, 40)}${line}`)).toBe(false);
     expect(isStepLine(JSON.stringify(evalRecord(7)))).toBe(false);
     expect(isStepLine(` ${line}`)).toBe(false);
+  });
+
+  it("is read by its numbers alone where it is written as a training writes it", () => {
+    for (const kind of ["dense", "moe"] as const) {
+      const { type, step, tokens, loss, ms } = stepRecord(7, { kind });
+      expect(briefStep(JSON.stringify(stepRecord(7, { kind })))).toEqual({ type, step, tokens, loss, ms });
+    }
+    const tiny = { ...stepRecord(7), loss: 1.5e-7, ms: 2e-7 };
+    expect(briefStep(JSON.stringify(tiny))).toMatchObject({ loss: 1.5e-7, ms: 2e-7 });
+    expect(briefStep(line.replace(/"loss":[^,]+/, '"loss":null'))).toBeNull();
+    expect(briefStep(line.replace(/"ms":[^,}]+/, '"ms":"x"'))).toBeNull();
+    expect(briefStep(line.replace('"step":7,"tokens"', '"tokens":1,"step":7,"tokens"'))).toBeNull();
   });
 
   it("without its routing has all else", () => {

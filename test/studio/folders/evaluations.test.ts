@@ -6,6 +6,8 @@ import { writeResults } from "../../../src/evals/suite/write-results.js";
 import { evaluationBody, evaluationSource } from "../../../src/report/evals/eval-page.js";
 import type { EvaluationRow, ReportAnswer } from "../../../src/studio/data/types.js";
 import { Studio } from "../../../src/studio/server/studio.js";
+import { studioCommand } from "../../../src/cli/studio.js";
+import { jsonInProcess } from "../../cli/in-process.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { child, parent, selection } from "../../report/evals/models.js";
 
@@ -52,6 +54,13 @@ describe("evaluations in a folder", () => {
     const differences = comparison!.differences.filter(({ task }) => task !== "mmlu_social_sciences");
     const wanted = evaluationBody({ ...own, comparisons: [{ ...comparison!, differences }] });
     expect(shown.sections).toEqual(wanted.sections.filter((section) => section !== ""));
+  });
+
+  it("are printed by a command as the page has them", async () => {
+    const settings = { name: `parent/${results}`, with: `child/${results}` };
+    const address = `/api/evaluation?${String(new URLSearchParams(settings))}`;
+    const printed = await jsonInProcess(studioCommand(), "studio", dir, "--print", address);
+    expect(printed).toEqual(JSON.parse(JSON.stringify(await ask("/api/evaluation", settings))));
   });
 
   it("alone have their scores", async () => {

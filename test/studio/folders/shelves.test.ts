@@ -13,6 +13,8 @@ import { Webhook } from "../../../src/studio/server/webhook.js";
 import { recordOf } from "../../../src/surgery/convert/record.js";
 import { planUpcycle } from "../../../src/surgery/planning/plan.js";
 import { upcycleRecipe } from "../../../src/surgery/planning/recipe.js";
+import { studioCommand } from "../../../src/cli/studio.js";
+import { jsonInProcess } from "../../cli/in-process.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { golden } from "../../support/golden.js";
 
@@ -121,7 +123,14 @@ describe("upcycled models", () => {
       made: expect.stringContaining("normal(std 0.02"),
     });
     expect(model.title).toContain("E4G1T2: llama to mixtral, 4 experts of size 24");
-    expect(model.command?.slice(0, 5)).toEqual(["upcycle", "convert", "dense", "--recipe", "E4G1T2"]);
+    expect(model.command?.slice(0, 5)).toEqual(["upcycle", "convert", join(dir, "dense"), "--recipe", "E4G1T2"]);
+  });
+
+  it("are printed by a command as the page has them, and so are measurements and alerts", async () => {
+    for (const address of ["/api/model?name=moe", "/api/expert-file?name=experts.json", "/api/alerts", "/api/models"]) {
+      const printed = await jsonInProcess(studioCommand(), "studio", dir, "--print", address);
+      expect(printed).toEqual(JSON.parse(JSON.stringify(await ask(address))));
+    }
   });
 
   it("say why there is no plan where the parent is not below the folder", async () => {

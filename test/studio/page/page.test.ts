@@ -266,13 +266,32 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     await asked;
   });
 
+  it("listens no more while nobody sees it, and goes on behind what it has seen", async () => {
+    await go(placeHash({ view: "run", name: "alone" }));
+    await shows(/14 of 40/);
+    const turn = (state: string): Promise<unknown> =>
+      page.evaluate(`{
+        Object.defineProperty(document, "visibilityState", { value: "${state}", configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+      }`);
+    await turn("hidden");
+    await new Promise((done) => setTimeout(done, 5500));
+    addLines(join(dir, "alone"), stepRecord(15, { steps: 40 }));
+    await new Promise((done) => setTimeout(done, 1500));
+    expect(await text()).toContain("14 of 40");
+    const again = page.waitForRequest((request) => /\/api\/events\?seen=\d+$/.test(request.url()));
+    await turn("visible");
+    await again;
+    await shows(/15 of 40/);
+  }, 30_000);
+
   it("tells of what goes wrong again and again once, with the number of times", async () => {
     await go(placeHash({ view: "run", name: "alone" }));
     const broken = (step: number): object => ({ ...stepRecord(step, { steps: 40 }), loss: null });
-    addLines(join(dir, "alone"), broken(15));
-    await shows(/1 new alert\n[\s\S]*the loss is not a number at step 15/);
-    addLines(join(dir, "alone"), broken(16), broken(17));
-    await shows(/1 new alert\n[\s\S]*the loss is not a number at step 17, 3 times/);
+    addLines(join(dir, "alone"), broken(16));
+    await shows(/1 new alert\n[\s\S]*the loss is not a number at step 16/);
+    addLines(join(dir, "alone"), broken(17), broken(18));
+    await shows(/1 new alert\n[\s\S]*the loss is not a number at step 18, 3 times/);
     await page.evaluate(`document.querySelector(".toast button").click()`);
     expect(await text()).not.toContain("new alert");
   });
@@ -287,6 +306,10 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
       ".report header",
       (element) => (element as unknown as { textContent: string }).textContent,
     );
+    // The command prints what the server answers for the same settings.
+    const address = "/api/plan?name=plan.html&tokens=1000000000000";
+    const given = await page.evaluate(`fetch("${address}").then((one) => one.json())`);
+    expect(await jsonInProcess(studioCommand(), "studio", dir, "--print", address)).toEqual(given);
     await page.reload();
     await shows(/--tokens 1000000000000/);
     expect(
@@ -401,6 +424,23 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
         .map(({ name, study, arm, seed, state, kind }) => [name, study ?? "", arm, seed, state, kind].join(","));
       expect(csv[0]).toMatch(/^name,study,arm,seed,state,kind,/);
       expect(csv.slice(1).map((line) => line.split(",").slice(0, 6).join(","))).toEqual(wanted);
+    });
+
+    it("of a table hold its words, in views and in reports", async () => {
+      await go(placeHash({ view: "experts" }));
+      await shows(/Dead experts/);
+      const runs = (await saved("Runs with experts as CSV", "Runs-with-experts.csv")).toString("utf8").split("\n");
+      expect([runs[0], runs.length]).toEqual(["Run,Dead experts,Experts,Held-out loss", 5]);
+      await go(placeHash({ view: "report", name: "evaluation.html" }));
+      await shows(/better on 1/);
+      const tables = await page.$$eval(".report table", (found) => found.length);
+      const buttons = await page.$$eval(".report .files button", (found) =>
+        found.map((one) => (one as unknown as { ariaLabel: string }).ariaLabel),
+      );
+      expect([tables > 0, buttons.length]).toEqual([true, tables]);
+      const [label = ""] = buttons;
+      const name = `${label.replace(/ as CSV$/, "")}.csv`.replace(/[^\w.-]+/g, "-");
+      expect((await saved(label, name)).toString("utf8")).toContain("0.4000 ± 0.0490");
     });
 
     it("of the charts and maps of a study's report hold what they show", async () => {

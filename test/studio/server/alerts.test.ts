@@ -96,8 +96,8 @@ describe("alerts", () => {
       join(dir, "a"),
       step(21, { loss: null as never }),
       step(22, { loss: 9 }),
-      ...[23, 24, 25, 26, 27, 28, 29, 30, 31].map((at) => step(at, { ms: 60 })),
-      step(32, { ms: 60, routing: few }),
+      ...[23, 24, 25, 26, 27, 28, 29, 30, 31].map((at) => step(at, { ms: 600 })),
+      step(32, { ms: 600, routing: few }),
     );
     disk.isFull = true;
     // A log that was last written long ago, by a process that still is there. A look between the lines sees another.
