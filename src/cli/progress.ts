@@ -1,6 +1,7 @@
 /** Events of trainings, studies and conversions as lines for a terminal. */
 import { bytes, duration, percent, rate } from "../base/format.js";
 import { meanOf } from "../base/mean.js";
+import { unseenWords } from "../model/results/collapse.js";
 import type { MakeEvent, PlannedModel } from "../surgery/convert/make.js";
 import type { StudyEvent } from "../study/run.js";
 import { TimeLeft } from "../study/time-left.js";
@@ -48,6 +49,7 @@ export function trainingView(terminal: Terminal, name: string): (event: TrainEve
       }
       case "eval":
         terminal.note(`${name}  step ${event.step}/${steps}  held-out loss ${event.loss.toFixed(4)}`);
+        if (event.unseenCollapse !== undefined) terminal.note(`${name}  warning: ${unseenWords(event.unseenCollapse)}`);
         break;
       case "save":
       case "done":

@@ -5,6 +5,7 @@
  */
 import { RunMonitor, type Alert } from "../../cluster/logs/monitor.js";
 import type { IterationEvent } from "../../files/formats/megatron-log.js";
+import { isCollapsed, unseenWords } from "../../model/results/collapse.js";
 import type { EvalRecord, StepRecord } from "../../train/records.js";
 import type { StudioAlert } from "./types.js";
 
@@ -45,8 +46,6 @@ export function iterationOf(record: StepRecord, steps: number): IterationEvent {
   };
 }
 
-/** More than this share of a layer's experts without tokens is a collapse of its router. */
-const collapsedShare = 0.5;
 /** A drop in speed is told where so many of the last steps were slow: one slow step is the machine's. */
 const [slowSteps, ofSteps] = [5, 10];
 
@@ -94,14 +93,18 @@ export class RunHealth {
     const found: StudioAlert[] = [];
     if (!Number.isFinite(numberOf(record.loss)))
       found.push(this.#note("error", "nan", record.step, "the held-out loss is not a number"));
-    return [...found, ...this.#collapses(record)];
+    found.push(...this.#collapses(record));
+    // The log says it once.
+    if (record.unseenCollapse !== undefined)
+      found.push(this.#note("warning", "unseen-collapse", record.step, unseenWords(record.unseenCollapse)));
+    return found;
   }
 
   #collapses({ routing, step }: StepRecord | EvalRecord): StudioAlert[] {
     const { experts } = this.#options;
     if (routing === undefined || experts === null) return [];
     return routing.dead.flatMap((dead, layer) => {
-      if (dead.length <= collapsedShare * experts) return [];
+      if (!isCollapsed(dead.length, experts)) return [];
       const words = `MoE layer ${layer}: ${dead.length} of ${experts} experts get hardly any token`;
       return [this.#note("error", "collapse", step, words)];
     });

@@ -57,6 +57,7 @@ const isNotable = (record: string | Judged): boolean =>
     ? hasNotable(record)
     : record.type === "resume" ||
       !Number.isFinite(record.loss ?? NaN) ||
+      (record.type === "eval" && record.unseenCollapse !== undefined) ||
       (record.type === "step" && (record.skipped !== undefined || !Number.isFinite(record.gradNorm ?? NaN)));
 
 /** Median of the last steps' milliseconds; the first two include the start. */
