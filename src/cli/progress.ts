@@ -14,7 +14,7 @@ export const savingWords = "finishing the step in hand and saving";
 /** The speed is that of so many last steps, so that the line does not flicker. */
 const RECENT_STEPS = 8;
 
-/** "490K tok/s, 34 % of the GPU's peak (model FLOPs)"; without the share where no peak is known. */
+/** "490,000 tok/s, 34 % of the GPU's peak (model FLOPs)"; without the share where no peak is known. */
 export function peakWords({ tokensPerSecond, mfu }: Pick<RunResult, "tokensPerSecond" | "mfu">): string {
   const share = mfu === null ? "" : `, ${percent(mfu)} of the GPU's peak (model FLOPs)`;
   return `${rate(tokensPerSecond)}${share}`;
