@@ -89,5 +89,5 @@ export function writeAdapter(dir, spec, rank) {
       target_modules: "all-linear",
     }),
   );
-  writeFileSync(join(dir, "adapter_model.safetensors"), encodeSafetensors(tensors));
+  writeFileSync(join(dir, "adapter_model.safetensors"), encodeSafetensors(/** @type {any} */ (tensors)));
 }

@@ -132,10 +132,10 @@ async function warm(source) {
   if (flags.cold) return;
   for (const name of readdirSync(source))
     if (name.endsWith(".safetensors"))
-      await new Promise((resolve, reject) =>
+      await new Promise((/** @type {(value?: unknown) => void} */ resolve, reject) =>
         createReadStream(join(source, name), { highWaterMark: 8 << 20 })
           .on("data", () => undefined)
-          .on("end", resolve)
+          .on("end", () => resolve())
           .on("error", reject),
       );
 }

@@ -97,10 +97,12 @@ const data = join(folder, "data");
 writeSpeedData(data, questions);
 const slices = Array.from({ length: questions / slice }, (_, index) => {
   const own = join(folder, `data-${index}`);
-  for (const [name, splits] of [
+  /** @type {[string, string[]][]} */
+  const sets = [
     ["cais--mmlu/anatomy", ["dev"]],
     ["allenai--ai2_arc/ARC-Easy", ["train", "validation"]],
-  ]) {
+  ];
+  for (const [name, splits] of sets) {
     mkdirSync(join(own, name), { recursive: true });
     for (const split of splits)
       writeFileSync(join(own, name, `${split}.jsonl`), readFileSync(join(data, name, `${split}.jsonl`)));

@@ -86,10 +86,10 @@ function watchPath(path) {
 
 /** The functions that open files tell the path before they do; those that start something are never called. */
 function watchSystem() {
-  for (const [owner, names] of [
+  for (const [owner, names] of /** @type {[any, string[]][]} */ ([
     [fs, ["open", "openSync", "readFile", "readFileSync", "createReadStream", "writeFile", "writeFileSync", "rmSync"]],
     [fs.promises, ["open", "readFile", "writeFile", "unlink", "rm", "rename", "mkdir"]],
-  ])
+  ]))
     for (const name of names) {
       const own = owner[name];
       owner[name] = (path, ...rest) => {
@@ -97,11 +97,11 @@ function watchSystem() {
         return own.call(owner, path, ...rest);
       };
     }
-  for (const [owner, names] of [
+  for (const [owner, names] of /** @type {[any, string[]][]} */ ([
     [childProcess, ["spawn", "spawnSync", "exec", "execSync", "execFile", "execFileSync", "fork"]],
     [net, ["connect", "createConnection", "createServer"]],
     [workerThreads, ["Worker"]],
-  ])
+  ]))
     for (const name of names)
       owner[name] = function () {
         forbidden ??= `calls ${name}`;
@@ -601,7 +601,13 @@ function wickedArguments({ pick, chance }) {
     ["kv_channels", 16],
   ].map(([name, value]) => [name, chance(0.2) ? pick(numbers) : value]);
   const patterns = ["([1]*9999+[0]*9999)*9999", "__import__('os').system('x')", "[1]*2"];
-  return new Map([...settings, ["position_embedding_type", "rope"], ["moe_layer_freq", pick(patterns)]]);
+  return new Map(
+    /** @type {[string, any][]} */ ([
+      ...settings,
+      ["position_embedding_type", "rope"],
+      ["moe_layer_freq", pick(patterns)],
+    ]),
+  );
 }
 
 const kinds = {
@@ -674,7 +680,7 @@ for (let number = 0; number < total; number++) {
 }
 const report = {
   date: began.toISOString(),
-  seconds: (Date.now() - began) / 1000,
+  seconds: (Date.now() - began.getTime()) / 1000,
   seed: flags.seed,
   hardware: {
     cpu: cpus()[0].model.trim(),

@@ -108,8 +108,8 @@ async function timeOf(products, rounds, threads) {
   const names = products
     .filter(({ result, a }) => !result.includes(0) && !a.includes(0))
     .map(({ a, b, transA, transB }) => emitter.matmul(operand(a), operand(b), { transA, transB }));
-  const inputs = [...operands].map(([name, dims]) => ({ name, type: "float", shape: dims }));
-  const output = { name: names.at(-1), type: "float", shape: products.at(-1).result };
+  const inputs = [...operands].map(([name, dims]) => ({ name, type: /** @type {const} */ ("float"), shape: dims }));
+  const output = { name: names.at(-1), type: /** @type {const} */ ("float"), shape: products.at(-1).result };
   const { bytes } = encodeModel({ nodes: emitter.nodes, initializers: [], inputs, outputs: [output] });
   const [time] = await timeSessions([{ bytes, inputs: Object.fromEntries(operands) }], { threads, rounds });
   return time;

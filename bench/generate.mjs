@@ -65,6 +65,7 @@ const folder = mkdtempSync(join(tmpdir(), "upcycle-bench-"));
 const results = [];
 
 /** A head whose rows all differ: equal ones would make logits equal, and a choice among equals is nobody's. */
+/** @param {readonly number[]} dims */
 function distinctRows([rows, size]) {
   const data = new Float32Array(rows * size);
   let state = 1;
@@ -126,7 +127,8 @@ const speeds = (batch, all) => ({
 let extensions = new Map();
 const { likeliest } = CudaForwardRuntime.prototype;
 CudaForwardRuntime.prototype.likeliest = function (...asked) {
-  ({ extensions } = this);
+  // It is private, and nobody else needs it.
+  extensions = this["extensions"];
   return likeliest.apply(this, asked);
 };
 
@@ -150,7 +152,8 @@ async function launchTimes() {
 }
 
 async function measureOnGpu(name, dir, opponents) {
-  const backend = cudaBackend(Number(/\d+$/.exec(values.device)?.[0] ?? 0), { precision: values.precision });
+  const precision = /** @type {import("../dist/engine/cuda/lowering/options.js").Precision} */ (values.precision);
+  const backend = cudaBackend(Number(/\d+$/.exec(values.device)?.[0] ?? 0), { precision });
   const model = await openModel(dir, backend, threads);
   for (const batch of batches) {
     const prompts = promptsOf(model.spec.vocab, batch);

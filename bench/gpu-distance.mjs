@@ -93,7 +93,7 @@ async function gradientDistance(folder) {
   const { ids, targets } = shifted(data, sequence);
   const feeds = [ids, targets, ...program.params.map(({ key }) => weights.get(key))];
   const results = [];
-  for (const precision of ["float32", "bf16"]) {
+  for (const precision of /** @type {const} */ (["float32", "bf16"])) {
     const runtime = new CudaOperationRuntime(await device(0), { precision });
     results.push(await runtime.run("train", program.graph, feeds));
     await runtime.close();
@@ -193,8 +193,12 @@ const sharesOf = (list, count) =>
 
 /** The rows of a kind, and the ratios of those that both engines have. */
 class Comparison {
+  ours = new Map();
+  torch = new Map();
+
   constructor(kind, folders) {
-    Object.assign(this, { kind, folders, ours: new Map(), torch: new Map() });
+    this.kind = kind;
+    this.folders = folders;
   }
 
   rowOf(folder) {

@@ -3,8 +3,13 @@ import { plainAttention, plainRope } from "../dist/model/decoder/plain.js";
 import { plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../dist/model/decoder/types.js";
 import { startWeight } from "./start.mjs";
 
-/** The description of a decoder of these sizes. */
+/**
+ * The description of a decoder of these sizes.
+ *
+ * @returns {import("../dist/model/decoder/types.js").DecoderSpec}
+ */
 export function model({ vocab, hidden, layers, heads, ffnDim, experts = 0, topK = 1 }) {
+  /** @type {import("../dist/model/decoder/types.js").LayerSpec["ffn"]} */
   const ffn =
     experts === 0
       ? { kind: "dense", ffnDim, bias: false, activation: "silu", gated: true }
@@ -46,7 +51,12 @@ export const sizes = {
   "E8G1T2-39M": { ...small, ffnDim: 704, experts: 8, topK: 2 },
 };
 
-/** A weight of any size from a few random numbers: making millions of them takes longer than the measurement. */
+/**
+ * A weight of any size from a few random numbers: making millions of them takes longer than the measurement.
+ *
+ * @param {string} key
+ * @param {readonly number[]} dims
+ */
 export function weightOf(key, dims) {
   const size = dims.reduce((product, dim) => product * dim, 1);
   const rows = startWeight(key, [Math.min(dims[0], 64), ...dims.slice(1)]);

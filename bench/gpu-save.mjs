@@ -32,8 +32,8 @@ const written = [];
 const backend = cudaBackend(0, { precision: "bf16" });
 const watched = {
   ...backend,
-  openTrain: async (...asked) => {
-    const runtime = await backend.openTrain(...asked);
+  openTrain: async (program, options) => {
+    const runtime = await backend.openTrain(program, options);
     const snapshot = runtime.snapshot.bind(runtime);
     runtime.snapshot = async () => {
       const began = performance.now();
@@ -83,8 +83,8 @@ const ends = [];
 const held = [];
 const delay = monitorEventLoopDelay({ resolution: 1 });
 delay.enable();
-for await (const { type, step } of events) {
-  if (type !== "step" || step % steps !== 0) continue;
+for await (const event of events) {
+  if (event.type !== "step" || event.step % steps !== 0) continue;
   ends.push(performance.now());
   held.push(delay.max / 1e6);
   delay.reset();

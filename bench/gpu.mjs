@@ -85,11 +85,14 @@ function startTorch(name, batch, sequence, mode) {
 async function openOurs(name, capacity, batch, sequence) {
   const started = performance.now();
   const spec = model(sizes[name]);
+  /** @type {import("../dist/graph/programs/routing.js").RoutingSettings} */
   const routing = { balance: "model", jitter: false, sinkhorn: false, capacity };
   const shape = { batch, sequence, auxCoef: 0.01, zCoef: 0, ...(capacity === null ? {} : { routing }) };
   const program = trainProgram(spec, shape);
-  const backend = cudaBackend(0, { precision: flags.precision });
-  const runtime = await backend.openTrain(program, { threads: 1, accumulate: false });
+  const precision = /** @type {import("../dist/engine/cuda/lowering/options.js").Precision} */ (flags.precision);
+  const backend = cudaBackend(0, { precision });
+  const opened = await backend.openTrain(program, { threads: 1, accumulate: false });
+  const runtime = /** @type {import("../dist/engine/cuda/train-runtime.js").CudaTrainRuntime} */ (opened);
   const openMs = performance.now() - started;
   let parameters = 0;
   for (const { key, shape: dims } of program.params) {
@@ -97,6 +100,7 @@ async function openOurs(name, capacity, batch, sequence) {
     parameters += data.length;
     await runtime.write("weight", key, data);
   }
+  /** @type {Omit<import("../dist/engine/runtime/runtime.js").StepSettings, "update">} */
   const settings = { ...optimizer, learningRate: 3e-4, decayOn: "matrices", clipNorm: 1 };
   const losses = [];
   let update = 0;

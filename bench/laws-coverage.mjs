@@ -212,7 +212,7 @@ function count(tally, { low, high, lowOpen = false, highOpen = false }, value) {
   tally.widths.push(high - low);
 }
 
-function runStudy(name, cell, seed, result) {
+function runStudy(cell, seed, result) {
   const law = lawById(cell.law);
   const { points, extra } = simulated(cell, seed);
   const fit = fitLaw(law, points, { loss: cell.loss });
@@ -275,7 +275,7 @@ for (const name of chosen) {
   while (result.studies < studies) {
     const start = performance.now();
     const until = Math.min(studies, result.studies + 50);
-    for (let study = result.studies; study < until; study++) runStudy(name, cell, study, result);
+    for (let study = result.studies; study < until; study++) runStudy(cell, study, result);
     result.studies = until;
     result.seconds += (performance.now() - start) / 1000;
     if (flags.resume !== undefined) writeFileSync(flags.resume, JSON.stringify(results));

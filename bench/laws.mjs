@@ -31,6 +31,7 @@ const { values: flags } = parseArgs({
 const threads = Number(flags.threads);
 const rounds = Number(flags.rounds);
 const { data, points } = chinchillaPoints();
+/** @type {import("../dist/laws/solvers/loss.js").Loss} */
 const loss = { name: "huber", delta: 1e-3 };
 const optimum = 0.0010182740178006;
 
@@ -46,6 +47,7 @@ async function timed(times, work) {
   return { median: median(seconds), all: seconds, result };
 }
 
+/** @type {import("../dist/laws/points/fit.js").FitRequest} */
 const request = {
   law: { id: "chinchilla" },
   points,

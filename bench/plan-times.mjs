@@ -12,7 +12,7 @@ const yaml = new URL("../recipes/hardware.yaml", import.meta.url);
 const table = parseHardware([{ text: await readFile(yaml, "utf8"), file: "hardware.yaml" }]);
 console.log("run                  published GPU h  predicted  ratio  (stored)");
 for (const run of publishedRuns) {
-  const hours = predictedHours(run, gpuOf(run.gpu, table.gpus[run.gpu]));
+  const hours = predictedHours(run, gpuOf(run.gpu, /** @type {any} */ (table.gpus[run.gpu])));
   console.log(
     run.title.padEnd(20),
     String(Math.round(run.published)).padStart(15),

@@ -83,8 +83,9 @@ if (flags.one !== undefined) {
     // Five processes: the first plan of a process depends most on what else the machine does.
     const runs = Array.from({ length: 5 }, () =>
       JSON.parse(
-        spawnSync(process.execPath, [here("plan.mjs"), "--one", model, "--gpus", String(gpus)], { encoding: "utf8" })
-          .stdout,
+        spawnSync(process.execPath, [here("plan.mjs"), "--one", String(model), "--gpus", String(gpus)], {
+          encoding: "utf8",
+        }).stdout,
       ),
     );
     const of = (clock) => ({

@@ -5,7 +5,7 @@ import { plainBlocks, plainExperts, rmsNorm, softmaxRouter } from "../dist/model
 export const shape = { batch: 8, sequence: 256, auxCoef: 0, zCoef: 0 };
 
 const base = {
-  family: "mixtral",
+  family: /** @type {const} */ ("mixtral"),
   vocab: 4096,
   hidden: 256,
   tiedHead: false,
@@ -17,6 +17,11 @@ const base = {
   initStd: 0.02,
   auxLossCoef: 0,
 };
+/**
+ * Four layers with this FFN.
+ *
+ * @param {import("../dist/model/decoder/types.js").LayerSpec["ffn"]} ffn
+ */
 const layers = (ffn) => Array.from({ length: 4 }, () => ({ window: null, rope: plainRope(10000, 64), ffn }));
 const moe = (experts, topK, ffnDim) =>
   layers({
@@ -30,7 +35,11 @@ const moe = (experts, topK, ffnDim) =>
     shared: null,
   });
 
-/** The reference sizes. */
+/**
+ * The reference sizes.
+ *
+ * @type {Record<"dense" | "moe" | "fine", import("../dist/model/decoder/types.js").DecoderSpec>}
+ */
 export const specs = {
   dense: {
     ...base,

@@ -100,6 +100,9 @@ const hashes = (dir) =>
 /**
  * Runs the conversion. `lines`: how many to wait for before a kill that comes `delay` ms later; "end": for the last
  * chunk, "named": for all work to be done. `environment`: what `soak/calls.mjs` shall log or kill, in place of that.
+ *
+ * @param {string} out
+ * @param {{ threads?: number, overwrite?: boolean, lines?: any, delay?: number, environment?: any }} how
  */
 function attempt(out, { threads = 1, overwrite = false, lines = Infinity, delay = 0, environment = null }) {
   return new Promise((resolve) => {
@@ -159,7 +162,9 @@ try {
   await writeSource(source, sourceSpec({ layers: 2, hidden: 256, ffnDim: 704, vocab: 2048, heads: 4, kvHeads: 2 }));
   const made = async (name, more = {}) => {
     const out = join(folder, name);
-    await resultOf(convertCheckpoint({ ...options, ...more, out: modelOf(out) }));
+    /** @type {any} */
+    const asked = { ...options, ...more, out: modelOf(out) };
+    await resultOf(convertCheckpoint(asked));
     if (isMegatron) await nameRelease(out);
     return out;
   };
@@ -176,7 +181,10 @@ try {
     if (overwrite) cpSync(older, out, { recursive: true });
     const { code, text } = await attempt(out, { overwrite, environment: { CALLS_LOG: log } });
     if (code !== 0) throw new Error(`exit ${code}: ${text}`);
-    const entries = readFileSync(log, "utf8").trim().split("\n").map(JSON.parse);
+    const entries = readFileSync(log, "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
     const faults = faultsOf(entries, isName);
     if (faults.length > 0) throw new Error(`a power cut could lose something:\n${faults.join("\n")}`);
     if (entries.filter(({ call, other, begins }) => call === "rename" && begins && isName(other)).length < 1)
@@ -255,7 +263,7 @@ try {
   }
   const report = {
     date: began.toISOString(),
-    seconds: (Date.now() - began) / 1000,
+    seconds: (Date.now() - began.getTime()) / 1000,
     seed: flags.seed,
     hardware: {
       cpu: cpus()[0].model.trim(),

@@ -39,6 +39,7 @@ async function train(dir) {
   const { specs } = await import("./sizes.mjs");
   const small = specs.moe.layers[0];
   const attn = { ...specs.moe.attn, heads: 2, kvHeads: 1, headDim: 16, scale: 0.25 };
+  /** @type {import("../dist/model/decoder/types.js").DecoderSpec} */
   const spec = {
     ...specs.moe,
     vocab: 128,
@@ -59,6 +60,7 @@ async function train(dir) {
     threads,
     seed: 5,
     carry: undefined,
+    documentEnd: 0,
     backend,
     evaluationTokens: 512,
     identity: { soak: true },
@@ -79,9 +81,9 @@ async function train(dir) {
       saveEvery: 50,
     },
   });
-  for await (const { type, step } of events) {
-    if (type === "step" && step % 10 === 0)
-      console.log(JSON.stringify({ step, rss: process.memoryUsage.rss(), gpu: await gpuBytes() }));
+  for await (const event of events) {
+    if (event.type === "step" && event.step % 10 === 0)
+      console.log(JSON.stringify({ step: event.step, rss: process.memoryUsage.rss(), gpu: await gpuBytes() }));
   }
 }
 

@@ -10,6 +10,10 @@ export const optimizer = { beta1: 0.9, beta2: 0.95, eps: 1e-8, weightDecay: 0.1 
 /** Steps after which the data begin again. */
 const PERIOD = 20;
 
+/**
+ * @param {string} key
+ * @param {readonly number[]} dims
+ */
 export function startWeight(key, dims) {
   const data = new Float32Array(dims.reduce((a, b) => a * b, 1));
   if (dims.length === 1) return data.fill(1);
@@ -17,7 +21,13 @@ export function startWeight(key, dims) {
   return data;
 }
 
-/** The tokens of one step, and the one that follows them; low ids are frequent. */
+/**
+ * The tokens of one step, and the one that follows them; low ids are frequent.
+ *
+ * @param {number} vocab
+ * @param {number} step
+ * @param {{ batch: number, sequence: number }} [size]
+ */
 export function startTokens(vocab, step, { batch, sequence } = shape) {
   const stream = randomStream(0, "tokens");
   const count = batch * sequence;
@@ -29,8 +39,9 @@ export function startTokens(vocab, step, { batch, sequence } = shape) {
 export async function writeStart(spec, path) {
   const slots = slotsOf(spec);
   const weights = new Map(slots.map(({ key, shape: dims }) => [key, dims]));
+  /** @type {readonly import("../dist/files/formats/safetensors.js").TensorMeta[]} */
   const tensors = [
-    ...slots.map(({ key, shape: dims }) => ({ name: key, dtype: "F32", shape: dims })),
+    ...slots.map(({ key, shape: dims }) => ({ name: key, dtype: /** @type {const} */ ("F32"), shape: dims })),
     { name: "tokens", dtype: "I32", shape: [PERIOD, shape.batch * shape.sequence + 1] },
   ];
   await writeTensorFile(path, tensors, async (name) => {

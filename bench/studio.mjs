@@ -85,7 +85,7 @@ async function measureList() {
     const [shown, paints] = [[], []];
     for (let i = 0; i < repeats; i++) {
       const page = await browser.newPage();
-      await page.goto(studio.url, { waitUntil: "commit" }).catch(() => page.goto(studio.url));
+      await page.goto(studio.url, { waitUntil: /** @type {any} */ ("commit") }).catch(() => page.goto(studio.url));
       paints.push(await firstPaint(page));
       await page.goto("about:blank");
       await page.goto(`http://127.0.0.1:${studio.port}/#/runs`, { waitUntil: "domcontentloaded" });
@@ -166,7 +166,7 @@ async function measureDrawing(studio, { dir, names, what }) {
     await sleep(97 * (i % 10));
     const written = Date.now();
     addRecords(join(dir, "run-0"), [step(at, 2 * points, 0)]);
-    seen.push((await page.evaluate("window.seen")) - written);
+    seen.push(Number(await page.evaluate("window.seen")) - written);
   }
   notes.add("a new point: from its writing to the page", seen, { below: 1000, of: "highest" });
   await page.close();

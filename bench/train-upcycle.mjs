@@ -21,6 +21,7 @@ for (const { key, shape: dims } of program.params) {
   parameters += data.length;
   await runtime.write("weight", key, data);
 }
+/** @type {Omit<import("../dist/engine/runtime/runtime.js").StepSettings, "update">} */
 const settings = { ...optimizer, learningRate: Number(learningRate), decayOn: "all", clipNorm: null };
 const times = [];
 const losses = [];

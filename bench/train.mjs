@@ -149,7 +149,7 @@ const upcycle = (size, count = steps) =>
   measure(process.execPath, [here("train-upcycle.mjs"), size, count, threads], {});
 const gemm = (size) => measure(process.execPath, [here("gemm.mjs"), size, "8", threads], {});
 
-function torch(python, start, size, { args, env }, count = steps) {
+function torch(python, start, size, { args, env = {} }, count = steps) {
   const own = Object.fromEntries(
     flags["torch-env"].map((pair) => [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)]),
   );
@@ -189,6 +189,7 @@ function summary(samples, key) {
 
 /** The fastest way to run PyTorch on this size, and what each took. */
 async function chooseVariant(python, start, size) {
+  /** @type {any[]} */
   const tried = [];
   for (const variant of variantsFor(size)) {
     try {
@@ -251,7 +252,7 @@ async function bench(python, start) {
 }
 
 /** What the samples of one size say. */
-function resultOf(size, { upcycle: ours, torch: theirs, gemm: products }, chosen) {
+function resultOf({ upcycle: ours, torch: theirs, gemm: products }, chosen) {
   const result = {
     parameters: ours[0].parameters,
     upcycle: {
@@ -350,7 +351,7 @@ try {
   } else {
     const began = new Date();
     const { samples, chosen } = await bench(python, start);
-    const results = Object.fromEntries(sizes.map((size) => [size, resultOf(size, samples[size], chosen[size])]));
+    const results = Object.fromEntries(sizes.map((size) => [size, resultOf(samples[size], chosen[size])]));
     print(results);
     const date = began.toISOString().slice(0, 10);
     const out = flags.out ?? here(`results/${date}-train.json`);

@@ -99,8 +99,12 @@ export async function makeFixtures(dir, upcycle) {
 }
 
 export class Box {
+  closers = [];
+
   constructor(dir, side, fixtures) {
-    Object.assign(this, { dir, side, fixtures, closers: [] });
+    this.dir = dir;
+    this.side = side;
+    this.fixtures = fixtures;
     mkdirSync(dir, { recursive: true });
     mkdirSync(join(side, "home"), { recursive: true });
   }

@@ -266,6 +266,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   if (positionals.length === 0 || !positionals.every((folder) => existsSync(join(folder, "summary.json"))))
     throw new Error("analyse.mjs OUT...: folders with the summary.json of sweep.py");
   const found = await analysed(positionals.map(readFolder));
+  /** @type {any} */
   const result = {
     what: `Megatron-LM on ${placesOf(found)} by bench/megatron/sweep.mjs, beside the planner`,
     ...(flags.example ? { example: true } : {}),

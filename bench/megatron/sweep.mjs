@@ -45,7 +45,11 @@ const expected = { start: 45, evaluation: 50, unpack: 25, convert: 90, compare: 
 const mostSeconds = 27 * 60;
 const callSeconds = 560;
 
-/** The launch of a model in a layout, by the code of `upcycle launch`. */
+/**
+ * The launch of a model in a layout, by the code of `upcycle launch`.
+ *
+ * @param {any} wanted
+ */
 function launchOf({ model, spec, gpus, degrees, microBatch, count, gpu, tiny, more = {} }) {
   const { sequence, sequences } = batchOf(tiny);
   const isMoe = model !== "dense";
@@ -106,6 +110,7 @@ function megatronRun(name, asked, { load, save, evaluates = false, seconds, afte
   };
 }
 
+/** @type {(name: any, command: any, how: { seconds: number, after?: string[], makes?: any }) => any} */
 const shell = (name, command, { seconds, after = [], makes }) => ({
   ...{ name, kind: "command", gpus: 0, command, seconds, after },
   ...(makes === undefined ? {} : { makes }),
@@ -312,6 +317,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     for (const [i, call] of calls.entries()) {
       console.log(`call ${i + 1}: about ${call.seconds} s`);
       for (const { name, from, to } of call.runs) {
+        /** @type {any} */
         const run = runs.find((one) => one.name === name);
         console.log(`  ${String(from).padStart(4)}-${String(to).padStart(4)} s  ${name} (${run.gpus} GPUs)`);
         const variables = Object.entries(run.environment ?? {}).map(([key, value]) => `${key}=${value} `);

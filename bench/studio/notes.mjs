@@ -30,7 +30,13 @@ export class Notes {
   results = {};
   loadBefore = loadavg()[0];
 
-  /** Notes values; `below` is what `of` them ("median" or "highest") must be below. */
+  /**
+   * Notes values; `below` is what `of` them ("median" or "highest") must be below.
+   *
+   * @param {string} name
+   * @param {number | number[]} values
+   * @param {{ unit?: string, below?: number, of?: string }} [settings]
+   */
   add(name, values, { unit = "ms", below, of = "median" } = {}) {
     const list = Array.isArray(values) ? values : [values];
     const found = { median: median(list), lowest: Math.min(...list), highest: Math.max(...list) };

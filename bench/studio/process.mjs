@@ -53,7 +53,9 @@ export function get(port, path, { cookie = "", isText = false } = {}) {
 function plainConnection(port, cookie) {
   const socket = connect(port, "127.0.0.1").setNoDelay(true);
   const head = `HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\ncookie: ${cookie}\r\n\r\n`;
-  let [text, take] = ["", () => undefined];
+  let text = "";
+  /** @type {(body: string) => void} */
+  let take = () => undefined;
   socket.setEncoding("latin1").on("data", (chunk) => {
     text += chunk;
     const end = text.indexOf("\r\n\r\n");
@@ -65,6 +67,7 @@ function plainConnection(port, cookie) {
     take(body);
   });
   socket.on("error", () => undefined);
+  /** @type {Promise<any>} */
   let last = Promise.resolve();
   const ask = (path) => {
     last = last.then(

@@ -63,6 +63,7 @@ export function evaluation(i, steps, seed) {
 
 /** Records of the steps `from` to `to`, with a measurement after every `every` of them. */
 export function records(from, to, { steps = to, seed = 0, every }) {
+  /** @type {any[]} */
   const found = from === 1 ? [evaluation(0, steps, seed)] : [];
   for (let i = from; i <= to; i++) {
     found.push(step(i, steps, seed));

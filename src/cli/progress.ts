@@ -1,6 +1,7 @@
 /** Events of trainings, studies and conversions as lines for a terminal. */
 import { bytes, duration, percent, rate } from "../base/format.js";
 import { meanOf } from "../base/mean.js";
+import { unseenWords } from "../model/results/collapse.js";
 import type { MakeEvent, PlannedModel } from "../surgery/convert/make.js";
 import type { StudyEvent } from "../study/run.js";
 import { TimeLeft } from "../study/time-left.js";
@@ -13,7 +14,7 @@ export const savingWords = "finishing the step in hand and saving";
 /** The speed is that of so many last steps, so that the line does not flicker. */
 const RECENT_STEPS = 8;
 
-/** "490K tok/s, 34 % of the GPU's peak (model FLOPs)"; without the share where no peak is known. */
+/** "490,000 tok/s, 34 % of the GPU's peak (model FLOPs)"; without the share where no peak is known. */
 export function peakWords({ tokensPerSecond, mfu }: Pick<RunResult, "tokensPerSecond" | "mfu">): string {
   const share = mfu === null ? "" : `, ${percent(mfu)} of the GPU's peak (model FLOPs)`;
   return `${rate(tokensPerSecond)}${share}`;
@@ -48,6 +49,7 @@ export function trainingView(terminal: Terminal, name: string): (event: TrainEve
       }
       case "eval":
         terminal.note(`${name}  step ${event.step}/${steps}  held-out loss ${event.loss.toFixed(4)}`);
+        if (event.unseenCollapse !== undefined) terminal.note(`${name}  warning: ${unseenWords(event.unseenCollapse)}`);
         break;
       case "save":
       case "done":

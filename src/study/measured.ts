@@ -8,8 +8,11 @@ import type { PlannedArm } from "./plan.js";
 export function measured(
   metrics: RunMetrics,
   { training, flopsPerToken }: Pick<PlannedArm, "training" | "flopsPerToken">,
-): Pick<ArmRun, "points" | "tokensPerSecond" | "peakRssBytes" | "load" | "similarity"> {
+): Pick<ArmRun, "points" | "tokensPerSecond" | "peakRssBytes" | "load" | "similarity" | "unseenCollapse"> {
   const evals = metrics.evals.filter(({ step }) => isMeasured(step, training));
+  const [collapse] = metrics.evals.flatMap(({ step, unseenCollapse }) =>
+    unseenCollapse === undefined ? [] : [{ step, ...unseenCollapse }],
+  );
   return {
     points: pointsOf({ ...metrics, evals }, flopsPerToken),
     tokensPerSecond: tokensPerSecond(metrics.steps, tokensPerStep(training)),
@@ -18,6 +21,7 @@ export function measured(
     similarity: evals
       .filter(({ similarity }) => similarity.length > 0)
       .map(({ step, similarity }) => ({ step, layers: similarity })),
+    ...(collapse === undefined ? {} : { unseenCollapse: collapse }),
   };
 }
 

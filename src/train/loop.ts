@@ -12,7 +12,7 @@ import { openBatches, type BatchReader } from "../text/tokens/batches.js";
 import { openMix } from "../text/tokens/mix.js";
 import { DivergedError } from "./diverged.js";
 import { afterStep, guardLimits, type GuardState } from "./guard.js";
-import { coactivationRecord, measureAll, routingRecord, trainedRouting } from "./measure.js";
+import { coactivationRecord, collapseRecord, measureAll, routingRecord, trainedRouting } from "./measure.js";
 import type { EvalRecord, StepRecord } from "./records.js";
 import { saveState, type StateLayout } from "./saved.js";
 import { similarityRecord } from "./similarity.js";
@@ -34,6 +34,10 @@ export interface LoopState {
   /** Step of the checkpoint in `last/`. */
   saved: number;
   guard: GuardState;
+  /** Load-balancing loss of the last step; null before the first of this process, and for a dense model. */
+  balanceLoss: number | null;
+  /** Whether the log says already that layers have collapsed unseen. */
+  collapseTold: boolean;
   /** Step whose weights are known to give a finite loss. */
   measured: number | null;
 }
@@ -290,6 +294,7 @@ async function endStep(
   if (applied && biasRate !== undefined) await moveBiases(options, runtime, counts, biasRate);
   const ms = performance.now() - Math.max(began, answered);
   state.step = step;
+  state.balanceLoss = balanceLoss;
   state.ms += ms;
   return {
     type: "step",
@@ -380,7 +385,9 @@ async function evaluate(options: RunOptions, engine: Engine, state: LoopState): 
     ...routingRecord({ load, entropy }),
     ...similarityRecord(await similarity?.((key) => runtime.read("weight", key))),
     ...coactivationRecord({ pairs }),
+    ...(state.collapseTold ? {} : collapseRecord(load, options, state.balanceLoss)),
   };
+  state.collapseTold ||= record.unseenCollapse !== undefined;
   await log.append(record);
   if (state.best === null || loss < state.best) {
     state.best = loss;

@@ -1,9 +1,10 @@
 /** Held-out loss and expert load of the current weights. */
 import { at } from "../base/at.js";
 import type { LossMetrics, TrainRuntime } from "../engine/runtime/runtime.js";
-import { deadShare } from "../model/results/result.js";
+import { deadExperts, unseenCollapse } from "../model/results/collapse.js";
 import { PairCounter, strongestPairs, weighted, type PairShares } from "./pairs.js";
 import type { EvalRecord, RoutingRecord, TrainedRouting } from "./records.js";
+import type { RunOptions } from "./types.js";
 import { evalBatches, type EvalSettings, type TokenRow } from "../text/tokens/batches.js";
 import { shares, type MixPart } from "../text/tokens/mix.js";
 
@@ -102,9 +103,24 @@ export function routingRecord({ load, entropy }: Pick<Measured, "load" | "entrop
     routing: {
       entropy,
       maxViolation: load.map((layer) => Math.max(...layer) * layer.length - 1),
-      dead: load.map((layer) => layer.flatMap((value, expert) => (value * layer.length < deadShare ? [expert] : []))),
+      dead: load.map(deadExperts),
     },
   };
+}
+
+/**
+ * What a log says once of a load-balancing loss over all layers together that does not show that layers have collapsed.
+ * `balanceLoss`: of the last step, null before the first.
+ */
+export function collapseRecord(
+  load: Measured["load"],
+  { spec, block }: Pick<RunOptions, "spec" | "block">,
+  balanceLoss: number | null,
+): Pick<EvalRecord, "unseenCollapse"> {
+  if (balanceLoss === null || block.routing?.balance !== "model" || block.auxLoss === 0) return {};
+  const topK = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn.topK] : []));
+  const found = unseenCollapse(load, balanceLoss, topK);
+  return found === null ? {} : { unseenCollapse: found };
 }
 
 /** What a log says of the routing of one step, or nothing for a dense model. */

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
 import { readJsonl } from "../files/io/jsonl.js";
+import type { UnseenCollapse } from "../model/results/collapse.js";
 import { openRanges } from "../files/io/ranges.js";
 
 /** One training step in the log. */
@@ -52,6 +53,11 @@ export interface EvalRecord {
    * and in logs of earlier versions.
    */
   readonly coactivation?: readonly (readonly ExpertPair[])[];
+  /**
+   * Layers whose routers have collapsed while a load-balancing loss over all layers together does not show it; in the
+   * first measurement that finds any, and no other.
+   */
+  readonly unseenCollapse?: UnseenCollapse;
 }
 
 /** Two experts of a layer, the lower number first, and the share of tokens that were given to both. */

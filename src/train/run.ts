@@ -88,7 +88,7 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
       else await loadState(last, spec, layout, runtime);
       await jsonl.append({ type: "resume", step: start });
       const log = await withExports(options, jsonl);
-      const state = stateOf(progress);
+      const state = { ...stateOf(progress), collapseTold: await toldOfCollapse(options, start) };
       yield* trainLoop(options, { runtime, log, layout }, state);
       await log.append({
         type: "done",
@@ -133,8 +133,17 @@ function stateOf(progress: Progress | null): LoopState {
     peakRss: progress?.peakRssBytes ?? 0,
     saved: step,
     measured: null,
+    balanceLoss: null,
+    collapseTold: false,
     guard: progress?.guard ?? freshGuard,
   };
+}
+
+/** Whether the log says up to this step, from which the run goes on, that layers have collapsed unseen. */
+async function toldOfCollapse({ dir, block }: RunOptions, start: number): Promise<boolean> {
+  if (start === 0 || block.routing?.balance !== "model") return false;
+  const { evals } = await readMetrics(dir);
+  return evals.some(({ step, unseenCollapse }) => step <= start && unseenCollapse !== undefined);
 }
 
 /** The graph of one micro-batch. */

@@ -1,5 +1,9 @@
 import { describe, expect, it } from "vitest";
+import type { CudaReport } from "../../src/engine/cuda/doctor.js";
+import { emulation } from "../support/cuda.js";
 import { start } from "./upcycle.js";
+
+const emulated = emulation();
 
 /** A machine whose GPU, if it has one, is hidden, so that the words are the same everywhere. */
 const hidden = { CUDA_VISIBLE_DEVICES: "", UPCYCLE_CUDA: "" };
@@ -19,6 +23,39 @@ describe("doctor", () => {
     expect(code).toBe(0);
     expect(found).toMatchObject({ gpus: [], auto: "cpu", healthy: true });
     for (const missing of found.missing) expect(missing).toMatchObject({ install: expect.stringMatching(/./) });
+  });
+});
+
+describe.skipIf(emulated === null)("doctor, of a GPU", () => {
+  const of = async (env: Readonly<Record<string, string>>) => {
+    const { code, stdout } = await start(["doctor", "--json"], undefined, { env: { ...emulated, ...env } }).outcome;
+    return { code, found: JSON.parse(stdout) as CudaReport };
+  };
+
+  it("that works says what it is and how near its self-test came", async () => {
+    const { code, found } = await of({});
+    expect(code).toBe(0);
+    expect(found).toMatchObject({ auto: "cuda:0", healthy: true, missing: [] });
+    expect(found.libraries.map(({ name, version }) => [name, version === null])).toEqual([
+      ["driver", false],
+      ["nvrtc", false],
+      ["cublasLt", false],
+    ]);
+    expect(found.gpus).toMatchObject([{ ordinal: 0, problem: null, selfTest: { agrees: true } }]);
+  });
+
+  it("with an old driver asks for a newer one alone: it decides which libraries are needed", async () => {
+    const { code, found } = await of({ UPCYCLE_EMULATOR_DRIVER: "11040" });
+    expect(code).toBe(1);
+    expect(found).toMatchObject({ auto: "cpu", healthy: false });
+    expect(found.missing.map(({ what }) => what)).toEqual(["a newer driver, for CUDA 12.0 at least"]);
+    expect(found.gpus[0]?.problem).toBe("missing: a newer driver, for CUDA 12.0 at least");
+  });
+
+  it("whose memory is taken says so", async () => {
+    const { code, found } = await of({ UPCYCLE_EMULATOR_MEMORY: "1000" });
+    expect(code).toBe(1);
+    expect(found.gpus[0]?.problem).toMatch(/the GPU's memory is full/);
   });
 });
 

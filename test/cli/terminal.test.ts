@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { at } from "../../src/base/at.js";
 import { shownPath } from "../../src/cli/context.js";
 import { byteSize, oneOf, realNumber, wholeNumber } from "../../src/cli/options.js";
-import { conversionView } from "../../src/cli/progress.js";
+import { conversionView, peakWords } from "../../src/cli/progress.js";
 import { openTerminal, showError } from "../../src/cli/terminal.js";
 import { displayWidth } from "../../src/base/width.js";
 import { join, resolve } from "node:path";
@@ -15,6 +15,15 @@ function recorded(isTTY: boolean, quiet = false, columns = 20) {
   const stderr = stream("err");
   return { log, clock, stderr, terminal: openTerminal({ stdout: stream("out"), stderr, now: () => clock.now }, quiet) };
 }
+
+describe("the speed of a training", () => {
+  it("is given with its share of the GPU's peak where that is known", () => {
+    expect(peakWords({ tokensPerSecond: 490_000, mfu: 0.342 })).toBe(
+      "490,000 tok/s, 34 % of the GPU's peak (model FLOPs)",
+    );
+    expect(peakWords({ tokensPerSecond: 490_000, mfu: null })).toBe("490,000 tok/s");
+  });
+});
 
 describe("a terminal", () => {
   it("rewrites progress in place, fitted to its width, and takes it away before anything else", () => {

@@ -20,10 +20,23 @@ import type { MicroBatch, TrainRuntime } from "../../src/engine/runtime/runtime.
 import { slotsOf } from "../../src/model/tensors/slots.js";
 import { openBatches } from "../../src/text/tokens/batches.js";
 import { freshTensor } from "../../src/train/init.js";
+import type { RunMetrics } from "../../src/train/records.js";
+import type { RunOptions } from "../../src/train/run.js";
+import { trainingView } from "../../src/cli/progress.js";
 import { temporaryFolder } from "../files/io/temporary.js";
 import { inThread } from "../support/backend.js";
 import { adamw } from "../support/programs.js";
-import { block, changedBackend, denseSpec, finish, moeSpec, remains, runOptions, text } from "../support/runs.js";
+import {
+  block,
+  changedBackend,
+  denseSpec,
+  finish,
+  moeSpec,
+  remains,
+  runOptions,
+  stopAfter,
+  text,
+} from "../support/runs.js";
 
 const root = temporaryFolder();
 let folders = 0;
@@ -278,4 +291,43 @@ it("is refused for a dense model before a folder is made", async () => {
   await expect(
     finish(runOptions(fresh(), { spec: denseSpec, block: { ...block, routing: { jitter: 0.1 } } })),
   ).rejects.toThrow("this model is dense");
+});
+
+describe("layers that have collapsed onto other experts each", () => {
+  const apart = routed(softmaxRouter("topk-softmax"), 1);
+  const spec: DecoderSpec = { ...apart, layers: [...apart.layers, ...apart.layers] };
+  /** What every layer reads has a part that is the same for all tokens, by which layer i chooses expert i. */
+  const initial: RunOptions["initial"] = async (slot) => {
+    const { key } = slot;
+    const data = await Promise.resolve(freshTensor(spec, slot, 1));
+    if (key === "embed") return data.map((value) => 1 + value);
+    const layer = /^layers\.(\d)\.router$/.exec(key)?.[1];
+    return layer === undefined ? data : data.map((_, i) => (Math.floor(i / spec.hidden) === Number(layer) ? 1 : -1));
+  };
+  const steady = { ...block, steps: 8, evalEvery: 2, saveEvery: 2, lr: { ...block.lr, peak: 1e-6 } };
+  const options = (dir: string, balance: RoutingConfig["balance"]): RunOptions =>
+    runOptions(dir, { spec, initial, block: { ...steady, routing: { balance } } });
+  const told = (metrics: RunMetrics) =>
+    metrics.evals.flatMap(({ step, unseenCollapse }) =>
+      unseenCollapse === undefined ? [] : [{ step, unseenCollapse }],
+    );
+
+  it("are told of once where their loss is taken over all layers together, also by a run that goes on", async () => {
+    const notes: string[] = [];
+    const view = trainingView({ note: (line: string) => notes.push(line), progress: () => undefined } as never, "run");
+    const [whole, stopped] = [fresh(), fresh()];
+    const { metrics } = await finish(options(whole, "model"), (event) => view(event));
+    expect(told(metrics)).toEqual([
+      { step: 2, unseenCollapse: { layers: [0, 1, 2, 3], balanceLoss: expect.closeTo(1, 2) as number, balanced: 1 } },
+    ]);
+    expect(notes.filter((line) => line.includes("warning"))).toEqual([
+      expect.stringMatching(/^run {2}warning: more than half of the experts of MoE layers 0, 1, 2 and 3 /),
+    ]);
+    await stopAfter(options(stopped, "model"), 5);
+    expect(told((await finish(options(stopped, "model"))).metrics)).toEqual(told(metrics));
+  });
+
+  it("are not told of where each layer has its own loss, which shows them", async () => {
+    expect(told((await finish(options(fresh(), "layer"))).metrics)).toEqual([]);
+  });
 });

@@ -86,10 +86,16 @@ async function examineLibraries(
   const version = bound.integer("cuDriverGetVersion", []);
   const major = Math.floor(version / 1000);
   const [nvrtc, products] = [await findLibrary("nvrtc", env, major), await findLibrary("cublasLt", env, major)];
+  const isOld = version < leastDriver;
+  // Which libraries an old driver's successor needs is known once that is there.
   const missing: Missing[] = [
-    ...(version < leastDriver ? [{ what: "a newer driver, for CUDA 12.0 at least", install: driverLine }] : []),
-    ...(nvrtc === null ? [{ what: "NVRTC, which compiles kernels", install: installLine("nvrtc", major) }] : []),
-    ...(products === null ? [{ what: "cuBLASLt, for products", install: installLine("cublasLt", major) }] : []),
+    ...(isOld ? [{ what: "a newer driver, for CUDA 12.0 at least", install: driverLine }] : []),
+    ...(!isOld && nvrtc === null
+      ? [{ what: "NVRTC, which compiles kernels", install: installLine("nvrtc", major) }]
+      : []),
+    ...(!isOld && products === null
+      ? [{ what: "cuBLASLt, for products", install: installLine("cublasLt", major) }]
+      : []),
   ];
   const libraries = [
     report(driver, driverVersion({ driver: version })),
@@ -126,7 +132,7 @@ async function examineGpus(
     const { name, capability, multiprocessors, memory } = factsOf(bound, ordinal);
     const facts = { ordinal, name, capability, multiprocessors, memory };
     if (missing.length > 0) {
-      gpus.push({ ...facts, selfTest: null, problem: `${missing.map(({ what }) => what).join("; ")} missing` });
+      gpus.push({ ...facts, selfTest: null, problem: `missing: ${missing.map(({ what }) => what).join("; ")}` });
       continue;
     }
     try {

@@ -210,12 +210,12 @@ export class CudaForwardRuntime implements ForwardRuntime {
     const floats = await this.floatsOf(list, params, first);
     const sizes = [...graph.inputs.slice(0, fed).map((id) => bytesOf(graph, id)), ...more];
     const feeds = new Feeds(device, stream, sizes);
-    const outputs = graph.outputs.slice(0, count);
-    const results = outputs.map((id) => device.allocate(bytesOf(graph, id), "results"));
+    const results: DeviceMemory[] = [];
     const shared = feeds.addresses.slice(fed);
     // The graph and the cache read the same lengths.
     const lengths = past.length === 0 ? -1 : LENGTHS_INPUT;
     try {
+      for (const id of graph.outputs.slice(0, count)) results.push(device.allocate(bytesOf(graph, id), "results"));
       const program = await DeviceProgram.open(stream, list, {
         inputs: [
           ...feeds.addresses.slice(0, fed).map((own, i) => (i === lengths ? (shared[0] ?? own) : own)),

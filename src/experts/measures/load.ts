@@ -1,10 +1,8 @@
 /** How evenly a router's choices fall on its experts. */
 import { largestOf, smallestOf } from "../../base/extremes.js";
 import { meanOf } from "../../base/mean.js";
+import { deadShare } from "../../model/results/collapse.js";
 import type { ExpertLoad } from "../../model/results/experts.js";
-
-/** An expert with less than this share of an equal one is dead. */
-const DEAD = 0.01;
 
 /** The load of the experts that were chosen `counts` [E] times by `tokens` tokens. */
 export function loadOf(counts: readonly number[], tokens: number): ExpertLoad {
@@ -17,7 +15,7 @@ export function loadOf(counts: readonly number[], tokens: number): ExpertLoad {
     largest: largestOf(shares),
     smallest: smallestOf(shares),
     variation: Math.sqrt(variance) / mean,
-    dead: shares.flatMap((share, expert) => (share < DEAD ? [expert] : [])),
+    dead: shares.flatMap((share, expert) => (share < deadShare ? [expert] : [])),
     unchosen: counts.flatMap((count, expert) => (count === 0 ? [expert] : [])),
     unchosenBelow: 1 - 0.05 ** (1 / tokens),
   };

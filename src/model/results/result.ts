@@ -1,3 +1,5 @@
+import type { UnseenCollapse } from "./collapse.js";
+
 /**
  * What a study found, as plain data: written as `result.json` by `study/`, read by the HTML report and the terminal
  * table. Losses are mean next-token cross entropy in nats; tokens are training tokens after the parent; FLOPs count
@@ -169,7 +171,6 @@ export interface ArmRun {
    * where there is no parent.
    */
   readonly similarity: readonly { readonly step: number; readonly layers: readonly number[] }[];
+  /** Layers that have collapsed while the load-balancing loss did not show it, when first measured; else absent. */
+  readonly unseenCollapse?: UnseenCollapse & { readonly step: number };
 }
-
-/** An expert with less than this share of an equal load counts as dead. */
-export const deadShare = 0.01;

@@ -7,7 +7,7 @@ import { fixed, percent, significant } from "../../base/format.js";
 import type { ArmResult, Preservation } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
 import { finalBalance } from "./statistics.js";
-import { deadShare } from "../../model/results/result.js";
+import { deadShare, unseenWords } from "../../model/results/collapse.js";
 import { plural, signedNats } from "./wording.js";
 
 /** The sentences of all arms, subject by subject. */
@@ -15,6 +15,7 @@ export function healthFindings(arms: readonly ArmResult[]): string[] {
   return [
     ...arms.flatMap((arm) => preservationSentence(arm)),
     ...arms.flatMap((arm) => balanceSentence(arm)),
+    ...arms.flatMap((arm) => collapseSentence(arm)),
     ...arms.flatMap((arm) => similaritySentence(arm)),
   ];
 }
@@ -76,6 +77,17 @@ function balanceSentence(arm: ArmResult): string[] {
     `${claim}: at the end the busiest of its ${experts} experts took ${significant(busiest, 2)} times an equal share` +
       `${worstOf(arm)}; dead means below ${percent(deadShare, 1)} of an equal share.`,
   ];
+}
+
+/** The first run whose layers collapsed while its load-balancing loss did not show it, and how many more did. */
+function collapseSentence({ label, runs }: ArmResult): string[] {
+  const found = runs.flatMap(({ seed, unseenCollapse }) =>
+    unseenCollapse === undefined ? [] : [{ seed, unseenCollapse }],
+  );
+  if (found.length === 0) return [];
+  const { seed, unseenCollapse } = at(found, 0);
+  const seeds = runs.length === 1 ? "" : `, with seed ${seed} (${found.length} of ${runs.length} seeds collapsed)`;
+  return [`In ${label} after step ${unseenCollapse.step}${seeds}: ${unseenWords(unseenCollapse)}.`];
 }
 
 /** Mean over layers and seeds above which experts count as still the copies that they began as. */

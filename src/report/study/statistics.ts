@@ -4,14 +4,8 @@
  * missing.
  */
 import { at, entryOf } from "../../base/at.js";
-import {
-  deadShare,
-  type ArmResult,
-  type ArmRun,
-  type LossPoint,
-  type ParentResult,
-  type StudyResult,
-} from "../../model/results/result.js";
+import { deadExperts } from "../../model/results/collapse.js";
+import type { ArmResult, ArmRun, LossPoint, ParentResult, StudyResult } from "../../model/results/result.js";
 
 /** The parent that an arm started from. Throws RangeError for a result without it. */
 export function parentOf({ parents }: Pick<StudyResult, "parents">, { parent }: ArmResult): ParentResult {
@@ -178,7 +172,7 @@ export function balance(layers: readonly (readonly number[])[]): Balance {
   const shares = layers.map((layer) => layer.map((load) => load * layer.length));
   return {
     busiest: shares.map((layer) => Math.max(...layer)),
-    dead: shares.flat().filter((share) => share < deadShare).length,
+    dead: layers.flatMap(deadExperts).length,
     experts: shares.flat().length,
   };
 }

@@ -3,7 +3,7 @@ import { meanOf } from "../../base/mean.js";
 import type { DoneRecord, EvalRecord, RecordSink, RoutingRecord, StepRecord } from "../../train/records.js";
 import { firstAtLeast } from "./decimate.js";
 import { thinned } from "./thinning.js";
-import { deadShare } from "../../model/results/result.js";
+import { deadExperts } from "../../model/results/collapse.js";
 import { evalMetrics, stepMetrics, type CurveAxis, type Metric } from "./types.js";
 
 type Numbers = Float64Array | Float32Array | Uint32Array;
@@ -388,7 +388,7 @@ function momentOf(record: EvalRecord): EvalMoment {
     load: load.map((layer) => Float32Array.from(layer, (share) => share * layer.length)),
     entropy: routing?.entropy ?? [],
     violation: routing?.maxViolation ?? [],
-    dead: routing?.dead ?? load.map((layer) => deadIn(layer)),
+    dead: routing?.dead ?? load.map((layer) => deadExperts(layer)),
     similarity,
     expertSimilarity: expertSimilarity.map((layer) => Float32Array.from(layer)),
     pairs: coactivation.map((layer) => ({
@@ -397,9 +397,4 @@ function momentOf(record: EvalRecord): EvalMoment {
       share: Float32Array.from(layer, ([, , share]) => share),
     })),
   };
-}
-
-/** Logs of earlier versions do not name their dead experts. */
-function deadIn(layer: readonly number[]): number[] {
-  return layer.flatMap((share, expert) => (share * layer.length < deadShare ? [expert] : []));
 }

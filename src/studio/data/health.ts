@@ -5,6 +5,7 @@
  */
 import { RunMonitor, type Alert } from "../../cluster/logs/monitor.js";
 import type { IterationEvent } from "../../files/formats/megatron-log.js";
+import { isCollapsed, unseenWords } from "../../model/results/collapse.js";
 import type { EvalRecord } from "../../train/records.js";
 import type { JudgedStep } from "./log-summary.js";
 import type { StudioAlert } from "./types.js";
@@ -45,8 +46,6 @@ function iterationOf({ step, loss, ms, gradNorm }: JudgedStep, steps: number): I
   };
 }
 
-/** More than this share of a layer's experts without tokens is a collapse of its router. */
-const collapsedShare = 0.5;
 /**
  * A drop in speed is told where half of the last steps were slow, so many of them and for as many milliseconds: one
  * slow step is the machine's, and so are many that take a few milliseconds.
@@ -99,14 +98,18 @@ export class RunHealth {
     const found: StudioAlert[] = [];
     if (!Number.isFinite(numberOf(record.loss)))
       found.push(this.#note("error", "nan", record.step, "the held-out loss is not a number"));
-    return [...found, ...this.#collapses(record)];
+    found.push(...this.#collapses(record));
+    // The log says it once.
+    if (record.unseenCollapse !== undefined)
+      found.push(this.#note("warning", "unseen-collapse", record.step, unseenWords(record.unseenCollapse)));
+    return found;
   }
 
   #collapses({ routing, step }: JudgedStep | EvalRecord): StudioAlert[] {
     const { experts } = this.#options;
     if (routing === undefined || experts === null) return [];
     return routing.dead.flatMap((dead, layer) => {
-      if (dead.length <= collapsedShare * experts) return [];
+      if (!isCollapsed(dead.length, experts)) return [];
       const words = `MoE layer ${layer}: ${dead.length} of ${experts} experts get hardly any token`;
       return [this.#note("error", "collapse", step, words)];
     });

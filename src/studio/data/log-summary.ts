@@ -81,6 +81,7 @@ const hasNotable = (text: string): boolean => notable.test(text);
 const isNotable = (record: Judged): boolean =>
   record.type === "resume" ||
   !Number.isFinite(record.loss ?? NaN) ||
+  (record.type === "eval" && record.unseenCollapse !== undefined) ||
   (record.type === "step" && (record.skipped !== undefined || record.gradNorm === null));
 
 /** Median of the last steps' milliseconds; the first two include the start. */

@@ -14,6 +14,24 @@ const dense = plainArm("dense", "dense", [
   [4, 3.9, 3.82],
 ]);
 
+describe("layers that have collapsed", () => {
+  const arm = plainArm("up", "upcycled", [
+    [4, 3.8, 3.7],
+    [4, 3.8, 3.71],
+  ]);
+  const unseenCollapse = { step: 1, layers: [0, 2], balanceLoss: 2, balanced: 2 };
+
+  it("are a finding where their load-balancing loss did not show it, with the number of seeds", () => {
+    const runs = arm.runs.map((run, i) => (i === 1 ? { ...run, unseenCollapse } : run));
+    expect(findingsOf([dense, { ...arm, runs }])).toContain(
+      "In up after step 1, with seed 2 (1 of 2 seeds collapsed): more than half of the experts of MoE layers 0 and 2 " +
+        "get hardly any token, while the load-balancing loss over all layers together is 2.000, near 2.00, where it " +
+        "is balanced: balance: model does not see layers apart; balance: layer does.",
+    );
+    expect(findingsOf([dense, arm]).join(" ")).not.toContain("collapsed");
+  });
+});
+
 describe("upcycled against continued dense", () => {
   it("calls a difference clear only when it stands well beside the seeds' ranges", () => {
     const [first] = findingsOf([

@@ -70,6 +70,15 @@ describe("what goes wrong in a run", () => {
     expect(health.eval(evalRecord(10, { kind: "moe" }))).toEqual([]);
   });
 
+  it("is a collapse that a loss over all layers together does not show, which the log says once", () => {
+    const health = healthOf({ experts: 4 });
+    const unseenCollapse = { layers: [1], balanceLoss: 2.01, balanced: 2 };
+    expect(health.eval({ ...evalRecord(5, { kind: "moe" }), unseenCollapse })).toMatchObject([
+      { level: "warning", kind: "unseen-collapse", step: 5, count: 1 },
+    ]);
+    expect(health.alerts[0]?.message).toContain("of MoE layer 1 get hardly any token");
+  });
+
   it("is a step that the spike guard has skipped, a run that went on, and one that stands still", () => {
     const health = healthOf({ stallSeconds: 5 });
     expect(health.step({ ...stepRecord(3), skipped: "gradient" }, 1000)).toMatchObject([{ kind: "skipped", step: 3 }]);

@@ -11,7 +11,7 @@ import type { Overview, StudioAlert } from "../../../src/studio/data/types.js";
 import { startServer, type StudioServer } from "../../../src/studio/server/server.js";
 import { Studio } from "../../../src/studio/server/studio.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
-import { addLines, linesOf, stepRecord, writeRun } from "../folder.js";
+import { addLines, evalRecord, linesOf, stepRecord, writeRun } from "../folder.js";
 
 const disk = vi.hoisted(() => ({ isFull: false }));
 vi.mock(import("node:fs/promises"), async (original) => {
@@ -26,7 +26,7 @@ const step = (at: number, changes: Partial<StepRecord> = {}): StepRecord => ({
   ...stepRecord(at, settings),
   ...changes,
 });
-const kinds = ["collapse", "disk", "divergence", "nan", "slow", "stall"];
+const kinds = ["collapse", "disk", "divergence", "nan", "slow", "stall", "unseen-collapse"];
 
 describe("alerts", () => {
   let server: StudioServer;
@@ -98,6 +98,7 @@ describe("alerts", () => {
       step(22, { loss: 9 }),
       ...[23, 24, 25, 26, 27, 28, 29, 30, 31].map((at) => step(at, { ms: 600 })),
       step(32, { ms: 600, routing: few }),
+      { ...evalRecord(32, settings), unseenCollapse: { layers: [0], balanceLoss: 2, balanced: 2 } },
     );
     disk.isFull = true;
     // A log that was last written long ago, by a process that still is there. A look between the lines sees another.
