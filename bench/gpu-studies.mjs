@@ -42,17 +42,17 @@ const text = join(files, basename(values.text));
 copyFileSync(values.text, text);
 
 /**
- * Studies with the arms that are trained by one command, most telling first. Runs that studies have in common (E8G8T8
- * and E8G1T2 as study 1 has them) come before those that are compared with them.
+ * Studies with the arms that are trained by one command, most telling first. Runs that studies have in common, and the
+ * first weights that arms share (E8G8T8 and E8G1T2 as study 1 has them), come before what needs them.
  */
 const first = [
   ["01-upcycled-or-dense", "fine"],
   ["01-upcycled-or-dense", "coarse"],
-  ["04-auxiliary-loss", "pooled"],
-  ["04-auxiliary-loss", "aux-0"],
   ["01-upcycled-or-dense", "dense"],
   ["05-router-order", "unscaled"],
   ["05-router-order", "paper"],
+  ["04-auxiliary-loss", "pooled"],
+  ["04-auxiliary-loss", "aux-0"],
   ["10-capacity", "capacity-1"],
   ["06-granularity", "parts-e8g1t1"],
   ["11-broken-beginnings", "unscaled"],
@@ -161,14 +161,9 @@ const run = (args) =>
 
 /** Weights of finished runs of arms, from which nothing else starts here: they would fill the disk. */
 function dropWeights(name, arm) {
-  const arms = join(storeOf(name), "arms");
-  for (const folder of existsSync(arms) ? readdirSync(arms) : [])
-    if (
-      folder.startsWith(`${arm}-`) &&
-      existsSync(join(arms, folder, "last")) &&
-      !existsSync(join(arms, folder, ".lock"))
-    )
-      for (const part of ["last", "best"]) rmSync(join(arms, folder, part), { recursive: true, force: true });
+  const own = join(storeOf(name), "arms", arm);
+  for (const folder of existsSync(own) ? readdirSync(own) : [])
+    for (const part of ["last", "best"]) rmSync(join(own, folder, part), { recursive: true, force: true });
 }
 
 /** A command of pieces in a folder of its own; null where the time is over. */
@@ -193,7 +188,7 @@ async function worker(queue) {
     const code = await piece(...one);
     const tried = (tries.get(one) ?? 0) + 1;
     tries.set(one, tried);
-    if (code === 2 && tried < 3) queue.push(one);
+    if (code === 2 && tried < 9) queue.push(one);
   }
 }
 
