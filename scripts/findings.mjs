@@ -86,6 +86,7 @@ function essence(dir) {
     hardware: flags.hardware ?? environment.cpu,
     note: flags.note ?? null,
     scale: config.scale,
+    balance: config.continue.routing?.balance ?? "layer",
     seconds: flags.seconds === undefined ? Math.round(seconds) : Number(flags.seconds),
     environment,
     text,
@@ -219,6 +220,8 @@ function section(raw) {
       `(up to ${passes(most)} passes); seeds ` +
       `${seeds.join(", ")}. Upcycle ${environment.upcycle}, Node ${environment.node}, trained on ` +
       `${environment.device ?? `ONNX Runtime ${environment.onnxruntime}`}, ${duration(seconds)} in all.`,
+    "",
+    balanceWords(one.balance),
     ...(one.note === null ? [] : ["", one.note]),
     ...(one.origin === undefined ? [] : ["", originWords(one.origin)]),
     "",
@@ -232,6 +235,13 @@ function section(raw) {
     ...(one.origin === undefined ? [] : originLines(one.origin)),
   ].join("\n");
 }
+
+/** What the load-balancing loss was taken over where a file leaves it out, which was all layers once. */
+const balanceWords = (balance) =>
+  `Load-balancing loss of arms that say nothing else: \`balance: ${balance}\`` +
+  (balance === "layer"
+    ? "."
+    : ", the default of that day; today's is `layer`, with which the command gives other numbers.");
 
 /** Runs of each side of a comparison that a finding is to rest on. */
 const ENOUGH_PAIRS = 5;

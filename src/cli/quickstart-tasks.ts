@@ -84,11 +84,14 @@ export async function taskScores(result: StudyResult, options: ScoringOptions): 
   const members = new Map(selection.groups.map(({ name, tasks }) => [name, tasks]));
   return inGroups(selection.groups, [])
     .filter(({ name }) => (before.get(name)?.metrics.length ?? 0) > 0)
-    .map(({ name }): TaskScore => {
-      const [first = name] = members.get(name) ?? [];
+    .map(({ name, level }): TaskScore => {
+      const own = members.get(name);
+      const [first = name] = own ?? [];
       const score = before.get(name)!;
       return {
         task: name,
+        level,
+        isGroup: own !== undefined,
         samples: score.size,
         // Tasks of one group have the same number of choices.
         chance: chances.get(first) ?? NaN,
@@ -97,6 +100,7 @@ export async function taskScores(result: StudyResult, options: ScoringOptions): 
           id,
           value: at(scores.get(name)!.metrics, 0).value,
           interval: differences.get(name)?.interval ?? null,
+          p: differences.get(name)?.p,
         })),
       };
     });

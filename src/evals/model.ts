@@ -113,6 +113,8 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
           chosen: feeds.rows?.length ?? shape.batch,
           scored: feeds.targets !== undefined,
           routed,
+          // Graphs of a GPU, where this was not measured, compute all tokens; a row's single token is always asked for.
+          narrowed: !routed && runtime.tokensAtOnce === undefined && shape.tokens > 1,
         });
         return runtime.extend(name, program, feeds);
       },
@@ -122,7 +124,8 @@ export async function openModel(source: ModelSource, backend: Backend, threads: 
           ? undefined
           : (shape, feeds, steps) => {
               requireIds(feeds.ids, spec.vocab, dir);
-              const { name, program } = extension(shape, { chosen: shape.batch, scored: false, routed: false });
+              const answer = { chosen: shape.batch, scored: false, routed: false, narrowed: false };
+              const { name, program } = extension(shape, answer);
               return runtime.likeliest!(name, program, feeds, steps);
             },
       repeatCache: runtime.repeatCache === undefined ? undefined : (rows) => runtime.repeatCache!(rows),

@@ -43,21 +43,34 @@ export async function recordedThreads(dir: string): Promise<number | null> {
 }
 
 /**
- * Creates the folder's record, or checks that it holds a study of this name: its settings may be others, since runs are
- * told apart by what they are. Throws inputError for a folder that holds something else, and for models and texts that
- * were changed in place.
+ * Throws inputError for a folder that holds something else than a study of this name, whose settings may be others,
+ * since runs are told apart by what they are, and for models and texts that were changed in place. Writes nothing.
  */
+export async function requireStudyFolder(options: StudyOptions): Promise<void> {
+  await begunStudy(options);
+}
+
+/** Creates or updates the folder's record. Throws inputError like `requireStudyFolder`. */
 export async function claimStudyFolder(options: StudyOptions): Promise<StudyRecord> {
-  const { config, dir, store = dir, threads, signal } = options;
+  const { config, dir, store = dir, threads } = options;
   const path = join(dir, recordFile);
-  const sources = await studySources(config, signal);
+  const { begun, sources } = await begunStudy(options);
   const request = JSON.parse(JSON.stringify(config)) as StudyRequest;
-  const begun = await existingRecord(dir, path);
-  if (begun === null) {
-    await requireFreeSpace(store, 64 * 1024 ** 2);
-    const startedAt = new Date().toISOString();
-    return writeRecord(path, { version: 2, config: request, threads, startedAt, seconds: 0, sources });
-  }
+  if (begun !== null) return writeRecord(path, { ...begun, config: request, threads, sources });
+  await requireFreeSpace(store, 64 * 1024 ** 2);
+  const startedAt = new Date().toISOString();
+  return writeRecord(path, { version: 2, config: request, threads, startedAt, seconds: 0, sources });
+}
+
+/** The record of the study in the folder, null for a free one, and what the study is made from now. */
+async function begunStudy({
+  config,
+  dir,
+  signal,
+}: StudyOptions): Promise<{ readonly begun: StudyRecord | null; readonly sources: Sources }> {
+  const sources = await studySources(config, signal);
+  const begun = await existingRecord(dir, join(dir, recordFile));
+  if (begun === null) return { begun, sources };
   if (begun.config.name !== config.name) {
     throw inputError(`this folder holds the study ${begun.config.name}, not ${config.name}`, {
       where: dir,
@@ -65,7 +78,7 @@ export async function claimStudyFolder(options: StudyOptions): Promise<StudyReco
     });
   }
   requireUnchanged(begun.sources, sources);
-  return writeRecord(path, { ...begun, config: request, threads, sources });
+  return { begun, sources };
 }
 
 /** Fingerprints of all parents that are given and of the text, by path. */

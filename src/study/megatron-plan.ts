@@ -66,7 +66,8 @@ export function launchConfig(
     arguments: ours,
     split: "100,0,0",
     training,
-    seed,
+    // Megatron-LM takes no seed of 0.
+    seed: seed + 1,
     sources: {},
   };
 }

@@ -28,7 +28,14 @@ import { describeText, type TrainingData } from "../train/training-data.js";
 import { readCorpus, type Corpus } from "../train/text.js";
 import { noteCommand } from "../files/io/command-file.js";
 import { environment } from "./environment.js";
-import { claimStudyFolder, resultFile, resultKey, updateRecord, type StudyRecord } from "./folder.js";
+import {
+  claimStudyFolder,
+  requireStudyFolder,
+  resultFile,
+  resultKey,
+  updateRecord,
+  type StudyRecord,
+} from "./folder.js";
 import { FlopMeter } from "./meter.js";
 import { haveTokenizers, prepareData, type StudyText } from "./parent.js";
 import type { Work } from "./pieces.js";
@@ -60,25 +67,45 @@ export async function outlookOf(options: StudyOptions): Promise<StudyOutlook> {
  */
 export async function* runStudy(options: StudyOptions): AsyncGenerator<StudyEvent, StudyResult> {
   const start = Date.now();
+  await requireStudyFolder(options);
+  const plan = await planStudy(options).catch((cause: unknown) => {
+    throw stopped(options, cause);
+  });
+  await requireWork(options, plan);
   await withFsErrors(options.dir, "create run folder", () => makeFolders(options.dir));
   const release = await lockFolder(options.dir);
   try {
-    return yield* lockedStudy(options, start);
+    return yield* lockedStudy(options, plan, start);
   } finally {
     await release();
   }
 }
 
+/**
+ * Throws inputError for names of pieces that a study has not, and where there would be nothing to compare; stopError
+ * where the disk has too little room. A folder is claimed by what passes alone.
+ */
+async function requireWork(options: StudyOptions, plan: StudyPlan): Promise<void> {
+  const { dir, store = dir } = options;
+  const schedule = await scheduleOf(options, plan, await locateRuns(plan, store));
+  requireCompared(plan, schedule.work);
+  await requireSpace(store, schedule);
+}
+
 /** The study in a folder that no other process uses; `start` is when the command began, in milliseconds. */
-async function* lockedStudy(options: StudyOptions, start: number): AsyncGenerator<StudyEvent, StudyResult> {
+async function* lockedStudy(
+  options: StudyOptions,
+  plan: StudyPlan,
+  start: number,
+): AsyncGenerator<StudyEvent, StudyResult> {
   const { dir, store = dir } = options;
   const record = await claimStudyFolder(options);
   const seconds = (): number => record.seconds + (Date.now() - start) / 1000;
   const remember = (finished?: string): Promise<StudyRecord> =>
     updateRecord(dir, { ...record, finished, seconds: seconds() });
   try {
-    const plan = await planStudy(options);
     const key = resultKey(options, plan.runs);
+    // Other commands may have trained something since it was looked for.
     const located = await locateRuns(plan, store);
     const schedule = await scheduleOf(options, plan, located);
     if (options.given !== undefined) await noteCommand(dir, options.given);
@@ -93,12 +120,14 @@ async function* lockedStudy(options: StudyOptions, start: number): AsyncGenerato
   } catch (cause) {
     // A stopped command's time counts too, but failing to note it must not hide why it stopped.
     await remember().catch(() => undefined);
-    // Between two trainings there is nothing to save: every finished part is on disk.
-    const isStopRequest = options.signal?.aborted === true && cause === options.signal.reason;
-    throw isStopRequest
-      ? interruptedError("stopped", { where: options.dir, hint: "run the same command again to go on" })
-      : cause;
+    throw stopped(options, cause);
   }
+}
+
+/** What is thrown for a cause: where it is the request to stop, there is nothing to save, since what is finished is. */
+function stopped({ dir, signal }: StudyOptions, cause: unknown): unknown {
+  if (signal?.aborted !== true || cause !== signal.reason) return cause;
+  return interruptedError("stopped", { where: dir, hint: "run the same command again to go on" });
 }
 
 /** A plan, and what its store holds. */
@@ -115,7 +144,6 @@ async function* measureStudy(
 ): AsyncGenerator<StudyEvent, StudyResult> {
   const { config, dir, store = dir, signal } = options;
   const { work } = schedule;
-  requireCompared(early, work);
   yield workNote(schedule);
   const parents = early.parents.map(({ parent }) => parent);
   let corpus: Promise<Corpus> | null = null;
@@ -138,7 +166,6 @@ async function* measureStudy(
   const first = entryOf(data, at(parents, 0).id);
   yield { type: "note", text: describeText(first) };
 
-  await requireSpace(store, schedule);
   const workshop: Workshop = {
     options,
     backend: options.backends[0],

@@ -6,9 +6,9 @@ device: "cpu" if left out, dtype: "float32" if left out, batch: size of a batch,
 
 Usage: lm_eval_oracle.py REQUEST.json -
 The models are opened at once; then each line of the standard input is a run, and one line of the standard output is its
-answer, {seconds, environment, results, samples, ...}. The first line that is written is {versions}.
+answer, {seconds, cpu, environment, results, samples, ...}. The first line that is written is {versions}.
 
-`seconds` is the time of `simple_evaluate`, without the seconds of `environment`, in which the harness describes the
+`cpu` are the seconds that all cores together have worked. `seconds` is the time of `simple_evaluate`, without the seconds of `environment`, in which the harness describes the
 machine (it asks pip and the driver), which has nothing to do with the number of questions.
 """
 
@@ -80,7 +80,7 @@ def main() -> None:
         if "batch" in run:
             lm.batch_size_per_gpu = run["batch"]
         current["data"] = run["data"]
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         result = simple_evaluate(
             model=lm,
             tasks=run["tasks"],
@@ -93,7 +93,7 @@ def main() -> None:
             log_samples=request.get("samples", True),
             task_manager=manager,
         )
-        seconds = time.perf_counter() - started - described[0]
+        seconds, cpu = time.perf_counter() - started - described[0], time.process_time() - worked
         samples = {
             task: [
                 {
@@ -111,7 +111,7 @@ def main() -> None:
             ]
             for task, own in result.get("samples", {}).items()
         }
-        measured = {"seconds": seconds, "environment": described[0]}
+        measured = {"seconds": seconds, "cpu": cpu, "environment": described[0]}
         return {**run, **measured, "results": result["results"], "samples": samples, "n_shot": result["n-shot"]}
 
     versions = {

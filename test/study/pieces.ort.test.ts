@@ -67,15 +67,26 @@ describe("pieces by name", () => {
     expect(places(merged)).toEqual(places(result));
   });
 
-  it("by names that are none are refused with the names that there are", async () => {
-    const { line } = await failure(run({ config: lean, dir: join(root, "misnamed"), only: ["dense/3"] }));
+  it("by names that are none are refused with the names that there are, and no folder is made", async () => {
+    const [dir, store] = [join(root, "misnamed"), join(root, "misnamed-store")];
+    const { line } = await failure(run({ config: lean, dir, store, only: ["dense/3"] }));
     expect(line).toContain('"dense/3" is no training of this study');
     expect(line).toContain("arms dense, coarse, larger; seeds 0, 7");
+    expect([existsSync(dir), existsSync(store)]).toEqual([false, false]);
   });
 
-  it("without any run that is there give no result", async () => {
-    const { kind, line } = await failure(run({ config: lean, dir: join(root, "nothing"), only: [] }));
+  it("by names that are none leave the study in the folder as it is", async () => {
+    const record = join(whole, "study.json");
+    const before = readFileSync(record, "utf8");
+    await failure(run({ config: { ...lean, seeds: [0, 7, 8] }, dir: whole, only: ["dense/3"] }));
+    expect(readFileSync(record, "utf8")).toBe(before);
+  });
+
+  it("without any run that is there give no result, and no folder is made", async () => {
+    const dir = join(root, "nothing");
+    const { kind, line } = await failure(run({ config: lean, dir, only: [] }));
     expect([kind, line]).toEqual(["input", expect.stringContaining("no training of this study is there")]);
+    expect(existsSync(dir)).toBe(false);
   });
 });
 

@@ -116,7 +116,7 @@ export const launchSchema = z
       .record(z.string().min(1), z.string().min(1))
       .default({})
       .describe("Where settings are from, by their names, such as training.lr.peak; --dry-run shows it."),
-    seed: z.int().min(0).max(1e9).default(1234).describe("Of Megatron's data order."),
+    seed: z.int().min(1).max(1e9).default(1234).describe("Of Megatron's data order, at least 1."),
   })
   .superRefine(({ slurm, kubernetes }, context) => {
     if (slurm !== undefined && kubernetes !== undefined)

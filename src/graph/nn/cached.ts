@@ -49,6 +49,9 @@ interface CachedDecoder {
   readonly past: readonly KeyValue[];
   /** Keys and values of the new tokens [N, kvHeads * size], by layer. */
   readonly present: readonly KeyValue[];
+  /** Tokens that the hidden states are those of [R], int; null for all. */
+  readonly rows: ValueId | null;
+  /** [N, H] or [R, H] */
   readonly hidden: ValueId;
   readonly head: Head;
   /** Those of the MoE layers, of all N tokens. */
@@ -56,15 +59,22 @@ interface CachedDecoder {
 }
 
 /**
- * Builds the network of new tokens up to the last hidden states; logits are added by the caller. Throws an Error for
- * branches without a past.
+ * Builds the network of new tokens up to the last hidden states; the caller adds logits. With `chosen`, R, there
+ * is an input `rows` [R], and the hidden states are those of the tokens that it names: nobody reads what the last layer
+ * makes of the others behind its attention, so it is not computed. Throws an Error for branches without a past.
  */
 export function buildCachedDecoder(
   spec: DecoderSpec,
   { batch, tokens, capacity, positions: tableLength, branches = false }: CachedShape,
+  chosen: number | null = null,
 ): CachedDecoder {
   const b = new GraphBuilder();
   const rows = batch * tokens;
+  const read = chosen === null ? null : b.input("rows", "int", [chosen]);
+  const last = spec.layers.length - 1;
+  /** What goes on behind the attention of a layer. */
+  const goingOn = (x: ValueId, layer: number): ValueId =>
+    read === null || layer < last ? x : b.op("embedding", [x, read], {});
   const ids = b.input("ids", "int", [rows]);
   const positions = b.input("positions", "int", [rows]);
   if (branches && capacity === 0) throw new Error("branches have a past that they go on from");
@@ -87,24 +97,23 @@ export function buildCachedDecoder(
     positions,
     positionCount: tableLength,
     rope: ropeTablesOf(b, tableLength, positions),
-    attend([q, k, v, ...sinks], attrs, layer) {
+    attend([q, k, v, ...sinks], given, layer) {
       present[layer] = { k, v };
-      const shape = { ...attrs, batch, sequence: tokens };
-      if (lengths === null) return b.op("attention", [q, k, v, ...sinks], shape);
+      const shape = { ...given, batch, sequence: tokens };
+      if (lengths === null) return goingOn(b.op("attention", [q, k, v, ...sinks], shape), layer);
       const { k: pastKeys, v: pastValues } = at(past, layer);
       const extras = [...sinks, ...(starts === null ? [] : [starts])];
-      return b.op("cachedAttention", [q, k, v, pastKeys, pastValues, lengths, ...extras], {
-        ...shape,
-        capacity,
-        branches,
-      });
+      const attrs = { ...shape, capacity, branches };
+      return goingOn(b.op("cachedAttention", [q, k, v, pastKeys, pastValues, lengths, ...extras], attrs), layer);
     },
   };
   let x = embedded(ctx, ids);
   spec.layers.forEach((layer, index) => {
     const normed = attentionInput(ctx, x, index);
-    const attended = b.add(x, attentionBranch(ctx, normed, layer, index));
-    x = b.add(attended, ffnBranch(ctx, isParallel(spec) ? x : attended, layer, index, normed));
+    const before = goingOn(x, index);
+    const attended = b.add(before, attentionBranch(ctx, normed, layer, index));
+    const ffnReads = isParallel(spec) ? before : attended;
+    x = b.add(attended, ffnBranch(ctx, ffnReads, layer, index, goingOn(normed, index)));
   });
   return {
     builder: b,
@@ -115,6 +124,7 @@ export function buildCachedDecoder(
     params,
     past,
     present,
+    rows: read,
     hidden: finalHidden(ctx, x),
     head: headOf(ctx),
     routers: ctx.routers,

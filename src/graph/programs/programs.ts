@@ -306,17 +306,20 @@ export interface ExtendAnswers {
   readonly scored?: boolean | undefined;
   /** Which experts each new token is given to, too. */
   readonly routed?: boolean | undefined;
+  /** What the last layer makes of tokens that are not chosen is left out, which `routed` excludes. */
+  readonly narrowed?: boolean | undefined;
 }
 
 /** T new tokens in each of B rows behind a cache of keys and values. */
 export function extendProgram(
   spec: DecoderSpec,
   shape: CachedShape,
-  { chosen = shape.batch, scored = false, routed = false }: ExtendAnswers = {},
+  { chosen = shape.batch, scored = false, routed = false, narrowed = false }: ExtendAnswers = {},
 ): ExtendProgram {
-  const decoder = buildCachedDecoder(spec, shape);
+  const isNarrowed = narrowed && !routed;
+  const decoder = buildCachedDecoder(spec, shape, isNarrowed ? chosen : null);
   const { builder: b, ids, positions, lengths, starts, past, present, params } = decoder;
-  const rows = b.input("rows", "int", [chosen]);
+  const rows = decoder.rows ?? b.input("rows", "int", [chosen]);
   const targets = scored ? b.input("targets", "int", [chosen]) : null;
   const flat = (pairs: readonly KeyValue[]): ValueId[] => pairs.flatMap(({ k, v }) => [k, v]);
   const inputs = [
@@ -324,7 +327,7 @@ export function extendProgram(
     ...flat(past),
     ...params.map(({ id }) => id),
   ];
-  const hidden = b.op("embedding", [decoder.hidden, rows], {});
+  const hidden = isNarrowed ? decoder.hidden : b.op("embedding", [decoder.hidden, rows], {});
   const answers =
     targets === null ? headLogits(b, spec, hidden, decoder.head) : headScores(b, spec, hidden, decoder.head, targets);
   const routers = routed ? decoder.routers : [];

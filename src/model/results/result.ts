@@ -90,6 +90,10 @@ export interface QuestionResult {
 /** Accuracy on one evaluation task, or on a group of tasks. */
 export interface TaskScore {
   readonly task: string;
+  /** How many groups it stands in; left out by earlier versions. */
+  readonly level?: number | undefined;
+  /** Whether it is a group, of the tasks that follow at a deeper level. */
+  readonly isGroup?: boolean | undefined;
   readonly samples: number;
   /** What guessing gives. */
   readonly chance: number;
@@ -100,6 +104,8 @@ export interface TaskScore {
     readonly value: number;
     /** 95 % interval of the difference from the parent on the same samples; null where it has none. */
     readonly interval: readonly [low: number, high: number] | null;
+    /** p-value of the exact sign test of that difference; left out by earlier versions. */
+    readonly p?: number | undefined;
   }[];
 }
 

@@ -3,7 +3,7 @@ import { compact, fixed, flops, significant } from "../../base/format.js";
 import { markdownText } from "../../base/markdown.js";
 import type { ArmResult, StudyResult, TaskScore } from "../../model/results/result.js";
 import { answersOf, measureName, publishedCell, signed, verdictWords, type Answer } from "./answers.js";
-import { pairedTest } from "./paired.js";
+import { holm, pairedTest, significance } from "./paired.js";
 
 /** A table of texts. */
 export interface ResultTable {
@@ -41,29 +41,42 @@ function armTable({ arms }: ResultNumbers): ResultTable {
   };
 }
 
+/** What stands before the name of a task, for each group that it stands in. */
+export const taskIndent = "– ";
+
+/** Scores with their p-values by Holm over all of them, the groups' too: NaN where a score has none. */
+function adjustedScores(tasks: readonly TaskScore[]): readonly (readonly number[])[] {
+  const adjusted = holm(tasks.flatMap(({ arms }) => arms.map(({ p = NaN }) => p)));
+  let next = 0;
+  return tasks.map(({ arms }) => arms.map(() => adjusted[next++] ?? NaN));
+}
+
 /** What stands behind a score that is surely above or below the parent's. */
-const sureMark = ({ interval }: TaskScore["arms"][number]): string => {
-  if (interval === null || (interval[0] <= 0 && interval[1] >= 0)) return "";
-  return interval[0] > 0 ? " ↑" : " ↓";
-};
+function sureMark({ interval }: TaskScore["arms"][number], adjusted: number): string {
+  if (interval === null || !(adjusted < significance)) return "";
+  return interval[0] + interval[1] > 0 ? " ↑" : " ↓";
+}
 
 function taskTable(tasks: readonly TaskScore[], { arms }: ResultNumbers): ResultTable {
   const labels = new Map(arms.map(({ id, label }) => [id, label]));
   const [first] = tasks;
+  const adjusted = adjustedScores(tasks);
+  const comparisons = adjusted.flat().filter((p) => !Number.isNaN(p)).length;
   return {
     id: "tasks",
     caption:
-      "Share of right answers on tasks that come along: the parent, and one run of each arm at its end. ↑ and ↓: " +
-      "above or below the parent by more than the 95 % interval of the paired difference. Chance is what a model has " +
-      "that does not read the question; questions of knowledge are beyond models of this size.",
+      "Share of right answers on tasks that come along: the parent, and one run of each arm at its end; groups stand " +
+      "above their tasks. ↑ and ↓: above or below the parent by the exact sign test on the same samples, at 5 % over " +
+      `all ${comparisons} comparisons (Holm). Chance is what a model has that does not read the question; questions ` +
+      "of knowledge are beyond models of this size.",
     headings: ["Task", "Samples", "Chance", "Parent", ...(first?.arms ?? []).map(({ id }) => labels.get(id) ?? id)],
     texts: 1,
-    rows: tasks.map(({ task, samples, chance, parent, arms: own }) => [
-      task,
+    rows: tasks.map(({ task, level = 0, samples, chance, parent, arms: own }, row) => [
+      taskIndent.repeat(level) + task,
       String(samples),
       fixed(chance, 2),
       fixed(parent, 3),
-      ...own.map((arm) => fixed(arm.value, 3) + sureMark(arm)),
+      ...own.map((arm, column) => fixed(arm.value, 3) + sureMark(arm, adjusted[row]?.[column] ?? NaN)),
     ]),
   };
 }

@@ -334,6 +334,7 @@ export class Studio {
       if (study === null || entry === undefined) continue;
       kept.set(study, [...(kept.get(study) ?? []), ...(arm.startsWith("parent ") ? [] : [entry])]);
     }
+    for (const [study, entries] of kept) kept.set(study, latestOfSeeds(entries));
     const found: (readonly [string, readonly RunEntry[]])[] = [];
     for (const name of [...this.index.found.studies].sort()) {
       const arms = (await this.#reader.sharedRuns(name)) ?? kept.get(name);
@@ -368,6 +369,18 @@ export class Studio {
 /** A report as an answer; null for none. Empty sections are left out. */
 const answerOf = (name: string, body: ReportBody | null): ReportAnswer | null =>
   body && { name, ...body, sections: body.sections.filter((section) => section !== "") };
+
+/** Runs without those of an earlier setting, which a study leaves in its folder: of each arm and seed the latest. */
+function latestOfSeeds(entries: readonly RunEntry[]): RunEntry[] {
+  const latest = new Map<string, RunEntry>();
+  for (const entry of entries) {
+    const { arm, seed, changed } = entry.row;
+    const key = JSON.stringify([arm, seed]);
+    const before = latest.get(key);
+    if (before === undefined || changed >= before.row.changed) latest.set(key, entry);
+  }
+  return [...latest.values()];
+}
 
 const armCurve = (entry: RunEntry): ArmCurve => ({ row: entry.row, ...entry.curve });
 

@@ -1,5 +1,5 @@
 /** The report of a study while it runs, from the folders of its runs. */
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { parseStudyConfig } from "../../../src/base/schemas/study.js";
@@ -116,6 +116,32 @@ describe("a study under way", () => {
     expect(study.progress).toMatchObject({ finished: 0, runs: 8, tokens: null, isEarly: false });
     expect(study.progress?.missing).toHaveLength(4);
     expect(studyBody(study).sections.join("")).not.toMatch(/NaN|undefined|Infinity/);
+  });
+});
+
+describe("a study that was run again with another setting", () => {
+  it("is shown on the start page with the later run of each seed alone", async () => {
+    const dir = temporaryFolder();
+    for (const [hash, loss] of [
+      ["-0123456789abcde", 3.4],
+      ["-fedcba987654321", 3.1],
+    ] as const)
+      for (const seed of [0, 1]) {
+        const run = join(dir, "q", "arms", "dense", `seed-${seed}${hash}`);
+        writeRun(run, { seed, loss });
+        const when = loss < 3.2 ? 2000 : 1000;
+        utimesSync(join(run, "metrics.jsonl"), when, when);
+      }
+    writeFileSync(join(dir, "q", "study.json"), JSON.stringify({ version: 2, config: { name: "q" } }));
+    const studio = await Studio.open({ dir, actions: false });
+    await studio.look();
+    const { studies } = (await studio.answer("/api/overview", new URLSearchParams())) as Overview;
+    expect(studies.map(({ runs, finished }) => [runs, finished])).toEqual([[2, 2]]);
+    const shown = studies.flatMap(({ arms }) => arms.flatMap((arm) => arm.runs));
+    expect(shown.map(({ run, seed }) => [run, seed])).toEqual([
+      ["q/arms/dense/seed-0-fedcba987654321", 0],
+      ["q/arms/dense/seed-1-fedcba987654321", 1],
+    ]);
   });
 });
 
