@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
+import { scratch } from "./test/scratch.js";
 
 /**
  * Tests of code without effects, most of the files: they leave nothing behind in the process, so one runs after another
@@ -24,7 +25,7 @@ const pure = [
 const shared = {
   // Nothing is written into the home of who runs the tests; child processes and threads inherit it. Under
   // compute-sanitizer compiled kernels are kept for those who test beside it (bench/gpu-sanitize.mjs).
-  env: { UPCYCLE_CACHE: process.env["UPCYCLE_TEST_CACHE"] ?? "off" },
+  env: { UPCYCLE_CACHE: process.env["UPCYCLE_TEST_CACHE"] ?? "off", ...scratch },
   setupFiles: ["./test/open-files.ts", "./test/equality.ts"],
   testTimeout: 120_000,
   hookTimeout: 120_000,

@@ -1,8 +1,12 @@
-/** Child processes and worker threads run compiled code: builds it if a source is newer than its output. */
+/**
+ * Child processes and worker threads run compiled code: builds it if a source is newer than its output. Makes the
+ * folder that tests write into.
+ */
 import { execSync } from "node:child_process";
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { makeScratch, removeScratch } from "./scratch.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -33,7 +37,9 @@ function isBundleStale(): boolean {
   );
 }
 
-export default function setup(): void {
+export default function setup(): () => void {
+  makeScratch();
   if (isStale()) execSync("npm run build", { cwd: root, stdio: "inherit" });
   else if (isBundleStale()) execSync("node scripts/bundle.mjs", { cwd: root, stdio: "inherit" });
+  return removeScratch;
 }

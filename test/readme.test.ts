@@ -67,6 +67,7 @@ function shrink(): void {
   const file = join(dir, "my-training.yaml");
   const text = readFileSync(file, "utf8");
   const edited = text
+    .replace("builtin: [sotu]", "builtin: [moby-dick]")
     .replace(/hidden: \d+/, "hidden: 16")
     .replace(/layers: \d+/, "layers: 1")
     .replace(/heads: \d+/, "heads: 2")

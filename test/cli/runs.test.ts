@@ -5,6 +5,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { at } from "../../src/base/at.js";
 import { temporaryFolder } from "../files/io/temporary.js";
 import { refusalOf } from "./in-process.js";
+import { writeText } from "./tiny.js";
 import { start, upcycle, upcycleJson } from "./upcycle.js";
 
 const root = temporaryFolder();
@@ -17,7 +18,7 @@ writeFileSync(
   `name: tiny
 seeds: [0]
 threads: 1
-text: { builtin: [moby-dick], heldOut: 0.1 }
+text: { files: [${writeText(root)}], heldOut: 0.1 }
 tokenizer: { vocab: 300 }
 model: { hidden: 16, layers: 1, heads: 2, inner: 32 }
 pretrain: ${block(12)}

@@ -21,7 +21,7 @@ export function emulation(): Readonly<Record<string, string>> | null {
   if (spawnSync("g++", ["--version"], { stdio: "ignore" }).status !== 0) return null;
   const source = join(folder, "libraries.cpp");
   const hash = createHash("sha256").update(readFileSync(source)).digest("hex").slice(0, 16);
-  const target = join(tmpdir(), `upcycle-cuda-on-cpu-${hash}`);
+  const target = join(process.env["UPCYCLE_TEST_KEPT"] ?? tmpdir(), `upcycle-cuda-on-cpu-${hash}`);
   const library = join(target, "libcuda.so.1");
   if (!existsSync(library)) {
     mkdirSync(target, { recursive: true });

@@ -6,7 +6,14 @@ import { UpcycleError } from "../../src/base/errors.js";
 import { randomStream } from "../../src/base/random.js";
 import type { TrainingBlock } from "../../src/base/schemas/index.js";
 import { plainAttention, plainRope } from "../../src/model/decoder/plain.js";
-import { plainBlocks, plainExperts, rmsNorm, softmaxRouter, type DecoderSpec } from "../../src/model/decoder/types.js";
+import {
+  plainBlocks,
+  plainExperts,
+  rmsNorm,
+  softmaxRouter,
+  type DecoderSpec,
+  type RouterSpec,
+} from "../../src/model/decoder/types.js";
 import type { Backend, TrainRuntime } from "../../src/engine/runtime/runtime.js";
 import { freshTensor } from "../../src/train/init.js";
 import { readMetrics, type RunMetrics } from "../../src/train/records.js";
@@ -40,6 +47,25 @@ export const moeSpec: DecoderSpec = {
   initStd: 0.05,
   auxLossCoef: 0.01,
 };
+
+/** The mixture with another router, which our own format can write. */
+export const routed = (router: RouterSpec, topK = 2): DecoderSpec => ({
+  ...moeSpec,
+  family: "upcycle",
+  layers: moeSpec.layers.map((layer) => ({
+    ...layer,
+    ffn: {
+      kind: "moe",
+      activation: "silu",
+      ffnDim: 24,
+      experts: 4,
+      topK,
+      router,
+      ...plainExperts,
+      shared: null,
+    } as const,
+  })),
+});
 
 export const denseSpec: DecoderSpec = {
   ...moeSpec,

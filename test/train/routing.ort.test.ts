@@ -7,13 +7,7 @@ import { meanLoss } from "../../src/evals/compare.js";
 import { openModel } from "../../src/evals/model.js";
 import type { RoutingConfig, TrainingBlock } from "../../src/base/schemas/index.js";
 import { openTrainRuntime } from "../../src/engine/onnxruntime/train-runtime.js";
-import {
-  plainExperts,
-  sigmoidRouter,
-  softmaxRouter,
-  type DecoderSpec,
-  type RouterSpec,
-} from "../../src/model/decoder/types.js";
+import { sigmoidRouter, softmaxRouter, type DecoderSpec } from "../../src/model/decoder/types.js";
 import { trainProgram } from "../../src/graph/programs/programs.js";
 import { routingSettings } from "../../src/engine/routing/routing.js";
 import type { MicroBatch, TrainRuntime } from "../../src/engine/runtime/runtime.js";
@@ -33,6 +27,7 @@ import {
   finish,
   moeSpec,
   remains,
+  routed,
   runOptions,
   stopAfter,
   text,
@@ -42,23 +37,6 @@ const root = temporaryFolder();
 let folders = 0;
 const fresh = (): string => join(root, `run${folders++}`);
 
-const routed = (router: RouterSpec, topK = 2): DecoderSpec => ({
-  ...moeSpec,
-  family: "upcycle",
-  layers: moeSpec.layers.map((layer) => ({
-    ...layer,
-    ffn: {
-      kind: "moe",
-      activation: "silu",
-      ffnDim: 24,
-      experts: 4,
-      topK,
-      router,
-      ...plainExperts,
-      shared: null,
-    } as const,
-  })),
-});
 const corrected = routed(sigmoidRouter({ groups: null, renormalised: true, scaling: 1 }));
 
 const runs: readonly (readonly [string, RoutingConfig, DecoderSpec, Partial<TrainingBlock>?])[] = [

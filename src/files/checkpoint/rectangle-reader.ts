@@ -203,25 +203,27 @@ class BlockCache {
   #read(source: RectangleSource, index: number, key: string): Block {
     const blockElements = blockBytes / floatBytes[source.dtype];
     const start = index * blockElements;
-    const memory = this.#spareMemory();
-    const bytes = source.read(start, Math.min(blockElements, source.count - start), memory);
+    const count = Math.min(blockElements, source.count - start);
+    const memory = this.#spareMemory(count * floatBytes[source.dtype]);
+    const bytes = source.read(start, count, memory);
     bytes.catch(() => this.#blocks.delete(key));
     return { memory, bytes, users: 0 };
   }
 
   /**
    * Memory of the least recently used block that nobody is reading, which is forgotten; fresh memory while there is
-   * room, and where all blocks are being read.
+   * room, where all blocks are being read, and where that block was a small one.
    */
-  #spareMemory(): Uint8Array {
+  #spareMemory(bytes: number): Uint8Array {
     if (this.#blocks.size >= this.#capacity) {
       for (const [key, { users, memory }] of this.#blocks) {
         if (users > 0) continue;
         this.#blocks.delete(key);
-        return memory;
+        if (memory.byteLength >= bytes) return memory;
+        break;
       }
     }
-    return new Uint8Array(blockBytes);
+    return new Uint8Array(bytes);
   }
 }
 

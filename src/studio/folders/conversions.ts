@@ -15,24 +15,26 @@ const silentMs = 20_000;
 
 /** The conversions of a folder. */
 export class ConversionShelf {
-  #rows: readonly ConversionRow[] = [];
+  /** What the last look has found. */
+  #seen = "[]";
 
   constructor(private readonly index: StudioIndex) {}
 
-  get rows(): readonly ConversionRow[] {
-    return this.#rows;
-  }
-
-  /** Looks at all of them. Returns whether any has changed. */
-  async look(now: number): Promise<boolean> {
-    const before = JSON.stringify(this.#rows);
+  /** All of them, as they are at this moment. */
+  async rows(now: number): Promise<readonly ConversionRow[]> {
     const rows: ConversionRow[] = [];
     for (const name of this.index.found.conversions) {
       const row = await rowOf(name, this.index.pathOf(name), now);
       if (row !== null) rows.push(row);
     }
-    this.#rows = rows;
-    return JSON.stringify(rows) !== before;
+    return rows;
+  }
+
+  /** Whether any has changed since the last look. Questions in between hide no change from those who did not ask. */
+  async look(now: number): Promise<boolean> {
+    const before = this.#seen;
+    this.#seen = JSON.stringify(await this.rows(now));
+    return this.#seen !== before;
   }
 }
 

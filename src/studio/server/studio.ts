@@ -124,9 +124,9 @@ export class Studio {
     return { ...this.#withLists(await this.index.lookAround()), conversions: false };
   }
 
-  /** Conversions as the last look has found them. */
-  get conversions(): readonly ConversionRow[] {
-    return this.#conversions.rows;
+  /** Conversions at work, and unfinished ones, as they are at this moment. */
+  conversions(): Promise<readonly ConversionRow[]> {
+    return this.#conversions.rows(Date.now());
   }
 
   async #withOthers(change: Omit<StudioChange, "conversions">, now: number): Promise<StudioChange> {
@@ -178,8 +178,7 @@ export class Studio {
       case "/api/expert-file":
         return this.shelf.experts(name);
       case "/api/conversions":
-        await this.#conversions.look(Date.now());
-        return { conversions: this.conversions };
+        return { conversions: await this.conversions() };
       case "/api/checkpoints":
         return this.#checkpointList();
       case "/api/models":
@@ -314,7 +313,7 @@ export class Studio {
       })),
       alive: moes.length - ailing.length,
       models: await this.#modelRows(),
-      conversions: this.conversions,
+      conversions: await this.conversions(),
       alerts: this.#pressing(await this.#alerts()).slice(0, mostNamed),
       reports,
       expertFiles: await this.shelf.expertFiles(),

