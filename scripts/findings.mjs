@@ -20,15 +20,7 @@ import { parseArgs } from "node:util";
 import { parse } from "yaml";
 import { compact, duration, significant } from "../dist/base/format.js";
 import { markdownText } from "../dist/base/markdown.js";
-import {
-  answersOf,
-  labelsOf,
-  measureName,
-  publishedCell,
-  signed,
-  verdictOf,
-  verdictWords,
-} from "../dist/report/study/answers.js";
+import { answersOf, labelsOf, measureName, publishedCell, signed, verdictWords } from "../dist/report/study/answers.js";
 import { markdownTable, resultTables } from "../dist/report/study/result-tables.js";
 
 const { values: flags, positionals } = parseArgs({
@@ -137,23 +129,6 @@ function questionsOf({ name, questions }) {
   });
 }
 
-/**
- * The answers of a result. Where the numbers of the pairs are not known any more, a question has `stated`: the numbers
- * that the study itself has printed.
- */
-const answersTo = ({ questions }) =>
-  answersOf(questions).map((answer, i) => {
-    const { stated, published } = questions[i];
-    if (stated === undefined) return answer;
-    const { n, mean, low, high, p, detectable } = stated;
-    const test = { n, mean, low, high, p, deviation: NaN };
-    // By Holm at most: the p-value times the number of questions.
-    const adjusted = Math.min(1, p * questions.length);
-    const direction = published?.direction === "lower" ? -1 : published?.direction === "higher" ? 1 : 0;
-    const verdict = verdictOf({ test, adjusted, detectable, published: null, direction });
-    return { ...answer, test, adjusted, detectable, published: null, isOutside: false, verdict, pairsNeeded: null };
-  });
-
 /** Losses that JSON has no number for, and questions as their file has them. */
 const restored = (one) => ({
   ...one,
@@ -190,7 +165,7 @@ const text = (cells) => cells.map((cell, i) => (i === 5 ? cell : markdownText(ce
 function section(raw) {
   const one = restored(raw);
   const { hardware, date, scale, seconds, environment, text: corpus, command, parents, arms, seeds } = one;
-  const answers = answersTo(one);
+  const answers = answersOf(one.questions);
   const [parent] = parents;
   const sizes = [...new Set(parents.map(({ params }) => compact(params.total)))].join(", ");
   const seen = [...new Set(parents.map(({ tokens }) => (tokens === null ? "?" : compact(tokens))))].join(", ");
@@ -327,7 +302,7 @@ const inOrder = (runs) => [...runs].sort((a, b) => b.scale - a.scale || (a.date 
 const isBetter = (other, one) =>
   other.scale === one.scale &&
   other.hardware === one.hardware &&
-  (answersTo(other)[0]?.test.n ?? 0) > (answersTo(one)[0]?.test.n ?? 0);
+  (answersOf(other.questions)[0]?.test.n ?? 0) > (answersOf(one.questions)[0]?.test.n ?? 0);
 
 const index = [];
 for (const [name, runs] of [...byName].sort(([a], [b]) => (a < b ? -1 : 1))) {
@@ -346,7 +321,7 @@ for (const [name, runs] of [...byName].sort(([a], [b]) => (a < b ? -1 : 1))) {
   writeFileSync(join(folder, `${name}.md`), `${page.join("\n").trimEnd()}\n`);
   const shown = inOrder(runs).map(restored);
   for (const one of shown) {
-    const [answer] = answersTo(one);
+    const [answer] = answersOf(one.questions);
     if (answer === undefined || shown.some((other) => isBetter(other, one))) continue;
     const relative = answer.question.measure.includes("loss") ? (value) => percentOf(value, answer.base) : () => "";
     const { test, detectable } = answer;
