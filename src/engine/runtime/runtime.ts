@@ -118,8 +118,8 @@ export interface TrainRuntime {
   /** Replaces a parameter's state; rejects for state that does not exist and for another number of elements. */
   write(kind: StateKind, key: string, data: Float32Array): Promise<void>;
   /**
-   * A copy of the state behind the steps that were asked for so far, to be read while steps go on; null where there is no
-   * room for one. Left out by runtimes whose state is saved as fast as it is copied.
+   * A copy of the state behind the steps that were asked for so far, to be read while steps go on; null where there is
+   * no room for one. Left out by runtimes whose state is saved as fast as it is copied.
    */
   snapshot?(): Promise<StateSnapshot | null>;
   /** Largest resident memory of the process right after a step of this runtime, in bytes. */
