@@ -109,7 +109,7 @@ describe("upcycle fit", () => {
     expect(stderr).toMatch(/^((starts|bootstrap|profile|comparison) +\d+\/\d+\n)*$/);
     expect(Math.max(...stdout.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
     expect(stdout).toMatch(/^law +upcycling: L\(D1, D2, N\) = A D1\^-alpha1/m);
-    expect(stdout).toMatch(/^points +64 of 64 in /m);
+    expect(stdout).toMatch(/^points +64 of 64 in\s/m);
     expect(stdout).toMatch(/^fit +converged; 8 of 8 starts ended here/m);
     expect(stdout).toMatch(/^alpha3 +0\.00\d+ /m);
     expect(stdout).toMatch(/^prediction +L = 1\.\d{4} nats at N = 7\.00B, D1 = 300B, D2 = 100B; /m);
