@@ -180,16 +180,9 @@ async function piece(name, only, more = []) {
   return code;
 }
 
-const tries = new Map();
-/** Takes pieces from the queue. A run that another command is at work on is asked for again, when that has ended. */
+/** Takes pieces from the queue. What another command is making, a study waits for by itself. */
 async function worker(queue) {
-  while (queue.length > 0 && !isOver()) {
-    const one = queue.shift();
-    const code = await piece(...one);
-    const tried = (tries.get(one) ?? 0) + 1;
-    tries.set(one, tried);
-    if (code === 2 && tried < 9) queue.push(one);
-  }
+  while (queue.length > 0 && !isOver()) await piece(...queue.shift());
 }
 
 const timer = setTimeout(
