@@ -170,16 +170,27 @@ function shownValue(value: unknown): string {
 function checked<T>(
   check: Check<T>,
   data: unknown,
-  place: { readonly path: readonly PropertyKey[]; readonly what: string },
+  place: { readonly path: readonly PropertyKey[]; readonly what: string; readonly scale?: number },
   problems: GridProblem[],
 ): T | null {
   const result = check(data);
   if ("value" in result) return result.value;
   for (const { path, message } of result.issues) {
     const key = [...(place.what === "" ? [] : [place.what]), ...path.map(String)].join(".");
-    problems.push({ path: place.path, message: key === "" ? message : `${key}: ${message}` });
+    const said = fractionWords(valueAt(data, path), place.scale) ?? message;
+    problems.push({ path: place.path, message: key === "" ? said : `${key}: ${said}` });
   }
   return null;
+}
+
+/** What is within nested blocks at a path; undefined where they end before. */
+const valueAt = (data: unknown, path: readonly PropertyKey[]): unknown =>
+  path.reduce<unknown>((within, key) => (isBlock(within) ? within[String(key)] : undefined), data);
+
+/** Says that a size is none at this scale; null for anything else. */
+function fractionWords(value: unknown, scale = 1): string | null {
+  if (scale === 1 || typeof value !== "number" || Number.isInteger(value)) return null;
+  return `${shownValue(value)} at scale ${scale}, expected a whole number; choose a scale that keeps sizes whole`;
 }
 
 function expandParents<Source>(
@@ -194,7 +205,7 @@ function expandParents<Source>(
     if (parent !== undefined) return [{ id: onlyParent, kind: "given", source: parent }];
     // The schema tells what is missing.
     if (model === undefined || tokenizer === undefined || pretrain === undefined) return [];
-    const place = { path: ["model"], what: "" };
+    const place = { path: ["model"], what: "", scale: config.scale };
     // At another scale sizes may no longer fit together.
     const scaled = checked(checks.model, model, place, problems);
     return scaled === null
@@ -211,7 +222,12 @@ function expandParents<Source>(
       for (const key of unknown)
         problems.push({ path: place, message: `${key} is no part of a parent; one of ${parentKeys.join(", ")}` });
       const block = <T>(key: "model" | "tokenizer" | "pretrain", base: unknown, check: Check<T>): T | null =>
-        checked(check, merged((base ?? {}) as Block, (own[key] ?? {}) as Block), { path: place, what: key }, problems);
+        checked(
+          check,
+          merged((base ?? {}) as Block, (own[key] ?? {}) as Block),
+          { path: place, what: key, scale: config.scale },
+          problems,
+        );
       const parts = {
         model: block("model", model, checks.model),
         tokenizer: block("tokenizer", tokenizer, checks.tokenizer),

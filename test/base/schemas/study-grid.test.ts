@@ -121,7 +121,7 @@ describe("changes and grids", () => {
 describe("mistakes in grids and questions", () => {
   it("include a scale at which sizes are no whole numbers", () => {
     expect(refusal("", "name: grid", "name: grid\nscale: 0.3")).toMatch(
-      /^a\.yaml:6 \(model\): hidden: Invalid input: expected int/,
+      /^a\.yaml:6 \(model\): hidden: [\d.]+ at scale 0.3, expected a whole number \(and 2 more problems\); choose a/,
     );
     expect(refusal("", "name: grid", "name: grid\nscale: 0.5")).toBe("no error");
   });
