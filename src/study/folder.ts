@@ -3,6 +3,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { inputError } from "../base/errors.js";
 import { exists, writeJson } from "../files/io/atomic.js";
+import { lockNames } from "../files/io/lock.js";
 import { readJson } from "../files/io/ranges.js";
 import { requireFreeSpace } from "../files/io/space.js";
 import { commandFile } from "../files/io/command-file.js";
@@ -110,7 +111,7 @@ async function existingRecord(dir: string, path: string): Promise<StudyRecord | 
     return null;
   }
   const record = await readRecord(path);
-  const hasBegun = (await readdir(dir)).some((name) => ![recordFile, commandFile, ".lock"].includes(name));
+  const hasBegun = (await readdir(dir)).some((name) => ![recordFile, commandFile, ...lockNames].includes(name));
   return hasBegun ? record : null;
 }
 

@@ -21,7 +21,7 @@ import { openModel } from "../evals/model.js";
 import { openCheckpoint, type ModelSource } from "../files/checkpoint/open.js";
 import { foldersOf, modelFolderOf } from "../files/checkpoint/model-source.js";
 import type { IterationEvent } from "../files/formats/megatron-log.js";
-import { exists, writeFileAtomic } from "../files/io/atomic.js";
+import { exists, writeFileAtomic, restoreReplaced } from "../files/io/atomic.js";
 import { makeFolders } from "../files/io/folders.js";
 import { withFsErrors } from "../files/io/fs-errors.js";
 import { lockFolder } from "../files/io/lock.js";
@@ -68,6 +68,7 @@ export async function* megatronRun(request: MegatronRun): AsyncGenerator<TrainEv
   const release = await lockFolder(run.dir);
   try {
     const last = join(run.dir, "last");
+    await restoreReplaced(last);
     const found = (await savedProgress(last))?.step === arm.training.steps;
     if (!found) {
       yield { type: "open", step: 0, steps: arm.training.steps, tokensPerStep: tokensPerStep(arm.training) };

@@ -7,7 +7,8 @@ import { basename, join } from "node:path";
 import { entryOf } from "../base/at.js";
 import { inputError, stopError } from "../base/errors.js";
 import type { TrainingBlock } from "../base/schemas/index.js";
-import { exists } from "../files/io/atomic.js";
+import { completeFolder, exists } from "../files/io/atomic.js";
+import { unlessGone } from "../files/io/model-folder.js";
 import { readRunRecord } from "../train/claim.js";
 import { endOf, metricsFile, readMetrics, type RunMetrics } from "../train/records.js";
 import { savedProgress } from "../train/saved.js";
@@ -53,7 +54,9 @@ function piecesOf({ parents, runs }: StudyPlan, only: readonly string[] | undefi
 export async function hasWeights(dir: string): Promise<boolean> {
   const last = join(dir, "last");
   if ((await savedProgress(last)) === null) return false;
-  return (await readdir(last)).some((name) => name.startsWith("model") && name.endsWith(".safetensors"));
+  // None where the folder has just been replaced or removed.
+  const names = (await unlessGone(readdir(await completeFolder(last)))) ?? [];
+  return names.some((name) => name.startsWith("model") && name.endsWith(".safetensors"));
 }
 
 /** Whether the log of a run says that it has come to the end of its schedule. */

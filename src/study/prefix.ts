@@ -6,9 +6,10 @@ import { cp, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { firstDifference } from "../engine/optimizer/schedule.js";
 import type { TrainingBlock } from "../base/schemas/index.js";
-import { exists, stageDirectory, writeJson } from "../files/io/atomic.js";
+import { completeFolder, exists, stageDirectory, writeJson } from "../files/io/atomic.js";
 import { withFsErrors } from "../files/io/fs-errors.js";
 import { isFolderLocked } from "../files/io/lock.js";
+import { entryAt } from "../files/io/model-folder.js";
 import { readRunRecord, runFile } from "../train/claim.js";
 import { metricsFile } from "../train/records.js";
 import { savedProgress } from "../train/saved.js";
@@ -23,6 +24,12 @@ interface PrefixOptions {
   readonly training: TrainingBlock;
 }
 
+/** A run that shares so many steps with another. */
+interface Found {
+  readonly path: string;
+  readonly steps: number;
+}
+
 /** The runs of a store and what they may share with others; read once, since neither changes. */
 export class Prefixes {
   private readonly known = new Map<string, string | null>();
@@ -35,7 +42,7 @@ export class Prefixes {
    */
   async adopt({ dir, identity, training }: PrefixOptions): Promise<void> {
     if (await exists(dir)) return;
-    let best: { readonly path: string; readonly steps: number } | null = null;
+    let best: Found | null = null;
     for (const path of await this.candidates(identity.prefix)) {
       const record = await readRunRecord(path);
       const steps = (await savedProgress(join(path, "last")))?.step ?? 0;
@@ -45,10 +52,12 @@ export class Prefixes {
       if (!(await isFolderLocked(path))) best = { path, steps };
     }
     if (best === null) return;
-    await copyRun(best.path, dir, { ...identity, training }).catch(async (cause: unknown) => {
+    const isCopied = await copyRun(best, dir, { ...identity, training }).catch(async (cause: unknown) => {
       // Another command may have begun the same run meanwhile.
       if (!(await exists(dir))) throw cause;
+      return true;
     });
+    if (!isCopied) await this.adopt({ dir, identity, training });
   }
 
   private async candidates(prefix: string): Promise<string[]> {
@@ -71,16 +80,38 @@ async function namesIn(folder: string): Promise<string[]> {
   return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith(".")).map(({ name }) => name);
 }
 
-/** The run under a new name, as the one that `changes` say. */
-async function copyRun(from: string, to: string, changes: object): Promise<void> {
+/**
+ * The run under a new name, as the one that `changes` say. False where another command has gone on with it meanwhile:
+ * what was copied is then of two checkpoints, and is thrown away.
+ */
+async function copyRun({ path: from, steps }: Found, to: string, changes: object): Promise<boolean> {
   const record = { ...(await readRunRecord(from)), ...(JSON.parse(JSON.stringify(changes)) as object) };
+  const last = await completeFolder(join(from, "last"));
+  const mark = await folderMark(last);
+  const isReplaced = async (): Promise<boolean> => (await folderMark(last)) !== mark;
   const staged = await stageDirectory(to);
   try {
-    for (const name of ["last", metricsFile])
-      await withFsErrors(from, "copy run", () => cp(join(from, name), join(staged.path, name), { recursive: true }));
+    if ((await savedProgress(last))?.step !== steps) return false;
+    try {
+      await withFsErrors(from, "copy run", async () => {
+        await cp(last, join(staged.path, "last"), { recursive: true });
+        await cp(join(from, metricsFile), join(staged.path, metricsFile));
+      });
+    } catch (cause) {
+      if (await isReplaced()) return false;
+      throw cause;
+    }
+    if (await isReplaced()) return false;
     await writeJson(join(staged.path, runFile), record);
     await staged.commit();
+    return true;
   } finally {
     await staged.discard();
   }
+}
+
+/** What changes where another folder takes the place of this one; null where there is none. */
+async function folderMark(path: string): Promise<string | null> {
+  const entry = await entryAt(path);
+  return entry === null ? null : `${entry.ino} ${entry.birthtimeMs} ${entry.mtimeMs}`;
 }

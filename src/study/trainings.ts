@@ -356,15 +356,18 @@ async function measurePreservation(
   if (await exists(file)) return (await readJson(file)) as Preservation;
   const { config, threads, signal } = options;
   const parent = await openModel(dense, backend, threads);
-  const child = await openModel(start, backend, threads);
   try {
-    const limitTokens = Math.min(PRESERVATION_TOKENS, config.evaluation.tokens);
-    const comparison = await compareModels(parent, child, data.tokens.heldOut, { sequence, limitTokens, signal });
-    await writeJson(file, comparison);
-    return comparison;
+    const child = await openModel(start, backend, threads);
+    try {
+      const limitTokens = Math.min(PRESERVATION_TOKENS, config.evaluation.tokens);
+      const comparison = await compareModels(parent, child, data.tokens.heldOut, { sequence, limitTokens, signal });
+      await writeJson(file, comparison);
+      return comparison;
+    } finally {
+      await child.close();
+    }
   } finally {
     await parent.close();
-    await child.close();
   }
 }
 

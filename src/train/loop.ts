@@ -145,9 +145,10 @@ class Saver {
     const { options, engine, micro, state } = this;
     const { runtime } = engine;
     const early = this.copy?.step === state.step ? this.copy.snapshot : null;
-    if (early !== null) this.copy = null;
     if (early === null || next === undefined) await requireFiniteLoss(options, runtime, micro, state);
     state.peakRss = Math.max(state.peakRss, await runtime.peakMemory());
+    // Until here `settled` gives the copy back, where the checkpoint is refused.
+    if (early !== null) this.copy = null;
     const snapshot = early ?? (wait ? null : ((await runtime.snapshot?.()) ?? null));
     const write = saveCheckpoint(options, engine, state, snapshot ?? runtime);
     this.isWriting = true;

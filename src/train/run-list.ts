@@ -4,8 +4,8 @@ import { join, relative } from "node:path";
 import { inputError } from "../base/errors.js";
 import { exists } from "../files/io/atomic.js";
 import { withFsErrors } from "../files/io/fs-errors.js";
-import { isFolderLocked, lockName } from "../files/io/lock.js";
-import { entryAt, removeModelFolder } from "../files/io/model-folder.js";
+import { BusyFolderError, isFolderLocked, lockFolder } from "../files/io/lock.js";
+import { entryAt, removeModelFolder, unlessGone } from "../files/io/model-folder.js";
 import { countParams } from "../model/cost/params.js";
 import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
 import { commandFile } from "../files/io/command-file.js";
@@ -132,16 +132,17 @@ export interface RunCheckpoint {
   readonly written: number;
 }
 
-/** The checkpoints in a run's folder. */
+/** The checkpoints in a run's folder; a training may be replacing one just now. */
 export async function checkpointsOf(path: string): Promise<RunCheckpoint[]> {
   const found: RunCheckpoint[] = [];
   for (const name of modelFolders) {
     const folder = join(path, name);
-    if (!(await exists(folder))) continue;
+    const entries = await unlessGone(readdir(folder, { withFileTypes: true }));
+    if (entries === null) continue;
     let [bytes, written] = [0, 0];
-    for (const entry of await readdir(folder, { withFileTypes: true })) {
-      if (!entry.isFile()) continue;
-      const info = await stat(join(folder, entry.name));
+    for (const entry of entries) {
+      const info = entry.isFile() ? await unlessGone(stat(join(folder, entry.name))) : null;
+      if (info === null) continue;
       bytes += info.size;
       written = Math.max(written, info.mtimeMs);
     }
@@ -226,20 +227,31 @@ export type Pruned = "checkpoints" | "all";
  * a command is working on.
  */
 export async function pruneRun(path: string, what: Pruned): Promise<boolean> {
-  if (await isFolderLocked(path))
+  const release = await lockFolder(path).catch((cause: unknown) => {
+    if (!(cause instanceof BusyFolderError)) throw cause;
     throw inputError("a command is working on this run", { where: path, hint: "wait for it, or stop it first" });
-  return withFsErrors(path, "remove", async () => {
-    let isGone = true;
-    for (const name of modelFolders) isGone = (await removeModelFolder(join(path, name))) && isGone;
-    if (what === "checkpoints") return isGone;
-    const files = [...Object.values(exportedFiles), metricsFile, preservationFile, commandFile, lockName, runFile];
-    for (const name of files) {
-      const file = join(path, name);
-      if ((await entryAt(file))?.isFile() === true) await unlink(file);
-    }
-    return rmdir(path).then(
-      () => isGone,
-      () => false,
-    );
   });
+  let isGone: boolean;
+  try {
+    isGone = await withFsErrors(path, "remove", () => removeFiles(path, what));
+  } finally {
+    await release();
+  }
+  if (what === "checkpoints") return isGone;
+  return rmdir(path).then(
+    () => isGone,
+    () => false,
+  );
+}
+
+/** Removes what `pruneRun` removes, save the folder itself; whether all models are gone. */
+async function removeFiles(path: string, what: Pruned): Promise<boolean> {
+  let isGone = true;
+  for (const name of modelFolders) isGone = (await removeModelFolder(join(path, name))) && isGone;
+  if (what === "checkpoints") return isGone;
+  for (const name of [...Object.values(exportedFiles), metricsFile, preservationFile, commandFile, runFile]) {
+    const file = join(path, name);
+    if ((await entryAt(file))?.isFile() === true) await unlink(file);
+  }
+  return isGone;
 }

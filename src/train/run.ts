@@ -9,6 +9,7 @@
  * moment resumes from `last/` with the same numbers to the last bit.
  */
 import { join } from "node:path";
+import { restoreReplaced } from "../files/io/atomic.js";
 import { openJsonl, type JsonlWriter } from "../files/io/jsonl.js";
 import { lockFolder } from "../files/io/lock.js";
 import { timeBudget } from "../engine/optimizer/budget.js";
@@ -56,6 +57,7 @@ export async function* trainRun(given: RunOptions): AsyncGenerator<TrainEvent, R
 async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult> {
   const { dir, spec, block } = options;
   const last = join(dir, "last");
+  await restoreReplaced(last);
   const progress = await savedProgress(last);
   const start = progress?.step ?? 0;
   await requireSameRun(options, start);

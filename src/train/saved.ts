@@ -4,7 +4,7 @@ import { inputError } from "../base/errors.js";
 import { openCheckpoint } from "../files/checkpoint/open.js";
 import { writeCheckpoint, type WriteDtype } from "../files/checkpoint/write.js";
 import { elements } from "../graph/ir/ir.js";
-import { exists, restoreReplaced, writeJson } from "../files/io/atomic.js";
+import { completeFolder, exists, writeJson } from "../files/io/atomic.js";
 import { readJson } from "../files/io/ranges.js";
 import { openTensorFile, writeTensorFile } from "../files/io/tensor-file.js";
 import type { DecoderSpec } from "../model/decoder/types.js";
@@ -118,12 +118,26 @@ export async function saveState({
 export const writeProgress = (dir: string, progress: Progress): Promise<void> =>
   writeJson(join(dir, progressFile), progress);
 
-/** The progress of a saved run, or null if nothing was saved yet. */
+/**
+ * The progress of a saved run, or null if nothing was saved yet. Only looks, since the run may be another command's,
+ * which is just replacing the folder: whoever goes on with a run puts back first what was cut off (`restoreReplaced`).
+ */
 export async function savedProgress(dir: string): Promise<Progress | null> {
-  await restoreReplaced(dir);
-  const path = join(dir, progressFile);
-  if (!(await exists(path))) return null;
-  const value = (await readJson(path)) as Partial<Progress> | null;
+  // The folder that was complete may be gone when it is read, and another one then lies in its place.
+  for (let look = 0; look < 3; look++) {
+    const path = join(await completeFolder(dir), progressFile);
+    const value = (await exists(path)) ? await readJson(path).catch(unlessGone) : undefined;
+    if (value !== undefined) return progressOf(value, path);
+  }
+  return null;
+}
+
+/** Undefined for a file that is not there any more; throws any other cause. */
+function unlessGone(cause: unknown): undefined {
+  if (((cause as Error).cause as NodeJS.ErrnoException | undefined)?.code !== "ENOENT") throw cause;
+}
+
+function progressOf(value: Partial<Progress> | null, path: string): Progress {
   const { step, ms, bestLoss = null, peakRssBytes = 0, guard } = value ?? {};
   if (step === undefined || !Number.isInteger(step) || typeof ms !== "number") {
     throw inputError("this is not the progress of a run", {

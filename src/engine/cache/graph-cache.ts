@@ -25,7 +25,8 @@ const DIGEST_BYTES = 32;
 const SUFFIX = ".graph";
 const PARTIAL = ".partial-";
 
-interface GraphCache {
+/** What is kept on disk, by names. */
+export interface GraphCache {
   /**
    * What is kept under this name, or undefined where there is nothing or where it is not, to the last bit, what was
    * written.

@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { at } from "../../base/at.js";
-import { graphCache, graphCacheFolder } from "../cache/graph-cache.js";
+import { graphCache, graphCacheFolder, type GraphCache } from "../cache/graph-cache.js";
 import type { ProductLaunch } from "./lowering/launches.js";
 import type { Address } from "./native.js";
 import { sizesKey, type Product, type ProductPlan } from "./products.js";
@@ -53,9 +53,19 @@ export async function tune(stream: Stream, products: readonly TunedProduct[]): P
       plan.algorithm = kept;
       continue;
     }
-    plan.algorithm = await fastest(stream, plan, operands);
-    await cache.write(key, [plan.algorithm]);
+    plan.algorithm = await keptChoice(cache, key, await fastest(stream, plan, operands));
   }
+}
+
+/**
+ * The choice that stays: where another command has chosen meanwhile, its choice, so that all of them, and whoever goes
+ * on with their runs, add up in one order.
+ */
+export async function keptChoice(cache: GraphCache, key: string, choice: Uint8Array): Promise<Uint8Array> {
+  const others = await cache.read(key);
+  if (others?.byteLength === choice.byteLength) return others;
+  await cache.write(key, [choice]);
+  return choice;
 }
 
 /** The candidate that is worth choosing. */

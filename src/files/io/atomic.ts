@@ -220,7 +220,16 @@ export async function replaceDirectory(
     throw cause;
   }
   await syncDirectory(dirname(target));
-  if (await removeModelFolder(previousName(target), target)) await unlink(markName(target));
+  if (await removeModelFolder(previousName(target), target)) await rm(markName(target), { force: true });
+}
+
+/**
+ * Where the folder lies that is complete at this moment: under its name, or, between the two renames of a replacement,
+ * beside it. Changes nothing, so that it may be asked of a folder that another command is replacing.
+ */
+export async function completeFolder(path: string): Promise<string> {
+  const previous = previousName(path);
+  return (await entryAt(path)) === null && (await entryAt(previous))?.isDirectory() === true ? previous : path;
 }
 
 /** Throws inputError for an empty name, which would stand for the working folder. */

@@ -1,6 +1,8 @@
 /** One command at a time in a folder: two writers would mix their logs and replace each other's checkpoints. */
-import { open, rm } from "node:fs/promises";
+import { closeSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { resolve } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { inputError, UpcycleError } from "../../base/errors.js";
 import { withFsErrors } from "./fs-errors.js";
 import { openRegular } from "./open.js";
@@ -40,13 +42,12 @@ export async function lockFolder(dir: string): Promise<() => Promise<void>> {
     ownLocks.delete(path);
     await rm(path, { force: true });
   };
-  for (let attempt = 0; attempt < 2; attempt++) {
+  for (let look = 0; look < MOST_LOOKS; look++) {
     if (await createLock(path)) {
       ownLocks.add(path);
       return release;
     }
     const text = (await lockText(path)).trim();
-    // Whoever was killed at once has written nothing.
     if (!/^\d{0,20}$/.test(text)) {
       throw inputError(`${lockName} is no lock of a command (it does not hold the number of a process)`, {
         where: dir,
@@ -54,9 +55,58 @@ export async function lockFolder(dir: string): Promise<() => Promise<void>> {
       });
     }
     if (isOwned(Number(text), path)) break;
-    await withFsErrors(path, "remove the lock of a process that ended", () => rm(path, { force: true }));
+    // Whoever has just made the lock has written nothing yet; whoever was killed at once never will.
+    if (text === "" && look < LOOKS_AT_EMPTY) await pause(BETWEEN_LOOKS);
+    else if (!(await removeEnded(path))) await pause(BETWEEN_LOOKS);
   }
   throw new BusyFolderError(dir, (await lockText(path)).trim());
+}
+
+/** Looks at a lock that says nothing, and the milliseconds between two of them. */
+const LOOKS_AT_EMPTY = 20;
+const BETWEEN_LOOKS = 25;
+/** Looks at a lock that others keep taking and giving back. */
+const MOST_LOOKS = 100;
+
+/** Name of the file that a command makes while it removes the lock of one that has ended. */
+const takeoverName = `${lockName}-takeover`;
+
+/** Names of all that locking puts into a folder. */
+export const lockNames: readonly string[] = [lockName, takeoverName];
+
+/**
+ * Removes the lock of a process that has ended; false where another command is just doing so. Several commands may find
+ * the same one, and whoever comes late must not remove the lock that another has put in its place, so one at a time
+ * looks again and removes it. The calls are synchronous: hardly a moment lies in which this process could be killed.
+ */
+function removeEnded(path: string): Promise<boolean> {
+  const takeover = resolve(path, "..", takeoverName);
+  return withFsErrors(path, "remove the lock of a process that ended", () =>
+    Promise.resolve().then(() => {
+      if (!makeLock(takeover)) {
+        const owner = textAt(takeover);
+        if (owner !== "" && !(Number(owner) !== process.pid && isRunning(Number(owner))))
+          rmSync(takeover, { force: true });
+        return false;
+      }
+      try {
+        if (!isOwned(Number(textAt(path)), path)) rmSync(path, { force: true });
+        return true;
+      } finally {
+        rmSync(takeover, { force: true });
+      }
+    }),
+  );
+}
+
+/** What a lock says; nothing where it is gone. */
+function textAt(path: string): string {
+  try {
+    return readFileSync(path, "utf8").trim();
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return "";
+    throw cause;
+  }
 }
 
 /** Whether a command works in the folder. */
@@ -92,22 +142,27 @@ async function lockText(path: string): Promise<string> {
   }
 }
 
-/** Writes our process id unless the file is there. */
-async function createLock(path: string): Promise<boolean> {
-  return withFsErrors(path, "lock the folder", async () => {
+/** Writes our process id unless the file is there; synchronously, so that it is empty for as short as can be. */
+function createLock(path: string): Promise<boolean> {
+  return withFsErrors(path, "lock the folder", () => Promise.resolve().then(() => makeLock(path)));
+}
+
+function makeLock(path: string): boolean {
+  try {
+    const file = openSync(path, "wx");
     try {
-      const handle = await open(path, "wx");
-      try {
-        await handle.writeFile(String(process.pid));
-      } finally {
-        await handle.close();
-      }
-      return true;
+      writeSync(file, String(process.pid));
     } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code === "EEXIST") return false;
+      rmSync(path, { force: true });
       throw cause;
+    } finally {
+      closeSync(file);
     }
-  });
+    return true;
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "EEXIST") return false;
+    throw cause;
+  }
 }
 
 /** Whether a process of this machine runs under this id. */

@@ -19,9 +19,12 @@ import { readJson } from "./ranges.js";
 export type Overwrite = boolean | "checkpoint";
 
 /** What has this name itself, not what a link leads to; null where nothing has it. */
-export async function entryAt(path: string): Promise<Stats | null> {
+export const entryAt = (path: string): Promise<Stats | null> => unlessGone(lstat(path));
+
+/** Null where what was asked of the disk finds nothing: another command may have moved or removed it. */
+export async function unlessGone<T>(asked: Promise<T>): Promise<T | null> {
   try {
-    return await lstat(path);
+    return await asked;
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "ENOENT") return null;
     throw cause;
@@ -111,24 +114,25 @@ async function isMarked(folder: string): Promise<boolean> {
 /**
  * Removes a folder of model and checkpoint files. Whatever else is in it, by then or since, is moved into `rescue` if
  * it is free there, else it stays, and the folder with it. Returns whether the folder is gone; nothing is done where
- * there is none.
+ * there is none, and another command may be removing it at the same time.
  */
 export async function removeModelFolder(folder: string, rescue?: string): Promise<boolean> {
   const folderEntry = await entryAt(folder);
   if (folderEntry === null) return true;
   if (!folderEntry.isDirectory()) return false;
   // config.json goes first: without it a folder that is half removed is no model.
-  const entries = await readdir(folder, { withFileTypes: true });
+  const entries = (await unlessGone(readdir(folder, { withFileTypes: true }))) ?? [];
   for (const entry of entries.sort((a, b) => Number(b.name === "config.json") - Number(a.name === "config.json"))) {
     const path = join(folder, entry.name);
-    if (isCheckpointFile(entry.name) && (entry.isFile() || entry.isSymbolicLink())) await unlink(path);
+    if (isCheckpointFile(entry.name) && (entry.isFile() || entry.isSymbolicLink())) await unlessGone(unlink(path));
     else if (rescue !== undefined && (await entryAt(join(rescue, entry.name))) === null)
-      await rename(path, join(rescue, entry.name));
+      await unlessGone(rename(path, join(rescue, entry.name)));
   }
   return rmdir(folder).then(
     () => true,
     (cause: NodeJS.ErrnoException) => {
       if (cause.code === "ENOTEMPTY" || cause.code === "EEXIST") return false;
+      if (cause.code === "ENOENT") return true;
       throw cause;
     },
   );

@@ -19,7 +19,7 @@ import {
 } from "./atomic.js";
 import { makeFolders } from "./folders.js";
 import { withFsErrors } from "./fs-errors.js";
-import { lockFolder, lockName } from "./lock.js";
+import { lockFolder, lockNames } from "./lock.js";
 import { entryAt, foreignEntries, removeModelFolder, someOf, type Overwrite } from "./model-folder.js";
 
 /** A folder that is made over several commands. */
@@ -118,7 +118,8 @@ async function foreignInRoom(room: string, entry: Dirent): Promise<string[]> {
   if (entry.name === "folder" && entry.isDirectory()) {
     return (await foreignEntries(path, isCheckpointFile)).map((inner) => join(entry.name, inner));
   }
-  const isOurs = entry.isFile() && (entry.name === lockName || (entry.name === journalName && (await isJournal(path))));
+  const isOurs =
+    entry.isFile() && (lockNames.includes(entry.name) || (entry.name === journalName && (await isJournal(path))));
   return isOurs ? [] : [entry.name];
 }
 

@@ -17,7 +17,7 @@ import { fileFingerprint } from "../../files/io/fingerprint.js";
 import { makeFolders } from "../../files/io/folders.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
 import { openJsonl, readJsonl, type JsonlWriter } from "../../files/io/jsonl.js";
-import { lockFolder, lockName } from "../../files/io/lock.js";
+import { lockFolder, lockNames } from "../../files/io/lock.js";
 import { openRanges } from "../../files/io/ranges.js";
 import { corpusFiles, readDocuments } from "../documents/corpus.js";
 import { openTokenizer, type TextTokenizer } from "../tokenizer/load.js";
@@ -187,7 +187,7 @@ async function openStage(prefix: string, identity: Identity): Promise<Stage> {
     await makeFolders(dirname(target));
     await mkdir(room, { recursive: true });
   });
-  const known = new Set<string>([...Object.values(names), lockName]);
+  const known = new Set<string>([...Object.values(names), ...lockNames]);
   const foreign = (await readdir(room)).filter((name) => !known.has(name));
   if (foreign.length > 0)
     throw inputError(`this folder holds ${foreign[0]}, which no unfinished preparation leaves`, { where: room });

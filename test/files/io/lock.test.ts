@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { expect, it } from "vitest";
 import { lockFolder } from "../../../src/files/io/lock.js";
 import { temporaryFolder } from "./temporary.js";
@@ -51,4 +52,49 @@ it("a file of that name that holds no process id is somebody else's and stays", 
   writeFileSync(join(dir, ".lock"), "the combination is 1234");
   await expect(lockFolder(dir)).rejects.toThrow(".lock is no lock of a command");
   expect(readFileSync(join(dir, ".lock"), "utf8")).toBe("the combination is 1234");
+});
+
+it("a lock that says nothing yet belongs to whoever is just making it", async () => {
+  const dir = fresh();
+  const child = spawn(process.execPath, ["-e", "setTimeout(() => {}, 60000)"]);
+  writeFileSync(join(dir, ".lock"), "");
+  const taken = lockFolder(dir);
+  setTimeout(() => {
+    writeFileSync(join(dir, ".lock"), String(child.pid));
+  }, 50);
+  await expect(taken).rejects.toThrow(`another command (process ${child.pid}) is working in this folder`);
+  child.kill("SIGKILL");
+});
+
+it("of several processes that find the lock of one that ended, one at a time has the folder", async () => {
+  const dir = fresh();
+  const module = join(process.cwd(), "dist/files/io/lock.js");
+  const ended = spawn(process.execPath, ["-e", ""]);
+  await once(ended, "exit");
+  // Each takes the folder as often as it can; a file that must not be there when it does so shows a second holder.
+  const program = `
+    import { lockFolder, BusyFolderError } from ${JSON.stringify(pathToFileURL(module).href)};
+    import { closeSync, openSync, unlinkSync, writeFileSync } from "node:fs";
+    process.chdir(${JSON.stringify(dir)});
+    for (const end = Date.now() + 1500; Date.now() < end; ) {
+      const release = await lockFolder(".").catch((cause) => { if (!(cause instanceof BusyFolderError)) throw cause; });
+      if (release === undefined) continue;
+      closeSync(openSync("held", "wx"));
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      unlinkSync("held");
+      // As one that was killed does.
+      writeFileSync(".lock", "${ended.pid}");
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    process.exit(0);`;
+  const others = Array.from({ length: 4 }, () =>
+    spawn(process.execPath, ["--input-type=module", "-e", program], { stdio: ["ignore", "ignore", "pipe"] }),
+  );
+  const told = others.map(async (child) => {
+    let text = "";
+    child.stderr.setEncoding("utf8").on("data", (part: string) => (text += part));
+    await once(child, "close");
+    return text;
+  });
+  expect(await Promise.all(told)).toEqual(["", "", "", ""]);
 });

@@ -17,6 +17,7 @@ import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
 import { isCheckpointFile, isModelFile } from "../../../src/files/formats/model-files.js";
 import { previousName, restoreReplaced, stageDirectory, writeFileAtomic } from "../../../src/files/io/atomic.js";
+import { removeModelFolder } from "../../../src/files/io/model-folder.js";
 import { requirePlace, stageResumable, unfinishedName } from "../../../src/files/io/resumable-directory.js";
 import { randomStream } from "../../../src/base/random.js";
 import { isOwnPage, requireFilePlace } from "../../../src/files/io/named-file.js";
@@ -416,4 +417,12 @@ describe("a file that is written", () => {
     expect(await refusal(ask("nowhere/page.html"))).toContain("cannot write file: its folder does not exist");
     expect(await refusal(requireFilePlace("", "page", isOwnPage))).toContain("the name of the file to make is empty");
   });
+});
+
+it("several commands may remove one folder at the same time", async () => {
+  const folder = join(fresh(), "left");
+  tree(folder, model);
+  for (let shard = 0; shard < 50; shard++) writeFileSync(join(folder, `model-${shard}-of-50.safetensors`), "");
+  const removed = await Promise.all(Array.from({ length: 4 }, () => removeModelFolder(folder)));
+  expect([removed, existsSync(folder)]).toEqual([[true, true, true, true], false]);
 });
