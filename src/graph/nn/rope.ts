@@ -1,10 +1,16 @@
 /**
  * Rotary angles per position: cos and sin tables [S, rotary/2].
  *
+ * Angles are those of transformers, which rounds each step to float32 whatever the precision of the model, as the
+ * programs did that models were trained with. At position p an exact angle differs from them by up to p * 6e-8, which
+ * would be the largest part of the difference between two engines' log-probabilities.
+ *
  * Letters: S positions.
  */
 import { at } from "../../base/at.js";
 import type { Rope } from "../../model/decoder/types.js";
+
+const { fround } = Math;
 
 /**
  * The dimensions between which YaRN goes from kept to interpolated (modeling_rope_utils.py, _compute_yarn_parameters).
@@ -30,16 +36,18 @@ function llama3Frequency(
   frequency: number,
   { factor, lowFreqFactor, highFreqFactor, originalMaxPositions }: Extract<Rope["scaling"], { kind: "llama3" }>,
 ): number {
-  const wavelength = (2 * Math.PI) / frequency;
-  if (wavelength < originalMaxPositions / highFreqFactor) return frequency;
-  if (wavelength > originalMaxPositions / lowFreqFactor) return frequency / factor;
-  const blend = (originalMaxPositions / wavelength - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
-  return ((1 - blend) * frequency) / factor + blend * frequency;
+  const wavelength = fround(fround(2 * Math.PI) / frequency);
+  if (wavelength < fround(originalMaxPositions / highFreqFactor)) return frequency;
+  if (wavelength > fround(originalMaxPositions / lowFreqFactor)) return fround(frequency / factor);
+  const turns = fround(originalMaxPositions / wavelength);
+  const blend = fround(fround(turns - lowFreqFactor) / fround(highFreqFactor - lowFreqFactor));
+  return fround(fround(fround(fround(1 - blend) * frequency) / factor) + fround(blend * frequency));
 }
 
 /** Inverse frequencies [rotary/2], in radians per position, for sequences of this length. */
-export function ropeFrequencies(rope: Rope, sequence: number): Float64Array {
-  const base = Float64Array.from({ length: rope.rotary / 2 }, (_, i) => rope.theta ** ((-2 * i) / rope.rotary));
+export function ropeFrequencies(rope: Rope, sequence: number): Float32Array {
+  const periods = Float32Array.from({ length: rope.rotary / 2 }, (_, i) => rope.theta ** fround((2 * i) / rope.rotary));
+  const base = periods.map((period) => 1 / period);
   const { scaling } = rope;
   switch (scaling.kind) {
     case "none":
@@ -51,18 +59,19 @@ export function ropeFrequencies(rope: Rope, sequence: number): Float64Array {
     case "yarn": {
       const { low, high } = yarnRamp(rope, scaling);
       return base.map((frequency, i) => {
-        const interpolated = Math.min(1, Math.max(0, (i - low) / (high - low)));
-        return (frequency / scaling.factor) * interpolated + frequency * (1 - interpolated);
+        const kept = fround(1 - Math.min(1, Math.max(0, fround(fround(i - low) / fround(high - low)))));
+        const interpolated = fround(1 / fround(scaling.factor * at(periods, i)));
+        return fround(interpolated * fround(1 - kept)) + fround(frequency * kept);
       });
     }
     case "longrope": {
       const factors = sequence > scaling.originalMaxPositions ? scaling.long : scaling.short;
-      return base.map((frequency, i) => frequency / at(factors, i));
+      return periods.map((period, i) => 1 / fround(fround(at(factors, i)) * period));
     }
   }
 }
 
-/** Tables for positions 0..sequence-1; float32 like transformers', computed in float64. */
+/** Tables for positions 0..sequence-1. */
 export function ropeTables(rope: Rope, sequence: number): { cos: Float32Array; sin: Float32Array } {
   const frequencies = ropeFrequencies(rope, sequence);
   const factor = "attentionFactor" in rope.scaling ? rope.scaling.attentionFactor : 1;
@@ -71,8 +80,9 @@ export function ropeTables(rope: Rope, sequence: number): { cos: Float32Array; s
   const sin = new Float32Array(sequence * half);
   frequencies.forEach((frequency, i) => {
     for (let position = 0; position < sequence; position++) {
-      cos[position * half + i] = factor * Math.cos(position * frequency);
-      sin[position * half + i] = factor * Math.sin(position * frequency);
+      const angle = fround(position * frequency);
+      cos[position * half + i] = factor * Math.cos(angle);
+      sin[position * half + i] = factor * Math.sin(angle);
     }
   });
   return { cos, sin };
