@@ -31,7 +31,7 @@ import { breather } from "./turns.js";
  * Memory that the curves of all runs that were looked at may take; those unused for longest are forgotten. A hundred
  * runs of 10,000 steps fit: curves that are forgotten before they are asked for again would be read at every question.
  */
-const mostBytes = 56e6;
+const mostBytes = 48e6;
 
 interface Kept {
   readonly columns: { current: RunColumns };
