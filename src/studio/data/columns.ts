@@ -201,6 +201,12 @@ export class RunColumns implements RecordSink {
     return this.#steps.bytes + this.#evals.bytes + moments;
   }
 
+  /** Lets other runs have the memory of its curves: nothing that was read of them may be used any more. */
+  release(): void {
+    this.#steps.release();
+    this.#evals.release();
+  }
+
   /** The newest moment is always kept; the one before it only if its turn has come. */
   #thin(): void {
     const before = this.#moments.length - 2;

@@ -6,6 +6,23 @@ export type Numbers = Float64Array | Float32Array | Uint32Array;
 const kinds = { double: Float64Array, single: Float32Array, count: Uint32Array } as const;
 type Kind = keyof typeof kinds;
 
+/**
+ * Arrays that nobody reads any more. They are used again: the collector lets as much memory gather as is in use before
+ * it gives what was left back.
+ */
+const spare: Record<Kind, Numbers[]> = { double: [], single: [], count: [] };
+const mostSpareBytes = 8e6;
+let spareBytes = 0;
+
+/** An array with room for so many numbers, or a few more, which may hold any others. */
+function arrayFor(kind: Kind, room: number): Numbers {
+  const at = spare[kind].findIndex(({ length }) => length >= room && length <= 1.25 * room);
+  if (at < 0) return new kinds[kind](room);
+  const [found] = spare[kind].splice(at, 1);
+  spareBytes -= found!.byteLength;
+  return found!;
+}
+
 /** Numbers that each differ by the same from the one before. */
 interface Line {
   readonly first: number;
@@ -83,7 +100,7 @@ export class Series {
 
   /** Gives every number its place, with room for so many of them. */
   #spread(room: number): void {
-    const larger = new kinds[this.kind](Math.max(room, this.#length + 1));
+    const larger = arrayFor(this.kind, Math.max(room, this.#length + 1));
     larger.set(this.values);
     this.#values = larger;
     this.#line = null;
@@ -103,6 +120,16 @@ export class Series {
 
   get bytes(): number {
     return this.#values.byteLength;
+  }
+
+  /** Lets others have the memory: nothing that was read of it may be used any more. */
+  release(): void {
+    const { byteLength } = this.#values;
+    if (byteLength > 0 && spareBytes + byteLength <= mostSpareBytes) {
+      spare[this.kind].push(this.#values);
+      spareBytes += byteLength;
+    }
+    [this.#values, this.#length, this.#line] = [new kinds[this.kind](0), 0, { first: 0, by: 0 }];
   }
 }
 

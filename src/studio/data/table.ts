@@ -112,6 +112,10 @@ export class Table<Name extends string> {
     return this.#all().reduce((sum, series) => sum + series.bytes, 0);
   }
 
+  release(): void {
+    for (const series of this.#all()) series.release();
+  }
+
   #all(): Series[] {
     return [this.step, this.tokens, this.hours, ...this.#columns.flatMap((column) => column ?? [])];
   }

@@ -84,7 +84,7 @@ export class CurveStore {
       bytes: 0,
       revision: -1,
     };
-    if (before !== undefined && kept === null) this.#bytes -= before.bytes;
+    if (before !== undefined && kept === null) this.#leave(before);
     this.#kept.set(entry.name, current);
     // The list looks at logs all the time: a hundred of them need not be looked at again for every chart.
     const { revision } = entry.row;
@@ -121,11 +121,21 @@ export class CurveStore {
   }
 
   #forget(): void {
-    for (const [name, { bytes }] of this.#kept) {
+    for (const [name, kept] of this.#kept) {
       if (this.#bytes <= this.most || this.#kept.size === 1) return;
-      this.#bytes -= bytes;
       this.#kept.delete(name);
+      this.#leave(kept);
     }
+  }
+
+  /**
+   * Columns that are kept no longer. Whoever has just been given them reads them in the same turn; then other columns
+   * have their memory.
+   */
+  #leave({ bytes, columns, reading }: Kept): void {
+    this.#bytes -= bytes;
+    const release = (): void => void setImmediate(() => columns.current.release());
+    (reading ?? Promise.resolve()).then(release, release);
   }
 }
 

@@ -61,4 +61,20 @@ describe("a series of numbers", () => {
       [1, 2, 3, 4, 5],
     ]);
   });
+
+  it("has its own numbers where it takes the memory that another one has let go", () => {
+    const large = Array.from({ length: 200 }, (_, i) => i * i);
+    const [a, b] = [seriesOf(large, "single"), seriesOf(large, "single")];
+    const memory = a.values.buffer;
+    a.release();
+    expect([a.length, a.bytes, a.last]).toEqual([0, 0, undefined]);
+    const c = new Series("single", a.length + 200);
+    for (const value of [3, 1, 2]) c.push(value);
+    expect([...c.values]).toEqual([3, 1, 2]);
+    expect([...b.values]).toEqual(large);
+    const d = seriesOf(large.slice(0, 64), "single");
+    expect([c.values.buffer, d.values.buffer].filter((one) => one === memory).length).toBeLessThan(2);
+    a.push(5);
+    expect([...a.values]).toEqual([5]);
+  });
 });
