@@ -97,7 +97,7 @@ export async function startServer(options: ServerOptions): Promise<StudioServer>
 
 /** The command that was noted for a run, a study or a conversion; null for any other word. */
 async function notedCommand(studio: Studio, name: string): Promise<FoundCommand | null> {
-  const conversion = studio.conversions.find((one) => one.name === name);
+  const conversion = (await studio.conversionsNow()).find((one) => one.name === name);
   if (conversion !== undefined) return conversion.command && { ...conversion.command, holder: null };
   const isKnown = studio.index.run(name) !== undefined || studio.index.found.studies.includes(name);
   return isKnown ? commandFor(studio.index, name) : null;
