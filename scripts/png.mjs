@@ -48,7 +48,13 @@ function chunk(kind, data) {
   return Buffer.concat([length, body, check]);
 }
 
-/** The same picture with at most 256 colours, the commonest ones; all others become the nearest of them. */
+/** Squared distance of colours that nobody tells apart. */
+const alike = 48;
+
+/**
+ * The same picture with at most 256 colours, the commonest of those that can be told apart; all others become the
+ * nearest of them.
+ */
 export function withPalette(png) {
   const { width, height, channels, pixels } = pixelsOf(Buffer.from(png));
   const colours = Array.from(
@@ -57,15 +63,14 @@ export function withPalette(png) {
   );
   const counts = new Map();
   for (const colour of colours) counts.set(colour, (counts.get(colour) ?? 0) + 1);
-  const palette = [...counts]
-    .sort((a, b) => b[1] - a[1])
-    .slice(0, 256)
-    .map(([colour]) => colour);
   const parts = (colour) => [colour >> 16, (colour >> 8) & 255, colour & 255];
+  const apart = (a, b) => parts(a).reduce((sum, value, i) => sum + (value - parts(b)[i]) ** 2, 0);
+  const palette = [];
+  for (const [colour] of [...counts].sort((a, b) => b[1] - a[1]))
+    if (palette.length < 256 && palette.every((one) => apart(one, colour) > alike)) palette.push(colour);
   const nearest = new Map();
   for (const colour of counts.keys()) {
-    const own = parts(colour);
-    const distances = palette.map((one) => parts(one).reduce((sum, value, i) => sum + (value - own[i]) ** 2, 0));
+    const distances = palette.map((one) => apart(one, colour));
     nearest.set(colour, distances.indexOf(Math.min(...distances)));
   }
   const rows = Buffer.alloc((width + 1) * height);

@@ -94,6 +94,8 @@ async function writePage(studio: Studio, file: string, { json }: StudioFlags): P
 async function serve(studio: Studio, flags: StudioFlags): Promise<void> {
   // Nearly all that the server makes is gone a moment later, so room for it that grows to 32 MB is not used.
   setFlagsFromString("--semi-space-growth-factor=1");
+  // What has lived a little longer is collected before as much of it again has gathered: answers of megabytes do that.
+  setFlagsFromString("--heap-growing-percent=40");
   const { terminal, json, signal } = openContext({ json: flags.json, stopping: "" });
   const told = new Set<string>();
   const server = await startServer({

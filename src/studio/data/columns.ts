@@ -1,68 +1,11 @@
 /** A run's log as columns of numbers: a hundredth of the memory that its records take. */
 import { meanOf } from "../../base/mean.js";
+import { deadExperts } from "../../model/results/collapse.js";
 import type { DoneRecord, EvalRecord, RecordSink, RoutingRecord, StepRecord } from "../../train/records.js";
 import { firstAtLeast } from "./decimate.js";
-import { thinned } from "./thinning.js";
-import { deadExperts } from "../../model/results/collapse.js";
+import type { Numbers } from "./series.js";
+import { Table } from "./table.js";
 import { evalMetrics, stepMetrics, type CurveAxis, type Metric } from "./types.js";
-
-type Numbers = Float64Array | Float32Array | Uint32Array;
-
-/** How numbers are kept: measures that only a chart shows need no more than seven digits. */
-const kinds = { double: Float64Array, single: Float32Array, count: Uint32Array } as const;
-
-/** Numbers that grow at their end. */
-export class Series {
-  #values: Numbers;
-  #length = 0;
-
-  /** `room`: how many there will be, about. */
-  constructor(kind: keyof typeof kinds, room: number) {
-    this.#values = new kinds[kind](Math.max(64, room));
-  }
-
-  get length(): number {
-    return this.#length;
-  }
-
-  /** The values as they are now; a view that later values may leave behind. */
-  get values(): Numbers {
-    return this.#values.subarray(0, this.#length);
-  }
-
-  push(value: number): void {
-    if (this.#length === this.#values.length) {
-      // A quarter more at a time: what a long log leaves free is memory that other logs could have.
-      const Kind = this.#values.constructor as new (length: number) => Numbers;
-      const larger = new Kind(Math.ceil(1.25 * this.#length));
-      larger.set(this.#values);
-      this.#values = larger;
-    }
-    this.#values[this.#length++] = value;
-  }
-
-  /** Takes back all but the first `length` values. */
-  truncate(length: number): void {
-    this.#length = Math.min(this.#length, length);
-  }
-
-  /** Leaves of the values from `from` on those at the ascending places `kept` alone. */
-  keep(from: number, kept: readonly number[]): void {
-    for (let i = 0; i < kept.length; i++) this.#values[from + i] = this.#values[kept[i]!]!;
-    this.#length = from + kept.length;
-  }
-
-  get bytes(): number {
-    return this.#values.byteLength;
-  }
-}
-
-/**
- * Rows that are kept of one log at most, and those of its end that stay as they are: a run of millions of steps would
- * take the memory of hundreds of others.
- */
-const mostRows = 1 << 18;
-const wholeRows = 8192;
 
 /** Measures that are computed from what a step says of its routing. */
 const routingMetrics: ReadonlySet<string> = new Set<(typeof stepMetrics)[number]>([
@@ -137,113 +80,6 @@ function evalValues(record: EvalRecord): number[] {
   ];
 }
 
-interface TableOptions<Name> {
-  readonly singles?: ReadonlySet<Name>;
-  readonly room?: number;
-  readonly most?: number | undefined;
-}
-
-class Table<Name extends string> {
-  readonly step: Series;
-  readonly tokens: Series;
-  readonly hours: Series;
-  readonly #columns: (Series | undefined)[];
-  readonly #singles: ReadonlySet<Name>;
-  readonly #room: number;
-  readonly #most: number;
-  /** Two rows of the first `#settled` stand for twice so many of the log. */
-  #every = 1;
-  #settled = 0;
-
-  /**
-   * `names` of its columns, the first of which decides what is kept of too many rows; those of `singles` have the
-   * digits of a chart. `room`: rows that there will be, about. `most`: rows that are kept.
-   */
-  constructor(
-    private readonly names: readonly Name[],
-    { singles = new Set(), room = 0, most = mostRows }: TableOptions<Name> = {},
-  ) {
-    this.#columns = names.map(() => undefined);
-    this.#singles = singles;
-    this.#most = most;
-    this.#room = Math.min(room, most);
-    this.step = new Series("count", this.#room);
-    this.tokens = new Series("double", this.#room);
-    this.hours = new Series("single", this.#room);
-  }
-
-  /**
-   * Adds a row; `values` are in the order of the names, those that are missing at the end are not measured. Returns
-   * whether rows before it were let go.
-   */
-  add(
-    at: { readonly step: number; readonly tokens: number; readonly hours: number },
-    values: readonly number[],
-  ): boolean {
-    const { length } = this.step;
-    this.step.push(at.step);
-    this.tokens.push(at.tokens);
-    this.hours.push(at.hours);
-    for (let i = 0; i < this.#columns.length; i++) {
-      const value = values[i] ?? NaN;
-      const column = this.#columns[i];
-      if (column !== undefined) column.push(value);
-      // A measure that no record has takes no room.
-      else if (!Number.isNaN(value)) this.#begin(i, length).push(value);
-    }
-    return this.#thin();
-  }
-
-  /** Lets rows go where there are too many: as many of every part of the log, so that its curve stays what it was. */
-  #thin(): boolean {
-    const end = this.step.length;
-    const isFull = end > this.#most;
-    if (!isFull && (this.#every === 1 || end - this.#settled < Math.max(wholeRows, 4 * this.#every))) return false;
-    for (let every = 1; every < this.#every; every *= 2) this.#halve(this.#settled);
-    if (isFull) {
-      this.#halve(0);
-      this.#every *= 2;
-    }
-    this.#settled = this.step.length;
-    return true;
-  }
-
-  #halve(from: number): void {
-    const kept = thinned((this.#columns[0] ?? this.step).values, from);
-    for (const series of this.#all()) series.keep(from, kept);
-  }
-
-  /** A column that comes late: what is before it is not measured. */
-  #begin(index: number, length: number): Series {
-    const column = new Series(this.#singles.has(this.names[index]!) ? "single" : "double", this.#room);
-    for (let i = 0; i < length; i++) column.push(NaN);
-    this.#columns[index] = column;
-    return column;
-  }
-
-  column(name: Name): Numbers | null {
-    return this.#columns[this.names.indexOf(name)]?.values ?? null;
-  }
-
-  /** The measures that some record has. */
-  get present(): readonly Name[] {
-    return this.names.filter((_, i) => this.#columns[i] !== undefined);
-  }
-
-  truncate(length: number): void {
-    for (const series of this.#all()) series.truncate(length);
-    this.#settled = Math.min(this.#settled, length);
-  }
-
-  get bytes(): number {
-    return this.#all().reduce((sum, series) => sum + series.bytes, 0);
-  }
-
-  #all(): Series[] {
-    return [this.step, this.tokens, this.hours, ...this.#columns.flatMap((column) => column ?? [])];
-  }
-}
-
 interface ColumnsOptions {
   readonly hasRouting?: boolean;
   readonly steps?: number;
@@ -302,7 +138,7 @@ export class RunColumns implements RecordSink {
 
   eval(record: EvalRecord): void {
     // A run that resumed from nothing measures its start again.
-    if (this.#evals.step.values.at(-1) === record.step) {
+    if (this.#evals.step.last === record.step) {
       this.#evals.truncate(this.#evals.step.length - 1);
       this.generation = this.#nextGeneration();
     }
@@ -319,7 +155,7 @@ export class RunColumns implements RecordSink {
     this.generation = this.#nextGeneration();
     this.#steps.truncate(firstAtLeast(this.#steps.step.values, step + 1));
     this.#evals.truncate(firstAtLeast(this.#evals.step.values, step + 1));
-    this.#hours = this.#steps.hours.values.at(-1) ?? 0;
+    this.#hours = this.#steps.hours.last ?? 0;
     this.#moments = this.#moments.filter((moment) => moment.step <= step);
     this.ended = null;
   }
@@ -363,6 +199,12 @@ export class RunColumns implements RecordSink {
       0,
     );
     return this.#steps.bytes + this.#evals.bytes + moments;
+  }
+
+  /** Lets other runs have the memory of its curves: nothing that was read of them may be used any more. */
+  release(): void {
+    this.#steps.release();
+    this.#evals.release();
   }
 
   /** The newest moment is always kept; the one before it only if its turn has come. */

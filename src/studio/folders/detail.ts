@@ -31,7 +31,7 @@ import { breather } from "./turns.js";
  * Memory that the curves of all runs that were looked at may take; those unused for longest are forgotten. A hundred
  * runs of 10,000 steps fit: curves that are forgotten before they are asked for again would be read at every question.
  */
-const mostBytes = 56e6;
+const mostBytes = 48e6;
 
 interface Kept {
   readonly columns: { current: RunColumns };
@@ -84,7 +84,7 @@ export class CurveStore {
       bytes: 0,
       revision: -1,
     };
-    if (before !== undefined && kept === null) this.#bytes -= before.bytes;
+    if (before !== undefined && kept === null) this.#leave(before);
     this.#kept.set(entry.name, current);
     // The list looks at logs all the time: a hundred of them need not be looked at again for every chart.
     const { revision } = entry.row;
@@ -121,11 +121,21 @@ export class CurveStore {
   }
 
   #forget(): void {
-    for (const [name, { bytes }] of this.#kept) {
+    for (const [name, kept] of this.#kept) {
       if (this.#bytes <= this.most || this.#kept.size === 1) return;
-      this.#bytes -= bytes;
       this.#kept.delete(name);
+      this.#leave(kept);
     }
+  }
+
+  /**
+   * Columns that are kept no longer. Whoever has just been given them reads them in the same turn; then other columns
+   * have their memory.
+   */
+  #leave({ bytes, columns, reading }: Kept): void {
+    this.#bytes -= bytes;
+    const release = (): void => void setImmediate(() => columns.current.release());
+    (reading ?? Promise.resolve()).then(release, release);
   }
 }
 

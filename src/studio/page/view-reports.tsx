@@ -209,12 +209,17 @@ function Report({ report }: { readonly report: ReportAnswer }): JSX.Element {
   useLayoutEffect(() => {
     if (root.current === null) return;
     mount(root.current, islandsOf(report, root.current));
-    for (const table of root.current.querySelectorAll("table")) addTableButton(table);
+    addTableButtons(root.current);
   }, [report]);
   useEffect(() => {
     const element = root.current;
+    if (element === null) return;
+    // Sliders draw tables anew.
+    const watching = new MutationObserver(() => addTableButtons(element));
+    watching.observe(element, { childList: true, subtree: true });
     return () => {
-      if (element !== null) unmount(element);
+      watching.disconnect();
+      unmount(element);
     };
   }, []);
   return (
@@ -227,10 +232,14 @@ function Report({ report }: { readonly report: ReportAnswer }): JSX.Element {
   );
 }
 
-/** A button that saves a table of a report's own markup; tables in its parts are drawn by scripts. */
+/** Gives every table of a report that has none yet a button that saves it. */
+function addTableButtons(root: HTMLElement): void {
+  for (const table of root.querySelectorAll("table")) addTableButton(table);
+}
+
 function addTableButton(table: HTMLTableElement): void {
   const frame = table.closest(".frame") ?? table;
-  if (table.closest("[data-island]") !== null || frame.nextElementSibling?.classList.contains("files")) return;
+  if (frame.nextElementSibling?.classList.contains("files") === true) return;
   const heading = table.caption ?? table.closest("section")?.querySelector("h1, h2, h3");
   const name = frame.getAttribute("aria-label") ?? heading?.textContent ?? "table";
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: "CSV" });

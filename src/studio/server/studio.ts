@@ -24,7 +24,15 @@ import {
   type StudioAlert,
   type StudyRow,
 } from "../data/types.js";
-import { coactivationHistory, commandOf, CurveStore, curveOf, expertHistory, runDetail } from "../folders/detail.js";
+import {
+  coactivationHistory,
+  commandOf,
+  CurveStore,
+  curveOf,
+  expertHistory,
+  flatSettings,
+  runDetail,
+} from "../folders/detail.js";
 import { checkpointList } from "../folders/checkpoints.js";
 import { ConversionShelf } from "../folders/conversions.js";
 import { StudioIndex, type IndexChange } from "../folders/index.js";
@@ -282,7 +290,7 @@ export class Studio {
     const pairs = pairRows(arms);
     return {
       runs: entries.map(({ row }) => row),
-      differences: configDifferences(configs).map(({ key, values }) => ({ key, values: values.map(valueWords) })),
+      differences: differenceRows(configDifferences(configs)),
       arms,
       pairs,
       tokens,
@@ -382,6 +390,29 @@ function latestOfSeeds(entries: readonly RunEntry[]): RunEntry[] {
 }
 
 const armCurve = (entry: RunEntry): ArmCurve => ({ row: entry.row, ...entry.curve });
+
+/** Values of settings that say that something is not there, or not done. */
+const absent = new Set(["null", "false", "0", "[]"]);
+
+/**
+ * Settings that differ. One that holds others, such as the layers of a model, stands as those of them that differ, each
+ * once; where some runs have none of them, what is absent in all others is left out.
+ */
+function differenceRows(found: ReturnType<typeof configDifferences>): CompareAnswer["differences"] {
+  const rows = found.flatMap(({ key, values }) => {
+    if (!values.some((value) => typeof value === "object" && value !== null))
+      return [{ key, values: values.map(valueWords) }];
+    const flat = values.map((value) => new Map(value == null ? [] : flatSettings({ [key]: value })));
+    const names = [...new Set(flat.flatMap((settings) => [...settings.keys()]))];
+    return names.flatMap((name) => {
+      const inner = flat.map((settings) => settings.get(name));
+      const present = new Set(inner.filter((value) => value !== undefined));
+      const isTold = present.size > 1 || (inner.includes(undefined) && !absent.has([...present][0]!));
+      return isTold ? [{ key: name, values: inner.map(valueWords) }] : [];
+    });
+  });
+  return [...new Map(rows.map((row) => [row.key, row])).values()];
+}
 
 /** A setting in one short line. */
 function valueWords(value: unknown): string {
