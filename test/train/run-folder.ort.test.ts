@@ -89,9 +89,8 @@ it("goes on with the balance loss of earlier versions only where the file says b
   const pooled = { block: { ...block, routing: { balance: "model" as const } } };
   await stopAfter(runOptions(dir, pooled), 6);
   const path = join(dir, "run.json");
-  const { routing: _, ...training } = (JSON.parse(readFileSync(path, "utf8")) as { training: { routing: object } })
-    .training;
-  writeFileSync(path, JSON.stringify({ ...(JSON.parse(readFileSync(path, "utf8")) as object), training }));
+  const record = JSON.parse(readFileSync(path, "utf8")) as { readonly training: object };
+  writeFileSync(path, JSON.stringify({ ...record, training: { ...record.training, routing: undefined } }));
   expect((await failure(finish(runOptions(dir)))).message).toBe(
     'this folder holds another run: training.routing.balance was "model" and is "layer"',
   );
