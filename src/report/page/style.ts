@@ -272,6 +272,12 @@ const tiles = css`
     padding: 0;
     list-style: none;
   }
+  .answer + .findings {
+    margin-top: 1.5rem;
+  }
+  .facts-list + h3 {
+    margin-top: 1.5rem;
+  }
   .findings b {
     font-weight: 600;
   }
