@@ -218,7 +218,15 @@ const measures = {
 };
 mkdirSync(root, { recursive: true });
 for (const part of parts.filter((one) => chosen.includes(one))) {
-  await measures[part]();
+  try {
+    await measures[part]();
+  } catch (cause) {
+    // The other parts are measured, and what this one has measured is kept.
+    console.error(`bench: ${part} has failed: ${cause instanceof Error ? cause.stack : String(cause)}`);
+    process.exitCode = 1;
+  }
   notes.write(flags.out);
 }
 await browser?.close();
+// A part that has failed leaves its server, which ends with this program.
+process.exit();

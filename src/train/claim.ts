@@ -80,7 +80,7 @@ function recordOf(options: RunOptions): RunRecord {
   return JSON.parse(JSON.stringify(record)) as RunRecord;
 }
 
-/** A record of an MoE's run. Those that say nothing of the balance loss are of versions that took it over layers. */
+/** A record of an MoE's run. Those that say nothing of the balance loss are of versions that pooled layers. */
 const balancedThen = (record: RunRecord): RunRecord => ({ ...record, training: withBalance(record.training, "model") });
 
 /** What may not change from one command to the next. */

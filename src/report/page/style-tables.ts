@@ -45,6 +45,12 @@ export const tileRules = css`
     padding: 0;
     list-style: none;
   }
+  .answer + .findings {
+    margin-top: 1.5rem;
+  }
+  .facts-list + h3 {
+    margin-top: 1.5rem;
+  }
   .findings b {
     font-weight: 600;
   }

@@ -20,6 +20,7 @@ import { changesOf, planIslands } from "./report-plan.js";
 import { studyIslands } from "./report-study.js";
 import { ask, embedded } from "./source.js";
 import { place, rows, set, setting, treeVersion } from "./state.js";
+import { ResumeButton } from "./view-actions.js";
 
 const kindWords: Readonly<Record<ReportRow["kind"], string>> = {
   study: "study",
@@ -157,6 +158,7 @@ export function StudyView(): JSX.Element {
         <Go view="reports">All reports</Go>
         <span class="muted">{isRunning ? "under way: drawn anew as its runs go on" : name}</span>
       </p>
+      {!isRunning && own.some(({ state }) => state === "stopped") && <ResumeButton run={name} />}
       {data === null || data.name !== name ? <Waiting error={error} what={name} /> : <Report report={data} />}
       <AsCommand addresses={[answerAddress("/api/study", [["name", name]])]} />
     </>

@@ -7,6 +7,7 @@ import { shortNames } from "../data/rows.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { Alerts, AsCommand, Go, Noted, State, Waiting } from "./parts.js";
 import { isListed, labelOf, rows, treeVersion } from "./state.js";
+import { ResumeButton } from "./view-actions.js";
 import { Conversions } from "./view-conversions.js";
 
 /** The view. The list is on its way already; what is asked for before it is there would be asked for again. */
@@ -95,6 +96,7 @@ function Study({ study }: { readonly study: StudyRow }): JSX.Element {
         <>
           <h4>The command that repeats it, and goes on where it was stopped</h4>
           <Noted command={command} />
+          {running === 0 && finished < runs && <ResumeButton run={name} isNamed />}
         </>
       )}
     </article>
