@@ -67,13 +67,15 @@ export function startTokenizer(file: string, signal?: AbortSignal): TokenizerPro
   let stderr = "";
   /** Why nothing can be called any more. */
   let over: Error | undefined;
+  /** Its end is waited for, whatever it still answers. */
+  let isClosing = false;
 
   const finish = (error: Error): void => {
     const reason = (over ??= error);
     for (const id of pending.keys()) settle(id, ({ reject }) => reject(reason));
   };
   /** A process without calls does not keep the command from ending. */
-  const updateHold = (): void => setKeepsAlive(child, pending.size > 0);
+  const updateHold = (): void => setKeepsAlive(child, isClosing || pending.size > 0);
   const settle = (id: number, how: (call: PendingCall) => void): void => {
     const call = pending.get(id);
     if (call === undefined) return;
@@ -139,7 +141,8 @@ export function startTokenizer(file: string, signal?: AbortSignal): TokenizerPro
     },
     async close() {
       over ??= stopError("the tokenizer is closed", { where: file });
-      setKeepsAlive(child, true);
+      isClosing = true;
+      updateHold();
       child.kill("SIGKILL");
       await gone;
     },

@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { at } from "../../../src/base/at.js";
 import { UpcycleError } from "../../../src/base/errors.js";
@@ -16,6 +17,8 @@ import {
 import { trainByteLevelBpe } from "../../../src/text/tokenizer/train.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { built, runScript } from "../../support/built.js";
+
+const tiny = fileURLToPath(new URL("../../../models/tiny", import.meta.url));
 
 const dir = temporaryFolder();
 let folders = 0;
@@ -273,6 +276,24 @@ describe("the process of a tokenizer", () => {
     script.process.kill("SIGKILL");
     await script.ended;
     await until(() => (pids.some(isTokenizer) ? [] : [0]));
+  });
+
+  it("is waited for when it is closed, also where an answer comes after that", async () => {
+    // The answer that was asked for ahead lies in the pipe when the tokenizer is closed.
+    const script = runScript(`
+      import { openTokenizer } from ${JSON.stringify(built("text/tokenizer/load.js"))};
+      const texts = Array.from({ length: 400 }, (_, i) => "the people of the union ".repeat(8) + i);
+      for (const ms of [0, 5, 20, 60, 120]) {
+        const tokenizer = await openTokenizer(${JSON.stringify(tiny)});
+        for await (const ids of tokenizer.encodeAll(texts)) {
+          for (const end = performance.now() + ms; performance.now() < end; );
+          break;
+        }
+        await tokenizer.close();
+      }
+      console.log("closed");
+    `);
+    expect(await script.ended).toMatchObject({ code: 0, signal: null, stdout: "closed\n", stderr: "" });
   });
 
   it("keeps no command from ending, and writes nothing to its terminal", async () => {
