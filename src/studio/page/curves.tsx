@@ -11,7 +11,7 @@ import { armKey, armLooks, type Look } from "./colours.js";
 import { useAnswer, useIsSeen, useSlowly, useWhile } from "./hooks.js";
 import { axisWords, metricWords } from "./metrics.js";
 import { Choice, Waiting } from "./parts.js";
-import { labelOf, place, runs as allRuns, set, setting } from "./state.js";
+import { place, runs as allRuns, set, setting } from "./state.js";
 
 interface CurvesProps {
   readonly names: readonly string[];
@@ -104,7 +104,7 @@ function linesOf({ curves }: CurveAnswer, list: ReadonlyMap<string, RunRow>, ban
     const row = list.get(run);
     return row === undefined ? { colour: "var(--muted)" } : looks(row);
   };
-  if (!bands) return curves.map(({ run, x, y }) => ({ label: labelOf(run), ...lookOfRun(run), x, y }));
+  if (!bands) return curves.map(({ run, x, y }) => ({ label: run, ...lookOfRun(run), x, y }));
   const arms = new Map<string, CurveAnswer["curves"][number][]>();
   for (const curve of curves) {
     const row = list.get(curve.run);
