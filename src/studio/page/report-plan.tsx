@@ -1,6 +1,6 @@
 /** The sliders of a plan and its chart: what they say is computed again, here or by the server. */
 import type { JSX } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { fixed } from "../../base/format.js";
 import type { Changes } from "../../report/plan/plan-command.js";
 import type { Control, Rendered } from "../../report/plan/plan-live.js";
@@ -87,7 +87,8 @@ function Sliders({ data, place }: { readonly data: PlanData; readonly place: Pla
     }, 16);
     return () => clearTimeout(timer);
   }, [text, data]);
-  useEffect(() => {
+  // With the command, so that nobody sees the answer of other settings beside it.
+  useLayoutEffect(() => {
     if (shown !== null) fill(place.root, shown);
   }, [shown]);
   // Sliders may be moved faster than the page is drawn: what one has changed holds for the next.
