@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
 import type { Page } from "puppeteer-core";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { placeHash } from "../../../src/studio/data/place.js";
 import { exportPage } from "../../../src/studio/server/export.js";
 import { pageAssets } from "../../../src/studio/server/page.js";
@@ -345,6 +345,8 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
       const session = await page.createCDPSession();
       await session.send("Browser.setDownloadBehavior", { behavior: "allow", downloadPath: folder });
     });
+    // Chromium saves ten files of a page in a row, and asks before the next.
+    beforeEach(() => page.reload());
     /** Clicks a button and gives the file that is saved. */
     const saved = async (label: string, name: string): Promise<Buffer> => {
       const path = join(folder, name);
