@@ -4,11 +4,12 @@
  * float32.
  *
  *   node bench/eval.mjs --python PYTHON [--device cpu|cuda] [--questions 1000] [--slice 1000] [--threads 2]
- *     [--batch 8,32] [--trial 24] [--seconds S] [--keep FOLDER] [--out FILE.json]
+ *     [--batch 8,32] [--trial 24] [--seconds S] [--keep FOLDER] [--hold FILE] [--out FILE.json]
  *
  * The questions are asked in slices, ours and the harness's by turns, so that what else the machine does falls on both.
- * FILE is written after each slice. The same command with the same FILE goes on there, and `--seconds` begins no slice
- * that would end later. What is compared are sums over the slices that both have answered.
+ * The FILE of `--out` is written after each slice. The same command with the same FILE goes on there, `--seconds` begins
+ * no slice that would end later, and none begins while the FILE of `--hold` exists: a machine that has other work too is
+ * measured while it has none. What is compared are sums over the slices that both have answered.
  *
  * The harness's process stays, with its model in memory, and counts from its prompts on, without the seconds in which
  * it describes the machine. It takes that size of a batch with which the first questions of each suite (`--trial`) were
@@ -24,6 +25,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, w
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { isDeepStrictEqual, parseArgs } from "node:util";
 import { writeSpeedData } from "../test/external/evaluation-data.mjs";
@@ -40,6 +42,7 @@ const { values } = parseArgs({
     trial: { type: "string", default: "24" },
     seconds: { type: "string", default: "Infinity" },
     keep: { type: "string" },
+    hold: { type: "string" },
     out: { type: "string" },
   },
 });
@@ -239,6 +242,10 @@ const took = {};
 for (const [index, from] of slices.entries())
   for (const [suite, task] of Object.entries(suites)) {
     if (measured.some((one) => one.suite === suite && one.slice === index)) continue;
+    if (values.hold !== undefined && existsSync(values.hold)) {
+      console.error(`held by ${values.hold}`);
+      while (existsSync(values.hold)) await setTimeout(500);
+    }
     const started = performance.now();
     if ((started - begun) / 1000 + (took[suite] ?? 0) > limit) continue;
     const ours = ourRun(task, from);
