@@ -18,6 +18,19 @@ const columnOf = async (text: string, name: string): Promise<number[]> => {
   return [...(name === "loss" ? points.loss : (points.columns[name] ?? []))];
 };
 
+it("parameters that a token uses have the table's decimal sign", async () => {
+  const { active } = await read("N;D;loss;active\n7.000.000.000;1,4e12;1,9;1.300.000.000\n7e7;2e10;2,9;1,5e7");
+  expect([...(active ?? [])]).toEqual([1.3e9, 1.5e7]);
+});
+
+it("columns that are called as numbers do not change the numbers of a formula", async () => {
+  const { points } = await read("0,9,params,tokens,loss\n5,6,7,1.4,1.9\n5,6,0.07,0.02,2.9", "chinchilla", {
+    N: "params*1e9",
+    D: "tokens*10*1e11",
+  });
+  expect(points.columns).toEqual({ N: Float64Array.of(7e9, 0.07 * 1e9), D: Float64Array.of(1.4e12, 0.02 * 10 * 1e11) });
+});
+
 describe("tables", () => {
   it.each([
     ["suffixes", "N,D,loss\n7B,1.4T,1.9\n70M,20b,2.9"],
