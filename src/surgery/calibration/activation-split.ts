@@ -21,7 +21,7 @@ import { ffnOf } from "../planning/ffn-tensors.js";
 import { chosenLayers } from "../planning/layers.js";
 import { recipeName } from "../planning/recipe.js";
 import type { RouterRows, UnitOrders } from "../planning/router-rows.js";
-import { requireFinite, sampledText, visitFfnInputs, type ReadText, type TextChoice } from "./ffn-inputs.js";
+import { sampledText, visitFfnInputs, type ReadText, type TextChoice } from "./ffn-inputs.js";
 import { requireTokenizer, type LayerWork } from "./layer-work.js";
 
 /** What to split, on which text, and what runs the model. */
@@ -60,7 +60,7 @@ export async function activationSplit({
   const checkpoint = await openCheckpoint(from);
   const model = await openStreamedModel(from, backend, { threads, signal });
   try {
-    const { dir, spec } = model;
+    const { spec } = model;
     const chosen = chosenLayers(recipe, spec.layers.length);
     const sampled = await sampledText(model, choice, signal);
     const { tokens, source } = sampled;
@@ -77,7 +77,6 @@ export async function activationSplit({
     await visitFfnInputs(model, sampled, {
       wants: (layer) => at(chosen, layer),
       inputs: async (layer, inputs) => {
-        requireFinite(inputs, layer, dir);
         const { ffnDim } = ffnOf(spec, layer);
         activity ??= new Activity(ffnDim, tokens);
         const activations = await model.units(layer, inputs);
