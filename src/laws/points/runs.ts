@@ -19,7 +19,7 @@ import type { DecoderSpec } from "../../model/decoder/types.js";
 import { specFromConfig } from "../../model/decoder/config.js";
 import type { Table } from "./cells.js";
 import { readTable } from "./table.js";
-import { isMegatronLog } from "./training-logs.js";
+import { isMegatronLog, isTrainerState, trainerTable } from "./training-logs.js";
 
 /** One finished model. N is the dense model's size, or the size of the parent of an upcycled one. */
 interface RunPoint {
@@ -120,8 +120,10 @@ async function ofTrainer(dir: string, name: string, entries: readonly string[]):
   for (const place of places) {
     const file = join(place, "trainer_state.json");
     if (!(await exists(file))) continue;
+    const state = await readJson(file);
+    if (!isTrainerState(state)) continue;
     const config = join(place, "config.json");
-    return lastRow(await readTable(file), name, (await exists(config)) ? await sizeOf(config) : null);
+    return lastRow(trainerTable(state), name, (await exists(config)) ? await sizeOf(config) : null);
   }
   return null;
 }

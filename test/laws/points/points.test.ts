@@ -295,6 +295,8 @@ describe("runs of the tool", () => {
     file("mixed/other/result.json", "null");
     file("mixed/other/run.json", "[]");
     file("mixed/other/metrics.jsonl", "null\n");
+    file("mixed/begun/trainer_state.json", '{\n"log_history": []\n}');
+    file("mixed/theirs/trainer_state.json", '{"epoch":1}');
     file("mixed/study/result.json", JSON.stringify(study));
     expect((await read(root)).points.n).toBe(3);
   });
