@@ -85,6 +85,25 @@ export async function lockFolder(dir: string): Promise<() => Promise<void>> {
   throw new BusyFolderError(dir, lockOwner(await lockText(path)) ?? null);
 }
 
+/**
+ * Takes a folder that `make` makes where it is not there. Whoever has it may finish and remove it in between: then it
+ * is made again. Throws like `lockFolder`.
+ */
+export async function lockMade(dir: string, make: () => Promise<void>): Promise<() => Promise<void>> {
+  for (let look = 1; ; look++) {
+    await make();
+    try {
+      return await lockFolder(dir);
+    } catch (cause) {
+      if (look === MOST_LOOKS || !isMissing(cause)) throw cause;
+    }
+  }
+}
+
+/** Whether a failure is that of a file or folder that is not there. */
+const isMissing = (cause: unknown): boolean =>
+  ((cause as Error).cause as NodeJS.ErrnoException | undefined)?.code === "ENOENT";
+
 /** Looks at a lock that says nothing, and the milliseconds between two of them. */
 const LOOKS_AT_EMPTY = 20;
 const BETWEEN_LOOKS = 25;
@@ -164,7 +183,7 @@ async function lockText(path: string): Promise<string> {
       await handle.close();
     }
   } catch (cause) {
-    if (((cause as Error).cause as NodeJS.ErrnoException | undefined)?.code === "ENOENT") return "";
+    if (isMissing(cause)) return "";
     throw cause;
   }
 }

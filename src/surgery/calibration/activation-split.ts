@@ -58,7 +58,10 @@ export async function activationSplit({
     throw inputError("the recipe does not split by activation", { where: `recipe ${recipeName(recipe)}` });
   await requireTokenizer(from, "the FFNs' activations are to be measured on text");
   const checkpoint = await openCheckpoint(from);
-  const model = await openStreamedModel(from, backend, { threads, signal });
+  const model = await openStreamedModel(from, backend, { threads, signal }).catch(async (cause: unknown) => {
+    await checkpoint.close();
+    throw cause;
+  });
   try {
     const { spec } = model;
     const chosen = chosenLayers(recipe, spec.layers.length);

@@ -17,7 +17,7 @@ import { fileFingerprint } from "../../files/io/fingerprint.js";
 import { makeFolders } from "../../files/io/folders.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
 import { openJsonl, readJsonl, type JsonlWriter } from "../../files/io/jsonl.js";
-import { lockFolder, lockNames } from "../../files/io/lock.js";
+import { lockMade, lockNames } from "../../files/io/lock.js";
 import { openRanges } from "../../files/io/ranges.js";
 import { corpusFiles, readDocuments } from "../documents/corpus.js";
 import { openTokenizer, type TextTokenizer } from "../tokenizer/load.js";
@@ -200,27 +200,18 @@ async function openStage(prefix: string, identity: Identity): Promise<Stage> {
   }
 }
 
-/** Looks at a folder that others keep finishing. */
-const MOST_LOOKS = 10;
-
 /** Makes the folder and locks it. */
-async function lockRoom(room: string, prefix: string): Promise<() => Promise<void>> {
-  for (let look = 1; ; look++) {
+function lockRoom(room: string, prefix: string): Promise<() => Promise<void>> {
+  return lockMade(room, async () => {
     await withFsErrors(prefix, "create folder", async () => {
       await makeFolders(dirname(room));
       await mkdir(room, { recursive: true });
     });
-    try {
-      const known = new Set<string>([...Object.values(names), ...lockNames]);
-      const foreign = (await readdir(room)).filter((name) => !known.has(name));
-      if (foreign.length > 0)
-        throw inputError(`this folder holds ${foreign[0]}, which no unfinished preparation leaves`, { where: room });
-      return await lockFolder(room);
-    } catch (cause) {
-      // Whoever finishes removes the folder, which may be in between.
-      if (look === MOST_LOOKS || (await exists(room))) throw cause;
-    }
-  }
+    const known = new Set<string>([...Object.values(names), ...lockNames]);
+    const foreign = (await readdir(room).catch(() => [])).filter((name) => !known.has(name));
+    if (foreign.length > 0)
+      throw inputError(`this folder holds ${foreign[0]}, which no unfinished preparation leaves`, { where: room });
+  });
 }
 
 interface Flushed {

@@ -1,11 +1,11 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { describe, expect, it } from "vitest";
-import { BusyFolderError, isFolderLocked, lockFolder } from "../../../src/files/io/lock.js";
+import { BusyFolderError, isFolderLocked, lockFolder, lockMade } from "../../../src/files/io/lock.js";
 import { temporaryFolder } from "./temporary.js";
 
 const base = temporaryFolder();
@@ -26,6 +26,29 @@ it("one holder at a time; giving it back lets the next one in", async () => {
   await (
     await lockFolder(dir)
   )();
+});
+
+it("a folder that is removed between its making and its locking is made again", async () => {
+  const dir = join(base, String(count++));
+  let made = 0;
+  const release = await lockMade(dir, () => {
+    mkdirSync(dir);
+    // As a command does that has just finished there.
+    if (++made < 3) rmdirSync(dir);
+    return Promise.resolve();
+  });
+  expect([made, readdirSync(dir)]).toEqual([3, [".lock"]]);
+  await release();
+  await expect(lockMade(join(base, "none"), () => Promise.resolve())).rejects.toThrow("no such file or folder");
+});
+
+it("giving it back a second time leaves the lock of whoever has it now", async () => {
+  const dir = fresh();
+  const first = await lockFolder(dir);
+  await first();
+  writeFileSync(join(dir, ".lock"), String(process.ppid));
+  await first();
+  expect(readdirSync(dir)).toEqual([".lock"]);
 });
 
 it("is taken over from a process that ended, also one with our own id or one that wrote nothing", async () => {

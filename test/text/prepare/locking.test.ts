@@ -8,24 +8,26 @@ import { resultOf } from "../../../src/base/events.js";
 import { prepareData, type PrepareOptions } from "../../../src/text/prepare/prepare.js";
 import { trainByteLevelBpe } from "../../../src/text/tokenizer/train.js";
 
-/** What happens before the next lock is taken, and what lies in the folder whenever one is given back. */
+/** What happens between making and locking the next folder, and what lies in a folder when it is given back. */
 const locking = vi.hoisted(() => ({
   before: null as (() => Promise<unknown>) | null,
   atRelease: [] as string[][],
 }));
 vi.mock("../../../src/files/io/lock.js", async (original) => {
   const actual = await original<typeof import("../../../src/files/io/lock.js")>();
-  const lockFolder: typeof actual.lockFolder = async (dir) => {
-    const { before } = locking;
-    locking.before = null;
-    await before?.();
-    const release = await actual.lockFolder(dir);
+  const lockMade: typeof actual.lockMade = async (dir, make) => {
+    const release = await actual.lockMade(dir, async () => {
+      await make();
+      const { before } = locking;
+      locking.before = null;
+      await before?.();
+    });
     return () => {
       locking.atRelease.push(readdirSync(dir));
       return release();
     };
   };
-  return { ...actual, lockFolder };
+  return { ...actual, lockMade };
 });
 
 const root = mkdtempSync(join(tmpdir(), "upcycle-prepare-locking-"));
