@@ -6,6 +6,7 @@ import { inputError } from "../base/errors.js";
 import { bytes, compact, fixed, folded, rate, table } from "../base/format.js";
 import { makeFolders } from "../files/io/folders.js";
 import { withFsErrors } from "../files/io/fs-errors.js";
+import { lockName } from "../files/io/lock.js";
 import { exportedFiles, exportMetrics, type LogFormat } from "../train/exported-logs.js";
 import { readMetrics } from "../train/records.js";
 import {
@@ -211,7 +212,10 @@ async function executePrune(dirs: readonly string[], { filter, all, yes, json }:
   for (const dir of dirs) runs.push(...chosen(await listRuns(dir), filter));
   const busy = runs.find(({ state }) => state === "running");
   if (busy !== undefined)
-    throw inputError("a command is working on this run", { where: busy.path, hint: "wait for it, or leave it out" });
+    throw inputError("a command is working on this run", {
+      where: busy.path,
+      hint: `wait for it, or leave it out; ${lockName} there says which process of which machine it is`,
+    });
   const total = runs.reduce((sum, run) => sum + run.bytes, 0);
   const what = all === true ? "with their logs" : "their checkpoints, the logs stay";
   const question = `${runs.length} ${runs.length === 1 ? "run" : "runs"} (${what}), ${bytes(total)}`;

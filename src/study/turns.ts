@@ -2,9 +2,11 @@
  * Commands that train pieces of one study at the same time share its store: parents, and the models that arms start
  * from. Whoever comes second waits until the first has made what both need, and then finds it.
  */
+import { resolve } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { interruptedError } from "../base/errors.js";
-import { BusyFolderError } from "../files/io/lock.js";
+import { isElsewhere, ownerWords } from "../files/io/lock-owner.js";
+import { BusyFolderError, lockName } from "../files/io/lock.js";
 
 /** Milliseconds between two looks at a folder in which another command works. */
 const BETWEEN_LOOKS = 250;
@@ -21,8 +23,14 @@ async function nextLook({ where }: BusyFolderError, signal: AbortSignal | undefi
 }
 
 /** Whether a failure is that of a folder in which another process works; this process never waits for itself. */
-const isOthers = (cause: unknown): cause is BusyFolderError =>
-  cause instanceof BusyFolderError && cause.owner !== process.pid;
+const isOthers = (cause: unknown): cause is BusyFolderError => cause instanceof BusyFolderError && !cause.isOwn;
+
+/** What is waited for, and, where that may last for ever, what ends it. */
+function waiting({ owner, where = "" }: BusyFolderError): string {
+  if (owner === null) return "waits for another command";
+  const end = isElsewhere(owner) ? `; if that has ended, remove ${resolve(where, lockName)}` : "";
+  return `waits for another command (${ownerWords(owner)})${end}`;
+}
 
 /**
  * The events of what `begin` starts, in the folder that it locks first of all; where another command has it, a note
@@ -39,7 +47,7 @@ export async function* inTurn<Event, Result>(
       return yield* begin();
     } catch (cause) {
       if (!isOthers(cause)) throw cause;
-      if (looks === 0) yield { type: "note", text: `${name}: waits for another command (process ${cause.owner})` };
+      if (looks === 0) yield { type: "note", text: `${name}: ${waiting(cause)}` };
       await nextLook(cause, signal);
     }
   }

@@ -1,7 +1,7 @@
 /** The loop of a training run: step, log, measure, save. */
 import { join } from "node:path";
 import { at } from "../base/at.js";
-import { interruptedError } from "../base/errors.js";
+import { interruptedError, stopError, UpcycleError } from "../base/errors.js";
 import type { TrainingBlock } from "../base/schemas/index.js";
 import type { JsonlWriter } from "../files/io/jsonl.js";
 import { timeBudget } from "../engine/optimizer/budget.js";
@@ -80,6 +80,7 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
   try {
     if (state.step === 0) yield await evaluate(options, engine, state);
     while (state.step < block.steps && state.ms < timeLimit) {
+      await saver.requireSound();
       if (signal?.aborted === true && underWay.length === 0) {
         yield* saver.finished();
         if (state.saved < state.step || state.step === 0) yield* saver.save(true);
@@ -100,7 +101,7 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
       yield record;
       const atEnd = state.step === block.steps || state.ms >= timeLimit;
       if (atEnd || state.step % block.evalEvery === 0) yield await evaluate(options, engine, state);
-      if (atEnd && block.average !== undefined) await saveModel(options, engine, "average", true);
+      if (atEnd && block.average !== undefined) await saveModel(options, engine, state, "average", true);
       if (atEnd || state.step % block.saveEvery === 0) yield* saver.save(atEnd, underWay[0]?.metrics);
     }
   } finally {
@@ -116,6 +117,8 @@ export async function* trainLoop(options: RunOptions, engine: Engine, state: Loo
 class Saver {
   private pending: Promise<TrainEvent> | null = null;
   private isWriting = false;
+  /** Whether `pending` has failed. */
+  private hasFailed = false;
   /** The state behind a step that has not answered yet. */
   private copy: { readonly step: number; readonly snapshot: StateSnapshot } | null = null;
 
@@ -160,8 +163,8 @@ class Saver {
         this.isWriting = false;
         return snapshot?.close();
       });
-    // What fails is said where it is waited for.
-    written.catch(() => undefined);
+    // What fails is said where it is waited for: at the next step.
+    written.catch(() => (this.hasFailed = true));
     this.pending = written;
     if (snapshot === null) yield* this.finished();
   }
@@ -172,6 +175,11 @@ class Saver {
     if (pending === null) return;
     this.pending = null;
     yield await pending;
+  }
+
+  /** Throws what the writing of a checkpoint has thrown by now: steps behind one that failed could be lost as well. */
+  async requireSound(): Promise<void> {
+    if (this.hasFailed) await this.pending;
   }
 
   /** As `finished`, where nothing more can be said; a copy that no checkpoint was made of is given back. */
@@ -204,10 +212,25 @@ function saveCheckpoint(
   };
   return async () => {
     await log.sync();
-    await saveState({ dir, spec, state: from, carry, lineage, texts, layout, progress });
+    await stopping(state, () => saveState({ dir, spec, state: from, carry, lineage, texts, layout, progress }));
     state.saved = step;
     return { type: "save", step, dir };
   };
+}
+
+/**
+ * Saves something of a run under way. What cannot be written then is no fault of what was given, whatever the system
+ * calls it: stopError says so, and which checkpoint there is.
+ */
+async function stopping({ saved }: LoopState, save: () => Promise<void>): Promise<void> {
+  try {
+    await save();
+  } catch (cause) {
+    if (!(cause instanceof UpcycleError)) throw cause;
+    const kept = saved > 0 ? `the last checkpoint (step ${saved}) is kept` : "no checkpoint was written yet";
+    const hint = cause.hint === undefined ? kept : `${kept}; ${cause.hint}`;
+    throw stopError(cause.message, { where: cause.where, hint, cause });
+  }
 }
 
 /** A checkpoint replaces the one before it, so weights that give no finite loss are refused. Throws stopError. */
@@ -393,7 +416,7 @@ async function evaluate(options: RunOptions, engine: Engine, state: LoopState): 
   if (state.best === null || loss < state.best) {
     state.best = loss;
     // The first measurement is of the model that went in: keeping it again would be a copy.
-    if (state.step > 0) await saveModel(options, engine, "best", weights === "average");
+    if (state.step > 0) await saveModel(options, engine, state, "best", weights === "average");
   }
   return record;
 }
@@ -402,20 +425,23 @@ async function evaluate(options: RunOptions, engine: Engine, state: LoopState): 
 function saveModel(
   { dir, spec, carry, lineage, texts }: RunOptions,
   { runtime, layout }: Engine,
+  progress: LoopState,
   name: string,
   averaged: boolean,
 ): Promise<void> {
-  return saveState({
-    dir: join(dir, name),
-    spec,
-    state: runtime,
-    carry,
-    lineage,
-    texts,
-    layout,
-    progress: null,
-    averaged,
-  });
+  return stopping(progress, () =>
+    saveState({
+      dir: join(dir, name),
+      spec,
+      state: runtime,
+      carry,
+      lineage,
+      texts,
+      layout,
+      progress: null,
+      averaged,
+    }),
+  );
 }
 
 /** The error for numbers that are no longer finite. */

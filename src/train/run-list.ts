@@ -4,7 +4,7 @@ import { join, relative } from "node:path";
 import { inputError } from "../base/errors.js";
 import { exists } from "../files/io/atomic.js";
 import { withFsErrors } from "../files/io/fs-errors.js";
-import { BusyFolderError, isFolderLocked, lockFolder } from "../files/io/lock.js";
+import { BusyFolderError, isFolderLocked, lockFolder, lockName } from "../files/io/lock.js";
 import { entryAt, removeModelFolder, unlessGone } from "../files/io/model-folder.js";
 import { countParams } from "../model/cost/params.js";
 import { isMoe, type DecoderSpec } from "../model/decoder/types.js";
@@ -229,7 +229,10 @@ export type Pruned = "checkpoints" | "all";
 export async function pruneRun(path: string, what: Pruned): Promise<boolean> {
   const release = await lockFolder(path).catch((cause: unknown) => {
     if (!(cause instanceof BusyFolderError)) throw cause;
-    throw inputError("a command is working on this run", { where: path, hint: "wait for it, or stop it first" });
+    throw inputError("a command is working on this run", {
+      where: path,
+      hint: `wait for it, or stop it first; ${lockName} there says which`,
+    });
   });
   let isGone: boolean;
   try {

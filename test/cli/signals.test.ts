@@ -128,7 +128,7 @@ describe.skipIf(process.platform === "win32")("a training", () => {
     await new Promise<void>((resolve) =>
       terminal.stdout.on("data", (text: Buffer) => (output += text.toString()).includes("/100000  ETA") && resolve()),
     );
-    const training = Number(readFileSync(join(run, ".lock"), "utf8"));
+    const training = parseInt(readFileSync(join(run, ".lock"), "utf8"));
     terminal.kill("SIGKILL");
     // Time for some writes to nowhere.
     await sleep(300);

@@ -1,7 +1,9 @@
 /** Training runs that were stopped or failed to save, and runs that are to be longer or shorter. */
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { beforeAll, describe, expect, it } from "vitest";
+import { inputError } from "../../src/base/errors.js";
 import type { StateKind } from "../../src/engine/runtime/runtime.js";
 import { slotsOf } from "../../src/model/tensors/slots.js";
 import type { TrainEvent } from "../../src/train/run.js";
@@ -83,7 +85,7 @@ describe("a checkpoint that cannot be written", () => {
 });
 
 /** A runtime whose steps queue, and whose copies of the state are read when so many more steps were asked for. */
-const copying = (later: number, { fail = false, nanAt = 0, log = [] as string[] } = {}) =>
+const copying = (later: number, { fail = null as Error | null, nanAt = 0, log = [] as string[] } = {}) =>
   changedBackend((runtime) => {
     const waiting: { at: number; resolve: () => void }[] = [];
     let asked = 0;
@@ -111,7 +113,7 @@ const copying = (later: number, { fail = false, nanAt = 0, log = [] as string[] 
         const ready = new Promise<void>((resolve) => waiting.push({ at: from, resolve }));
         const read = async (kind: StateKind, key: string): Promise<Float32Array> => {
           await ready;
-          if (fail && from > 3 + later) throw new Error("the copy is lost");
+          if (fail !== null && from > 3 + later) throw fail;
           return (await copy).get(`${kind}.${key}`) ?? Promise.reject(new Error(`no ${kind} of ${key} was copied`));
         };
         return Promise.resolve({ read, close: () => Promise.resolve(void copies--) });
@@ -153,10 +155,26 @@ describe("a checkpoint that is written while steps go on", () => {
     expect(await remains(dir)).toEqual(expected());
   });
 
-  it("stops the run when it cannot be written, and leaves the one before", async () => {
+  it("stops the run at the next step when it cannot be written, and leaves the one before", async () => {
     const dir = fresh();
-    await expect(finish(runOptions(dir, { backend: copying(1, { fail: true }) }))).rejects.toThrow("the copy is lost");
+    const fail = inputError("cannot write: permission denied", { where: "weights", hint: "use another path" });
+    const steps: number[] = [];
+    const error = await failure(
+      finish(runOptions(dir, { backend: copying(1, { fail }) }), async (event) => {
+        if (event.type !== "step") return;
+        steps.push(event.step);
+        // Steps this small would be over before the file system has answered.
+        if (event.step === 7) await setTimeout(300);
+      }),
+    );
+    // It fails while step 7 is under way; the next checkpoint would be that of step 9.
+    expect(steps.at(-1)).toBeLessThan(9);
+    expect(error.line).toBe(
+      "weights: cannot write: permission denied; the last checkpoint (step 3) is kept; use another path",
+    );
+    expect(error.exitCode).toBe(1);
     expect(savedStep(dir)).toBe(3);
+    expect(hiddenEntries(dir)).toEqual([]);
     await finish(runOptions(dir));
     expect(await remains(dir)).toEqual(expected());
   });

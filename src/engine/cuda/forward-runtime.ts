@@ -12,7 +12,8 @@ import { lowerToLaunches } from "./lowering/lower.js";
 import type { Device, DeviceMemory } from "./device.js";
 import { ForwardWeights } from "./forward-weights.js";
 import type { Address } from "./native.js";
-import { DeviceProgram } from "./program.js";
+import { allOrNone, allOrNoneLater } from "./owned.js";
+import { DeviceProgram, runOnce } from "./program.js";
 import { Stream, type Recorded } from "./stream.js";
 import { Turns } from "./turns.js";
 
@@ -209,28 +210,28 @@ export class CudaForwardRuntime implements ForwardRuntime {
     });
     const floats = await this.floatsOf(list, params, first);
     const sizes = [...graph.inputs.slice(0, fed).map((id) => bytesOf(graph, id)), ...more];
-    const feeds = new Feeds(device, stream, sizes);
-    const results: DeviceMemory[] = [];
-    const shared = feeds.addresses.slice(fed);
     // The graph and the cache read the same lengths.
     const lengths = past.length === 0 ? -1 : LENGTHS_INPUT;
-    try {
-      for (const id of graph.outputs.slice(0, count)) results.push(device.allocate(bytesOf(graph, id), "results"));
-      const program = await DeviceProgram.open(stream, list, {
-        inputs: [
-          ...feeds.addresses.slice(0, fed).map((own, i) => (i === lengths ? (shared[0] ?? own) : own)),
-          ...past,
-          ...floats,
-        ],
-        outputs: results.map(({ address }) => address),
-        halves,
-        ...(cache === undefined ? {} : { cache: [...shared, ...cache.parts] }),
-      });
-      return { program, feeds, results, [Symbol.dispose]: () => disposeAll([program, feeds, ...results]) };
-    } catch (cause) {
-      disposeAll([feeds, ...results]);
-      throw cause;
-    }
+    return allOrNoneLater(async (owned) => {
+      const feeds = owned.keep(new Feeds(device, stream, sizes));
+      const shared = feeds.addresses.slice(fed);
+      const results = graph.outputs
+        .slice(0, count)
+        .map((id) => owned.keep(device.allocate(bytesOf(graph, id), "results")));
+      const program = owned.keep(
+        await DeviceProgram.open(stream, list, {
+          inputs: [
+            ...feeds.addresses.slice(0, fed).map((own, i) => (i === lengths ? (shared[0] ?? own) : own)),
+            ...past,
+            ...floats,
+          ],
+          outputs: results.map(({ address }) => address),
+          halves,
+          ...(cache === undefined ? {} : { cache: [...shared, ...cache.parts] }),
+        }),
+      );
+      return { program, feeds, results, [Symbol.dispose]: () => owned[Symbol.dispose]() };
+    });
   }
 
   private async download(memory: DeviceMemory): Promise<Float32Array> {
@@ -329,23 +330,29 @@ export class CudaForwardRuntime implements ForwardRuntime {
     const { device, stream } = this;
     const { batch, positions } = shape;
     const vocab = elements(typeOf(graph, at(graph.outputs, 0)).shape) / batch;
-    const [chosen, line] = [device.allocate(4 * MOST_STEPS * batch, "tokens"), device.allocate(4, "tokens")];
-    // Ids, positions, lengths and rows, which the graph reads; lengths of both, and counts. Only steps go on from
-    // there.
-    const unused = device.allocate(4 * batch, "tokens");
-    stream.clear(unused.address, unused.bytes);
-    const goesOn = shape.tokens === 1 && shape.capacity > 0;
-    const state = [0, 1, 4, 5].map((place) => (goesOn ? at(feeds.addresses, place) : unused.address));
-    const list = bestList({ batch, vocab, positions, steps: MOST_STEPS });
-    const best = await DeviceProgram.open(stream, list, {
-      inputs: [at(results, 0).address, chosen.address, line.address, ...state],
-      outputs: [],
+    return allOrNoneLater(async (owned) => {
+      const take = (bytes: number): DeviceMemory => owned.keep(device.allocate(bytes, "tokens"));
+      const [chosen, line, unused] = [take(4 * MOST_STEPS * batch), take(4), take(4 * batch)];
+      stream.clear(unused.address, unused.bytes);
+      // Ids, positions, lengths and rows, which the graph reads; lengths of both, and counts. Only steps go on from
+      // there.
+      const goesOn = shape.tokens === 1 && shape.capacity > 0;
+      const state = [0, 1, 4, 5].map((place) => (goesOn ? at(feeds.addresses, place) : unused.address));
+      const list = bestList({ batch, vocab, positions, steps: MOST_STEPS });
+      const best = owned.keep(
+        await DeviceProgram.open(stream, list, {
+          inputs: [at(results, 0).address, chosen.address, line.address, ...state],
+          outputs: [],
+        }),
+      );
+      const step = owned.keep(
+        stream.record(() => {
+          program.issue();
+          best.issue();
+        }),
+      );
+      return { step, chosen, line, [Symbol.dispose]: () => owned[Symbol.dispose]() };
     });
-    const step = stream.record(() => {
-      program.issue();
-      best.issue();
-    });
-    return { step, chosen, line, [Symbol.dispose]: () => disposeAll([step, best, chosen, line, unused]) };
   }
 
   /** The cache that a program runs behind: see `cacheFor` in engine/runtime/cache.ts. */
@@ -368,39 +375,45 @@ export class CudaForwardRuntime implements ForwardRuntime {
     return this.turns.next(async () => {
       const { cache } = this;
       if (cache === undefined) throw new Error("there is no cache to repeat");
-      const data = cache.data.map(({ address, bytes }) => {
-        const all = this.device.allocate(bytes * rows, "keys and values");
-        for (let row = 0; row < rows; row++) this.stream.copy(all.address + BigInt(row * bytes), address, bytes);
-        return all;
+      const data = await allOrNoneLater(async (owned) => {
+        const copies = cache.data.map(({ address, bytes }) => {
+          const all = owned.keep(this.device.allocate(bytes * rows, "keys and values"));
+          for (let row = 0; row < rows; row++) this.stream.copy(all.address + BigInt(row * bytes), address, bytes);
+          return all;
+        });
+        await this.stream.finished();
+        return copies;
       });
-      await this.stream.finished();
       this.replaceCache({ batch: rows, capacity: cache.capacity, data });
     });
   }
 
   private emptyCache(program: ExtendProgram, batch: number, capacity: number): Cache {
     const size = this.storage === "bf16" ? 2 : 4;
-    const data = Array.from({ length: 2 * program.layers }, (_, i) =>
-      this.device.allocate(size * elements(cacheShape(program, i, capacity)), "keys and values"),
+    const data = allOrNone((owned) =>
+      Array.from({ length: 2 * program.layers }, (_, i) =>
+        owned.keep(this.device.allocate(size * elements(cacheShape(program, i, capacity)), "keys and values")),
+      ),
     );
     return { batch, capacity, data };
   }
 
   private async movedCache(program: ExtendProgram, cache: Cache, capacity: number): Promise<Cache> {
-    const target = this.emptyCache(program, cache.batch, capacity);
-    const list = moveList(
-      cache.data.map((_, i) => cacheShape(program, i, cache.capacity)),
-      capacity,
-      this.storage,
-    );
-    const move = await DeviceProgram.open(this.stream, list, {
-      inputs: cache.data.map(({ address }) => address),
-      outputs: target.data.map(({ address }) => address),
+    return allOrNoneLater(async (owned) => {
+      const target = this.emptyCache(program, cache.batch, capacity);
+      for (const part of target.data) owned.keep(part);
+      const list = moveList(
+        cache.data.map((_, i) => cacheShape(program, i, cache.capacity)),
+        capacity,
+        this.storage,
+      );
+      const ends = {
+        inputs: cache.data.map(({ address }) => address),
+        outputs: target.data.map(({ address }) => address),
+      };
+      await runOnce(this.stream, list, ends);
+      return target;
     });
-    move.issue();
-    await this.stream.finished();
-    move[Symbol.dispose]();
-    return target;
   }
 
   private replaceCache(cache: Cache | undefined): void {

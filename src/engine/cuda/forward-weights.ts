@@ -7,7 +7,8 @@ import type { Device, DeviceMemory } from "./device.js";
 import { castList } from "./lowering/cache.js";
 import { aligned } from "./lowering/memory.js";
 import type { Address } from "./native.js";
-import { DeviceProgram } from "./program.js";
+import { allOrNoneLater } from "./owned.js";
+import { runOnce } from "./program.js";
 import type { Stream } from "./stream.js";
 
 /** Bytes of a piece of memory that several weights share: neighbours lie side by side, as joint products want them. */
@@ -72,10 +73,7 @@ export class ForwardWeights implements Disposable {
   }
 
   private async cast(from: Address, to: Address, count: number, storage: "bf16" | "f32"): Promise<void> {
-    const program = await DeviceProgram.open(this.stream, castList(count, storage), { inputs: [from], outputs: [to] });
-    program.issue();
-    await this.stream.finished();
-    program[Symbol.dispose]();
+    await runOnce(this.stream, castList(count, storage), { inputs: [from], outputs: [to] });
   }
 
   private drop(weight: Weight): void {
@@ -101,8 +99,11 @@ export class ForwardWeights implements Disposable {
     const weight = this.weightOf(key);
     this.asked.add(key);
     if (weight.floats === null) {
-      weight.floats = this.device.allocate(4 * weight.count, `weight ${key}`);
-      await this.cast(this.halfOf(key), weight.floats.address, weight.count, "f32");
+      weight.floats = await allOrNoneLater(async (owned) => {
+        const floats = owned.keep(this.device.allocate(4 * weight.count, `weight ${key}`));
+        await this.cast(this.halfOf(key), floats.address, weight.count, "f32");
+        return floats;
+      });
     }
     return weight.floats.address;
   }

@@ -5,6 +5,7 @@ import type { ArrayData, OperationRuntime } from "../runtime/runtime.js";
 import type { CudaLowerOptions } from "./lowering/options.js";
 import { lowerToLaunches } from "./lowering/lower.js";
 import type { Device, DeviceMemory } from "./device.js";
+import { allOrNoneLater } from "./owned.js";
 import { DeviceProgram } from "./program.js";
 import { Stream } from "./stream.js";
 import { Turns } from "./turns.js";
@@ -40,17 +41,16 @@ export class CudaOperationRuntime implements OperationRuntime {
 
   private async open(graph: Graph): Promise<Opened> {
     const list = lowerToLaunches(graph, { ...this.lowering, chip: this.device.chip });
-    const memory = (id: number): DeviceMemory =>
-      this.device.allocate(4 * elements(typeOf(graph, id).shape), "an operation's values");
-    const [fed, results] = [graph.inputs.map(memory), graph.outputs.map(memory)];
-    const addresses = (of: readonly DeviceMemory[]): bigint[] => of.map(({ address }) => address);
-    const program = await DeviceProgram.open(this.stream, list, {
-      inputs: addresses(fed),
-      outputs: addresses(results),
+    return allOrNoneLater(async (owned) => {
+      const memory = (id: number): DeviceMemory =>
+        owned.keep(this.device.allocate(4 * elements(typeOf(graph, id).shape), "an operation's values"));
+      const [fed, results] = [graph.inputs.map(memory), graph.outputs.map(memory)];
+      const addresses = (of: readonly DeviceMemory[]): bigint[] => of.map(({ address }) => address);
+      const ends = { inputs: addresses(fed), outputs: addresses(results) };
+      const program = owned.keep(await DeviceProgram.open(this.stream, list, ends));
+      const bytes = [program.arena, ...fed, ...results].reduce((sum, taken) => sum + taken.bytes, 0);
+      return { program, fed, results, bytes, [Symbol.dispose]: () => owned[Symbol.dispose]() };
     });
-    const things = [program, ...fed, ...results];
-    const bytes = [program.arena, ...fed, ...results].reduce((sum, memory) => sum + memory.bytes, 0);
-    return { program, fed, results, bytes, [Symbol.dispose]: () => things.forEach((thing) => thing[Symbol.dispose]()) };
   }
 
   /** The program of a name; others make room for it. */

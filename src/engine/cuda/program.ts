@@ -14,6 +14,7 @@ import type {
 import { aligned } from "./lowering/memory.js";
 import type { ModuleVariant } from "./modules.js";
 import type { Address } from "./native.js";
+import { allOrNone, allOrNoneLater, Owned } from "./owned.js";
 import type { Recorded, Stream } from "./stream.js";
 import { tune, useOf, type TunedProduct } from "./tuning.js";
 
@@ -68,7 +69,7 @@ const isFill = ({ home }: Region): boolean => home.kind === "constant" && typeof
 export class DeviceProgram implements Disposable {
   /** Where values come to lie; its own, or lent by another program. */
   readonly arena: DeviceMemory;
-  private readonly ownsArena: boolean;
+  private readonly owned = new Owned();
   private readonly constants: DeviceMemory;
   private readonly tables: DeviceMemory;
   private readonly maps: DeviceMemory;
@@ -81,10 +82,11 @@ export class DeviceProgram implements Disposable {
   static async open(stream: Stream, list: LaunchList, bindings: Bindings): Promise<DeviceProgram> {
     await stream.device.prepare([...modulesOf(list.launches), fillModule]);
     stream.device.enter();
-    const program = new DeviceProgram(stream, list, bindings);
-    await tune(stream, program.tunedProducts());
-    stream.device.enter();
-    return program;
+    return allOrNoneLater(async (owned) => {
+      const program = owned.keep(new DeviceProgram(stream, list, bindings));
+      await tune(stream, program.tunedProducts()).finally(() => stream.device.leave());
+      return program;
+    });
   }
 
   private tunedProducts(): TunedProduct[] {
@@ -107,23 +109,27 @@ export class DeviceProgram implements Disposable {
       bytes += aligned(buffer.bytes);
     }
     const lent = bindings.arena !== undefined && bindings.arena.bytes >= list.arena ? bindings.arena : null;
-    this.ownsArena = lent === null;
-    this.arena = lent ?? device.allocate(list.arena, "a program's values");
-    this.constants = device.allocate(bytes, "a program's constants");
     this.constantPlaces = constantPlaces;
-    this.writeConstants();
-    const tables = this.collectTables();
-    this.tables = device.allocate(tables.length * SLOT, "tables of addresses");
-    stream.upload(this.tables.address, BigUint64Array.from(tables));
-    this.maps = this.makeMaps();
     const slots = list.launches.reduce(
       (sum, launch) =>
         sum +
         (launch.kind === "kernel" ? 2 * launch.arguments.length + (this.beginsEarly(launch) ? EARLY_SLOTS : 0) : 0),
       0,
     );
-    this.block = device.pinned(slots * SLOT);
-    this.issuers = this.bind();
+    try {
+      this.arena = lent ?? this.owned.keep(device.allocate(list.arena, "a program's values"));
+      this.constants = this.owned.keep(device.allocate(bytes, "a program's constants"));
+      this.writeConstants();
+      const tables = this.collectTables();
+      this.tables = this.owned.keep(device.allocate(tables.length * SLOT, "tables of addresses"));
+      stream.upload(this.tables.address, BigUint64Array.from(tables));
+      this.maps = this.owned.keep(this.makeMaps());
+      this.block = this.owned.keep(device.pinned(slots * SLOT));
+      this.issuers = this.bind();
+    } catch (cause) {
+      this.owned[Symbol.dispose]();
+      throw cause;
+    }
   }
 
   private readonly constantPlaces: ReadonlyMap<BufferId, number>;
@@ -162,6 +168,15 @@ export class DeviceProgram implements Disposable {
     const { device } = this.stream;
     const fill = device.function(fillModule, "fillWords", 0);
     const arguments_ = device.pinned(6 * SLOT);
+    try {
+      this.launchFills(fill, arguments_);
+    } finally {
+      arguments_[Symbol.dispose]();
+    }
+  }
+
+  private launchFills(fill: Address, arguments_: PinnedMemory): void {
+    const { device } = this.stream;
     const view = new DataView(arguments_.buffer);
     for (let i = 0; i < 3; i++) view.setBigUint64((3 + i) * SLOT, arguments_.address + BigInt(i * SLOT), true);
     for (const id of this.constantPlaces.keys()) {
@@ -175,7 +190,6 @@ export class DeviceProgram implements Disposable {
       const place = arguments_.address + BigInt(3 * SLOT);
       device.driver.call("cuLaunchKernel", [fill, grid, 1, 1, 256, 1, 1, 0, this.stream.handle, place, 0]);
     }
-    arguments_[Symbol.dispose]();
   }
 
   private collectTables(): Address[] {
@@ -199,12 +213,17 @@ export class DeviceProgram implements Disposable {
         : [],
     );
     const encoded = device.pinned(wanted.length * MAP_BYTES);
-    for (const [i, [maps, address]] of wanted.entries())
-      encodeMap(device.driver, encoded.address + BigInt(i * MAP_BYTES), maps, address);
-    const made = device.allocate(wanted.length * MAP_BYTES, "tensor maps");
-    this.stream.upload(made.address, new Uint8Array(encoded.buffer, 0, wanted.length * MAP_BYTES).slice());
-    encoded[Symbol.dispose]();
-    return made;
+    try {
+      for (const [i, [maps, address]] of wanted.entries())
+        encodeMap(device.driver, encoded.address + BigInt(i * MAP_BYTES), maps, address);
+      return allOrNone((owned) => {
+        const made = owned.keep(device.allocate(wanted.length * MAP_BYTES, "tensor maps"));
+        this.stream.upload(made.address, new Uint8Array(encoded.buffer, 0, wanted.length * MAP_BYTES).slice());
+        return made;
+      });
+    } finally {
+      encoded[Symbol.dispose]();
+    }
   }
 
   private bind(): (() => void)[] {
@@ -332,8 +351,20 @@ export class DeviceProgram implements Disposable {
 
   [Symbol.dispose](): void {
     this.recorded?.[Symbol.dispose]();
-    if (this.ownsArena) this.arena[Symbol.dispose]();
-    for (const memory of [this.constants, this.tables, this.maps, this.block]) memory[Symbol.dispose]();
+    this.recorded = undefined;
+    this.owned[Symbol.dispose]();
+  }
+}
+
+/** Runs a launch list once, and waits for it. */
+export async function runOnce(stream: Stream, list: LaunchList, bindings: Bindings): Promise<void> {
+  const program = await DeviceProgram.open(stream, list, bindings);
+  try {
+    program.issue();
+    await stream.finished();
+  } finally {
+    stream.device.leave();
+    program[Symbol.dispose]();
   }
 }
 

@@ -33,8 +33,9 @@ export class StagingPool implements Disposable {
     const known = this.free.get(bytes)?.pop();
     if (known !== undefined) return known;
     if (this.bytes + bytes > MOST_PINNED) return null;
+    const memory = this.device.pinned(bytes);
     this.bytes += bytes;
-    return this.device.pinned(bytes);
+    return memory;
   }
 
   /** Memory on the GPU for copies of these sizes; that of the last checkpoint where it was kept. */
@@ -55,8 +56,13 @@ export class StagingPool implements Disposable {
   /** Giving memory of the GPU back makes it wait, so copies are kept where that leaves much more than they take. */
   giveBackCopies(copies: StateCopies): void {
     const bytes = [...copies.values()].reduce((sum, copy) => sum + copy.bytes, 0);
-    if (this.copies === null && this.device.driver.memory().free > ROOMY * bytes) this.copies = copies;
-    else for (const copy of copies.values()) copy[Symbol.dispose]();
+    let isKept = false;
+    try {
+      isKept = this.copies === null && this.device.driver.memory().free > ROOMY * bytes;
+    } finally {
+      if (isKept) this.copies = copies;
+      else for (const copy of copies.values()) copy[Symbol.dispose]();
+    }
   }
 
   /** Whether copies were kept, so that none have to be allocated. */
@@ -91,8 +97,13 @@ export class DeviceSnapshot implements StateSnapshot {
     private readonly pool: StagingPool,
   ) {
     this.copies = pool.takeCopies(new Map(stateKinds.map((kind) => [kind, state.bytesOf(kind)])));
-    for (const [kind, copy] of this.copies) training.copy(copy.address, state.base(kind), copy.bytes);
-    pool.stream.waitFor(training);
+    try {
+      for (const [kind, copy] of this.copies) training.copy(copy.address, state.base(kind), copy.bytes);
+      pool.stream.waitFor(training);
+    } catch (cause) {
+      for (const copy of this.copies.values()) copy[Symbol.dispose]();
+      throw cause;
+    }
   }
 
   async read(kind: StateKind, key: string): Promise<Float32Array> {
@@ -112,7 +123,7 @@ export class DeviceSnapshot implements StateSnapshot {
   close(): Promise<void> {
     if (this.closed) return Promise.resolve();
     this.closed = true;
-    this.pool.stream.device.enter();
+    this.pool.stream.device.leave();
     for (const memory of this.taken) this.pool.giveBack(memory);
     this.pool.giveBackCopies(this.copies);
     return Promise.resolve();

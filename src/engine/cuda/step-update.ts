@@ -13,6 +13,7 @@ import {
   type UpdateInput,
 } from "./lowering/update.js";
 import type { Address } from "./native.js";
+import { allOrNone } from "./owned.js";
 import { DeviceProgram, type MeasuredLaunch } from "./program.js";
 import type { Stream } from "./stream.js";
 import type { DeviceTrainState } from "./train-state.js";
@@ -72,13 +73,16 @@ export class StepUpdate implements Disposable {
     const { device } = stream;
     const { table, all, adamw } = state.chunks(this.source);
     this.counts = { all, adamw };
-    this.small = {
-      chunks: device.allocate(table.byteLength, "the optimizer's table"),
-      rates: device.allocate(state.moving.length * RATES_BYTES, "learning rates"),
-      settings: device.allocate(SETTINGS_BYTES, "settings"),
-      verdict: device.allocate(VERDICT_BYTES, "a step's verdict"),
-    };
-    stream.upload(this.small.chunks.address, table);
+    this.small = allOrNone((owned) => {
+      const small = {
+        chunks: owned.keep(device.allocate(table.byteLength, "the optimizer's table")),
+        rates: owned.keep(device.allocate(state.moving.length * RATES_BYTES, "learning rates")),
+        settings: owned.keep(device.allocate(SETTINGS_BYTES, "settings")),
+        verdict: owned.keep(device.allocate(VERDICT_BYTES, "a step's verdict")),
+      };
+      stream.upload(small.chunks.address, table);
+      return small;
+    });
   }
 
   private get source(): "gradient" | "accumulated" {

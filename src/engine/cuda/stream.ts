@@ -40,7 +40,12 @@ export class Stream implements Disposable {
   mark(): () => Promise<void> {
     const { driver } = this.device;
     const event = driver.handle("cuEventCreate", [NO_TIMING]);
-    driver.call("cuEventRecord", [event, this.handle]);
+    try {
+      driver.call("cuEventRecord", [event, this.handle]);
+    } catch (cause) {
+      driver.release("cuEventDestroy_v2", [event]);
+      throw cause;
+    }
     return async () => {
       try {
         await driver.callLater("cuEventSynchronize", [event]);
@@ -54,9 +59,12 @@ export class Stream implements Disposable {
   waitFor(other: Stream): void {
     const { driver } = this.device;
     const event = driver.handle("cuEventCreate", [NO_TIMING]);
-    driver.call("cuEventRecord", [event, other.handle]);
-    driver.call("cuStreamWaitEvent", [this.handle, event, 0]);
-    driver.release("cuEventDestroy_v2", [event]);
+    try {
+      driver.call("cuEventRecord", [event, other.handle]);
+      driver.call("cuStreamWaitEvent", [this.handle, event, 0]);
+    } finally {
+      driver.release("cuEventDestroy_v2", [event]);
+    }
   }
 
   /** Issues a copy of host memory, which is read before the call returns. */
@@ -82,16 +90,21 @@ export class Stream implements Disposable {
   record(issue: () => void): Recorded {
     const { driver } = this.device;
     driver.call("cuStreamBeginCapture_v2", [this.handle, RELAXED]);
-    const end = (): Address => handleFrom((into) => driver.call("cuStreamEndCapture", [this.handle, into]));
     try {
       issue();
     } catch (cause) {
-      end();
+      // What has failed may have ended the capture: to say so would hide why.
+      const begun = handleFrom((into) => driver.release("cuStreamEndCapture", [this.handle, into]));
+      if (begun !== 0n) driver.release("cuGraphDestroy", [begun]);
       throw cause;
     }
-    const graph = end();
-    const executable = driver.handle("cuGraphInstantiateWithFlags", [graph, 0], "a program as one graph");
-    driver.call("cuGraphDestroy", [graph]);
+    const graph = handleFrom((into) => driver.call("cuStreamEndCapture", [this.handle, into]));
+    let executable: Address;
+    try {
+      executable = driver.handle("cuGraphInstantiateWithFlags", [graph, 0], "a program as one graph");
+    } finally {
+      driver.release("cuGraphDestroy", [graph]);
+    }
     return {
       launch: () => driver.call("cuGraphLaunch", [executable, this.handle]),
       [Symbol.dispose]: () => driver.release("cuGraphExecDestroy", [executable]),

@@ -21,6 +21,7 @@ import { lowerToLaunches } from "./lowering/lower.js";
 import type { LaunchList } from "./lowering/launches.js";
 import { aligned } from "./lowering/memory.js";
 import type { Address } from "./native.js";
+import { allOrNoneLater, Owned } from "./owned.js";
 import { DeviceProgram, type MeasuredLaunch } from "./program.js";
 import { STEP_VALUES, requireMemory, type MemoryNeeds } from "./needs.js";
 import { peakFlops } from "./peaks.js";
@@ -66,7 +67,7 @@ export type CudaTrainOptions = TrainOptions & Pick<CudaLowerOptions, "precision"
 /** A training run on a GPU, which owns weights, gradients and optimizer state there. */
 export class CudaTrainRuntime implements TrainRuntime {
   private readonly state: DeviceTrainState;
-  private readonly owned: Disposable[] = [];
+  private readonly owned = new Owned();
   private readonly frozen: ReadonlySet<string>;
   private readonly tokens: { readonly ids: DeviceMemory; readonly targets: DeviceMemory };
   private readonly feeds: readonly DeviceMemory[];
@@ -98,20 +99,23 @@ export class CudaTrainRuntime implements TrainRuntime {
   ) {
     this.turns = new Turns(device);
     this.frozen = frozenOf(program);
-    const keep = <T extends Disposable>(thing: T): T => {
-      this.owned.push(thing);
-      return thing;
-    };
-    keep(stream);
-    this.state = keep(new DeviceTrainState(device, stream, program.params, stateSettings(program, options)));
+    const { owned } = this;
+    owned.keep(stream);
     const { graph } = program;
-    const input = (index: number): DeviceMemory =>
-      keep(device.allocate(4 * elements(typeOf(graph, at(graph.inputs, index)).shape), "a program's inputs"));
-    this.tokens = { ids: input(0), targets: input(1) };
-    this.feeds = program.feeds.map((_, index) => input(2 + index));
     this.metrics = outputPlaces(graph, program.gradients);
-    this.losses = keep(device.allocate(this.metrics.bytes, "a step's numbers"));
-    this.slots = keep(device.allocate(this.metrics.bytes, "a step's numbers"));
+    const take = (bytes: number, what: string): DeviceMemory => owned.keep(device.allocate(bytes, what));
+    const input = (index: number): DeviceMemory =>
+      take(4 * elements(typeOf(graph, at(graph.inputs, index)).shape), "a program's inputs");
+    try {
+      this.state = owned.keep(new DeviceTrainState(device, stream, program.params, stateSettings(program, options)));
+      this.tokens = { ids: input(0), targets: input(1) };
+      this.feeds = program.feeds.map((_, index) => input(2 + index));
+      this.losses = take(this.metrics.bytes, "a step's numbers");
+      this.slots = take(this.metrics.bytes, "a step's numbers");
+    } catch (cause) {
+      owned[Symbol.dispose]();
+      throw cause;
+    }
   }
 
   /** Throws stopError where the GPU's memory does not hold the run. */
@@ -138,8 +142,9 @@ export class CudaTrainRuntime implements TrainRuntime {
       ...program.trained.map(({ key }) => state.addressOf("gradient", key)),
     ];
     const halves = this.halves(program.feeds.length);
-    this.training = await DeviceProgram.open(stream, list, { inputs: this.inputs("weight"), outputs, halves });
-    this.owned.push(this.training);
+    this.training = this.owned.keep(
+      await DeviceProgram.open(stream, list, { inputs: this.inputs("weight"), outputs, halves }),
+    );
     await this.makeUpdate().prepare();
     await stream.finished();
   }
@@ -179,8 +184,7 @@ export class CudaTrainRuntime implements TrainRuntime {
     const bytes = state.bytesOf("weight");
     if (this.rounding === undefined) {
       const ends = { inputs: [state.base("weight")], outputs: [state.halves.address] };
-      this.rounding = await DeviceProgram.open(stream, roundingList(bytes), ends);
-      this.owned.push(this.rounding);
+      this.rounding = this.owned.keep(await DeviceProgram.open(stream, roundingList(bytes), ends));
     }
     this.rounding.issue();
     this.stale = false;
@@ -200,9 +204,9 @@ export class CudaTrainRuntime implements TrainRuntime {
     const { metrics, device, update } = this;
     if (update !== undefined && this.slots.bytes >= batches * metrics.bytes) return update;
     update?.[Symbol.dispose]();
+    this.update = undefined;
     this.slots[Symbol.dispose]();
-    this.slots = device.allocate(batches * metrics.bytes, "a step's numbers");
-    this.owned.push(this.slots);
+    this.slots = this.owned.keep(device.allocate(batches * metrics.bytes, "a step's numbers"));
     return this.makeUpdate();
   }
 
@@ -227,9 +231,7 @@ export class CudaTrainRuntime implements TrainRuntime {
     const found = this.idle.findIndex((memory) => memory.batches === batches);
     if (found >= 0) return at(this.idle.splice(found, 1), 0);
     const perBatch = this.tokens.ids.bytes / 4;
-    const memory = new StepMemory(this.device, batches, perBatch, this.metrics.bytes * batches);
-    this.owned.push(memory);
-    return memory;
+    return this.owned.keep(new StepMemory(this.device, batches, perBatch, this.metrics.bytes * batches));
   }
 
   /** Issues a step; what it gives back waits for its numbers. */
@@ -291,8 +293,8 @@ export class CudaTrainRuntime implements TrainRuntime {
       return;
     }
     if (this.adding === undefined) {
-      this.adding = await DeviceProgram.open(stream, addition(bytes), { inputs: [to, from], outputs: [] });
-      this.owned.push(this.adding);
+      const ends = { inputs: [to, from], outputs: [] };
+      this.adding = this.owned.keep(await DeviceProgram.open(stream, addition(bytes), ends));
     }
     this.adding.issue();
   }
@@ -306,19 +308,22 @@ export class CudaTrainRuntime implements TrainRuntime {
   ): Promise<LossRun> {
     const known = this.evaluations.get(name);
     if (known !== undefined) return known;
-    const made = (async (): Promise<LossRun> => {
+    const made = allOrNoneLater(async (owned): Promise<LossRun> => {
       const { places, bytes } = outputPlaces(graph, graph.outputs.length);
-      const results = this.device.allocate(bytes, "losses");
+      const results = owned.keep(this.device.allocate(bytes, "losses"));
       const outputs = places.map((place) => results.address + BigInt(place));
       const layout = halves.size === 0 ? {} : { layout: halvesLayout(this.program, this.options, halves) };
       const list = lowerToLaunches(graph, { ...this.options, ...layout });
       // Evaluation and training take turns, and so do their values.
       const arena = this.training?.arena;
       const program = await DeviceProgram.open(this.stream, list, { inputs, outputs, halves, arena });
-      this.owned.push(program, results);
+      this.owned.keep(results);
+      this.owned.keep(program);
       return { program, results, read: (data) => reader(graph, places, data) };
-    })();
+    });
     this.evaluations.set(name, made);
+    // One that failed is tried again when it is asked for again.
+    made.catch(() => this.evaluations.delete(name));
     return made;
   }
 
@@ -397,7 +402,7 @@ export class CudaTrainRuntime implements TrainRuntime {
     return this.turns.close(() => {
       this.update?.[Symbol.dispose]();
       this.staging?.[Symbol.dispose]();
-      for (const thing of this.owned.reverse()) thing[Symbol.dispose]();
+      this.owned[Symbol.dispose]();
     });
   }
 }

@@ -7,6 +7,7 @@ import type { StateKind } from "../runtime/runtime.js";
 import { CHUNK, CHUNK_BYTES } from "./lowering/update.js";
 import type { Device, DeviceMemory } from "./device.js";
 import type { Address } from "./native.js";
+import { allOrNone } from "./owned.js";
 import type { Stream } from "./stream.js";
 
 /** `accumulated` is the sum of the gradients of a step's micro-batches. */
@@ -90,12 +91,16 @@ export class DeviceTrainState implements Disposable {
   ) {
     const layouts = kinds.map((kind) => [kind, regionLayout(params, options, kind)] as const);
     this.offsets = Object.fromEntries(layouts.map(([kind, { offsets }]) => [kind, offsets])) as typeof this.offsets;
-    this.memory = Object.fromEntries(
-      layouts.map(([kind, { floats }]) => [kind, device.allocate(floats * 4, `${kindWords[kind]} of all parameters`)]),
-    ) as typeof this.memory;
     const halves = options.halves ? HALF_BYTES * regionLayout(params, options, "weight").floats : 0;
-    this.halves = device.allocate(halves, "weights in bfloat16");
-    for (const kind of kinds) stream.clear(this.memory[kind].address, this.memory[kind].bytes);
+    [this.memory, this.halves] = allOrNone((owned) => {
+      const take = (bytes: number, what: string): DeviceMemory => owned.keep(device.allocate(bytes, what));
+      const memory = Object.fromEntries(
+        layouts.map(([kind, { floats }]) => [kind, take(floats * 4, `${kindWords[kind]} of all parameters`)]),
+      ) as typeof this.memory;
+      const taken = [memory, take(halves, "weights in bfloat16")] as const;
+      for (const kind of kinds) stream.clear(memory[kind].address, memory[kind].bytes);
+      return taken;
+    });
     const trained = params.filter(({ key }) => this.offsets.gradient.has(key));
     this.moving = [
       ...trained.filter(({ key }) => !usesMuon(options, key)),

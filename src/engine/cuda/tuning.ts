@@ -3,6 +3,7 @@
  * kept on disk. Other ways add up in another order, so equal bits need equal choices: that is why they are kept.
  */
 import { createHash } from "node:crypto";
+import { join } from "node:path";
 import { at } from "../../base/at.js";
 import { graphCache, graphCacheFolder, type GraphCache } from "../cache/graph-cache.js";
 import type { ProductLaunch } from "./lowering/launches.js";
@@ -32,13 +33,32 @@ export function worthChoosing(times: readonly number[]): number {
 }
 
 /**
+ * Where choices are kept, in the folder of the graphs: a folder of their own, whose limit they do not come near. Among
+ * the graphs, which are a million times as large, they would be removed to make room, and a run that goes on would add
+ * up in another order. Earlier versions kept them there.
+ */
+export function choiceCache(folder: string): GraphCache {
+  const [own, shared] = [graphCache(join(folder, "choices")), graphCache(folder)];
+  return {
+    async read(key) {
+      const known = await own.read(key);
+      if (known !== undefined) return known;
+      const earlier = await shared.read(key);
+      if (earlier !== undefined) await own.write(key, [earlier]);
+      return earlier;
+    },
+    write: (key, parts) => own.write(key, parts),
+  };
+}
+
+/**
  * Chooses how each product is made that was not chosen before. Nothing is timed where nothing can be kept, and under
  * `UPCYCLE_CUDA_TUNE=off`.
  */
 export async function tune(stream: Stream, products: readonly TunedProduct[]): Promise<void> {
   const folder = graphCacheFolder(process.env);
   if (folder === null || process.env["UPCYCLE_CUDA_TUNE"] === "off") return;
-  const cache = graphCache(folder);
+  const cache = choiceCache(folder);
   const { device } = stream;
   for (const { launch, operands } of products) {
     const name = `${sizesKey(launch)} ${useOf(launch)}`;

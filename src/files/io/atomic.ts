@@ -12,7 +12,7 @@ import { inputError } from "../../base/errors.js";
 import { isCheckpointFile } from "../formats/model-files.js";
 import { makeFolders } from "./folders.js";
 import { fsError, withFsErrors } from "./fs-errors.js";
-import { isRunning } from "./lock.js";
+import { isRunning } from "./lock-owner.js";
 import { entryAt, foreignEntries, removeModelFolder, requireReplaceable, type Overwrite } from "./model-folder.js";
 import { openForWriting, requireOutputFile } from "./open.js";
 

@@ -5,6 +5,15 @@ import { resolve } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { inputError, UpcycleError } from "../../base/errors.js";
 import { withFsErrors } from "./fs-errors.js";
+import {
+  isElsewhere,
+  lockOwner,
+  MOST_LOCK_BYTES,
+  ownerWords,
+  ownLock,
+  runningHere,
+  type LockOwner,
+} from "./lock-owner.js";
 import { openRegular } from "./open.js";
 
 /** Name of the lock in a folder that a command works in. */
@@ -12,17 +21,29 @@ export const lockName = ".lock";
 
 /** Another command works in the folder. */
 export class BusyFolderError extends UpcycleError {
-  /** Its process; NaN where it has not said yet. */
-  readonly owner: number;
+  /** Whoever has it; null where it has not said yet. */
+  readonly owner: LockOwner | null;
 
-  constructor(dir: string, owner: string) {
+  constructor(dir: string, owner: LockOwner | null) {
+    const isAway = owner !== null && isElsewhere(owner);
+    const who = owner === null ? "process unknown" : ownerWords(owner);
     super({
       kind: "input",
-      message: `another command (process ${owner === "" ? "unknown" : owner}) is working in this folder`,
+      message:
+        `another command (${who}) is working in this folder` +
+        (isAway ? ", unless it was killed: this machine cannot see that" : ""),
       where: dir,
-      hint: `wait for it, choose another folder, or remove ${lockName} there if no such command runs`,
+      hint: isAway
+        ? `wait for it, choose another folder, or, where no such process runs on ${owner.host}, remove ` +
+          resolve(dir, lockName)
+        : `wait for it, choose another folder, or remove ${lockName} there if no such command runs`,
     });
-    this.owner = owner === "" ? NaN : Number(owner);
+    this.owner = owner;
+  }
+
+  /** Whether it is this very process. */
+  get isOwn(): boolean {
+    return this.owner !== null && !isElsewhere(this.owner) && this.owner.pid === process.pid;
   }
 }
 
@@ -34,12 +55,14 @@ const ownLocks = new Set<string>();
 
 /**
  * Takes the folder, which must exist, and returns the function that gives it back. The lock of a process that no longer
- * runs is taken over, so a killed command never keeps a folder. Throws BusyFolderError with the process that has it.
+ * runs is taken over, so a killed command never keeps a folder; that of a process of another machine is not, for nobody
+ * here can tell whether it runs. Throws BusyFolderError with the process that has it.
  */
 export async function lockFolder(dir: string): Promise<() => Promise<void>> {
   const path = resolve(dir, lockName);
   const release = async (): Promise<void> => {
-    ownLocks.delete(path);
+    // Given back already: what is there now is another command's.
+    if (!ownLocks.delete(path)) return;
     await rm(path, { force: true });
   };
   for (let look = 0; look < MOST_LOOKS; look++) {
@@ -47,20 +70,39 @@ export async function lockFolder(dir: string): Promise<() => Promise<void>> {
       ownLocks.add(path);
       return release;
     }
-    const text = (await lockText(path)).trim();
-    if (!/^\d{0,20}$/.test(text)) {
-      throw inputError(`${lockName} is no lock of a command (it does not hold the number of a process)`, {
+    const owner = lockOwner(await lockText(path));
+    if (owner === undefined) {
+      throw inputError(`${lockName} is no lock of a command (it does not begin with the number of a process)`, {
         where: dir,
         hint: "move it away, or choose another folder",
       });
     }
-    if (isOwned(Number(text), path)) break;
+    if (owner !== null && isOwned(owner, path)) throw new BusyFolderError(dir, owner);
     // Whoever has just made the lock has written nothing yet; whoever was killed at once never will.
-    if (text === "" && look < LOOKS_AT_EMPTY) await pause(BETWEEN_LOOKS);
+    if (owner === null && look < LOOKS_AT_EMPTY) await pause(BETWEEN_LOOKS);
     else if (!(await removeEnded(path))) await pause(BETWEEN_LOOKS);
   }
-  throw new BusyFolderError(dir, (await lockText(path)).trim());
+  throw new BusyFolderError(dir, lockOwner(await lockText(path)) ?? null);
 }
+
+/**
+ * Takes a folder that `make` makes where it is not there. Whoever has it may finish and remove it in between: then it
+ * is made again. Throws like `lockFolder`.
+ */
+export async function lockMade(dir: string, make: () => Promise<void>): Promise<() => Promise<void>> {
+  for (let look = 1; ; look++) {
+    await make();
+    try {
+      return await lockFolder(dir);
+    } catch (cause) {
+      if (look === MOST_LOOKS || !isMissing(cause)) throw cause;
+    }
+  }
+}
+
+/** Whether a failure is that of a file or folder that is not there. */
+const isMissing = (cause: unknown): boolean =>
+  ((cause as Error).cause as NodeJS.ErrnoException | undefined)?.code === "ENOENT";
 
 /** Looks at a lock that says nothing, and the milliseconds between two of them. */
 const LOOKS_AT_EMPTY = 20;
@@ -84,13 +126,15 @@ function removeEnded(path: string): Promise<boolean> {
   return withFsErrors(path, "remove the lock of a process that ended", () =>
     Promise.resolve().then(() => {
       if (!makeLock(takeover)) {
-        const owner = textAt(takeover);
-        if (owner !== "" && !(Number(owner) !== process.pid && isRunning(Number(owner))))
-          rmSync(takeover, { force: true });
+        const owner = lockOwner(textAt(takeover));
+        // These calls follow at once on each other, so one with our id was left by another process.
+        const hasEnded = owner && !isElsewhere(owner) && [null, process.pid].includes(runningHere(owner));
+        if (hasEnded === true) rmSync(takeover, { force: true });
         return false;
       }
       try {
-        if (!isOwned(Number(textAt(path)), path)) rmSync(path, { force: true });
+        const owner = lockOwner(textAt(path));
+        if (owner === null || (owner !== undefined && !isOwned(owner, path))) rmSync(path, { force: true });
         return true;
       } finally {
         rmSync(takeover, { force: true });
@@ -102,24 +146,25 @@ function removeEnded(path: string): Promise<boolean> {
 /** What a lock says; nothing where it is gone. */
 function textAt(path: string): string {
   try {
-    return readFileSync(path, "utf8").trim();
+    return readFileSync(path, "utf8");
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "ENOENT") return "";
     throw cause;
   }
 }
 
-/** Whether a command works in the folder. */
+/** Whether a command works in the folder, as far as can be seen from this machine. */
 export async function isFolderLocked(dir: string): Promise<boolean> {
   const path = resolve(dir, lockName);
-  const owner = Number((await lockText(path)).trim());
-  return isOwned(owner, path);
+  const owner = lockOwner(await lockText(path));
+  return owner !== null && owner !== undefined && isOwned(owner, path);
 }
 
-/** Whether the process that the lock names is at work. */
-function isOwned(owner: number, path: string): boolean {
-  if (owner === process.pid) return ownLocks.has(path);
-  return Number.isInteger(owner) && owner > 0 && isRunning(owner);
+/** Whether the process that the lock names is at work; one of another machine is taken to be. */
+function isOwned(owner: LockOwner, path: string): boolean {
+  if (isElsewhere(owner)) return true;
+  const pid = runningHere(owner);
+  return pid === process.pid ? ownLocks.has(path) : pid !== null;
 }
 
 /**
@@ -130,19 +175,20 @@ async function lockText(path: string): Promise<string> {
   try {
     const { handle } = await openRegular(path, "read the lock");
     try {
-      // Longer than any process id; whoever has just made the lock may be writing it.
-      const { buffer, bytesRead } = await handle.read(Buffer.alloc(64), 0, 64, 0);
+      // Whoever has just made the lock may be writing it; a larger file is none.
+      const most = MOST_LOCK_BYTES + 1;
+      const { buffer, bytesRead } = await handle.read(Buffer.alloc(most), 0, most, 0);
       return buffer.toString("utf8", 0, bytesRead);
     } finally {
       await handle.close();
     }
   } catch (cause) {
-    if (((cause as Error).cause as NodeJS.ErrnoException | undefined)?.code === "ENOENT") return "";
+    if (isMissing(cause)) return "";
     throw cause;
   }
 }
 
-/** Writes our process id unless the file is there; synchronously, so that it is empty for as short as can be. */
+/** Writes who we are unless the file is there; synchronously, so that it is empty for as short as can be. */
 function createLock(path: string): Promise<boolean> {
   return withFsErrors(path, "lock the folder", () => Promise.resolve().then(() => makeLock(path)));
 }
@@ -151,7 +197,7 @@ function makeLock(path: string): boolean {
   try {
     const file = openSync(path, "wx");
     try {
-      writeSync(file, String(process.pid));
+      writeSync(file, ownLock);
     } catch (cause) {
       rmSync(path, { force: true });
       throw cause;
@@ -162,15 +208,5 @@ function makeLock(path: string): boolean {
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "EEXIST") return false;
     throw cause;
-  }
-}
-
-/** Whether a process of this machine runs under this id. */
-export function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (cause) {
-    return (cause as NodeJS.ErrnoException).code === "EPERM";
   }
 }

@@ -19,7 +19,7 @@ import {
 } from "./atomic.js";
 import { makeFolders } from "./folders.js";
 import { withFsErrors } from "./fs-errors.js";
-import { lockFolder, lockNames } from "./lock.js";
+import { lockMade, lockNames } from "./lock.js";
 import { entryAt, foreignEntries, removeModelFolder, someOf, type Overwrite } from "./model-folder.js";
 
 /** A folder that is made over several commands. */
@@ -53,17 +53,18 @@ export async function stageResumable(
   const room = unfinishedName(target);
   const path = join(room, "folder");
   await requireElsewhere(target, final);
-  await withFsErrors(final, "create folder", async () => {
-    await makeFolders(dirname(target));
-    await restoreReplaced(target);
-    if (await requireOwnRoom(room)) return;
-    await requireFree(target, final, overwrite);
-    // With the option `recursive`, Node tries for ever where a folder can hold no others, such as /proc.
-    await mkdir(room).catch((cause: NodeJS.ErrnoException) => {
-      if (cause.code !== "EEXIST") throw cause;
-    });
-  });
-  const release = await lockFolder(room);
+  const release = await lockMade(room, () =>
+    withFsErrors(final, "create folder", async () => {
+      await makeFolders(dirname(target));
+      await restoreReplaced(target);
+      if (await requireOwnRoom(room)) return;
+      await requireFree(target, final, overwrite);
+      // With the option `recursive`, Node tries for ever where a folder can hold no others, such as /proc.
+      await mkdir(room).catch((cause: NodeJS.ErrnoException) => {
+        if (cause.code !== "EEXIST") throw cause;
+      });
+    }),
+  );
   const remove = async (): Promise<void> => {
     await emptyRoom(room).catch(() => undefined);
     await release();

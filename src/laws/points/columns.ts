@@ -119,6 +119,9 @@ const plainName = (header: string): string =>
 /** Headers that are names of formulas; others (with spaces, slashes) stand for themselves in a mapping. */
 const isName = (header: string): boolean => /^[A-Za-z_]\w*$/.test(header);
 
+/** Headers that a formula could mean by something else: numbers and signs, as pandas heads columns without a name. */
+const isAmbiguous = (header: string): boolean => !/\p{L}/u.test(header) || Number.isFinite(Number(header));
+
 /** The formula of a mapping. Throws inputError where it cannot be read. */
 function readFormula(name: string, mapped: string, headers: readonly string[]): Expression {
   let text = mapped;
@@ -126,7 +129,7 @@ function readFormula(name: string, mapped: string, headers: readonly string[]): 
   // Longer headers first: a shorter one may be a part of them.
   const longestFirst = headers.toSorted((a, b) => b.length - a.length);
   for (const [i, header] of longestFirst.entries()) {
-    if (isName(header) || header === "" || !text.includes(header)) continue;
+    if (isName(header) || isAmbiguous(header) || !text.includes(header)) continue;
     placeholders.set(`header_${i}_`, header);
     text = text.replaceAll(header, ` header_${i}_ `);
   }

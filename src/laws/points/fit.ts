@@ -142,6 +142,8 @@ export async function runFit(
   const law = lawOf(request.law);
   const notes = [...checkedPoints(law, request), ...bootstrapNotes(request)];
   checkPlaces(law, request.predict);
+  // What the comparison says is of no use after minutes of fitting: `report` fits these laws last.
+  for (const name of request.compare) checkedPoints(lawOf(name), request);
   const bound = law.bind(points);
   const problem = problemOf(bound, points, loss);
   const starts = startsOf(bound, { starts: request.starts });
@@ -245,7 +247,6 @@ function report(
   });
   const others = compare.map((name, i) => {
     const other = lawOf(name);
-    checkPoints(other, points);
     progress({ what: "comparison", done: i + 1, total: compare.length });
     return criteria(fitLaw(other, points, { loss }), points);
   });

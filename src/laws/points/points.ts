@@ -75,7 +75,7 @@ function pointsFrom(
     .filter(({ name }, i, all) => all.findIndex((other) => other.name === name) === i)
     .filter(({ name }) => !optional.includes(name) || columnSource(name, headers, mapping) !== null);
   const columnNames = lawColumns.map(({ name }) => name);
-  const { values, texts, stated, unreadable } = readColumns(table, law, lawColumns);
+  const { values, texts, stated, unreadable, decimal } = readColumns(table, law, lawColumns);
   const group = law.groups === undefined ? undefined : groupColumn(law.groups, table, lines);
   if (cluster !== undefined && cluster !== "none" && !table.index.has(cluster))
     throw inputError(`there is no column ${cluster}`, {
@@ -121,7 +121,7 @@ function pointsFrom(
     runs,
     namesakes: law.parameters.flatMap(({ name }) => (table.index.has(name) ? [name] : [])),
     active: table.index.has("active")
-      ? Float64Array.from(take(cellsOf("active", table)), (text) => numberOf(text, "."))
+      ? Float64Array.from(take(cellsOf("active", table)), (text) => numberOf(text, decimal))
       : null,
     lines: take(lines),
     columns: Object.fromEntries([...columnNames, "loss"].map((name) => [name, valueAt(texts, name)])),
@@ -149,6 +149,7 @@ interface NumberColumns {
   readonly texts: Readonly<Record<string, string>>;
   readonly stated: readonly string[];
   readonly unreadable: Unreadable;
+  readonly decimal: DecimalSign;
 }
 
 /** Cells that hold something which is no number, by row and then by the law's column that needs them. */
@@ -184,6 +185,7 @@ function readColumns(table: NamedTable, law: Law, lawColumns: readonly Column[])
   }
   return {
     values,
+    decimal,
     unreadable,
     texts: Object.fromEntries(sources.map(({ name, text }) => [name, text])),
     stated: sources.filter((source) => source.stated).map(({ name }) => name),

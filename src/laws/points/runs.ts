@@ -19,7 +19,7 @@ import type { DecoderSpec } from "../../model/decoder/types.js";
 import { specFromConfig } from "../../model/decoder/config.js";
 import type { Table } from "./cells.js";
 import { readTable } from "./table.js";
-import { isMegatronLog } from "./training-logs.js";
+import { isMegatronLog, isTrainerState, trainerTable } from "./training-logs.js";
 
 /** One finished model. N is the dense model's size, or the size of the parent of an upcycled one. */
 interface RunPoint {
@@ -72,10 +72,12 @@ const deepest = 6;
 
 /** Points of the runs in a folder and in those below it; `root` is where the names of runs start. */
 async function pointsBelow(root: string, dir: string, depth: number): Promise<RunPoint[]> {
-  if (await exists(join(dir, "result.json")))
-    return ofStudy(studyResultOf(await readJson(join(dir, "result.json"))), relative(root, dir));
-  if ((await exists(join(dir, "run.json"))) && (await exists(join(dir, "metrics.jsonl"))))
-    return ofRun(dir, relative(root, dir));
+  // Other programs, too, write files by these names: those are passed by, and the search goes on.
+  const result = (await exists(join(dir, "result.json"))) ? await readJson(join(dir, "result.json")) : null;
+  if (isStudyResult(result)) return ofStudy(studyResultOf(result), relative(root, dir));
+  const hasRun = (await exists(join(dir, "run.json"))) && (await exists(join(dir, "metrics.jsonl")));
+  const spec = hasRun ? runSpec(await readJson(join(dir, "run.json"))) : null;
+  if (spec !== null) return ofRun(dir, spec, relative(root, dir));
   const entries = await withFsErrors(dir, "read folder", () => readdir(dir, { withFileTypes: true }));
   const trainer = await ofTrainer(
     dir,
@@ -94,6 +96,19 @@ async function pointsBelow(root: string, dir: string, depth: number): Promise<Ru
   return points;
 }
 
+/** Whether this is what a study found. */
+function isStudyResult(data: unknown): boolean {
+  const { version, arms, parents, parent } = (data ?? {}) as Readonly<Record<string, unknown>>;
+  const hasParents = version === 1 ? typeof parent === "object" && parent !== null : Array.isArray(parents);
+  return (version === 1 || version === 2) && Array.isArray(arms) && hasParents;
+}
+
+/** The model of a run's record; null for any other file. */
+function runSpec(record: unknown): DecoderSpec | null {
+  const { spec } = (record ?? {}) as { readonly spec?: Partial<DecoderSpec> | null };
+  return Array.isArray(spec?.layers) ? (spec as DecoderSpec) : null;
+}
+
 /**
  * The last evaluation of a run of Hugging Face's Trainer: its own state, or that of its last checkpoint. Null where the
  * folder holds neither.
@@ -105,8 +120,10 @@ async function ofTrainer(dir: string, name: string, entries: readonly string[]):
   for (const place of places) {
     const file = join(place, "trainer_state.json");
     if (!(await exists(file))) continue;
+    const state = await readJson(file);
+    if (!isTrainerState(state)) continue;
     const config = join(place, "config.json");
-    return lastRow(await readTable(file), name, (await exists(config)) ? await sizeOf(config) : null);
+    return lastRow(trainerTable(state), name, (await exists(config)) ? await sizeOf(config) : null);
   }
   return null;
 }
@@ -193,12 +210,15 @@ function pointOfRun(parent: ParentResult, { kind, params }: ArmResult, run: ArmR
  * A training started by `upcycle train`: what it began from is not known to be a dense parent's tokens, so D counts its
  * own.
  */
-async function ofRun(dir: string, name: string): Promise<RunPoint[]> {
-  const { spec } = (await readJson(join(dir, "run.json"))) as { spec?: DecoderSpec };
-  const records = (await readJsonl(join(dir, "metrics.jsonl"))) as { type?: string; tokens?: number; loss?: number }[];
-  const last = records.findLast(({ type }) => type === "eval");
-  if (spec === undefined || last?.tokens === undefined || last.loss === undefined || last.tokens === 0) return [];
-  if (!records.some(({ type }) => type === "done")) return [];
+async function ofRun(dir: string, spec: DecoderSpec, name: string): Promise<RunPoint[]> {
+  const records = (await readJsonl(join(dir, "metrics.jsonl"))) as ({
+    type?: string;
+    tokens?: number;
+    loss?: number;
+  } | null)[];
+  const last = records.findLast((record) => record?.type === "eval");
+  if (last?.tokens === undefined || last.loss === undefined || last.tokens === 0) return [];
+  if (!records.some((record) => record?.type === "done")) return [];
   const { active, total } = countParams(spec);
   return [
     {

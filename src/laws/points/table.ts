@@ -6,6 +6,7 @@ import { at as elementAt } from "../../base/at.js";
 import { gunzipSync } from "node:zlib";
 import { UpcycleError, inputError } from "../../base/errors.js";
 import { isNestedTooDeeply, nestedTooDeeply } from "../../files/formats/duplicate-key.js";
+import { parsePythonJson } from "../../files/formats/python-json.js";
 import { bytes as bytesText } from "../../base/format.js";
 import { sizeLimits, tooLarge, utf8Text } from "../../files/io/open.js";
 import { inputName, readInput } from "../../files/io/streams.js";
@@ -30,18 +31,21 @@ export async function readTable(file: string): Promise<Table> {
   const text = utf8Text(plain, path, "file is not UTF-8 text, nor such text compressed with gzip");
   const first = text.trimStart()[0];
   if (first === undefined) throw inputError("the file is empty", { where: path });
-  if (first === "{") return trainerState(text, path) ?? fromObjects(parseLines(text, path), path);
+  if (first === "{") {
+    const state = trainerState(text);
+    return state === null ? fromObjects(parseLines(text, path), path) : filled(state, path);
+  }
   if (isMegatronLog(text)) return filled(megatronTable(text), path);
   if (first === "[") return fromObjects(parseList(text, path), path);
   return withRunsInRows(parseCsv(text, path));
 }
 
 /** The table of a `trainer_state.json`; null where the text is no such file. */
-function trainerState(text: string, path: string): Table | null {
+function trainerState(text: string): Table | null {
   if (!text.includes('"log_history"') || isNestedTooDeeply(text)) return null;
   try {
-    const value = JSON.parse(text) as unknown;
-    return isTrainerState(value) ? filled(trainerTable(value), path) : null;
+    const value = parsePythonJson(text);
+    return isTrainerState(value) ? trainerTable(value) : null;
   } catch {
     return null;
   }
@@ -93,7 +97,7 @@ function parseLines(text: string, path: string): Row[] {
     if (line.trim() === "") return [];
     if (isNestedTooDeeply(line)) throw inputError(nestedTooDeeply, { where: `${path}:${i + 1}` });
     try {
-      return [{ line: i + 1, value: JSON.parse(line) as unknown }];
+      return [{ line: i + 1, value: parsePythonJson(line) }];
     } catch (cause) {
       throw inputError("this line is not JSON", {
         where: `${path}:${i + 1}`,
@@ -107,7 +111,7 @@ function parseLines(text: string, path: string): Row[] {
 function parseList(text: string, path: string): Row[] {
   if (isNestedTooDeeply(text)) throw inputError(nestedTooDeeply, { where: path });
   try {
-    return (JSON.parse(text) as unknown[]).map((value, i) => ({ line: i + 1, value }));
+    return (parsePythonJson(text) as unknown[]).map((value, i) => ({ line: i + 1, value }));
   } catch (cause) {
     throw inputError(`not valid JSON (${(cause as Error).message})`, { where: path, cause });
   }

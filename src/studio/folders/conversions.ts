@@ -3,7 +3,8 @@ import { lstat, readdir, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
 import type { Identity } from "../../files/checkpoint/resumable-write.js";
-import { isRunning, lockName } from "../../files/io/lock.js";
+import { isElsewhere, isRunning, lockOwner, MOST_LOCK_BYTES, runningHere } from "../../files/io/lock-owner.js";
+import { lockName } from "../../files/io/lock.js";
 import { journalName, unfinishedName } from "../../files/io/resumable-directory.js";
 import { progressFile, readProgress, type ConversionProgress } from "../../surgery/convert/progress-record.js";
 import type { ConversionRow, ConversionState } from "../data/types.js";
@@ -81,13 +82,13 @@ function stateOf({ ended, host, pid }: ConversionProgress, updated: number, now:
 async function unrecordedRow(name: string, room: string): Promise<ConversionRow | null> {
   const identity = await identityIn(room);
   if (identity === null) return null;
-  const owner = Number((await readPlain(join(room, lockName), 64))?.toString("utf8").trim());
+  const owner = lockOwner((await readPlain(join(room, lockName), MOST_LOCK_BYTES))?.toString("utf8") ?? "");
   const { done, total } = await writtenIn(join(room, "folder"));
   const journal = await openPlain(join(room, journalName));
   await journal?.close();
   return {
     name,
-    state: Number.isInteger(owner) && owner > 0 && isRunning(owner) ? "working" : "stopped",
+    state: owner && (isElsewhere(owner) || runningHere(owner) !== null) ? "working" : "stopped",
     what: identity.name,
     sources: [...new Set(Object.keys(identity.sources).map((file) => basename(dirname(file))))],
     phase: "writing",

@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { judgePreservation, type PreservationReport } from "../../model/results/preservation.js";
+import { lockOwner, MOST_LOCK_BYTES, runningHere } from "../../files/io/lock-owner.js";
 import { lockName } from "../../files/io/lock.js";
 import { checkpointsOf, runIdentity } from "../../train/run-list.js";
 import { commandFile, readCommand } from "../../files/io/command-file.js";
@@ -315,8 +316,9 @@ async function memoryOf(entry: RunEntry): Promise<RunDetail["memory"]> {
   const peak = entry.ended?.peakRssBytes ?? 0;
   if (peak > 0) return { bytes: peak, when: "peak" };
   if (entry.row.state !== "running" || process.platform !== "linux") return null;
-  const pid = Number((await readPlain(join(entry.path, lockName), 64))?.toString("utf8").trim());
-  if (!Number.isInteger(pid) || pid <= 0) return null;
+  const owner = lockOwner((await readPlain(join(entry.path, lockName), MOST_LOCK_BYTES))?.toString("utf8") ?? "");
+  const pid = owner ? runningHere(owner) : null;
+  if (pid === null) return null;
   const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
   const kilobytes = /^VmRSS:\s*(\d+) kB$/m.exec(status)?.[1];
   return kilobytes === undefined ? null : { bytes: 1024 * Number(kilobytes), when: "now" };

@@ -21,7 +21,7 @@ import { ffnOf } from "../planning/ffn-tensors.js";
 import { chosenLayers } from "../planning/layers.js";
 import { recipeName } from "../planning/recipe.js";
 import type { RouterRows, UnitOrders } from "../planning/router-rows.js";
-import { requireFinite, sampledText, visitFfnInputs, type ReadText, type TextChoice } from "./ffn-inputs.js";
+import { sampledText, visitFfnInputs, type ReadText, type TextChoice } from "./ffn-inputs.js";
 import { requireTokenizer, type LayerWork } from "./layer-work.js";
 
 /** What to split, on which text, and what runs the model. */
@@ -58,9 +58,12 @@ export async function activationSplit({
     throw inputError("the recipe does not split by activation", { where: `recipe ${recipeName(recipe)}` });
   await requireTokenizer(from, "the FFNs' activations are to be measured on text");
   const checkpoint = await openCheckpoint(from);
-  const model = await openStreamedModel(from, backend, { threads, signal });
+  const model = await openStreamedModel(from, backend, { threads, signal }).catch(async (cause: unknown) => {
+    await checkpoint.close();
+    throw cause;
+  });
   try {
-    const { dir, spec } = model;
+    const { spec } = model;
     const chosen = chosenLayers(recipe, spec.layers.length);
     const sampled = await sampledText(model, choice, signal);
     const { tokens, source } = sampled;
@@ -77,7 +80,6 @@ export async function activationSplit({
     await visitFfnInputs(model, sampled, {
       wants: (layer) => at(chosen, layer),
       inputs: async (layer, inputs) => {
-        requireFinite(inputs, layer, dir);
         const { ffnDim } = ffnOf(spec, layer);
         activity ??= new Activity(ffnDim, tokens);
         const activations = await model.units(layer, inputs);

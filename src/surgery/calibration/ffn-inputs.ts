@@ -69,7 +69,10 @@ export interface LayerVisitor {
   readonly passed?: ((layer: number) => void | Promise<void>) | undefined;
 }
 
-/** Runs all sequences through all layers, one layer after the other, so that weights pass by once. */
+/**
+ * Runs all sequences through all layers, one layer after the other, so that weights pass by once. Throws stopError for
+ * weights that are NaN or infinite, inputError for other weights with which an FFN reads such values.
+ */
 export async function visitFfnInputs(
   model: StreamedModel,
   { sequences }: SampledText,
@@ -82,7 +85,11 @@ export async function visitFfnInputs(
     streams = await inTurn(streams, async (x, i) => {
       const attended = await model.attention(layer, x, shapeOf(sequences[i]!));
       const into = isParallel(spec) ? x : attended;
-      if (wants(layer)) await inputs(layer, await model.ffnInput(layer, into));
+      if (wants(layer)) {
+        const seen = await model.ffnInput(layer, into);
+        requireFinite(seen, layer, model);
+        await inputs(layer, seen);
+      }
       // Nobody reads what leaves the last layer.
       return layer + 1 < spec.layers.length ? plus(attended, await model.ffn(layer, into)) : attended;
     });
@@ -91,11 +98,11 @@ export async function visitFfnInputs(
   }
 }
 
-/** Throws inputError for values that are NaN or infinite. */
-export function requireFinite(values: Float32Array, layer: number, dir: string): void {
+function requireFinite(values: Float32Array, layer: number, model: StreamedModel): void {
   if (values.every(Number.isFinite)) return;
+  requireFiniteWeights(model);
   throw inputError(`the FFN of layer ${layer} reads values that are NaN or infinite, nothing can be measured on them`, {
-    where: dir,
+    where: model.dir,
     hint: "evaluate the model first: upcycle perplexity",
   });
 }

@@ -153,6 +153,11 @@ async function embeddingRows(source: ModelSource, encoded: readonly Encoded[]): 
   try {
     const { dir, spec } = checkpoint;
     const embeddings = await embeddingsOf(checkpoint, encoded);
+    if (![...embeddings.values()].every((row) => row.every(Number.isFinite)))
+      throw stopError("embeddings of the prompts are NaN or infinite: the model is damaged", {
+        where: dir,
+        hint: "use an earlier checkpoint",
+      });
     const sumOf = (texts: readonly Int32Array[]): Float64Array => {
       const tokens = texts.flatMap((ids) => Array.from(ids, (id) => entryOf(embeddings, id)));
       return unit(averageOf(tokens, spec.hidden));
@@ -161,11 +166,6 @@ async function embeddingRows(source: ModelSource, encoded: readonly Encoded[]): 
       direction(sumOf(positive), sumOf(negative), whose, dir),
     );
     const matrix = joined(directions, spec.hidden);
-    if (!matrix.every(Number.isFinite))
-      throw stopError("embeddings of the prompts are NaN or infinite: the model is damaged", {
-        where: dir,
-        hint: "use an earlier checkpoint",
-      });
     return spec.layers.map(() => matrix);
   } finally {
     await checkpoint.close();

@@ -82,6 +82,7 @@ export function planMerge(source: DecoderSpec, choice: MergeChoice, lineage: Mer
   const first = firstMoeFfn(source);
   if (first === undefined) throw inputError("the model is dense: it has no experts to merge");
   if (lineage !== null) checkLineage(source, lineage);
+  checkLists(choice, source.layers.length);
   const layouts = source.layers.map(({ ffn }, layer) =>
     ffn.kind === "moe" ? layoutOf(ffn, layer, choice, lineage) : null,
   );
@@ -167,6 +168,17 @@ function weightsOf(choice: MergeChoice, layer: number, replicas: number): readon
   }
   if (choice.weights === null) return Array.from({ length: replicas }, () => 1);
   return checkedWeights(choice.weights, layer, replicas);
+}
+
+/** Throws inputError for lists of weights of more layers than there are: the weights are another model's. */
+function checkLists(choice: MergeChoice, layers: number): void {
+  if (choice.kind === "expert" || choice.weights === null) return;
+  const { weights } = choice;
+  if (weights.length <= layers || weights.every((entry) => typeof entry === "number")) return;
+  throw inputError(`there are lists for ${weights.length} layers, the model has ${layers}`, {
+    where: "weights",
+    hint: "give a list of numbers, or one such list for each layer",
+  });
 }
 
 function checkedWeights(

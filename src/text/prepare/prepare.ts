@@ -17,7 +17,7 @@ import { fileFingerprint } from "../../files/io/fingerprint.js";
 import { makeFolders } from "../../files/io/folders.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
 import { openJsonl, readJsonl, type JsonlWriter } from "../../files/io/jsonl.js";
-import { lockFolder, lockNames } from "../../files/io/lock.js";
+import { lockMade, lockNames } from "../../files/io/lock.js";
 import { openRanges } from "../../files/io/ranges.js";
 import { corpusFiles, readDocuments } from "../documents/corpus.js";
 import { openTokenizer, type TextTokenizer } from "../tokenizer/load.js";
@@ -89,6 +89,8 @@ async function prepare(options: PrepareOptions, tell: (event: PrepareEvent) => v
     const eod = endOf(options, first!);
     const stage = await openStage(prefix, await identityOf(options, sources, width, eod));
     try {
+      // Another command may have finished the same data set since this one began.
+      await requirePlace(prefix, options.overwrite === true, sources);
       if (stage.documents > 0) tell({ type: "resumed", documents: stage.documents, tokens: stage.tokens });
       await encodeAll(options, tokenizers, { stage, width, eod, tell });
       await finish(stage, prefix, width);
@@ -104,10 +106,12 @@ async function prepare(options: PrepareOptions, tell: (event: PrepareEvent) => v
 }
 
 async function requirePlace(prefix: string, overwrite: boolean, sources: readonly string[]): Promise<void> {
+  // An index alone was left by a command that was killed between the two.
+  const isHalfDone = !(await exists(`${prefix}.bin`)) && (await exists(join(roomOf(prefix), names.journal)));
   for (const path of [`${prefix}.bin`, `${prefix}.idx`]) {
     if (sources.some((source) => resolve(source) === resolve(path)))
       throw inputError("this is one of the inputs", { where: path });
-    if (!overwrite && (await exists(path)))
+    if (!overwrite && !isHalfDone && (await exists(path)))
       throw inputError("file exists", { where: path, hint: "choose another --out, or replace it (--overwrite)" });
   }
 }
@@ -174,30 +178,40 @@ interface Stage {
   add(ids: Uint8Array, lengths: Int32Array, tokens: number): Promise<void>;
   /** Flushes both files, and remembers it. */
   flush(): Promise<void>;
-  /** Flushes and closes. */
+  /** Flushes and closes the files; the place stays ours. Throws where they cannot be flushed. */
+  close(): Promise<void>;
+  /** Closes the files, and gives the place to whoever comes. */
   leave(): Promise<void>;
 }
 
 const names = { ids: "ids", lengths: "lengths", journal: "journal.jsonl" } as const;
 
+/** The folder of the files in the making. */
+const roomOf = (prefix: string): string => join(dirname(resolve(prefix)), `.${basename(resolve(prefix))}.unfinished`);
+
 async function openStage(prefix: string, identity: Identity): Promise<Stage> {
-  const target = resolve(prefix);
-  const room = join(dirname(target), `.${basename(target)}.unfinished`);
-  await withFsErrors(prefix, "create folder", async () => {
-    await makeFolders(dirname(target));
-    await mkdir(room, { recursive: true });
-  });
-  const known = new Set<string>([...Object.values(names), ...lockNames]);
-  const foreign = (await readdir(room)).filter((name) => !known.has(name));
-  if (foreign.length > 0)
-    throw inputError(`this folder holds ${foreign[0]}, which no unfinished preparation leaves`, { where: room });
-  const release = await lockFolder(room);
+  const room = roomOf(prefix);
+  const release = await lockRoom(room, prefix);
   try {
     return await stageIn(room, identity, release);
   } catch (cause) {
     await release();
     throw cause;
   }
+}
+
+/** Makes the folder and locks it. */
+function lockRoom(room: string, prefix: string): Promise<() => Promise<void>> {
+  return lockMade(room, async () => {
+    await withFsErrors(prefix, "create folder", async () => {
+      await makeFolders(dirname(room));
+      await mkdir(room, { recursive: true });
+    });
+    const known = new Set<string>([...Object.values(names), ...lockNames]);
+    const foreign = (await readdir(room).catch(() => [])).filter((name) => !known.has(name));
+    if (foreign.length > 0)
+      throw inputError(`this folder holds ${foreign[0]}, which no unfinished preparation leaves`, { where: room });
+  });
 }
 
 interface Flushed {
@@ -210,14 +224,15 @@ async function stageIn(room: string, identity: Identity, release: () => Promise<
   const journalPath = join(room, names.journal);
   const entries = (await exists(journalPath)) ? await readJsonl(journalPath).catch(() => []) : [];
   const begun = entries[0] as Partial<Identity> | undefined;
-  const same = begun?.begun === identity.begun;
+  const last = (entries.slice(1).at(-1) as Flushed | undefined) ?? { documents: 0, tokens: 0, bytes: 0 };
+  // A command that was killed at its very end has left a journal of files that are finished.
+  const same = begun?.begun === identity.begun && (await holds(room, last));
   if (same) requireSameSources(begun.sources ?? {}, identity.sources, room);
   if (!same) {
     await rm(journalPath, { force: true });
     await writeFileSynced(journalPath, `${JSON.stringify(identity)}\n`);
   }
-  const last = same ? (entries.slice(1).at(-1) as Flushed | undefined) : undefined;
-  const { documents, tokens, bytes } = last ?? { documents: 0, tokens: 0, bytes: 0 };
+  const { documents, tokens, bytes } = same ? last : { documents: 0, tokens: 0, bytes: 0 };
   const openAt = async (name: string, size: number): Promise<FileHandle> => {
     const handle = await open(join(room, name), same && size > 0 ? "r+" : "w+");
     await handle.truncate(size);
@@ -226,6 +241,18 @@ async function stageIn(room: string, identity: Identity, release: () => Promise<
   const ids = await openAt(names.ids, bytes);
   const lengths = await openAt(names.lengths, 4 * documents);
   return stageOf({ room, ids, lengths, journal: await openJsonl(journalPath), release }, { documents, tokens, bytes });
+}
+
+/** Whether both files have all that was flushed. */
+async function holds(room: string, { documents, bytes }: Flushed): Promise<boolean> {
+  const sizes = [names.ids, names.lengths].map((name) =>
+    stat(join(room, name)).then(
+      ({ size }) => size,
+      () => 0,
+    ),
+  );
+  const [ids = 0, lengths = 0] = await Promise.all(sizes);
+  return ids >= bytes && lengths >= 4 * documents;
 }
 
 function requireSameSources(before: Identity["sources"], now: Identity["sources"], room: string): void {
@@ -246,7 +273,7 @@ interface StageFiles {
 }
 
 function stageOf({ room, ids, lengths, journal, release }: StageFiles, begun: Flushed): Stage {
-  let [bytes, closed] = [begun.bytes, false];
+  let [bytes, closed, left] = [begun.bytes, false, false];
   const stage: Stage = {
     documents: begun.documents,
     tokens: begun.tokens,
@@ -265,11 +292,19 @@ function stageOf({ room, ids, lengths, journal, release }: StageFiles, begun: Fl
       await journal.append({ documents: stage.documents, tokens: stage.tokens, bytes } satisfies Flushed);
       await journal.sync();
     },
-    async leave() {
+    async close() {
       if (closed) return;
       closed = true;
-      await stage.flush().catch(() => undefined);
-      await Promise.allSettled([ids.close(), lengths.close(), journal.close()]);
+      try {
+        await stage.flush();
+      } finally {
+        await Promise.allSettled([ids.close(), lengths.close(), journal.close()]);
+      }
+    },
+    async leave() {
+      if (left) return;
+      left = true;
+      await stage.close().catch(() => undefined);
       await release();
     },
   };
@@ -366,25 +401,33 @@ async function encodeBatch(
   return { ids: new Uint8Array(out.buffer), lengths, tokens };
 }
 
-/** The index first: without its `.bin` it is no data set. */
+/**
+ * The index first: without its `.bin` it is no data set. The place stays locked until nothing is left in it: a command
+ * that came in between would write into the files that are about to get their names.
+ */
 async function finish(stage: Stage, prefix: string, width: IdWidth): Promise<void> {
   if (stage.tokens === 0) throw inputError("no document has a token", { where: prefix });
-  await stage.leave();
-  const release = await lockFolder(stage.room);
+  await stage.close();
   const index = await stageFile(`${prefix}.idx`);
-  const lengths = await openRanges(join(stage.room, names.lengths));
   try {
-    await writeIndexFile(index, lengths, width);
+    const lengths = await openRanges(join(stage.room, names.lengths));
+    try {
+      await writeIndexFile(index, lengths, width);
+    } finally {
+      await lengths.close();
+    }
     await withFsErrors(prefix, "finish data set", async () => {
+      const target = `${resolve(prefix)}.bin`;
+      // The ids of a data set that is replaced do not belong to the new index.
+      await rm(target, { force: true });
       await index.commit();
-      await rename(join(stage.room, names.ids), `${resolve(prefix)}.bin`);
-      await syncDirectory(dirname(resolve(prefix)));
+      await rename(join(stage.room, names.ids), target);
+      await syncDirectory(dirname(target));
       for (const name of [names.lengths, names.journal]) await rm(join(stage.room, name), { force: true });
     });
   } finally {
-    await lengths.close();
     await index.discard();
-    await release();
-    await rmdir(stage.room).catch(() => undefined);
   }
+  await stage.leave();
+  await rmdir(stage.room).catch(() => undefined);
 }

@@ -1,10 +1,11 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { expect, it } from "vitest";
-import { lockFolder } from "../../../src/files/io/lock.js";
+import { describe, expect, it } from "vitest";
+import { BusyFolderError, isFolderLocked, lockFolder, lockMade } from "../../../src/files/io/lock.js";
 import { temporaryFolder } from "./temporary.js";
 
 const base = temporaryFolder();
@@ -27,6 +28,29 @@ it("one holder at a time; giving it back lets the next one in", async () => {
   )();
 });
 
+it("a folder that is removed between its making and its locking is made again", async () => {
+  const dir = join(base, String(count++));
+  let made = 0;
+  const release = await lockMade(dir, () => {
+    mkdirSync(dir);
+    // As a command does that has just finished there.
+    if (++made < 3) rmdirSync(dir);
+    return Promise.resolve();
+  });
+  expect([made, readdirSync(dir)]).toEqual([3, [".lock"]]);
+  await release();
+  await expect(lockMade(join(base, "none"), () => Promise.resolve())).rejects.toThrow("no such file or folder");
+});
+
+it("giving it back a second time leaves the lock of whoever has it now", async () => {
+  const dir = fresh();
+  const first = await lockFolder(dir);
+  await first();
+  writeFileSync(join(dir, ".lock"), String(process.ppid));
+  await first();
+  expect(readdirSync(dir)).toEqual([".lock"]);
+});
+
 it("is taken over from a process that ended, also one with our own id or one that wrote nothing", async () => {
   const child = spawn(process.execPath, ["-e", ""]);
   await once(child, "exit");
@@ -34,7 +58,7 @@ it("is taken over from a process that ended, also one with our own id or one tha
     const dir = fresh();
     writeFileSync(join(dir, ".lock"), owner);
     const release = await lockFolder(dir);
-    expect(readFileSync(join(dir, ".lock"), "utf8")).toBe(String(process.pid));
+    expect(readFileSync(join(dir, ".lock"), "utf8").split("\n").slice(0, 2)).toEqual([String(process.pid), hostname()]);
     await release();
   }
 });
@@ -45,6 +69,67 @@ it("is refused while another process runs", async () => {
   writeFileSync(join(dir, ".lock"), String(child.pid));
   await expect(lockFolder(dir)).rejects.toThrow(`process ${child.pid}`);
   child.kill("SIGKILL");
+});
+
+describe("on a disk that machines share", () => {
+  it("the lock of another machine's process stays, whatever runs here, and the refusal says what to delete", async () => {
+    const ended = spawn(process.execPath, ["-e", ""]);
+    await once(ended, "exit");
+    for (const pid of [ended.pid, process.ppid, process.pid]) {
+      const dir = fresh();
+      const text = `${pid}\nnode-7\n0b0e1c7e-0000-4000-8000-000000000000\n`;
+      writeFileSync(join(dir, ".lock"), text);
+      expect(await isFolderLocked(dir)).toBe(true);
+      const refusal = await lockFolder(dir).catch((cause: unknown) => cause);
+      expect(refusal).toBeInstanceOf(BusyFolderError);
+      const { line, isOwn } = refusal as BusyFolderError;
+      expect([isOwn, line]).toEqual([
+        false,
+        `${dir}: another command (process ${pid} of host node-7) is working in this folder, unless it was killed: this ` +
+          "machine cannot see that; wait for it, choose another folder, or, where no such process runs on node-7, " +
+          `remove ${join(dir, ".lock")}`,
+      ]);
+      expect(readFileSync(join(dir, ".lock"), "utf8")).toBe(text);
+      expect(readdirSync(dir)).toEqual([".lock"]);
+    }
+  });
+
+  it("what another machine does to a lock that has ended is not disturbed", async () => {
+    const dir = fresh();
+    writeFileSync(join(dir, ".lock"), String(process.pid));
+    writeFileSync(join(dir, ".lock-takeover"), `${process.pid}\nnode-7\n`);
+    await expect(lockFolder(dir)).rejects.toThrow(BusyFolderError);
+    expect(readFileSync(join(dir, ".lock-takeover"), "utf8")).toContain("node-7");
+  });
+
+  it("a lock of this machine is refused while its process runs, and taken over when that has ended", async () => {
+    const dir = fresh();
+    const child = spawn(process.execPath, ["-e", "setTimeout(() => {}, 60000)"]);
+    writeFileSync(join(dir, ".lock"), `${child.pid}\n${hostname()}\n`);
+    await expect(lockFolder(dir)).rejects.toThrow(`another command (process ${child.pid}) is working in this folder`);
+    child.kill("SIGKILL");
+    await once(child, "exit");
+    await (
+      await lockFolder(dir)
+    )();
+  });
+
+  it.skipIf(process.platform !== "linux")(
+    "a lock from before this machine started is taken over, though a process has its id again",
+    async () => {
+      const dir = fresh();
+      writeFileSync(join(dir, ".lock"), `${process.ppid}\n${hostname()}\n0b0e1c7e-0000-4000-8000-000000000000\n`);
+      expect(await isFolderLocked(dir)).toBe(false);
+      await (
+        await lockFolder(dir)
+      )();
+      const release = await lockFolder(dir);
+      const [, , boot = ""] = readFileSync(join(dir, ".lock"), "utf8").split("\n");
+      await release();
+      writeFileSync(join(dir, ".lock"), `${process.ppid}\n${hostname()}\n${boot}\n`);
+      await expect(lockFolder(dir)).rejects.toThrow(`process ${process.ppid}`);
+    },
+  );
 });
 
 it("a file of that name that holds no process id is somebody else's and stays", async () => {

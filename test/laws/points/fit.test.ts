@@ -125,6 +125,19 @@ describe("a whole fit", () => {
     );
   });
 
+  it("refuses points that a law to compare with cannot take before anything is fitted", async () => {
+    const steps: string[] = [];
+    const fit = runFit({ ...request, where: "runs.csv", compare: [{ id: "upcycling" }] }, ({ what }) =>
+      steps.push(what),
+    );
+    await expect(fit).rejects.toMatchObject({
+      kind: "input",
+      where: "runs.csv",
+      message: expect.stringContaining("the law upcycling needs a column D1") as string,
+    });
+    expect(steps).toEqual([]);
+  });
+
   it("refuses a formula that is finite nowhere as bad input, also one to compare with", async () => {
     const formula = { formula: "E+A/(N-N)", columns: [], start: {} };
     const refuses = { kind: "input", message: expect.stringContaining('"A/(N-N)" is not a finite number') as string };

@@ -287,6 +287,20 @@ describe("runs of the tool", () => {
     });
   });
 
+  it("are found beside and below files of other programs that are called alike", async () => {
+    const root = join(dir, "mixed");
+    file("mixed/result.json", '{"accuracy":0.5}');
+    file("mixed/run.json", '{"id":"x1"}');
+    file("mixed/metrics.jsonl", "1\nnull\n");
+    file("mixed/other/result.json", "null");
+    file("mixed/other/run.json", "[]");
+    file("mixed/other/metrics.jsonl", "null\n");
+    file("mixed/begun/trainer_state.json", '{\n"log_history": []\n}');
+    file("mixed/theirs/trainer_state.json", '{"epoch":1}');
+    file("mixed/study/result.json", JSON.stringify(study));
+    expect((await read(root)).points.n).toBe(3);
+  });
+
   it("are found in folders, those a law is about", async () => {
     const root = join(dir, "runs");
     file("runs/one/result.json", JSON.stringify(study));

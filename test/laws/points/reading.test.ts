@@ -18,6 +18,48 @@ const columnOf = async (text: string, name: string): Promise<number[]> => {
   return [...(name === "loss" ? points.loss : (points.columns[name] ?? []))];
 };
 
+it("parameters that a token uses have the table's decimal sign", async () => {
+  const { active } = await read("N;D;loss;active\n7.000.000.000;1,4e12;1,9;1.300.000.000\n7e7;2e10;2,9;1,5e7");
+  expect([...(active ?? [])]).toEqual([1.3e9, 1.5e7]);
+});
+
+describe("what Python writes for numbers that JSON does not have", () => {
+  const state = (log: string): string => `{\n  "log_history": [\n${log}\n  ],\n  "num_input_tokens_seen": 5000\n}\n`;
+  const logged = (loss: string, step: number): string =>
+    `{"grad_norm": NaN, "num_input_tokens_seen": ${1000 * step}, "loss": ${loss}, "step": ${step}}`;
+
+  it("makes no point of its row in a trainer's state", async () => {
+    const log = [logged("3.5", 1), logged("NaN", 2), logged("-Infinity", 3), logged("3.1", 4)].join(",\n");
+    const { points, dropped } = await read(state(log), "chinchilla", { N: "1e8" }, "trainer_state.json");
+    expect([...points.loss]).toEqual([3.5, 3.1]);
+    expect(dropped.map(({ reason }) => reason)).toEqual(["loss is missing", "loss is infinite"]);
+  });
+
+  it.each([
+    ["lines", '{"N": 1e8, "D": 1e9, "loss": 3.5}\n{"N": 1e8, "D": 2e9, "loss": NaN}\n'],
+    ["a list", '[{"N": 1e8, "D": 1e9, "loss": 3.5}, {"N": 1e8, "D": 2e9, "loss":NaN}]'],
+  ])("makes no point of its row in %s of JSON", async (_, text) => {
+    const { points, dropped } = await read(text, "chinchilla", {}, "runs.json");
+    expect([points.n, dropped.length]).toEqual([1, 1]);
+  });
+
+  it("does not excuse what is no JSON", async () => {
+    await expect(read('{"N": NaN, "D": }', "chinchilla", {}, "runs.jsonl")).rejects.toThrow("this line is not JSON");
+  });
+
+  it("does not hide that a trainer's state has no loss", async () => {
+    await expect(read(state(""), "chinchilla", {}, "trainer_state.json")).rejects.toThrow("this log holds no loss");
+  });
+});
+
+it("columns that are called as numbers do not change the numbers of a formula", async () => {
+  const { points } = await read("0,9,params,tokens,loss\n5,6,7,1.4,1.9\n5,6,0.07,0.02,2.9", "chinchilla", {
+    N: "params*1e9",
+    D: "tokens*10*1e11",
+  });
+  expect(points.columns).toEqual({ N: Float64Array.of(7e9, 0.07 * 1e9), D: Float64Array.of(1.4e12, 0.02 * 10 * 1e11) });
+});
+
 describe("tables", () => {
   it.each([
     ["suffixes", "N,D,loss\n7B,1.4T,1.9\n70M,20b,2.9"],

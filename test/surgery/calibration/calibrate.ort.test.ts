@@ -10,9 +10,12 @@ import { planUpcycle } from "../../../src/surgery/planning/plan.js";
 import { upcycleRecipe, type UpcycleRecipe } from "../../../src/surgery/planning/recipe.js";
 import { denseSpec } from "../planning/fixtures.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
+import { fromFloat32 } from "../../../src/files/numeric/dtype.js";
+import { tensorsOf, writeTensors } from "../../support/adapters.js";
 import { inThread } from "../../support/backend.js";
 import { golden } from "../../support/golden.js";
 import { lineOf } from "../../support/line.js";
+import { perturbed } from "../../support/perturbed.js";
 
 const root = temporaryFolder();
 const source = golden("dense/qwen3");
@@ -55,6 +58,29 @@ describe("calibration", () => {
     const record = (await readRecord(join(root, "fitted")))!;
     expect(recipeOf(record).calibration).toEqual(calibrated.calibration);
     expect(record.factors.map(({ down }) => down)).toEqual(calibrated.calibration);
+  });
+
+  it("is refused where an FFN reads values that are no numbers", async () => {
+    const huge = perturbed("dense/qwen3", join(root, "huge"), 0);
+    const path = join(huge, "model.safetensors");
+    const tensors = tensorsOf(path);
+    for (const [name, { shape, bytes }] of tensors)
+      if (name.endsWith("layers.0.self_attn.o_proj.weight"))
+        tensors.set(name, {
+          dtype: "F32",
+          shape,
+          bytes: fromFloat32("F32", new Float32Array(bytes.length / 4).fill(3e38)),
+        });
+    writeTensors(path, tensors);
+    const settings = { tokens: 120, sequence: 20, backend: inThread, threads: 1 } as const;
+    const error: unknown = await calibrate({ source: huge, recipe: recipe("E4G1T2", 0.02), ...settings }).catch(
+      (cause: unknown) => cause,
+    );
+    expect(error).toMatchObject({
+      kind: "input",
+      where: huge,
+      message: "the FFN of layer 0 reads values that are NaN or infinite, nothing can be measured on them",
+    });
   });
 
   it("must come before a plan, and is only for weights that are not renormalised", () => {

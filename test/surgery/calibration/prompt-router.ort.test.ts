@@ -20,6 +20,8 @@ import {
 } from "../../../src/surgery/planning/recipe.js";
 import { upcycle, upcycleJson } from "../../cli/upcycle.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
+import { fromFloat32, toFloat32 } from "../../../src/files/numeric/dtype.js";
+import { tensorsOf, writeTensors } from "../../support/adapters.js";
 import { inThread } from "../../support/backend.js";
 import { perturbed } from "../../support/perturbed.js";
 import { withWordTokenizer, wordIds } from "../../support/word-tokenizer.js";
@@ -154,6 +156,24 @@ describe("prompts", () => {
     expect(
       await lineOf(planConversion({ source, recipe: recipe("hidden"), routerRows: [new Float32Array(3), null] })),
     ).toContain("the router rows of layer 0 do not fit the model");
+  });
+});
+
+it("made from embeddings that are no numbers say that the model is damaged, not the prompts", async () => {
+  const damaged = withWordTokenizer(perturbed("dense/llama", join(root, "damaged"), 0));
+  const path = join(damaged, "model.safetensors");
+  const tensors = tensorsOf(path);
+  const name = "model.embed_tokens.weight";
+  const embedding = tensors.get(name);
+  if (embedding === undefined) throw new Error(`the model has no ${name}`);
+  const values = toFloat32("F32", embedding.bytes).slice();
+  values[at(idsOf("verse"), 1) * at(embedding.shape, 1)] = NaN;
+  const bytes = fromFloat32("F32", values);
+  writeTensors(path, new Map([...tensors, [name, { dtype: "F32" as const, shape: embedding.shape, bytes }]]));
+  const error: unknown = await make(recipe("cheap_embed"), damaged).catch((cause: unknown) => cause);
+  expect(error).toMatchObject({
+    kind: "stopped",
+    message: "embeddings of the prompts are NaN or infinite: the model is damaged",
   });
 });
 

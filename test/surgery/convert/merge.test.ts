@@ -492,6 +492,9 @@ describe("a merge is refused", () => {
     expect(await plan(mixtral, { kind: "mean", weights: all(-1) })).toBe(
       "weights of layer 0: -1 is no number of at least 0",
     );
+    expect(await plan(mixtral, { kind: "mean", weights: [all(1), all(1), all(1)] })).toBe(
+      "weights: there are lists for 3 layers, the model has 2; give a list of numbers, or one such list for each layer",
+    );
     expect(await plan(mixtral, { kind: "mean", weights: [all(1), null] })).toBe(
       "weights of layer 1: there are none, but the layer has experts; give a list of numbers, or one such list " +
         "for each layer",
