@@ -2,7 +2,7 @@
 import { mkdir, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { Command } from "commander";
-import { inputError, stopError, type UpcycleError } from "../base/errors.js";
+import { inputError, interruptedError, stopError, type UpcycleError } from "../base/errors.js";
 import { bytes, compact, duration, folded, significant, table } from "../base/format.js";
 import { shellWord } from "../base/shell.js";
 import { parseLaunchConfig, type LaunchConfig } from "../base/schemas/launch.js";
@@ -79,8 +79,14 @@ async function execute(file: string | undefined, flags: LaunchFlags, command: Co
       `watch with: upcycle watch ${shownPath(plan.config.out)}/logs`,
     ]);
   else if (started.where === "kubernetes") context.terminal.out([`created ${started.name}`]);
-  if (started.where === "local" && started.exitCode !== 0)
-    throw stopError(`the run ended with code ${started.exitCode}`, { where: started.log });
+  if (started.where !== "local") return;
+  requireUnasked(context, "the run", started.log);
+  if (started.exitCode !== 0) throw stopError(`the run ended with code ${started.exitCode}`, { where: started.log });
+}
+
+/** Throws interruptedError where what has ended here was asked to, whatever its exit code. */
+function requireUnasked({ signal }: Pick<CommandContext, "signal">, what: string, where: string): void {
+  if (signal.aborted) throw interruptedError(`${what} was stopped`, { where, hint: "the same command goes on" });
 }
 
 interface AskedPlan extends LaunchPlan {
@@ -325,6 +331,7 @@ async function evaluated(plan: LaunchPlan, signal: AbortSignal): Promise<number>
       if (event?.type === "problem") problems.push(event.message);
     },
   });
+  if (started.where === "local") requireUnasked({ signal }, "the check", started.log);
   if (started.where === "local" && started.exitCode !== 0)
     throw stopError(`the check ended with code ${started.exitCode}: ${problems[0] ?? "see the log"}`, {
       where: started.log,

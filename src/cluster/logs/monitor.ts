@@ -157,6 +157,8 @@ export class RunMonitor {
   #start(worldSize: number): Alert[] {
     const isAgain = this.#state.worldSize !== null && this.#state.iteration > 0;
     this.#beginWindow();
+    // What goes wrong again is told again.
+    if (isAgain) this.#told.clear();
     this.#update({ worldSize, ended: null, restarts: this.#state.restarts + (isAgain ? 1 : 0) });
     return isAgain
       ? [this.#alert("warning", "restart", `the run started again behind step ${this.#state.iteration}`)]
@@ -179,10 +181,10 @@ export class RunMonitor {
   }
 
   #step(event: IterationEvent, now: number): Alert[] {
-    const { iteration, loss, skipped } = this.#state;
-    const before = { iteration, loss, skipped };
+    const { iteration, loss } = this.#state;
+    const before = { iteration, loss };
     // The same step of another node's file.
-    if (event.iteration === before.iteration && event.loss === before.loss) return [];
+    if (event.iteration === before.iteration && Object.is(event.loss, before.loss)) return [];
     this.#lastStep = now;
     this.#stalled = false;
     const isBack = event.iteration < before.iteration;
@@ -197,7 +199,7 @@ export class RunMonitor {
           ),
         ]
       : [];
-    alerts.push(...this.#judged(event, before));
+    alerts.push(...this.#judged(event));
     if (Number.isFinite(event.loss)) this.#losses.push(event.loss);
     // The first logged step includes the start.
     if (Number.isFinite(event.milliseconds) && event.iteration > 1) this.#times.push(event.milliseconds!);
@@ -226,13 +228,15 @@ export class RunMonitor {
     state.ended = null;
   }
 
-  #judged(event: IterationEvent, before: Pick<RunState, "skipped">): Alert[] {
+  #judged(event: IterationEvent): Alert[] {
     const alerts: Alert[] = [];
     const add = (...what: Parameters<RunMonitor["alertOf"]>): void => void alerts.push(this.alertOf(...what));
     const { loss, gradNorm, milliseconds, skipped } = event;
     if (Number.isNaN(loss) || event.nan > 0) add("error", "nan", "the loss is not a number");
+    else if (!Number.isFinite(loss)) add("error", "nan", "the loss is infinite");
     if (gradNorm !== null && !Number.isFinite(gradNorm)) add("error", "nan", `the gradient norm is ${gradNorm}`);
-    if (skipped > before.skipped && skipped > 0) add("warning", "skipped", `${skipped} steps were skipped`);
+    // Of the steps since the last line alone.
+    if (skipped > 0) add("warning", "skipped", `${skipped} steps were skipped`);
     const { median } = this.#losses;
     // The spread is asked for only where it decides.
     if (this.#losses.length >= fewest && loss > median + 0.5 && loss > median + 6 * this.#losses.spread)

@@ -17,11 +17,12 @@ const longest = 128;
 
 /** As little as all ranks can share. */
 export function checkSize({ config, layout }: Pick<LaunchPlan, "config" | "layout">): CheckSize {
-  const { dp, cp, tp } = layout;
+  const { dp, cp, tp, pp, vpp } = layout;
   // Context parallelism cuts a sequence in twice as many parts, sequence parallelism in one for each rank.
   const unit = 2 * cp * tp;
   const sequence = Math.min(config.training.sequence, Math.ceil(longest / unit) * unit);
-  return { windows: Math.min(dp, globalBatch(config.training)), sequence };
+  // Stages in chunks want a micro-batch each.
+  return { windows: Math.min(dp * (vpp > 1 ? pp : 1), globalBatch(config.training)), sequence };
 }
 
 /** What names data, batches and lengths is replaced. */

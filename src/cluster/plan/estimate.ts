@@ -6,7 +6,7 @@ import type { ParallelLayout } from "../../laws/planner/layout-types.js";
 import { defaultSpeed } from "../../laws/planner/speed.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { globalBatch, iterations } from "./arguments.js";
-import { mostTensor } from "./layout.js";
+import { searchLimits } from "./layout.js";
 
 /** A run on one number of GPUs of one kind. */
 export interface RunEstimate {
@@ -35,7 +35,7 @@ export function estimateRuns(
   counts: readonly number[],
 ): RunEstimate[] {
   const { training } = config;
-  const most = mostTensor(config, spec);
+  const limits = searchLimits(config, spec);
   return gpus.flatMap((gpu) =>
     counts.map((count): RunEstimate => {
       const { best, leastBytes } = bestLayout({
@@ -45,7 +45,7 @@ export function estimateRuns(
         sequence: training.sequence,
         batchTokens: globalBatch(training) * training.sequence,
         speed: defaultSpeed,
-        ...most,
+        ...limits,
       });
       if (best === null) return { gpu, gpus: count, run: null, leastBytes };
       const tokens = iterations(training) * globalBatch(training) * training.sequence;

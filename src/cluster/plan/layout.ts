@@ -20,7 +20,7 @@ export function launchLayout(config: LaunchConfig, spec: DecoderSpec, gpu: Gpu):
     sequence: config.training.sequence,
     batchTokens: globalBatch(config.training) * config.training.sequence,
     speed: defaultSpeed,
-    ...mostTensor(config, spec),
+    ...searchLimits(config, spec),
   });
   if (best === null && !isFixed)
     throw inputError(`the model does not fit on ${gpus} ${gpu.title}`, {
@@ -50,9 +50,14 @@ const tensorParallelTrains = (
   spec: DecoderSpec,
 ): boolean => transformerEngine || !isMoe(spec) || own["--sequence-parallel"] === true;
 
-/** What a search of layouts is told of it. */
-export const mostTensor = (config: LaunchConfig, spec: DecoderSpec): { readonly mostTensor?: number } =>
-  tensorParallelTrains(config, spec) ? {} : { mostTensor: 1 };
+/** What a search of layouts is told of it, and of stages, which no argument that is given makes of unequal length. */
+export const searchLimits = (
+  config: LaunchConfig,
+  spec: DecoderSpec,
+): { readonly evenStages: true; readonly mostTensor?: number } => ({
+  evenStages: true,
+  ...(tensorParallelTrains(config, spec) ? {} : { mostTensor: 1 }),
+});
 
 /** Without Transformer Engine attention keeps every score, unless it is computed again. */
 const recomputed = (
@@ -64,7 +69,9 @@ const recomputed = (
 function fitted(layout: ParallelLayout, batch: number): ParallelLayout {
   let { microBatch } = layout;
   while (microBatch > 1 && batch % (microBatch * layout.dp) !== 0) microBatch--;
-  return { ...layout, microBatch };
+  // Chunks of layers take turns with as many micro-batches as there are stages.
+  const vpp = (batch / (microBatch * layout.dp)) % layout.pp === 0 ? layout.vpp : 1;
+  return { ...layout, microBatch, vpp };
 }
 
 /** The fixed degrees, 1 where nothing is said. */
@@ -77,7 +84,9 @@ function plainLayout(fixed: LaunchConfig["layout"], gpus: number): ParallelLayou
 
 function checked(layout: ParallelLayout, config: LaunchConfig, spec: DecoderSpec): ParallelLayout {
   const { gpus } = config.hardware;
-  const { tp, pp, cp, ep, etp, dp, edp } = layout;
+  const { tp, pp, vpp, cp, ep, etp, dp, edp, microBatch } = layout;
+  const { heads, kvHeads } = spec.attn;
+  const { sequence } = config.training;
   const fail = (message: string): never => {
     throw inputError(message, { where: "layout" });
   };
@@ -91,8 +100,17 @@ function checked(layout: ParallelLayout, config: LaunchConfig, spec: DecoderSpec
       `tp ${tp}: Megatron-LM trains experts with tensor parallelism only with Transformer Engine, or with norms that ` +
         "take sequence parallelism (arguments: --sequence-parallel: true)",
     );
-  if (spec.attn.kvHeads % tp !== 0 && tp % spec.attn.kvHeads !== 0)
-    fail(`tp ${tp} does not divide ${spec.attn.kvHeads} key-value heads`);
+  if (heads % tp !== 0) fail(`tp ${tp} does not divide ${heads} heads`);
+  if (kvHeads % tp !== 0 && tp % kvHeads !== 0) fail(`tp ${tp} does not divide ${kvHeads} key-value heads`);
+  // Each rank has a piece of the beginning and one of the end, so that causal attention costs all of them the same.
+  if (cp > 1 && sequence % (2 * cp) !== 0)
+    fail(`cp ${cp} cuts a sequence in ${2 * cp} pieces, which do not divide its ${sequence} tokens`);
   if (spec.layers.length % pp !== 0) fail(`pp ${pp} does not divide ${spec.layers.length} layers`);
+  if (vpp === 1) return layout;
+  if (pp === 1) fail(`vpp ${vpp} cuts pipeline stages, and pp is 1`);
+  if (spec.layers.length % (pp * vpp) !== 0) fail(`pp ${pp} x vpp ${vpp} does not divide ${spec.layers.length} layers`);
+  const microBatches = globalBatch(config.training) / (microBatch * dp);
+  if (Number.isInteger(microBatches) && microBatches % pp !== 0)
+    fail(`vpp ${vpp} takes micro-batches by ${pp}, one for each stage, and a step has ${microBatches} of them`);
   return layout;
 }

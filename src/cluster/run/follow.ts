@@ -44,6 +44,8 @@ export async function* followLines(
 ): AsyncGenerator<FollowedLine | null> {
   for (const name of names) if (!(await exists(name))) throw inputError("no such file or folder", { where: name });
   const files = new Map<string, Followed>();
+  // One for all files: a run of a thousand nodes has as many logs.
+  const piece = Buffer.alloc(pieceBytes);
   try {
     while (signal?.aborted !== true) {
       for (const path of await filesOf(names)) {
@@ -56,7 +58,7 @@ export async function* followLines(
           rest: Buffer.alloc(0),
         };
         files.set(path, file);
-        yield* newLines(file, once);
+        yield* newLines(file, piece, once);
       }
       yield null;
       if (once) return;
@@ -86,13 +88,13 @@ async function filesOf(names: readonly string[]): Promise<string[]> {
   return found;
 }
 
-async function* newLines(file: Followed, toEnd: boolean): AsyncGenerator<FollowedLine> {
+async function* newLines(file: Followed, piece: Buffer, toEnd: boolean): AsyncGenerator<FollowedLine> {
   const info = await stat(file.path).catch(() => null);
   if (info === null || !info.isFile()) return;
-  if (file.handle === null || info.ino !== file.inode) yield* reopened(file, info.ino);
+  if (file.handle === null || info.ino !== file.inode) yield* reopened(file, piece, info.ino);
   // Somebody has cut it off to begin anew.
   if (info.size < file.at || !(await isSame(file))) begin(file);
-  yield* readOn(file);
+  yield* readOn(file, piece);
   if (toEnd && file.rest.length > 0) {
     yield { file: file.path, line: file.rest.toString("utf8") };
     file.rest = Buffer.alloc(0);
@@ -100,10 +102,11 @@ async function* newLines(file: Followed, toEnd: boolean): AsyncGenerator<Followe
 }
 
 /** What the old file still got before it was renamed comes first. */
-async function* reopened(file: Followed, inode: number): AsyncGenerator<FollowedLine> {
+async function* reopened(file: Followed, piece: Buffer, inode: number): AsyncGenerator<FollowedLine> {
   if (file.handle !== null) {
-    yield* readOn(file);
+    yield* readOn(file, piece);
     await file.handle.close();
+    file.handle = null;
   }
   file.handle = await withFsErrors(file.path, "open log", () => open(file.path, "r"));
   file.inode = inode;
@@ -120,14 +123,15 @@ async function isSame({ handle, at, mark }: Followed): Promise<boolean> {
   return found.equals(mark);
 }
 
-async function* readOn(file: Followed): AsyncGenerator<FollowedLine> {
-  const buffer = Buffer.alloc(pieceBytes);
+async function* readOn(file: Followed, piece: Buffer): AsyncGenerator<FollowedLine> {
   for (;;) {
-    const { bytesRead } = await file.handle!.read(buffer, 0, pieceBytes, file.at);
+    const { bytesRead } = await file.handle!.read(piece, 0, pieceBytes, file.at);
     if (bytesRead === 0) return;
     file.at += bytesRead;
-    const whole = Buffer.concat([file.rest, buffer.subarray(0, bytesRead)]);
-    file.mark = Buffer.concat([file.mark, buffer.subarray(0, bytesRead)]).subarray(-markBytes);
+    const read = piece.subarray(0, bytesRead);
+    const whole = Buffer.concat([file.rest, read]);
+    // A copy: a part of a buffer would keep all of it.
+    file.mark = Buffer.from(Buffer.concat([file.mark, read.subarray(-markBytes)]).subarray(-markBytes));
     let from = 0;
     for (let end = whole.indexOf(10); end >= 0; end = whole.indexOf(10, from)) {
       yield { file: file.path, line: whole.toString("utf8", from, end) };

@@ -97,12 +97,7 @@ export async function endJobs(plan: Pick<LaunchPlan, "config">, pause: () => Pro
       );
     await pause();
   }
-  if (plan.config.kubernetes !== undefined)
-    await runProgram("kubectl", [
-      "delete",
-      "--ignore-not-found",
-      "--wait=true",
-      "--filename",
-      join(plan.config.out, "job.json"),
-    ]);
+  const manifest = join(plan.config.out, "job.json");
+  if (plan.config.kubernetes !== undefined && (await exists(manifest)))
+    await runProgram("kubectl", ["delete", "--ignore-not-found", "--wait=true", "--filename", manifest]);
 }

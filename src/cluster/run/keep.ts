@@ -39,6 +39,12 @@ const isLocal = ({ slurm, kubernetes }: LaunchPlan["config"]): boolean =>
 /** Alerts behind which steps are worthless: the run goes back to a checkpoint from before them. */
 const spoiled: ReadonlySet<Alert["kind"]> = new Set(["nan", "divergence", "collapse"]);
 
+/**
+ * Steps in one look at the logs behind which a run has recovered by itself. A run that is watched is looked at every
+ * second; so many steps come at once where its log is read from the beginning.
+ */
+const mostSound = 500;
+
 /** A run that is kept going. */
 export class RunKeeper {
   readonly #plan: LaunchPlan;
@@ -49,6 +55,8 @@ export class RunKeeper {
   #own: { readonly stop: AbortController; readonly end: Promise<unknown>; failed: Error | null } | null = null;
   #looked = -Infinity;
   #spoiledAt: number | null = null;
+  /** Steps since the last alert of that kind. */
+  #soundSteps = 0;
   #isStalled = false;
   #restarts = 0;
   #inVain = 0;
@@ -65,11 +73,20 @@ export class RunKeeper {
     return this.#isOver;
   }
 
-  /** Takes note of an alert. */
+  /** Takes note of an alert. Logs tell of what was mended long ago, too: steps that are done again are judged anew. */
   heed({ kind, iteration, level }: Alert): void {
+    if (kind === "restart" && iteration !== null && iteration < (this.#spoiledAt ?? 0)) this.#spoiledAt = null;
     if (level !== "error") return;
-    if (spoiled.has(kind)) this.#spoiledAt = Math.min(this.#spoiledAt ?? Infinity, iteration ?? Infinity);
+    if (spoiled.has(kind)) {
+      this.#spoiledAt = Math.min(this.#spoiledAt ?? Infinity, iteration ?? Infinity);
+      this.#soundSteps = 0;
+    }
     if (kind === "stall") this.#isStalled = true;
+  }
+
+  /** Takes note of a step, behind its alerts. Behind many sound ones, what went wrong before them has passed. */
+  heedStep(): void {
+    if (this.#spoiledAt !== null && ++this.#soundSteps > mostSound) this.#spoiledAt = null;
   }
 
   /** Looks after the run; `now` in milliseconds. Throws stopError where the scheduler does not answer. */
@@ -89,11 +106,14 @@ export class RunKeeper {
 
   async #again(isUrgent: boolean, isAlive: boolean): Promise<KeepEvent> {
     const { config } = this.#plan;
-    const why = this.#why(isAlive);
+    const why = this.#why();
     if (isUrgent && isAlive) {
       if (isLocal(config) && this.#own === null)
         return this.#end("given-up", null, `${why}; it runs under another command here: end that one`);
       await this.#endRun();
+    } else if (config.kubernetes !== undefined) {
+      // What has ended keeps its name, which the next start needs.
+      await endJobs(this.#plan, this.#pause);
     }
     const from = await goBack(checkpointsOf(config), this.#spoiledAt);
     // The same place as the last time: no checkpoint was made in between.
@@ -133,10 +153,10 @@ export class RunKeeper {
     await this.#own?.end;
   }
 
-  #why(isAlive: boolean): string {
+  #why(): string {
     if (this.#spoiledAt !== null) return `steps from ${this.#spoiledAt} on are worthless`;
     if (this.#isStalled) return "the run stood still";
-    return isAlive ? "the run ended" : "its jobs are gone";
+    return "its jobs are gone";
   }
 
   #end(action: "finished" | "given-up", from: number | null, message: string): KeepEvent {

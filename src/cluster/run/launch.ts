@@ -6,10 +6,13 @@ import { createHash } from "node:crypto";
 import { spawn } from "node:child_process";
 import { createWriteStream } from "node:fs";
 import { mkdir } from "node:fs/promises";
+import { constants } from "node:os";
 import { basename, join, resolve } from "node:path";
-import { inputError, stopError } from "../../base/errors.js";
+import { createInterface } from "node:readline";
+import { inputError, interruptedError, stopError, UpcycleError } from "../../base/errors.js";
+import { shellPath } from "../../base/shell.js";
 import { writeFileAtomic } from "../../files/io/atomic.js";
-import { withFsErrors } from "../../files/io/fs-errors.js";
+import { fsError, withFsErrors } from "../../files/io/fs-errors.js";
 import { lockFolder } from "../../files/io/lock.js";
 import { kubernetesManifest, localScript, slurmScript, type LaunchPlan } from "../plan/scripts.js";
 import { jobsUnderWay, recordJobs } from "./jobs.js";
@@ -41,7 +44,10 @@ export function launchFiles(plan: LaunchPlan, more: readonly string[] = []): Rec
   return { "run.sh": localScript(plan, more) };
 }
 
-/** Starts the run. Throws inputError where it is under way already, stopError where a scheduler refuses it. */
+/**
+ * Starts the run. Throws inputError where it is under way already, stopError where a scheduler refuses it or its log
+ * cannot be written, interruptedError where `signal` fired before a run on this machine began.
+ */
 export async function startRun(
   plan: LaunchPlan,
   {
@@ -75,10 +81,14 @@ async function requireIdle(plan: LaunchPlan): Promise<void> {
   if (plan.config.slurm === undefined && plan.config.kubernetes === undefined) return;
   const alive = await jobsUnderWay(plan);
   if (alive.length === 0) return;
-  const ids = alive.map(({ id }) => id).join(" ");
+  const { out, slurm } = plan.config;
+  const end =
+    slurm === undefined
+      ? `kubectl delete --filename ${shellPath(join(out, "job.json"))}`
+      : `scancel ${alive.map(({ id }) => id).join(" ")}`;
   throw inputError(`the run is under way already: job ${alive[0]!.id} ${alive[0]!.state}`, {
-    where: plan.config.out,
-    hint: `wait for it, or end it: ${plan.config.slurm === undefined ? "kubectl delete" : "scancel"} ${ids}`,
+    where: out,
+    hint: `wait for it, or end it: ${end}`,
   });
 }
 
@@ -88,7 +98,9 @@ async function onSlurm(plan: LaunchPlan, script: string): Promise<Started> {
   for (let job = 0; job < jobs; job++) {
     // Whatever ended the one before: its checkpoint is where the next goes on.
     const after = ids.length === 0 ? [] : [`--dependency=afterany:${ids.at(-1)},singleton`];
-    const answer = await runProgram("sbatch", ["--parsable", ...after, script]);
+    const answer = await runProgram("sbatch", ["--parsable", ...after, script]).catch((cause: unknown) => {
+      throw chainCut(cause, ids, jobs);
+    });
     const id = /^\d+/.exec(answer.trim())?.[0];
     if (id === undefined)
       throw stopError(`sbatch answered ${JSON.stringify(answer.trim().slice(0, 100))}`, { where: script });
@@ -96,6 +108,21 @@ async function onSlurm(plan: LaunchPlan, script: string): Promise<Started> {
     await recordJobs(plan.config.out, { slurm: ids });
   }
   return { where: "slurm", jobs: ids, script };
+}
+
+/** What sbatch said of a job in the middle of a chain, with the jobs before it, which stay. */
+function chainCut(cause: unknown, ids: readonly string[], jobs: number): unknown {
+  if (ids.length === 0 || !(cause instanceof UpcycleError)) return cause;
+  const { kind, message, where } = cause;
+  return new UpcycleError(
+    {
+      kind,
+      message: `${message} (job ${ids.length + 1} of ${jobs})`,
+      ...(where === undefined ? {} : { where }),
+      hint: `the jobs before it are queued and will run: ${ids.join(" ")}; scancel ends them`,
+    },
+    { cause },
+  );
 }
 
 async function onKubernetes(plan: LaunchPlan, manifest: string): Promise<Started> {
@@ -106,38 +133,40 @@ async function onKubernetes(plan: LaunchPlan, manifest: string): Promise<Started
   return { where: "kubernetes", name, manifest };
 }
 
-/** Runs on this machine until it ends; lines go to the log and to `onLine`. */
+/**
+ * Runs on this machine until it ends; lines go to the log and to `onLine`. A run whose log can no longer be written is
+ * asked to save and end.
+ */
 async function here(
   plan: LaunchPlan,
   script: string,
   signal: AbortSignal | undefined,
   onLine: ((line: string) => void) | undefined,
 ): Promise<Started> {
+  if (signal?.aborted === true) throw interruptedError("stopped before the run began", { where: plan.config.out });
   const log = join(plan.config.out, "logs", "run.log");
   const child = spawn("bash", [resolve(script)], { stdio: ["ignore", "pipe", "pipe"] });
   const stop = (): void => void child.kill("SIGTERM");
   signal?.addEventListener("abort", stop);
   const file = createWriteStream(log, { flags: "a" });
-  const take = lineSplitter((line) => onLine?.(line));
-  for (const stream of [child.stdout, child.stderr])
-    stream.on("data", (chunk: Buffer) => {
-      file.write(chunk);
-      take(chunk);
-    });
-  const exitCode = await new Promise<number>((done, failed) => {
-    child.on("error", failed);
-    child.on("close", (code, by) => done(code ?? (by === null ? 1 : 128)));
+  const unwritten: Error[] = [];
+  file.on("error", (cause) => {
+    unwritten.push(cause);
+    stop();
   });
-  signal?.removeEventListener("abort", stop);
-  await new Promise<void>((done) => file.end(done));
-  return { where: "local", exitCode, log };
-}
-
-function lineSplitter(onLine: (line: string) => void): (chunk: Buffer) => void {
-  let rest = "";
-  return (chunk) => {
-    const lines = (rest + chunk.toString("utf8")).split("\n");
-    rest = lines.pop()!;
-    lines.forEach(onLine);
-  };
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on("data", (chunk: Buffer) => file.write(chunk));
+    if (onLine !== undefined) createInterface({ input: stream, crlfDelay: Infinity }).on("line", onLine);
+  }
+  try {
+    const exitCode = await new Promise<number>((done, failed) => {
+      child.on("error", (cause) => failed(fsError(cause, "bash", "start the run")));
+      child.on("close", (code, by) => done(code ?? 128 + (by === null ? 0 : constants.signals[by])));
+    });
+    if (unwritten.length > 0) throw fsError(unwritten[0], log, "write the log");
+    return { where: "local", exitCode, log };
+  } finally {
+    signal?.removeEventListener("abort", stop);
+    await new Promise<void>((done) => file.end(() => done()));
+  }
 }

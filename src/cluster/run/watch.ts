@@ -37,6 +37,7 @@ export async function* watchRun(options: WatchOptions): AsyncGenerator<WatchEven
       keeper?.heed(alert);
       if (webhook !== undefined) await post(webhook, alert.level, alert);
     }
+    if (event?.type === "iteration") keeper?.heedStep();
     if (event?.type === "iteration" || event?.type === "validation") yield { type: "state", state: monitor.state };
     if (followed !== null || keeper === undefined) continue;
     const kept = await keeper.look(now());

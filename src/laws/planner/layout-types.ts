@@ -101,6 +101,8 @@ export interface LayoutRequest {
   readonly precision?: Precision;
   /** Largest degree of tensor parallelism that the program can train with; a node's GPUs where nothing is said. */
   readonly mostTensor?: number;
+  /** Whether every pipeline stage has to have as many layers. */
+  readonly evenStages?: boolean;
 }
 
 /** The fastest layout that fits, and how the search went. */

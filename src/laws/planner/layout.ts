@@ -138,7 +138,7 @@ const stageStart = (layers: number, stages: number, index: number): number => Ma
 
 /** Every combination of degrees that divides what it cuts and can be the fastest. */
 function* candidates(
-  { spec, gpu, gpus, sequence, batchTokens, mostTensor = gpu.perNode }: LayoutRequest,
+  { spec, gpu, gpus, sequence, batchTokens, mostTensor = gpu.perNode, evenStages = false }: LayoutRequest,
   { moe }: LayoutSums,
   batchError: number,
 ): Generator<Omit<ParallelLayout, "recompute">> {
@@ -150,7 +150,7 @@ function* candidates(
   )) {
     for (const cp of sequence < contextFrom ? [1] : powers(Math.min(8, sequence / 4096, gpus / tp))) {
       for (let pp = 1; pp <= Math.min(layers, gpus / (tp * cp)); pp++) {
-        if (!isCut(layers, pp) || gpus % (tp * cp * pp) !== 0) continue;
+        if (!(evenStages ? layers % pp === 0 : isCut(layers, pp)) || gpus % (tp * cp * pp) !== 0) continue;
         const dp = gpus / (tp * cp * pp);
         for (const etp of moe === null || tp === 1 ? [1] : [1, tp]) {
           if (moe !== null && moe.ffnDim % etp !== 0) continue;

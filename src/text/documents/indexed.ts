@@ -71,19 +71,34 @@ export async function readIndexed(path: string): Promise<IndexedTokens> {
  */
 export async function readFirstTokens(path: string, count: number): Promise<Int32Array> {
   const prefix = indexedPrefix(path);
-  const index = await openRanges(`${prefix}.idx`);
+  const dtype = await readDtype(`${prefix}.idx`);
   const file = await openRanges(`${prefix}.bin`);
   try {
-    const { dtype } = await readHeader(index);
     if (file.size < count * dtype.bytes)
       throw inputError(`holds ${Math.floor(file.size / dtype.bytes)} tokens, expected ${count} at least`, {
         where: file.path,
       });
     const ids = dtype.view((await file.read(0, count * dtype.bytes)).buffer);
-    return Int32Array.from({ length: count }, (_, i) => Number(ids[i]));
+    return Int32Array.from({ length: count }, (_, i) => idAt(ids, i, i, file.path));
   } finally {
-    await Promise.all([index.close(), file.close()]);
+    await file.close();
   }
+}
+
+async function readDtype(path: string): Promise<IdDtype> {
+  const index = await openRanges(path);
+  try {
+    return (await readHeader(index)).dtype;
+  } finally {
+    await index.close();
+  }
+}
+
+/** Id number `i` of those that were read, which is token number `token` of the file. Throws inputError for no id. */
+function idAt(ids: Ids, i: number, token: number, where: string): number {
+  const id = Number(ids[i]);
+  if (id < 0 || id > 0x7fffffff) throw inputError(`token ${token} is ${id}, which is no token id`, { where });
+  return id;
 }
 
 async function readTokens(
@@ -105,9 +120,7 @@ async function readTokens(
     const size = Math.min(TOKENS_AT_ONCE, count - start);
     const ids = dtype.view((await file.read(start * dtype.bytes, size * dtype.bytes)).buffer);
     for (let i = 0; i < size; i++) {
-      const id = Number(ids[i]);
-      if (id < 0 || id > 0x7fffffff)
-        throw inputError(`token ${start + i} is ${id}, which is no token id`, { where: file.path });
+      const id = idAt(ids, i, start + i, file.path);
       if (id > largestId) largestId = id;
       tokens[start + i] = id;
     }

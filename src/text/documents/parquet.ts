@@ -3,7 +3,7 @@ import { basename } from "node:path";
 import * as zlib from "node:zlib";
 import type { AsyncBuffer, Compressors, FileMetaData } from "hyparquet";
 import { at } from "../../base/at.js";
-import { inputError } from "../../base/errors.js";
+import { inputError, UpcycleError } from "../../base/errors.js";
 import type { CorpusDocument } from "./document.js";
 import { openRanges, type RangeFile } from "../../files/io/ranges.js";
 
@@ -118,11 +118,12 @@ function descendants(schema: FileMetaData["schema"], index: number): number {
   return count;
 }
 
-/** Runs what hyparquet does, and throws its failures as inputError. */
+/** Runs what hyparquet does, and throws its failures as inputError; what reading the file throws stays what it is. */
 async function withParquetErrors<T>(where: string, run: () => Promise<T>): Promise<T> {
   try {
     return await run();
   } catch (cause) {
+    if (cause instanceof UpcycleError) throw cause;
     const message = (cause as Error).message;
     const codec = /unsupported compression codec: (\w+)/.exec(message)?.[1];
     if (codec === undefined) throw inputError(`this Parquet file cannot be read (${message})`, { where, cause });

@@ -1,25 +1,28 @@
 /** A data set of Megatron-LM that is one document. */
-import { stageFile } from "../../files/io/atomic.js";
+import { stageFile, type StagedFile } from "../../files/io/atomic.js";
 import { idWidths, widthFor, writeIndexFile } from "./index-file.js";
 
-/** Writes `PREFIX.bin` and `PREFIX.idx`. */
+/** Writes `PREFIX.bin` and `PREFIX.idx`, each whole or not at all. */
 export async function writeOneDocument(prefix: string, tokens: Int32Array, vocab: number): Promise<void> {
   const width = widthFor(vocab);
   const ids = idWidths[width].bytes === 2 ? Uint16Array.from(tokens) : tokens;
-  const bin = await stageFile(`${prefix}.bin`);
-  await bin.append(new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength));
-  await bin.commit();
+  await writeStaged(`${prefix}.bin`, (bin) => bin.append(new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength)));
   const lengths = new Uint8Array(Int32Array.of(tokens.length).buffer);
-  const index = await stageFile(`${prefix}.idx`);
-  await writeIndexFile(
-    index,
-    {
-      path: prefix,
-      size: lengths.length,
-      read: (offset, count) => Promise.resolve(lengths.slice(offset, offset + count)),
-      close: () => Promise.resolve(),
-    },
-    width,
-  );
-  await index.commit();
+  const read = {
+    path: prefix,
+    size: lengths.length,
+    read: (offset: number, count: number) => Promise.resolve(lengths.slice(offset, offset + count)),
+    close: () => Promise.resolve(),
+  };
+  await writeStaged(`${prefix}.idx`, (index) => writeIndexFile(index, read, width));
+}
+
+async function writeStaged(path: string, write: (file: StagedFile) => Promise<void>): Promise<void> {
+  const file = await stageFile(path);
+  try {
+    await write(file);
+    await file.commit();
+  } finally {
+    await file.discard();
+  }
 }

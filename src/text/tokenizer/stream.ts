@@ -12,8 +12,9 @@ export interface TextStream {
 /**
  * Streams the text that follows `before`. A token may hold part of a character, and how a token is written may depend
  * on the one before it, so text is the difference of two decodings that share a few tokens, given once it does not end
- * in U+FFFD (as huggingface/text-generation-inference streams: `decode_token` in its `models/model.py`). All texts
- * together are the decoding of all tokens. Its functions throw like the tokenizer's `decode`.
+ * in U+FFFD, or once more tokens wait than any character has (as huggingface/text-generation-inference streams:
+ * `decode_token` in its `models/model.py`). All texts together are the decoding of all tokens. Its functions throw like
+ * the tokenizer's `decode`.
  */
 export function textStream(tokenizer: Pick<TextTokenizer, "decode">, before: Int32Array): TextStream {
   // `ids` are the tokens that are still decoded; the text of the first `givenCount` of them has been given.
@@ -27,7 +28,8 @@ export function textStream(tokenizer: Pick<TextTokenizer, "decode">, before: Int
     async push(id) {
       ids.push(id);
       const text = await rest();
-      if (text === "" || text.endsWith("\uFFFD")) return "";
+      const isOpen = text === "" || text.endsWith("\uFFFD");
+      if (isOpen && ids.length - givenCount <= MOST_PENDING) return "";
       ids = ids.slice(givenCount);
       givenCount = ids.length;
       return text;
@@ -36,5 +38,10 @@ export function textStream(tokenizer: Pick<TextTokenizer, "decode">, before: Int
   };
 }
 
+/**
+ * Tokens that wait for the rest of a character. What an untrained model says may be no UTF-8 for as long as it goes on,
+ * and all that waits is decoded again for each token.
+ */
+const MOST_PENDING = 32;
 /** Tokens of the prompt that the first decodings see: enough for any character, which has at most four bytes. */
 const CONTEXT = 8;

@@ -5,7 +5,7 @@
  * Letters: B sequences in a batch, S tokens in a sequence.
  */
 import { at } from "../../base/at.js";
-import { inputError } from "../../base/errors.js";
+import { inputError, UpcycleError } from "../../base/errors.js";
 import {
   emptyBatch,
   openBatches,
@@ -109,6 +109,7 @@ function requirePart({ name, tokens }: MixPart, settings: BatchSettings): void {
   try {
     openBatches(tokens, settings);
   } catch (cause) {
-    throw inputError((cause as Error).message, { where: name, cause });
+    if (!(cause instanceof UpcycleError)) throw cause;
+    throw inputError(cause.message, { where: name, hint: cause.hint, cause });
   }
 }

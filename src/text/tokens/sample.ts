@@ -67,44 +67,86 @@ export function argmax(logits: ArrayLike<number>): number {
 export function candidates(logits: ArrayLike<number>, settings: SampleSettings): Candidates {
   checkSettings(settings);
   if (settings.temperature === 0) return { ids: Int32Array.of(argmax(logits)), probabilities: Float64Array.of(1) };
+  const { temperature, topK, topP = 1 } = settings;
   const largest = at(logits, argmax(logits));
-  const ids = rankedIds(logits, settings);
   // Subtracting the largest first keeps every exponential at or below 1 however small the temperature.
+  const weightOf = (id: number): number => Math.exp((logits[id]! - largest) / temperature);
+  const all = new Int32Array(logits.length);
+  for (let id = 0; id < all.length; id++) all[id] = id;
+  if (topK === undefined && topP === 1) return shared(all, weightOf);
+  const likeliest = ranked(logits, all);
+  const kept = topK === undefined ? all : firstOf(likeliest, topK);
+  if (topP === 1) return shared(kept, weightOf);
+  let total = 0;
+  for (const id of kept) total += weightOf(id);
+  return shared(fewest(topK === undefined ? likeliest : kept, weightOf, topP * total), weightOf);
+}
+
+/** Tokens with probabilities in proportion to their weights. */
+function shared(ids: Int32Array, weightOf: (id: number) => number): Candidates {
   const weights = new Float64Array(ids.length);
   let total = 0;
   for (let i = 0; i < ids.length; i++) {
-    const weight = Math.exp((logits[ids[i]!]! - largest) / settings.temperature);
+    const weight = weightOf(ids[i]!);
     weights[i] = weight;
     total += weight;
   }
-  const nucleus = settings.topP !== undefined && settings.topP < 1 ? fewest(weights, settings.topP * total) : null;
-  const { count, sum } = nucleus ?? { count: ids.length, sum: total };
-  return { ids: ids.slice(0, count), probabilities: weights.subarray(0, count).map((weight) => weight / sum) };
+  return { ids, probabilities: weights.map((weight) => weight / total) };
 }
 
-/** All ids in order, or the `topK` most likely ones first where a limit needs them sorted. */
-function rankedIds(logits: ArrayLike<number>, { topK, topP }: SampleSettings): Int32Array {
-  const ids = new Int32Array(logits.length);
-  for (let i = 0; i < ids.length; i++) ids[i] = i;
-  const isLimited = topK !== undefined || (topP !== undefined && topP < 1);
-  if (isLimited) ids.sort((a, b) => compareDescending(logits[a]!, logits[b]!) || a - b);
-  return topK === undefined ? ids : ids.subarray(0, topK);
-}
-
-/** How many of the first weights are needed to reach `goal`, at least one, and their sum. */
-function fewest(weights: Float64Array, goal: number): { readonly count: number; readonly sum: number } {
-  let [count, sum] = [0, 0];
-  for (const weight of weights) {
-    if (count > 0 && sum >= goal) break;
-    sum += weight;
-    count++;
+/** The first of `ids` whose weights come to `goal`, at least one. */
+function fewest(ids: Iterable<number>, weightOf: (id: number) => number, goal: number): Int32Array {
+  const taken: number[] = [];
+  let sum = 0;
+  for (const id of ids) {
+    if (taken.length > 0 && sum >= goal) break;
+    sum += weightOf(id);
+    taken.push(id);
   }
-  return { count, sum };
+  return Int32Array.from(taken);
 }
 
-/** Orders numbers from large to small; their difference would be NaN for two infinities. */
-function compareDescending(a: number, b: number): number {
-  return a > b ? -1 : a < b ? 1 : 0;
+/** The first so many of numbers. */
+function firstOf(ids: Iterable<number>, count: number): Int32Array {
+  const first: number[] = [];
+  for (const id of ids) {
+    if (first.length === count) break;
+    first.push(id);
+  }
+  return Int32Array.from(first);
+}
+
+/**
+ * Ids from the largest of `logits` to the smallest, equals by lowest id, as far as they are asked for. They are taken
+ * from a heap, which is made of `all` in its place: sorting a vocabulary for each token takes longer than many a model.
+ */
+function* ranked(logits: ArrayLike<number>, all: Int32Array): Generator<number> {
+  const heap = all.slice();
+  let { length } = heap;
+  const isBefore = (a: number, b: number): boolean => {
+    const [x, y] = [logits[a]!, logits[b]!];
+    return x > y || (x === y && a < b);
+  };
+  /** Lets the id at a place sink below all that come before it. */
+  const sink = (from: number): void => {
+    const id = heap[from]!;
+    let place = from;
+    for (;;) {
+      let child = 2 * place + 1;
+      if (child >= length) break;
+      if (child + 1 < length && isBefore(heap[child + 1]!, heap[child]!)) child++;
+      if (!isBefore(heap[child]!, id)) break;
+      heap[place] = heap[child]!;
+      place = child;
+    }
+    heap[place] = id;
+  };
+  for (let place = (length >> 1) - 1; place >= 0; place--) sink(place);
+  while (length > 0) {
+    yield heap[0]!;
+    heap[0] = heap[--length]!;
+    sink(0);
+  }
 }
 
 function checkSettings({ temperature, topK, topP }: SampleSettings): void {

@@ -147,6 +147,23 @@ describe("a run that is watched", () => {
     expect(kinds(["load_return: missing", "load_return: missing"])).toEqual(["load"]);
   });
 
+  it("alerts of an infinite loss at its first step, and of steps that are skipped again and again", () => {
+    expect(watched([step(" lm loss: inf |", 1)]).alerts.map(({ kind, message }) => [kind, message])).toEqual([
+      ["nan", "the loss is infinite"],
+    ]);
+    const skipping = [21, 22].map((at) =>
+      step(" lm loss: 2.8 |", at).replace("skipped iterations: 0", "skipped iterations: 1"),
+    );
+    expect(kinds(skipping)).toEqual(["skipped", "skipped"]);
+  });
+
+  it("tells of a problem again when it comes again behind a restart", () => {
+    const start = "using world size: 8, data-parallel size: 8";
+    const lost = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB";
+    const { alerts } = watched([start, ...healthy, lost, lost, start, lost]);
+    expect(alerts.map(({ kind }) => kind)).toEqual(["memory", "restart", "memory"]);
+  });
+
   it("that starts again goes on with its last checkpoint's step, and says so once", () => {
     const again = [
       "using world size: 8, data-parallel size: 8",
@@ -162,6 +179,10 @@ describe("a run that is watched", () => {
   it("printed by two nodes counts each step once", () => {
     const { monitor } = watched(healthy.flatMap((line) => [line, `1: ${line}`]));
     expect(monitor.state).toMatchObject({ iteration: 20, nanSteps: 0 });
+    const lost = step(" ", 21).replace("nan iterations: 0", "nan iterations: 1");
+    const { monitor: second, alerts } = watched([...healthy, lost, `1: ${lost}`]);
+    expect(alerts.map(({ kind }) => kind)).toEqual(["nan"]);
+    expect(second.state.nanSteps).toBe(1);
   });
 
   it("that says nothing stands still, and says that once", () => {

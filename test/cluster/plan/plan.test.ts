@@ -11,6 +11,7 @@ import {
   launchArguments,
   type ReasonedArgument,
 } from "../../../src/cluster/plan/arguments.js";
+import { checkSize } from "../../../src/cluster/plan/check.js";
 import { launchLayout } from "../../../src/cluster/plan/layout.js";
 import { lintArguments, type LintContext } from "../../../src/cluster/plan/lint.js";
 import {
@@ -182,6 +183,47 @@ describe("a layout without Transformer Engine", () => {
     expect(launchLayout(other, specOf("moe/mixtral"), gpu).tp).toBe(2);
     const free = config("transformerEngine: false\nhardware: { gpus: 2 }");
     expect(launchLayout(free, specOf("moe/mixtral"), gpu)).toMatchObject({ tp: 1, recompute: "selective" });
+  });
+});
+
+describe("a layout", () => {
+  const gpu = {
+    ...{ name: "x", title: "X", peak: 1e15, memory: 8e10, hbm: 3e12, intra: 4e11, inter: 5e10, perNode: 8, price: 1 },
+    ...{ fp8Peak: null, sources: {} },
+  };
+  const llama = specOf("dense/llama");
+  const deep = (layers: number, heads = llama.attn.heads): DecoderSpec => ({
+    ...llama,
+    attn: { ...llama.attn, heads },
+    layers: Array.from({ length: layers }, () => llama.layers[0]!),
+  });
+
+  it.each([
+    ["{ tp: 4 }", 4, deep(4, 6), "tp 4 does not divide 6 heads"],
+    ["{ cp: 3 }", 3, deep(4), "cp 3 cuts a sequence in 6 pieces, which do not divide its 64 tokens"],
+    ["{ vpp: 2 }", 2, deep(4), "vpp 2 cuts pipeline stages, and pp is 1"],
+    ["{ pp: 2, vpp: 2 }", 2, deep(6), "pp 2 x vpp 2 does not divide 6 layers"],
+    ["{ pp: 4, vpp: 2, microBatch: 16 }", 4, deep(8), "vpp 2 takes micro-batches by 4, one for each stage, and a step"],
+  ])("%s on %i GPUs is refused where Megatron-LM would stop", (fixed, gpus, spec, words) => {
+    const asked = config(`hardware: { gpus: ${gpus} }\nlayout: ${fixed}`);
+    expect(() => launchLayout(asked, spec, gpu)).toThrow(words);
+  });
+
+  it("of stages in chunks passes where all divides", () => {
+    const asked = config("hardware: { gpus: 4 }\nlayout: { pp: 4, vpp: 2, microBatch: 4 }");
+    expect(launchLayout(asked, deep(8), gpu)).toMatchObject({ pp: 4, vpp: 2 });
+    // A check evaluates a micro-batch for each stage.
+    const chosen = launchLayout(asked, deep(8), gpu);
+    expect(checkSize({ config: asked, layout: chosen }).windows).toBe(4);
+    expect(checkSize({ config: asked, layout: { ...chosen, vpp: 1 } }).windows).toBe(1);
+  });
+
+  it("that is searched for has stages of equal length", () => {
+    const usual = config("hardware: { gpus: 4 }");
+    // One sequence leaves tensor and pipeline parallelism alone, and four stages would be the fastest.
+    const asked = { ...usual, training: { ...usual.training, batch: 1, accumulate: 1 } };
+    const spec = { ...deep(14), hidden: 64 * llama.hidden };
+    expect(launchLayout(asked, spec, gpu)).toMatchObject({ tp: 2, pp: 2 });
   });
 });
 

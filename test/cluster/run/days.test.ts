@@ -298,6 +298,48 @@ describe("a run that is kept going", () => {
     expect(cluster.jobs().length).toBe(3);
   });
 
+  it("is left alone where its log tells of steps that were done again since", async () => {
+    const cluster = new Cluster("mended", { steps: 1000 });
+    await startRun(cluster.plan);
+    saves(cluster, 100, 200, 300);
+    const keeper = keeperOf(cluster);
+    keeper.heed(alert("nan", 250));
+    keeper.heed({ ...alert("restart", 201), level: "warning" });
+    expect(await keeper.look(0)).toBeNull();
+    // The run starts again behind them: they are not done again.
+    keeper.heed(alert("nan", 350));
+    keeper.heed({ ...alert("restart", 380), level: "warning" });
+    expect(await keeper.look(0)).toMatchObject({ action: "restarted", from: 300 });
+  });
+
+  it("is left alone where its log is read from the beginning, and it has recovered long ago", async () => {
+    const cluster = new Cluster("recovered", { steps: 100_000 });
+    await startRun(cluster.plan);
+    const tracker = saves(cluster, 200, 9000);
+    const line = (step: number, loss: number): string =>
+      ` iteration ${step}/ 100000 | elapsed time per iteration (ms): 10.0 | lm loss: ${loss} |\n`;
+    const log = join(cluster.folder, "run/logs/1001.log");
+    const losses = Array.from({ length: 9000 }, (_, i) => (i === 300 ? 9 : 3));
+    writeFileSync(log, losses.map((loss, i) => line(i + 1, loss)).join(""));
+    const abort = new AbortController();
+    const events: string[] = [];
+    for await (const event of watchRun({
+      names: [log],
+      once: false,
+      every: 1,
+      signal: abort.signal,
+      keeper: keeperOf(cluster),
+      now: () => {
+        if (events.includes("divergence")) setTimeout(() => abort.abort(), 300);
+        return 0;
+      },
+    }))
+      if (event.type === "alert" || event.type === "kept")
+        events.push(event.type === "alert" ? event.kind : event.type);
+    expect(events).toEqual(["divergence"]);
+    expect(readFileSync(tracker, "utf8")).toBe("9000");
+  });
+
   it("is given up when restarts bring no new checkpoint", async () => {
     const cluster = new Cluster("vain", { steps: 1000, jobs: 1 });
     saves(cluster, 100);

@@ -16,7 +16,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
+import { launchPlan } from "../../../src/cli/launch.js";
 import { followLines } from "../../../src/cluster/run/follow.js";
+import { RunKeeper } from "../../../src/cluster/run/keep.js";
+import { startRun } from "../../../src/cluster/run/launch.js";
 import { watchRun, type WatchEvent } from "../../../src/cluster/run/watch.js";
 import { writeOneDocument } from "../../../src/text/prepare/one-document.js";
 import { golden, readTensors } from "../../support/golden.js";
@@ -160,6 +163,55 @@ describe("a run on Slurm", () => {
   });
 });
 
+describe("a chain of jobs that Slurm cuts short", () => {
+  it("names the jobs that are queued already, and how to end them", { timeout: 60_000 }, async () => {
+    const here = cluster("slurm: { jobs: 3, minutes: 60 }", {
+      sbatch:
+        'n=$(grep -c "^sbatch" "$(dirname "$0")/../asked"); [ $n -lt 3 ] && echo $((100 + n)) && exit 0; ' +
+        "echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1",
+      squeue: "exit 0",
+    });
+    const { code, stderr } = await upcycle(here, "launch", here.file);
+    expect(code).toBe(1);
+    expect(stderr).toContain("QOSMaxSubmitJobPerUserLimit (job 3 of 3)");
+    expect(stderr).toContain("the jobs before it are queued and will run: 101 102; scancel ends them");
+  });
+});
+
+describe("a run on Kubernetes", () => {
+  const object = 'o="$(dirname "$0")/../object"; ';
+  const kubectl =
+    `${object}case "$1" in\n` +
+    `create) [ -e $o ] && echo 'Error from server (AlreadyExists): it exists' >&2 && exit 1; echo Running > $o;;\n` +
+    `get) [ -e $o ] && echo "{\\"metadata\\":{\\"name\\":\\"run\\"},\\"status\\":{\\"conditions\\":[` +
+    `{\\"type\\":\\"$(cat $o)\\",\\"status\\":\\"True\\"}]}}"; exit 0;;\n` +
+    `delete) rm -f $o;;\nesac`;
+
+  it("that is under way is said to be, with the command that ends it", { timeout: 60_000 }, async () => {
+    const here = cluster("kubernetes: { image: x }", { kubectl });
+    expect((await upcycle(here, "launch", here.file)).code).toBe(0);
+    const { code, stderr } = await upcycle(here, "launch", here.file);
+    expect(code).toBe(2);
+    expect(stderr).toContain(`kubectl delete --filename ${here.folder}/run/job.json`);
+  });
+
+  it("that has failed is started again by whoever keeps it, under the same name", { timeout: 60_000 }, async () => {
+    const here = cluster("kubernetes: { image: x }", { kubectl });
+    const path = process.env["PATH"];
+    process.env["PATH"] = here.env["PATH"];
+    try {
+      const plan = await launchPlan(here.file, undefined);
+      await startRun(plan);
+      writeFileSync(join(here.folder, "object"), "Failed");
+      const keeper = new RunKeeper({ plan, pause: async () => undefined });
+      expect(await keeper.look(0)).toMatchObject({ action: "restarted", from: null });
+      expect(readFileSync(join(here.folder, "object"), "utf8").trim()).toBe("Running");
+    } finally {
+      process.env["PATH"] = path;
+    }
+  });
+});
+
 describe("a run on this machine", () => {
   const line = (iteration: number, loss: number): string =>
     `echo " [2026-01-01 00:00:0${iteration}.0] iteration ${iteration}/ 20 | elapsed time per iteration (ms): 10.0 | global batch size: 8 | lm loss: ${loss} | number of skipped iterations: 0 | number of nan iterations: 0 |"`;
@@ -213,6 +265,45 @@ describe("a run on this machine", () => {
     const here = cluster("", { torchrun: "echo 'RuntimeError: no GPU'; exit 3" });
     const { code, stderr } = await upcycle(here, "launch", here.file);
     expect([code, stderr]).toEqual([1, expect.stringContaining("the run ended with code 3")]);
+  });
+
+  it("whose log cannot be written is ended, in one line", { timeout: 60_000 }, async () => {
+    const here = cluster("", { torchrun: "exec sleep 50" });
+    mkdirSync(join(here.folder, "run/logs/run.log"), { recursive: true });
+    const { code, stderr } = await upcycle(here, "launch", here.file);
+    expect([code, stderr.trim().split("\n").at(-1)]).toEqual([
+      2,
+      expect.stringContaining("run.log: cannot write the log: this is a folder, expected a file"),
+    ]);
+    expect(stderr).not.toContain("    at ");
+    expect(existsSync(join(here.folder, "run/.lock"))).toBe(false);
+  });
+
+  it("shows lines whole: of both outputs, cut within a letter, and without an end", { timeout: 60_000 }, async () => {
+    const here = cluster("", {
+      torchrun:
+        "printf 'first h\\xc3'; sleep 0.3; printf 'other ' >&2; sleep 0.3; printf '\\xa9\\nlast'; sleep 0.3; " +
+        "printf 'one\\n' >&2",
+    });
+    const { stderr } = await upcycle(here, "launch", here.file);
+    for (const line of ["first h\u00e9", "other one", "last"]) expect(stderr.split("\n")).toContain(line);
+  });
+
+  it("that is asked to end is stopped, not done: exit code 130", { timeout: 60_000 }, async () => {
+    // As Megatron-LM with --exit-signal-handler: it saves, and its exit code is 0.
+    const here = cluster("", { torchrun: "trap 'exit 0' TERM; echo begun; while true; do sleep 0.1; done" });
+    const run = start(["launch", here.file], undefined, { env: here.env });
+    await run.saw("begun");
+    run.process.kill("SIGINT");
+    const { code, stderr } = await run.outcome;
+    expect([code, stderr]).toEqual([130, expect.stringContaining("the run was stopped; the same command goes on")]);
+  });
+
+  it("does not begin where the stop comes before it", async () => {
+    const here = cluster("", {});
+    const plan = await launchPlan(here.file, undefined);
+    await expect(startRun(plan, { signal: AbortSignal.abort() })).rejects.toThrow("stopped before the run began");
+    expect(existsSync(join(here.folder, "run/.lock"))).toBe(false);
   });
 
   it("is only printed by a dry run", { timeout: 60_000 }, async () => {
@@ -279,6 +370,20 @@ describe("logs that are followed", () => {
     }
     expect(events.flatMap((event) => (event.type === "alert" ? [event.kind] : []))).toEqual(["load"]);
     expect(events.filter(({ type }) => type === "state").length).toBeGreaterThan(5);
+  });
+
+  it("of many nodes take memory for what they hold, not a piece of 1 MiB each", async () => {
+    const folder = join(root, "many");
+    mkdirSync(folder);
+    for (let node = 0; node < 300; node++) writeFileSync(join(folder, `${node}.log`), step(1));
+    const before = process.memoryUsage().arrayBuffers;
+    let [lines, taken] = [0, 0];
+    for await (const followed of followLines([folder], { once: true })) {
+      if (followed !== null) lines++;
+      taken = Math.max(taken, process.memoryUsage().arrayBuffers - before);
+    }
+    expect(lines).toBe(300);
+    expect(taken).toBeLessThan(20 * 2 ** 20);
   });
 
   it("that are not there are named", async () => {

@@ -1,8 +1,8 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
-import { readIndexed } from "../../../src/text/documents/indexed.js";
+import { readFirstTokens, readIndexed } from "../../../src/text/documents/indexed.js";
 import { writeIndexed, type Width } from "./indexed.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 
@@ -100,5 +100,28 @@ describe("tokens that Megatron-LM prepared", () => {
     await expect(readIndexed(join(dir, "nothing"))).rejects.toThrow("no such file");
     writeIndexed(prefix, []);
     await expect(readIndexed(prefix)).rejects.toThrow("the data set is empty");
+  });
+});
+
+describe("the first tokens of such a set", () => {
+  const openFiles = (): number => readdirSync("/proc/self/fd").length;
+
+  it.runIf(process.platform === "linux")("leave no file open where the ids are not there", async () => {
+    const prefix = join(dir, "gone");
+    writeIndexed(prefix, documents, "int32");
+    rmSync(`${prefix}.bin`);
+    const before = openFiles();
+    for (let i = 0; i < 5; i++) await expect(readFirstTokens(prefix, 2)).rejects.toThrow("no such file");
+    expect(openFiles()).toBeLessThan(before + 3);
+  });
+
+  it("are refused where one is no id, as all tokens are", async () => {
+    const prefix = join(dir, "negative");
+    writeIndexed(prefix, documents, "int32");
+    const ids = readFileSync(`${prefix}.bin`);
+    ids.writeInt32LE(-7, 4);
+    writeFileSync(`${prefix}.bin`, ids);
+    for (const read of [readFirstTokens(prefix, 3), readIndexed(prefix)])
+      await expect(read).rejects.toThrow("token 1 is -7, which is no token id");
   });
 });

@@ -1,4 +1,4 @@
-import { writeFileSync } from "node:fs";
+import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { UpcycleError } from "../../../src/base/errors.js";
@@ -84,5 +84,21 @@ describe("text from Parquet", () => {
     expect(await failure(read("broken"))).toMatch(/^broken.parquet: this Parquet file cannot be read \(.+\)$/);
     expect(await failure(read("cut"))).toMatch(/^cut.parquet: this Parquet file cannot be read \(.+\)$/);
     expect(await failure(read("missing"))).toBe("missing.parquet: cannot read text: no such file or folder");
+  });
+});
+
+describe("a Parquet file that is cut off while it is read", () => {
+  it("is said to be changing, and is not called broken", async () => {
+    const file = path("shrinking");
+    writeFileSync(file, Buffer.from(files.snappy.join(""), "base64"));
+    const documents = readDocuments({ path: file });
+    expect((await documents.next()).value).toMatchObject({ name: "shrinking.parquet:1" });
+    truncateSync(file, 4);
+    const rest = (async () => {
+      for await (const document of documents) expect(document.text).not.toBe("");
+    })();
+    expect(await failure(rest)).toMatch(
+      /^shrinking\.parquet: file ends at byte \d+, it had \d+ when opened; something else is changing it$/,
+    );
   });
 });

@@ -39,6 +39,20 @@ describe("textStream", () => {
     },
   );
 
+  it.each(["\uFFFD", ""])("decodes few tokens at a time where each of them is %j for ever", async (piece) => {
+    let longest = 0;
+    const decode = (ids: Iterable<number>): Promise<string> => {
+      const { length } = Array.from(ids);
+      longest = Math.max(longest, length);
+      return Promise.resolve(piece.repeat(length));
+    };
+    const stream = textStream({ decode }, new Int32Array());
+    let text = "";
+    for (let id = 0; id < 500; id++) text += await stream.push(id);
+    expect(text + (await stream.end())).toBe(piece.repeat(500));
+    expect(longest).toBeLessThan(100);
+  });
+
   it("gives the same text as decoding at once where bytes are no UTF-8", async () => {
     const whale = await tokenizer.encode("🐋");
     const ids = Int32Array.from([

@@ -6,6 +6,18 @@ import { dealNext, openMix, shares } from "../../../src/text/tokens/mix.js";
 const counting = (length: number, first: number): Int32Array => Int32Array.from({ length }, (_, i) => first + i);
 const weights = fc.array(fc.integer({ min: 1, max: 50 }), { minLength: 1, maxLength: 5 });
 
+describe("a part of a mix that is too short", () => {
+  it("is named, with what to do", () => {
+    const parts = [
+      { name: "long", weight: 1, tokens: counting(100, 0) },
+      { name: "short", weight: 1, tokens: counting(5, 0) },
+    ];
+    expect(() => openMix(parts, { batch: 1, sequence: 8, seed: 0 })).toThrow(
+      expect.objectContaining({ where: "short", hint: "give more text or a shorter sequence" }),
+    );
+  });
+});
+
 describe("dealing sequences to parts", () => {
   it("keeps every part within one sequence of its share for two parts, and never far for more", () => {
     fc.assert(

@@ -61,6 +61,23 @@ describe("candidates", () => {
     );
   });
 
+  it.each([{ topK: 40 }, { topP: 0.5 }])("%j of a large vocabulary takes a few looks at each logit", (limit) => {
+    const stream = randomStream(3, "logits");
+    const logits = Float32Array.from({ length: 20_000 }, (_, id) => 12 * stream.uniformAt(id));
+    let looks = 0;
+    const counted = new Proxy(logits, {
+      get: (target, key): unknown => {
+        if (key !== "length") looks++;
+        return Reflect.get(target, key);
+      },
+    });
+    expect(candidates(counted, { temperature: 0.5, ...limit })).toEqual(
+      candidates(logits, { temperature: 0.5, ...limit }),
+    );
+    // Sorting them all takes some thirty.
+    expect(looks / logits.length).toBeLessThan(12);
+  });
+
   it("top-p counts the mass that top-k left", () => {
     const logits = Float32Array.from([0.5, 0.3, 0.1, 0.1].map(Math.log));
     expect([...candidates(logits, { temperature: 1, topP: 0.6 }).ids]).toEqual([0, 1]);

@@ -17,7 +17,7 @@ import {
   type View,
 } from "./arguments.js";
 import { CACHE_PARTS } from "./cache.js";
-import { GraphUses } from "./graph-uses.js";
+import { append, GraphUses } from "./graph-uses.js";
 import type {
   Argument,
   Buffer,
@@ -85,7 +85,7 @@ export class Context extends GraphUses {
   /** Nodes whose work other launches do. */
   private readonly done = new Set<number>();
   private readonly extended = new Set<ValueId>();
-  private readonly lateSums = new Map<string, readonly LateSum[]>();
+  private readonly lateSums = new Map<string, LateSum[]>();
   private current = -1;
 
   constructor(
@@ -334,20 +334,20 @@ export class Context extends GraphUses {
 
   /** The bfloat16 that is kept of an input. */
   private half(root: ValueId, storage: Storage): BufferId | undefined {
-    const index = storage === "bf16" ? this.graph.inputs.indexOf(root) : -1;
+    const index = storage === "bf16" ? this.inputPlace(root) : -1;
     return this.options.layout?.halves.has(index) === true ? this.halves([root]) : undefined;
   }
 
   /** Whether an input's bfloat16 is what the program has of it: one that trains keeps float32, and reads that. */
   isKeptHalf(id: ValueId): boolean {
     const { layout } = this.options;
-    return layout?.outputs.size === 0 && layout.halves.has(this.graph.inputs.indexOf(this.rootOf(id)));
+    return layout?.outputs.size === 0 && layout.halves.has(this.inputPlace(this.rootOf(id)));
   }
 
   /** The bfloat16 that is kept of inputs which lie one behind the other, as one buffer. */
   halves(ids: readonly ValueId[]): BufferId {
     const key = `${ids.map((id) => this.rootOf(id)).join()} bf16`;
-    const index = this.graph.inputs.indexOf(this.rootOf(at(ids, 0)));
+    const index = this.inputPlace(this.rootOf(at(ids, 0)));
     const bytes = ids.reduce((sum, id) => sum + this.sizeOf(id) * bytesPer.bf16, 0);
     const made = this.casts.get(key) ?? this.buffer(bytes, { kind: "half", index });
     this.casts.set(key, made);
@@ -529,7 +529,7 @@ export class Context extends GraphUses {
   /** Notes parts [size, inner] whose sum over `size` nothing waits for; `finish` sums those of one size together. */
   sumLater(sum: LateSum): void {
     const key = `${sum.size} x ${sum.inner}`;
-    this.lateSums.set(key, [...(this.lateSums.get(key) ?? []), sum]);
+    append(this.lateSums, key, sum);
   }
 
   private sumNow(): void {

@@ -44,7 +44,7 @@ export class DecodingExperts {
     const [tokens, size] = matrixSizes(typeOf(c.graph, layer.x));
     const [width] = matrixSizes(typeOf(c.graph, at(layer.gates, 0)));
     const areWeights = [layer.gates, layer.ups, layer.downs].every((ids) =>
-      ids.every((id) => c.graph.inputs.includes(c.rootOf(id))),
+      ids.every((id) => c.inputPlace(c.rootOf(id)) >= 0),
     );
     if (!areWeights || size % EIGHT !== 0 || width % EIGHT !== 0) return null;
     if (tokens * layer.k > MOST_SLOTS) {

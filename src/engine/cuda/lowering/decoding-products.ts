@@ -68,7 +68,7 @@ export class ThinProducts {
   /** Whether a node multiplies tokens by a weight. */
   private hasWeight(node: Node): node is NodeOf<"matmul"> & Node {
     if (!is(node, "matmul") || node.attrs.transA || !node.attrs.transB) return false;
-    return this.c.graph.inputs.includes(this.c.rootOf(node.in[1]));
+    return this.c.inputPlace(this.c.rootOf(node.in[1])) >= 0;
   }
 
   /**

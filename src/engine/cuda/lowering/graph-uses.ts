@@ -1,4 +1,5 @@
 /** A graph's values as lowering sees them: sizes, names that share memory, and who reads what. */
+import { at } from "../../../base/at.js";
 import { elements, typeOf, type Graph, type Node, type Prim, type ValueId } from "../../../graph/ir/ir.js";
 import { WORD } from "./arguments.js";
 
@@ -30,17 +31,35 @@ export class GraphUses {
   private readonly consumers = new Map<ValueId, Node[]>();
   /** Places of the nodes that read a value under any of its names, reshapes left out. */
   private readonly readers = new Map<ValueId, number[]>();
+  /** Places of inputs and outputs, of which a graph may have ten thousand, and the outputs' own names. */
+  private readonly inputPlaces: ReadonlyMap<ValueId, number>;
+  private readonly outputPlaces: ReadonlyMap<ValueId, number>;
+  private readonly outputRoots: ReadonlySet<ValueId>;
+  /** Answers of `feedsFloats` and `feedsOutput`: what leads to a value in many ways is followed once. */
+  private readonly floatFeeds = new Map<ValueId, boolean>();
+  private readonly outputFeeds = new Map<ValueId, boolean>();
 
   constructor(readonly graph: Graph) {
     this.rootOf = rootsOf(graph);
     for (const [index, node] of graph.nodes.entries())
       for (const id of node.in) {
         const root = this.rootOf(id);
-        if (node.prim !== "reshape") this.readers.set(root, [...(this.readers.get(root) ?? []), index]);
-        const known = this.consumers.get(id);
-        if (known === undefined) this.consumers.set(id, [node]);
-        else known.push(node);
+        if (node.prim !== "reshape") append(this.readers, root, index);
+        append(this.consumers, id, node);
       }
+    this.inputPlaces = firstPlaces(graph.inputs);
+    this.outputPlaces = firstPlaces(graph.outputs);
+    this.outputRoots = new Set(graph.outputs.map((id) => this.rootOf(id)));
+  }
+
+  /** Place of a value among the graph's inputs, -1 where it is none. */
+  inputPlace(id: ValueId): number {
+    return this.inputPlaces.get(id) ?? -1;
+  }
+
+  /** Place of a value among the graph's outputs, the first of several; -1 where it is none. */
+  outputPlace(id: ValueId): number {
+    return this.outputPlaces.get(id) ?? -1;
   }
 
   shapeOf(id: ValueId): readonly number[] {
@@ -63,8 +82,7 @@ export class GraphUses {
 
   /** Nodes that read a value, under any of its names. */
   readersOf(id: ValueId): readonly Node[] {
-    const root = this.rootOf(id);
-    return this.graph.nodes.filter((node) => node.prim !== "reshape" && node.in.some((x) => this.rootOf(x) === root));
+    return [...new Set(this.readingNodes(id))].map((index) => at(this.graph.nodes, index));
   }
 
   /** Places of the nodes that read a value, under any of its names. */
@@ -74,25 +92,42 @@ export class GraphUses {
 
   /** Whether a value is an output of the graph, under any of its names. */
   isOutput(id: ValueId): boolean {
-    const root = this.rootOf(id);
-    return this.graph.outputs.some((output) => this.rootOf(output) === root);
+    return this.outputRoots.has(this.rootOf(id));
   }
 
   /** Whether a router or a softmax reads a value, through anything that works element by element. */
   feedsFloats(id: ValueId): boolean {
-    return (this.consumers.get(id) ?? []).some(
+    const known = this.floatFeeds.get(id);
+    if (known !== undefined) return known;
+    const feeds = (this.consumers.get(id) ?? []).some(
       (node) =>
         floatReaders.has(node.prim) || (pointwise.has(node.prim) && node.out.some((out) => this.feedsFloats(out))),
     );
+    this.floatFeeds.set(id, feeds);
+    return feeds;
   }
 
   /** Whether a value becomes an output of the graph, likewise. */
   feedsOutput(id: ValueId): boolean {
-    return (
-      this.graph.outputs.includes(id) ||
+    const known = this.outputFeeds.get(id);
+    if (known !== undefined) return known;
+    const feeds =
+      this.outputPlaces.has(id) ||
       (this.consumers.get(id) ?? []).some(
         (node) => pointwise.has(node.prim) && node.out.some((out) => this.feedsOutput(out)),
-      )
-    );
+      );
+    this.outputFeeds.set(id, feeds);
+    return feeds;
   }
 }
+
+/** Adds to the list that a key has. */
+export function append<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
+  const known = lists.get(key);
+  if (known === undefined) lists.set(key, [value]);
+  else known.push(value);
+}
+
+/** Place of each value in a list, the first where it stands there twice. */
+const firstPlaces = (ids: readonly ValueId[]): ReadonlyMap<ValueId, number> =>
+  new Map(ids.map((id, place) => [id, place] as const).toReversed());

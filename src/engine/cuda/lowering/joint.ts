@@ -7,6 +7,7 @@ import { at, entryOf } from "../../../base/at.js";
 import { matrixSizes, typeOf, type Graph, type Node, type NodeOf, type ValueId } from "../../../graph/ir/ir.js";
 import { operand, type View } from "./arguments.js";
 import type { Context } from "./context.js";
+import { append } from "./graph-uses.js";
 import type { BufferId } from "./launches.js";
 import { readsRowsApart } from "./rules-attention.js";
 import { inUnits, lowerTurned, turnedOf, type Turned } from "./turned.js";
@@ -54,7 +55,7 @@ function candidates(c: Context): Member[][] {
     if (places.get(weight) === undefined) continue;
     const x = c.rootOf(node.in[0]);
     const [width] = matrixSizes(typeOf(c.graph, node.in[1]));
-    groups.set(x, [...(groups.get(x) ?? []), { index, node, weight, width }]);
+    append(groups, x, { index, node, weight, width });
   }
   const placeOf = ({ weight }: Member): number => places.get(weight) ?? 0;
   return [...groups.values()].map((members) => members.sort((a, b) => placeOf(a) - placeOf(b)));
@@ -63,7 +64,7 @@ function candidates(c: Context): Member[][] {
 /** Members whose weights lie one behind the other, without a gap and each once; none where they do not. */
 function neighbours(c: Context, members: readonly Member[]): readonly Member[] {
   const { halves } = c.options.layout ?? { halves: new Map<number, number>() };
-  const placeOf = ({ weight }: Member): number => halves.get(c.graph.inputs.indexOf(weight)) ?? -1;
+  const placeOf = ({ weight }: Member): number => halves.get(c.inputPlace(weight)) ?? -1;
   const close = members.every((member, i) => {
     if (i === 0) return true;
     const before = at(members, i - 1);
@@ -134,7 +135,7 @@ function backwardOf(c: Context, members: readonly Member[]): Backward | null {
     dweights.push(toW.out[0]);
     nodes.push(first, second);
   }
-  const placeOf = (id: ValueId): number => outputs.get(graph.outputs.indexOf(id)) ?? NaN;
+  const placeOf = (id: ValueId): number => outputs.get(c.outputPlace(id)) ?? NaN;
   const close = dweights.every(
     (id, i) => placeOf(id) === (i === 0 ? placeOf(id) : placeOf(at(dweights, i - 1)) + c.sizeOf(at(dweights, i - 1))),
   );

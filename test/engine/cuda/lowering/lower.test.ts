@@ -287,3 +287,14 @@ describe("a launch list", () => {
     expect(products.length).toBe(9);
   });
 });
+
+describe("a graph in which many ways lead from a value to its end", () => {
+  // Each sum of a value and its double is another fork: 2 to the power of 64 ways in all.
+  it("is lowered in bfloat16 without following each of them", () => {
+    const b = new GraphBuilder();
+    let x = b.linear(b.input("a", "f32", [8, 8]), b.input("b", "f32", [8, 8]));
+    for (let fork = 0; fork < 64; fork++) x = b.add(x, b.scale(x, 2));
+    const graph = b.finish([b.linear(x, b.input("c", "f32", [8, 8]))]);
+    expect(lowerToLaunches(graph, { precision: "bf16" }).launches.length).toBeGreaterThan(128);
+  });
+});
