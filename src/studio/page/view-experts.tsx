@@ -6,6 +6,7 @@ import { answerAddress } from "../data/addresses.js";
 import type { CoactivationHistory, ExpertFile, ExpertHistory } from "../data/types.js";
 import { Chart, type ChartLine } from "./chart.js";
 import { lookOf } from "./colours.js";
+import { plural } from "../../report/study/wording.js";
 import { cosineScale, loadScale, multiplesOf } from "../../report/page/heat-map.js";
 import { HeatLegend, HeatMap, LoadMap } from "./heat.js";
 import { useAnswer, useSlowly } from "./hooks.js";
@@ -38,6 +39,7 @@ function Choose(): JSX.Element {
       {moes.length > 0 && (
         <Table
           label="Runs with experts"
+          isStacked
           head={["Run", "Dead experts", "Experts", "Held-out loss"]}
           rows={moes.map((row) => [
             <Go key="go" view="experts" name={row.name}>
@@ -116,8 +118,8 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
     <>
       <h1>Experts of {labelOf(run)}</h1>
       <p class="answer-line">
-        <b>{count === 0 ? "No expert is dead" : `${count} of ${all} experts are dead`}</b> at step {steps[moment]} (
-        {compact(tokens[moment] ?? 0)} tokens)
+        <b>{count === 0 ? "No expert is dead" : `${count} of ${all} experts ${isOrAre(count)} dead`}</b> at step{" "}
+        {steps[moment]} ({compact(tokens[moment] ?? 0)} tokens)
         {count > 0 && `: ${deadWords(deadNow.map((experts, layer) => ({ layer, experts })))}`}.
       </p>
       <p class="links">
@@ -290,6 +292,8 @@ function LayerChoice({ layer, layers }: { readonly layer: number; readonly layer
   );
 }
 
+const isOrAre = (count: number): string => (count === 1 ? "is" : "are");
+
 /** Dead experts by layer, in words. */
 function deadWords(list: readonly { readonly layer: number; readonly experts: readonly number[] }[]): string {
   const some = list.filter(({ experts }) => experts.length > 0);
@@ -336,8 +340,8 @@ function FileView({ name }: { readonly name: string }): JSX.Element {
     <>
       <h1>Experts of {model}</h1>
       <p class="answer-line">
-        <b>{dead === 0 ? "No expert is dead" : `${dead} experts are dead`}</b> on {compact(tokens)} tokens of{" "}
-        {texts.join(", ")}
+        <b>{dead === 0 ? "No expert is dead" : `${plural(dead, "expert")} ${isOrAre(dead)} dead`}</b> on{" "}
+        {compact(tokens)} tokens of {texts.join(", ")}
         {dead > 0 && `: ${deadWords(layers.map((one) => ({ layer: one.layer, experts: one.dead })))}`}.
       </p>
       <HeatLegend scale={loadScale} />
