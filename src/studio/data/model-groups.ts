@@ -1,5 +1,5 @@
 /** Models of which the same is to be said, such as those that the seeds of an arm start from. */
-import type { ModelRow } from "./types.js";
+import type { ModelRow } from "./model-types.js";
 
 /** Models of one group, the one that differs most from its parent first. */
 export type ModelGroup = readonly [ModelRow, ...ModelRow[]];

@@ -6,7 +6,7 @@ import type { RunRow } from "./types.js";
  * where another name would become the same.
  */
 export function shortNames(names: readonly string[]): ReadonlyMap<string, string> {
-  const short = names.map((name) => name.replace(/-[0-9a-f]{12,}$/, ""));
+  const short = names.map((name) => name.replace(/-[0-9a-f]{12,}(?=\/|$)/g, ""));
   const times = new Map<string, number>();
   for (const name of short) times.set(name, (times.get(name) ?? 0) + 1);
   return new Map(names.map((name, i) => [name, times.get(short[i]!) === 1 ? short[i]! : name]));

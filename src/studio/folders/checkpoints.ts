@@ -3,7 +3,7 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { machineMemory, memoryOf } from "../../evals/memory.js";
 import { countParams } from "../../model/cost/params.js";
-import type { CheckpointList, PlayableModel } from "../data/types.js";
+import type { CheckpointList, PlayableModel } from "../data/model-types.js";
 import type { StudioIndex } from "./index.js";
 import { recordIn } from "./models.js";
 import { parentFolder, specIn } from "./parents.js";

@@ -9,7 +9,7 @@ import { explainTitle } from "../../surgery/planning/explain.js";
 import { printExpr } from "../../surgery/planning/expr.js";
 import { planUpcycle } from "../../surgery/planning/plan.js";
 import { recipeFlags } from "../../surgery/planning/recipe-flags.js";
-import type { ModelDetail, ModelRow, PreservationRow } from "../data/types.js";
+import type { ModelDetail, ModelRow, PreservationRow } from "../data/model-types.js";
 import { preservationOf, preservationRow } from "./detail.js";
 import type { StudioIndex } from "./index.js";
 import { parentFolder, shownParent, specIn } from "./parents.js";

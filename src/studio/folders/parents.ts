@@ -36,16 +36,17 @@ export async function parentFolder(index: StudioIndex, name: string, record: Upc
   const child = await specIn(index, name);
   // Of several parents the embedding may be a mixture.
   const own = child === null || record.parents !== undefined ? null : await embeddingIn(index, name, child);
-  const fitting: string[] = [];
-  for (const folder of candidateParents(index, name, record.parent.name).slice(0, mostLookedAt)) {
+  const fitting: Candidate[] = [];
+  for (const candidate of candidateParents(index, name, record.parent.name).slice(0, mostLookedAt)) {
+    const { folder } = candidate;
     const spec = await specIn(index, folder);
     if (spec === null || !isParentOf(spec, record, child)) continue;
     const other = own === null ? null : await embeddingIn(index, folder, spec);
-    if (own === null || other?.dtype !== own.dtype) fitting.push(folder);
+    if (own === null || other?.dtype !== own.dtype) fitting.push(candidate);
     else if (other.bytes.equals(own.bytes)) return folder;
   }
   const [first, second] = fitting;
-  return first !== undefined && (second === undefined || nearer(first, second, name) < 0) ? first : null;
+  return first === undefined || first.nearness === second?.nearness ? null : first.folder;
 }
 
 /** A parent that is a run's checkpoint has the checkpoint's name, which says nothing: its run does. */
@@ -53,7 +54,9 @@ export async function shownParent(index: StudioIndex, name: string, record: Upcy
   const { name: parent } = record.parent;
   if (!["last", "best"].includes(parent)) return parent;
   const folder = await parentFolder(index, name, record);
-  return folder === null ? `a checkpoint "${parent}"` : dirname(folder).replace(/-[0-9a-f]{12,}$/, "");
+  if (folder === null) return `a checkpoint "${parent}"`;
+  const run = dirname(folder);
+  return run === "." ? parent : run.replace(/-[0-9a-f]{12,}$/, "");
 }
 
 /** Whether a dense model has the family that a record says of the parent, and the size of its child. */
@@ -93,18 +96,18 @@ async function embeddingIn(
   }
 }
 
-/** Folders that may be a model's parent: those of its name, the nearest first. */
-function candidateParents(index: StudioIndex, name: string, parent: string): string[] {
+interface Candidate {
+  readonly folder: string;
+  readonly nearness: number;
+}
+
+/** Folders that may be a model's parent: those of its name, the nearest first, a study's parents before its arms. */
+function candidateParents(index: StudioIndex, name: string, parent: string): Candidate[] {
   const last = parent.split("/").at(-1) ?? parent;
   return index.found.checkpoints
     .filter((folder) => folder !== name && folder.split("/").at(-1) === last)
-    .sort((a, b) => nearer(a, b, name));
-}
-
-/** Which of two folders is nearer to a model, in a study the parents before the arms: below 0 the first, 0 neither. */
-function nearer(a: string, b: string, name: string): number {
-  const isOfArm = (folder: string): number => Number(/(^|\/)arms\//.test(folder));
-  return sharedLength(b, name) - sharedLength(a, name) || isOfArm(a) - isOfArm(b);
+    .map((folder) => ({ folder, nearness: 2 * sharedLength(folder, name) - Number(/(^|\/)arms\//.test(folder)) }))
+    .sort((a, b) => b.nearness - a.nearness);
 }
 
 /** How many characters two names have in common at their beginning. */

@@ -3,7 +3,8 @@ import type { AriaRole, ComponentChildren, JSX, TargetedMouseEvent } from "preac
 import { useRef, useState } from "preact/hooks";
 import { shellWord } from "../../base/shell.js";
 import { placeHash, type ViewName } from "../data/place.js";
-import type { RecordedCommand, RunState, StudioAlert } from "../data/types.js";
+import type { RecordedCommand } from "../data/command-types.js";
+import type { RunState, StudioAlert } from "../data/types.js";
 import { downloadTable } from "./download.js";
 import { folder, labelOf, said } from "./state.js";
 

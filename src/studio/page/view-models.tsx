@@ -5,7 +5,7 @@ import { compact, fixed, percent, significant } from "../../base/format.js";
 import { answerAddress } from "../data/addresses.js";
 import { csvOf } from "../../report/page/csv.js";
 import { shortNames } from "../data/names.js";
-import type { ModelDetail, ModelRow, PreservationRow } from "../data/types.js";
+import type { ModelDetail, ModelRow, PreservationRow } from "../data/model-types.js";
 import { Chart } from "./chart.js";
 import { download } from "./download.js";
 import { useAnswer } from "./hooks.js";

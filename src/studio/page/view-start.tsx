@@ -1,10 +1,12 @@
 /** The start page: what a reader wants to know first, each with its evidence and where to see more. */
 import type { JSX } from "preact";
 import { bytes, compact, duration, fixed, significant } from "../../base/format.js";
-import type { ArmRow, ModelRow, Overview, StudyRow } from "../data/types.js";
+import type { ModelRow } from "../data/model-types.js";
+import type { ArmRow, Overview, StudyRow } from "../data/types.js";
 import { listSetting } from "../data/place.js";
 import { shortNames } from "../data/names.js";
 import { modelGroups } from "../data/model-groups.js";
+import { expertWords } from "./expert-words.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { Alerts, AsCommand, Go, Noted, State, Waiting } from "./parts.js";
 import { isListed, labelOf, rows, treeVersion } from "./state.js";
@@ -221,10 +223,6 @@ export function beliefOf({ recipe, parent, preservation, expected }: ModelRow): 
     `${significant(relative)} of the largest${divergence}.`
   );
 }
-
-/** Experts of a layer by their numbers. */
-export const expertWords = (experts: readonly number[]): string =>
-  `${experts.length === 1 ? "expert" : "experts"} ${experts.join(", ")}`;
 
 function Experts({ overview }: { readonly overview: Overview }): JSX.Element | null {
   const { dead, alive, expertFiles } = overview;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { modelGroups } from "../../../src/studio/data/model-groups.js";
-import type { ModelRow, PreservationRow } from "../../../src/studio/data/types.js";
+import type { ModelRow, PreservationRow } from "../../../src/studio/data/model-types.js";
 
 const measured = (relative: number, verdict = "same"): PreservationRow => ({
   verdict,

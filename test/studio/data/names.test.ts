@@ -9,12 +9,14 @@ describe("short names", () => {
       "s/arms/a/seed-1-0123456789abcdef",
       "s/arms/a/seed-1-fedcba9876543210",
     ];
-    expect([...shortNames([...names, "alone", "run-abc"]).values()]).toEqual([
+    const others = ["alone", "run-abc", "s/parents/parent-0123456789abcdef/last"];
+    expect([...shortNames([...names, ...others]).values()]).toEqual([
       "s/arms/a/seed-0",
       names[1],
       names[2],
       "alone",
       "run-abc",
+      "s/parents/parent/last",
     ]);
   });
 });

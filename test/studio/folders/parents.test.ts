@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import { encodeSafetensors } from "../../../src/files/formats/safetensors.js";
 import { specFromConfig } from "../../../src/model/decoder/config.js";
-import type { CheckpointList, ModelDetail, ModelRow } from "../../../src/studio/data/types.js";
+import type { CheckpointList, ModelDetail, ModelRow } from "../../../src/studio/data/model-types.js";
 import { Studio } from "../../../src/studio/server/studio.js";
 import { recordOf } from "../../../src/surgery/convert/record.js";
 import { planUpcycle } from "../../../src/surgery/planning/plan.js";

@@ -15,7 +15,8 @@ import { studioCommand } from "../../../src/cli/studio.js";
 import { jsonInProcess } from "../../cli/in-process.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { chromium, openPage } from "../../support/browser.js";
-import type { CurveAnswer, ExpertHistory, RunRow } from "../../../src/studio/data/types.js";
+import type { ExpertHistory } from "../../../src/studio/data/expert-types.js";
+import type { CurveAnswer, RunRow } from "../../../src/studio/data/types.js";
 import { writeEvaluations } from "../evaluations.js";
 import {
   addLines,
