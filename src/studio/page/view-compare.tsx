@@ -147,8 +147,9 @@ function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly
     <>
       <Table
         label="Paired differences"
+        isStacked
         head={[
-          "The leading arm less",
+          "The leading arm less another",
           "Seeds",
           "Difference in nats",
           "95 % interval",
@@ -156,8 +157,8 @@ function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly
           "p by Holm",
           "More than chance?",
         ]}
-        rows={pairs.map(({ second, n, difference, low, high, p, adjusted }) => [
-          second,
+        rows={pairs.map(({ first, second, n, difference, low, high, p, adjusted }) => [
+          `${first} less ${second}`,
           String(n),
           signed(difference),
           low === null ? "–" : `${signed(low)} to ${signed(high)}`,
