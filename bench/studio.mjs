@@ -21,7 +21,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { firstPaint, openBrowser, until } from "./studio/browser.mjs";
 import { Notes } from "./studio/notes.mjs";
-import { endAll, openStudio, sleep, used } from "./studio/process.mjs";
+import { endAll, openStudio, sleep, untilTrue, used } from "./studio/process.mjs";
 import { addRecords, records, step, writeRun, writeStudies } from "./studio/runs.mjs";
 import { measureTensorBoard } from "./studio/tensorboard.mjs";
 import { measureTraining } from "./studio/training.mjs";
@@ -200,8 +200,11 @@ async function measureDay() {
     if (minute % 10 === 0) await studio.ask("/api/runs");
     if (minute % 10 === 5) await curves(names.slice(minute % 900, (minute % 900) + 100), "train/loss", 256);
   }
+  // It reads a log that grows all the time now and then: the day is over when it has read all of it.
+  const readSteps = async () => (await studio.json("/api/run?name=run")).row.step;
+  await untilTrue("the studio has read the day", studio.child, async () => (await readSteps()) >= seconds);
+  const last = await readSteps();
   close();
-  const { step: last } = (await studio.json("/api/run?name=run")).row;
   notes.add(`memory of the server over a day of ${last} steps, highest`, used(studio.pid).peakMb, {
     unit: "MB",
     below: 200,

@@ -142,6 +142,7 @@ export async function openStudio(dir, { flags = [], words: more = [] } = {}) {
     url,
     port,
     cookie,
+    child,
     pid: child.pid,
     startMs,
     started,
