@@ -18,6 +18,7 @@ export function endAll() {
 }
 process.on("exit", endAll);
 process.on("SIGINT", () => process.exit(130));
+process.on("SIGTERM", () => process.exit(143));
 
 /** Waits until something holds; throws where a program that it depends on has ended, or where it takes minutes. */
 export async function untilTrue(what, child, condition, everyMs = 100) {
