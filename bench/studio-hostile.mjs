@@ -181,7 +181,7 @@ function stall(port, cookie) {
 }
 
 const before = picture();
-const notes = new Notes();
+const notes = new Notes({ isPartial: false });
 for (const allowed of [false, true]) {
   const studio = await openStudio(dir, { words: allowed ? ["--allow-actions"] : [] });
   await studio.isRead();

@@ -12,7 +12,7 @@
  *
  * All parts are measured unless --only names some. The server is `upcycle studio` as a process of its own. The browser
  * is Chromium (CHROMIUM names one), which draws without a GPU; without it, what it measures is left out and said so.
- * Results are written to bench/results/DATE-studio.json; those of parts that were not measured stay in it.
+ * Results are written to bench/results/DATE-studio.json, after each part; with --only, those of other parts stay in it.
  */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
@@ -21,7 +21,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { firstPaint, openBrowser, until } from "./studio/browser.mjs";
 import { Notes } from "./studio/notes.mjs";
-import { openStudio, sleep, used } from "./studio/process.mjs";
+import { endAll, openStudio, sleep, untilTrue, used } from "./studio/process.mjs";
 import { addRecords, records, step, writeRun, writeStudies } from "./studio/runs.mjs";
 import { measureTensorBoard } from "./studio/tensorboard.mjs";
 import { measureTraining } from "./studio/training.mjs";
@@ -45,8 +45,10 @@ const repeats = Number(flags.repeats ?? (flags.short ? 5 : 20));
 const pieces = { pairs: flags.short ? 6 : 20, seconds: Number(flags.seconds) };
 const root = mkdtempSync(join(tmpdir(), "upcycle-studio-bench-"));
 process.on("exit", () => rmSync(root, { recursive: true, force: true }));
-const notes = new Notes();
+// Parts that are measured alone leave the others' results in the file.
+const notes = new Notes({ isPartial: parts.some((part) => !chosen.includes(part)) });
 const browser = await openBrowser();
+if (browser !== null) notes.versions.browser = await browser.version();
 if (browser === null) console.log("no Chromium: what a browser shows is not measured");
 
 async function timed(work) {
@@ -85,7 +87,7 @@ async function measureList() {
     const [shown, paints] = [[], []];
     for (let i = 0; i < repeats; i++) {
       const page = await browser.newPage();
-      await page.goto(studio.url, { waitUntil: /** @type {any} */ ("commit") }).catch(() => page.goto(studio.url));
+      await page.goto(studio.url);
       paints.push(await firstPaint(page));
       await page.goto("about:blank");
       await page.goto(`http://127.0.0.1:${studio.port}/#/runs`, { waitUntil: "domcontentloaded" });
@@ -157,7 +159,7 @@ async function measureDrawing(studio, { dir, names, what }) {
     const at = points + 1 + i;
     await page.evaluate(
       `window.seen = new Promise((done) => {
-        const isThere = () => document.body.innerText.includes("${at} of ${2 * points}");
+        const isThere = () => document.querySelector("main").textContent.includes("${at} of ${2 * points}");
         const look = () => (isThere() ? done(Date.now()) : setTimeout(look, 5));
         look();
       }); 0`,
@@ -198,8 +200,11 @@ async function measureDay() {
     if (minute % 10 === 0) await studio.ask("/api/runs");
     if (minute % 10 === 5) await curves(names.slice(minute % 900, (minute % 900) + 100), "train/loss", 256);
   }
+  // It reads a log that grows all the time now and then: the day is over when it has read all of it.
+  const readSteps = async () => (await studio.json("/api/run?name=run")).row.step;
+  await untilTrue("the studio has read the day", studio.child, async () => (await readSteps()) >= seconds);
+  const last = await readSteps();
   close();
-  const { step: last } = (await studio.json("/api/run?name=run")).row;
   notes.add(`memory of the server over a day of ${last} steps, highest`, used(studio.pid).peakMb, {
     unit: "MB",
     below: 200,
@@ -216,8 +221,9 @@ const measures = {
   tensorboard: () =>
     measureTensorBoard(notes, { root: join(root, "events"), runs: longRuns, points, repeats, browser }),
 };
-mkdirSync(root, { recursive: true });
 for (const part of parts.filter((one) => chosen.includes(one))) {
+  mkdirSync(root, { recursive: true });
+  const started = performance.now();
   try {
     await measures[part]();
   } catch (cause) {
@@ -225,8 +231,12 @@ for (const part of parts.filter((one) => chosen.includes(one))) {
     console.error(`bench: ${part} has failed: ${cause instanceof Error ? cause.stack : String(cause)}`);
     process.exitCode = 1;
   }
+  // What a part that has failed has left at work would disturb the next one, and so would files still to be written.
+  endAll();
+  for (const page of (await browser?.pages()) ?? []) await page.goto("about:blank").catch(() => undefined);
+  rmSync(root, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
   notes.write(flags.out);
+  console.log(`${part}: ${((performance.now() - started) / 1000).toFixed(0)} s`);
 }
 await browser?.close();
-// A part that has failed leaves its server, which ends with this program.
 process.exit();

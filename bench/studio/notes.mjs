@@ -28,6 +28,14 @@ export function medianInterval(values) {
 
 export class Notes {
   results = {};
+  versions = {};
+  #isPartial;
+
+  /** @param {{ isPartial: boolean }} settings whether what the file holds of other parts stays in it */
+  constructor({ isPartial }) {
+    this.#isPartial = isPartial;
+  }
+
   loadBefore = loadavg()[0];
 
   /**
@@ -41,16 +49,23 @@ export class Notes {
     const list = Array.isArray(values) ? values : [values];
     const found = { median: median(list), lowest: Math.min(...list), highest: Math.max(...list) };
     const holds = below === undefined ? undefined : found[of] < below;
-    this.results[name] = { ...found, unit, ...(below !== undefined && { must: { of, below }, holds }), values: list };
+    const measured = new Date().toISOString();
+    this.results[name] = {
+      measured,
+      ...found,
+      unit,
+      ...(below !== undefined && { must: { of, below }, holds }),
+      values: list,
+    };
     const range = list.length > 1 ? ` (${shown(found.lowest)} to ${shown(found.highest)}, ${list.length} times)` : "";
     const must =
       below === undefined ? "" : `  ${of === "median" ? "" : `${of} `}below ${below}: ${holds ? "pass" : "MISS"}`;
     console.log(`${name.padEnd(62)} ${shown(found.median)} ${unit}${range}${must}`);
   }
 
-  /** Writes all to a file, with what the machine was; results of earlier parts that it holds stay. */
+  /** Writes all to a file, with what the machine was. */
   write(file) {
-    const before = this.#read(file);
+    const before = this.#isPartial ? this.#read(file) : {};
     const record = {
       date: new Date().toISOString(),
       hardware: {
@@ -67,8 +82,6 @@ export class Notes {
     writeFileSync(file, `${JSON.stringify(record, null, 1)}\n`);
     console.log(`written to ${file}`);
   }
-
-  versions = {};
 
   #read(file) {
     try {

@@ -9,13 +9,27 @@ export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Programs that were started and have not ended: they end with this one, however that ends. */
 const running = new Set();
-process.on("exit", () => {
+/** Ends all of them at once. */
+export function endAll() {
   for (const child of running) {
     child.kill("SIGCONT");
     child.kill("SIGKILL");
   }
-});
+}
+process.on("exit", endAll);
 process.on("SIGINT", () => process.exit(130));
+process.on("SIGTERM", () => process.exit(143));
+
+/** Waits until something holds; throws where a program that it depends on has ended, or where it takes minutes. */
+export async function untilTrue(what, child, condition, everyMs = 100) {
+  const end = performance.now() + 300_000;
+  while (!(await condition())) {
+    if (child.exitCode !== null || child.signalCode !== null)
+      throw new Error(`${what}: its program has ended with ${child.exitCode ?? child.signalCode}`);
+    if (performance.now() > end) throw new Error(`${what}: not so after five minutes`);
+    await sleep(everyMs);
+  }
+}
 
 /** Starts a program. */
 export function start(program, words, options) {
@@ -129,6 +143,7 @@ export async function openStudio(dir, { flags = [], words: more = [] } = {}) {
     url,
     port,
     cookie,
+    child,
     pid: child.pid,
     startMs,
     started,

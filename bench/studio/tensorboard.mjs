@@ -4,7 +4,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { eventFile, timedRecords } from "../../dist/train/exported-logs.js";
 import { until } from "./browser.mjs";
-import { get, sleep, start, used } from "./process.mjs";
+import { get, start, untilTrue, used } from "./process.mjs";
 import { records } from "./runs.mjs";
 
 const port = 16_006;
@@ -59,17 +59,21 @@ export async function measureTensorBoard(notes, { root, runs, points, repeats, b
   const text = async (path) => (await get(port, path, { isText: true }).catch(() => ({ text: "" }))).text;
   const tag = "train/loss";
   const isKnown = async () => {
-    const tags = JSON.parse((await text("/data/plugin/scalars/tags")) || "{}");
+    const answer = await text("/data/plugin/scalars/tags");
+    const tags = answer.startsWith("{") ? JSON.parse(answer) : {};
     return Object.values(tags).filter((of) => tag in of).length === runs;
   };
   const lastStep = async (run) => {
     const answer = await text(`/data/plugin/scalars/scalars?tag=${encodeURIComponent(tag)}&run=${run}`);
     return answer.startsWith("[") ? JSON.parse(answer).at(-1)?.[1] : 0;
   };
-  while (!(await isKnown())) await sleep(100);
+  await untilTrue("TensorBoard knows all runs", child, isKnown);
   const what = `${runs} curves of ${points} points`;
   notes.add(`TensorBoard: ${runs} runs known, from its start`, performance.now() - started);
-  for (let run = 0; run < runs; run++) while ((await lastStep(`run-${run}`)) !== points) await sleep(100);
+  for (let run = 0; run < runs; run++) {
+    const isRead = async () => (await lastStep(`run-${run}`)) === points;
+    await untilTrue(`TensorBoard has read run ${run}`, child, isRead);
+  }
   notes.add(`TensorBoard: all points of ${runs} runs read, from its start`, performance.now() - started);
   const answers = [];
   for (let i = 0; i < repeats; i++) {

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "no
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { medianInterval } from "./notes.mjs";
-import { openStudio, processorMs, processorTimes, sleep, start } from "./process.mjs";
+import { openStudio, processorMs, processorTimes, sleep, start, untilTrue } from "./process.mjs";
 
 const settings = (out) => `out: ${out}
 text: { builtin: [sotu, moby-dick], heldOut: 0.05 }
@@ -96,11 +96,9 @@ export async function measureTraining(notes, root, { pairs, seconds, threads }) 
   writeFileSync(file, settings(join(dir, "run")));
   const words = ["dist/cli/main.js", "train", file, "--threads", String(threads)];
   const training = start(process.execPath, words, { stdio: "ignore" });
-  training.once("exit", (code) => {
-    if (code !== null && code !== 0 && code !== 1) throw new Error(`the training has ended with ${code}`);
-  });
   const log = join(dir, "run", "metrics.jsonl");
-  while (!existsSync(log) || readFileSync(log, "utf8").split("\n").length < 60) await sleep(200);
+  const isUnderWay = () => existsSync(log) && readFileSync(log, "utf8").split("\n").length >= 60;
+  await untilTrue("the training's first steps", training, isUnderWay);
   const studio = await openStudio(dir);
   await studio.isRead();
   const close = await watchRun(studio);

@@ -1,10 +1,14 @@
 /** Folders of runs as `upcycle train` and `upcycle study` write them, made without a training. */
-import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { appendFileSync, cpSync, mkdirSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { randomStream } from "../../src/base/random.js";
 import { specFromConfig } from "../../src/model/decoder/config.js";
+import { recordOf } from "../../src/surgery/convert/record.js";
+import { planUpcycle } from "../../src/surgery/planning/plan.js";
+import { upcycleRecipe } from "../../src/surgery/planning/recipe.js";
 import type { EvalRecord, MetricRecord, StepRecord } from "../../src/train/records.js";
+import { golden } from "../support/golden.js";
 
 const shape = {
   vocab_size: 64,
@@ -160,6 +164,58 @@ export function writeModels(root: string): void {
   }
 }
 
+/** What makes the MoE of `writeModels` one that was upcycled from the dense model, and what was measured of it. */
+export function writeUpcycled(root: string): void {
+  const plan = planUpcycle(specs.dense, upcycleRecipe("E4G1T2"));
+  const folder = join(root, "models", "moe");
+  writeFileSync(join(folder, "upcycle.json"), JSON.stringify(recordOf(plan, ["dense"], "0.1.0", [])));
+  const measured = {
+    tokens: 256,
+    parentLoss: 3.2,
+    childLoss: 3.2,
+    maxAbsLogitDiff: 2e-6,
+    meanAbsLogitDiff: 1e-7,
+    maxAbsLogit: 20,
+    klDivergence: 1e-13,
+    topAgreement: 1,
+    layers: [0, 1].map((layer) => ({ layer, relative: (1 + layer) * 1e-7, largest: (2 + layer) * 1e-7 })),
+  };
+  writeFileSync(join(folder, "preservation.json"), JSON.stringify(measured));
+}
+
+/** What `upcycle experts --json` has written of a model whose expert 1 is dead. */
+export function writeExpertFile(root: string): void {
+  const square = [
+    [1, 0.5],
+    [0.5, 1],
+  ];
+  const layer = {
+    layer: 3,
+    experts: 2,
+    topK: 1,
+    load: { shares: [2, 0], dead: [1] },
+    router: { entropy: 0.61234567, relativeEntropy: 0.9 },
+    coactivation: {
+      ratios: [
+        [null, 1.5],
+        [1.5, null],
+      ],
+    },
+    similarity: { weights: square, parent: { weights: [0.99, 0.98] } },
+  };
+  const head = { upcycle: "0.1.0", version: 1, model: "runs/moe", family: "mixtral" };
+  const report = { ...head, parent: null, texts: [{ name: "a.txt" }], tokens: 10, layers: [layer] };
+  writeFileSync(join(root, "experts.json"), JSON.stringify(report));
+}
+
+/** A training that `upcycle launch` has started on Slurm, with its log so far. */
+export function writeJob(root: string): void {
+  mkdirSync(join(root, "job", "logs"), { recursive: true });
+  writeFileSync(join(root, "job", "run.sh"), "#!/bin/bash\n");
+  writeFileSync(join(root, "job", "launch.json"), JSON.stringify({ slurm: ["4711"] }));
+  cpSync(golden("megatron", "logs", "moe_scratch.log"), join(root, "job", "logs", "run.log"));
+}
+
 /** A conversion at work in this process, as it notes itself. */
 export function writeConversion(root: string, name: string, changes: object = {}): void {
   mkdirSync(root, { recursive: true });
@@ -209,6 +265,32 @@ if (prompt === "slow") {
   const timer = setInterval(() => { token(place, 20, " on", -0.1); place++; }, 20);
   process.on("SIGINT", () => { clearInterval(timer); process.exitCode = 130; });
 } else say({ type: "done", prompt, text: "", tokens: 3, tokensPerSecond: 42 });
+`;
+
+/**
+ * A program in place of `upcycle train` that goes on with the run in `--out`, step by step: up to step 30, where it
+ * waits until it is asked to save and stop, and from there to the last of 40.
+ */
+export const trainProgram = `
+import { appendFileSync, readFileSync } from "node:fs";
+const words = process.argv.slice(2);
+const log = words[words.indexOf("--out") + 1] + "/metrics.jsonl";
+const records = readFileSync(log, "utf8").trim().split("\\n").map((line) => JSON.parse(line));
+let { step } = records.filter(({ type }) => type === "step").at(-1);
+const add = (record) => appendFileSync(log, JSON.stringify(record) + "\\n");
+add({ type: "resume", step });
+console.log("goes on behind step " + step);
+const last = step < 30 ? 30 : 40;
+const timer = setInterval(() => {
+  if (step < last) {
+    step++;
+    add({ type: "step", step, tokens: 32 * step, loss: 3, balanceLoss: null, zLoss: null, gradNorm: 1, learningRate: 1e-3, ms: 10 });
+  } else if (last === 40) {
+    add({ type: "done", step, reason: "steps", peakRssBytes: 5e8 });
+    clearInterval(timer);
+  }
+}, 10);
+process.on("SIGINT", () => { clearInterval(timer); console.log("saved"); process.exitCode = 130; });
 `;
 
 export const linesOf = (records: readonly unknown[]): string =>

@@ -1,19 +1,26 @@
 /** How the ticks of axes are placed and written. */
 import { compact, significant } from "../../base/format.js";
 
+/** What ticks of a decade begin with, from few to many. */
+const tickLeads = [[1, 2, 5], [1, 2, 3, 4, 5, 6, 7, 8, 9], Array.from({ length: 45 }, (_, i) => (10 + 2 * i) / 10)];
+
 /**
  * Logarithmic ticks: 1, 2 and 5 of every decade, only 1 where there are many decades or few of the pixels that the axis
- * is long.
+ * is long, and others too where the axis has less than a decade and would have hardly any.
  */
 export function logTicks(min: number, max: number, length: number): number[] {
   const perDecade = length / Math.log10(max / min);
   // Between 1 and 2 a name needs 40 pixels; an axis shorter than a decade would have hardly any tick.
-  const isSparse = max / min > 500 || (perDecade < 133 && max / min > 20);
-  const leads = isSparse ? [1] : [1, 2, 5];
+  if (max / min > 500 || (perDecade < 133 && max / min > 20)) return ticksAt([1], min, max);
+  const found = tickLeads.map((leads) => ticksAt(leads, min, max));
+  return found.find((ticks) => ticks.length > 2) ?? found.at(-1)!;
+}
+
+function ticksAt(leads: readonly number[], min: number, max: number): number[] {
   const ticks: number[] = [];
   for (let decade = Math.floor(Math.log10(min)); decade <= Math.log10(max); decade++)
     for (const lead of leads) {
-      const tick = lead * 10 ** decade;
+      const tick = Number(`${lead}e${decade}`);
       if (tick >= min && tick <= max) ticks.push(tick);
     }
   return ticks;

@@ -69,14 +69,3 @@ export function rowWindow(
   const last = Math.min(total, Math.ceil((top + height) / rowHeight) + more);
   return { first, count: Math.max(0, last - first) };
 }
-
-/**
- * Names without the key of their settings that `upcycle study` puts behind them, which says nothing to a reader; whole
- * where another name would become the same.
- */
-export function shortNames(names: readonly string[]): ReadonlyMap<string, string> {
-  const short = names.map((name) => name.replace(/-[0-9a-f]{12,}$/, ""));
-  const times = new Map<string, number>();
-  for (const name of short) times.set(name, (times.get(name) ?? 0) + 1);
-  return new Map(names.map((name, i) => [name, times.get(short[i]!) === 1 ? short[i]! : name]));
-}

@@ -1,4 +1,6 @@
 /** What the studio's server says and its page shows, as plain data: every answer is one of these as JSON. */
+import type { RecordedCommand } from "./command-types.js";
+import type { ConversionRow, ModelRow, PreservationRow } from "./model-types.js";
 
 /** How far a run is. `unread`: its log was not read yet. `unreadable`: its record is damaged. */
 export type RunState = "running" | "finished" | "stopped" | "unread" | "unreadable";
@@ -57,56 +59,6 @@ export interface StudioAlert {
   readonly step: number | null;
   readonly message: string;
   readonly count: number;
-}
-
-/** A command line, and the folder in which it was given. */
-export interface RecordedCommand {
-  readonly words: readonly string[];
-  readonly folder: string;
-}
-
-/** Shares by layer and expert at one step of a training, as multiples of an equal share [moments][layers][experts]. */
-export interface ExpertHistory {
-  readonly run: string;
-  readonly steps: readonly number[];
-  readonly tokens: readonly number[];
-  readonly load: readonly (readonly (readonly number[])[])[];
-  /** Entropy of each router in nats [moments][layers]; empty where the log has none. */
-  readonly entropy: readonly (readonly number[])[];
-  /** Largest load over the mean, less 1 [moments][layers]. */
-  readonly violation: readonly (readonly number[])[];
-  /** Mean cosine of experts and the part of the parent's FFN they came from [moments][layers]; empty without parent. */
-  readonly similarity: readonly (readonly number[])[];
-  /** The same of each expert [moments][layers][experts]; empty where the log has none. */
-  readonly expertSimilarity: readonly (readonly (readonly number[])[])[];
-  /** Dead experts at each moment [moments][layers][]. */
-  readonly dead: readonly (readonly (readonly number[])[])[];
-  /** Experts of one copy of the dense FFN; the number of experts where they are not in copies. */
-  readonly group: number;
-}
-
-/**
- * Which experts of one layer serve the same tokens, over time. A pair's ratio is its share over what choices would give
- * that are independent but for the loads, and never take an expert twice.
- */
-export interface CoactivationHistory {
-  readonly run: string;
-  /** Number of the layer among the MoE layers, and how many there are. */
-  readonly layer: number;
-  readonly layers: number;
-  readonly experts: number;
-  readonly topK: number;
-  readonly steps: readonly number[];
-  readonly tokens: readonly number[];
-  /** Whether all pairs are there, or only those that are taken together most often. */
-  readonly complete: boolean;
-  /** Pairs at each moment, the strongest first. */
-  readonly moments: readonly (readonly {
-    readonly a: number;
-    readonly b: number;
-    readonly share: number;
-    readonly ratio: number | null;
-  }[])[];
 }
 
 /** One line of a chart: its values by x, both of the same length. */
@@ -192,20 +144,6 @@ export interface RunDetail {
   readonly parts: readonly (readonly [name: string, loss: number])[];
 }
 
-/** What was measured of a child against its parent. */
-export interface PreservationRow {
-  readonly verdict: string;
-  readonly words: string;
-  readonly tokens: number;
-  readonly parentLoss: number;
-  readonly childLoss: number;
-  /** Largest difference of logits over the largest logit. */
-  readonly relative: number;
-  readonly klDivergence: number | null;
-  readonly topAgreement: number | null;
-  readonly layers: readonly { readonly layer: number; readonly relative: number; readonly largest: number }[];
-}
-
 /** Runs that differ in their seed alone. */
 export interface ArmRow {
   readonly name: string;
@@ -246,93 +184,6 @@ export interface CompareAnswer {
   readonly tokens: number | null;
   /** What it comes to, as a sentence. */
   readonly words: string;
-}
-
-/** A model that was upcycled. */
-export interface ModelRow {
-  readonly name: string;
-  readonly recipe: string;
-  readonly parent: string;
-  readonly preservation: PreservationRow | null;
-  /** `exact`, `constant-router` or `approximate`: what its recipe promises. */
-  readonly expected: string;
-}
-
-/** A model with what every tensor of it is made of. */
-export interface ModelDetail extends ModelRow {
-  readonly path: string;
-  /** Why the recipe keeps the parent's function or not. */
-  readonly why: string;
-  readonly warnings: readonly string[];
-  readonly title: string;
-  /** Tensors with their shapes and the expressions that give them; empty where the parent cannot be found. */
-  readonly tensors: readonly { readonly name: string; readonly shape: string; readonly made: string }[];
-  /** Why there is no plan; null if there is. */
-  readonly noPlan: string | null;
-  /** The command that makes the model again. */
-  readonly command: readonly string[] | null;
-}
-
-/**
- * How a conversion is. `silent`: its process is there and says nothing; `stopped`: it has saved and ended; `dead`: it
- * was killed.
- */
-export type ConversionState = "working" | "silent" | "stopped" | "dead";
-
-/** A conversion that is at work, or was begun and not finished. */
-export interface ConversionRow {
-  /** The folder that it makes. */
-  readonly name: string;
-  readonly state: ConversionState;
-  /** What it makes, such as a recipe; null before it is planned. */
-  readonly what: string | null;
-  /** Names of the models that it reads, the base first. */
-  readonly sources: readonly string[];
-  readonly phase: "starting" | "measuring" | "writing" | "proving";
-  /** The tensor that was worked on last. */
-  readonly tensor: string | null;
-  /** Bytes of weights in the phase `writing`, layers or sequences in the others. */
-  readonly done: number;
-  readonly total: number;
-  /** Bytes that an earlier attempt had written. */
-  readonly found: number;
-  readonly bytesPerSecond: number | null;
-  readonly secondsLeft: number | null;
-  /** Milliseconds since 1970; null where nobody has noted it. */
-  readonly started: number | null;
-  readonly updated: number;
-  /** Why it stopped, where it said so. */
-  readonly why: string | null;
-  /** The command that goes on with it; null where it was not noted. */
-  readonly command: RecordedCommand | null;
-}
-
-/** A model that can generate text. */
-export interface PlayableModel {
-  /** Its folder below the one that is shown; "" for that itself. */
-  readonly name: string;
-  readonly kind: "dense" | "moe";
-  readonly family: string;
-  readonly params: number;
-  readonly activeParams: number;
-  /** Experts of its first layer of experts, and how many of them a token is given to; null for a dense model. */
-  readonly experts: number | null;
-  readonly topK: number | null;
-  /** Bytes of memory that it takes while it generates. */
-  readonly memory: number;
-  /** The dense model that it was made from, where that lies below the folder too. */
-  readonly parent: string | null;
-}
-
-/** Models that can generate text. */
-export interface CheckpointList {
-  readonly models: readonly PlayableModel[];
-  /** Model folders that were not looked at, because there are so many. */
-  readonly more: number;
-  /** Bytes of memory of this machine. */
-  readonly memory: number;
-  /** Threads that each of two models gets. */
-  readonly threads: number;
 }
 
 /** A page that a command of this program has written. */
@@ -385,30 +236,6 @@ export interface JobRow {
   readonly alerts: readonly StudioAlert[];
 }
 
-/** What `upcycle experts --json` found of one layer, as far as it is shown. */
-export interface ExpertFileLayer {
-  readonly layer: number;
-  readonly shares: readonly number[];
-  readonly dead: readonly number[];
-  readonly entropy: number;
-  readonly relativeEntropy: number;
-  /** Cosine of all weights of two experts [experts][experts]. */
-  readonly weights: readonly (readonly number[])[];
-  /** Counts over what independent choices would give [experts][experts]; null on the diagonal. */
-  readonly coactivation: readonly (readonly (number | null)[])[] | null;
-  /** Cosine of each expert with its part of the parent's FFN; null without a parent. */
-  readonly parent: readonly number[] | null;
-}
-
-/** A file of `upcycle experts --json`. */
-export interface ExpertFile {
-  readonly name: string;
-  readonly model: string;
-  readonly tokens: number;
-  readonly texts: readonly string[];
-  readonly layers: readonly ExpertFileLayer[];
-}
-
 /** Which arm of a study leads. */
 export interface StudyRow {
   readonly name: string;
@@ -451,19 +278,4 @@ export interface Overview {
   readonly expertFiles: readonly { readonly name: string; readonly model: string }[];
   readonly jobs: number;
   readonly disk: { readonly free: number; readonly total: number } | null;
-}
-
-/** A command that the studio has started. */
-export interface StartedAction {
-  readonly id: number;
-  readonly words: readonly string[];
-  /** The folder in which it was given. */
-  readonly folder: string;
-  readonly state: "running" | "stopping" | "ended";
-  readonly exitCode: number | null;
-  /** Milliseconds since 1970. */
-  readonly started: number;
-  readonly ended: number | null;
-  /** Last lines of what it said. */
-  readonly lines: readonly string[];
 }

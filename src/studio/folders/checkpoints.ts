@@ -3,12 +3,11 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { machineMemory, memoryOf } from "../../evals/memory.js";
 import { countParams } from "../../model/cost/params.js";
-import { specFromConfig } from "../../model/decoder/config.js";
-import type { DecoderSpec } from "../../model/decoder/types.js";
-import type { CheckpointList, PlayableModel } from "../data/types.js";
+import type { CheckpointList, PlayableModel } from "../data/model-types.js";
 import type { StudioIndex } from "./index.js";
-import { parentFolder, recordIn } from "./models.js";
-import { openPlain, readPlainJson } from "./safe-file.js";
+import { recordIn } from "./models.js";
+import { parentFolder, specIn } from "./parents.js";
+import { openPlain } from "./safe-file.js";
 
 /** Models that are described. */
 const most = 1000;
@@ -27,17 +26,6 @@ export async function checkpointList(index: StudioIndex): Promise<CheckpointList
     memory: machineMemory(),
     threads: Math.max(1, Math.floor(availableParallelism() / 2)),
   };
-}
-
-/** The description of a model's decoder; null where its config cannot be read. */
-export async function specIn(index: StudioIndex, name: string): Promise<DecoderSpec | null> {
-  const config = await readPlainJson(join(index.pathOf(name), "config.json"), 16e6);
-  if (config === null) return null;
-  try {
-    return specFromConfig(config, name);
-  } catch {
-    return null;
-  }
 }
 
 async function describedModel(index: StudioIndex, name: string): Promise<PlayableModel | null> {

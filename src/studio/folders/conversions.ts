@@ -7,7 +7,7 @@ import { isElsewhere, isRunning, lockOwner, MOST_LOCK_BYTES, runningHere } from 
 import { lockName } from "../../files/io/lock.js";
 import { journalName, unfinishedName } from "../../files/io/resumable-directory.js";
 import { progressFile, readProgress, type ConversionProgress } from "../../surgery/convert/progress-record.js";
-import type { ConversionRow, ConversionState } from "../data/types.js";
+import type { ConversionRow, ConversionState } from "../data/model-types.js";
 import type { StudioIndex } from "./index.js";
 import { beginningOf, openPlain, readPlain, readPlainJson } from "./safe-file.js";
 

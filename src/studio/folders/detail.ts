@@ -11,17 +11,10 @@ import { quasiIndependent } from "../../experts/measures/coactivation.js";
 import { isOfRouting, RunColumns, type EvalMoment, type PairColumn } from "../data/columns.js";
 import { decimated, shortened } from "../data/decimate.js";
 import { isStepLine, withoutRouting } from "../data/log-summary.js";
-import type {
-  CheckpointRow,
-  CoactivationHistory,
-  CurveAxis,
-  ExpertHistory,
-  Metric,
-  PreservationRow,
-  RecordedCommand,
-  RunCurve,
-  RunDetail,
-} from "../data/types.js";
+import type { CoactivationHistory, ExpertHistory } from "../data/expert-types.js";
+import type { PreservationRow } from "../data/model-types.js";
+import type { RecordedCommand } from "../data/command-types.js";
+import type { CheckpointRow, CurveAxis, Metric, RunCurve, RunDetail } from "../data/types.js";
 import type { StudioIndex } from "./index.js";
 import { LogTail } from "./log-tail.js";
 import type { RunEntry } from "./run-entry.js";

@@ -1,6 +1,6 @@
 /** Models that were upcycled: how they were made, tensor by tensor, and what was measured of them. */
 import { fileURLToPath } from "node:url";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { UpcycleError } from "../../base/errors.js";
 import { specFromConfig } from "../../model/decoder/config.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
@@ -9,9 +9,10 @@ import { explainTitle } from "../../surgery/planning/explain.js";
 import { printExpr } from "../../surgery/planning/expr.js";
 import { planUpcycle } from "../../surgery/planning/plan.js";
 import { recipeFlags } from "../../surgery/planning/recipe-flags.js";
-import type { ModelDetail, ModelRow, PreservationRow } from "../data/types.js";
+import type { ModelDetail, ModelRow, PreservationRow } from "../data/model-types.js";
 import { preservationOf, preservationRow } from "./detail.js";
 import type { StudioIndex } from "./index.js";
+import { parentFolder, shownParent, specIn } from "./parents.js";
 import { readPlain, readPlainJson } from "./safe-file.js";
 
 /** The small model that comes with the package, which `upcycle demo` upcycles. */
@@ -37,20 +38,14 @@ export async function modelRows(index: StudioIndex): Promise<ModelRow[]> {
   return rows;
 }
 
-async function rowOf(
-  index: StudioIndex,
-  name: string,
-  { name: recipe, parent, expected }: UpcycleRecord,
-): Promise<ModelRow> {
-  const preservation = await measuredOf(index, name);
-  return { name, recipe, parent: shownParent(index, name, parent.name), expected: expected.kind, preservation };
-}
-
-/** A parent that is a run's checkpoint has the checkpoint's name, which says nothing: its run does. */
-function shownParent(index: StudioIndex, name: string, parent: string): string {
-  if (!["last", "best"].includes(parent)) return parent;
-  const [folder] = candidateParents(index, name, parent);
-  return folder === undefined ? parent : dirname(folder).replace(/-[0-9a-f]{12,}$/, "");
+async function rowOf(index: StudioIndex, name: string, record: UpcycleRecord): Promise<ModelRow> {
+  return {
+    name,
+    recipe: record.name,
+    parent: await shownParent(index, name, record),
+    expected: record.expected.kind,
+    preservation: await measuredOf(index, name),
+  };
 }
 
 /** What was measured of a model: in its folder, or beside it where a study keeps the models that arms start from. */
@@ -114,9 +109,9 @@ export async function modelDetail(index: StudioIndex, name: string): Promise<Mod
         ? ["upcycle", "convert", source, ...recipeFlags(recipeOf(record)), "--out", path]
         : null,
   };
-  const parent = await parentSpec(index, name, record);
+  const parent = await parentSpec(index, parentPath, record);
   if (parent === null) {
-    const noPlan = `the parent ${record.parent.name} is not below the folder that is shown`;
+    const noPlan = `the parent ${record.parent.name} is not below the folder that is shown, or is one of several`;
     return { ...base, title: record.name, tensors: [], noPlan };
   }
   try {
@@ -136,45 +131,14 @@ export async function modelDetail(index: StudioIndex, name: string): Promise<Mod
 const shortened = (text: string): string =>
   text.length <= longestExpression ? text : `${text.slice(0, longestExpression - 1)}…`;
 
-/** The description of the dense model that a record names, where a folder of its name can be found. */
-async function parentSpec(index: StudioIndex, name: string, record: UpcycleRecord): Promise<DecoderSpec | null> {
-  const folders = candidateParents(index, name, record.parent.name).map((folder) => index.pathOf(folder));
-  if (record.parent.name === shippedModel.name) folders.push(shippedModel.path);
-  for (const folder of folders) {
-    const spec = await denseSpecIn(folder, record);
-    if (spec !== null) return spec;
-  }
-  return null;
-}
-
-/** The dense model in a folder, if it is of the family that a record says of its parent. */
-async function denseSpecIn(folder: string, record: UpcycleRecord): Promise<DecoderSpec | null> {
-  const config = await readPlainJson(join(folder, "config.json"), 16e6);
-  if (config === null) return null;
-  try {
-    const spec = specFromConfig(config, folder);
-    return spec.family === record.parent.family && spec.layers.every(({ ffn }) => ffn.kind === "dense") ? spec : null;
-  } catch {
-    return null;
-  }
-}
-
-/** The folder of the model that a record names, where one of its name and shape lies below; null where none does. */
-export async function parentFolder(index: StudioIndex, name: string, record: UpcycleRecord): Promise<string | null> {
-  for (const folder of candidateParents(index, name, record.parent.name))
-    if ((await denseSpecIn(index.pathOf(folder), record)) !== null) return folder;
-  return null;
-}
-
-/** Folders that may be a model's parent: those of its name, nearest first, and in a study the parents' checkpoints. */
-function candidateParents(index: StudioIndex, name: string, parent: string): string[] {
-  const last = parent.split("/").at(-1) ?? parent;
-  const shared = (folder: string): number => {
-    let length = 0;
-    while (length < folder.length && folder[length] === name[length]) length++;
-    return length;
-  };
-  return index.found.checkpoints
-    .filter((folder) => folder !== name && folder.split("/").at(-1) === last)
-    .sort((a, b) => shared(b) - shared(a));
+/** The description of the dense model that a record names, where it can be found. */
+async function parentSpec(
+  index: StudioIndex,
+  folder: string | null,
+  record: UpcycleRecord,
+): Promise<DecoderSpec | null> {
+  if (folder !== null) return specIn(index, folder);
+  if (record.parent.name !== shippedModel.name) return null;
+  const config = await readPlainJson(join(shippedModel.path, "config.json"), 16e6);
+  return config === null ? null : specFromConfig(config, shippedModel.path);
 }

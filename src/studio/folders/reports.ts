@@ -1,6 +1,7 @@
 /** Pages and measurements that other commands have written: found by what they begin with, not by their names. */
 import type { ExpertsReport } from "../../model/results/experts.js";
-import type { ExpertFile, ReportRow } from "../data/types.js";
+import type { ExpertFile } from "../data/expert-types.js";
+import type { ReportRow } from "../data/types.js";
 import type { StudioIndex } from "./index.js";
 import { documentKind, sourceOf, sourceOfDocument, type ReportSource } from "./report-body.js";
 import { beginningOf, readPlain, readPlainJson } from "./safe-file.js";

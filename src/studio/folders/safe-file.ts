@@ -139,14 +139,19 @@ export async function endOf(
 }
 
 /** The first bytes of a file; null for what cannot be opened. */
-export async function beginningOf(
+export const beginningOf = (path: string, most: number): ReturnType<typeof bytesAt> => bytesAt(path, 0, most);
+
+/** At most so many bytes of a file from a place on; null for what cannot be opened. */
+export async function bytesAt(
   path: string,
+  from: number,
   most: number,
 ): Promise<{ readonly bytes: Buffer; readonly size: number; readonly changed: number } | null> {
   const file = await openPlain(path);
   if (file === null) return null;
   try {
-    return { bytes: await bytesOf(file, 0, Math.min(most, file.size)), size: file.size, changed: file.changed };
+    const length = Math.max(0, Math.min(most, file.size - from));
+    return { bytes: await bytesOf(file, from, length), size: file.size, changed: file.changed };
   } finally {
     await file.close();
   }

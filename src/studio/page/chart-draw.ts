@@ -5,6 +5,8 @@ import { plainColours, variable } from "./download.js";
 /** One line of a chart, or one set of dots. `colour` is a CSS colour that may name variables. */
 export interface ChartLine {
   readonly label: string;
+  /** What files of numbers call it, where the label is shorter. */
+  readonly name?: string;
   readonly colour: string;
   readonly dash?: readonly number[] | undefined;
   readonly x: readonly number[];

@@ -26,6 +26,7 @@ export interface ChartProps extends ChartMarks {
   readonly xFormat?: (value: number) => string;
   /** Values are counts: ticks stand at whole numbers. */
   readonly isCount?: boolean;
+  readonly xIsCount?: boolean;
   /** Ticks with the decimals of their step, whatever `format` writes. */
   readonly plainTicks?: boolean;
   readonly xLog?: boolean;
@@ -140,6 +141,7 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
         ...axis,
         size: 30,
         ...(xLog && logarithmic(width - 60 - right)),
+        ...(props.xIsCount === true && { incrs: wholeSteps }),
         values: (_, splits, __, ___, step) =>
           texts(splits, (x) => (plainTicks && !xLog ? plainTick(x, step) : withoutZeros(xFormat(x)))),
       },
@@ -148,7 +150,7 @@ function options(now: { readonly current: Drawn }, width: number, onCursor: (x: 
         size: (_, texts) => axisWidth(texts),
         space: 36,
         ...(props.isCount === true && { incrs: wholeSteps }),
-        ...(logY && plainTicks && logarithmic(220)),
+        ...(logY && logarithmic(220)),
         values: (_, splits, __, ___, step) =>
           plainTicks
             ? texts(splits, (y) => (logY ? withoutZeros(compact(y)) : plainTick(y, step)))
@@ -353,7 +355,13 @@ const words = (value: number | null, format: (value: number) => string): string 
 
 function csvOfLines(lines: readonly ChartLine[], xLabel: string): string {
   const rows = lines.flatMap((line) =>
-    line.x.map((x, i) => [line.label, x, line.y[i] ?? null, line.low?.[i] ?? null, line.high?.[i] ?? null]),
+    line.x.map((x, i) => [
+      line.name ?? line.label,
+      x,
+      line.y[i] ?? null,
+      line.low?.[i] ?? null,
+      line.high?.[i] ?? null,
+    ]),
   );
   const hasBands = lines.some(({ low }) => low !== undefined);
   const head = ["line", xLabel, "value", ...(hasBands ? ["low", "high"] : [])];

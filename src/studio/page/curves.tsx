@@ -5,6 +5,7 @@ import { compact, significant } from "../../base/format.js";
 import { seedBand } from "../data/arms.js";
 import { answerAddress } from "../data/addresses.js";
 import { growthAddress, grown } from "../data/growing.js";
+import { lineNames } from "../data/names.js";
 import { curveAxes, type CurveAnswer, type CurveAxis, type Metric, type RunRow } from "../data/types.js";
 import { Chart, type ChartLine } from "./chart.js";
 import { armKey, armLooks, type Look } from "./colours.js";
@@ -104,7 +105,11 @@ function linesOf({ curves }: CurveAnswer, list: ReadonlyMap<string, RunRow>, ban
     const row = list.get(run);
     return row === undefined ? { colour: "var(--muted)" } : looks(row);
   };
-  if (!bands) return curves.map(({ run, x, y }) => ({ label: run, ...lookOfRun(run), x, y }));
+  const names = lineNames(rows);
+  const ofRun = ({ run, x, y }: CurveAnswer["curves"][number]): ChartLine => {
+    return { label: names.get(run) ?? run, name: run, ...lookOfRun(run), x, y };
+  };
+  if (!bands) return curves.map(ofRun);
   const arms = new Map<string, CurveAnswer["curves"][number][]>();
   for (const curve of curves) {
     const row = list.get(curve.run);

@@ -1,9 +1,10 @@
 /** Small parts that all views are made of. */
-import type { ComponentChildren, JSX, TargetedMouseEvent } from "preact";
+import type { AriaRole, ComponentChildren, JSX, TargetedMouseEvent } from "preact";
 import { useRef, useState } from "preact/hooks";
 import { shellWord } from "../../base/shell.js";
 import { placeHash, type ViewName } from "../data/place.js";
-import type { RecordedCommand, RunState, StudioAlert } from "../data/types.js";
+import type { RecordedCommand } from "../data/command-types.js";
+import type { RunState, StudioAlert } from "../data/types.js";
 import { downloadTable } from "./download.js";
 import { folder, labelOf, said } from "./state.js";
 
@@ -169,31 +170,40 @@ export function Table(props: {
   readonly isNumber?: (column: number) => boolean;
   /** Whether what is around the table saves it whole. */
   readonly isSaved?: boolean;
+  /** Whether each row becomes lines of names and values where the screen is narrow. */
+  readonly isStacked?: boolean;
 }): JSX.Element {
   const isNumber = props.isNumber ?? (() => false);
   const table = useRef<HTMLTableElement>(null);
+  // Rows that are no table rows for the style sheet are still some for who hears them.
+  const role = (name: AriaRole): { readonly role?: AriaRole } => (props.isStacked === true ? { role: name } : {});
   const frame = (
     <div class="frame" role="region" tabIndex={0} aria-label={props.label}>
-      <table ref={table}>
-        <thead>
-          <tr>
+      <table ref={table} class={props.isStacked === true ? "stacked" : undefined} {...role("table")}>
+        <thead {...role("rowgroup")}>
+          <tr {...role("row")}>
             {props.head.map((text, i) => (
-              <th key={i} scope="col" class={isNumber(i) ? "number" : undefined}>
+              <th key={i} scope="col" class={isNumber(i) ? "number" : undefined} {...role("columnheader")}>
                 {text}
               </th>
             ))}
           </tr>
         </thead>
-        <tbody>
+        <tbody {...role("rowgroup")}>
           {props.rows.map((row, i) => (
-            <tr key={i}>
+            <tr key={i} {...role("row")}>
               {row.map((cell, column) =>
                 column === 0 ? (
-                  <th key={column} scope="row">
+                  <th key={column} scope="row" {...role("rowheader")}>
                     {cell}
                   </th>
                 ) : (
-                  <td key={column} class={isNumber(column) ? "number" : undefined}>
+                  <td
+                    key={column}
+                    class={isNumber(column) ? "number" : undefined}
+                    data-head={props.head[column]}
+                    {...role("cell")}
+                  >
                     {cell}
                   </td>
                 ),

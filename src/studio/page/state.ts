@@ -1,7 +1,7 @@
 /** What the views share: where one is, the list of runs, what is chosen, what the server tells. */
 import { computed, effect, signal } from "@preact/signals";
 import { parsePlace, placeHash, type Place, type ViewName } from "../data/place.js";
-import { shortNames } from "../data/rows.js";
+import { shortNames } from "../data/names.js";
 import type { RunList, RunRow, StudioAlert } from "../data/types.js";
 import { ask, embedded, isConnected } from "./source.js";
 

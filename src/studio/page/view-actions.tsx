@@ -2,7 +2,8 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { pathBelow } from "../data/playground.js";
-import type { CheckpointList, RecordedCommand, StartedAction } from "../data/types.js";
+import type { CheckpointList } from "../data/model-types.js";
+import type { RecordedCommand, StartedAction } from "../data/command-types.js";
 import { useAnswer } from "./hooks.js";
 import { Choice, Command, Noted, Waiting } from "./parts.js";
 import { act, embedded } from "./source.js";

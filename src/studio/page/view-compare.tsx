@@ -2,12 +2,13 @@
 import type { JSX } from "preact";
 import { compact, fixed, significant } from "../../base/format.js";
 import { answerAddress, curvesAddress, viewMetrics } from "../data/addresses.js";
+import { armColumns } from "../data/names.js";
 import { listOf, listSetting } from "../data/place.js";
 import type { CompareAnswer, Metric, Overview, PairRow } from "../data/types.js";
 import { AxisChoice, chosenAxis, Curves } from "./curves.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
-import { labelOf, place, revisionOf, set, setting, treeVersion } from "./state.js";
+import { place, revisionOf, set, setting, treeVersion } from "./state.js";
 import { ArmBars } from "./view-start.js";
 
 /** Links that compare all runs of a study but its parents. */
@@ -100,29 +101,37 @@ function Comparison({ answer }: { readonly answer: CompareAnswer }): JSX.Element
   );
 }
 
-/** More runs than these are compared by arm. */
-const mostColumns = 12;
+/** Columns that are shown. */
+const mostColumns = 24;
 
 function Differences({ answer }: { readonly answer: CompareAnswer }): JSX.Element {
   const { differences, runs } = answer;
-  const shown = runs.slice(0, mostColumns);
+  const columns = armColumns(runs);
+  const shown = columns.slice(0, mostColumns);
+  // What differs from seed to seed alike in all arms, such as the seed itself, is no difference of theirs.
+  const rows = differences
+    .map(({ key, values }) => ({
+      key,
+      cells: columns.map(({ places }) => [...new Set(places.map((i) => values[i]))].join(", ")),
+    }))
+    .filter(({ cells }) => new Set(cells).size > 1);
   return (
     <section aria-labelledby="differ">
       <h2 id="differ">In what they differ</h2>
-      {differences.length === 0 ? (
+      {rows.length === 0 ? (
         <p>In nothing: they are the same run several times, or differ in their seed's place alone.</p>
       ) : (
         <div class="tall">
           <Table
             label="Settings that differ"
-            head={["Setting", ...shown.map(({ name }) => labelOf(name))]}
-            rows={differences.map(({ key, values }) => [<code key="key">{key}</code>, ...values.slice(0, mostColumns)])}
+            head={["Setting", ...shown.map(({ label }) => label)]}
+            rows={rows.map(({ key, cells }) => [<code key="key">{key}</code>, ...cells.slice(0, mostColumns)])}
           />
         </div>
       )}
-      {runs.length > mostColumns && (
+      {columns.length > mostColumns && (
         <p class="small muted">
-          The first {mostColumns} of {runs.length} runs.
+          The first {mostColumns} of {columns.length} columns; the command below has all.
         </p>
       )}
     </section>
@@ -138,8 +147,9 @@ function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly
     <>
       <Table
         label="Paired differences"
+        isStacked
         head={[
-          "The leading arm less",
+          "The leading arm less another",
           "Seeds",
           "Difference in nats",
           "95 % interval",
@@ -147,8 +157,8 @@ function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly
           "p by Holm",
           "More than chance?",
         ]}
-        rows={pairs.map(({ second, n, difference, low, high, p, adjusted }) => [
-          second,
+        rows={pairs.map(({ first, second, n, difference, low, high, p, adjusted }) => [
+          `${first} less ${second}`,
           String(n),
           signed(difference),
           low === null ? "–" : `${signed(low)} to ${signed(high)}`,

@@ -1,7 +1,7 @@
 /** Conversions at work and unfinished ones: how far each is, and the command that goes on with it. */
 import type { JSX } from "preact";
 import { bytes, duration, percent } from "../../base/format.js";
-import type { ConversionRow } from "../data/types.js";
+import type { ConversionRow } from "../data/model-types.js";
 import { useAnswer } from "./hooks.js";
 import { AsCommand, Facts, Noted } from "./parts.js";
 import { actionsAllowed, conversionVersion, treeVersion } from "./state.js";

@@ -1,18 +1,19 @@
-/** Experts of a run over time, or as `upcycle experts --json` has measured those of a model. */
+/** Experts of a run over time. */
 import type { JSX } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { compact, fixed, significant } from "../../base/format.js";
 import { answerAddress } from "../data/addresses.js";
-import type { CoactivationHistory, ExpertFile, ExpertHistory } from "../data/types.js";
+import type { CoactivationHistory, ExpertHistory } from "../data/expert-types.js";
 import { Chart, type ChartLine } from "./chart.js";
 import { lookOf } from "./colours.js";
-import { cosineScale, loadScale, multiplesOf } from "../../report/page/heat-map.js";
+import { cosineScale, loadScale } from "../../report/page/heat-map.js";
+import { deadCount, deadWords, togetherScale } from "./expert-words.js";
 import { HeatLegend, HeatMap, LoadMap } from "./heat.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { AsCommand, Choice, Go, Table, Waiting } from "./parts.js";
 import { embedded } from "./source.js";
-import { goTo, labelOf, place, revisionOf, rows, set, setting, treeVersion } from "./state.js";
-import { expertWords } from "./view-start.js";
+import { labelOf, place, revisionOf, rows, set, setting, treeVersion } from "./state.js";
+import { FileView } from "./view-expert-file.js";
 
 /** The view. */
 export function ExpertsView(): JSX.Element {
@@ -38,6 +39,7 @@ function Choose(): JSX.Element {
       {moes.length > 0 && (
         <Table
           label="Runs with experts"
+          isStacked
           head={["Run", "Dead experts", "Experts", "Held-out loss"]}
           rows={moes.map((row) => [
             <Go key="go" view="experts" name={row.name}>
@@ -116,8 +118,7 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
     <>
       <h1>Experts of {labelOf(run)}</h1>
       <p class="answer-line">
-        <b>{count === 0 ? "No expert is dead" : `${count} of ${all} experts are dead`}</b> at step {steps[moment]} (
-        {compact(tokens[moment] ?? 0)} tokens)
+        <b>{deadCount(count, all)}</b> at step {steps[moment]} ({compact(tokens[moment] ?? 0)} tokens)
         {count > 0 && `: ${deadWords(deadNow.map((experts, layer) => ({ layer, experts })))}`}.
       </p>
       <p class="links">
@@ -204,9 +205,6 @@ function HistoryOf({ history }: { readonly history: ExpertHistory }): JSX.Elemen
   );
 }
 
-/** Ratios of pairs to independent choices. */
-const togetherScale = multiplesOf("× independent choices", "never");
-
 /** Which experts of a layer serve the same tokens, at the step of the slider. */
 function Together(props: {
   readonly run: string;
@@ -290,12 +288,6 @@ function LayerChoice({ layer, layers }: { readonly layer: number; readonly layer
   );
 }
 
-/** Dead experts by layer, in words. */
-function deadWords(list: readonly { readonly layer: number; readonly experts: readonly number[] }[]): string {
-  const some = list.filter(({ experts }) => experts.length > 0);
-  return some.map(({ layer, experts }) => `layer ${layer}: ${expertWords(experts)}`).join("; ");
-}
-
 /** Columns as rows. */
 function transposed(table: readonly (readonly number[])[]): number[][] {
   return (table[0] ?? []).map((_, i) => table.map((row) => row[i] ?? 0));
@@ -322,91 +314,5 @@ function LayerChart(props: {
   );
   return layers === 0 ? null : (
     <Chart title={title} xLabel="training step" lines={lines} format={format} isCount={isCount} height={200} />
-  );
-}
-
-function FileView({ name }: { readonly name: string }): JSX.Element {
-  const { data, error } = useAnswer<ExpertFile>(answerAddress("/api/expert-file", [["name", name]]), treeVersion.value);
-  if (data === null) return <Waiting error={error} what={name} />;
-  const { layers, model, tokens, texts } = data;
-  const chosen = Math.min(Number(setting("layer") || 0), Math.max(0, layers.length - 1));
-  const layer = layers[chosen];
-  const dead = layers.reduce((sum, one) => sum + one.dead.length, 0);
-  return (
-    <>
-      <h1>Experts of {model}</h1>
-      <p class="answer-line">
-        <b>{dead === 0 ? "No expert is dead" : `${dead} experts are dead`}</b> on {compact(tokens)} tokens of{" "}
-        {texts.join(", ")}
-        {dead > 0 && `: ${deadWords(layers.map((one) => ({ layer: one.layer, experts: one.dead })))}`}.
-      </p>
-      <HeatLegend scale={loadScale} />
-      <HeatMap
-        title="Load by layer and expert"
-        values={layers.map(({ shares }) => shares)}
-        rowName={(row) => `layer ${layers[row]?.layer}`}
-        columnName={(column) => `expert ${column}`}
-        scale={loadScale}
-        format={(value) => significant(value, 3)}
-      />
-      {layer !== undefined && (
-        <>
-          <h2>Layer {layer.layer}</h2>
-          <div class="controls">
-            <Choice
-              label="MoE layer"
-              value={String(chosen)}
-              options={layers.map((one, i) => [String(i), `layer ${one.layer}`] as const)}
-              onChange={(value) => goTo("experts", "", { file: name, layer: value })}
-            />
-            <span class="muted">
-              router entropy {fixed(layer.entropy, 3)} nats, {significant(100 * layer.relativeEntropy, 3)} % of the most
-            </span>
-          </div>
-          <div class="charts">
-            <div>
-              <HeatLegend scale={cosineScale} />
-              <HeatMap
-                title={`Similarity of the experts' weights, layer ${layer.layer}`}
-                values={layer.weights}
-                rowName={(row) => String(row)}
-                columnName={(column) => `expert ${column}`}
-                scale={cosineScale}
-                format={(value) => fixed(value, 3)}
-                square
-              />
-            </div>
-            {layer.coactivation !== null && (
-              <div>
-                <HeatLegend scale={togetherScale} />
-                <HeatMap
-                  title={`Experts chosen together, layer ${layer.layer}`}
-                  values={layer.coactivation}
-                  rowName={(row) => String(row)}
-                  columnName={(column) => `expert ${column}`}
-                  scale={togetherScale}
-                  format={(value) => significant(value, 3)}
-                  square
-                />
-              </div>
-            )}
-          </div>
-        </>
-      )}
-      {layers.some(({ parent }) => parent !== null) && (
-        <>
-          <HeatLegend scale={cosineScale} />
-          <HeatMap
-            title="Similarity of each expert to its part of the parent"
-            values={layers.map(({ parent }) => parent ?? [])}
-            rowName={(row) => `layer ${layers[row]?.layer}`}
-            columnName={(column) => `expert ${column}`}
-            scale={cosineScale}
-            format={(value) => fixed(value, 4)}
-          />
-        </>
-      )}
-      <AsCommand addresses={[answerAddress("/api/expert-file", [["name", name]])]} />
-    </>
   );
 }

@@ -4,7 +4,8 @@ import { useState } from "preact/hooks";
 import { compact, fixed, percent, significant } from "../../base/format.js";
 import { answerAddress } from "../data/addresses.js";
 import { csvOf } from "../../report/page/csv.js";
-import type { ModelDetail, ModelRow, PreservationRow } from "../data/types.js";
+import { shortNames } from "../data/names.js";
+import type { ModelDetail, ModelRow, PreservationRow } from "../data/model-types.js";
 import { Chart } from "./chart.js";
 import { download } from "./download.js";
 import { useAnswer } from "./hooks.js";
@@ -17,6 +18,7 @@ import { beliefOf, Verdict } from "./view-start.js";
 export function ModelsView(): JSX.Element {
   const { data, error } = useAnswer<{ models: readonly ModelRow[] }>("/api/models", treeVersion.value);
   if (data === null) return <Waiting error={error} what="models" />;
+  const labels = shortNames(data.models.map(({ name }) => name));
   return (
     <>
       <h1>Upcycled models</h1>
@@ -28,10 +30,11 @@ export function ModelsView(): JSX.Element {
       ) : (
         <Table
           label="Upcycled models"
+          isStacked
           head={["Model", "Recipe", "Parent", "Same function?", "Largest logit difference"]}
           rows={data.models.map((model) => [
             <Go key="go" view="model" name={model.name}>
-              {model.name}
+              {labels.get(model.name)}
             </Go>,
             model.recipe,
             model.parent,
@@ -104,6 +107,7 @@ function Measured({ preservation }: { readonly preservation: PreservationRow }):
           title="Difference of each layer's FFN from the parent's, relative"
           xLabel="layer"
           xFormat={(value) => fixed(value, 0)}
+          xIsCount
           lines={[
             { label: "norm of the difference", colour: "var(--arm-2)", x, y: layers.map((layer) => layer.relative) },
             {

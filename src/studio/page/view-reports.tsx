@@ -56,6 +56,7 @@ export function ReportsView(): JSX.Element {
       {studies.length > 0 && (
         <Table
           label="Studies"
+          isStacked
           head={["Study", "Which arm leads", "Runs finished"]}
           rows={studies.map(({ name, words, finished, runs }) => [
             <Go key="go" view="study" name={name}>
@@ -70,6 +71,7 @@ export function ReportsView(): JSX.Element {
       {data.evaluations.length > 0 && (
         <Table
           label="Evaluations"
+          isStacked
           head={["Evaluation of", "Tasks", "Results", "Day"]}
           rows={data.evaluations.map(({ name, model, tasks, date }) => [
             <Go key="go" view="evaluation" name={name}>
@@ -84,6 +86,7 @@ export function ReportsView(): JSX.Element {
       {pages.length > 0 && (
         <Table
           label="Pages"
+          isStacked
           head={["Report", "Of a", "File", "Size", "Written"]}
           rows={pages.map(({ name, title, kind, bytes: size, changed }) => [
             <Go key="go" view="report" name={name}>
@@ -240,16 +243,17 @@ function addTableButtons(root: HTMLElement): void {
 }
 
 function addTableButton(table: HTMLTableElement): void {
-  const frame = table.closest(".frame") ?? table;
-  if (frame.nextElementSibling?.classList.contains("files") === true) return;
+  const frame = table.closest(".frame");
+  if (table.nextElementSibling?.classList.contains("files") === true) return;
   const heading = table.caption ?? table.closest("section")?.querySelector("h1, h2, h3");
-  const name = frame.getAttribute("aria-label") ?? heading?.textContent ?? "table";
+  const name = frame?.getAttribute("aria-label") ?? heading?.textContent ?? "table";
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: "CSV" });
   button.setAttribute("aria-label", `${name} as CSV`);
   button.addEventListener("click", () => downloadTable(name, table));
   const line = Object.assign(document.createElement("p"), { className: "files" });
   line.append(button);
-  frame.after(line);
+  // In the frame of the table: what is around it may stand in columns.
+  table.after(line);
 }
 
 function islandsOf({ kind, data, name }: ReportAnswer, root: HTMLElement): Islands {

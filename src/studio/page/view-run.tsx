@@ -117,6 +117,7 @@ export function RunView(): JSX.Element {
         ) : (
           <Table
             label="Checkpoints"
+            isStacked
             head={["Checkpoint", "Size", "Written", "Let it write"]}
             rows={data.checkpoints.map((one) => [
               one.name,

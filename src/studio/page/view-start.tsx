@@ -1,9 +1,12 @@
 /** The start page: what a reader wants to know first, each with its evidence and where to see more. */
 import type { JSX } from "preact";
 import { bytes, compact, duration, fixed, significant } from "../../base/format.js";
-import type { ArmRow, ModelRow, Overview, StudyRow } from "../data/types.js";
+import type { ModelRow } from "../data/model-types.js";
+import type { ArmRow, Overview, StudyRow } from "../data/types.js";
 import { listSetting } from "../data/place.js";
-import { shortNames } from "../data/rows.js";
+import { shortNames } from "../data/names.js";
+import { modelGroups } from "../data/model-groups.js";
+import { expertWords } from "./expert-words.js";
 import { useAnswer, useSlowly } from "./hooks.js";
 import { Alerts, AsCommand, Go, Noted, State, Waiting } from "./parts.js";
 import { isListed, labelOf, rows, treeVersion } from "./state.js";
@@ -159,12 +162,16 @@ export function Verdict({ model }: { readonly model: Pick<ModelRow, "preservatio
   );
 }
 
+/** Groups of models that are shown. */
+const mostGroups = 6;
+
 function Models({ models }: { readonly models: readonly ModelRow[] }): JSX.Element {
   const labels = shortNames(models.map(({ name }) => name));
+  const groups = modelGroups(models);
   return (
     <section aria-labelledby="equal">
       <h2 id="equal">Does the upcycled model equal its parent, and why is that believed?</h2>
-      {models.slice(0, 6).map((model) => (
+      {groups.slice(0, mostGroups).map(([model, ...others]) => (
         <article class="card" key={model.name}>
           <h3>
             <Go view="model" name={model.name}>
@@ -173,9 +180,23 @@ function Models({ models }: { readonly models: readonly ModelRow[] }): JSX.Eleme
             <Verdict model={model} />
           </h3>
           <p>{beliefOf(model)}</p>
+          {others.length > 0 && (
+            <p class="small muted">
+              The same holds for{" "}
+              {others.map(({ name }, i) => (
+                <span key={name}>
+                  {i > 0 && ", "}
+                  <Go view="model" name={name}>
+                    {labels.get(name)}
+                  </Go>
+                </span>
+              ))}
+              ; the numbers are of the one that differs most.
+            </p>
+          )}
         </article>
       ))}
-      {models.length > 6 && (
+      {groups.length > mostGroups && (
         <p>
           <Go view="models">All {models.length} models</Go>
         </p>
@@ -202,10 +223,6 @@ export function beliefOf({ recipe, parent, preservation, expected }: ModelRow): 
     `${significant(relative)} of the largest${divergence}.`
   );
 }
-
-/** Experts of a layer by their numbers. */
-export const expertWords = (experts: readonly number[]): string =>
-  `${experts.length === 1 ? "expert" : "experts"} ${experts.join(", ")}`;
 
 function Experts({ overview }: { readonly overview: Overview }): JSX.Element | null {
   const { dead, alive, expertFiles } = overview;

@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { inputError } from "../../base/errors.js";
 import { visibleLine } from "../../base/shown.js";
-import type { RecordedCommand, StartedAction } from "../data/types.js";
+import type { RecordedCommand, StartedAction } from "../data/command-types.js";
 import { checkedCommand, type FoundCommand } from "./noted.js";
 
 /** A path or name: no option, nothing that cannot be seen. */

@@ -1,13 +1,6 @@
 /** The studio as one HTML file: the same page, with the answers to what its views ask for in it. */
-import type {
-  CoactivationHistory,
-  CompareAnswer,
-  EvaluationRow,
-  Metric,
-  Overview,
-  RunDetail,
-  RunList,
-} from "../data/types.js";
+import type { CoactivationHistory } from "../data/expert-types.js";
+import type { CompareAnswer, EvaluationRow, Metric, Overview, RunDetail, RunList } from "../data/types.js";
 import { answerAddress, curveAddress, queryOf, viewMetrics } from "../data/addresses.js";
 import { toolVersion } from "../../surgery/convert/version.js";
 import { filePage, type PageAssets } from "./page.js";

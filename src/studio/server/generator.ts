@@ -9,7 +9,7 @@ import { inputError } from "../../base/errors.js";
 import { visibleLine } from "../../base/shown.js";
 import { requireMemory, type NamedSpec } from "../../evals/memory.js";
 import { longestPrompt, mostTokens, pathBelow, textWords } from "../data/playground.js";
-import { specIn } from "../folders/checkpoints.js";
+import { specIn } from "../folders/parents.js";
 import { ownProgram } from "./actions.js";
 import { safeHeaders } from "./guard.js";
 import type { Studio } from "./studio.js";

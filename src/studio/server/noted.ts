@@ -6,7 +6,7 @@
 import { resolve } from "node:path";
 import { inputError } from "../../base/errors.js";
 import { visibleLine } from "../../base/shown.js";
-import type { RecordedCommand } from "../data/types.js";
+import type { RecordedCommand } from "../data/command-types.js";
 
 /** A noted command, and the folder in which it was found; null for a conversion, which notes it beside its folder. */
 export interface FoundCommand extends RecordedCommand {

@@ -1,50 +1,33 @@
 /** The server of the studio: on loopback only, for one token, with nothing between a request and the guard's rules. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { promisify } from "node:util";
-import { gzip, gzipSync, type ZlibOptions } from "node:zlib";
 import type { z } from "zod";
 import { inputError, stopError, UpcycleError } from "../../base/errors.js";
 import type { RunList } from "../data/types.js";
 import { commandFor } from "../folders/detail.js";
-import { lookMs } from "../folders/index.js";
 import { Actions, actionSchema } from "./actions.js";
 import { EventHub } from "./events.js";
 import { Generator, textSchema } from "./generator.js";
 import { cookieHeader, judge, newToken, pageHeaders, reportHeaders, safeHeaders, type GuardOptions } from "./guard.js";
 import { contentName, livePage, type PageAssets } from "./page.js";
 import type { FoundCommand } from "./noted.js";
-import type { Studio, StudioChange } from "./studio.js";
-import { Webhook } from "./webhook.js";
+import { bodyOf, json, JsonText, refuse, sendFile, sendJson, staticFile, type StaticFile } from "./replies.js";
+import type { Studio } from "./studio.js";
+import { watch, type WatchOptions } from "./watching.js";
 
 /** Where the search for a free port begins, and how many are tried. */
 export const firstPort = 7007;
 const mostPorts = 50;
-/** Milliseconds between two looks while nobody listens, and between two signs of life. */
-const idleMs = 5000;
-const beatMs = 15_000;
-/** Changed rows beyond which pages ask for the whole list. */
-const mostRows = 100;
-/** Bytes of a request's body. */
-const longestBody = 65_536;
 /** Answers that one request may ask for. */
 const mostTogether = 64;
-/** Answers from this size on are compressed. */
-const compressedFrom = 2048;
-
-const compress = promisify<Buffer, ZlibOptions, Buffer>(gzip);
 
 /** What a server is made of. */
-export interface ServerOptions {
-  readonly studio: Studio;
+export interface ServerOptions extends WatchOptions {
   readonly assets: PageAssets;
   /** A port, or null for the first that is free. */
   readonly port: number | null;
-  readonly webhook?: string | undefined;
   /** Working folder of commands that the page starts. */
   readonly folder: string;
-  /** Called with what every look has found. */
-  readonly onChange?: ((change: StudioChange) => void) | undefined;
   /** What starts commands in place of this program, for tests. */
   readonly program?: readonly [string, ...string[]];
 }
@@ -127,72 +110,6 @@ async function listen(server: Server, wanted: number | null): Promise<number> {
   });
 }
 
-/** Looks take at most one part in so many of the time, but runs under way are looked at no further apart than this. */
-const lookShare = 20;
-const rarestMs = 600;
-/** Milliseconds between two questions whether a look at the whole folder is due. */
-const aroundMs = 1000;
-
-/** Looks again and again: often while pages listen, now and then for alerts; at the whole folder beside it. */
-function watch(
-  { studio, webhook, onChange }: ServerOptions,
-  hub: EventHub,
-): { wake(): void; stop(): void; readonly ended: Promise<void> } {
-  const wakers = new Set<() => void>();
-  let isOver = false;
-  const hook = webhook === undefined ? null : new Webhook(webhook);
-  const wait = (ms: number): Promise<void> =>
-    new Promise((done) => {
-      const end = (): void => {
-        clearTimeout(timer);
-        wakers.delete(end);
-        done();
-      };
-      const timer = setTimeout(end, ms);
-      wakers.add(end);
-    });
-  // What was wrong before the studio began is shown, not sent.
-  let isBegun = false;
-  const again = async (look: () => Promise<StudioChange>, everyMs: number): Promise<void> => {
-    while (!isOver) {
-      const started = performance.now();
-      const change = await look().catch(() => null);
-      if (change !== null) {
-        tell(change, hub);
-        onChange?.(change);
-        if (isBegun) for (const alert of change.alerts) hook?.send(alert);
-      }
-      isBegun ||= change?.tree === true;
-      const share = Math.min(rarestMs, lookShare * (performance.now() - started));
-      if (!isOver) await wait(Math.max(hub.listeners > 0 ? everyMs : idleMs, share));
-    }
-  };
-  const beating = setInterval(() => hub.beat(), beatMs);
-  const ended = Promise.all([
-    again(() => studio.lookAround(), aroundMs),
-    again(() => studio.lookAtLive(), lookMs),
-  ]).then(() => clearInterval(beating));
-  const wake = (): void => {
-    for (const one of [...wakers]) one();
-  };
-  return {
-    ended,
-    wake,
-    stop: () => {
-      isOver = true;
-      wake();
-    },
-  };
-}
-
-function tell({ rows, gone, alerts, lists, conversions }: StudioChange, hub: EventHub): void {
-  if (rows.length > mostRows) hub.send("reset", {});
-  else if (rows.length > 0 || gone.length > 0) hub.send("rows", { rows, gone });
-  for (const alert of alerts.slice(0, mostRows)) hub.send("alert", alert);
-  if (lists || gone.length > 0) hub.send("tree", {});
-  if (conversions) hub.send("conversions", {});
-}
-
 /** Calls at most once in so many milliseconds, and once more at the end. */
 function throttled(call: () => void, every: number): () => void {
   let timer: NodeJS.Timeout | null = null;
@@ -212,29 +129,6 @@ interface DeskOptions extends ServerOptions {
   readonly guard: GuardOptions;
 }
 
-interface StaticFile {
-  /** Its type, and whether it may be kept. */
-  readonly headers: Readonly<Record<string, string>>;
-  readonly body: Buffer;
-  readonly compressed: Buffer;
-}
-
-/** An answer as text, compressed when somebody first asks for it so. */
-class JsonText {
-  readonly text: Buffer;
-  #compressed: Promise<Buffer> | null = null;
-
-  constructor(data: unknown) {
-    this.text = Buffer.from(JSON.stringify(data));
-  }
-
-  /** It, compressed: the connection does not leave the machine, so speed counts more than size. */
-  compressed(): Promise<Buffer> {
-    this.#compressed ??= compress(this.text, { level: 1 });
-    return this.#compressed;
-  }
-}
-
 /** Answers requests that the guard lets pass. */
 class Desk {
   readonly #options: DeskOptions;
@@ -245,13 +139,8 @@ class Desk {
   constructor(options: DeskOptions) {
     this.#options = options;
     const { assets, studio } = options;
-    const file = (text: string, headers: Readonly<Record<string, string>>): StaticFile => ({
-      headers,
-      body: Buffer.from(text),
-      compressed: gzipSync(text),
-    });
     const page = livePage(studio.options.dir, assets);
-    const script = file(assets.script, {
+    const script = staticFile(assets.script, {
       ...safeHeaders,
       "content-type": "text/javascript; charset=utf-8",
       "cache-control": "private, max-age=31536000, immutable",
@@ -259,7 +148,7 @@ class Desk {
     this.#files = new Map([
       [
         "/",
-        file(page.html, {
+        staticFile(page.html, {
           ...pageHeaders(page.style),
           "content-type": "text/html; charset=utf-8",
           "cache-control": "no-store",
@@ -391,67 +280,4 @@ function requestOf<T>(schema: z.ZodType<T>, body: unknown): T {
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
   throw inputError(issue?.message ?? "this is no request", { where: issue?.path.join(".") || "request" });
-}
-
-async function bodyOf(request: IncomingMessage): Promise<unknown> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    length += chunk.length;
-    if (length > longestBody) throw inputError(`the request is longer than ${longestBody} bytes`, { where: "request" });
-    chunks.push(chunk);
-  }
-  try {
-    return JSON.parse(Buffer.concat(chunks).toString("utf8")) as unknown;
-  } catch {
-    throw inputError("the request is not JSON", { where: "request" });
-  }
-}
-
-const takesGzip = (request: IncomingMessage): boolean =>
-  /\bgzip\b/.test(String(request.headers["accept-encoding"] ?? ""));
-
-function sendFile(request: IncomingMessage, response: ServerResponse, { headers, body, compressed }: StaticFile): void {
-  const isSmall = takesGzip(request);
-  const content = isSmall ? compressed : body;
-  response.writeHead(200, {
-    ...headers,
-    "content-length": content.length,
-    ...(isSmall ? { "content-encoding": "gzip" } : {}),
-    vary: "accept-encoding",
-  });
-  response.end(request.method === "HEAD" ? undefined : content);
-}
-
-function json(request: IncomingMessage, response: ServerResponse, data: unknown, status = 200): void {
-  sendJson(request, response, new JsonText(data), status).catch(() => response.destroy());
-}
-
-async function sendJson(
-  request: IncomingMessage,
-  response: ServerResponse,
-  answer: JsonText,
-  status: number,
-): Promise<void> {
-  const isCompressed = answer.text.length >= compressedFrom && takesGzip(request);
-  // Other answers are made meanwhile.
-  const content = isCompressed ? await answer.compressed() : answer.text;
-  response.writeHead(status, {
-    ...safeHeaders,
-    "content-type": "application/json; charset=utf-8",
-    "content-length": content.length,
-    ...(isCompressed ? { "content-encoding": "gzip" } : {}),
-    "cache-control": "no-store",
-  });
-  response.end(request.method === "HEAD" ? undefined : content);
-}
-
-function refuse(response: ServerResponse, status: number, why: string): void {
-  response.writeHead(status, {
-    ...safeHeaders,
-    "content-type": "text/plain; charset=utf-8",
-    "cache-control": "no-store",
-    connection: "close",
-  });
-  response.end(`${why}\n`);
 }

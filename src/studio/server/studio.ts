@@ -3,38 +3,27 @@
  * `upcycle studio --print` all ask here, so that they cannot say different things.
  */
 import { inputError } from "../../base/errors.js";
-import { configDifferences, runIdentity } from "../../train/run-list.js";
+import { runIdentity } from "../../train/run-list.js";
 import { toolVersion } from "../../surgery/convert/version.js";
-import { armRows, commonTokens, leadWords, pairRows, type ArmCurve } from "../data/arms.js";
+import type { CheckpointList, ConversionRow, ModelRow } from "../data/model-types.js";
 import {
   curveAxes,
   evalMetrics,
   stepMetrics,
-  type CheckpointList,
-  type CompareAnswer,
-  type ConversionRow,
   type CurveAnswer,
   type CurveAxis,
   type Metric,
-  type ModelRow,
   type Overview,
   type RunList,
   type FramedReport,
   type ReportAnswer,
   type StudioAlert,
-  type StudyRow,
 } from "../data/types.js";
-import {
-  coactivationHistory,
-  commandOf,
-  CurveStore,
-  curveOf,
-  expertHistory,
-  flatSettings,
-  runDetail,
-} from "../folders/detail.js";
+import { coactivationHistory, CurveStore, curveOf, expertHistory, runDetail } from "../folders/detail.js";
 import { checkpointList } from "../folders/checkpoints.js";
 import { ConversionShelf } from "../folders/conversions.js";
+import { comparison, studyRows } from "./comparison.js";
+import { hadOf, numberOf, wordOf } from "./query.js";
 import { StudioIndex, type IndexChange } from "../folders/index.js";
 import { JobShelf } from "../folders/jobs.js";
 import { modelDetail, modelRows, startMeasured } from "../folders/models.js";
@@ -174,7 +163,7 @@ export class Studio {
       case "/api/curves":
         return this.#curves(query);
       case "/api/compare":
-        return this.#compare(this.#entries(query));
+        return comparison(this.#entries(query));
       case "/api/experts": {
         const entry = this.index.run(name);
         return entry === undefined ? null : expertHistory(this.#store, entry);
@@ -280,24 +269,6 @@ export class Studio {
     return { metric, axis, curves };
   }
 
-  async #compare(entries: readonly RunEntry[]): Promise<CompareAnswer> {
-    const configs = await Promise.all(
-      entries.map(async ({ path, row }) => (row.state === "unreadable" ? { config: {} } : runIdentity(path))),
-    );
-    const curves = entries.map(armCurve);
-    const tokens = commonTokens(curves);
-    const arms = armRows(curves, tokens);
-    const pairs = pairRows(arms);
-    return {
-      runs: entries.map(({ row }) => row),
-      differences: differenceRows(configDifferences(configs)),
-      arms,
-      pairs,
-      tokens,
-      words: leadWords(arms, pairs, tokens),
-    };
-  }
-
   async #overview(): Promise<Overview> {
     const { rows } = this.index;
     const reports = [...(await this.shelf.pages()), ...(await this.shelf.documents())];
@@ -310,7 +281,7 @@ export class Studio {
       runs: rows.length,
       running: rows.filter(({ state }) => state === "running").length,
       unread: this.index.unread,
-      studies: await this.#studies(reports),
+      studies: await studyRows(this.index, this.#reader, reports),
       dead: ailing.slice(0, mostNamed).map(({ name, dead, experts }) => ({
         run: name,
         dead: dead!,
@@ -329,116 +300,8 @@ export class Studio {
       disk: this.index.disk,
     };
   }
-
-  /**
-   * The runs of the arms of every study that has begun, in the order of the studies' names. A folder in which several
-   * studies keep their runs is none itself.
-   */
-  async #armsByStudy(): Promise<(readonly [name: string, arms: readonly RunEntry[]])[]> {
-    const kept = new Map<string, RunEntry[]>();
-    for (const { name, study, arm } of this.index.rows) {
-      const entry = this.index.run(name);
-      if (study === null || entry === undefined) continue;
-      kept.set(study, [...(kept.get(study) ?? []), ...(arm.startsWith("parent ") ? [] : [entry])]);
-    }
-    for (const [study, entries] of kept) kept.set(study, latestOfSeeds(entries));
-    const found: (readonly [string, readonly RunEntry[]])[] = [];
-    for (const name of [...this.index.found.studies].sort()) {
-      const arms = (await this.#reader.sharedRuns(name)) ?? kept.get(name);
-      if (arms !== undefined) found.push([name, arms]);
-    }
-    return found;
-  }
-
-  async #studies(reports: Overview["reports"]): Promise<StudyRow[]> {
-    const found: StudyRow[] = [];
-    for (const [name, arms] of await this.#armsByStudy()) {
-      const curves = arms.map(armCurve);
-      const tokens = commonTokens(curves);
-      const ranked = armRows(curves, tokens);
-      const page = name === "" ? "report.html" : `${name}/report.html`;
-      found.push({
-        name,
-        runs: arms.length,
-        finished: arms.filter(({ row }) => row.state === "finished").length,
-        running: arms.filter(({ row }) => row.state === "running").length,
-        arms: ranked,
-        words: leadWords(ranked, pairRows(ranked), tokens),
-        tokens,
-        report: reports.some((report) => report.name === page) ? page : null,
-        command: await commandOf(this.index, name),
-      });
-    }
-    return found;
-  }
 }
 
 /** A report as an answer; null for none. Empty sections are left out. */
 const answerOf = (name: string, body: ReportBody | null): ReportAnswer | null =>
   body && { name, ...body, sections: body.sections.filter((section) => section !== "") };
-
-/** Runs without those of an earlier setting, which a study leaves in its folder: of each arm and seed the latest. */
-function latestOfSeeds(entries: readonly RunEntry[]): RunEntry[] {
-  const latest = new Map<string, RunEntry>();
-  for (const entry of entries) {
-    const { arm, seed, changed } = entry.row;
-    const key = JSON.stringify([arm, seed]);
-    const before = latest.get(key);
-    if (before === undefined || changed >= before.row.changed) latest.set(key, entry);
-  }
-  return [...latest.values()];
-}
-
-const armCurve = (entry: RunEntry): ArmCurve => ({ row: entry.row, ...entry.curve });
-
-/** Values of settings that say that something is not there, or not done. */
-const absent = new Set(["null", "false", "0", "[]"]);
-
-/**
- * Settings that differ. One that holds others, such as the layers of a model, stands as those of them that differ, each
- * once; where some runs have none of them, what is absent in all others is left out.
- */
-function differenceRows(found: ReturnType<typeof configDifferences>): CompareAnswer["differences"] {
-  const rows = found.flatMap(({ key, values }) => {
-    if (!values.some((value) => typeof value === "object" && value !== null))
-      return [{ key, values: values.map(valueWords) }];
-    const flat = values.map((value) => new Map(value == null ? [] : flatSettings({ [key]: value })));
-    const names = [...new Set(flat.flatMap((settings) => [...settings.keys()]))];
-    return names.flatMap((name) => {
-      const inner = flat.map((settings) => settings.get(name));
-      const present = new Set(inner.filter((value) => value !== undefined));
-      const isTold = present.size > 1 || (inner.includes(undefined) && !absent.has([...present][0]!));
-      return isTold ? [{ key: name, values: inner.map(valueWords) }] : [];
-    });
-  });
-  return [...new Map(rows.map((row) => [row.key, row])).values()];
-}
-
-/** A setting in one short line. */
-function valueWords(value: unknown): string {
-  if (value === undefined) return "–";
-  const text = typeof value === "string" ? value : JSON.stringify(value);
-  return text.length <= 200 ? text : `${text.slice(0, 199)}…`;
-}
-
-/** A word of a query. Throws inputError for one that is not among `words`. */
-function wordOf(query: URLSearchParams, key: string, words: readonly string[], usual: string): string {
-  const word = query.get(key) ?? usual;
-  if (words.includes(word)) return word;
-  throw inputError(`"${word.slice(0, 100)}" is not one of ${words.join(", ")}`, { where: key });
-}
-
-/** What a page has of a curve: `GENERATION:TOTAL`; undefined for another word. */
-function hadOf(word = ""): { readonly generation: number; readonly total: number } | undefined {
-  const [, generation, total] = /^(\d{1,15}):(\d{1,15})$/.exec(word) ?? [];
-  return total === undefined ? undefined : { generation: Number(generation), total: Number(total) };
-}
-
-/** A number of a query; undefined without one. Throws inputError for what is no number. */
-function numberOf(query: URLSearchParams, key: string): number | undefined {
-  const text = query.get(key);
-  if (text === null || text === "") return undefined;
-  const value = Number(text);
-  if (Number.isFinite(value)) return value;
-  throw inputError(`"${text.slice(0, 100)}" is no number`, { where: key });
-}

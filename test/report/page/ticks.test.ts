@@ -8,6 +8,11 @@ describe("ticks", () => {
     expect(logTicks(3, 90, 100)).toEqual([10]);
   });
 
+  it("of a logarithmic axis of less than a decade are as many as it needs", () => {
+    expect(logTicks(0.285, 1.05, 220)).toEqual([0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]);
+    expect(logTicks(3.1e-7, 3.9e-7, 220)).toEqual([3.2e-7, 3.4e-7, 3.6e-7, 3.8e-7]);
+  });
+
   it("have as many digits as tell them apart where they are plain numbers", () => {
     const ticks = [0.000998, 0.0009985, 0.000999, null];
     const three = (value: number): string => String(Number(value.toPrecision(3)));

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { csvOf } from "../../../src/report/page/csv.js";
-import { filterExpression, rowWindow, shortNames, shownRows, sortKeys } from "../../../src/studio/data/rows.js";
+import { filterExpression, rowWindow, shownRows, sortKeys } from "../../../src/studio/data/rows.js";
 import type { RunRow } from "../../../src/studio/data/types.js";
 import { row } from "./row.js";
 
@@ -70,22 +70,5 @@ describe("the list of runs", () => {
         ],
       ),
     ).toBe('a,b\n"x,""y",\n1,\n');
-  });
-});
-
-describe("short names", () => {
-  it("leave out the key that a study puts behind a run, where the rest is the name of no other", () => {
-    const names = [
-      "s/arms/a/seed-0-0123456789abcdef",
-      "s/arms/a/seed-1-0123456789abcdef",
-      "s/arms/a/seed-1-fedcba9876543210",
-    ];
-    expect([...shortNames([...names, "alone", "run-abc"]).values()]).toEqual([
-      "s/arms/a/seed-0",
-      names[1],
-      names[2],
-      "alone",
-      "run-abc",
-    ]);
   });
 });

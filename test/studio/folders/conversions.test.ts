@@ -8,7 +8,7 @@ import { unfinishedName } from "../../../src/files/io/resumable-directory.js";
 import { ConversionShelf } from "../../../src/studio/folders/conversions.js";
 import { StudioIndex } from "../../../src/studio/folders/index.js";
 import { progressFile } from "../../../src/surgery/convert/progress-record.js";
-import type { ConversionRow } from "../../../src/studio/data/types.js";
+import type { ConversionRow } from "../../../src/studio/data/model-types.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 
 const root = temporaryFolder();

@@ -1,8 +1,7 @@
 /** Evaluations by the files that `upcycle eval` writes, in the layout of the LM Evaluation Harness. */
-import { mkdirSync, readdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
-import { writeResults } from "../../../src/evals/suite/write-results.js";
 import { evaluationBody, evaluationSource } from "../../../src/report/evals/eval-page.js";
 import type { EvaluationRow, ReportAnswer } from "../../../src/studio/data/types.js";
 import { Studio } from "../../../src/studio/server/studio.js";
@@ -10,21 +9,15 @@ import { studioCommand } from "../../../src/cli/studio.js";
 import { jsonInProcess } from "../../cli/in-process.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { child, parent, selection } from "../../report/evals/models.js";
+import { evaluationDate, writeEvaluations } from "../evaluations.js";
 
 const dir = temporaryFolder();
-const date = new Date("2026-11-30T12:00:00Z");
-const results = "results_2026-11-30T12-00-00.000000.json";
+const [parentResults, childResults] = await writeEvaluations(dir);
 let studio: Studio;
 const ask = async <T>(path: string, settings: Record<string, string> = {}): Promise<T> =>
   (await studio.answer(path, new URLSearchParams(settings))) as T;
 
 beforeAll(async () => {
-  for (const [name, outcome] of Object.entries({ parent, child })) {
-    const model = { name, maxLength: 512, device: "onnxruntime", version: "0", chat: null };
-    const settings = { bootstrapIterations: 0 };
-    mkdirSync(join(dir, name));
-    await writeResults(join(dir, name), model, outcome, { selection, settings, date });
-  }
   writeFileSync(join(dir, "results_none.json"), "{}");
   studio = await Studio.open({ dir, actions: false });
 });
@@ -33,13 +26,13 @@ describe("evaluations in a folder", () => {
   it("are listed with their models and tasks", async () => {
     const { evaluations } = await ask<{ evaluations: readonly EvaluationRow[] }>("/api/reports");
     expect(evaluations.map(({ name, model, date: day, tasks }) => [name, model, day, tasks.length])).toEqual([
-      [`child/${results}`, "child", date.getTime(), 12],
-      [`parent/${results}`, "parent", date.getTime(), 12],
+      [childResults, "child", evaluationDate.getTime(), 12],
+      [parentResults, "parent", evaluationDate.getTime(), 12],
     ]);
   });
 
   it("side by side say what the report of the evaluation itself says", async () => {
-    const shown = await ask<ReportAnswer>("/api/evaluation", { name: `parent/${results}`, with: `child/${results}` });
+    const shown = await ask<ReportAnswer>("/api/evaluation", { name: parentResults, with: childResults });
     const own = evaluationSource({
       models: Object.entries({ parent, child }).map(([name, outcome]) => {
         return { name: `${name} (${name})`, maxLength: 512, device: "onnxruntime", outcome };
@@ -57,34 +50,34 @@ describe("evaluations in a folder", () => {
   });
 
   it("are printed by a command as the page has them", async () => {
-    const settings = { name: `parent/${results}`, with: `child/${results}` };
+    const settings = { name: parentResults, with: childResults };
     const address = `/api/evaluation?${String(new URLSearchParams(settings))}`;
     const printed = await jsonInProcess(studioCommand(), "studio", dir, "--print", address);
     expect(printed).toEqual(JSON.parse(JSON.stringify(await ask("/api/evaluation", settings))));
   });
 
   it("alone have their scores", async () => {
-    const { sections } = await ask<ReportAnswer>("/api/evaluation", { name: `child/${results}` });
+    const { sections } = await ask<ReportAnswer>("/api/evaluation", { name: childResults });
     expect(sections.join("")).toMatch(/<h1>child \(child\)<\/h1>[\s\S]*sociology[\s\S]*0\.0000/);
     expect(sections.join("")).not.toContain("learnt and forgotten");
   });
 
   it.each(["results_none.json", "../results.json", "parent", ""])("of no such name are none: %s", async (name) => {
     expect(await ask("/api/evaluation", { name })).toBeNull();
-    expect(await ask("/api/evaluation", { name: `parent/${results}`, with: name === "" ? "x" : name })).toBeNull();
+    expect(await ask("/api/evaluation", { name: parentResults, with: name === "" ? "x" : name })).toBeNull();
   });
 
   it("read samples beside their results alone, and follow no link", async () => {
     const samples = readdirSync(join(dir, "child")).find((name) => name.startsWith("samples_mmlu_sociology"))!;
     renameSync(join(dir, "child", samples), join(dir, "elsewhere.jsonl"));
     symlinkSync(join(dir, "elsewhere.jsonl"), join(dir, "child", samples));
-    const names = { name: `parent/${results}`, with: `child/${results}` };
+    const names = { name: parentResults, with: childResults };
     expect((await ask<ReportAnswer>("/api/evaluation", names)).sections.join("")).not.toContain(
       "<summary>mmlu_sociology</summary>",
     );
     // A task's name is no path.
-    const text = readFileSync(join(dir, "child", results), "utf8");
-    writeFileSync(join(dir, "child", results), text.replaceAll("mmlu_sociology", "../../elsewhere"));
+    const text = readFileSync(join(dir, childResults), "utf8");
+    writeFileSync(join(dir, childResults), text.replaceAll("mmlu_sociology", "../../elsewhere"));
     expect(await ask("/api/evaluation", names)).not.toBeNull();
   });
 });

@@ -1,13 +1,15 @@
 /** Models, reports, measurements of experts and launched trainings that lie below a folder. */
-import { appendFileSync, cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { specFromConfig } from "../../../src/model/decoder/config.js";
-import type { ExpertFile, JobRow, ModelDetail, ModelRow, ReportRow } from "../../../src/studio/data/types.js";
+import type { ExpertFile } from "../../../src/studio/data/expert-types.js";
+import type { ModelDetail, ModelRow } from "../../../src/studio/data/model-types.js";
+import type { JobRow, ReportRow } from "../../../src/studio/data/types.js";
 import { reportOf } from "../../../src/studio/folders/reports.js";
-import { tinyConfig } from "../folder.js";
+import { tinyConfig, writeExpertFile, writeJob } from "../folder.js";
 import { Studio } from "../../../src/studio/server/studio.js";
 import { Webhook } from "../../../src/studio/server/webhook.js";
 import { recordOf } from "../../../src/surgery/convert/record.js";
@@ -40,41 +42,6 @@ const measured = {
   klDivergence: 1e-13,
   topAgreement: 1,
 };
-const square = [
-  [1, 0.5],
-  [0.5, 1],
-];
-const layer = {
-  layer: 3,
-  experts: 2,
-  topK: 1,
-  load: {
-    counts: [10, 0],
-    shares: [2, 0],
-    largest: 2,
-    smallest: 0,
-    variation: 1,
-    dead: [1],
-    unchosen: [1],
-    unchosenBelow: 0.1,
-  },
-  router: { entropy: 0.61234567, relativeEntropy: 0.9, mass: 1, margin: 1, margins: [0, 0, 0] },
-  coactivation: {
-    counts: square,
-    ratios: [
-      [null, 1.5],
-      [1.5, null],
-    ],
-  },
-  similarity: {
-    weights: square,
-    matrices: {},
-    outputs: square,
-    inputs: 5,
-    parent: { weights: [0.99, 0.98], outputs: null },
-  },
-};
-
 beforeAll(async () => {
   const source = specFromConfig(tinyConfig("llama"), "config.json");
   const plan = planUpcycle(source, upcycleRecipe("E4G1T2"));
@@ -85,15 +52,9 @@ beforeAll(async () => {
   write("study/starts/E4G1T2-seed-0-aa/upcycle.json", recordOf(plan, ["dense"], "0.1.0", []));
   write("study/starts/E4G1T2-seed-0-aa.0123abcd.json", { ...measured, maxAbsLogitDiff: 4 });
   write("broken/upcycle.json", "{");
-  write(
-    "experts.json",
-    `{"upcycle":"0.1.0","version":1,"model":"runs/moe","family":"mixtral",${JSON.stringify({ parent: null, texts: [{ name: "a.txt" }], tokens: 10, layers: [layer] }).slice(1)}`,
-  );
+  writeExpertFile(dir);
   write("other.json", { model: "x" });
-  write("job/run.sh", "#!/bin/bash\n");
-  write("job/launch.json", { slurm: ["4711"] });
-  mkdirSync(join(dir, "job", "logs"));
-  cpSync(golden("megatron", "logs", "moe_scratch.log"), join(dir, "job", "logs", "run.log"));
+  writeJob(dir);
   studio = await Studio.open({ dir, actions: false }, () => now);
   await studio.look();
 });
@@ -166,7 +127,10 @@ describe("reports and measurements", () => {
           shares: [2, 0],
           dead: [1],
           entropy: 0.6123,
-          weights: square,
+          weights: [
+            [1, 0.5],
+            [0.5, 1],
+          ],
           coactivation: [
             [null, 1.5],
             [1.5, null],

@@ -15,8 +15,21 @@ import { studioCommand } from "../../../src/cli/studio.js";
 import { jsonInProcess } from "../../cli/in-process.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { chromium, openPage } from "../../support/browser.js";
-import type { CurveAnswer, ExpertHistory, RunRow } from "../../../src/studio/data/types.js";
-import { addLines, generateProgram, stepRecord, writeConversion, writeModels, writeStudy } from "../folder.js";
+import type { ExpertHistory } from "../../../src/studio/data/expert-types.js";
+import type { CurveAnswer, RunRow } from "../../../src/studio/data/types.js";
+import { writeEvaluations } from "../evaluations.js";
+import {
+  addLines,
+  generateProgram,
+  stepRecord,
+  trainProgram,
+  writeConversion,
+  writeExpertFile,
+  writeJob,
+  writeModels,
+  writeStudy,
+  writeUpcycled,
+} from "../folder.js";
 import { writeReports } from "../reports.js";
 
 const dir = temporaryFolder();
@@ -27,9 +40,16 @@ const arms = ["coarse", "dense"].flatMap((arm) =>
 writeStudy(dir);
 await writeReports(dir);
 writeModels(dir);
+writeUpcycled(dir);
 writeConversion(join(dir, "models"), "new");
-const program = join(temporaryFolder(), "generate.mjs");
-writeFileSync(program, generateProgram);
+writeExpertFile(dir);
+writeJob(dir);
+const [parentResults, childResults] = await writeEvaluations(dir);
+/** What the page starts: each command by a program that says what it would say. */
+const program = join(temporaryFolder(), "program.mjs");
+for (const [name, text] of Object.entries({ generate: generateProgram, train: trainProgram }))
+  writeFileSync(join(program, "..", `${name}.mjs`), text);
+writeFileSync(program, 'await import(new URL(process.argv[2] + ".mjs", import.meta.url));');
 
 describe("the page's script and style", () => {
   it("have at most 120 KB together when they are compressed", async () => {
@@ -50,30 +70,41 @@ const lasting = (answer: unknown): unknown =>
     ["disk", "revision", "generation", "memory", "updated"].includes(key) ? undefined : value,
   );
 
-/** Views with what a reader finds there. */
-const charts: Readonly<Record<string, number>> = { run: 12, compare: 4, experts: 4, study: 3, report: 0 };
-const views: readonly (readonly [hash: string, text: RegExp])[] = [
+/** Views with what a reader finds there, and how many charts. */
+const views: readonly (readonly [hash: string, text: RegExp, charts?: number])[] = [
   [
     placeHash({ view: "" }),
-    /coarse leads dense by 0\.19\d nats after 640 tokens:[\s\S]*more than chance explains[\s\S]*1 of 8 dead/,
+    /coarse leads dense by 0\.19\d nats after 640 tokens:[\s\S]*more than chance explains[\s\S]*upcycle study 'my study\.yaml'[\s\S]*moe\s+equal up to rounding[\s\S]*E4G1T2 of dense: the recipe keeps the function exactly, and it was measured: on 256 tokens[\s\S]*1 of 8 dead/,
   ],
   [placeHash({ view: "runs", settings: { filter: "dense|alone" } }), /5 of 8 runs|4 of 8 runs/],
   [
     placeHash({ view: "run", name: moe }),
-    /Held-out loss[\s\S]*upcycle study 'my study\.yaml'[\s\S]*training\.lr\.peak/,
+    /Held-out loss[\s\S]*coarse, seed 0[\s\S]*upcycle study 'my study\.yaml'[\s\S]*training\.lr\.peak/,
+    12,
   ],
   [
     placeHash({ view: "compare", settings: { runs: arms.map(encodeURIComponent).join(" ") } }),
-    /training\.lr\.peak[\s\S]*coarse leads dense/,
+    /coarse \(3 seeds\)\s+dense \(3 seeds\)[\s\S]*training\.lr\.peak\s+0\.002\s+0\.001[\s\S]*coarse leads dense[\s\S]*coarse less dense\s+3\s+−0\.19[\s\S]*yes[\s\S]*dense, seed 2/,
+    4,
   ],
   [
     placeHash({ view: "experts", name: moe }),
-    /1 of 8 experts are dead at step 20[\s\S]*layer 1: expert 3[\s\S]*Similarity of each expert[\s\S]*Experts chosen together[\s\S]*Strongest in layer 0 at step 20: 0 and 1/,
+    /1 of 8 experts is dead at step 20[\s\S]*layer 1: expert 3[\s\S]*Similarity of each expert[\s\S]*Experts chosen together[\s\S]*Strongest in layer 0 at step 20: 0 and 1/,
+    4,
+  ],
+  [
+    placeHash({ view: "experts", settings: { file: "experts.json" } }),
+    /1 expert is dead on 10 tokens of a\.txt: layer 3: expert 1[\s\S]*Similarity of the experts' weights, layer 3/,
   ],
   [placeHash({ view: "experts" }), /Dead experts/],
   [
     placeHash({ view: "models" }),
-    /models\/new[\s\S]*at work[\s\S]*E8G1T2 from dense: writing weights[\s\S]*25\.0 %, 1\.5 GB of 6\.0 GB[\s\S]*150 MB\/s[\s\S]*30 s[\s\S]*experts\.5\.up_proj[\s\S]*upcycle convert dense[\s\S]*upcycle convert makes one/,
+    /models\/new[\s\S]*at work[\s\S]*E8G1T2 from dense: writing weights[\s\S]*25\.0 %, 1\.5 GB of 6\.0 GB[\s\S]*150 MB\/s[\s\S]*30 s[\s\S]*experts\.5\.up_proj[\s\S]*upcycle convert dense[\s\S]*moe[\s\S]*E4G1T2[\s\S]*equal up to rounding[\s\S]*1\.00e-7 of the largest/,
+  ],
+  [
+    placeHash({ view: "model", name: "models/moe" }),
+    /equal up to rounding[\s\S]*By its recipe: [\s\S]*norm of the difference[\s\S]*upcycle convert \S*models\/dense --recipe E4G1T2[\s\S]*layers\.0\.router/,
+    1,
   ],
   [
     placeHash({ view: "playground", settings: { left: "models/dense", right: "models/moe", prompt: "a 'b" } }),
@@ -83,6 +114,7 @@ const views: readonly (readonly [hash: string, text: RegExp])[] = [
   [
     placeHash({ view: "study", name: "study" }),
     /coarse did clearly better than dense at equal tokens[\s\S]*All 6 runs have ended[\s\S]*Held-out loss against tokens[\s\S]*Load of coarse, seed 0, step 20[\s\S]*upcycle study 'my study\.yaml'/i,
+    3,
   ],
   [
     placeHash({ view: "report", name: "law.html" }),
@@ -100,7 +132,11 @@ const views: readonly (readonly [hash: string, text: RegExp])[] = [
     placeHash({ view: "report", name: "experts.html" }),
     /2 experts were never chosen[\s\S]*Load by layer and expert[\s\S]*Point at a cell/,
   ],
-  [placeHash({ view: "jobs" }), /upcycle launch/],
+  [
+    placeHash({ view: "evaluation", name: parentResults, settings: { with: childResults } }),
+    /child[\s\S]*sociology[\s\S]*learnt and forgotten/i,
+  ],
+  [placeHash({ view: "jobs" }), /Slurm: 4711[\s\S]*upcycle watch \S*job\/logs/],
   [placeHash({ view: "actions" }), /--allow-actions/],
 ];
 
@@ -188,18 +224,16 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
     expect(page.url()).toBe(`http://127.0.0.1:${server.port}/`);
   });
 
-  it.each(views)(
+  it.each(views.map(([hash, wanted, drawn = 0]) => [hash, wanted, drawn] as const))(
     "%s shows what is to be found there and what its command prints, fits on 390 px, and has no serious fault",
-    async (hash, wanted) => {
+    async (hash, wanted, drawn) => {
       answers.clear();
       await go(hash);
       await shows(wanted);
       expect(await faults()).toEqual([]);
       // Every chart is drawn, and stays when the window changes.
-      const drawn = charts[/^#\/(\w+)/.exec(hash)?.[1] ?? ""] ?? 0;
       const allDrawn = `document.querySelectorAll(".chart canvas").length >= ${drawn}`;
-      if (wanted.source.includes("Dead experts")) expect(drawn).toBe(4);
-      else await page.waitForFunction(allDrawn);
+      await page.waitForFunction(allDrawn);
       for (const command of await commands()) await expectPrinted(command);
       await page.setViewport({ width: 390, height: 844 });
       await page.emulateMediaFeatures([
@@ -208,7 +242,12 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
       ]);
       // Charts and maps take their new width a frame later.
       await page.waitForFunction("document.documentElement.scrollWidth <= 390", { timeout: 8000 });
-      if (!wanted.source.includes("Dead experts")) await page.waitForFunction(allDrawn);
+      await page.waitForFunction(allDrawn);
+      // Lists have all of their values on the screen.
+      const isWhole = "({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth";
+      expect(await page.evaluate(`[...document.querySelectorAll(".frame:has(> .stacked)")].every(${isWhole})`)).toBe(
+        true,
+      );
       expect(await faults()).toEqual([]);
       await page.setViewport({ width: 1280, height: 900 });
       await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: "light" }]);
@@ -228,6 +267,9 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
       "reports",
       "study",
       "curves",
+      "model",
+      "evaluation",
+      "expert-file",
     ];
     const all = [...named, "report", "jobs", "compare", "conversions"].map((path) => `/api/${path}`);
     expect([...compared].sort()).toEqual(all.sort());
@@ -388,7 +430,9 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
       const title = "Held-out loss (nats per token)";
       const name = "Held-out-loss-nats-per-token-over-training-tokens";
       const svg = await saved(`${title} as SVG`, `${name}.svg`);
-      expect(await svgTexts(svg)).toEqual(expect.arrayContaining([...arms, "training tokens", title]));
+      // Lines have short names in the picture, whole ones in the numbers.
+      const labels = ["coarse", "dense"].flatMap((arm) => [0, 1, 2].map((seed) => `${arm}, seed ${seed}`));
+      expect(await svgTexts(svg)).toEqual(expect.arrayContaining([...labels, "training tokens", title]));
       // Colours are written out: a file has no style sheet to ask.
       expect(svg.toString("utf8")).not.toContain("var(");
       const [width, height] = pngSize(await saved(`${title} as PNG`, `${name}.png`));
@@ -543,6 +587,29 @@ describe.skipIf(chromium === undefined)("the page in a browser (skipped: no Chro
       await shows(/Generate/);
       await press("Generate");
       await shows(/models\/moe: the weights are not there/);
+      expect(wrong).toEqual([]);
+    });
+
+    it("goes on with a stopped run by its noted command, saves and stops it, and goes on to its end", async () => {
+      const command = { version: 1, words: ["upcycle", "train", "train.yaml"], folder: dir };
+      writeFileSync(join(dir, "alone", "command.json"), JSON.stringify(command));
+      await go(placeHash({ view: "run", name: "alone" }));
+      await shows(/stopped[\s\S]*upcycle train train\.yaml[\s\S]*Go on with it/);
+      await page.waitForFunction("document.querySelector('main button.main')?.disabled === false");
+      await press("Go on with it");
+      // Where it is told what was started, and what that says.
+      await shows(/Start and stop[\s\S]*upcycle train train\.yaml --out \S*alone[\s\S]*goes on behind step 18/);
+      await go(placeHash({ view: "run", name: "alone" }));
+      await shows(/30 of 40/);
+      await go(placeHash({ view: "actions" }));
+      await shows(/Save and stop/);
+      await press("Save and stop");
+      await shows(/saved and stopped/);
+      await press("Give it again, to go on where it stopped");
+      await shows(/ended with exit code 0[\s\S]*goes on behind step 30/);
+      await go(placeHash({ view: "run", name: "alone" }));
+      await shows(/finished[\s\S]*40 of 40/);
+      expect(await text()).not.toContain("Go on with it");
       expect(wrong).toEqual([]);
     });
   });

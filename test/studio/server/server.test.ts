@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { randomStream } from "../../../src/base/random.js";
 import { startServer, type StudioServer } from "../../../src/studio/server/server.js";
 import { Studio } from "../../../src/studio/server/studio.js";
-import type { StartedAction } from "../../../src/studio/data/types.js";
+import type { StartedAction } from "../../../src/studio/data/command-types.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { addLines, stepRecord, tinyConfig, writeConversion, writeModels, writeStudy } from "../folder.js";
 
