@@ -7,9 +7,9 @@
  *     [--batch 8,32] [--trial 24] [--seconds S] [--keep FOLDER] [--hold FILE] [--out FILE.json]
  *
  * The questions are asked in slices, ours and the harness's by turns, so that what else the machine does falls on both.
- * The FILE of `--out` is written after each slice. The same command with the same FILE goes on there, `--seconds` begins
- * no slice that would end later, and none begins while the FILE of `--hold` exists: a machine that has other work too is
- * measured while it has none. What is compared are sums over the slices that both have answered.
+ * The FILE of `--out` is written after each slice. The same command with the same FILE goes on there, `--seconds`
+ * begins no slice that would end later, and none begins while the FILE of `--hold` exists: a machine that has other
+ * work too is measured while it has none. What is compared are sums over the slices that both have answered.
  *
  * The harness's process stays, with its model in memory, and counts from its prompts on, without the seconds in which
  * it describes the machine. It takes that size of a batch with which the first questions of each suite (`--trial`) were

@@ -73,9 +73,9 @@ export async function* megatronRun(request: MegatronRun): AsyncGenerator<TrainEv
     if (!found) {
       yield { type: "open", step: 0, steps: arm.training.steps, tokensPerStep: tokensPerStep(arm.training) };
       const plan = await preparedRun(request);
-      const steps = yield* trainedSteps(request, plan);
+      const trained = yield* trainedSteps(request, plan);
       await bringBack(request, plan, last);
-      yield* writeMetrics(request, steps, last);
+      yield* writeMetrics(request, trained, last);
     }
     for (const format of run.log ?? [])
       await exportMetrics({ dir: run.dir, metrics: await readMetrics(run.dir), format });
@@ -85,7 +85,7 @@ export async function* megatronRun(request: MegatronRun): AsyncGenerator<TrainEv
       finalLoss: metrics.evals.at(-1)?.loss ?? NaN,
       tokensPerSecond: tokensPerSecond(metrics.steps, tokensPerStep(arm.training)),
       mfu: null,
-      peakRssBytes: 0,
+      peakRssBytes: metrics.done?.peakRssBytes ?? 0,
       last,
       found,
     };
@@ -132,23 +132,34 @@ function trainingTokens({ text }: Pick<RunOptions, "text">): Int32Array {
   throw new Error("a study trains on one text");
 }
 
-/** Starts and watches the run until all iterations are saved; gives what its log says of each. */
-async function* trainedSteps(
-  { arm, run, note }: MegatronRun,
-  plan: LaunchPlan,
-): AsyncGenerator<TrainEvent, ReadonlyMap<number, StepRecord>> {
+/** What the log of a run says. */
+interface Trained {
+  /** The records of its steps, by their number. */
+  readonly steps: ReadonlyMap<number, StepRecord>;
+  /** Most memory of a GPU that was allocated, in bytes; 0: the log does not say it. */
+  readonly peakBytes: number;
+}
+
+/** Starts and watches the run until all iterations are saved; gives what its log says. */
+async function* trainedSteps({ arm, run, note }: MegatronRun, plan: LaunchPlan): AsyncGenerator<TrainEvent, Trained> {
   const logs = join(plan.config.out, "logs");
   await withFsErrors(logs, "create folder", () => makeFolders(logs));
   const isLocal = plan.config.slurm === undefined;
   const keeper = new RunKeeper({ plan, every: isLocal ? every.local : every.scheduler });
   const steps = new Map<number, StepRecord>();
+  const moeLayers = arm.spec.layers.filter(({ ffn }) => ffn.kind === "moe").length;
+  let peakBytes = 0;
   let isStarted = false;
   try {
     for await (const event of watchRun({ names: [logs], once: false, every: every.log, keeper, signal: run.signal })) {
       if (event.type === "event" && event.event.type === "iteration") {
-        const step = stepOf(event.event, tokensPerStep(arm.training));
+        const step = stepOf(event.event, tokensPerStep(arm.training), moeLayers);
         steps.set(step.step, step);
         yield step;
+      }
+      if (event.type === "event" && event.event.type === "memory") {
+        const { megabytes } = event.event;
+        peakBytes = Math.max(peakBytes, (megabytes["max allocated"] ?? megabytes["allocated"] ?? 0) * 2 ** 20);
       }
       const words = wordsOf(event, !isStarted);
       isStarted ||= event.type === "kept";
@@ -160,7 +171,7 @@ async function* trainedSteps(
     await keeper.close();
   }
   run.signal?.throwIfAborted();
-  return steps;
+  return { steps, peakBytes };
 }
 
 function wordsOf(event: WatchEvent, isFirst: boolean): string | null {
@@ -170,17 +181,21 @@ function wordsOf(event: WatchEvent, isFirst: boolean): string | null {
   return event.type === "alert" ? `${event.level}: ${event.message}` : null;
 }
 
-/** A line of the log as a record of ours. What the log does not say is not known. */
-function stepOf(event: IterationEvent, perStep: number): StepRecord {
+/**
+ * A line of the log as a record of ours. What the log does not say is not known. Megatron-Core logs the mean of its MoE
+ * layers' balance losses (`_aggregate` in megatron/core/transformer/moe/moe_logging.py); ours is their sum.
+ */
+function stepOf(event: IterationEvent, perStep: number, moeLayers: number): StepRecord {
   const { iteration, loss, losses, gradNorm, learningRate, milliseconds } = event;
   const named = (pattern: RegExp): number | null =>
     Object.entries(losses).find(([name]) => pattern.test(name))?.[1] ?? null;
+  const balance = named(/load_balancing/);
   return {
     type: "step",
     step: iteration,
     tokens: iteration * perStep,
     loss,
-    balanceLoss: named(/load_balancing/),
+    balanceLoss: balance === null ? null : balance * moeLayers,
     zLoss: named(/z_loss/),
     gradNorm: gradNorm ?? NaN,
     learningRate: learningRate ?? NaN,
@@ -208,7 +223,7 @@ async function bringBack({ arm, run, from }: MegatronRun, plan: LaunchPlan, last
 /** Measures both ends on held-out text and writes the log as any run's; the progress comes last. */
 async function* writeMetrics(
   { arm, run, from }: MegatronRun,
-  steps: ReadonlyMap<number, StepRecord>,
+  { steps, peakBytes }: Trained,
   last: string,
 ): AsyncGenerator<TrainEvent> {
   const total = arm.training.steps;
@@ -219,12 +234,12 @@ async function* writeMetrics(
     { ...begin, step: 0 },
     { ...end, step: total },
   ];
-  const done = { type: "done", step: total, reason: "steps", peakRssBytes: 0 };
+  const done = { type: "done", step: total, reason: "steps", peakRssBytes: peakBytes };
   const lines = [evals[0], ...ordered, evals[1], done].map((record) => JSON.stringify(record));
   await writeFileAtomic(join(run.dir, metricsFile), `${lines.join("\n")}\n`);
   yield* evals;
   const ms = ordered.reduce((sum, step) => sum + (Number.isFinite(step.ms) ? step.ms : 0), 0);
-  await writeProgress(last, { step: total, bestLoss: Math.min(begin.loss, end.loss), ms, peakRssBytes: 0 });
+  await writeProgress(last, { step: total, bestLoss: Math.min(begin.loss, end.loss), ms, peakRssBytes: peakBytes });
 }
 
 /** Held-out loss, expert load and similarity of a model. */

@@ -216,6 +216,7 @@ describe("an arm that Megatron-LM trains", () => {
 while [ "$1" != pretrain_gpt.py ]; do shift; done
 echo "$*" >> ${root}/asked
 if [ ! -e ${root}/failed ]; then touch ${root}/failed; export STUB_FAIL_AFTER=2; fi
+export STUB_MOE=1
 ${process.execPath} ${stub} "$@"; code=$?
 while [ "$1" != --save ]; do shift; done
 for save in "$2"/iter_*; do cp -r "$2"/../../begin/release/. "$save"/; done
@@ -244,10 +245,13 @@ exit $code
     const steps = readFileSync(join(folder, "metrics.jsonl"), "utf8")
       .trim()
       .split("\n")
-      .map((line) => JSON.parse(line) as { type: string; loss?: number })
+      .map((line) => JSON.parse(line) as { type: string; loss?: number; balanceLoss?: number })
       .filter(({ type }) => type === "step");
     expect(steps.length).toBe(3);
     for (const [i, { loss }] of steps.entries()) expect(loss).toBeCloseTo(2 + 8 / Math.sqrt(i + 1), 5);
+    // Megatron-LM logs the mean of both layers; a record has their sum.
+    expect(steps.map(({ balanceLoss }) => balanceLoss)).toEqual([2.1, 2.1, 2.1]);
+    expect(own.peakRssBytes).toBe(200.25 * 2 ** 20);
     expect(existsSync(join(folder, "launch.yaml"))).toBe(true);
     const last = await openCheckpoint(join(folder, "last"));
     await last.close();

@@ -2,7 +2,8 @@
 // tracker, and ends as Megatron-LM does: at its last iteration, at a signal, at its time. Settings for tests in the
 // environment: STUB_STEP_MS of real time, STUB_SECONDS of a step by its own clock, STUB_BEGIN (that clock at the
 // start), STUB_FAIL_AFTER steps (STUB_FAILURE: node, disk or term), STUB_LEDGER (a file that gets what was trained),
-// STUB_MEASURES (a validation loss and the memory at the end, as bench/megatron/record.py has it).
+// STUB_MOE (what Megatron-LM says of a mixture and of memory, too), STUB_MEASURES (a
+// validation loss and the memory at the end, as bench/megatron/record.py has it).
 import {
   appendFileSync,
   existsSync,
@@ -87,6 +88,8 @@ const leave = (why) => {
   end(0);
 };
 
+const balance = env.STUB_MOE ? "load_balancing_loss: 1.050000E+00 | " : "";
+const memory = "allocated: 100.5 | max allocated: 200.25 | reserved: 300.0";
 let done = 0;
 while (iteration < total && !words.includes("--skip-train")) {
   if (env.STUB_STEP_MS) await new Promise((resolve) => setTimeout(resolve, Number(env.STUB_STEP_MS)));
@@ -98,7 +101,7 @@ while (iteration < total && !words.includes("--skip-train")) {
     ` [${stamp()}] iteration ${String(iteration).padStart(8)}/${String(total).padStart(8)} | ` +
     `consumed samples: ${iteration * 8} | elapsed time per iteration (ms): ${(1000 * stepSeconds).toFixed(1)} | ` +
     `throughput per GPU (TFLOP/s/GPU): 400.0 | learning rate: 3.000000E-04 | global batch size:     8 | ` +
-    `lm loss: ${loss} | loss scale: 1.0 | grad norm: 0.500 | number of skipped iterations:   0 | ` +
+    `lm loss: ${loss} | ${balance}loss scale: 1.0 | grad norm: 0.500 | number of skipped iterations:   0 | ` +
     "number of nan iterations:   0 |";
   if (done >= failAfter) {
     note(`lost ${iteration - 1}`);
@@ -111,6 +114,7 @@ while (iteration < total && !words.includes("--skip-train")) {
     end(1);
   }
   say(line);
+  if (env.STUB_MOE && done === 1) say(`[Rank 0] (after ${iteration} iterations) memory (MB) | ${memory}`);
   if (isAsked && words.includes("--exit-signal-handler")) leave("after receiving SIGTERM.");
   if (iteration % interval === 0 || iteration === total) write();
   if ((clock - begin) / 60_000 > minutes) leave(`after ${minutes} minutes`);

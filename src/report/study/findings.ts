@@ -204,10 +204,12 @@ function cost(arms: readonly ArmResult[]): string[] {
     .map((arm) => {
       const params = significant(arm.params.total / dense.params.total, 2);
       const speedRatio = significant(tokensPerSecond(arm) / tokensPerSecond(dense), 2);
-      return (
-        `${arm.label} ${params} times the parameters, ${speedRatio} times the tokens per second and ` +
-        `${significant(memory(arm) / memory(dense), 2)} times the peak memory`
-      );
+      const ratio = memory(arm) / memory(dense);
+      // Megatron-LM's log may not say it.
+      const memoryRatio =
+        Number.isFinite(ratio) && ratio > 0 ? `${significant(ratio, 2)} times the peak memory` : "peak memory unknown";
+      const sizes = `${params} times the parameters, ${speedRatio} times the tokens per second`;
+      return `${arm.label} ${sizes} and ${memoryRatio}`;
     });
   return parts.length === 0 ? [] : [`The price, measured against ${dense.label}: ${parts.join("; ")}.`];
 }

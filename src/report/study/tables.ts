@@ -1,6 +1,6 @@
 /** The page's tables: arms, preservation, final losses, and the losses for readers without scripts. */
 import { at } from "../../base/at.js";
-import { bytes, compact, fixed, flops, meanWithSpread, rate, significant } from "../../base/format.js";
+import { compact, fixed, flops, meanWithSpread, rate, significant } from "../../base/format.js";
 import { escapeHtml } from "../page/escape.js";
 import { toneIndices } from "../page/palette.js";
 import { framedTable } from "../page/table.js";
@@ -8,7 +8,7 @@ import type { ArmResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
 import { lossAt, reached } from "./statistics.js";
 import { lossName, type ShownStudy } from "./shown.js";
-import { signedNats } from "./wording.js";
+import { peakMemory, signedNats } from "./wording.js";
 
 interface Column {
   readonly heading: string;
@@ -50,7 +50,7 @@ export function armsTable(result: ShownStudy): string {
     flops(arm.flopsPerToken),
     flops(Math.max(...arm.runs.map((run) => run.points.at(-1)?.flops ?? Number.NaN))),
     rate(meanOf(arm.runs.map((run) => run.tokensPerSecond))),
-    bytes(Math.max(...arm.runs.map((run) => run.peakRssBytes))),
+    peakMemory(arm),
     meanWithSpread(arm.runs.map((run) => run.finalLoss)),
   ]);
   const where = result.progress === undefined ? "where it ended" : "where it is";

@@ -1,6 +1,5 @@
 /** The study as text of at most `columns` columns: one row per arm, then the findings. */
 import {
-  bytes,
   compact,
   duration,
   fixed,
@@ -16,6 +15,7 @@ import type { ArmResult, StudyResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
 import { resultTables } from "./result-tables.js";
 import { mainParent, spread } from "./statistics.js";
+import { peakMemory } from "./wording.js";
 
 /** The study's arms as a table, what its columns mean, and the findings, separated by line ends. */
 export function terminalTable(result: StudyResult, columns = 80): string {
@@ -60,7 +60,6 @@ function taskLines(result: StudyResult, columns: number): readonly string[] {
 function armRow(arm: ArmResult): readonly string[] {
   const error = relativeLogitError(arm);
   const start = spread(arm.runs.map((run) => run.points[0]?.loss ?? Number.NaN));
-  const memory = Math.max(...arm.runs.map((run) => run.peakRssBytes));
   const tokens = Math.max(...arm.runs.map((run) => run.points.at(-1)?.flops ?? Number.NaN));
   return [
     arm.id,
@@ -70,7 +69,7 @@ function armRow(arm: ArmResult): readonly string[] {
     fixed(start?.mean ?? Number.NaN),
     meanWithSpread(arm.runs.map((run) => run.finalLoss)).replace(" ± ", " ±"),
     grouped(meanOf(arm.runs.map((run) => run.tokensPerSecond))),
-    bytes(memory),
+    peakMemory(arm),
     flops(tokens).replace("FLOP", ""),
   ];
 }

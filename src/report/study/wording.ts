@@ -1,5 +1,5 @@
 /** Phrases that findings, terminal and page share, so that one number is never worded in two ways. */
-import { compact, fixed, flops, significant } from "../../base/format.js";
+import { bytes, compact, fixed, flops, significant } from "../../base/format.js";
 import type { ArmResult } from "../../model/results/result.js";
 import type { ArmComparison, Spread } from "./statistics.js";
 
@@ -11,6 +11,12 @@ export function armName(arm: ArmResult): string {
 /** `3.412 (3.405 to 3.419)`: mean and range over the seeds. */
 export function lossWithRange(loss: Spread): string {
   return loss.n === 1 ? fixed(loss.mean) : `${fixed(loss.mean)} (${fixed(loss.min)} to ${fixed(loss.max)})`;
+}
+
+/** Most memory that a run of the arm took; "unknown" where no run says it, as a log of Megatron-LM may not. */
+export function peakMemory({ runs }: ArmResult): string {
+  const most = Math.max(0, ...runs.map(({ peakRssBytes }) => peakRssBytes));
+  return most === 0 ? "unknown" : bytes(most);
 }
 
 /** A difference of losses: three decimals, more where that would print as nothing. */
