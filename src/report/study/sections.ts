@@ -7,7 +7,8 @@ import { byFinalLoss } from "./findings.js";
 import { loadMaps } from "./load-map.js";
 import { resultTables } from "./result-tables.js";
 import type { ArmResult, ParentResult } from "../../model/results/result.js";
-import { compareArms, mainParent, spread, type ArmComparison } from "./statistics.js";
+import { comparisonsAmong, type ArmComparison } from "./comparisons.js";
+import { mainParent, spread } from "./statistics.js";
 import { armsTable, lossTable, preservationTable, seedsTable } from "./tables.js";
 import { framedTable } from "../page/table.js";
 import { tilesSection, type Tile } from "../page/tiles.js";
@@ -84,8 +85,9 @@ export function tiles(result: ShownStudy, data: ReportData): string {
     if (arm !== undefined) allTiles.push(lossTile(arm, toneOf(arm)));
   }
   if (best !== undefined && dense !== undefined) {
-    allTiles.push(...differenceTile("At equal tokens", compareArms(best, dense, "tokens")));
-    allTiles.push(...differenceTile("At equal FLOPs", compareArms(best, dense, "flops")));
+    const compare = comparisonsAmong(result.arms);
+    allTiles.push(...differenceTile("At equal tokens", compare(best, dense, "tokens")));
+    allTiles.push(...differenceTile("At equal FLOPs", compare(best, dense, "flops")));
   }
   const differences =
     best !== undefined && dense !== undefined ? `; differences are ${best.label} less ${dense.label}` : "";
@@ -110,19 +112,12 @@ function differenceTile(name: string, comparison: ArmComparison | null): Tile[] 
   const size = Math.abs(comparison.difference);
   const digits = size < 0.01 ? significant(size, 2) : fixed(size);
   const sign = comparison.difference === 0 ? "" : comparison.difference < 0 ? "−" : "+";
-  const verdict = {
-    narrow: "just beyond the spread",
-    clear: "beyond the spread",
-    unknown: "1 seed",
-  };
+  const meaning = { beyond: "more than chance", chance: "may be chance", unknown: "too few seeds" };
   return [
     {
       name,
-      value: comparison.verdict === "within" ? "a tie" : sign + digits,
-      note:
-        comparison.verdict === "within"
-          ? `${sign}${digits} nats, not distinguishable`
-          : `${sign}${percent(Math.abs(comparison.relative))}, ${verdict[comparison.verdict]}`,
+      value: sign + digits,
+      note: `${sign}${percent(Math.abs(comparison.relative))}, ${meaning[comparison.judgement.verdict]}`,
     },
   ];
 }

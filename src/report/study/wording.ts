@@ -1,7 +1,8 @@
 /** Phrases that findings, terminal and page share, so that one number is never worded in two ways. */
 import { bytes, compact, fixed, flops, significant } from "../../base/format.js";
 import type { ArmResult } from "../../model/results/result.js";
-import type { ArmComparison, Spread } from "./statistics.js";
+import type { ArmComparison } from "./comparisons.js";
+import type { Spread } from "./statistics.js";
 
 /** The label, with the recipe behind it unless the label already names it. */
 export function armName(arm: ArmResult): string {
