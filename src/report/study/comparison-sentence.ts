@@ -23,8 +23,12 @@ export function bothComparisons(nameA: string, nameB: string, tokens: ArmCompari
   const losses = (comparison: ArmComparison): string =>
     `${lossWithRange(comparison.a)} against ${lossWithRange(comparison.b)}`;
   const [ofTokens, ofFlops] = [evidence(tokens), evidence(flops)];
+  const mayBoth = mayBeChance(tokens) && mayBeChance(flops);
+  const apart = (comparison: ArmComparison): string =>
+    `${distance(comparison)}${mayBeChance(comparison) && !mayBoth ? "; may be chance" : ""}`;
   return (
-    `${first} (${apart(tokens)}), and ${second} ${placeOf(flops)} (${apart(flops)}): ` +
+    `${first} (${apart(tokens)}), and ${second} ${placeOf(flops)} (${apart(flops)})` +
+    `${mayBoth ? "; both may be chance" : ""}: ` +
     `held-out loss ${losses(tokens)} after ${amount(tokens)}${ofTokens === ofFlops ? "" : ofTokens}; ` +
     `${losses(flops)} at ${amount(flops)}${ofFlops}.`
   );
@@ -34,9 +38,11 @@ const placeOf = ({ axis }: ArmComparison): string => (axis === "tokens" ? "at eq
 
 /** What the comparison came to, at one place; what may be chance is said to be so. */
 function claim(nameA: string, nameB: string, comparison: ArmComparison, place: string): string {
-  const chance = comparison.judgement.verdict === "chance" ? ", which may be chance" : "";
-  return `${outcome(nameA, nameB, comparison)} ${place}${comparison.difference === 0 ? "" : chance}`;
+  return `${outcome(nameA, nameB, comparison)} ${place}${mayBeChance(comparison) ? ", which may be chance" : ""}`;
 }
+
+const mayBeChance = ({ difference, judgement }: ArmComparison): boolean =>
+  judgement.verdict === "chance" && difference !== 0;
 
 const isSure = ({ judgement }: ArmComparison): boolean => judgement.verdict === "beyond";
 
@@ -68,11 +74,9 @@ function numbers(comparison: ArmComparison): string {
 }
 
 /** How far two arms are apart, for brackets. */
-function apart({ difference, relative, judgement }: ArmComparison): string {
+function distance({ difference, relative }: ArmComparison): string {
   if (difference === 0) return "no difference";
-  const direction = difference < 0 ? "lower" : "higher";
-  const chance = judgement.verdict === "chance" ? "; may be chance" : "";
-  return `${nats(difference)}, ${percent(Math.abs(relative))} ${direction}${chance}`;
+  return `${nats(difference)}, ${percent(Math.abs(relative))} ${difference < 0 ? "lower" : "higher"}`;
 }
 
 function size({ difference, relative }: ArmComparison): string {

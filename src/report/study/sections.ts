@@ -130,8 +130,8 @@ export function findingsSection(result: ShownStudy): string {
     : pageSection("findings", "What was found", `<ul class="findings">${items.join("")}</ul>`);
 }
 
-/** Characters; a claim about two comparisons has up to about 160. */
-const longestClaim = 170;
+/** Characters; a claim about two comparisons has up to about 180, and more where arms have long names. */
+const longestClaim = 260;
 
 /** The claim before the first colon stands out; the numbers behind it follow. */
 function emphasized(finding: string): string {

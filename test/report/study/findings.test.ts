@@ -102,6 +102,24 @@ describe("upcycled against continued dense", () => {
     expect(first).toContain("p = 0.091, corrected for all 3 pairs of arms");
   });
 
+  it("says once that both comparisons may be chance", () => {
+    const [first] = findingsOf([
+      dense,
+      plainArm(
+        "up",
+        "upcycled",
+        [
+          [4, 3.82, 3.7],
+          [4, 3.78, 3.8],
+        ],
+        20,
+      ),
+    ]);
+    expect(first).toMatch(
+      /^up \(E8G1T2\) came out below dense at equal tokens \([^;]*\), and below it at equal FLOPs \([^;]*\); both may be chance: /,
+    );
+  });
+
   it("pairs the seeds that both arms have, and says that nothing can be said where they share none", () => {
     const [first] = findingsOf([
       plainArm("dense", "dense", [[4, 3.8]]),

@@ -69,6 +69,13 @@ describe("one file that needs no network", () => {
     expect(new Set(ids).size).toBe(ids.length);
   });
 
+  it("has what was found as its headline and the numbers below it, also where arms have long names", () => {
+    const base = study();
+    const arms = base.arms.map((arm) => ({ ...arm, label: `${arm.label} on a text of its own` }));
+    const [, headline = ""] = /<h1[^>]*>([^<]*)<\/h1>/.exec(render(study({ arms }))) ?? [];
+    expect(headline).toMatch(/^Coarse upcycled .* came out below .* at equal FLOPs \(.*\); both may be chance$/);
+  });
+
   it("carries the numbers that the charts draw", () => {
     const data = embedded(html);
     const ends = at(study().arms, 1).runs.map((run) => run.finalLoss);
