@@ -293,7 +293,7 @@ function trainAll(workshop: Workshop, plan: StudyPlan): AsyncGenerator<StudyEven
 /** The run of an arm that would start from the end of another, which has none. */
 function notBegun({ seed, path }: PlannedRun, why: string): ArmRun {
   const diverged = `the run that it starts from has no end: ${why}`;
-  const nothing = { preservation: null, points: [], load: [], similarity: [], tokensPerSecond: 0, peakRssBytes: 0 };
+  const nothing = { preservation: null, points: [], load: [], similarity: [], tokensPerSecond: 0, peakRssBytes: null };
   return { seed, path, ...nothing, finalLoss: NaN, diverged };
 }
 

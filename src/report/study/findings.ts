@@ -199,7 +199,7 @@ function cost(arms: readonly ArmResult[]): string[] {
   const dense = arms.find((arm) => arm.kind === "dense");
   if (dense === undefined || dense.runs.length === 0) return [];
   const tokensPerSecond = (arm: ArmResult): number => meanOf(arm.runs.map((run) => run.tokensPerSecond));
-  const memory = (arm: ArmResult): number => Math.max(...arm.runs.map((run) => run.peakRssBytes));
+  const memory = (arm: ArmResult): number => Math.max(...arm.runs.map((run) => run.peakRssBytes ?? 0));
   const parts = arms
     .filter((arm) => arm.kind !== "dense" && arm.runs.length > 0)
     .map((arm) => {

@@ -16,7 +16,7 @@ export function lossWithRange(loss: Spread): string {
 
 /** Most memory that a run of the arm took; "unknown" where no run says it, as a log of Megatron-LM may not. */
 export function peakMemory({ runs }: ArmResult): string {
-  const most = Math.max(0, ...runs.map(({ peakRssBytes }) => peakRssBytes));
+  const most = Math.max(0, ...runs.map(({ peakRssBytes }) => peakRssBytes ?? 0));
   return most === 0 ? "unknown" : bytes(most);
 }
 
