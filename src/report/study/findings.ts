@@ -132,27 +132,23 @@ function coarseAgainstFine(upcycled: readonly ArmResult[], compare: Compare): st
 }
 
 /**
- * Which of the arms to take that cannot be told from the best one: the one that is cheapest per token, for serving and
- * for further training alike.
+ * Which of the two best arms to take where they cannot be told apart: the one that is cheaper per token, for serving
+ * and for further training alike.
  */
 function tieAdvice(arms: readonly ArmResult[], compare: Compare): string[] {
-  const [best, ...others] = byFinalLoss(arms);
-  if (best === undefined) return [];
-  const tied = others.filter((arm) => compare(best, arm, "tokens")?.judgement.verdict === "chance");
-  if (tied.length === 0) return [];
-  const all = [best, ...tied];
+  const [best, second] = byFinalLoss(arms);
+  if (best === undefined || second === undefined) return [];
+  if (compare(best, second, "tokens")?.judgement.verdict !== "chance") return [];
   const cost = ({ flopsPerToken, params }: ArmResult): number => flopsPerToken + params.total * 1e-9;
-  const take = all.reduce((a, b) => (cost(b) < cost(a) ? b : a));
-  const dearest = all.reduce((a, b) => (cost(b) > cost(a) ? b : a));
-  const names = joinedByAnd(all.map(({ label }) => label));
+  const [take, other] = cost(second) < cost(best) ? [second, best] : [best, second];
   const saved =
-    take === dearest
+    cost(take) === cost(other)
       ? ""
       : `: it needs ${compact(take.flopsPerToken)} FLOP per token and ${compact(take.params.total)} parameters, ` +
-        `${dearest.label} ${compact(dearest.flopsPerToken)} and ${compact(dearest.params.total)}`;
+        `${other.label} ${compact(other.flopsPerToken)} and ${compact(other.params.total)}`;
   return [
-    `Of the arms that cannot be told apart at equal tokens (${names}), take ${take.label}${saved}. More seeds may ` +
-      "still tell them apart.",
+    `The two best arms cannot be told apart at equal tokens, ${best.label} and ${second.label}. Until more seeds ` +
+      `tell them apart, take ${take.label}${saved}.`,
   ];
 }
 
@@ -224,8 +220,8 @@ function seedMeaning(result: Measurements): string[] {
   }
   return [
     `The ${count} seeds vary ${varies}, so the spread does not show what another parent would change. Arms are ` +
-      'compared seed by seed: "better" and "worse" mean that chance alone would make such a difference of any two ' +
-      `arms in fewer than ${percent(significance)} of studies like this one; what may be chance may still be there.`,
+      'compared seed by seed, and "better" and "worse" mean that chance alone would make such a difference of any ' +
+      `two arms in fewer than ${percent(significance)} of studies like this one; what may be chance may still be there.`,
   ];
 }
 

@@ -120,6 +120,20 @@ describe("upcycled against continued dense", () => {
     );
   });
 
+  it("advises the cheaper of the two best arms where they cannot be told apart, and nothing where they can", () => {
+    const losses = (...ends: readonly number[]) => ends.map((end) => [4, 3.9, end]);
+    const scratch = plainArm("scratch", "scratch", losses(4.5, 4.9), 20);
+    const advice = (ends: readonly number[]): string | undefined =>
+      findingsOf([dense, plainArm("up", "upcycled", losses(...ends), 20), scratch]).find((one) =>
+        one.includes(", take "),
+      );
+    expect(advice([3.79, 3.78])).toBe(
+      "The two best arms cannot be told apart at equal tokens, up and dense. Until more seeds tell them apart, take " +
+        "dense: it needs 10 FLOP per token and 1.00K parameters, up 20 and 1.00K.",
+    );
+    expect(advice([3.7001, 3.72])).toBeUndefined();
+  });
+
   it("pairs the seeds that both arms have, and says that nothing can be said where they share none", () => {
     const [first] = findingsOf([
       plainArm("dense", "dense", [[4, 3.8]]),
