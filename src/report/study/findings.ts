@@ -221,7 +221,8 @@ function seedMeaning(result: Measurements): string[] {
   return [
     `The ${count} seeds vary ${varies}, so the spread does not show what another parent would change. Arms are ` +
       'compared seed by seed, and "better" and "worse" mean that chance alone would make such a difference of any ' +
-      `two arms in fewer than ${percent(significance)} of studies like this one; what may be chance may still be there.`,
+      `two arms in fewer than ${percent(significance)} of studies like this one; ` +
+      "what may be chance may still be there.",
   ];
 }
 
