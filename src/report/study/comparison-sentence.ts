@@ -93,8 +93,9 @@ function evidence({ a, b, judgement }: ArmComparison): string {
   }
   const { mean, deviation, low, high } = judgement;
   if (mean === 0 && deviation === 0) return "";
-  const interval = `95 % interval ${signedNats(low)} to ${signedNats(high)}`;
-  return `, ${interval} (${testWords(judgement)})${wanted(judgement)}`;
+  // It may leave 0 out where the p-value, which is corrected for all pairs of arms, does not rule chance out.
+  const whose = judgement.tests > 1 ? "95 % interval of this pair alone" : "95 % interval";
+  return `, ${whose} ${signedNats(low)} to ${signedNats(high)} (${testWords(judgement)})${wanted(judgement)}`;
 }
 
 /** More seeds than anybody trains. */

@@ -176,8 +176,8 @@ function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly
       />
       <p class="small muted">
         Losses at {tokens === null ? "–" : compact(tokens)} tokens, the most that all have reached; Student's t-test
-        over the seeds that both arms have, corrected by Holm for all pairs of arms, since which one leads is only known
-        from the losses.
+        over the seeds that both arms have. An interval is of its pair alone; p by Holm is corrected for all pairs of
+        arms, since which one leads is only known from the losses.
       </p>
     </>
   );
