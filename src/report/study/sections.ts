@@ -145,9 +145,14 @@ function claimAndNumbers(finding: string): readonly [claim: string, numbers: str
   return colon < 0 || colon > longestClaim ? [finding, ""] : [finding.slice(0, colon), finding.slice(colon + 2)];
 }
 
-/** Escaped; the minus of 1.2e-6 and the space before a percent sign do not break lines. */
+/** Escaped; the minus of 1.2e-6, the space before a percent sign, "p = 0.13" and "t-test" do not break lines. */
 function sentence(text: string): string {
-  return escapeHtml(text.replace(/(\de)-(\d)/g, "$1\u2011$2").replace(/ %/g, "\u00a0%"));
+  const kept = text
+    .replace(/(\de)-(\d)/g, "$1\u2011$2")
+    .replace(/ %/g, "\u00a0%")
+    .replace(/\bp ([=<]) /g, "p\u00a0$1\u00a0")
+    .replace(/\bt-test\b/g, "t\u2011test");
+  return escapeHtml(kept);
 }
 
 /** The questions of the study with their answers; empty without any. */

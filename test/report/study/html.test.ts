@@ -60,6 +60,11 @@ describe("one file that needs no network", () => {
     expect(open).toEqual([]);
   });
 
+  it("keeps a p-value and the name of its test on one line", () => {
+    const [header = ""] = /<header>[\s\S]*<\/header>/.exec(html) ?? [];
+    expect(header).toMatch(/paired t\u2011test over 2 seeds, p\u00a0=\u00a00\.\d+, corrected/);
+  });
+
   it("has one title, labelled charts and a table of losses without scripts", () => {
     expect(html.match(/<h1/g)).toHaveLength(1);
     for (const part of ["loss", "load", "imbalance", "similarity"]) expect(html).toContain(`data-island="${part}"`);
