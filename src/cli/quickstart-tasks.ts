@@ -11,7 +11,9 @@ import { evaluateModel, prepareTasks, type ModelOutcome } from "../evals/suite/e
 import { modelIdentity } from "../evals/suite/models.js";
 import { readTasks } from "../evals/suite/task-files.js";
 import { inGroups } from "../evals/tasks/select.js";
+import { writeJson } from "../files/io/atomic.js";
 import type { StudyResult, TaskScore } from "../model/results/result.js";
+import { resultFile } from "../study/folder.js";
 import { openTokenizer } from "../text/tokenizer/load.js";
 import type { Terminal } from "./terminal.js";
 
@@ -29,10 +31,20 @@ interface ScoringOptions {
 }
 
 /**
+ * The study with the scores of its models, which are written into `result.json` too: the studio shows the study from
+ * that file, and a finished study is read from it.
+ */
+export async function withTaskScores(result: StudyResult, options: ScoringOptions): Promise<StudyResult> {
+  const scored = { ...result, tasks: await taskScores(result, options) };
+  await writeJson(join(options.dir, resultFile), scored);
+  return scored;
+}
+
+/**
  * The parent and each arm's run with the first seed on the tasks that come along. Answers are kept in the study's
  * folder, so that the next call only reads them.
  */
-export async function taskScores(result: StudyResult, options: ScoringOptions): Promise<readonly TaskScore[]> {
+async function taskScores(result: StudyResult, options: ScoringOptions): Promise<readonly TaskScore[]> {
   const { dir, terminal, signal } = options;
   const selection = await readTasks({ tasks: [GROUP] });
   const data = new DataReader({
@@ -82,26 +94,27 @@ export async function taskScores(result: StudyResult, options: ScoringOptions): 
     ),
   }));
   const members = new Map(selection.groups.map(({ name, tasks }) => [name, tasks]));
-  return inGroups(selection.groups, [])
-    .filter(({ name }) => (before.get(name)?.metrics.length ?? 0) > 0)
-    .map(({ name, level }): TaskScore => {
-      const own = members.get(name);
-      const [first = name] = own ?? [];
-      const score = before.get(name)!;
-      return {
-        task: name,
-        level,
-        isGroup: own !== undefined,
-        samples: score.size,
-        // Tasks of one group have the same number of choices.
-        chance: chances.get(first) ?? NaN,
-        parent: at(score.metrics, 0).value,
-        arms: after.map(({ id, scores, differences }) => ({
-          id,
-          value: at(scores.get(name)!.metrics, 0).value,
-          interval: differences.get(name)?.interval ?? null,
-          p: differences.get(name)?.p,
-        })),
-      };
-    });
+  const shown = inGroups(selection.groups, []).filter(({ name }) => (before.get(name)?.metrics.length ?? 0) > 0);
+  // The group of all has no score of its own and is not shown.
+  const outermost = Math.min(...shown.map(({ level }) => level));
+  return shown.map(({ name, level }): TaskScore => {
+    const own = members.get(name);
+    const [first = name] = own ?? [];
+    const score = before.get(name)!;
+    return {
+      task: name,
+      level: level - outermost,
+      isGroup: own !== undefined,
+      samples: score.size,
+      // Tasks of one group have the same number of choices.
+      chance: chances.get(first) ?? NaN,
+      parent: at(score.metrics, 0).value,
+      arms: after.map(({ id, scores, differences }) => ({
+        id,
+        value: at(scores.get(name)!.metrics, 0).value,
+        interval: differences.get(name)?.interval ?? null,
+        p: differences.get(name)?.p,
+      })),
+    };
+  });
 }

@@ -11,7 +11,7 @@ import { exportedFiles, exportMetrics, type LogFormat } from "../train/exported-
 import { readMetrics } from "../train/records.js";
 import {
   configDifferences,
-  fits,
+  fittingRuns,
   listedRun,
   listRuns,
   parseFilter,
@@ -88,12 +88,16 @@ export function runsCommand(): Command {
     .addCommand(prune);
 }
 
-const chosen = (runs: readonly ListedRun[], filters: readonly RunFilter[] = []): ListedRun[] =>
-  runs.filter((run) => filters.every((filter) => fits(run, filter)));
+/** The runs below all of the folders that fit the conditions. */
+async function chosenRuns(dirs: readonly string[], filters: readonly RunFilter[] = []): Promise<ListedRun[]> {
+  const runs: ListedRun[] = [];
+  for (const dir of dirs) runs.push(...(await listRuns(dir)));
+  return fittingRuns(runs, filters);
+}
 
 async function executeList(dir: string, { filter, sort = "name", json }: ListFlags): Promise<void> {
   const { terminal } = openContext({ json });
-  const runs = chosen(await listRuns(dir), filter).sort((a, b) => compared(a[sort], b[sort]));
+  const runs = (await chosenRuns([dir], filter)).sort((a, b) => compared(a[sort], b[sort]));
   if (json === true) return terminal.json({ runs });
   terminal.out(listLines(runs, terminal.columns));
 }
@@ -183,16 +187,14 @@ interface ExportFlags {
 async function executeExport(dirs: readonly string[], { format, out, filter, json }: ExportFlags): Promise<void> {
   const { terminal } = openContext({ json });
   const written: string[] = [];
-  for (const dir of dirs) {
-    for (const { path, name } of chosen(await listRuns(dir), filter)) {
-      const metrics = await readMetrics(path);
-      const folder = out === undefined ? path : join(out, name === path ? "." : name);
-      await withFsErrors(folder, "create folder", () => makeFolders(folder));
-      for (const one of format) {
-        const file = join(folder, exportedFiles[one]);
-        await exportMetrics({ dir: path, metrics, format: one }, file);
-        written.push(file);
-      }
+  for (const { path, name } of await chosenRuns(dirs, filter)) {
+    const metrics = await readMetrics(path);
+    const folder = out === undefined ? path : join(out, name === path ? "." : name);
+    await withFsErrors(folder, "create folder", () => makeFolders(folder));
+    for (const one of format) {
+      const file = join(folder, exportedFiles[one]);
+      await exportMetrics({ dir: path, metrics, format: one }, file);
+      written.push(file);
     }
   }
   if (json === true) return terminal.json({ written });
@@ -208,8 +210,7 @@ interface PruneFlags {
 
 async function executePrune(dirs: readonly string[], { filter, all, yes, json }: PruneFlags): Promise<void> {
   const { terminal } = openContext({ json });
-  const runs: ListedRun[] = [];
-  for (const dir of dirs) runs.push(...chosen(await listRuns(dir), filter));
+  const runs = await chosenRuns(dirs, filter);
   const busy = runs.find(({ state }) => state === "running");
   if (busy !== undefined)
     throw inputError("a command is working on this run", {

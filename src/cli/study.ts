@@ -37,7 +37,7 @@ import {
 } from "./options.js";
 import { savingWords, studyView } from "./progress.js";
 import { convertLine, studyLine, verifyLine } from "./reproduce.js";
-import { taskScores } from "./quickstart-tasks.js";
+import { withTaskScores } from "./quickstart-tasks.js";
 import { resolvedBy } from "./settings.js";
 
 interface StudyFlags extends CommonFlags, DevicesFlags {
@@ -107,7 +107,12 @@ export function quickstartCommand(): Command {
     .option("--out <dir>", "run folder (default: runs/quickstart); the same folder goes on where it was stopped")
     .option("--full", "the larger study: almost four times the work")
     .action((flags: QuickstartFlags) =>
-      execute(quickstartRecipe(flags), `upcycle quickstart${flags.full === true ? " --full" : ""}`, flags, taskScores),
+      execute(
+        quickstartRecipe(flags),
+        `upcycle quickstart${flags.full === true ? " --full" : ""}`,
+        flags,
+        withTaskScores,
+      ),
     );
   resolvedBy(command, (_, flags: QuickstartFlags) => settings(quickstartRecipe(flags), flags));
   const remark = "The study it runs is recipes/quickstart.yaml: copy and change it, then run it with upcycle study.";
@@ -173,7 +178,7 @@ async function withSources(config: StudyConfig, flags: StudyFlags): Promise<Stud
 }
 
 /** `score` asks the models of the finished study more than its file does. */
-async function execute(file: string, command: string, flags: StudyFlags, score?: typeof taskScores): Promise<void> {
+async function execute(file: string, command: string, flags: StudyFlags, score?: typeof withTaskScores): Promise<void> {
   const config = await withSources(await readConfig(file, flags), flags);
   const { terminal, json, signal } = openContext(
     flags.dryRun === true ? { json: flags.json } : { json: flags.json, stopping: savingWords },
@@ -215,7 +220,7 @@ async function execute(file: string, command: string, flags: StudyFlags, score?:
   }
   const [backend] = backends;
   const scoring = { dir, backend, threads, terminal, signal };
-  const result = score === undefined ? studied : { ...studied, tasks: await score(studied, scoring) };
+  const result = score === undefined ? studied : await score(studied, scoring);
   const report = await writeReport(dir, result);
   terminal.settle();
   if (json) return terminal.json({ ...result, report });

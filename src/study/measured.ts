@@ -13,10 +13,11 @@ export function measured(
   const [collapse] = metrics.evals.flatMap(({ step, unseenCollapse }) =>
     unseenCollapse === undefined ? [] : [{ step, ...unseenCollapse }],
   );
+  const peak = metrics.done?.peakRssBytes ?? 0;
   return {
     points: pointsOf({ ...metrics, evals }, flopsPerToken),
     tokensPerSecond: tokensPerSecond(metrics.steps, tokensPerStep(training)),
-    peakRssBytes: metrics.done?.peakRssBytes ?? 0,
+    peakRssBytes: peak > 0 ? peak : null,
     load: evals.filter(({ load }) => load.length > 0).map(({ step, load }) => ({ step, layers: load })),
     similarity: evals
       .filter(({ similarity }) => similarity.length > 0)

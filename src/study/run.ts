@@ -112,7 +112,9 @@ async function* lockedStudy(
     const isDone = schedule.work.isWhole && schedule.runs.every(({ doneSteps, steps }) => doneSteps === steps);
     if (record.finished === key && isDone && (await exists(join(dir, resultFile)))) {
       yield { type: "phase", label: "already finished, nothing was trained" };
-      return (await readJson(join(dir, resultFile))) as StudyResult;
+      const kept = (await readJson(join(dir, resultFile))) as StudyResult;
+      // Numbers stay; what an earlier version made of them is said anew, as the studio says it.
+      return { ...kept, findings: findings(kept) };
     }
     const result = yield* measureStudy(options, { plan, schedule, located }, record.startedAt, seconds);
     await remember(schedule.work.isWhole ? key : undefined);
@@ -291,7 +293,7 @@ function trainAll(workshop: Workshop, plan: StudyPlan): AsyncGenerator<StudyEven
 /** The run of an arm that would start from the end of another, which has none. */
 function notBegun({ seed, path }: PlannedRun, why: string): ArmRun {
   const diverged = `the run that it starts from has no end: ${why}`;
-  const nothing = { preservation: null, points: [], load: [], similarity: [], tokensPerSecond: 0, peakRssBytes: 0 };
+  const nothing = { preservation: null, points: [], load: [], similarity: [], tokensPerSecond: 0, peakRssBytes: null };
   return { seed, path, ...nothing, finalLoss: NaN, diverged };
 }
 

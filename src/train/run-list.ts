@@ -172,9 +172,26 @@ export function parseFilter(text: string): RunFilter {
 /** Keys of the list that conditions may name besides those of the config. */
 const listedKeys = ["name", "kind", "params", "activeParams", "step", "steps", "state", "tokens", "loss", "bestLoss"];
 
+/**
+ * The runs that fit all conditions. Throws inputError for a key that none of them has: by `!=` all runs would fit a key
+ * that is misspelt, and `prune` would remove them.
+ */
+export function fittingRuns(runs: readonly ListedRun[], filters: readonly RunFilter[]): ListedRun[] {
+  const unknown = filters.find(({ key }) => runs.every((run) => valueOf(run, key) === undefined));
+  if (unknown !== undefined && runs.length > 0)
+    throw inputError(`no run here has "${unknown.key}"`, {
+      where: "--filter",
+      hint: `name one of ${listedKeys.join(", ")}, or a setting of run.json with dots, such as training.lr.peak`,
+    });
+  return runs.filter((run) => filters.every((filter) => fits(run, filter)));
+}
+
+const valueOf = (run: ListedRun, key: string): unknown =>
+  listedKeys.includes(key) ? run[key as keyof ListedRun] : valueAtPath(run.config, key);
+
 /** Whether a run fits a condition; one whose key the run does not have it fits only if it says so by `!=`. */
-export function fits(run: ListedRun, { key, comparison, value }: RunFilter): boolean {
-  const found = listedKeys.includes(key) ? run[key as keyof ListedRun] : valueAtPath(run.config, key);
+function fits(run: ListedRun, { key, comparison, value }: RunFilter): boolean {
+  const found = valueOf(run, key);
   if (found === undefined || found === null) return comparison === "!=";
   const text = typeof found === "string" ? found : JSON.stringify(found);
   const isSame = text === value || (value !== "" && Number(text) === Number(value));

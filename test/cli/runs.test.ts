@@ -113,6 +113,13 @@ describe("upcycle runs", () => {
     const byLoss = (await listed("--sort", "loss")).map(({ loss }) => loss);
     expect(byLoss).toEqual([...byLoss].sort((a, b) => a - b));
     expect((await upcycle("runs", "list", dir, "--filter", "what")).stderr).toMatch(/--filter: "what" is no condition/);
+    for (const misspelt of ["lss<3", "stat!=finished"]) {
+      const { code, stderr } = await upcycle("runs", "list", dir, "--filter", misspelt);
+      expect([code, stderr]).toEqual([
+        2,
+        expect.stringMatching(/--filter: no run here has "(lss|stat)"; name one of name, /),
+      ]);
+    }
     expect((await upcycle("runs", "list", root.concat("/none"))).code).toBe(2);
   });
 

@@ -22,6 +22,14 @@ describe("the same command again", () => {
     expect(heard).toEqual([{ type: "phase", label: "already finished, nothing was trained" }]);
   });
 
+  it("says of the numbers of a finished study what this version says of them", async () => {
+    const file = join(whole, "result.json");
+    const written = readFileSync(file, "utf8");
+    writeFileSync(file, JSON.stringify({ ...JSON.parse(written), findings: ["words of an earlier version"] }));
+    expect((await run({ dir: whole })).findings).toEqual(result.findings);
+    writeFileSync(file, written);
+  });
+
   it("after being stopped, here and there, ends as with several trainings at once and no stop", async () => {
     const dir = join(root, "stopped");
     const stops = [5, 9, 23, 40];

@@ -305,7 +305,8 @@ function learning({ lr, optimizer, resetAttention, ...training }: Training): Rea
 const balances = { layer: "aux_loss", sequence: "seq_aux_loss", running: "global_aux_loss" } as const;
 
 function routing({ config: { training }, spec }: ArgumentRequest): ReasonedArgument[] {
-  const moe = spec.layers.map(({ ffn }) => ffn).find((ffn): ffn is MoeFfn => ffn.kind === "moe");
+  const layers = spec.layers.map(({ ffn }) => ffn).filter((ffn): ffn is MoeFfn => ffn.kind === "moe");
+  const [moe] = layers;
   if (moe === undefined) return [];
   const { auxLoss, zLoss, routing: { balance, bias, sinkhorn, capacity, jitter } = {} } = training;
   if (bias !== undefined && !moe.router.correctionBias)
@@ -320,7 +321,13 @@ function routing({ config: { training }, spec }: ArgumentRequest): ReasonedArgum
   return [
     ...argument("--moe-router-load-balancing-type", kind, why),
     ...(kind === "sinkhorn" || kind === "none" ? [] : argument("--moe-aux-loss-coeff", auxLoss, "training.auxLoss")),
-    ...(zLoss > 0 ? argument("--moe-z-loss-coeff", zLoss, "training.zLoss") : []),
+    ...(zLoss > 0
+      ? argument(
+          "--moe-z-loss-coeff",
+          zLoss / layers.length,
+          `training.zLoss over ${layers.length} MoE layers, whose z-losses Megatron adds up`,
+        )
+      : []),
     ...argument("--moe-router-bias-update-rate", bias, "training.routing.bias"),
     ...argument("--moe-expert-capacity-factor", capacity?.factor, "training.routing.capacity.factor"),
     ...argument("--moe-token-drop-policy", capacity?.drop, "training.routing.capacity.drop"),

@@ -74,17 +74,25 @@ function choiceWarnings(task: LoadedTask, judge: Judge, samples: readonly Checke
     const numbers = numbersOf(responses);
     return numbers.length > 1 && numbers.every((ll) => ll === numbers[0]);
   }).length;
-  const warnings =
-    equal === 0
-      ? []
-      : [`${share(equal, samples.length)} samples have the same log-likelihood for all choices: none was preferred`];
-  if (samples.length < FEWEST) return warnings;
   const answers = samples.flatMap(({ sample, responses }) => judge.chosen(sample, responses) ?? []);
+  const lost = answers.filter(({ gold }) => gold < 0).length;
+  const warnings = [
+    ...(lost === 0
+      ? []
+      : [
+          `${share(lost, samples.length)} samples have a right answer that is none of their choices: see doc_to_target`,
+        ]),
+    ...(equal === 0
+      ? []
+      : [`${share(equal, samples.length)} samples have the same log-likelihood for all choices: none was preferred`]),
+  ];
+  if (samples.length < FEWEST) return warnings;
   return [...warnings, ...oneAnswer(answers, samples.length), ...byChance(task, samples, answers)];
 }
 
 interface Answer {
   readonly chosen: number;
+  /** Negative where it is none of the choices. */
   readonly gold: number;
 }
 

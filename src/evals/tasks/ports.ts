@@ -169,6 +169,12 @@ const ports: { readonly [K in Kind]: Readonly<Record<string, Ports[K]>> } = {
   },
 };
 
+/** Modules of which functions are ported, with their folders: `hellaswag/utils`. */
+function portedModules(): string[] {
+  const names = Object.values(ports).flatMap((known) => Object.keys(known));
+  return [...new Set(names.map((name) => name.slice(0, name.indexOf("."))))];
+}
+
 /** A function's name with the folder of the file that names it: `hellaswag/utils.process_docs`. */
 function portName(field: string, file: string): string {
   const folder = file.replaceAll("\\", "/").split("/").at(-2) ?? "";
@@ -186,8 +192,6 @@ export function requirePort<K extends Kind>(
   if (port !== undefined) return port;
   throw inputError(`the Python function ${name} is not known here`, {
     where,
-    hint: `ported are: ${Object.values(ports)
-      .flatMap((known) => Object.keys(known))
-      .join(", ")}`,
+    hint: `ported are functions of ${portedModules().join(", ")}`,
   });
 }

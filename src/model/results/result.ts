@@ -169,7 +169,8 @@ export interface ArmRun {
   /** What a run said that diverged; absent where it came to its end. */
   readonly diverged?: string;
   readonly tokensPerSecond: number;
-  readonly peakRssBytes: number;
+  /** Most memory taken, of a GPU under Megatron-LM; null where the log does not say it (0 in earlier versions). */
+  readonly peakRssBytes: number | null;
   /** Load per expert, by MoE layer, as fractions of all assignments (each row sums to 1); empty for dense. */
   readonly load: readonly { readonly step: number; readonly layers: readonly (readonly number[])[] }[];
   /**

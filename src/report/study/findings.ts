@@ -1,24 +1,18 @@
 /**
  * What a study found, in words, most important first. Every sentence is computed from the numbers and says so when the
- * result is not what one hoped for: a difference within the spread of the seeds is called that, a worse arm is called
- * worse, and nothing is extrapolated beyond the measured tokens and FLOPs.
+ * result is not what one hoped for: a difference that may be chance is called that, a worse arm is called worse, and
+ * nothing is extrapolated beyond the measured tokens and FLOPs.
  */
 import { at } from "../../base/at.js";
 import { compact, fixed, percent, significant } from "../../base/format.js";
 import { answerFindings } from "./answers.js";
-import { bothComparisons, comparisonSentence, verdictWords } from "./comparison-sentence.js";
+import { bothComparisons, comparisonSentence } from "./comparison-sentence.js";
+import { comparisonsAmong, type Compare } from "./comparisons.js";
 import { healthFindings } from "./health-findings.js";
 import type { ArmResult, ParentResult } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
-import {
-  chanceOfSeparateRanges,
-  compareArms,
-  firstReach,
-  parentOf,
-  reached,
-  recipeShape,
-  spread,
-} from "./statistics.js";
+import { significance } from "./paired.js";
+import { firstReach, parentOf, reached, recipeShape, spread } from "./statistics.js";
 import { lossName, type ShownStudy } from "./shown.js";
 import { armName, joinedByAnd, lossWithRange, nats, plural } from "./wording.js";
 
@@ -27,10 +21,16 @@ type Measurements = Omit<ShownStudy, "findings">;
 
 /** The findings of a study, a sentence each or a few that belong together. */
 export function findings(result: Measurements): string[] {
+  const compare = comparisonsAmong(result.arms);
   return [
     ...answerFindings(result),
-    ...result.parents.flatMap((parent) => armFindings(result, parent)),
-    ...result.parents.flatMap(({ id }) => tieAdvice(result.arms.filter(({ parent }) => parent === id))),
+    ...result.parents.flatMap((parent) => armFindings(result, parent, compare)),
+    ...result.parents.flatMap(({ id }) =>
+      tieAdvice(
+        result.arms.filter(({ parent }) => parent === id),
+        compare,
+      ),
+    ),
     ...finalLosses(result),
     ...againstParents(result),
     ...healthFindings(result.arms),
@@ -41,15 +41,15 @@ export function findings(result: Measurements): string[] {
 }
 
 /** How the arms of one parent did beside each other. */
-function armFindings({ arms }: Measurements, { id, tokens }: ParentResult): string[] {
+function armFindings({ arms }: Measurements, { id, tokens }: ParentResult, compare: Compare): string[] {
   const own = arms.filter(({ parent }) => parent === id);
   const dense = own.find((arm) => arm.kind === "dense") ?? null;
   const scratch = own.find((arm) => arm.kind === "scratch") ?? null;
   const upcycled = byFinalLoss(own.filter((arm) => arm.kind === "upcycled"));
   return [
-    ...againstDense(upcycled, dense),
-    ...againstScratch(upcycled, scratch, tokens),
-    ...coarseAgainstFine(upcycled),
+    ...againstDense(upcycled, dense, compare),
+    ...againstScratch(upcycled, scratch, tokens, compare),
+    ...coarseAgainstFine(upcycled, compare),
   ];
 }
 
@@ -62,13 +62,13 @@ export function byFinalLoss(arms: readonly ArmResult[]): readonly ArmResult[] {
   });
 }
 
-function againstDense(upcycled: readonly ArmResult[], dense: ArmResult | null): string[] {
+function againstDense(upcycled: readonly ArmResult[], dense: ArmResult | null, compare: Compare): string[] {
   if (upcycled.length === 0) return ["No upcycled model is part of this study, so it says nothing about upcycling."];
   if (dense === null)
     return ["No continued dense training is part of this study, so it cannot say whether upcycling paid off."];
   const sentences = upcycled.flatMap((arm, index) => {
     const name = index === 0 ? armName(arm) : arm.label;
-    const [tokens, flops] = (["tokens", "flops"] as const).map((axis) => compareArms(arm, dense, axis));
+    const [tokens, flops] = (["tokens", "flops"] as const).map((axis) => compare(arm, dense, axis));
     if (tokens == null)
       return [`${name} and ${dense.label} cannot be compared: one of them has a run without a finite loss.`];
     return [
@@ -97,10 +97,11 @@ function againstScratch(
   upcycled: readonly ArmResult[],
   scratch: ArmResult | null,
   parentTokens: number | null,
+  compare: Compare,
 ): string[] {
   const best = upcycled[0];
   if (scratch === null || best === undefined) return [];
-  const comparison = compareArms(best, scratch, "tokens");
+  const comparison = compare(best, scratch, "tokens");
   if (comparison === null) return [];
   const parentCost =
     parentTokens === null
@@ -119,39 +120,35 @@ function againstScratch(
 }
 
 /** Compares the best upcycled arm of several experts for each copy with the best of one. */
-function coarseAgainstFine(upcycled: readonly ArmResult[]): string[] {
+function coarseAgainstFine(upcycled: readonly ArmResult[], compare: Compare): string[] {
   const granularity = (arm: ArmResult): number => recipeShape(arm.recipe)?.granularity ?? Number.NaN;
   const coarse = upcycled.find((arm) => granularity(arm) === 1);
   const fine = upcycled.find((arm) => granularity(arm) > 1);
   if (coarse === undefined || fine === undefined) return [];
-  const comparisons = (["tokens", "flops"] as const).map((axis) => compareArms(fine, coarse, axis));
+  const comparisons = (["tokens", "flops"] as const).map((axis) => compare(fine, coarse, axis));
   return comparisons.flatMap((comparison) =>
     comparison === null ? [] : [comparisonSentence(fine.label, coarse.label, comparison)],
   );
 }
 
 /**
- * Which of the arms to take that cannot be told from the best one: the one that is cheapest per token, for serving and
- * for further training alike.
+ * Which of the two best arms to take where they cannot be told apart: the one that is cheaper per token, for serving
+ * and for further training alike.
  */
-function tieAdvice(arms: readonly ArmResult[]): string[] {
-  const [best, ...others] = byFinalLoss(arms);
-  if (best === undefined) return [];
-  const tied = others.filter((arm) => compareArms(best, arm, "tokens")?.verdict === "within");
-  if (tied.length === 0) return [];
-  const all = [best, ...tied];
+function tieAdvice(arms: readonly ArmResult[], compare: Compare): string[] {
+  const [best, second] = byFinalLoss(arms);
+  if (best === undefined || second === undefined) return [];
+  if (compare(best, second, "tokens")?.judgement.verdict !== "chance") return [];
   const cost = ({ flopsPerToken, params }: ArmResult): number => flopsPerToken + params.total * 1e-9;
-  const take = all.reduce((a, b) => (cost(b) < cost(a) ? b : a));
-  const dearest = all.reduce((a, b) => (cost(b) > cost(a) ? b : a));
-  const names = joinedByAnd(all.map(({ label }) => label));
+  const [take, other] = cost(second) < cost(best) ? [second, best] : [best, second];
   const saved =
-    take === dearest
+    cost(take) === cost(other)
       ? ""
       : `: it needs ${compact(take.flopsPerToken)} FLOP per token and ${compact(take.params.total)} parameters, ` +
-        `${dearest.label} ${compact(dearest.flopsPerToken)} and ${compact(dearest.params.total)}`;
+        `${other.label} ${compact(other.flopsPerToken)} and ${compact(other.params.total)}`;
   return [
-    `Of the arms that cannot be told apart at equal tokens (${names}), take ${take.label}${saved}. More seeds may ` +
-      "still tell them apart.",
+    `The two best arms cannot be told apart at equal tokens, ${best.label} and ${second.label}. Until more seeds ` +
+      `tell them apart, take ${take.label}${saved}.`,
   ];
 }
 
@@ -198,7 +195,7 @@ function cost(arms: readonly ArmResult[]): string[] {
   const dense = arms.find((arm) => arm.kind === "dense");
   if (dense === undefined || dense.runs.length === 0) return [];
   const tokensPerSecond = (arm: ArmResult): number => meanOf(arm.runs.map((run) => run.tokensPerSecond));
-  const memory = (arm: ArmResult): number => Math.max(...arm.runs.map((run) => run.peakRssBytes));
+  const memory = (arm: ArmResult): number => Math.max(...arm.runs.map((run) => run.peakRssBytes ?? 0));
   const parts = arms
     .filter((arm) => arm.kind !== "dense" && arm.runs.length > 0)
     .map((arm) => {
@@ -221,14 +218,11 @@ function seedMeaning(result: Measurements): string[] {
   if (count < 2) {
     return [`A seed sets ${varies}. With a single seed this study cannot tell a difference between arms from chance.`];
   }
-  const chance = chanceOfSeparateRanges(count);
   return [
-    `The ${count} seeds vary ${varies}, so the spread does not show what another parent would change. With ` +
-      `${count} seeds per ` +
-      (`arm, two equal arms would come out with separate ranges by chance ${percent(chance)} of the time, so ` +
-        "look at the size of a ") +
-      "difference beside the spread.",
-    `${verdictWords}.`,
+    `The ${count} seeds vary ${varies}, so the spread does not show what another parent would change. Arms are ` +
+      'compared seed by seed, and "better" and "worse" mean that chance alone would make such a difference of any ' +
+      `two arms in fewer than ${percent(significance)} of studies like this one; ` +
+      "what may be chance may still be there.",
   ];
 }
 

@@ -51,10 +51,10 @@ function adjustedScores(tasks: readonly TaskScore[]): readonly (readonly number[
   return tasks.map(({ arms }) => arms.map(() => adjusted[next++] ?? NaN));
 }
 
-/** What stands behind a score that is surely above or below the parent's. */
+/** What stands before a score that is surely above or below the parent's, so that the digits stay below each other. */
 function sureMark({ interval }: TaskScore["arms"][number], adjusted: number): string {
   if (interval === null || !(adjusted < significance)) return "";
-  return interval[0] + interval[1] > 0 ? " ↑" : " ↓";
+  return interval[0] + interval[1] > 0 ? "↑ " : "↓ ";
 }
 
 function taskTable(tasks: readonly TaskScore[], { arms }: ResultNumbers): ResultTable {
@@ -69,14 +69,14 @@ function taskTable(tasks: readonly TaskScore[], { arms }: ResultNumbers): Result
       "above their tasks. ↑ and ↓: above or below the parent by the exact sign test on the same samples, at 5 % over " +
       `all ${comparisons} comparisons (Holm). Chance is what a model has that does not read the question; questions ` +
       "of knowledge are beyond models of this size.",
-    headings: ["Task", "Samples", "Chance", "Parent", ...(first?.arms ?? []).map(({ id }) => labels.get(id) ?? id)],
+    headings: ["Task", "Chance", "Parent", ...(first?.arms ?? []).map(({ id }) => labels.get(id) ?? id), "Samples"],
     texts: 1,
     rows: tasks.map(({ task, level = 0, samples, chance, parent, arms: own }, row) => [
       taskIndent.repeat(level) + task,
-      String(samples),
       fixed(chance, 2),
       fixed(parent, 3),
-      ...own.map((arm, column) => fixed(arm.value, 3) + sureMark(arm, adjusted[row]?.[column] ?? NaN)),
+      ...own.map((arm, column) => sureMark(arm, adjusted[row]?.[column] ?? NaN) + fixed(arm.value, 3)),
+      String(samples),
     ]),
   };
 }

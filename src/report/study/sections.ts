@@ -7,7 +7,8 @@ import { byFinalLoss } from "./findings.js";
 import { loadMaps } from "./load-map.js";
 import { resultTables } from "./result-tables.js";
 import type { ArmResult, ParentResult } from "../../model/results/result.js";
-import { compareArms, mainParent, spread, type ArmComparison } from "./statistics.js";
+import { comparisonsAmong, type ArmComparison } from "./comparisons.js";
+import { mainParent, spread } from "./statistics.js";
 import { armsTable, lossTable, preservationTable, seedsTable } from "./tables.js";
 import { framedTable } from "../page/table.js";
 import { tilesSection, type Tile } from "../page/tiles.js";
@@ -84,8 +85,9 @@ export function tiles(result: ShownStudy, data: ReportData): string {
     if (arm !== undefined) allTiles.push(lossTile(arm, toneOf(arm)));
   }
   if (best !== undefined && dense !== undefined) {
-    allTiles.push(...differenceTile("At equal tokens", compareArms(best, dense, "tokens")));
-    allTiles.push(...differenceTile("At equal FLOPs", compareArms(best, dense, "flops")));
+    const compare = comparisonsAmong(result.arms);
+    allTiles.push(...differenceTile("At equal tokens", compare(best, dense, "tokens")));
+    allTiles.push(...differenceTile("At equal FLOPs", compare(best, dense, "flops")));
   }
   const differences =
     best !== undefined && dense !== undefined ? `; differences are ${best.label} less ${dense.label}` : "";
@@ -110,19 +112,12 @@ function differenceTile(name: string, comparison: ArmComparison | null): Tile[] 
   const size = Math.abs(comparison.difference);
   const digits = size < 0.01 ? significant(size, 2) : fixed(size);
   const sign = comparison.difference === 0 ? "" : comparison.difference < 0 ? "−" : "+";
-  const verdict = {
-    narrow: "just beyond the spread",
-    clear: "beyond the spread",
-    unknown: "1 seed",
-  };
+  const meaning = { beyond: "more than chance", chance: "may be chance", unknown: "too few seeds" };
   return [
     {
       name,
-      value: comparison.verdict === "within" ? "a tie" : sign + digits,
-      note:
-        comparison.verdict === "within"
-          ? `${sign}${digits} nats, not distinguishable`
-          : `${sign}${percent(Math.abs(comparison.relative))}, ${verdict[comparison.verdict]}`,
+      value: sign + digits,
+      note: `${sign}${percent(Math.abs(comparison.relative))}, ${meaning[comparison.judgement.verdict]}`,
     },
   ];
 }
@@ -135,8 +130,8 @@ export function findingsSection(result: ShownStudy): string {
     : pageSection("findings", "What was found", `<ul class="findings">${items.join("")}</ul>`);
 }
 
-/** Characters; a claim about two comparisons has up to about 160. */
-const longestClaim = 170;
+/** Characters; a claim about two comparisons has up to about 180, and more where arms have long names. */
+const longestClaim = 260;
 
 /** The claim before the first colon stands out; the numbers behind it follow. */
 function emphasized(finding: string): string {
@@ -150,9 +145,14 @@ function claimAndNumbers(finding: string): readonly [claim: string, numbers: str
   return colon < 0 || colon > longestClaim ? [finding, ""] : [finding.slice(0, colon), finding.slice(colon + 2)];
 }
 
-/** Escaped; the minus of 1.2e-6 and the space before a percent sign do not break lines. */
+/** Escaped; the minus of 1.2e-6, the space before a percent sign, "p = 0.13" and "t-test" do not break lines. */
 function sentence(text: string): string {
-  return escapeHtml(text.replace(/(\de)-(\d)/g, "$1\u2011$2").replace(/ %/g, "\u00a0%"));
+  const kept = text
+    .replace(/(\de)-(\d)/g, "$1\u2011$2")
+    .replace(/ %/g, "\u00a0%")
+    .replace(/\bp ([=<]) /g, "p\u00a0$1\u00a0")
+    .replace(/\bt-test\b/g, "t\u2011test");
+  return escapeHtml(kept);
 }
 
 /** The questions of the study with their answers; empty without any. */

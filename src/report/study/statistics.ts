@@ -1,5 +1,5 @@
 /**
- * The arithmetic behind the report: means and ranges over seeds, curves read at one x, two arms compared, expert load.
+ * The arithmetic behind the report: means and ranges over seeds, curves read at one x, expert load.
  * Values that are not finite (of a run that diverged; they are `null` in `result.json`) are left out and count as
  * missing.
  */
@@ -35,7 +35,8 @@ export function spread(values: readonly number[]): Spread | null {
   };
 }
 
-type CurveAxis = "tokens" | "flops";
+/** What curves are read against. */
+export type CurveAxis = "tokens" | "flops";
 
 function finitePoints(points: readonly LossPoint[]): readonly LossPoint[] {
   return points.filter((point) => Number.isFinite(point.loss));
@@ -104,57 +105,6 @@ export function armCurve(arm: ArmResult): Curve {
     curve.high.push(overSeeds.max);
   }
   return curve;
-}
-
-/**
- * `within`: the ranges of the seeds overlap; `narrow`: they do not, by less than twice the wider range; `unknown`: one
- * seed.
- */
-type ArmVerdict = "within" | "narrow" | "clear" | "unknown";
-
-/** Two arms at one x. */
-export interface ArmComparison {
-  readonly axis: CurveAxis;
-  /** Where both curves were read: the most that all runs of both arms reached. */
-  readonly at: number;
-  readonly a: Spread;
-  readonly b: Spread;
-  /** Mean of a minus mean of b: negative where a is better. */
-  readonly difference: number;
-  /** `difference` relative to b's mean. */
-  readonly relative: number;
-  readonly verdict: ArmVerdict;
-  /** |difference| / the wider of the two ranges; Infinity where both ranges are empty. */
-  readonly timesSpread: number;
-}
-
-/**
- * Compares two arms at the largest x that all runs of both have reached; null where a run of one of them has no finite
- * loss.
- */
-export function compareArms(armA: ArmResult, armB: ArmResult, axis: CurveAxis): ArmComparison | null {
-  const reachedA = reached(armA, axis);
-  const reachedB = reached(armB, axis);
-  if (reachedA === null || reachedB === null) return null;
-  const x = Math.min(reachedA, reachedB);
-  const lossesOf = (arm: ArmResult): Spread | null =>
-    spread(arm.runs.map((run) => lossAt(run.points, axis, x) ?? Number.NaN));
-  const a = lossesOf(armA);
-  const b = lossesOf(armB);
-  if (a === null || b === null) return null;
-  const difference = a.mean - b.mean;
-  const timesSpread = Math.abs(difference) / Math.max(a.max - a.min, b.max - b.min);
-  const common = { axis, at: x, a, b, difference, relative: difference / b.mean, timesSpread };
-  if (a.n < 2 || b.n < 2) return { ...common, verdict: "unknown" };
-  const overlap = a.min <= b.max && b.min <= a.max;
-  return { ...common, verdict: overlap ? "within" : timesSpread < 2 ? "narrow" : "clear" };
-}
-
-/** Chance that two equal arms of n seeds each come out with separate ranges: 2 / (2n choose n). */
-export function chanceOfSeparateRanges(seeds: number): number {
-  let choose = 1;
-  for (let i = 1; i <= seeds; i++) choose = (choose * (seeds + i)) / i;
-  return 2 / choose;
 }
 
 /** How evenly the experts of all MoE layers are used. */

@@ -9,7 +9,7 @@ import type { ShownStudy } from "./shown.js";
 /** The name of a task, as far in as it stands in groups; groups are bold. */
 function nameCell(name: string, { level = 0, isGroup = false }: Partial<TaskScore> = {}): string {
   const text = escapeHtml(name.slice(level * taskIndent.length));
-  return `<span style="padding-left:${level}em">${isGroup ? `<b>${text}</b>` : text}</span>`;
+  return `<span class="level-${Math.min(level, 3)}">${isGroup ? `<b>${text}</b>` : text}</span>`;
 }
 
 /** The section; empty for a study without tasks. */

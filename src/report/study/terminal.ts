@@ -52,7 +52,7 @@ function taskLines(result: StudyResult, columns: number): readonly string[] {
   const found = resultTables(result).find(({ id }) => id === "tasks");
   if (found === undefined) return [];
   const { rows, texts, caption } = found;
-  const headings = ["task", "samples", "chance", "parent", ...(result.tasks?.[0]?.arms ?? []).map(({ id }) => id)];
+  const headings = ["task", "chance", "parent", ...(result.tasks?.[0]?.arms ?? []).map(({ id }) => id), "samples"];
   const alignment = headings.map((_, column) => (column < texts ? "left" : "right"));
   return [...table([headings, ...rows], alignment, columns), "", ...wrap(caption, columns), ""];
 }

@@ -1,7 +1,8 @@
 /** Phrases that findings, terminal and page share, so that one number is never worded in two ways. */
 import { bytes, compact, fixed, flops, significant } from "../../base/format.js";
 import type { ArmResult } from "../../model/results/result.js";
-import type { ArmComparison, Spread } from "./statistics.js";
+import type { ArmComparison } from "./comparisons.js";
+import type { Spread } from "./statistics.js";
 
 /** The label, with the recipe behind it unless the label already names it. */
 export function armName(arm: ArmResult): string {
@@ -15,7 +16,7 @@ export function lossWithRange(loss: Spread): string {
 
 /** Most memory that a run of the arm took; "unknown" where no run says it, as a log of Megatron-LM may not. */
 export function peakMemory({ runs }: ArmResult): string {
-  const most = Math.max(0, ...runs.map(({ peakRssBytes }) => peakRssBytes));
+  const most = Math.max(0, ...runs.map(({ peakRssBytes }) => peakRssBytes ?? 0));
   return most === 0 ? "unknown" : bytes(most);
 }
 

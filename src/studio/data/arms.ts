@@ -1,7 +1,7 @@
 /** Runs as arms: those that differ in their seed alone, compared seed by seed, and in words. */
 import { meanOf } from "../../base/mean.js";
-import { compact, significant } from "../../base/format.js";
-import { holm, pairedTest, significance } from "../../report/study/paired.js";
+import { compact } from "../../base/format.js";
+import { judge, testWords } from "../../report/study/judgement.js";
 import { nats, plural } from "../../report/study/wording.js";
 import { firstAtLeast } from "./decimate.js";
 import type { ArmRow, PairRow, RunRow } from "./types.js";
@@ -76,17 +76,16 @@ function differences(first: ArmRow, second: ArmRow): number[] {
 const finite = (value: number): number | null => (Number.isFinite(value) ? value : null);
 
 /**
- * The leading arm against every other, by paired t-tests. Which arm leads is only known from the losses themselves, so
- * Holm's correction is over all pairs of arms.
+ * The leading arm against every other, judged as a study's report judges it. Which arm leads is only known from the
+ * losses themselves, so the correction is over all pairs of arms.
  */
 export function pairRows(arms: readonly ArmRow[]): PairRow[] {
   const measured = arms.filter(({ mean }) => mean !== null);
   const pairs = measured.flatMap((first, i) => measured.slice(i + 1).map((second) => ({ first, second })));
-  const tests = pairs.map(({ first, second }) => pairedTest(differences(first, second)));
-  const adjusted = holm(tests.map(({ p }) => p));
+  const judgements = judge(pairs.map(({ first, second }) => differences(first, second)));
   // Those of the leader come first.
   return pairs.slice(0, Math.max(0, measured.length - 1)).map(({ first, second }, i) => {
-    const { n, mean, low, high, p } = tests[i]!;
+    const { n, mean, low, high, p, adjusted, tests, verdict } = judgements[i]!;
     return {
       first: first.name,
       second: second.name,
@@ -95,7 +94,9 @@ export function pairRows(arms: readonly ArmRow[]): PairRow[] {
       low: finite(low),
       high: finite(high),
       p: finite(p),
-      adjusted: finite(adjusted[i] ?? NaN),
+      adjusted: finite(adjusted),
+      tests,
+      verdict,
     };
   });
 }
@@ -117,9 +118,8 @@ export function leadWords(arms: readonly ArmRow[], pairs: readonly PairRow[], to
   const lead = `${leader.name} leads ${second.name} by ${nats(gap)} ${place}`;
   const [pair] = pairs;
   // One seed says nothing, also not that the arms are alike.
-  const isTie = pair!.n > 1 && !((pair!.adjusted ?? 1) < significance);
-  const advice = isTie ? cheaperOf(leader, second) : "";
-  return `${lead}: ${meaning(pair!, (measured.length * (measured.length - 1)) / 2)}${advice}${left}`;
+  const advice = pair!.verdict === "chance" ? cheaperOf(leader, second) : "";
+  return `${lead}: ${meaning(pair!)}${advice}${left}`;
 }
 
 /** Which of two arms to take that cannot be told apart: the cheaper one to run; empty where both cost the same. */
@@ -136,16 +136,14 @@ function cheaperOf(...arms: readonly [ArmRow, ArmRow]): string {
 
 const activeKey = ["activeParams", "parameters that a token uses"] as const;
 
-function meaning({ n, adjusted, difference }: PairRow, tests: number): string {
-  if (n < 2) {
+function meaning({ n, adjusted, difference, tests, verdict }: PairRow): string {
+  if (verdict === "unknown") {
     const seeds = n === 0 ? "the arms have no seed in common" : "there is one seed of each";
     return `${seeds}, so nothing says whether this is more than chance.`;
   }
-  const probability = adjusted === 0 ? "p < 1e-15" : `p = ${significant(adjusted ?? NaN, 2)}`;
-  const correction = tests > 1 ? `, corrected for all ${tests} pairs of arms` : "";
-  const test = `paired t-test over ${plural(n, "seed")}, ${probability}${correction}`;
   if (difference === 0) return "no difference.";
-  return (adjusted ?? 1) < significance ? `more than chance explains (${test}).` : `it may be chance (${test}).`;
+  const test = testWords({ n, adjusted: adjusted ?? NaN, tests });
+  return verdict === "beyond" ? `more than chance explains (${test}).` : `it may be chance (${test}).`;
 }
 
 /** Mean, lowest and highest of several curves at every x that all of them cover. */

@@ -1,4 +1,5 @@
 /** What the studio's server says and its page shows, as plain data: every answer is one of these as JSON. */
+import type { Verdict } from "../../report/study/judgement.js";
 import type { RecordedCommand } from "./command-types.js";
 import type { ConversionRow, ModelRow, PreservationRow } from "./model-types.js";
 
@@ -171,6 +172,9 @@ export interface PairRow {
   readonly p: number | null;
   /** By Holm over all pairs of the comparison. */
   readonly adjusted: number | null;
+  /** How many tests that is. */
+  readonly tests: number;
+  readonly verdict: Verdict;
 }
 
 /** Runs side by side. */

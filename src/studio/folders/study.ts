@@ -60,7 +60,8 @@ export class StudyReader {
     const runs = await this.#runs(store === null ? [name] : [name, store]);
     const isRunning = runs.some(({ entry }) => entry.row.state === "running");
     const result = (await this.#json(name, "result.json")) as StudyResult | null;
-    if (result?.version === 2 && Array.isArray(result.arms) && !isRunning) return result;
+    if (result?.version === 2 && Array.isArray(result.arms) && !isRunning)
+      return { ...result, findings: findings(result) };
     if (record?.config === undefined) throw inputError("study.json cannot be read", { where: name });
     const config = record.config;
     const arms = await this.#arms(name, config, runs);

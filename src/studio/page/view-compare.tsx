@@ -138,6 +138,12 @@ function Differences({ answer }: { readonly answer: CompareAnswer }): JSX.Elemen
   );
 }
 
+const verdictCells: Readonly<Record<PairRow["verdict"], string>> = {
+  unknown: "cannot be said with one seed",
+  beyond: "yes",
+  chance: "may be chance",
+};
+
 function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly tokens: number | null }): JSX.Element {
   const signed = (value: number | null): string =>
     value === null ? "–" : `${value < 0 ? "−" : "+"}${fixed(Math.abs(value), 4)}`;
@@ -157,21 +163,21 @@ function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly
           "p by Holm",
           "More than chance?",
         ]}
-        rows={pairs.map(({ first, second, n, difference, low, high, p, adjusted }) => [
+        rows={pairs.map(({ first, second, n, difference, low, high, p, adjusted, verdict }) => [
           `${first} less ${second}`,
           String(n),
           signed(difference),
           low === null ? "–" : `${signed(low)} to ${signed(high)}`,
           probability(p),
           probability(adjusted),
-          adjusted === null ? "cannot be said with one seed" : adjusted < 0.05 ? "yes" : "may be chance",
+          verdictCells[verdict],
         ])}
         isNumber={(column) => column > 0 && column < 6}
       />
       <p class="small muted">
         Losses at {tokens === null ? "–" : compact(tokens)} tokens, the most that all have reached; Student's t-test
-        over the seeds that both arms have, corrected by Holm for all pairs of arms, since which one leads is only known
-        from the losses.
+        over the seeds that both arms have. An interval is of its pair alone; p by Holm is corrected for all pairs of
+        arms, since which one leads is only known from the losses.
       </p>
     </>
   );

@@ -111,7 +111,8 @@ describe("arguments of pretrain_gpt.py", () => {
       "--min-lr 0.00003",
       "--lr-warmup-iters 10",
       "--moe-router-load-balancing-type seq_aux_loss",
-      "--moe-z-loss-coeff 0.001",
+      // Two MoE layers: Megatron-LM adds their z-losses up, a training of ours takes the mean.
+      "--moe-z-loss-coeff 0.0005",
       "--moe-expert-capacity-factor 1.5",
       "--moe-token-drop-policy position",
       "--moe-input-jitter-eps 0.01",

@@ -125,7 +125,12 @@ describe("task files", () => {
 
   it("name the Python function that has no port", () => {
     const own = quiz.replace('doc_to_choice: "{{choices}}"', "doc_to_choice: !function utils.choices");
-    expect(() => task(own)).toThrow(/Python function x\/utils\.choices is not known/);
+    expect(() => task(own)).toThrow(
+      expect.objectContaining({
+        message: "the Python function x/utils.choices is not known here",
+        hint: expect.stringMatching(/^ported are functions of hellaswag\/utils, mmlu_pro\/utils, /) as string,
+      }),
+    );
   });
 
   it("are refused for sampling, unknown metrics and unknown filters", () => {

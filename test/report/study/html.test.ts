@@ -60,6 +60,11 @@ describe("one file that needs no network", () => {
     expect(open).toEqual([]);
   });
 
+  it("keeps a p-value and the name of its test on one line", () => {
+    const [header = ""] = /<header>[\s\S]*<\/header>/.exec(html) ?? [];
+    expect(header).toMatch(/paired t\u2011test over 2 seeds, p\u00a0=\u00a00\.\d+, corrected/);
+  });
+
   it("has one title, labelled charts and a table of losses without scripts", () => {
     expect(html.match(/<h1/g)).toHaveLength(1);
     for (const part of ["loss", "load", "imbalance", "similarity"]) expect(html).toContain(`data-island="${part}"`);
@@ -67,6 +72,13 @@ describe("one file that needs no network", () => {
     expect(html).toMatch(/<noscript>[\s\S]*4\.92M tokens[\s\S]*<\/noscript>/);
     const ids = [...html.matchAll(/ id="([^"]+)"/g)].map((match) => match[1]);
     expect(new Set(ids).size).toBe(ids.length);
+  });
+
+  it("has what was found as its headline and the numbers below it, also where arms have long names", () => {
+    const base = study();
+    const arms = base.arms.map((arm) => ({ ...arm, label: `${arm.label} on a text of its own` }));
+    const [, headline = ""] = /<h1[^>]*>([^<]*)<\/h1>/.exec(render(study({ arms }))) ?? [];
+    expect(headline).toMatch(/^Coarse upcycled .* came out below .* at equal FLOPs \(.*\); both may be chance$/);
   });
 
   it("carries the numbers that the charts draw", () => {

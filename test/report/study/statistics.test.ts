@@ -1,13 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { at } from "../../../src/base/at.js";
-import {
-  armCurve,
-  balance,
-  chanceOfSeparateRanges,
-  firstReach,
-  lossAt,
-  recipeShape,
-} from "../../../src/report/study/statistics.js";
+import { armCurve, balance, firstReach, lossAt, recipeShape } from "../../../src/report/study/statistics.js";
 import { reportData, thinned } from "../../../src/report/study/view.js";
 import { plainArm, study } from "../fixture.js";
 
@@ -79,10 +72,6 @@ describe("the load of experts", () => {
     const { imbalance } = at(reportData({ ...base, arms: [{ ...coarse, runs }] }).arms, 0);
     expect(imbalance).toEqual({ steps: [7], mean: [1.125], low: [1], high: [1.25] });
   });
-});
-
-it("the chance that equal arms come out with separate ranges falls with the seeds", () => {
-  expect([1, 2, 3, 5].map(chanceOfSeparateRanges)).toEqual([1, 1 / 3, 0.1, 2 / 252]);
 });
 
 it("the shape of a recipe is read from its name, and is null for other words", () => {

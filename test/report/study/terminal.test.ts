@@ -43,3 +43,17 @@ it("shows one seed without a spread and a missing arm without a crash", () => {
   expect(terminalTable(study({ arms: one }))).not.toContain("±");
   expect(terminalTable(study({ arms: [] }))).toContain("No upcycled model");
 });
+
+it("calls memory unknown that no run's log tells of, in results of earlier versions too", () => {
+  const base = study();
+  const untold = (peakRssBytes: number | null) =>
+    base.arms.map((arm) =>
+      arm.id === "fine" ? { ...arm, runs: arm.runs.map((run) => ({ ...run, peakRssBytes })) } : arm,
+    );
+  for (const peak of [null, 0]) {
+    const text = terminalTable(study({ arms: untold(peak) }));
+    expect(text).toMatch(/^fine .* unknown /m);
+    expect(text.replace(/\s+/g, " ")).toMatch(/Fine upcycled [^;]* and peak memory unknown/);
+    expect(text).not.toMatch(/ 0 B/);
+  }
+});

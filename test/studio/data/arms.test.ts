@@ -8,6 +8,8 @@ import {
   seedBand,
   type ArmCurve,
 } from "../../../src/studio/data/arms.js";
+import { findings } from "../../../src/report/study/findings.js";
+import { plainArm, study } from "../../report/fixture.js";
 import { row } from "./row.js";
 
 const run = (arm: string, seed: number, loss: readonly number[], study = "s"): ArmCurve => ({
@@ -69,6 +71,38 @@ describe("arms compared", () => {
     // The second smallest p of three tests counts twice; there are two tests of the leading arm alone.
     expect(pairs[1]!.adjusted! / pairs[1]!.p!).toBeCloseTo(2, 6);
     expect(words([...dense, ...ahead, ...third])).toContain("corrected for all 3 pairs of arms");
+  });
+
+  it.each([
+    ["clearly apart", [3.4, 3.41], "did better than", "more than chance explains"],
+    ["apart in both seeds, but unevenly", [3.49, 3.45], "came out below", "it may be chance"],
+    ["ahead in one seed and behind in the other", [3.3, 3.68], "came out below", "it may be chance"],
+    ["one seed", [3.4], "came out below", "nothing says whether this is more than chance"],
+  ])("says of arms the same as the report of their study: %s", (_, ofMoe, inReport, here) => {
+    const [denseLosses, seeds] = [[3.5, 3.51].slice(0, ofMoe.length), ofMoe.map((__, seed) => seed)];
+    const [sentence = ""] = findings({
+      ...study(),
+      arms: [
+        plainArm(
+          "dense",
+          "dense",
+          denseLosses.map((loss) => [4, loss]),
+        ),
+        plainArm(
+          "moe",
+          "upcycled",
+          ofMoe.map((loss) => [4, loss]),
+        ),
+      ],
+    });
+    const said = words(
+      seeds.flatMap((seed) => [run("dense", seed, [4, denseLosses[seed]!]), run("moe", seed, [4, ofMoe[seed]!])]),
+    );
+    expect(sentence).toContain(`moe (E8G1T2) ${inReport} dense`);
+    expect(said).toContain(here);
+    // The test and its numbers are the same words.
+    const test = /paired t-test[^)]*/;
+    expect(test.exec(sentence)?.[0]).toBe(test.exec(said)?.[0]);
   });
 
   it("says that one seed says nothing, and that arms without a common seed do not either", () => {
