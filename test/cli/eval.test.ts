@@ -1,9 +1,10 @@
+import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
 import { temporaryFolder } from "../files/io/temporary.js";
-import { writeQuiz } from "../support/quiz.js";
+import { writeQuiz, type QuizDocument } from "../support/quiz.js";
 import { copyModel, start, upcycle, upcycleJson } from "./upcycle.js";
 
 const root = temporaryFolder();
@@ -29,6 +30,18 @@ interface Results {
   readonly differences: readonly {
     readonly tasks: readonly { readonly differences: readonly { readonly better: number; readonly worse: number }[] }[];
   }[];
+}
+
+/** A line of the samples. */
+interface SampleLine {
+  readonly doc: QuizDocument;
+  readonly target: string;
+  readonly arguments: Readonly<Record<string, { readonly arg_0: string; readonly arg_1: string }>>;
+  readonly resps: readonly unknown[];
+  readonly doc_hash: string;
+  readonly prompt_hash: string;
+  readonly target_hash: string;
+  readonly acc: number;
 }
 
 const evaluate = async (out: string, ...args: readonly string[]): Promise<Results> =>
@@ -79,6 +92,39 @@ describe("upcycle eval", () => {
     expect(readFileSync(html, "utf8")).toContain("<title>tiny, copy · evaluation</title>");
     const record = JSON.parse(readFileSync(first.models[0]!.files.results, "utf8")) as Record<string, unknown>;
     expect(record).toMatchObject({ "n-shot": { quiz: 2 }, "n-samples": { quiz: { original: 60, effective: 12 } } });
+  });
+
+  it("writes results and samples in the harness's layouts, with its hashes", async () => {
+    const evaluated = await evaluate("layout", tiny, "--limit", "4");
+    const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex");
+    const samples = samplesOf(evaluated)
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as SampleLine);
+    expect(samples).toHaveLength(4);
+    const hashes = samples.map(({ doc, target, doc_hash, prompt_hash, target_hash, ...sample }) => {
+      const { question, choices, answer } = doc;
+      expect(Object.values(sample.arguments)).toEqual(
+        choices.map((choice) => ({ arg_0: question, arg_1: ` ${choice}` })),
+      );
+      expect(target).toBe(String(answer));
+      expect(doc_hash).toBe(sha256(JSON.stringify(doc, null, 2)));
+      expect(prompt_hash).toBe(sha256(question));
+      expect(target_hash).toBe(sha256(String(answer)));
+      expect(sample.resps).toHaveLength(choices.length);
+      expect(sample).toMatchObject({ filter: "none", metrics: ["acc", "acc_norm"] });
+      return doc_hash + prompt_hash + target_hash;
+    });
+    const { results, files } = evaluated.models[0]!;
+    const record = JSON.parse(readFileSync(files.results, "utf8")) as Record<string, unknown>;
+    const right = samples.reduce((sum, { acc }) => sum + acc, 0);
+    expect(record).toMatchObject({
+      results: { quiz: { name: "quiz", alias: "quiz", sample_len: 4, "acc,none": right / 4 } },
+      higher_is_better: { quiz: { acc: true, acc_norm: true } },
+      config: { limit: 4, fewshot_seed: 1234, bootstrap_iters: 100_000 },
+      task_hashes: { quiz: sha256(hashes.join("")) },
+    });
+    expect(results.quiz["acc,none"]).toBe(right / 4);
   });
 
   it("killed while it works, again and again, ends with the samples of a run left alone", async () => {
