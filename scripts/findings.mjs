@@ -67,11 +67,37 @@ function fitOf(dir) {
   return { command: `upcycle fit RUN ${[...words, ...options.slice(0, 2)].join(" ")}`, n, coefficients, warnings };
 }
 
+/**
+ * The place of each parent in a grid: its name without the seed, where parents differ in that alone. Seeds are the last
+ * thing that such a study varies.
+ */
+function placeOf(config) {
+  const seeded = Object.entries(config.parents ?? {}).flatMap(([name, { vary = {} }]) =>
+    Object.keys(vary).at(-1) === "seed" && vary.seed.length > 1 ? [name] : [],
+  );
+  return (id) =>
+    seeded.some((name) => id === name || id.startsWith(`${name}-`)) ? id.slice(0, id.lastIndexOf("-")) : id;
+}
+
+/** Arms of one place as one arm, with the runs behind all of its parents. */
+function byPlace(arms, place) {
+  const groups = new Map();
+  for (const arm of arms) {
+    const own = place(arm.parent);
+    const key = JSON.stringify([arm.arm, own]);
+    const known = groups.get(key);
+    if (known === undefined) groups.set(key, { ...arm, label: arm.label.replace(arm.parent, own) });
+    else groups.set(key, { ...known, runs: [...known.runs, ...arm.runs] });
+  }
+  return [...groups.values()];
+}
+
 /** What a page needs of a result: the ends of the runs, and the pairs of the questions. */
 function essence(dir) {
   const result = JSON.parse(readFileSync(join(dir, "result.json"), "utf8"));
   const { config } = JSON.parse(readFileSync(join(dir, "study.json"), "utf8"));
   const { name, startedAt, seconds, environment, text, parents, arms, questions, commands, seeds } = result;
+  const place = placeOf(config);
   return {
     name,
     date: startedAt.slice(0, 10),
@@ -85,8 +111,8 @@ function essence(dir) {
     command: publicCommand(commands[0], name),
     seeds,
     meant: config.seeds.length,
-    parents: parents.map(({ id, params, tokens, loss }) => ({ id, params, tokens, loss })),
-    arms: arms.map(({ runs, ...arm }) => ({
+    parents: parents.map(({ id, params, tokens, loss }) => ({ id, place: place(id), params, tokens, loss })),
+    arms: byPlace(arms, place).map(({ runs, ...arm }) => ({
       ...arm,
       runs: runs.map(({ seed, finalLoss, points, diverged }) => ({
         seed,
@@ -109,12 +135,12 @@ for (const dir of positionals) {
 const all = readdirSync(kept)
   .sort()
   .map((file) => JSON.parse(readFileSync(join(kept, file), "utf8"), (_, value) => value));
-const byName = Map.groupBy?.(all, ({ name }) => name) ?? groupBy(all);
-function groupBy(list) {
+const groupBy = (list, keyOf) => {
   const groups = new Map();
-  for (const one of list) groups.set(one.name, [...(groups.get(one.name) ?? []), one]);
+  for (const one of list) groups.set(keyOf(one), [...(groups.get(keyOf(one)) ?? []), one]);
   return groups;
-}
+};
+const byName = groupBy(all, ({ name }) => name);
 
 const studyFile = (name) => fileURLToPath(new URL(`../${fileOf(name)}`, import.meta.url));
 
@@ -171,6 +197,9 @@ function section(raw) {
   const seen = [...new Set(parents.map(({ tokens }) => (tokens === null ? "?" : compact(tokens))))].join(", ");
   const further = [...new Set(arms.map(({ runs }) => compact(runs[0]?.points.at(-1)?.tokens ?? NaN)))].join(", ");
   const passes = (tokens) => significant(tokens / corpus.trainTokens, 2);
+  const places = groupBy(parents, ({ id, place = id }) => place);
+  const losses = [...places.values()].map((own) => own.reduce((sum, { loss }) => sum + loss, 0) / own.length);
+  const each = parents.length / places.size;
   const most = Math.max(...arms.flatMap(({ runs }) => runs.map(({ points }) => points.at(-1)?.tokens ?? 0)));
   const headings = [
     "Question",
@@ -191,7 +220,9 @@ function section(raw) {
     `Parents of ${sizes} parameters, ${seen} tokens ` +
       `(${passes(parent.tokens ?? 0)} passes over ${compact(corpus.trainTokens)} ` +
       `tokens of ${markdownText(corpus.sources.map(({ name }) => name).join(", "))}), held-out loss ` +
-      `${parents.map(({ loss }) => loss.toFixed(3)).join(", ")}; ${further} further tokens for each arm ` +
+      `${losses.map((loss) => loss.toFixed(3)).join(", ")}` +
+      `${each === 1 ? "" : ` (means of ${each} parents each, which differ in their seeds)`}; ` +
+      `${further} further tokens for each arm ` +
       `(up to ${passes(most)} passes); seeds ` +
       `${seeds.join(", ")}. Upcycle ${environment.upcycle}, Node ${environment.node}, trained on ` +
       `${environment.device ?? `ONNX Runtime ${environment.onnxruntime}`}, ${duration(seconds)} in all.`,
@@ -296,13 +327,19 @@ function aboutStudy(name) {
     .join(" ");
 }
 
-/** The largest first, then the latest. */
-const inOrder = (runs) => [...runs].sort((a, b) => b.scale - a.scale || (a.date < b.date ? 1 : -1));
-/** Whether another result of the same size and hardware rests on more pairs: it stands in the table instead. */
+/** The largest first, then the latest, then that of today's default load-balancing loss, `layer` before `model`. */
+const inOrder = (runs) =>
+  [...runs].sort((a, b) => b.scale - a.scale || b.date.localeCompare(a.date) || a.balance.localeCompare(b.balance));
+/**
+ * Whether another result of the same size and hardware stands in the table instead: one with today's default
+ * load-balancing loss, else one that rests on more pairs.
+ */
 const isBetter = (other, one) =>
   other.scale === one.scale &&
   other.hardware === one.hardware &&
-  (answersOf(other.questions)[0]?.test.n ?? 0) > (answersOf(one.questions)[0]?.test.n ?? 0);
+  (other.balance === one.balance
+    ? (answersOf(other.questions)[0]?.test.n ?? 0) > (answersOf(one.questions)[0]?.test.n ?? 0)
+    : other.balance === "layer");
 
 const index = [];
 for (const [name, runs] of [...byName].sort(([a], [b]) => (a < b ? -1 : 1))) {

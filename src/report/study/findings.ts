@@ -14,6 +14,7 @@ import { meanOf } from "../../base/mean.js";
 import { significance } from "./paired.js";
 import { firstReach, parentOf, reached, recipeShape, spread } from "./statistics.js";
 import { lossName, type ShownStudy } from "./shown.js";
+import { MOST_TOLD, ofEachArm } from "./told-arms.js";
 import { armName, joinedByAnd, lossWithRange, nats, plural } from "./wording.js";
 
 /** What a study has measured, before it is put into words. */
@@ -22,7 +23,7 @@ type Measurements = Omit<ShownStudy, "findings">;
 /** The findings of a study, a sentence each or a few that belong together. */
 export function findings(result: Measurements): string[] {
   const compare = comparisonsAmong(result.arms);
-  return [
+  const all = [
     ...answerFindings(result),
     ...result.parents.flatMap((parent) => armFindings(result, parent, compare)),
     ...result.parents.flatMap(({ id }) =>
@@ -38,6 +39,8 @@ export function findings(result: Measurements): string[] {
     ...seedMeaning(result),
     ...scale(result),
   ];
+  // What holds with every parent is said once.
+  return [...new Set(all)];
 }
 
 /** How the arms of one parent did beside each other. */
@@ -162,6 +165,13 @@ function finalLosses(result: Measurements): string[] {
     return losses === null ? [] : [`${armName(arm)} ${lossWithRange(losses)}`];
   });
   if (ends.length === 0) return ["No arm of this study ended with a finite loss.", ...sentences];
+  if (ends.length > MOST_TOLD) {
+    const [first, last] = [at(ends, 0), at(ends, ends.length - 1)];
+    return [
+      `${lossName(result)}, of ${ends.length} arms from the lowest to the highest: ${first} to ${last}.`,
+      ...sentences,
+    ];
+  }
   const spreadWords = result.arms.some((arm) => arm.runs.length > 1)
     ? `mean over the seeds, lowest to highest seed in brackets, ${seedCounts(result.arms)}`
     : "one seed per arm, so the spread is unknown";
@@ -179,15 +189,23 @@ function seedCounts(arms: readonly ArmResult[]): string {
  * A sentence for each arm that ended above the parent: further training did not help, or scratch did not get so far.
  */
 function againstParents(result: Measurements): string[] {
-  return result.arms.flatMap((arm) => {
-    const parent = parentOf(result, arm).loss;
+  const aboveParent = (arm: ArmResult): number => {
     const loss = spread(arm.runs.map((run) => run.finalLoss));
-    if (loss === null || !(loss.mean > parent)) return [];
-    const above = `${nats(loss.mean - parent)} above the parent's ${fixed(parent)}`;
+    return loss === null ? NaN : loss.mean - parentOf(result, arm).loss;
+  };
+  const sentences = (arm: ArmResult): string[] => {
+    const difference = aboveParent(arm);
+    if (!(difference > 0)) return [];
+    const above = `${nats(difference)} above the parent's ${fixed(parentOf(result, arm).loss)}`;
     if (result.progress !== undefined) return [`${arm.label} is ${above}.`];
     if (arm.kind === "scratch")
       return [`${arm.label} did not come down to the parent within its tokens: it ended ${above}.`];
     return [`Further training did not help ${arm.label}: it ended ${above}.`];
+  };
+  return ofEachArm(result.arms, sentences, {
+    by: aboveParent,
+    all: `${result.progress === undefined ? "ended" : "are"} above their parent`,
+    most: "the one furthest above",
   });
 }
 
@@ -212,16 +230,21 @@ function cost(arms: readonly ArmResult[]): string[] {
 }
 
 function seedMeaning(result: Measurements): string[] {
-  const varies = "the order of the data, the router and freshly drawn weights; the parent is one and the same";
+  const drawn = "the order of the data, the router and freshly drawn weights";
+  const isOne = result.parents.length === 1;
+  const varies = isOne ? `${drawn}; the parent is one and the same` : drawn;
   const count = Math.min(...result.arms.map((arm) => arm.runs.length));
   if (result.arms.length === 0 || count < 1) return [];
   if (count < 2) {
-    return [`A seed sets ${varies}. With a single seed this study cannot tell a difference between arms from chance.`];
+    return [
+      `A seed sets ${varies}. With a single seed this study cannot tell a difference between arms ` +
+        `${isOne ? "" : "of one parent "}from chance.`,
+    ];
   }
   return [
-    `The ${count} seeds vary ${varies}, so the spread does not show what another parent would change. Arms are ` +
-      'compared seed by seed, and "better" and "worse" mean that chance alone would make such a difference of any ' +
-      `two arms in fewer than ${percent(significance)} of studies like this one; ` +
+    `The ${count} seeds vary ${varies}, so the spread ${isOne ? "" : "over them "}does not show what another parent ` +
+      'would change. Arms are compared seed by seed, and "better" and "worse" mean that chance alone would make such ' +
+      `a difference of any two arms in fewer than ${percent(significance)} of studies like this one; ` +
       "what may be chance may still be there.",
   ];
 }

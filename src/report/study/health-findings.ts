@@ -8,15 +8,28 @@ import type { ArmResult, Preservation } from "../../model/results/result.js";
 import { meanOf } from "../../base/mean.js";
 import { finalBalance } from "./statistics.js";
 import { deadShare, unseenWords } from "../../model/results/collapse.js";
+import { ofEachArm } from "./told-arms.js";
 import { plural, signedNats } from "./wording.js";
 
-/** The sentences of all arms, subject by subject. */
+/** The sentences of all arms, subject by subject; of the arms of a grid those about the one that stands out. */
 export function healthFindings(arms: readonly ArmResult[]): string[] {
   return [
-    ...arms.flatMap((arm) => preservationSentence(arm)),
-    ...arms.flatMap((arm) => balanceSentence(arm)),
-    ...arms.flatMap((arm) => collapseSentence(arm)),
-    ...arms.flatMap((arm) => similaritySentence(arm)),
+    ...ofEachArm(arms, preservationSentence, {
+      by: startDistance,
+      all: "were measured",
+      most: "the one furthest from its parent",
+    }),
+    ...ofEachArm(arms, balanceSentence, { by: imbalance, all: "were measured", most: "the least balanced" }),
+    ...ofEachArm(arms, collapseSentence, {
+      by: ({ runs }) => runs.filter(({ unseenCollapse }) => unseenCollapse !== undefined).length,
+      all: "collapsed",
+      most: "the one with most such seeds",
+    }),
+    ...ofEachArm(arms, similaritySentence, {
+      by: (arm) => 1 - (meanSimilarity(arm) ?? 1),
+      all: "were measured",
+      most: "the one whose experts have moved furthest",
+    }),
   ];
 }
 
@@ -35,6 +48,20 @@ export function relativeLogitError(arm: ArmResult): number | null {
     run.preservation === null ? [] : [run.preservation.maxAbsLogitDiff / run.preservation.maxAbsLogit],
   );
   return ratios.length === 0 ? null : Math.max(...ratios);
+}
+
+/** How far the worst run's child is from its parent before the first step, in nats. */
+function startDistance(arm: ArmResult): number {
+  const worst = worstPreservation(arm);
+  const distance = worst === null ? 0 : Math.abs(worst.childLoss - worst.parentLoss);
+  return Number.isFinite(distance) ? distance : Infinity;
+}
+
+/** The most dead experts of a run, and below them the largest share of a busy one. */
+function imbalance({ runs }: ArmResult): number {
+  const balances = runs.flatMap((run) => finalBalance(run) ?? []);
+  const busiest = Math.max(0, ...balances.flatMap((one) => one.busiest));
+  return Math.max(0, ...balances.map(({ dead }) => dead)) + 1 - 1 / (1 + busiest);
 }
 
 function preservationSentence(arm: ArmResult): string[] {
@@ -92,6 +119,12 @@ function collapseSentence({ label, runs }: ArmResult): string[] {
 
 /** Mean over layers and seeds above which experts count as still the copies that they began as. */
 const hardlyMoved = 0.99;
+
+/** Mean over layers and seeds of how alike experts and parent are at the end; null where it was not measured. */
+function meanSimilarity({ runs }: ArmResult): number | null {
+  const layers = runs.flatMap((run) => run.similarity.at(-1)?.layers ?? []);
+  return layers.length === 0 ? null : meanOf(layers);
+}
 
 function similaritySentence(arm: ArmResult): string[] {
   const last = arm.runs.flatMap((run) => run.similarity.at(-1) ?? []).filter((one) => one.layers.length > 0);

@@ -346,3 +346,30 @@ describe("the caveats of a study", () => {
     expect(all).not.toContain("by heart");
   });
 });
+
+describe("a grid of more than twelve arms", () => {
+  const base = study();
+  const parents = [0, 1, 2, 3, 4, 5, 6].map((i) => ({ ...at(base.parents, 0), id: `p${i}`, loss: 4 }));
+  const arms = parents.flatMap(({ id }, i) =>
+    [3.9, 4.1 + 0.01 * i].map((loss) => ({
+      ...plainArm(`${loss < 4 ? "long" : "short"} ${id}`, "upcycled", [[4.2, 4, loss]]),
+      parent: id,
+    })),
+  );
+  const all = findings({ ...base, parents, arms });
+
+  it("has one sentence of each kind, about the arm that stands out", () => {
+    expect(all.filter((line) => line.startsWith("Further training did not help"))).toEqual([
+      "Further training did not help short p6: it ended 0.160 nats above the parent's 4.000. 7 of 14 arms ended above " +
+        "their parent; this is the one furthest above.",
+    ]);
+    expect(all.filter((line) => line.includes("of 14 arms from the lowest to the highest"))).toHaveLength(1);
+    expect(all.filter((line) => line.startsWith("No continued dense training"))).toHaveLength(1);
+    expect(all.length).toBeLessThan(12);
+  });
+
+  it("says what a single seed can tell where there are several parents", () => {
+    expect(all.join(" ")).toContain("cannot tell a difference between arms of one parent from chance");
+    expect(all.join(" ")).not.toContain("the parent is one and the same");
+  });
+});
