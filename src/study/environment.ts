@@ -1,25 +1,28 @@
 /** The machine and the programs that a study's numbers were measured with. */
-import { arch, cpus, platform, release } from "node:os";
+import { machineOf } from "../train/machine.js";
 import { toolVersion } from "../surgery/convert/version.js";
+import type { Machine } from "../model/results/machine.js";
+import type { ArmResult, StudyResult } from "../model/results/result.js";
 import type { StudyOptions } from "./types.js";
-import type { StudyResult } from "../model/results/result.js";
 
-/** The versions of the programs, the platform, the processor and what trained, for the result. */
-export async function environment({
-  threads,
-  backends,
-}: Pick<StudyOptions, "threads" | "backends">): Promise<StudyResult["environment"]> {
-  const { numerics } = backends[0];
-  const names = [...new Set(backends.map(({ name }) => name))].join(", ");
+/** The programs' versions, and where the runs were trained, which may be elsewhere: see `StudyResult`. */
+export async function environment(
+  { threads, backends }: Pick<StudyOptions, "threads" | "backends">,
+  arms: readonly Pick<ArmResult, "runs">[],
+): Promise<StudyResult["environment"]> {
+  const here = machineOf(backends);
+  const recorded = arms.flatMap(({ runs }) => runs.flatMap(({ machine }) => machine ?? []));
+  const machines = recorded.length === 0 ? [here] : recorded;
+  const each = (key: keyof Machine): string => [...new Set(machines.map((machine) => machine[key]))].sort().join("; ");
   // The engine's native library, for which the help of a study does not wait.
   const { onnxruntimeVersion } = await import("../engine/onnxruntime/session.js");
   return {
     upcycle: toolVersion,
-    node: process.versions.node,
+    node: each("node"),
     onnxruntime: onnxruntimeVersion,
-    platform: `${platform()} ${release()} ${arch()}`,
-    cpu: `${cpus()[0]?.model.trim() ?? "unknown"} x ${cpus().length}`,
+    platform: each("platform"),
+    cpu: each("cpu"),
     threads,
-    device: names === numerics ? names : `${numerics} on ${names}`,
+    device: each("device"),
   };
 }

@@ -8,7 +8,7 @@ import type { PlannedArm } from "./plan.js";
 export function measured(
   metrics: RunMetrics,
   { training, flopsPerToken }: Pick<PlannedArm, "training" | "flopsPerToken">,
-): Pick<ArmRun, "points" | "tokensPerSecond" | "peakRssBytes" | "load" | "similarity" | "unseenCollapse"> {
+): Pick<ArmRun, "points" | "tokensPerSecond" | "peakRssBytes" | "load" | "similarity" | "unseenCollapse" | "machine"> {
   const evals = metrics.evals.filter(({ step }) => isMeasured(step, training));
   const [collapse] = metrics.evals.flatMap(({ step, unseenCollapse }) =>
     unseenCollapse === undefined ? [] : [{ step, ...unseenCollapse }],
@@ -23,6 +23,7 @@ export function measured(
       .filter(({ similarity }) => similarity.length > 0)
       .map(({ step, similarity }) => ({ step, layers: similarity })),
     ...(collapse === undefined ? {} : { unseenCollapse: collapse }),
+    ...(metrics.done?.machine === undefined ? {} : { machine: metrics.done.machine }),
   };
 }
 

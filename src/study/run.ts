@@ -192,7 +192,7 @@ async function* measureStudy(
     name: config.name,
     startedAt,
     seconds: seconds(),
-    environment: await environment(options),
+    environment: await environment(options, arms),
     text: textFacts(first, config.evaluation.tokens),
     parents: made.parents.map(({ result }) => result),
     arms,

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { inputError } from "../base/errors.js";
 import { readJsonl } from "../files/io/jsonl.js";
 import type { UnseenCollapse } from "../model/results/collapse.js";
+import type { Machine } from "../model/results/machine.js";
 import { openRanges } from "../files/io/ranges.js";
 
 /** One training step in the log. */
@@ -99,6 +100,8 @@ export interface DoneRecord {
   /** Why it ended: the schedule was over, or the time budget. Absent in logs of earlier versions. */
   readonly reason?: "steps" | "time";
   readonly peakRssBytes: number;
+  /** Where its last steps were computed; absent in logs of earlier versions and of other trainers. */
+  readonly machine?: Machine;
 }
 
 /** Any line of the log. */

@@ -25,6 +25,7 @@ import { noteCommand } from "../files/io/command-file.js";
 import { exportMetrics, LogExporter } from "./exported-logs.js";
 import { requireRunFolder } from "./fresh.js";
 import { freshGuard } from "./guard.js";
+import { machineOf } from "./machine.js";
 import { tokensPerStep, trainLoop, type LoopState } from "./loop.js";
 import { metricsFile, readMetrics, tokensPerSecond, type MetricRecord, type RunMetrics } from "./records.js";
 import { loadState, savedProgress, stateLayout, type Progress, type StateLayout } from "./saved.js";
@@ -97,6 +98,7 @@ async function* work(options: RunOptions): AsyncGenerator<TrainEvent, RunResult>
         step: state.step,
         reason: state.step >= block.steps ? "steps" : "time",
         peakRssBytes: state.peakRss,
+        machine: machineOf([options.backend]),
       });
       await log.sync();
     } finally {

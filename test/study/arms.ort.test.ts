@@ -180,7 +180,7 @@ describe("a study on several devices", () => {
     const result = await run(study, "devices", both);
     expect([...new Set(trained)].sort()).toEqual(["gpu:0", "gpu:1"]);
     expect(trained).toHaveLength(4);
-    expect(result.environment.device).toBe("onnxruntime in this thread on gpu:0, gpu:1");
+    expect(result.environment.device).toBe("onnxruntime in this thread on gpu:0; onnxruntime in this thread on gpu:1");
     const { schedule } = await outlookOf(
       optionsFor(study, "elsewhere", { store: both.store, backends: [device("gpu:7")] }),
     );

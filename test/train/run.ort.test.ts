@@ -68,7 +68,7 @@ describe("a training run", () => {
       expect(routing!.entropy.every((value) => value > 0 && value <= Math.log(4) + 1e-6)).toBe(true);
       expect([routing!.entropy.length, routing!.maxViolation.length, routing!.dead.length]).toEqual([2, 2, 2]);
     }
-    expect(done).toMatchObject({ step: 12 });
+    expect(done).toMatchObject({ step: 12, machine: { node: process.versions.node } });
     expect(result.peakRssBytes).toBeGreaterThan(1e7);
     expect(await remains(dir)).toEqual(expected());
     expect(hiddenEntries(dir)).toEqual([]);

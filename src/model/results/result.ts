@@ -1,4 +1,5 @@
 import type { UnseenCollapse } from "./collapse.js";
+import type { Machine } from "./machine.js";
 
 /**
  * What a study found, as plain data: written as `result.json` by `study/`, read by the HTML report and the terminal
@@ -11,14 +12,15 @@ export interface StudyResult {
   /** ISO 8601. */
   readonly startedAt: string;
   readonly seconds: number;
-  readonly environment: {
+  /**
+   * The programs, and the machine that the runs were trained on: each fact of several machines with semicolons between.
+   * Of runs whose logs do not say it, it is the machine that compared them.
+   */
+  readonly environment: Omit<Machine, "device"> & {
     readonly upcycle: string;
-    readonly node: string;
     readonly onnxruntime: string;
-    readonly platform: string;
-    readonly cpu: string;
     readonly threads: number;
-    /** What trained, such as `cuda bf16 on cuda:0`; absent in results of earlier versions. */
+    /** Absent in results of earlier versions. */
     readonly device?: string;
   };
   readonly text: {
@@ -180,4 +182,6 @@ export interface ArmRun {
   readonly similarity: readonly { readonly step: number; readonly layers: readonly number[] }[];
   /** Layers that have collapsed while the load-balancing loss did not show it, when first measured; else absent. */
   readonly unseenCollapse?: UnseenCollapse & { readonly step: number };
+  /** Where it was trained; absent where the log does not say it. */
+  readonly machine?: Machine;
 }

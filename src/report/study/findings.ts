@@ -22,20 +22,13 @@ type Measurements = Omit<ShownStudy, "findings">;
 
 /** The findings of a study, a sentence each or a few that belong together. */
 export function findings(result: Measurements): string[] {
-  const compare = comparisonsAmong(result.arms);
   const all = [
     ...answerFindings(result),
-    ...result.parents.flatMap((parent) => armFindings(result, parent, compare)),
-    ...result.parents.flatMap(({ id }) =>
-      tieAdvice(
-        result.arms.filter(({ parent }) => parent === id),
-        compare,
-      ),
-    ),
+    ...(isGrid(result) ? gridFindings(result) : parentFindings(result)),
     ...finalLosses(result),
     ...againstParents(result),
     ...healthFindings(result.arms),
-    ...result.parents.flatMap(({ id }) => cost(result.arms.filter(({ parent }) => parent === id))),
+    ...(isGrid(result) ? [] : result.parents.flatMap(({ id }) => cost(armsOf(result, id)))),
     ...seedMeaning(result),
     ...scale(result),
   ];
@@ -43,9 +36,46 @@ export function findings(result: Measurements): string[] {
   return [...new Set(all)];
 }
 
+const armsOf = ({ arms }: Measurements, id: string): readonly ArmResult[] => arms.filter(({ parent }) => parent === id);
+
+/** Whether there are too many parents and arms to tell of each: what was asked of them says more. */
+const isGrid = ({ parents, arms }: Measurements): boolean => parents.length > 1 && arms.length > MOST_TOLD;
+
+/** The arms of each parent beside each other. */
+function parentFindings(result: Measurements): string[] {
+  const compare = comparisonsAmong(result.arms);
+  return [
+    ...result.parents.flatMap((parent) => armFindings(armsOf(result, parent.id), parent, compare)),
+    ...result.parents.flatMap(({ id }) => tieAdvice(armsOf(result, id), compare)),
+  ];
+}
+
+/** Until when parents are worth something: upcycled arms beside ones from random weights with as many tokens. */
+function gridFindings(result: Measurements): string[] {
+  const lossOf = (arm: ArmResult): number => spread(arm.runs.map(({ finalLoss }) => finalLoss))?.mean ?? NaN;
+  const tokensOf = (arm: ArmResult): number => reached(arm, "tokens") ?? NaN;
+  const beside = result.arms
+    .filter(({ kind }) => kind === "upcycled")
+    .flatMap((arm) => {
+      const scratch = armsOf(result, arm.parent).find(
+        (other) => other.kind === "scratch" && tokensOf(other) === tokensOf(arm),
+      );
+      const difference = scratch === undefined ? NaN : lossOf(arm) - lossOf(scratch);
+      return Number.isFinite(difference) ? [{ arm, difference }] : [];
+    });
+  const [first, ...others] = beside;
+  if (first === undefined) return [];
+  const below = beside.filter(({ difference }) => difference < 0).length;
+  const { arm, difference } = others.reduce((most, one) => (one.difference > most.difference ? one : most), first);
+  return [
+    `${below} of ${beside.length} upcycled arms ended below the same model from random weights after as many further ` +
+      `tokens; ${arm.label}, which gained least by its parent, ended ${nats(Math.abs(difference))} ` +
+      `${difference < 0 ? "below" : "above"} it.`,
+  ];
+}
+
 /** How the arms of one parent did beside each other. */
-function armFindings({ arms }: Measurements, { id, tokens }: ParentResult, compare: Compare): string[] {
-  const own = arms.filter(({ parent }) => parent === id);
+function armFindings(own: readonly ArmResult[], { tokens }: ParentResult, compare: Compare): string[] {
   const dense = own.find((arm) => arm.kind === "dense") ?? null;
   const scratch = own.find((arm) => arm.kind === "scratch") ?? null;
   const upcycled = byFinalLoss(own.filter((arm) => arm.kind === "upcycled"));
