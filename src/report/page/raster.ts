@@ -26,12 +26,18 @@ export function rasterOf(figure: Figure): Raster {
   const [width, height] = [Math.round(figure.width * scale), Math.round(figure.height * scale)];
   const image = { width, height, pixels: new Uint8Array(width * height * 3).fill(255) };
   const frame = figure.frame.map((edge) => edge * scale) as unknown as Figure["frame"];
-  for (const shape of figure.shapes) drawShape(image, shape, frame);
+  const mask = new Mask(width, height);
+  for (const shape of figure.shapes) drawShape({ image, mask }, shape, frame);
   return image;
 }
 
-function drawShape(image: Raster, shape: Shape, frame: Figure["frame"]): void {
-  const mask = new Mask(image.width, image.height);
+/** What is drawn on, and an empty mask of its size, which is empty again after each shape. */
+interface Canvas {
+  readonly image: Raster;
+  readonly mask: Mask;
+}
+
+function drawShape({ image, mask }: Canvas, shape: Shape, frame: Figure["frame"]): void {
   switch (shape.kind) {
     case "band":
       mask.fill(shape.points.map(scaled));
@@ -83,9 +89,14 @@ export function dashed(points: readonly Point[], pattern: readonly number[]): Po
 
 const distance = (a: Point, b: Point): number => Math.hypot(b[0] - a[0], b[1] - a[1]);
 
-/** How much of each pixel a shape covers, from 0 to 1. */
+/** How much of each pixel a shape covers, from 0 to 1. Only the rectangle that was touched is looked at. */
 class Mask {
   private readonly cover: Float32Array;
+  private left = Infinity;
+  private top = Infinity;
+  /** The first column and row behind the rectangle. */
+  private right = 0;
+  private bottom = 0;
 
   constructor(
     private readonly width: number,
@@ -97,6 +108,10 @@ class Mask {
   /** Adds a pixel; what is covered already counts once. */
   add(x: number, y: number, value: number): void {
     if (x < 0 || y < 0 || x >= this.width || y >= this.height) return;
+    this.left = Math.min(this.left, x);
+    this.top = Math.min(this.top, y);
+    this.right = Math.max(this.right, x + 1);
+    this.bottom = Math.max(this.bottom, y + 1);
     const index = y * this.width + x;
     this.cover[index] = Math.max(at(this.cover, index), value);
   }
@@ -141,23 +156,25 @@ class Mask {
 
   /** Takes away what is outside of the frame. */
   clip([left, top, right, bottom]: Figure["frame"]): void {
-    for (let y = 0; y < this.height; y++) {
-      for (let x = 0; x < this.width; x++)
+    for (let y = this.top; y < this.bottom; y++)
+      for (let x = this.left; x < this.right; x++)
         if (x < left || x >= right || y < top || y >= bottom) this.cover[y * this.width + x] = 0;
-    }
   }
 
-  /** Lays the colour over the image. */
+  /** Lays the colour over the image, and empties the mask. */
   blend({ pixels }: Raster, colour: string, opacity: number): void {
     const channels = [1, 3, 5].map((start) => Number.parseInt(colour.slice(start, start + 2), 16));
-    for (let i = 0; i < this.cover.length; i++) {
-      const share = at(this.cover, i) * opacity;
-      if (share === 0) continue;
-      for (const [channel, value] of channels.entries()) {
-        const index = 3 * i + channel;
-        pixels[index] = Math.round(at(pixels, index) * (1 - share) + value * share);
+    for (let y = this.top; y < this.bottom; y++)
+      for (let i = y * this.width + this.left; i < y * this.width + this.right; i++) {
+        const share = at(this.cover, i) * opacity;
+        this.cover[i] = 0;
+        if (share === 0) continue;
+        for (const [channel, value] of channels.entries()) {
+          const index = 3 * i + channel;
+          pixels[index] = Math.round(at(pixels, index) * (1 - share) + value * share);
+        }
       }
-    }
+    [this.left, this.top, this.right, this.bottom] = [Infinity, Infinity, 0, 0];
   }
 }
 
