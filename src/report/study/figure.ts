@@ -1,11 +1,12 @@
 /** The loss curves of a study as a figure: shapes as data, which `svgText` writes as SVG and `rasterOf` as pixels. */
 import { at } from "../../base/at.js";
 import { compact, flops } from "../../base/format.js";
-import type { StudyResult } from "../../model/results/result.js";
+import type { ArmResult, StudyResult } from "../../model/results/result.js";
 import { escapeHtml } from "../page/escape.js";
 import { textSize, type Figure, type Shape } from "../page/figure-shapes.js";
 import { armTones, toneIndices } from "../page/palette.js";
 import { armCurve, mainParent } from "./statistics.js";
+import { MOST_TOLD } from "./told-arms.js";
 
 type Point = Extract<Shape, { readonly kind: "text" }>["at"];
 
@@ -15,7 +16,8 @@ const [left, top, plotWidth, plotHeight] = [66, 34, 560, 380];
 
 /**
  * Held-out loss against training tokens or FLOPs: for each arm the mean over its seeds with a band from the lowest to
- * the highest, and the parent's loss. Null where no arm has two measurements.
+ * the highest, and the parent's loss; in a grid, arms that differ in their parents alone look alike. Null where no arm
+ * has two measurements.
  */
 export function lossFigure(result: StudyResult, axis: "tokens" | "flops"): Figure | null {
   const curves = result.arms.map(armCurve);
@@ -27,7 +29,8 @@ export function lossFigure(result: StudyResult, axis: "tokens" | "flops"): Figur
   const bottom = top + plotHeight;
   const x = (value: number): number => left + (plotWidth * value) / last;
   const y = (loss: number): number => bottom - (plotHeight * (loss - low)) / (high - low);
-  const tones = toneIndices(result.arms);
+  const rows = legendRows(result);
+  const tones = toneIndices(rows.map(({ first }) => first));
   const shapes: Shape[] = [];
   const line = (points: readonly Point[], stroke: string, width: number, dash: readonly number[] = []): Shape => ({
     kind: "line",
@@ -85,7 +88,9 @@ export function lossFigure(result: StudyResult, axis: "tokens" | "flops"): Figur
       ),
     );
   for (const [index, curve] of curves.entries()) {
-    const { light } = at(armTones, at(tones, index));
+    const { arm } = at(result.arms, index);
+    const row = rows.findIndex(({ name }) => name === arm || name === at(result.arms, index).id);
+    const { light } = at(armTones, at(tones, row));
     const points = (values: readonly number[]): Point[] => values.map((value, i) => [x(at(curve[axis], i)), y(value)]);
     shapes.push({
       kind: "band",
@@ -93,7 +98,7 @@ export function lossFigure(result: StudyResult, axis: "tokens" | "flops"): Figur
       fill: light,
       opacity: 0.18,
     });
-    shapes.push(line(points(curve.mean), light, 2, dashOf(index, tones)));
+    shapes.push(line(points(curve.mean), light, 2, dashOf(row, tones)));
   }
   shapes.push({
     ...line(
@@ -109,24 +114,46 @@ export function lossFigure(result: StudyResult, axis: "tokens" | "flops"): Figur
   } as Shape);
   const title = `Held-out loss against ${axis === "tokens" ? "training tokens" : "training FLOPs"}`;
   shapes.push({ kind: "text", at: [left, top - 14], anchor: "start", text: `${title} (nats per token)`, fill: ink });
-  shapes.push(...legend(result, tones, right + 24));
+  shapes.push(...legend(rows, tones, { start: right + 24, withParent: result.parents.length === 1 }));
   return {
     title,
     width: right + 24 + legendWidth,
-    height: Math.max(bottom + 40, top + 22 * (result.arms.length + 2)),
+    height: Math.max(bottom + 40, top + 22 * (rows.length + 2)),
     frame: [left, top, right, bottom],
     shapes,
   };
 }
 
-function legend(result: StudyResult, tones: readonly number[], start: number): Shape[] {
-  const rows = result.arms.map((arm, index) => ({
-    text: arm.label.length > 32 ? `${arm.label.slice(0, 31)}…` : arm.label,
+/** What one line of the legend stands for: an arm, or, in a grid, an arm of the file behind all of its parents. */
+interface LegendRow {
+  /** `id` of the arm, or the name that it has in the file. */
+  readonly name: string;
+  readonly label: string;
+  readonly first: ArmResult;
+}
+
+function legendRows({ arms, parents }: StudyResult): LegendRow[] {
+  if (arms.length <= MOST_TOLD || parents.length === 1)
+    return arms.map((arm) => ({ name: arm.id, label: arm.label, first: arm }));
+  return [...new Set(arms.map(({ arm }) => arm))].map((name) => {
+    const own = arms.filter(({ arm }) => arm === name);
+    const first = at(own, 0);
+    return { name, label: first.label.replace(`, ${first.parent}`, ""), first };
+  });
+}
+
+function legend(
+  named: readonly LegendRow[],
+  tones: readonly number[],
+  { start, withParent }: { readonly start: number; readonly withParent: boolean },
+): Shape[] {
+  const rows = named.map(({ label }, index) => ({
+    text: label.length > 32 ? `${label.slice(0, 31)}…` : label,
     stroke: at(armTones, at(tones, index)).light,
     dash: dashOf(index, tones),
     width: 2,
   }));
-  if (result.parents.length === 1) rows.push({ text: "parent", stroke: ink, dash: [2, 4], width: 1 });
+  if (withParent) rows.push({ text: "parent", stroke: ink, dash: [2, 4], width: 1 });
   return rows.flatMap(({ text, stroke, dash, width }, row): Shape[] => {
     const y = top + 8 + 22 * row;
     return [
