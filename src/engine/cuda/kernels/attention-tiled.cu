@@ -1,111 +1,5 @@
-// Attention in float for every option (see attention.cu) and many queries: those of a sequence, or new tokens behind a
-// cache. A warp works for 4 * R queries, in 4 groups of 8 lanes. Keys pass through shared memory in tiles of 32, which
-// all warps of a block share, then their values. A lane has R queries, and of each tile 4 keys, then 4 of every 32
-// columns of the values, so that each number that is read from shared memory is used several times. R and the columns
-// in steps of 32 are fixed when a kernel is compiled, for both lie in registers.
-
-#define KEYS 32
-#define COLUMNS 8
-#define EACH 4
-// Elements between probabilities of neighbouring queries: four groups of lanes write to different banks.
-#define WEIGHTS 40
-
-DEVICE void load4(const float* p, i64 i, float* x) {
-  float4 four = *(const float4*)(p + i);
-  x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
-}
-DEVICE void load4(const bf16* p, i64 i, float* x) {
-  u64 words = *(const u64*)(p + i);
-#pragma unroll
-  for (int e = 0; e < 4; e++) x[e] = __uint_as_float((u32)(words >> (16 * e)) << 16);
-}
-DEVICE void store4(float* p, i64 i, const float* x) {
-  float4 four = {x[0], x[1], x[2], x[3]};
-  *(float4*)(p + i) = four;
-}
-DEVICE void store4(bf16* p, i64 i, const float* x) {
-  for (int e = 0; e < 4; e++) store(p, i + e, x[e]);
-}
-
-// Rows [first, first + count) of x, `apart` elements apart and each `size` elements long, to shared memory: in fours of
-// elements up to `width`, zeros from row `end` and from `size` on. There, `row` elements lie between two rows and
-// `four` between two fours. Sixteen threads read the same four rows before they write any; `count` is a multiple of the
-// rows that the block's threads read so.
-DEVICE void fill(const A* x, int apart, int size, float* to, int count, int first, int end, int width, int row,
-                 int four) {
-  for (int r = threadIdx.x / 16 * 4; r < count; r += blockDim.x / 4)
-    for (int d = threadIdx.x % 16 * 4; d < width; d += 64) {
-      const A* from = x + (i64)(first + r) * apart + d;
-      float* place = to + r * row + d / 4 * four;
-      if (size % 4 == 0) {
-        float fours[4][4] = {};
-#pragma unroll
-        for (int n = 0; n < 4; n++)
-          if (first + r + n < end && d < size) load4(from, (i64)n * apart, fours[n]);
-#pragma unroll
-        for (int n = 0; n < 4; n++) store4(place, n * row, fours[n]);
-      } else
-#pragma unroll 1
-        for (int n = 0; n < 4; n++)
-#pragma unroll 1
-          for (int e = 0; e < 4; e++)
-            place[n * row + e] = first + r + n < end && d + e < size ? load(from, (i64)n * apart + e) : 0.0f;
-    }
-}
-
-// Products of a lane's queries, four rows apart, and its keys, eight apart. Both lie in so many fours of elements: the
-// first four of each row, then the second; a row more than there are lies between two fours of a row, so that writing
-// them has no conflicts between banks.
-template <int R>
-DEVICE void multiply(const float* queries, const float* keys, int fours, int held, float (&score)[R][EACH]) {
-#pragma unroll 1
-  for (int n = 0; n < fours; n++, queries += 4 * (held + 1), keys += 4 * (KEYS + 1)) {
-    float key[EACH][4];
-#pragma unroll
-    for (int e = 0; e < EACH; e++) load4(keys, 4 * COLUMNS * e, key[e]);
-#pragma unroll
-    for (int r = 0; r < R; r++) {
-      float query[4];
-      load4(queries, 16 * r, query);
-#pragma unroll
-      for (int x = 0; x < 4; x++)
-#pragma unroll
-        for (int e = 0; e < EACH; e++) score[r][e] += query[x] * key[e][x];
-    }
-  }
-}
-
-// Adds a tile of values [32, 32 * STEPS], weighted by what each of the lane's queries gives to each key.
-template <int R, int STEPS>
-DEVICE void addValues(const float* weights, const float* values, float (&result)[R][STEPS][4]) {
-#pragma unroll 1
-  for (int t = 0; t < KEYS; t += 4) {
-    float weight[R][4];
-#pragma unroll
-    for (int r = 0; r < R; r++) load4(weights + r * 4 * WEIGHTS, t, weight[r]);
-#pragma unroll
-    for (int x = 0; x < 4; x++)
-#pragma unroll
-      for (int s = 0; s < STEPS; s++) {
-        float value[4];
-        load4(values + (t + x) * 32 * STEPS, 32 * s, value);
-#pragma unroll
-        for (int r = 0; r < R; r++)
-#pragma unroll
-          for (int e = 0; e < 4; e++) result[r][s][e] += weight[r][x] * value[e];
-      }
-  }
-}
-
-// The largest or the sum of what eight neighbouring lanes have.
-DEVICE float columnsMax(float x) {
-  for (int step = COLUMNS / 2; step > 0; step >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
-  return x;
-}
-DEVICE float columnsSum(float x) {
-  for (int step = COLUMNS / 2; step > 0; step >>= 1) x += __shfl_xor_sync(0xffffffffu, x, step);
-  return x;
-}
+// Attention in float for every option (see attention.cu) and many queries, those of a sequence or new tokens behind a
+// cache, by the tiles of tiles.cuh: a warp's rows are queries, and keys pass by, then their values.
 
 // B rows of T queries each. Query i of row b stands at lengths[b] + i - start behind the row's past keys [B, kvHeads,
 // C, D], and sees those, then the T keys beside the queries from its start up to its own, of its own document. Without
@@ -151,7 +45,6 @@ DEVICE void attend(const A* q, const A* k, const A* v, const A* pastK, const A* 
     // The block's first query stands here among the part's keys, or, with starts, behind the past's end.
     int position = isNew ? block : starts == 0 ? past + block : past;
     int first = max(isNew ? earliest : 0, window > 0 ? position - window + 1 : 0);
-    // Each query sees the keys from x to y of its document z.
     __syncthreads();
     for (int n = threadIdx.x; n < held; n += blockDim.x) {
       int i = block + n, begin = starts != 0 && i < end ? starts[start + i] : 0;
@@ -166,25 +59,7 @@ DEVICE void attend(const A* q, const A* k, const A* v, const A* pastK, const A* 
     int apart = isNew ? kvHeads : 1;
 #pragma unroll 1
     for (int j0 = first; j0 < last; j0 += KEYS) {
-      // A bit for each of the lane's pairs.
-      u32 seen = 0;
-      int documents[EACH];
-#pragma unroll
-      for (int e = 0; e < EACH; e++) {
-        int j = j0 + column + e * COLUMNS;
-        documents[e] = segments != 0 && j < last ? segments[start + j] : 0;
-      }
-#pragma unroll
-      for (int r = 0; r < R; r++) {
-        int4 own = bounds[place + 4 * r];
-#pragma unroll
-        for (int e = 0; e < EACH; e++) {
-          int j = j0 + column + e * COLUMNS;
-          if (j >= own.x && j <= own.y && documents[e] == own.z) seen |= 1u << (r * EACH + e);
-        }
-      }
-      // The bits stay together: the compiler would keep each in a register of its own until it is used.
-      asm volatile("" : "+r"(seen));
+      u32 seen = pairsOf<R>(bounds + place, segments == 0 ? 0 : segments + start, j0, last);
       // All warps are done with the tile before.
       if (!__syncthreads_or(seen != 0)) continue;
       bool isBusy = __any_sync(0xffffffffu, seen != 0);
@@ -201,7 +76,7 @@ DEVICE void attend(const A* q, const A* k, const A* v, const A* pastK, const A* 
 #pragma unroll
           for (int r = 0; r < R; r++)
 #pragma unroll
-            for (int e = 0; e < EACH; e++) score[r][e] = cap * tanhf(score[r][e] / cap);
+            for (int e = 0; e < EACH; e++) score[r][e] = capped(score[r][e], cap);
 #pragma unroll
         for (int r = 0; r < R; r++) {
           float most = minusInfinity();
@@ -241,17 +116,10 @@ DEVICE void attend(const A* q, const A* k, const A* v, const A* pastK, const A* 
     i64 row = (start + i) * heads + head;
     if (column == 0 && lse != 0) lse[row] = top[r] + logf(total);
 #pragma unroll
-    for (int s = 0; s < STEPS; s++) {
-      int d = 32 * s + 4 * column;
+    for (int s = 0; s < STEPS; s++)
 #pragma unroll
       for (int e = 0; e < 4; e++) result[r][s][e] /= total;
-      if (V % 4 == 0 && d < V)
-        store4(out, row * V + d, result[r][s]);
-      else
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-          if (d + e < V) store(out, row * V + d + e, result[r][s][e]);
-    }
+    put<STEPS>(out, row * V, V, column, result[r]);
   }
 }
 

@@ -63,6 +63,7 @@ export type Argument =
 /** Names of the kernel sources: files `NAME.cu` in engine/cuda/kernels. */
 export type KernelModule =
   | "attention"
+  | "attention-gradients"
   | "attention-tiled"
   | "decode"
   | "elementwise"

@@ -27,7 +27,7 @@ import { isHopper } from "./options.js";
 import { tiledAttention } from "./tiled-attention.js";
 import type { Argument, BufferId, KernelModule, Storage } from "./launches.js";
 
-/** Queries or keys of a block, a warp for each. */
+/** Warps of a block, each for a row, of sums over the output. */
 const WARPS = 8;
 const LANES = 32;
 /** Elements of a head that a warp can hold. */
@@ -230,7 +230,7 @@ function forward(
   }
   checkHeads(attrs);
   c.kernel({
-    ...tiledAttention(attrs, c.options.chip),
+    ...tiledAttention("attention", attrs, c.options.chip),
     real: to.real,
     flops: 2 * pairsOf(attrs) * (headDim + valueDim),
     arguments: [
@@ -277,7 +277,7 @@ export function lowerAttention(c: Context, node: NodeOf<"attention">): void {
   c.kept.set(key, [out, lse]);
 }
 
-/** The gradients of queries, keys and values by flash.cu or attention.cu. */
+/** The gradients of queries, keys and values by flash.cu or attention-gradients.cu. */
 function portableGradients(
   c: Context,
   attrs: AttentionAttrs,
@@ -287,12 +287,6 @@ function portableGradients(
 ): void {
   const { batch, sequence, heads, kvHeads, headDim, valueDim } = attrs;
   const flash = takesFlash(attrs, real);
-  const common = {
-    module: "attention",
-    real,
-    block: WARPS * LANES,
-    shared: 4 * (WARPS * (headDim + valueDim) + LANES * (headDim + 1 + valueDim + 1)),
-  } as const;
   const gradients = [
     { name: "GradQ", by: heads, flops: 2 * headDim + valueDim, outputs: [dq] },
     { name: "GradKV", by: kvHeads, flops: 2 * (headDim + valueDim), outputs: [dk, dv] },
@@ -315,9 +309,8 @@ function portableGradients(
     else
       c.kernel({
         ...shared,
-        ...common,
-        kernel: `attention${name}`,
-        grid: [blocksFor(sequence, WARPS), by, batch],
+        ...tiledAttention(`attention${name}`, attrs, c.options.chip),
+        real,
         arguments: [...sources, ...targets, ...sizes(attrs)],
       });
   }
@@ -407,7 +400,7 @@ export function lowerCachedAttention(c: Context, node: NodeOf<"cachedAttention">
     });
   else
     c.kernel({
-      ...tiledAttention(attrs, c.options.chip),
+      ...tiledAttention("attention", attrs, c.options.chip),
       real,
       flops,
       arguments: [...from, nothing, out, nothing, ...sizes(attrs)],

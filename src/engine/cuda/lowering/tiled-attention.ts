@@ -1,54 +1,72 @@
-/** Shapes of the kernels of attention-tiled.cu, which attend in float32 for many queries at once. */
+/** Shapes of the kernels of attention-tiled.cu and attention-gradients.cu, which attend in float32 by tiles. */
 import type { AttentionAttrs } from "../../../graph/ir/ir.js";
 import { WARP, blocksFor } from "./arguments.js";
 import type { Chip } from "./options.js";
 import type { KernelLaunch } from "./launches.js";
 
-/** Kernels by the most elements of a value head, and the queries that a warp of each works for. */
-const kernels = [
-  { most: 64, queries: 32 },
-  { most: 128, queries: 16 },
-  { most: 256, queries: 16 },
-] as const;
+/** Variants of each kernel by the most elements of the heads that are summed, and the rows that a warp works for. */
+const variants = {
+  attention: [
+    { most: 64, rows: 32 },
+    { most: 128, rows: 16 },
+    { most: 256, rows: 16 },
+  ],
+  attentionGradQ: [
+    { most: 64, rows: 32 },
+    { most: 128, rows: 16 },
+    { most: 256, rows: 16 },
+  ],
+  attentionGradKV: [
+    { most: 64, rows: 16 },
+    { most: 128, rows: 16 },
+    { most: 256, rows: 8 },
+  ],
+} as const;
 
-/** Keys of a tile. */
-const KEYS = 32;
-/** Elements between the probabilities of two queries. */
+/** Rows of a tile. */
+const TILE = 32;
+/** Elements between the weights of two rows. */
 const WEIGHTS = 40;
-/** Numbers that say which keys a query sees. */
+/** Numbers that say what a row sees. */
 const BOUNDS = 4;
 /** Warps of a block, most first. */
 const warpCounts = [4, 2, 1] as const;
 /** Bytes of shared memory that a block has on every GPU from compute capability 8.0 on. */
 const MOST_SHARED = 99 * 1024;
-/** Blocks for each multiprocessor that are worth more than keys that more warps share. */
+/** Blocks for each multiprocessor that are worth more than tiles that more warps share. */
 const BLOCKS = 2;
 
-type Heads = Pick<AttentionAttrs, "batch" | "sequence" | "heads" | "headDim" | "valueDim">;
+type Heads = Pick<AttentionAttrs, "batch" | "sequence" | "heads" | "kvHeads" | "headDim" | "valueDim">;
 
 /** The kernel for heads of these sizes, and how it is launched: as many warps as there is memory and work for. */
 export function tiledAttention(
-  { batch, sequence, heads, headDim, valueDim }: Heads,
+  kind: keyof typeof variants,
+  { batch, sequence, heads, kvHeads, headDim, valueDim }: Heads,
   chip: Chip | undefined,
 ): Pick<KernelLaunch, "module" | "kernel" | "grid" | "block" | "shared"> {
-  const kernel = kernels.find(({ most }) => valueDim <= most);
-  if (kernel === undefined) throw new Error(`no kernel attends to value heads of ${valueDim} elements`);
-  const { most, queries } = kernel;
-  const fours = Math.ceil(headDim / 4);
-  const blocksOf = (warps: number): number => blocksFor(sequence, queries * warps);
+  const isForward = kind === "attention";
+  const summed = isForward ? valueDim : Math.max(headDim, valueDim);
+  const variant = variants[kind].find(({ most }) => summed <= most);
+  if (variant === undefined) throw new Error(`no kernel attends to heads of ${summed} elements`);
+  const { most, rows } = variant;
+  // Heads whose rows are multiplied lie in shared memory by fours of elements.
+  const fours = (isForward ? [headDim] : [headDim, valueDim]).map((size) => 4 * Math.ceil(size / 4));
+  const by = kind === "attentionGradKV" ? kvHeads : heads;
+  const blocksOf = (warps: number): number => blocksFor(sequence, rows * warps);
   const sharedOf = (warps: number): number => {
-    const held = queries * warps;
-    return 4 * (4 * fours * (held + 1) + Math.max(4 * fours * (KEYS + 1), KEYS * most) + held * (WEIGHTS + BOUNDS));
+    const held = rows * warps;
+    const own = fours.reduce((sum, size) => sum + size * (held + 1), 0);
+    return 4 * (own + Math.max(Math.max(...fours) * (TILE + 1), TILE * most) + held * (WEIGHTS + BOUNDS));
   };
   const fits = (warps: number): boolean =>
     sharedOf(warps) <= MOST_SHARED &&
-    (queries * warps) / 2 < sequence &&
-    batch * heads * blocksOf(warps) >= BLOCKS * (chip?.multiprocessors ?? 0);
+    (rows * warps) / 2 < sequence &&
+    batch * by * blocksOf(warps) >= BLOCKS * (chip?.multiprocessors ?? 0);
   const warps = warpCounts.find(fits) ?? 1;
   return {
-    module: "attention-tiled",
-    kernel: `attention${most}`,
-    grid: [blocksOf(warps), heads, batch],
+    module: isForward ? "attention-tiled" : "attention-gradients",
+    kernel: `${kind}${most}`,
+    grid: [blocksOf(warps), by, batch],
     block: warps * WARP,
     shared: sharedOf(warps),
   };
