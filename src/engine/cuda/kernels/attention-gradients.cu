@@ -16,8 +16,7 @@ struct Sides {
   float *own, *ownV, *tile, *weights;
   int4* bounds;
   DEVICE Sides(float4* shared, int D, int V) {
-    int lane = threadIdx.x & 31;
-    column = lane % COLUMNS, place = (threadIdx.x >> 5) * 4 * R + lane / COLUMNS, held = (blockDim.x >> 5) * 4 * R;
+    column = columnOf(), place = (threadIdx.x >> 5) * 4 * R + groupOf(), held = (blockDim.x >> 5) * 4 * R;
     fours = (D + 3) / 4, foursV = (V + 3) / 4;
     own = (float*)shared;
     ownV = own + 4 * fours * (held + 1);

@@ -12,10 +12,9 @@ DEVICE void attend(const A* q, const A* k, const A* v, const A* pastK, const A* 
                    const float* sinks, const int* starts, const int* segments, A* out, float* lse, int T, int heads,
                    int kvHeads, int D, int V, int C, float scale, int window, float cap) {
   extern __shared__ float4 shared4[];
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, held = (blockDim.x >> 5) * 4 * R;
-  int group = lane / COLUMNS, column = lane % COLUMNS, fours = (D + 3) / 4;
+  int column = columnOf(), held = (blockDim.x >> 5) * 4 * R, fours = (D + 3) / 4;
   // The lane's first query among the block's; the others stand four apart.
-  int place = warp * 4 * R + group;
+  int place = (threadIdx.x >> 5) * 4 * R + groupOf();
   float* queries = (float*)shared4;
   float* tile = queries + 4 * fours * (held + 1);
   float* weights = tile + max(4 * fours * (KEYS + 1), KEYS * 32 * STEPS);
@@ -85,7 +84,7 @@ DEVICE void attend(const A* q, const A* k, const A* v, const A* pastK, const A* 
             if (!(seen >> (r * EACH + e) & 1)) score[r][e] = minusInfinity();
             most = fmaxf(most, score[r][e]);
           }
-          float next = fmaxf(top[r], columnsMax(most));
+          float next = fmaxf(top[r], groupMax(most));
           // A query that has seen no key yet: all its weights are 0.
           float base = next == minusInfinity() ? 0.0f : next, shrink = expf(top[r] - base);
           top[r] = next;
@@ -110,7 +109,7 @@ DEVICE void attend(const A* q, const A* k, const A* v, const A* pastK, const A* 
   }
 #pragma unroll
   for (int r = 0; r < R; r++) {
-    float total = columnsSum(sum[r]);
+    float total = groupSum(sum[r]);
     int i = block + place + 4 * r;
     if (i >= end) continue;
     i64 row = (start + i) * heads + head;

@@ -10,6 +10,12 @@
 // Elements between probabilities of neighbouring queries: four groups of lanes write to different banks.
 #define WEIGHTS 40
 
+// The group and the column of this thread's lane. They are numbered crosswise: of two lanes side by side both have the
+// same column, of two that are two apart the same group. Shared memory serves reads of 16 bytes for more lanes at once
+// where such neighbours read the same.
+DEVICE int groupOf() { return (threadIdx.x & 1) | (threadIdx.x >> 1 & 2); }
+DEVICE int columnOf() { return (threadIdx.x >> 1 & 1) | (threadIdx.x >> 2 & 6); }
+
 DEVICE void load4(const float* p, i64 i, float* x) {
   float4 four = *(const float4*)(p + i);
   x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
@@ -100,14 +106,16 @@ DEVICE void addValues(const float* weights, const float* tile, float (&result)[R
   }
 }
 
-// The largest or the sum of what eight neighbouring lanes have.
-DEVICE float columnsMax(float x) {
-  for (int step = COLUMNS / 2; step > 0; step >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
-  return x;
+// The largest or the sum of what the eight lanes of a group have.
+DEVICE float groupMax(float x) {
+  x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 16));
+  x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 8));
+  return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
 }
-DEVICE float columnsSum(float x) {
-  for (int step = COLUMNS / 2; step > 0; step >>= 1) x += __shfl_xor_sync(0xffffffffu, x, step);
-  return x;
+DEVICE float groupSum(float x) {
+  x += __shfl_xor_sync(0xffffffffu, x, 16);
+  x += __shfl_xor_sync(0xffffffffu, x, 8);
+  return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
 // A bit for each of the lane's pairs that attend: an own row sees the others from x to y of its document z. The other
@@ -115,7 +123,7 @@ DEVICE float columnsSum(float x) {
 // document, 0.
 template <int R>
 DEVICE u32 pairsOf(const int4* bounds, const int* segments, int first, int last) {
-  int at = first + (threadIdx.x & 31) % COLUMNS, documents[EACH];
+  int at = first + columnOf(), documents[EACH];
 #pragma unroll
   for (int e = 0; e < EACH; e++)
     documents[e] = segments != 0 && at + e * COLUMNS < last ? segments[at + e * COLUMNS] : 0;
