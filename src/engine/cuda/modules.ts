@@ -10,6 +10,9 @@ const sourceOf = (file: string): string => readFileSync(new URL(`./kernels/${fil
 /** Sources that use what compute capability 9.0 alone has. */
 const hopperSources: ReadonlySet<string> = new Set(["flash-hopper", "ragged"]);
 
+/** Sources that work in the tiles of tiles.cuh. */
+const tiledSources: ReadonlySet<string> = new Set(["attention-tiled", "attention-gradients"]);
+
 /**
  * A module's source, and the macros that choose the part of it that is compiled: the sizes of heads take seconds each,
  * compile beside each other, and most programs need one.
@@ -22,8 +25,11 @@ function partOf(module: KernelModule): { readonly source: string; readonly macro
 
 /** What all kernels share, then a module's own source, whose lines keep their numbers in messages. */
 function sourceText(source: string): string {
-  const shared = hopperSources.has(source) ? ["common.cuh", "hopper.cuh"] : ["common.cuh"];
-  return [...shared, `${source}.cu`].map((file) => `#line 1 "${file}"\n${sourceOf(file)}`).join("\n");
+  const hopper = hopperSources.has(source) ? ["hopper.cuh"] : [];
+  const tiles = tiledSources.has(source) ? ["tiles.cuh"] : [];
+  return ["common.cuh", ...hopper, ...tiles, `${source}.cu`]
+    .map((file) => `#line 1 "${file}"\n${sourceOf(file)}`)
+    .join("\n");
 }
 
 /** A module compiled for one element type of activations. */

@@ -65,6 +65,33 @@ const attend = (c: Case, attrs: typeof attention): ValueId[] => {
   return [out, ...c.b.apply("attentionGrad", [...inputs, c.normal(rows, heads * valueDim)], attrs)];
 };
 
+/** So many new tokens in three rows: behind a cache that is full, one of 33 keys, and none; also as several texts. */
+const manyBehind = (c: Case, sequence: number): ValueId[] => {
+  const [batch, heads, kvHeads, headDim, valueDim, capacity] = [3, 4, 2, 64, 40, 70];
+  const rows = batch * sequence;
+  const lengths = c.given(Float64Array.of(capacity, 33, 0), batch);
+  const starts = c.given(
+    Float64Array.from({ length: rows }, (_, i) => Math.floor((i % sequence) / 20) * 20),
+    rows,
+  );
+  const inputs = [
+    c.normal(rows, heads * headDim),
+    c.normal(rows, kvHeads * headDim),
+    c.normal(rows, kvHeads * valueDim),
+    c.normal(batch, kvHeads, capacity, headDim),
+    c.normal(batch, kvHeads, capacity, valueDim),
+    lengths,
+  ];
+  const attrs = { batch, sequence, heads, kvHeads, headDim, valueDim, capacity, scale: 0.125, softcap: null } as const;
+  const sinks = c.normal(heads);
+  return [
+    c.b.op("cachedAttention", inputs, { ...attrs, window: null, sinks: false }),
+    c.b.op("cachedAttention", [...inputs, sinks], { ...attrs, window: 29, softcap: 2, sinks: true }),
+    c.b.op("cachedAttention", [...inputs, starts], { ...attrs, window: null, sinks: false, branches: true }),
+    c.b.op("cachedAttention", [...inputs, sinks, starts], { ...attrs, window: 40, sinks: true, branches: true }),
+  ];
+};
+
 const routed = (c: Case, tokens: number, experts: number, k: number) => {
   const chosen = c.ints(experts + 1, tokens, k);
   const [order, inverse, counts] = c.b.apply("expertSort", [chosen], { experts, drops: true });
@@ -170,6 +197,27 @@ const cases: Readonly<Record<string, (c: Case) => readonly ValueId[]>> = {
       c.b.op("cachedAttention", inputs, { ...attrs, scale: 0.125, window: null, softcap: null, sinks: false }),
     ];
   },
+  // One query more or less than a warp or a block has, and one key than a tile.
+  "attention of sequences around a warp's queries and a tile's keys": (c) =>
+    [31, 32, 33, 127, 129].flatMap((sequence) =>
+      attend(c, { ...attention, batch: 1, sequence, headDim: 64, valueDim: 64, window: sequence === 127 ? 32 : null }),
+    ),
+  "attention by each kernel, with heads of odd sizes": (c) =>
+    (
+      [
+        [1, 1],
+        [20, 64],
+        [64, 63],
+        [80, 80],
+        [97, 128],
+        [130, 129],
+        [256, 256],
+      ] as const
+    ).flatMap(([headDim, valueDim]) =>
+      attend(c, { ...attention, batch: 1, sequence: 35, heads: 2, kvHeads: 1, headDim, valueDim, sinks: true }),
+    ),
+  "attention of many tokens behind a cache": (c) =>
+    ([9, 33, 70] as const).flatMap((sequence) => manyBehind(c, sequence)),
   "products of odd sizes, both ways": (c) => {
     const [a, b] = [c.normal(130, 70), c.normal(90, 70)];
     const y = c.b.op("matmul", [a, b], { transA: false, transB: true });

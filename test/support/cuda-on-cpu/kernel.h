@@ -10,6 +10,7 @@
 using std::isfinite;
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(16) int4 { int x, y, z, w; };
 #define __global__
 #define __device__
 #define __forceinline__ inline
@@ -56,6 +57,10 @@ static __attribute__((noinline)) void __syncthreads() {
   int generation = emuGeneration;
   if (++emuArrived == emuAlive) { emuArrived = 0; emuGeneration++; } else while (emuGeneration == generation) emuYield();
 }
+static int __syncthreads_or(int vote) {
+  static int any; if (emuArrived == 0) any = 0;
+  any |= vote != 0; __syncthreads(); int all = any; __syncthreads(); return all;
+}
 static __attribute__((noinline)) void __syncwarp(unsigned = ~0u) {
   EmuWarp& w = emuWarps[emuNow->warp]; int generation = w.generation;
   if (++w.arrived == w.alive) { w.arrived = 0; w.generation++; } else while (w.generation == generation) emuYield();
@@ -71,6 +76,11 @@ static unsigned __match_any_sync(unsigned, int value) {
   EmuWarp& w = emuWarps[emuNow->warp]; w.slots[emuNow->lane] = (uint64_t)(int64_t)value; __syncwarp();
   unsigned same = 0; for (int i = 0; i < 32; i++) if (w.slots[i] == (uint64_t)(int64_t)value) same |= 1u << i;
   __syncwarp(); return same;
+}
+static bool __any_sync(unsigned, bool vote) {
+  EmuWarp& w = emuWarps[emuNow->warp]; w.slots[emuNow->lane] = vote; __syncwarp();
+  bool any = false; for (int i = 0; i < 32; i++) any |= w.slots[i] != 0;
+  __syncwarp(); return any;
 }
 static void __threadfence() {}
 static int __popc(unsigned x) { return __builtin_popcount(x); }

@@ -29,6 +29,8 @@ DEVICE void store(bf16* p, i64 i, float x) {
 }
 
 DEVICE float minusInfinity() { return __uint_as_float(0xff800000u); }
+// A score that a soft cap limits; a cap of 0 caps nothing.
+DEVICE float capped(float score, float cap) { return cap > 0.0f ? cap * tanhf(score / cap) : score; }
 DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 DEVICE float warpSum(float x) {

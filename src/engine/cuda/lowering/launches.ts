@@ -63,6 +63,8 @@ export type Argument =
 /** Names of the kernel sources: files `NAME.cu` in engine/cuda/kernels. */
 export type KernelModule =
   | "attention"
+  | "attention-gradients"
+  | "attention-tiled"
   | "decode"
   | "elementwise"
   | "experts"

@@ -24,9 +24,10 @@ import {
 } from "./arguments.js";
 import { useKey, type Context } from "./context.js";
 import { isHopper } from "./options.js";
+import { tiledAttention } from "./tiled-attention.js";
 import type { Argument, BufferId, KernelModule, Storage } from "./launches.js";
 
-/** Queries or keys of a block, a warp for each. */
+/** Warps of a block, each for a row, of sums over the output. */
 const WARPS = 8;
 const LANES = 32;
 /** Elements of a head that a warp can hold. */
@@ -43,12 +44,13 @@ function checkHeads({ headDim, valueDim }: AttentionAttrs): void {
     throw new Error(`heads of ${Math.max(headDim, valueDim)} elements, the CUDA backend takes up to ${MOST_HEAD}`);
 }
 
-/** S, heads, kvHeads, D, V, scale, window, cap */
-const sizes = ({ sequence, heads, kvHeads, headDim, valueDim, scale, window, softcap }: AttentionAttrs) => [
-  ...[sequence, heads, kvHeads, headDim, valueDim].map(int),
-  float(scale),
-  int(window ?? 0),
-  float(softcap ?? 0),
+/** S, heads, kvHeads, D, V, the cache's capacity for kernels that take one, scale, window, cap */
+const sizes = (attrs: AttentionAttrs & { readonly capacity?: number }) => [
+  ...[attrs.sequence, attrs.heads, attrs.kvHeads, attrs.headDim, attrs.valueDim].map(int),
+  ...(attrs.capacity === undefined ? [] : [int(attrs.capacity)]),
+  float(attrs.scale),
+  int(attrs.window ?? 0),
+  float(attrs.softcap ?? 0),
 ];
 
 /** Queries or keys of a block on tensor cores, and its threads. */
@@ -228,20 +230,18 @@ function forward(
   }
   checkHeads(attrs);
   c.kernel({
-    module: "attention",
-    kernel: "attention",
+    ...tiledAttention("attention", attrs, c.options.chip),
     real: to.real,
-    grid: [blocksFor(sequence, WARPS), heads, batch],
-    block: WARPS * LANES,
-    shared: 4 * (WARPS * headDim + LANES * (headDim + 1 + valueDim)),
     flops: 2 * pairsOf(attrs) * (headDim + valueDim),
     arguments: [
       ...[q, k, v].map((id) => reads(c.as(id, to.real))),
+      ...[nothing, nothing, nothing],
       orNull(c, extras.sinks),
+      nothing,
       orNull(c, extras.segmentIds),
       writes(to.out),
       to.lse === null ? nothing : writes(to.lse),
-      ...sizes(attrs),
+      ...sizes({ ...attrs, capacity: 0 }),
     ],
   });
 }
@@ -277,7 +277,7 @@ export function lowerAttention(c: Context, node: NodeOf<"attention">): void {
   c.kept.set(key, [out, lse]);
 }
 
-/** The gradients of queries, keys and values by flash.cu or attention.cu. */
+/** The gradients of queries, keys and values by flash.cu or attention-gradients.cu. */
 function portableGradients(
   c: Context,
   attrs: AttentionAttrs,
@@ -287,12 +287,6 @@ function portableGradients(
 ): void {
   const { batch, sequence, heads, kvHeads, headDim, valueDim } = attrs;
   const flash = takesFlash(attrs, real);
-  const common = {
-    module: "attention",
-    real,
-    block: WARPS * LANES,
-    shared: 4 * (WARPS * (headDim + valueDim) + LANES * (headDim + 1 + valueDim + 1)),
-  } as const;
   const gradients = [
     { name: "GradQ", by: heads, flops: 2 * headDim + valueDim, outputs: [dq] },
     { name: "GradKV", by: kvHeads, flops: 2 * (headDim + valueDim), outputs: [dk, dv] },
@@ -315,9 +309,8 @@ function portableGradients(
     else
       c.kernel({
         ...shared,
-        ...common,
-        kernel: `attention${name}`,
-        grid: [blocksFor(sequence, WARPS), by, batch],
+        ...tiledAttention(`attention${name}`, attrs, c.options.chip),
+        real,
         arguments: [...sources, ...targets, ...sizes(attrs)],
       });
   }
@@ -374,8 +367,9 @@ export function lowerAttentionGrad(c: Context, node: NodeOf<"attentionGrad">): v
   });
 }
 
-/** Warps that share the keys of one new token. */
+/** Warps that share the keys of one new token, where there are fewer new tokens than FEW. */
 const CACHED_WARPS = 4;
+const FEW = 8;
 
 /** Appends the launches of `cachedAttention`, whose shapes are those of the primitive in graph/ir/ir.ts. */
 export function lowerCachedAttention(c: Context, node: NodeOf<"cachedAttention">): void {
@@ -383,35 +377,32 @@ export function lowerCachedAttention(c: Context, node: NodeOf<"cachedAttention">
   checkHeads(attrs);
   const [q, k, v, pastK, pastV, lengths] = node.in;
   const { sinks, starts } = cachedExtras(attrs, node.in);
-  const { batch, sequence, heads, kvHeads, headDim, valueDim, capacity, scale, window, softcap } = attrs;
+  const { batch, sequence, heads, headDim, valueDim, capacity } = attrs;
   const real = c.options.cache === undefined ? c.realOf(q, k, v) : c.cacheStorage;
-  const few = {
-    kernel: "cachedAttention",
-    grid: [sequence, heads, batch],
-    block: CACHED_WARPS * LANES,
-    shared: 4 * (4 * Math.ceil(headDim / 4) + CACHED_WARPS * (valueDim + 2)),
-  } as const;
-  const many = {
-    kernel: "cachedAttentionTiled",
-    grid: [blocksFor(sequence, WARPS), heads, batch],
-    block: WARPS * LANES,
-    shared: 4 * (WARPS * headDim + LANES * (headDim + 1 + valueDim)),
-  } as const;
-  c.kernel({
-    module: "attention",
-    real,
-    ...(sequence < WARPS ? few : many),
-    flops: 2 * batch * sequence * heads * (capacity + sequence) * (headDim + valueDim),
-    arguments: [
-      ...[q, k, v, pastK, pastV].map((id) => reads(c.as(id, real))),
-      reads(c.of(lengths)),
-      orNull(c, sinks),
-      orNull(c, starts),
-      writes(c.define(node.out[0], real)),
-      ...[sequence, heads, kvHeads, headDim, valueDim, capacity].map(int),
-      float(scale),
-      int(window ?? 0),
-      float(softcap ?? 0),
-    ],
-  });
+  const from = [
+    ...[q, k, v, pastK, pastV].map((id) => reads(c.as(id, real))),
+    reads(c.of(lengths)),
+    orNull(c, sinks),
+    orNull(c, starts),
+  ];
+  const out = writes(c.define(node.out[0], real));
+  const flops = 2 * batch * sequence * heads * (capacity + sequence) * (headDim + valueDim);
+  if (sequence < FEW)
+    c.kernel({
+      module: "attention",
+      kernel: "cachedAttention",
+      real,
+      grid: [sequence, heads, batch],
+      block: CACHED_WARPS * LANES,
+      shared: 4 * (4 * Math.ceil(headDim / 4) + CACHED_WARPS * (valueDim + 2)),
+      flops,
+      arguments: [...from, out, ...sizes(attrs)],
+    });
+  else
+    c.kernel({
+      ...tiledAttention("attention", attrs, c.options.chip),
+      real,
+      flops,
+      arguments: [...from, nothing, out, nothing, ...sizes(attrs)],
+    });
 }
