@@ -18,9 +18,10 @@ const tiledSources: ReadonlySet<string> = new Set(["attention-tiled", "attention
  * compile beside each other, and most programs need one.
  */
 function partOf(module: KernelModule): { readonly source: string; readonly macros: readonly string[] } {
-  const [, source, head, capped] = /^(flash(?:-hopper)?)-(\d+)(-capped)?$/.exec(module) ?? [];
+  const [, source, head, capped] = /^([a-z-]+)-(\d+)(-capped)?$/.exec(module) ?? [];
   if (source === undefined) return { source: module, macros: [] };
-  return { source, macros: [`-DHEAD_SIZE=${head}`, `-DSOFT_CAP=${capped === undefined ? 0 : 1}`] };
+  const cap = tiledSources.has(source) ? [] : [`-DSOFT_CAP=${capped === undefined ? 0 : 1}`];
+  return { source, macros: [`-DHEAD_SIZE=${head}`, ...cap] };
 }
 
 /** What all kernels share, then a module's own source, whose lines keep their numbers in messages. */

@@ -125,7 +125,12 @@ API int nvrtcCompileProgram(u64 h, int n, const char** options) {
   s = std::regex_replace(s, std::regex("extern __shared__ (\\w+) (\\w+)\\[\\];"), "$1* $2 = ($1*)emuShared;");
   std::string tail; std::regex kernel("KERNEL\\s+(?:__launch_bounds__\\([^)]*\\)\\s+)?(\\w+)\\("), many("\\nFLASH_KERNELS\\((\\w+),");
   std::vector<std::string> names;
-  for (std::sregex_iterator i(p->source.begin(), p->source.end(), kernel), end; i != end; ++i) names.push_back((*i)[1]);
+  // A kernel whose name ends with a size of heads is there where that size is compiled.
+  std::smatch found; std::regex sized(".*[A-Za-z](64|128|256)");
+  for (std::sregex_iterator i(p->source.begin(), p->source.end(), kernel), end; i != end; ++i) {
+    std::string name = (*i)[1];
+    if (heads.empty() || !std::regex_match(name, found, sized) || found[1] == heads) names.push_back(name);
+  }
   for (std::sregex_iterator i(p->source.begin(), p->source.end(), many), end; i != end; ++i)
     for (const char* stem : {"flash", "flashGradQ", "flashGradKV"})
       if ((*i)[1] == heads + capped) names.push_back(stem + std::string((*i)[1]));

@@ -178,10 +178,14 @@ DEVICE void gradKV(const A* q, const A* k, const A* v, const int* segments, cons
 #define GIVEN q, k, v, segments, dout, lse, dots
 #define SIZED S, heads, kvHeads, D, V, scale, window, cap
 
-// By the most elements of a head and a value head.
+// By the most elements of a head and a value head; each size is compiled by itself, since it takes seconds.
+#if HEAD_SIZE == 64
 KERNEL __launch_bounds__(128, 2) attentionGradQ64(GIVE, A* dq, SIZE) { gradQ<8, 2>(GIVEN, dq, SIZED); }
-KERNEL __launch_bounds__(128, 2) attentionGradQ128(GIVE, A* dq, SIZE) { gradQ<4, 4>(GIVEN, dq, SIZED); }
-KERNEL __launch_bounds__(128, 2) attentionGradQ256(GIVE, A* dq, SIZE) { gradQ<4, 8>(GIVEN, dq, SIZED); }
 KERNEL __launch_bounds__(128, 3) attentionGradKV64(GIVE, TO, SIZE) { gradKV<4, 2>(GIVEN, dk, dv, SIZED); }
+#elif HEAD_SIZE == 128
+KERNEL __launch_bounds__(128, 2) attentionGradQ128(GIVE, A* dq, SIZE) { gradQ<4, 4>(GIVEN, dq, SIZED); }
 KERNEL __launch_bounds__(128, 2) attentionGradKV128(GIVE, TO, SIZE) { gradKV<4, 4>(GIVEN, dk, dv, SIZED); }
+#else
+KERNEL __launch_bounds__(128, 2) attentionGradQ256(GIVE, A* dq, SIZE) { gradQ<4, 8>(GIVEN, dq, SIZED); }
 KERNEL __launch_bounds__(128, 2) attentionGradKV256(GIVE, TO, SIZE) { gradKV<2, 8>(GIVEN, dk, dv, SIZED); }
+#endif

@@ -130,7 +130,11 @@ DEVICE void attend(const A* q, const A* k, const A* v, const A* pastK, const A* 
 #define ATTENDED                                                                                                    \
   q, k, v, pastK, pastV, lengths, sinks, starts, segments, out, lse, T, heads, kvHeads, D, V, C, scale, window, cap
 
-// By the most elements of a value head.
+// By the most elements of a value head; each is compiled by itself, since it takes seconds.
+#if HEAD_SIZE == 64
 KERNEL __launch_bounds__(128, 3) attention64(ATTEND) { attend<8, 2>(ATTENDED); }
+#elif HEAD_SIZE == 128
 KERNEL __launch_bounds__(128, 3) attention128(ATTEND) { attend<4, 4>(ATTENDED); }
+#else
 KERNEL __launch_bounds__(128, 2) attention256(ATTEND) { attend<4, 8>(ATTENDED); }
+#endif

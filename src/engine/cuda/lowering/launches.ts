@@ -60,11 +60,10 @@ export type Argument =
   | { readonly kind: "long"; readonly value: number }
   | { readonly kind: "float"; readonly value: number };
 
-/** Names of the kernel sources: files `NAME.cu` in engine/cuda/kernels. */
+/** Names of the kernel sources, files `NAME.cu` in engine/cuda/kernels, and behind them which part of one. */
 export type KernelModule =
   | "attention"
-  | "attention-gradients"
-  | "attention-tiled"
+  | `attention-${"tiled" | "gradients"}-${64 | 128 | 256}`
   | "decode"
   | "elementwise"
   | "experts"

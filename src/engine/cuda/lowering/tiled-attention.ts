@@ -64,7 +64,7 @@ export function tiledAttention(
     batch * by * blocksOf(warps) >= BLOCKS * (chip?.multiprocessors ?? 0);
   const warps = warpCounts.find(fits) ?? 1;
   return {
-    module: isForward ? "attention-tiled" : "attention-gradients",
+    module: `attention-${isForward ? "tiled" : "gradients"}-${most}`,
     kernel: `${kind}${most}`,
     grid: [blocksOf(warps), by, batch],
     block: warps * WARP,

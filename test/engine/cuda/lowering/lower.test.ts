@@ -117,7 +117,7 @@ describe("a launch list", () => {
     expect(kernelsOf(null, 64)).toEqual(names.map((name) => `flash-hopper-64.${name}`));
     expect(kernelsOf(null, 128)[0]).toBe("flash-hopper-128.flash128");
     expect(kernelsOf(2, 64)[0]).toBe("flash-64-capped.flash64Capped");
-    expect(kernelsOf(null, 40)[0]).toBe("attention-tiled.attention64");
+    expect(kernelsOf(null, 40)[0]).toBe("attention-tiled-64.attention64");
   });
 
   it.each([
