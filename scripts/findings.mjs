@@ -79,10 +79,17 @@ function placeOf(config) {
     seeded.some((name) => id === name || id.startsWith(`${name}-`)) ? id.slice(0, id.lastIndexOf("-")) : id;
 }
 
-/** Arms of one place as one arm, with the runs behind all of its parents. */
+/**
+ * Arms of one place as one arm, with the runs behind all of its parents; of those from random weights, whose run is one
+ * and the same beside all parents of a size, that run once.
+ */
 function byPlace(arms, place) {
   const groups = new Map();
+  const seen = new Set();
   for (const arm of arms) {
+    const paths = arm.runs.map(({ path }) => path);
+    if (arm.kind === "scratch" && paths.length > 0 && paths.every((path) => seen.has(path))) continue;
+    for (const path of paths) seen.add(path);
     const own = place(arm.parent);
     const key = JSON.stringify([arm.arm, own]);
     const known = groups.get(key);
