@@ -1,5 +1,5 @@
 /** Runs side by side, and the studies of a folder by their arms. */
-import { configDifferences, runIdentity } from "../../train/run-list.js";
+import { configDifferences } from "../../train/run-list.js";
 import { judgeArms, type ArmCurve } from "../data/arms.js";
 import type { CompareAnswer, Overview, StudyRow } from "../data/types.js";
 import { commandOf, flatSettings } from "../folders/detail.js";
@@ -10,7 +10,7 @@ import type { StudyReader } from "../folders/study.js";
 /** Runs side by side: in what they differ, and which arm of them leads. */
 export async function comparison(entries: readonly RunEntry[]): Promise<CompareAnswer> {
   const configs = await Promise.all(
-    entries.map(async ({ path, row }) => (row.state === "unreadable" ? { config: {} } : runIdentity(path))),
+    entries.map(async (entry) => (entry.row.state === "unreadable" ? { config: {} } : entry.identity())),
   );
   return {
     runs: entries.map(({ row }) => row),

@@ -3,7 +3,6 @@
  * `upcycle studio --print` all ask here, so that they cannot say different things.
  */
 import { inputError } from "../../base/errors.js";
-import { runIdentity } from "../../train/run-list.js";
 import { toolVersion } from "../../surgery/convert/version.js";
 import type { CheckpointList, ConversionRow, ModelRow } from "../data/model-types.js";
 import {
@@ -242,7 +241,7 @@ export class Studio {
     this.index.ask(name);
     const detail = await runDetail(this.index, this.#store, entry);
     if (detail.preservation !== null || detail.row.kind === "dense" || entry.row.study === null) return detail;
-    const { config } = await runIdentity(entry.path);
+    const { config } = await entry.identity();
     return { ...detail, preservation: await startMeasured(this.index, entry.row.study, config["recipe"]) };
   }
 
