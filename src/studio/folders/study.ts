@@ -11,7 +11,9 @@ import { trainFlopsPerToken } from "../../model/cost/flops.js";
 import { countParams } from "../../model/cost/params.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { ArmResult, ArmRun, ParentResult, Preservation, StudyResult } from "../../model/results/result.js";
+import type { ReportBody } from "../../report/page/shell.js";
 import { findings } from "../../report/study/findings.js";
+import { studyBody } from "../../report/study/html.js";
 import { questionResults } from "../../report/study/question-pairs.js";
 import type { RunUnderWay, ShownStudy, StudyProgress } from "../../report/study/shown.js";
 import { lossAt } from "../../report/study/statistics.js";
@@ -23,6 +25,7 @@ import type { StudyRequest } from "../../study/types.js";
 import { readMetrics, type RunMetrics } from "../../train/records.js";
 import { runIdentity, type RunIdentity } from "../../train/run-list.js";
 import { commandOf } from "./detail.js";
+import { orNull } from "./report-body.js";
 import type { StudioIndex } from "./index.js";
 import type { RunEntry } from "./run-entry.js";
 import { readPlainJson } from "./safe-file.js";
@@ -60,8 +63,11 @@ export class StudyReader {
     const runs = await this.#runs(store === null ? [name] : [name, store]);
     const isRunning = runs.some(({ entry }) => entry.row.state === "running");
     const result = (await this.#json(name, "result.json")) as StudyResult | null;
-    if (result?.version === 2 && Array.isArray(result.arms) && !isRunning)
-      return { ...result, findings: findings(result) };
+    if (result?.version === 2 && Array.isArray(result.arms) && !isRunning) {
+      const finished = orNull(() => ({ ...result, findings: findings(result) }));
+      if (finished === null) throw damaged(name);
+      return finished;
+    }
     if (record?.config === undefined) throw inputError("study.json cannot be read", { where: name });
     const config = record.config;
     const arms = await this.#arms(name, config, runs);
@@ -234,6 +240,20 @@ export class StudyReader {
     const one = found as Partial<Preservation> | null;
     return typeof one?.maxAbsLogit === "number" && typeof one.parentLoss === "number" ? (one as Preservation) : null;
   }
+}
+
+/** A result that was written by another program, or was cut and mended. */
+const damaged = (name: string): UpcycleError =>
+  inputError("result.json lacks what a study's result has", {
+    where: name,
+    hint: "give the study's command again: it writes the result anew",
+  });
+
+/** The sections of a study. Throws inputError for one whose result is damaged. */
+export function studySections(name: string, study: ShownStudy): ReportBody {
+  const body = orNull(() => studyBody(study));
+  if (body === null) throw damaged(name);
+  return body;
 }
 
 /** The runs of an arm by seed. */

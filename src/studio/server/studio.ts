@@ -30,9 +30,8 @@ import { ReportShelf } from "../folders/reports.js";
 import { EvaluationShelf } from "../folders/evaluations.js";
 import { bodyOf, planOf } from "../folders/report-body.js";
 import type { RunEntry } from "../folders/run-entry.js";
-import { StudyReader } from "../folders/study.js";
+import { StudyReader, studySections } from "../folders/study.js";
 import { evaluationBody } from "../../report/evals/eval-page.js";
-import { studyBody } from "../../report/study/html.js";
 import type { ReportBody } from "../../report/page/shell.js";
 
 /** Most runs that one request may be about. */
@@ -194,7 +193,7 @@ export class Studio {
       }
       case "/api/study": {
         const study = await this.#reader.study(name);
-        return study === null ? null : answerOf(name, studyBody(study));
+        return study === null ? null : answerOf(name, studySections(name, study));
       }
       case "/api/evaluation": {
         const source = await this.#evaluations.evaluation(name, query.get("with"));

@@ -113,6 +113,31 @@ describe("reports and measurements", () => {
     expect(reportOf("<!doctype html><title>x · Upcycle study</title>")).toBeNull();
   });
 
+  it("that are damaged take no view away but their own", async () => {
+    const folder = temporaryFolder();
+    const put = (name: string, text: string): void => {
+      mkdirSync(join(folder, name, ".."), { recursive: true });
+      writeFileSync(join(folder, name), text);
+    };
+    // A name with a tab, which no JSON text may hold; a result whose date is none.
+    put("experts.json", '{"upcycle":"0.1.0","version":1,"model":"a\tb","family":"mixtral"}');
+    put("e/results_1.json", JSON.stringify({ results: {}, "n-samples": {}, date: "today", model_name: 7 }));
+    put("s/study.json", JSON.stringify({ version: 2, config: {} }));
+    put("s/result.json", JSON.stringify({ version: 2, arms: [], name: null }));
+    put("plan.json", '{"upcycle":"0.1.0","words":[]}');
+    const other = await Studio.open({ dir: folder, actions: false });
+    await other.look();
+    const answer = (path: string, query: string): Promise<unknown> => other.answer(path, new URLSearchParams(query));
+    expect(await answer("/api/overview", "")).toMatchObject({ expertFiles: [], runs: 0 });
+    expect(await answer("/api/reports", "")).toMatchObject({ evaluations: [{ model: "7", date: 0 }] });
+    expect(await answer("/api/evaluation", "name=e/results_1.json")).toMatchObject({ kind: "evaluation" });
+    expect(await answer("/api/plan", "name=plan.json")).toBeNull();
+    await expect(answer("/api/study", "name=s")).rejects.toMatchObject({
+      kind: "input",
+      message: "result.json lacks what a study's result has",
+    });
+  });
+
   it("of experts are shown with similarity and co-activation", async () => {
     expect(await ask<{ reports: ReportRow[]; expertFiles: unknown }>("/api/reports")).toEqual({
       reports: [],
