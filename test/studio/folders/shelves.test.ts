@@ -1,5 +1,5 @@
 /** Models, reports, measurements of experts and launched trainings that lie below a folder. */
-import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -193,6 +193,45 @@ describe("launched trainings", () => {
     const { alerts } = await studio.look((now += 4000));
     expect(alerts).toContainEqual(expect.objectContaining({ run: "job", kind: "nan", step: 61 }));
     expect(await row()).toMatchObject({ iteration: 61, loss: null });
+  });
+});
+
+describe("logs of launched trainings", () => {
+  const head = readFileSync(golden("megatron", "logs", "moe_scratch.log"), "utf8");
+  const iterationOf = async (folder: string, before: (log: string) => void): Promise<number> => {
+    writeJob(folder);
+    const log = join(folder, "job", "logs", "run.log");
+    before(log);
+    const other = await Studio.open({ dir: folder, actions: false });
+    await other.look();
+    await other.lookAtLive();
+    const { jobs } = (await other.answer("/api/jobs", new URLSearchParams())) as { readonly jobs: JobRow[] };
+    return jobs[0]?.iteration ?? 0;
+  };
+
+  it("are read on behind a line that is longer than what is read at a time", async () => {
+    const end = await iterationOf(temporaryFolder(), (log) => writeFileSync(log, head));
+    expect(end).toBeGreaterThan(0);
+    // What is read first is the middle of the line alone.
+    const folder = temporaryFolder();
+    writeJob(folder);
+    const log = join(folder, "job", "logs", "run.log");
+    writeFileSync(log, "x".repeat((4 << 20) + 10));
+    const other = await Studio.open({ dir: folder, actions: false });
+    await other.look();
+    appendFileSync(log, `${"x".repeat(4 << 20)}\n${head}`);
+    for (let i = 0; i < 3; i++) await other.lookAtLive();
+    const { jobs } = (await other.answer("/api/jobs", new URLSearchParams())) as { readonly jobs: JobRow[] };
+    expect(jobs[0]?.iteration).toBe(end);
+  });
+
+  it("are not read in a folder that is a link", async () => {
+    const iteration = await iterationOf(temporaryFolder(), (log) => {
+      const elsewhere = temporaryFolder();
+      renameSync(join(log, ".."), join(elsewhere, "logs"));
+      symlinkSync(join(elsewhere, "logs"), join(log, ".."));
+    });
+    expect(iteration).toBe(0);
   });
 });
 
