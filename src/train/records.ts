@@ -205,12 +205,17 @@ export async function endOf(runDir: string): Promise<DoneRecord | null> {
   }
 }
 
-/** Median tokens per second over the steps, the first two left out where there are more. */
-export function tokensPerSecond(steps: readonly StepRecord[], tokensPerStep: number): number {
+/** Median milliseconds of the steps, the first two left out where there are more; null where there are none. */
+export function msPerStep(steps: readonly Pick<StepRecord, "ms">[]): number | null {
   const times = steps
     .slice(steps.length > 4 ? 2 : 0)
     .map(({ ms }) => ms)
     .sort((a, b) => a - b);
-  const median = times[times.length >> 1];
-  return median === undefined ? 0 : (tokensPerStep / median) * 1000;
+  return times[times.length >> 1] ?? null;
+}
+
+/** Tokens per second by `msPerStep`; 0 where there are no steps. */
+export function tokensPerSecond(steps: readonly Pick<StepRecord, "ms">[], tokensPerStep: number): number {
+  const median = msPerStep(steps);
+  return median === null ? 0 : (tokensPerStep / median) * 1000;
 }

@@ -1,4 +1,5 @@
 /** Runs below a folder: what each is, how far it is, what it has measured, and how much room its models take. */
+import type { Dirent } from "node:fs";
 import { readdir, rmdir, stat, unlink } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { inputError } from "../base/errors.js";
@@ -132,19 +133,39 @@ export interface RunCheckpoint {
   readonly written: number;
 }
 
+/** How folders are looked at; null for what is not there. */
+export interface FolderLook {
+  entries(path: string): Dirent[] | null | Promise<Dirent[] | null>;
+  /** The size of a file, and when it was written, in milliseconds since 1970. */
+  state(path: string): FileState | null | Promise<FileState | null>;
+}
+
+interface FileState {
+  readonly size: number;
+  readonly changed: number;
+}
+
+const plainLook: FolderLook = {
+  entries: (path) => unlessGone(readdir(path, { withFileTypes: true })),
+  state: async (path) => {
+    const info = await unlessGone(stat(path));
+    return info && { size: info.size, changed: info.mtimeMs };
+  },
+};
+
 /** The checkpoints in a run's folder; a training may be replacing one just now. */
-export async function checkpointsOf(path: string): Promise<RunCheckpoint[]> {
+export async function checkpointsOf(path: string, look = plainLook): Promise<RunCheckpoint[]> {
   const found: RunCheckpoint[] = [];
   for (const name of modelFolders) {
     const folder = join(path, name);
-    const entries = await unlessGone(readdir(folder, { withFileTypes: true }));
+    const entries = await look.entries(folder);
     if (entries === null) continue;
     let [bytes, written] = [0, 0];
     for (const entry of entries) {
-      const info = entry.isFile() ? await unlessGone(stat(join(folder, entry.name))) : null;
+      const info = entry.isFile() ? await look.state(join(folder, entry.name)) : null;
       if (info === null) continue;
       bytes += info.size;
-      written = Math.max(written, info.mtimeMs);
+      written = Math.max(written, info.changed);
     }
     found.push({ name, bytes, written });
   }

@@ -1,12 +1,28 @@
-/** Two arms of a study at the same tokens or FLOPs, judged among all arms of the study. */
+/**
+ * Two arms at the same tokens or FLOPs, judged among all arms. Each pair is read at the most that all runs of both have
+ * reached: a third arm that was trained for less takes no data from them. A study's report, its terminal table and the
+ * studio all ask here.
+ */
 import { at } from "../../base/at.js";
 import type { ArmResult } from "../../model/results/result.js";
 import { judge, type Judgement } from "./judgement.js";
-import { lossAt, reached, spread, type CurveAxis, type Spread } from "./statistics.js";
+import { readAt, spread, type CurveAxis, type Spread } from "./statistics.js";
+
+/** A run as it is compared: its held-out losses by tokens or FLOPs, ascending. */
+export interface ComparedRun {
+  readonly seed: number;
+  readonly x: readonly number[];
+  readonly loss: readonly number[];
+}
+
+/** An arm as it is compared, made by `comparedArm`. */
+export interface ComparedArm {
+  readonly id: string;
+  readonly runs: readonly ComparedRun[];
+}
 
 /** Two arms at one x. */
-export interface ArmComparison {
-  readonly axis: CurveAxis;
+export interface PairComparison {
   /** Where both curves were read: the most that all runs of both arms reached. */
   readonly at: number;
   /** Losses of the seeds that both arms have; of all, where they have none in common. */
@@ -19,62 +35,100 @@ export interface ArmComparison {
   readonly judgement: Judgement;
 }
 
+/** Two arms of a study at one x of an axis. */
+export interface ArmComparison extends PairComparison {
+  readonly axis: CurveAxis;
+}
+
 /**
- * Compares two of the arms at the largest x that all runs of both have reached; null where a run of one of them has no
- * finite loss.
+ * Compares two arms by their ids; null where a run of one of them has no finite loss behind its start.
  */
+export type ComparePair = (a: string, b: string) => PairComparison | null;
+
+/** Compares two arms of a study on an axis; null where `ComparePair` is. */
 export type Compare = (a: ArmResult, b: ArmResult, axis: CurveAxis) => ArmComparison | null;
 
-/** Compares any two of `arms`, with p-values corrected for all pairs of them. */
+/** Compares any two of a study's arms, with p-values corrected for all pairs of them. */
 export function comparisonsAmong(arms: readonly ArmResult[]): Compare {
-  const found = new Map<CurveAxis, ReadonlyMap<string, ArmComparison>>();
-  const ofAxis = (axis: CurveAxis): ReadonlyMap<string, ArmComparison> => {
-    const known = found.get(axis) ?? allPairs(arms, axis);
-    found.set(axis, known);
-    return known;
-  };
+  const found = new Map<CurveAxis, ComparePair>();
   return (a, b, axis) => {
-    const comparison = ofAxis(axis).get(pairKey(a, b));
+    const compare = found.get(axis) ?? comparePairs(arms.map((arm) => armOn(arm, axis)));
+    found.set(axis, compare);
+    const comparison = compare(a.id, b.id);
+    return comparison === null ? null : { axis, ...comparison };
+  };
+}
+
+/** An arm of a study as it is compared on an axis. */
+const armOn = ({ id, runs }: ArmResult, axis: CurveAxis): ComparedArm =>
+  comparedArm(
+    id,
+    runs.map(({ seed, points }) => ({
+      seed,
+      x: points.map((point) => point[axis]),
+      loss: points.map(({ loss }) => loss),
+    })),
+  );
+
+/** An arm of such runs; losses that are not finite are left out. */
+export const comparedArm = (id: string, runs: readonly ComparedRun[]): ComparedArm => ({
+  id,
+  runs: runs.map(({ seed, x, loss }) => ({
+    seed,
+    x: x.filter((_, i) => Number.isFinite(loss[i])),
+    loss: loss.filter(Number.isFinite),
+  })),
+});
+
+/** Compares any two of some arms, with p-values corrected for all pairs of them. */
+export function comparePairs(arms: readonly ComparedArm[]): ComparePair {
+  const pairs = allPairs(arms);
+  return (a, b) => {
+    const comparison = pairs.get(a)?.get(b);
     if (comparison !== undefined) return comparison;
-    const other = ofAxis(axis).get(pairKey(b, a));
+    const other = pairs.get(b)?.get(a);
     return other === undefined ? null : reversed(other);
   };
 }
 
-const pairKey = (a: ArmResult, b: ArmResult): string => JSON.stringify([a.id, b.id]);
+/** The most that all runs of an arm have reached; null where one has no loss behind its start. */
+export function endOf({ runs }: ComparedArm): number | null {
+  const end = Math.min(...runs.map(({ x }) => x.at(-1) ?? 0));
+  return runs.length > 0 && end > 0 ? end : null;
+}
 
-/** All pairs of arms that can be compared, each once. */
-function allPairs(arms: readonly ArmResult[], axis: CurveAxis): ReadonlyMap<string, ArmComparison> {
-  const ends = arms.map((arm) => reached(arm, axis));
-  const pairs = arms.flatMap((a, i) =>
+/** All pairs of arms that can be compared, each once, by the ids of the first and the second. */
+function allPairs(arms: readonly ComparedArm[]): ReadonlyMap<string, ReadonlyMap<string, PairComparison>> {
+  const ends = arms.map(endOf);
+  const read = arms.flatMap((a, i) =>
     arms.slice(i + 1).flatMap((b, j) => {
       const [endA, endB] = [ends[i] ?? null, ends[i + 1 + j] ?? null];
       if (endA === null || endB === null) return [];
-      const read = lossesAt(a, b, axis, Math.min(endA, endB));
-      return read === null ? [] : [{ key: pairKey(a, b), ...read }];
+      const losses = lossesAt(a, b, Math.min(endA, endB));
+      return losses === null ? [] : [{ ids: [a.id, b.id] as const, ...losses }];
     }),
   );
-  const judgements = judge(pairs.map(({ differences }) => differences));
-  return new Map(
-    pairs.map(({ key, x, a, b }, i) => {
-      const difference = a.mean - b.mean;
-      return [key, { axis, at: x, a, b, difference, relative: difference / b.mean, judgement: at(judgements, i) }];
-    }),
-  );
+  const judgements = judge(read.map(({ differences }) => differences));
+  const pairs = new Map<string, Map<string, PairComparison>>();
+  for (const [i, { ids, x, a, b }] of read.entries()) {
+    const difference = a.mean - b.mean;
+    const comparison = { at: x, a, b, difference, relative: difference / b.mean, judgement: at(judgements, i) };
+    pairs.set(ids[0], (pairs.get(ids[0]) ?? new Map<string, PairComparison>()).set(ids[1], comparison));
+  }
+  return pairs;
 }
 
 /** Losses of two arms at `x`, and their differences seed by seed; null where one of them has none there. */
 function lossesAt(
-  armA: ArmResult,
-  armB: ArmResult,
-  axis: CurveAxis,
+  armA: ComparedArm,
+  armB: ComparedArm,
   x: number,
 ): { readonly x: number; readonly a: Spread; readonly b: Spread; readonly differences: readonly number[] } | null {
-  const bySeed = ({ runs }: ArmResult): ReadonlyMap<number, number> =>
+  const bySeed = ({ runs }: ComparedArm): ReadonlyMap<number, number> =>
     new Map(
-      runs.flatMap(({ seed, points }) => {
-        const loss = lossAt(points, axis, x);
-        return loss === null ? [] : [[seed, loss] as const];
+      runs.flatMap((run) => {
+        const loss = readAt(run.x, run.loss, x);
+        return loss === null ? [] : [[run.seed, loss] as const];
       }),
     );
   const [ofA, ofB] = [bySeed(armA), bySeed(armB)];
@@ -88,7 +142,7 @@ function lossesAt(
 }
 
 /** The same comparison with its arms in the other order. */
-function reversed({ a, b, difference, judgement, ...where }: ArmComparison): ArmComparison {
+function reversed({ a, b, difference, judgement, ...where }: PairComparison): PairComparison {
   return {
     ...where,
     a: b,

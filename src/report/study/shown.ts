@@ -20,7 +20,7 @@ export interface StudyProgress {
   /** Runs of arms that have come to their ends, and all that the study has. */
   readonly finished: number;
   readonly runs: number;
-  /** Tokens at which losses are compared, the most that all compared runs have reached; null where there are none. */
+  /** Tokens after which arms' losses are given, the most that all compared runs reached; null where there are none. */
   readonly tokens: number | null;
   /** Whether runs are compared that have not come to their ends. */
   readonly isEarly: boolean;

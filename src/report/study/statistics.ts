@@ -4,6 +4,7 @@
  * missing.
  */
 import { at, entryOf } from "../../base/at.js";
+import { firstAtLeast } from "../../base/search.js";
 import { deadExperts } from "../../model/results/collapse.js";
 import type { ArmResult, ArmRun, LossPoint, ParentResult, StudyResult } from "../../model/results/result.js";
 
@@ -42,17 +43,28 @@ function finitePoints(points: readonly LossPoint[]): readonly LossPoint[] {
   return points.filter((point) => Number.isFinite(point.loss));
 }
 
-/** Loss at `x`, linear between the measured points; null outside of them, because the report never extrapolates. */
+/**
+ * Loss at `x` of a curve of ascending `xs`, linear between its points; null outside of them, because nothing here
+ * extrapolates, and beside a loss that is not finite.
+ */
+export function readAt(xs: readonly number[], losses: readonly number[], x: number): number | null {
+  const right = firstAtLeast(xs, x);
+  const [afterX, after] = [xs[right], losses[right]];
+  if (afterX === undefined || after === undefined || !Number.isFinite(after)) return null;
+  if (afterX === x) return after;
+  const [beforeX, before] = [xs[right - 1], losses[right - 1]];
+  if (beforeX === undefined || before === undefined || !Number.isFinite(before)) return null;
+  return before + ((x - beforeX) / (afterX - beforeX)) * (after - before);
+}
+
+/** Loss at `x` by the finite points of a curve; null outside of them. */
 export function lossAt(points: readonly LossPoint[], axis: CurveAxis, x: number): number | null {
   const curve = finitePoints(points);
-  const right = curve.findIndex((point) => point[axis] >= x);
-  if (right < 0) return null;
-  const after = at(curve, right);
-  if (after[axis] === x) return after.loss;
-  if (right === 0) return null;
-  const before = at(curve, right - 1);
-  const part = (x - before[axis]) / (after[axis] - before[axis]);
-  return before.loss + part * (after.loss - before.loss);
+  return readAt(
+    curve.map((point) => point[axis]),
+    curve.map(({ loss }) => loss),
+    x,
+  );
 }
 
 /** Smallest amount of `axis` at which the loss is at or below `loss` (linear between points); null if it never is. */

@@ -1,9 +1,16 @@
 /** Runs as arms: those that differ in their seed alone, compared seed by seed, and in words. */
 import { meanOf } from "../../base/mean.js";
 import { compact } from "../../base/format.js";
-import { judge, testWords } from "../../report/study/judgement.js";
+import {
+  comparedArm,
+  comparePairs,
+  endOf,
+  type ComparedArm,
+  type PairComparison,
+} from "../../report/study/comparisons.js";
+import { testWords } from "../../report/study/judgement.js";
+import { readAt } from "../../report/study/statistics.js";
 import { nats, plural } from "../../report/study/wording.js";
-import { firstAtLeast } from "./decimate.js";
 import type { ArmRow, PairRow, RunRow } from "./types.js";
 
 /** A run with its held-out losses by tokens, ascending. */
@@ -14,112 +21,127 @@ export interface ArmCurve {
   readonly loss: readonly number[];
 }
 
-/** Loss at so many tokens, linear between measurements; null outside of them and beside one that is not finite. */
-export function lossAtTokens({ tokens, loss }: Omit<ArmCurve, "row">, wanted: number): number | null {
-  const right = firstAtLeast(tokens, wanted);
-  const [x, y] = [tokens[right], loss[right]];
-  if (x === undefined || y === undefined || !Number.isFinite(y)) return null;
-  if (x === wanted) return y;
-  const [x0, y0] = [tokens[right - 1], loss[right - 1]];
-  if (x0 === undefined || y0 === undefined || !Number.isFinite(y0)) return null;
-  return y0 + ((wanted - x0) / (x - x0)) * (y - y0);
+/** What runs side by side come to. */
+export interface ArmsJudged {
+  /** Those ahead of the most others first; those that cannot be compared last. */
+  readonly arms: readonly ArmRow[];
+  /** The first arm against every other. */
+  readonly pairs: readonly PairRow[];
+  /** Tokens after which the arms' losses are given, the most that all have reached; null where there are none. */
+  readonly tokens: number | null;
+  readonly words: string;
 }
 
-/** The most tokens that all runs have measured; null where one has measured nothing behind its start. */
-export function commonTokens(curves: readonly ArmCurve[]): number | null {
-  const ends = curves.map(({ tokens }) => tokens.at(-1) ?? 0);
-  const end = ends.length === 0 ? 0 : Math.min(...ends);
-  return end > 0 ? end : null;
-}
-
-/** Arms of runs, the lowest mean first, those without one last. */
-export function armRows(curves: readonly ArmCurve[], tokens: number | null): ArmRow[] {
-  const arms = new Map<string, ArmCurve[]>();
+/**
+ * Runs as arms, judged as a study's report judges them: each two at the most tokens that both have reached. Which arm
+ * leads is only known from the losses themselves, so the correction is over all pairs.
+ */
+export function judgeArms(curves: readonly ArmCurve[]): ArmsJudged {
+  const members = new Map<string, ArmCurve[]>();
   for (const curve of curves) {
-    const key = JSON.stringify([curve.row.study, curve.row.arm]);
-    arms.set(key, [...(arms.get(key) ?? []), curve]);
+    const id = JSON.stringify([curve.row.study, curve.row.arm]);
+    members.set(id, [...(members.get(id) ?? []), curve]);
   }
-  const rows = [...arms.values()].map((members): ArmRow => {
-    const runs = members
-      .map((curve) => ({
-        run: curve.row.name,
-        seed: curve.row.seed,
-        loss: tokens === null ? null : lossAtTokens(curve, tokens),
-      }))
-      .sort((a, b) => a.seed - b.seed);
-    const losses = runs.flatMap(({ loss }) => (loss === null ? [] : [loss]));
-    const isWhole = losses.length === runs.length && losses.length > 0;
-    const { arm, study, kind, params, activeParams } = members[0]!.row;
-    return {
-      name: arm,
-      study,
-      kind,
-      params,
-      activeParams,
-      runs,
-      mean: isWhole ? meanOf(losses) : null,
-      low: isWhole ? Math.min(...losses) : null,
-      high: isWhole ? Math.max(...losses) : null,
-    };
+  const compared = [...members].map(([id, own]) =>
+    comparedArm(
+      id,
+      own.map(({ row, tokens, loss }) => ({ seed: row.seed, x: tokens, loss })),
+    ),
+  );
+  const ends = new Map(
+    compared.flatMap((arm) => {
+      const end = endOf(arm);
+      return end === null ? [] : [[arm.id, end] as const];
+    }),
+  );
+  const tokens = ends.size === 0 ? null : Math.min(...ends.values());
+  const compare = comparePairs(compared);
+  const found = compared.map((arm) => ({
+    id: arm.id,
+    row: armRow(members.get(arm.id)!, arm, ends.has(arm.id) ? tokens : null),
+    ahead: [...ends.keys()].filter((other) => (compare(arm.id, other)?.difference ?? 0) < 0).length,
+  }));
+  found.sort((a, b) => b.ahead - a.ahead || (a.row.mean ?? Infinity) - (b.row.mean ?? Infinity));
+  const arms = found.map(({ row }) => row);
+  const [first, ...others] = found;
+  const against = others.flatMap((other) => {
+    const comparison = compare(first!.id, other.id);
+    return comparison === null ? [] : [{ other: other.row, pair: pairRow(first!.row, other.row, comparison) }];
   });
-  return rows.sort((a, b) => (a.mean ?? Infinity) - (b.mean ?? Infinity));
+  return { arms, pairs: against.map(({ pair }) => pair), tokens, words: leadWords(arms, against, tokens) };
 }
 
-/** The pairs of losses of two arms that have the same seed: the first less the second. */
-function differences(first: ArmRow, second: ArmRow): number[] {
-  return first.runs.flatMap(({ seed, loss }) => {
-    const other = second.runs.find((run) => run.seed === seed)?.loss ?? null;
-    return loss === null || other === null ? [] : [loss - other];
-  });
+/** An arm with the losses of its runs after so many tokens. */
+function armRow(members: readonly ArmCurve[], compared: ComparedArm, at: number | null): ArmRow {
+  const runs = members
+    .map(({ row: { name, seed } }, i) => {
+      const { x, loss } = compared.runs[i]!;
+      return { run: name, seed, loss: at === null ? null : readAt(x, loss, at) };
+    })
+    .sort((a, b) => a.seed - b.seed);
+  const losses = runs.flatMap(({ loss }) => (loss === null ? [] : [loss]));
+  const isWhole = losses.length === runs.length && losses.length > 0;
+  const { arm, study, kind, params, activeParams } = members[0]!.row;
+  return {
+    name: arm,
+    study,
+    kind,
+    params,
+    activeParams,
+    runs,
+    mean: isWhole ? meanOf(losses) : null,
+    low: isWhole ? Math.min(...losses) : null,
+    high: isWhole ? Math.max(...losses) : null,
+  };
 }
 
 const finite = (value: number): number | null => (Number.isFinite(value) ? value : null);
 
-/**
- * The leading arm against every other, judged as a study's report judges it. Which arm leads is only known from the
- * losses themselves, so the correction is over all pairs of arms.
- */
-export function pairRows(arms: readonly ArmRow[]): PairRow[] {
-  const measured = arms.filter(({ mean }) => mean !== null);
-  const pairs = measured.flatMap((first, i) => measured.slice(i + 1).map((second) => ({ first, second })));
-  const judgements = judge(pairs.map(({ first, second }) => differences(first, second)));
-  // Those of the leader come first.
-  return pairs.slice(0, Math.max(0, measured.length - 1)).map(({ first, second }, i) => {
-    const { n, mean, low, high, p, adjusted, tests, verdict } = judgements[i]!;
-    return {
-      first: first.name,
-      second: second.name,
-      n,
-      difference: finite(n === 0 ? first.mean! - second.mean! : mean),
-      low: finite(low),
-      high: finite(high),
-      p: finite(p),
-      adjusted: finite(adjusted),
-      tests,
-      verdict,
-    };
-  });
+function pairRow(first: ArmRow, second: ArmRow, { at, difference, judgement }: PairComparison): PairRow {
+  const { n, low, high, p, adjusted, tests, verdict } = judgement;
+  return {
+    first: first.name,
+    second: second.name,
+    tokens: at,
+    n,
+    difference,
+    low: finite(low),
+    high: finite(high),
+    p: finite(p),
+    adjusted: finite(adjusted),
+    tests,
+    verdict,
+  };
 }
 
-/** Which arm leads, by how much, and whether that means anything. */
-export function leadWords(arms: readonly ArmRow[], pairs: readonly PairRow[], tokens: number | null): string {
-  const measured = arms.filter(({ mean }) => mean !== null);
-  const gone = arms.length - measured.length;
+/** Which arm leads, by how much, and whether that means anything; `against` has the first arm against others. */
+function leadWords(
+  arms: readonly ArmRow[],
+  against: readonly { readonly other: ArmRow; readonly pair: PairRow }[],
+  tokens: number | null,
+): string {
+  const [leader] = arms;
+  const gone = arms.filter(({ mean }) => mean === null).length;
   const left = gone === 0 ? "" : ` ${plural(gone, "arm")} without a loss there (not measured yet, or diverged).`;
-  const [leader, second] = measured;
-  if (tokens === null || leader === undefined)
-    return `Nothing can be compared yet: no number of tokens is reached by all runs.${left}`;
-  const place = `after ${compact(tokens)} tokens`;
-  if (second === undefined || pairs.length === 0)
+  const [closest] = against;
+  if (tokens === null || leader === undefined || (closest === undefined && leader.mean === null))
+    return `Nothing can be compared yet: no run has a held-out loss behind its start.${left}`;
+  if (closest === undefined)
     return (
-      `${leader.name} has a held-out loss of ${nats(leader.mean!)} ${place}; there is no other arm to compare.` + left
+      `${leader.name} has a held-out loss of ${nats(leader.mean!)} after ${compact(tokens)} tokens; there is no ` +
+      `other arm to compare.${left}`
     );
-  const gap = second.mean! - leader.mean!;
-  const lead = `${leader.name} leads ${second.name} by ${nats(gap)} ${place}`;
-  const [pair] = pairs;
+  const behind = against.find(({ pair }) => pair.difference > 0)?.pair;
+  if (behind !== undefined)
+    return (
+      `No arm is ahead of all others: even ${leader.name} is ${nats(behind.difference)} behind ${behind.second} ` +
+      `after ${compact(behind.tokens)} tokens.${left}`
+    );
+  const { other, pair } = closest;
+  const lead = `${leader.name} leads ${other.name} by ${nats(pair.difference)} after ${compact(pair.tokens)} tokens`;
   // One seed says nothing, also not that the arms are alike.
-  const advice = pair!.verdict === "chance" ? cheaperOf(leader, second) : "";
-  return `${lead}: ${meaning(pair!)}${advice}${left}`;
+  const advice = pair.verdict === "chance" ? cheaperOf(leader, other) : "";
+  return `${lead}: ${meaning(pair)}${advice}${left}`;
 }
 
 /** Which of two arms to take that cannot be told apart: the cheaper one to run; empty where both cost the same. */
@@ -158,7 +180,7 @@ export function seedBand(curves: readonly Omit<ArmCurve, "row">[]): {
   const x = [...new Set(curves.flatMap(({ tokens }) => tokens))]
     .filter((value) => value >= start && value <= end)
     .sort((a, b) => a - b);
-  const values = x.map((value) => curves.map((curve) => lossAtTokens(curve, value)));
+  const values = x.map((value) => curves.map(({ tokens, loss }) => readAt(tokens, loss, value)));
   const over = (of: (all: readonly number[]) => number) =>
     values.map((all) => (all.includes(null) ? null : of(all as number[])));
   return {

@@ -1,8 +1,8 @@
 /** A run's log as columns of numbers: a hundredth of the memory that its records take. */
 import { meanOf } from "../../base/mean.js";
+import { firstAtLeast } from "../../base/search.js";
 import { deadExperts } from "../../model/results/collapse.js";
 import type { DoneRecord, EvalRecord, RecordSink, RoutingRecord, StepRecord } from "../../train/records.js";
-import { firstAtLeast } from "./decimate.js";
 import type { Numbers } from "./series.js";
 import { Table } from "./table.js";
 import { evalMetrics, stepMetrics, type CurveAxis, type Metric } from "./types.js";

@@ -1,4 +1,5 @@
 /** Curves of many points as few: of every column of pixels its first, lowest, highest and last point. */
+import { firstAtLeast } from "../../base/search.js";
 
 /** Which part of a curve is wanted, and in how many columns. */
 export interface DecimateOptions {
@@ -12,17 +13,6 @@ export interface DecimateOptions {
 export interface DecimatedCurve {
   readonly x: number[];
   readonly y: (number | null)[];
-}
-
-/** Index of the first x that is not below `value`, in ascending x. */
-export function firstAtLeast(x: ArrayLike<number>, value: number): number {
-  let [low, high] = [0, x.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((x[middle] ?? Infinity) < value) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 /**

@@ -154,7 +154,7 @@ export interface ArmRow {
   readonly params: number;
   readonly activeParams: number;
   readonly runs: readonly { readonly run: string; readonly seed: number; readonly loss: number | null }[];
-  /** Mean of the losses at the place of comparison; null where a run has none there. */
+  /** Mean of the runs' losses; null where one has none. */
   readonly mean: number | null;
   readonly low: number | null;
   readonly high: number | null;
@@ -164,9 +164,11 @@ export interface ArmRow {
 export interface PairRow {
   readonly first: string;
   readonly second: string;
+  /** After which their losses are compared, the most that all runs of both have reached. */
+  readonly tokens: number;
   readonly n: number;
-  /** NaN and infinities are null in all of these. */
-  readonly difference: number | null;
+  readonly difference: number;
+  /** NaN is null in all of these. */
   readonly low: number | null;
   readonly high: number | null;
   readonly p: number | null;
@@ -184,7 +186,7 @@ export interface CompareAnswer {
   readonly differences: readonly { readonly key: string; readonly values: readonly string[] }[];
   readonly arms: readonly ArmRow[];
   readonly pairs: readonly PairRow[];
-  /** Tokens at which losses are compared: the most that all runs have reached; null where there are none. */
+  /** Tokens after which the arms' losses are given: the most that all have reached; null where there are none. */
   readonly tokens: number | null;
   /** What it comes to, as a sentence. */
   readonly words: string;
@@ -246,7 +248,7 @@ export interface StudyRow {
   readonly runs: number;
   readonly finished: number;
   readonly running: number;
-  /** Arms, the lowest loss first. */
+  /** Arms, those ahead of the most others first. */
   readonly arms: readonly ArmRow[];
   /** Which arm leads, by how much, and whether that means anything. */
   readonly words: string;

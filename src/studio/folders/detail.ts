@@ -1,10 +1,9 @@
 /** What is read of a run only when it is looked at: curves, settings, checkpoints, how it was started. */
-import { readFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { judgePreservation, type PreservationReport } from "../../model/results/preservation.js";
 import { lockOwner, MOST_LOCK_BYTES, runningHere } from "../../files/io/lock-owner.js";
 import { lockName } from "../../files/io/lock.js";
-import { checkpointsOf, runIdentity } from "../../train/run-list.js";
 import { commandFile, readCommand } from "../../files/io/command-file.js";
 import { dispatchRecord, metricsFile, type StepRecord } from "../../train/records.js";
 import { quasiIndependent } from "../../experts/measures/coactivation.js";
@@ -192,7 +191,7 @@ export async function coactivationHistory(
   const [first] = shown;
   const experts = first?.load[layer]?.length;
   if (first === undefined || experts === undefined) return null;
-  const { spec } = await runIdentity(entry.path);
+  const { spec } = await entry.identity();
   const topK = spec.layers.flatMap(({ ffn }) => (ffn.kind === "moe" ? [ffn.topK] : []))[layer] ?? 0;
   return {
     run: entry.name,
@@ -228,7 +227,7 @@ export async function expertHistory(store: CurveStore, entry: RunEntry): Promise
   const shown = await shownMomentsOf(store, entry);
   const experts = shown[0]?.load[0]?.length;
   if (experts === undefined) return null;
-  const { config } = await runIdentity(entry.path);
+  const { config } = await entry.identity();
   const recipe = config["recipe"] as { readonly granularity?: unknown } | null | undefined;
   const granularity = Number(recipe?.granularity ?? 1);
   return {
@@ -270,8 +269,8 @@ export function flatSettings(config: Readonly<Record<string, unknown>>): (readon
 /** All of a run but its curves. Throws inputError for a record that is damaged. */
 export async function runDetail(index: StudioIndex, store: CurveStore, entry: RunEntry): Promise<RunDetail> {
   const columns = await store.of(entry, true);
-  const { config } = entry.row.state === "unreadable" ? { config: {} } : await runIdentity(entry.path);
-  const checkpoints: readonly CheckpointRow[] = await checkpointsOf(entry.path).catch(() => []);
+  const { config } = entry.row.state === "unreadable" ? { config: {} } : await entry.identity();
+  const checkpoints: readonly CheckpointRow[] = await entry.checkpoints();
   return {
     row: entry.row,
     metrics: columns.metrics,
@@ -281,7 +280,7 @@ export async function runDetail(index: StudioIndex, store: CurveStore, entry: Ru
     command: await commandOf(index, entry.name),
     path: entry.path,
     memory: await memoryOf(entry),
-    preservation: await preservationOf(index.root, entry.name),
+    preservation: await preservationOf(index, entry.name),
     parts: Object.entries(columns.parts),
   };
 }
@@ -299,7 +298,7 @@ export async function commandFor(
 ): Promise<(RecordedCommand & { readonly holder: string }) | null> {
   for (let at = name; ; at = dirname(at)) {
     const folder = at === "." ? "" : at;
-    const found = readCommand(await readPlainJson(join(index.root, folder, commandFile), 1e6));
+    const found = readCommand(await readPlainJson(join(index.root, folder, commandFile), 1e6, index.files));
     if (found !== null) return { ...found, holder: join(index.root, folder) };
     if (folder === "") return null;
   }
@@ -309,20 +308,25 @@ async function memoryOf(entry: RunEntry): Promise<RunDetail["memory"]> {
   const peak = entry.ended?.peakRssBytes ?? 0;
   if (peak > 0) return { bytes: peak, when: "peak" };
   if (entry.row.state !== "running" || process.platform !== "linux") return null;
-  const owner = lockOwner((await readPlain(join(entry.path, lockName), MOST_LOCK_BYTES))?.toString("utf8") ?? "");
+  const lock = await readPlain(join(entry.path, lockName), MOST_LOCK_BYTES, entry.files);
+  const owner = lockOwner(lock?.toString("utf8") ?? "");
   const pid = owner ? runningHere(owner) : null;
   if (pid === null) return null;
-  const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
-  const kilobytes = /^VmRSS:\s*(\d+) kB$/m.exec(status)?.[1];
-  return kilobytes === undefined ? null : { bytes: 1024 * Number(kilobytes), when: "now" };
+  try {
+    const kilobytes = /^VmRSS:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1];
+    return kilobytes === undefined ? null : { bytes: 1024 * Number(kilobytes), when: "now" };
+  } catch {
+    // It has just ended.
+    return null;
+  }
 }
 
 /**
  * What was measured of the model that a run starts from, or of a model itself: `preservation.json` in the folder, or
  * the file that a study keeps beside the model. Null where nothing was measured, or the file is none of ours.
  */
-export async function preservationOf(root: string, name: string): Promise<PreservationRow | null> {
-  const file = await readPlainJson(join(root, name, "preservation.json"), 16e6);
+export async function preservationOf(index: StudioIndex, name: string): Promise<PreservationRow | null> {
+  const file = await readPlainJson(join(index.pathOf(name), "preservation.json"), 16e6, index.files);
   return file === null ? null : preservationRow(file);
 }
 

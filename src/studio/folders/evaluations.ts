@@ -46,6 +46,12 @@ interface Read {
   readonly file: ResultsFile | null;
 }
 
+/** When an evaluation was made, in milliseconds since 1970; 0 where its file says nothing that is a time. */
+function timeOf({ date }: ResultsFile): number {
+  const time = 1000 * Number(date ?? 0);
+  return Math.abs(time) <= 8.64e15 ? time : 0;
+}
+
 /** Evaluations below a folder; their results are read again only when they have changed. */
 export class EvaluationShelf {
   readonly #read = new Map<string, Read>();
@@ -59,7 +65,7 @@ export class EvaluationShelf {
       const file = await this.#results(name);
       if (file === null) continue;
       const tasks = Object.keys(file["n-samples"] ?? file.results);
-      rows.push({ name, model: file.model_name ?? name, date: 1000 * (file.date ?? 0), tasks });
+      rows.push({ name, model: String(file.model_name ?? name), date: timeOf(file), tasks });
     }
     return rows.sort((a, b) => b.date - a.date || (a.name < b.name ? -1 : 1));
   }
@@ -83,7 +89,7 @@ export class EvaluationShelf {
       scores: scoresOf(files),
       comparisons: other === undefined ? [] : [await this.#comparison(one, other)],
       command: `upcycle eval ${files.map(({ model_name: name = "MODEL" }) => name).join(" ")}`,
-      date: new Date(1000 * (one.date ?? 0)).toISOString().slice(0, 10),
+      date: new Date(timeOf(one)).toISOString().slice(0, 10),
     };
   }
 

@@ -14,7 +14,7 @@ import { breather, inTurns } from "./turns.js";
 import { nothingFound, scan, type Found } from "./scan.js";
 
 /** Milliseconds between two looks at runs under way, and between two at the whole tree. */
-export const lookMs = 350;
+const lookMs = 350;
 /**
  * Milliseconds after which a log is read on that grows all the time. What is new is told within a second so, and a
  * training on the same machine needs the time more.
@@ -60,7 +60,8 @@ export class StudioIndex {
 
   private constructor(
     readonly root: string,
-    private readonly files: FolderFiles,
+    /** How its files are read. */
+    readonly files: FolderFiles,
     private readonly now: () => number,
   ) {}
 
@@ -162,7 +163,7 @@ export class StudioIndex {
     const isLive = ({ name, state, changed }: RunRow): boolean =>
       state === "running" || (state === "stopped" && now - changed < freshMs) || this.#asked.includes(name);
     // Looks come a little early or late.
-    const isDue = (entry: RunEntry): boolean => !entry.wasReadWithin(apartMs - lookMs / 2, now);
+    const isDue = (entry: RunEntry): boolean => entry.sinceRead(now) >= apartMs - lookMs / 2;
     return [...this.#entries.values()].filter((entry) => entry.isRead && isLive(entry.row) && isDue(entry));
   }
 
@@ -173,7 +174,7 @@ export class StudioIndex {
   }
 
   async #lookAroundNow(): Promise<IndexChange> {
-    if (this.now() - this.#treeAt <= Math.max(treeMs, treeShare * this.#treeTook)) return nothing;
+    if (this.treeInMs > 0) return nothing;
     const breathe = breather();
     const started = this.now();
     const gone = await this.#lookAtTree(breathe);
@@ -197,6 +198,25 @@ export class StudioIndex {
       alerts: [...disk, ...found.alerts, ...seen.alerts, ...read.alerts],
       tree: true,
     };
+  }
+
+  /** Milliseconds after which a look at runs under way may find something: one whose turn has not come is not read. */
+  get liveInMs(): number {
+    const now = this.now();
+    const waits = this.#live(0).map((entry) => {
+      const since = entry.sinceRead(now);
+      return since < growMs ? growMs - since : lookMs;
+    });
+    return Math.min(growMs, ...waits);
+  }
+
+  /** Milliseconds after which a look at the whole tree is due. */
+  get treeInMs(): number {
+    return Math.max(0, this.#treeAt + this.#treeApartMs - this.now());
+  }
+
+  get #treeApartMs(): number {
+    return Math.max(treeMs, treeShare * this.#treeTook);
   }
 
   /** Reads runs, some at once. */

@@ -1,5 +1,5 @@
 /** Trainings that `upcycle launch` has started, and what their logs say, as `upcycle watch` reads them. */
-import { readdir } from "node:fs/promises";
+import { lstat, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { RunMonitor, type Alert } from "../../cluster/logs/monitor.js";
 import { parseLine } from "../../files/formats/megatron-log.js";
@@ -7,8 +7,13 @@ import type { JobRow, StudioAlert } from "../data/types.js";
 import type { StudioIndex } from "./index.js";
 import { openPlain, readPlainJson } from "./safe-file.js";
 
-/** Bytes of each log, at its end, that are read when it is seen for the first time. */
+/** Bytes of each log, at its end, that are read when it is seen for the first time, and at most at a time. */
 const tailBytes = 4 << 20;
+/**
+ * Bytes without a line's end that are passed over: programs that show their progress on one line write for hours
+ * without one, and would be read from there on at every look.
+ */
+const longestLine = 1 << 16;
 
 interface Followed {
   at: number;
@@ -28,13 +33,20 @@ class Job {
   /** Reads on in all logs. Returns alerts that are new. */
   async look(now: number): Promise<StudioAlert[]> {
     const found: StudioAlert[] = [];
-    const names = await readdir(join(this.folder, "logs"), { recursive: true }).catch(() => [] as string[]);
+    const names = await this.#logs();
     for (const name of names.filter((file) => /\.(log|out|err)$/.test(file)).sort())
       for (const line of await this.#newLines(join(this.folder, "logs", name))) {
         const event = parseLine(line);
         if (event !== null) found.push(...this.#monitor.take(event, now).map((alert) => this.#note(alert)));
       }
     return [...found, ...this.#monitor.tick(now).map((alert) => this.#note(alert))];
+  }
+
+  /** Files below its folder of logs; nothing where that is a link, which may lead anywhere. */
+  async #logs(): Promise<string[]> {
+    const folder = join(this.folder, "logs");
+    const info = await lstat(folder).catch(() => null);
+    return info?.isDirectory() === true ? readdir(folder, { recursive: true }).catch(() => []) : [];
   }
 
   async row(): Promise<JobRow> {
@@ -76,7 +88,7 @@ class Job {
       const buffer = Buffer.alloc(Math.min(tailBytes, file.size - at));
       const bytesRead = await file.read(buffer, 0, buffer.length, at);
       const end = buffer.subarray(0, bytesRead).lastIndexOf(10) + 1;
-      at += end;
+      at += end === 0 && bytesRead > longestLine ? bytesRead : end;
       this.#files.set(path, { at, inode: file.inode });
       return end === 0 ? [] : buffer.toString("utf8", 0, end).split("\n").slice(0, -1);
     } finally {

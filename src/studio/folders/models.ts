@@ -50,7 +50,7 @@ async function rowOf(index: StudioIndex, name: string, record: UpcycleRecord): P
 
 /** What was measured of a model: in its folder, or beside it where a study keeps the models that arms start from. */
 async function measuredOf(index: StudioIndex, name: string): Promise<PreservationRow | null> {
-  const own = await preservationOf(index.root, name);
+  const own = await preservationOf(index, name);
   if (own !== null) return own;
   const beside = index.found.documents.find(
     (file) => file.startsWith(`${name}.`) && /^[0-9a-f]+\.json$/.test(file.slice(name.length + 1)),

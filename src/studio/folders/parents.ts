@@ -14,8 +14,11 @@ import { bytesAt, readPlainJson } from "./safe-file.js";
 
 /** Folders that are looked at for one model: a tree may have thousands of checkpoints of one name. */
 const mostLookedAt = 64;
-/** Bytes of an embedding that are compared. */
-const comparedBytes = 4096;
+/**
+ * Places of an embedding that are compared, evenly over all of it, and bytes of each. The first rows alone say little:
+ * they are of tokens that no text has, which a training may leave as they were drawn, or lets decay alike in all runs.
+ */
+const [comparedPlaces, placeBytes] = [8, 512];
 
 /** The description of a model's decoder; null where its config cannot be read. */
 export async function specIn(index: StudioIndex, name: string): Promise<DecoderSpec | null> {
@@ -68,7 +71,7 @@ function isParentOf(spec: DecoderSpec, record: UpcycleRecord, child: DecoderSpec
   return isDense && isAsLarge && spec.family === record.parent.family;
 }
 
-/** The first bytes of a model's embedding; null where its weights cannot be read, such as those that are not there. */
+/** Some bytes of a model's embedding; null where its weights cannot be read, such as those that are not there. */
 async function embeddingIn(
   index: StudioIndex,
   name: string,
@@ -89,11 +92,23 @@ async function embeddingIn(
     const json = await bytesAt(path, lengthBytes, length);
     const found = json === null ? undefined : parseHeader(json.bytes, json.size, file).tensors.get(tensor);
     if (found === undefined) return null;
-    const bytes = (await bytesAt(path, found.begin, Math.min(comparedBytes, found.end - found.begin)))?.bytes;
-    return bytes === undefined ? null : { dtype: found.dtype, bytes };
+    const places = await Promise.all(
+      placesIn(found.end - found.begin).map(
+        async ([from, most]) => (await bytesAt(path, found.begin + from, most))?.bytes,
+      ),
+    );
+    const bytes = places.flatMap((place) => place ?? []);
+    return bytes.length < places.length ? null : { dtype: found.dtype, bytes: Buffer.concat(bytes) };
   } catch {
     return null;
   }
+}
+
+/** Where so many bytes are looked at, and how many there; all of a few. */
+function placesIn(length: number): readonly (readonly [from: number, bytes: number])[] {
+  if (length <= comparedPlaces * placeBytes) return [[0, length]];
+  const last = length - placeBytes;
+  return Array.from({ length: comparedPlaces }, (_, i) => [Math.floor((i * last) / (comparedPlaces - 1)), placeBytes]);
 }
 
 interface Candidate {

@@ -32,9 +32,20 @@ export function sourceOf(text: string): ReportSource | null {
   }
 }
 
-/** The report of a file's data; null for data that it cannot be made of, whoever has written them. */
-export function bodyOf({ kind, data, source }: ReportSource): ReportBody | null {
+/** What is made of a file's data; null for data that it cannot be made of, whoever has written them. */
+export function orNull<T>(make: () => T): T | null {
   try {
+    return make();
+  } catch (cause) {
+    // Data of another version, or damaged ones, lack what a section reads.
+    if (cause instanceof TypeError || cause instanceof RangeError || cause instanceof UpcycleError) return null;
+    throw cause;
+  }
+}
+
+/** The report of a file's data; null for data that it cannot be made of. */
+export const bodyOf = ({ kind, data, source }: ReportSource): ReportBody | null =>
+  orNull(() => {
     switch (kind) {
       case "law":
         return lawBody({ ...(source as LawSource), charts: (data as Pick<LawSource, "charts">).charts });
@@ -47,12 +58,7 @@ export function bodyOf({ kind, data, source }: ReportSource): ReportBody | null 
       default:
         return null;
     }
-  } catch (cause) {
-    // Data of another version, or damaged ones, lack what a section reads.
-    if (cause instanceof TypeError || cause instanceof RangeError || cause instanceof UpcycleError) return null;
-    throw cause;
-  }
-}
+  });
 
 /** What a JSON file of ours is made of, by how it begins; null for any other file. */
 export function documentKind(beginning: string): "law" | "plan" | null {
@@ -76,11 +82,13 @@ export function sourceOfDocument(name: string, kind: "law" | "plan", document: u
 /** The plan of a file's data with what sliders change; null for data of something else. */
 export function planOf({ kind, data }: ReportSource, settings: URLSearchParams): Rendered | null {
   if (kind !== "plan") return null;
-  const { request, words } = data as PlanSource;
-  const keys = controlsOf(request).map(({ key }) => key);
-  const changes = keys.flatMap((key) => {
-    const value = Number(settings.get(key));
-    return value > 0 && Number.isFinite(value) ? [[key, value] as const] : [];
+  return orNull(() => {
+    const { request, words } = data as PlanSource;
+    const keys = controlsOf(request).map(({ key }) => key);
+    const changes = keys.flatMap((key) => {
+      const value = Number(settings.get(key));
+      return value > 0 && Number.isFinite(value) ? [[key, value] as const] : [];
+    });
+    return render(request, Object.fromEntries(changes), words);
   });
-  return render(request, Object.fromEntries(changes), words);
 }

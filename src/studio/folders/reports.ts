@@ -96,7 +96,13 @@ export class ReportShelf {
   async expertFiles(): Promise<{ readonly name: string; readonly model: string }[]> {
     return this.#all(this.index.found.documents, this.#experts, (name, text) => {
       const [, model] = /^\s*\{"upcycle":"[^"]*","version":1,"model":("(?:[^"\\]|\\.)*"),"family":/.exec(text) ?? [];
-      return model === undefined ? null : { name, model: JSON.parse(model) as string };
+      if (model === undefined) return null;
+      try {
+        return { name, model: JSON.parse(model) as string };
+      } catch {
+        // One such file must not take the start page away.
+        return null;
+      }
     });
   }
 

@@ -1,9 +1,17 @@
 /** One run of the index: its record, its log as far as it was read, and the row of the list that both make. */
+import type { Dirent } from "node:fs";
 import { join } from "node:path";
 import type { UpcycleError } from "../../base/errors.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import { sizeLimits } from "../../files/io/open.js";
-import { checkpointsOf, identityOf, runIdentity, stateOf, type RunIdentity } from "../../train/run-list.js";
+import {
+  checkpointsOf,
+  identityOf,
+  runIdentity,
+  stateOf,
+  type RunCheckpoint,
+  type RunIdentity,
+} from "../../train/run-list.js";
 import { runFile, type RunRecord } from "../../train/claim.js";
 import { dispatchRecord, metricsFile, type DoneRecord } from "../../train/records.js";
 import { RunHealth } from "../data/health.js";
@@ -159,9 +167,19 @@ export class RunEntry {
     return this.#identity?.tokensPerStep ?? 0;
   }
 
-  /** Whether it was read on less than so many milliseconds ago. */
-  wasReadWithin(ms: number, now: number): boolean {
-    return now - this.#readAt < ms;
+  /** Milliseconds since its log was last found to have grown. */
+  sinceRead(now: number): number {
+    return now - this.#readAt;
+  }
+
+  /** The checkpoints in its folder; none where they cannot be read. */
+  async checkpoints(): Promise<readonly RunCheckpoint[]> {
+    const { files } = this;
+    const entries = async (path: string): Promise<Dirent[] | null> => {
+      const found = await files.entries(path);
+      return found.length === 0 ? null : found;
+    };
+    return checkpointsOf(this.path, { entries, state: (file) => files.state(file) }).catch(() => []);
   }
 
   /** Reads on. Returns alerts that are new and whether the row has changed. */
@@ -243,7 +261,7 @@ export class RunEntry {
     if (this.#problem !== null && (await writtenAt()) === this.#badRecord) return;
     this.#problem = null;
     try {
-      const { kind, params, activeParams, steps, spec, config, tokensPerStep } = await this.#recordNow();
+      const { kind, params, activeParams, steps, spec, config, tokensPerStep } = await this.identity();
       this.#identity = {
         kind,
         params,
@@ -260,8 +278,11 @@ export class RunEntry {
     if (this.#identity !== null && this.#health === null) this.#beginHealth(this.#identity);
   }
 
-  /** The record, in half the calls that it takes to say what is wrong with one. Throws inputError for a damaged one. */
-  async #recordNow(): Promise<RunIdentity> {
+  /**
+   * What its record says, read anew, in half the calls that it takes to say what is wrong with one. Throws inputError
+   * for a damaged one.
+   */
+  async identity(): Promise<RunIdentity> {
     const record = (await readPlainJson(
       join(this.path, runFile),
       sizeLimits.record,
@@ -313,7 +334,7 @@ export class RunEntry {
     const isDue = (isNew || state === "running") && now - this.#weighedAt >= weighMs;
     if (this.isRead && !isDue && state === this.row.state) return;
     this.#weighedAt = now;
-    const found = folder?.hasFolders === false ? [] : await checkpointsOf(this.path).catch(() => []);
+    const found = folder?.hasFolders === false ? [] : await this.checkpoints();
     this.#bytes = found.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 

@@ -11,18 +11,21 @@ import { trainFlopsPerToken } from "../../model/cost/flops.js";
 import { countParams } from "../../model/cost/params.js";
 import type { DecoderSpec } from "../../model/decoder/types.js";
 import type { ArmResult, ArmRun, ParentResult, Preservation, StudyResult } from "../../model/results/result.js";
+import type { ReportBody } from "../../report/page/shell.js";
 import { findings } from "../../report/study/findings.js";
+import { studyBody } from "../../report/study/html.js";
 import { questionResults } from "../../report/study/question-pairs.js";
 import type { RunUnderWay, ShownStudy, StudyProgress } from "../../report/study/shown.js";
 import { lossAt } from "../../report/study/statistics.js";
 import { plural } from "../../report/study/wording.js";
-import { measured, pointsOf } from "../../study/measured.js";
+import { measured, pointsOf, shortLog, type MeasuredLog } from "../../study/measured.js";
 import { parentShape } from "../../study/parent.js";
 import { planArms, tokensOf } from "../../study/plan.js";
 import type { StudyRequest } from "../../study/types.js";
-import { readMetrics, type RunMetrics } from "../../train/records.js";
-import { runIdentity, type RunIdentity } from "../../train/run-list.js";
+import { readMetrics } from "../../train/records.js";
+import type { RunIdentity } from "../../train/run-list.js";
 import { commandOf } from "./detail.js";
+import { orNull } from "./report-body.js";
 import type { StudioIndex } from "./index.js";
 import type { RunEntry } from "./run-entry.js";
 import { readPlainJson } from "./safe-file.js";
@@ -30,20 +33,33 @@ import { readPlainJson } from "./safe-file.js";
 /** Largest file of a study that is read. */
 const mostBytes = 64e6;
 
-/** A run with what its record and its log say. */
-interface ReadRun {
+/** A run with what its record says. */
+interface KnownRun {
   readonly entry: RunEntry;
   readonly identity: RunIdentity;
-  readonly metrics: RunMetrics;
-  readonly isFinished: boolean;
+}
+
+/** And with what its log says. */
+interface ReadRun extends KnownRun {
+  readonly metrics: MeasuredLog;
 }
 
 /** What is known of an arm before its runs. */
 type ArmFacts = Omit<ArmResult, "runs"> & { readonly training: TrainingBlock | null };
 
-/** Logs as they were read at a revision, so that a study that is looked at again reads what has grown alone. */
+/** What was read of something at a revision of a run. */
+interface AtRevision<T> {
+  readonly revision: number;
+  readonly value: T;
+}
+
+/**
+ * Records and logs as they were read at a revision, so that a study that is looked at again reads only those of runs
+ * that have gone on. What is kept of a run goes with it.
+ */
 export class StudyReader {
-  readonly #read = new Map<string, { readonly revision: number; readonly run: ReadRun }>();
+  readonly #identities = new WeakMap<RunEntry, AtRevision<RunIdentity>>();
+  readonly #logs = new WeakMap<RunEntry, AtRevision<MeasuredLog>>();
 
   constructor(private readonly index: StudioIndex) {}
 
@@ -57,16 +73,24 @@ export class StudyReader {
       readonly finished?: string;
     } | null;
     const store = await this.#store(name);
-    const runs = await this.#runs(store === null ? [name] : [name, store]);
-    const isRunning = runs.some(({ entry }) => entry.row.state === "running");
+    const places = store === null ? [name] : [name, store];
+    const isRunning = this.#entries(places).some(({ row }) => row.state === "running");
     const result = (await this.#json(name, "result.json")) as StudyResult | null;
-    if (result?.version === 2 && Array.isArray(result.arms) && !isRunning)
-      return { ...result, findings: findings(result) };
+    if (result?.version === 2 && Array.isArray(result.arms) && !isRunning) {
+      const finished = orNull(() => ({ ...result, findings: findings(result) }));
+      if (finished === null) throw damaged(name);
+      return finished;
+    }
     if (record?.config === undefined) throw inputError("study.json cannot be read", { where: name });
     const config = record.config;
-    const arms = await this.#arms(name, config, runs);
+    const known = await this.#known(places);
+    const arms = await this.#arms(name, config, known);
     if (arms.length === 0) throw inputError("no run of the study has begun", { where: name });
     const { startedAt = "", seconds = 0 } = record;
+    const runs = await each(known, async (run) => {
+      const metrics = await this.#kept(this.#logs, run.entry, async ({ path }) => shortLog(await readMetrics(path)));
+      return metrics && { ...run, metrics };
+    });
     return this.#underWay(name, { config, arms, runs, store, startedAt, seconds });
   }
 
@@ -79,7 +103,7 @@ export class StudyReader {
     if (store === null) return null;
     const record = (await this.#json(name, "study.json")) as { readonly config?: StudyRequest } | null;
     if (record?.config === undefined) return null;
-    const runs = await this.#runs([name, store]);
+    const runs = await this.#known([name, store]);
     const arms = await this.#arms(name, record.config, runs);
     return arms.flatMap((arm) => [...runsOfArm(name, arm, runs).values()].map(({ entry }) => entry));
   }
@@ -99,35 +123,43 @@ export class StudyReader {
     return readPlainJson(this.index.pathOf(name === "" ? file : `${name}/${file}`), mostBytes);
   }
 
-  /** All runs in the folders of a study whose records and logs can be read. */
-  async #runs(places: readonly string[]): Promise<ReadRun[]> {
-    const entries = this.index.rows
+  /** The runs in the folders of a study. */
+  #entries(places: readonly string[]): RunEntry[] {
+    return this.index.rows
       .filter(({ study, state }) => study !== null && places.includes(study) && state !== "unreadable")
       .flatMap((row) => this.index.run(row.name) ?? []);
-    const runs: ReadRun[] = [];
-    for (const entry of entries) {
-      const { revision } = entry.row;
-      const kept = this.#read.get(entry.name);
-      if (kept?.revision === revision) {
-        runs.push({ ...kept.run, entry });
-        continue;
-      }
-      try {
-        const [identity, metrics] = [await runIdentity(entry.path), await readMetrics(entry.path)];
-        const run = { entry, identity, metrics, isFinished: metrics.done !== null };
-        this.#read.set(entry.name, { revision, run });
-        runs.push(run);
-      } catch (cause) {
-        // A line that is being written is read at the next look.
-        if (!(cause instanceof UpcycleError)) throw cause;
-        if (kept !== undefined) runs.push({ ...kept.run, entry });
-      }
+  }
+
+  /** Those whose records can be read. */
+  #known(places: readonly string[]): Promise<KnownRun[]> {
+    return each(this.#entries(places), async (entry) => {
+      const identity = await this.#kept(this.#identities, entry, (one) => one.identity());
+      return identity && { entry, identity };
+    });
+  }
+
+  /** What was read of a run, read again where it has gone on; null for what cannot be read, and never could. */
+  async #kept<T>(
+    kept: WeakMap<RunEntry, AtRevision<T>>,
+    entry: RunEntry,
+    read: (entry: RunEntry) => Promise<T>,
+  ): Promise<T | null> {
+    const { revision } = entry.row;
+    const before = kept.get(entry);
+    if (before?.revision === revision) return before.value;
+    try {
+      const value = await read(entry);
+      kept.set(entry, { revision, value });
+      return value;
+    } catch (cause) {
+      // A line that is being written is read at the next look.
+      if (!(cause instanceof UpcycleError)) throw cause;
+      return before?.value ?? null;
     }
-    return runs;
   }
 
   /** The arms by the study's file; by its runs alone where the file cannot be resolved any more. */
-  async #arms(name: string, config: StudyRequest, runs: readonly ReadRun[]): Promise<ArmFacts[]> {
+  async #arms(name: string, config: StudyRequest, runs: readonly KnownRun[]): Promise<ArmFacts[]> {
     const prefixes = [name, ...runs.flatMap(({ entry }) => entry.row.study ?? [])];
     try {
       const shapes = new Map<string, DecoderSpec>();
@@ -208,14 +240,14 @@ export class StudyReader {
   ): Promise<MeasuredRun[]> {
     const found: MeasuredRun[] = [];
     for (const arm of arms) {
-      for (const [seed, { entry, metrics, identity, isFinished }] of runsOfArm(name, arm, runs)) {
+      for (const [seed, { entry, metrics, identity }] of runsOfArm(name, arm, runs)) {
         const training = identity.config["training"] as TrainingBlock;
         const own = measured(metrics, { training, flopsPerToken: arm.flopsPerToken });
         const path = below(name, entry.name);
         const preservation = await this.#preserved([name, ...(store === null ? [] : [store])], arm, seed);
         found.push({
           arm: arm.id,
-          isFinished,
+          isFinished: metrics.done !== null,
           step: entry.row.step,
           steps: entry.row.steps,
           run: { seed, path, preservation, ...own, finalLoss: NaN },
@@ -236,9 +268,33 @@ export class StudyReader {
   }
 }
 
+/** What each comes to, one after the other, without those of which there is nothing. */
+async function each<T, R>(list: readonly T[], read: (one: T) => Promise<R | null>): Promise<R[]> {
+  const found: R[] = [];
+  for (const one of list) {
+    const value = await read(one);
+    if (value !== null) found.push(value);
+  }
+  return found;
+}
+
+/** A result that was written by another program, or was cut and mended. */
+const damaged = (name: string): UpcycleError =>
+  inputError("result.json lacks what a study's result has", {
+    where: name,
+    hint: "give the study's command again: it writes the result anew",
+  });
+
+/** The sections of a study. Throws inputError for one whose result is damaged. */
+export function studySections(name: string, study: ShownStudy): ReportBody {
+  const body = orNull(() => studyBody(study));
+  if (body === null) throw damaged(name);
+  return body;
+}
+
 /** The runs of an arm by seed. */
-function runsOfArm(name: string, arm: ArmFacts, runs: readonly ReadRun[]): ReadonlyMap<number, ReadRun> {
-  const bySeed = new Map<number, ReadRun>();
+function runsOfArm<Run extends KnownRun>(name: string, arm: ArmFacts, runs: readonly Run[]): ReadonlyMap<number, Run> {
+  const bySeed = new Map<number, Run>();
   for (const run of runs) {
     const { row } = run.entry;
     if (row.arm !== arm.id && row.arm !== arm.arm) continue;
@@ -262,7 +318,7 @@ interface MeasuredRun {
 const uncounted: readonly string[] = ["saveEvery", "recompute"];
 
 /** Whether a run has the training of an arm. */
-function isTrainedAs({ identity }: ReadRun, training: TrainingBlock | null): boolean {
+function isTrainedAs({ identity }: KnownRun, training: TrainingBlock | null): boolean {
   const own = identity.config["training"] as Readonly<Record<string, unknown>>;
   return Object.entries(training ?? {}).every(
     ([key, value]) => uncounted.includes(key) || JSON.stringify(own[key]) === JSON.stringify(value),
@@ -279,7 +335,7 @@ function parentOf(study: string, run: string): string | null {
 const below = (study: string, run: string): string => (run.startsWith(`${study}/`) ? run.slice(study.length + 1) : run);
 
 /** Arms by what their runs' records say, in the order in which their folders are named. */
-function armsOfRuns(runs: readonly ReadRun[]): ArmFacts[] {
+function armsOfRuns(runs: readonly KnownRun[]): ArmFacts[] {
   const arms = new Map<string, ArmFacts>();
   for (const { entry, identity } of runs) {
     const { arm } = entry.row;

@@ -95,7 +95,12 @@ function Comparison({ answer }: { readonly answer: CompareAnswer }): JSX.Element
         <h2 id="lead">Which leads, and does that mean anything?</h2>
         <p class="answer-line">{answer.words}</p>
         <ArmBars arms={answer.arms} />
-        {answer.pairs.length > 0 && <Pairs pairs={answer.pairs} tokens={answer.tokens} />}
+        {answer.tokens !== null && (
+          <p class="small muted">
+            Held-out loss in nats per token after {compact(answer.tokens)} tokens, the most that all arms have reached.
+          </p>
+        )}
+        {answer.pairs.length > 0 && <Pairs pairs={answer.pairs} />}
       </section>
     </>
   );
@@ -144,9 +149,8 @@ const verdictCells: Readonly<Record<PairRow["verdict"], string>> = {
   chance: "may be chance",
 };
 
-function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly tokens: number | null }): JSX.Element {
-  const signed = (value: number | null): string =>
-    value === null ? "–" : `${value < 0 ? "−" : "+"}${fixed(Math.abs(value), 4)}`;
+function Pairs({ pairs }: { readonly pairs: readonly PairRow[] }): JSX.Element {
+  const signed = (value: number): string => `${value < 0 ? "−" : "+"}${fixed(Math.abs(value), 4)}`;
   const probability = (value: number | null): string =>
     value === null ? "–" : value < 1e-4 ? "< 0.0001" : significant(value, 2);
   return (
@@ -156,6 +160,7 @@ function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly
         isStacked
         head={[
           "The leading arm less another",
+          "Tokens",
           "Seeds",
           "Difference in nats",
           "95 % interval",
@@ -163,21 +168,22 @@ function Pairs({ pairs, tokens }: { readonly pairs: readonly PairRow[]; readonly
           "p by Holm",
           "More than chance?",
         ]}
-        rows={pairs.map(({ first, second, n, difference, low, high, p, adjusted, verdict }) => [
+        rows={pairs.map(({ first, second, tokens, n, difference, low, high, p, adjusted, verdict }) => [
           `${first} less ${second}`,
+          compact(tokens),
           String(n),
           signed(difference),
-          low === null ? "–" : `${signed(low)} to ${signed(high)}`,
+          low === null || high === null ? "–" : `${signed(low)} to ${signed(high)}`,
           probability(p),
           probability(adjusted),
           verdictCells[verdict],
         ])}
-        isNumber={(column) => column > 0 && column < 6}
+        isNumber={(column) => column > 0 && column < 7}
       />
       <p class="small muted">
-        Losses at {tokens === null ? "–" : compact(tokens)} tokens, the most that all have reached; Student's t-test
-        over the seeds that both arms have. An interval is of its pair alone; p by Holm is corrected for all pairs of
-        arms, since which one leads is only known from the losses.
+        Losses of each two at the most tokens that all runs of both have reached; Student's t-test over the seeds that
+        both arms have. An interval is of its pair alone; p by Holm is corrected for all pairs of arms, since which one
+        leads is only known from the losses.
       </p>
     </>
   );

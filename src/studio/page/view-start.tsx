@@ -73,7 +73,7 @@ function Empty(): JSX.Element {
 }
 
 function Study({ study }: { readonly study: StudyRow }): JSX.Element {
-  const { name, arms, words, report, command, running, finished, runs } = study;
+  const { name, arms, words, tokens, report, command, running, finished, runs } = study;
   const [lead, ...rest] = words.split(/(?<=:) /);
   const names = arms.flatMap((arm) => arm.runs.map(({ run }) => run));
   return (
@@ -84,8 +84,9 @@ function Study({ study }: { readonly study: StudyRow }): JSX.Element {
       </p>
       <ArmBars arms={arms} />
       <p class="small muted">
-        Held-out loss in nats per token, lower is better: the mark is the mean of the seeds, the bar goes from the
-        lowest to the highest seed. {finished} of {runs} runs finished{running > 0 && `, ${running} running`}.
+        Held-out loss in nats per token{tokens !== null && ` after ${compact(tokens)} tokens`}, lower is better: the
+        mark is the mean of the seeds, the bar goes from the lowest to the highest seed. {finished} of {runs} runs
+        finished{running > 0 && `, ${running} running`}.
       </p>
       <p class="links">
         <Go view="compare" settings={{ runs: listSetting(names) }}>

@@ -7,7 +7,7 @@ import { realpath } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import { inputError } from "../../base/errors.js";
+import { inputError, stopError } from "../../base/errors.js";
 import { visibleLine } from "../../base/shown.js";
 import type { RecordedCommand, StartedAction } from "../data/command-types.js";
 import { checkedCommand, type FoundCommand } from "./noted.js";
@@ -95,6 +95,9 @@ export class Actions {
   readonly #options: ActionOptions;
   readonly #commands: Running[] = [];
   #next = 1;
+  /** Requests that will be commands: they are counted before anything is waited for. */
+  #pending = 0;
+  #isClosed = false;
 
   constructor(options: ActionOptions) {
     this.#options = options;
@@ -135,9 +138,11 @@ export class Actions {
 
   /** Starts what a request asks for. Throws inputError for what may not be started. */
   async start(request: ActionRequest): Promise<StartedAction> {
-    if (this.#commands.filter(({ action }) => action.state !== "ended").length >= mostRunning)
+    if (this.#commands.filter(({ action }) => action.state !== "ended").length + this.#pending >= mostRunning)
       throw inputError(`${mostRunning} commands run already`, { hint: "wait for one, or stop it" });
-    const { words, folder } = await this.wordsOf(request);
+    this.#pending++;
+    const { words, folder } = await this.wordsOf(request).finally(() => this.#pending--);
+    if (this.#isClosed) throw stopError("the studio is ending");
     const [program, ...first] = this.#options.program ?? ownProgram;
     const child = spawn(program, [...first, ...words.slice(1)], { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
     return this.#follow(child, words, folder);
@@ -155,6 +160,7 @@ export class Actions {
 
   /** Asks all to save and stop, and waits for them. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     for (const { action } of this.#commands) if (action.state === "running") this.stop(action.id);
     await Promise.all(this.#commands.map(({ ended }) => ended));
   }

@@ -1,6 +1,6 @@
 /** Runs side by side, and the studies of a folder by their arms. */
-import { configDifferences, runIdentity } from "../../train/run-list.js";
-import { armRows, commonTokens, leadWords, pairRows, type ArmCurve } from "../data/arms.js";
+import { configDifferences } from "../../train/run-list.js";
+import { judgeArms, type ArmCurve } from "../data/arms.js";
 import type { CompareAnswer, Overview, StudyRow } from "../data/types.js";
 import { commandOf, flatSettings } from "../folders/detail.js";
 import type { StudioIndex } from "../folders/index.js";
@@ -10,19 +10,12 @@ import type { StudyReader } from "../folders/study.js";
 /** Runs side by side: in what they differ, and which arm of them leads. */
 export async function comparison(entries: readonly RunEntry[]): Promise<CompareAnswer> {
   const configs = await Promise.all(
-    entries.map(async ({ path, row }) => (row.state === "unreadable" ? { config: {} } : runIdentity(path))),
+    entries.map(async (entry) => (entry.row.state === "unreadable" ? { config: {} } : entry.identity())),
   );
-  const curves = entries.map(armCurve);
-  const tokens = commonTokens(curves);
-  const arms = armRows(curves, tokens);
-  const pairs = pairRows(arms);
   return {
     runs: entries.map(({ row }) => row),
     differences: differenceRows(configDifferences(configs)),
-    arms,
-    pairs,
-    tokens,
-    words: leadWords(arms, pairs, tokens),
+    ...judgeArms(entries.map(armCurve)),
   };
 }
 
@@ -89,18 +82,16 @@ export async function studyRows(
 ): Promise<StudyRow[]> {
   const found: StudyRow[] = [];
   for (const [name, arms] of await armsByStudy(index, reader)) {
-    const curves = arms.map(armCurve);
-    const tokens = commonTokens(curves);
-    const ranked = armRows(curves, tokens);
+    const judged = judgeArms(arms.map(armCurve));
     const page = name === "" ? "report.html" : `${name}/report.html`;
     found.push({
       name,
       runs: arms.length,
       finished: arms.filter(({ row }) => row.state === "finished").length,
       running: arms.filter(({ row }) => row.state === "running").length,
-      arms: ranked,
-      words: leadWords(ranked, pairRows(ranked), tokens),
-      tokens,
+      arms: judged.arms,
+      words: judged.words,
+      tokens: judged.tokens,
       report: reports.some((report) => report.name === page) ? page : null,
       command: await commandOf(index, name),
     });

@@ -43,6 +43,8 @@ const longestError = 4000;
 /** The texts of one server. */
 export class Generator {
   readonly #running = new Set<ChildProcess>();
+  /** Requests that will be texts: they are counted before anything is waited for. */
+  #pending = 0;
 
   constructor(
     private readonly studio: Studio,
@@ -57,14 +59,12 @@ export class Generator {
    * inputError for a model that is not there, for models that do not fit in memory, and where too much runs already.
    */
   async write(asked: TextAsked, response: ServerResponse): Promise<void> {
-    const names = [asked.model, ...(asked.beside === undefined ? [] : [asked.beside])];
-    requireMemory(await Promise.all(names.map((name) => this.#specOf(name))));
-    if (this.#running.size >= mostTexts)
+    if (this.#running.size + this.#pending >= mostTexts)
       throw inputError(`${mostTexts} texts are being made already`, { hint: "wait for one, or stop it" });
-    const { threads } = (await this.studio.answer("/api/checkpoints", new URLSearchParams())) as {
-      readonly threads: number;
-    };
-    const words = textWords(asked, pathBelow(this.studio.options.dir, asked.model), threads);
+    this.#pending++;
+    const words = await this.#wordsOf(asked).finally(() => this.#pending--);
+    // Whoever has gone away meanwhile is told nothing, and ends nothing.
+    if (response.destroyed) return;
     const [program, ...first] = this.options.program ?? ownProgram;
     const child = spawn(program, [...first, ...words.slice(1)], {
       cwd: this.options.folder,
@@ -76,6 +76,15 @@ export class Generator {
   /** Ends all. */
   close(): void {
     for (const child of this.#running) child.kill("SIGKILL");
+  }
+
+  async #wordsOf(asked: TextAsked): Promise<readonly string[]> {
+    const names = [asked.model, ...(asked.beside === undefined ? [] : [asked.beside])];
+    requireMemory(await Promise.all(names.map((name) => this.#specOf(name))));
+    const { threads } = (await this.studio.answer("/api/checkpoints", new URLSearchParams())) as {
+      readonly threads: number;
+    };
+    return textWords(asked, pathBelow(this.studio.options.dir, asked.model), threads);
   }
 
   async #specOf(name: string): Promise<NamedSpec> {

@@ -3,7 +3,6 @@
  * `upcycle studio --print` all ask here, so that they cannot say different things.
  */
 import { inputError } from "../../base/errors.js";
-import { runIdentity } from "../../train/run-list.js";
 import { toolVersion } from "../../surgery/convert/version.js";
 import type { CheckpointList, ConversionRow, ModelRow } from "../data/model-types.js";
 import {
@@ -31,9 +30,8 @@ import { ReportShelf } from "../folders/reports.js";
 import { EvaluationShelf } from "../folders/evaluations.js";
 import { bodyOf, planOf } from "../folders/report-body.js";
 import type { RunEntry } from "../folders/run-entry.js";
-import { StudyReader } from "../folders/study.js";
+import { StudyReader, studySections } from "../folders/study.js";
 import { evaluationBody } from "../../report/evals/eval-page.js";
-import { studyBody } from "../../report/study/html.js";
 import type { ReportBody } from "../../report/page/shell.js";
 
 /** Most runs that one request may be about. */
@@ -195,7 +193,7 @@ export class Studio {
       }
       case "/api/study": {
         const study = await this.#reader.study(name);
-        return study === null ? null : answerOf(name, studyBody(study));
+        return study === null ? null : answerOf(name, studySections(name, study));
       }
       case "/api/evaluation": {
         const source = await this.#evaluations.evaluation(name, query.get("with"));
@@ -242,7 +240,7 @@ export class Studio {
     this.index.ask(name);
     const detail = await runDetail(this.index, this.#store, entry);
     if (detail.preservation !== null || detail.row.kind === "dense" || entry.row.study === null) return detail;
-    const { config } = await runIdentity(entry.path);
+    const { config } = await entry.identity();
     return { ...detail, preservation: await startMeasured(this.index, entry.row.study, config["recipe"]) };
   }
 

@@ -1,5 +1,4 @@
 /** How a server looks for what is new, and tells it to pages and to a webhook. */
-import { lookMs } from "../folders/index.js";
 import type { EventHub } from "./events.js";
 import type { Studio, StudioChange } from "./studio.js";
 import { Webhook } from "./webhook.js";
@@ -21,8 +20,8 @@ export interface WatchOptions {
 /** Looks take at most one part in so many of the time, but runs under way are looked at no further apart than this. */
 const lookShare = 20;
 const rarestMs = 600;
-/** Milliseconds between two questions whether a look at the whole folder is due. */
-const aroundMs = 1000;
+/** Milliseconds between two looks at the least. */
+const oftenestMs = 50;
 
 /** Looks of a server, under way. */
 export interface Watching {
@@ -49,7 +48,7 @@ export function watch({ studio, webhook, onChange }: WatchOptions, hub: EventHub
     });
   // What was wrong before the studio began is shown, not sent.
   let isBegun = false;
-  const again = async (look: () => Promise<StudioChange>, everyMs: number): Promise<void> => {
+  const again = async (look: () => Promise<StudioChange>, dueInMs: () => number): Promise<void> => {
     while (!isOver) {
       const started = performance.now();
       const change = await look().catch(() => null);
@@ -60,13 +59,20 @@ export function watch({ studio, webhook, onChange }: WatchOptions, hub: EventHub
       }
       isBegun ||= change?.tree === true;
       const share = Math.min(rarestMs, lookShare * (performance.now() - started));
-      if (!isOver) await wait(Math.max(hub.listeners > 0 ? everyMs : idleMs, share));
+      // Whoever wakes up to find that nothing is due takes as much from a training as whoever looks.
+      if (!isOver) await wait(Math.max(hub.listeners > 0 ? dueInMs() : idleMs, share, oftenestMs));
     }
   };
   const beating = setInterval(() => hub.beat(), beatMs);
   const ended = Promise.all([
-    again(() => studio.lookAround(), aroundMs),
-    again(() => studio.lookAtLive(), lookMs),
+    again(
+      () => studio.lookAround(),
+      () => studio.index.treeInMs,
+    ),
+    again(
+      () => studio.lookAtLive(),
+      () => studio.index.liveInMs,
+    ),
   ]).then(() => clearInterval(beating));
   const wake = (): void => {
     for (const one of [...wakers]) one();

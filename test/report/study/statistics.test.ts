@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { at } from "../../../src/base/at.js";
-import { armCurve, balance, firstReach, lossAt, recipeShape } from "../../../src/report/study/statistics.js";
+import { armCurve, balance, firstReach, lossAt, readAt, recipeShape } from "../../../src/report/study/statistics.js";
 import { reportData, thinned } from "../../../src/report/study/view.js";
 import { plainArm, study } from "../fixture.js";
 
@@ -14,6 +14,26 @@ describe("the curve of a run", () => {
     expect(lossAt(points, "tokens", 201)).toBeNull();
     expect(lossAt(points, "tokens", -1)).toBeNull();
     expect(lossAt([], "tokens", 0)).toBeNull();
+  });
+
+  it("is read at nothing beside a loss that is not finite, unless those are left out", () => {
+    const [x, losses] = [
+      [0, 100, 200, 300],
+      [4, 3, NaN, 2],
+    ];
+    expect([-1, 0, 50, 100, 150, 200, 250, 300, 301].map((wanted) => readAt(x, losses, wanted))).toEqual([
+      null,
+      4,
+      3.5,
+      3,
+      null,
+      null,
+      null,
+      2,
+      null,
+    ]);
+    const { points: gap } = at(plainArm("a", "dense", [losses]).runs, 0);
+    expect(lossAt(gap, "tokens", 200)).toBe(2.5);
   });
 
   it("says where a loss is first reached, or that it never is", () => {

@@ -1,13 +1,7 @@
 import { describe, expect, it } from "vitest";
-import {
-  armRows,
-  commonTokens,
-  leadWords,
-  lossAtTokens,
-  pairRows,
-  seedBand,
-  type ArmCurve,
-} from "../../../src/studio/data/arms.js";
+import { judgeArms, seedBand, type ArmCurve } from "../../../src/studio/data/arms.js";
+import type { ArmResult } from "../../../src/model/results/result.js";
+import { comparisonsAmong } from "../../../src/report/study/comparisons.js";
 import { findings } from "../../../src/report/study/findings.js";
 import { plainArm, study } from "../../report/fixture.js";
 import { row } from "./row.js";
@@ -17,11 +11,14 @@ const run = (arm: string, seed: number, loss: readonly number[], study = "s"): A
   tokens: loss.map((_, i) => 100 * i),
   loss,
 });
-const words = (curves: readonly ArmCurve[]): string => {
-  const tokens = commonTokens(curves);
-  const arms = armRows(curves, tokens);
-  return leadWords(arms, pairRows(arms), tokens);
-};
+const words = (curves: readonly ArmCurve[]): string => judgeArms(curves).words;
+/** The runs of an arm of a result, as the studio reads them from its logs. */
+const logsOf = ({ id, runs }: ArmResult): ArmCurve[] =>
+  runs.map(({ seed, points }) => ({
+    ...run(id, seed, []),
+    tokens: points.map(({ tokens }) => tokens),
+    loss: points.map(({ loss }) => loss),
+  }));
 
 describe("arms compared", () => {
   const dense = [3.5, 3.51, 3.52, 3.505].map((loss, seed) => run("dense", seed, [4, loss]));
@@ -62,8 +59,7 @@ describe("arms compared", () => {
 
   it("corrects for all pairs of arms, since the leading one was not named beforehand", () => {
     const third = ahead.map(({ loss }, seed) => run("fine", seed, [4, loss[1]! + 0.05]));
-    const arms = armRows([...dense, ...ahead, ...third], 100);
-    const pairs = pairRows(arms);
+    const { pairs } = judgeArms([...dense, ...ahead, ...third]);
     expect(pairs.map(({ first, second }) => [first, second])).toEqual([
       ["moe", "fine"],
       ["moe", "dense"],
@@ -112,15 +108,93 @@ describe("arms compared", () => {
     expect(words([run("dense", 0, [4, 3.5]), run("moe", 1, [4, 3.4])])).toContain("no seed in common");
   });
 
-  it("compares at the most tokens that all runs have reached, between measurements too", () => {
+  it("compares two arms at the most tokens that both have reached, between measurements too", () => {
     const long = run("moe", 0, [4, 3.6, 3.2]);
     const short: ArmCurve = { ...run("dense", 0, [4, 3.5]), tokens: [0, 150] };
-    expect(commonTokens([long, short])).toBe(150);
-    expect(armRows([long, short], 150).map(({ name, mean }) => [name, mean])).toEqual([
+    const { arms, pairs, tokens } = judgeArms([long, short]);
+    expect([tokens, pairs[0]?.tokens]).toEqual([150, 150]);
+    expect(arms.map(({ name, mean }) => [name, mean])).toEqual([
       ["moe", 3.4000000000000004],
       ["dense", 3.5],
     ]);
-    expect(words([run("dense", 0, [4]), long])).toContain("Nothing can be compared yet");
+  });
+
+  describe("that end at three different tokens", () => {
+    // The losses of two seeds by hundreds of tokens.
+    const short = plainArm("short", "upcycled", [
+      [4, 3.6],
+      [4, 3.62],
+    ]);
+    const middle = plainArm("middle", "dense", [
+      [4, 3.5, 3.45],
+      [4, 3.55, 3.44],
+    ]);
+    const long = plainArm("long", "upcycled", [
+      [4, 3.7, 3.4, 3.1],
+      [4, 3.66, 3.42, 3.12],
+    ]);
+    const arms = [short, middle, long];
+    const judged = judgeArms(arms.flatMap(logsOf));
+
+    it("are judged with the numbers of the report of their study", () => {
+      const compare = comparisonsAmong(arms);
+      expect(judged.pairs).toHaveLength(2);
+      for (const { first, second, tokens, n, difference, low, high, p, adjusted } of judged.pairs) {
+        const [a, b] = [first, second].map((id) => arms.find((arm) => arm.id === id)!);
+        const same = compare(a!, b!, "tokens")!;
+        expect({ tokens, n, difference, low, high, p, adjusted }).toEqual({
+          tokens: same.at,
+          n: same.judgement.n,
+          difference: same.difference,
+          low: same.judgement.low,
+          high: same.judgement.high,
+          p: same.judgement.p,
+          adjusted: same.judgement.adjusted,
+        });
+      }
+    });
+
+    it("are read pair by pair, so that a third arm that ends early changes no difference", () => {
+      const alone = judgeArms([middle, long].flatMap(logsOf)).pairs[0]!;
+      const among = judged.pairs.find(({ second }) => second === "long")!;
+      // Long is ahead of middle after 200 tokens, not after 100, where short ends.
+      expect([alone.first, alone.second, alone.tokens]).toEqual(["long", "middle", 200]);
+      expect([among.first, among.tokens, among.difference, among.p]).toEqual([
+        "middle",
+        200,
+        -alone.difference,
+        alone.p,
+      ]);
+    });
+
+    it("are said to have no leader where each is behind another", () => {
+      expect(judged.words).toBe(
+        "No arm is ahead of all others: even middle is 0.035 nats behind long after 200 tokens.",
+      );
+    });
+
+    it("show their losses after the most tokens that all have reached", () => {
+      expect(judged.tokens).toBe(100);
+      expect(judged.arms.map(({ name, mean }) => [name, mean?.toFixed(3)])).toEqual([
+        ["middle", "3.525"],
+        ["short", "3.610"],
+        ["long", "3.680"],
+      ]);
+    });
+  });
+
+  it("compares the others where an arm has only begun, and says so", () => {
+    const begun = run("late", 0, [4]);
+    expect(words([...dense, ...ahead, begun])).toMatch(
+      /^moe leads dense by 0\.100 nats after 100 tokens: more than chance .*\. 1 arm without a loss there/,
+    );
+    expect(words([begun, run("moe", 0, [4, 3.6, 3.2])])).toMatch(
+      /^moe has a held-out loss of 3\.200 nats after 200 tokens; there is no other arm to compare\. 1 arm without/,
+    );
+    expect(words([begun])).toBe(
+      "Nothing can be compared yet: no run has a held-out loss behind its start. 1 arm without a loss there " +
+        "(not measured yet, or diverged).",
+    );
   });
 
   it("leaves an arm out in which a run has diverged, and says so", () => {
@@ -130,22 +204,7 @@ describe("arms compared", () => {
   });
 
   it("tells arms of one name in two studies apart", () => {
-    expect(armRows([run("moe", 0, [4, 3]), run("moe", 0, [4, 3.1], "other")], 100)).toHaveLength(2);
-  });
-
-  it("reads a loss at no tokens outside of what was measured", () => {
-    const { tokens, loss } = run("moe", 0, [4, 3, NaN, 2]);
-    expect([-1, 0, 50, 100, 150, 200, 250, 300, 301].map((wanted) => lossAtTokens({ tokens, loss }, wanted))).toEqual([
-      null,
-      4,
-      3.5,
-      3,
-      null,
-      null,
-      null,
-      2,
-      null,
-    ]);
+    expect(judgeArms([run("moe", 0, [4, 3]), run("moe", 0, [4, 3.1], "other")]).arms).toHaveLength(2);
   });
 
   it("draws a band only where all seeds were measured", () => {

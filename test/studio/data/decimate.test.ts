@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { decimated, firstAtLeast, shortened } from "../../../src/studio/data/decimate.js";
+import { decimated, shortened } from "../../../src/studio/data/decimate.js";
 
 const curve = fc
   .array(
@@ -60,16 +60,6 @@ describe("decimation", () => {
     { x: [1, 1, 1], y: [1, 2, 3] },
   ])("gives $x.length points as they are", ({ x, y }) => {
     expect(decimated(x, y, { columns: 5 })).toEqual({ x, y });
-  });
-
-  it("finds the first x at or behind a value as a scan does", () => {
-    fc.assert(
-      fc.property(fc.array(fc.integer({ min: 0, max: 50 })), fc.integer({ min: -1, max: 51 }), (values, wanted) => {
-        const x = [...values].sort((a, b) => a - b);
-        const found = x.findIndex((value) => value >= wanted);
-        expect(firstAtLeast(x, wanted)).toBe(found < 0 ? x.length : found);
-      }),
-    );
   });
 
   it("keeps the first and the last point of every column, and each point once", () => {

@@ -110,6 +110,32 @@ describe("the index of a folder", () => {
     await unlock();
   });
 
+  it("says when the next look may find something: not before a log that has just grown has its turn", async () => {
+    const name = "alone";
+    const unlock = await lockFolder(join(dir, name));
+    await later();
+    const look = async (after: number): Promise<number> => {
+      now += after;
+      await studio.lookAtLive(now);
+      return studio.index.liveInMs;
+    };
+    expect(await look(1000)).toBe(350);
+    addLines(join(dir, name), stepRecord(rowOf(name)!.step + 1));
+    // Whoever looks too early, since a page was opened, waits for the rest alone.
+    expect([await look(350), await look(300), await look(400), await look(350)]).toEqual([700, 400, 350, 350]);
+    await unlock();
+    await later(200);
+    expect(studio.index.liveInMs).toBe(700);
+  });
+
+  it("says when the tree is to be looked at again", async () => {
+    expect(studio.index.treeInMs).toBe(3000);
+    now += 2900;
+    expect(studio.index.treeInMs).toBe(100);
+    await later();
+    expect(studio.index.treeInMs).toBe(3000);
+  });
+
   it("reads on soon in a run that is at rest where somebody looks at it", async () => {
     now += 3_600_000;
     await later();

@@ -19,17 +19,23 @@ const write = (name: string, content: string | Uint8Array | object): void => {
   writeFileSync(join(dir, name), isData ? content : JSON.stringify(content));
 };
 
-/** A model whose embedding is one number; null: its weights are not there. */
-function writeModel(name: string, family: "llama" | "mixtral", weight: number | null, changes: object = {}): void {
-  write(`${name}/config.json`, { ...tinyConfig(family), ...changes });
+/** A model whose embedding is one number, but in its last row of 256; null: its weights are not there. */
+function writeModel(
+  name: string,
+  family: "llama" | "mixtral",
+  weight: number | null,
+  { last = weight ?? 0, ...changes }: { readonly last?: number; readonly [key: string]: unknown } = {},
+): void {
+  write(`${name}/config.json`, { ...tinyConfig(family), vocab_size: 256, ...changes });
   write(`${name}/tokenizer.json`, "{}");
   if (weight === null) return;
-  const bytes = new Uint8Array(new Float32Array(64 * 16).fill(weight).buffer);
-  const tensor = { name: "model.embed_tokens.weight", dtype: "F32", shape: [64, 16], bytes } as const;
+  const values = new Float32Array(256 * 16).fill(weight).fill(last, 255 * 16);
+  const bytes = new Uint8Array(values.buffer);
+  const tensor = { name: "model.embed_tokens.weight", dtype: "F32", shape: [256, 16], bytes } as const;
   write(`${name}/model.safetensors`, encodeSafetensors([tensor]));
 }
-function writeChild(name: string, weight: number | null): void {
-  writeModel(name, "mixtral", weight);
+function writeChild(name: string, weight: number | null, last?: number): void {
+  writeModel(name, "mixtral", weight, last === undefined ? {} : { last });
   const plan = planUpcycle(specFromConfig(tinyConfig("llama"), "config.json"), upcycleRecipe("E4G1T2"));
   write(`${name}/upcycle.json`, recordOf(plan, ["last"], "0.1.0", []));
 }
@@ -59,6 +65,13 @@ describe("the parent of a model, among checkpoints of its name", () => {
     writeChild("models/child", 3);
     const parent = "study/parents/parent-0123456789abcdef/last";
     expect(await parentsOf("models/child")).toEqual(["study/parents/parent", join(dir, parent), parent]);
+  });
+
+  it("is told by more than the first rows, which are of tokens that no text has", async () => {
+    writeModel("a/last", "llama", 1, { last: 2 });
+    writeModel("b/last", "llama", 1, { last: 3 });
+    writeChild("models/child", 1, 3);
+    expect(await parentsOf("models/child")).toEqual(["b", join(dir, "b/last"), "b/last"]);
   });
 
   it("is none of another size, and none whose weights are others", async () => {

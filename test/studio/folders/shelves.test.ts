@@ -1,5 +1,5 @@
 /** Models, reports, measurements of experts and launched trainings that lie below a folder. */
-import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -113,6 +113,31 @@ describe("reports and measurements", () => {
     expect(reportOf("<!doctype html><title>x · Upcycle study</title>")).toBeNull();
   });
 
+  it("that are damaged take no view away but their own", async () => {
+    const folder = temporaryFolder();
+    const put = (name: string, text: string): void => {
+      mkdirSync(join(folder, name, ".."), { recursive: true });
+      writeFileSync(join(folder, name), text);
+    };
+    // A name with a tab, which no JSON text may hold; a result whose date is none.
+    put("experts.json", '{"upcycle":"0.1.0","version":1,"model":"a\tb","family":"mixtral"}');
+    put("e/results_1.json", JSON.stringify({ results: {}, "n-samples": {}, date: "today", model_name: 7 }));
+    put("s/study.json", JSON.stringify({ version: 2, config: {} }));
+    put("s/result.json", JSON.stringify({ version: 2, arms: [], name: null }));
+    put("plan.json", '{"upcycle":"0.1.0","words":[]}');
+    const other = await Studio.open({ dir: folder, actions: false });
+    await other.look();
+    const answer = (path: string, query: string): Promise<unknown> => other.answer(path, new URLSearchParams(query));
+    expect(await answer("/api/overview", "")).toMatchObject({ expertFiles: [], runs: 0 });
+    expect(await answer("/api/reports", "")).toMatchObject({ evaluations: [{ model: "7", date: 0 }] });
+    expect(await answer("/api/evaluation", "name=e/results_1.json")).toMatchObject({ kind: "evaluation" });
+    expect(await answer("/api/plan", "name=plan.json")).toBeNull();
+    await expect(answer("/api/study", "name=s")).rejects.toMatchObject({
+      kind: "input",
+      message: "result.json lacks what a study's result has",
+    });
+  });
+
   it("of experts are shown with similarity and co-activation", async () => {
     expect(await ask<{ reports: ReportRow[]; expertFiles: unknown }>("/api/reports")).toEqual({
       reports: [],
@@ -168,6 +193,45 @@ describe("launched trainings", () => {
     const { alerts } = await studio.look((now += 4000));
     expect(alerts).toContainEqual(expect.objectContaining({ run: "job", kind: "nan", step: 61 }));
     expect(await row()).toMatchObject({ iteration: 61, loss: null });
+  });
+});
+
+describe("logs of launched trainings", () => {
+  const head = readFileSync(golden("megatron", "logs", "moe_scratch.log"), "utf8");
+  const iterationOf = async (folder: string, before: (log: string) => void): Promise<number> => {
+    writeJob(folder);
+    const log = join(folder, "job", "logs", "run.log");
+    before(log);
+    const other = await Studio.open({ dir: folder, actions: false });
+    await other.look();
+    await other.lookAtLive();
+    const { jobs } = (await other.answer("/api/jobs", new URLSearchParams())) as { readonly jobs: JobRow[] };
+    return jobs[0]?.iteration ?? 0;
+  };
+
+  it("are read on behind a line that is longer than what is read at a time", async () => {
+    const end = await iterationOf(temporaryFolder(), (log) => writeFileSync(log, head));
+    expect(end).toBeGreaterThan(0);
+    // What is read first is the middle of the line alone.
+    const folder = temporaryFolder();
+    writeJob(folder);
+    const log = join(folder, "job", "logs", "run.log");
+    writeFileSync(log, "x".repeat((4 << 20) + 10));
+    const other = await Studio.open({ dir: folder, actions: false });
+    await other.look();
+    appendFileSync(log, `${"x".repeat(4 << 20)}\n${head}`);
+    for (let i = 0; i < 3; i++) await other.lookAtLive();
+    const { jobs } = (await other.answer("/api/jobs", new URLSearchParams())) as { readonly jobs: JobRow[] };
+    expect(jobs[0]?.iteration).toBe(end);
+  });
+
+  it("are not read in a folder that is a link", async () => {
+    const iteration = await iterationOf(temporaryFolder(), (log) => {
+      const elsewhere = temporaryFolder();
+      renameSync(join(log, ".."), join(elsewhere, "logs"));
+      symlinkSync(join(elsewhere, "logs"), join(log, ".."));
+    });
+    expect(iteration).toBe(0);
   });
 });
 

@@ -9,6 +9,8 @@ import type { ReportData } from "../../../src/report/study/view.js";
 import { StudioIndex } from "../../../src/studio/folders/index.js";
 import { StudyReader } from "../../../src/studio/folders/study.js";
 import { Studio } from "../../../src/studio/server/studio.js";
+import { readMetrics, tokensPerSecond } from "../../../src/train/records.js";
+import { runIdentity } from "../../../src/train/run-list.js";
 import { temporaryFolder } from "../../files/io/temporary.js";
 import { study as finishedStudy } from "../../report/fixture.js";
 import { present } from "../../support/present.js";
@@ -62,6 +64,11 @@ describe("a study under way", () => {
     expect(study.progress?.underWay.map(({ arm, seed, losses }) => [arm, seed, losses.length])).toEqual([
       ["dense", 1, 3],
     ]);
+    const path = join(dir, "q", `arms/dense/seed-0${key}`);
+    const { steps } = await readMetrics(path);
+    expect(study.arms[0]?.runs[0]?.tokensPerSecond).toBe(
+      tokensPerSecond(steps, (await runIdentity(path)).tokensPerStep),
+    );
     expect(study.parents[0]?.loss).toBeCloseTo(evalRecord(20, { loss: 3.5, steps: 20 }).loss, 12);
     expect(study.findings.join(" ")).toMatch(/upcycled E8G1T2 came out below continued dense .*with one seed nothing/);
     expect(study.findings.join(" ")).toContain("Held-out loss after 640 tokens: upcycled E8G1T2");
@@ -161,6 +168,10 @@ describe("studies that share a folder of runs", () => {
     writeFileSync(join(dir, "q", "study.json"), JSON.stringify({ version: 2, config: { name: "q" } }));
     const words = ["upcycle", "study", "q.yaml", "--out", "q", "--store", "store"];
     writeFileSync(join(dir, "q", "command.json"), JSON.stringify({ version: 1, words, folder: dir }));
+    // Which runs are its own is said by their records: logs, which may be long, are not read for it.
+    const log = join(dir, "store", "arms", "dense", `seed-0${key}`, "metrics.jsonl");
+    const [first = "", ...lines] = readFileSync(log, "utf8").split("\n");
+    writeFileSync(log, [first, "damaged", ...lines].join("\n"));
     const studio = await Studio.open({ dir, actions: false });
     await studio.look();
     const { studies, runs } = (await studio.answer("/api/overview", new URLSearchParams())) as Overview;

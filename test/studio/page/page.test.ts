@@ -84,7 +84,7 @@ const views: readonly (readonly [hash: string, text: RegExp, charts?: number])[]
   ],
   [
     placeHash({ view: "compare", settings: { runs: arms.map(encodeURIComponent).join(" ") } }),
-    /coarse \(3 seeds\)\s+dense \(3 seeds\)[\s\S]*training\.lr\.peak\s+0\.002\s+0\.001[\s\S]*coarse leads dense[\s\S]*coarse less dense\s+3\s+−0\.19[\s\S]*yes[\s\S]*dense, seed 2/,
+    /coarse \(3 seeds\)\s+dense \(3 seeds\)[\s\S]*training\.lr\.peak\s+0\.002\s+0\.001[\s\S]*coarse leads dense[\s\S]*coarse less dense\s+640\s+3\s+−0\.19[\s\S]*yes[\s\S]*dense, seed 2/,
     4,
   ],
   [
