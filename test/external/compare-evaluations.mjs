@@ -170,11 +170,12 @@ function harness(dtype, asked) {
 }
 const theirs = harness("float32", runs);
 const asked = runs.filter(({ model }) => model !== "tiny-long");
+const inFloat64 = harness(
+  "float64",
+  asked.map((run) => ({ ...run, tasks: run.tasks.filter((task) => !generated.includes(task)) })),
+);
 const exact = new Map(
-  harness(
-    "float64",
-    asked.map((run) => ({ ...run, tasks: run.tasks.filter((task) => !generated.includes(task)) })),
-  ).runs.flatMap(({ model, num_fewshot: shots, samples }) =>
+  inFloat64.runs.flatMap(({ model, num_fewshot: shots, samples }) =>
     Object.entries(samples).flatMap(([task, own]) =>
       own.map((sample) => [`${model} ${shots} ${task} ${sample.doc_id}`, sample.resps.map(([one]) => one)]),
     ),
@@ -190,7 +191,43 @@ const printed = (value) => (typeof value === "number" ? value.toFixed(4) : Strin
 const isEqual = (key, found, expected) =>
   printed(found) === printed(expected) ||
   (key.includes("perplexity") && Math.abs(found - expected) <= 1e-5 * Math.abs(expected));
-const tally = { prompts: 0, texts: 0, metrics: 0, byDigits: 0 };
+const tally = { prompts: 0, texts: 0, metrics: 0 };
+/**
+ * Perplexities apart by their models: golden models of random weights reach 1e16. `ours` and `theirs` are the largest
+ * shares by which either is off what the harness says in float64.
+ */
+const perplexities = Object.fromEntries(
+  ["trained", "random"].map((kind) => [kind, { count: 0, differ: 0, off64: 0, theirs64: 0, ours: 0, theirs: 0 }]),
+);
+const differing = [];
+const results64 = new Map(
+  inFloat64.runs.flatMap(({ model, num_fewshot: shots, results }) =>
+    Object.entries(results).flatMap(([task, own]) =>
+      Object.entries(own).map(([key, value]) => [`${model} ${shots} ${task} ${key}`, value]),
+    ),
+  ),
+);
+
+/** Counts a perplexity, or its standard error, by the four decimals that are printed. */
+function comparePerplexity(run, task, key, found, value) {
+  const kind = perplexities[run.model.startsWith("tiny") ? "trained" : "random"];
+  const truth = results64.get(`${run.model} ${run.num_fewshot} ${task} ${key}`);
+  const differs = printed(found) !== printed(value);
+  kind.count++;
+  if (differs) kind.differ++;
+  if (printed(found) !== printed(truth)) kind.off64++;
+  if (printed(value) !== printed(truth)) kind.theirs64++;
+  const share = (one) => (truth === 0 ? 0 : Math.abs(one - truth) / Math.abs(truth));
+  if (typeof truth === "number") {
+    kind.ours = Math.max(kind.ours, share(found));
+    kind.theirs = Math.max(kind.theirs, share(value));
+  }
+  if (differs && run.model.startsWith("tiny"))
+    differing.push(
+      `| ${run.model}, ${run.num_fewshot} shots | ${task} ${key.split(",")[0]} | ` +
+        `${[found, value, truth].map(printed).join(" | ")} |`,
+    );
+}
 const kinds = {
   continuation: { count: 0, differ: 0, worst: 0, units: 0, ours: 0, theirs: 0 },
   text: { count: 0, differ: 0, worst: 0, units: 0, ours: 0, theirs: 0 },
@@ -223,7 +260,7 @@ for (const run of theirs.runs) {
     for (const [key, value] of Object.entries(expected)) {
       if (!key.includes(",")) continue;
       tally.metrics++;
-      if (printed(found?.[key]) !== printed(value)) tally.byDigits++;
+      if (key.includes("perplexity")) comparePerplexity(run, task, key, found?.[key], value);
       if (!isEqual(key, found?.[key], value)) problem(label, task, key, `${found?.[key]} instead of ${value}`);
     }
   }
@@ -314,9 +351,29 @@ console.log(
         `${number} | ${differ} |`,
     ),
     `| generated texts | ${tally.texts} | ${problems.filter((text) => / request \d+ "/.test(text)).length} |`,
-    "| metrics and standard errors, to the 4 decimals that are printed (perplexities to 5 digits, " +
-      `${tally.byDigits} of which differ in a printed one) | ${tally.metrics} | ` +
-      `${problems.filter((text) => text.includes("instead of") && text.includes(",none")).length} |`,
+    "| metrics and standard errors, to the 4 decimals that are printed (perplexities to 5 digits) | " +
+      `${tally.metrics} | ${problems.filter((text) => text.includes("instead of") && text.includes(",none")).length} |`,
+    "",
+    "Perplexities and their standard errors, by the 4 decimals that are printed:",
+    "",
+    "| models | compared | ours differ from the harness in float32 | ours from it in float64 | " +
+      "its own in float32 from float64 | largest share off float64, ours | its own in float32 |",
+    "| --- | --- | --- | --- | --- | --- | --- |",
+    ...Object.entries(perplexities).map(
+      ([kind, { count: number, differ, off64, theirs64, ours, theirs: other }]) =>
+        `| of ${kind} weights | ${number} | ${differ} | ${off64} | ${theirs64} | ${ours.toExponential(1)} | ` +
+        `${other.toExponential(1)} |`,
+    ),
+    ...(differing.length === 0
+      ? []
+      : [
+          "",
+          "Those of trained weights that differ:",
+          "",
+          "| model | metric | ours | harness in float32 | harness in float64 |",
+          "| --- | --- | --- | --- | --- |",
+          ...differing,
+        ]),
     "",
   ].join("\n"),
 );

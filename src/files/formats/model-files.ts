@@ -96,7 +96,7 @@ const modelFile = [
  */
 export function isModelFile(name: string): boolean {
   // A file that was being written when its writer was killed counts as that file.
-  const [, finalName = name] = /^\.(.+)\.partial-\d+(-\d+)?$/.exec(name) ?? [];
+  const [, finalName = name] = /^\.(.+)\.partial-\d+(?:@[\da-f]{8})?(?:-\d+)?$/.exec(name) ?? [];
   const isListed = [...recordFiles, ...otherModelFiles].includes(finalName);
   return isCarried(finalName) || isListed || modelFile.some((pattern) => pattern.test(finalName));
 }

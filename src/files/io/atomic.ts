@@ -1,6 +1,6 @@
 /**
  * Files and folders that are either complete or absent under their name, whatever interrupts the writing: everything is
- * written beside (`.NAME.partial-PID`), flushed to disk, and renamed. Nothing named `.NAME.partial-*` is ever finished.
+ * written beside (`.NAME.partial-PID@HOST`), flushed to disk, and renamed. Nothing named `.NAME.partial-*` is ever finished.
  *
  * A folder that is replaced keeps the name `.NAME.previous` until the new one has its own; `.NAME.replacing` says
  * meanwhile that it was us who put it there.
@@ -12,7 +12,7 @@ import { inputError } from "../../base/errors.js";
 import { isCheckpointFile } from "../formats/model-files.js";
 import { makeFolders } from "./folders.js";
 import { fsError, withFsErrors } from "./fs-errors.js";
-import { isRunning } from "./lock-owner.js";
+import { hostMark, isRunning } from "./lock-owner.js";
 import { entryAt, foreignEntries, removeModelFolder, requireReplaceable, type Overwrite } from "./model-folder.js";
 import { openForWriting, requireOutputFile } from "./open.js";
 
@@ -312,7 +312,7 @@ function markName(target: string): string {
 
 function partialName(path: string, pid: number): string {
   const target = resolve(path);
-  return join(dirname(target), `.${basename(target)}.partial-${pid}`);
+  return join(dirname(target), `.${basename(target)}.partial-${pid}@${hostMark}`);
 }
 
 /**
@@ -328,15 +328,20 @@ async function removeStalePartials(target: string): Promise<void> {
   }
 }
 
-const partialPattern = /^\.(.+)\.partial-(\d+)(-\d+)?$/s;
+/** Names of earlier versions say no machine. */
+const partialPattern = /^\.(.+)\.partial-(\d+)(?:@([\da-f]{8}))?(?:-\d+)?$/s;
 
 /** The name that a partial file or folder would have got; undefined for another name. */
 const targetOf = (name: string): string | undefined => partialPattern.exec(name)?.[1];
 
-/** Whether this is a partial name whose writer is gone, or is this very process, starting again. */
+/**
+ * Whether this is a partial name whose writer is gone, or is this very process, starting again. Of a writer on another
+ * machine that shares the disk nothing can be known here.
+ */
 function isLeftOver(name: string): boolean {
-  const pid = Number(partialPattern.exec(name)?.[2]);
-  return !Number.isNaN(pid) && (pid === process.pid || !isRunning(pid));
+  const [, , id, host = hostMark] = partialPattern.exec(name) ?? [];
+  const pid = Number(id);
+  return !Number.isNaN(pid) && host === hostMark && (pid === process.pid || !isRunning(pid));
 }
 
 /** For each folder that this process has written files in, the partial names that were left there before it began. */

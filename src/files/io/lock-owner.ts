@@ -1,4 +1,5 @@
 /** Who has a folder, as its lock says: a process, on which machine, and since which start of that machine. */
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 
@@ -15,6 +16,10 @@ export interface LockOwner {
 export const MOST_LOCK_BYTES = 512;
 
 const ownHost = hostname().replaceAll(/\s+/g, "-") || "unknown";
+
+/** This machine in eight characters, for names of files that may be as long as a disk allows already. */
+export const hostMark = createHash("sha256").update(ownHost).digest("hex").slice(0, 8);
+
 const ownBoot = process.platform === "linux" ? bootId() : null;
 
 function bootId(): string | null {

@@ -220,7 +220,8 @@ function changed(
 ): Expr {
   const { drop, noise, permute } = recipe;
   const own = `layers.${layer}.experts.${expert}`;
-  const count = Math.floor(drop * ffnDim);
+  // A product such as 0.29 * 100 may lie a last place below the whole number that is meant.
+  const count = Math.floor(Number((drop * ffnDim).toPrecision(12)));
   let value = of;
   if (count > 0) value = { op: "redraw", of: value, axis, count, choice: `${own}.drop`, stream: `${key}.drop` };
   if (matrix && noise !== null && noise.std > 0 && noise.fraction > 0)

@@ -105,7 +105,7 @@ describe("writeCheckpoint", () => {
         expect(existsSync(join(parent, "m"))).toBe(false);
         const partial = readdirSync(parent);
         expect(partial).toHaveLength(1);
-        expect(partial[0]).toMatch(/^\.m\.partial-\d+$/);
+        expect(partial[0]).toMatch(/^\.m\.partial-\d+@[\da-f]{8}$/);
         states.push((await failure(openCheckpoint(join(parent, at(partial, 0))))).message);
         return zeros(slot);
       },

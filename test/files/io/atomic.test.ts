@@ -189,6 +189,26 @@ describe("stageDirectory", () => {
     expect(readFileSync(join(dir, "log.json"), "utf8")).toBe("[]");
   });
 
+  it("leaves partial files and folders of another machine, where a process of that number may be at work", async () => {
+    const dir = fresh();
+    const before = new Date(performance.timeOrigin - 60_000);
+    const folder = ".model.partial-4194305@0a1b2c3d";
+    const file = ".log.json.partial-4194305@0a1b2c3d-1";
+    mkdirSync(join(dir, folder));
+    writeFileSync(join(dir, file), "{");
+    utimesSync(join(dir, file), before, before);
+    const stage = await stageDirectory(join(dir, "model"));
+    // A folder of this machine whose writer is gone does go, whose name ends as ours does.
+    const left = stage.path.replace(`-${process.pid}@`, "-4194305@");
+    expect(left).not.toBe(stage.path);
+    mkdirSync(left);
+    await stage.discard();
+    const again = await stageDirectory(join(dir, "model"));
+    await again.commit();
+    await writeFileAtomic(join(dir, "log.json"), "{}");
+    expect(readdirSync(dir).sort()).toEqual([folder, file, "log.json", "model"].sort());
+  });
+
   it("undoes a replacement that was cut off between its two renames", async () => {
     const dir = fresh();
     const final = join(dir, "model");

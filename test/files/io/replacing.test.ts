@@ -22,6 +22,7 @@ import { requirePlace, stageResumable, unfinishedName } from "../../../src/files
 import { randomStream } from "../../../src/base/random.js";
 import { isOwnPage, requireFilePlace } from "../../../src/files/io/named-file.js";
 import { runScript, built } from "../../support/built.js";
+import { hostMark } from "../../../src/files/io/lock-owner.js";
 import { temporaryFolder } from "./temporary.js";
 
 const root = temporaryFolder();
@@ -75,6 +76,7 @@ describe("names of files of a model folder", () => {
     ".gitattributes",
     ".README.md.partial-123",
     ".config.json.partial-12-1",
+    ".config.json.partial-12@0a1b2c3d-1",
   ])("%s is one that a model folder holds", (name) => expect(isModelFile(name)).toBe(true));
 
   it.each([
@@ -368,18 +370,14 @@ it("a file of somebody else's by the name of the mark stays", async () => {
 describe("a file that is written", () => {
   it("does not touch what has the name that it is written under first", async () => {
     const dir = fresh();
+    const taken = `.a.partial-${process.pid}@${hostMark}`;
     writeFileSync(join(dir, "thesis.txt"), "mine");
-    symlinkSync("thesis.txt", join(dir, `.a.partial-${process.pid}`));
-    writeFileSync(join(dir, `.a.partial-${process.pid}-1`), "mine");
+    symlinkSync("thesis.txt", join(dir, taken));
+    writeFileSync(join(dir, `${taken}-1`), "mine");
     await writeFileAtomic(join(dir, "a"), "new");
     expect(readFileSync(join(dir, "a"), "utf8")).toBe("new");
     expect(readFileSync(join(dir, "thesis.txt"), "utf8")).toBe("mine");
-    expect(readdirSync(dir).sort()).toEqual([
-      `.a.partial-${process.pid}`,
-      `.a.partial-${process.pid}-1`,
-      "a",
-      "thesis.txt",
-    ]);
+    expect(readdirSync(dir).sort()).toEqual([taken, `${taken}-1`, "a", "thesis.txt"]);
   });
 
   it("goes behind a link, which stays, and never in the place of a device", async () => {

@@ -335,6 +335,13 @@ describe("Drop-Upcycling", () => {
     }
   });
 
+  it("drops 29 of 100 units with ratio 0.29, whose product is a last place below 29", () => {
+    const hundred = denseSpec("llama", { layerCount: 1, ffnDim: 100, hidden: 64 });
+    const values = planUpcycle(hundred, upcycleRecipe("E4G1T2", { drop: 0.29 })).outputs.map(({ value }) => value);
+    const counts = values.flatMap((value) => (value.op === "redraw" ? [value.count] : []));
+    expect(new Set(counts)).toEqual(new Set([29]));
+  });
+
   it("copies all units with ratio 0, and keeps none with ratio 1", async () => {
     expect(
       planUpcycle(wide, upcycleRecipe("E4G1T2", { drop: 0 })).outputs.every(
