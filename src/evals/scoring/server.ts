@@ -5,10 +5,11 @@
 import { inputError } from "../../base/errors.js";
 import type { TextTokenizer } from "../../text/tokenizer/load.js";
 import type { Response as Answer } from "../tasks/sample-results.js";
-import type { Request } from "../tasks/prompt.js";
-import { cutAt } from "./generate-until.js";
+import type { Sample } from "../tasks/prompt.js";
+import { cutAt, endTextOf, generationPrompts } from "./generate-until.js";
 import type { AnsweringModel } from "./model.js";
 import { encoderOf, sequencesOf, type Encoder } from "./sequences.js";
+import type { ServerApi } from "./server-api.js";
 import { Client, type ClientSettings } from "./server-client.js";
 import { echoApi, type EchoModel } from "./server-echo.js";
 import { llamaCppApi, type LlamaCppModel } from "./server-llama-cpp.js";
@@ -29,8 +30,6 @@ export interface ServerSettings extends ClientSettings {
 
 /** The harness's own limit where nobody says another. */
 const DEFAULT_LENGTH = 2048;
-
-type GenerateRequest = Extract<Request, { kind: "generate" }>;
 
 /**
  * Reads `http://HOST/v1` or `http://HOST/v1?model=NAME`; a path that ends in `/completions` means the same. Null for what
@@ -79,39 +78,23 @@ export async function serverModel(
     name: own.id,
     maxLength,
     async prepare(samples, where) {
-      const sequences = await sequencesOf(samples, encoder, where);
-      const ask = async (sample: number): Promise<readonly Answer[]> => {
-        const { requests } = samples[sample]!;
-        const [first] = requests;
-        if (first?.kind === "generate") {
-          const text = await api.generate(await promptOf(encoder, first), first);
-          return [{ kind: "generate", text: cutAt(first.until, text) }];
-        }
-        const scores = await api.score(sequences[sample]!);
-        return first?.kind === "rolling"
-          ? [{ kind: "rolling", logLikelihood: scores.reduce((sum, { logLikelihood }) => sum + logLikelihood, 0) }]
-          : scores;
-      };
+      const questions = await (samples[0]?.requests[0]?.kind === "generate" ? generations : scorings)(
+        samples,
+        { api, encoder },
+        where,
+      );
       return {
-        tokens: sequences.map((own_, i) =>
-          own_.length > 0
-            ? own_.reduce((sum, { tokens }) => sum + tokens.length, 0)
-            : promptLength(samples[i]!.requests),
-        ),
+        tokens: questions.map(({ tokens }) => tokens),
         async *answers(isDone, signal) {
-          const pending = samples.flatMap((_, sample) => (isDone(sample) ? [] : [sample]));
+          const pending = questions.flatMap((question, sample) => (isDone(sample) ? [] : [{ ...question, sample }]));
           for (let i = 0; i < pending.length && signal?.aborted !== true; i += api.together) {
             const batch = pending.slice(i, i + api.together);
-            const answers = await Promise.all(batch.map(ask)).catch((cause: unknown) => {
+            const answers = await Promise.all(batch.map(({ ask }) => ask())).catch((cause: unknown) => {
               if (signal?.aborted === true) return null;
               throw cause;
             });
             if (answers === null) return;
-            yield batch.map((sample, k) => ({
-              sample,
-              responses: answers[k]!,
-              truncated: sequences[sample]!.filter(({ truncated }) => truncated).length,
-            }));
+            yield batch.map(({ sample, truncated }, k) => ({ sample, truncated, responses: answers[k]! }));
           }
         },
       };
@@ -120,15 +103,54 @@ export async function serverModel(
   };
 }
 
-const promptLength = (requests: readonly Request[]): number =>
-  requests.reduce((sum, request) => sum + (request.kind === "generate" ? request.context.length / 4 : 0), 1);
+/** What a server is asked about one sample. */
+interface Question {
+  /** Its work, in tokens. */
+  readonly tokens: number;
+  /** Requests whose context was cut off in front. */
+  readonly truncated: number;
+  readonly ask: () => Promise<readonly Answer[]>;
+}
 
-/** The tokens of a prompt, which leave room for its answer: what is too long is cut off in front. */
-async function promptOf(
-  { tokenizer, maxLength, prefixText }: Encoder,
-  { context, maxTokens }: GenerateRequest,
-): Promise<readonly number[]> {
-  const ids = await tokenizer.encode(context, { addSpecialTokens: !context.startsWith(prefixText) });
-  const room = Math.max(1, maxLength + 1 - maxTokens);
-  return [...ids.subarray(Math.max(0, ids.length - room))];
+interface Asking {
+  readonly api: ServerApi;
+  readonly encoder: Encoder;
+}
+
+async function scorings(
+  samples: readonly Sample[],
+  { api, encoder }: Asking,
+  where: string,
+): Promise<readonly Question[]> {
+  const sequences = await sequencesOf(samples, encoder, where);
+  return sequences.map((own, sample) => ({
+    tokens: own.reduce((sum, { tokens }) => sum + tokens.length, 1),
+    truncated: own.filter(({ truncated }) => truncated).length,
+    async ask() {
+      const scores = await api.score(own);
+      return samples[sample]!.requests[0]?.kind === "rolling"
+        ? [{ kind: "rolling", logLikelihood: scores.reduce((sum, { logLikelihood }) => sum + logLikelihood, 0) }]
+        : scores;
+    },
+  }));
+}
+
+async function generations(
+  samples: readonly Sample[],
+  { api, encoder }: Asking,
+  where: string,
+): Promise<readonly Question[]> {
+  // Prompt and answer have all positions; only what is asked about a sequence is one more.
+  const prompts = await generationPrompts(samples, { ...encoder, maxLength: encoder.maxLength + 1 }, where);
+  const endText = await endTextOf(encoder.tokenizer);
+  return prompts
+    .sort((a, b) => a.sample - b.sample)
+    .map(({ ids, request, truncated }) => ({
+      tokens: ids.length + request.maxTokens,
+      truncated: truncated ? 1 : 0,
+      async ask() {
+        const text = await api.generate([...ids], request);
+        return [{ kind: "generate", text: cutAt([...request.until, endText], text) }];
+      },
+    }));
 }

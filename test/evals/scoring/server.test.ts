@@ -202,6 +202,23 @@ describe("a completion server", () => {
     expect(bodies[0]).toMatchObject({ max_tokens: 8, stop: ["\n", ","] });
   });
 
+  it("generates behind the token that begins texts where a prompt is empty and says what it cut", async () => {
+    const { base, bodies } = await echoServer(vllmChoice);
+    const generate = (context: string, maxTokens: number): Request => ({
+      kind: "generate",
+      context,
+      until: [],
+      maxTokens,
+    });
+    const answers = await ask(base, [sample(0, [generate("", 8)]), sample(1, [generate("Q".repeat(60), 8)])]);
+    expect(answers.map(({ truncated }) => truncated)).toEqual([0, 1]);
+    expect(bodies.map(({ prompt: [first] }) => first?.length)).toEqual([1, 31]);
+    expect(bodies[0]?.prompt).toEqual([[1]]);
+    await expect(ask(base, [sample(0, [generate("Q:", 100)])])).rejects.toThrow(
+      /answers of up to 100 tokens leave no room among 39 positions/,
+    );
+  });
+
   it("is asked again after trouble, and refused for what it cannot do", async () => {
     let failures = 2;
     const busy = await echoServer(vllmChoice, () => (failures-- > 0 ? { status: 503, json: {} } : null));
