@@ -62,8 +62,9 @@ export async function serverModel(
   const client = new Client(base, settings);
   const listed = ((await client.get("/models")) as { data?: readonly ListedModel[] }).data ?? [];
   const own = model === undefined ? listed[0] : listed.find(({ id }) => id === model);
+  const names = listed.map(({ id }) => id).join(", ") || "no models";
   if (own === undefined || (model === undefined && listed.length > 1))
-    throw inputError(`the server has ${listed.map(({ id }) => id).join(", ") || "no models"}`, {
+    throw inputError(`the server has ${names}${model === undefined ? "" : `, and no model ${model}`}`, {
       where: base,
       hint: "name one: ADDRESS?model=NAME",
     });
@@ -71,6 +72,11 @@ export async function serverModel(
     own.owned_by === "llamacpp"
       ? await llamaCppApi(new Client(base.replace(/\/v1$/, ""), settings), own, tokenizer)
       : echoApi(client, own);
+  if ((settings.maxLength ?? 0) > (api.maxLength ?? Infinity))
+    throw inputError(`${settings.maxLength} tokens are more than the server's ${api.maxLength}`, {
+      where: "--max-length",
+      hint: "start the server with more, or ask for fewer",
+    });
   const maxLength = settings.maxLength ?? api.maxLength ?? DEFAULT_LENGTH;
   // All tokens are counted, the last one too, which a model here would only be asked about.
   const encoder = await encoderOf(tokenizer, maxLength - 1 - api.behind, base);
@@ -87,8 +93,9 @@ export async function serverModel(
         tokens: questions.map(({ tokens }) => tokens),
         async *answers(isDone, signal) {
           const pending = questions.flatMap((question, sample) => (isDone(sample) ? [] : [{ ...question, sample }]));
-          for (let i = 0; i < pending.length && signal?.aborted !== true; i += api.together) {
-            const batch = pending.slice(i, i + api.together);
+          for (let i = 0; i < pending.length && signal?.aborted !== true;) {
+            const batch = pending.slice(i, i + countTogether(pending.slice(i, i + api.together), api.roomTogether));
+            i += batch.length;
             const answers = await Promise.all(batch.map(({ ask }) => ask())).catch((cause: unknown) => {
               if (signal?.aborted === true) return null;
               throw cause;
@@ -103,8 +110,17 @@ export async function serverModel(
   };
 }
 
+/** How many of the first questions have room together: one at least. */
+function countTogether(questions: readonly Question[], room = Infinity): number {
+  let used = 0;
+  const tooMuch = questions.findIndex(({ longest }) => (used += longest) > room);
+  return tooMuch < 0 ? questions.length : Math.max(1, tooMuch);
+}
+
 /** What a server is asked about one sample. */
 interface Question {
+  /** Tokens of the longest sequence that it is asked about, or of prompt and answer. */
+  readonly longest: number;
   /** Its work, in tokens. */
   readonly tokens: number;
   /** Requests whose context was cut off in front. */
@@ -124,6 +140,7 @@ async function scorings(
 ): Promise<readonly Question[]> {
   const sequences = await sequencesOf(samples, encoder, where);
   return sequences.map((own, sample) => ({
+    longest: own.reduce((most, { tokens }) => Math.max(most, tokens.length), 0),
     tokens: own.reduce((sum, { tokens }) => sum + tokens.length, 1),
     truncated: own.filter(({ truncated }) => truncated).length,
     async ask() {
@@ -146,6 +163,7 @@ async function generations(
   return prompts
     .sort((a, b) => a.sample - b.sample)
     .map(({ ids, request, truncated }) => ({
+      longest: ids.length + request.maxTokens,
       tokens: ids.length + request.maxTokens,
       truncated: truncated ? 1 : 0,
       async ask() {
