@@ -3,13 +3,14 @@ import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
 import { startDecoding, type Decoding } from "../decoding.js";
 import type { TextModel } from "../model.js";
+import type { TextTokenizer } from "../../text/tokenizer/load.js";
 import type { Request, Sample } from "../tasks/prompt.js";
 import type { Encoder } from "./sequences.js";
 
 type GenerateRequest = Extract<Request, { kind: "generate" }>;
 
 /** The prompt of one sample in tokens. */
-interface Prompt {
+export interface Prompt {
   readonly sample: number;
   readonly request: GenerateRequest;
   readonly ids: Int32Array;
@@ -26,14 +27,14 @@ export interface GenerationPlan {
 }
 
 /**
- * Plans the generation of a task's samples. A prompt leaves room for its answer: what is too long is cut off in front.
- * Throws inputError where an answer may be as long as the model's positions.
+ * The prompts of a task's samples, in no particular order. A prompt leaves room for its answer: what is too long is cut
+ * off in front. Throws inputError where an answer may be as long as the model's positions.
  */
-export async function planGeneration(
+export async function generationPrompts(
   samples: readonly Sample[],
   encoder: Encoder,
   where: string,
-): Promise<GenerationPlan> {
+): Promise<Prompt[]> {
   const requests = samples.map(({ requests: [request] }) => request as GenerateRequest);
   const bySpecial = new Map<boolean, number[]>([
     [true, []],
@@ -49,6 +50,16 @@ export async function planGeneration(
       prompts.push(promptOf(sample, requests[sample]!, ids, encoder, where));
     }
   }
+  return prompts;
+}
+
+/** Plans the generation of a task's samples. Throws inputError as `generationPrompts` does. */
+export async function planGeneration(
+  samples: readonly Sample[],
+  encoder: Encoder,
+  where: string,
+): Promise<GenerationPlan> {
+  const prompts = await generationPrompts(samples, encoder, where);
   prompts.sort((a, b) => b.ids.length - a.ids.length || a.sample - b.sample);
   const batches: Prompt[][] = [];
   let rows = 0;
@@ -100,8 +111,7 @@ export async function* generateBatches(
     ...model.spec.tokens.eos,
     ...(encoder.tokenizer.eosId === undefined ? [] : [encoder.tokenizer.eosId]),
   ]);
-  const endText =
-    encoder.tokenizer.eosId === undefined ? "" : await encoder.tokenizer.decode([encoder.tokenizer.eosId]);
+  const endText = await endTextOf(encoder.tokenizer);
   for (const batch of plan.batches) {
     if (batch.every(({ sample }) => isDone(sample))) continue;
     const texts = await continueBatch(model, encoder, batch, { stops, endText, signal });
@@ -155,6 +165,10 @@ async function continueBatch(
   }
   return answers.map(({ text }, row) => cutAt([...at(batch, row).request.until, endText], text));
 }
+
+/** How the end of a text is written, which ends an answer where a model writes it out; empty without such a token. */
+export const endTextOf = async (tokenizer: TextTokenizer): Promise<string> =>
+  tokenizer.eosId === undefined ? "" : tokenizer.decode([tokenizer.eosId]);
 
 /** The text before each stop string in turn. */
 export const cutAt = (stops: readonly string[], text: string): string =>

@@ -13,6 +13,8 @@ export interface ServerApi {
   readonly behind: number;
   /** Samples that are best asked at once. */
   readonly together: number;
+  /** Most tokens that those may have together, each with its longest sequence; undefined: as many as they have. */
+  readonly roomTogether?: number | undefined;
   /** Log-likelihoods of the sequences of one sample. */
   readonly score: (sequences: readonly Sequence[]) => Promise<readonly LogLikelihood[]>;
   /** The likeliest text behind a prompt; it may go on behind a stop string. */

@@ -16,6 +16,19 @@ const ATTEMPTS = 5;
 /** Statuses that may be others a little later. */
 const isPassing = (status: number): boolean => status >= 500 || status === 429 || status === 408;
 
+/** What an error says: servers put it into JSON, as `error.message` or `message`. */
+function messageOf(text: string): string {
+  try {
+    const { error, message = (error as { message?: unknown } | undefined)?.message } = JSON.parse(text) as {
+      readonly error?: unknown;
+      readonly message?: unknown;
+    };
+    return typeof message === "string" ? message : text;
+  } catch {
+    return text;
+  }
+}
+
 /** Asks one server. Its methods throw inputError for what the server refuses, and stopError for one that is silent. */
 export class Client {
   constructor(
@@ -51,8 +64,7 @@ export class Client {
           ...(signal !== undefined && { signal }),
         });
         if (response.ok) return await response.json();
-        const text = (await response.text()).slice(0, 300);
-        trouble = `HTTP ${response.status}: ${text}`;
+        trouble = `HTTP ${response.status}: ${messageOf(await response.text()).slice(0, 300)}`;
         if (!isPassing(response.status))
           throw inputError(`the server refuses ${path} (${trouble})`, { where: this.base });
       } catch (cause) {

@@ -1,9 +1,9 @@
 /**
- * llama.cpp's own server (tools/server in its repository). It gives no log-probabilities of a prompt (its
- * `/v1/completions` refuses `echo`), but those of the next token, for as many tokens of the vocabulary as are asked for
- * (`n_probs` of `/completion`), from a softmax over all logits before any sampler (`get_token_probabilities`). So every
- * scored token costs a request with what stands before it. The server keeps the keys and values of the request before,
- * of which this one is the continuation.
+ * llama.cpp's own server (tools/server in its repository). It gives no log-probabilities of a prompt: its
+ * `/v1/completions` refuses `echo` or leaves it out. But it gives those of the next token, for as many tokens of the
+ * vocabulary as are asked for (`n_probs` of `/completion`), from a softmax over all logits before any sampler
+ * (`get_token_probabilities`). So every scored token costs a request with what stands before it. The server keeps the
+ * keys and values of the request before, of which this one is the continuation.
  */
 import { at } from "../../base/at.js";
 import { inputError } from "../../base/errors.js";
@@ -91,6 +91,9 @@ export async function llamaCppApi(
     behind: 0,
     // More than the server has places for would drive each other's keys and values out.
     together: slots,
+    // Unless told otherwise its places share the room for keys and values, and all requests fail where what it is asked
+    // together needs more.
+    roomTogether: settings?.n_ctx,
     score: (sequences) => scoresOf(sequences, probabilities),
     async generate(prompt, { until, maxTokens }) {
       return (await complete(prompt, { n_predict: maxTokens, stop: until })).content ?? "";

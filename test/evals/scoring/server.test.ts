@@ -202,6 +202,23 @@ describe("a completion server", () => {
     expect(bodies[0]).toMatchObject({ max_tokens: 8, stop: ["\n", ","] });
   });
 
+  it("generates behind the token that begins texts where a prompt is empty and says what it cut", async () => {
+    const { base, bodies } = await echoServer(vllmChoice);
+    const generate = (context: string, maxTokens: number): Request => ({
+      kind: "generate",
+      context,
+      until: [],
+      maxTokens,
+    });
+    const answers = await ask(base, [sample(0, [generate("", 8)]), sample(1, [generate("Q".repeat(60), 8)])]);
+    expect(answers.map(({ truncated }) => truncated)).toEqual([0, 1]);
+    expect(bodies.map(({ prompt: [first] }) => first?.length)).toEqual([1, 31]);
+    expect(bodies[0]?.prompt).toEqual([[1]]);
+    await expect(ask(base, [sample(0, [generate("Q:", 100)])])).rejects.toThrow(
+      /answers of up to 100 tokens leave no room among 39 positions/,
+    );
+  });
+
   it("is asked again after trouble, and refused for what it cannot do", async () => {
     let failures = 2;
     const busy = await echoServer(vllmChoice, () => (failures-- > 0 ? { status: 503, json: {} } : null));
@@ -311,6 +328,40 @@ describe("llama.cpp's own server", () => {
     const [answer] = await ask(base, [sample(0, [request])]);
     expect(answer?.responses).toEqual([{ kind: "generate", text: "yes" }]);
     expect(bodies[0]).toMatchObject({ n_predict: 8, stop: ["\n", ",", ";", "?", "!"] });
+  });
+
+  it("is asked together only about what its places have room for, which share their keys and values", async () => {
+    const model = await serverModel({ base: (await llamaCppServer()).base, model: undefined }, tokenizer, {
+      retryMs: 1,
+    });
+    const request = (length: number): Request => ({
+      kind: "generate",
+      context: "Q".repeat(length),
+      until: [],
+      maxTokens: 8,
+    });
+    const questions = await model.prepare(
+      [30, 5, 5, 30].map((length, id) => sample(id, [request(length)])),
+      "task",
+    );
+    const sizes: number[] = [];
+    for await (const batch of questions.answers(() => false)) sizes.push(batch.length);
+    expect(sizes).toEqual([1, 2, 1]);
+  });
+
+  it("is refused for more tokens than it has, and for a model that it does not have", async () => {
+    const { base } = await llamaCppServer();
+    await expect(ask(base, [], { maxLength: 41 })).rejects.toThrow(/41 tokens are more than the server's 40/);
+    await expect(serverModel({ base, model: "other" }, tokenizer, {})).rejects.toThrow(
+      /the server has tiny.gguf, and no model other/,
+    );
+  });
+
+  it("is quoted with what its error says", async () => {
+    // As llama.cpp v0.4.0 answers.
+    const error = { code: 401, message: "Invalid API Key", type: "authentication_error" };
+    const address = await serve(() => ({ status: 401, json: { error } }));
+    await expect(ask(`${address}/v1`, [])).rejects.toThrow("the server refuses /models (HTTP 401: Invalid API Key)");
   });
 
   it("is refused with another tokenizer, and where it does not say which tokens are likely", async () => {
