@@ -146,3 +146,10 @@ export function byteSize(option: string): (text: string) => number {
 export function collect(value: string, before: readonly string[] | undefined): readonly string[] {
   return [...(before ?? []), value];
 }
+
+/** The address of `--webhook`. Throws inputError for what is no address of the web. */
+export function webAddress(text: string): string {
+  const address = URL.canParse(text) ? new URL(text) : null;
+  if (address !== null && /^https?:$/.test(address.protocol)) return text;
+  throw inputError("this is no address of the web", { where: "--webhook", hint: "such as https://example.org/hook" });
+}

@@ -11,7 +11,7 @@ import { pageAssets } from "../studio/server/page.js";
 import { startServer } from "../studio/server/server.js";
 import { answerPaths, Studio } from "../studio/server/studio.js";
 import { openContext, shownPath } from "./context.js";
-import { wholeNumber, withExample, withJson } from "./options.js";
+import { webAddress, wholeNumber, withExample, withJson } from "./options.js";
 import type { Terminal } from "./terminal.js";
 
 interface StudioFlags {
@@ -48,13 +48,6 @@ export function studioCommand(): Command {
     `Paths of --print: ${Object.keys(answerPaths).join(", ")}; settings as in an address: ` +
       "'/api/run?name=quickstart/parent'.",
   );
-}
-
-/** An address of the web. Throws inputError for another one. */
-function webAddress(text: string): string {
-  const address = URL.canParse(text) ? new URL(text) : null;
-  if (address !== null && /^https?:$/.test(address.protocol)) return text;
-  throw inputError("this is no address of the web", { where: "--webhook", hint: "such as https://example.org/hook" });
 }
 
 async function execute(dir: string, flags: StudioFlags): Promise<void> {
@@ -103,6 +96,7 @@ async function serve(studio: Studio, flags: StudioFlags): Promise<void> {
     assets: await pageAssets(),
     port: flags.port ?? null,
     webhook: flags.webhook,
+    onUndelivered: (message) => (json ? terminal.json({ type: "undelivered", message }) : terminal.note(message)),
     folder: process.cwd(),
     onChange: ({ alerts }) => {
       for (const alert of alerts) tell(alert, told, terminal, json);

@@ -9,7 +9,7 @@ import { watchRun, type WatchEvent } from "../cluster/run/watch.js";
 import { openContext } from "./context.js";
 import { launchPlan } from "./launch.js";
 import type { Terminal } from "./terminal.js";
-import { quantity, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
+import { quantity, webAddress, wholeNumber, withExample, withJson, type CommonFlags } from "./options.js";
 
 interface WatchFlags extends CommonFlags {
   readonly once?: boolean;
@@ -28,7 +28,7 @@ export function watchCommand(): Command {
     .option("--once", "read what is there and end; exit code 1 if there were errors")
     .option("--stall <seconds>", "silence that counts as standing still (default: 600)", wholeNumber("--stall", 1))
     .option("--peak <flops>", "FLOP/s of one GPU, for the share of it that is used: 989T", quantity("--peak", 1e9))
-    .option("--webhook <url>", "gets each alert as JSON by POST")
+    .option("--webhook <url>", "gets each alert as JSON by POST", webAddress)
     .option(
       "--restart <file>",
       "launch file of the run: starts it again from its last good checkpoint where it ended, stood still or diverged",
@@ -65,7 +65,7 @@ async function execute(names: string[], flags: WatchFlags): Promise<void> {
 }
 
 function show(event: WatchEvent, terminal: Terminal): void {
-  if (event.type === "kept") terminal.note(event.message);
+  if (event.type === "kept" || event.type === "undelivered") terminal.note(event.message);
   else if (event.type === "alert") terminal.note(`${event.level}: step ${event.iteration ?? "?"}: ${event.message}`);
   else if (event.type === "state") terminal.progress(stateLine(event.state));
   else if (event.event.type === "saved") terminal.note(`saved step ${event.event.iteration} to ${event.event.dir}`);

@@ -10,7 +10,9 @@ export type WatchEvent =
   | { readonly type: "event"; readonly file: string; readonly event: LogEvent }
   | { readonly type: "state"; readonly state: RunState }
   | KeepEvent
-  | Alert;
+  | Alert
+  /** The webhook did not get an alert; told once. */
+  | { readonly type: "undelivered"; readonly message: string };
 
 /** Which logs, and what counts as wrong. */
 export interface WatchOptions extends FollowOptions, MonitorOptions {
@@ -27,6 +29,7 @@ export interface WatchOptions extends FollowOptions, MonitorOptions {
 export async function* watchRun(options: WatchOptions): AsyncGenerator<WatchEvent, RunState, undefined> {
   const { names, webhook, keeper, now = Date.now } = options;
   const monitor = new RunMonitor(options);
+  const post = poster(webhook);
   for await (const followed of followLines(names, options)) {
     const event = followed === null ? null : parseLine(followed.line);
     if (followed !== null && event === null) continue;
@@ -35,7 +38,7 @@ export async function* watchRun(options: WatchOptions): AsyncGenerator<WatchEven
     for (const alert of alerts) {
       yield alert;
       keeper?.heed(alert);
-      if (webhook !== undefined) await post(webhook, alert.level, alert);
+      yield* post(alert.level, alert);
     }
     if (event?.type === "iteration") keeper?.heedStep();
     if (event?.type === "iteration" || event?.type === "validation") yield { type: "state", state: monitor.state };
@@ -44,15 +47,24 @@ export async function* watchRun(options: WatchOptions): AsyncGenerator<WatchEven
     if (kept !== null) {
       yield kept;
       if (kept.action === "restarted") monitor.restarted(now());
-      if (webhook !== undefined) await post(webhook, kept.action, kept);
+      yield* post(kept.action, kept);
     }
     if (keeper.isOver) return monitor.state;
   }
   return monitor.state;
 }
 
-/** An event with its line of text. */
-async function post(webhook: string, level: string, event: Alert | KeepEvent): Promise<void> {
-  const where = event.type === "alert" ? `${event.kind}, step ${event.iteration ?? "?"}: ` : "";
-  await postAlert(webhook, `${level}: ${where}${event.message}`, event);
+/** Sends events with their lines of text, where there is a webhook; says once that one was not delivered. */
+function poster(
+  webhook: string | undefined,
+): (level: string, event: Alert | KeepEvent) => AsyncGenerator<WatchEvent, void, undefined> {
+  let isTold = false;
+  return async function* post(level, event) {
+    if (webhook === undefined) return;
+    const where = event.type === "alert" ? `${event.kind}, step ${event.iteration ?? "?"}: ` : "";
+    const problem = await postAlert(webhook, `${level}: ${where}${event.message}`, event);
+    if (problem === null || isTold) return;
+    isTold = true;
+    yield { type: "undelivered", message: problem };
+  };
 }

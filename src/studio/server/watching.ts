@@ -15,6 +15,8 @@ export interface WatchOptions {
   readonly webhook?: string | undefined;
   /** Called with what every look has found. */
   readonly onChange?: ((change: StudioChange) => void) | undefined;
+  /** Called once with the line that says why the webhook did not get an alert. */
+  readonly onUndelivered?: ((message: string) => void) | undefined;
 }
 
 /** Looks take at most one part in so many of the time, but runs under way are looked at no further apart than this. */
@@ -32,10 +34,10 @@ export interface Watching {
 }
 
 /** Looks again and again: often while pages listen, now and then for alerts; at the whole folder beside it. */
-export function watch({ studio, webhook, onChange }: WatchOptions, hub: EventHub): Watching {
+export function watch({ studio, webhook, onChange, onUndelivered }: WatchOptions, hub: EventHub): Watching {
   const wakers = new Set<() => void>();
   let isOver = false;
-  const hook = webhook === undefined ? null : new Webhook(webhook);
+  const hook = webhook === undefined ? null : new Webhook(webhook, onUndelivered);
   const wait = (ms: number): Promise<void> =>
     new Promise((done) => {
       const end = (): void => {

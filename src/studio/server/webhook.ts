@@ -9,8 +9,12 @@ const quietMs = 300_000;
 export class Webhook {
   readonly #sent = new Map<string, number>();
 
+  #isTold = false;
+
+  /** `onProblem` hears once that an alert was not delivered. */
   constructor(
     private readonly address: string,
+    private readonly onProblem: (message: string) => void = () => undefined,
     private readonly now: () => number = Date.now,
   ) {}
 
@@ -27,6 +31,10 @@ export class Webhook {
       this.address,
       `${alert.level}: ${alert.kind}${place === "" ? "" : `, ${place}`}: ${alert.message}`,
       alert,
-    );
+    ).then((problem) => {
+      if (problem === null || this.#isTold) return;
+      this.#isTold = true;
+      this.onProblem(problem);
+    });
   }
 }

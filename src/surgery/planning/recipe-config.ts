@@ -25,6 +25,11 @@ export function recipeFromConfig(
   extras: RecipeExtras = {},
 ): UpcycleRecipe {
   const { recipe, router, noise, noiseFraction, target, split, ...same } = config;
+  if (noise === undefined && noiseFraction !== undefined && noiseFraction !== 1)
+    throw inputError("a share of noise without noise has no effect", {
+      where: "noiseFraction (--noise-fraction)",
+      hint: "say how strong the noise is, such as noise: 0.1 (--noise 0.1), or leave it out",
+    });
   return upcycleRecipe(recipe, {
     ...same,
     order: typeof router === "object" ? router.order : router,

@@ -65,7 +65,8 @@ function plain(value: unknown, where: string): FieldValue {
   if (value === undefined || value === null) return null;
   if (typeof value === "bigint") return Number(value);
   if (typeof value === "number" || typeof value === "string" || typeof value === "boolean") return value;
-  if (value instanceof Date) return value.toISOString();
+  // A time beyond what there are dates for.
+  if (value instanceof Date) return Number.isNaN(value.getTime()) ? null : value.toISOString();
   if (value instanceof Uint8Array) return decodeUtf8(value, where);
   if (Array.isArray(value)) return value.map((one) => plain(one, where));
   if (ArrayBuffer.isView(value)) return Array.from(value as unknown as ArrayLike<number | bigint>, Number);

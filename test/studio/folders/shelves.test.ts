@@ -248,7 +248,9 @@ describe("the webhook", () => {
     });
     await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
     let time = 0;
-    const hook = new Webhook(`http://127.0.0.1:${(server.address() as AddressInfo).port}/x`, () => time);
+    const problems: string[] = [];
+    const tell = (message: string): void => void problems.push(message);
+    const hook = new Webhook(`http://127.0.0.1:${(server.address() as AddressInfo).port}/x`, tell, () => time);
     const alert = {
       level: "error",
       kind: "nan",
@@ -271,6 +273,13 @@ describe("the webhook", () => {
       "error: nan, a, step 5: the loss is not a number",
       "error: stall, a, step 3: the loss is not a number",
     ]);
-    new Webhook("http://127.0.0.1:1/").send(alert);
+    expect(problems).toEqual([]);
+    const nowhere = new Webhook("http://127.0.0.1:2/secret", tell);
+    nowhere.send(alert);
+    nowhere.send({ ...alert, kind: "stall" });
+    await expect.poll(() => problems.length).toBeGreaterThan(0);
+    await new Promise((done) => setTimeout(done, 100));
+    // Told once, and without the address, which may hold a secret.
+    expect(problems).toEqual(["the webhook did not get an alert: ECONNREFUSED; check the address of --webhook"]);
   });
 });

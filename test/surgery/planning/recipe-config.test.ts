@@ -48,6 +48,10 @@ describe("recipe files", () => {
     expect(lineOf(() => recipeFromConfig({ recipe: "E8G1T2", target: "mixtrl" }))).toContain(
       'target: "mixtrl" is not a family that we write; did you mean mixtral?',
     );
+    expect(lineOf(() => recipeFromConfig({ recipe: "E8G1T2", noiseFraction: 0.5 }))).toBe(
+      "noiseFraction (--noise-fraction): a share of noise without noise has no effect; say how strong the noise is, " +
+        "such as noise: 0.1 (--noise 0.1), or leave it out",
+    );
     expect(lineOf(() => recipeFromConfig({ recipe: "E8G1T2", noise: "loud" }))).toBe(
       'noise: "loud" is no amount of noise; write a standard deviation such as 0.01, or a share of each ' +
         "tensor's own such as 1%",

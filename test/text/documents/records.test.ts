@@ -18,6 +18,14 @@ const records = [
   { a: 2, b: null },
 ];
 
+/** Written by PyArrow 25: a column of times in milliseconds, 9e17 and 0, and one of texts. */
+const beyondDates = [
+  "UEFSMRUAFSwVLCwVBBUAFQYVBhwAAAACAAAABAEAANpJO3F9DAAAAAAAAAAAFQAVIBUgLBUEFQAVBhUGHAAAAAIAAAAEAQEAAAB4AQAAAHkVBB",
+  "k8NQAYBnNjaGVtYRUEABUEJQIYAmF0JRJMjBIcHAAAAAAAFQwlAhgEdGV4dCUATBwAAAAWBBkcGSwmABwVBBklBgAZGAJhdBUAFgQWUhZSJghJ",
+  "HBUAFQAVAgA8KQYZJgAEAAAAJgAcFQwZJQYAGRgEdGV4dBUAFgQWRhZGJlpJHBUAFQAVAgA8FgQZBhkmAAQAAAAWmAEWBCYIFpgBACggcGFycX",
+  "VldC1jcHAtYXJyb3cgdmVyc2lvbiAyNS4wLjEZLBwAABwAAADMAAAAUEFSMQ==",
+];
+
 describe("files of records", () => {
   it("are JSON lines, packed or not, or a list over many lines", async () => {
     const lines = records.map((record) => JSON.stringify(record)).join("\n\n");
@@ -35,5 +43,14 @@ describe("files of records", () => {
     writeFileSync(join(root, "list.jsonl"), '{"a": 1}\n3\n');
     await expect(all(join(root, "list.jsonl"))).rejects.toThrow(/not a JSON object/);
     await expect(all(join(root, "x.csv"))).rejects.toThrow(/unknown kind of data file/);
+  });
+
+  it("have null for a time of Parquet that no date can be", async () => {
+    const path = join(root, "times.parquet");
+    writeFileSync(path, Buffer.from(beyondDates.join(""), "base64"));
+    expect(await all(path)).toEqual([
+      { at: null, text: "x" },
+      { at: "1970-01-01T00:00:00.000Z", text: "y" },
+    ]);
   });
 });
