@@ -1,6 +1,8 @@
 /** Requests to a server, sent again where the network or the server has trouble. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { inputError, interruptedError, stopError } from "../../base/errors.js";
+import { duration } from "../../base/format.js";
+import { ask, SilentServer } from "./server-request.js";
 
 /** How a server is asked. */
 export interface ClientSettings {
@@ -9,9 +11,12 @@ export interface ClientSettings {
   /** Milliseconds before the first retry; later ones wait twice as long each. */
   readonly retryMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Milliseconds of silence after which an answer is waited for no longer; an hour if left out. */
+  readonly silenceMs?: number | undefined;
 }
 
 const ATTEMPTS = 5;
+const SILENCE_MS = 3_600_000;
 
 /** Statuses that may be others a little later. */
 const isPassing = (status: number): boolean => status >= 500 || status === 429 || status === 408;
@@ -46,7 +51,7 @@ export class Client {
   }
 
   private async send(path: string, body: Readonly<Record<string, unknown>> | undefined): Promise<unknown> {
-    const { retryMs = 1000, signal, key } = this.settings;
+    const { retryMs = 1000, signal, key, silenceMs = SILENCE_MS } = this.settings;
     const headers: Record<string, string> = { "content-type": "application/json" };
     if (key !== undefined && key !== "") headers["authorization"] = `Bearer ${key}`;
     let trouble = "";
@@ -57,19 +62,21 @@ export class Client {
         );
       if (signal?.aborted === true) throw interruptedError("stopped while a server was asked", { where: this.base });
       try {
-        const response = await fetch(this.base + path, {
-          method: body === undefined ? "GET" : "POST",
-          headers,
-          ...(body !== undefined && { body: JSON.stringify(body) }),
-          ...(signal !== undefined && { signal }),
-        });
-        if (response.ok) return await response.json();
-        trouble = `HTTP ${response.status}: ${messageOf(await response.text()).slice(0, 300)}`;
-        if (!isPassing(response.status))
+        const text = body === undefined ? undefined : JSON.stringify(body);
+        const answer = await ask(this.base + path, { body: text, headers, signal, silenceMs });
+        if (answer.status >= 200 && answer.status < 300) return JSON.parse(answer.text) as unknown;
+        trouble = `HTTP ${answer.status}: ${messageOf(answer.text).slice(0, 300)}`;
+        if (!isPassing(answer.status))
           throw inputError(`the server refuses ${path} (${trouble})`, { where: this.base });
       } catch (cause) {
         if (cause instanceof Error && cause.name === "UpcycleError") throw cause;
-        trouble = (cause as { cause?: Error }).cause?.message ?? (cause as Error).message;
+        // It may still be at work on the request: sent again, it would have more to do.
+        if (cause instanceof SilentServer)
+          throw stopError(`the server has said nothing for ${duration(silenceMs / 1000)} after ${path}`, {
+            where: this.base,
+            hint: "look whether it works; the same command goes on with what is missing",
+          });
+        trouble = (cause as Error).message;
       }
     }
     throw stopError(`the server does not answer ${path} (${trouble})`, {
