@@ -1,6 +1,7 @@
 /**
  * Files and folders that are either complete or absent under their name, whatever interrupts the writing: everything is
- * written beside (`.NAME.partial-PID@HOST`), flushed to disk, and renamed. Nothing named `.NAME.partial-*` is ever finished.
+ * written beside (`.NAME.partial-PID@HOST`), flushed to disk, and renamed. Nothing named `.NAME.partial-*` is ever
+ * finished.
  *
  * A folder that is replaced keeps the name `.NAME.previous` until the new one has its own; `.NAME.replacing` says
  * meanwhile that it was us who put it there.
