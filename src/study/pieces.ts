@@ -35,12 +35,14 @@ function piecesOf({ parents, runs }: StudyPlan, only: readonly string[] | undefi
     const named = runs.filter((run) => [run.arm.arm, run.arm.id, pieceName(run)].includes(name));
     const trained = parents.filter(({ parent, path }) => parent.id === name && path !== null);
     if (named.length + trained.length === 0) {
-      const arms = [...new Set(runs.map(({ arm }) => arm.id))];
+      const arms = [...new Set(runs.map(({ arm }) => arm.arm))];
       const seeds = [...new Set(runs.map(({ seed }) => seed))];
+      // An arm's name stands for it behind all parents.
+      const forms = parents.length > 1 ? "ARM, ARM@PARENT, ARM@PARENT/SEED" : "ARM, ARM/SEED";
       throw inputError(`"${name}" is no training of this study`, {
         where: "--only",
         hint:
-          "write ARM, ARM/SEED or the name of a parent that is trained: " +
+          `write ${forms} or the name of a parent that is trained: ` +
           `arms ${arms.join(", ")}; seeds ${seeds.join(", ")}`,
       });
     }

@@ -46,6 +46,17 @@ describe("the studies that come along", () => {
     expect(new Set(behindParents.map(({ key }) => key)).size).toBe(behindParents.length);
   });
 
+  it("name the arms of the file where a piece is none of a grid's hundreds", async () => {
+    const options = { config: configOf("09-interaction.yaml"), dir: join(folder, "x"), backends: [inThread] as const };
+    await expect(
+      outlookOf({ ...options, threads: 1, jobs: 2, command: "", only: ["further-26"] }),
+    ).rejects.toMatchObject({
+      hint:
+        "write ARM, ARM@PARENT, ARM@PARENT/SEED or the name of a parent that is trained: arms further-25, " +
+        "further-140, further-800, scratch-25, scratch-140, scratch-800; seeds 0",
+    });
+  });
+
   it.each(files)("%s grows by one number, its sizes and its tokens alike", async (name) => {
     const [small, large] = [await outlook(name), await outlook(name, 4)];
     const { arms } = configOf(name);
