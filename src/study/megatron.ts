@@ -162,7 +162,7 @@ async function* trainedSteps({ arm, run, note }: MegatronRun, plan: LaunchPlan):
         peakBytes = Math.max(peakBytes, (megabytes["max allocated"] ?? megabytes["allocated"] ?? 0) * 2 ** 20);
       }
       const words = wordsOf(event, !isStarted);
-      isStarted ||= event.type === "kept";
+      isStarted ||= event.type === "kept" && event.action === "restarted";
       if (words !== null) note(words);
       if (event.type === "kept" && event.action === "given-up")
         throw stopError(event.message, { where: logs, hint: "the log says why; the same command goes on" });

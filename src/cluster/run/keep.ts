@@ -4,6 +4,8 @@
  */
 import { readdir, rename } from "node:fs/promises";
 import { join } from "node:path";
+import { UpcycleError } from "../../base/errors.js";
+import { duration } from "../../base/format.js";
 import { trackerFile } from "../../files/checkpoint/open-megatron.js";
 import { exists, writeFileAtomic } from "../../files/io/atomic.js";
 import { withFsErrors } from "../../files/io/fs-errors.js";
@@ -11,13 +13,13 @@ import { readText } from "../../files/io/ranges.js";
 import type { Alert } from "../logs/monitor.js";
 import { iterations } from "../plan/arguments.js";
 import { checkpointsOf, type LaunchPlan } from "../plan/scripts.js";
-import { endJobs, jobsUnderWay } from "./jobs.js";
+import { endJobs, jobsUnderWay, type ClusterJob } from "./jobs.js";
 import { startRun } from "./launch.js";
 
 /** What was done with a run. */
 export interface KeepEvent {
   readonly type: "kept";
-  readonly action: "restarted" | "finished" | "given-up";
+  readonly action: "restarted" | "finished" | "given-up" | "waiting";
   /** Iteration that the run goes on from; null: from the model it began with. */
   readonly from: number | null;
   readonly message: string;
@@ -45,6 +47,9 @@ const spoiled: ReadonlySet<Alert["kind"]> = new Set(["nan", "divergence", "colla
  */
 const mostSound = 500;
 
+/** Milliseconds for which a scheduler that does not answer is asked again: controllers are restarted now and then. */
+const patience = 1_800_000;
+
 /** A run that is kept going. */
 export class RunKeeper {
   readonly #plan: LaunchPlan;
@@ -54,6 +59,8 @@ export class RunKeeper {
   /** The run on this machine that was started here. */
   #own: { readonly stop: AbortController; readonly end: Promise<unknown>; failed: Error | null } | null = null;
   #looked = -Infinity;
+  /** Since when the scheduler does not answer. */
+  #silentSince: number | null = null;
   #spoiledAt: number | null = null;
   /** Steps since the last alert of that kind. */
   #soundSteps = 0;
@@ -89,19 +96,36 @@ export class RunKeeper {
     if (this.#spoiledAt !== null && ++this.#soundSteps > mostSound) this.#spoiledAt = null;
   }
 
-  /** Looks after the run; `now` in milliseconds. Throws stopError where the scheduler does not answer. */
+  /** Looks after the run; `now` in milliseconds. Throws stopError where the scheduler does not answer for long. */
   async look(now: number): Promise<KeepEvent | null> {
     const isUrgent = this.#spoiledAt !== null || this.#isStalled;
-    if (this.#isOver || (!isUrgent && now - this.#looked < this.#every)) return null;
+    const mayWait = !isUrgent || this.#silentSince !== null;
+    if (this.#isOver || (mayWait && now - this.#looked < this.#every)) return null;
     this.#looked = now;
     if (this.#own?.failed) throw this.#own.failed;
     const { config } = this.#plan;
     const total = iterations(config.training);
     const reached = await lastSaved(checkpointsOf(config));
     if (!isUrgent && reached === total) return this.#end("finished", reached, `all ${total} iterations are done`);
-    const alive = await jobsUnderWay(this.#plan);
+    let alive: readonly ClusterJob[];
+    try {
+      alive = await jobsUnderWay(this.#plan);
+    } catch (cause) {
+      return this.#waitFor(cause, now);
+    }
+    this.#silentSince = null;
     if (!isUrgent && alive.length > 0) return null;
     return this.#again(isUrgent, alive.length > 0);
+  }
+
+  /** Nothing is done with a run whose jobs are not known; it is said once. Throws what has lasted too long. */
+  #waitFor(cause: unknown, now: number): KeepEvent | null {
+    if (!(cause instanceof UpcycleError) || cause.kind !== "stopped") throw cause;
+    const since = (this.#silentSince ??= now);
+    if (now - since >= patience) throw cause;
+    if (now > since) return null;
+    const rest = `the run is left alone, and it is asked again for ${duration(patience / 1000)}`;
+    return { type: "kept", action: "waiting", from: null, message: `${cause.line}; ${rest}` };
   }
 
   async #again(isUrgent: boolean, isAlive: boolean): Promise<KeepEvent> {

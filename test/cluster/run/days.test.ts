@@ -360,7 +360,34 @@ describe("a run that is kept going", () => {
       "#!/bin/bash\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1\n",
     );
     await expect(startRun(cluster.plan)).rejects.toThrow("Unable to contact slurm controller");
-    await expect(keeperOf(cluster).look(0)).rejects.toThrow("Unable to contact slurm controller");
+    const keeper = keeperOf(cluster);
+    expect(await keeper.look(0)).toMatchObject({
+      action: "waiting",
+      message: expect.stringContaining("Unable to contact slurm controller") as string,
+    });
+    await expect(keeper.look(1_800_000)).rejects.toThrow("Unable to contact slurm controller");
     expect(cluster.jobs()).toEqual([]);
+  });
+
+  it("is left alone while the scheduler does not answer, which is told once, and kept when it does again", async () => {
+    const cluster = new Cluster("restarted", { steps: 1000 });
+    const squeue = join(cluster.folder, "bin/squeue");
+    const answering = readFileSync(squeue, "utf8");
+    const keeper = keeperOf(cluster);
+    const actions: (string | null)[] = [];
+    const look = async (minute: number): Promise<void> => {
+      actions.push((await keeper.look(minute * 60_000))?.action ?? null);
+    };
+    writeFileSync(squeue, "#!/bin/bash\necho 'slurm_load_jobs error: Connection refused' >&2; exit 1\n");
+    for (const minute of [0, 1, 2, 29]) await look(minute);
+    expect(cluster.jobs()).toEqual([]);
+    writeFileSync(squeue, answering);
+    await look(31);
+    expect(actions).toEqual(["waiting", null, null, null, "restarted"]);
+    expect(cluster.jobs()).toHaveLength(3);
+    // Its patience begins anew.
+    writeFileSync(squeue, "#!/bin/bash\nexit 1\n");
+    await look(40);
+    expect(actions.at(-1)).toBe("waiting");
   });
 });
