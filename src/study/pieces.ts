@@ -112,7 +112,9 @@ export async function requireSameLosses(store: string, { recorded, path }: Weigh
   if (difference === null) return;
   throw stopError(`trained again for its weights, this run is another one: ${difference}`, {
     where: join(store, path),
-    hint: "train all pieces on devices and versions that compute alike, or begin the study anew in another --store",
+    hint:
+      "train all pieces on devices and versions that compute alike, on a GPU with the same choices/ of UPCYCLE_CACHE " +
+      "or UPCYCLE_CUDA_TUNE=off, or begin the study anew in another --store",
   });
 }
 
